@@ -1,0 +1,93 @@
+# Everything a newcomer needs: `make demo`, `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# Where pip finds the CPU build of torch, if the default index of this machine serves another one, e.g.
+# make demo TORCH_INDEX=<address of an index with CPU wheels>
+TORCH_INDEX ?=
+TORCH_PIN := $(shell sed -n 's/^torch==/torch==/p' requirements.lock)
+SIZE ?= demo
+SEED ?= 0
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Installs and tools stay quiet towards the outside; see "Telemetry" in the README.
+export DO_NOT_TRACK := 1
+
+.PHONY: help install demo test test-fast lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+
+help:  ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed  ## Make the virtual environment from the exact versions of requirements.lock
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or set PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is not Python 3.11; set PYTHON=..."; exit 1; }
+	@command -v git >/dev/null || { echo "error: git not found; DVC needs it"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the CPU build of torch ($(TORCH_PIN)), then the rest of requirements.lock"
+	@# torch first: on a machine without a GPU a newer one would bring gigabytes of CUDA packages.
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH_PIN)"
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install  ## Sample corpus, local stack, the whole pipeline; ends with the table and the addresses
+	$(BIN)/erv stack up
+	$(BIN)/erv sample-data --size $(SIZE) --seed $(SEED) --upload
+	$(BIN)/erv data pin
+	$(BIN)/erv run
+
+data: install  ## Create the sample corpus, upload it to the raw bucket and pin it
+	$(BIN)/erv stack up
+	$(BIN)/erv sample-data --size $(SIZE) --seed $(SEED) --upload
+	$(BIN)/erv data pin
+
+run: install  ## Run the train flow on the running stack
+	$(BIN)/erv run
+
+test: install  ## All tests on real servers: unit, golden, integration, end to end
+	$(BIN)/python -m pytest
+
+test-fast: install  ## Unit and golden tests only
+	$(BIN)/python -m pytest -m "not integration and not e2e and not slow"
+
+lint: install  ## ruff, mypy and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+stack-up: install  ## Start S3, MLflow and Prefect on 127.0.0.1
+	$(BIN)/erv stack up
+
+stack-down: install  ## Stop them; their state stays under .erv/
+	$(BIN)/erv stack down
+
+stack-status: install  ## Say what runs, and where
+	$(BIN)/erv stack status
+
+deploy: install  ## Register the deployment train/local with the Prefect server of the stack
+	$(BIN)/erv run --deploy
+
+worker: install  ## Run a Prefect worker for the deployment in the foreground
+	$(BIN)/erv run --worker
+
+doctor: install  ## Check stack, remote, tracking, disk and versions; say the remedy
+	$(BIN)/erv doctor
+
+clean:  ## Stop the stack and remove everything the pipeline made; keeps the virtual environment
+	@if test -x $(BIN)/erv; then $(BIN)/erv stack down; fi
+	rm -rf .erv data models eval report dvc.lock .dvc/cache .dvc/tmp .dvc/config.local
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build src/*.egg-info
+
+distclean: clean  ## clean, and the virtual environment too
+	rm -rf $(VENV)
+
+lock: install  ## Write the versions of the present environment to requirements.lock
+	$(BIN)/python infra/lock.py > requirements.lock.new
+	mv requirements.lock.new requirements.lock

@@ -1,0 +1,283 @@
+"""`params.yaml` as frozen, typed settings: parsed once, every fault reported at once.
+
+Sections are named after the stages. Cross-field checks run here, before a GPU or a download is touched.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from erv.errors import SettingsError
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: immutable, and unknown keys are faults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RuntimeSettings(Section):
+    """Device, precision and CPU threads."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    threads: PositiveInt
+
+
+class SourcesSettings(Section):
+    """Where each raw tree lives: `s3://bucket/prefix` or a local folder."""
+
+    mafw: str
+    dfew: str
+    reasoning: str
+    base: str
+    judge: str
+
+
+class IngestSettings(Section):
+    """Fold and validation split."""
+
+    fold: Annotated[int, Field(ge=1, le=5)]
+    validation_share: Share
+
+
+class ValidateSettings(Section):
+    """Expectations over the manifest and the probed media."""
+
+    min_seconds: PositiveFloat
+    max_seconds: PositiveFloat
+    max_failed_share: Share
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ValidateSettings:
+        if self.min_seconds >= self.max_seconds:
+            raise ValueError(
+                f"min_seconds ({self.min_seconds}) must be smaller than max_seconds ({self.max_seconds})"
+            )
+        return self
+
+
+class ExtractSettings(Section):
+    """Frames, audio and shards."""
+
+    frames: PositiveInt
+    size: PositiveInt
+    geometry: Literal["stretch", "pad"]
+    sample_rate: PositiveInt
+    missing_audio: Literal["quarantine", "mark", "fail"]
+    clip_timeout_seconds: PositiveInt
+    workers: PositiveInt
+    clips_per_shard: PositiveInt
+    max_quarantine_share: Share
+
+
+class SftSettings(Section):
+    """Cold-start supervised fine-tuning."""
+
+    max_steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    warmup_share: Share
+    weight_decay: Annotated[float, Field(ge=0.0)]
+    max_grad_norm: PositiveFloat
+    save_steps: PositiveInt
+
+
+class DistillSettings(Section):
+    """Sentence labels for the verifier."""
+
+    teacher: Literal["reference"]
+    validation_share: Annotated[float, Field(gt=0.0, lt=0.5)]
+    test_share: Annotated[float, Field(gt=0.0, lt=0.5)]
+
+
+class TrainErvSettings(Section):
+    """The Emotional Rationale Verifier."""
+
+    max_steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    max_length: PositiveInt
+    save_steps: PositiveInt
+
+
+class RewardSettings(Section):
+    """One reward: a built-in name or the dotted path of a callable, and its weight in the sum."""
+
+    name: str
+    weight: float
+
+
+class VariantSettings(Section):
+    """One arm of the comparison."""
+
+    rewards: Annotated[tuple[RewardSettings, ...], Field(min_length=1)]
+
+
+class LoraSettings(Section):
+    """Adapters through PEFT."""
+
+    enabled: bool
+    rank: PositiveInt
+    alpha: PositiveInt
+    dropout: Share
+
+
+class GrpoSettings(Section):
+    """Group-relative policy optimisation."""
+
+    max_steps: PositiveInt
+    prompts_per_step: PositiveInt
+    num_generations: Annotated[int, Field(ge=2)]
+    learning_rate: PositiveFloat
+    beta: Annotated[float, Field(ge=0.0)]
+    temperature: PositiveFloat
+    max_completion_length: PositiveInt
+    loss_type: Literal["grpo", "dapo"]
+    semantics: Literal["strict", "official"]
+    save_steps: PositiveInt
+    lora: LoraSettings
+    variants: dict[str, VariantSettings]
+
+
+class JudgeSettings(Section):
+    """A judge of explanations; never the model that is the reward."""
+
+    name: Literal["lexical"]
+
+
+class EvaluateSettings(Section):
+    """Generation and judgement on held-out clips."""
+
+    split: Literal["test", "validation"]
+    batch_size: PositiveInt
+    max_new_tokens: PositiveInt
+    temperature: Annotated[float, Field(ge=0.0)]
+    judges: Annotated[tuple[JudgeSettings, ...], Field(min_length=1)]
+
+
+class ReportSettings(Section):
+    """Paired comparison and the page."""
+
+    bootstrap_samples: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+    examples: Annotated[int, Field(ge=0)]
+
+
+class GateSettings(Section):
+    """A condition for `champion`: a floor, or a paired difference against another policy or the champion."""
+
+    metric: Literal["WAR", "UAR", "EEA", "EPC", "FCR"]
+    minimum: float
+    against: str | None = None
+
+
+class RegisterSettings(Section):
+    """The candidate and its gates."""
+
+    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    policy: str
+    baseline: str
+    gates: tuple[GateSettings, ...]
+
+
+class Settings(Section):
+    """All of `params.yaml`."""
+
+    seed: Annotated[int, Field(ge=0)]
+    runtime: RuntimeSettings
+    sources: SourcesSettings
+    ingest: IngestSettings
+    validate_: Annotated[ValidateSettings, Field(alias="validate")]
+    extract: ExtractSettings
+    sft: SftSettings
+    distill: DistillSettings
+    train_erv: TrainErvSettings
+    grpo: GrpoSettings
+    evaluate: EvaluateSettings
+    report: ReportSettings
+    register_: Annotated[RegisterSettings, Field(alias="register")]
+
+    @model_validator(mode="after")
+    def _policies_exist(self) -> Settings:
+        known = {"sft", *self.grpo.variants}
+        wanted = {"register.policy": self.register_.policy, "register.baseline": self.register_.baseline}
+        for gate in self.register_.gates:
+            if gate.against not in (None, "champion"):
+                wanted[f"register.gates[{gate.metric}].against"] = str(gate.against)
+        faults = [
+            f"{key} is {name!r}, expected one of {', '.join(sorted(known))}"
+            for key, name in wanted.items()
+            if name not in known
+        ]
+        if self.distill.validation_share + self.distill.test_share >= 0.8:
+            faults.append("distill.validation_share + distill.test_share leave under 20% to train on")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def load_settings(path: str | Path = "params.yaml") -> Settings:
+    """Reads and checks the parameters.
+
+    Raises:
+        SettingsError: the file is missing, is not YAML, or has faults; the message lists all of them, one a line.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: not found; run this from the top of the repository") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise SettingsError(f"{path}: expected a mapping of sections, found {type(raw).__name__}")
+    return parse_settings(raw, source=str(path))
+
+
+def parse_settings(raw: dict[str, Any], source: str = "params.yaml") -> Settings:
+    """Checks parameters that are already a mapping; raises `SettingsError` with every fault."""
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        faults = [_fault(item, raw) for item in error.errors()]
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise SettingsError(f"{source}: {count}\n" + "\n".join(f"  - {fault}" for fault in faults)) from None
+
+
+def _fault(item: Any, raw: dict[str, Any]) -> str:
+    """One line for one pydantic fault: the parameter, what was found, what was expected."""
+    location = ".".join(str(part) for part in item["loc"])
+    kind = item["type"]
+    if kind == "missing":
+        return f"{location}: missing; add it (the comments of the shipped params.yaml explain each parameter)"
+    if kind == "extra_forbidden":
+        known = _known_names(item["loc"][:-1])
+        close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+        return f"{location}: unknown parameter; {hint}"
+    message = item["msg"].removeprefix("Value error, ")
+    if not location:
+        return message
+    return f"{location}: {message}, found {item['input']!r}" if "ctx" in item or kind else message
+
+
+def _known_names(location: tuple[Any, ...]) -> list[str]:
+    """The parameter names that the section at `location` takes."""
+    model: Any = Settings
+    for part in location:
+        fields = getattr(model, "model_fields", {})
+        field = next((f for n, f in fields.items() if part in (n, f.alias)), None)
+        annotation = field.annotation if field else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return sorted((f.alias or n) for n, f in getattr(model, "model_fields", {}).items())
