@@ -82,8 +82,11 @@ doctor: install  ## Check stack, remote, tracking, disk and versions; say the re
 
 clean:  ## Stop the stack and remove everything the pipeline made; keeps the virtual environment
 	@if test -x $(BIN)/erv; then $(BIN)/erv stack down; fi
-	rm -rf .erv data models eval report dvc.lock .dvc/cache .dvc/tmp .dvc/config.local
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build src/*.egg-info
+	rm -rf .erv data/manifest data/validation data/shards data/quarantine data/sentences.parquet
+	rm -rf models eval report .dvc/cache .dvc/tmp .dvc/config.local
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build
+	@# The lock files are yours to commit: those that git tracks stay.
+	@for file in dvc.lock data/sources/*.lock.json; do git ls-files --error-unmatch "$$file" >/dev/null 2>&1 || rm -f "$$file"; done
 
 distclean: clean  ## clean, and the virtual environment too
 	rm -rf $(VENV)
