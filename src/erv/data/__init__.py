@@ -1,0 +1,1 @@
+"""Data sets: their official layouts, the sample corpus, sources, manifests and ingestion."""

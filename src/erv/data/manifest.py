@@ -1,0 +1,117 @@
+"""The manifest: one row per clip, the contract between ingestion and everything after it.
+
+Columns and types are `SCHEMA`; rows are sorted by clip id, so that equal content gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from erv.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+
+SCHEMA = pa.schema(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("fold", pa.int32(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("raw_label", pa.string(), nullable=False),
+        pa.field("caption", pa.string()),
+        pa.field("completion", pa.string()),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ClipRow:
+    """One clip.
+
+    Attributes:
+        clip_id: unique within its data set, e.g. `00019`, `1`, `sample_00000001`.
+        dataset: mafw, dfew or reasoning.
+        fold: the official fold (1..5); 0 where the set has none.
+        split: train, validation or test.
+        label: canonical name in the data set's label space.
+        raw_label: what the data set's own file says.
+        caption: a human description of the clip, where the set has one.
+        completion: target completion of a reasoning clip, `<think>..</think>` and `<answer>..</answer>`.
+        uri: where the clip lies; its content is fixed by `sha256`.
+        bytes: size in bytes.
+        sha256: hex digest of the clip's file.
+    """
+
+    clip_id: str
+    dataset: str
+    fold: int
+    split: str
+    label: str
+    raw_label: str
+    caption: str | None
+    completion: str | None
+    uri: str
+    bytes: int
+    sha256: str
+
+
+def write_manifest(rows: Iterable[ClipRow], path: Path) -> None:
+    """Writes rows sorted by clip id.
+
+    Raises:
+        DataError: no rows, a clip id twice, or an unknown split.
+    """
+    ordered = sorted(rows, key=lambda row: row.clip_id)
+    if not ordered:
+        raise DataError(f"{path}: no clip to write; the source's split files list none that exists")
+    for before, after in itertools.pairwise(ordered):
+        if before.clip_id == after.clip_id:
+            raise DataError(f"{path}: clip {after.clip_id!r} is listed twice; a clip belongs to one split")
+    for row in ordered:
+        if row.split not in SPLITS:
+            raise DataError(
+                f"{path}: clip {row.clip_id!r} has split {row.split!r}, expected {', '.join(SPLITS)}"
+            )
+    write_table(pa.Table.from_pylist([asdict(row) for row in ordered], schema=SCHEMA), path)
+
+
+def read_table(path: Path) -> pa.Table:
+    """The manifest as an Arrow table with `SCHEMA`.
+
+    Raises:
+        DataError: the file is missing or has other columns.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: manifest not found; run `dvc repro ingest` first") from None
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not a readable parquet file ({error})") from error
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path}: lacks the columns {', '.join(missing)}; it was not written by ingest")
+    return table.select(SCHEMA.names)
+
+
+def read_manifest(path: Path) -> list[ClipRow]:
+    """The manifest as rows, in the order of the file (by clip id); raises as `read_table`."""
+    names = [item.name for item in fields(ClipRow)]
+    return [ClipRow(**{name: row[name] for name in names}) for row in read_table(path).to_pylist()]
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Writes a small parquet file under a temporary name, then renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)

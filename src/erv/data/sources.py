@@ -1,0 +1,263 @@
+"""Sources: what a raw tree consists of, pinned in a small lock file that lives in git.
+
+A lock lists every file with size, sha256 and (in a versioned bucket) version id. It is what the stages
+depend on: content is verified on every read, and downloads are kept by their hash so that nothing is fetched
+twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from erv.errors import DataError
+
+CACHE = Path(".erv/sources")
+LOCKS = Path("data/sources")
+_THREADS = 8
+_HOW_TO_PIN = "`erv data pin`"
+
+
+class ObjectStore(Protocol):
+    """What is needed of `erv.storage.Store`."""
+
+    def list(self, prefix: str, /) -> list[Any]:
+        """Objects under an `s3://` prefix, sorted: items with uri, key, size, version_id."""
+
+    def read(self, uri: str, /, version_id: str | None = None) -> bytes:
+        """The content of an object."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source: path below the source's uri, size in bytes, hex digest, S3 version id or None."""
+
+    path: str
+    bytes: int
+    sha256: str
+    version_id: str | None
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A pinned source.
+
+    Attributes:
+        name: e.g. `mafw`.
+        uri: `s3://bucket/prefix`, or a local folder.
+        files: sorted by path.
+    """
+
+    name: str
+    uri: str
+    files: tuple[SourceFile, ...]
+
+    @staticmethod
+    def load(path: Path) -> Lock:
+        """Reads a lock file.
+
+        Raises:
+            DataError: it is missing or malformed.
+        """
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            files = tuple(SourceFile(**item) for item in raw["files"])
+            return Lock(raw["name"], raw["uri"], files)
+        except FileNotFoundError:
+            raise DataError(f"{path}: source is not pinned; run {_HOW_TO_PIN}") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path}: not a lock file ({error}); write it again with {_HOW_TO_PIN}"
+            ) from error
+
+    def text(self) -> str:
+        """The lock as it is written: indented JSON, files sorted by path."""
+        files = [asdict(file) for file in sorted(self.files, key=lambda file: file.path)]
+        return (
+            json.dumps({"name": self.name, "uri": self.uri, "files": files}, indent=2, ensure_ascii=False)
+            + "\n"
+        )
+
+    def save(self, path: Path) -> bool:
+        """Writes the lock; returns False and leaves the file alone when it already says the same."""
+        text = self.text()
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+        return True
+
+    @cached_property
+    def by_path(self) -> dict[str, SourceFile]:
+        """Files by path."""
+        return {file.path: file for file in self.files}
+
+    def __contains__(self, path: str) -> bool:
+        return path in self.by_path
+
+    def find(self, path: str) -> SourceFile:
+        """The entry of a path; raises DataError when the source has no such file."""
+        try:
+            return self.by_path[path]
+        except KeyError:
+            raise DataError(f"source {self.name} ({self.uri}) has no file {path!r}") from None
+
+    def uri_of(self, path: str) -> str:
+        """Where a file of the source lies."""
+        return f"{self.uri.rstrip('/')}/{path}"
+
+    def read(self, store: ObjectStore | None, path: str) -> bytes:
+        """A file's content, verified against its sha256; local sources need no store.
+
+        Raises:
+            DataError: no such file, or its content has changed since it was pinned.
+            StorageError: the object can't be read.
+        """
+        return self.fetch(store, path).read_bytes()
+
+    def fetch(self, store: ObjectStore | None, path: str, cache: Path = CACHE) -> Path:
+        """A local file with the pinned content; raises as `read`."""
+        file = self.find(path)
+        return fetch(self.uri_of(path), file.sha256, store, cache=cache, version_id=file.version_id)
+
+    def fetch_tree(self, store: ObjectStore | None, prefix: str, folder: Path, cache: Path = CACHE) -> Path:
+        """Copies all files below `prefix` into `folder` (made anew), keeping their relative paths.
+
+        Returns:
+            `folder`.
+
+        Raises:
+            DataError: nothing lies below the prefix; else as `read`.
+        """
+        start = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        paths = [file.path for file in self.files if file.path.startswith(start)]
+        if not paths:
+            raise DataError(f"source {self.name} ({self.uri}) has nothing below {prefix!r}")
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        for path in paths:
+            target = temporary / path.removeprefix(start)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.fetch(store, path, cache), target)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+        return folder
+
+
+def fetch(
+    uri: str, sha256: str, store: ObjectStore | None, *, cache: Path = CACHE, version_id: str | None = None
+) -> Path:
+    """A local file with content `sha256`: the source's own file when local, else the cached download.
+
+    Raises:
+        DataError: the content is not what was pinned, or the local file is missing.
+        StorageError: the object can't be read.
+    """
+    if not uri.startswith("s3://"):
+        path = Path(uri.removeprefix("file://"))
+        if not path.is_file():
+            raise DataError(f"{uri}: file not found; restore it or pin the source again with {_HOW_TO_PIN}")
+        _verify(uri, _digest(path), sha256)
+        return path
+    path = cache / sha256[:2] / sha256
+    if path.is_file():
+        return path
+    if store is None:
+        raise DataError(f"{uri}: no object store was given to read it from")
+    content = store.read(uri, version_id=version_id)
+    _verify(uri, hashlib.sha256(content).hexdigest(), sha256)
+    _keep(content, path)
+    return path
+
+
+def pin(
+    name: str, uri: str, store: ObjectStore | None, *, previous: Lock | None = None, cache: Path = CACHE
+) -> Lock:
+    """Lists and hashes a source, reading each file once.
+
+    Objects whose version id and size are as in `previous` are not read again: a version never changes. What
+    is read from S3 is kept in the cache for the stages.
+
+    Args:
+        name: of the source.
+        uri: `s3://bucket/prefix`, `file://…` or a local folder.
+        store: needed for `s3://`.
+        previous: the lock of before, if any.
+        cache: folder of downloads by hash.
+
+    Raises:
+        DataError: the source is empty or not a folder.
+        StorageError: the bucket can't be read.
+    """
+    known = {file.path: file for file in previous.files} if previous and previous.uri == uri else {}
+    if uri.startswith("s3://"):
+        if store is None:
+            raise DataError(f"{uri}: no object store was given to read it from")
+        base = uri.rstrip("/") + "/"
+        objects = [item for item in store.list(base) if not item.uri.endswith("/")]
+
+        def lock_object(item: Any) -> SourceFile:
+            path, version = item.uri.removeprefix(base), item.version_id
+            old = known.get(path)
+            if old and version and (old.version_id, old.bytes) == (version, item.size):
+                return old
+            content = store.read(item.uri, version_id=version)
+            digest = hashlib.sha256(content).hexdigest()
+            _keep(content, cache / digest[:2] / digest)
+            return SourceFile(path, len(content), digest, version)
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            files = list(pool.map(lock_object, objects))
+    else:
+        root = Path(uri.removeprefix("file://"))
+        if not root.is_dir():
+            raise DataError(f"source {name}: {uri} is not a folder; set sources.{name} in params.yaml")
+        paths = [path for path in sorted(root.rglob("*")) if path.is_file()]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            digests = list(pool.map(_digest, paths))
+        files = [
+            SourceFile(path.relative_to(root).as_posix(), path.stat().st_size, digest, None)
+            for path, digest in zip(paths, digests, strict=True)
+        ]
+    if not files:
+        raise DataError(
+            f"source {name}: nothing lies below {uri}; upload the raw tree first (`erv sample-data --upload`)"
+        )
+    return Lock(name, uri, tuple(sorted(files, key=lambda file: file.path)))
+
+
+def needs_store(uris: Iterable[str]) -> bool:
+    """Whether one of the uris lies in an object store."""
+    return any(uri.startswith("s3://") for uri in uris)
+
+
+def _verify(uri: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise DataError(
+            f"{uri}: content has changed since it was pinned (sha256 {found[:12]}…, expected {expected[:12]}…);"
+            f" restore it or pin again with {_HOW_TO_PIN}"
+        )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _keep(content: bytes, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+    Path(temporary).replace(path)

@@ -1,0 +1,224 @@
+"""Shards: decoded clips in parquet files, lossless, written and read by clip id.
+
+`shard-00000.parquet` holds up to N clips in the order of their ids: frames uint8 RGB [T, H, W, 3] in C order
+with their shape, audio int16 little-endian mono with its rate. The bytes depend on the clips alone.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from erv.errors import DataError
+
+ROWS_PER_GROUP = 16
+
+SCHEMA = pa.schema(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("frames", pa.binary(), nullable=False),
+        pa.field("frames_shape", pa.list_(pa.int32()), nullable=False),
+        pa.field("audio", pa.binary(), nullable=False),
+        pa.field("sample_rate", pa.int32(), nullable=False),
+        pa.field("has_audio", pa.bool_(), nullable=False),
+    ]
+)
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One decoded clip.
+
+    Attributes:
+        clip_id: as in the manifest.
+        frames: uint8 RGB [T, H, W, 3].
+        audio: int16 mono [samples]; empty when the clip has no sound.
+        sample_rate: of `audio`, in Hz.
+        has_audio: False only under the policy `missing_audio: mark`.
+    """
+
+    clip_id: str
+    frames: np.ndarray
+    audio: np.ndarray
+    sample_rate: int
+    has_audio: bool = True
+
+
+class ShardWriter:
+    """Writes clips, handed over in the order of their ids, into a fresh folder that appears when complete.
+
+    Use as a context manager; when the block raises, nothing is left behind.
+    """
+
+    def __init__(self, folder: Path, clips_per_shard: int) -> None:
+        self._folder = folder
+        self._temporary = folder.with_name(f".{folder.name}.tmp")
+        self._clips_per_shard = clips_per_shard
+        self._rows: list[dict[str, Any]] = []
+        self._shards = 0
+        self._last: str | None = None
+        self.clips = 0
+
+    def __enter__(self) -> Self:
+        _remove(self._temporary)
+        self._temporary.mkdir(parents=True)
+        return self
+
+    def add(self, clip: Clip) -> None:
+        """Appends a clip.
+
+        Raises:
+            DataError: clips are not in the order of their ids, or frames or audio have another dtype or rank.
+        """
+        if self._last is not None and clip.clip_id <= self._last:
+            raise DataError(
+                f"clip {clip.clip_id!r} after {self._last!r}: shards take clips in the order of their ids"
+            )
+        if clip.frames.dtype != np.uint8 or clip.frames.ndim != 4 or clip.frames.shape[-1] != 3:
+            raise DataError(
+                f"clip {clip.clip_id!r}: frames are {clip.frames.dtype} {clip.frames.shape},"
+                " expected uint8 [T, H, W, 3]"
+            )
+        if clip.audio.dtype != np.int16 or clip.audio.ndim != 1:
+            raise DataError(
+                f"clip {clip.clip_id!r}: audio is {clip.audio.dtype} {clip.audio.shape}, expected int16 [n]"
+            )
+        self._last = clip.clip_id
+        self._rows.append(
+            {
+                "clip_id": clip.clip_id,
+                "frames": np.ascontiguousarray(clip.frames).tobytes(),
+                "frames_shape": list(clip.frames.shape),
+                "audio": clip.audio.astype("<i2").tobytes(),
+                "sample_rate": clip.sample_rate,
+                "has_audio": clip.has_audio,
+            }
+        )
+        self.clips += 1
+        if len(self._rows) == self._clips_per_shard:
+            self._flush()
+
+    def _flush(self) -> None:
+        path = self._temporary / f"shard-{self._shards:05d}.parquet"
+        # No dictionaries and no statistics: both only cost time and bytes on frames.
+        pq.write_table(
+            pa.Table.from_pylist(self._rows, schema=SCHEMA),
+            path,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=False,
+            write_statistics=False,
+            row_group_size=ROWS_PER_GROUP,
+        )
+        self._rows = []
+        self._shards += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            if self._rows or not self._shards:
+                self._flush()
+            _remove(self._folder)
+            self._temporary.replace(self._folder)
+        else:
+            _remove(self._temporary)
+
+
+class ShardReader:
+    """Reads clips by id from a folder of shards; keeps the last few row groups in memory.
+
+    Args:
+        folder: written by `ShardWriter`.
+        cached_groups: row groups (16 clips each) kept.
+
+    Raises:
+        DataError: the folder has no shards, or one is not readable.
+    """
+
+    def __init__(self, folder: Path, cached_groups: int = 8) -> None:
+        paths = sorted(folder.glob("shard-*.parquet"))
+        if not paths:
+            raise DataError(f"{folder}: no shards; run `dvc repro extract` first")
+        self._folder = folder
+        self._files: list[pq.ParquetFile] = []
+        self._where: dict[str, tuple[int, int, int]] = {}
+        self._groups: collections.OrderedDict[tuple[int, int], pa.Table] = collections.OrderedDict()
+        self._cached_groups = cached_groups
+        for index, path in enumerate(paths):
+            try:
+                file = pq.ParquetFile(path)
+            except pa.ArrowInvalid as error:
+                raise DataError(f"{path}: not a readable shard ({error}); run extract again") from error
+            self._files.append(file)
+            for group in range(file.num_row_groups):
+                ids = file.read_row_group(group, columns=["clip_id"]).column("clip_id").to_pylist()
+                self._where.update((clip_id, (index, group, row)) for row, clip_id in enumerate(ids))
+        self.clip_ids: list[str] = list(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._where
+
+    def __iter__(self) -> Iterator[Clip]:
+        return (self.get(clip_id) for clip_id in self.clip_ids)
+
+    def get(self, clip_id: str) -> Clip:
+        """The clip with this id; its arrays are read-only views.
+
+        Raises:
+            DataError: the clip is not in these shards.
+        """
+        try:
+            shard, group, row = self._where[clip_id]
+        except KeyError:
+            raise DataError(
+                f"clip {clip_id!r} is not in {self._folder} ({len(self)} clips); was it quarantined by extract?"
+            ) from None
+        values = {
+            name: column[0] for name, column in self._group(shard, group).slice(row, 1).to_pydict().items()
+        }
+        return Clip(
+            clip_id=clip_id,
+            frames=np.frombuffer(values["frames"], np.uint8).reshape(values["frames_shape"]),
+            audio=np.frombuffer(values["audio"], "<i2"),
+            sample_rate=values["sample_rate"],
+            has_audio=values["has_audio"],
+        )
+
+    def _group(self, shard: int, group: int) -> pa.Table:
+        key = (shard, group)
+        if key in self._groups:
+            self._groups.move_to_end(key)
+        else:
+            self._groups[key] = self._files[shard].read_row_group(group)
+            if len(self._groups) > self._cached_groups:
+                self._groups.popitem(last=False)
+        return self._groups[key]
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            path.unlink()
+        folder.rmdir()
