@@ -1,0 +1,159 @@
+"""Training checkpoints: where they lie, which one is whole, and when they go.
+
+DVC deletes the outputs of a stage before it runs, so checkpoints live outside them, under `.erv/checkpoints`,
+in a folder whose name is the hash of everything that decides the result. A stage that is started again with
+the same inputs finds its checkpoints; one with other inputs can't take them by mistake.
+
+A checkpoint counts only with its completion record, which is written last: a process killed while writing
+leaves a folder without one, and that folder is never resumed from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(".erv/checkpoints")
+RECORD = "complete.json"
+PREFIX = "checkpoint-"
+# What decides the result of a training run besides its inputs: our code and the libraries that compute.
+CODE = (
+    "training",
+    "policies",
+    "verifier",
+    "rewards.py",
+    "prompts.py",
+    "labels.py",
+    "label_spaces",
+    "shards.py",
+)
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
+
+
+def checkpoint_folder(stage: str, *, root: str | Path = ROOT, **inputs: Any) -> Path:
+    """The folder for the checkpoints of one stage with exactly these inputs.
+
+    Args:
+        stage: stage address, e.g. `sft` or `grpo@erv`.
+        root: parent of all checkpoints.
+        **inputs: what decides the result. A `Path` counts by the content of the file or folder, a settings
+            section by its values, anything else as JSON.
+
+    Returns:
+        `<root>/<stage>/<sha256>`; the folder is not created.
+
+    Raises:
+        FileNotFoundError: an input path does not exist.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(inputs):
+        digest.update(f"{name}={_fingerprint(inputs[name])}\n".encode())
+    digest.update(f"code={_code_version()}\n".encode())
+    return Path(root) / stage / digest.hexdigest()
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Writes the completion record of a checkpoint, every file with its size; call it after all else."""
+    files = {
+        path.relative_to(checkpoint).as_posix(): path.stat().st_size
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path.name != RECORD
+    }
+    temporary = checkpoint / f".{RECORD}.partial"
+    with temporary.open("w", encoding="utf-8") as stream:
+        json.dump({"files": files}, stream, indent=2, sort_keys=True)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(checkpoint / RECORD)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether the completion record is there and every file in it has its recorded size."""
+    try:
+        files = json.loads((checkpoint / RECORD).read_text(encoding="utf-8"))["files"]
+        return all((checkpoint / name).stat().st_size == size for name, size in files.items())
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+        return False
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete `checkpoint-N` in a folder, by its step N; `None` when there is none."""
+    complete = [path for path in _checkpoints(folder) if is_complete(path)]
+    return complete[-1] if complete else None
+
+
+def discard_incomplete(folder: Path) -> list[Path]:
+    """Deletes checkpoints that were cut off while being written, and says so; returns their paths."""
+    broken = [path for path in _checkpoints(folder) if not is_complete(path)]
+    for path in broken:
+        logger.warning(
+            "checkpoint %s is incomplete (the process was killed while writing it): deleted", path.name
+        )
+        shutil.rmtree(path)
+    return broken
+
+
+def keep_newest(folder: Path, count: int) -> None:
+    """Deletes all but the `count` newest complete checkpoints."""
+    complete = [path for path in _checkpoints(folder) if is_complete(path)]
+    for path in complete[: max(0, len(complete) - count)]:
+        shutil.rmtree(path)
+
+
+def clear(folder: Path) -> None:
+    """Deletes the checkpoints of a stage, once its output is written."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """All `checkpoint-N` folders, by rising N."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
+
+
+def _fingerprint(value: Any) -> str:
+    """A string that changes when the content of an input changes, and only then."""
+    if isinstance(value, Path):
+        return _tree_hash(value)
+    if isinstance(value, list | tuple) and any(isinstance(item, Path) for item in value):
+        return json.dumps([_fingerprint(item) for item in value])
+    if hasattr(value, "model_dump"):
+        value = value.model_dump(mode="json", by_alias=True)
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _tree_hash(path: Path) -> str:
+    """SHA-256 over the content of a file, or over the names and contents of all files in a folder."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: not found; it decides which checkpoints fit")
+    digest = hashlib.sha256()
+    for file in sorted(
+        item for item in path.rglob("*") if item.is_file() and "__pycache__" not in item.parts
+    ):
+        digest.update(f"{file.relative_to(path).as_posix()}={_tree_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _code_version() -> str:
+    """What computes: the source of our training parts and the versions of the libraries below them."""
+    package = Path(__file__).parent
+    parts = {name: _tree_hash(package / name) for name in CODE if (package / name).exists()}
+    for library in LIBRARIES:
+        try:
+            parts[library] = version(library)
+        except PackageNotFoundError:
+            parts[library] = "absent"
+    return json.dumps(parts, sort_keys=True)
