@@ -1,0 +1,67 @@
+"""The command `erv`. Each command lives in a module of its own and is loaded when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+import click
+
+from erv import __version__
+from erv.errors import ErvError
+
+# Command name -> module of `erv.commands`, whose `command` is the click command. In the order of use.
+COMMANDS = {
+    "stack": "stack",
+    "doctor": "doctor",
+    "params": "params",
+    "sample-data": "sample_data",
+    "data": "data",
+    "run": "run",
+    "verify": "verify",
+    "explain": "explain",
+    "register": "register",
+    "lineage": "lineage",
+    "promote": "promote",
+    "rollback": "rollback",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported one by one, so that `--help` and errors come at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands there are, in the order of `COMMANDS`."""
+        return [name for name, module in COMMANDS.items() if _exists(module)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports a command; None if there is none of that name."""
+        module = COMMANDS.get(cmd_name)
+        if module is None or not _exists(module):
+            return None
+        command: click.Command = importlib.import_module(f"erv.commands.{module}").command
+        return command
+
+
+def _exists(module: str) -> bool:
+    return importlib.util.find_spec(f"erv.commands.{module}") is not None
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="erv")
+def command() -> None:
+    """Train, judge and ship models whose explanations of emotion agree with their answers.
+
+    Run it from the top of the repository. The pipeline itself is `dvc repro` or `make demo`.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: an error that a user can act on is one sentence and an exit code, not a traceback."""
+    try:
+        command.main(args=arguments, prog_name="erv")
+    except ErvError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)

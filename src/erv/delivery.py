@@ -1,0 +1,298 @@
+"""Events of a run and how they reach MLflow: at once, later, or from the spool after the process has ended.
+
+An event is a JSON object with a `kind`: `metrics`, `params`, `tags`, `artifact`, `text`, `dataset`, `end`. Each
+carries the time at which it happened, so that a late delivery draws the same curves. Delivering one twice does no
+harm: MLflow ignores equal metrics and parameters, artifacts are overwritten, and a run is found by its key.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from erv.environment import Environment
+
+logger = logging.getLogger(__name__)
+
+Event = dict[str, Any]
+
+KEY_TAG = "erv.run_key"
+EVENTS = "events.jsonl"
+HEADER = "run.json"
+
+# Answers that another attempt will not change.
+_FINAL = {
+    "BAD_REQUEST",
+    "CUSTOMER_UNAUTHORIZED",
+    "INVALID_PARAMETER_VALUE",
+    "NOT_IMPLEMENTED",
+    "PERMISSION_DENIED",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+    "UNAUTHENTICATED",
+}
+_METRICS_PER_CALL = 1000
+_ENTRIES_PER_CALL = 100
+_DATASET_NAME_TAG = "mlflow.data.context"
+
+
+class Outage(Exception):
+    """MLflow can't be reached now; what was to be delivered is still with the caller."""
+
+
+@dataclass
+class RunHeader:
+    """What is needed to open a run, now or later.
+
+    Attributes:
+        key: a random name of this run, by which a repeated opening finds it again.
+        address: the stage with its matrix value, `grpo@erv`; the run's name.
+        started: milliseconds since 1970.
+        pid, created: the process that feeds the run; while it lives nobody else delivers for it.
+    """
+
+    key: str
+    address: str
+    started: int
+    tags: dict[str, str] = field(default_factory=dict)
+    run_id: str | None = None
+    pid: int = 0
+    created: float = 0.0
+
+    def owner_lives(self) -> bool:
+        """Whether the process that feeds this run is still there."""
+        import psutil
+
+        try:
+            process = psutil.Process(self.pid)
+            return (
+                abs(process.create_time() - self.created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+            )
+        except psutil.NoSuchProcess:
+            return False
+
+
+class Delivery:
+    """Turns events into calls of one MLflow server."""
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        # A stage may not hang for minutes on a server that is down: the buffer above is what retries.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        from mlflow import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=uri)
+        self._experiment = experiment
+
+    def open(self, header: RunHeader) -> str:
+        """Opens the run of `header`, or finds it if an earlier attempt has got through; returns its id.
+
+        Raises:
+            Outage: the server is down or refuses.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            experiment_id = self._experiment_id()
+            if header.run_id is None and header.pid != os.getpid():
+                found = self._client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{header.key}'")
+                if found:
+                    return str(found[0].info.run_id)
+            run = self._client.create_run(
+                experiment_id, header.started, {**header.tags, KEY_TAG: header.key}, header.address
+            )
+        except (MlflowException, OSError) as error:
+            raise Outage(_first_line(error)) from error
+        return str(run.info.run_id)
+
+    def _experiment_id(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        experiment = self._client.get_experiment_by_name(self._experiment)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        try:
+            return str(self._client.create_experiment(self._experiment))
+        except MlflowException as error:
+            # Two stages that start side by side both find it missing; the second one to ask takes the first one's.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = self._client.get_experiment_by_name(self._experiment)
+            if experiment is None:
+                raise
+            return str(experiment.experiment_id)
+
+    def deliver(self, run_id: str, events: Sequence[Event]) -> Iterator[int]:
+        """Delivers events in order; yields how many are done after each call, for the caller to forget them.
+
+        An event that MLflow refuses for good is reported as a warning and counts as done.
+
+        Raises:
+            Outage: the server is down; what was not yielded is not delivered.
+        """
+        from mlflow.exceptions import MlflowException
+
+        position = 0
+        while position < len(events):
+            group = _group(events, position)
+            try:
+                self._send(run_id, group)
+            except MlflowException as error:
+                if error.error_code not in _FINAL:
+                    raise Outage(_first_line(error)) from error
+                logger.warning(
+                    "MLflow refuses %s of run %s: %s", group[0]["kind"], run_id, _first_line(error)
+                )
+            except FileNotFoundError as error:
+                logger.warning("artifact for run %s is gone: %s", run_id, error.filename)
+            except OSError as error:
+                raise Outage(_first_line(error)) from error
+            position += len(group)
+            yield len(group)
+
+    def _send(self, run_id: str, group: Sequence[Event]) -> None:
+        event = group[0]
+        match event["kind"]:
+            case "metrics":
+                self._send_metrics(run_id, group)
+            case "params" | "tags":
+                self._send_entries(run_id, event["kind"], event["values"])
+            case "artifact":
+                path, folder = Path(event["path"]), event["folder"] or None
+                send = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+                send(run_id, str(path), folder)
+            case "text":
+                self._client.log_text(run_id, event["text"], event["name"])
+            case "dataset":
+                self._send_dataset(run_id, event)
+            case "end":
+                self._client.set_terminated(run_id, event["status"], event["time"])
+            case kind:
+                logger.warning("unknown event %r for run %s is dropped", kind, run_id)
+
+    def _send_metrics(self, run_id: str, group: Sequence[Event]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(name, value, event["time"], event["step"])
+            for event in group
+            for name, value in event["values"].items()
+        ]
+        for start in range(0, len(metrics), _METRICS_PER_CALL):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
+
+    def _send_entries(self, run_id: str, kind: str, values: dict[str, str]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        entry = Param if kind == "params" else RunTag
+        entries = [entry(name, value) for name, value in values.items()]
+        for start in range(0, len(entries), _ENTRIES_PER_CALL):
+            self._client.log_batch(run_id, **{kind: entries[start : start + _ENTRIES_PER_CALL]})
+
+    def _send_dataset(self, run_id: str, event: Event) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"uri": event["path"]})
+        dataset = Dataset(event["name"], event["digest"], "local", source)
+        tag = InputTag(_DATASET_NAME_TAG, event["context"])
+        self._client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
+
+
+def _group(events: Sequence[Event], start: int) -> Sequence[Event]:
+    """The events from `start` that go in one call: a stretch of metrics, or a single other event."""
+    end = start + 1
+    if events[start]["kind"] == "metrics":
+        while end < len(events) and events[end]["kind"] == "metrics" and end - start < _METRICS_PER_CALL:
+            end += 1
+    return events[start:end]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Writes a small file so that a reader sees the old or the new text, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_header(folder: Path, header: RunHeader) -> None:
+    """Notes in the run's spool folder that the run exists, so that a killed process's run can be closed."""
+    write_text_atomically(folder / HEADER, json.dumps(asdict(header), indent=1) + "\n")
+
+
+def write_events(folder: Path, events: Sequence[Event]) -> None:
+    """Keeps undelivered events, one JSON object a line."""
+    write_text_atomically(folder / EVENTS, "".join(json.dumps(event) + "\n" for event in events))
+
+
+def write_record(environment: Environment, header: RunHeader) -> None:
+    """Notes the newest run of a stage in `.erv/runs/<address>.json`: run_id and start (milliseconds)."""
+    record = {"run_id": header.run_id, "started": header.started, "key": header.key}
+    write_text_atomically(environment.state / "runs" / f"{header.address}.json", json.dumps(record) + "\n")
+
+
+def deliver_spool(environment: Environment) -> int:
+    """Delivers what stages have left in `.erv/spool` and closes the runs of killed processes as KILLED.
+
+    Runs whose process still lives are left to it. Safe to call at any time and from several processes.
+
+    Returns:
+        The number of runs that are complete now.
+
+    Raises:
+        Outage: MLflow can't be reached; what is left stays in the spool.
+    """
+    spool = environment.state / "spool"
+    folders = sorted(path.parent for path in spool.glob(f"*/{HEADER}")) if spool.is_dir() else []
+    if not folders or not environment.mlflow_uri:
+        return 0
+    from filelock import FileLock
+
+    done = 0
+    with FileLock(spool / ".lock", timeout=60):
+        delivery: Delivery | None = None
+        for folder in folders:
+            if not (folder / HEADER).is_file():
+                continue
+            header = RunHeader(**json.loads((folder / HEADER).read_text(encoding="utf-8")))
+            if header.owner_lives():
+                continue
+            delivery = delivery or Delivery(environment.mlflow_uri, environment.mlflow_experiment)
+            _deliver_folder(environment, delivery, folder, header)
+            done += 1
+    return done
+
+
+def _deliver_folder(environment: Environment, delivery: Delivery, folder: Path, header: RunHeader) -> None:
+    events = _read_events(folder)
+    if not events or events[-1]["kind"] != "end":
+        last = events[-1].get("time") if events else None
+        time = last or int((folder / HEADER).stat().st_mtime * 1000)
+        events.append({"kind": "end", "status": "KILLED", "time": time})
+    if header.run_id is None:
+        header.run_id = delivery.open(header)
+        write_header(folder, header)
+        record = environment.state / "runs" / f"{header.address}.json"
+        if not record.is_file() or json.loads(record.read_text(encoding="utf-8")).get("key") == header.key:
+            write_record(environment, header)
+    for count in delivery.deliver(header.run_id, list(events)):
+        del events[:count]
+        write_events(folder, events)
+    shutil.rmtree(folder)
+
+
+def _read_events(folder: Path) -> list[Event]:
+    path = folder / EVENTS
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

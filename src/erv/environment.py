@@ -1,0 +1,234 @@
+"""Which servers this workspace talks to, and nothing else: isolated from what the user's shell points at.
+
+Everything local lives in one ignored folder, `.erv/`. The addresses and keys of the servers are `ERV_*`
+variables: those of the process win over the lines of `.erv/stack.env`, which `erv stack up` writes. The
+user's own `AWS_*`, `MLFLOW_*` and `PREFECT_*` are never read; a process of ours, and each of its children,
+gets a set of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from erv.errors import SettingsError
+
+STATE = ".erv"
+STACK_FILE = "stack.env"
+
+# Variables of other tools that could send data somewhere else than to our servers. The CA bundle stays: it says
+# whom to trust, not where to go. `PREFECT__` is what Prefect hands to the process of a flow run.
+_FOREIGN = re.compile(r"^(AWS_(?!CA_BUNDLE$)|MLFLOW_|_MLFLOW_|PREFECT_(?!_))")
+
+# Nothing reports home, nothing is looked up on a hub.
+_QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Addresses, buckets and keys. `None` means: not configured.
+
+    Attributes:
+        workspace: absolute path of the top of the repository.
+        s3_endpoint: URL of the S3 server; `None` with keys set means Amazon's own.
+        s3_ambient: take credentials from AWS's own chain (profile, role) instead of keys of ours. The one way
+            in which the user's `AWS_*` reach us, and only when asked for with `ERV_S3_AMBIENT=1`.
+        mlflow_uri: URL of the MLflow server.
+        prefect_api_url: URL of the Prefect server, ending in `/api`.
+    """
+
+    workspace: Path
+    s3_endpoint: str | None = None
+    s3_access_key: str | None = field(default=None, repr=False)
+    s3_secret_key: str | None = field(default=None, repr=False)
+    s3_session_token: str | None = field(default=None, repr=False)
+    s3_region: str = "us-east-1"
+    s3_ambient: bool = False
+    raw_bucket: str = "erv-raw"
+    dvc_bucket: str = "erv-dvc"
+    artifact_bucket: str = "erv-mlflow"
+    mlflow_uri: str | None = None
+    mlflow_token: str | None = field(default=None, repr=False)
+    mlflow_experiment: str = "erv"
+    prefect_api_url: str | None = None
+    prefect_api_key: str | None = field(default=None, repr=False)
+    prefect_ui_url: str | None = None
+
+    @property
+    def state(self) -> Path:
+        """The folder of everything local: `<workspace>/.erv`."""
+        return self.workspace / STATE
+
+    @property
+    def stack(self) -> Path:
+        """The folder of the local servers."""
+        return self.state / "stack"
+
+    @property
+    def stack_file(self) -> Path:
+        """`stack.env`, written by `erv stack up`."""
+        return self.state / STACK_FILE
+
+    @property
+    def has_storage(self) -> bool:
+        """Whether an object store is configured."""
+        return self.s3_ambient or bool(self.s3_access_key and self.s3_secret_key)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The values that may appear in no log, tag or parameter."""
+        values = (self.s3_secret_key, self.s3_session_token, self.mlflow_token, self.prefect_api_key)
+        return tuple(value for value in values if value)
+
+    def mask(self, text: str) -> str:
+        """`text` without secrets of ours and without passwords in URLs."""
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return re.sub(r"(\w+://[^\s:/@]*):[^\s/@]+@", r"\1:***@", text)
+
+    def variables(self) -> dict[str, str]:
+        """The `ERV_*` variables that describe this environment, as `stack.env` holds them."""
+        names = {f"ERV_{name.upper()}": getattr(self, name) for name in _NAMES}
+        return {
+            name: ("1" if value is True else str(value))
+            for name, value in names.items()
+            if value not in (None, False)
+        }
+
+
+_NAMES = tuple(item.name for item in fields(Environment) if item.name != "workspace")
+
+
+def read_stack_file(path: Path) -> dict[str, str]:
+    """The `KEY=VALUE` lines of a `stack.env`; empty when there is none.
+
+    Raises:
+        SettingsError: a line is neither a comment nor `KEY=VALUE`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals or not name.isidentifier():
+            raise SettingsError(
+                f"{path}, line {number}: expected KEY=VALUE; delete the file and run `erv stack up`"
+            )
+        values[name] = value
+    return values
+
+
+def load_environment(workspace: str | Path = ".", process: Mapping[str, str] | None = None) -> Environment:
+    """The environment of a workspace.
+
+    Args:
+        workspace: top of the repository.
+        process: variables that win over `stack.env`; those of this process when left out.
+
+    Raises:
+        SettingsError: `stack.env` is damaged.
+    """
+    workspace = Path(workspace).resolve()
+    values = read_stack_file(workspace / STATE / STACK_FILE)
+    values.update(
+        {k: v for k, v in (os.environ if process is None else process).items() if k.startswith("ERV_")}
+    )
+    known = {name: values[f"ERV_{name.upper()}"] for name in _NAMES if values.get(f"ERV_{name.upper()}")}
+    ambient = known.pop("s3_ambient", "0").lower() in ("1", "true", "yes")
+    return Environment(workspace, s3_ambient=ambient, **known)  # type: ignore[arg-type]
+
+
+def child_environment(environment: Environment, base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables for a child process: the user's, less what points elsewhere, plus ours.
+
+    Args:
+        environment: where our servers are.
+        base: variables to start from; those of this process when left out.
+    """
+    base = os.environ if base is None else base
+    keep_aws = environment.s3_ambient
+    result = {
+        name: value
+        for name, value in base.items()
+        if not _FOREIGN.match(name) or (keep_aws and name.startswith("AWS_"))
+    }
+    result.update(_QUIET)
+    result.update(_aws_variables(environment))
+    home = environment.stack / "prefect"
+    result["PREFECT_HOME"] = str(home)
+    result["PREFECT_PROFILES_PATH"] = str(home / "profiles.toml")
+    optional = {
+        "MLFLOW_TRACKING_URI": environment.mlflow_uri,
+        "MLFLOW_TRACKING_TOKEN": environment.mlflow_token,
+        "MLFLOW_EXPERIMENT_NAME": environment.mlflow_experiment if environment.mlflow_uri else None,
+        "PREFECT_API_URL": environment.prefect_api_url,
+        "PREFECT_UI_URL": environment.prefect_ui_url,
+        "PREFECT_API_KEY": environment.prefect_api_key,
+    }
+    result.update({name: value for name, value in optional.items() if value})
+    # Our servers are on this machine: a proxy meant for the outside must not be asked for them.
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = [host for host in result.get(name, "").split(",") if host]
+        result[name] = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))
+    return result
+
+
+def _aws_variables(environment: Environment) -> dict[str, str]:
+    """What tools that only understand `AWS_*` need; the user's own AWS files are out of sight."""
+    endpoint = {"AWS_ENDPOINT_URL_S3": environment.s3_endpoint or ""}
+    if environment.s3_endpoint:
+        endpoint["MLFLOW_S3_ENDPOINT_URL"] = environment.s3_endpoint
+    else:
+        endpoint = {}
+    if environment.s3_ambient:
+        return endpoint
+    values = {
+        # A name that does not exist: boto reads no configuration then, whatever the home directory holds.
+        "AWS_CONFIG_FILE": str(environment.stack / "aws" / "config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(environment.stack / "aws" / "credentials"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_DEFAULT_REGION": environment.s3_region,
+        "AWS_REGION": environment.s3_region,
+        "AWS_ACCESS_KEY_ID": environment.s3_access_key,
+        "AWS_SECRET_ACCESS_KEY": environment.s3_secret_key,
+        "AWS_SESSION_TOKEN": environment.s3_session_token,
+    }
+    return {**endpoint, **{name: value for name, value in values.items() if value}}
+
+
+def isolate(environment: Environment) -> None:
+    """Gives this process the variables of `child_environment`; call it before any tool of ours is imported."""
+    wanted = child_environment(environment)
+    for name in [name for name in os.environ if name not in wanted]:
+        del os.environ[name]
+    os.environ.update(wanted)
+
+
+def shell_lines(environment: Environment, base: Mapping[str, str] | None = None) -> list[str]:
+    """Lines for `eval "$(erv stack env)"`: what to unset of the user's, then what to export of ours."""
+    base = os.environ if base is None else base
+    child = child_environment(environment, base)
+    gone = sorted(name for name in base if name not in child)
+    ours = {name: value for name, value in child.items() if base.get(name) != value}
+    ours.update(environment.variables())
+    lines = [f"unset {name}" for name in gone]
+    return lines + [f"export {name}={shlex.quote(value)}" for name, value in sorted(ours.items())]

@@ -1,0 +1,198 @@
+"""The frame around every stage: arguments, settings, environment, MLflow run, errors in one sentence.
+
+A stage script says what is particular to it and ends with `run_stage(name, main, Option(...), ...)`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from erv.environment import Environment, isolate, load_environment
+from erv.errors import ErvError
+from erv.settings import Settings, load_settings
+from erv.tracking import StageRun, open_run
+
+__all__ = ["Arguments", "Option", "StageRun", "run_stage"]
+
+Arguments = argparse.Namespace
+Main = Callable[[Arguments, Settings, StageRun], None]
+
+NEEDED_BYTES = 500_000_000
+# The option whose value tells one matrix stage from its siblings, as in `grpo@erv`.
+_MATRIX_OPTIONS = ("dataset", "variant", "name")
+
+logger = logging.getLogger("erv.stage")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A required command line option of a stage.
+
+    Attributes:
+        name: without the dashes.
+        kind: str or Path.
+        multiple: given any number of times; the stage gets a list.
+    """
+
+    name: str
+    kind: type = str
+    multiple: bool = False
+
+
+class _Stopped(BaseException):
+    """SIGTERM; not an Exception, so that no `except Exception` on the way takes it for a failure."""
+
+
+def run_stage(name: str, main: Main, *options: Option) -> NoReturn:
+    """Runs a stage and ends the process: 0, the error's code, 130 after Ctrl-C, 143 after SIGTERM."""
+    arguments = _parse(name, options)
+    sys.exit(_run(name, main, arguments))
+
+
+def _parse(name: str, options: tuple[Option, ...]) -> Arguments:
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{name}", allow_abbrev=False)
+    for option in options:
+        action = "append" if option.multiple else "store"
+        parser.add_argument(f"--{option.name}", type=option.kind, required=True, action=action)
+    return parser.parse_args()
+
+
+def _run(name: str, main: Main, arguments: Arguments) -> int:
+    address = _address(name, arguments)
+    environment = _workspace_environment()
+    if environment is None:
+        return 1
+    configure_logging(environment)
+    run: StageRun | None = None
+    started = time.monotonic()
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        from erv.process import die_with_parent
+
+        die_with_parent()
+        settings = load_settings(environment.workspace / "params.yaml")
+        _prepare(address, settings)
+        run = open_run(environment, name, address)
+        run.log_params(_parameters(name, arguments, settings))
+        main(arguments, settings, run)
+    except ErvError as error:
+        _close(run, "FAILED", started)
+        return _fail(address, environment.mask(str(error)), error.exit_code)
+    except (_Stopped, KeyboardInterrupt) as stop:
+        # Whoever stops us may kill us soon: no second signal may cut the closing short.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _close(run, "KILLED", started)
+        code = 143 if isinstance(stop, _Stopped) else 130
+        return _fail(address, "stopped before it was done; run it again to go on", code)
+    except SystemExit:
+        _close(run, "FAILED", started)
+        raise
+    except Exception:
+        logger.exception("%s failed with an error that is ours; please report it", address)
+        _close(run, "FAILED", started)
+        return 1
+    _close(run, "FINISHED", started)
+    return 0
+
+
+def _workspace_environment() -> Environment | None:
+    try:
+        environment = load_environment()
+    except ErvError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return None
+    isolate(environment)
+    return environment
+
+
+def _address(name: str, arguments: Arguments) -> str:
+    for option in _MATRIX_OPTIONS:
+        value = getattr(arguments, option, None)
+        if isinstance(value, str):
+            return f"{name}@{value}"
+    return name
+
+
+def _prepare(address: str, settings: Settings) -> None:
+    """Disk space, threads and seeds; threads must be set before a numeric library is loaded."""
+    free = shutil.disk_usage(Path.cwd()).free
+    if free < NEEDED_BYTES:
+        raise ErvError(
+            f"only {free // 1_000_000} MB are free on the disk of {Path.cwd().name}, "
+            f"{NEEDED_BYTES // 1_000_000} MB are needed; make room and run {address} again"
+        )
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(settings.runtime.threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    random.seed(settings.seed)
+    import numpy
+
+    numpy.random.seed(settings.seed % 2**32)
+
+
+def _parameters(name: str, arguments: Arguments, settings: Settings) -> dict[str, Any]:
+    """The stage's own section of the parameters, the seed and the runtime; of the variants only the one that runs."""
+    everything = settings.model_dump(by_alias=True)
+    section = dict(everything.get(name, {}))
+    variant = getattr(arguments, "variant", None)
+    if variant is not None and "variants" in section:
+        section["variants"] = {variant: section["variants"].get(variant, {})}
+    return {"seed": settings.seed, "runtime": everything["runtime"], name: section}
+
+
+def _close(run: StageRun | None, status: Any, started: float) -> None:
+    if run is None:
+        return
+    measured = {"stage/seconds": time.monotonic() - started}
+    try:
+        import resource
+
+        scale = 1 if sys.platform == "darwin" else 1024
+        measured["stage/peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
+    except ImportError:  # not a POSIX system
+        pass
+    run.log_metrics(measured)
+    run.close(status)
+
+
+def _fail(address: str, sentence: str, code: int) -> int:
+    print(f"error: {address}: {sentence}", file=sys.stderr, flush=True)  # noqa: T201
+    return code
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise _Stopped
+
+
+class _Masked(logging.Formatter):
+    """Plain lines without secrets."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__("%(levelname)s %(message)s")
+        self._environment = environment
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._environment.mask(super().format(record))
+
+
+def configure_logging(environment: Environment) -> None:
+    """Our own messages from INFO on, those of libraries from WARNING on, to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Masked(environment))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for ours in ("erv", "stages", "flows", "__main__"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+    # Its warnings tell of each retry; what matters of them is said once by erv.tracking.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
