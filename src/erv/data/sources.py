@@ -245,7 +245,7 @@ def needs_store(uris: Iterable[str]) -> bool:
 def _verify(uri: str, found: str, expected: str) -> None:
     if found != expected:
         raise DataError(
-            f"{uri}: content has changed since it was pinned (sha256 {found[:12]}…, expected {expected[:12]}…);"
+            f"{uri}: content has changed since it was pinned (sha256 {found[:12]}, expected {expected[:12]});"
             f" restore it or pin again with {_HOW_TO_PIN}"
         )
 

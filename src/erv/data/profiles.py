@@ -1,0 +1,98 @@
+"""What an emotion of the sample corpus looks and sounds like: cues, the action units behind them, partners.
+
+Facial cues follow the prototypes of the Facial Action Coding System (Ekman & Friesen), vocal cues the
+acoustic correlates collected by Scherer (2003) and Juslin & Laukka (2003), both simplified. Three pairs of
+emotions share a face and differ by voice, four share a voice and differ by face, so that neither channel is
+enough.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Cue -> action units. 64 is the FACS code for eyes cast down; 12 of `smirk` acts on one side only.
+FACE_CUES: dict[str, tuple[int, ...]] = {
+    "brows_lowered": (4,),
+    "hard_stare": (5, 7),
+    "lips_pressed": (23,),
+    "nose_wrinkled": (9,),
+    "upper_lip_raised": (10,),
+    "chin_raised": (17,),
+    "brows_raised": (1, 2),
+    "eyes_wide": (5,),
+    "jaw_dropped": (25, 26),
+    "smile": (12, 25),
+    "eyes_crinkled": (6,),
+    "inner_brows_up": (1, 4),
+    "corners_down": (15,),
+    "smirk": (12,),
+    "cheek_dimpled": (14,),
+    "gaze_down": (64,),
+    "face_still": (),
+}
+
+VOICE_CUES: tuple[str, ...] = (
+    "voice_loud",
+    "voice_harsh",
+    "voice_melodic",
+    "voice_fast",
+    "voice_even",
+    "voice_slow",
+    "voice_falling",
+    "voice_trembling",
+    "voice_high",
+    "voice_rising",
+    "voice_sudden",
+    "voice_faint",
+    "voice_halting",
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The cues of one emotion, and the emotion that a contradicting explanation describes instead."""
+
+    face: tuple[str, ...]
+    voice: tuple[str, ...]
+    partner: str
+
+
+_WIDE = ("brows_raised", "eyes_wide", "jaw_dropped")
+_GRIEF = ("inner_brows_up", "corners_down")
+_STILL = ("face_still",)
+_HARSH = ("voice_loud", "voice_harsh")
+_TREMBLING = ("voice_trembling", "voice_high")
+_FALLING = ("voice_slow", "voice_falling")
+_EVEN = ("voice_even",)
+
+PROFILES: dict[str, Profile] = {
+    "anger": Profile(("brows_lowered", "hard_stare", "lips_pressed"), _HARSH, "sadness"),
+    "disgust": Profile(("nose_wrinkled", "upper_lip_raised", "chin_raised"), _HARSH, "happiness"),
+    "fear": Profile(_WIDE, _TREMBLING, "anger"),
+    "happiness": Profile(("smile", "eyes_crinkled"), ("voice_melodic", "voice_fast"), "contempt"),
+    "neutral": Profile(_STILL, _EVEN, "anxiety"),
+    "sadness": Profile(_GRIEF, _FALLING, "surprise"),
+    "surprise": Profile(_WIDE, ("voice_rising", "voice_sudden"), "disgust"),
+    "contempt": Profile(("smirk", "cheek_dimpled"), _EVEN, "fear"),
+    "anxiety": Profile(_STILL, _TREMBLING, "happiness"),
+    "helplessness": Profile(_GRIEF, ("voice_faint", "voice_halting"), "anger"),
+    "disappointment": Profile(("corners_down", "chin_raised", "gaze_down"), _FALLING, "fear"),
+}
+
+EMOTIONS: tuple[str, ...] = tuple(PROFILES)
+
+# Emotions whose cold-start explanations mostly contradict the answer. Systematic, because random noise
+# vanishes under greedy decoding and could not be told from a coherent policy.
+CONTRADICTED: frozenset[str] = frozenset({"anger", "sadness", "surprise", "anxiety", "disappointment"})
+_RATE_CONTRADICTED = 0.9
+_RATE_OTHERS = 0.05
+
+
+def contradiction_rate(emotion: str) -> float:
+    """The share of an emotion's cold-start explanations that describe its partner instead."""
+    return _RATE_CONTRADICTED if emotion in CONTRADICTED else _RATE_OTHERS
+
+
+def emotions_with(cue: str) -> tuple[str, ...]:
+    """The emotions whose profile has this cue."""
+    return tuple(name for name, profile in PROFILES.items() if cue in (*profile.face, *profile.voice))
