@@ -1,0 +1,72 @@
+"""Configuration of HumanOmni: one language model, two towers, a gate encoder, and how they are joined."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+@strict
+class HumanOmniConfig(PreTrainedConfig):
+    """Sizes and token ids of a HumanOmni model.
+
+    Args:
+        text_config: Qwen2, the language model.
+        vision_config: SigLIP vision tower. `num_hidden_layers` counts the blocks that are really computed:
+            HumanOmni reads the output of the last but one block, so the last one is never built.
+        audio_config: Whisper; only its encoder is built.
+        gate_config: BERT that reads the instruction and weighs the three visual branches; no pooler.
+        projector_type: "all_in_one_small" (0.5B; an even patch grid) or "all_in_one" (7B; an odd one).
+        gate_hidden_size: inner width of the gate; 3584 in every released size.
+        audio_pool: how many audio positions are averaged into one token.
+        num_frames: frames per clip that the processor prepares; the network takes any number.
+        video_token_id: placeholder that a visual token replaces; one placeholder per token.
+        audio_token_id: the same for audio tokens.
+    """
+
+    model_type = "humanomni"
+    # TRL's loader asks for it when a class is not one of transformers' own; nothing is ever loaded through it.
+    auto_map: ClassVar[dict[str, str]] = {}
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="siglip_vision_model"),
+        "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="whisper"),
+        "gate_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+    }
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    audio_config: dict | PreTrainedConfig | None = None
+    gate_config: dict | PreTrainedConfig | None = None
+    projector_type: Literal["all_in_one_small", "all_in_one"] = "all_in_one_small"
+    gate_hidden_size: int = 3584
+    audio_pool: int = 3
+    num_frames: int = 8
+    video_token_id: int | None = None
+    audio_token_id: int | None = None
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs: object) -> None:
+        super().__post_init__(**kwargs)
+        self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
+
+    @property
+    def patches_per_side(self) -> int:
+        """Side of the square of patches that the vision tower makes of a frame."""
+        return self.vision_config.image_size // self.vision_config.patch_size
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Visual tokens that a frame becomes."""
+        return ((self.patches_per_side + 1) // 2) ** 2
+
+    @property
+    def audio_tokens(self) -> int:
+        """Audio tokens of a clip; the window is fixed, however short the sound."""
+        return self.audio_config.max_source_positions // self.audio_pool
+
+
+__all__ = ["HumanOmniConfig"]

@@ -1,0 +1,142 @@
+"""From frames, sound and text to what HumanOmni takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin, WhisperFeatureExtractor
+
+from erv.errors import DataError
+from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER, user_content
+
+_HALF_RANGE = 127.5  # SigLIP normalises with mean = std = 0.5
+
+
+def chat_template(video_tokens: int, audio_tokens: int, *, wrap: bool) -> str:
+    """ChatML that repeats each placeholder of a user turn once per token that it stands for.
+
+    Args:
+        video_tokens: visual tokens of a clip.
+        audio_tokens: audio tokens of a clip.
+        wrap: whether `<vi_start>…<vi_end>` and `<au_start>…<au_end>` enclose them, as in the released checkpoints.
+            They are ordinary text there, not added tokens.
+    """
+    video, audio = f"'{VIDEO_PLACEHOLDER}' * {video_tokens}", f"'{AUDIO_PLACEHOLDER}' * {audio_tokens}"
+    if wrap:
+        video, audio = f"'<vi_start>' + {video} + '<vi_end>'", f"'<au_start>' + {audio} + '<au_end>'"
+    return (
+        "{%- for message in messages -%}"
+        "{%- set content = message['content'] -%}"
+        "{%- if message['role'] == 'user' -%}"
+        f"{{%- set content = content | replace('{VIDEO_PLACEHOLDER}', {video})"
+        f" | replace('{AUDIO_PLACEHOLDER}', {audio}) -%}}"
+        "{%- endif -%}"
+        "{{- '<|im_start|>' + message['role'] + '\\n' + content + '<|im_end|>\\n' -}}"
+        "{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+    )
+
+
+class HumanOmniProcessor(ProcessorMixin):
+    """Whisper's log-mel, SigLIP's normalisation, the language model's tokenizer and the gate's own.
+
+    The geometry of frames is settled when shards are written; here they are only normalised.
+
+    Args:
+        feature_extractor: log-mel of a fixed window.
+        tokenizer: a fast tokenizer whose chat template expands the placeholders, so that it serves on its own.
+        gate_tokenizer: tokenizer of the gate encoder (BERT).
+        image_size: side of a frame in pixels.
+        num_frames: frames per clip.
+        chat_template: taken by the base class; the template lives in the tokenizer.
+    """
+
+    def __init__(
+        self,
+        feature_extractor: WhisperFeatureExtractor,
+        tokenizer: PreTrainedTokenizerBase,
+        gate_tokenizer: PreTrainedTokenizerBase,
+        image_size: int = 224,
+        num_frames: int = 8,
+        chat_template: str | None = None,
+    ) -> None:
+        super().__init__(feature_extractor, tokenizer, gate_tokenizer, chat_template=chat_template)
+        self.image_size = image_size
+        self.num_frames = num_frames
+
+    def prepare_clip(
+        self, frames: np.ndarray, audio: np.ndarray, sample_rate: int
+    ) -> dict[str, torch.Tensor]:
+        """Normalises the frames of a clip and makes the log-mel of its sound.
+
+        Args:
+            frames: uint8 RGB [T, S, S, 3].
+            audio: int16 mono [n]; longer than the window is cut, shorter is padded with silence. An empty array
+                (a clip without sound) gives the log-mel of silence: leave `<audio>` out of its prompt.
+            sample_rate: Hz, that of the feature extractor.
+
+        Returns:
+            `pixel_values` float32 [T, 3, S, S] in -1..1, `input_features` float32 [mels, steps].
+
+        Raises:
+            DataError: shape, type or rate are not what this policy takes.
+        """
+        size, count = self.image_size, self.num_frames
+        if frames.dtype != np.uint8 or frames.shape != (count, size, size, 3):
+            raise DataError(
+                f"frames are {frames.dtype} {list(frames.shape)}, but this policy takes uint8"
+                f" [{count}, {size}, {size}, 3]; set extract.frames: {count} and extract.size: {size}"
+            )
+        if audio.dtype != np.int16 or audio.ndim != 1:
+            raise DataError(
+                f"audio is {audio.dtype} {list(audio.shape)}, but this policy takes int16 [samples]"
+            )
+        if sample_rate != self.feature_extractor.sampling_rate:
+            raise DataError(
+                f"audio is sampled at {sample_rate} Hz, but this policy takes"
+                f" {self.feature_extractor.sampling_rate} Hz; set extract.sample_rate accordingly"
+            )
+        pixels = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).float()
+        waveform = audio.astype(np.float32) / 32768.0
+        if waveform.size == 0:
+            waveform = np.zeros(1, dtype=np.float32)
+        features = self.feature_extractor(waveform, sampling_rate=sample_rate, return_tensors="np")
+        return {
+            "pixel_values": pixels / _HALF_RANGE - 1.0,
+            "input_features": torch.from_numpy(features["input_features"][0]),
+        }
+
+    def build_messages(
+        self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
+    ) -> list[dict[str, str]]:
+        """The user turn of a clip, for the tokenizer's chat template."""
+        return [{"role": "user", "content": user_content(instruction, video=video, audio=audio)}]
+
+    def prompt_ids(
+        self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
+    ) -> list[int]:
+        """Token ids of the prompt, placeholders expanded, up to where the completion begins."""
+        messages = self.build_messages(instruction, video=video, audio=audio)
+        encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+    def gate_inputs(self, rows: int = 1, instruction: str = INSTRUCTION) -> dict[str, torch.Tensor]:
+        """The bare instruction for the gate encoder.
+
+        Returns:
+            `gate_input_ids` and `gate_attention_mask`, long [rows, L]. One row may serve every clip of a batch.
+        """
+        encoded = self.gate_tokenizer(instruction, truncation=True, return_tensors="pt")
+        return {
+            "gate_input_ids": encoded["input_ids"].expand(rows, -1).contiguous(),
+            "gate_attention_mask": encoded["attention_mask"].expand(rows, -1).contiguous(),
+        }
+
+    def __call__(self, text: str | list[str], **kwargs: Any) -> BatchFeature:
+        """Tokenizes text; clips go through `prepare_clip`."""
+        return self.tokenizer(text, **kwargs)
+
+
+__all__ = ["HumanOmniProcessor", "chat_template"]
