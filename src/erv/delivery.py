@@ -1,8 +1,9 @@
 """Events of a run and how they reach MLflow: at once, later, or from the spool after the process has ended.
 
-An event is a JSON object with a `kind`: `metrics`, `params`, `tags`, `artifact`, `text`, `dataset`, `end`. Each
-carries the time at which it happened, so that a late delivery draws the same curves. Delivering one twice does no
-harm: MLflow ignores equal metrics and parameters, artifacts are overwritten, and a run is found by its key.
+An event is a JSON object with a `kind`: `metrics`, `params`, `tags`, `artifact`, `text`, `dataset`, `end`.
+Each carries the time at which it happened, so that a late delivery draws the same curves. Delivering one
+twice does no harm: MLflow ignores equal metrics and parameters, artifacts are overwritten, and a run is found
+by its key.
 """
 
 from __future__ import annotations
@@ -90,8 +91,12 @@ class Delivery:
         self._client = MlflowClient(tracking_uri=uri)
         self._experiment = experiment
 
-    def open(self, header: RunHeader) -> str:
-        """Opens the run of `header`, or finds it if an earlier attempt has got through; returns its id.
+    def open(self, header: RunHeader, search: bool = False) -> str:
+        """Opens the run of `header`; returns its id.
+
+        Args:
+            header: what the run is.
+            search: an earlier attempt seemed to fail and may have got through; look for its run first.
 
         Raises:
             Outage: the server is down or refuses.
@@ -100,7 +105,7 @@ class Delivery:
 
         try:
             experiment_id = self._experiment_id()
-            if header.run_id is None and header.pid != os.getpid():
+            if search:
                 found = self._client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{header.key}'")
                 if found:
                     return str(found[0].info.run_id)
@@ -120,7 +125,7 @@ class Delivery:
         try:
             return str(self._client.create_experiment(self._experiment))
         except MlflowException as error:
-            # Two stages that start side by side both find it missing; the second one to ask takes the first one's.
+            # Two stages that start side by side both find it missing: the second takes the first one's.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             experiment = self._client.get_experiment_by_name(self._experiment)
@@ -280,7 +285,7 @@ def _deliver_folder(environment: Environment, delivery: Delivery, folder: Path, 
         time = last or int((folder / HEADER).stat().st_mtime * 1000)
         events.append({"kind": "end", "status": "KILLED", "time": time})
     if header.run_id is None:
-        header.run_id = delivery.open(header)
+        header.run_id = delivery.open(header, search=True)
         write_header(folder, header)
         record = environment.state / "runs" / f"{header.address}.json"
         if not record.is_file() or json.loads(record.read_text(encoding="utf-8")).get("key") == header.key:

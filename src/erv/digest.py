@@ -18,8 +18,8 @@ def md5_of_file(path: Path) -> str:
 def content_digest(path: str | Path) -> str:
     """DVC's hash of a file or a folder, at most 36 characters (MLflow's limit for a digest).
 
-    A folder's hash is the MD5 of the JSON list of its files' hashes and relative paths, with `.dir` behind it:
-    dvc_data.hashfile.tree.Tree.as_bytes (dvc-data 3.18).
+    A folder's hash is the MD5 of the JSON list of its files' hashes and relative paths, with `.dir` behind it
+    (dvc_data.hashfile.tree.Tree.as_bytes, dvc-data 3.18).
 
     Raises:
         DataError: there is nothing at `path`.

@@ -20,8 +20,8 @@ from erv.errors import SettingsError
 STATE = ".erv"
 STACK_FILE = "stack.env"
 
-# Variables of other tools that could send data somewhere else than to our servers. The CA bundle stays: it says
-# whom to trust, not where to go. `PREFECT__` is what Prefect hands to the process of a flow run.
+# Variables of other tools that could send data somewhere else than to our servers. The CA bundle stays: it
+# says whom to trust, not where to go. `PREFECT__` is what Prefect hands to the process of a flow run.
 _FOREIGN = re.compile(r"^(AWS_(?!CA_BUNDLE$)|MLFLOW_|_MLFLOW_|PREFECT_(?!_))")
 
 # Nothing reports home, nothing is looked up on a hub.
@@ -154,7 +154,7 @@ def load_environment(workspace: str | Path = ".", process: Mapping[str, str] | N
     )
     known = {name: values[f"ERV_{name.upper()}"] for name in _NAMES if values.get(f"ERV_{name.upper()}")}
     ambient = known.pop("s3_ambient", "0").lower() in ("1", "true", "yes")
-    return Environment(workspace, s3_ambient=ambient, **known)  # type: ignore[arg-type]
+    return Environment(workspace, s3_ambient=ambient, **known)
 
 
 def child_environment(environment: Environment, base: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -216,7 +216,7 @@ def _aws_variables(environment: Environment) -> dict[str, str]:
 
 
 def isolate(environment: Environment) -> None:
-    """Gives this process the variables of `child_environment`; call it before any tool of ours is imported."""
+    """Gives this process the variables of `child_environment`; call it before any tool is imported."""
     wanted = child_environment(environment)
     for name in [name for name in os.environ if name not in wanted]:
         del os.environ[name]

@@ -143,7 +143,7 @@ def _prepare(address: str, settings: Settings) -> None:
 
 
 def _parameters(name: str, arguments: Arguments, settings: Settings) -> dict[str, Any]:
-    """The stage's own section of the parameters, the seed and the runtime; of the variants only the one that runs."""
+    """The stage's own section, the seed and the runtime; of the variants only the one that runs."""
     everything = settings.model_dump(by_alias=True)
     section = dict(everything.get(name, {}))
     variant = getattr(arguments, "variant", None)

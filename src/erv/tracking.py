@@ -1,8 +1,8 @@
 """The MLflow run of a stage: live while the stage runs, never a reason for the stage to fail.
 
-Everything a stage reports goes into a buffer that a background thread empties. When MLflow is down, the buffer grows,
-is kept in `.erv/spool/<run>/` and is delivered as soon as MLflow answers again: by the same thread, or, if the stage
-has ended by then, by `deliver_spool`.
+Everything a stage reports goes into a buffer that a background thread empties. When MLflow is down, the
+buffer grows, is kept in `.erv/spool/<run>/` and is delivered as soon as MLflow answers again: by the same
+thread, or, if the stage has ended by then, by `deliver_spool`.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class StageRun:
         if left:
             write_events(self._folder, left)
             logger.warning(
-                "MLflow can't be reached; %d events of %s are kept in .erv/spool, the next `erv stack up` delivers",
+                "MLflow can't be reached; %d events of %s are kept in .erv/spool for the next `erv stack up`",
                 len(left),
                 self._header.address,
             )
@@ -183,7 +183,7 @@ class StageRun:
 
     def _open_in_mlflow(self) -> None:
         assert self._delivery is not None
-        self._header.run_id = self._delivery.open(self._header)
+        self._header.run_id = self._delivery.open(self._header, search=self._down_since is not None)
         write_header(self._folder, self._header)
         write_record(self._environment, self._header)
 
