@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ class Policy:
         return self.model.device
 
     def save(self, folder: Path) -> None:
-        """Writes a `from_pretrained` folder: beside the target first, then renamed, so it is whole or absent."""
+        """Writes a `from_pretrained` folder: written beside it, then renamed: whole or absent."""
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = folder.with_name(f".{folder.name}.partial")
@@ -35,7 +34,7 @@ class Policy:
         self.model.save_pretrained(partial)
         self.processor.save_pretrained(partial)
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        partial.replace(folder)
 
 
 def load_policy(folder: str | Path, device: str | torch.device = "cpu", dtype: str = "float32") -> Policy:

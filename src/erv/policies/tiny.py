@@ -1,4 +1,4 @@
-"""A HumanOmni small enough for two CPU cores: same classes and data flow as the released ones, other sizes."""
+"""A HumanOmni small enough for two CPU cores: the classes and data flow of the released ones."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def train_wordpiece(texts: Sequence[str], vocabulary: int, max_length: int) -> P
         max_length: longest input in tokens; longer ones are truncated.
     """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    core = Tokenizer(models.WordPiece(unk_token=special[1]))
     core.normalizer = normalizers.BertNormalizer(lowercase=True)
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -28,7 +28,7 @@ class HumanOmniConfig(PreTrainedConfig):
     """
 
     model_type = "humanomni"
-    # TRL's loader asks for it when a class is not one of transformers' own; nothing is ever loaded through it.
+    # TRL's loader asks for it when a class is not one of transformers' own; nothing is loaded through it.
     auto_map: ClassVar[dict[str, str]] = {}
     sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
@@ -37,10 +37,11 @@ class HumanOmniConfig(PreTrainedConfig):
         "gate_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
     }
 
-    text_config: dict | PreTrainedConfig | None = None
-    vision_config: dict | PreTrainedConfig | None = None
-    audio_config: dict | PreTrainedConfig | None = None
-    gate_config: dict | PreTrainedConfig | None = None
+    # Mappings on the way in, configurations of their own classes afterwards.
+    text_config: Any = None
+    vision_config: Any = None
+    audio_config: Any = None
+    gate_config: Any = None
     projector_type: Literal["all_in_one_small", "all_in_one"] = "all_in_one_small"
     gate_hidden_size: int = 3584
     audio_pool: int = 3

@@ -1,11 +1,11 @@
 """HumanOmni: SigLIP and Whisper features spliced into Qwen2, with an instruction gate over visual branches.
 
-Towers are frozen: `encode_clips` computes their features once, everything after them trains. Features may be
-shared: projectors and gate run once per clip, `clip_index` says which row of the batch shows which clip, so that
-the G completions of a prompt cost one pass. Placeholders are already expanded in `input_ids`, one per token.
+Towers are frozen: `encode_clips` computes their features once, everything after them trains. Features may
+be shared: projectors and gate run once per clip, and `clip_index` says which clip each row of the batch is
+on, so that the G completions of a prompt cost one pass. `input_ids` come with one placeholder per token.
 
-The contract with TRL's trainers: `base_model_prefix` is "model", the inner model takes every modality argument and
-returns `last_hidden_state`, and features are dropped after the first step of a generation.
+The contract with TRL's trainers: `base_model_prefix` is "model", the inner model takes every modality
+argument and returns `last_hidden_state`, and features are dropped after the first step of a generation.
 """
 
 from typing import Any, ClassVar
@@ -92,7 +92,7 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
         self.freeze_towers()
 
     def freeze_towers(self) -> None:
-        """Takes the gradients off both towers; nothing in the method ever trains them with the language model."""
+        """Takes the gradients off both towers: the method never trains them with the language model."""
         self.vision_tower.requires_grad_(False)
         self.audio_tower.requires_grad_(False)
 
@@ -115,8 +115,8 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
             input_features: log-mel [clips, mels, steps] float, or None.
 
         Returns:
-            `video_features` [clips, frames, patches, width] and `audio_features` [clips, positions, width], for
-            what was given: the towers' outputs, before the projectors, which train.
+            `video_features` [clips, frames, patches, width] and `audio_features` [clips, positions, width],
+            for what was given: the towers' outputs, before the projectors, which train.
         """
         features: dict[str, torch.Tensor] = {}
         if pixel_values is not None:
@@ -171,7 +171,7 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
         modality: str,
     ) -> torch.Tensor:
         """Puts each row's clip tokens at its placeholders; a row without any placeholder takes none."""
-        mask = input_ids == token_id
+        mask = torch.eq(input_ids, -1 if token_id is None else token_id)
         counts = mask.sum(dim=1)
         rows = counts > 0
         expected = tokens.shape[1]
@@ -183,9 +183,9 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -193,9 +193,9 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
         input_features: torch.Tensor | None = None,
         video_features: torch.Tensor | None = None,
         audio_features: torch.Tensor | None = None,
-        gate_input_ids: torch.LongTensor | None = None,
+        gate_input_ids: torch.Tensor | None = None,
         gate_attention_mask: torch.Tensor | None = None,
-        clip_index: torch.LongTensor | None = None,
+        clip_index: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Hidden states of the spliced sequence.
@@ -221,7 +221,7 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
-        if inputs_embeds is None:
+        if input_ids is not None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
             encoded = self.encode_clips(
                 pixel_values if video_features is None else None,
@@ -274,7 +274,7 @@ class HumanOmniForConditionalGeneration(HumanOmniPreTrainedModel, GenerationMixi
         """The head, which TRL multiplies hidden states by itself."""
         return self.lm_head
 
-    def set_output_embeddings(self, value: nn.Module) -> None:
+    def set_output_embeddings(self, value: nn.Linear) -> None:
         """Replaces the head."""
         self.lm_head = value
 
@@ -286,27 +286,27 @@ class HumanOmniForConditionalGeneration(HumanOmniPreTrainedModel, GenerationMixi
 
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         pixel_values: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
         video_features: torch.Tensor | None = None,
         audio_features: torch.Tensor | None = None,
-        gate_input_ids: torch.LongTensor | None = None,
+        gate_input_ids: torch.Tensor | None = None,
         gate_attention_mask: torch.Tensor | None = None,
-        clip_index: torch.LongTensor | None = None,
+        clip_index: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits [rows, length, vocabulary], and the shifted cross entropy when `labels` are given.
 
-        `logits_to_keep` computes only the last positions (an integer) or the given ones (an index tensor); labels
-        must then be of the same length. The other arguments are those of `HumanOmniModel.forward`.
+        `logits_to_keep` computes only the last positions (an integer) or the given ones (an index tensor);
+        labels must then be of the same length. The other arguments are those of `HumanOmniModel.forward`.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -340,10 +340,10 @@ class HumanOmniForConditionalGeneration(HumanOmniPreTrainedModel, GenerationMixi
 
     def prepare_inputs_for_generation(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         next_sequence_length: int | None = None,
         past_key_values: Cache | None = None,
-        attention_mask: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         is_first_iteration: bool | None = False,
         **kwargs: Any,

@@ -20,8 +20,8 @@ def chat_template(video_tokens: int, audio_tokens: int, *, wrap: bool) -> str:
     Args:
         video_tokens: visual tokens of a clip.
         audio_tokens: audio tokens of a clip.
-        wrap: whether `<vi_start>…<vi_end>` and `<au_start>…<au_end>` enclose them, as in the released checkpoints.
-            They are ordinary text there, not added tokens.
+        wrap: whether `<vi_start>…<vi_end>` and `<au_start>…<au_end>` enclose them, as in the released
+            checkpoints. They are ordinary text there, not added tokens.
     """
     video, audio = f"'{VIDEO_PLACEHOLDER}' * {video_tokens}", f"'{AUDIO_PLACEHOLDER}' * {audio_tokens}"
     if wrap:
@@ -46,7 +46,7 @@ class HumanOmniProcessor(ProcessorMixin):
 
     Args:
         feature_extractor: log-mel of a fixed window.
-        tokenizer: a fast tokenizer whose chat template expands the placeholders, so that it serves on its own.
+        tokenizer: a fast tokenizer; its chat template expands the placeholders, so that it serves on its own.
         gate_tokenizer: tokenizer of the gate encoder (BERT).
         image_size: side of a frame in pixels.
         num_frames: frames per clip.
@@ -73,8 +73,8 @@ class HumanOmniProcessor(ProcessorMixin):
 
         Args:
             frames: uint8 RGB [T, S, S, 3].
-            audio: int16 mono [n]; longer than the window is cut, shorter is padded with silence. An empty array
-                (a clip without sound) gives the log-mel of silence: leave `<audio>` out of its prompt.
+            audio: int16 mono [n]; longer than the window is cut, shorter is padded with silence. An empty
+                array (a clip without sound) gives the log-mel of silence: leave `<audio>` out of its prompt.
             sample_rate: Hz, that of the feature extractor.
 
         Returns:
@@ -126,7 +126,7 @@ class HumanOmniProcessor(ProcessorMixin):
         """The bare instruction for the gate encoder.
 
         Returns:
-            `gate_input_ids` and `gate_attention_mask`, long [rows, L]. One row may serve every clip of a batch.
+            `gate_input_ids` and `gate_attention_mask`, long [rows, L]; one row may serve all clips.
         """
         encoded = self.gate_tokenizer(instruction, truncation=True, return_tensors="pt")
         return {

@@ -1,8 +1,8 @@
 """From tower features to tokens of the language model: three visual branches, and the audio MLP.
 
-Numerically the projector of the released HumanOmni (`all_in_one_small`, `all_in_one`), laid out for speed: channels
-stay last, so that 1x1 convolutions are matrix products and LayerNorm needs no transposition, and the 2x2x2
-convolution, whose windows don't overlap in space, is one matrix product as well.
+Numerically the projector of the released HumanOmni (`all_in_one_small`, `all_in_one`), laid out for speed:
+channels stay last, so that 1x1 convolutions are matrix products and LayerNorm needs no transposition, and the
+2x2x2 convolution, whose windows don't overlap in space, is one matrix product as well.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """RegNet bottleneck with a depthwise 3x3, squeeze-excite and LayerNorm over channels (as timm builds it)."""
+    """RegNet bottleneck: depthwise 3x3, squeeze-excite, LayerNorm over channels (as timm builds it)."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Bottleneck(nn.Module):
 
 
 class Branch(nn.Module):
-    """The "video" and "body" branches: residual blocks, a causal halving of the grid, residual blocks, a readout."""
+    """The "video" and "body" branches: residual blocks around a causal halving of the grid, a readout."""
 
     def __init__(self, width: int, hidden: int, depth: int) -> None:
         super().__init__()
@@ -139,7 +139,8 @@ class VisualProjector(nn.Module):
             parity = "even" if self.kind == "all_in_one_small" else "odd"
             raise ValueError(f"projector {self.kind} takes an {parity} patch grid, found {side}x{side}")
         branches = (self.video(features, side), self.body(features, side), self.face(features, side))
-        return sum(weights[:, i, None, None] * branch for i, branch in enumerate(branches))  # type: ignore[return-value]
+        mixed = [weights[:, i, None, None] * branch for i, branch in enumerate(branches)]
+        return mixed[0] + mixed[1] + mixed[2]
 
 
 class AudioProjector(nn.Module):
