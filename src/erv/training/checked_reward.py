@@ -1,0 +1,66 @@
+"""A reward as TRL calls it, with every fault turned into one sentence that names the reward."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+from erv.errors import ErvError, TrainingError
+
+
+class CheckedReward:
+    """Wraps a reward callable: same call, same result, but a fault says which reward and what is wrong.
+
+    TRL logs a reward under its `__name__`; here that is the name from the settings.
+    """
+
+    def __init__(self, name: str, reward: Callable[..., Any]) -> None:
+        self.__name__ = name
+        self._reward = reward
+
+    def __call__(self, *, completions: list[Any], **columns: Any) -> list[float | None]:
+        """One reward per completion; `None` where the completion can't be scored.
+
+        Raises:
+            TrainingError: the reward raised, returned another number of values, or a value that is no finite
+                number.
+        """
+        name = self.__name__
+        try:
+            values = self._reward(completions=completions, **columns)
+            if inspect.isawaitable(values):
+                values = asyncio.run(_await(values))
+            values = values.tolist() if hasattr(values, "tolist") else list(values)
+        except ErvError:
+            raise
+        except Exception as error:
+            raise TrainingError(
+                f"reward {name!r} raised {type(error).__name__}: {error}; "
+                "it is called with completions and the columns of the data set as keywords, "
+                "and returns a number or None per completion"
+            ) from error
+        if len(values) != len(completions):
+            raise TrainingError(
+                f"reward {name!r} returned {len(values)} values for {len(completions)} completions; "
+                "return one per completion, None where it can't be scored"
+            )
+        return [None if value is None else _number(name, value) for value in values]
+
+
+async def _await(value: Any) -> Any:
+    return await value
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise TrainingError(
+            f"reward {name!r} returned {value!r}; expected a finite number, or None for not scorable"
+        )
+    return number

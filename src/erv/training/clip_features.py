@@ -1,0 +1,98 @@
+"""Tower features of clips, encoded once and kept.
+
+The vision and audio towers are frozen, so what they say about a clip never changes during training: it is
+computed when the clip is first seen and reused for all its completions and all later steps. What is kept is
+the output **before** the projectors, so that these still train and the reference keeps a projection of its
+own.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from erv.errors import DataError
+from erv.policies.base import Policy
+from erv.shards import Clip, ShardReader
+
+Tensors = dict[str, torch.Tensor]
+
+
+class ClipFeatures:
+    """Callable from clip keys to stacked features, with a bounded memory of what was encoded.
+
+    Each clip is encoded alone: its features then don't depend on which other clips shared a batch (sums in
+    another order differ in the last bits), so a resumed run sees the same numbers as an uninterrupted one.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[Clip], Tensors],
+        readers: Mapping[str, ShardReader],
+        *,
+        memory_bytes: int = 2**30,
+    ) -> None:
+        """Makes an empty memory.
+
+        Args:
+            encode: from a clip to its features, each tensor without a batch dimension.
+            readers: shards by data set name; a clip's key is `<data set>/<clip id>`.
+            memory_bytes: the least recently used clips are dropped above this.
+        """
+        self._encode = encode
+        self._readers = readers
+        self._memory_bytes = memory_bytes
+        self._kept: OrderedDict[str, Tensors] = OrderedDict()
+        self._used_bytes = 0
+        self.encoded = 0  # how often a tower ran: what the benchmark and the tests look at
+
+    def __call__(self, keys: Sequence[str]) -> Tensors:
+        """Features of the given clips, stacked: name -> tensor [len(keys), ...] on the encoder's device.
+
+        Raises:
+            DataError: a clip is in no shard, or two clips have features of different shapes.
+        """
+        clips = [self._one(key) for key in keys]
+        stacked = {}
+        for name in clips[0]:
+            shapes = {tuple(clip[name].shape) for clip in clips}
+            if len(shapes) > 1:
+                raise DataError(
+                    f"clips {', '.join(keys)}: {name} have different shapes {sorted(shapes)}; "
+                    "extract all data sets with the same number of frames and size"
+                )
+            stacked[name] = torch.stack([clip[name] for clip in clips])
+        return stacked
+
+    def _one(self, key: str) -> Tensors:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        dataset, _, clip_id = key.partition("/")
+        if dataset not in self._readers:
+            raise DataError(f"clip {key}: no shards of data set {dataset!r} were given")
+        features = self._encode(self._readers[dataset].get(clip_id))
+        self.encoded += 1
+        self._kept[key] = features
+        self._used_bytes += _size(features)
+        while self._used_bytes > self._memory_bytes and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            self._used_bytes -= _size(dropped)
+        return features
+
+
+def policy_encoder(policy: Policy) -> Callable[[Clip], Tensors]:
+    """How a policy encodes one clip: its processor and its frozen towers."""
+
+    def encode(clip: Clip) -> Tensors:
+        prepared = policy.processor.prepare_clip(clip.frames, clip.audio, clip.sample_rate)
+        features = policy.model.encode_clips(**{name: value.unsqueeze(0) for name, value in prepared.items()})
+        return {name: value[0] for name, value in features.items()}
+
+    return encode
+
+
+def _size(features: Tensors) -> int:
+    return sum(value.numel() * value.element_size() for value in features.values())

@@ -1,0 +1,340 @@
+"""GRPO from a cold-start folder to a policy folder: rows, trainer, checkpoints, metrics, output.
+
+The setting is the paper's, not TRL's: the loss is a mean per sequence (`loss_type: grpo`), the KL term is
+`exp(d) - d - 1` without an importance weight on it, rewards are a weighted sum, advantages are
+(reward - mean) / (std + 1e-4) within the group, one update per generation.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import GRPOConfig
+
+from erv.checkpoints import discard_incomplete, latest_checkpoint
+from erv.data.manifest import ClipRow
+from erv.determinism import resolve_device, seed_everything
+from erv.errors import TrainingError
+from erv.policies import Policy, load_policy
+from erv.settings import GrpoSettings, LoraSettings, RuntimeSettings
+from erv.shards import ShardReader
+from erv.training.checked_reward import CheckedReward
+from erv.training.clip_features import ClipFeatures, policy_encoder
+from erv.training.grpo import OmniGRPOTrainer
+
+logger = logging.getLogger(__name__)
+
+Rewards = Sequence[tuple[str, Callable[..., Any], float]]
+OnMetrics = Callable[[dict[str, float], int], None]
+
+# TRL's names on the left, ours on the right; rewards by name are added.
+METRICS = {
+    "loss": "loss",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "frac_reward_zero_std": "zero_std_share",
+    "kl": "kl",
+    "entropy": "entropy",
+    "completions/mean_length": "completion_length",
+    "completions/clipped_ratio": "truncated_share",
+    "clip_ratio/region_mean": "clipped_share",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "step_time": "step_seconds",
+}
+
+
+def build_rows(
+    manifests: Iterable[Sequence[ClipRow]], shards: Mapping[str, ShardReader], messages: list[dict[str, str]]
+) -> list[dict[str, Any]]:
+    """The training clips as rows for `train_grpo`.
+
+    Args:
+        manifests: the clips of each data set; only the split `train` is used.
+        shards: decoded clips by data set name. A clip of the manifest that is not in its shards is in
+            quarantine and is left out; the log says how many.
+        messages: the prompt, the same for every clip.
+
+    Returns:
+        `{"prompt", "clip", "solution", "dataset", "clip_id"}` in the order of data set and clip id.
+    """
+    rows, absent = [], 0
+    for manifest in manifests:
+        for clip in manifest:
+            if clip.split != "train":
+                continue
+            if clip.clip_id not in shards[clip.dataset]:
+                absent += 1
+                continue
+            rows.append(
+                {
+                    "prompt": messages,
+                    "clip": f"{clip.dataset}/{clip.clip_id}",
+                    "solution": f"<answer>{clip.label}</answer>",
+                    "dataset": clip.dataset,
+                    "clip_id": clip.clip_id,
+                }
+            )
+    logger.info("grpo: %d training clips, %d more in quarantine", len(rows), absent)
+    return sorted(rows, key=lambda row: (row["dataset"], row["clip_id"]))
+
+
+def order_rows(rows: Sequence[dict[str, Any]], steps: int, per_step: int, seed: int) -> Dataset:
+    """The rows in the order in which training takes them: `steps` times `per_step` distinct clips.
+
+    Each pass is a new permutation; what does not fill a step is left for another pass. The whole order is
+    laid out here, so that the position in it is all that a resumed run has to know.
+
+    Raises:
+        TrainingError: fewer rows than one step takes.
+    """
+    if len(rows) < per_step:
+        raise TrainingError(
+            f"grpo.prompts_per_step is {per_step}, but there are only {len(rows)} training clips; lower it"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    while len(order) < steps * per_step:
+        permutation = torch.randperm(len(rows), generator=generator).tolist()
+        order += permutation[: len(rows) // per_step * per_step]
+    return Dataset.from_list(list(rows)).select(order[: steps * per_step])
+
+
+def train_grpo(
+    policy_folder: Path,
+    rows: Sequence[dict[str, Any]],
+    shards: Mapping[str, ShardReader],
+    rewards: Rewards,
+    settings: GrpoSettings,
+    *,
+    output: Path,
+    checkpoints: Path,
+    on_metrics: OnMetrics,
+    seed: int,
+    runtime: RuntimeSettings,
+    share_prompts: bool = True,
+) -> Path:
+    """Optimises a cold-start policy against rewards and writes the result as a policy folder.
+
+    Resumes from the newest complete checkpoint in `checkpoints`; the result is that of an uninterrupted run.
+
+    Args:
+        policy_folder: the cold start, a `from_pretrained` folder. It is also the reference of the KL term.
+        rows: from `build_rows`, or the like of it.
+        shards: decoded clips by data set name.
+        rewards: (name, callable, weight); called with `completions`, `prompts` and the rows' columns.
+        settings: the section `grpo`.
+        output: folder to write; replaced as a whole.
+        checkpoints: folder outside the outputs, owned by exactly these inputs (see `erv.checkpoints`).
+        on_metrics: called after each step with its metrics and its number, from 1.
+        seed: of order, generation and adapters.
+        runtime: device, precision, threads.
+        share_prompts: see `OmniGRPOTrainer`.
+
+    Returns:
+        `output`: weights and processor; with LoRA also `adapter/`, already merged into the weights.
+
+    Raises:
+        TrainingError: too few clips, a reward at fault, a loss or gradient that is not finite, a reference
+            that is not the cold start.
+    """
+    seed_everything(seed, runtime.threads)
+    device = resolve_device(runtime.device)
+    policy = load_policy(policy_folder, device=str(device))
+    policy.model.config._name_or_path = str(policy_folder)  # where TRL loads the reference from
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    discard_incomplete(checkpoints)
+
+    watcher = _Watcher(on_metrics, settings.max_steps)
+    features = ClipFeatures(policy_encoder(policy), shards)
+    trainer = OmniGRPOTrainer(
+        model=policy.model,
+        args=_config(settings, rewards, policy, checkpoints, seed, runtime),
+        reward_funcs=[CheckedReward(name, reward) for name, reward, _ in rewards],
+        train_dataset=order_rows(rows, settings.max_steps, settings.prompts_per_step, seed),
+        processing_class=policy.processor.tokenizer,
+        peft_config=lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
+        callbacks=[watcher],
+        clip_features=features,
+        question=policy.processor.gate_inputs(1),
+        share_prompts=share_prompts,
+    )
+    trainer.remove_callback(PrinterCallback)
+    _check_reference(trainer)
+    newest = latest_checkpoint(checkpoints)
+    if newest is not None:
+        logger.info("grpo: resuming from %s", newest.name)
+    with _quiet_libraries():
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    return _write_policy(trainer, policy, output)
+
+
+def lora_config(model: Any, settings: LoraSettings) -> Any:
+    """Adapters on the attention projections of the language model, and on nothing else.
+
+    The targets are full module names: bare ones such as `q_proj` would match the towers too.
+    """
+    from peft import LoraConfig
+
+    language = {id(module) for module in model.base_model.language_model.modules()}
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if id(module) in language and name.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj", "o_proj")
+    ]
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _check_reference(trainer: OmniGRPOTrainer) -> None:
+    """Makes sure that the reference TRL loaded is the policy as it stands before the first step."""
+    if trainer.ref_model is None:
+        return
+    reference = trainer.accelerator.unwrap_model(trainer.ref_model).state_dict()
+    for name, value in trainer.model.state_dict().items():
+        if not torch.equal(value, reference[name]):
+            raise TrainingError(f"the reference of the KL term differs from the cold start in {name}")
+
+
+def _write_policy(trainer: OmniGRPOTrainer, policy: Policy, output: Path) -> Path:
+    """Writes weights and processor beside the target, then renames."""
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    if hasattr(model, "peft_config"):
+        for adapter in model.peft_config.values():
+            adapter.base_model_name_or_path = None  # a path of this machine; the merged weights lie beside it
+        model.save_pretrained(partial / "adapter")
+        (partial / "adapter" / "README.md").unlink(missing_ok=True)
+        model = model.merge_and_unload()
+    model.save_pretrained(partial)
+    policy.processor.save_pretrained(partial)
+    shutil.rmtree(output, ignore_errors=True)
+    partial.replace(output)
+    return output
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keeps TRL from printing whole rows where no reward can score: `None` is a normal answer here."""
+    trl_logger = logging.getLogger("trl.trainer.grpo_trainer")
+    level = trl_logger.level
+    trl_logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        trl_logger.setLevel(level)
+
+
+def _config(
+    settings: GrpoSettings,
+    rewards: Rewards,
+    policy: Policy,
+    checkpoints: Path,
+    seed: int,
+    runtime: RuntimeSettings,
+) -> GRPOConfig:
+    config = policy.model.config
+    on_cpu = policy.device.type == "cpu"
+    return GRPOConfig(
+        output_dir=str(checkpoints),
+        seed=seed,
+        use_cpu=on_cpu,
+        bf16=runtime.dtype == "bfloat16",
+        fp16=runtime.dtype == "float16",
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.prompts_per_step * settings.num_generations,
+        num_generations=settings.num_generations,
+        max_completion_length=settings.max_completion_length,
+        temperature=settings.temperature,
+        generation_kwargs={"suppress_tokens": [config.video_token_id, config.audio_token_id]},
+        learning_rate=settings.learning_rate,
+        beta=settings.beta,
+        loss_type=settings.loss_type,
+        use_bias_correction_kl=False,
+        reward_weights=[weight for _, _, weight in rewards],
+        shuffle_dataset=False,
+        save_steps=settings.save_steps,
+        save_total_limit=None,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+        report_to=[],
+        dataloader_pin_memory=not on_cpu,
+    )
+
+
+class _Watcher(TrainerCallback):
+    """Passes each step's metrics on, stops at a gradient that is not finite, says how far training is."""
+
+    def __init__(self, on_metrics: OnMetrics, steps: int) -> None:
+        self._on_metrics = on_metrics
+        self._every = max(1, steps // 20)
+        self._began: tuple[float, int] | None = None
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._began is None:
+            self._began = time.monotonic(), state.global_step
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not logs or "reward" not in logs:
+            return  # the summary at the end
+        metrics = _metrics(logs)
+        for name in ("loss", "grad_norm"):
+            if not torch.isfinite(torch.tensor(metrics.get(name, 0.0))):
+                raise TrainingError(
+                    f"grpo step {state.global_step}: {name} is {metrics[name]}; "
+                    "lower grpo.learning_rate or check the rewards"
+                )
+        self._on_metrics(metrics, state.global_step)
+        if state.global_step % self._every == 0 or state.global_step == state.max_steps:
+            logger.info("grpo: %s", self._line(metrics, state))
+
+    def _line(self, metrics: dict[str, float], state: TrainerState) -> str:
+        assert self._began is not None
+        began, first = self._began
+        pace = (time.monotonic() - began) / (state.global_step - first)
+        left = round(pace * (state.max_steps - state.global_step))
+        rewards = [
+            f"{name.removeprefix('reward/')} {value:.2f}"
+            for name, value in metrics.items()
+            if name.startswith("reward/")
+        ]
+        return (
+            f"step {state.global_step}/{state.max_steps}, {', '.join(rewards)},"
+            f" kl {metrics.get('kl', 0):.4f}, {metrics['completion_length']:.0f} tokens, {pace:.2f} s a step,"
+            f" {left // 60}:{left % 60:02d} left"
+        )
+
+
+def _metrics(logs: Mapping[str, Any]) -> dict[str, float]:
+    """TRL's log entry under our names; values that don't exist in this step are left out."""
+    metrics = {ours: float(logs[theirs]) for theirs, ours in METRICS.items() if logs.get(theirs) is not None}
+    for name, value in logs.items():
+        if name.startswith("rewards/") and name.endswith("/mean") and value is not None:
+            metrics[f"reward/{name.removeprefix('rewards/').removesuffix('/mean')}"] = float(value)
+    return metrics
