@@ -375,11 +375,11 @@ def _as_array(values: Any) -> np.ndarray:
 
 
 def _official_label_set(row: np.ndarray, thresholds: np.ndarray, labels: list[str]) -> list[str]:
-    above = (row > thresholds).nonzero()[0]
-    if len(above) == 0:
-        above = row.argmax(keepdims=True)
+    above = (row > thresholds).nonzero()[0].tolist()
+    if not above:
+        above = [int(row.argmax())]
     elif len(above) > MAX_LABELS_PER_SENTENCE:
-        above = (-row).argsort(kind="stable")[:MAX_LABELS_PER_SENTENCE]
+        above = (-row).argsort(kind="stable")[:MAX_LABELS_PER_SENTENCE].tolist()
     return [labels[index] for index in above]
 
 

@@ -1,0 +1,1 @@
+"""Evaluation: generated explanations, judged, measured, compared and shown."""
