@@ -1,0 +1,338 @@
+"""The compose stack: valid by the official schema, closed by default, complete, and free of secrets."""
+
+import ast
+import copy
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from check_jsonschema.builtin_schemas import get_builtin_schema
+
+from erv.environment import load_environment
+from infra.compose import make_env
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "infra" / "compose"
+FILES = ("compose.yaml", "compose.gpu.yaml")
+# ${NAME}, ${NAME:-default}, ${NAME:?message}; $$ is a literal dollar.
+VARIABLE = re.compile(r"\$\$|\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")
+SECRET = re.compile(r"PASSWORD|_KEY$|TOKEN|SECRET")
+
+# What a worker needs to reach its servers: the keys of a stack.env.
+WORKER_VARIABLES = {
+    "ERV_S3_ENDPOINT",
+    "ERV_S3_ACCESS_KEY",
+    "ERV_S3_SECRET_KEY",
+    "ERV_S3_REGION",
+    "ERV_RAW_BUCKET",
+    "ERV_DVC_BUCKET",
+    "ERV_ARTIFACT_BUCKET",
+    "ERV_MLFLOW_URI",
+    "ERV_MLFLOW_EXPERIMENT",
+    "ERV_PREFECT_API_URL",
+    "ERV_PREFECT_UI_URL",
+}
+
+
+def load(name: str) -> dict[str, Any]:
+    return yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def example_variables() -> dict[str, str]:
+    lines = (FOLDER / ".env.example").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def resolve(node: Any, values: dict[str, str]) -> Any:
+    """Compose's interpolation, as far as our files use it; an unset required variable is a KeyError."""
+    if isinstance(node, dict):
+        return {key: resolve(value, values) for key, value in node.items()}
+    if isinstance(node, list):
+        return [resolve(value, values) for value in node]
+    if not isinstance(node, str):
+        return node
+
+    def replace(match: re.Match[str]) -> str:
+        if match[0] == "$$":
+            return "$"
+        value = values.get(match["name"], "")
+        if value:
+            return value
+        if match["kind"] == "-":
+            return str(match["rest"])
+        raise KeyError(match["name"])
+
+    return VARIABLE.sub(replace, node)
+
+
+def variables_of(name: str) -> list[re.Match[str]]:
+    text = re.sub(r"(^|\s)#.*$", "", (FOLDER / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [match for match in VARIABLE.finditer(text) if match["name"]]
+
+
+def filled() -> dict[str, str]:
+    secrets = {name: "0123456789abcdef" for name, value in example_variables().items() if SECRET.search(name)}
+    return {**example_variables(), **secrets}
+
+
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.protocols.Validator:
+    schema = get_builtin_schema("vendor.compose-spec")
+    return jsonschema.validators.validator_for(schema)(schema)
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    """All services, resolved; worker-gpu with what it takes over from `worker`."""
+    base = resolve(load("compose.yaml"), filled())["services"]
+    extra = resolve(load("compose.gpu.yaml"), filled())["services"]
+    for name, service in extra.items():
+        extra[name] = {**base[service["extends"]["service"]], **service}
+    return {**base, **extra}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_follow_the_compose_schema(name, validator):
+    errors = [error.message for error in validator.iter_errors(resolve(load(name), filled()))]
+    assert errors == []
+
+
+@pytest.mark.parametrize(
+    ("path", "misspelt"),
+    [
+        (("services", "mlflow", "healthcheck"), "heathcheck"),
+        (("services", "worker", "depends_on"), "depend_on"),
+        (("services", "s3", "ports"), "port"),
+        (("volumes",), "volume"),
+    ],
+)
+def test_a_misspelt_key_is_refused(path, misspelt, validator):
+    broken = copy.deepcopy(resolve(load("compose.yaml"), filled()))
+    parent = broken
+    for key in path[:-1]:
+        parent = parent[key]
+    parent[misspelt] = parent.pop(path[-1])
+    assert any(misspelt in error.message for error in validator.iter_errors(broken))
+
+
+def test_every_variable_is_documented_and_every_documented_one_is_used():
+    used = {match["name"] for name in FILES for match in variables_of(name)}
+    assert used == set(example_variables())
+
+
+def test_defaults_in_the_file_are_those_of_the_example():
+    example = example_variables()
+    defaults = {(m["name"], m["rest"]) for name in FILES for m in variables_of(name) if m["kind"] == "-"}
+    assert {(name, value) for name, value in defaults if example[name] != value} == set()
+
+
+def test_no_secret_in_the_repository_and_none_has_a_default():
+    secrets = {name for name in example_variables() if SECRET.search(name)}
+    assert len(secrets) == 6
+    assert {name: example_variables()[name] for name in secrets} == dict.fromkeys(secrets, "")
+    for name in FILES:
+        for match in variables_of(name):
+            if match["name"] in secrets:
+                assert match["kind"] == "?", match["name"]
+    for file in FILES:
+        for service in load(file)["services"].values():
+            for key, value in service.get("environment", {}).items():
+                if SECRET.search(key) or key == "REDISCLI_AUTH":
+                    assert re.fullmatch(r"\$\{\w+:\?[^}]+\}", value), key
+
+
+@pytest.mark.parametrize("missing", sorted(n for n in example_variables() if SECRET.search(n)))
+def test_the_stack_does_not_start_without_its_secrets(missing):
+    with pytest.raises(KeyError, match=missing):
+        resolve(load("compose.yaml"), {**filled(), missing: ""})
+
+
+def test_ports_are_published_on_this_machine_only(services):
+    published = {name: port for name, service in services.items() for port in service.get("ports", [])}
+    assert set(published) == {"s3", "mlflow", "prefect"}
+    assert all(port.startswith("127.0.0.1:") for port in published.values())
+    without_env = {name: value for name, value in filled().items() if name != "ERV_BIND"}
+    unset = resolve(load("compose.yaml"), without_env)["services"]
+    assert all(port.startswith("127.0.0.1:") for s in unset.values() for port in s.get("ports", []))
+    assert not any("network_mode" in service or service.get("privileged") for service in services.values())
+
+
+def test_databases_are_on_the_internal_network_alone(services):
+    assert load("compose.yaml")["networks"]["back"]["internal"] is True
+    assert services["postgres"]["networks"] == ["back"]
+    assert services["redis"]["networks"] == ["back"]
+    assert "back" not in services["worker"]["networks"]
+
+
+def test_images_are_pinned(services):
+    for name, service in services.items():
+        image, _, tag = service["image"].partition(":")
+        assert tag, name
+        assert "latest" not in tag, name
+        if "build" not in service:  # from elsewhere: down to the patch release
+            assert re.match(r"\d+\.\d+", tag), f"{name}: {image}:{tag}"
+    dockerfile = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11\.\d+-", dockerfile, re.MULTILINE)
+
+
+def test_services_run_with_few_rights_and_bounds(services):
+    for name, service in services.items():
+        user = str(service["user"]).split(":")[0]
+        assert user not in ("", "0", "root"), name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["read_only"] is True, name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}, name
+        assert service["restart"] in ("unless-stopped", "on-failure:5"), name
+
+
+def test_who_waits_for_whom(services):
+    one_shot = {name for name, service in services.items() if service["restart"].startswith("on-failure")}
+    assert one_shot == {"buckets", "mlflow-migrate"}
+    without_port = {"prefect-services"}
+    for name, service in services.items():
+        assert ("healthcheck" in service) == (name not in one_shot | without_port), name
+        for other, condition in service.get("depends_on", {}).items():
+            expected = "service_completed_successfully" if other in one_shot else "service_healthy"
+            assert condition == {"condition": expected}, f"{name} -> {other}"
+    assert set(services["worker"]["depends_on"]) == {"buckets", "mlflow", "prefect"}
+
+
+@pytest.mark.parametrize("name", ["worker", "worker-gpu"])
+def test_a_worker_knows_all_its_servers(name, services, tmp_path):
+    given = services[name]["environment"]
+    assert set(given) >= WORKER_VARIABLES
+    environment = load_environment(tmp_path, process=given)
+    assert environment.has_storage
+    assert set(environment.variables()) >= WORKER_VARIABLES
+    # Each address names a service of this stack, and the port that it listens on.
+    for variable in ("ERV_S3_ENDPOINT", "ERV_MLFLOW_URI", "ERV_PREFECT_API_URL"):
+        host, port = re.match(r"http://([\w-]+):(\d+)", given[variable]).groups()
+        assert services[host]["ports"][0].endswith(f":{port}"), variable
+
+
+def test_what_a_service_logs_in_with_is_what_the_other_side_was_given(services):
+    database = services["postgres"]["environment"]
+    assert (
+        f"mlflow:{database['MLFLOW_DB_PASSWORD']}@postgres"
+        in services["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"]
+    )
+    server, background = services["prefect"]["environment"], services["prefect-services"]["environment"]
+    assert {k: v for k, v in server.items() if k != "PREFECT_UI_API_URL"} == background
+    assert (
+        f":{services['redis']['environment']['REDISCLI_AUTH']}@redis" in server["PREFECT_SERVER_DOCKET_URL"]
+    )
+    assert (
+        services["s3"]["environment"]["AWS_SECRET_ACCESS_KEY"]
+        == services["worker"]["environment"]["ERV_S3_SECRET_KEY"]
+    )
+    assert re.search(r"(^|,)mlflow:\*", services["mlflow"]["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"])
+
+
+def test_telemetry_is_off(services):
+    for name, service in services.items():
+        if service["image"].startswith("erv:"):
+            quiet = service["environment"]
+            assert (quiet["DO_NOT_TRACK"], quiet["MLFLOW_DISABLE_TELEMETRY"]) == ("1", "true"), name
+            assert quiet["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false", name
+    assert "-master.telemetry=false" in services["s3"]["command"]
+
+
+def test_only_s3_of_the_store_listens_beyond_its_container(services):
+    command = services["s3"]["command"]
+    assert "-ip.bind=127.0.0.1" in command
+    assert "-s3.ip.bind=0.0.0.0" in command
+
+
+def test_the_gpu_worker_reserves_a_gpu_and_has_a_clone_of_its_own(services):
+    cpu, gpu = services["worker"], services["worker-gpu"]
+    (device,) = gpu["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert (
+        [v.split(":")[1] for v in cpu["volumes"]]
+        == [v.split(":")[1] for v in gpu["volumes"]]
+        == ["/workspace"]
+    )
+    assert cpu["volumes"] != gpu["volumes"]
+    assert {arg for arg in cpu["command"] if "pool" in arg} != {
+        arg for arg in gpu["command"] if "pool" in arg
+    }
+
+
+def test_builds_name_stages_that_exist_and_copies_exist(services):
+    text = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+    stages = re.findall(r"^FROM \S+ AS (\w+)", text, re.MULTILINE)
+    for name, service in services.items():
+        if "build" in service:
+            assert service["build"]["target"] in stages, name
+            assert (FOLDER / service["build"]["context"]).resolve() == ROOT, name
+            assert (ROOT / service["build"]["dockerfile"]).is_file(), name
+    allowed = {
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line[:1] == "!"
+    }
+    sources = [s for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) for s in line.split()[:-1]]
+    assert len(sources) > 5
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert source in allowed, f"{source}: the .dockerignore keeps it from the builder"
+    # Each image ends as an ordinary user.
+    for block in re.split(r"^FROM ", text, flags=re.MULTILINE)[3:]:
+        assert re.findall(r"^USER (\w+)", block, re.MULTILINE)[-1] == "erv"
+
+
+def test_no_address_of_a_registry_or_index_is_committed():
+    for path in sorted(p for p in FOLDER.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
+        hosts = set(re.findall(r"https?://([^/:\s\"']+)", path.read_text(encoding="utf-8")))
+        assert hosts <= {"s3", "mlflow", "prefect", "127.0.0.1"}, path.name
+    assert re.findall(r"^ARG TORCH_INDEX=(.*)$", (FOLDER / "Dockerfile").read_text(), re.MULTILINE) == [
+        '""',
+        '""',
+    ]
+
+
+def test_server_requirements_are_exact_and_not_in_the_lock_already():
+    lines = (FOLDER / "requirements-server.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+", pin) for pin in pins)
+    locked = {line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()}
+    assert not locked & {pin.split("==")[0] for pin in pins}
+    assert "redis" in locked  # prefect-redis is installed without its dependencies
+
+
+def test_make_env_fills_every_secret_and_never_overwrites(tmp_path, capsys):
+    (tmp_path / ".env.example").write_text((FOLDER / ".env.example").read_text())
+    previous = os.umask(0)
+    try:
+        assert make_env.main(tmp_path) == 0
+    finally:
+        os.umask(previous)
+    written = dict(
+        line.split("=", 1)
+        for line in (tmp_path / ".env").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    values = [value for name, value in written.items() if SECRET.search(name)]
+    assert len(set(values)) == 6
+    assert all(re.fullmatch(r"[0-9a-f]{48}", value) for value in values)
+    resolve(load("compose.yaml"), written)
+
+    before = (tmp_path / ".env").read_bytes()
+    assert make_env.main(tmp_path) == 1
+    assert (tmp_path / ".env").read_bytes() == before
+    assert "exists" in capsys.readouterr().err
+    assert "\n.env\n" in "\n" + (FOLDER / ".gitignore").read_text()
+
+
+def test_make_env_needs_nothing_installed():
+    tree = ast.parse((FOLDER / "make_env.py").read_text())
+    names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    names |= {str(n.module) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert names == {"__future__", "os", "pathlib", "re", "secrets", "sys"}
