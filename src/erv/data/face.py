@@ -21,11 +21,34 @@ _SUPERSAMPLING = 2
 _UNIT = 47.0  # pixels of the final frame per face unit
 
 _SKINS = ((255, 224, 196), (241, 194, 158), (224, 172, 128), (198, 134, 92), (150, 98, 66), (110, 72, 50))
-_HAIRS = ((36, 26, 22), (74, 48, 32), (120, 76, 40), (176, 128, 66), (214, 176, 110), (150, 62, 34), (150, 150, 152))
+_HAIRS = (
+    (36, 26, 22),
+    (74, 48, 32),
+    (120, 76, 40),
+    (176, 128, 66),
+    (214, 176, 110),
+    (150, 62, 34),
+    (150, 150, 152),
+)
 _DARK_HAIRS = ((24, 18, 16), (44, 30, 24), (62, 42, 30), (128, 126, 126))
 _IRISES = ((86, 56, 34), (60, 92, 130), (70, 110, 70), (50, 40, 34), (110, 120, 128))
-_CLOTHES = ((58, 84, 128), (132, 52, 58), (60, 104, 84), (84, 78, 96), (190, 178, 160), (40, 44, 54), (176, 122, 60))
-_WALLS = ((196, 206, 214), (214, 202, 184), (176, 190, 176), (188, 178, 198), (120, 134, 150), (150, 132, 116))
+_CLOTHES = (
+    (58, 84, 128),
+    (132, 52, 58),
+    (60, 104, 84),
+    (84, 78, 96),
+    (190, 178, 160),
+    (40, 44, 54),
+    (176, 122, 60),
+)
+_WALLS = (
+    (196, 206, 214),
+    (214, 202, 184),
+    (176, 190, 176),
+    (188, 178, 198),
+    (120, 134, 150),
+    (150, 132, 116),
+)
 
 
 @dataclass(frozen=True)
@@ -129,7 +152,9 @@ class FaceRenderer:
             uint8 RGB [160, 160, 3].
         """
         image = self._background.copy()
-        _Face(ImageDraw.Draw(image), self._person, {k: float(v) for k, v in units.items()}, pose, smirk).draw()
+        _Face(
+            ImageDraw.Draw(image), self._person, {k: float(v) for k, v in units.items()}, pose, smirk
+        ).draw()
         pixels = np.asarray(image.reduce(_SUPERSAMPLING), np.float32) * self._light
         return np.clip(pixels, 0, 255).astype(np.uint8)
 
@@ -191,7 +216,9 @@ class _Face:
             self._fill(_ellipse(0, -1.38, 0.45, 0.38, 24), person.hair, 0.0)
         neck = np.array([[-0.45, 0.7], [0.45, 0.7], [0.52, 1.75], [-0.52, 1.75]])
         self._fill(neck, _mix(person.skin, (40, 10, 0), 0.25), 0.0)
-        collar = np.array([[-0.55, 1.5], [0, 1.72], [0.55, 1.5], [1.5, 1.75], [2.4, 2.6], [-2.4, 2.6], [-1.5, 1.75]])
+        collar = np.array(
+            [[-0.55, 1.5], [0, 1.72], [0.55, 1.5], [1.5, 1.75], [2.4, 2.6], [-2.4, 2.6], [-1.5, 1.75]]
+        )
         self._fill(collar, person.clothes, 0.0)
 
     def _head(self) -> None:
@@ -214,7 +241,9 @@ class _Face:
         if person.beard == 1:
             beard = lower[lower[:, 1] > 0.2]
             across = np.linspace(0.9, -0.9, 15)
-            inner = np.stack([across, 0.52 - 0.16 * np.abs(across / 0.9) ** 6 - 0.03 * np.cos(9 * across)], axis=1)
+            inner = np.stack(
+                [across, 0.52 - 0.16 * np.abs(across / 0.9) ** 6 - 0.03 * np.cos(9 * across)], axis=1
+            )
             shape = np.concatenate([beard[np.argsort(beard[:, 0])], inner])
             self._fill(shape * [0.985, 0.99], _mix(person.hair, person.skin, 0.35), 0.2)
         raised = max(self.au(1), self.au(2))
@@ -241,7 +270,9 @@ class _Face:
         self._fill(np.concatenate([top, lower]), person.hair, 0.1)
         if person.style == 2:
             for side in (-1, 1):
-                strand = np.array([[0.98, -0.75], [1.22, 0.2], [1.2, 1.35], [0.86, 1.3], [0.93, 0.2], [0.86, -0.5]])
+                strand = np.array(
+                    [[0.98, -0.75], [1.22, 0.2], [1.2, 1.35], [0.86, 1.3], [0.93, 0.2], [0.86, -0.5]]
+                )
                 self._fill(strand * [side, 1.0], person.hair, 0.05)
 
     def _brow(self, side: int) -> None:
@@ -284,7 +315,9 @@ class _Face:
             self._disc(gaze_x - 0.04, gaze_y - 0.05, half * 0.12, (255, 255, 255))
         # Lids of skin cut the iris to the opening.
         brow_y, cheek_y = y0 - 0.29, y0 + 0.27
-        lid = np.concatenate([np.stack([x, top], 1), [[x0 + half, brow_y + 0.06], [x0 - half, brow_y + 0.06]]])
+        lid = np.concatenate(
+            [np.stack([x, top], 1), [[x0 + half, brow_y + 0.06], [x0 - half, brow_y + 0.06]]]
+        )
         self._fill(lid, _mix(person.skin, self.shade, 0.22))
         below = np.concatenate([np.stack([x, bottom], 1), [[x0 + half, cheek_y], [x0 - half, cheek_y]]])
         self._fill(below, person.skin)
@@ -305,13 +338,18 @@ class _Face:
         tip = person.nose - lift
         bridge = np.array([[0.09, -0.12], [0.11, tip - 0.15], [0.17, tip - 0.05]])
         self._stroke(bridge, self.shade, 0.03, 1.4)
-        wings = np.array([[-0.2, tip - 0.03], [-0.1, tip + 0.05], [0.0, tip + 0.07], [0.1, tip + 0.05], [0.2, tip - 0.03]])
+        wings = np.array(
+            [[-0.2, tip - 0.03], [-0.1, tip + 0.05], [0.0, tip + 0.07], [0.1, tip + 0.05], [0.2, tip - 0.03]]
+        )
         self._stroke(wings, self.line, 0.03, 1.4)
         for side in (-1, 1):
             self._disc(side * 0.09, tip + 0.01, 0.032, self.line, 1.4)
             fold = max(au(9), au(10), 0.75 * au(12), 0.7 * au(14))
             if fold > 0.2:  # nasolabial fold
-                curve = np.array([[0.2, tip - 0.08], [0.4, tip + 0.1], [0.5, 0.72 - 0.08 * au(12)]]) * [side, 1.0]
+                curve = np.array([[0.2, tip - 0.08], [0.4, tip + 0.1], [0.5, 0.72 - 0.08 * au(12)]]) * [
+                    side,
+                    1.0,
+                ]
                 self._stroke(curve, _mix(person.skin, self.line, fold), 0.028)
             if au(9) > 0.2:  # wrinkles on the bridge
                 for row in range(3):
@@ -321,7 +359,9 @@ class _Face:
 
     def _mouth(self) -> None:
         au, person, pose = self.au, self.person, self.pose
-        width = person.mouth * (1 + 0.3 * au(12) + 0.3 * au(20) - 0.22 * au(23) - 0.12 * au(26) + 0.06 * au(14))
+        width = person.mouth * (
+            1 + 0.3 * au(12) + 0.3 * au(20) - 0.22 * au(23) - 0.12 * au(26) + 0.06 * au(14)
+        )
         gap = 0.05 * au(25) + 0.3 * au(26) + 0.16 * au(25) * au(12) + 0.11 * pose.speech * (1 - 0.5 * au(23))
         upper_gap = 0.25 * gap + 0.14 * au(10)
         lower_gap = 0.75 * gap - 0.05 * au(17)
@@ -342,7 +382,9 @@ class _Face:
         if float(np.max(bottom - top)) > 0.03:
             self._fill(np.concatenate([np.stack([x, top], 1), np.stack([x, bottom], 1)[::-1]]), (62, 18, 22))
             teeth = top + np.minimum((bottom - top) * 0.55, 0.09)
-            self._fill(np.concatenate([np.stack([x, top], 1), np.stack([x, teeth], 1)[::-1]]), (244, 240, 232))
+            self._fill(
+                np.concatenate([np.stack([x, top], 1), np.stack([x, teeth], 1)[::-1]]), (244, 240, 232)
+            )
         else:
             self._stroke(np.stack([x, base], 1), _mix(lips, (20, 0, 0), 0.6), 0.03)
         for side in (-1, 1):
@@ -352,7 +394,9 @@ class _Face:
                 dent = np.array([[0.06, -0.12], [0.11, 0.0], [0.06, 0.12]]) * [side, 1.0] + [x[at], base[at]]
                 self._stroke(dent, _mix(person.skin, self.line, pressed), 0.04)
         if au(17) > 0.2:  # the mentalis bunches the chin
-            boss = np.stack([np.linspace(-0.22, 0.22, 9), 0.98 - 0.07 * (1 - np.linspace(-1, 1, 9) ** 2)], axis=1)
+            boss = np.stack(
+                [np.linspace(-0.22, 0.22, 9), 0.98 - 0.07 * (1 - np.linspace(-1, 1, 9) ** 2)], axis=1
+            )
             self._stroke(boss, _mix(person.skin, self.line, au(17)), 0.035)
             for spot in (-0.1, 0.0, 0.1):
                 self._disc(spot, 1.06, 0.02, _mix(person.skin, self.line, au(17)))
@@ -372,7 +416,11 @@ def _background(person: Person, rng: np.random.Generator) -> Image.Image:
     canvas = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(2, 5))):
         x, y, w, h = rng.uniform(0, side, 2).tolist() + rng.uniform(30, 130, 2).tolist()
-        tone = _mix(person.wall, (255, 250, 230) if rng.random() < 0.5 else (50, 50, 60), float(rng.uniform(0.15, 0.45)))
+        tone = _mix(
+            person.wall,
+            (255, 250, 230) if rng.random() < 0.5 else (50, 50, 60),
+            float(rng.uniform(0.15, 0.45)),
+        )
         canvas.rectangle((x, y, x + w, y + h), fill=tone)
     return image.filter(ImageFilter.BoxBlur(9))
 
@@ -383,5 +431,7 @@ def _ellipse(x: float, y: float, rx: float, ry: float, count: int) -> Points:
 
 
 def _mix(color: Color, other: Color, share: float) -> Color:
-    red, green, blue = (round(a + (b - a) * min(max(share, 0.0), 1.0)) for a, b in zip(color, other, strict=True))
+    red, green, blue = (
+        round(a + (b - a) * min(max(share, 0.0), 1.0)) for a, b in zip(color, other, strict=True)
+    )
     return red, green, blue

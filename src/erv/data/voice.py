@@ -15,7 +15,9 @@ SAMPLE_RATE = 16000
 _HOP, _WINDOW = 160, 512
 
 # First three formants in Hz of a, e, i, o, u (adult male; scaled up for other speakers).
-_VOWELS = np.array([[730, 1090, 2440], [530, 1840, 2480], [280, 2250, 2900], [570, 840, 2410], [310, 870, 2250]], float)
+_VOWELS = np.array(
+    [[730, 1090, 2440], [530, 1840, 2480], [280, 2250, 2900], [570, 840, 2410], [310, 870, 2250]], float
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,9 @@ def synthesize(
     return np.round(pcm).astype(np.int16), np.clip(loudness, 0, 1)
 
 
-def _syllables(how: Prosody, frames: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _syllables(
+    how: Prosody, frames: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Loudness [frames], pitch accent [frames] and formants [frames, 3]."""
     loudness, accents = np.zeros(frames), np.zeros(frames)
     formants = np.zeros((frames, 3))
@@ -142,12 +146,16 @@ def _syllables(how: Prosody, frames: int, rng: np.random.Generator) -> tuple[np.
         stop = min(start + length, frames)
         shape = np.sin(np.pi * np.linspace(0, 1, length)) ** 0.7
         loudness[start:stop] = (shape * rng.uniform(0.7, 1.0))[: stop - start]
-        accents[start:stop] = (sign * np.sin(np.pi * np.linspace(0, 1, length)) * rng.uniform(0.5, 1.0))[: stop - start]
+        accents[start:stop] = (sign * np.sin(np.pi * np.linspace(0, 1, length)) * rng.uniform(0.5, 1.0))[
+            : stop - start
+        ]
         formants[start:] = _VOWELS[int(rng.integers(len(_VOWELS)))]
         sign = -sign
         start = stop + (int(rng.integers(14, 30)) if rng.random() < how.pauses else 1)
     kernel = np.hanning(9) / np.hanning(9).sum()
-    smooth = np.stack([np.convolve(np.pad(column, 4, "edge"), kernel, "valid") for column in formants.T], axis=1)
+    smooth = np.stack(
+        [np.convolve(np.pad(column, 4, "edge"), kernel, "valid") for column in formants.T], axis=1
+    )
     return loudness, accents, smooth
 
 
