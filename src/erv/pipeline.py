@@ -25,6 +25,14 @@ from erv.errors import ErvError
 Outcome = Literal["ran", "restored", "unchanged"]
 
 LOCK_FILE = Path(".erv/pipeline.lock")
+# Advice of dvc for someone at a terminal; in the log of a flow it only hides the stage's own lines.
+_ADVICE = (
+    "To track the changes with git, run:",
+    "\tgit add ",
+    "To enable auto staging, run:",
+    "\tdvc config core.autostage",
+    "Use `dvc push` to send",
+)
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 20.0
 
@@ -206,7 +214,8 @@ def run_stage(
 
     def note(line: str) -> None:
         seen.add(line)
-        on_line(line)
+        if not line.startswith(_ADVICE):
+            on_line(line)
 
     code = run_guarded(
         command, what=name, on_line=note, cancelled=cancelled, environment=environment, workspace=workspace

@@ -1,0 +1,117 @@
+"""The DVC graph as Prefect tasks: one per stage, started as soon as what it needs is there."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled, Failed
+
+from erv.errors import ErvError
+from erv.pipeline import PipelineStage, StageCancelledError, StageResult
+
+RunStage = Callable[[str, Callable[[str], None]], StageResult]
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What became of a stage in this flow run; seconds of wall time, None if it was not started."""
+
+    name: str
+    outcome: Literal["ran", "restored", "unchanged", "failed", "cancelled", "not run"]
+    seconds: float | None = None
+    message: str = ""
+
+
+def run_graph(
+    stages: Sequence[PipelineStage],
+    run_stage: RunStage,
+    *,
+    workers: int,
+    cancelled: Callable[[], bool],
+) -> list[StageReport]:
+    """Runs `stages` side by side, at most `workers` at a time, each after all that it depends on.
+
+    After a failure nothing new is started; what runs may finish, for its work would only be done again.
+
+    Args:
+        stages: in an order in which each comes after its upstream.
+        run_stage: takes a name and a callback for lines of output; raises `ErvError` if the stage fails.
+        workers: how many stages run at the same time.
+        cancelled: whether to stop; `run_stage` looks at the same switch.
+
+    Returns:
+        A report for every stage, in the order of `stages`.
+    """
+    names = {stage.name for stage in stages}
+    futures: dict[str, PrefectFuture[Any]] = {}
+    reports: dict[str, StageReport] = {}
+    finished: queue.SimpleQueue[str] = queue.SimpleQueue()
+    healthy = True
+
+    def ready(stage: PipelineStage) -> bool:
+        return stage.name not in futures and all(up in reports for up in stage.upstream if up in names)
+
+    while True:
+        running = len(futures) - len(reports)
+        for stage in stages if healthy and not cancelled() else ():
+            if running < workers and ready(stage):
+                upstream = [futures[up] for up in stage.upstream if up in names]
+                future = _as_task(stage.name, run_stage).submit(wait_for=upstream)
+                future.add_done_callback(lambda _future, name=stage.name: finished.put(name))
+                futures[stage.name] = future
+                running += 1
+        if not running:
+            break
+        try:
+            name = finished.get(timeout=_POLL_SECONDS)  # short, so that signals reach this thread
+        except queue.Empty:
+            continue
+        reports[name] = _report(name, futures[name])
+        healthy = healthy and reports[name].outcome in ("ran", "restored", "unchanged")
+    return [reports.get(stage.name, StageReport(stage.name, "not run")) for stage in stages]
+
+
+def _as_task(name: str, run_stage: RunStage) -> Any:
+    @task(
+        name=name,
+        task_run_name=name,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=0,
+        log_prints=False,
+    )
+    def stage() -> Any:
+        logger = get_run_logger()
+
+        def on_line(line: str) -> None:
+            if line.strip():
+                logger.info("%s", line)
+
+        try:
+            return run_stage(name, on_line)
+        except StageCancelledError as error:
+            return Cancelled(message=str(error))
+        except ErvError as error:
+            # As a state, not an exception: Prefect would print our own call stack above the stage's words.
+            return Failed(message=str(error))
+
+    return stage
+
+
+def _report(name: str, future: PrefectFuture[Any]) -> StageReport:
+    future.wait()
+    state = future.state
+    if state.is_completed():
+        result: StageResult = future.result()
+        return StageReport(name, result.outcome, result.seconds)
+    if state.is_cancelled():
+        return StageReport(name, "cancelled", message=state.message or "")
+    return StageReport(name, "failed", message=state.message or f"{name}: ended as {state.name}")

@@ -1,0 +1,232 @@
+"""The train flow: every stage of `dvc.yaml` in order, then stored, registered and told.
+
+    python -m flows.train [TARGET...] [--force] [--workers N]
+
+`erv run` starts it with the addresses of the stack; `prefect deployment run train/local` through a worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import flow
+from prefect.context import FlowRunContext
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from erv import lineage, pipeline, preflight
+from erv.environment import Environment, child_environment, isolate, load_environment
+from erv.errors import ErvError
+from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult
+from erv.tracking import StageRun, open_run
+from flows.artifacts import show_artifacts, show_links
+from flows.cancellation import Cancellation
+from flows.graph import RunStage, StageReport, run_graph
+from flows.summary import (
+    REPORT,
+    Summary,
+    flat_metrics,
+    metrics_text,
+    read_comparison,
+    stage_table,
+)
+
+WORKERS = 2
+_MOST_WORKERS = 32  # threads; how many stages really run at a time is the flow's parameter
+
+
+@flow(
+    name="train",
+    persist_result=False,
+    retries=0,
+    task_runner=ThreadPoolTaskRunner(max_workers=_MOST_WORKERS),  # type: ignore[arg-type]
+)
+def train(targets: list[str] | None = None, force: bool = False, workers: int = WORKERS) -> Any:
+    """Brings the targets and all they need up to date, stores the outputs, registers the candidate.
+
+    Args:
+        targets: stages (`grpo@erv`) or groups (`grpo`) of `dvc.yaml`; all of them by default.
+        force: run the selected stages even if nothing changed.
+        workers: how many independent stages run side by side.
+    """
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    try:
+        with pipeline.workspace_lock(), Cancellation(context.flow_run.id) as cancellation:
+            return _train(context.flow_run.id, targets, force, workers, cancellation)
+    except StageCancelledError as error:
+        return Cancelled(message=str(error))
+    except ErvError as error:
+        return Failed(message=str(error))
+
+
+def _train(
+    flow_run_id: UUID,
+    targets: list[str] | None,
+    force: bool,
+    workers: int,
+    cancellation: Cancellation,
+) -> Summary:
+    logger = get_run_logger()
+    environment = load_environment()
+    isolate(environment)
+    stages = pipeline.select(pipeline.read_stages(), targets)
+    settings = preflight.check(environment, stages)
+    logger.info("%d stages, up to %d side by side", len(stages), workers)
+
+    with _parent_run(environment, flow_run_id) as parent:
+        run_stage = _stage_runner(environment, parent, flow_run_id, force, cancellation)
+        reports = run_graph(stages, run_stage, workers=workers, cancelled=cancellation.asked)
+        logger.info("stages:\n%s", stage_table(reports))
+        runs = _record(environment, parent, reports)
+        _raise_for(reports, cancellation)
+
+        _push(environment, cancellation)
+        registered = _publish(environment, stages, settings, parent)
+        comparison = read_comparison() if _includes(stages, "report") else {}
+        parent.log_metrics(flat_metrics(comparison))
+        if comparison and REPORT.is_file():
+            parent.log_artifact(REPORT, "report")
+        addresses = show_links(environment, parent.run_id, flow_run_id)
+        show_artifacts(reports, comparison, runs)
+    return Summary(reports, metrics_text(comparison), registered, addresses)
+
+
+@contextmanager
+def _parent_run(environment: Environment, flow_run_id: UUID) -> Iterator[StageRun]:
+    """The MLflow run that names all stages of this flow run."""
+    tags = {
+        "erv.kind": "flow",
+        "mlflow.source.name": "flows/train.py",
+        "prefect.flow_run_id": str(flow_run_id),
+    }
+    parent = open_run(environment, "train", "train", tags)
+    try:
+        yield parent
+    except Exception as error:
+        parent.close("KILLED" if isinstance(error, StageCancelledError) else "FAILED")
+        raise
+    except BaseException:  # SIGTERM or Ctrl-C
+        parent.close("KILLED")
+        raise
+    parent.close("FINISHED")
+
+
+def _stage_runner(
+    environment: Environment,
+    parent: StageRun,
+    flow_run_id: UUID,
+    force: bool,
+    cancellation: Cancellation,
+) -> RunStage:
+    variables = child_environment(environment)
+    variables["ERV_FLOW_RUN_ID"] = str(flow_run_id)
+    if parent.run_id:
+        variables["ERV_PARENT_RUN_ID"] = parent.run_id
+
+    def run(name: str, on_line: Any) -> StageResult:
+        result = pipeline.run_stage(
+            name,
+            on_line=on_line,
+            cancelled=cancellation.asked,
+            pull=environment.has_storage and not force,
+            force=force,
+            environment=variables,
+        )
+        lineage.reconcile(environment, pipeline.read_lock(), [name])
+        return result
+
+    return run
+
+
+def _record(
+    environment: Environment, parent: StageRun, reports: Sequence[StageReport]
+) -> dict[str, str | None]:
+    """Ties every stage's run, of now or earlier, to the parent, and keeps the files that say what was run."""
+    lock = pipeline.read_lock()
+    done = {r.name: r.outcome for r in reports if r.outcome in ("ran", "restored", "unchanged")}
+    lineage.reconcile(environment, lock)
+    runs = lineage.link(environment, parent, lock, done)
+    for name in lineage.PIPELINE_FILES:
+        if Path(name).is_file():
+            parent.log_artifact(name, lineage.LOCK_ARTIFACT_FOLDER)
+    parent.log_text(lineage.markdown(lock, runs, done), "lineage.md")
+    return runs
+
+
+def _raise_for(reports: Sequence[StageReport], cancellation: Cancellation) -> None:
+    failed = [report.message for report in reports if report.outcome == "failed"]
+    if failed:
+        raise StageFailedError("; ".join(failed))
+    if cancellation.asked():
+        raise StageCancelledError("cancelled; what was done is kept, run it again to go on")
+
+
+def _push(environment: Environment, cancellation: Cancellation) -> None:
+    """Stores every output in the remote; a published version must be found there."""
+    if not environment.has_storage:
+        get_run_logger().warning("no object store is configured: outputs stay on this machine")
+        return
+    pipeline.push(
+        on_line=functools.partial(get_run_logger().debug, "%s"),
+        cancelled=cancellation.asked,
+        environment=child_environment(environment),
+    )
+
+
+def _publish(
+    environment: Environment, stages: Sequence[PipelineStage], settings: Any, parent: StageRun
+) -> list[str]:
+    """Makes sure that the candidate is registered and gated on this server."""
+    if not _includes(stages, "register"):
+        return []
+    from erv import registry
+
+    candidate = next(s.outputs[0] for s in stages if s.group == "register")
+    result = registry.publish(Path(candidate), environment, settings, parent_run_id=parent.run_id)
+    parent.set_tags({"erv.model_version": f"{result.name}/{result.version}"})
+    for line in result.lines():
+        get_run_logger().info("%s", line)
+    return result.lines()
+
+
+def _includes(stages: Sequence[PipelineStage], group: str) -> bool:
+    return any(stage.group == group for stage in stages)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the flow in this process; returns 0 if it completed, 1 if it failed, 130 if it was cancelled."""
+    parser = argparse.ArgumentParser(prog="python -m flows.train", description="Runs the train flow.")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="stage or group; all by default")
+    parser.add_argument("--force", action="store_true", help="run even what did not change")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="stages side by side (%(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        preflight.require("Prefect", load_environment().prefect_api_url)
+        state: Any = train(options.targets or None, options.force, options.workers, return_state=True)
+    except ErvError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was done is kept, run it again to go on", 130)
+    if state.is_completed():
+        print(state.result().text())  # noqa: T201
+        return 0
+    return _fail(state.message or f"the flow ended as {state.name}", 130 if state.is_cancelled() else 1)
+
+
+def _fail(message: str, code: int = 1) -> int:
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

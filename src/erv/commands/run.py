@@ -1,0 +1,33 @@
+"""`erv run`: the train flow on the servers of this workspace, its deployment, its worker."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(name="run")
+@click.argument("targets", nargs=-1, metavar="[TARGET]...")
+@click.option("--force", is_flag=True, help="Run even what did not change.")
+@click.option(
+    "--workers", default=2, show_default=True, type=click.IntRange(1, 32), help="Stages side by side."
+)
+@click.option("--deploy", is_flag=True, help="Register the deployment train/local instead of running.")
+@click.option("--worker", is_flag=True, help="Serve deployments in the foreground instead of running.")
+def command(targets: tuple[str, ...], force: bool, workers: int, deploy: bool, worker: bool) -> None:
+    """Run the pipeline: every stage, or TARGETs (`grpo`, `grpo@erv`) and what they need.
+
+    Ends with what each stage did, the metrics, the registered version and where to look. Ctrl-C stops
+    everything; what was done is kept.
+    """
+    if deploy and worker:
+        raise click.UsageError("--deploy and --worker exclude each other")
+    if (deploy or worker) and (targets or force):
+        raise click.UsageError("--deploy and --worker take no targets; give them to `prefect deployment run`")
+    from erv import launch
+
+    if deploy:
+        launch.deploy()
+    elif worker:
+        launch.serve()
+    else:
+        launch.run_flow(targets, force=force, workers=workers)

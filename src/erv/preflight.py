@@ -1,0 +1,120 @@
+"""What can be known in seconds before a pipeline of hours starts: settings, locks, servers, disk."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from erv.environment import Environment
+from erv.errors import StackError
+from erv.pipeline import PipelineError, PipelineStage
+from erv.settings import Settings, load_settings
+
+NEEDED_BYTES = 1_000_000_000
+_TIMEOUT_SECONDS = 5.0
+
+
+def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings:
+    """Checks all that the stages will need.
+
+    Returns:
+        The settings.
+
+    Raises:
+        SettingsError: `params.yaml` has faults.
+        PipelineError: something else is missing; the message lists everything.
+    """
+    settings = load_settings(environment.workspace / "params.yaml")
+    faults = [
+        *_missing_files(environment.workspace, stages),
+        *_unreachable(environment),
+        *_disk(environment.workspace),
+    ]
+    if faults:
+        raise PipelineError(faults[0] if len(faults) == 1 else "\n".join(["not ready", *_bullets(faults)]))
+    return settings
+
+
+def _bullets(faults: Sequence[str]) -> list[str]:
+    return [f"  - {fault}" for fault in faults]
+
+
+def _missing_files(workspace: Path, stages: Sequence[PipelineStage]) -> list[str]:
+    """Dependencies that no stage writes and that are not there."""
+    written = {output for stage in stages for output in stage.outputs}
+    missing = {
+        path
+        for stage in stages
+        for path in stage.dependencies
+        if not (workspace / path).exists() and not _comes_from(path, written)
+    }
+    return [
+        f"{path}: not found; "
+        + ("run `erv data pin`" if path.endswith(".lock.json") else "restore it from git")
+        for path in sorted(missing)
+    ]
+
+
+def _comes_from(path: str, written: set[str]) -> bool:
+    """Whether `path` is an output, lies in one, or is a folder of some."""
+    return any(
+        path == output or path.startswith(f"{output}/") or output.startswith(f"{path}/") for output in written
+    )
+
+
+def _unreachable(environment: Environment) -> list[str]:
+    servers = {
+        "S3": environment.s3_endpoint,
+        "MLflow": environment.mlflow_uri and f"{environment.mlflow_uri.rstrip('/')}/health",
+        "Prefect": environment.prefect_api_url and f"{environment.prefect_api_url.rstrip('/')}/health",
+    }
+    return [fault for name, url in servers.items() if url and (fault := unreachable(name, url))]
+
+
+def unreachable(name: str, url: str) -> str | None:
+    """One sentence if nothing answers at `url` within seconds; None if something does, even a refusal."""
+    if not url.startswith(("http://", "https://")):
+        return f"{name}: {url!r} is not an http address; check ERV_{name.upper()}_* or run `erv stack up`"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}) if _is_local(url) else _keep_proxy())
+    try:
+        with opener.open(url, timeout=_TIMEOUT_SECONDS):
+            return None
+    except urllib.error.HTTPError as error:
+        return None if error.code < 500 else f"{name} at {url} answers {error.code}; see `erv stack status`"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return f"{name} at {url} can't be reached ({reason}); run `erv stack up`"
+
+
+def require(name: str, url: str | None) -> str:
+    """The address of a server that must answer.
+
+    Raises:
+        StackError: there is none, or it does not answer.
+    """
+    if not url:
+        raise StackError(f"no {name} server is configured; run `erv stack up`")
+    if fault := unreachable(name, f"{url.rstrip('/')}/health"):
+        raise StackError(fault)
+    return url
+
+
+def _is_local(url: str) -> bool:
+    return "//127.0.0.1" in url or "//localhost" in url
+
+
+def _keep_proxy() -> urllib.request.BaseHandler:
+    return urllib.request.ProxyHandler()
+
+
+def _disk(workspace: Path) -> list[str]:
+    free = shutil.disk_usage(workspace).free
+    if free >= NEEDED_BYTES:
+        return []
+    return [
+        f"only {free // 1_000_000} MB are free on the disk of {workspace}, "
+        f"{NEEDED_BYTES // 1_000_000} MB are needed; make room"
+    ]
