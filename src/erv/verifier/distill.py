@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from erv.data.manifest import ClipRow, write_table
 from erv.errors import DataError
@@ -108,6 +109,13 @@ def write_sentences(table: pa.Table, path: Path) -> None:
                 " distill.validation_share and distill.test_share"
             )
     write_table(table, path)
+
+
+def read_sentences(path: Path) -> list[str]:
+    """The sentences of the table, of all splits; raises DataError when the file is missing."""
+    if not path.is_file():
+        raise DataError(f"{path}: sentences not found; run `dvc repro distill` first")
+    return [str(value) for value in pq.read_table(path, columns=["sentence"]).column("sentence").to_pylist()]
 
 
 def _read_reference(text: str) -> dict[str, list[LabelledSentence]]:

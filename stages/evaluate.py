@@ -1,0 +1,103 @@
+"""evaluate: one policy on held-out clips; what it answers, and what a judge reads in its explanations.
+
+Command: see `evaluate` in dvc.yaml. Deviations from the paper:
+
+1. The judge is a classifier trained on texts of its own (`judges` in params.yaml), not GPT-4.1-mini.
+2. An explanation that is empty has no emotion; the released code lets the judge call it neutral.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from erv.errors import EvaluationError
+from erv.settings import Settings
+from erv.stage import Arguments, Option, StageRun, run_stage
+
+if TYPE_CHECKING:
+    from erv.data.manifest import ClipRow
+    from erv.evaluation.judges import Judge
+    from erv.policies import Policy
+    from erv.shards import ShardReader
+
+logger = logging.getLogger("stages.evaluate")
+
+
+def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
+    """Generates, judges, measures and writes the predictions."""
+    from erv.data.manifest import read_manifest
+    from erv.determinism import resolve_device, seed_everything
+    from erv.evaluation.evaluate import OVERALL, judge_completions, measure, write_json, write_predictions
+    from erv.policies import load_policy
+    from erv.shards import ShardReader
+
+    seed_everything(settings.seed, settings.runtime.threads)
+    judge = _judge(arguments, settings)
+    device = resolve_device(settings.runtime.device)
+    policy = load_policy(arguments.policy, device=device, dtype=settings.runtime.dtype)
+    if len(arguments.manifest) != len(arguments.shards):
+        raise EvaluationError("evaluate needs one --shards for each --manifest, in the same order")
+    predictions, quarantined = [], {}
+    for manifest, shards in zip(arguments.manifest, arguments.shards, strict=True):
+        run.log_dataset(manifest.stem, manifest, "evaluation")
+        rows = [row for row in read_manifest(manifest) if row.split == settings.evaluate.split]
+        reader = ShardReader(shards)
+        shown = [row for row in rows if row.clip_id in reader]
+        quarantined[manifest.stem] = len(rows) - len(shown)
+        logger.info("%s: %d clips, %d in quarantine", manifest.stem, len(shown), len(rows) - len(shown))
+        completions = _generate(policy, reader, shown, settings)
+        predictions += judge_completions(shown, completions, judge)
+    if not predictions:
+        raise EvaluationError(f"no clip in the {settings.evaluate.split} split of the manifests given")
+    metrics = measure(predictions)
+    write_predictions(predictions, arguments.predictions)
+    write_json({**metrics, "judge": judge.describe(), "quarantined": quarantined}, arguments.metrics)
+    for scope, values in metrics.items():
+        run.log_metrics({f"{scope}/{name}": float(value) for name, value in values.items()})
+    shown_values = ", ".join(f"{name} {metrics[OVERALL][name]:.3f}" for name in ("WAR", "EEA", "EPC", "FCR"))
+    logger.info("%s: %s", arguments.name, shown_values)
+    run.log_artifact(arguments.predictions)
+
+
+def _judge(arguments: Arguments, settings: Settings) -> "Judge":
+    """The primary judge, refused when it shares a sentence with the verifier."""
+    from erv.data.sources import Lock, needs_store
+    from erv.environment import load_environment
+    from erv.evaluation.judges import TEXTS_FILE, LexicalJudge, check_independence
+    from erv.storage import open_store
+    from erv.verifier.distill import read_sentences
+
+    lock = Lock.load(arguments.judge)
+    store = open_store(load_environment()) if needs_store([lock.uri]) else None
+    judge = LexicalJudge.from_csv(lock.read(store, TEXTS_FILE).decode("utf-8"), seed=settings.seed)
+    check_independence(judge.texts, read_sentences(arguments.sentences))
+    return judge
+
+
+def _generate(policy: Policy, reader: ShardReader, rows: list[ClipRow], settings: Settings) -> dict[str, str]:
+    from erv.evaluation.generate import generate_completions
+
+    return generate_completions(
+        policy,
+        (reader.get(row.clip_id) for row in rows),
+        batch_size=settings.evaluate.batch_size,
+        max_new_tokens=settings.evaluate.max_new_tokens,
+        temperature=settings.evaluate.temperature,
+        seed=settings.seed,
+        progress=lambda done: logger.info("%d of %d clips", done, len(rows)),
+    )
+
+
+if __name__ == "__main__":
+    run_stage(
+        "evaluate",
+        main,
+        Option("name"),
+        Option("policy", Path),
+        Option("manifest", Path, multiple=True),
+        Option("shards", Path, multiple=True),
+        Option("sentences", Path),
+        Option("judge", Path),
+        Option("predictions", Path),
+        Option("metrics", Path),
+    )
