@@ -1,8 +1,8 @@
 """The drawn face of the sample corpus: varied people whose facial action units move.
 
-A face is drawn in units of its own (half-width 1, y downwards) at a multiple of the final size and reduced, which
-anti-aliases it. Action units (FACS) displace brows, lids, nose, lips and jaw; they are exaggerated as in a
-caricature, so that they survive 64x64 pixels.
+A face is drawn in units of its own (half-width 1, y downwards) at a multiple of the final size and reduced,
+which anti-aliases it. Action units (FACS) displace brows, lids, nose, lips and jaw; they are exaggerated as in
+a caricature, so that they survive 64x64 pixels.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def draw_person(rng: np.random.Generator) -> Person:
 
 @dataclass(frozen=True)
 class Pose:
-    """Head and eyes in one frame: shift in pixels, tilt in radians, yaw and pitch in face units, gaze, lids."""
+    """Head and eyes in one frame: shift in pixels, tilt in radians, yaw and pitch in face units."""
 
     x: float = 0.0
     y: float = 0.0
@@ -188,8 +188,6 @@ class _Face:
         self._mouth()
         self._hair_front()
 
-    # geometry -------------------------------------------------------------------------------------------------
-
     def _pixels(self, points: Points, depth: float = 0.0) -> list[tuple[float, float]]:
         """Face units to canvas pixels; `depth` moves features with yaw and pitch more than the outline."""
         moved = points + np.array([self.pose.yaw, self.pose.pitch]) * depth
@@ -205,8 +203,6 @@ class _Face:
 
     def _disc(self, x: float, y: float, radius: float, color: Color, depth: float = 1.0) -> None:
         self._fill(_ellipse(x, y, radius, radius, 20), color, depth)
-
-    # parts ----------------------------------------------------------------------------------------------------
 
     def _body(self) -> None:
         person = self.person

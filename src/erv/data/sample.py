@@ -49,7 +49,7 @@ class SampleSize:
             return SampleSize(*_SIZES[text])
         if not text.isdigit() or int(text) < len(EMOTIONS) * _FOLDS:
             raise DataError(
-                f"sample size {text!r}: expected demo, tiny or a number of at least {len(EMOTIONS) * _FOLDS} clips"
+                f"sample size {text!r}: expected demo, tiny or a number from {len(EMOTIONS) * _FOLDS} up"
             )
         count = int(text)
         return SampleSize(count, max(35, count * 7 // 11), count, 60)

@@ -1,7 +1,7 @@
-"""The synthetic voice of the sample corpus: syllables of a source-filter model whose prosody carries an emotion.
+"""The voice of the sample corpus: syllables of a source-filter model whose prosody carries an emotion.
 
-A glottal pulse train plus breath noise passes the formants of changing vowels. Pitch, loudness, tempo, pauses,
-tremor and breath follow the vocal cues of the clip.
+A glottal pulse train plus breath noise passes the formants of changing vowels. Pitch, loudness, tempo,
+pauses, tremor and breath follow the vocal cues of the clip.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _syllables(
 
 
 def _glottal(phase: np.ndarray) -> np.ndarray:
-    """A pulse per period: slow opening, quick closing (after Rosenberg 1971), differentiated by the table's slope."""
+    """A pulse per period: slow opening, quick closing (after Rosenberg 1971), differentiated."""
     table = np.linspace(0, 1, 257)
     opening = 0.5 * (1 - np.cos(np.pi * table / 0.55))
     closing = np.cos(np.pi / 2 * (table - 0.55) / 0.2)
