@@ -32,7 +32,7 @@ def main(folder: Path = HERE) -> int:
         return 1
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(fill((folder / ".env.example").read_text(encoding="utf-8")))
-    sys.stdout.write(f"wrote {target}; now set the workspaces in it\n")
+    sys.stdout.write(f"wrote {target}; now set ERV_WORKSPACE in it\n")
     return 0
 
 

@@ -88,12 +88,14 @@ def validator() -> jsonschema.protocols.Validator:
 
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
-    """All services, resolved; worker-gpu with what it takes over from `worker`."""
-    base = resolve(load("compose.yaml"), filled())["services"]
-    extra = resolve(load("compose.gpu.yaml"), filled())["services"]
-    for name, service in extra.items():
-        extra[name] = {**base[service["extends"]["service"]], **service}
-    return {**base, **extra}
+    """All services of compose.yaml, resolved."""
+    return resolve(load("compose.yaml"), filled())["services"]
+
+
+@pytest.fixture(scope="module")
+def gpu_services() -> dict[str, Any]:
+    """The override alone, resolved."""
+    return resolve(load("compose.gpu.yaml"), filled())["services"]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -203,9 +205,8 @@ def test_who_waits_for_whom(services):
     assert set(services["worker"]["depends_on"]) == {"buckets", "mlflow", "prefect"}
 
 
-@pytest.mark.parametrize("name", ["worker", "worker-gpu"])
-def test_a_worker_knows_all_its_servers(name, services, tmp_path):
-    given = services[name]["environment"]
+def test_the_worker_knows_all_its_servers(services, tmp_path):
+    given = services["worker"]["environment"]
     assert set(given) >= WORKER_VARIABLES
     environment = load_environment(tmp_path, process=given)
     assert environment.has_storage
@@ -249,25 +250,34 @@ def test_only_s3_of_the_store_listens_beyond_its_container(services):
     assert "-s3.ip.bind=0.0.0.0" in command
 
 
-def test_the_gpu_worker_reserves_a_gpu_and_has_a_clone_of_its_own(services):
-    cpu, gpu = services["worker"], services["worker-gpu"]
-    (device,) = gpu["deploy"]["resources"]["reservations"]["devices"]
-    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
-    assert (
-        [v.split(":")[1] for v in cpu["volumes"]]
-        == [v.split(":")[1] for v in gpu["volumes"]]
-        == ["/workspace"]
-    )
-    assert cpu["volumes"] != gpu["volumes"]
-    assert {arg for arg in cpu["command"] if "pool" in arg} != {
-        arg for arg in gpu["command"] if "pool" in arg
+def test_the_override_gives_the_worker_a_gpu_and_changes_nothing_else(gpu_services):
+    assert set(gpu_services) == {"worker"}
+    worker = gpu_services["worker"]
+    assert set(worker) == {"image", "build", "shm_size", "deploy"}
+    assert (worker["image"], worker["build"]["target"]) == ("erv:gpu", "gpu")
+    assert worker["deploy"] == {
+        "resources": {
+            "reservations": {"devices": [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]}
+        }
     }
 
 
-def test_builds_name_stages_that_exist_and_copies_exist(services):
+def test_programs_that_services_start_from_the_image_are_copied_into_it(services):
+    dockerfile = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+    blocks = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM |\Z)", dockerfile, re.MULTILINE | re.DOTALL))
+    blocks["server"] += blocks["cpu"]
+    for name, service in services.items():
+        words = [*service.get("command", []), *service.get("healthcheck", {}).get("test", [])]
+        for program in [Path(word).name for word in words if word.startswith("/opt/erv/")]:
+            assert f"infra/compose/{program}" in blocks[service["build"]["target"]], f"{name}: {program}"
+            assert f"infra/compose/{program}" in blocks["gpu"] or name != "worker"
+    assert services["worker"]["command"] == ["erv", "run", "--worker"]
+
+
+def test_builds_name_stages_that_exist_and_copies_exist(services, gpu_services):
     text = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
     stages = re.findall(r"^FROM \S+ AS (\w+)", text, re.MULTILINE)
-    for name, service in services.items():
+    for name, service in [*services.items(), *gpu_services.items()]:
         if "build" in service:
             assert service["build"]["target"] in stages, name
             assert (FOLDER / service["build"]["context"]).resolve() == ROOT, name
