@@ -51,11 +51,18 @@ def _exists(module: str) -> bool:
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="erv")
-def command() -> None:
+@click.pass_context
+def command(context: click.Context) -> None:
     """Train, judge and ship models whose explanations of emotion agree with their answers.
 
     Run it from the top of the repository. The pipeline itself is `dvc repro` or `make demo`.
     """
+    # `erv stack` must see the user's own variables, to say which to unset, and works where stack.env is
+    # damaged.
+    if context.invoked_subcommand != "stack":
+        from erv.environment import isolate, load_environment
+
+        isolate(load_environment())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

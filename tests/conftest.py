@@ -1,0 +1,63 @@
+"""What all tests share: isolation from the user's environment, and one real stack for the integration
+tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from erv.environment import Environment
+
+ROOT = Path(__file__).resolve().parents[1]
+_FOREIGN = ("AWS_", "MLFLOW_", "PREFECT_", "ERV_", "DVC_")
+
+
+@pytest.fixture(autouse=True)
+def _no_foreign_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test sees the user's servers; what a test changes in the environment is gone after it."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith(_FOREIGN):
+            monkeypatch.delenv(name)
+    clean = dict(os.environ)
+    yield
+    for name in [name for name in os.environ if name not in clean]:
+        del os.environ[name]
+    os.environ.update(clean)
+
+
+@pytest.fixture
+def root() -> Path:
+    """The top of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Environment]:
+    """One real stack (S3, MLflow, Prefect on free ports of 127.0.0.1) in a workspace of its own.
+
+    The workspace is `stack.workspace`: a folder with `params.yaml` and the DVC configuration of the
+    repository. All integration tests share it, so a test uses bucket prefixes, experiments and names of its
+    own. With xdist each worker process would start its own; run integration tests with `-n 0`.
+    """
+    from erv.stack import clean, up
+
+    workspace = tmp_path_factory.mktemp("stack")
+    shutil.copy(ROOT / "params.yaml", workspace)
+    shutil.copytree(
+        ROOT / ".dvc", workspace / ".dvc", ignore=shutil.ignore_patterns("*local*", "tmp", "cache")
+    )
+    try:
+        yield up(workspace)
+    finally:
+        clean(workspace)
+
+
+@pytest.fixture(scope="session")
+def worker_id(request: pytest.FixtureRequest) -> str:
+    """xdist's name of this worker; `master` without xdist."""
+    return getattr(request.config, "workerinput", {}).get("workerid", "master")
