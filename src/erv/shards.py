@@ -163,6 +163,7 @@ class ShardReader:
         self._where: dict[str, tuple[int, int, int]] = {}
         self._groups: collections.OrderedDict[tuple[int, int], pa.Table] = collections.OrderedDict()
         self._cached_groups = cached_groups
+        self.silent: set[str] = set()  # clips without sound, under the policy `missing_audio: mark`
         for index, path in enumerate(paths):
             try:
                 file = pq.ParquetFile(path)
@@ -170,8 +171,11 @@ class ShardReader:
                 raise DataError(f"{path}: not a readable shard ({error}); run extract again") from error
             self._files.append(file)
             for group in range(file.num_row_groups):
-                ids = file.read_row_group(group, columns=["clip_id"]).column("clip_id").to_pylist()
+                table = file.read_row_group(group, columns=["clip_id", "has_audio"])
+                ids = table.column("clip_id").to_pylist()
                 self._where.update((clip_id, (index, group, row)) for row, clip_id in enumerate(ids))
+                heard = table.column("has_audio").to_pylist()
+                self.silent.update(clip_id for clip_id, has in zip(ids, heard, strict=True) if not has)
         self.clip_ids: list[str] = list(self._where)
 
     def __len__(self) -> int:

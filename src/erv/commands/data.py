@@ -18,10 +18,10 @@ def command() -> None:
 def pin(names: tuple[str, ...], params: Path) -> None:
     """Write data/sources/NAME.lock.json for all sources of params.yaml, or for NAMES.
 
-    A lock lists every file of a source with its hash. The stages depend on the lock: pin again after the source
-    has changed, and what depends on it runs again.
+    A lock lists every file of a source with its hash. The stages depend on the lock: pin again after the
+    source has changed, and what depends on it runs again.
     """
-    from erv.data.sources import LOCKS, Lock, needs_store
+    from erv.data.sources import LOCKS, Lock, store_for
     from erv.data.sources import pin as pin_source
     from erv.errors import SettingsError
     from erv.settings import load_settings
@@ -31,12 +31,7 @@ def pin(names: tuple[str, ...], params: Path) -> None:
     if unknown:
         raise SettingsError(f"source {unknown[0]!r} is not in {params}; expected one of {', '.join(sources)}")
     chosen = {name: sources[name] for name in (names or sources)}
-    store = None
-    if needs_store(chosen.values()):
-        from erv.environment import load_environment
-        from erv.storage import open_store
-
-        store = open_store(load_environment())
+    store = store_for(chosen.values())
     for name, uri in chosen.items():
         path = LOCKS / f"{name}.lock.json"
         previous = Lock.load(path) if path.is_file() else None

@@ -1,8 +1,8 @@
 """The drawn face of the sample corpus: varied people whose facial action units move.
 
 A face is drawn in units of its own (half-width 1, y downwards) at a multiple of the final size and reduced,
-which anti-aliases it. Action units (FACS) displace brows, lids, nose, lips and jaw; they are exaggerated as in
-a caricature, so that they survive 64x64 pixels.
+which anti-aliases it. Action units (FACS) displace brows, lids, nose, lips and jaw; they are exaggerated as
+in a caricature, so that they survive 64x64 pixels.
 """
 
 from __future__ import annotations

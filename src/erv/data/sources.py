@@ -237,9 +237,19 @@ def pin(
     return Lock(name, uri, tuple(sorted(files, key=lambda file: file.path)))
 
 
-def needs_store(uris: Iterable[str]) -> bool:
-    """Whether one of the uris lies in an object store."""
-    return any(uri.startswith("s3://") for uri in uris)
+def store_for(uris: Iterable[str]) -> ObjectStore | None:
+    """The store of the workspace's environment, or None when every uri is local.
+
+    Raises:
+        StorageError: a uri is in S3 and no endpoint is configured.
+    """
+    if not any(uri.startswith("s3://") for uri in uris):
+        return None
+    from erv.environment import load_environment
+    from erv.storage import open_store
+
+    store: ObjectStore = open_store(load_environment())
+    return store
 
 
 def _verify(uri: str, found: str, expected: str) -> None:

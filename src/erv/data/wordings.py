@@ -306,7 +306,7 @@ def compose_explanation(
 def cue_sentence(
     emotion: str, cue: str, rng: np.random.Generator, family: Family = "a", *, tail: int = 0
 ) -> Sentence:
-    """Draws a sentence that reads `cue` as a sign of `emotion` in words number `tail` (0..2), and its labels."""
+    """Draws a sentence that reads `cue` as a sign of `emotion` in words `tail` (0..2), and its labels."""
     clause = _pick(CUE_WORDINGS[cue][family == "b"], rng)
     told = TAILS[emotion][family == "b"][tail]
     bare, lead = rng.random() < _BARE_SHARE, _pick(_LEADS, rng)
