@@ -11,18 +11,16 @@ from collections import Counter
 from pathlib import Path
 
 from erv.data.manifest import read_manifest
-from erv.data.sources import Lock, needs_store
-from erv.environment import load_environment
+from erv.data.sources import Lock, store_for
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
-from erv.storage import open_store
 from erv.verifier.distill import REFERENCE_FILE, distill_reference, write_sentences
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Labels the sentences and writes the table."""
     lock = Lock.load(arguments.reasoning)
-    store = open_store(load_environment()) if needs_store([lock.uri]) else None
+    store = store_for([lock.uri])
     reference = lock.read(store, REFERENCE_FILE).decode("utf-8")
     rows = read_manifest(arguments.manifest)
     table = distill_reference(rows, reference, settings.distill, settings.seed)

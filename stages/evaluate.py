@@ -61,14 +61,12 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 def _judge(arguments: Arguments, settings: Settings) -> "Judge":
     """The primary judge, refused when it shares a sentence with the verifier."""
-    from erv.data.sources import Lock, needs_store
-    from erv.environment import load_environment
+    from erv.data.sources import Lock, store_for
     from erv.evaluation.judges import TEXTS_FILE, LexicalJudge, check_independence
-    from erv.storage import open_store
     from erv.verifier.distill import read_sentences
 
     lock = Lock.load(arguments.judge)
-    store = open_store(load_environment()) if needs_store([lock.uri]) else None
+    store = store_for([lock.uri])
     judge = LexicalJudge.from_csv(lock.read(store, TEXTS_FILE).decode("utf-8"), seed=settings.seed)
     check_independence(judge.texts, read_sentences(arguments.sentences))
     return judge

@@ -11,11 +11,9 @@ Command: see `train_erv` in dvc.yaml. Deviations from the paper:
 from pathlib import Path
 
 from erv.checkpoints import checkpoint_folder, clear
-from erv.data.sources import Lock, needs_store
-from erv.environment import load_environment
+from erv.data.sources import Lock, store_for
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
-from erv.storage import open_store
 
 ENCODER = Path(".erv/base/encoder")
 
@@ -25,7 +23,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.verifier.train import train_verifier
 
     lock = Lock.load(arguments.base)
-    store = open_store(load_environment()) if needs_store([lock.uri]) else None
+    store = store_for([lock.uri])
     ENCODER.parent.mkdir(parents=True, exist_ok=True)
     encoder = lock.fetch_tree(store, "encoder", ENCODER)
     checkpoints = checkpoint_folder(

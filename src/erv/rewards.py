@@ -47,7 +47,9 @@ _STRICT_FORMAT = re.compile(
 class Verifier(Protocol):
     """Anything that names the emotions of sentences; `thresholds` is optional (0.1 for each without it)."""
 
-    labels: Sequence[str]
+    @property
+    def labels(self) -> Sequence[str]:
+        """A name per column."""
 
     def predict(self, sentences: list[str]) -> Any:
         """Independent probabilities, float tensor [len(sentences), len(labels)]."""

@@ -129,3 +129,12 @@ class EmotionVerifier:
             rows.append(self.model(**inputs).logits.float().cpu())
         position = {sentence: index for index, sentence in enumerate(unique)}
         return torch.cat(rows)[[position[sentence] for sentence in sentences]]
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The quality of a verifier on held-out sentences (`metrics.json`); DataError when it is missing."""
+    try:
+        metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no {METRICS_FILE} in it; run `dvc repro train_erv` first") from None
+    return dict(metrics)

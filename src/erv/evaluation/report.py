@@ -1,0 +1,233 @@
+"""The report: one HTML page without external parts, and the comparison behind it as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from erv.data.manifest import SPLITS, read_manifest
+from erv.errors import EvaluationError
+from erv.evaluation.charts import bar_chart, difference_chart
+from erv.evaluation.compare import compare
+from erv.evaluation.evaluate import OVERALL, read_predictions, scope_rows, scope_space
+from erv.evaluation.examples import FindCues, choose_examples, cue_precision, describe_example
+from erv.evaluation.metrics import MEANINGS, METRICS, recognition_metrics
+from erv.rewards import Verifier
+from erv.settings import ReportSettings
+from erv.shards import Clip
+
+TITLES = {
+    "sft": "Cold start",
+    "r1_omni": "R1-Omni (format + accuracy)",
+    "erv": "ERV (+ explanation reward)",
+}
+DATASETS = {"mafw": "MAFW", "dfew": "DFEW", "reasoning": "Reasoning", OVERALL: "All clips"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the page is made of, besides the predictions.
+
+    Attributes:
+        evaluations: `metrics.json` of each policy.
+        verifier: content of the verifier's `metrics.json`.
+        balance: data set -> split -> label -> clips.
+        quarantine: data set -> reason -> clips.
+        cues: (data set, clip id) -> row of `cues.parquet`; empty when the sources have none.
+        planted: share of cold-start explanations that contradict their answer by design; None when it is not
+            the sample corpus.
+    """
+
+    evaluations: Mapping[str, Mapping[str, Any]]
+    verifier: Mapping[str, Any]
+    balance: Mapping[str, Mapping[str, Mapping[str, int]]]
+    quarantine: Mapping[str, Mapping[str, int]]
+    cues: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    planted: float | None = None
+
+
+def build_comparison(
+    predictions: Mapping[str, Sequence[Mapping[str, Any]]],
+    evidence: Evidence,
+    settings: ReportSettings,
+    *,
+    seed: int,
+    find_cues: FindCues | None = None,
+) -> dict[str, Any]:
+    """The content of `comparison.json`: see `erv.evaluation.compare.compare`, with the quality of the
+    verifier and of the judge, malformed completions, sentences per explanation and, where cues are known,
+    their precision.
+    """
+    result = compare(
+        predictions, samples=settings.bootstrap_samples, confidence=settings.confidence, seed=seed
+    )
+    result["malformed"] = {
+        policy: sum(row["predicted"] is None for row in rows) for policy, rows in predictions.items()
+    }
+    result["sentences"] = {
+        policy: round(sum(row["sentences"] for row in rows) / len(rows), 6)
+        for policy, rows in predictions.items()
+    }
+    result["verifier"] = dict(evidence.verifier)
+    result["judge"] = dict(next(iter(evidence.evaluations.values()))["judge"])
+    if evidence.cues and find_cues is not None:
+        result["cues"] = {
+            policy: {
+                name: round(value, 6) for name, value in cue_precision(rows, evidence.cues, find_cues).items()
+            }
+            for policy, rows in predictions.items()
+        }
+    return result
+
+
+def render_report(
+    predictions: Mapping[str, Sequence[Mapping[str, Any]]],
+    comparison: Mapping[str, Any],
+    evidence: Evidence,
+    settings: ReportSettings,
+    *,
+    seed: int,
+    verifier: Verifier,
+    clip_of: Callable[[str, str], Clip],
+    find_cues: FindCues | None = None,
+) -> str:
+    """Renders the page; equal inputs give equal bytes.
+
+    Args:
+        predictions: rows by policy, in the order of the comparison.
+        comparison: of `build_comparison`.
+        evidence: see `Evidence`.
+        settings: section `report`.
+        seed: of the choice of examples.
+        verifier: colours sentences.
+        clip_of: the clip of a data set and id.
+        find_cues: finds the cues that a text speaks of.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    policies = list(predictions)
+    names = {policy: TITLES.get(policy, policy) for policy in policies}
+    by_key = {
+        policy: {(row["dataset"], row["clip_id"]): row for row in rows}
+        for policy, rows in predictions.items()
+    }
+    examples = []
+    for row in choose_examples(predictions[policies[-1]], settings.examples, seed):
+        key = (row["dataset"], row["clip_id"])
+        said = {policy: by_key[policy][key] for policy in policies}
+        examples.append(
+            describe_example(row, said, clip_of(*key), verifier, evidence.cues.get(key), find_cues)
+        )
+    environment = Environment(
+        loader=PackageLoader("erv.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f}"
+    return environment.get_template("report.html.j2").render(
+        names=names,
+        datasets=DATASETS,
+        metrics=METRICS,
+        meanings=MEANINGS,
+        comparison=comparison,
+        evidence=evidence,
+        bars=bar_chart({p: comparison["policies"][p][OVERALL] for p in policies}, METRICS, names),
+        differences=_differences(comparison, names),
+        confusions={policy: _confusion(rows) for policy, rows in predictions.items()},
+        examples=examples,
+        splits=SPLITS,
+    )
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes a text file under a temporary name, then renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def load_evaluations(
+    folder: Path, policies: Sequence[str]
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
+    """Predictions and metrics of those policies that have a folder in `folder`, in the order given.
+
+    Raises:
+        EvaluationError: none has, or one lacks a file.
+    """
+    predictions, metrics = {}, {}
+    for policy in policies:
+        if not (folder / policy).is_dir():
+            continue
+        predictions[policy] = read_predictions(folder / policy / "predictions.parquet")
+        path = folder / policy / "metrics.json"
+        try:
+            metrics[policy] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise EvaluationError(f"{path}: metrics not found; run `dvc repro evaluate` first") from None
+    if not predictions:
+        raise EvaluationError(
+            f"{folder}: no evaluation of {', '.join(policies)}; run `dvc repro evaluate` first"
+        )
+    return predictions, metrics
+
+
+def class_balance(manifests: Path) -> dict[str, dict[str, dict[str, int]]]:
+    """Clips by data set, split and label, from the manifests in a folder; labels in their space's order."""
+    result = {}
+    for path in sorted(manifests.glob("*.parquet")):
+        rows = read_manifest(path)
+        space = scope_space("mafw" if path.stem == "reasoning" else path.stem)
+        counts = Counter((row.split, row.label) for row in rows)
+        result[path.stem] = {
+            split: {name: counts[split, name] for name in space.names}
+            for split in SPLITS
+            if any(counts[split, name] for name in space.names)
+        }
+    return result
+
+
+def quarantine_counts(folder: Path) -> dict[str, dict[str, int]]:
+    """Quarantined clips by data set and reason, from the tables in a folder; each data set is listed."""
+    result = {}
+    for path in sorted(folder.glob("*.parquet")):
+        reasons = pq.read_table(path, columns=["reason"]).column("reason").to_pylist()
+        result[path.stem] = dict(sorted(Counter(str(reason) for reason in reasons).items()))
+    return result
+
+
+def _differences(comparison: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    policies = list(names)
+    found = []
+    for i, later in enumerate(policies):
+        for earlier in policies[:i]:
+            values = comparison["differences"][f"{later}-{earlier}"][OVERALL]
+            title = f"{names[later]} minus {names[earlier]}"
+            ordered = {metric: values[metric] for metric in METRICS}
+            found.append({"title": title, "chart": difference_chart(ordered, title)})
+    return found[::-1]
+
+
+def _confusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows of the pooled confusion matrix as shares of the true emotion."""
+    pooled = scope_rows(rows)[OVERALL]
+    names = scope_space(OVERALL).names
+    counts = recognition_metrics(
+        [row["label"] for row in pooled], [row["predicted"] for row in pooled], scope_space(OVERALL)
+    )["confusion"]
+    return {
+        "columns": [*names, "unreadable"],
+        "rows": [
+            {"name": name, "total": sum(line), "cells": [(count, count / sum(line)) for count in line]}
+            for name, line in zip(names, counts, strict=True)
+            if sum(line)
+        ],
+    }

@@ -1,0 +1,89 @@
+"""report: all policies on the same clips, with intervals, on one page that needs nothing else.
+
+Command: see `report` in dvc.yaml. Deviations from the paper:
+
+1. Intervals and paired differences; the paper gives single figures.
+2. Where the source has a record of the true cues, it also says whether what an explanation claims is in the
+clip.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from erv.settings import Settings
+from erv.stage import Arguments, Option, StageRun, run_stage
+
+if TYPE_CHECKING:
+    from erv.evaluation.sources import CueRecord
+
+logger = logging.getLogger("stages.report")
+
+POLICIES_FIRST = ("sft",)
+
+
+def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
+    """Compares the policies, writes comparison and page."""
+    from erv.evaluation import report
+    from erv.evaluation.compare import format_table, metrics_table
+    from erv.evaluation.evaluate import write_json
+    from erv.shards import ShardReader
+    from erv.verifier import EmotionVerifier
+    from erv.verifier.model import read_metrics
+
+    policies = [*POLICIES_FIRST, *settings.grpo.variants]
+    predictions, evaluations = report.load_evaluations(arguments.evaluations, policies)
+    datasets = sorted({row["dataset"] for rows in predictions.values() for row in rows})
+    record = _cues(arguments.sources, datasets)
+    evidence = report.Evidence(
+        evaluations=evaluations,
+        verifier=read_metrics(arguments.verifier),
+        balance=report.class_balance(arguments.manifests),
+        quarantine=report.quarantine_counts(arguments.quarantine),
+        cues=record.cues,
+        planted=record.planted,
+    )
+    shared: dict[str, Any] = {"seed": settings.seed, "find_cues": record.find_cues}
+    comparison = report.build_comparison(predictions, evidence, settings.report, **shared)
+    readers = {name: ShardReader(arguments.shards / name) for name in datasets}
+    page = report.render_report(
+        predictions,
+        comparison,
+        evidence,
+        settings.report,
+        verifier=EmotionVerifier.from_pretrained(arguments.verifier),
+        clip_of=lambda dataset, clip_id: readers[dataset].get(clip_id),
+        **shared,
+    )
+    report.write_text(page, arguments.html)
+    write_json(comparison, arguments.comparison)
+    logger.info("%s\n%s", arguments.html, format_table(metrics_table(comparison)))
+    run.log_artifact(arguments.html)
+    run.log_artifact(arguments.comparison)
+    for policy, scopes in comparison["policies"].items():
+        run.log_metrics(
+            {f"{policy}/{scope}/{m}": item["value"] for scope, v in scopes.items() for m, item in v.items()}
+        )
+
+
+def _cues(sources: Path, datasets: list[str]) -> "CueRecord":
+    from erv.data.sources import Lock, store_for
+    from erv.evaluation.sources import read_cues
+
+    locks = {name: Lock.load(sources / f"{name}.lock.json") for name in [*datasets, "reasoning"]}
+    return read_cues(locks, store_for(lock.uri for lock in locks.values()))
+
+
+if __name__ == "__main__":
+    run_stage(
+        "report",
+        main,
+        Option("evaluations", Path),
+        Option("manifests", Path),
+        Option("shards", Path),
+        Option("quarantine", Path),
+        Option("sources", Path),
+        Option("verifier", Path),
+        Option("html", Path),
+        Option("comparison", Path),
+    )
