@@ -37,7 +37,7 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Environment]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """One real stack (S3, MLflow, Prefect on free ports of 127.0.0.1) in a workspace of its own.
 
     The workspace is `stack.workspace`: a folder with `params.yaml` and the DVC configuration of the
@@ -55,9 +55,3 @@ def stack(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[
         yield up(workspace)
     finally:
         clean(workspace)
-
-
-@pytest.fixture(scope="session")
-def worker_id(request: pytest.FixtureRequest) -> str:
-    """xdist's name of this worker; `master` without xdist."""
-    return getattr(request.config, "workerinput", {}).get("workerid", "master")

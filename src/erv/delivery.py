@@ -246,6 +246,20 @@ def write_record(environment: Environment, header: RunHeader) -> None:
     write_text_atomically(environment.state / "runs" / f"{header.address}.json", json.dumps(record) + "\n")
 
 
+def waiting(environment: Environment) -> int:
+    """How many runs of ended processes are still to be completed in MLflow."""
+    return sum(not _read_header(folder).owner_lives() for folder in _spooled(environment))
+
+
+def _spooled(environment: Environment) -> list[Path]:
+    spool = environment.state / "spool"
+    return sorted(path.parent for path in spool.glob(f"*/{HEADER}")) if spool.is_dir() else []
+
+
+def _read_header(folder: Path) -> RunHeader:
+    return RunHeader(**json.loads((folder / HEADER).read_text(encoding="utf-8")))
+
+
 def deliver_spool(environment: Environment) -> int:
     """Delivers what stages have left in `.erv/spool` and closes the runs of killed processes as KILLED.
 
@@ -257,19 +271,18 @@ def deliver_spool(environment: Environment) -> int:
     Raises:
         Outage: MLflow can't be reached; what is left stays in the spool.
     """
-    spool = environment.state / "spool"
-    folders = sorted(path.parent for path in spool.glob(f"*/{HEADER}")) if spool.is_dir() else []
+    folders = _spooled(environment)
     if not folders or not environment.mlflow_uri:
         return 0
     from filelock import FileLock
 
     done = 0
-    with FileLock(spool / ".lock", timeout=60):
+    with FileLock(environment.state / "spool" / ".lock", timeout=60):
         delivery: Delivery | None = None
         for folder in folders:
             if not (folder / HEADER).is_file():
                 continue
-            header = RunHeader(**json.loads((folder / HEADER).read_text(encoding="utf-8")))
+            header = _read_header(folder)
             if header.owner_lives():
                 continue
             delivery = delivery or Delivery(environment.mlflow_uri, environment.mlflow_experiment)
