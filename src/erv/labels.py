@@ -96,8 +96,8 @@ class LabelSpace:
                 return name
         low, high = min(self.ids.values()), max(self.ids.values())
         raise DataError(
-            f"label id {label_id} is not in {self.name}'s range {low}..{high}; the file was numbered otherwise,"
-            " use the data set's original one"
+            f"label id {label_id} is not in {self.name}'s range {low}..{high}; the file was numbered"
+            " otherwise, use the data set's original one"
         )
 
 
@@ -115,7 +115,7 @@ def _load(path: Path) -> LabelSpace:
         maps = {str(k): dict(v) for k, v in (raw.get("maps") or {}).items()}
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"{path.name}: not a label space ({error!r}); expected name, labels [{{id, name, synonyms}}] and maps"
+            f"{path.name}: not a label space ({error!r}); expected name, labels [{{id, name, synonyms}}], maps"
         ) from error
     return _checked(path, name, version, rows, maps)
 

@@ -197,7 +197,7 @@ class ShardReader:
             shard, group, row = self._where[clip_id]
         except KeyError:
             raise DataError(
-                f"clip {clip_id!r} is not in {self._folder} ({len(self)} clips); was it quarantined by extract?"
+                f"clip {clip_id!r} is not in {self._folder} ({len(self)} clips); did extract quarantine it?"
             ) from None
         values = {
             name: column[0] for name, column in self._group(shard, group).slice(row, 1).to_pydict().items()

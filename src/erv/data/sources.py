@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -30,11 +29,13 @@ _HOW_TO_PIN = "`erv data pin`"
 class ObjectStore(Protocol):
     """What is needed of `erv.storage.Store`."""
 
-    def list(self, prefix: str, /) -> list[Any]:
-        """Objects under an `s3://` prefix, sorted: items with uri, key, size, version_id."""
+    def list(self, uri: str, /) -> list[Any]:
+        """Objects below an `s3://` folder, sorted: items with uri, size, version_id."""
 
-    def read(self, uri: str, /, version_id: str | None = None) -> bytes:
-        """The content of an object."""
+    def download(
+        self, uri: str, path: Path, /, version_id: str | None = None, sha256: str | None = None
+    ) -> Path:
+        """Copies an object to a file, which appears only when complete and with the right hash."""
 
 
 @dataclass(frozen=True)
@@ -161,24 +162,26 @@ def fetch(
     """A local file with content `sha256`: the source's own file when local, else the cached download.
 
     Raises:
-        DataError: the content is not what was pinned, or the local file is missing.
-        StorageError: the object can't be read.
+        DataError: a local file is missing or not what was pinned.
+        StorageError: the object can't be read, or is not what was pinned.
     """
     if not uri.startswith("s3://"):
         path = Path(uri.removeprefix("file://"))
         if not path.is_file():
             raise DataError(f"{uri}: file not found; restore it or pin the source again with {_HOW_TO_PIN}")
-        _verify(uri, _digest(path), sha256)
+        found = _digest(path)
+        if found != sha256:
+            raise DataError(
+                f"{uri}: content has changed since it was pinned (sha256 {found[:12]}, expected {sha256[:12]});"
+                f" restore it or pin again with {_HOW_TO_PIN}"
+            )
         return path
     path = cache / sha256[:2] / sha256
     if path.is_file():
         return path
     if store is None:
         raise DataError(f"{uri}: no object store was given to read it from")
-    content = store.read(uri, version_id=version_id)
-    _verify(uri, hashlib.sha256(content).hexdigest(), sha256)
-    _keep(content, path)
-    return path
+    return store.download(uri, path, version_id=version_id, sha256=sha256)
 
 
 def pin(
@@ -212,10 +215,13 @@ def pin(
             old = known.get(path)
             if old and version and (old.version_id, old.bytes) == (version, item.size):
                 return old
-            content = store.read(item.uri, version_id=version)
-            digest = hashlib.sha256(content).hexdigest()
-            _keep(content, cache / digest[:2] / digest)
-            return SourceFile(path, len(content), digest, version)
+            fresh = cache / f"new-{os.urandom(8).hex()}"
+            store.download(item.uri, fresh, version_id=version)
+            size, digest = fresh.stat().st_size, _digest(fresh)
+            kept = cache / digest[:2] / digest
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            fresh.replace(kept)
+            return SourceFile(path, size, digest, version)
 
         with ThreadPoolExecutor(_THREADS) as pool:
             files = list(pool.map(lock_object, objects))
@@ -252,22 +258,6 @@ def store_for(uris: Iterable[str]) -> ObjectStore | None:
     return store
 
 
-def _verify(uri: str, found: str, expected: str) -> None:
-    if found != expected:
-        raise DataError(
-            f"{uri}: content has changed since it was pinned (sha256 {found[:12]}, expected {expected[:12]});"
-            f" restore it or pin again with {_HOW_TO_PIN}"
-        )
-
-
 def _digest(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _keep(content: bytes, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-    Path(temporary).replace(path)
