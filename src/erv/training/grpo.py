@@ -20,7 +20,7 @@ No telemetry, no model card. The objective is TRL's; `grpo_run` sets it to the p
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,8 @@ class OmniGRPOTrainer(GRPOTrainer):
         return features | self._question | {"clip_index": index}
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        trained = (value for value in self.model.parameters() if value.requires_grad)
+        self._check_finite("a weight", trained)  # before sampling from it fails with a riddle
         keys = [row["clip"] for row in inputs]
         place = {key: position for position, key in enumerate(dict.fromkeys(keys))}
         device = self.accelerator.device
@@ -106,7 +108,12 @@ class OmniGRPOTrainer(GRPOTrainer):
         self._table[self._mode] = {name: value.to(device) for name, value in features.items()}
         clip_index = torch.tensor([place[key] for key in keys], device=device)
         with self._rows_of_clips(clip_index):
-            output = super()._generate_and_score_completions(inputs)
+            try:
+                output = super()._generate_and_score_completions(inputs)
+            except RuntimeError as error:
+                if "probability tensor" in str(error):  # finite weights whose logits are not
+                    raise self._diverged("the policy's output") from error
+                raise
         output["clip_index"] = clip_index
         return output
 
@@ -275,12 +282,18 @@ class OmniGRPOTrainer(GRPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         with self._rows_of_clips(inputs["clip_index"]):
             loss = super()._compute_loss(model, inputs)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"grpo step {self.state.global_step + 1}: the loss is {loss.item()}; "
-                "lower grpo.learning_rate or check the rewards"
-            )
+        self._check_finite("the loss", [loss])
         return loss
+
+    def _check_finite(self, name: str, values: Iterable[torch.Tensor]) -> None:
+        if not all(bool(torch.isfinite(value).all()) for value in values):
+            raise self._diverged(name)
+
+    def _diverged(self, name: str) -> TrainingError:
+        return TrainingError(
+            f"grpo step {self.state.global_step + 1}: {name} is not finite; "
+            "lower grpo.learning_rate or check the rewards"
+        )
 
     # --- checkpoints, and what we leave out ---
 

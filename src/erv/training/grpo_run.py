@@ -7,6 +7,7 @@ The setting is the paper's, not TRL's: the loss is a mean per sequence (`loss_ty
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
@@ -17,15 +18,22 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl import GRPOConfig
 
 from erv.checkpoints import discard_incomplete, latest_checkpoint
 from erv.data.manifest import ClipRow
 from erv.determinism import resolve_device, seed_everything
-from erv.errors import TrainingError
+from erv.errors import DataError, SettingsError, TrainingError
 from erv.policies import Policy, load_policy
-from erv.settings import GrpoSettings, LoraSettings, RuntimeSettings
+from erv.prompts import user_content
+from erv.settings import GrpoSettings, LoraSettings, RuntimeSettings, VariantSettings
 from erv.shards import ShardReader
 from erv.training.checked_reward import CheckedReward
 from erv.training.clip_features import ClipFeatures, policy_encoder
@@ -36,6 +44,8 @@ logger = logging.getLogger(__name__)
 Rewards = Sequence[tuple[str, Callable[..., Any], float]]
 OnMetrics = Callable[[dict[str, float], int], None]
 
+# What a policy folder holds besides its processor.
+MODEL_FILES = ("model*", "config.json", "generation_config.json", "adapter")
 # TRL's names on the left, ours on the right; rewards by name are added.
 METRICS = {
     "loss": "loss",
@@ -54,7 +64,7 @@ METRICS = {
 
 
 def build_rows(
-    manifests: Iterable[Sequence[ClipRow]], shards: Mapping[str, ShardReader], messages: list[dict[str, str]]
+    manifests: Iterable[Sequence[ClipRow]], shards: Mapping[str, ShardReader]
 ) -> list[dict[str, Any]]:
     """The training clips as rows for `train_grpo`.
 
@@ -62,30 +72,47 @@ def build_rows(
         manifests: the clips of each data set; only the split `train` is used.
         shards: decoded clips by data set name. A clip of the manifest that is not in its shards is in
             quarantine and is left out; the log says how many.
-        messages: the prompt, the same for every clip.
 
     Returns:
-        `{"prompt", "clip", "solution", "dataset", "clip_id"}` in the order of data set and clip id.
+        `{"prompt", "clip", "solution", "dataset", "clip_id"}` in the order of data set and clip id. The
+        prompt of a clip without sound has no placeholder for sound.
+
+    Raises:
+        DataError: a manifest is of a data set that has no shards here.
     """
     rows, absent = [], 0
-    for manifest in manifests:
-        for clip in manifest:
-            if clip.split != "train":
-                continue
-            if clip.clip_id not in shards[clip.dataset]:
-                absent += 1
-                continue
-            rows.append(
-                {
-                    "prompt": messages,
-                    "clip": f"{clip.dataset}/{clip.clip_id}",
-                    "solution": f"<answer>{clip.label}</answer>",
-                    "dataset": clip.dataset,
-                    "clip_id": clip.clip_id,
-                }
-            )
-    logger.info("grpo: %d training clips, %d more in quarantine", len(rows), absent)
+    for clip in (clip for manifest in manifests for clip in manifest if clip.split == "train"):
+        if clip.dataset not in shards:
+            raise DataError(f"the manifest of {clip.dataset} came without its shards; give both")
+        reader = shards[clip.dataset]
+        if clip.clip_id not in reader:
+            absent += 1
+            continue
+        content = user_content(audio=clip.clip_id not in reader.silent)
+        rows.append(
+            {
+                "prompt": [{"role": "user", "content": content}],
+                "clip": f"{clip.dataset}/{clip.clip_id}",
+                "solution": f"<answer>{clip.label}</answer>",
+                "dataset": clip.dataset,
+                "clip_id": clip.clip_id,
+            }
+        )
+    logger.info("grpo: %d training clips, %d more are in quarantine", len(rows), absent)
     return sorted(rows, key=lambda row: (row["dataset"], row["clip_id"]))
+
+
+def variant_settings(settings: GrpoSettings, name: str) -> VariantSettings:
+    """The variant of this name.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    try:
+        return settings.variants[name]
+    except KeyError:
+        known = ", ".join(sorted(settings.variants))
+        raise SettingsError(f"grpo.variants has no {name!r}, expected one of {known}") from None
 
 
 def order_rows(rows: Sequence[dict[str, Any]], steps: int, per_step: int, seed: int) -> Dataset:
@@ -175,7 +202,7 @@ def train_grpo(
         logger.info("grpo: resuming from %s", newest.name)
     with _quiet_libraries():
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-    return _write_policy(trainer, policy, output)
+    return _write_policy(trainer, policy_folder, output)
 
 
 def lora_config(model: Any, settings: LoraSettings) -> Any:
@@ -210,22 +237,30 @@ def _check_reference(trainer: OmniGRPOTrainer) -> None:
             raise TrainingError(f"the reference of the KL term differs from the cold start in {name}")
 
 
-def _write_policy(trainer: OmniGRPOTrainer, policy: Policy, output: Path) -> Path:
+def _write_policy(trainer: OmniGRPOTrainer, cold_start: Path, output: Path) -> Path:
     """Writes weights and processor beside the target, then renames."""
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    # The processor's files are taken as they are: one that was used would save its last truncation with it.
+    shutil.copytree(cold_start, partial, ignore=shutil.ignore_patterns(*MODEL_FILES))
     if hasattr(model, "peft_config"):
-        for adapter in model.peft_config.values():
-            adapter.base_model_name_or_path = None  # a path of this machine; the merged weights lie beside it
-        model.save_pretrained(partial / "adapter")
-        (partial / "adapter" / "README.md").unlink(missing_ok=True)
+        _write_adapter(model, partial / "adapter")
         model = model.merge_and_unload()
     model.save_pretrained(partial)
-    policy.processor.save_pretrained(partial)
     shutil.rmtree(output, ignore_errors=True)
     partial.replace(output)
     return output
+
+
+def _write_adapter(model: Any, folder: Path) -> None:
+    """Saves the adapter without PEFT's card and without the path of this machine that it puts into it."""
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -272,7 +307,7 @@ def _config(
         save_total_limit=None,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         disable_tqdm=True,
         report_to=[],
         dataloader_pin_memory=not on_cpu,

@@ -1,0 +1,1 @@
+"""Training: supervised cold start and GRPO. Nothing here imports MLflow, Prefect or DVC."""
