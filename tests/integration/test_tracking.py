@@ -1,0 +1,251 @@
+"""Runs of stages against a real MLflow server: live, in an outage, after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from erv.environment import Environment
+from erv.tracking import deliver_spool, open_run, read_record
+
+pytestmark = pytest.mark.integration
+
+STAGE = """
+import sys, time
+from pathlib import Path
+from erv.errors import DataError
+from erv.stage import Option, run_stage
+
+def main(arguments, settings, run):
+    Path("started").write_text(str(run.run_id))
+    run.log_metrics({"loss": 0.5}, step=1)
+    if arguments.variant == "bad":
+        raise DataError("clip 00001 is unreadable; put it right")
+    if arguments.variant == "bug":
+        raise ValueError("ours")
+    if arguments.variant == "slow":
+        time.sleep(60)
+
+run_stage("grpo", main, Option("variant"))
+"""
+
+
+@pytest.fixture
+def client(stack: Environment):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=stack.mlflow_uri)
+
+
+def start_stage(workspace: Path, variant: str, **variables: str) -> subprocess.Popen[str]:
+    (workspace / "stage.py").write_text(STAGE)
+    (workspace / "started").unlink(missing_ok=True)
+    command = [sys.executable, "stage.py", "--variant", variant]
+    environment = {**os.environ, **variables}
+    return subprocess.Popen(command, cwd=workspace, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, seconds: float = 60) -> str:
+    deadline = time.monotonic() + seconds
+    while not (path.is_file() and path.read_text()):
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.05)
+    return path.read_text()
+
+
+def test_everything_a_stage_reports(stack: Environment, client, tmp_path: Path, monkeypatch) -> None:
+    parent = open_run(stack, "flow", "flow")
+    monkeypatch.setenv("ERV_PARENT_RUN_ID", parent.run_id)
+    monkeypatch.setenv("ERV_FLOW_RUN_ID", "flow-1")
+    run = open_run(stack, "grpo", "grpo@erv", {"note": f"key {stack.s3_secret_key}"})
+    data = tmp_path / "mafw"
+    data.mkdir()
+    (data / "shard").write_bytes(b"frames")
+    page = tmp_path / "page.html"
+    page.write_text("first")
+    for step in range(1, 4):
+        run.log_metrics({"reward/mean": step / 2, "loss": float("nan")}, step=step)
+    run.log_params({"grpo": {"beta": 0.02, "rewards": [{"name": "format"}]}, "uri": "http://me:pass@host/x"})
+    run.log_dataset("mafw", data, "training")
+    run.log_artifact(page, "pages")
+    page.write_text("second")
+    run.log_text("hello", "notes/hello.txt")
+    deadline = time.monotonic() + 20
+    while not client.get_run(run.run_id).data.metrics and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert client.get_run(run.run_id).info.status == "RUNNING", "metrics are visible while the stage runs"
+    run.close("FINISHED")
+    parent.close("FINISHED")
+
+    found = client.get_run(run.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "grpo@erv"
+    history = client.get_metric_history(run.run_id, "reward/mean")
+    assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 1.0), (3, 1.5)]
+    assert found.data.params == {
+        "grpo.beta": "0.02",
+        "grpo.rewards.0.name": "format",
+        "uri": "http://me:***@host/x",
+    }
+    tags = found.data.tags
+    assert tags["erv.stage"] == "grpo"
+    assert tags["mlflow.parentRunId"] == parent.run_id
+    assert tags["prefect.flow_run_id"] == "flow-1"
+    assert tags["note"] == "key ***"
+    (used,) = found.inputs.dataset_inputs
+    assert (used.dataset.name, used.tags[0].value) == ("mafw", "training")
+    assert used.dataset.digest.endswith(".dir")
+    copy = client.download_artifacts(run.run_id, "pages/page.html", str(tmp_path))
+    assert Path(copy).read_text() == "first", "an artifact is stored as it was when it was logged"
+    assert (
+        Path(client.download_artifacts(run.run_id, "notes/hello.txt", str(tmp_path))).read_text() == "hello"
+    )
+    record = read_record(stack, "grpo@erv")
+    assert record is not None
+    assert record["run_id"] == run.run_id
+    assert list((stack.state / "spool").glob("*/*")) == []
+
+
+def test_outage_in_mid_run_loses_nothing(stack: Environment, client, tmp_path: Path) -> None:
+    """MLflow is stopped while a run is open, and started again: all points arrive, with their own times."""
+    import psutil
+
+    from erv.stack import status
+
+    server = psutil.Process(next(s.pid for s in status(stack.workspace) if s.name == "mlflow"))
+    run = open_run(stack, "sft", "sft")
+    run.log_metrics({"loss": 1.0}, step=1)
+    deadline = time.monotonic() + 20
+    while not client.get_run(run.run_id).data.metrics and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+    from erv.stack.control import _records, _stop_service
+    from erv.stack.processes import load
+
+    assert load(_records(stack), "mlflow").pid == server.pid
+    _stop_service(stack, "mlflow")
+    during = time.monotonic()
+    run.log_metrics({"loss": 0.5}, step=2)
+    (tmp_path / "curve.txt").write_text("made in the outage")
+    run.log_artifact(tmp_path / "curve.txt")
+    assert time.monotonic() - during < 0.5, "an outage does not hold the stage up"
+    spooled = stack.state / "spool"
+    deadline = time.monotonic() + 20
+    while not list(spooled.glob("*/events.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (events,) = spooled.glob("*/events.jsonl")
+    assert "curve.txt" in events.read_text(), "what waits is on the disk, should the stage be killed now"
+
+    from erv.stack import up
+
+    again = up(stack.workspace)
+    assert again.mlflow_uri == stack.mlflow_uri
+    run.log_metrics({"loss": 0.25}, step=3)
+    run.close("FINISHED")
+    history = client.get_metric_history(run.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+    assert history[1].timestamp < history[2].timestamp - 2000, "the point has the time at which it was logged"
+    assert [item.path for item in client.list_artifacts(run.run_id)] == ["curve.txt"]
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+    assert list(spooled.glob("*/*")) == []
+
+
+def test_stage_that_never_reached_mlflow_is_delivered_later(
+    stack: Environment, client, tmp_path: Path
+) -> None:
+    workspace = make_workspace(stack, tmp_path)
+    process = start_stage(workspace, "bad", ERV_MLFLOW_URI="http://127.0.0.1:9")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    lines = errors.splitlines()
+    assert lines[-1] == "error: grpo@bad: clip 00001 is unreadable; put it right"
+    assert sum("MLflow can't be reached" in line for line in lines) == 2, errors
+    assert "Traceback" not in errors
+    here = replace(stack, workspace=workspace)
+    assert deliver_spool(here) == 1
+    record = read_record(here, "grpo@bad")
+    assert record is not None
+    found = client.get_run(record["run_id"])
+    assert found.info.status == "FAILED"
+    assert found.info.start_time == record["started"]
+    assert found.data.metrics["loss"] == 0.5
+    assert found.data.params["grpo.beta"] == "0.02"
+    assert deliver_spool(here) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "state"),
+    [(signal.SIGTERM, 143, "KILLED"), (signal.SIGINT, 130, "KILLED"), (signal.SIGKILL, -9, "KILLED")],
+)
+def test_stopped_stage(
+    stack: Environment, client, tmp_path: Path, number: int, code: int, state: str
+) -> None:
+    workspace = make_workspace(stack, tmp_path)
+    process = start_stage(workspace, "slow")
+    run_id = wait_for(workspace / "started")
+    time.sleep(1.5)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    here = replace(stack, workspace=workspace)
+    if number == signal.SIGKILL:
+        assert client.get_run(run_id).info.status == "RUNNING"
+        assert deliver_spool(here) == 1
+    else:
+        assert errors.splitlines()[-1].startswith("error: grpo@slow: stopped before it was done")
+        assert "Traceback" not in errors
+    found = client.get_run(run_id)
+    assert found.info.status == state
+    assert found.data.metrics["loss"] == 0.5
+    assert deliver_spool(here) == 0
+
+
+def test_bug_of_ours_fails_the_run_with_a_traceback(stack: Environment, client, tmp_path: Path) -> None:
+    workspace = make_workspace(stack, tmp_path)
+    process = start_stage(workspace, "bug")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "ValueError: ours" in errors
+    assert client.get_run((workspace / "started").read_text()).info.status == "FAILED"
+
+
+def test_refused_event_does_not_block_the_rest(stack: Environment, client, caplog) -> None:
+    run = open_run(stack, "sft", "sft")
+    run.log_params({"same": 1})
+    run.log_params({"same": 2})
+    run.log_metrics({"after": 1.0})
+    run.close("FINISHED")
+    found = client.get_run(run.run_id)
+    assert found.data.params == {"same": "1"}
+    assert found.data.metrics == {"after": 1.0}
+    assert found.info.status == "FINISHED"
+    assert any("MLflow refuses params" in message for message in caplog.messages)
+
+
+def make_workspace(stack: Environment, folder: Path) -> Path:
+    """A second workspace that uses the same servers."""
+    (folder / ".erv").mkdir()
+    (folder / ".erv" / "stack.env").write_text(stack.stack_file.read_text())
+    (folder / "params.yaml").write_text((stack.workspace / "params.yaml").read_text())
+    return folder
+
+
+def test_spool_holds_no_secret(stack: Environment, tmp_path: Path) -> None:
+    nowhere = replace(stack, workspace=tmp_path, mlflow_uri="http://127.0.0.1:9")
+    run = open_run(nowhere, "sft", "sft")
+    run.log_params({"key": stack.s3_secret_key})
+    run.log_text(f"secret {stack.s3_secret_key}", "x.txt")
+    run.set_tags({"t": str(stack.s3_secret_key)})
+    run.close("KILLED")
+    (events,) = (tmp_path / ".erv" / "spool").glob("*/events.jsonl")
+    kinds = [json.loads(line)["kind"] for line in events.read_text().splitlines()]
+    assert kinds == ["params", "text", "tags", "end"]
+    assert str(stack.s3_secret_key) not in events.read_text()
