@@ -31,7 +31,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Extracted:
-    """Counts of an extraction: clips in, clips in the shards, and how many were quarantined for which reason."""
+    """Counts of an extraction: clips in, clips in the shards, clips in quarantine by reason."""
 
     clips: int
     extracted: int
@@ -113,7 +113,8 @@ def _add(writer: ShardWriter, row: ClipRow, decoded: Decoded, settings: ExtractS
     audio = decoded.audio
     if audio is None and settings.missing_audio == "fail":
         raise DataError(
-            f"{row.dataset} clip {row.clip_id!r} has no sound; set extract.missing_audio to quarantine or mark"
+            f"{row.dataset} clip {row.clip_id!r} has no sound; set extract.missing_audio to quarantine or"
+            " mark"
         )
     if audio is None and settings.missing_audio == "quarantine":
         return "no sound"

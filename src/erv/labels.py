@@ -115,7 +115,7 @@ def _load(path: Path) -> LabelSpace:
         maps = {str(k): dict(v) for k, v in (raw.get("maps") or {}).items()}
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"{path.name}: not a label space ({error!r}); expected name, labels [{{id, name, synonyms}}], maps"
+            f"{path.name}: not a label space ({error!r}); expected name, labels (id, name, synonyms), maps"
         ) from error
     return _checked(path, name, version, rows, maps)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -80,24 +79,18 @@ def isolated(
     done: dict[int, Outcome[Item, Result]] = {}
     pool: list[_Worker] = []
     due, exhausted = 0, False
-    retry: deque[tuple[int, Any]] = deque()
     try:
+        pool.extend(_Worker(function) for _ in range(workers))
         while True:
             idle = [worker for worker in pool if worker.ready and worker.index is None]
-            while (
-                not exhausted
-                and len(waiting) + len(done) < workers + _AHEAD
-                and (idle or len(pool) < workers)
-            ):
-                if not idle:
-                    pool.append(_Worker(function))
-                    break
-                entry = retry.popleft() if retry else next(source, None)
+            while idle and not exhausted and len(waiting) + len(done) < workers + _AHEAD:
+                entry = next(source, None)
                 if entry is None:
                     exhausted = True
                     break
-                waiting[entry[0]] = entry[1]
-                idle.pop().give(*entry, seconds)
+                index, item = entry
+                waiting[index] = item
+                idle.pop().give(index, item, seconds)
             while due in done:
                 yield done.pop(due)
                 due += 1

@@ -172,8 +172,8 @@ def fetch(
         found = _digest(path)
         if found != sha256:
             raise DataError(
-                f"{uri}: content has changed since it was pinned (sha256 {found[:12]}, expected {sha256[:12]});"
-                f" restore it or pin again with {_HOW_TO_PIN}"
+                f"{uri}: content has changed since it was pinned (sha256 {found[:12]}, expected"
+                f" {sha256[:12]}); restore it or pin again with {_HOW_TO_PIN}"
             )
         return path
     path = cache / sha256[:2] / sha256
