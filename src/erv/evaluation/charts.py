@@ -12,7 +12,9 @@ from xml.sax.saxutils import escape
 
 from markupsafe import Markup
 
-_WIDTH = 720
+# Narrow drawings keep their letters readable on a phone; the page limits how far they grow.
+_WIDTH = 520
+_DIFFERENCE_WIDTH = 430
 
 
 def bar_chart(
@@ -25,7 +27,7 @@ def bar_chart(
         metrics: the groups, in order.
         names: what to call each policy.
     """
-    top, height, left = 12, 220, 36
+    top, height, left = 12, 190, 32
     group = (_WIDTH - left) / len(metrics)
     bar = group * 0.78 / max(1, len(values))
     parts = []
@@ -53,7 +55,7 @@ def bar_chart(
             f'<text class="label" x="{left + (g + 0.5) * group:.1f}" y="{top + height + 22}"'
             f' text-anchor="middle">{escape(metric)}</text>'
         )
-    return _svg(parts, top + height + 32, "Metrics of the policies in percent, with intervals")
+    return _svg(parts, _WIDTH, top + height + 30, "Metrics of the policies in percent, with intervals")
 
 
 def difference_chart(values: Mapping[str, Mapping[str, float]], title: str) -> Markup:
@@ -63,9 +65,10 @@ def difference_chart(values: Mapping[str, Mapping[str, float]], title: str) -> M
         values: metric -> value, low, high as shares.
         title: what is compared with what.
     """
-    left, right, row = 60, 130, 30
+    left, right, row = 44, 158, 28
+    width = _DIFFERENCE_WIDTH
     reach = max(0.05, *(abs(item[end]) for item in values.values() for end in ("low", "high"))) * 1.08
-    middle, scale = left + (_WIDTH - left - right) / 2, (_WIDTH - left - right) / 2 / reach
+    middle, scale = left + (width - left - right) / 2, (width - left - right) / 2 / reach
     bottom = len(values) * row + 6
     parts = [f'<line class="zero" x1="{middle:.1f}" x2="{middle:.1f}" y1="2" y2="{bottom}"/>']
     for index, (metric, item) in enumerate(values.items()):
@@ -76,17 +79,17 @@ def difference_chart(values: Mapping[str, Mapping[str, float]], title: str) -> M
         parts.append(f'<line class="span {kind}" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="dot {kind}" cx="{value:.1f}" cy="{y}" r="6"/>')
         parts.append(
-            f'<text class="tick" x="{_WIDTH}" y="{y + 5}" text-anchor="end">{100 * item["value"]:+.1f}'
+            f'<text class="tick" x="{width}" y="{y + 5}" text-anchor="end">{100 * item["value"]:+.1f}'
             f" ({100 * item['low']:+.1f} to {100 * item['high']:+.1f})</text>"
         )
-    return _svg(parts, bottom + 4, title)
+    return _svg(parts, width, bottom + 4, title)
 
 
-def _svg(parts: Sequence[str], height: float, title: str) -> Markup:
+def _svg(parts: Sequence[str], width: int, height: float, title: str) -> Markup:
     body = "".join(parts)
     # Every text in `parts` is escaped above, numbers are formatted ones.
     return Markup(  # noqa: S704
-        f'<svg viewBox="0 0 {_WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}"'
+        f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(title)}"'
         f' xmlns="http://www.w3.org/2000/svg">{body}</svg>'
     )
 

@@ -38,9 +38,9 @@ def compare(
         seed: of the draws; each scope has a stream of its own.
 
     Returns:
-        `policies` (policy -> scope -> metric -> value, low, high), `differences` ("later-earlier" -> scope ->
-        metric -> value, low, high, the later policy's minus the earlier one's), `clips` (by scope),
-        `confidence` and `bootstrap_samples`. Scopes are `overall` and the data sets.
+        `order` (of the policies), `policies` (policy -> scope -> metric -> value, low, high), `differences`
+        ("later-earlier" -> scope -> metric -> value, low, high, the later policy's minus the earlier one's),
+        `clips` (by scope), `confidence` and `bootstrap_samples`. Scopes are `overall` and the data sets.
 
     Raises:
         EvaluationError: no policy or no clip, or the policies were not evaluated on the same clips.
@@ -48,6 +48,7 @@ def compare(
     check_paired(predictions)
     names = list(predictions)
     result: dict[str, Any] = {
+        "order": names,
         "policies": {name: {} for name in names},
         "differences": {f"{later}-{earlier}": {} for i, later in enumerate(names) for earlier in names[:i]},
         "clips": {},
@@ -110,7 +111,8 @@ def check_paired(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> None
 def metrics_table(comparison: Mapping[str, Any], scope: str = "overall") -> list[dict[str, str]]:
     """A row per policy with its metrics as `74.0 (70.2 to 77.9)`, in percent, for a terminal or a page."""
     rows = []
-    for policy, scopes in comparison["policies"].items():
+    for policy in comparison["order"]:
+        scopes = comparison["policies"][policy]
         row = {"policy": policy, "clips": str(comparison["clips"][scope])}
         for metric in METRICS:
             item = scopes[scope][metric]

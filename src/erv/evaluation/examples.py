@@ -6,13 +6,13 @@ import base64
 import hashlib
 import io
 import wave
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from erv.prompts import parse_completion
-from erv.rewards import Verifier, sentence_labels
+from erv.rewards import DEFAULT_THRESHOLD, Verifier, sentence_labels
 from erv.shards import Clip
 from erv.verifier.sentences import split_sentences
 
@@ -43,25 +43,34 @@ def choose_examples(rows: Sequence[Mapping[str, Any]], count: int, seed: int) ->
     return chosen
 
 
+def label_explanations(completions: Iterable[str], verifier: Verifier) -> dict[str, list[str]]:
+    """The emotions that a verifier reads in each sentence of the explanations, asked once for all."""
+    sentences = sorted({sentence for text in completions for sentence in _sentences(text)})
+    if not sentences:
+        return {}
+    thresholds = getattr(verifier, "thresholds", None) or [DEFAULT_THRESHOLD] * len(verifier.labels)
+    labels = sentence_labels(verifier.predict(sentences), verifier.labels, thresholds)
+    return dict(zip(sentences, labels, strict=True))
+
+
 def describe_example(
-    row: Mapping[str, Any],
     said: Mapping[str, Mapping[str, Any]],
     clip: Clip,
-    verifier: Verifier,
+    labels: Mapping[str, Sequence[str]],
     cues: Mapping[str, Any] | None,
     find_cues: FindCues | None,
 ) -> dict[str, Any]:
     """What the page shows of a clip.
 
     Args:
-        row: data set, clip id and label.
         said: row of the predictions table by policy.
         clip: frames and sound.
-        verifier: colours the sentences.
+        labels: emotions by sentence, of `label_explanations`.
         cues: row of `cues.parquet`, where the source has one.
         find_cues: finds the cues that a text speaks of, where the wordings are known.
     """
     true_cues = _true_cues(cues)
+    row = next(iter(said.values()))
     return {
         "dataset": row["dataset"],
         "clip_id": row["clip_id"],
@@ -71,7 +80,7 @@ def describe_example(
         "cues": [cue.replace("_", " ") for cue in true_cues],
         "channel": cues["channel"] if cues else None,
         "answers": [
-            _answer(policy, item, verifier, true_cues if cues else None, find_cues)
+            _answer(policy, item, labels, true_cues if cues else None, find_cues)
             for policy, item in said.items()
         ],
     }
@@ -128,17 +137,12 @@ def sound(clip: Clip) -> str:
 def _answer(
     policy: str,
     row: Mapping[str, Any],
-    verifier: Verifier,
+    labels: Mapping[str, Sequence[str]],
     true_cues: Sequence[str] | None,
     find_cues: FindCues | None,
 ) -> dict[str, Any]:
     explanation = parse_completion(row["completion"]).explanation or ""
-    sentences = split_sentences(explanation, semantics="strict")
-    labels: list[list[str]] = []
-    if sentences:
-        probabilities = verifier.predict(sentences)
-        thresholds = getattr(verifier, "thresholds", None) or [0.1] * len(verifier.labels)
-        labels = sentence_labels(probabilities, verifier.labels, thresholds)
+    sentences = _sentences(row["completion"])
     claims = []
     if true_cues is not None and find_cues is not None:
         claims = [
@@ -150,10 +154,14 @@ def _answer(
         "judged": row["judged"],
         "right": row["predicted"] == row["label"],
         "coherent": row["judged"] is not None and row["judged"] == row["predicted"],
-        "sentences": [{"text": text, "labels": names} for text, names in zip(sentences, labels, strict=True)],
+        "sentences": [{"text": text, "labels": list(labels[text])} for text in sentences],
         "raw": row["completion"] if not sentences else None,
         "claims": claims,
     }
+
+
+def _sentences(completion: str) -> list[str]:
+    return split_sentences(parse_completion(completion).explanation or "", semantics="strict")
 
 
 def _true_cues(cues: Mapping[str, Any] | None) -> list[str]:

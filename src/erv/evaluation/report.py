@@ -16,7 +16,13 @@ from erv.errors import EvaluationError
 from erv.evaluation.charts import bar_chart, difference_chart
 from erv.evaluation.compare import compare
 from erv.evaluation.evaluate import OVERALL, read_predictions, scope_rows, scope_space
-from erv.evaluation.examples import FindCues, choose_examples, cue_precision, describe_example
+from erv.evaluation.examples import (
+    FindCues,
+    choose_examples,
+    cue_precision,
+    describe_example,
+    label_explanations,
+)
 from erv.evaluation.metrics import MEANINGS, METRICS, recognition_metrics
 from erv.rewards import Verifier
 from erv.settings import ReportSettings
@@ -117,13 +123,23 @@ def render_report(
         policy: {(row["dataset"], row["clip_id"]): row for row in rows}
         for policy, rows in predictions.items()
     }
-    examples = []
-    for row in choose_examples(predictions[policies[-1]], settings.examples, seed):
-        key = (row["dataset"], row["clip_id"])
-        said = {policy: by_key[policy][key] for policy in policies}
-        examples.append(
-            describe_example(row, said, clip_of(*key), verifier, evidence.cues.get(key), find_cues)
+    chosen = [
+        (row["dataset"], row["clip_id"])
+        for row in choose_examples(predictions[policies[-1]], settings.examples, seed)
+    ]
+    labels = label_explanations(
+        (by_key[policy][key]["completion"] for policy in policies for key in chosen), verifier
+    )
+    examples = [
+        describe_example(
+            {policy: by_key[policy][key] for policy in policies},
+            clip_of(*key),
+            labels,
+            evidence.cues.get(key),
+            find_cues,
         )
+        for key in chosen
+    ]
     environment = Environment(
         loader=PackageLoader("erv.evaluation"),
         autoescape=True,

@@ -1,0 +1,84 @@
+"""Completions of a policy for clips: towers once per clip, batches padded on the left, greedy or sampled."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+
+import torch
+from transformers import GenerationConfig
+
+from erv.policies import Policy
+from erv.shards import Clip
+
+
+def generate_completions(
+    policy: Policy,
+    clips: Iterable[Clip],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, str]:
+    """Asks a policy about clips.
+
+    Args:
+        policy: what answers.
+        clips: decoded clips, read one batch at a time.
+        batch_size: clips per batch.
+        max_new_tokens: a completion that has not ended by then is cut.
+        temperature: 0 for greedy decoding, above for sampling.
+        seed: of the sampling; the same clips in the same batches give the same completions.
+        progress: called with the number of clips done, after each batch.
+
+    Returns:
+        Clip id to completion, tags included, without the end token.
+    """
+    completions: dict[str, str] = {}
+    remaining = iter(clips)
+    with torch.random.fork_rng(devices=_gpus(policy)):
+        torch.manual_seed(seed)
+        while batch := list(itertools.islice(remaining, batch_size)):
+            texts = _generate(policy, batch, max_new_tokens, temperature)
+            completions.update(zip((clip.clip_id for clip in batch), texts, strict=True))
+            progress(len(completions))
+    return completions
+
+
+def _gpus(policy: Policy) -> list[int]:
+    index = policy.device.index if policy.device.type == "cuda" else None
+    return [] if index is None else [index]
+
+
+def _generate(policy: Policy, batch: list[Clip], max_new_tokens: int, temperature: float) -> list[str]:
+    """Completions of one batch."""
+    model, processor = policy.model, policy.processor
+    tokenizer = processor.tokenizer
+    prepared = [processor.prepare_clip(clip.frames, clip.audio, clip.sample_rate) for clip in batch]
+    features = model.encode_clips(
+        torch.stack([item["pixel_values"] for item in prepared]),
+        torch.stack([item["input_features"] for item in prepared]),
+    )
+    prompts = [processor.prompt_ids(audio=clip.audio.size > 0) for clip in batch]
+    length = max(map(len, prompts))
+    ids = torch.tensor([[tokenizer.pad_token_id] * (length - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
+    inputs = {"input_ids": ids, "attention_mask": mask, **processor.gate_inputs(1)}
+    sampling = {"temperature": temperature, "top_k": 0} if temperature > 0 else {}
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=temperature > 0,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=[model.config.video_token_id, model.config.audio_token_id],
+        **sampling,
+    )
+    with torch.inference_mode():
+        generated = model.generate(
+            **{name: value.to(policy.device) for name, value in inputs.items()},
+            **features,
+            generation_config=settings,
+        )
+    return [text.strip() for text in tokenizer.batch_decode(generated[:, length:], skip_special_tokens=True)]
