@@ -143,7 +143,7 @@ def train(
     cold_start: Path, shards: dict[str, ShardReader], rows: list[dict[str, Any]], tmp_path: Path
 ) -> Train:
     def run(name: str = "out", rewards: Any = None, stop_in: int | None = None, **changes: Any) -> Any:
-        options = {key: changes.pop(key) for key in ("share_prompts", "seed") if key in changes}
+        options = {key: changes.pop(key) for key in ("rows_per_pass", "seed") if key in changes}
         seen: list[dict[str, float]] = []
 
         def on_metrics(metrics: dict[str, float], step: int) -> None:
@@ -275,6 +275,23 @@ def test_temperature_and_seed_reach_generation(train: Train) -> None:
     _, other = train("other", max_steps=1, seed=1)
     assert {**first[0], "step_seconds": 0} == {**again[0], "step_seconds": 0}
     assert first[0]["reward"] != other[0]["reward"]
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo"])
+def test_the_update_is_the_same_in_several_passes(train: Train, loss_type: str) -> None:
+    one, _ = train("one", max_steps=1, loss_type=loss_type)
+    four, seen = train("four", max_steps=1, loss_type=loss_type, rows_per_pass=2)
+    assert len(seen) == 1
+    before, after = weights(one), weights(four)
+    for name, value in before.items():
+        # Adam's first step is lr times the sign of the gradient; where that is rounding, signs may differ.
+        close = torch.isclose(value, after[name], atol=1e-5, rtol=0)
+        assert close.float().mean() > 0.98, name
+
+
+def test_passes_must_divide_the_step(train: Train) -> None:
+    with pytest.raises(TrainingError, match="3 rows per pass don't divide the 8 completions"):
+        train(rows_per_pass=3)
 
 
 # --- what is computed once ---

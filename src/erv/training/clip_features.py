@@ -88,7 +88,10 @@ def policy_encoder(policy: Policy) -> Callable[[Clip], Tensors]:
 
     def encode(clip: Clip) -> Tensors:
         prepared = policy.processor.prepare_clip(clip.frames, clip.audio, clip.sample_rate)
+        training = policy.model.training
+        policy.model.eval()  # no dropout: what is kept must be what an evaluation would see
         features = policy.model.encode_clips(**{name: value.unsqueeze(0) for name, value in prepared.items()})
+        policy.model.train(training)
         return {name: value[0] for name, value in features.items()}
 
     return encode

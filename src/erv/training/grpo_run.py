@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ from trl import GRPOConfig
 
 from erv.checkpoints import discard_incomplete, latest_checkpoint
 from erv.data.manifest import ClipRow
-from erv.determinism import resolve_device, seed_everything
+from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, SettingsError, TrainingError
 from erv.policies import Policy, load_policy
 from erv.prompts import user_content
@@ -148,7 +149,7 @@ def train_grpo(
     on_metrics: OnMetrics,
     seed: int,
     runtime: RuntimeSettings,
-    share_prompts: bool = True,
+    rows_per_pass: int | None = None,
 ) -> Path:
     """Optimises a cold-start policy against rewards and writes the result as a policy folder.
 
@@ -165,7 +166,8 @@ def train_grpo(
         on_metrics: called after each step with its metrics and its number, from 1.
         seed: of order, generation and adapters.
         runtime: device, precision, threads.
-        share_prompts: see `OmniGRPOTrainer`.
+        rows_per_pass: completions per forward and backward pass, a divisor of the completions of a step; all
+            of them when absent. Fewer take less memory and more time; the update is the same.
 
     Returns:
         `output`: weights and processor; with LoRA also `adapter/`, already merged into the weights.
@@ -176,33 +178,34 @@ def train_grpo(
     """
     seed_everything(seed, runtime.threads)
     device = resolve_device(runtime.device)
-    policy = load_policy(policy_folder, device=str(device))
-    policy.model.config._name_or_path = str(policy_folder)  # where TRL loads the reference from
+    resolve_dtype(runtime.dtype, device)  # half precision is autocast, weights stay float32; a CPU refuses it
+    order = order_rows(rows, settings.max_steps, settings.prompts_per_step, seed)
     checkpoints.mkdir(parents=True, exist_ok=True)
     discard_incomplete(checkpoints)
-
-    watcher = _Watcher(on_metrics, settings.max_steps)
-    features = ClipFeatures(policy_encoder(policy), shards)
-    trainer = OmniGRPOTrainer(
-        model=policy.model,
-        args=_config(settings, rewards, policy, checkpoints, seed, runtime),
-        reward_funcs=[CheckedReward(name, reward) for name, reward, _ in rewards],
-        train_dataset=order_rows(rows, settings.max_steps, settings.prompts_per_step, seed),
-        processing_class=policy.processor.tokenizer,
-        peft_config=lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
-        callbacks=[watcher],
-        clip_features=features,
-        question=policy.processor.gate_inputs(1),
-        share_prompts=share_prompts,
-    )
-    trainer.remove_callback(PrinterCallback)
-    _check_reference(trainer)
-    newest = latest_checkpoint(checkpoints)
-    if newest is not None:
-        logger.info("grpo: resuming from %s", newest.name)
     with _quiet_libraries():
+        policy = load_policy(policy_folder, device=str(device))
+        policy.model.config._name_or_path = str(policy_folder)  # where TRL loads the reference from
+        for module in policy.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0  # else the policy differs from its reference, and from itself in generation
+        trainer = OmniGRPOTrainer(
+            model=policy.model,
+            args=_config(settings, rewards, policy, checkpoints, seed, runtime, rows_per_pass),
+            reward_funcs=[CheckedReward(name, reward) for name, reward, _ in rewards],
+            train_dataset=order,
+            processing_class=policy.processor.tokenizer,
+            peft_config=lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
+            callbacks=[_Watcher(on_metrics, settings.max_steps)],
+            clip_features=ClipFeatures(policy_encoder(policy), shards),
+            question=policy.processor.gate_inputs(1),
+        )
+        trainer.remove_callback(PrinterCallback)
+        _check_reference(trainer)
+        newest = latest_checkpoint(checkpoints)
+        if newest is not None:
+            logger.info("grpo: resuming from %s", newest.name)
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-    return _write_policy(trainer, policy_folder, output)
+        return _write_policy(trainer, policy_folder, output)
 
 
 def lora_config(model: Any, settings: LoraSettings) -> Any:
@@ -265,14 +268,25 @@ def _write_adapter(model: Any, folder: Path) -> None:
 
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
-    """Keeps TRL from printing whole rows where no reward can score: `None` is a normal answer here."""
+    """Within: no progress bars and no notes on deprecations between the libraries.
+
+    Nor does TRL print whole rows where no reward can score: `None` is a normal answer here.
+    """
+    from transformers.utils import logging as transformers_logging
+
     trl_logger = logging.getLogger("trl.trainer.grpo_trainer")
     level = trl_logger.level
+    bars = transformers_logging.is_progress_bar_enabled()
     trl_logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
+            yield
     finally:
         trl_logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _config(
@@ -282,9 +296,17 @@ def _config(
     checkpoints: Path,
     seed: int,
     runtime: RuntimeSettings,
+    rows_per_pass: int | None = None,
 ) -> GRPOConfig:
     config = policy.model.config
     on_cpu = policy.device.type == "cpu"
+    completions = settings.prompts_per_step * settings.num_generations
+    per_pass = rows_per_pass or completions
+    if completions % per_pass:
+        raise TrainingError(
+            f"{per_pass} rows per pass don't divide the {completions} completions of a step"
+            " (grpo.prompts_per_step x grpo.num_generations)"
+        )
     return GRPOConfig(
         output_dir=str(checkpoints),
         seed=seed,
@@ -292,7 +314,8 @@ def _config(
         bf16=runtime.dtype == "bfloat16",
         fp16=runtime.dtype == "float16",
         max_steps=settings.max_steps,
-        per_device_train_batch_size=settings.prompts_per_step * settings.num_generations,
+        per_device_train_batch_size=per_pass,
+        gradient_accumulation_steps=completions // per_pass,
         num_generations=settings.num_generations,
         max_completion_length=settings.max_completion_length,
         temperature=settings.temperature,
