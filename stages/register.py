@@ -1,0 +1,53 @@
+"""register: the candidate bundle of the policy that is offered, with the verdicts of its gates.
+
+Command: see `register` in dvc.yaml. Publishing to a registry is not part of it, for what a registry holds is
+no file: the flow, or `erv register`, makes sure that this bundle is registered.
+
+Deviations from the paper: it has no such step.
+"""
+
+from pathlib import Path
+
+from erv.settings import Settings
+from erv.stage import Arguments, Option, StageRun, run_stage
+
+
+def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
+    """Writes the bundle."""
+    from erv.bundle import write_candidate
+
+    name = settings.register_.policy
+    bundle = write_candidate(
+        arguments.candidate,
+        policy=arguments.policies / name,
+        verifier=arguments.verifier,
+        evaluation=arguments.evaluations / name,
+        comparison=arguments.comparison,
+        serving={
+            "frames": settings.extract.frames,
+            "size": settings.extract.size,
+            "geometry": settings.extract.geometry,
+            "sample_rate": settings.extract.sample_rate,
+            "max_new_tokens": settings.evaluate.max_new_tokens,
+        },
+        settings=settings.register_,
+    )
+    for verdict in bundle.verdicts:
+        if verdict.value is not None:
+            against = f"-{verdict.against}" if verdict.against else ""
+            run.log_metrics({f"gate/{verdict.metric}{against}": verdict.value})
+    run.log_params({"bundle": bundle.hash})
+    run.log_artifact(arguments.candidate / "card.md")
+    run.log_artifact(arguments.candidate / "gates.json")
+
+
+if __name__ == "__main__":
+    run_stage(
+        "register",
+        main,
+        Option("comparison", Path),
+        Option("evaluations", Path),
+        Option("policies", Path),
+        Option("verifier", Path),
+        Option("candidate", Path),
+    )
