@@ -21,7 +21,6 @@ COMMANDS = {
     "data": "data",
     "run": "run",
     "verify": "verify",
-    "explain": "explain",
     "register": "register",
     "lineage": "lineage",
     "promote": "promote",

@@ -18,15 +18,19 @@ def command() -> None:
 
 
 @command.command()
-def up() -> None:
-    """Start the servers that are not running (about 25 s the first time) and print their addresses."""
+@click.argument("services", nargs=-1, type=click.Choice(["s3", "mlflow", "prefect"]))
+def up(services: tuple[str, ...]) -> None:
+    """Start the servers that are not running, all or the named ones, and print their addresses.
+
+    The first start takes about half a minute: MLflow and Prefect make their tables.
+    """
     from erv import stack
 
     _say_what_happens()
-    environment = stack.up()
-    click.echo(f"S3       {environment.s3_endpoint}")
-    click.echo(f"MLflow   {environment.mlflow_uri}")
-    click.echo(f"Prefect  {environment.prefect_ui_url}")
+    environment = stack.up(names=services or ("s3", "mlflow", "prefect"))
+    click.echo(f"S3       {environment.s3_endpoint or '-'}")
+    click.echo(f"MLflow   {environment.mlflow_uri or '-'}")
+    click.echo(f"Prefect  {environment.prefect_ui_url or '-'}")
     click.echo(
         "Addresses and keys are in .erv/stack.env; your own AWS, MLflow and Prefect settings are untouched."
     )

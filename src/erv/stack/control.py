@@ -39,7 +39,9 @@ class ServiceStatus:
     log: Path
 
 
-def up(workspace: str | Path = ".", patience: float = _START_SECONDS) -> Environment:
+def up(
+    workspace: str | Path = ".", names: Sequence[str] = SERVICES, patience: float = _START_SECONDS
+) -> Environment:
     """Starts what is not running, waits until all servers work, makes the buckets and tells DVC.
 
     Calling it again changes nothing. What this call has started is stopped again when a server does not
@@ -47,6 +49,7 @@ def up(workspace: str | Path = ".", patience: float = _START_SECONDS) -> Environ
 
     Args:
         workspace: top of the repository.
+        names: the servers that are wanted, all by default; others stay as they are.
         patience: seconds that a server may take to be ready.
 
     Returns:
@@ -58,19 +61,21 @@ def up(workspace: str | Path = ".", patience: float = _START_SECONDS) -> Environ
     workspace = Path(workspace).resolve()
     with _locked(workspace):
         try:
-            return _up(workspace, patience)
+            return _up(workspace, names, patience)
         except _PortTaken as first:
             logger.info("%s; trying with other ports", first)
-            return _up(workspace, patience)
+            return _up(workspace, names, patience)
 
 
-def _up(workspace: Path, patience: float) -> Environment:
-    environment, ports = _plan(workspace)
+def _up(workspace: Path, names: Sequence[str], patience: float) -> Environment:
+    environment, ports = _plan(workspace, names)
     services = build(environment, ports)
-    missing = [service for service in services.values() if not _is_up(environment, service)]
+    missing = [
+        services[name] for name in SERVICES if name in names and not _is_up(environment, services[name])
+    ]
     if missing:
         _stop_all(environment, [service.name for service in missing])
-        environment, ports = _plan(workspace)
+        environment, ports = _plan(workspace, names)
         services = build(environment, ports)
         missing = [services[service.name] for service in missing]
         _write_stack_file(environment, ports)
@@ -78,9 +83,11 @@ def _up(workspace: Path, patience: float) -> Environment:
         _start_all(environment, missing, patience)
     else:
         _write_stack_file(environment, ports)
-    _make_buckets(environment)
-    write_dvc_remote(environment)
-    _deliver_spool(environment)
+    if "s3" in names:
+        _make_buckets(environment)
+        write_dvc_remote(environment)
+    if "mlflow" in names:
+        _deliver_spool(environment)
     return environment
 
 
@@ -109,7 +116,7 @@ def status(workspace: str | Path = ".") -> list[ServiceStatus]:
     """The state of each server of the workspace, as it is now."""
     environment = load_environment(Path(workspace).resolve(), process={})
     ports = _read_ports(environment)
-    services = build(environment, ports) if _complete(ports) else {}
+    services = build(environment, ports)
     result = []
     for name in SERVICES:
         record = processes.load(_records(environment), name)
@@ -158,7 +165,7 @@ def _locked(workspace: Path) -> Iterator[None]:
         lock.release()
 
 
-def _plan(workspace: Path) -> tuple[Environment, dict[str, int]]:
+def _plan(workspace: Path, names: Sequence[str]) -> tuple[Environment, dict[str, int]]:
     """Ports and keys: those of last time where they can be, the process's own `ERV_*` left aside."""
     known = load_environment(workspace, process={})
     previous = _read_ports(known)
@@ -169,18 +176,20 @@ def _plan(workspace: Path) -> tuple[Environment, dict[str, int]]:
         for name in PORTS[service]
         if name in previous
     ]
-    free = [name for service in SERVICES for name in PORTS[service] if name not in held]
-    ports = {name: previous[name] for name in held}
-    ports.update(port_choice.choose(workspace, free, previous))
+    free = [name for service in names for name in PORTS[service] if name not in held]
+    ports = {**previous, **port_choice.choose(workspace, free, previous)}
     environment = replace(
         known,
-        s3_endpoint=f"http://127.0.0.1:{ports['s3']}",
         s3_access_key=known.s3_access_key or secrets.token_hex(10),
         s3_secret_key=known.s3_secret_key or secrets.token_hex(20),
-        mlflow_uri=f"http://127.0.0.1:{ports['mlflow']}",
-        prefect_api_url=f"http://127.0.0.1:{ports['prefect']}/api",
-        prefect_ui_url=f"http://127.0.0.1:{ports['prefect']}",
     )
+    if "s3" in ports:
+        environment = replace(environment, s3_endpoint=f"http://127.0.0.1:{ports['s3']}")
+    if "mlflow" in ports:
+        environment = replace(environment, mlflow_uri=f"http://127.0.0.1:{ports['mlflow']}")
+    if "prefect" in ports:
+        url = f"http://127.0.0.1:{ports['prefect']}"
+        environment = replace(environment, prefect_api_url=f"{url}/api", prefect_ui_url=url)
     return environment, ports
 
 
@@ -298,10 +307,6 @@ def _read_ports(environment: Environment) -> dict[str, int]:
     text = read_stack_file(environment.stack_file).get(PORTS_KEY, "")
     pairs = (item.partition(":") for item in text.split(",") if item)
     return {name: int(port) for name, _, port in pairs if port.isdigit()}
-
-
-def _complete(ports: Mapping[str, int]) -> bool:
-    return all(name in ports for names in PORTS.values() for name in names)
 
 
 def _write_stack_file(environment: Environment, ports: Mapping[str, int]) -> None:

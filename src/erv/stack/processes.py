@@ -156,6 +156,8 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
+# An exception's own line says most, then any line that speaks of a failure; the last one of its kind counts.
+_EXCEPTION = re.compile(r"^(\w+\.)*\w*(Error|Exception)\b.*:")
 _TELLING = re.compile(r"error|exception|fatal|panic|denied|in use|cannot|failed", re.IGNORECASE)
 
 
@@ -166,5 +168,6 @@ def last_error(log: Path) -> str:
     except FileNotFoundError:
         return "no log was written"
     lines = [line.strip() for line in text.rpartition("\n--- ")[2].splitlines()[1:] if line.strip()]
+    exceptions = [line for line in lines if _EXCEPTION.match(line)]
     telling = [line for line in lines if _TELLING.search(line)]
-    return (telling or lines or ["the log is empty"])[-1][:300]
+    return (exceptions or telling or lines or ["the log is empty"])[-1][:300]

@@ -52,12 +52,15 @@ class Service:
 
 
 def build(environment: Environment, ports: Mapping[str, int]) -> dict[str, Service]:
-    """The servers of an environment whose addresses and keys are decided."""
-    return {
-        "s3": _seaweedfs(environment, ports),
-        "mlflow": _mlflow(environment, ports["mlflow"]),
-        "prefect": _prefect(environment, ports["prefect"]),
-    }
+    """The servers whose ports are decided."""
+    services = {}
+    if all(name in ports for name in PORTS["s3"]):
+        services["s3"] = _seaweedfs(environment, ports)
+    if "mlflow" in ports:
+        services["mlflow"] = _mlflow(environment, ports["mlflow"])
+    if "prefect" in ports:
+        services["prefect"] = _prefect(environment, ports["prefect"])
+    return services
 
 
 def _seaweedfs(environment: Environment, ports: Mapping[str, int]) -> Service:

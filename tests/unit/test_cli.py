@@ -1,0 +1,73 @@
+"""The command line: quick, lazy, and its errors are sentences."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from erv.cli import COMMANDS, command, main
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "mlflow",
+    "great_expectations",
+    "prefect",
+    "decord",
+    "datasets",
+    "boto3",
+    "numpy",
+)
+
+
+def test_help_is_quick_and_imports_nothing_heavy(root: Path) -> None:
+    code = (
+        "import sys\nfrom erv.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    begin = time.monotonic()
+    said = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert time.monotonic() - begin < 2.0
+    assert said.stderr.strip() == "[]"
+    assert "stack" in said.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str) -> None:
+    result = CliRunner().invoke(command, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    loaded = command.get_command(None, name)  # type: ignore[arg-type]
+    assert loaded is not None
+    assert loaded.name == name
+    assert loaded.get_short_help_str(200)
+
+
+def test_unknown_command() -> None:
+    result = CliRunner().invoke(command, ["stak"])
+    assert result.exit_code == 2
+    assert "No such command 'stak'" in result.output
+
+
+def test_errors_are_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["params"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: params.yaml: not found; run this from the top of the repository\n"
+    )
+
+
+def test_params_are_shown_flat(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    result = CliRunner().invoke(command, ["params", "show", "extract.s"])
+    assert result.output == "extract.size: 64\nextract.sample_rate: 16000\n"
+    assert CliRunner().invoke(command, ["params"]).output == "params.yaml: no faults\n"

@@ -1,0 +1,146 @@
+"""What a workspace talks to: ours only, whatever the user's shell says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from erv.dvc_remote import write_dvc_remote
+from erv.environment import (
+    Environment,
+    child_environment,
+    isolate,
+    load_environment,
+    read_stack_file,
+    shell_lines,
+)
+from erv.errors import SettingsError
+
+FULL = Environment(
+    Path("/w"),
+    s3_endpoint="http://127.0.0.1:1",
+    s3_access_key="ours",
+    s3_secret_key="our-secret",
+    mlflow_uri="http://127.0.0.1:2",
+    prefect_api_url="http://127.0.0.1:3/api",
+)
+FOREIGN = {
+    "PATH": "/bin",
+    "AWS_PROFILE": "theirs",
+    "AWS_SECRET_ACCESS_KEY": "theirs",
+    "AWS_SESSION_TOKEN": "theirs",
+    "AWS_ENDPOINT_URL": "http://theirs",
+    "AWS_CA_BUNDLE": "/etc/bundle.pem",
+    "MLFLOW_TRACKING_URI": "http://theirs",
+    "MLFLOW_RUN_ID": "theirs",
+    "PREFECT_API_URL": "http://theirs",
+    "PREFECT_API_KEY": "theirs",
+    "PREFECT__FLOW_RUN_ID": "the-run-of-this-process",
+    "NO_PROXY": "intranet",
+}
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / ".erv").mkdir()
+    path = folder / ".erv" / "stack.env"
+    path.write_text(text)
+    return path
+
+
+def test_process_wins_over_file(tmp_path: Path) -> None:
+    write(tmp_path, "# comment\n\nERV_S3_ENDPOINT=http://file\nERV_MLFLOW_URI=http://file\n")
+    environment = load_environment(tmp_path, process={"ERV_MLFLOW_URI": "http://process", "OTHER": "x"})
+    assert environment.s3_endpoint == "http://file"
+    assert environment.mlflow_uri == "http://process"
+    assert environment.workspace == tmp_path
+    assert load_environment(tmp_path, process={}).mlflow_uri == "http://file"
+
+
+def test_nothing_configured(tmp_path: Path) -> None:
+    environment = load_environment(tmp_path, process={"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"})
+    assert (environment.has_storage, environment.mlflow_uri, environment.prefect_api_url) == (
+        False,
+        None,
+        None,
+    )
+
+
+def test_variables_round_trip(tmp_path: Path) -> None:
+    environment = replace(FULL, workspace=tmp_path, s3_ambient=True, mlflow_token="t")
+    assert load_environment(tmp_path, process=environment.variables()) == environment
+
+
+def test_damaged_file_names_the_line(tmp_path: Path) -> None:
+    path = write(tmp_path, "ERV_A=1\nthis is not it\n")
+    with pytest.raises(SettingsError, match=r"stack\.env, line 2: expected KEY=VALUE; delete the file"):
+        read_stack_file(path)
+
+
+def test_child_sees_ours_only() -> None:
+    child = child_environment(FULL, FOREIGN)
+    assert "theirs" not in child.values()
+    assert "http://theirs" not in child.values()
+    assert child["AWS_ACCESS_KEY_ID"] == "ours"
+    assert child["AWS_SECRET_ACCESS_KEY"] == "our-secret"
+    assert child["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:2"
+    assert child["PREFECT_API_URL"] == "http://127.0.0.1:3/api"
+    assert child["PREFECT_HOME"] == "/w/.erv/stack/prefect"
+    assert child["AWS_CA_BUNDLE"] == "/etc/bundle.pem"
+    assert child["PREFECT__FLOW_RUN_ID"] == "the-run-of-this-process"
+    assert child["NO_PROXY"] == "intranet,127.0.0.1,localhost"
+    quiet = ("DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "DVC_NO_ANALYTICS", "HF_HUB_OFFLINE")
+    assert [child[name] for name in quiet] == ["1", "true", "1", "1"]
+
+
+def test_ambient_credentials_only_when_asked_for() -> None:
+    ambient = Environment(Path("/w"), s3_ambient=True)
+    child = child_environment(ambient, FOREIGN)
+    assert child["AWS_PROFILE"] == "theirs"
+    assert "MLFLOW_TRACKING_URI" not in child
+    assert "AWS_PROFILE" not in child_environment(Environment(Path("/w")), FOREIGN)
+
+
+def test_isolate_changes_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in FOREIGN.items():
+        monkeypatch.setenv(name, value)
+    isolate(FULL)
+    assert "AWS_PROFILE" not in os.environ
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:2"
+
+
+def test_shell_lines_are_shell(tmp_path: Path) -> None:
+    environment = replace(FULL, workspace=tmp_path / "with space", s3_secret_key="a'b $c")
+    lines = shell_lines(environment, {"AWS_PROFILE": "theirs"})
+    script = "\n".join(
+        [*lines, 'echo "${AWS_PROFILE-none}|$AWS_SECRET_ACCESS_KEY|$ERV_MLFLOW_URI|$PREFECT_HOME"']
+    )
+    said = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True).stdout.strip()
+    assert said == f"none|a'b $c|http://127.0.0.1:2|{tmp_path}/with space/.erv/stack/prefect"
+
+
+def test_secrets_are_masked_everywhere() -> None:
+    assert FULL.mask("key our-secret at http://me:word@host/x") == "key *** at http://me:***@host/x"
+    assert "our-secret" not in repr(FULL)
+
+
+def test_dvc_remote_keeps_other_settings(tmp_path: Path) -> None:
+    environment = replace(FULL, workspace=tmp_path)
+    write_dvc_remote(environment)
+    assert not (tmp_path / ".dvc").exists(), "outside a DVC repository nothing is written"
+    local = tmp_path / ".dvc" / "config.local"
+    local.parent.mkdir()
+    local.write_text("[cache]\n    type = hardlink\n['remote \"other\"']\n    url = /x\n")
+    write_dvc_remote(environment)
+    first = local.read_text()
+    assert "type = hardlink" in first
+    assert "'remote \"other\"'" in first
+    assert "endpointurl = http://127.0.0.1:1" in first
+    write_dvc_remote(environment)
+    assert local.read_text() == first
+    write_dvc_remote(replace(environment, s3_endpoint=None, s3_ambient=True))
+    assert "our-secret" not in local.read_text()
+    assert "endpointurl" not in local.read_text()

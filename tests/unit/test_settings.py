@@ -1,0 +1,94 @@
+"""params.yaml: parsed once, all faults at once, each with what was expected."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from erv.errors import SettingsError
+from erv.settings import load_settings, parse_settings
+
+
+@pytest.fixture
+def raw(root: Path) -> dict[str, Any]:
+    return yaml.safe_load((root / "params.yaml").read_text())
+
+
+def faults(raw: dict[str, Any]) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(raw)
+    head, *lines = str(caught.value).splitlines()
+    assert head == f"params.yaml: {len(lines)} fault" + ("s" if len(lines) > 1 else "")
+    return [line.removeprefix("  - ") for line in lines]
+
+
+def test_shipped_parameters_have_no_faults(root: Path) -> None:
+    settings = load_settings(root / "params.yaml")
+    assert settings.grpo.variants["erv"].rewards[-1].name == "explanation"
+    with pytest.raises(ValueError, match="frozen"):
+        settings.grpo.beta = 1.0
+
+
+def test_shipped_parameters_each_have_a_comment_or_a_plain_name(root: Path) -> None:
+    """Every key of the file is known to the settings and the other way round."""
+    raw = yaml.safe_load((root / "params.yaml").read_text())
+    assert parse_settings(raw).model_dump(by_alias=True, exclude_none=True).keys() == raw.keys()
+
+
+def test_all_faults_are_reported_together(raw: dict[str, Any]) -> None:
+    raw["grpo"]["num_generations"] = 1
+    raw["extract"]["geometry"] = "crop"
+    raw["sft"]["lerning_rate"] = 0.1
+    del raw["seed"]
+    found = faults(raw)
+    assert [line.split(":")[0] for line in found] == [
+        "seed",
+        "extract.geometry",
+        "sft.lerning_rate",
+        "grpo.num_generations",
+    ]
+    assert "missing" in found[0]
+    assert "found 'crop'" in found[1]
+    assert found[2] == "sft.lerning_rate: unknown parameter; did you mean 'learning_rate'?"
+    assert "found 1" in found[3]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("register.policy", "best", "register.policy is 'best', expected one of erv, r1_omni, sft"),
+        ("validate.min_seconds", 90.0, "min_seconds (90.0) must be smaller than max_seconds (60.0)"),
+        ("distill.test_share", 0.49, None),
+        ("ingest.fold", 6, "found 6"),
+        ("runtime.threads", 0, "found 0"),
+        ("grpo.variants", {"erv": {"rewards": []}}, "grpo.variants.erv.rewards"),
+    ],
+)
+def test_one_fault(raw: dict[str, Any], path: str, value: Any, message: str | None) -> None:
+    section, _, name = path.partition(".")
+    changed = copy.deepcopy(raw)
+    changed[section][name] = value
+    if message is None:
+        parse_settings(changed)
+    else:
+        assert any(message in line for line in faults(changed))
+
+
+def test_shares_of_distill_leave_something_to_train_on(raw: dict[str, Any]) -> None:
+    raw["distill"].update(validation_share=0.45, test_share=0.45)
+    assert any("leave under 20% to train on" in line for line in faults(raw))
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="not found; run this from the top of the repository"):
+        load_settings(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1\nb: 2")
+    with pytest.raises(SettingsError, match="not valid YAML"):
+        load_settings(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("- 1")
+    with pytest.raises(SettingsError, match="expected a mapping of sections, found list"):
+        load_settings(tmp_path / "params.yaml")
