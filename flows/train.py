@@ -156,9 +156,8 @@ def _record(
     done = {r.name: r.outcome for r in reports if r.outcome in ("ran", "restored", "unchanged")}
     lineage.reconcile(environment, lock)
     runs = lineage.link(environment, parent, lock, done)
-    for name in lineage.PIPELINE_FILES:
-        if Path(name).is_file():
-            parent.log_artifact(name, lineage.LOCK_ARTIFACT_FOLDER)
+    for file in lineage.pipeline_files():
+        parent.log_artifact(file, lineage.LOCK_ARTIFACT_FOLDER)
     parent.log_text(lineage.markdown(lock, runs, done), "lineage.md")
     return runs
 

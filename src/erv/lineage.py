@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erv.environment import Environment
@@ -27,6 +28,7 @@ OUTPUTS_TAG = "erv.outputs"
 RUN_TAG_PREFIX = "erv.run."
 LOCK_ARTIFACT_FOLDER = "pipeline"
 PIPELINE_FILES = ("dvc.lock", "dvc.yaml", "params.yaml")
+SOURCES = Path("data/sources")
 _TAG_LIMIT = 4900  # characters of a tag's value that every MLflow store takes
 
 
@@ -154,6 +156,12 @@ def link(
         found[name] = str(runs[0].info.run_id) if runs else None
     parent.set_tags({run_tag(name): run_id or "none on this server" for name, run_id in found.items()})
     return found
+
+
+def pipeline_files() -> list[Path]:
+    """The files of the workspace that say what was run: lock, definition, parameters, locks of sources."""
+    files = [Path(name) for name in PIPELINE_FILES]
+    return [path for path in [*files, *sorted(SOURCES.glob("*.lock.json"))] if path.is_file()]
 
 
 def run_tag(name: str) -> str:

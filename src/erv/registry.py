@@ -19,7 +19,7 @@ from erv.bundle import Bundle, read_bundle
 from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.gates import Verdict, decide_against_champion
-from erv.lineage import LOCK_ARTIFACT_FOLDER, PIPELINE_FILES, client_of
+from erv.lineage import LOCK_ARTIFACT_FOLDER, client_of, pipeline_files
 from erv.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 HASH_TAG = "erv.bundle_hash"
 PATH_TAG = "erv.bundle_path"
 GATES_TAG = "erv.gates"
+PUBLISH_RUN_TAG = "erv.publish_run"
 HISTORY_TAG = "erv.champions"
 # What loading a version needs; the exact versions of this environment are noted with it.
 _REQUIREMENTS = (
@@ -206,9 +207,8 @@ def _register(bundle: Bundle, name: str, environment: Environment, parent_run_id
         tags["mlflow.parentRunId"] = parent_run_id
     experiment = mlflow.set_experiment(environment.mlflow_experiment)
     with mlflow.start_run(experiment_id=experiment.experiment_id, run_name="publish", tags=tags) as run:
-        for file in PIPELINE_FILES:
-            if Path(file).is_file():
-                mlflow.log_artifact(file, LOCK_ARTIFACT_FOLDER)
+        for file in pipeline_files():
+            mlflow.log_artifact(str(file), LOCK_ARTIFACT_FOLDER)
         package = Path(__file__).parent
         columns = [ColSpec("string", column) for column in ("clip", "answer", "explanation")]
         info = mlflow.pyfunc.log_model(
@@ -234,7 +234,7 @@ def _register(bundle: Bundle, name: str, environment: Environment, parent_run_id
             tags={
                 HASH_TAG: bundle.hash,
                 PATH_TAG: f"artifacts/{bundle.folder.name}",
-                "erv.publish_run": run.info.run_id,
+                PUBLISH_RUN_TAG: run.info.run_id,
                 **({"erv.parent_run": parent_run_id} if parent_run_id else {}),
             },
         )

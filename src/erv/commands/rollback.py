@@ -1,0 +1,17 @@
+"""`erv rollback`: back to the champion before the present one."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(name="rollback")
+def command() -> None:
+    """Make the champion before the present one champion again; later runs do not undo it."""
+    from erv.environment import isolate, load_environment
+    from erv.registry import rollback
+    from erv.settings import load_settings
+
+    environment = load_environment()
+    isolate(environment)
+    click.echo(rollback(environment, load_settings()))
