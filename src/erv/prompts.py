@@ -1,7 +1,7 @@
 """The question that every policy is asked, and the shape of what it answers.
 
-The wording is the method's own (R1-Omni, ERV): the same question for every clip, followed by two spaces and the
-sentence that asks for reasoning and answer in tags.
+The wording is the method's own (R1-Omni, ERV): the same question for every clip, followed by two spaces and
+the sentence that asks for reasoning and answer in tags.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 
 QUESTION = (
-    "As an emotional recognition expert; throughout the video, which emotion conveyed by the characters is the"
-    " most obvious to you?"
+    "As an emotional recognition expert; throughout the video, which emotion conveyed by the characters is"
+    " the most obvious to you?"
 )
 OUTPUT_FORMAT = (
     "Output the thinking process in <think> </think> and final emotion in <answer> </answer> tags."

@@ -1,8 +1,8 @@
-"""The base checkpoint of the sample corpus: a tiny HumanOmni with trained towers, and an encoder to start from.
+"""The base checkpoint of the sample corpus: a tiny HumanOmni with trained towers, and an encoder.
 
 It stands in for HumanOmni-0.5B and RoBERTa, which can't be shipped. Its language model and projectors are
-random: everything it will say it learns in `sft`. Its towers have seen the clips of the reasoning set alone, which
-are in no fold of the other sets.
+random: everything it will say it learns in `sft`. Its towers have seen the clips of the reasoning set alone,
+which are in no fold of the other sets.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def write_base(
     audio_steps: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> None:
-    """Writes `out/policy` and `out/encoder` from the reasoning tree; the same tree and seed give the same bytes.
+    """Writes `out/policy` and `out/encoder` from the reasoning tree; the same tree and seed, the same bytes.
 
     Args:
         tree: the raw reasoning tree (`EMER.csv`, `cues.parquet`, `video/*.mp4`).
@@ -129,6 +129,10 @@ def _write_encoder(texts: list[str], folder: Path, seed: int) -> None:
         num_attention_heads=4,
         max_position_embeddings=128,
         pad_token_id=tokenizer.pad_token_id,
+        # BERT's 0.02 suits a width of 768; so narrow an encoder would hardly learn from it in 300 steps.
+        initializer_range=0.1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

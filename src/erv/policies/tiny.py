@@ -48,7 +48,7 @@ class TinySizes:
     image_size: int = 64
     patch_size: int = 16
     num_frames: int = 8
-    vision_width: int = 64
+    vision_width: int = 96
     vision_layers: int = 3
     mels: int = 32
     window_seconds: int = 3

@@ -1,0 +1,64 @@
+"""sft: the cold start, a policy that has learned to explain before it answers.
+
+Command: see `sft` in dvc.yaml. Resumes from its checkpoints under `.erv/checkpoints/` when it is started again
+with the same inputs.
+
+Deviations from the paper:
+1. The explanations are those of the reasoning source: EMER and HumanOmni's when you have them, else the sample's.
+2. Prompt, tokenizer and chat template are the ones of inference; the released code changes them in between.
+3. Towers run once per clip, and their features are kept; they are frozen either way.
+"""
+
+from pathlib import Path
+
+from erv.checkpoints import checkpoint_folder, clear
+from erv.data.sources import Lock, store_for
+from erv.settings import Settings
+from erv.stage import Arguments, Option, StageRun, run_stage
+
+BASE = Path(".erv/base/policy")
+
+
+def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
+    """Fine-tunes the base policy and writes `--policy`."""
+    from erv.data.manifest import read_manifest
+    from erv.policies import load_policy
+    from erv.shards import ShardReader
+    from erv.training.sft import train_sft
+
+    lock = Lock.load(arguments.base)
+    BASE.parent.mkdir(parents=True, exist_ok=True)
+    base = lock.fetch_tree(store_for([lock.uri]), "policy", BASE)
+    checkpoints = checkpoint_folder(
+        "sft",
+        manifest=arguments.manifest,
+        shards=arguments.shards,
+        base=base,
+        settings=settings.sft,
+        runtime=settings.runtime,
+        seed=settings.seed,
+    )
+    run.log_dataset("reasoning", arguments.manifest, "training")
+    policy = train_sft(
+        load_policy(base),
+        read_manifest(arguments.manifest),
+        {arguments.shards.name: ShardReader(arguments.shards)},
+        settings.sft,
+        checkpoints=checkpoints,
+        on_metrics=run.log_metrics,
+        seed=settings.seed,
+        runtime=settings.runtime,
+    )
+    policy.save(arguments.policy)
+    clear(checkpoints)
+
+
+if __name__ == "__main__":
+    run_stage(
+        "sft",
+        main,
+        Option("manifest", Path),
+        Option("shards", Path),
+        Option("base", Path),
+        Option("policy", Path),
+    )
