@@ -109,15 +109,21 @@ class EmotionVerifier:
         Returns:
             float32 [n, len(labels)] on the CPU.
         """
-        return torch.sigmoid(self.logits(sentences) / self.temperature)
+        # Before rows are repeated and put in order: the last bits of a vectorised function may depend on the
+        # place.
+        logits, places = self._read(sentences)
+        return torch.sigmoid(logits / self.temperature)[places]
 
-    @torch.inference_mode()
     def logits(self, sentences: Sequence[str]) -> torch.Tensor:
         """Raw logits, float32 [n, len(labels)] on the CPU; see `predict`."""
-        if not sentences:
-            return torch.zeros(0, len(self.labels))
+        logits, places = self._read(sentences)
+        return logits[places]
+
+    @torch.inference_mode()
+    def _read(self, sentences: Sequence[str]) -> tuple[torch.Tensor, list[int]]:
+        """Logits of the different sentences, and for each sentence its row."""
         unique = sorted(set(sentences), key=lambda sentence: (len(sentence), sentence))
-        rows = []
+        rows = [torch.zeros(0, len(self.labels))]
         for start in range(0, len(unique), self.batch_size):
             inputs = self.tokenizer(
                 unique[start : start + self.batch_size],
@@ -128,7 +134,7 @@ class EmotionVerifier:
             ).to(self.model.device)
             rows.append(self.model(**inputs).logits.float().cpu())
         position = {sentence: index for index, sentence in enumerate(unique)}
-        return torch.cat(rows)[[position[sentence] for sentence in sentences]]
+        return torch.cat(rows), [position[sentence] for sentence in sentences]
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

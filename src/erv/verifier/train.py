@@ -25,6 +25,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.utils import logging as transformers_logging
 
 from erv.checkpoints import discard_incomplete, latest_checkpoint, mark_complete
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
@@ -78,6 +79,9 @@ def train_verifier(
         DataError: sentences or encoder are missing or unusable.
         TrainingError: the loss is not finite.
     """
+    # Its bars and its report of the fresh head are noise in a stage's log.
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     seed_everything(seed, runtime.threads)
     device = resolve_device(runtime.device)
     labels = LabelSpace.load("mafw").names

@@ -1,0 +1,237 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from erv.data.manifest import ClipRow, write_manifest, write_table
+from erv.data.sources import pin
+from erv.data.wordings import find_cues
+from erv.errors import EvaluationError
+from erv.evaluation.evaluate import measure, write_json, write_predictions
+from erv.evaluation.examples import choose_examples, cue_precision, sound
+from erv.evaluation.report import (
+    Evidence,
+    build_comparison,
+    class_balance,
+    load_evaluations,
+    quarantine_counts,
+    render_report,
+)
+from erv.evaluation.sources import read_cues
+from erv.labels import LabelSpace
+from erv.settings import ReportSettings
+from erv.shards import QUARANTINE_SCHEMA, Clip
+
+SETTINGS = ReportSettings(bootstrap_samples=100, confidence=0.95, examples=3)
+JUDGE = {
+    "name": "lexical",
+    "architecture": "bag of words",
+    "trained_on": 8,
+    "held_out": 2,
+    "held_out_accuracy": 1.0,
+}
+QUALITY = {"macro_f1": 0.97, "micro_f1": 0.98, "calibration_error": 0.01, "n": 40}
+NAMES = LabelSpace.load("mafw").names
+
+
+class LoudVerifier:
+    labels = NAMES
+
+    def predict(self, sentences):
+        rows = torch.zeros(len(sentences), len(NAMES))
+        for row, sentence in zip(rows, sentences, strict=True):
+            row[NAMES.index("anger" if "loud" in sentence else "neutral")] = 0.9
+        return rows
+
+
+def prediction(policy, clip):
+    label = NAMES[clip % 3]
+    answer = label if (clip + len(policy)) % 4 else "fear"
+    explanation = "The room is <b>plain</b> & dark. The voice is loud, burning with rage."
+    completion = f"<think>{explanation}</think>\n<answer>{answer}</answer>"
+    if clip == 5:
+        completion, answer = "no <tags> at all", None
+    return {
+        "dataset": "mafw",
+        "clip_id": f"{clip:05d}",
+        "split": "test",
+        "label": label,
+        "completion": completion,
+        "predicted": answer,
+        "judged": "anger" if answer else None,
+        "sentences": 2 if answer else 0,
+    }
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    return {name: [prediction(name, clip) for clip in range(12)] for name in ("sft", "mine", "erv")}
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    per_label = {name: {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 4} for name in NAMES}
+    truth = {"face_cues": ["brows_lowered"], "voice_cues": ["voice_loud"], "channel": "both"}
+    return Evidence(
+        evaluations={"sft": {"judge": JUDGE}},
+        verifier={**QUALITY, "per_label": per_label},
+        balance={"mafw": {"train": {"anger": 3, "fear": 1}, "test": {"anger": 1, "fear": 1}}},
+        quarantine={"mafw": {"no audio <stream>": 2}},
+        cues={("mafw", f"{clip:05d}"): truth for clip in range(12)},
+        planted=0.45,
+    )
+
+
+def clip_of(dataset, clip_id):
+    frames = np.full((8, 16, 16, 3), int(clip_id) * 20, dtype=np.uint8)
+    return Clip(clip_id, frames, np.zeros(16000, dtype=np.int16), 16000)
+
+
+def page(predictions, evidence, **options):
+    shared = {"seed": 0, "find_cues": find_cues, **options}
+    comparison = build_comparison(predictions, evidence, SETTINGS, **shared)
+    html = render_report(
+        predictions, comparison, evidence, SETTINGS, verifier=LoudVerifier(), clip_of=clip_of, **shared
+    )
+    return comparison, html
+
+
+class Checker(HTMLParser):
+    VOID = frozenset({"meta", "img", "br", "link", "line", "rect", "circle", "path"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_needs_nothing_else(predictions, evidence):
+    _, html = page(predictions, evidence)
+    checker = Checker()
+    checker.feed(html)
+    assert checker.open == []
+    assert checker.links
+    assert all(link.startswith("data:") for link in checker.links)
+    assert "@import" not in html
+    assert "<script" not in html
+    outside = set(re.findall(r"https?://[^\s\"'<]+", html)) - {"http://www.w3.org/2000/svg"}
+    assert outside == set()
+
+
+def test_what_a_model_writes_is_text_not_markup(predictions, evidence):
+    _, html = page(predictions, evidence)
+    assert "<b>plain" not in html
+    assert "&lt;b&gt;plain&lt;/b&gt; &amp; dark." in html
+    assert "no audio &lt;stream&gt;" in html
+
+
+def test_the_page_shows_figures_cues_and_sentences(predictions, evidence):
+    comparison, html = page(predictions, evidence)
+    for policy in predictions:
+        assert f"{100 * comparison['policies'][policy]['overall']['WAR']['value']:.1f}" in html
+    assert '<mark class="anger">The voice is loud, burning with rage.<sup>anger</sup></mark>' in html
+    assert "✓ voice loud" in html
+    assert "45% of the explanations" in html
+    assert comparison["cues"]["erv"] == {"claimed": 11, "present": 11, "share": 1.0}
+    assert comparison["malformed"] == dict.fromkeys(predictions, 1)
+    assert comparison["judge"] == JUDGE
+
+
+def test_real_data_get_no_note_on_planted_contradictions(predictions, evidence):
+    real = Evidence(evidence.evaluations, evidence.verifier, evidence.balance, evidence.quarantine)
+    comparison, html = page(predictions, real, find_cues=None)
+    assert "planted" not in html
+    assert "cues" not in comparison
+    assert "✓ voice loud" not in html
+
+
+def test_one_policy_alone_is_a_page_too(predictions, evidence):
+    comparison, html = page({"sft": predictions["sft"]}, evidence)
+    assert comparison["differences"] == {}
+    assert "Differences on the same clips" not in html
+
+
+def test_equal_inputs_give_equal_bytes(predictions, evidence):
+    first, second = page(predictions, evidence), page(predictions, evidence)
+    assert first == second
+
+
+def test_examples_take_every_emotion_in_turn(predictions):
+    chosen = choose_examples(predictions["sft"], 6, seed=0)
+    assert sorted(row["label"] for row in chosen) == sorted(NAMES[:3] * 2)
+    assert chosen != choose_examples(predictions["sft"], 6, seed=1)
+    assert len(choose_examples(predictions["sft"], 99, seed=0)) == 12
+
+
+def test_cue_precision_counts_claims():
+    rows = [
+        {
+            "dataset": "mafw",
+            "clip_id": "1",
+            "completion": "<think>The voice is loud. The voice trembles.</think>",
+        }
+    ]
+    truth = {("mafw", "1"): {"face_cues": [], "voice_cues": ["voice_loud"]}}
+    assert cue_precision(rows, truth, find_cues) == {"claimed": 2, "present": 1, "share": 0.5}
+    assert cue_precision(rows, {}, find_cues)["share"] == 0.0
+
+
+def test_sound_is_a_wave_of_a_few_seconds():
+    clip = Clip("1", np.zeros((1, 4, 4, 3), np.uint8), np.ones(16000 * 9, np.int16), 16000)
+    assert sound(clip).startswith("data:audio/wav;base64,UklGR")
+    assert len(sound(clip)) == pytest.approx(5 * 8000 * 2 * 4 / 3, rel=0.01)
+
+
+def test_evaluations_are_read_in_order_and_must_be_whole(predictions, tmp_path):
+    for name in ("erv", "sft"):
+        write_predictions(predictions[name], tmp_path / name / "predictions.parquet")
+        write_json({**measure(predictions[name]), "judge": JUDGE}, tmp_path / name / "metrics.json")
+    found, metrics = load_evaluations(tmp_path, ["sft", "r1_omni", "erv"])
+    assert list(found) == list(metrics) == ["sft", "erv"]
+    (tmp_path / "erv" / "metrics.json").unlink()
+    with pytest.raises(EvaluationError, match=r"erv.metrics\.json: metrics not found"):
+        load_evaluations(tmp_path, ["sft", "erv"])
+    with pytest.raises(EvaluationError, match="no evaluation of other"):
+        load_evaluations(tmp_path, ["other"])
+
+
+def test_balance_and_quarantine_are_counted(tmp_path):
+    rows = [
+        ClipRow(str(i), "dfew", 1, split, "happy", "1", None, None, "x", 1, "0")
+        for i, split in enumerate(("train", "train", "test"))
+    ]
+    write_manifest(rows, tmp_path / "manifest" / "dfew.parquet")
+    balance = class_balance(tmp_path / "manifest")
+    assert balance["dfew"]["train"]["happy"] == 2
+    assert list(balance["dfew"]["test"]) == list(LabelSpace.load("dfew").names)
+    record = {"clip_id": "1", "dataset": "dfew", "stage": "extract", "reason": "no sound", "sha256": "0"}
+    for name, records in (("dfew", [record] * 2), ("mafw", [])):
+        table = pa.Table.from_pylist(records, schema=QUARANTINE_SCHEMA)
+        write_table(table, tmp_path / "quarantine" / f"{name}.parquet")
+    assert quarantine_counts(tmp_path / "quarantine") == {"dfew": {"no sound": 2}, "mafw": {}}
+
+
+def test_cues_are_read_where_a_source_has_them(tmp_path):
+    cues = [
+        {"clip_id": "a", "face_cues": ["smile"], "voice_cues": [], "channel": "face", "contradicts": True}
+    ]
+    write_table(pa.Table.from_pylist(cues), tmp_path / "reasoning" / "cues.parquet")
+    (tmp_path / "mafw").mkdir()
+    (tmp_path / "mafw" / "labels.txt").write_text("x")
+    locks = {name: pin(name, str(tmp_path / name), None) for name in ("mafw", "reasoning")}
+    record = read_cues(locks, None)
+    assert record.planted == 1.0
+    assert record.cues["reasoning", "a"]["channel"] == "face"
+    assert record.find_cues is find_cues
+    assert read_cues({"mafw": locks["mafw"]}, None).find_cues is None

@@ -1,0 +1,62 @@
+import re
+import time
+
+import pytest
+
+from erv.verifier import split_sentences
+
+OFFICIAL = re.compile(r'(?<=[.!?])\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("", []),
+        (" \n ", []),
+        ("One. Two! Three?", ["One.", "Two!", "Three?"]),
+        ("no final stop", ["no final stop"]),
+        ('He says "No. Never." and goes. Then rests.', ['He says "No. Never." and goes.', "Then rests."]),
+        ('A lone " stops. Every split. Before it', ['A lone " stops.', "Every split.", "Before it"]),
+        ('First. Second. A lone " quote.', ['First. Second. A lone " quote.']),
+        ("Dr. Lee waits.", ["Dr.", "Lee waits."]),
+        ("他很难过。她笑了。", ["他很难过。她笑了。"]),
+    ],
+)
+def test_official_splits(text, sentences):
+    assert split_sentences(text) == sentences
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("", []),
+        ("... !!", []),
+        ("Dr. Lee waits at 5 p.m. on Monday. Done.", ["Dr. Lee waits at 5 p.m. on Monday.", "Done."]),
+        ("It ends at 5 p.m. Then she leaves.", ["It ends at 5 p.m.", "Then she leaves."]),
+        ('She said "Stop it." He left.', ['She said "Stop it."', "He left."]),
+        ('First. Second. A lone " quote.', ["First.", "Second.", 'A lone " quote.']),
+        ("He trembles… She waits.", ["He trembles…", "She waits."]),
+        ("他很难过。她笑了。", ["他很难过。", "她笑了。"]),
+        ("one line\nanother line", ["one line", "another line"]),
+        ("She said no. Then she left.", ["She said no.", "Then she left."]),
+    ],
+)
+def test_strict_splits(text, sentences):
+    assert split_sentences(text, semantics="strict") == sentences
+
+
+def test_counting_quotes_is_the_released_expression():
+    pieces = ['"', "a.", "b! ", ' "c." ', "?", "\n", " ", "d", '."', "e. "]
+    texts = [
+        "".join(pieces[(i * k + j) % len(pieces)] for j in range(9)) for i in range(40) for k in (1, 3, 7)
+    ]
+    for text in texts:
+        expected = [piece for piece in OFFICIAL.split(text.strip()) if piece]
+        assert split_sentences(text) == expected
+
+
+def test_a_long_text_takes_linear_time():
+    text = 'He says "yes." She nods. ' * 20_000
+    started = time.perf_counter()
+    assert len(split_sentences(text)) == 20_000
+    assert time.perf_counter() - started < 5
