@@ -98,9 +98,7 @@ def down(workspace: str | Path = ".") -> list[str]:
     if not environment.stack.is_dir():
         return []
     with _locked(workspace):
-        stopped = _stop_all(environment, SERVICES)
-        _remove_sockets(_read_ports(environment))
-    return stopped
+        return _stop_all(environment, SERVICES)
 
 
 def clean(workspace: str | Path = ".") -> None:
@@ -291,8 +289,10 @@ def _stop_service(environment: Environment, name: str) -> bool:
     was_running = bool(processes.members(record))
     processes.stop(record, GRACE_SECONDS[name])
     processes.forget(_records(environment), name)
+    ports = _read_ports(environment)
+    if name == "s3":
+        _remove_sockets(ports)
     if was_running:
-        ports = _read_ports(environment)
         taken = port_choice.wait_until_free([ports[port] for port in PORTS[name] if port in ports], 10.0)
         if taken:
             logger.warning("port %s of %s is still taken, the next start uses another", taken[0], name)
