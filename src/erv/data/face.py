@@ -18,7 +18,7 @@ Points = np.ndarray
 
 SIZE = 160
 _SUPERSAMPLING = 2
-_UNIT = 47.0  # pixels of the final frame per face unit
+_UNIT = 52.0  # pixels of the final frame per face unit
 
 _SKINS = ((255, 224, 196), (241, 194, 158), (224, 172, 128), (198, 134, 92), (150, 98, 66), (110, 72, 50))
 _HAIRS = (
@@ -121,7 +121,7 @@ class Pose:
     gaze: float = 0.0
     blink: float = 0.0  # 0 open .. 1 shut
     speech: float = 0.0  # 0 shut .. 1 wide, from the loudness of the voice
-    smirk_side: int = 1
+    side: int = 1  # where one-sided units act
 
 
 class FaceRenderer:
@@ -140,21 +140,18 @@ class FaceRenderer:
         light = 1.0 + side * across[None, :] - 0.08 * across[:, None] ** 2
         self._light = light[:, :, None].astype(np.float32)
 
-    def frame(self, units: Mapping[int, float], pose: Pose, smirk: float = 0.0) -> np.ndarray:
+    def frame(self, units: Mapping[int, float], pose: Pose) -> np.ndarray:
         """One frame.
 
         Args:
-            units: action unit -> intensity 0..1; unit 12 acts on both sides.
+            units: action unit -> intensity 0..1; -12 and -2 are units 12 and 2 acting on one side only.
             pose: head and eyes.
-            smirk: intensity of a one-sided unit 12.
 
         Returns:
             uint8 RGB [160, 160, 3].
         """
         image = self._background.copy()
-        _Face(
-            ImageDraw.Draw(image), self._person, {k: float(v) for k, v in units.items()}, pose, smirk
-        ).draw()
+        _Face(ImageDraw.Draw(image), self._person, dict(units), pose).draw()
         pixels = np.asarray(image.reduce(_SUPERSAMPLING), np.float32) * self._light
         return np.clip(pixels, 0, 255).astype(np.uint8)
 
@@ -163,10 +160,9 @@ class _Face:
     """The strokes of one frame."""
 
     def __init__(
-        self, canvas: ImageDraw.ImageDraw, person: Person, units: dict[int, float], pose: Pose, smirk: float
+        self, canvas: ImageDraw.ImageDraw, person: Person, units: dict[int, float], pose: Pose
     ) -> None:
-        self.canvas, self.person, self.pose, self.smirk = canvas, person, pose, smirk
-        self.units = units
+        self.canvas, self.person, self.pose, self.units = canvas, person, pose, units
         self.shade = _mix(person.skin, (60, 20, 10), 0.3)
         self.line = _mix(person.skin, (30, 10, 8), 0.62)
         cos, sin = np.cos(pose.tilt), np.sin(pose.tilt)
@@ -274,8 +270,9 @@ class _Face:
     def _brow(self, side: int) -> None:
         au, person = self.au, self.person
         lowering = au(4) * (1.0 - 0.65 * au(1)) + 0.5 * au(9)
-        inner_y = -0.45 - 0.24 * au(1) + 0.17 * lowering
-        outer_y = -0.42 - 0.24 * au(2) + 0.03 * lowering
+        cocked = au(-2) * (1.0 if side == self.pose.side else -0.35)
+        inner_y = -0.45 - 0.24 * au(1) + 0.17 * lowering - 0.14 * cocked
+        outer_y = -0.42 - 0.24 * au(2) + 0.03 * lowering - 0.26 * cocked
         inner_x = 0.18 - 0.08 * au(4)
         middle_y = (inner_y + outer_y) / 2 - 0.07 - 0.04 * au(2) + 0.05 * lowering
         along = np.linspace(0, 1, 9)
@@ -365,9 +362,9 @@ class _Face:
         thin = 1.0 - 0.6 * au(23) - 0.25 * au(12) - 0.15 * au(17)
         y0 = 0.74 - 0.06 * au(17) - 0.03 * au(12)
         u = np.linspace(-1, 1, 17)
-        rise = np.where(u * pose.smirk_side > 0, self.smirk, 0.0)
-        corner = -0.2 * au(12) - 0.26 * rise + 0.2 * au(15) + 0.06 * au(17)
-        stretch = 1 + 0.12 * rise
+        rise = np.where(u * pose.side > 0, au(-12), 0.0)
+        corner = -0.2 * au(12) - 0.36 * rise + 0.2 * au(15) + 0.06 * au(17)
+        stretch = 1 + 0.2 * rise
         base, arch = y0 + corner * u**2, 1 - u**2
         x = width * u * stretch
         top, bottom = base - upper_gap * arch, base + lower_gap * arch
@@ -385,7 +382,7 @@ class _Face:
             self._stroke(np.stack([x, base], 1), _mix(lips, (20, 0, 0), 0.6), 0.03)
         for side in (-1, 1):
             at = 8 + side * 8
-            pressed = au(14) if side == pose.smirk_side else 0.4 * au(14)
+            pressed = au(14) if side == pose.side else 0.4 * au(14)
             if pressed > 0.15:  # the dimple beside a tightened corner
                 dent = np.array([[0.06, -0.12], [0.11, 0.0], [0.06, 0.12]]) * [side, 1.0] + [x[at], base[at]]
                 self._stroke(dent, _mix(person.skin, self.line, pressed), 0.04)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Cue -> action units. 64 is the FACS code for eyes cast down; 12 of `smirk` acts on one side only.
+# Cue -> action units. 64 is the FACS code for eyes cast down.
 FACE_CUES: dict[str, tuple[int, ...]] = {
     "brows_lowered": (4,),
     "hard_stare": (5, 7),
@@ -27,9 +27,13 @@ FACE_CUES: dict[str, tuple[int, ...]] = {
     "corners_down": (15,),
     "smirk": (12,),
     "cheek_dimpled": (14,),
+    "brow_cocked": (2, 7),
     "gaze_down": (64,),
     "face_still": (),
 }
+
+# Cues whose units 2 or 12 act on one side of the face only.
+ONE_SIDED = frozenset({"smirk", "brow_cocked"})
 
 VOICE_CUES: tuple[str, ...] = (
     "voice_loud",
@@ -73,7 +77,7 @@ PROFILES: dict[str, Profile] = {
     "neutral": Profile(_STILL, _EVEN, "anxiety"),
     "sadness": Profile(_GRIEF, _FALLING, "surprise"),
     "surprise": Profile(_WIDE, ("voice_rising", "voice_sudden"), "disgust"),
-    "contempt": Profile(("smirk", "cheek_dimpled"), _EVEN, "fear"),
+    "contempt": Profile(("smirk", "cheek_dimpled", "brow_cocked"), _EVEN, "fear"),
     "anxiety": Profile(_STILL, _TREMBLING, "happiness"),
     "helplessness": Profile(_GRIEF, ("voice_faint", "voice_halting"), "anger"),
     "disappointment": Profile(("corners_down", "chin_raised", "gaze_down"), _FALLING, "fear"),

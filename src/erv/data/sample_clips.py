@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from erv.data.face import SIZE, FaceRenderer, Pose, draw_person
-from erv.data.profiles import FACE_CUES, PROFILES
+from erv.data.profiles import FACE_CUES, ONE_SIDED, PROFILES
 from erv.data.voice import SAMPLE_RATE, draw_speaker, prosody, synthesize
 
 FPS = 12
@@ -25,9 +25,11 @@ _H264 = {"crf": "20", "preset": "veryfast", "x264-params": "threads=1:cpu-indepe
 _LIMIT_LUMA = [round(16 + value * 219 / 255) for value in range(256)]
 _LIMIT_CHROMA = [round(128 + (value - 128) * 224 / 255) for value in range(256)]
 # What keeps the task from being trivial: cues that are missing, channels that say nothing, stray movements.
-_DROPPED_CUE = 0.12
-_MASKED_CHANNEL = 0.1
-_STRAY_MOVEMENT = 0.2
+_DROPPED_CUE = 0.06
+_MASKED_CHANNEL = 0.05
+_STRAY_MOVEMENT = 0.15
+_FACE_STRENGTH = (0.7, 1.0)
+_VOICE_STRENGTH = (0.8, 1.1)
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,9 @@ def render_clip(cues: ClipCues, rng: np.random.Generator) -> bytes:
     renderer = FaceRenderer(person, rng)
     count = int(rng.integers(23, 30))
     seconds = count / FPS
-    how = prosody(cues.voice_cues, float(rng.uniform(0.65, 1.1)))
+    how = prosody(cues.voice_cues, float(rng.uniform(*_VOICE_STRENGTH)))
     audio, loudness = synthesize(how, draw_speaker(rng, person.feminine), seconds, rng)
-    frames = [
-        renderer.frame(units, pose, smirk) for units, pose, smirk in _performance(cues, count, loudness, rng)
-    ]
+    frames = [renderer.frame(units, pose) for units, pose in _performance(cues, count, loudness, rng)]
     return encode(frames, audio)
 
 
@@ -140,29 +140,26 @@ def _to_yuv(pixels: np.ndarray) -> np.ndarray:
 
 def _performance(
     cues: ClipCues, count: int, loudness: np.ndarray, rng: np.random.Generator
-) -> list[tuple[dict[int, float], Pose, float]]:
-    """Action units, pose and smirk of each frame: neutral, onset, apex, with blinks and sway."""
+) -> list[tuple[dict[int, float], Pose]]:
+    """Action units and pose of each frame: neutral, onset, apex, with blinks and sway."""
     time = np.arange(count) / FPS
     peaks: dict[int, float] = {}
-    smirk = 0.0
     for cue in cues.face_cues:
-        strength = float(rng.uniform(0.55, 1.0))
-        if cue == "smirk":
-            smirk = strength
-        else:
-            peaks |= {unit: max(strength, peaks.get(unit, 0.0)) for unit in FACE_CUES[cue]}
+        strength = float(rng.uniform(*_FACE_STRENGTH))
+        units = [-unit if cue in ONE_SIDED and unit in (2, 12) else unit for unit in FACE_CUES[cue]]
+        peaks |= {unit: max(strength, peaks.get(unit, 0.0)) for unit in units}
     if rng.random() < _STRAY_MOVEMENT:
         unit = int(rng.choice([1, 2, 4, 7, 14, 17, 25]))
         peaks[unit] = max(peaks.get(unit, 0.0), float(rng.uniform(0.2, 0.4)))
-    onset, rise = float(rng.uniform(0.05, 0.5)), float(rng.uniform(0.25, 0.6))
+    onset, rise = float(rng.uniform(0.05, 0.4)), float(rng.uniform(0.2, 0.5))
     ramp = np.clip((time - onset) / rise, 0, 1)
     ramp = ramp * ramp * (3 - 2 * ramp)
     ramp *= 1 - 0.08 * np.sin(2 * np.pi * float(rng.uniform(0.5, 1.5)) * time) ** 2
     still = Pose(
-        x=float(rng.uniform(-5, 5)),
-        y=float(rng.uniform(-4, 4)),
-        scale=float(rng.uniform(0.94, 1.06)),
-        smirk_side=int(rng.choice([-1, 1])),
+        x=float(rng.uniform(-3, 3)),
+        y=float(rng.uniform(-2, 2)),
+        scale=float(rng.uniform(0.97, 1.03)),
+        side=1 if rng.random() < 0.85 else -1,
     )
     sway = [_sway(time, amount, rng) for amount in (1.6, 1.2, 0.035, 0.05, 0.03, 0.35)]
     blinks = rng.uniform(0.1, time[-1], size=int(rng.integers(1, 3)))
@@ -180,11 +177,9 @@ def _performance(
             gaze=sway[5][i],
             blink=float(blink[i]),
             speech=float(speech[i]),
-            smirk_side=still.smirk_side,
+            side=still.side,
         )
-        result.append(
-            ({unit: peak * float(ramp[i]) for unit, peak in peaks.items()}, pose, smirk * float(ramp[i]))
-        )
+        result.append(({unit: peak * float(ramp[i]) for unit, peak in peaks.items()}, pose))
     return result
 
 

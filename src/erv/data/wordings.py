@@ -80,6 +80,10 @@ CUE_WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("one cheek tightens into a dimple", "a dimple presses into the cheek"),
         ("a dimple in the cheek", "the tightened cheek"),
     ),
+    "brow_cocked": (
+        ("one eyebrow is cocked", "a single brow lifts in doubt"),
+        ("a cocked eyebrow", "the single lifted brow"),
+    ),
     "gaze_down": (
         ("the gaze drops to the floor", "the eyes are cast down"),
         ("a lowered gaze", "the eyes turned to the floor"),
