@@ -1,0 +1,177 @@
+"""A small pipeline of real stages in a folder of its own, run by the real flow on the real stack."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from erv.environment import Environment
+from erv.lineage import client_of
+from tests.conftest import ROOT
+
+PIPELINE = """
+stages:
+  make:
+    matrix: {name: [a, b]}
+    cmd: python work.py --stage make --name ${item.name} --out made/${item.name}.txt
+    deps: [work.py, control/make.txt]
+    params: [seed]
+    outs: ["made/${item.name}.txt"]
+  join:
+    cmd: python work.py --stage join --out joined.txt
+    deps: [work.py, made, control/join.txt]
+    params: [seed]
+    outs: [joined.txt]
+  last:
+    cmd: python work.py --stage last --out last.txt
+    deps: [work.py, joined.txt]
+    outs: [last.txt]
+"""
+# Control files say how long a stage takes and whether it fails: "SECONDS" or "SECONDS fail".
+WORK = """
+import logging, sys, time
+from pathlib import Path
+from erv.errors import TrainingError
+from erv.stage import Option, run_stage
+
+name = sys.argv[2]
+
+def main(arguments, settings, run):
+    control = Path("control") / f"{name}.txt"
+    words = control.read_text().split() if control.exists() else ["0"]
+    logging.getLogger("stages.work").info("begins")
+    end = time.monotonic() + float(words[0])
+    while time.monotonic() < end:
+        time.sleep(0.05)
+    if "fail" in words:
+        raise TrainingError("clip 7 of the scratch set is broken; take another one")
+    run.log_metrics({"work": 1.0})
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(f"{name} {' '.join(words)} {settings.seed}\\n")
+
+options = [Option("stage"), Option("out", Path)] + ([Option("name")] if name == "make" else [])
+run_stage(name, main, *options)
+"""
+
+
+class Scratch:
+    """The folder, with commands to run in it."""
+
+    def __init__(self, folder: Path, stack: Environment) -> None:
+        self.folder = folder
+        self.environment = dataclasses.replace(stack, workspace=folder, mlflow_experiment=folder.name)
+        for name, text in {"dvc.yaml": PIPELINE, "work.py": WORK}.items():
+            (folder / name).write_text(text)
+        shutil.copy(ROOT / "params.yaml", folder)
+        self.control("make", "0")
+        self.control("join", "0")
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+        self.python("-m", "dvc", "init", "-q")
+        shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+        (folder / ".erv").mkdir()
+        lines = [f"{name}={value}" for name, value in self.environment.variables().items()]
+        (folder / ".erv/stack.env").write_text("\n".join(lines) + "\n")
+        from erv.dvc_remote import write_dvc_remote
+
+        write_dvc_remote(self.environment)
+
+    def control(self, stage: str, text: str) -> None:
+        (self.folder / "control").mkdir(exist_ok=True)
+        (self.folder / "control" / f"{stage}.txt").write_text(text)
+
+    def variables(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def python(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=self.variables(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert not check or result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    def erv(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.python("-c", "from erv.cli import main; main()", *arguments, check=check)
+
+    def start(self, *arguments: str) -> Background:
+        return Background(self, arguments)
+
+    def runs(self) -> dict[str, list]:
+        """The MLflow runs of this folder by name, the newest first."""
+        client = client_of(self.environment)
+        experiment = client.get_experiment_by_name(self.environment.mlflow_experiment)
+        found: dict[str, list] = {}
+        for run in client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"]):
+            found.setdefault(run.info.run_name, []).append(run)
+        return found
+
+    def processes(self) -> list[psutil.Process]:
+        """What still runs in this folder, as seen from its working directory."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.cwd() == str(self.folder) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+
+class Background:
+    """`erv ...` in the background; its output goes to a file."""
+
+    def __init__(self, scratch: Scratch, arguments: tuple[str, ...]) -> None:
+        self.log = scratch.folder / ".erv" / f"log-{time.monotonic_ns()}"
+        self._stream = self.log.open("w")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from erv.cli import main; main()", *arguments],
+            cwd=scratch.folder,
+            env=scratch.variables(),
+            stdout=self._stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # A runner in the background may have SIGINT ignored; a terminal has not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def wait_for(self, text: str, seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while text not in self.text():
+            assert self.process.poll() is None, self.text()
+            assert time.monotonic() < deadline, f"waited in vain for {text!r} in\n{self.text()}"
+            time.sleep(0.1)
+
+    def flow_run_id(self) -> str:
+        match = re.search(r"runs/flow-run/([0-9a-f-]{36})", self.text())
+        assert match, self.text()
+        return match.group(1)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        self._stream.close()
+
+
+def wait_until(condition, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)

@@ -1,0 +1,134 @@
+"""The train flow on a scratch pipeline: what it runs, tells, tracks, stores, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from erv.environment import Environment
+from erv.lineage import ENTRY_TAG, entry_hash, run_tag
+from erv.pipeline import read_lock
+from erv.storage import open_store
+from tests.integration.scratch import Scratch
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Scratch:
+    return Scratch(tmp_path_factory.mktemp("flow"), stack)
+
+
+@pytest.fixture(scope="module")
+def first(scratch: Scratch) -> str:
+    scratch.control("make", "3")
+    return scratch.erv("run").stdout
+
+
+def flow_state(scratch: Scratch, flow_run_id: str) -> dict:
+    url = f"{scratch.environment.prefect_api_url}/flow_runs/{flow_run_id}"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+def test_every_stage_runs_and_the_summary_tells(scratch: Scratch, first: str) -> None:
+    assert "4 stages: 4 ran" in first
+    for address in ("MLflow   http", "Prefect  http"):
+        assert address in first
+    assert (scratch.folder / "last.txt").is_file()
+
+
+def test_each_run_is_tied_to_its_lock_entry_and_to_its_flow(scratch: Scratch, first: str) -> None:
+    runs = scratch.runs()
+    parent = runs["train"][-1]
+    assert parent.info.status == "FINISHED"
+    lock = read_lock(scratch.folder / "dvc.lock")
+    assert set(lock) == {"make@a", "make@b", "join", "last"}
+    for name, entry in lock.items():
+        run = runs[name][-1]
+        assert run.info.status == "FINISHED"
+        assert run.data.tags[ENTRY_TAG] == entry_hash(entry)
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["prefect.flow_run_id"] == parent.data.tags["prefect.flow_run_id"]
+        assert parent.data.tags[run_tag(name)] == run.info.run_id
+
+
+def test_outputs_are_in_the_store(scratch: Scratch, first: str) -> None:
+    store = open_store(scratch.environment)
+    for entry in read_lock(scratch.folder / "dvc.lock").values():
+        md5 = entry["outs"][0]["md5"]
+        assert store.exists(f"s3://{scratch.environment.dvc_bucket}/files/md5/{md5[:2]}/{md5[2:]}")
+
+
+def test_prefect_knows_a_task_per_stage_and_its_order(scratch: Scratch, first: str) -> None:
+    flow_run_id = scratch.runs()["train"][-1].data.tags["prefect.flow_run_id"]
+    body = json.dumps({"flow_runs": {"id": {"any_": [flow_run_id]}}}).encode()
+    request = urllib.request.Request(
+        f"{scratch.environment.prefect_api_url}/task_runs/filter",
+        data=body,
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        tasks = {task["name"]: task for task in json.load(answer)}
+    assert set(tasks) == {"make@a", "make@b", "join", "last"}
+    upstream = {item["id"] for item in tasks["join"]["task_inputs"]["wait_for"]}
+    assert upstream == {tasks["make@a"]["id"], tasks["make@b"]["id"]}
+    # Side by side: the one began before the other had ended.
+    begun = max(tasks[name]["start_time"] for name in ("make@a", "make@b"))
+    ended = min(tasks[name]["end_time"] for name in ("make@a", "make@b"))
+    assert begun < ended
+
+
+def test_a_cached_run_names_the_earlier_runs(scratch: Scratch, first: str) -> None:
+    before = {name: runs[0].info.run_id for name, runs in scratch.runs().items() if name != "train"}
+    (scratch.folder / "joined.txt").unlink()
+    output = scratch.erv("run").stdout
+    assert "4 stages: 3 unchanged, 1 restored" in output
+    runs = scratch.runs()
+    assert {name: found[0].info.run_id for name, found in runs.items() if name != "train"} == before
+    tags = runs["train"][0].data.tags
+    assert {name: tags[run_tag(name)] for name in before} == before
+
+
+def test_a_failing_stage_fails_the_flow_in_its_own_words(scratch: Scratch, first: str) -> None:
+    scratch.control("join", "0 fail")
+    background = scratch.start("run")
+    try:
+        assert background.process.wait(120) == 1
+    finally:
+        background.end()
+        scratch.control("join", "0")
+    sentence = "join: clip 7 of the scratch set is broken; take another one"
+    assert background.text().rstrip().splitlines()[-1] == f"error: {sentence}"
+    assert "last    not run" in background.text()
+    assert "Traceback" not in background.text()
+    state = flow_state(scratch, background.flow_run_id())["state"]
+    assert (state["type"], state["message"]) == ("FAILED", sentence)
+    runs = scratch.runs()
+    assert runs["join"][0].info.status == runs["train"][0].info.status == "FAILED"
+    assert ENTRY_TAG not in runs["join"][0].data.tags
+
+
+def test_a_missing_file_is_told_before_any_stage(scratch: Scratch, first: str) -> None:
+    control = scratch.folder / "control/join.txt"
+    control.rename(control.with_suffix(".gone"))
+    try:
+        result = scratch.erv("run", check=False)
+    finally:
+        control.with_suffix(".gone").rename(control)
+    assert result.returncode == 1
+    assert result.stderr.rstrip().endswith("error: control/join.txt: not found; restore it from git")
+
+
+def test_without_a_server_it_says_so(tmp_path: Path, stack: Environment) -> None:
+    scratch = Scratch(tmp_path, stack)
+    stack_file = tmp_path / ".erv/stack.env"
+    api = stack.prefect_api_url or ""
+    stack_file.write_text(stack_file.read_text().replace(api, "http://127.0.0.1:9/api"))
+    result = scratch.erv("run", check=False)
+    assert result.returncode == 1
+    assert "Prefect at http://127.0.0.1:9/api/health can't be reached" in result.stderr
+    assert "run `erv stack up`" in result.stderr
