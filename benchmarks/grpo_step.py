@@ -2,9 +2,9 @@
 
     python benchmarks/grpo_step.py --policy models/policy/sft --shards data/shards/mafw --steps 4
 
-Without `--policy` and `--shards` it builds the tiny policy (untrained: its completions run to the full length)
-and random clips. All ways train the same rows from the same weights in one process, in turns, one step each, so
-that the ratio holds on a busy machine too; the first turn is a warm-up and not counted.
+Without `--policy` and `--shards` it builds the tiny policy (untrained: its completions run to the full
+length) and random clips. All ways train the same rows from the same weights in one process, in turns, one
+step each, so that the ratio holds on a busy machine too; the first turn is a warm-up and not counted.
 
 - raw: towers, projectors and prompt run for every completion in every pass, as without features
 - features: towers once per clip, projectors once per clip and pass
@@ -103,7 +103,7 @@ def step(trainer: OmniGRPOTrainer, rows: list[dict[str, Any]]) -> float:
 
 def synthetic(folder: Path) -> tuple[Path, Path]:
     """The tiny policy and 32 random clips."""
-    words = "the person smiles and a loud voice trembles while tears run over the face".split()  # noqa: SIM905
+    words = ["the", "person", "smiles", "and", "a", "loud", "voice", "while", "tears", "run", "over", "faces"]
     texts = [format_completion(" ".join(words[n % 9 :]) + ".", "happiness") for n in range(60)]
     Policy(*build_tiny_policy(texts, seed=0)).save(folder / "policy")
     random = np.random.default_rng(0)
@@ -144,9 +144,8 @@ def main() -> None:
                 if turn:
                     seconds[way].append(taken)
     base = median(seconds["raw"])
-    print(
-        f"{size} prompts x {chosen.num_generations} completions, {runtime.threads} thread(s), CPU seconds a step"
-    )
+    group, threads = chosen.num_generations, runtime.threads
+    print(f"{size} prompts x {group} completions, {threads} thread(s), CPU seconds a step")
     for way, values in seconds.items():
         print(f"{way:<10}{median(values):6.2f} s   {base / median(values):4.2f}x")
 

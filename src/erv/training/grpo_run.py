@@ -270,21 +270,24 @@ def _write_adapter(model: Any, folder: Path) -> None:
 def _quiet_libraries() -> Iterator[None]:
     """Within: no progress bars and no notes on deprecations between the libraries.
 
-    Nor does TRL print whole rows where no reward can score: `None` is a normal answer here.
+    Nor does TRL print whole rows where no reward can score (`None` is a normal answer here), nor does Trainer
+    miss a tied head in a checkpoint.
     """
     from transformers.utils import logging as transformers_logging
 
-    trl_logger = logging.getLogger("trl.trainer.grpo_trainer")
-    level = trl_logger.level
+    chatty = [logging.getLogger(name) for name in ("trl.trainer.grpo_trainer", "transformers.trainer")]
+    levels = [chatter.level for chatter in chatty]
     bars = transformers_logging.is_progress_bar_enabled()
-    trl_logger.setLevel(logging.ERROR)
+    for chatter in chatty:
+        chatter.setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
             yield
     finally:
-        trl_logger.setLevel(level)
+        for chatter, level in zip(chatty, levels, strict=True):
+            chatter.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()
 
