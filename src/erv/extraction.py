@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from erv.data.manifest import ClipRow, write_table
-from erv.data.sources import ObjectStore, fetch
+from erv.data.sources import ObjectStore, fetch_all
 from erv.errors import DataError
 from erv.media import Decoded, DecodeRule, MediaError, decode
 from erv.settings import ExtractSettings
@@ -23,8 +22,6 @@ from erv.workers import isolated
 
 logger = logging.getLogger(__name__)
 
-_DOWNLOADS = 8
-_PREFETCHED = 32
 _SECONDS_BETWEEN_LINES = 5.0
 _SHOWN = 5
 
@@ -80,7 +77,7 @@ def extract(
     with ShardWriter(shards, settings.clips_per_shard) as writer:
         for outcome in isolated(
             _decode,
-            _fetched(rows, store, rule),
+            (_Task(row, path, rule) for row, path in zip(rows, fetch_all(rows, store), strict=True)),
             workers=settings.workers,
             seconds=settings.clip_timeout_seconds,
             expected=(MediaError,),
@@ -125,26 +122,6 @@ def _add(writer: ShardWriter, row: ClipRow, decoded: Decoded, settings: ExtractS
 
 def _decode(task: _Task) -> Decoded:
     return decode(task.path, task.rule)
-
-
-def _fetched(rows: Sequence[ClipRow], store: ObjectStore | None, rule: DecodeRule) -> Iterator[_Task]:
-    """Local files of the clips, fetched some way ahead."""
-
-    def get(row: ClipRow) -> _Task:
-        return _Task(row, fetch(row.uri, row.sha256, store), rule)
-
-    with ThreadPoolExecutor(_DOWNLOADS) as pool:
-        ahead: deque[Future[_Task]] = deque()
-        try:
-            for row in rows:
-                ahead.append(pool.submit(get, row))
-                if len(ahead) >= _PREFETCHED:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
 
 
 def _write_quarantine(rejected: Sequence[tuple[ClipRow, str]], path: Path) -> None:
