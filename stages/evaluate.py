@@ -6,6 +6,8 @@ Command: see `evaluate` in dvc.yaml. Deviations from the paper:
 2. An explanation that is empty has no emotion; the released code lets the judge call it neutral.
 """
 
+from __future__ import annotations
+
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +61,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     run.log_artifact(arguments.predictions)
 
 
-def _judge(arguments: Arguments, settings: Settings) -> "Judge":
+def _judge(arguments: Arguments, settings: Settings) -> Judge:
     """The primary judge, refused when it shares a sentence with the verifier."""
     from erv.data.sources import Lock, store_for
     from erv.evaluation.judges import TEXTS_FILE, LexicalJudge, check_independence

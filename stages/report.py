@@ -7,6 +7,8 @@ Command: see `report` in dvc.yaml. Deviations from the paper:
 clip.
 """
 
+from __future__ import annotations
+
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +68,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         )
 
 
-def _cues(sources: Path, datasets: list[str]) -> "CueRecord":
+def _cues(sources: Path, datasets: list[str]) -> CueRecord:
     from erv.data.sources import Lock, store_for
     from erv.evaluation.sources import read_cues
 
