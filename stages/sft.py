@@ -1,10 +1,10 @@
 """sft: the cold start, a policy that has learned to explain before it answers.
 
-Command: see `sft` in dvc.yaml. Resumes from its checkpoints under `.erv/checkpoints/` when it is started again
-with the same inputs.
+Command: see `sft` in dvc.yaml. Resumes from its checkpoints under `.erv/checkpoints/` when it is started
+again with the same inputs.
 
 Deviations from the paper:
-1. The explanations are those of the reasoning source: EMER and HumanOmni's when you have them, else the sample's.
+1. The explanations are those of the reasoning source: EMER's when you have them, else the sample's.
 2. Prompt, tokenizer and chat template are the ones of inference; the released code changes them in between.
 3. Towers run once per clip, and their features are kept; they are frozen either way.
 """

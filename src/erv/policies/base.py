@@ -54,5 +54,6 @@ def load_policy(folder: str | Path, device: str | torch.device = "cpu", dtype: s
             f"{folder}: no policy here (config.json is missing); run the stage that writes it first"
         )
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=getattr(torch, dtype))
+    model.model.freeze_towers()  # loading makes every weight trainable
     processor = AutoProcessor.from_pretrained(folder)
     return Policy(model=model.to(device).eval(), processor=processor)

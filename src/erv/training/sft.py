@@ -241,8 +241,9 @@ class _SftTrainer(Trainer):
         loss, _ = completion_loss(self.accelerator.unwrap_model(model), inputs)
         if not math.isfinite(loss.item()):
             raise TrainingError(
-                f"sft: the loss is {loss.item()} at step {self.state.global_step + 1}; lower sft.learning_rate"
-                f" ({self.args.learning_rate}) or sft.max_grad_norm ({self.args.max_grad_norm})"
+                f"sft: the loss is {loss.item()} at step {self.state.global_step + 1};"
+                f" lower sft.learning_rate ({self.args.learning_rate})"
+                f" or sft.max_grad_norm ({self.args.max_grad_norm})"
             )
         return loss
 
