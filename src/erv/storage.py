@@ -21,6 +21,7 @@ from erv.errors import StorageError
 
 _CHUNK = 1 << 20
 _THREADS = 8
+_DIGEST_KEY = "sha256"
 
 _WRONG_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "Forbidden", "403"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestExpired"}
@@ -79,17 +80,46 @@ class Store:
         with self._explained(uri):
             self._client.upload_file(str(path), bucket, key)
 
-    def upload_tree(self, folder: str | Path, uri: str) -> int:
-        """Stores all files of a folder below `uri`, in parallel; returns how many."""
+    def mirror_tree(self, folder: str | Path, uri: str) -> dict[str, int]:
+        """Makes the objects below `uri` equal to a folder's files: stores what differs, deletes the rest.
+
+        An object whose content is equal already is left alone, so that its version id, which a lock file may
+        name, stays the newest. What was stored by another program, without our `sha256`, is stored anew.
+
+        Returns:
+            How many objects were `stored`, `kept` and `deleted`.
+        """
         folder = Path(folder)
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
         if not files:
             raise StorageError(f"{folder}: no files, nothing was uploaded to {uri}")
         base = uri.rstrip("/")
+        present = {item.uri.removeprefix(f"{base}/"): item for item in self.list(base)}
+
+        def bring(item: tuple[str, Path]) -> bool:
+            name, path = item
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            if name in present and self._digest(f"{base}/{name}") == digest:
+                return False
+            bucket, key = split_uri(f"{base}/{name}")
+            with self._explained(f"{base}/{name}"):
+                self._client.upload_file(
+                    str(path), bucket, key, ExtraArgs={"Metadata": {_DIGEST_KEY: digest}}
+                )
+            return True
+
         with ThreadPoolExecutor(_THREADS) as pool:
-            targets = [f"{base}/{path.relative_to(folder).as_posix()}" for path in files]
-            list(pool.map(self.upload, files, targets))
-        return len(files)
+            stored = sum(pool.map(bring, files.items()))
+            extra = sorted(set(present) - set(files))
+            builtins.list(pool.map(lambda name: self.delete(f"{base}/{name}"), extra))
+        return {"stored": stored, "kept": len(files) - stored, "deleted": len(extra)}
+
+    def _digest(self, uri: str) -> str | None:
+        """The sha256 that `mirror_tree` stored with an object."""
+        bucket, key = split_uri(uri)
+        with self._explained(uri):
+            return self._client.head_object(Bucket=bucket, Key=key)["Metadata"].get(_DIGEST_KEY)
 
     def download(
         self, uri: str, path: str | Path, version_id: str | None = None, sha256: str | None = None

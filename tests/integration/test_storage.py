@@ -44,7 +44,8 @@ def test_trees_keep_their_shape_and_listings_are_sorted(store: Store, tmp_path: 
         path = tmp_path / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name, encoding="utf-8")
-    assert store.upload_tree(tmp_path / "tree", "s3://erv-dvc/trees/one") == 4
+    assert store.mirror_tree(tmp_path / "tree", "s3://erv-dvc/trees/one")["stored"] == 4
+    assert store.mirror_tree(tmp_path / "tree", "s3://erv-dvc/trees/one")["kept"] == 4
     store.write(b"a sibling whose name begins alike", "s3://erv-dvc/trees/one-more.txt")
     found = store.list("s3://erv-dvc/trees/one")
     assert [item.key.removeprefix("trees/one/") for item in found] == sorted(names)
@@ -55,7 +56,7 @@ def test_trees_keep_their_shape_and_listings_are_sorted(store: Store, tmp_path: 
 def test_listing_goes_beyond_a_page(store: Store, tmp_path: Path) -> None:
     for number in range(1005):
         (tmp_path / f"{number:04}").write_bytes(b"x")
-    store.upload_tree(tmp_path, "s3://erv-raw/pages")
+    store.mirror_tree(tmp_path, "s3://erv-raw/pages")
     assert [item.key for item in store.list("s3://erv-raw/pages")] == [f"pages/{n:04}" for n in range(1005)]
 
 

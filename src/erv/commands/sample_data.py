@@ -18,7 +18,7 @@ def command(out: Path, seed: int, size: str, workers: int, upload: bool, skip_ba
     """Write stand-ins for MAFW, DFEW and the reasoning set, with a base checkpoint to start from.
 
     The clips are drawn and synthetic, the layouts are the official ones. The same seed and size give the same
-    files, whatever the number of workers.
+    files, whatever the number of workers; trees that are there already are kept.
     """
     from erv.data.sample import write_sample
 
@@ -39,6 +39,6 @@ def command(out: Path, seed: int, size: str, workers: int, upload: bool, skip_ba
         store.ensure_bucket(environment.raw_bucket, versioning=True)
         for folder in folders:
             target = f"s3://{environment.raw_bucket}/{folder.name}"
-            store.upload_tree(folder, target)
-            click.echo(f"uploaded {folder} to {target}", err=True)
+            done = store.mirror_tree(folder, target)
+            click.echo(f"{target}: {', '.join(f'{count} {what}' for what, count in done.items())}", err=True)
     click.echo(f"{out}: {', '.join(folder.name for folder in folders)}")

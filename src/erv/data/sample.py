@@ -8,11 +8,15 @@ shows. The explanations of the reasoning set contradict their answer in a plante
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +31,7 @@ TREES = ("mafw", "dfew", "reasoning", "judge", "base")
 _SIZES = {"demo": (660, 420, 560, 60), "tiny": (66, 42, 66, 12)}
 _DFEW_EMOTIONS = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
 _FOLDS = 5
+_MODULES = ("sample", "sample_layouts", "sample_clips", "profiles", "face", "voice", "wordings")
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,9 @@ def write_sample(
     skip_base: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
-    """Writes the trees `mafw`, `dfew`, `reasoning`, `judge` and `base` below `out`, each replaced as a whole.
+    """Writes the trees `mafw`, `dfew`, `reasoning`, `judge` and `base` below `out`, each whole or not at all.
+
+    A tree that is there already, made by the same code from the same arguments, is kept.
 
     Args:
         out: folder, made if missing.
@@ -75,7 +82,7 @@ def write_sample(
         progress: called with a line per step.
 
     Returns:
-        The folders written.
+        The folders of the trees.
     """
     counts = size if isinstance(size, SampleSize) else SampleSize.parse(size)
     plans = {
@@ -85,29 +92,41 @@ def write_sample(
     }
     writers = {"mafw": layouts.write_mafw, "dfew": layouts.write_dfew, "reasoning": layouts.write_reasoning}
     clips = {"mafw": "data/clips", "dfew": "Clip/original", "reasoning": "video"}
-    written = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, workers), mp_context=context) as pool:
+    say = progress
+    missing = [name for name in plans if not _is_current(out, name, seed, counts)]
+    with ExitStack() as stack:
+        if missing:
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(max(1, workers), mp_context=context))
         for name, plan in plans.items():
+            if name not in missing:
+                say(f"{name}: unchanged")
+                continue
             folder = _fresh(out, name)
             (folder / clips[name]).mkdir(parents=True)
             jobs = [(seed, name, item.cues, folder / clips[name]) for item in plan]
             for done, _ in enumerate(pool.map(_render, jobs, chunksize=8), start=1):
                 if done % 100 == 0 or done == len(jobs):
-                    progress(f"{name}: {done}/{len(jobs)} clips")
+                    say(f"{name}: {done}/{len(jobs)} clips")
             writers[name](folder, plan, stream(seed, name, "texts"))
-            written.append(_publish(folder, out / name))
-    folder = _fresh(out, "judge")
-    layouts.write_judge(folder, _judge_texts(counts.judge, seed))
-    written.append(_publish(folder, out / "judge"))
-    if not skip_base:
+            _publish(folder, out, name, seed, counts)
+    if not _is_current(out, "judge", seed, counts):
+        folder = _fresh(out, "judge")
+        layouts.write_judge(folder, _judge_texts(counts.judge, seed))
+        _publish(folder, out, "judge", seed, counts)
+    written = [out / name for name in (*plans, "judge")]
+    if skip_base:
+        return written
+    if _is_current(out, "base", seed, counts):
+        say("base: unchanged")
+    else:
         from erv.data.base import write_base
 
-        progress("base: training the towers of the base checkpoint")
+        say("base: training the towers of the base checkpoint")
         folder = _fresh(out, "base")
-        write_base(out / "reasoning", folder, seed)
-        written.append(_publish(folder, out / "base"))
-    return written
+        write_base(out / "reasoning", folder, seed, progress=lambda line: say(f"base: {line}"))
+        _publish(folder, out, "base", seed, counts)
+    return [*written, out / "base"]
 
 
 def _plan(name: str, count: int, emotions: Sequence[str], seed: int) -> list[layouts.Item]:
@@ -166,7 +185,56 @@ def _fresh(out: Path, name: str) -> Path:
     return folder
 
 
-def _publish(folder: Path, target: Path) -> Path:
+def _publish(folder: Path, out: Path, name: str, seed: int, counts: SampleSize) -> None:
+    """Puts a finished tree in its place; its stamp is written last."""
+    target = out / name
+    stamp = _stamp_path(out, name)
+    stamp.unlink(missing_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     folder.replace(target)
-    return target
+    stamp.parent.mkdir(exist_ok=True)
+    stamp.write_text(json.dumps(_stamp(target, name, seed, counts), sort_keys=True), encoding="utf-8")
+
+
+def _is_current(out: Path, name: str, seed: int, counts: SampleSize) -> bool:
+    """Whether the tree is there, whole, and made by this code from these arguments."""
+    try:
+        stamp = json.loads(_stamp_path(out, name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    return bool(stamp == _stamp(out / name, name, seed, counts))
+
+
+def _stamp_path(out: Path, name: str) -> Path:
+    # Beside the trees, not in them: a tree has the official layout and nothing else.
+    return out / ".stamps" / f"{name}.json"
+
+
+def _stamp(folder: Path, name: str, seed: int, counts: SampleSize) -> dict[str, object]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    listing = "\n".join(f"{p.relative_to(folder).as_posix()} {p.stat().st_size}" for p in files)
+    return {
+        "seed": seed,
+        "counts": [counts.mafw, counts.dfew, counts.reasoning, counts.judge],
+        "code": _code_digest(name),
+        "files": hashlib.sha256(listing.encode()).hexdigest(),
+    }
+
+
+def _code_digest(name: str) -> str:
+    """Hash of the modules, and the versions of the libraries, that a tree's bytes come from."""
+    here = Path(__file__).parent
+    modules = [here / f"{module}.py" for module in _MODULES]
+    libraries = ["av", "numpy", "pillow", "pyarrow"]
+    if name == "base":
+        modules += [
+            here / "base.py",
+            here.parent / "prompts.py",
+            *sorted((here.parent / "policies").rglob("*.py")),
+        ]
+        libraries += ["torch", "transformers", "tokenizers"]
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update(module.read_bytes())
+    digest.update(" ".join(f"{library}={version(library)}" for library in libraries).encode())
+    return digest.hexdigest()
