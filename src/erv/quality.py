@@ -231,6 +231,7 @@ def _run(dataset: str, table: Any, expectations: Sequence[Any], docs: Path | Non
     import great_expectations as gx
 
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
+
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     asset = context.data_sources.add_pandas("manifest").add_dataframe_asset(dataset)

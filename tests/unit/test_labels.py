@@ -1,0 +1,97 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from erv.errors import DataError
+from erv.labels import LabelSpace
+
+MAFW = LabelSpace.load("mafw")
+DFEW = LabelSpace.load("dfew")
+
+
+def test_ids_are_those_of_the_official_files():
+    assert list(MAFW.ids.items()) == [
+        ("anger", 1),
+        ("disgust", 2),
+        ("fear", 3),
+        ("happiness", 4),
+        ("neutral", 5),
+        ("sadness", 6),
+        ("surprise", 7),
+        ("contempt", 8),
+        ("anxiety", 9),
+        ("helplessness", 10),
+        ("disappointment", 11),
+    ]
+    assert DFEW.names == ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
+    assert tuple(DFEW.ids.values()) == (1, 2, 3, 4, 5, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("happy", "happiness"),
+        (" Happiness.\n", "happiness"),
+        ("NO  EMOTION", "neutral"),
+        ("unhappy", "sadness"),
+        ("danger", None),
+        ("very happy", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_whole_answer_counts_not_a_part_of_one(text, expected):
+    assert MAFW.normalize(text) == expected
+
+
+@given(st.sampled_from(MAFW.names), st.sampled_from(["{}", " {} ", "{}.", "**{}**", "\t{}\n"]), st.booleans())
+def test_case_space_and_punctuation_do_not_matter(name, frame, upper):
+    text = frame.format(name)
+    assert MAFW.normalize(text.upper() if upper else text) == name
+
+
+@pytest.mark.parametrize("space", LabelSpace.shipped())
+def test_every_map_ends_in_names_of_its_target(space):
+    source = LabelSpace.load(space)
+    for target in LabelSpace.shipped():
+        other = LabelSpace.load(target)
+        mapped = {source.to(other)(name) for name in source.names}
+        assert mapped <= {*other.names, None}
+        assert mapped != {None}
+
+
+def test_mapping_keeps_what_both_have():
+    assert all(MAFW.to(DFEW)(DFEW.to(MAFW)(name)) == name for name in DFEW.names)
+    assert MAFW.to("dfew")("contempt") is None
+    assert MAFW.to(MAFW)("contempt") == "contempt"
+    assert MAFW.to(MAFW)("joy") is None
+
+
+@pytest.mark.parametrize("label_id", [0, 12])
+def test_an_id_out_of_range_is_refused(label_id):
+    with pytest.raises(DataError, match=r"not in mafw's range 1\.\.11"):
+        MAFW.name_of(label_id)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("name: x\nlabels: [{id: 2, name: a}, {id: 1, name: b}]", "order of their ids"),
+        ("name: x\nlabels: [{id: 1, name: a}, {id: 1, name: b}]", "unique"),
+        ("name: x\nlabels: [{id: 1, name: a, synonyms: [b]}, {id: 2, name: b}]", "'b' names both"),
+        ("name: x\nlabels: [{id: 1, name: a}]\nmaps: {mafw: {z: anger}}", "unknown label 'z'"),
+        ("labels: 3", "not a label space"),
+    ],
+)
+def test_a_faulty_space_is_refused(tmp_path, text, fault):
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=fault):
+        LabelSpace.load(path)
+
+
+def test_an_unknown_space_names_the_known_ones():
+    with pytest.raises(DataError, match="dfew, mafw, ravdess"):
+        LabelSpace.load("emotions")
+    with pytest.raises(DataError, match="no map to 'fer'"):
+        MAFW.to("fer")

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from erv.errors import DataError
+from erv.shards import Clip, ShardReader, ShardWriter
+
+
+def clip(name: str, value: int = 0, samples: int = 5) -> Clip:
+    rng = np.random.default_rng(value)
+    frames = rng.integers(0, 256, (8, 4, 6, 3), dtype=np.uint8)
+    return Clip(name, frames, rng.integers(-9, 9, samples).astype(np.int16), 16000, has_audio=samples > 0)
+
+
+def write(folder, count, per_shard):
+    with ShardWriter(folder, per_shard) as writer:
+        for index in range(count):
+            writer.add(clip(f"{index:05d}", index, samples=index % 3))
+    return folder
+
+
+def test_clips_come_back_as_they_were(tmp_path):
+    reader = ShardReader(write(tmp_path / "s", 40, 17), cached_groups=1)
+    assert [path.name for path in sorted((tmp_path / "s").iterdir())] == [
+        f"shard-0000{index}.parquet" for index in range(3)
+    ]
+    assert len(reader) == 40
+    for index in (39, 0, 17, 16, 5):
+        found, expected = reader.get(f"{index:05d}"), clip(f"{index:05d}", index, samples=index % 3)
+        np.testing.assert_array_equal(found.frames, expected.frames)
+        np.testing.assert_array_equal(found.audio, expected.audio)
+        assert found.frames.dtype == np.uint8
+        assert found.audio.dtype == np.int16
+        assert found.has_audio == expected.has_audio
+    assert [item.clip_id for item in reader] == reader.clip_ids
+
+
+def test_equal_clips_give_equal_bytes(tmp_path):
+    first, second = write(tmp_path / "a", 20, 8), write(tmp_path / "b", 20, 8)
+    for path in first.iterdir():
+        assert path.read_bytes() == (second / path.name).read_bytes()
+
+
+def test_a_failure_leaves_nothing_and_keeps_what_was(tmp_path):
+    folder = write(tmp_path / "s", 3, 2)
+
+    def interrupted():
+        with ShardWriter(folder, 2) as writer:
+            writer.add(clip("00009"))
+            raise RuntimeError("decoder")
+
+    with pytest.raises(RuntimeError, match="decoder"):
+        interrupted()
+    assert ShardReader(folder).clip_ids == ["00000", "00001", "00002"]
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_rewriting_replaces_all_shards(tmp_path):
+    write(tmp_path / "s", 9, 2)
+    assert len(ShardReader(write(tmp_path / "s", 2, 2))) == 2
+
+
+def test_wrong_clips_are_refused(tmp_path):
+    good = clip("00002")
+    bad = [
+        (Clip("00001", good.frames, good.audio, 16000), "order of their ids"),
+        (Clip("00003", good.frames.astype(np.float32), good.audio, 16000), "expected uint8"),
+        (Clip("00003", good.frames, good.audio.astype(np.float32), 16000), "expected int16"),
+    ]
+    for wrong, message in bad:
+        with ShardWriter(tmp_path / "s", 2) as writer:
+            writer.add(good)
+            with pytest.raises(DataError, match=message):
+                writer.add(wrong)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(DataError, match="no shards"):
+        ShardReader(tmp_path)
+    with pytest.raises(DataError, match="'nobody' is not in"):
+        ShardReader(write(tmp_path / "s", 1, 1)).get("nobody")
