@@ -53,6 +53,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         on_metrics=run.log_metrics,
         seed=settings.seed,
         runtime=settings.runtime,
+        rows_per_pass=settings.grpo.rows_per_pass,
     )
     clear(checkpoints)
 

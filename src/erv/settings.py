@@ -144,6 +144,7 @@ class GrpoSettings(Section):
     max_completion_length: PositiveInt
     loss_type: Literal["grpo", "dapo"]
     semantics: Literal["strict", "official"]
+    rows_per_pass: PositiveInt | None
     save_steps: PositiveInt
     lora: LoraSettings
     variants: dict[str, VariantSettings]
