@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -113,15 +114,17 @@ def train_wordpiece(texts: Sequence[str], vocabulary: int, max_length: int) -> P
         vocabulary: upper bound of its size.
         max_length: longest input in tokens; longer ones are truncated.
     """
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    core = Tokenizer(models.WordPiece(unk_token=special[1]))
-    core.normalizer = normalizers.BertNormalizer(lowercase=True)
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=special, min_frequency=1, show_progress=False
-    )
-    core.train_from_iterator(list(texts), trainer=trainer)
-    vocab = dict(sorted(core.get_vocab().items(), key=lambda item: item[1]))
+    # Not the library's trainer: it numbers the pieces in the order of a randomly seeded hash, so that every
+    # process gets another vocabulary. Whole words by their frequency, and letters for all others, will do.
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    letters = sorted({letter for word in counts for letter in word})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    words = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
+    pieces += words[: max(0, vocabulary - len(pieces))]
+    vocab = {piece: index for index, piece in enumerate(pieces)}
     return BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=max_length)
 
 
