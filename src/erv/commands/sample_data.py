@@ -22,23 +22,17 @@ def command(out: Path, seed: int, size: str, workers: int, upload: bool, skip_ba
     """
     from erv.data.sample import write_sample
 
-    folders = write_sample(
-        out,
-        seed,
-        size,
-        workers=workers,
-        skip_base=skip_base,
-        progress=lambda line: click.echo(line, err=True),
-    )
+    def progress(line: str) -> None:
+        click.echo(line, err=True)
+
+    folders = write_sample(out, seed, size, workers=workers, skip_base=skip_base, progress=progress)
     if upload:
+        from erv.data.upload import upload_sample
         from erv.environment import load_environment
         from erv.storage import open_store
 
         environment = load_environment()
         store = open_store(environment)
         store.ensure_bucket(environment.raw_bucket, versioning=True)
-        for folder in folders:
-            target = f"s3://{environment.raw_bucket}/{folder.name}"
-            done = store.mirror_tree(folder, target)
-            click.echo(f"{target}: {', '.join(f'{count} {what}' for what, count in done.items())}", err=True)
+        upload_sample(folders, f"s3://{environment.raw_bucket}", store, progress)
     click.echo(f"{out}: {', '.join(folder.name for folder in folders)}")

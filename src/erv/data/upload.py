@@ -1,0 +1,59 @@
+"""Uploads the sample corpus to a raw bucket, never over somebody's real data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from erv.errors import DataError
+
+# Every clip tree of the sample has it, no original data set does.
+_MARK = "cues.parquet"
+_CLIP_TREES = ("mafw", "dfew", "reasoning")
+
+
+class Uploads(Protocol):
+    """What is needed of `erv.storage.Store`."""
+
+    def list(self, uri: str, /) -> list[Any]:
+        """Objects below an `s3://` folder."""
+
+    def upload_tree(self, folder: Path, uri: str, /) -> int:
+        """Stores all files of a folder."""
+
+    def delete(self, uri: str, /) -> None:
+        """Removes an object."""
+
+
+def upload_sample(
+    folders: Sequence[Path], root: str, store: Uploads, progress: Callable[[str], None] = lambda line: None
+) -> None:
+    """Makes `root/NAME` hold exactly each folder's files; what an earlier sample left there is removed.
+
+    Args:
+        folders: trees as `write_sample` returns them.
+        root: e.g. `s3://erv-raw`.
+        store: where to.
+        progress: called with a line per tree.
+
+    Raises:
+        DataError: a target holds clips that are not of a sample corpus; nothing is uploaded then.
+        StorageError: the bucket can't be written.
+    """
+    before = {folder.name: [item.uri for item in store.list(f"{root}/{folder.name}")] for folder in folders}
+    for name, uris in before.items():
+        if name in _CLIP_TREES and uris and f"{root}/{name}/{_MARK}" not in uris:
+            raise DataError(
+                f"{root}/{name} holds {len(uris)} objects that are not of a sample corpus; the sample is not"
+                " uploaded over them, use another raw bucket"
+            )
+    for folder in folders:
+        target = f"{root}/{folder.name}"
+        count = store.upload_tree(folder, target)
+        ours = {f"{target}/{p.relative_to(folder).as_posix()}" for p in folder.rglob("*") if p.is_file()}
+        stale = [uri for uri in before[folder.name] if uri not in ours]
+        for uri in stale:
+            store.delete(uri)
+        removed = f", {len(stale)} old ones removed" if stale else ""
+        progress(f"{target}: {count} files uploaded{removed}")
