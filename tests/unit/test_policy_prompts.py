@@ -14,9 +14,9 @@ from erv.prompts import (
 
 def test_the_instruction_is_the_methods_own():
     assert INSTRUCTION == (
-        "As an emotional recognition expert; throughout the video, which emotion conveyed by the characters is "
-        "the most obvious to you?  Output the thinking process in <think> </think> and final emotion in "
-        "<answer> </answer> tags."
+        "As an emotional recognition expert; throughout the video, which emotion conveyed by the characters"
+        " is the most obvious to you?  Output the thinking process in <think> </think> and final emotion"
+        " in <answer> </answer> tags."
     )
     assert INSTRUCTION.startswith(QUESTION)
 

@@ -1,0 +1,227 @@
+"""The cold start and generation: what is learned, from which tokens, and how an interrupted run goes on."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from erv.data.manifest import ClipRow
+from erv.errors import TrainingError
+from erv.evaluation.generate import generate_completions
+from erv.policies import Policy, load_policy
+from erv.policies.tiny import TinySizes, build_tiny_policy
+from erv.prompts import format_completion
+from erv.settings import RuntimeSettings, SftSettings
+from erv.shards import Clip, ShardReader, ShardWriter
+from erv.training import sft
+from erv.training.clip_features import ClipFeatures, policy_encoder
+
+SIZES = TinySizes(
+    image_size=32,
+    num_frames=2,
+    vision_width=16,
+    vision_layers=1,
+    mels=16,
+    audio_width=16,
+    audio_layers=1,
+    window_seconds=1,
+    hidden=32,
+    layers=2,
+    heads=2,
+    mlp=64,
+    gate_width=16,
+)
+SETTINGS = SftSettings(
+    max_steps=6,
+    batch_size=4,
+    learning_rate=1e-2,
+    warmup_share=0.1,
+    weight_decay=0.01,
+    max_grad_norm=1.0,
+    save_steps=3,
+)
+RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1)
+TEXTS = {
+    "anger": format_completion("The voice is loud. She seems angry.", "anger"),
+    "fear": format_completion("The voice trembles. He seems afraid.", "fear"),
+}
+
+
+def row(number, split="train"):
+    label = sorted(TEXTS)[number % 2]
+    name = f"sample_{number:08d}"
+    return ClipRow(name, "reasoning", 0, split, label, label, None, TEXTS[label], "", 0, "")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return [row(i, "validation" if i >= 8 else "train") for i in range(10)]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory, rows):
+    """Red clips are angry, blue ones afraid; clip 3 has no sound."""
+    folder = tmp_path_factory.mktemp("shards") / "reasoning"
+    random = np.random.default_rng(0)
+    with ShardWriter(folder, clips_per_shard=4) as writer:
+        for number, item in enumerate(rows):
+            frames = random.integers(0, 60, (2, 32, 32, 3), dtype=np.uint8)
+            frames[..., 2 * (item.label == "fear")] += 180
+            sound = number != 3
+            audio = random.integers(-900, 900, 16000 * sound).astype(np.int16)
+            writer.add(Clip(item.clip_id, frames, audio, 16000, has_audio=sound))
+    return {"reasoning": ShardReader(folder)}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("base") / "policy"
+    Policy(*build_tiny_policy([*TEXTS.values()] * 3, seed=2, sizes=SIZES)).save(folder)
+    return folder
+
+
+def train(base, rows, shards, checkpoints, settings=SETTINGS, on_metrics=lambda metrics, step: None):
+    return sft.train_sft(
+        load_policy(base),
+        rows,
+        shards,
+        settings,
+        checkpoints=checkpoints,
+        on_metrics=on_metrics,
+        seed=0,
+        runtime=RUNTIME,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(base, rows, shards, tmp_path_factory):
+    """An uninterrupted run with its metrics."""
+    seen = []
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    policy = train(
+        base, rows, shards, checkpoints, on_metrics=lambda metrics, step: seen.append((step, metrics))
+    )
+    return policy, seen, checkpoints
+
+
+def weights(policy):
+    return {name: value.clone() for name, value in policy.model.state_dict().items()}
+
+
+def test_labels_cover_the_completion_alone(base, rows, shards):
+    policy = load_policy(base)
+    examples = sft.build_examples(policy, rows, shards)["train"]
+    batch = sft.collate(policy, examples[:4], ClipFeatures(policy_encoder(policy), shards))
+    tokenizer = policy.processor.tokenizer
+    for labels, item in zip(batch["labels"], rows[:4], strict=True):
+        told = labels[labels != -100]
+        assert told[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(told, skip_special_tokens=True) == item.completion
+    silent = batch["input_ids"][3]
+    assert policy.model.config.audio_token_id not in silent
+    assert policy.model.config.video_token_id in silent
+
+
+def test_the_loss_of_kept_positions_is_the_models_own(base, rows, shards):
+    policy = load_policy(base)
+    examples = sft.build_examples(policy, rows, shards)["train"]
+    batch = sft.collate(policy, examples[:4], ClipFeatures(policy_encoder(policy), shards))
+    with torch.no_grad():
+        ours, tokens = sft.completion_loss(policy.model, batch)
+        assert torch.isclose(ours, policy.model(**batch).loss, atol=1e-5)
+    assert tokens == int((batch["labels"] != -100).sum())
+
+
+def test_it_learns_and_towers_stay(base, trained):
+    policy, seen, _ = trained
+    before, after = weights(load_policy(base)), weights(policy)
+    changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
+    assert changed >= {"language_model", "visual_projector", "audio_projector", "gate"}
+    assert not changed & {"vision_tower", "audio_tower", "gate_encoder"}
+    losses = [metrics["validation_loss"] for _, metrics in seen if "validation_loss" in metrics]
+    assert len(losses) == 2
+    assert losses[1] < losses[0]
+
+
+def test_interrupted_and_resumed_is_the_uninterrupted_run(base, rows, shards, trained, tmp_path, monkeypatch):
+    whole = weights(trained[0])
+
+    class Crash(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 4:
+                raise KeyboardInterrupt
+
+    original = sft._SftTrainer.__init__
+
+    def crashing(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        self.add_callback(Crash())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sft._SftTrainer, "__init__", crashing)
+        with pytest.raises(KeyboardInterrupt):
+            train(base, rows, shards, tmp_path)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-3"]
+    steps = []
+    resumed = train(base, rows, shards, tmp_path, on_metrics=lambda metrics, step: steps.append(step))
+    assert set(steps) == {6}, "it began again instead of going on from step 3"
+    for name, value in weights(resumed).items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_a_checkpoint_cut_off_while_written_is_not_resumed_from(base, rows, shards, trained, tmp_path):
+    shutil.copytree(trained[2] / "checkpoint-3", tmp_path / "checkpoint-3")
+    (tmp_path / "checkpoint-3" / "complete.json").unlink()
+    steps = []
+    train(base, rows, shards, tmp_path, on_metrics=lambda metrics, step: steps.append(step))
+    assert min(steps) == 3, "the whole run was expected"
+
+
+def test_a_loss_that_is_not_finite_stops_it(base, rows, shards, tmp_path):
+    broken = load_policy(base)
+    with torch.no_grad():
+        broken.model.model.language_model.norm.weight.fill_(float("nan"))
+    broken.save(tmp_path / "broken")
+    with pytest.raises(
+        TrainingError, match=r"sft: the loss is nan at step 1; lower sft.learning_rate \(0.01\)"
+    ):
+        train(tmp_path / "broken", rows, shards, tmp_path / "checkpoints")
+
+
+def test_no_clip_left_is_said(base, rows, shards, tmp_path):
+    with pytest.raises(TrainingError, match="no training clip is left"):
+        train(base, [item for item in rows if item.split != "train"], shards, tmp_path)
+
+
+def test_the_saved_policy_holds_no_pickle(trained, tmp_path):
+    trained[0].save(tmp_path / "policy")
+    assert {p.suffix for p in (tmp_path / "policy").rglob("*") if p.is_file()} == {
+        ".json",
+        ".jinja",
+        ".safetensors",
+    }
+
+
+def completions(policy, clips, **changes):
+    options = {"batch_size": 4, "max_new_tokens": 12, "temperature": 0.0, "seed": 0, **changes}
+    return generate_completions(policy, clips, **options)
+
+
+def test_a_completion_does_not_depend_on_the_batch(trained, shards):
+    done = []
+    together = completions(trained[0], iter(shards["reasoning"]), progress=done.append)
+    alone = completions(trained[0], iter(shards["reasoning"]), batch_size=1)
+    assert together == alone
+    assert list(together) == shards["reasoning"].clip_ids
+    assert done == [4, 8, 10]
+
+
+def test_sampling_repeats_with_its_seed_and_leaves_the_stream_alone(trained, shards):
+    state = torch.get_rng_state()
+    first = completions(trained[0], iter(shards["reasoning"]), temperature=1.0)
+    assert torch.equal(state, torch.get_rng_state())
+    assert first == completions(trained[0], iter(shards["reasoning"]), temperature=1.0)
+    assert first != completions(trained[0], iter(shards["reasoning"]), temperature=1.0, seed=1)
