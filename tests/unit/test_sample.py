@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from openpyxl import load_workbook
 
-from erv.data.face import FaceRenderer, Pose, draw_person
+from erv.data.face import FaceRenderer, Pose
+from erv.data.people import draw_person
 from erv.data.profiles import EMOTIONS, PROFILES
 from erv.data.sample import SampleSize, write_sample
 from erv.data.voice import Prosody, Speaker, prosody, synthesize

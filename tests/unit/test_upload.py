@@ -12,13 +12,12 @@ class _Bucket(dict):
     def list(self, uri):
         return [type("Object", (), {"uri": name}) for name in sorted(self) if name.startswith(uri + "/")]
 
-    def upload_tree(self, folder: Path, uri):
+    def mirror_tree(self, folder: Path, uri):
+        for name in [item.uri for item in self.list(uri)]:
+            del self[name]
         files = [path for path in folder.rglob("*") if path.is_file()]
         self.update({f"{uri}/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in files})
-        return len(files)
-
-    def delete(self, uri):
-        del self[uri]
+        return {"stored": len(files)}
 
 
 def tree(root, *names):
@@ -38,7 +37,7 @@ def test_an_earlier_sample_is_replaced(tmp_path):
         [tree(tmp_path / "two/mafw", "cues.parquet", "data/3.mp4")], "s3://raw", bucket, said.append
     )
     assert sorted(bucket) == ["s3://raw/mafw/cues.parquet", "s3://raw/mafw/data/3.mp4"]
-    assert said == ["s3://raw/mafw: 2 files uploaded, 2 old ones removed"]
+    assert said == ["s3://raw/mafw: 2 stored"]
 
 
 def test_real_data_are_never_overwritten(tmp_path):

@@ -31,7 +31,7 @@ TREES = ("mafw", "dfew", "reasoning", "judge", "base")
 _SIZES = {"demo": (660, 420, 560, 60), "tiny": (66, 42, 66, 12)}
 _DFEW_EMOTIONS = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
 _FOLDS = 5
-_MODULES = ("sample", "sample_layouts", "sample_clips", "profiles", "face", "voice", "wordings")
+_MODULES = ("sample", "sample_layouts", "sample_clips", "profiles", "people", "face", "voice", "wordings")
 
 
 @dataclass(frozen=True)

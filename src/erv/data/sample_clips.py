@@ -14,7 +14,8 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image
 
-from erv.data.face import SIZE, FaceRenderer, Pose, draw_person
+from erv.data.face import FaceRenderer, Pose
+from erv.data.people import draw_person
 from erv.data.profiles import FACE_CUES, ONE_SIDED, PROFILES
 from erv.data.voice import SAMPLE_RATE, draw_speaker, prosody, synthesize
 
@@ -194,6 +195,3 @@ def _some(cues: tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]:
     """All cues but the dropped ones; at least one stays."""
     kept = tuple(cue for cue in cues if rng.random() >= _DROPPED_CUE)
     return kept or (cues[int(rng.integers(len(cues)))],)
-
-
-__all__ = ["FPS", "SIZE", "ClipCues", "draw_cues", "encode", "render_clip", "stream"]

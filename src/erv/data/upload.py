@@ -19,11 +19,8 @@ class Uploads(Protocol):
     def list(self, uri: str, /) -> list[Any]:
         """Objects below an `s3://` folder."""
 
-    def upload_tree(self, folder: Path, uri: str, /) -> int:
-        """Stores all files of a folder."""
-
-    def delete(self, uri: str, /) -> None:
-        """Removes an object."""
+    def mirror_tree(self, folder: Path, uri: str, /) -> dict[str, int]:
+        """Makes the objects below `uri` equal to a folder's files; counts what it did."""
 
 
 def upload_sample(
@@ -50,10 +47,5 @@ def upload_sample(
             )
     for folder in folders:
         target = f"{root}/{folder.name}"
-        count = store.upload_tree(folder, target)
-        ours = {f"{target}/{p.relative_to(folder).as_posix()}" for p in folder.rglob("*") if p.is_file()}
-        stale = [uri for uri in before[folder.name] if uri not in ours]
-        for uri in stale:
-            store.delete(uri)
-        removed = f", {len(stale)} old ones removed" if stale else ""
-        progress(f"{target}: {count} files uploaded{removed}")
+        done = store.mirror_tree(folder, target)
+        progress(f"{target}: {', '.join(f'{count} {what}' for what, count in done.items())}")
