@@ -1,5 +1,9 @@
 """Tower training: it learns what is there, and gives the same bytes twice."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import torch
 
@@ -66,3 +70,20 @@ def test_towers_learn_and_repeat(tmp_path):
     again.save(tmp_path / "two")
     for path in sorted(p for p in (tmp_path / "one").rglob("*") if p.is_file()):
         assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+
+
+def test_the_untrained_policy_is_the_same_in_every_process(tmp_path):
+    """Hash order differs between processes; no vocabulary or weight may follow it."""
+    program = (
+        "import sys; from pathlib import Path; from erv.policies import Policy\n"
+        "from erv.policies.tiny import TinySizes, build_tiny_policy\n"
+        "texts = ['the quick brown fox jumps over the lazy dog ' * 3, 'loud voices and wide eyes ' * 3]\n"
+        "sizes = TinySizes(vision_width=16, audio_width=16, hidden=32, layers=1, heads=2, mlp=64)\n"
+        "Policy(*build_tiny_policy(texts, 0, sizes)).save(Path(sys.argv[1]))\n"
+    )
+    for name, salt in (("one", "1"), ("two", "2")):
+        environment = {**os.environ, "PYTHONHASHSEED": salt, "OMP_NUM_THREADS": "1"}
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / name)], check=True, env=environment)
+    for path in sorted(p for p in (tmp_path / "one").rglob("*") if p.is_file()):
+        other = tmp_path / "two" / path.relative_to(tmp_path / "one")
+        assert path.read_bytes() == other.read_bytes(), path.name
