@@ -16,6 +16,7 @@ import psutil
 
 from erv.environment import Environment
 from erv.lineage import client_of
+from erv.storage import open_store
 from tests.conftest import ROOT
 
 PIPELINE = """
@@ -68,7 +69,11 @@ class Scratch:
 
     def __init__(self, folder: Path, stack: Environment) -> None:
         self.folder = folder
-        self.environment = dataclasses.replace(stack, workspace=folder, mlflow_experiment=folder.name)
+        # A bucket of its own: the run cache of another folder would restore what is to run here.
+        self.environment = dataclasses.replace(
+            stack, workspace=folder, mlflow_experiment=folder.name, dvc_bucket=f"erv-dvc-{folder.name}"
+        )
+        open_store(self.environment).ensure_bucket(self.environment.dvc_bucket)
         for name, text in {"dvc.yaml": PIPELINE, "work.py": WORK}.items():
             (folder / name).write_text(text)
         shutil.copy(ROOT / "params.yaml", folder)
@@ -89,7 +94,9 @@ class Scratch:
         (self.folder / "control" / f"{stage}.txt").write_text(text)
 
     def variables(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        # `python` of a stage's command is ours, as in an activated environment.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def python(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(

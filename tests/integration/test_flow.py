@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from pathlib import Path
 
 import pytest
 
@@ -123,9 +122,9 @@ def test_a_missing_file_is_told_before_any_stage(scratch: Scratch, first: str) -
     assert result.stderr.rstrip().endswith("error: control/join.txt: not found; restore it from git")
 
 
-def test_without_a_server_it_says_so(tmp_path: Path, stack: Environment) -> None:
-    scratch = Scratch(tmp_path, stack)
-    stack_file = tmp_path / ".erv/stack.env"
+def test_without_a_server_it_says_so(tmp_path_factory: pytest.TempPathFactory, stack: Environment) -> None:
+    scratch = Scratch(tmp_path_factory.mktemp("alone"), stack)
+    stack_file = scratch.folder / ".erv/stack.env"
     api = stack.prefect_api_url or ""
     stack_file.write_text(stack_file.read_text().replace(api, "http://127.0.0.1:9/api"))
     result = scratch.erv("run", check=False)

@@ -1,0 +1,38 @@
+"""The deployment train/local through a real worker."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+
+import pytest
+
+from erv.environment import Environment, child_environment
+from tests.conftest import ROOT
+from tests.integration.scratch import Scratch
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_deployed_flow_runs_through_a_worker(
+    stack: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    scratch = Scratch(tmp_path_factory.mktemp("deployment"), stack)
+    shutil.copytree(ROOT / "flows", scratch.folder / "flows", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "prefect.yaml", scratch.folder)
+    assert "'train/local' successfully" in " ".join(scratch.erv("run", "--deploy").stdout.split())
+    worker = scratch.start("run", "--worker")
+    try:
+        worker.wait_for("started!")
+        scratch.variables = lambda: child_environment(scratch.environment)  # type: ignore[method-assign]
+        result = scratch.python("-m", "prefect", "deployment", "run", "train/local", "--watch", check=False)
+        assert result.returncode == 0, result.stdout + worker.text()
+        assert "4 stages: 4 ran" in worker.text()
+        scratch.control("join", "0 fail")
+        result = scratch.python("-m", "prefect", "deployment", "run", "train/local", "--watch", check=False)
+        assert result.returncode == 1
+        assert "clip 7 of the scratch set is broken" in worker.text()
+    finally:
+        worker.process.send_signal(signal.SIGINT)
+        worker.process.wait(30)
+        worker.end()

@@ -1,0 +1,83 @@
+"""A flow that is stopped, in whatever way, leaves nothing running and nothing that writes later."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import urllib.request
+
+import pytest
+
+from erv.environment import Environment
+from tests.integration.scratch import Background, Scratch, wait_until
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Scratch:
+    return Scratch(tmp_path_factory.mktemp("kill"), stack)
+
+
+@pytest.fixture
+def running(scratch: Scratch, request: pytest.FixtureRequest):
+    """A flow whose two independent stages are both at work, for another time in each test."""
+    scratch.control("make", f"{60 + len(request.node.name)}")
+    background = scratch.start("run", "make")
+    try:
+        background.wait_for("[make@a] INFO begins")
+        background.wait_for("[make@b] INFO begins")
+        yield background
+    finally:
+        background.end()
+        for process in scratch.processes():
+            process.kill()
+
+
+def nothing_is_left(scratch: Scratch, seconds: float = 15.0) -> None:
+    wait_until(lambda: not scratch.processes(), seconds)
+    time.sleep(0.5)
+    assert not list(scratch.folder.glob("made/*.txt"))
+
+
+def test_kill_minus_nine(scratch: Scratch, running: Background) -> None:
+    running.process.kill()
+    nothing_is_left(scratch)
+    # The next flow closes what the killed one could not, and is not locked out.
+    scratch.control("make", "0")
+    assert "2 stages: 2 ran" in scratch.erv("run", "make").stdout
+    runs = scratch.runs()
+    assert [run.info.status for run in runs["train"][:2]] == ["FINISHED", "KILLED"]
+    assert runs["make@a"][1].info.status == "KILLED"
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_signals(scratch: Scratch, running: Background, signum: int, code: int) -> None:
+    running.process.send_signal(signum)
+    assert running.process.wait(30) == code
+    nothing_is_left(scratch)
+    runs = scratch.runs()
+    assert runs["train"][0].info.status == runs["make@a"][0].info.status == "KILLED"
+
+
+def test_a_cancellation_on_the_server(scratch: Scratch, running: Background) -> None:
+    api = scratch.environment.prefect_api_url
+    flow_run = f"{api}/flow_runs/{running.flow_run_id()}"
+    request = urllib.request.Request(
+        f"{flow_run}/set_state",
+        data=json.dumps({"state": {"type": "CANCELLING", "name": "Cancelling"}}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    urllib.request.urlopen(request, timeout=10).close()
+    assert running.process.wait(30) == 130
+    nothing_is_left(scratch)
+    with urllib.request.urlopen(flow_run, timeout=10) as answer:
+        assert json.load(answer)["state"]["type"] == "CANCELLED"
+
+
+def test_a_second_pipeline_is_told_so(scratch: Scratch, running: Background) -> None:
+    result = scratch.erv("run", "make", check=False)
+    assert result.returncode == 1
+    assert f"error: another pipeline runs in {scratch.folder}" in result.stderr
+    assert running.process.poll() is None

@@ -1,0 +1,215 @@
+"""From a candidate bundle to a champion on a real MLflow server, and back along its lineage."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from erv.environment import Environment, isolate
+from erv.lineage import client_of
+from erv.pipeline import read_lock
+from erv.storage import open_store
+from tests.integration.scratch import Scratch
+
+pytestmark = pytest.mark.integration
+
+NAME = "emotion-policy"
+PIPELINE = """
+stages:
+  register:
+    cmd: python candidate.py
+    deps: [candidate.py, inputs, control/quality.txt]
+    params: [register]
+    outs: [models/candidate]
+"""
+# What the stages before would have left, as good as control/quality.txt says: "RIGHT AGREEING PREFIX".
+CANDIDATE = """
+import json
+from pathlib import Path
+from erv.bundle import write_candidate
+from erv.evaluation.evaluate import write_predictions
+from erv.settings import load_settings
+from tests.unit.test_bundle import comparison_of, predictions
+
+right, agreeing, *prefix = Path("control/quality.txt").read_text().split()
+mine = predictions(int(right), int(agreeing), prefix="".join(prefix))
+base = predictions(40, 20, prefix="".join(prefix))
+work = Path(".erv/work")
+work.mkdir(parents=True, exist_ok=True)
+write_predictions(mine, work / "predictions.parquet")
+(work / "metrics.json").write_text("{}")
+(work / "comparison.json").write_text(json.dumps(comparison_of(sft=base, r1_omni=base, erv=mine)))
+write_candidate(
+    Path("models/candidate"),
+    policy=Path("inputs/policy"),
+    verifier=Path("inputs/verifier"),
+    evaluation=work,
+    comparison=work / "comparison.json",
+    serving={"frames": 2, "size": 32, "geometry": "stretch", "sample_rate": 16000, "max_new_tokens": 8},
+    settings=load_settings().register_,
+)
+"""
+
+
+def write_models(folder: Path) -> None:
+    """An untrained policy and an untrained verifier, as small as they can be."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from erv.labels import LabelSpace
+    from erv.policies import Policy
+    from erv.policies.tiny import TinySizes, build_tiny_policy, train_wordpiece
+    from erv.prompts import format_completion
+    from erv.verifier import EmotionVerifier
+
+    sizes = TinySizes(
+        image_size=32, num_frames=2, vision_width=16, vision_layers=1, audio_width=16, audio_layers=1,
+        window_seconds=1, hidden=32, layers=2, heads=2, mlp=64, gate_width=16, vocabulary=400,
+    )  # fmt: skip
+    texts = [format_completion(f"She smiles, take {n}.", "happiness") for n in range(20)]
+    Policy(*build_tiny_policy(texts, seed=0, sizes=sizes)).save(folder / "policy")
+    tokenizer = train_wordpiece(texts, 200, max_length=64)
+    labels = LabelSpace.load("mafw").names
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, num_labels=len(labels),
+    )  # fmt: skip
+    verifier = EmotionVerifier(
+        BertForSequenceClassification(config), tokenizer, labels=labels, thresholds=[0.1] * len(labels)
+    )
+    (folder / "verifier").mkdir()
+    verifier.save_pretrained(folder / "verifier")
+
+
+@pytest.fixture(scope="module")
+def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Scratch:
+    scratch = Scratch(tmp_path_factory.mktemp("registry"), stack)
+    (scratch.folder / "dvc.yaml").write_text(PIPELINE)
+    (scratch.folder / "candidate.py").write_text(CANDIDATE)
+    write_models(scratch.folder / "inputs")
+    scratch.control("quality", "50 50")
+    return scratch
+
+
+@pytest.fixture(scope="module")
+def first(scratch: Scratch) -> str:
+    return scratch.erv("run").stdout
+
+
+def aliases(scratch: Scratch) -> dict[str, str]:
+    found = client_of(scratch.environment).get_registered_model(NAME).aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def test_the_flow_registers_the_first_candidate_as_champion(scratch: Scratch, first: str) -> None:
+    assert f"{NAME} version 1 registered; alias challenger, champion" in first
+    assert "all gates hold: it is the champion" in first
+    assert aliases(scratch) == {"challenger": "1", "champion": "1"}
+
+
+def test_the_same_bundle_is_registered_once(scratch: Scratch, first: str) -> None:
+    assert f"{NAME} version 1 was registered before" in scratch.erv("register").stdout
+    assert len(client_of(scratch.environment).search_model_versions(f"name = '{NAME}'")) == 1
+
+
+def test_a_version_answers_for_a_clip(
+    scratch: Scratch, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    import pandas as pd
+
+    from erv.data.sample_clips import encode
+
+    random = np.random.default_rng(0)
+    frames = [random.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(12)]
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(encode(frames, random.integers(-9000, 9000, 16000).astype(np.int16)))
+    isolate(scratch.environment)
+    mlflow.set_tracking_uri(scratch.environment.mlflow_uri)
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}/1")
+    table = model.predict(pd.DataFrame({"clip": [str(clip)]}))
+    assert list(table.columns) == ["clip", "answer", "explanation", "agreement", "completion"]
+    assert table["clip"][0] == str(clip)
+    assert isinstance(table["completion"][0], str)
+
+
+def test_lineage_of_the_champion_holds(scratch: Scratch, first: str) -> None:
+    output = scratch.erv("lineage", "champion").stdout
+    entry = read_lock(scratch.folder / "dvc.lock")["register"]
+    assert output.startswith(f"{NAME} version 1 (challenger, champion)")
+    assert "register  lock entry " in output
+    assert f"md5 {entry['outs'][0]['md5']}" in output
+    assert "0 broken" in output
+    by_hash = scratch.erv("lineage", entry["outs"][0]["md5"]).stdout
+    assert f"in {NAME} version 1" in by_hash
+    run_id = re.search(r"published by run ([0-9a-f]{32})", output).group(1)  # type: ignore[union-attr]
+    assert "publish, FINISHED" in scratch.erv("lineage", run_id).stdout
+
+
+def test_a_lost_and_a_changed_object_break_the_lineage(scratch: Scratch, first: str) -> None:
+    store, bucket = open_store(scratch.environment), scratch.environment.dvc_bucket
+    small = min(store.list(f"s3://{bucket}/files/md5"), key=lambda info: (info.size, info.key))
+    content = store.read(small.uri)
+    try:
+        store.delete(small.uri)
+        lost = scratch.erv("lineage", "champion", check=False)
+        store.write(b"something else", small.uri)
+        changed = scratch.erv("lineage", "champion", check=False)
+    finally:
+        store.write(content, small.uri)
+    assert (lost.returncode, changed.returncode) == (1, 1)
+    assert "BROKEN: models/candidate" in lost.stdout
+    assert "not in s3://" in lost.stdout
+    assert "is another" in changed.stdout
+
+
+def test_nothing_of_that_name(scratch: Scratch, first: str) -> None:
+    result = scratch.erv("lineage", "nonsense", check=False)
+    assert result.returncode == 1
+    assert f"error: 'nonsense' is no version or alias of {NAME}" in result.stderr
+
+
+def test_a_worse_candidate_is_kept_from_champion(scratch: Scratch, first: str) -> None:
+    scratch.control("quality", "42 50")
+    output = scratch.erv("run").stdout
+    assert f"{NAME} version 2 registered; alias challenger" in output
+    assert "kept from champion by" in output
+    assert re.search(r"WAR minus champion: lower end -0\.\d+, needs -0\.050 or more", output)
+    assert aliases(scratch) == {"challenger": "2", "champion": "1"}
+
+
+def test_promotion_and_rollback_by_hand_stand(scratch: Scratch, first: str) -> None:
+    assert "version 2 is the champion now; it was version 1" in scratch.erv("promote", "2").stdout
+    assert "version 1 is the champion again; it was version 2" in scratch.erv("rollback").stdout
+    scratch.erv("register")
+    assert aliases(scratch)["champion"] == "1"
+    result = scratch.erv("rollback", check=False)
+    assert "there is no champion before the present one" in result.stderr
+    assert "has no version or alias '99'" in scratch.erv("promote", "99", check=False).stderr
+
+
+def test_other_clips_are_no_comparison(scratch: Scratch, first: str) -> None:
+    scratch.control("quality", "58 58 other")
+    scratch.python("-m", "dvc", "repro", "-q")
+    output = scratch.erv("register").stdout
+    assert "WAR minus champion: the champion was not evaluated on the same clips" in output
+    assert aliases(scratch)["champion"] == "1"
+
+
+def test_a_changed_bundle_is_refused(scratch: Scratch, first: str) -> None:
+    path = scratch.folder / "models/candidate/card.md"
+    text = path.read_text()
+    path.unlink()  # may be a link into the cache
+    path.write_text("better than it is")
+    result = scratch.erv("register", check=False)
+    path.write_text(text)
+    assert result.returncode == 1
+    assert "card.md is not what bundle.json says" in result.stderr
+
+
+def test_gates_of_the_shipped_parameters_are_understood(root: Path) -> None:
+    gates = yaml.safe_load((root / "params.yaml").read_text())["register"]["gates"]
+    assert {gate.get("against") for gate in gates} == {None, "r1_omni", "champion"}
