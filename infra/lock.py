@@ -17,7 +17,8 @@ MARKERS = {"decord": '; platform_machine == "x86_64" or platform_machine == "AMD
 def main() -> None:
     """Writes one `name==version` line per installed distribution, sorted by name."""
     versions = {
-        dist.metadata["Name"].lower().replace("_", "-"): dist.version.split("+")[0] for dist in distributions()
+        dist.metadata["Name"].lower().replace("_", "-"): dist.version.split("+")[0]
+        for dist in distributions()
     }
     lines = [
         f"{name}=={version}{MARKERS.get(name, '')}"

@@ -54,6 +54,7 @@ def settings(**changes: Any) -> GrpoSettings:
         "max_completion_length": 8,
         "loss_type": "grpo",
         "semantics": "strict",
+        "rows_per_pass": None,
         "save_steps": 2,
         "lora": {"enabled": False, "rank": 4, "alpha": 8, "dropout": 0.0},
         "variants": {"erv": {"rewards": [{"name": "format", "weight": 1.0}]}},

@@ -76,17 +76,18 @@ PROFILES: dict[str, Profile] = {
     "happiness": Profile(("smile", "eyes_crinkled"), ("voice_melodic", "voice_fast"), "contempt"),
     "neutral": Profile(_STILL, _EVEN, "anxiety"),
     "sadness": Profile(_GRIEF, _FALLING, "surprise"),
-    "surprise": Profile(_WIDE, ("voice_rising", "voice_sudden"), "disgust"),
+    "surprise": Profile(_WIDE, ("voice_rising", "voice_sudden"), "anxiety"),
     "contempt": Profile(("smirk", "cheek_dimpled", "brow_cocked"), _EVEN, "fear"),
-    "anxiety": Profile(_STILL, _TREMBLING, "happiness"),
+    "anxiety": Profile(_STILL, _TREMBLING, "disappointment"),
     "helplessness": Profile(_GRIEF, ("voice_faint", "voice_halting"), "anger"),
-    "disappointment": Profile(("corners_down", "chin_raised", "gaze_down"), _FALLING, "fear"),
+    "disappointment": Profile(("corners_down", "chin_raised", "gaze_down"), _FALLING, "anger"),
 }
 
 EMOTIONS: tuple[str, ...] = tuple(PROFILES)
 
 # Emotions whose cold-start explanations mostly contradict the answer. Systematic, because random noise
-# vanishes under greedy decoding and could not be told from a coherent policy.
+# vanishes under greedy decoding and could not be told from a coherent policy. Their partners are one another,
+# in a circle, so that the corpus speaks of every emotion about equally often.
 CONTRADICTED: frozenset[str] = frozenset({"anger", "sadness", "surprise", "anxiety", "disappointment"})
 _RATE_CONTRADICTED = 0.9
 _RATE_OTHERS = 0.05

@@ -1,0 +1,144 @@
+"""The whole pipeline on the tiny corpus, as a user runs it: the flow, plain DVC, a deployment, a kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.workspace import Listener, Workspace, clone, kill_tree
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+STAGES = 19  # addresses in dvc.yaml: 3 x (ingest, validate, extract), sft, distill, train_erv, 2 grpo, 3 evaluate, ...
+
+
+def test_flow_runs_everything_and_says_where_to_look(trained: Workspace, foreign: Listener) -> None:
+    output = trained.log[0]
+    assert len(re.findall(r"^\s*\S+\s+ran\b", output, re.MULTILINE)) == STAGES, output[-4000:]
+    for word in (
+        "WAR",
+        "UAR",
+        "EEA",
+        "EPC",
+        "FCR",
+        "r1_omni",
+        "challenger",
+        "report.html",
+        "http://127.0.0.1",
+    ):
+        assert word in output
+    assert (trained.path / "report/report.html").stat().st_size > 10_000
+    comparison = json.loads((trained.path / "report/comparison.json").read_text())
+    assert set(comparison["policies"]) == {"sft", "r1_omni", "erv"}
+    assert foreign.connections == 0, "the user's own MLflow, Prefect or S3 was contacted"
+
+
+def test_second_run_changes_nothing(trained: Workspace) -> None:
+    before = (trained.path / "dvc.lock").read_bytes()
+    output = trained.run("erv", "run").stdout
+    assert len(re.findall(r"^\s*\S+\s+unchanged\b", output, re.MULTILINE)) == STAGES, output[-4000:]
+    assert (trained.path / "dvc.lock").read_bytes() == before
+
+
+def test_plain_dvc_agrees_and_everything_is_in_s3(trained: Workspace) -> None:
+    assert "up to date" in trained.run("dvc", "repro").stdout
+    assert "Cache and remote" in trained.run("dvc", "status", "-c").stdout
+    script = (
+        "import json, sys, yaml\n"
+        "from erv.environment import load_environment\n"
+        "from erv.storage import open_store\n"
+        "environment = load_environment(); store = open_store(environment)\n"
+        "base = f's3://{environment.dvc_bucket}'\n"
+        "keys = {o.uri.rsplit('/files/md5/', 1)[1].replace('/', '') for o in store.list(base) if '/files/md5/' in o.uri}\n"
+        "outs = [o for s in yaml.safe_load(open('dvc.lock'))['stages'].values() for o in s['outs']]\n"
+        "wanted = {o['md5'] for o in outs}\n"
+        "missing = wanted - keys\n"
+        "print(len(wanted), 'objects,', len(missing), 'missing'); sys.exit(bool(missing) or not wanted)\n"
+    )
+    trained.run("python", "-c", script)
+
+
+def test_one_grpo_parameter_reruns_only_what_depends_on_it(trained: Workspace) -> None:
+    output = trained.run("dvc", "exp", "run", "--dry", "-S", "grpo.beta=0.3", check=False).stdout
+    trained.run("git", "checkout", "-q", "params.yaml")
+    ran = set(re.findall(r"Running stage '([^']+)'", output))
+    assert ran == {"grpo@r1_omni", "grpo@erv", "evaluate@r1_omni", "evaluate@erv", "report", "register"}, (
+        output
+    )
+
+
+def test_deployment_runs_with_a_worker(trained: Workspace) -> None:
+    exports = trained.run("erv", "stack", "env").stdout
+    trained.run("erv", "run", "--deploy")
+    worker = trained.start("erv", "run", "--worker")
+    try:
+        trained.run("bash", "-c", f"{exports}\nprefect deployment run train/local --watch", timeout=300)
+    finally:
+        os.killpg(worker.pid, signal.SIGTERM)
+        time.sleep(3)
+        kill_tree(worker)
+
+
+def test_kill_in_grpo_leaves_no_orphan_and_the_next_run_resumes(trained: Workspace) -> None:
+    trained.set_params({"grpo": {"max_steps": 24, "save_steps": 4}})
+    before = trained.lock()
+    flow = trained.start("erv", "run")
+    log = Path(trained.log[-1])
+    try:
+        _wait(lambda: list((trained.path / ".erv/checkpoints").rglob("checkpoint-8")), 240, log)
+    finally:
+        os.kill(_flow_pid(trained, flow.pid), signal.SIGKILL)
+    flow.wait(timeout=30)
+    _wait(lambda: not trained.processes(), 20, log, lambda: [p.cmdline() for p in trained.processes()])
+    assert not (trained.path / "models/policy/erv/config.json").exists(), "half-written output"
+    output = trained.run("erv", "run").stdout
+    assert re.search(r"resum\w+ .*step", output, re.IGNORECASE), output[-4000:]
+    assert re.search(r"^\s*sft\s+unchanged", output, re.MULTILINE)
+    after = trained.lock()
+    assert after["sft"] == before["sft"]
+    assert after["grpo@erv"]["params"]["params.yaml"]["grpo.max_steps"] == 24
+    assert "up to date" in trained.run("dvc", "repro").stdout
+
+
+def test_dvc_repro_alone_in_another_clone_gives_the_same_hashes(
+    trained: Workspace, foreign: Listener, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = clone(tmp_path_factory.mktemp("plain"), foreign)
+    # The state after the kill test: equal parameters, trained in one go here, in two parts there.
+    other.set_params({"grpo": {"max_steps": 24, "save_steps": 4}})
+    try:
+        other.run("erv", "stack", "up")
+        other.run("erv", "sample-data", "--size", "tiny", "--upload")
+        other.run("erv", "data", "pin")
+        other.run("dvc", "repro")
+        published = other.run("erv", "register").stdout
+        assert "challenger" in published
+    finally:
+        other.run("erv", "stack", "down", check=False)
+    here, there = _outs(trained), _outs(other)
+    assert here == there
+    assert foreign.connections == 0
+
+
+def _outs(workspace: Workspace) -> dict[str, str]:
+    return {out["path"]: out["md5"] for stage in workspace.lock().values() for out in stage["outs"]}
+
+
+def _flow_pid(workspace: Workspace, started: int) -> int:
+    """The process that runs the flow (what `erv run` became or started)."""
+    flows = [p.pid for p in workspace.processes() if "flows.train" in " ".join(p.cmdline())]
+    return flows[0] if flows else started
+
+
+def _wait(condition, seconds: float, log: Path, detail=lambda: "") -> None:  # noqa: ANN001
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s {detail()}:\n{log.read_text()[-4000:]}")
+        time.sleep(0.2)
