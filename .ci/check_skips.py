@@ -1,7 +1,7 @@
 """Fails when a test was skipped that the allow-list does not name.
 
-Command: `python .ci/check_skips.py JUNIT_XML ALLOW_LIST`. A line of the list is a prefix of `classname::name`,
-followed by ` # ` and the reason.
+Command: `python .ci/check_skips.py JUNIT_XML ALLOW_LIST`. A line of the list is a prefix of
+`classname::name`, followed by ` # ` and the reason.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ def load_settings(path: str | Path = "params.yaml") -> Settings:
     """Reads and checks the parameters.
 
     Raises:
-        SettingsError: the file is missing, is not YAML, or has faults; the message lists all of them, one a line.
+        SettingsError: the file is missing, is not YAML, or has faults; the message lists all, one a line.
     """
     path = Path(path)
     try:

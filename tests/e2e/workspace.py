@@ -1,4 +1,4 @@
-"""A fresh clone of the working tree with a stack of its own, driven through the command line like a user's."""
+"""A fresh clone of the working tree with a stack of its own, driven through the command line."""
 
 from __future__ import annotations
 
@@ -82,9 +82,8 @@ class Workspace:
             text=True,
             timeout=timeout,
         )
-        print(
-            f"$ {' '.join(command)}  [{result.returncode}, {time.monotonic() - started:.1f} s]\n{result.stdout}"
-        )
+        seconds = time.monotonic() - started
+        print(f"$ {' '.join(command)}  [{result.returncode}, {seconds:.1f} s]\n{result.stdout}")
         if check and result.returncode != 0:
             raise AssertionError(
                 f"{' '.join(command)} ended with {result.returncode}:\n{result.stdout[-6000:]}"
