@@ -23,12 +23,14 @@ class Summary:
         metrics: the table of metrics, or nothing when the run ended before the report.
         registered: sentences on the registered version, its alias and its gates.
         addresses: what to look at, by name.
+        lineage: the registered version's, a line per node.
     """
 
     reports: Sequence[StageReport]
     metrics: str = ""
     registered: Sequence[str] = ()
     addresses: dict[str, str] = field(default_factory=dict)
+    lineage: Sequence[str] = ()
 
     def text(self) -> str:
         """The whole summary, as the terminal shows it."""
@@ -37,6 +39,10 @@ class Summary:
             parts.append(self.metrics.rstrip())
         if self.registered:
             parts.append("\n".join(self.registered))
+        if self.lineage:
+            parts.append(
+                "\n".join(["lineage (`erv lineage` tells more):", *(f"  {line}" for line in self.lineage)])
+            )
         if self.addresses:
             width = max(len(name) for name in self.addresses)
             parts.append("\n".join(f"{name:<{width}}  {where}" for name, where in self.addresses.items()))

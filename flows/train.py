@@ -91,14 +91,14 @@ def _train(
         _raise_for(reports, cancellation)
 
         _push(environment, cancellation)
-        registered = _publish(environment, stages, settings, parent)
+        registered, origin = _publish(environment, stages, settings, parent)
         comparison = read_comparison() if _includes(stages, "report") else {}
         parent.log_metrics(flat_metrics(comparison))
         if comparison and REPORT.is_file():
             parent.log_artifact(REPORT, "report")
         addresses = show_links(environment, parent.run_id, flow_run_id)
         show_artifacts(reports, comparison, runs)
-    return Summary(reports, metrics_text(comparison), registered, addresses)
+    return Summary(reports, metrics_text(comparison), registered, addresses, origin)
 
 
 @contextmanager
@@ -184,18 +184,20 @@ def _push(environment: Environment, cancellation: Cancellation) -> None:
 
 def _publish(
     environment: Environment, stages: Sequence[PipelineStage], settings: Any, parent: StageRun
-) -> list[str]:
-    """Makes sure that the candidate is registered and gated on this server."""
+) -> tuple[list[str], list[str]]:
+    """Makes sure that the candidate is registered and gated here; what happened, and its lineage."""
     if not _includes(stages, "register"):
-        return []
+        return [], []
     from erv import registry
+    from erv.provenance import Provenance, brief
 
     candidate = next(s.outputs[0] for s in stages if s.group == "register")
     result = registry.publish(Path(candidate), environment, settings, parent_run_id=parent.run_id)
     parent.set_tags({"erv.model_version": f"{result.name}/{result.version}"})
     for line in result.lines():
         get_run_logger().info("%s", line)
-    return result.lines()
+    node = Provenance(environment, settings).trace(str(result.version))
+    return result.lines(), brief(node)
 
 
 def _includes(stages: Sequence[PipelineStage], group: str) -> bool:

@@ -304,6 +304,25 @@ class Provenance:
         return node
 
 
+def brief(node: Node) -> list[str]:
+    """The tree by its titles alone, each node once, and how many links hold; for the end of a flow run."""
+    return [*_titles(node, ""), summary(node)]
+
+
+def _titles(node: Node, indent: str) -> Iterator[str]:
+    yield f"{indent}{node.title}"
+    for child in node.children:
+        if "see above" not in child.facts:
+            yield from _titles(child, indent + "  ")
+
+
+def summary(node: Node) -> str:
+    """`57 links checked, 0 broken, 2 not verifiable from here`."""
+    checks = [check for part in node.walk() for check in part.checks]
+    unknown = sum(check.ok is None for check in checks)
+    return f"{len(checks)} links checked, {len(broken(node))} broken, {unknown} not verifiable from here"
+
+
 def broken(node: Node) -> list[Check]:
     """The links that do not hold."""
     return [check for part in node.walk() for check in part.checks if check.ok is False]

@@ -17,7 +17,7 @@ def command(target: str, deep: bool) -> None:
     (mafw/00019). Every object is looked up in the store; exit code 1 if a link is broken.
     """
     from erv.environment import isolate, load_environment
-    from erv.provenance import Provenance, broken
+    from erv.provenance import Provenance, broken, summary
     from erv.settings import load_settings
 
     environment = load_environment()
@@ -25,9 +25,6 @@ def command(target: str, deep: bool) -> None:
     node = Provenance(environment, load_settings(), deep).trace(target)
     for line in node.lines():
         click.echo(line)
-    checks = [check for part in node.walk() for check in part.checks]
-    bad = broken(node)
-    unknown = sum(check.ok is None for check in checks)
-    click.echo(f"{len(checks)} links checked, {len(bad)} broken, {unknown} not verifiable from here")
-    if bad:
+    click.echo(summary(node))
+    if broken(node):
         sys.exit(1)

@@ -1,0 +1,80 @@
+"""What the documents name exists: files, make targets, commands, parameters."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from erv.cli import command as erv
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "infra/README.md")]
+# What a run of the pipeline makes, and so is not in a fresh clone.
+MADE = ("data/", "models/", "eval/", "report/", ".erv/", "dvc.lock")
+
+
+def words_in_code(path: Path) -> list[str]:
+    """Inline code and the lines of code blocks."""
+    text = path.read_text(encoding="utf-8")
+    blocks = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+    return [
+        *re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)),
+        *"\n".join(blocks).split("\n"),
+    ]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_paths_exist(path: Path) -> None:
+    named = [word for word in words_in_code(path) if re.fullmatch(r"\.?[\w.-]+/[\w./-]*", word)]
+    missing = [
+        word
+        for word in named
+        if not word.startswith(MADE)
+        and not (ROOT / word).exists()
+        and not (path.parent / word).exists()
+        and "prefect" not in word
+        and not re.fullmatch(r"\w+/local|policy/|encoder/|adapter/", word)
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_make_targets_exist(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used = {target for word in words_in_code(path) for target in re.findall(r"\bmake ([a-z-]+)", word)}
+    assert used <= targets
+    assert path != ROOT / "README.md" or {"demo", "test"} <= used
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_exist(path: Path) -> None:
+    used = {
+        found for word in words_in_code(path) for found in re.findall(r"^(?:eval \"\$\()?erv ([a-z-]+)", word)
+    }
+    for command in sorted(used):
+        result = CliRunner().invoke(erv, [command, "--help"])
+        assert result.exit_code == 0, f"{path.name} names `erv {command}`: {result.output}"
+
+
+def test_parameters_exist() -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    sections = "|".join(params)
+    for word in words_in_code(ROOT / "README.md"):
+        for key in re.findall(rf"^(?:dvc exp run -S )?((?:{sections})(?:\.\w+)+)", word):
+            found = params
+            for part in key.split("."):
+                assert part in found, f"README.md names {key}"
+                found = found[part]
+
+
+def test_every_number_says_which_command_printed_it() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "@@" not in text
+    results = text.partition("## What came out")[2].partition("\n## ")[0]
+    assert re.search(r"\| *`?erv`? *\|", results)
+    assert "make demo" in results
+    assert "planted" in results
