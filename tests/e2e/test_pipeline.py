@@ -66,12 +66,21 @@ def test_plain_dvc_agrees_and_everything_is_in_s3(trained: Workspace) -> None:
 
 
 def test_one_grpo_parameter_reruns_only_what_depends_on_it(trained: Workspace) -> None:
-    output = trained.run("dvc", "exp", "run", "--dry", "-S", "grpo.beta=0.3", check=False).stdout
+    output = trained.run("dvc", "exp", "run", "-S", "grpo.beta=0.3").stdout
     trained.run("git", "checkout", "-q", "params.yaml")
     ran = set(re.findall(r"Running stage '([^']+)'", output))
     assert ran == {"grpo@r1_omni", "grpo@erv", "evaluate@r1_omni", "evaluate@erv", "report", "register"}, (
         output
     )
+
+
+def test_going_back_restores_what_ran_before(trained: Workspace) -> None:
+    before = _outs(trained)
+    output = trained.run("erv", "run", "report").stdout
+    restored = _stages(output, "restored")
+    assert {"grpo@r1_omni", "grpo@erv", "evaluate@erv", "report"} <= restored, output[-4000:]
+    assert not _stages(output, "ran")
+    assert _outs(trained) != before
 
 
 def test_deployment_runs_with_a_worker(trained: Workspace) -> None:
