@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools stay quiet towards the outside; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test test-fast lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+.PHONY: help install demo test test-slow test-fast lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,8 +50,11 @@ data: install  ## Create the sample corpus, upload it to the raw bucket and pin 
 run: install  ## Run the train flow on the running stack
 	$(BIN)/erv run
 
-test: install  ## All tests on real servers: unit, golden, integration, end to end
-	$(BIN)/python -m pytest
+test: install  ## Fast tests and a tiny end-to-end run, on real servers
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install  ## What takes longer: kill -9 in the middle of training, two clones with equal hashes, ...
+	$(BIN)/python -m pytest -m slow
 
 test-fast: install  ## Unit and golden tests only
 	$(BIN)/python -m pytest -m "not integration and not e2e and not slow"

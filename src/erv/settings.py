@@ -6,17 +6,20 @@ Sections are named after the stages. Cross-field checks run here, before a GPU o
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from erv.errors import SettingsError
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+BUILT_IN_REWARDS = ("format", "accuracy", "explanation")
 
 
 class Section(BaseModel):
@@ -31,6 +34,12 @@ class RuntimeSettings(Section):
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["float32", "bfloat16", "float16"]
     threads: PositiveInt
+
+    @model_validator(mode="after")
+    def _precision_fits_the_device(self) -> RuntimeSettings:
+        if self.device == "cpu" and self.dtype != "float32":
+            raise ValueError(f"dtype {self.dtype} needs a GPU; with device cpu use float32")
+        return self
 
 
 class SourcesSettings(Section):
@@ -116,6 +125,20 @@ class RewardSettings(Section):
     name: str
     weight: float
 
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name in BUILT_IN_REWARDS:
+            return name
+        package = name.replace(":", ".").split(".")[0]
+        if not ("." in name or ":" in name):
+            raise ValueError(
+                f"expected {', '.join(BUILT_IN_REWARDS)}, or the path of a callable (package.module:name)"
+            )
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(f"no module {package!r} to import the reward from; install it or mend the path")
+        return name
+
 
 class VariantSettings(Section):
     """One arm of the comparison."""
@@ -149,11 +172,14 @@ class GrpoSettings(Section):
     lora: LoraSettings
     variants: dict[str, VariantSettings]
 
-
-class JudgeSettings(Section):
-    """A judge of explanations; never the model that is the reward."""
-
-    name: Literal["lexical"]
+    @model_validator(mode="after")
+    def _passes_are_whole(self) -> GrpoSettings:
+        rows = self.prompts_per_step * self.num_generations
+        if self.rows_per_pass is not None and rows % self.rows_per_pass:
+            raise ValueError(
+                f"rows_per_pass ({self.rows_per_pass}) must divide prompts_per_step times num_generations, {rows}"
+            )
+        return self
 
 
 class EvaluateSettings(Section):
@@ -163,7 +189,7 @@ class EvaluateSettings(Section):
     batch_size: PositiveInt
     max_new_tokens: PositiveInt
     temperature: Annotated[float, Field(ge=0.0)]
-    judges: Annotated[tuple[JudgeSettings, ...], Field(min_length=1)]
+    judge: Literal["lexical"]
 
 
 class ReportSettings(Section):
@@ -187,8 +213,7 @@ class RegisterSettings(Section):
 
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     policy: str
-    baseline: str
-    gates: tuple[GateSettings, ...]
+    gates: Annotated[tuple[GateSettings, ...], Field(min_length=1)]
 
 
 class Settings(Section):
@@ -211,7 +236,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _policies_exist(self) -> Settings:
         known = {"sft", *self.grpo.variants}
-        wanted = {"register.policy": self.register_.policy, "register.baseline": self.register_.baseline}
+        wanted = {"register.policy": self.register_.policy}
         for gate in self.register_.gates:
             if gate.against not in (None, "champion"):
                 wanted[f"register.gates[{gate.metric}].against"] = str(gate.against)

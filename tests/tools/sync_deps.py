@@ -28,7 +28,6 @@ PLUMBING = {
     "erv.errors",  # sentences
     "erv.settings",  # the parameters themselves are dependencies
     "erv.storage",  # reads bytes whose hash is checked against the lock
-    "erv.determinism",  # seeds and devices, by parameters
 }
 # Files that are no modules but are read by one.
 DATA = {

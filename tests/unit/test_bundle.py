@@ -19,7 +19,7 @@ GATES = (
     GateSettings(metric="EPC", minimum=0.0, against="r1_omni"),
     GateSettings(metric="WAR", minimum=-0.05, against="champion"),
 )
-SETTINGS = RegisterSettings(model_name="m", policy="erv", baseline="r1_omni", gates=GATES)
+SETTINGS = RegisterSettings(model_name="m", policy="erv", gates=GATES)
 SERVING = {"frames": 8, "size": 64, "geometry": "stretch", "sample_rate": 16000, "max_new_tokens": 96}
 
 

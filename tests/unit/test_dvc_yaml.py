@@ -54,6 +54,11 @@ def test_its_code_is_what_it_imports(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_it_names_each_dependency_once(stage: str) -> None:
+    assert len(set(PIPELINE[stage]["deps"])) == len(PIPELINE[stage]["deps"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_its_parameters_exist(stage: str) -> None:
     for key in listed(stage):
         for value in _matrix_values(stage):
