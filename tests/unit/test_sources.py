@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -125,3 +126,41 @@ def test_pinning_again_reads_only_what_is_new_and_fetching_reads_nothing_twice(t
     assert shelf.reads[3:] == ["s3://bucket/raw/b.txt"]
     assert [file.path for file in again.files if file not in lock.files] == ["b.txt"]
     assert not list(cache.rglob("new-*"))
+
+
+OUTSIDE = ["policy/../../../escaped.txt", "/escaped.txt", "policy//escaped.txt", "..", "a/./b", ""]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_lock_whose_paths_lead_out_of_the_source_is_refused(tmp_path, name):
+    path = tmp_path / "base.lock.json"
+    files = [{"path": p, "bytes": 1, "sha256": "0" * 64, "version_id": None} for p in ("policy/a", name)]
+    path.write_text(json.dumps({"name": "base", "uri": "s3://bucket/raw", "files": files}))
+    with pytest.raises(DataError) as refusal:
+        Lock.load(path)
+    assert f"{name!r} is not a plain path below s3://bucket/raw" in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", OUTSIDE[:3])
+def test_keys_that_lead_out_of_the_source_are_not_pinned(tmp_path, name):
+    class Hostile:
+        def list(self, uri):
+            return [type("Object", (), {"uri": uri + name, "size": 1, "version_id": None})]
+
+    with pytest.raises(DataError, match="is not a plain path") as refusal:
+        pin("base", "s3://bucket/raw", Hostile(), cache=tmp_path / "cache")
+    assert repr(name) in str(refusal.value)
+
+
+def test_names_with_dots_in_them_are_plain(tree):
+    (tree / "a" / "..c..").write_text("")
+    assert "a/..c.." in pin("raw", str(tree), None)
+
+
+def test_a_damaged_download_is_read_again(tree, tmp_path):
+    shelf, cache = _Shelf(tree), tmp_path / "cache"
+    lock = pin("raw", "s3://bucket/raw", shelf, cache=cache)
+    kept = lock.fetch(shelf, "b.txt", cache)
+    kept.write_text("bad")
+    assert lock.fetch(shelf, "b.txt", cache).read_text() == "two"
+    assert shelf.reads[3:] == ["s3://bucket/raw/b.txt"]

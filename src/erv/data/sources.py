@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections import deque
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from erv.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 CACHE = Path(".erv/sources")
 LOCKS = Path("data/sources")
@@ -69,18 +72,25 @@ class Lock:
         """Reads a lock file.
 
         Raises:
-            DataError: it is missing or malformed.
+            DataError: it is missing or malformed, or a file's path leads out of the source.
         """
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             files = tuple(SourceFile(**item) for item in raw["files"])
-            return Lock(raw["name"], raw["uri"], files)
+            lock = Lock(raw["name"], raw["uri"], files)
+            outside = _first_outside(file.path for file in files)
         except FileNotFoundError:
             raise DataError(f"{path}: source is not pinned; run {_HOW_TO_PIN}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path}: not a lock file ({error}); write it again with {_HOW_TO_PIN}"
             ) from error
+        if outside is not None:
+            raise DataError(
+                f"{path}: {outside!r} is not a plain path below {lock.uri}; write the lock file again with"
+                f" {_HOW_TO_PIN}"
+            )
+        return lock
 
     def text(self) -> str:
         """The lock as it is written: indented JSON, files sorted by path."""
@@ -180,7 +190,9 @@ def fetch(
         return path
     path = cache / sha256[:2] / sha256
     if path.is_file():
-        return path
+        if _digest(path) == sha256:
+            return path
+        logger.warning("%s: the kept download %s is damaged, reading the object again", uri, path)
     if store is None:
         raise DataError(f"{uri}: no object store was given to read it from")
     return store.download(uri, path, version_id=version_id, sha256=sha256)
@@ -229,7 +241,7 @@ def pin(
         cache: folder of downloads by hash.
 
     Raises:
-        DataError: the source is empty or not a folder.
+        DataError: the source is empty or not a folder, or an object's key leads out of it.
         StorageError: the bucket can't be read.
     """
     known = {file.path: file for file in previous.files} if previous and previous.uri == uri else {}
@@ -238,6 +250,12 @@ def pin(
             raise DataError(f"{uri}: no object store was given to read it from")
         base = uri.rstrip("/") + "/"
         objects = [item for item in store.list(base) if not item.uri.endswith("/")]
+        outside = _first_outside(item.uri.removeprefix(base) for item in objects)
+        if outside is not None:
+            raise DataError(
+                f"source {name}: the key {outside!r} below {uri} is not a plain path (no `..`, `.` or empty"
+                " part, no leading `/`); rename or delete the object"
+            )
 
         def lock_object(item: Any) -> SourceFile:
             path, version = item.uri.removeprefix(base), item.version_id
@@ -285,6 +303,11 @@ def store_for(uris: Iterable[str]) -> ObjectStore | None:
 
     store: ObjectStore = open_store(load_environment())
     return store
+
+
+def _first_outside(paths: Iterable[str]) -> str | None:
+    """The first path that is not plain: joined to a folder it could name a file outside of it."""
+    return next((path for path in paths if not {"", ".", ".."}.isdisjoint(path.split("/"))), None)
 
 
 def _digest(path: Path) -> str:
