@@ -42,7 +42,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             "quarantined": float(result.quarantined),
         }
     )
-    run.log_dataset(arguments.dataset, arguments.manifest, "training")
+    run.log_dataset(arguments.dataset, arguments.manifest, "source")
     logger.info(
         "%s: %d clips = %d extracted + %d quarantined",
         arguments.dataset,

@@ -36,7 +36,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     )
     write_manifest(result.rows, arguments.manifest)
     run.log_metrics(result.counts())
-    run.log_dataset(arguments.dataset, arguments.manifest, "training")
+    run.log_dataset(arguments.dataset, arguments.manifest, "source")
     logger.info(
         "%s: %s",
         arguments.dataset,

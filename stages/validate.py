@@ -38,7 +38,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     temporary.replace(arguments.verdict)
     failed = [name for name, item in verdict["expectations"].items() if not item["success"]]
     run.log_metrics({"clips": float(verdict["clips"]), "expectations/failed": float(len(failed))})
-    run.log_dataset(arguments.dataset, arguments.manifest, "training")
+    run.log_dataset(arguments.dataset, arguments.manifest, "source")
     logger.info(
         "%s: %d clips, missed expectations: %s", arguments.dataset, len(rows), ", ".join(failed) or "none"
     )
