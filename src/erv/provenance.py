@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from erv import lineage
+from erv.digest import content_digest
 from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.pipeline import read_lock
@@ -114,6 +115,8 @@ class Provenance:
             if producer is None:
                 node.checks.append(Check("dvc.lock", False, "not kept with the publication"))
             else:
+                if bundle is not None:
+                    node.checks.append(_lock_check(bundle, lock[producer]))
                 node.children.append(self._stage(lock, producer, locks, set()))
         return node
 
@@ -369,6 +372,15 @@ def _link(lock: Locked, made_by: set[str], dependency: Mapping[str, Any]) -> lis
         return []
     detail = f"read as {dependency.get('md5')}, but {sorted(made_by)[0]} wrote {same[0].get('md5')}"
     return [Check(dependency["path"], False, f"{detail}; run `erv run`")]
+
+
+def _lock_check(bundle: Path, entry: Mapping[str, Any]) -> Check:
+    """Whether the bundle of a version is the output of the entry that was kept with it."""
+    digest = content_digest(bundle)
+    written = [str(out.get("md5")) for out in entry.get("outs") or []]
+    if digest in written:
+        return Check("dvc.lock", True, f"its output of register is this bundle, md5 {digest}")
+    return Check("dvc.lock", False, f"its register wrote {', '.join(written)}, but the bundle is {digest}")
 
 
 def _find_lock(path: str, locks: Path | None) -> Path | None:

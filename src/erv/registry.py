@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erv.bundle import Bundle, read_bundle
+from erv.digest import content_digest
 from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.gates import Verdict, decide_against_champion
 from erv.lineage import LOCK_ARTIFACT_FOLDER, client_of, pipeline_files
+from erv.pipeline import read_lock
 from erv.settings import Settings
 
 if TYPE_CHECKING:
@@ -95,9 +97,11 @@ def publish(
         parent_run_id: the flow's run, under which the publication is shown.
 
     Raises:
-        RegistryError: no bundle, a changed one, no MLflow server, or one that refuses.
+        RegistryError: no bundle, a changed one, one that `dvc.lock` does not describe, no MLflow server, or
+            one that refuses.
     """
     bundle = read_bundle(Path(folder))
+    check_lock(bundle.folder)
     name = settings.register_.model_name
     with _explained(environment):
         client = client_of(environment)
@@ -119,6 +123,22 @@ def publish(
         aliases = dict(client.get_registered_model(name).aliases)
     mine = tuple(sorted(alias for alias, owner in aliases.items() if str(owner) == number))
     return PublishResult(name, number, mine, verdicts, new, _text(aliases.get(CHAMPION)))
+
+
+def check_lock(folder: Path) -> None:
+    """Makes sure that a bundle that `register` writes is the one of `dvc.lock`, which is kept with it.
+
+    Raises:
+        RegistryError: the folder holds another bundle than the lock says.
+    """
+    for name, entry in read_lock().items():
+        if name.partition("@")[0] != "register":
+            continue
+        for out in entry.get("outs") or []:
+            if Path(out["path"]).resolve() == folder.resolve() and content_digest(folder) != out.get("md5"):
+                raise RegistryError(
+                    f"{folder}: not the bundle that dvc.lock describes; run `dvc repro {name}`"
+                )
 
 
 def promote(version: str, environment: Environment, settings: Settings) -> str:
@@ -284,9 +304,14 @@ def _predictions_of(client: MlflowClient, name: str, number: str) -> list[dict[s
 
 
 def _make_champion(client: MlflowClient, name: str, number: str) -> None:
-    history = [*_history(client, name), number]
+    history = _extended(_history(client, name), number)
     client.set_registered_model_alias(name, CHAMPION, number)
     client.set_registered_model_tag(name, HISTORY_TAG, ",".join(history[-50:]))
+
+
+def _extended(history: Sequence[str], number: str) -> list[str]:
+    """The history with a new champion; a publication that is taken up again does not count twice."""
+    return [*history] if list(history[-1:]) == [number] else [*history, number]
 
 
 def _history(client: MlflowClient, name: str) -> list[str]:

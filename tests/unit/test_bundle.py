@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from erv.bundle import Bundle, read_bundle, write_candidate
+from erv.digest import content_digest
 from erv.errors import RegistryError
 from erv.evaluation.compare import compare
 from erv.evaluation.evaluate import write_predictions
 from erv.gates import Verdict, decide, decide_against_champion
+from erv.registry import _extended, check_lock
 from erv.settings import GateSettings, RegisterSettings
 
 GATES = (
@@ -161,3 +163,25 @@ def test_the_champion_is_compared_on_the_same_clips_or_the_gate_fails() -> None:
     assert other[0].text() == (
         "WAR minus champion: the champion was not evaluated on the same clips, needs -0.050 or more"
     )
+
+
+def test_a_publication_taken_up_again_is_in_the_history_once() -> None:
+    assert _extended([], "1") == ["1"]
+    assert _extended(["1"], "2") == ["1", "2"]
+    assert _extended(["1", "2"], "2") == ["1", "2"]
+    assert _extended(["1", "2"], "1") == ["1", "2", "1"]
+
+
+def test_only_the_bundle_of_the_lock_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "models/candidate"
+    folder.mkdir(parents=True)
+    (folder / "card.md").write_text("one")
+    check_lock(folder)  # nothing has ever run: there is no lock to be at odds with
+    out = f"{{path: models/candidate, md5: {content_digest(folder)}}}"
+    Path("dvc.lock").write_text(f"schema: '2.0'\nstages:\n  register:\n    cmd: x\n    outs: [{out}]\n")
+    check_lock(folder)
+    (folder / "card.md").write_text("another")
+    with pytest.raises(RegistryError, match=r"dvc\.lock describes; run `dvc repro register`"):
+        check_lock(Path("models/candidate"))
+    check_lock(tmp_path)  # not what `register` writes
