@@ -26,6 +26,7 @@ Event = dict[str, Any]
 KEY_TAG = "erv.run_key"
 EVENTS = "events.jsonl"
 HEADER = "run.json"
+BAD = "bad"
 
 # Answers that another attempt will not change.
 _FINAL = {
@@ -40,6 +41,7 @@ _FINAL = {
 }
 _METRICS_PER_CALL = 1000
 _ENTRIES_PER_CALL = 100
+_LOCK_SECONDS = 60.0
 _DATASET_NAME_TAG = "mlflow.data.context"
 
 
@@ -136,16 +138,17 @@ class Delivery:
     def deliver(self, run_id: str, events: Sequence[Event]) -> Iterator[int]:
         """Delivers events in order; yields how many are done after each call, for the caller to forget them.
 
-        An event that MLflow refuses for good is reported as a warning and counts as done.
+        An event that MLflow refuses for good, or that can't be sent for what it is, is reported as a warning
+        and counts as done.
 
         Raises:
             Outage: the server is down; what was not yielded is not delivered.
         """
         from mlflow.exceptions import MlflowException
 
-        position = 0
+        position = alone_until = 0
         while position < len(events):
-            group = _group(events, position)
+            group = _group(events, position) if position >= alone_until else [events[position]]
             try:
                 self._send(run_id, group)
             except MlflowException as error:
@@ -158,6 +161,12 @@ class Delivery:
                 logger.warning("artifact for run %s is gone: %s", run_id, error.filename)
             except OSError as error:
                 raise Outage(_first_line(error)) from error
+            except Exception as error:
+                if len(group) > 1:  # one of them is to blame: each goes alone
+                    alone_until = position + len(group)
+                    continue
+                name, text = type(error).__name__, _first_line(error)
+                logger.warning("%s of run %s is left out: %s: %s", group[0]["kind"], run_id, name, text)
             position += len(group)
             yield len(group)
 
@@ -248,7 +257,16 @@ def write_record(environment: Environment, header: RunHeader) -> None:
 
 def waiting(environment: Environment) -> int:
     """How many runs of ended processes are still to be completed in MLflow."""
-    return sum(not _read_header(folder).owner_lives() for folder in _spooled(environment))
+    return sum(not _is_fed(folder) for folder in _spooled(environment))
+
+
+def _is_fed(folder: Path) -> bool:
+    try:
+        return _read_header(folder).owner_lives()
+    except FileNotFoundError:
+        return True  # it was completed this moment
+    except (ValueError, TypeError):
+        return False  # `deliver_spool` puts it aside
 
 
 def _spooled(environment: Environment) -> list[Path]:
@@ -257,13 +275,19 @@ def _spooled(environment: Environment) -> list[Path]:
 
 
 def _read_header(folder: Path) -> RunHeader:
-    return RunHeader(**json.loads((folder / HEADER).read_text(encoding="utf-8")))
+    header = RunHeader(**json.loads((folder / HEADER).read_text(encoding="utf-8")))
+    if not (
+        isinstance(header.key, str) and isinstance(header.address, str) and isinstance(header.tags, dict)
+    ):
+        raise ValueError(f"{HEADER} is not what a stage writes")
+    return header
 
 
 def deliver_spool(environment: Environment) -> int:
     """Delivers what stages have left in `.erv/spool` and closes the runs of killed processes as KILLED.
 
-    Runs whose process still lives are left to it. Safe to call at any time and from several processes.
+    Runs whose process still lives are left to it. Safe to call at any time and from several processes. What
+    can't be read goes to `.erv/spool/bad/` with a warning, and the others are delivered.
 
     Returns:
         The number of runs that are complete now.
@@ -274,24 +298,52 @@ def deliver_spool(environment: Environment) -> int:
     folders = _spooled(environment)
     if not folders or not environment.mlflow_uri:
         return 0
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
+    lock = FileLock(environment.state / "spool" / ".lock")
+    try:
+        lock.acquire(timeout=_LOCK_SECONDS)
+    except Timeout:
+        logger.warning("another process has been delivering .erv/spool for over %.0f s", _LOCK_SECONDS)
+        return 0
     done = 0
-    with FileLock(environment.state / "spool" / ".lock", timeout=60):
-        delivery: Delivery | None = None
+    try:
+        delivery = Delivery(environment.mlflow_uri, environment.mlflow_experiment)
         for folder in folders:
-            if not (folder / HEADER).is_file():
-                continue
-            header = _read_header(folder)
-            if header.owner_lives():
-                continue
-            delivery = delivery or Delivery(environment.mlflow_uri, environment.mlflow_experiment)
-            _deliver_folder(environment, delivery, folder, header)
-            done += 1
+            try:
+                done += _deliver_folder(environment, delivery, folder)
+            except Outage:
+                raise
+            except OSError as error:  # a full disk, a missing right: the entry itself may be sound
+                logger.warning("%s can't be delivered now: %s", folder, error)
+            except Exception as error:
+                _put_aside(folder, error)
+    finally:
+        lock.release()
     return done
 
 
-def _deliver_folder(environment: Environment, delivery: Delivery, folder: Path, header: RunHeader) -> None:
+def _put_aside(folder: Path, error: Exception) -> None:
+    """Moves what can't be delivered out of the way, so that it is warned of once and holds nothing up."""
+    target = folder.parent / BAD / folder.name
+    reason = f"{type(error).__name__}: {_first_line(error)}"
+    try:
+        target.parent.mkdir(exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        folder.rename(target)
+    except OSError as trouble:
+        logger.warning("%s can't be delivered (%s) nor moved away (%s)", folder, reason, trouble)
+    else:
+        logger.warning("a run in the spool can't be delivered (%s), it is now in %s", reason, target)
+
+
+def _deliver_folder(environment: Environment, delivery: Delivery, folder: Path) -> bool:
+    """Completes the run of a spool folder; says whether there was one to complete."""
+    if not (folder / HEADER).is_file():
+        return False
+    header = _read_header(folder)
+    if header.owner_lives():
+        return False
     events = _read_events(folder)
     if not events or events[-1]["kind"] != "end":
         last = events[-1].get("time") if events else None
@@ -307,10 +359,14 @@ def _deliver_folder(environment: Environment, delivery: Delivery, folder: Path, 
         del events[:count]
         write_events(folder, events)
     shutil.rmtree(folder)
+    return True
 
 
 def _read_events(folder: Path) -> list[Event]:
     path = folder / EVENTS
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    if not all(isinstance(event, dict) and isinstance(event.get("kind"), str) for event in events):
+        raise ValueError(f"{EVENTS} has a line that is no event")
+    return events

@@ -83,6 +83,7 @@ class StageRun:
         self._pending: list[Event] = []
         self._closing_until: float | None = None
         self._down_since: float | None = None
+        self._failure: str | None = None
         self._files = 0
         self._delivery: Delivery | None = None
         self._thread: threading.Thread | None = None
@@ -163,7 +164,8 @@ class StageRun:
         if left:
             write_events(self._folder, left)
             logger.warning(
-                "MLflow can't be reached; %d events of %s are kept in .erv/spool for the next `erv stack up`",
+                "%s; %d events of %s are kept in .erv/spool for the next `erv stack up`",
+                self._failure or "MLflow can't be reached",
                 len(left),
                 self._header.address,
             )
@@ -196,7 +198,16 @@ class StageRun:
             self._changed.notify_all()
 
     def _work(self) -> None:
-        """The thread: delivers in order, pauses longer and longer while MLflow is down."""
+        """The thread. What it did not foresee ends it under its own name; the stage goes on."""
+        try:
+            self._deliver_all()
+        except Exception as error:
+            text = self._environment.mask(" ".join(str(error).split()))[:300]
+            self._failure = f"delivery to MLflow has ended ({type(error).__name__}: {text})"
+            logger.warning("%s; what is logged from now on is kept for later", self._failure)
+
+    def _deliver_all(self) -> None:
+        """Delivers in order, pauses longer and longer while MLflow is down."""
         pause = 1.0
         while True:
             with self._changed:

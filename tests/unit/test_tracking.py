@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
+from filelock import FileLock
 
-from erv.delivery import RunHeader, _group, waiting, write_header
+from erv.delivery import Delivery, Event, RunHeader, _group, deliver_spool, waiting, write_header
 from erv.digest import content_digest
 from erv.environment import Environment
 from erv.errors import DataError, StorageError
 from erv.storage import explain, open_store, split_uri
-from erv.tracking import _entry_name, flatten, open_run
+from erv.tracking import StageRun, _entry_name, flatten, open_run
 
 STAGE = """
 import sys
@@ -106,6 +108,80 @@ def test_run_of_a_living_process_is_not_waiting(tmp_path: Path) -> None:
     write_header(environment.state / "spool" / "k2", gone)
     assert waiting(environment) == 1
     assert json.loads((environment.state / "spool" / "k2" / "run.json").read_text())["address"] == "sft"
+
+
+class Sender(Delivery):
+    """A delivery that keeps what it would send and chokes on some values."""
+
+    def __init__(self) -> None:
+        self.sent: list[object] = []
+
+    def _send(self, run_id: str, group: Sequence[Event]) -> None:
+        if any(event.get("values") == "bad" for event in group):
+            raise KeyError("no such field")
+        self.sent += [event.get("values") for event in group]
+
+
+def test_an_event_that_cannot_be_sent_is_left_out_alone(caplog: pytest.LogCaptureFixture) -> None:
+    delivery = Sender()
+    events = [{"kind": "metrics", "values": value} for value in (1, 2, "bad", 3)] + [{"kind": "end"}]
+    assert sum(delivery.deliver("r1", events)) == len(events)
+    assert delivery.sent == [1, 2, 3, None]
+    assert caplog.messages == ["metrics of run r1 is left out: KeyError: 'no such field'"]
+
+
+def test_malformed_spool_entries_are_put_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    environment = Environment(tmp_path, mlflow_uri="http://127.0.0.1:9")
+    spool = environment.state / "spool"
+    for name, header, events in (
+        ("half", '{"key": "half', ""),
+        ("list", "[1]", ""),
+        ("other", json.dumps({"key": "k", "address": "sft", "started": 0, "colour": 1}), ""),
+        ("torn", json.dumps({"key": "k", "address": "sft", "started": 0}), '{"kind": "end"}\n{"ki'),
+        ("strange", json.dumps({"key": "k", "address": "sft", "started": 0}), "[]\n"),
+    ):
+        (spool / name).mkdir(parents=True)
+        (spool / name / "run.json").write_text(header)
+        (spool / name / "events.jsonl").write_text(events)
+    assert waiting(environment) == 5
+    assert deliver_spool(environment) == 0
+    assert sorted(path.name for path in (spool / "bad").iterdir()) == [
+        "half", "list", "other", "strange", "torn",
+    ]  # fmt: skip
+    assert len(caplog.messages) == 5
+    assert all("a run in the spool can't be delivered" in message for message in caplog.messages)
+    assert waiting(environment) == 0
+    assert deliver_spool(environment) == 0
+    assert len(caplog.messages) == 5, "it is told once"
+
+
+def test_a_spool_that_another_process_delivers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("erv.delivery._LOCK_SECONDS", 0.1)
+    environment = Environment(tmp_path, mlflow_uri="http://127.0.0.1:9")
+    write_header(environment.state / "spool" / "k", RunHeader("k", "sft", 0))
+    with FileLock(environment.state / "spool" / ".lock"):
+        assert deliver_spool(environment) == 0
+    assert "another process has been delivering .erv/spool" in caplog.text
+    assert waiting(environment) == 1
+
+
+def test_a_fault_of_the_delivery_is_told_by_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_late(self: StageRun) -> None:
+        if self.active:  # MLflow was down when the run began; now it is opened by the thread
+            raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(StageRun, "_open_in_mlflow", open_late)
+    run = StageRun(Environment(tmp_path, mlflow_uri="http://127.0.0.1:9"), RunHeader("k", "sft", 0))
+    run._open("http://127.0.0.1:9")
+    run.log_metrics({"a": 1.0})
+    run.close("FINISHED")
+    assert "delivery to MLflow has ended (ZeroDivisionError: ours)" in caplog.text
+    assert "can't be reached" not in caplog.text
+    assert len((tmp_path / ".erv/spool/k/events.jsonl").read_text().splitlines()) == 2
 
 
 def test_run_without_server_does_nothing(tmp_path: Path) -> None:

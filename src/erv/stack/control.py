@@ -269,6 +269,8 @@ def _deliver_spool(environment: Environment) -> None:
         count = deliver_spool(environment)
     except Outage as outage:
         logger.warning("what stages have left in .erv/spool stays there: %s", outage)
+    except OSError as error:
+        logger.warning("what stages have left in .erv/spool can't be read: %s", error)
     else:
         if count:
             logger.info("%d runs of ended stages were completed in MLflow from .erv/spool", count)

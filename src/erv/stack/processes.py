@@ -118,17 +118,6 @@ def members(record: Record) -> list[psutil.Process]:
     return found
 
 
-def memory_megabytes(record: Record) -> float:
-    """Resident memory of all processes of a server, in MB."""
-    total = 0
-    for process in members(record):
-        try:
-            total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total / 1e6
-
-
 def stop(record: Record, grace: float) -> None:
     """Ends all processes of a server: SIGTERM, and SIGKILL to what is left after `grace` seconds."""
     for process in members(record):
