@@ -17,7 +17,7 @@ from erv.stage import Arguments, Option, StageRun, run_stage
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Trains `--variant` and writes `--policy`."""
-    from erv.checkpoints import checkpoint_folder, clear
+    from erv.checkpoints import checkpoint_folder, clear, source_files
     from erv.data.manifest import read_manifest
     from erv.rewards import build_rewards
     from erv.shards import ShardReader
@@ -28,7 +28,10 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     manifests = [read_manifest(path) for path in arguments.manifest]
     shards = {folder.name: ShardReader(folder) for folder in arguments.shards}
     for path in arguments.manifest:
-        run.log_dataset(path.stem, path, "training")
+        run.log_dataset(path.stem, path, "source")  # of its rows, the training split is used
+    rewards = build_rewards(
+        variant.rewards, EmotionVerifier.from_pretrained(arguments.verifier), settings.grpo.semantics
+    )
     checkpoints = checkpoint_folder(
         f"grpo@{arguments.variant}",
         manifests=arguments.manifest,
@@ -39,14 +42,13 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         variant=variant,
         seed=settings.seed,
         runtime=settings.runtime,
+        reward_code=source_files([reward.name for reward in variant.rewards]),
     )
     train_grpo(
         arguments.cold_start,
         build_rows(manifests, shards),
         shards,
-        build_rewards(
-            variant.rewards, EmotionVerifier.from_pretrained(arguments.verifier), settings.grpo.semantics
-        ),
+        rewards,
         settings.grpo,
         output=arguments.policy,
         checkpoints=checkpoints,

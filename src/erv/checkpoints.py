@@ -11,10 +11,12 @@ leaves a folder without one, and that folder is never resumed from.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 import os
 import shutil
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ CODE = (
     "labels.py",
     "label_spaces",
     "shards.py",
+    "determinism.py",
 )
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
 
@@ -58,6 +61,31 @@ def checkpoint_folder(stage: str, *, root: str | Path = ROOT, **inputs: Any) -> 
         digest.update(f"{name}={_fingerprint(inputs[name])}\n".encode())
     digest.update(f"code={_code_version()}\n".encode())
     return Path(root) / stage / digest.hexdigest()
+
+
+def source_files(names: Iterable[str]) -> list[Path]:
+    """The files of the rewards that are given as dotted paths, for the key: an edited one starts anew.
+
+    Args:
+        names: of rewards; built-in ones (no dot, no colon) are part of `CODE` and have no file here.
+
+    Returns:
+        The source of each module (`package.module:callable` or `package.module.callable`), sorted.
+
+    Raises:
+        FileNotFoundError: there is no such module, or it has no file.
+    """
+    modules = {name.replace(":", ".").rpartition(".")[0] for name in names}
+    files = []
+    for module in sorted(modules - {""}):
+        try:
+            spec = importlib.util.find_spec(module)
+        except ModuleNotFoundError:
+            spec = None
+        if spec is None or not spec.has_location or spec.origin is None:
+            raise FileNotFoundError(f"reward module {module!r}: no file; it decides which checkpoints fit")
+        files.append(Path(spec.origin))
+    return files
 
 
 def mark_complete(checkpoint: Path) -> None:

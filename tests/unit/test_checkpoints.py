@@ -17,6 +17,7 @@ from erv.checkpoints import (
     keep_newest,
     latest_checkpoint,
     mark_complete,
+    source_files,
 )
 from erv.settings import LoraSettings
 
@@ -51,6 +52,21 @@ def test_folder_follows_the_content_of_inputs_not_their_place_or_age(tmp_path: P
     (tmp_path / "b" / "shards" / "one.parquet").write_bytes(b"CONTENT")
     others.append(checkpoint_folder("grpo@erv", shards=tmp_path / "b" / "shards", lora=lora, seed=0))
     assert len({first, *others}) == 5
+
+
+def test_an_edited_reward_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "own_rewards.py"
+    module.write_text("def brief(completions, **_): return [1.0] * len(completions)")
+    names = ["format", "own_rewards:brief", "own_rewards.brief"]
+    assert source_files(names) == [module]
+    assert source_files(["format", "accuracy"]) == []
+    before = checkpoint_folder("grpo@own", reward_code=source_files(names))
+    assert before == checkpoint_folder("grpo@own", reward_code=source_files(names))
+    module.write_text("def brief(completions, **_): return [0.0] * len(completions)")
+    assert checkpoint_folder("grpo@own", reward_code=source_files(names)) != before
+    with pytest.raises(FileNotFoundError, match=r"'no_such\.module'"):
+        source_files(["no_such.module:reward"])
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:
