@@ -11,7 +11,7 @@ from erv.environment import Environment, child_environment
 from tests.conftest import ROOT
 from tests.integration.scratch import Scratch
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def test_a_deployed_flow_runs_through_a_worker(

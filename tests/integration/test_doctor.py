@@ -53,6 +53,7 @@ def test_missing_pins_have_a_remedy(stack: Environment) -> None:
     )
 
 
+@pytest.mark.slow
 def test_wrong_key_and_dead_servers(stack: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ERV_S3_SECRET_KEY", "wrong")
     monkeypatch.setenv("ERV_MLFLOW_URI", "http://127.0.0.1:9")

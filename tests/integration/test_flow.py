@@ -122,6 +122,7 @@ def test_a_missing_file_is_told_before_any_stage(scratch: Scratch, first: str) -
     assert result.stderr.rstrip().endswith("error: control/join.txt: not found; restore it from git")
 
 
+@pytest.mark.slow
 def test_without_a_server_it_says_so(tmp_path_factory: pytest.TempPathFactory, stack: Environment) -> None:
     scratch = Scratch(tmp_path_factory.mktemp("alone"), stack)
     stack_file = scratch.folder / ".erv/stack.env"

@@ -52,7 +52,10 @@ def test_kill_minus_nine(scratch: Scratch, running: Background) -> None:
     assert runs["make@a"][1].info.status == "KILLED"
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, -signal.SIGTERM, marks=pytest.mark.slow)],
+)
 def test_signals(scratch: Scratch, running: Background, signum: int, code: int) -> None:
     running.process.send_signal(signum)
     assert running.process.wait(30) == code
@@ -61,6 +64,7 @@ def test_signals(scratch: Scratch, running: Background, signum: int, code: int) 
     assert runs["train"][0].info.status == runs["make@a"][0].info.status == "KILLED"
 
 
+@pytest.mark.slow
 def test_a_cancellation_on_the_server(scratch: Scratch, running: Background) -> None:
     api = scratch.environment.prefect_api_url
     flow_run = f"{api}/flow_runs/{running.flow_run_id()}"
@@ -76,6 +80,7 @@ def test_a_cancellation_on_the_server(scratch: Scratch, running: Background) -> 
         assert json.load(answer)["state"]["type"] == "CANCELLED"
 
 
+@pytest.mark.slow
 def test_a_second_pipeline_is_told_so(scratch: Scratch, running: Background) -> None:
     result = scratch.erv("run", "make", check=False)
     assert result.returncode == 1

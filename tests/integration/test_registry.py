@@ -149,6 +149,7 @@ def test_lineage_of_the_champion_holds(scratch: Scratch, first: str) -> None:
     assert "publish, FINISHED" in scratch.erv("lineage", run_id).stdout
 
 
+@pytest.mark.slow
 def test_a_lost_and_a_changed_object_break_the_lineage(scratch: Scratch, first: str) -> None:
     store, bucket = open_store(scratch.environment), scratch.environment.dvc_bucket
     small = min(store.list(f"s3://{bucket}/files/md5"), key=lambda info: (info.size, info.key))
@@ -191,6 +192,7 @@ def test_promotion_and_rollback_by_hand_stand(scratch: Scratch, first: str) -> N
     assert "has no version or alias '99'" in scratch.erv("promote", "99", check=False).stderr
 
 
+@pytest.mark.slow
 def test_other_clips_are_no_comparison(scratch: Scratch, first: str) -> None:
     scratch.control("quality", "58 58 other")
     scratch.python("-m", "dvc", "repro", "-q")

@@ -68,9 +68,7 @@ def run(*command: str, cwd: Path, **variables: str) -> subprocess.CompletedProce
 def test_up_again_changes_nothing(stack: Environment) -> None:
     before = pids(stack.workspace)
     written = stack.stack_file.stat().st_mtime_ns
-    begin = time.monotonic()
     assert up(stack.workspace) == stack
-    assert time.monotonic() - begin < 5
     assert pids(stack.workspace) == before
     assert stack.stack_file.stat().st_mtime_ns == written
     assert {service.state for service in status(stack.workspace)} == {"running"}
@@ -135,6 +133,7 @@ def test_servers_outlive_their_shell_and_keep_what_they_stored(workspace: Path) 
     assert open_store(again).read("s3://erv-raw/kept") == b"kept"
 
 
+@pytest.mark.slow
 def test_busy_port_is_left_to_its_owner(workspace: Path) -> None:
     environment = up(workspace, names=("s3",))
     open_store(environment).write(b"kept", "s3://erv-raw/kept")
@@ -181,6 +180,7 @@ def test_process_with_a_recycled_id_is_never_touched(workspace: Path) -> None:
         bystander.wait()
 
 
+@pytest.mark.slow
 def test_two_starts_at_a_time_make_one_stack(workspace: Path) -> None:
     command = [ERV, "stack", "up", "s3"]
     both = [subprocess.Popen(command, cwd=workspace, stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -190,6 +190,7 @@ def test_two_starts_at_a_time_make_one_stack(workspace: Path) -> None:
     assert len(marked(workspace)) == 1
 
 
+@pytest.mark.slow
 def test_half_failed_start_stops_what_it_started(workspace: Path) -> None:
     folder = workspace / ".erv" / "stack" / "mlflow"
     folder.mkdir(parents=True)

@@ -53,6 +53,7 @@ def test_trees_keep_their_shape_and_listings_are_sorted(store: Store, tmp_path: 
     assert all(store.read(item.uri).decode() == item.key.removeprefix("trees/one/") for item in found)
 
 
+@pytest.mark.slow
 def test_listing_goes_beyond_a_page(store: Store, tmp_path: Path) -> None:
     for number in range(1005):
         (tmp_path / f"{number:04}").write_bytes(b"x")

@@ -158,6 +158,7 @@ def test_outage_in_mid_run_loses_nothing(stack: Environment, client, tmp_path: P
     assert list(spooled.glob("*/*")) == []
 
 
+@pytest.mark.slow
 def test_stage_that_never_reached_mlflow_is_delivered_later(
     stack: Environment, client, tmp_path: Path
 ) -> None:
@@ -183,7 +184,11 @@ def test_stage_that_never_reached_mlflow_is_delivered_later(
 
 @pytest.mark.parametrize(
     ("number", "code", "state"),
-    [(signal.SIGTERM, 143, "KILLED"), (signal.SIGINT, 130, "KILLED"), (signal.SIGKILL, -9, "KILLED")],
+    [
+        pytest.param(signal.SIGTERM, 143, "KILLED", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, "KILLED", marks=pytest.mark.slow),
+        (signal.SIGKILL, -9, "KILLED"),
+    ],
 )
 def test_stopped_stage(
     stack: Environment, client, tmp_path: Path, number: int, code: int, state: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -31,9 +30,8 @@ def test_help_is_quick_and_imports_nothing_heavy(root: Path) -> None:
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
     )
-    begin = time.monotonic()
     said = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert time.monotonic() - begin < 2.0
+    # What makes it quick: none of these takes its second or more. A clock would measure the machine.
     assert said.stderr.strip() == "[]"
     assert "stack" in said.stdout
 
