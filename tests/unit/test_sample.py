@@ -1,4 +1,5 @@
 import filecmp
+import shutil
 
 import av
 import numpy as np
@@ -9,7 +10,9 @@ from openpyxl import load_workbook
 from erv.data.face import FaceRenderer, Pose
 from erv.data.people import draw_person
 from erv.data.profiles import EMOTIONS, PROFILES
-from erv.data.sample import SampleSize, write_sample
+from erv.data.sample import TREES, SampleSize, write_sample
+from erv.data.sample_layouts import MARK
+from erv.data.sources import pin
 from erv.data.voice import Prosody, Speaker, prosody, synthesize
 from erv.errors import DataError
 from tests.unit.conftest import SMALL
@@ -24,6 +27,23 @@ def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(corpus, tm
     assert files(tmp_path) == files(corpus)
     _, different, failed = filecmp.cmpfiles(corpus, tmp_path, files(corpus), shallow=False)
     assert (different, failed) == ([], [])
+
+
+def test_every_tree_has_the_mark_that_uploads_look_for(corpus, tmp_path, monkeypatch):
+    # The mark of base is written before its weights; training these is tested elsewhere.
+    def write_base(tree, out, seed, *, progress):
+        (out / "policy").mkdir()
+        (out / "policy" / "config.json").write_text("{}")
+
+    shutil.copytree(corpus, tmp_path / "corpus")
+    monkeypatch.setattr("erv.data.base.write_base", write_base)
+    folders = write_sample(tmp_path / "corpus", 0, SMALL)
+    assert [folder.name for folder in folders] == list(TREES)
+    marks = [[p.name for p in folder.iterdir() if p.name in ("cues.parquet", MARK)] for folder in folders]
+    assert marks == [["cues.parquet"]] * 3 + [["SAMPLE.txt"]] * 2
+    lock = pin("base", str(tmp_path / "corpus/base"), None)
+    lock.fetch_tree(None, "policy", tmp_path / "policy")
+    assert files(tmp_path / "policy") == ["config.json"]
 
 
 def test_clips_are_h264_and_aac(corpus):

@@ -40,9 +40,28 @@ def test_an_earlier_sample_is_replaced(tmp_path):
     assert said == ["s3://raw/mafw: 2 stored"]
 
 
-def test_real_data_are_never_overwritten(tmp_path):
-    bucket = _Bucket({"s3://raw/dfew/Clip/original/1.mp4": b"real"})
-    folders = [tree(tmp_path / "mafw", "cues.parquet"), tree(tmp_path / "dfew", "cues.parquet")]
-    with pytest.raises(DataError, match="s3://raw/dfew holds 1 objects that are not of a sample corpus"):
+TREES = {
+    "mafw": ("cues.parquet", "data/clips/00001.mp4"),
+    "dfew": ("cues.parquet", "Clip/original/1.mp4"),
+    "reasoning": ("cues.parquet", "EMER.csv"),
+    "judge": ("SAMPLE.txt", "texts.csv"),
+    "base": ("SAMPLE.txt", "policy/config.json"),
+}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_what_a_user_put_there_is_never_overwritten(tmp_path, name):
+    own = f"s3://raw/{name}/{TREES[name][1]}"
+    bucket = _Bucket({own: b"real"})
+    folders = [tree(tmp_path / one, *names) for one, names in TREES.items()]
+    with pytest.raises(DataError, match=f"s3://raw/{name} holds 1 objects that are not of a sample corpus"):
         upload_sample(folders, "s3://raw", bucket)
-    assert list(bucket) == ["s3://raw/dfew/Clip/original/1.mp4"]
+    assert bucket == {own: b"real"}
+
+
+def test_the_whole_sample_is_uploaded_over_an_earlier_one(tmp_path):
+    bucket = _Bucket()
+    folders = [tree(tmp_path / one, *names) for one, names in TREES.items()]
+    for _ in range(2):
+        upload_sample(folders, "s3://raw", bucket)
+    assert len(bucket) == 10

@@ -113,6 +113,7 @@ def write_sample(
     if not _is_current(out, "judge", seed, counts):
         folder = _fresh(out, "judge")
         layouts.write_judge(folder, _judge_texts(counts.judge, seed))
+        layouts.write_mark(folder)
         _publish(folder, out, "judge", seed, counts)
     written = [out / name for name in (*plans, "judge")]
     if skip_base:
@@ -124,6 +125,7 @@ def write_sample(
 
         say("base: training the towers of the base checkpoint")
         folder = _fresh(out, "base")
+        layouts.write_mark(folder)
         write_base(out / "reasoning", folder, seed, progress=lambda line: say(f"base: {line}"))
         _publish(folder, out, "base", seed, counts)
     return [*written, out / "base"]

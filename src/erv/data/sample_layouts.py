@@ -19,6 +19,7 @@ from erv.data.sample_clips import ClipCues
 from erv.data.wordings import CUE_WORDINGS, Sentence
 from erv.labels import LabelSpace
 
+MARK = "SAMPLE.txt"  # in the trees without cues.parquet, neither of which a user's own tree has
 _FOLDS = range(1, 6)
 _CHINESE = {
     "anger": "一个人皱着眉头，瞪着眼睛，看起来很生气。",
@@ -118,6 +119,13 @@ def write_reasoning(root: Path, items: Sequence[Item], rng: np.random.Generator)
 def write_judge(root: Path, texts: Sequence[tuple[str, str]]) -> None:
     """`texts.csv`: explanations in the wordings of family b with their emotion."""
     _write(root / "texts.csv", _csv([["text", "label"], *map(list, texts)]))
+
+
+def write_mark(root: Path) -> None:
+    """`SAMPLE.txt`: tells a tree of the sample corpus from a user's own, which no upload may replace."""
+    _write(
+        root / MARK, b"This tree belongs to the sample corpus of erv; an upload of the sample replaces it.\n"
+    )
 
 
 def write_cues(root: Path, items: Sequence[Item], *, contradicts: bool = False) -> None:

@@ -6,11 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from erv.data.sample_layouts import MARK
 from erv.errors import DataError
 
-# Every clip tree of the sample has it, no original data set does.
-_MARK = "cues.parquet"
-_CLIP_TREES = ("mafw", "dfew", "reasoning")
+# What every tree of the sample has and no other does.
+_MARKS = {
+    "mafw": "cues.parquet",
+    "dfew": "cues.parquet",
+    "reasoning": "cues.parquet",
+    "judge": MARK,
+    "base": MARK,
+}
 
 
 class Uploads(Protocol):
@@ -35,12 +41,12 @@ def upload_sample(
         progress: called with a line per tree.
 
     Raises:
-        DataError: a target holds clips that are not of a sample corpus; nothing is uploaded then.
+        DataError: a target holds objects that are not of a sample corpus; nothing is uploaded then.
         StorageError: the bucket can't be written.
     """
     before = {folder.name: [item.uri for item in store.list(f"{root}/{folder.name}")] for folder in folders}
     for name, uris in before.items():
-        if name in _CLIP_TREES and uris and f"{root}/{name}/{_MARK}" not in uris:
+        if uris and f"{root}/{name}/{_MARKS[name]}" not in uris:
             raise DataError(
                 f"{root}/{name} holds {len(uris)} objects that are not of a sample corpus; the sample is not"
                 " uploaded over them, use another raw bucket"
