@@ -81,6 +81,7 @@ def extract(
             workers=settings.workers,
             seconds=settings.clip_timeout_seconds,
             expected=(MediaError,),
+            prepare=_load_decoders,
         ):
             row, failure = outcome.item.row, outcome.failure
             if outcome.result is not None:
@@ -118,6 +119,13 @@ def _add(writer: ShardWriter, row: ClipRow, decoded: Decoded, settings: ExtractS
     samples = np.zeros(0, np.int16) if audio is None else audio
     writer.add(Clip(row.clip_id, decoded.frames, samples, settings.sample_rate, has_audio=audio is not None))
     return None
+
+
+def _load_decoders() -> None:
+    """Imports what `decode` needs, before the clock of a clip runs."""
+    import av  # noqa: F401
+    import decord  # noqa: F401
+    import PIL.Image  # noqa: F401
 
 
 def _decode(task: _Task) -> Decoded:

@@ -57,8 +57,24 @@ def test_broken_media_are_tolerated_up_to_the_share(reasoning, probes):
         require_success(validate("reasoning", reasoning, probes, SETTINGS))
 
 
+def test_the_same_content_in_two_splits_fails_and_names_the_clips(reasoning, probes):
+    reasoning[1] = dataclasses.replace(reasoning[1], sha256=reasoning[0].sha256, split="train")
+    reasoning[0] = dataclasses.replace(reasoning[0], split="validation")
+    verdict = validate("reasoning", reasoning, probes, SETTINGS)
+    names = [reasoning[0].clip_id, reasoning[1].clip_id]
+    assert verdict["expectations"]["content_in_one_split"] == {
+        "weight": "critical",
+        "success": False,
+        "failed": 2,
+        "clips": sorted(names),
+    }
+    with pytest.raises(DataError, match=rf"content_in_one_split \(2 clips: {', '.join(sorted(names))}\)"):
+        require_success(verdict)
+
+
 def test_a_warning_does_not_fail(reasoning, probes):
-    reasoning[1] = dataclasses.replace(reasoning[1], sha256=reasoning[0].sha256)
+    reasoning[0] = dataclasses.replace(reasoning[0], split="train")
+    reasoning[1] = dataclasses.replace(reasoning[1], split="train", sha256=reasoning[0].sha256)
     verdict = validate("reasoning", reasoning, probes, SETTINGS)
     assert verdict["expectations"]["content_unique"] == {
         "weight": "warning",
