@@ -4,7 +4,7 @@ Command: see `distill` in dvc.yaml. Deviations from the paper:
 
 1. The teacher `reference` reads the labels that came with the reasoning set; the paper asks a large language
    model.
-2. Explanations are held out as wholes, by a hash of the clip id, for validation and test.
+2. Sentences are held out by a hash of their text, so that no text is in two splits.
 """
 
 from collections import Counter

@@ -5,6 +5,8 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -21,12 +23,18 @@ from erv.verifier.calibration import (
     classification_report,
     fit_temperature,
 )
-from erv.verifier.distill import distill_reference, write_sentences
-from erv.verifier.train import train_verifier
+from erv.verifier.distill import SCHEMA, distill_reference, write_sentences
+from erv.verifier.sentences import normalize
+from erv.verifier.train import load_splits, train_verifier
 
 DISTILL = DistillSettings(teacher="reference", validation_share=0.2, test_share=0.2)
 RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1)
 WORDS = {"anger": "rage", "sadness": "tears", "happiness": "joy", "fear": "danger"}
+ROOMS = [
+    f"{where} {what}" for where in ("small", "long", "old") for what in ("room", "hall", "house", "yard")
+]
+FACES = [f"{where} {what}" for where in ("young", "pale", "tired") for what in ("face", "mouth", "brow")]
+VOICES = [f"{where} {what}" for where in ("low", "thin", "dry") for what in ("voice", "tone", "speech")]
 
 
 def clip(number, text, label="anger"):
@@ -41,7 +49,9 @@ def corpus(count=120):
     writer.writerow(["name", "index", "sentence", "labels"])
     for number in range(count):
         label = list(WORDS)[number % len(WORDS)]
-        text = f"The room is plain. The face shows {WORDS[label]} now. The voice tells of {WORDS[label]}."
+        face, voice = FACES[number % len(FACES)], VOICES[number % len(VOICES)]
+        text = f"The {ROOMS[number % len(ROOMS)]} is plain. The {face} shows {WORDS[label]} now."
+        text += f" The {voice} tells of {WORDS[label]}."
         rows.append(clip(number, text, label))
         labels = ["neutral", label, label]
         for index, sentence in enumerate(split_sentences(text)):
@@ -112,17 +122,19 @@ def trained(sentences, encoder, tmp_path_factory):
     return root, metrics, logged
 
 
-def test_distill_keeps_every_sentence_and_splits_by_explanation():
+def test_distill_keeps_every_sentence_and_splits_by_text():
     rows, sheet = corpus()
     table = distill_reference(rows[::-1], sheet, DISTILL, seed=0).to_pylist()
     assert len(table) == 3 * len(rows)
     assert [row["clip_id"] for row in table] == sorted(row["clip_id"] for row in table)
     splits = {}
     for row in table:
-        splits.setdefault(row["clip_id"], set()).add(row["split"])
+        splits.setdefault(normalize(row["sentence"]), set()).add(row["split"])
+    assert len(table) > 3 * len(splits)  # texts do repeat
     assert all(len(found) == 1 for found in splits.values())
+    assert set.union(*splits.values()) == {"train", "validation", "test"}
     assert table[0] == {
-        "sentence": "The room is plain.",
+        "sentence": "The small room is plain.",
         "labels": ["neutral"],
         "source": "reasoning",
         "teacher": "reference",
@@ -135,7 +147,10 @@ def test_distill_keeps_every_sentence_and_splits_by_explanation():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda sheet: sheet.replace("room is plain", "room is dark", 1), "sample_00000000.*sentence 0"),
+        (
+            lambda sheet: sheet.replace("is plain", "is dark", 1),
+            "sample_00000000.*sentence 0",
+        ),
         (lambda sheet: "\n".join(sheet.splitlines()[:-1]), "sample_00000119.*3 sentences, 2 labelled"),
         (lambda sheet: sheet + "sample_00009999,0,Nobody.,neutral\n", "sample_00009999.*manifest"),
         (lambda sheet: sheet.replace(",neutral", ",bored", 1), "sample_00000000.*'bored'"),
@@ -152,13 +167,32 @@ def test_a_trained_verifier_names_emotions(trained):
     root, metrics, logged = trained
     assert metrics["macro_f1"] > 0.95
     assert metrics["calibration_error"] < 0.1
-    assert metrics["n"] == metrics["per_label"]["neutral"]["support"] * 3
+    assert metrics["unseen_share"] == 1.0
+    assert metrics["n"] == sum(row["support"] for row in metrics["per_label"].values())
+    assert {"disgust", "contempt"} <= set(metrics["without_support"])
     assert logged[0][1]["loss"] > logged[-1][1]["loss"]
     verifier = EmotionVerifier.from_pretrained(root / "verifier")
     assert verifier.labels == LabelSpace.load("mafw").names
-    best = verifier.predict(["The face shows joy now.", "The room is plain."]).argmax(dim=1)
+    best = verifier.predict(["The young face shows joy now.", "The small room is plain."]).argmax(dim=1)
     assert [verifier.labels[index] for index in best] == ["happiness", "neutral"]
     assert json.loads((root / "verifier" / "metrics.json").read_text()) == metrics
+
+
+def test_held_out_texts_count_once(sentences):
+    splits = load_splits(sentences, LabelSpace.load("mafw").names)
+    for name in ("validation", "test"):
+        assert len(splits[name].sentences) == len({normalize(text) for text in splits[name].sentences})
+    assert len(splits["train"].sentences) > len(set(splits["train"].sentences))
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_text_in_two_splits_is_refused(sentences, encoder, tmp_path, split):
+    rows = pq.read_table(sentences).to_pylist()
+    known = next(row for row in rows if row["split"] == "train")
+    leak = {**known, "sentence": known["sentence"].upper().rstrip("."), "split": split}
+    pq.write_table(pa.Table.from_pylist([*rows, leak], schema=SCHEMA), tmp_path / "leak.parquet")
+    with pytest.raises(DataError, match=f"is in the splits train and {split}"):
+        train(tmp_path / "leak.parquet", encoder, tmp_path / "verifier", tmp_path / "checkpoints")
 
 
 def test_the_folder_holds_content_only(trained):
@@ -186,7 +220,12 @@ def test_equal_inputs_give_equal_bytes_also_after_an_interruption(trained, sente
 
 def test_predictions_depend_on_the_sentence_not_on_its_place(trained):
     verifier = EmotionVerifier.from_pretrained(trained[0] / "verifier")
-    texts = ["The room is plain.", "The face shows joy now.", "The room is plain.", "x " * 100]
+    texts = [
+        "The small room is plain.",
+        "The young face shows joy now.",
+        "The small room is plain.",
+        "x " * 100,
+    ]
     rows = verifier.predict(texts)
     assert rows.shape == (4, 11)
     assert rows.dtype == torch.float32

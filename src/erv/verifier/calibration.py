@@ -84,8 +84,9 @@ def classification_report(
         labels: a name per column.
 
     Returns:
-        macro_f1 (over labels that occur), micro_f1, exact_match, calibration_error, n, and per_label with
-        precision, recall, f1 and support.
+        macro_f1 (over labels that occur), without_support (labels that don't, so that macro_f1 says nothing
+        of them), micro_f1, exact_match, calibration_error, n, and per_label with precision, recall, f1 and
+        support.
     """
     chosen, truth = probabilities > thresholds, targets > 0.5
     per_label = {}
@@ -100,7 +101,8 @@ def classification_report(
         }
     occurring = [row["f1"] for row in per_label.values() if row["support"]]
     return {
-        "macro_f1": round(float(np.mean(occurring)), 6),
+        "macro_f1": round(float(np.mean(occurring)), 6) if occurring else 0.0,
+        "without_support": [label for label, row in per_label.items() if not row["support"]],
         "micro_f1": round(_f1(chosen.ravel(), truth.ravel()), 6),
         "exact_match": round(float(np.mean((chosen == truth).all(axis=1))), 6),
         "calibration_error": round(calibration_error(probabilities, targets), 6),

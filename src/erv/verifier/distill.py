@@ -22,7 +22,7 @@ from erv.errors import DataError
 from erv.labels import LabelSpace
 from erv.prompts import parse_completion
 from erv.settings import DistillSettings
-from erv.verifier.sentences import split_sentences
+from erv.verifier.sentences import normalize, split_sentences
 
 REFERENCE_FILE = "sentence_labels.csv"
 
@@ -54,12 +54,13 @@ def distill_reference(
     Args:
         rows: the reasoning manifest.
         reference: text of `sentence_labels.csv`.
-        settings: shares of explanations held out for validation and for test.
+        settings: shares of different sentence texts held out for validation and for test.
         seed: of the split.
 
     Returns:
-        A table with `SCHEMA`, by clip and position. A split takes whole explanations, so that no sentence of
-        a held-out explanation is trained on through a neighbour.
+        A table with `SCHEMA`, by clip and position. A split takes sentence texts, wherever they occur (by a
+        hash of the text without case, punctuation and white space): explanations share phrases, so whole
+        held-out explanations would consist of sentences that were trained on.
 
     Raises:
         DataError: an explanation and its labels are not the same sentences, or a label is unknown; names the
@@ -80,14 +81,13 @@ def distill_reference(
                 f"clip {row.clip_id!r}: {REFERENCE_FILE} does not match its explanation"
                 f" ({_difference(sentences, [item.sentence for item in known])}); label its sentences anew"
             )
-        split = _split(row.clip_id, settings, seed)
         records.extend(
             {
                 "sentence": item.sentence,
                 "labels": list(item.labels),
                 "source": row.dataset,
                 "teacher": settings.teacher,
-                "split": split,
+                "split": _split(item.sentence, settings, seed),
                 "clip_id": row.clip_id,
             }
             for item in known
@@ -105,8 +105,8 @@ def write_sentences(table: pa.Table, path: Path) -> None:
     for split in ("train", "validation", "test"):
         if split not in table.column("split").to_pylist():
             raise DataError(
-                f"{path}: no explanation fell into the {split} split; give more explanations, or raise"
-                " distill.validation_share and distill.test_share"
+                f"{path}: no sentence fell into the {split} split; give more different sentences, or"
+                " raise distill.validation_share and distill.test_share"
             )
     write_table(table, path)
 
@@ -142,8 +142,8 @@ def _read_reference(text: str) -> dict[str, list[LabelledSentence]]:
     return {name: [item for _, item in sorted(rows, key=lambda row: row[0])] for name, rows in found.items()}
 
 
-def _split(clip_id: str, settings: DistillSettings, seed: int) -> str:
-    digest = hashlib.sha256(f"{seed}/distill/{clip_id}".encode()).digest()
+def _split(sentence: str, settings: DistillSettings, seed: int) -> str:
+    digest = hashlib.sha256(f"{seed}/distill/{normalize(sentence)}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64
     if position < settings.test_share:
         return "test"

@@ -2,7 +2,7 @@
 
 A verifier folder is a `transformers` sequence-classification folder (safetensors, tokenizer, config) with
 `verifier.json` beside it: the labels in the order of the columns, a threshold for each and the temperature
-that calibrates the logits. `metrics.json` tells how well it does on sentences that it has never seen.
+that calibrates the logits. `metrics.json` tells how well it does on texts that were not trained on.
 """
 
 from __future__ import annotations

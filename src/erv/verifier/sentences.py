@@ -17,6 +17,7 @@ _ABBREVIATIONS = frozenset(
 )
 _LAST_WORD = re.compile(r"(\S+)\.[\"'”’)\]]*\s*$")
 _WORD = re.compile(r"\w")
+_WORDS = re.compile(r"\w+")
 
 
 def split_sentences(text: str, *, semantics: Semantics = "official") -> list[str]:
@@ -42,6 +43,11 @@ def split_sentences(text: str, *, semantics: Semantics = "official") -> list[str
     if semantics == "official":
         return _split_official(text)
     return _split_strict(text)
+
+
+def normalize(sentence: str) -> str:
+    """The words of a sentence without case, punctuation and white space: what makes two of them the same."""
+    return " ".join(_WORDS.findall(sentence.casefold()))
 
 
 def _split_official(text: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Trains the verifier on labelled sentences and measures it on held-out ones.
 
 Fitting uses the train split, temperature and thresholds the validation split, and `metrics.json` the test
-split: none of them sees another's sentences.
+split. No text is in two of them, or training refuses. Validation and test count each text once, however many
+explanations have it: repeats are no further evidence.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from erv.labels import LabelSpace
 from erv.settings import RuntimeSettings, TrainErvSettings
 from erv.verifier.calibration import choose_thresholds, classification_report, fit_temperature
 from erv.verifier.model import METRICS_FILE, EmotionVerifier
+from erv.verifier.sentences import normalize
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ def train_verifier(
         The content of `metrics.json`.
 
     Raises:
-        DataError: sentences or encoder are missing or unusable.
+        DataError: sentences or encoder are missing or unusable, or a text is in two splits.
         TrainingError: the loss is not finite.
     """
     # Its bars and its report of the fresh head are noise in a stage's log.
@@ -112,14 +114,27 @@ def train_verifier(
 
 
 def load_splits(path: Path, labels: tuple[str, ...]) -> dict[str, Split]:
-    """Reads the sentences by split; raises DataError for a missing file, split or unknown label."""
+    """Reads the sentences by split, those of validation and test once each.
+
+    Raises:
+        DataError: a missing file or split, an unknown label, or a text that is in two splits.
+    """
     if not path.is_file():
         raise DataError(f"{path}: sentences not found; run `dvc repro distill` first")
     rows = pq.read_table(path).to_pylist()
     column = {label: index for index, label in enumerate(labels)}
-    splits = {}
+    splits: dict[str, Split] = {}
+    place: dict[str, str] = {}  # text -> split
     for name in ("train", "validation", "test"):
         chosen = [row for row in rows if row["split"] == name]
+        for row in chosen:
+            if place.setdefault(normalize(row["sentence"]), name) != name:
+                raise DataError(
+                    f"{path}: sentence {row['sentence']!r} is in the splits"
+                    f" {place[normalize(row['sentence'])]} and {name}; run `dvc repro distill` again"
+                )
+        if name != "train":
+            chosen = list({(normalize(row["sentence"]), *row["labels"]): row for row in chosen}.values())
         if not chosen:
             raise DataError(f"{path}: no sentence in the {name} split; run `dvc repro distill` again")
         targets = np.zeros((len(chosen), len(labels)), dtype=np.float32)
@@ -247,12 +262,10 @@ def _measure(verifier: EmotionVerifier, splits: dict[str, Split]) -> dict[str, A
         np.asarray(verifier.thresholds, dtype=np.float32),
         verifier.labels,
     )
-    seen = set(splits["train"].sentences)
-    # Explanations share phrases: say how much of the test is literally new.
-    report["unseen_share"] = round(
-        sum(sentence not in seen for sentence in test.sentences) / len(test.sentences), 6
-    )
+    seen = {normalize(sentence) for sentence in splits["train"].sentences}
+    report["unseen_share"] = sum(normalize(text) not in seen for text in test.sentences) / len(test.sentences)
     report["train_sentences"] = len(splits["train"].sentences)
+    report["train_texts"] = len(seen)
     report["validation_sentences"] = len(splits["validation"].sentences)
     return report
 
