@@ -177,7 +177,7 @@ class GrpoSettings(Section):
         rows = self.prompts_per_step * self.num_generations
         if self.rows_per_pass is not None and rows % self.rows_per_pass:
             raise ValueError(
-                f"rows_per_pass ({self.rows_per_pass}) must divide prompts_per_step times num_generations, {rows}"
+                f"rows_per_pass ({self.rows_per_pass}) must divide prompts_per_step x num_generations, {rows}"
             )
         return self
 
