@@ -137,7 +137,7 @@ class StageRun:
         Args:
             name: what people call it, `mafw`.
             path: the file or folder, as `dvc.yaml` names it.
-            context: what it is used for, `training`, `validation`, `evaluation`.
+            context: what it is used for: `source`, `training`, `validation`, `evaluation`.
 
         Raises:
             DataError: there is nothing at `path`.
