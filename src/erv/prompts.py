@@ -22,7 +22,6 @@ VIDEO_PLACEHOLDER = "<video>"
 AUDIO_PLACEHOLDER = "<audio>"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
-_COMPLETION = re.compile(r"<think>(.*?)</think>\s*<answer>(.*?)</answer>", re.DOTALL)
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
@@ -52,12 +51,6 @@ def parse_completion(text: str) -> Parsed:
         explanation=think.group(1).strip() if think else None,
         answer=answer.group(1).strip() if answer else None,
     )
-
-
-def is_well_formed(text: str) -> bool:
-    """Whether the completion is one think block and one answer block, in this order and nothing else."""
-    match = _COMPLETION.fullmatch(text)
-    return match is not None and not any(tag in part for part in match.groups() for tag in TAGS)
 
 
 def user_content(instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True) -> str:

@@ -3,12 +3,17 @@ import pytest
 from erv.data.manifest import ClipRow
 from erv.data.profiles import EMOTIONS
 from erv.data.sample import stream
-from erv.data.wordings import compose_explanation, join
+from erv.data.wordings import compose_explanation
 from erv.errors import EvaluationError
 from erv.evaluation.evaluate import judge_completions
 from erv.evaluation.judges import LexicalJudge, check_independence
 from erv.labels import LabelSpace
 from erv.verifier import split_sentences
+
+
+def join(sentences):
+    return " ".join(text for text, _ in sentences)
+
 
 MAFW, DFEW = LabelSpace.load("mafw"), LabelSpace.load("dfew")
 

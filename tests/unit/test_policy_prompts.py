@@ -6,7 +6,6 @@ from erv.prompts import (
     INSTRUCTION,
     QUESTION,
     format_completion,
-    is_well_formed,
     parse_completion,
     user_content,
 )
@@ -47,19 +46,3 @@ def test_round_trip():
 def test_broken_completions(text, explanation, answer):
     parsed = parse_completion(text)
     assert (parsed.explanation, parsed.answer) == (explanation, answer)
-    assert not is_well_formed(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "well_formed"),
-    [
-        ("<think>a</think><answer>b</answer>", True),
-        ("<think>a</think>\n\n<answer>b</answer>", True),
-        ("<think>a</think> so <answer>b</answer>", False),
-        ("<think>a</think><answer>b</answer>.", False),
-        ("<think><think>a</think><answer>b</answer>", False),
-        ("<think>a</think><answer>b<answer>c</answer>", False),
-    ],
-)
-def test_well_formed(text, well_formed):
-    assert is_well_formed(text) is well_formed

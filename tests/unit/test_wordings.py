@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from erv.data.profiles import EMOTIONS, FACE_CUES, PROFILES, VOICE_CUES, contradiction_rate, emotions_with
-from erv.data.wordings import CUE_WORDINGS, TAILS, compose_explanation, cue_sentence, find_cues, join
+from erv.data.wordings import CUE_WORDINGS, TAILS, compose_explanation, cue_sentence, find_cues
+
+
+def join(sentences):
+    return " ".join(text for text, _ in sentences)
 
 
 def test_every_cue_and_emotion_has_words():

@@ -335,10 +335,5 @@ def find_cues(text: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def join(sentences: Sequence[Sentence]) -> str:
-    """The explanation as one text."""
-    return " ".join(text for text, _ in sentences)
-
-
 def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
     return options[int(rng.integers(len(options)))]
