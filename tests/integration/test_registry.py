@@ -142,6 +142,7 @@ def test_lineage_of_the_champion_holds(scratch: Scratch, first: str) -> None:
     assert output.startswith(f"{NAME} version 1 (challenger, champion)")
     assert "register  lock entry " in output
     assert f"md5 {entry['outs'][0]['md5']}" in output
+    assert f"ok: dvc.lock (its output of register is this bundle, md5 {entry['outs'][0]['md5']})" in output
     assert "0 broken" in output
     by_hash = scratch.erv("lineage", entry["outs"][0]["md5"]).stdout
     assert f"in {NAME} version 1" in by_hash

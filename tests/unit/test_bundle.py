@@ -13,6 +13,7 @@ from erv.errors import RegistryError
 from erv.evaluation.compare import compare
 from erv.evaluation.evaluate import write_predictions
 from erv.gates import Verdict, decide, decide_against_champion
+from erv.provenance import _lock_check
 from erv.registry import _extended, check_lock
 from erv.settings import GateSettings, RegisterSettings
 
@@ -185,3 +186,11 @@ def test_only_the_bundle_of_the_lock_is_published(tmp_path: Path, monkeypatch: p
     with pytest.raises(RegistryError, match=r"dvc\.lock describes; run `dvc repro register`"):
         check_lock(Path("models/candidate"))
     check_lock(tmp_path)  # not what `register` writes
+
+
+def test_a_version_with_the_lock_of_another_bundle_is_a_broken_link(tmp_path: Path) -> None:
+    (tmp_path / "card.md").write_text("one")
+    outs = [{"path": "models/candidate", "md5": content_digest(tmp_path)}]
+    assert _lock_check(tmp_path, {"outs": outs}).ok is True
+    (tmp_path / "card.md").write_text("another")
+    assert _lock_check(tmp_path, {"outs": outs}).ok is False
