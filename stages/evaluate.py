@@ -2,8 +2,9 @@
 
 Command: see `evaluate` in dvc.yaml. Deviations from the paper:
 
-1. The judge is a classifier trained on texts of its own (`judges` in params.yaml), not GPT-4.1-mini.
-2. An explanation that is empty has no emotion; the released code lets the judge call it neutral.
+1. The judge is a classifier trained on texts of its own (`evaluate.judge` in params.yaml), not GPT-4.1-mini.
+2. An explanation that is empty, or has no word that the judge knows, has no emotion; the released code lets
+   the judge call it neutral.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         raise EvaluationError(f"no clip in the {settings.evaluate.split} split of the manifests given")
     metrics = measure(predictions)
     write_predictions(predictions, arguments.predictions)
-    write_json({**metrics, "judge": judge.describe(), "quarantined": quarantined}, arguments.metrics)
+    decoding = settings.evaluate.model_dump(include={"max_new_tokens", "temperature", "split"})
+    described = {"judge": judge.describe(), "decoding": decoding, "quarantined": quarantined}
+    write_json({**metrics, **described}, arguments.metrics)
     for scope, values in metrics.items():
         run.log_metrics({f"{scope}/{name}": float(value) for name, value in values.items()})
     shown_values = ", ".join(f"{name} {metrics[OVERALL][name]:.3f}" for name in ("WAR", "EEA", "EPC", "FCR"))
@@ -62,14 +65,16 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 
 def _judge(arguments: Arguments, settings: Settings) -> Judge:
-    """The primary judge, refused when it shares a sentence with the verifier."""
+    """The judge of the settings, refused when it shares a sentence with the verifier."""
     from erv.data.sources import Lock, store_for
     from erv.evaluation.judges import TEXTS_FILE, LexicalJudge, check_independence
     from erv.verifier.distill import read_sentences
 
     lock = Lock.load(arguments.judge)
     store = store_for([lock.uri])
-    judge = LexicalJudge.from_csv(lock.read(store, TEXTS_FILE).decode("utf-8"), seed=settings.seed)
+    kinds = {LexicalJudge.name: LexicalJudge}
+    kind = kinds[settings.evaluate.judge]
+    judge = kind.from_csv(lock.read(store, TEXTS_FILE).decode("utf-8"), seed=settings.seed)
     check_independence(judge.texts, read_sentences(arguments.sentences))
     return judge
 

@@ -50,6 +50,16 @@ class Verdict:
         return f"{what}: lower end {self.value:{sign}.3f}, {needs}"
 
 
+def require_test_split(predictions: Sequence[Mapping[str, Any]]) -> None:
+    """Raises RegistryError unless all predictions are of clips of the test split."""
+    splits = sorted({str(row["split"]) for row in predictions})
+    if splits != ["test"]:
+        raise RegistryError(
+            f"the predictions are of the split {', '.join(splits) or '(none)'}, but gates are decided on test"
+            " only; set evaluate.split to test and run `dvc repro`"
+        )
+
+
 def decide(gates: Sequence[GateSettings], policy: str, comparison: Mapping[str, Any]) -> tuple[Verdict, ...]:
     """The verdicts that need no champion, from the report's comparison; those that do stay undecided.
 
@@ -84,6 +94,8 @@ def decide_against_champion(
     samples: int,
     confidence: float,
     seed: int,
+    candidate_metrics: Mapping[str, Any] | None = None,
+    champion_metrics: Mapping[str, Any] | None = None,
 ) -> tuple[Verdict, ...]:
     """Decides what `decide` left open, on the same clips, from both models' own predictions.
 
@@ -94,21 +106,24 @@ def decide_against_champion(
         samples: bootstrap draws.
         confidence: of the intervals.
         seed: of the draws.
+        candidate_metrics: content of the candidate's `metrics.json`; None for both leaves out the check that
+            judge and decoding are the same. When they are not, or one does not say, every open gate fails.
+        champion_metrics: the same of the champion.
     """
-    from erv.evaluation.compare import compare, difference
+    from erv.evaluation.compare import compare, difference, measuring
 
     if all(verdict.passed is not None for verdict in verdicts):
         return tuple(verdicts)
+    if candidate_metrics is not None or champion_metrics is not None:
+        mine, other = measuring(candidate_metrics or {}), measuring(champion_metrics or {})
+        if mine is None or mine != other:
+            return _fail_open(verdicts, "the champion was judged by another judge or decoded otherwise")
     try:
         comparison = compare(
             {CHAMPION: champion, "candidate": candidate}, samples=samples, confidence=confidence, seed=seed
         )
     except EvaluationError:
-        reason = "the champion was not evaluated on the same clips"
-        return tuple(
-            v if v.passed is not None else Verdict(v.metric, v.against, v.minimum, None, False, reason)
-            for v in verdicts
-        )
+        return _fail_open(verdicts, "the champion was not evaluated on the same clips")
     return tuple(
         v
         if v.passed is not None
@@ -118,6 +133,13 @@ def decide_against_champion(
             v.minimum,
             difference(comparison, "candidate", CHAMPION, SCOPE, v.metric).get("low"),
         )
+        for v in verdicts
+    )
+
+
+def _fail_open(verdicts: Sequence[Verdict], reason: str) -> tuple[Verdict, ...]:
+    return tuple(
+        v if v.passed is not None else Verdict(v.metric, v.against, v.minimum, None, False, reason)
         for v in verdicts
     )
 

@@ -47,6 +47,8 @@ def test_it_names_emotions_of_the_data_set(judge):
 
 def test_nothing_to_read_is_nothing_not_neutral(judge):
     assert judge.judge([None, "", "  ", "..."], MAFW) == [None] * 4
+    assert judge.judge(["Zxqv wplk.", "qqq"], MAFW) == [None] * 2
+    assert judge.judge(["Zxqv", "Someone here is angry, anger."], MAFW) == [None, "anger"]
 
 
 def test_equal_texts_make_an_equal_judge(judge):
@@ -54,6 +56,18 @@ def test_equal_texts_make_an_equal_judge(judge):
     again = LexicalJudge([text for text, _ in rows], [label for _, label in rows])
     assert again.describe() == judge.describe()
     assert (again._model.coef_ == judge._model.coef_).all()
+    assert again.digest == judge.digest
+
+
+def test_another_text_label_or_seed_makes_another_digest(judge):
+    rows = texts("b", 40, "judge")
+    said, labels = [text for text, _ in rows], [label for _, label in rows]
+    others = (
+        LexicalJudge([*said, "One text more."], [*labels, "anger"]),
+        LexicalJudge(said, ["fear", *labels[1:]]),
+        LexicalJudge(said, labels, seed=1),
+    )
+    assert len({judge.digest, *(other.digest for other in others)}) == 4
 
 
 def test_csv_and_refusals():

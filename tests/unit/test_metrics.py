@@ -2,7 +2,14 @@ import pytest
 
 from erv.errors import EvaluationError
 from erv.evaluation.evaluate import measure, read_predictions, scope_rows, write_predictions
-from erv.evaluation.metrics import all_metrics, explanation_metrics, read_completion, recognition_metrics
+from erv.evaluation.metrics import (
+    all_metrics,
+    explanation_metrics,
+    explanation_shape,
+    read_completion,
+    recognition_metrics,
+    shuffled_eea,
+)
 from erv.labels import LabelSpace
 
 MAFW, DFEW = LabelSpace.load("mafw"), LabelSpace.load("dfew")
@@ -88,3 +95,24 @@ def test_overall_pools_in_the_mafw_space(tmp_path):
     write_predictions(rows[::-1], tmp_path / "b.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     assert [item["clip_id"] for item in read_predictions(tmp_path / "a.parquet")] == ["1", "2", "00002"]
+
+
+def test_shape_counts_words_and_what_is_said_twice():
+    shape = explanation_shape(
+        ["<think>He shouts. He is angry. he SHOUTS!</think>\n<answer>anger</answer>", "no tags at all"]
+    )
+    assert shape == {"sentences": 1.5, "words": 3.5, "repeated": pytest.approx(1 / 3)}
+    assert explanation_shape([]) == {"sentences": 0.0, "words": 0.0, "repeated": 0.0}
+
+
+def test_shuffled_labels_leave_chance():
+    truth = ["anger", "fear"] * 50
+    groups = ["mafw"] * 100
+    assert explanation_metrics(truth, truth, truth)["EEA"] == 1.0
+    control = shuffled_eea(truth, truth, truth, groups, seed=0)
+    assert control == pytest.approx(0.5, abs=0.03)
+    assert control == shuffled_eea(truth, truth, truth, groups, seed=0)
+    assert control != shuffled_eea(truth, truth, truth, groups, seed=1)
+    # Labels stay in their data set: where all clips of one share a label, nothing changes.
+    assert shuffled_eea(truth, truth, truth, truth, seed=0) == pytest.approx(1.0)
+    assert shuffled_eea(truth, [None] * 100, truth, groups, seed=0) == 0.0

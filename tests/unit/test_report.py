@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -29,11 +30,20 @@ SETTINGS = ReportSettings(bootstrap_samples=100, confidence=0.95, examples=3)
 JUDGE = {
     "name": "lexical",
     "architecture": "bag of words",
+    "digest": "0" * 64,
     "trained_on": 8,
     "held_out": 2,
     "held_out_accuracy": 1.0,
 }
-QUALITY = {"macro_f1": 0.97, "micro_f1": 0.98, "calibration_error": 0.01, "n": 40}
+DECODING = {"max_new_tokens": 96, "temperature": 0.0, "split": "test"}
+MEASURED = {"judge": JUDGE, "decoding": DECODING}
+QUALITY = {
+    "without_support": ["contempt"],
+    "macro_f1": 0.97,
+    "micro_f1": 0.98,
+    "calibration_error": 0.01,
+    "n": 40,
+}
 NAMES = LabelSpace.load("mafw").names
 
 
@@ -76,7 +86,7 @@ def evidence():
     per_label = {name: {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 4} for name in NAMES}
     truth = {"face_cues": ["brows_lowered"], "voice_cues": ["voice_loud"], "channel": "both"}
     return Evidence(
-        evaluations={"sft": {"judge": JUDGE}},
+        evaluations=dict.fromkeys(("sft", "mine", "erv"), MEASURED),
         verifier={**QUALITY, "per_label": per_label},
         balance={"mafw": {"train": {"anger": 3, "fear": 1}, "test": {"anger": 1, "fear": 1}}},
         quarantine={"mafw": {"no audio <stream>": 2}},
@@ -146,6 +156,38 @@ def test_the_page_shows_figures_cues_and_sentences(predictions, evidence):
     assert comparison["cues"]["erv"] == {"claimed": 11, "present": 11, "share": 1.0}
     assert comparison["malformed"] == dict.fromkeys(predictions, 1)
     assert comparison["judge"] == JUDGE
+    assert comparison["decoding"] == DECODING
+    assert "says nothing of contempt" in html
+
+
+def test_shape_and_control_of_explanations_are_shown(predictions, evidence):
+    comparison, html = page(predictions, evidence)
+    shape = comparison["explanations"]["erv"]
+    # 11 of 12 clips have an explanation of 2 sentences and 14 words, none said twice.
+    assert shape["sentences"] == pytest.approx(22 / 12, abs=1e-6)
+    assert shape["words"] == pytest.approx(11 * 14 / 12, abs=1e-6)
+    assert shape["repeated"] == 0.0
+    # The judge always says anger, a third of the labels: shuffling can't change what that gives by much.
+    assert shape["shuffled_EEA"] == pytest.approx(11 / 36, abs=0.02)
+    assert f'<td class="num">{100 * shape["shuffled_EEA"]:.1f}</td>' in html
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"judge": {**JUDGE, "digest": "1" * 64}}, "'sft' and 'erv' differ in their judge"),
+        ({"decoding": {**DECODING, "temperature": 1.0}}, "'sft' and 'erv' differ in their decoding"),
+        ({"judge": {"name": "lexical"}}, "'erv': its metrics.json does not say which judge"),
+    ],
+)
+def test_policies_measured_differently_are_not_compared(predictions, evidence, change, message):
+    evaluations = {**evidence.evaluations, "erv": {**MEASURED, **change}}
+    with pytest.raises(EvaluationError, match=message):
+        build_comparison(predictions, replace(evidence, evaluations=evaluations), SETTINGS, seed=0)
+    with pytest.raises(EvaluationError, match="'erv' has predictions but no metrics"):
+        build_comparison(
+            predictions, replace(evidence, evaluations={"sft": MEASURED, "mine": MEASURED}), SETTINGS, seed=0
+        )
 
 
 def test_real_data_get_no_note_on_planted_contradictions(predictions, evidence):
@@ -197,13 +239,13 @@ def test_evaluations_are_read_in_order_and_must_be_whole(predictions, tmp_path):
     for name in ("erv", "sft"):
         write_predictions(predictions[name], tmp_path / name / "predictions.parquet")
         write_json({**measure(predictions[name]), "judge": JUDGE}, tmp_path / name / "metrics.json")
-    found, metrics = load_evaluations(tmp_path, ["sft", "r1_omni", "erv"])
+    found, metrics = load_evaluations(tmp_path, ["sft", "erv"])
     assert list(found) == list(metrics) == ["sft", "erv"]
     (tmp_path / "erv" / "metrics.json").unlink()
     with pytest.raises(EvaluationError, match=r"erv.metrics\.json: metrics not found"):
         load_evaluations(tmp_path, ["sft", "erv"])
-    with pytest.raises(EvaluationError, match="no evaluation of other"):
-        load_evaluations(tmp_path, ["other"])
+    with pytest.raises(EvaluationError, match="no evaluation of policy 'r1_omni'"):
+        load_evaluations(tmp_path, ["sft", "r1_omni"])
 
 
 def test_balance_and_quarantine_are_counted(tmp_path):

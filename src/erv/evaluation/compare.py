@@ -108,6 +108,42 @@ def check_paired(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> None
             )
 
 
+def measuring(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What figures of two policies must share to be compared: the judge's digest, and how was decoded.
+
+    Args:
+        metrics: content of a policy's `metrics.json`.
+
+    Returns:
+        The two, or None when the metrics do not say.
+    """
+    digest, decoding = metrics.get("judge", {}).get("digest"), metrics.get("decoding")
+    return {"judge": digest, "decoding": decoding} if digest and decoding else None
+
+
+def check_measured_alike(evaluations: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises EvaluationError unless all policies had the same judge and were decoded alike.
+
+    Args:
+        evaluations: content of `metrics.json` by policy.
+    """
+    first = next(iter(evaluations))
+    expected = measuring(evaluations[first])
+    for name, metrics in evaluations.items():
+        found = measuring(metrics)
+        if found is None or expected is None:
+            raise EvaluationError(
+                f"policy {name!r}: its metrics.json does not say which judge read it and how it was decoded;"
+                " run `dvc repro evaluate` again"
+            )
+        differing = [part for part in expected if found[part] != expected[part]]
+        if differing:
+            raise EvaluationError(
+                f"policies {first!r} and {name!r} differ in their {' and '.join(differing)}, so that they"
+                " can't be compared; run `dvc repro evaluate` for both"
+            )
+
+
 def metrics_table(comparison: Mapping[str, Any], scope: str = "overall") -> list[dict[str, str]]:
     """A row per policy with its metrics as `74.0 (70.2 to 77.9)`, in percent, for a terminal or a page."""
     rows = []

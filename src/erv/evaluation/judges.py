@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import re
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from erv.errors import EvaluationError
 from erv.labels import LabelSpace
-from erv.verifier.sentences import split_sentences
+from erv.verifier.sentences import normalize, split_sentences
 
 TEXTS_FILE = "texts.csv"
 HELD_OUT_SHARE = 0.2
@@ -33,7 +33,7 @@ class Judge(Protocol):
         """A name of `space` per explanation; None where there is nothing to read."""
 
     def describe(self) -> dict[str, Any]:
-        """What a report says of the judge: name, architecture, number of texts, held-out accuracy."""
+        """What a report says of the judge: name, architecture, digest, number of texts, held-out accuracy."""
 
 
 class LexicalJudge:
@@ -41,7 +41,9 @@ class LexicalJudge:
 
     Attributes:
         name: `lexical`.
-        held_out_accuracy: on the texts that were not trained on, chosen by a hash of the text.
+        held_out_accuracy: on the texts that were not trained on, chosen by a hash of the text. They come from
+            the same generator as the others, so it says little of texts by policies.
+        digest: sha256 of architecture, texts with labels, and seed; equal for equal judges only.
         texts: everything that it was given, trained on or not.
     """
 
@@ -75,6 +77,9 @@ class LexicalJudge:
                 f"judge {TEXTS_FILE}: {len(pairs)} different texts are too few to train and measure a judge"
             )
         self.texts = tuple(text for text, _ in pairs)
+        self.digest = hashlib.sha256(
+            json.dumps([self.name, self.architecture, seed, pairs], ensure_ascii=False).encode()
+        ).hexdigest()
         self._vectorizer = TfidfVectorizer(
             ngram_range=(1, 2),
             sublinear_tf=True,
@@ -109,26 +114,29 @@ class LexicalJudge:
                 model is given the list of the data set's labels.
 
         Returns:
-            n names of `space`; None for a missing or blank explanation, which is not neutral but nothing.
+            n names of `space`; None for a missing or blank explanation, and for one without a word that the
+            judge knows: that is not neutral but nothing.
         """
         to_space = self._mafw.to(space)
         classes = [str(name) for name in self._model.classes_]
         allowed = [index for index, name in enumerate(classes) if to_space(name) is not None]
-        readable = [index for index, text in enumerate(explanations) if text and re.search(r"\w", text)]
         judged: list[str | None] = [None] * len(explanations)
-        if not readable:
+        features = self._vectorizer.transform([text or "" for text in explanations]).tocsr()
+        # Without a known word the intercepts alone would choose.
+        readable = np.flatnonzero(np.diff(features.indptr))
+        if not readable.size:
             return judged
-        features = self._vectorizer.transform([explanations[index] for index in readable])
-        scores = self._model.predict_proba(features)[:, allowed]
+        scores = self._model.predict_proba(features[readable])[:, allowed]
         for index, choice in zip(readable, np.argmax(scores, axis=1), strict=True):
-            judged[index] = to_space(classes[allowed[int(choice)]])
+            judged[int(index)] = to_space(classes[allowed[int(choice)]])
         return judged
 
     def describe(self) -> dict[str, Any]:
-        """Name, architecture, texts trained on and held out, and accuracy on the latter."""
+        """Name, architecture, digest, texts trained on and held out, and accuracy on the latter."""
         return {
             "name": self.name,
             "architecture": self.architecture,
+            "digest": self.digest,
             "trained_on": self._trained_on,
             "held_out": self._held_out,
             "held_out_accuracy": round(self.held_out_accuracy, 6),
@@ -141,18 +149,14 @@ def check_independence(judge_texts: Iterable[str], verifier_sentences: Iterable[
     Raises:
         EvaluationError: they share a sentence; case, punctuation and white space don't count.
     """
-    sentences = {_plain(sentence) for sentence in verifier_sentences}
+    sentences = {normalize(sentence) for sentence in verifier_sentences}
     for text in judge_texts:
         for sentence in split_sentences(text, semantics="strict"):
-            if _plain(sentence) in sentences:
+            if normalize(sentence) in sentences:
                 raise EvaluationError(
                     f"the judge and the verifier share the sentence {sentence!r}; give the judge texts of its"
                     " own, or it measures what was optimised"
                 )
-
-
-def _plain(sentence: str) -> str:
-    return " ".join(re.findall(r"\w+", sentence.casefold()))
 
 
 def _held_out(text: str, seed: int) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from erv.errors import EvaluationError
 from erv.labels import LabelSpace
 from erv.prompts import parse_completion
-from erv.verifier.sentences import Semantics, split_sentences
+from erv.verifier.sentences import Semantics, normalize, split_sentences
 
 METRICS = ("WAR", "UAR", "EEA", "EPC", "FCR")
 MEANINGS = {
@@ -48,8 +48,7 @@ def read_completion(text: str, space: LabelSpace) -> Reading:
     """Reads a completion: first think block, first answer block, the answer through the label space."""
     parsed = parse_completion(text)
     explanation = parsed.explanation or None
-    sentences = split_sentences(explanation, semantics="strict") if explanation else []
-    return Reading(space.normalize(parsed.answer), explanation, len(sentences))
+    return Reading(space.normalize(parsed.answer), explanation, len(_sentences(explanation)))
 
 
 def recognition_metrics(
@@ -142,6 +141,65 @@ def explanation_metrics(
     }
 
 
+def explanation_shape(completions: Sequence[str]) -> dict[str, float]:
+    """How long explanations are and how much they repeat themselves: what a reward may be gamed with.
+
+    Args:
+        completions: n completions; one without an explanation has no sentence and no word.
+
+    Returns:
+        sentences and words (means per completion) and repeated (share of all sentences that say again, but
+        for case and punctuation, what the same explanation has said before). All are 0 for n = 0.
+    """
+    sentences = words = repeated = 0
+    for completion in completions:
+        said = [normalize(text) for text in _sentences(parse_completion(completion).explanation)]
+        sentences += len(said)
+        words += sum(len(text.split()) for text in said)
+        repeated += len(said) - len(set(said))
+    n = max(1, len(completions))
+    return {
+        "sentences": sentences / n,
+        "words": words / n,
+        "repeated": repeated / sentences if sentences else 0.0,
+    }
+
+
+def shuffled_eea(
+    truth: Sequence[str],
+    predicted: Sequence[str | None],
+    judged: Sequence[str | None],
+    groups: Sequence[str],
+    *,
+    seed: int,
+    permutations: int = 100,
+) -> float:
+    """EEA against the labels of other clips, the mean of several seeded permutations.
+
+    A control: what is left of EEA when explanations have nothing to do with their clips.
+
+    Args:
+        truth: n canonical names.
+        predicted: n canonical names or None.
+        judged: n canonical names or None.
+        groups: n names of data sets; labels change places within one, since a judge names the emotions of the
+            data set only.
+        seed: of the permutations.
+        permutations: how many.
+    """
+    _same_length(truth=truth, predicted=predicted, judged=judged, groups=groups)
+    stream = np.random.default_rng(seed)
+    labels, members = np.array(truth, dtype=object), np.array(groups, dtype=object)
+    places = [np.flatnonzero(members == group) for group in sorted(set(groups))]
+    total = 0.0
+    for _ in range(permutations):
+        shuffled = labels.copy()
+        for place in places:
+            shuffled[place] = labels[stream.permutation(place)]
+        total += float(explanation_metrics(list(shuffled), predicted, judged)["EEA"])
+    return total / permutations
+
+
 def all_metrics(
     truth: Sequence[str], predicted: Sequence[str | None], judged: Sequence[str | None], space: LabelSpace
 ) -> dict[str, float | int]:
@@ -158,6 +216,10 @@ def all_metrics(
     result["clips"] = len(truth)
     result["malformed"] = sum(answer is None for answer in predicted)
     return result
+
+
+def _sentences(explanation: str | None) -> list[str]:
+    return split_sentences(explanation, semantics="strict") if explanation else []
 
 
 def _same_length(**columns: Sequence[Any]) -> None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from erv.data.manifest import SPLITS, read_manifest
 from erv.errors import EvaluationError
 from erv.evaluation.charts import bar_chart, difference_chart
-from erv.evaluation.compare import compare
+from erv.evaluation.compare import check_measured_alike, compare
 from erv.evaluation.evaluate import OVERALL, read_predictions, scope_rows, scope_space
 from erv.evaluation.examples import (
     FindCues,
@@ -23,7 +23,13 @@ from erv.evaluation.examples import (
     describe_example,
     label_explanations,
 )
-from erv.evaluation.metrics import MEANINGS, METRICS, recognition_metrics
+from erv.evaluation.metrics import (
+    MEANINGS,
+    METRICS,
+    explanation_shape,
+    recognition_metrics,
+    shuffled_eea,
+)
 from erv.rewards import Verifier
 from erv.settings import ReportSettings
 from erv.shards import Clip
@@ -66,22 +72,31 @@ def build_comparison(
     seed: int,
     find_cues: FindCues | None = None,
 ) -> dict[str, Any]:
-    """The content of `comparison.json`: see `erv.evaluation.compare.compare`, with the quality of the
-    verifier and of the judge, malformed completions, sentences per explanation and, where cues are known,
-    their precision.
+    """The content of `comparison.json`.
+
+    See `erv.evaluation.compare.compare`, with the quality of the verifier and of the judge, how was decoded,
+    malformed completions, the shape of explanations (`explanations`: sentences, words, repeated and
+    shuffled_EEA by policy) and, where cues are known, their precision.
+
+    Raises:
+        EvaluationError: a policy has no metrics, or policies differ in clips, judge or decoding.
     """
+    for policy in predictions:
+        if policy not in evidence.evaluations:
+            raise EvaluationError(f"policy {policy!r} has predictions but no metrics; evaluate it again")
+    evaluations = {policy: evidence.evaluations[policy] for policy in predictions}
+    if evaluations:
+        check_measured_alike(evaluations)
     result = compare(
         predictions, samples=settings.bootstrap_samples, confidence=settings.confidence, seed=seed
     )
     result["malformed"] = {
         policy: sum(row["predicted"] is None for row in rows) for policy, rows in predictions.items()
     }
-    result["sentences"] = {
-        policy: round(sum(row["sentences"] for row in rows) / len(rows), 6)
-        for policy, rows in predictions.items()
-    }
+    result["explanations"] = {policy: _explanations(rows, seed) for policy, rows in predictions.items()}
     result["verifier"] = dict(evidence.verifier)
-    result["judge"] = dict(next(iter(evidence.evaluations.values()))["judge"])
+    first = next(iter(evaluations.values()))
+    result["judge"], result["decoding"] = dict(first["judge"]), dict(first["decoding"])
     if evidence.cues and find_cues is not None:
         result["cues"] = {
             policy: {
@@ -174,25 +189,23 @@ def write_text(text: str, path: Path) -> None:
 def load_evaluations(
     folder: Path, policies: Sequence[str]
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
-    """Predictions and metrics of those policies that have a folder in `folder`, in the order given.
+    """Predictions and metrics of the policies, each from its folder in `folder`, in the order given.
 
     Raises:
-        EvaluationError: none has, or one lacks a file.
+        EvaluationError: a policy has no folder there, or it lacks a file.
     """
     predictions, metrics = {}, {}
     for policy in policies:
         if not (folder / policy).is_dir():
-            continue
+            raise EvaluationError(
+                f"{folder / policy}: no evaluation of policy {policy!r}; run `dvc repro evaluate` first"
+            )
         predictions[policy] = read_predictions(folder / policy / "predictions.parquet")
         path = folder / policy / "metrics.json"
         try:
             metrics[policy] = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise EvaluationError(f"{path}: metrics not found; run `dvc repro evaluate` first") from None
-    if not predictions:
-        raise EvaluationError(
-            f"{folder}: no evaluation of {', '.join(policies)}; run `dvc repro evaluate` first"
-        )
     return predictions, metrics
 
 
@@ -218,6 +231,14 @@ def quarantine_counts(folder: Path) -> dict[str, dict[str, int]]:
         reasons = pq.read_table(path, columns=["reason"]).column("reason").to_pylist()
         result[path.stem] = dict(sorted(Counter(str(reason) for reason in reasons).items()))
     return result
+
+
+def _explanations(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, float]:
+    pooled = sorted(scope_rows(rows)[OVERALL], key=lambda row: (row["dataset"], row["clip_id"]))
+    columns = ([row[name] for row in pooled] for name in ("label", "predicted", "judged", "dataset"))
+    values = explanation_shape([row["completion"] for row in pooled])
+    values["shuffled_EEA"] = shuffled_eea(*columns, seed=seed)
+    return {name: round(value, 6) for name, value in values.items()}
 
 
 def _differences(comparison: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
