@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.errors import RegistryError
-from erv.gates import SCOPE, Verdict, decide
+from erv.gates import SCOPE, Verdict, decide, require_test_split
 from erv.settings import RegisterSettings
 
 MANIFEST = "bundle.json"
@@ -63,8 +63,11 @@ def write_candidate(
         settings: the section `register`.
 
     Raises:
-        RegistryError: an input is missing, or holds a file that runs code when loaded.
+        RegistryError: an input is missing, holds a file that runs code when loaded, or was not measured on
+            the test split.
     """
+    from erv.evaluation.evaluate import read_predictions
+
     compared = _read_json(comparison, "report")
     verdicts = decide(settings.gates, settings.policy, compared)
     work = folder.with_name(f".{folder.name}.tmp")
@@ -75,6 +78,7 @@ def write_candidate(
         _copy_tree(verifier, work / "verifier", "train_erv")
         _copy(evaluation / "metrics.json", work / "metrics.json", "evaluate")
         _copy(evaluation / "predictions.parquet", work / "predictions.parquet", "evaluate")
+        require_test_split(read_predictions(work / "predictions.parquet"))
         _copy(comparison, work / "comparison.json", "report")
         _write_json(work / "gates.json", [verdict.as_dict() for verdict in verdicts])
         _write_json(work / "serving.json", dict(serving))

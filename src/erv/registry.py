@@ -272,17 +272,23 @@ def _gate(
     champion = _champion(client, name)
     if champion is None or champion == number:
         return tuple(verdict for verdict in bundle.verdicts if verdict.passed is not None)
+    predictions, metrics = _evaluation_of(client, name, champion)
     return decide_against_champion(
         bundle.verdicts,
         read_predictions(bundle.folder / "predictions.parquet"),
-        _predictions_of(client, name, champion),
+        predictions,
         samples=settings.report.bootstrap_samples,
         confidence=settings.report.confidence,
         seed=settings.seed,
+        candidate_metrics=bundle.json("metrics.json"),
+        champion_metrics=metrics,
     )
 
 
-def _predictions_of(client: MlflowClient, name: str, number: str) -> list[dict[str, Any]]:
+def _evaluation_of(
+    client: MlflowClient, name: str, number: str
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Predictions of a version, and the content of its `metrics.json`."""
     import tempfile
 
     import mlflow
@@ -296,11 +302,17 @@ def _predictions_of(client: MlflowClient, name: str, number: str) -> list[dict[s
             "remove its alias or promote another version"
         )
     with tempfile.TemporaryDirectory() as folder:
-        uri = f"models:/{name}/{number}/{path}/predictions.parquet"
-        file = mlflow.artifacts.download_artifacts(
-            artifact_uri=uri, dst_path=folder, tracking_uri=client.tracking_uri
+        predictions, metrics = (
+            Path(
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"models:/{name}/{number}/{path}/{file}",
+                    dst_path=folder,
+                    tracking_uri=client.tracking_uri,
+                )
+            )
+            for file in ("predictions.parquet", "metrics.json")
         )
-        return read_predictions(Path(file))
+        return read_predictions(predictions), json.loads(metrics.read_text(encoding="utf-8"))
 
 
 def _make_champion(client: MlflowClient, name: str, number: str) -> None:

@@ -26,7 +26,8 @@ stages:
     params: [register]
     outs: [models/candidate]
 """
-# What the stages before would have left, as good as control/quality.txt says: "RIGHT AGREEING PREFIX".
+# What the stages before would have left, as good as control/quality.txt says: "RIGHT AGREEING" and, for other
+# clips, a prefix; "judge" for another judge.
 CANDIDATE = """
 import json
 from pathlib import Path
@@ -35,13 +36,16 @@ from erv.evaluation.evaluate import write_predictions
 from erv.settings import load_settings
 from tests.unit.test_bundle import comparison_of, predictions
 
-right, agreeing, *prefix = Path("control/quality.txt").read_text().split()
+right, agreeing, *more = Path("control/quality.txt").read_text().split()
+prefix = [word for word in more if word != "judge"]
+judge = [word for word in more if word == "judge"]
 mine = predictions(int(right), int(agreeing), prefix="".join(prefix))
 base = predictions(40, 20, prefix="".join(prefix))
 work = Path(".erv/work")
 work.mkdir(parents=True, exist_ok=True)
 write_predictions(mine, work / "predictions.parquet")
-(work / "metrics.json").write_text("{}")
+measured = {"judge": {"digest": "j" + "".join(judge)}, "decoding": {"batch": 1}}
+(work / "metrics.json").write_text(json.dumps(measured))
 (work / "comparison.json").write_text(json.dumps(comparison_of(sft=base, r1_omni=base, erv=mine)))
 write_candidate(
     Path("models/candidate"),
@@ -199,6 +203,15 @@ def test_other_clips_are_no_comparison(scratch: Scratch, first: str) -> None:
     scratch.python("-m", "dvc", "repro", "-q")
     output = scratch.erv("register").stdout
     assert "WAR minus champion: the champion was not evaluated on the same clips" in output
+    assert aliases(scratch)["champion"] == "1"
+
+
+@pytest.mark.slow
+def test_another_judge_is_no_comparison(scratch: Scratch, first: str) -> None:
+    scratch.control("quality", "59 59 judge")
+    scratch.python("-m", "dvc", "repro", "-q")
+    output = scratch.erv("register").stdout
+    assert "WAR minus champion: the champion was judged by another judge or decoded otherwise" in output
     assert aliases(scratch)["champion"] == "1"
 
 

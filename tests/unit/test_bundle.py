@@ -119,6 +119,14 @@ def test_files_that_run_code_are_refused(tmp_path: Path, inputs: dict[str, Path]
     assert not list(tmp_path.glob(".bundle*"))
 
 
+def test_figures_of_another_split_are_refused(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    rows = [{**row, "split": "validation"} for row in predictions(54, 55)]
+    write_predictions(rows, inputs["evaluation"] / "predictions.parquet")
+    with pytest.raises(RegistryError, match="of the split validation, but gates are decided on test only"):
+        write(tmp_path / "bundle", inputs)
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_missing_inputs_name_the_stage_to_run(tmp_path: Path, inputs: dict[str, Path]) -> None:
     inputs["comparison"].unlink()
     with pytest.raises(RegistryError, match=r"comparison\.json: not found; run `dvc repro report` first"):
