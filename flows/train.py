@@ -23,6 +23,7 @@ from prefect.states import Cancelled, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from erv import lineage, pipeline, preflight
+from erv.dvc_remote import write_dvc_remote
 from erv.environment import Environment, child_environment, isolate, load_environment
 from erv.errors import ErvError
 from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult
@@ -81,6 +82,8 @@ def _train(
     isolate(environment)
     stages = pipeline.select(pipeline.read_stages(), targets)
     settings = preflight.check(environment, stages)
+    # DVC reads its remote from a file: what ERV_S3_* says now counts for it too.
+    write_dvc_remote(environment)
     logger.info("%d stages, up to %d side by side", len(stages), workers)
 
     with _parent_run(environment, flow_run_id) as parent:

@@ -225,6 +225,11 @@ def isolate(environment: Environment) -> None:
     os.environ.update(wanted)
 
 
+def silence_telemetry() -> None:
+    """Switches the telemetry of all tools off in this process; the user's other variables stay."""
+    os.environ.update(_QUIET)
+
+
 def shell_lines(environment: Environment, base: Mapping[str, str] | None = None) -> list[str]:
     """Lines for `eval "$(erv stack env)"`: what to unset of the user's, then what to export of ours."""
     base = os.environ if base is None else base

@@ -41,13 +41,13 @@ class Verdict:
         return asdict(self)
 
     def text(self) -> str:
-        """`EPC minus r1_omni: lower end +0.120, needs +0.000 or more`."""
+        """`EPC minus r1_omni: lower end +0.1200, needs +0.0000 or more`."""
         what = self.metric if self.against is None else f"{self.metric} minus {self.against}"
         sign = "" if self.against is None else "+"
-        needs = f"needs {self.minimum:{sign}.3f} or more"
+        needs = f"needs {self.minimum:{sign}.4f} or more"
         if self.value is None:
             return f"{what}: {self.reason or 'not decided'}, {needs}"
-        return f"{what}: lower end {self.value:{sign}.3f}, {needs}"
+        return f"{what}: lower end {self.value:{sign}.4f}, {needs}"
 
 
 def require_test_split(predictions: Sequence[Mapping[str, Any]]) -> None:

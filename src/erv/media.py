@@ -8,6 +8,7 @@ zeros.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,8 @@ from typing import Literal
 import numpy as np
 
 Geometry = Literal["stretch", "pad"]
+# What decord puts before a message: the time of day and the place in its source.
+_STAMP = re.compile(r"\[\d\d:\d\d:\d\d\]\s+\S+?:\d+:\s*")
 _PAD_COLOR = (127, 127, 127)  # int(0.5 * 255), the mean of the image processor
 
 
@@ -112,7 +115,7 @@ def decode(path: Path, rule: DecodeRule) -> Decoded:
         if not len(video):
             raise MediaError("video track has no frames")
         frames = video.get_batch(frame_indices(len(video), rule.frames).tolist()).asnumpy()
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (RuntimeError, ValueError, IndexError, decord.DECORDError) as error:
         raise MediaError(f"video can't be decoded: {_short(error, path)}") from error
     return Decoded(to_square(frames, rule.size, rule.geometry), _decode_audio(path, rule.sample_rate))
 
@@ -126,7 +129,7 @@ def _decode_audio(path: Path, sample_rate: int) -> np.ndarray | None:
     try:
         wave = decord.AudioReader(str(path), ctx=decord.cpu(0), sample_rate=sample_rate, mono=True)
         samples = wave[:].asnumpy().reshape(-1)
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (RuntimeError, ValueError, IndexError, decord.DECORDError) as error:
         raise MediaError(f"sound can't be decoded: {_short(error, path)}") from error
     if not samples.size:
         return None
@@ -179,8 +182,8 @@ def probe(path: Path) -> Probe:
 
 
 def _short(error: BaseException, path: Path) -> str:
-    """The first line of a decoder's message, without the path (it differs between machines)."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The first line of a decoder's message, without what differs between runs: time, source line, path."""
+    lines = [line.strip() for line in _STAMP.sub("", str(error)).splitlines() if line.strip()]
     text = (
         (lines[0] if lines else type(error).__name__)
         .replace(str(path), "the file")

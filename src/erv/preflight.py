@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from erv.environment import Environment
-from erv.errors import StackError
+from erv.errors import StackError, StorageError
 from erv.pipeline import PipelineError, PipelineStage
 from erv.settings import Settings, load_settings
 
@@ -30,6 +30,7 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
     settings = load_settings(environment.workspace / "params.yaml")
     faults = [
         *_missing_files(environment.workspace, stages),
+        *_store(environment),
         *_unreachable(environment),
         *_disk(environment.workspace),
     ]
@@ -65,9 +66,21 @@ def _comes_from(path: str, written: set[str]) -> bool:
     )
 
 
+def _store(environment: Environment) -> list[str]:
+    """What keeps us from the store; asks with our key, so that a wrong one is known before hours of work."""
+    if not environment.has_storage:
+        return []
+    from erv.storage import open_store
+
+    try:
+        open_store(environment, patient=False).versioned(environment.dvc_bucket)
+    except StorageError as error:
+        return [str(error)]
+    return []
+
+
 def _unreachable(environment: Environment) -> list[str]:
     servers = {
-        "S3": environment.s3_endpoint,
         "MLflow": environment.mlflow_uri and f"{environment.mlflow_uri.rstrip('/')}/health",
         "Prefect": environment.prefect_api_url and f"{environment.prefect_api_url.rstrip('/')}/health",
     }

@@ -18,6 +18,7 @@ from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Protocol
 
 from erv.errors import SettingsError
+from erv.settings import BUILT_IN_REWARDS
 from erv.verifier.sentences import Semantics, split_sentences
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ Reward = Callable[..., list[float | None]]
 DEFAULT_THRESHOLD = 0.1
 MAX_LABELS_PER_SENTENCE = 2
 NEUTRAL = "neutral"
-BUILT_IN = ("format", "accuracy", "explanation")
 
 _OFFICIAL_FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 _OFFICIAL_ANSWER = re.compile(r"<answer>(.*?)</answer>")
@@ -225,7 +225,7 @@ def _import_reward(path: str) -> Reward:
     module_name, _, attribute = path.replace(":", ".").rpartition(".")
     if not module_name:
         raise SettingsError(
-            f"reward {path!r}: expected one of {', '.join(BUILT_IN)} or the dotted path of a callable"
+            f"reward {path!r}: expected one of {', '.join(BUILT_IN_REWARDS)} or the dotted path of a callable"
         )
     try:
         reward = getattr(importlib.import_module(module_name), attribute)

@@ -95,7 +95,7 @@ def test_verdicts_are_written_and_the_champion_is_left_open(tmp_path: Path, inpu
     assert [v.passed for v in verdicts] == [True, True, None]
     card = (tmp_path / "bundle/card.md").read_text()
     assert "- holds: WAR: lower end 0." in card
-    assert "- decided when published: WAR minus champion: not decided, needs -0.050 or more" in card
+    assert "- decided when published: WAR minus champion: not decided, needs -0.0500 or more" in card
 
 
 def test_a_changed_missing_or_added_file_is_found(tmp_path: Path, inputs: dict[str, Path]) -> None:
@@ -170,7 +170,7 @@ def test_the_champion_is_compared_on_the_same_clips_or_the_gate_fails() -> None:
     )
     assert other[0].passed is False
     assert other[0].text() == (
-        "WAR minus champion: the champion was not evaluated on the same clips, needs -0.050 or more"
+        "WAR minus champion: the champion was not evaluated on the same clips, needs -0.0500 or more"
     )
 
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,16 @@ def test_a_damaged_file_says_what_is_wrong_without_its_path(clip, damage):
     found = probe(clip)
     assert found.fault
     assert str(clip.parent) not in found.fault
+
+
+def test_damage_in_the_middle_is_a_reason_too_and_tells_no_time(clip):
+    content = bytearray(clip.read_bytes())
+    third = len(content) // 3
+    content[third : 2 * third] = bytes(third)
+    clip.write_bytes(bytes(content))
+    with pytest.raises(MediaError) as caught:
+        decode(clip, RULE)
+    assert not re.search(r"\d\d:\d\d:\d\d|\.cc:\d", str(caught.value))
 
 
 def test_padding_centres_on_grey_and_stretching_fills():

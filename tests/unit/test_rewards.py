@@ -163,10 +163,12 @@ def test_build_rewards_resolves_names_and_dotted_paths():
     [
         ("fromat", "expected one of format, accuracy, explanation or the dotted path"),
         ("no.such.module", "can't be imported"),
-        ("erv.rewards:BUILT_IN", "expected a callable, found tuple"),
+        ("erv.settings:BUILT_IN_REWARDS", "expected a callable, found tuple"),
         ("explanation", "needs a verifier"),
     ],
 )
 def test_build_rewards_refuses_in_one_sentence(name, message):
+    # params.yaml refuses the first two already; who builds settings in code is told as clearly.
+    unchecked = RewardSettings.model_construct(name=name, weight=1.0)
     with pytest.raises(SettingsError, match=message):
-        build_rewards([RewardSettings(name=name, weight=1.0)], None, "strict")
+        build_rewards([unchecked], None, "strict")

@@ -92,3 +92,22 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("- 1")
     with pytest.raises(SettingsError, match="expected a mapping of sections, found list"):
         load_settings(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"variants": {"erv": {"rewards": [{"name": "explanaton", "weight": 1}]}}},
+            "expected format, accuracy",
+        ),
+        ({"variants": {"erv": {"rewards": [{"name": "no_such_package:f", "weight": 1}]}}}, "no module"),
+        ({"rows_per_pass": 7}, "must divide"),
+    ],
+)
+def test_what_only_grpo_would_find_out_is_found_before(
+    raw: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    raw["grpo"] |= changes
+    with pytest.raises(SettingsError, match=message):
+        parse_settings(raw)

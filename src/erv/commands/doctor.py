@@ -15,7 +15,7 @@ def command() -> None:
     checks = examine()
     for check in checks:
         remedy = f"\n{'':18}-> {check.remedy}" if check.remedy else ""
-        click.echo(f"{_MARKS[check.state]}  {check.name:12}{check.detail}{remedy}")
+        click.echo(f"{_MARKS[check.state]}  {check.name:15} {check.detail}{remedy}")
     failed = sum(check.state == "fail" for check in checks)
     if failed:
         click.echo(f"{failed} of {len(checks)} checks failed", err=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from erv.dvc_remote import write_dvc_remote, write_private
-from erv.environment import Environment, load_environment, read_stack_file
+from erv.environment import Environment, load_environment, read_stack_file, silence_telemetry
 from erv.errors import StackError, StorageError
 from erv.stack import ports as port_choice
 from erv.stack import processes
@@ -265,6 +265,7 @@ def _make_buckets(environment: Environment) -> None:
 def _deliver_spool(environment: Environment) -> None:
     from erv.tracking import Outage, deliver_spool
 
+    silence_telemetry()  # MLflow is imported here
     try:
         count = deliver_spool(environment)
     except Outage as outage:
