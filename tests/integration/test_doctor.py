@@ -73,7 +73,7 @@ def test_command_says_what_to_do_and_exits_with_1(tmp_path: Path) -> None:
     environment = {**os.environ, "AWS_PROFILE": "nonexistent"}
     said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert said.returncode == 1
-    assert "FAIL  stack       the local stack has not been started here" in said.stdout
+    assert "FAIL  stack           the local stack has not been started here" in said.stdout
     assert "-> `erv stack up`, or ERV_* variables that name servers of your own" in said.stdout
     assert "FAIL  git" in said.stdout
     assert "Traceback" not in said.stderr
