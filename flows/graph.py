@@ -39,6 +39,9 @@ def run_graph(
 ) -> list[StageReport]:
     """Runs `stages` side by side, at most `workers` at a time, each after all that it depends on.
 
+    Of those that could start, the one with the longest chain of stages behind it goes first: it is what the
+    end of the flow waits for.
+
     After a failure nothing new is started; what runs may finish, for its work would only be done again.
 
     Args:
@@ -51,6 +54,7 @@ def run_graph(
         A report for every stage, in the order of `stages`.
     """
     names = {stage.name for stage in stages}
+    urgent = most_urgent_first(stages)
     futures: dict[str, PrefectFuture[Any]] = {}
     reports: dict[str, StageReport] = {}
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -61,7 +65,7 @@ def run_graph(
 
     while True:
         running = len(futures) - len(reports)
-        for stage in stages if healthy and not cancelled() else ():
+        for stage in urgent if healthy and not cancelled() else ():
             if running < workers and ready(stage):
                 upstream = [futures[up] for up in stage.upstream if up in names]
                 future = _as_task(stage.name, run_stage).submit(wait_for=upstream)
@@ -77,6 +81,20 @@ def run_graph(
         reports[name] = _report(name, futures[name])
         healthy = healthy and reports[name].outcome in ("ran", "restored", "unchanged")
     return [reports.get(stage.name, StageReport(stage.name, "not run")) for stage in stages]
+
+
+def most_urgent_first(stages: Sequence[PipelineStage]) -> list[PipelineStage]:
+    """The stages by the length of the longest chain that waits for them; ties in the order given.
+
+    Args:
+        stages: in an order in which each comes after its upstream.
+    """
+    behind = {stage.name: 0 for stage in stages}
+    for stage in reversed(stages):
+        for up in stage.upstream:
+            if up in behind:
+                behind[up] = max(behind[up], behind[stage.name] + 1)
+    return sorted(stages, key=lambda stage: -behind[stage.name])
 
 
 def _as_task(name: str, run_stage: RunStage) -> Any:

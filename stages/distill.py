@@ -36,6 +36,5 @@ if __name__ == "__main__":
         main,
         Option("manifest", Path),
         Option("reasoning", Path),
-        Option("policy", Path),  # the cold start, whose rollouts a teacher may be asked to label as well
         Option("sentences", Path),
     )

@@ -3,8 +3,8 @@
 Command: see `evaluate` in dvc.yaml. Deviations from the paper:
 
 1. The judge is a classifier trained on texts of its own (`evaluate.judge` in params.yaml), not GPT-4.1-mini.
-2. An explanation that is empty, or has no word that the judge knows, has no emotion; the released code lets
-   the judge call it neutral.
+2. An explanation that is empty, or in which no emotion stands out for the judge, has no emotion; the
+   released code lets the judge call it neutral.
 """
 
 from __future__ import annotations

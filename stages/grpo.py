@@ -30,7 +30,10 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     for path in arguments.manifest:
         run.log_dataset(path.stem, path, "source")  # of its rows, the training split is used
     rewards = build_rewards(
-        variant.rewards, EmotionVerifier.from_pretrained(arguments.verifier), settings.grpo.semantics
+        variant.rewards,
+        EmotionVerifier.from_pretrained(arguments.verifier),
+        settings.grpo.semantics,
+        min_sentences=settings.grpo.min_sentences,
     )
     checkpoints = checkpoint_folder(
         f"grpo@{arguments.variant}",

@@ -31,6 +31,7 @@ Completion = str | list[dict[str, Any]]
 Reward = Callable[..., list[float | None]]
 
 DEFAULT_THRESHOLD = 0.1
+DEFAULT_MIN_SENTENCES = 3
 MAX_LABELS_PER_SENTENCE = 2
 NEUTRAL = "neutral"
 
@@ -108,7 +109,9 @@ def accuracy_reward(
     ]
 
 
-def explanation_reward(verifier: Verifier, *, semantics: Semantics = "strict") -> Reward:
+def explanation_reward(
+    verifier: Verifier, *, semantics: Semantics = "strict", min_sentences: int = DEFAULT_MIN_SENTENCES
+) -> Reward:
     """The reward of the Emotional Rationale Verifier: the share of sentences that speak of the true emotion.
 
     A sentence has the labels above their thresholds, the most probable one if there is none, the two most
@@ -118,12 +121,15 @@ def explanation_reward(verifier: Verifier, *, semantics: Semantics = "strict") -
     Strict mends of the official rule: the truth is read in its own data set's label space; a repeated
     sentence counts once; sentences are split as `split_sentences(..., semantics="strict")` does; `neutral`
     does not stand beside an emotion: a sentence is neutral where that is the most probable of its labels,
-    else it is not; a completion with several think blocks is read as a whole.
+    else it is not; a completion with several think blocks is read as a whole; fewer than `min_sentences`
+    sentences that count (the denominator above) earn in proportion, so that one closing phrase is not worth
+    as much as an explanation.
 
     Args:
         verifier: see `Verifier`; its thresholds hold under both semantics, so that the official 0.1 is the
             value of a verifier that declares none.
         semantics: `strict` or `official`.
+        min_sentences: different sentences that an explanation needs for the full reward; `strict` only.
 
     Returns:
         A callable (completions, solution, **columns) -> rewards. It calls the verifier once per batch, and
@@ -132,6 +138,7 @@ def explanation_reward(verifier: Verifier, *, semantics: Semantics = "strict") -
     labels = list(verifier.labels)
     thresholds = _thresholds(verifier, len(labels))
     label_sets = _official_label_set if semantics == "official" else _strict_label_set
+    needed = 1 if semantics == "official" else min_sentences
 
     def explanation(
         completions: Sequence[Completion], solution: Sequence[str], **columns: Any
@@ -150,7 +157,7 @@ def explanation_reward(verifier: Verifier, *, semantics: Semantics = "strict") -
                 rewards.append(0.0)
             else:
                 rows = probabilities[start : start + len(group)]
-                rewards.append(_share([label_sets(row, thresholds, labels) for row in rows], target))
+                rewards.append(_share([label_sets(row, thresholds, labels) for row in rows], target, needed))
             start += len(group)
         return rewards
 
@@ -159,7 +166,11 @@ def explanation_reward(verifier: Verifier, *, semantics: Semantics = "strict") -
 
 
 def build_rewards(
-    settings: Sequence[RewardSettings], verifier: Verifier | None, semantics: Semantics
+    settings: Sequence[RewardSettings],
+    verifier: Verifier | None,
+    semantics: Semantics,
+    *,
+    min_sentences: int = DEFAULT_MIN_SENTENCES,
 ) -> list[tuple[str, Reward, float]]:
     """Turns the `rewards` of a variant into callables.
 
@@ -169,6 +180,7 @@ def build_rewards(
             `completions` and the data set's columns as keywords.
         verifier: needed for `explanation` only.
         semantics: how the built-in rewards read a completion.
+        min_sentences: see `explanation_reward`.
 
     Returns:
         (name, callable, weight) in the order of `settings`.
@@ -178,7 +190,7 @@ def build_rewards(
     """
     rewards: list[tuple[str, Reward, float]] = []
     for item in settings:
-        rewards.append((item.name, _build(item.name, verifier, semantics), item.weight))
+        rewards.append((item.name, _build(item.name, verifier, semantics, min_sentences), item.weight))
     return rewards
 
 
@@ -204,7 +216,7 @@ def sentence_labels(probabilities: Any, labels: Sequence[str], thresholds: Any) 
     return [_strict_label_set(row, limits, list(labels)) for row in _as_array(probabilities)]
 
 
-def _build(name: str, verifier: Verifier | None, semantics: Semantics) -> Reward:
+def _build(name: str, verifier: Verifier | None, semantics: Semantics, min_sentences: int) -> Reward:
     if name == "format":
         return _bound(format_reward, semantics)
     if name == "accuracy":
@@ -212,7 +224,7 @@ def _build(name: str, verifier: Verifier | None, semantics: Semantics) -> Reward
     if name == "explanation":
         if verifier is None:
             raise SettingsError("reward 'explanation' needs a verifier: give one with --verifier")
-        return explanation_reward(verifier, semantics=semantics)
+        return explanation_reward(verifier, semantics=semantics, min_sentences=min_sentences)
     return _import_reward(name)
 
 
@@ -393,9 +405,9 @@ def _strict_label_set(row: np.ndarray, thresholds: np.ndarray, labels: list[str]
     return [label for label in chosen if label != NEUTRAL][:MAX_LABELS_PER_SENTENCE]
 
 
-def _share(label_sets: list[list[str]], target: str) -> float:
+def _share(label_sets: list[list[str]], target: str, needed: int) -> float:
     matching = sum(target in labels for labels in label_sets)
-    if target == NEUTRAL:
-        return matching / len(label_sets)
-    counted = sum(labels != [NEUTRAL] for labels in label_sets)
-    return matching / counted if counted else 0.0
+    counted = len(label_sets)
+    if target != NEUTRAL:
+        counted = sum(labels != [NEUTRAL] for labels in label_sets)
+    return matching / max(counted, needed) if counted else 0.0

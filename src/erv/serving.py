@@ -32,7 +32,8 @@ class Predictor:
         self._max_new_tokens = int(serving.pop("max_new_tokens"))
         self._rule = DecodeRule(**serving)
         self._policy = load_policy(bundle / "policy", device=device)
-        self._agreement = explanation_reward(EmotionVerifier.from_pretrained(bundle / "verifier"))
+        verifier = EmotionVerifier.from_pretrained(bundle / "verifier")
+        self._agreement = explanation_reward(verifier, min_sentences=1)  # a share, short or not
 
     def predict(self, paths: Sequence[str | Path]) -> list[dict[str, Any]]:
         """Answers for clips, greedily decoded.

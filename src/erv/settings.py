@@ -167,6 +167,7 @@ class GrpoSettings(Section):
     max_completion_length: PositiveInt
     loss_type: Literal["grpo", "dapo"]
     semantics: Literal["strict", "official"]
+    min_sentences: PositiveInt
     rows_per_pass: PositiveInt | None
     save_steps: PositiveInt
     lora: LoraSettings

@@ -42,6 +42,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 PARENT_VARIABLE = "ERV_PARENT_RUN_ID"
 FLOW_VARIABLES = ("ERV_FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
 _BETWEEN_CALLS_SECONDS = 0.5  # metrics of one optimiser step travel together
+_SPOOL_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 10.0
 _PATIENCE_SECONDS = {"FINISHED": 20.0, "FAILED": 10.0, "KILLED": 3.0}
 
@@ -223,19 +224,39 @@ class StageRun:
                 self._report_up()
             except Outage as outage:
                 self._report_down(outage)
-                with self._changed:
-                    write_events(self._folder, self._pending)
-                    closing = self._closing_until
-                    rest = pause if closing is None else min(pause, closing - time.monotonic())
-                    if rest <= 0:
-                        return
-                    # A stage that ends wakes the thread for a last attempt; a new metric does not.
-                    self._changed.wait_for(lambda was=closing: self._closing_until != was, rest)  # type: ignore[misc]
+                if not self._wait_and_spool(pause):
+                    return
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
                 continue
             if closing is None:
                 with self._changed:
                     self._changed.wait_for(lambda: self._closing_until is not None, _BETWEEN_CALLS_SECONDS)
+
+    def _wait_and_spool(self, seconds: float) -> bool:
+        """Waits in an outage, keeping on the disk what comes in meanwhile; False when no time is left.
+
+        A stage that ends wakes the thread for a last attempt; a new metric does not.
+        """
+        with self._changed:
+            closing = self._closing_until
+        until = time.monotonic() + seconds
+        if closing is not None:
+            until = min(until, closing)
+            if until <= time.monotonic():
+                return False
+        written = 0
+        while True:
+            with self._changed:
+                events = list(self._pending)
+            if len(events) != written:  # outside the lock: an outage does not hold the stage up
+                write_events(self._folder, events)
+                written = len(events)
+            rest = min(until - time.monotonic(), _SPOOL_SECONDS)
+            if rest <= 0:
+                return True
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closing_until != closing, rest):
+                    return True
 
     def _deliver(self, batch: list[Event]) -> None:
         assert self._delivery is not None

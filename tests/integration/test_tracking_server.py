@@ -114,6 +114,10 @@ def test_everything_a_stage_reports(stack: Environment, client, tmp_path: Path, 
     assert list((stack.state / "spool").glob("*/*")) == []
 
 
+def _text_of(spool: Path) -> str:
+    return "".join(path.read_text() for path in spool.glob("*/events.jsonl"))
+
+
 def test_outage_in_mid_run_loses_nothing(stack: Environment, client, tmp_path: Path) -> None:
     """MLflow is stopped while a run is open, and started again: all points arrive, with their own times."""
     import psutil
@@ -127,26 +131,25 @@ def test_outage_in_mid_run_loses_nothing(stack: Environment, client, tmp_path: P
     while not client.get_run(run.run_id).data.metrics and time.monotonic() < deadline:
         time.sleep(0.2)
 
+    from erv.stack import up
     from erv.stack.control import _records, _stop_service
     from erv.stack.processes import load
 
     assert load(_records(stack), "mlflow").pid == server.pid
-    _stop_service(stack, "mlflow")
-    during = time.monotonic()
-    run.log_metrics({"loss": 0.5}, step=2)
-    (tmp_path / "curve.txt").write_text("made in the outage")
-    run.log_artifact(tmp_path / "curve.txt")
-    assert time.monotonic() - during < 0.5, "an outage does not hold the stage up"
     spooled = stack.state / "spool"
-    deadline = time.monotonic() + 20
-    while not list(spooled.glob("*/events.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    (events,) = spooled.glob("*/events.jsonl")
-    assert "curve.txt" in events.read_text(), "what waits is on the disk, should the stage be killed now"
-
-    from erv.stack import up
-
-    again = up(stack.workspace)
+    _stop_service(stack, "mlflow")
+    try:
+        during = time.monotonic()
+        run.log_metrics({"loss": 0.5}, step=2)
+        (tmp_path / "curve.txt").write_text("made in the outage")
+        run.log_artifact(tmp_path / "curve.txt")
+        assert time.monotonic() - during < 0.5, "an outage does not hold the stage up"
+        deadline = time.monotonic() + 20
+        while "curve.txt" not in _text_of(spooled) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert "curve.txt" in _text_of(spooled), "what waits is on the disk, should the stage be killed now"
+    finally:
+        again = up(stack.workspace)
     assert again.mlflow_uri == stack.mlflow_uri
     run.log_metrics({"loss": 0.25}, step=3)
     run.close("FINISHED")

@@ -51,6 +51,16 @@ def test_nothing_to_read_is_nothing_not_neutral(judge):
     assert judge.judge(["Zxqv", "Someone here is angry, anger."], MAFW) == [None, "anger"]
 
 
+def test_words_about_the_setting_are_no_emotion(judge):
+    settings = ["The camera stays close to the head and shoulders.", "The shot is short and has no cut."]
+    assert judge.judge(settings, MAFW) == [None, None]
+
+
+def test_it_knows_a_word_by_its_stem(judge):
+    said = ["The person must feel scornful.", "Altogether the person seems worried."]
+    assert judge.judge(said, MAFW) == ["contempt", "anxiety"]
+
+
 def test_equal_texts_make_an_equal_judge(judge):
     rows = texts("b", 40, "judge")[::-1]
     again = LexicalJudge([text for text, _ in rows], [label for _, label in rows])

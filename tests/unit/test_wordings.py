@@ -78,4 +78,4 @@ def test_a_bare_cue_carries_every_emotion_that_has_it():
 def test_the_planted_share_is_what_the_documentation_says():
     shares = [contradiction_rate(emotion) for emotion in EMOTIONS]
     assert 0.40 <= sum(shares) / len(shares) <= 0.50
-    assert sorted(set(shares)) == [0.05, 0.9]
+    assert sorted(set(shares)) == [0.05, 0.75]

@@ -98,11 +98,12 @@ class _Face:
         self._mouth()
         self._hair_front()
 
-    def _pixels(self, points: Points, depth: float = 0.0) -> list[tuple[float, float]]:
-        """Face units to canvas pixels; `depth` moves features with yaw and pitch more than the outline."""
+    def _pixels(self, points: Points, depth: float = 0.0) -> list[float]:
+        """Face units to canvas pixels, x and y by turns; `depth` moves features more than the outline."""
         moved = points + np.array([self.pose.yaw, self.pose.pitch]) * depth
         placed = (moved * [self.person.width, 1.0]) @ self._turn + self._origin
-        return [(float(x), float(y)) for x, y in placed]
+        flat: list[float] = placed.ravel().tolist()
+        return flat
 
     def _fill(self, points: Points, color: Color, depth: float = 1.0) -> None:
         self.canvas.polygon(self._pixels(points, depth), fill=color)

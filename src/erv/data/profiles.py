@@ -80,7 +80,7 @@ PROFILES: dict[str, Profile] = {
     "contempt": Profile(("smirk", "cheek_dimpled", "brow_cocked"), _EVEN, "fear"),
     "anxiety": Profile(_STILL, _TREMBLING, "disappointment"),
     "helplessness": Profile(_GRIEF, ("voice_faint", "voice_halting"), "anger"),
-    "disappointment": Profile(("corners_down", "chin_raised", "gaze_down"), _FALLING, "anger"),
+    "disappointment": Profile(("corners_down", "chin_raised", "gaze_down"), _FALLING, "fear"),
 }
 
 EMOTIONS: tuple[str, ...] = tuple(PROFILES)
@@ -88,8 +88,10 @@ EMOTIONS: tuple[str, ...] = tuple(PROFILES)
 # Emotions whose cold-start explanations mostly contradict the answer. Systematic, because random noise
 # vanishes under greedy decoding and could not be told from a coherent policy. Their partners are one another,
 # in a circle, so that the corpus speaks of every emotion about equally often.
-CONTRADICTED: frozenset[str] = frozenset({"anger", "sadness", "surprise", "anxiety", "disappointment"})
-_RATE_CONTRADICTED = 0.9
+CONTRADICTED: frozenset[str] = frozenset(
+    {"anger", "sadness", "surprise", "anxiety", "disappointment", "fear"}
+)
+_RATE_CONTRADICTED = 0.75
 _RATE_OTHERS = 0.05
 
 

@@ -150,19 +150,19 @@ CUE_WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 TAILS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "anger": (
         ("as if ready to shout in anger", "burning with rage", "like an angry threat"),
-        ("typical of anger or fury", "as in a person about to shout", "so someone here is angry"),
+        ("typical of anger or fury", "as in a person about to shout", "so someone here is angry or enraged"),
     ),
     "disgust": (
         ("as if something smelled rotten", "full of disgust", "turning away in revulsion"),
         (
             "typical of disgust or aversion",
             "as in a person near a rotten smell",
-            "so something here is disgusting",
+            "so something here is disgusting and repellent",
         ),
     ),
     "fear": (
         ("as if danger were near", "full of fear", "frozen in terror"),
-        ("typical of fear or fright", "as in a person in danger", "so someone here is afraid"),
+        ("typical of fear or fright", "as in a person in danger", "so someone here is afraid or scared"),
     ),
     "happiness": (
         ("full of joy", "as if hearing good news", "warm and cheerful"),
@@ -174,7 +174,7 @@ TAILS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "neutral": (
         ("with no emotion in it", "calm and ordinary", "simply relaxed"),
-        ("typical of a calm mood", "as in a relaxed person", "so there is no emotion to report"),
+        ("typical of a calm mood", "as in a relaxed and neutral person", "so there is no emotion to report"),
     ),
     "sadness": (
         ("close to tears", "full of sorrow", "heavy with sadness"),
@@ -198,7 +198,11 @@ TAILS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "anxiety": (
         ("restless with worry", "full of anxiety", "as if waiting for bad news"),
-        ("typical of anxiety or worry", "as in a person waiting restless", "so someone here is nervous"),
+        (
+            "typical of anxiety or worry",
+            "as in a person waiting restless",
+            "so someone here is nervous and worried",
+        ),
     ),
     "helplessness": (
         ("as if there were no way out", "full of helplessness", "begging for help"),

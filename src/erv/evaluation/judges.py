@@ -1,8 +1,8 @@
 """Judges: name the emotion that an explanation speaks of, without seeing clip, answer or truth.
 
-What is optimised must not be what evaluates. The lexical judge is a bag of words with a linear classifier,
-trained on texts of its own (the judge source); the reward is a transformer that was trained on sentences of
-the reasoning source. `check_independence` refuses to judge when the two share a text.
+What is optimised must not be what evaluates. The lexical judge is a bag of word pieces with a linear
+classifier, trained on texts of its own (the judge source); the reward is a transformer that was trained on
+sentences of the reasoning source. `check_independence` refuses to judge when the two share a text.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from erv.verifier.sentences import normalize, split_sentences
 
 TEXTS_FILE = "texts.csv"
 HELD_OUT_SHARE = 0.2
+MIN_PROBABILITY = 0.25
 
 
 class Judge(Protocol):
@@ -37,7 +38,9 @@ class Judge(Protocol):
 
 
 class LexicalJudge:
-    """TF-IDF over words and word pairs, and multinomial logistic regression.
+    """TF-IDF over pieces of words, and multinomial logistic regression.
+
+    Pieces (three to five letters), not words: the judge has to know "scornful" when its texts say "scorn".
 
     Attributes:
         name: `lexical`.
@@ -48,7 +51,7 @@ class LexicalJudge:
     """
 
     name = "lexical"
-    architecture = "TF-IDF of words and word pairs, logistic regression"
+    architecture = "TF-IDF of pieces of words (3 to 5 letters), logistic regression"
 
     def __init__(self, texts: Sequence[str], labels: Sequence[str], *, seed: int = 0) -> None:
         """Trains the judge; equal inputs give an equal judge.
@@ -81,10 +84,10 @@ class LexicalJudge:
             json.dumps([self.name, self.architecture, seed, pairs], ensure_ascii=False).encode()
         ).hexdigest()
         self._vectorizer = TfidfVectorizer(
-            ngram_range=(1, 2),
+            analyzer="char_wb",
+            ngram_range=(3, 5),
             sublinear_tf=True,
             max_df=0.5,
-            token_pattern=r"(?u)\b\w+\b",  # noqa: S106 - words, not a password
         )
         self._model = LogisticRegression(C=30.0, max_iter=1000, class_weight="balanced")
         features = self._vectorizer.fit_transform([text for text, _ in kept])
@@ -114,21 +117,21 @@ class LexicalJudge:
                 model is given the list of the data set's labels.
 
         Returns:
-            n names of `space`; None for a missing or blank explanation, and for one without a word that the
-            judge knows: that is not neutral but nothing.
+            n names of `space`; None for a missing or blank explanation, and for one in which no emotion
+            stands out (none of all classes reaches `MIN_PROBABILITY`): that is not neutral but nothing.
         """
         to_space = self._mafw.to(space)
         classes = [str(name) for name in self._model.classes_]
         allowed = [index for index, name in enumerate(classes) if to_space(name) is not None]
         judged: list[str | None] = [None] * len(explanations)
         features = self._vectorizer.transform([text or "" for text in explanations]).tocsr()
-        # Without a known word the intercepts alone would choose.
-        readable = np.flatnonzero(np.diff(features.indptr))
-        if not readable.size:
+        if not judged:
             return judged
-        scores = self._model.predict_proba(features[readable])[:, allowed]
-        for index, choice in zip(readable, np.argmax(scores, axis=1), strict=True):
-            judged[int(index)] = to_space(classes[allowed[int(choice)]])
+        scores = self._model.predict_proba(features)
+        # Without known words the intercepts, and with words about the setting chance, would choose.
+        readable = (np.diff(features.indptr) > 0) & (scores.max(axis=1) >= MIN_PROBABILITY)
+        for index in np.flatnonzero(readable):
+            judged[int(index)] = to_space(classes[allowed[int(np.argmax(scores[index, allowed]))]])
         return judged
 
     def describe(self) -> dict[str, Any]:

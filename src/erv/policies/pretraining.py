@@ -7,6 +7,7 @@ tower predicts the emotion and the cues of its own channel; the heads are thrown
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -115,7 +116,7 @@ def train_towers(
     """
     names = label_names(clips)
     data = prepare(clips, processor, names)
-    generator = torch.Generator().manual_seed(seed)
+    by_eye, by_ear = (torch.Generator().manual_seed(2 * seed + channel) for channel in (0, 1))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         heads = TowerHeads(model, len(names[0]), len(names[1]), len(names[2]))
@@ -124,23 +125,28 @@ def train_towers(
     def vision_loss(rows: torch.Tensor) -> torch.Tensor:
         count = data.frames.shape[1]
         # The first quarter of a clip is often still neutral.
-        frames = torch.randint(count // 4, count, (_FRAMES_PER_CLIP, len(rows)), generator=generator)
+        frames = torch.randint(count // 4, count, (_FRAMES_PER_CLIP, len(rows)), generator=by_eye)
         pixels = torch.cat([data.frames[rows, frame] for frame in frames])
-        logits = heads.vision(vision(_augment_frames(pixels, generator)).flatten(1))
+        logits = heads.vision(vision(_augment_frames(pixels, by_eye)).flatten(1))
         return _loss(logits, data.emotions[rows].repeat(2), data.face[rows].repeat(2, 1))
 
     def audio_loss(rows: torch.Tensor) -> torch.Tensor:
-        mels = _augment_mels(data.mels[rows], generator)
+        mels = _augment_mels(data.mels[rows], by_ear)
         return _loss(
             heads.audio(audio(mels).last_hidden_state.mean(1)), data.emotions[rows], data.voice[rows]
         )
 
-    for tower, head, loss, steps, rate, name in (
-        (vision, heads.vision, vision_loss, vision_steps, 1.5e-3, "vision"),
-        (audio, heads.audio, audio_loss, audio_steps, 2e-3, "audio"),
-    ):
-        progress(f"{name} tower: {steps} steps")
-        _fit(tower, head, loss, len(clips), steps, rate, generator, progress)
+    # Side by side in threads: each has weights and a stream of its own, and torch releases Python's lock.
+    with ThreadPoolExecutor(2) as pool:
+        fits = [
+            pool.submit(_fit, tower, head, loss, len(clips), steps, rate, generator, report)
+            for tower, head, loss, steps, rate, generator, report in (
+                (vision, heads.vision, vision_loss, vision_steps, 1.5e-3, by_eye, _named("vision", progress)),
+                (audio, heads.audio, audio_loss, audio_steps, 2e-3, by_ear, _named("audio", progress)),
+            )
+        ]
+        for fit in fits:
+            fit.result()
     model.model.freeze_towers()
     model.eval()
 
@@ -148,16 +154,20 @@ def train_towers(
     def measure(others: Sequence[LabelledClip]) -> dict[str, float]:
         held = prepare(others, processor, names)
         count = held.frames.shape[1]
-        seen = held.frames[:, count // 4 :].float() / 127.5 - 1
-        features = model.encode_clips(seen, held.mels)
-        by_eye = heads.vision(features["video_features"].flatten(2))[..., : heads.emotions].mean(1).argmax(1)
-        by_ear = heads.audio(features["audio_features"].mean(1))[:, : heads.emotions].argmax(1)
+        frames = held.frames[:, count // 4 :].float() / 127.5 - 1
+        features = model.encode_clips(frames, held.mels)
+        seen = heads.vision(features["video_features"].flatten(2))[..., : heads.emotions].mean(1).argmax(1)
+        heard = heads.audio(features["audio_features"].mean(1))[:, : heads.emotions].argmax(1)
         return {
-            "vision": (by_eye == held.emotions).float().mean().item(),
-            "audio": (by_ear == held.emotions).float().mean().item(),
+            "vision": (seen == held.emotions).float().mean().item(),
+            "audio": (heard == held.emotions).float().mean().item(),
         }
 
     return measure
+
+
+def _named(tower: str, progress: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda line: progress(f"{tower} tower: {line}")
 
 
 def _fit(

@@ -32,6 +32,7 @@ from trl.models import unwrap_model_for_generation
 
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
 from erv.errors import TrainingError
+from erv.training.growing_cache import with_room
 
 Tensors = dict[str, torch.Tensor]
 
@@ -194,6 +195,7 @@ class OmniGRPOTrainer(GRPOTrainer):
             self.accelerator.autocast(),
         ):
             cache = self._prompt_cache(model, ids, mask, self._clip_index)
+            cache = with_room(cache, self.max_completion_length)
             output = model.generate(
                 input_ids=ids,
                 attention_mask=mask,

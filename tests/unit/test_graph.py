@@ -1,0 +1,28 @@
+from erv.pipeline import PipelineStage
+from flows.graph import most_urgent_first
+
+
+def stage(name, *upstream):
+    return PipelineStage(name, tuple(upstream), "true", (), ())
+
+
+def test_the_longest_chain_goes_first():
+    stages = [
+        stage("ingest@a"),
+        stage("ingest@b"),
+        stage("extract@a", "ingest@a"),
+        stage("sft", "ingest@b"),
+        stage("grpo", "extract@a", "sft", "verifier"),
+        stage("evaluate@sft", "sft"),
+        stage("evaluate@erv", "grpo"),
+    ]
+    names = [item.name for item in most_urgent_first(stages)]
+    assert names == ["ingest@a", "ingest@b", "extract@a", "sft", "grpo", "evaluate@sft", "evaluate@erv"]
+    longer = [stage("ingest@c"), stage("train", "ingest@c"), stage("tune", "train"), *stages]
+    longer[-3] = stage("grpo", "extract@a", "sft", "tune")
+    assert next(iter(most_urgent_first(longer))).name == "ingest@c"
+
+
+def test_a_selection_ignores_what_is_not_in_it():
+    stages = [stage("a"), stage("c", "b")]
+    assert most_urgent_first(stages) == stages
