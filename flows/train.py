@@ -28,6 +28,7 @@ from erv.environment import Environment, child_environment, isolate, load_enviro
 from erv.errors import ErvError
 from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult
 from erv.tracking import StageRun, open_run
+from flows.abandoned import noted
 from flows.artifacts import show_artifacts, show_links
 from flows.cancellation import Cancellation
 from flows.graph import RunStage, StageReport, run_graph
@@ -62,7 +63,11 @@ def train(targets: list[str] | None = None, force: bool = False, workers: int = 
     assert context is not None
     assert context.flow_run is not None
     try:
-        with pipeline.workspace_lock(), Cancellation(context.flow_run.id) as cancellation:
+        with (
+            pipeline.workspace_lock(),
+            noted(context.flow_run.id),
+            Cancellation(context.flow_run.id) as cancellation,
+        ):
             return _train(context.flow_run.id, targets, force, workers, cancellation)
     except StageCancelledError as error:
         return Cancelled(message=str(error))

@@ -79,6 +79,10 @@ def prefect_environment(environment: Environment) -> dict[str, str]:
 
 def _checked() -> Environment:
     environment = load_environment()
+    if not (environment.workspace / "dvc.yaml").is_file():
+        raise StackError(
+            f"{environment.workspace}: no dvc.yaml in it, so no pipeline; go to the top of the repository"
+        )
     require("Prefect", environment.prefect_api_url)
     (environment.stack / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
     return environment

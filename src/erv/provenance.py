@@ -14,6 +14,7 @@ from erv.digest import content_digest
 from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.pipeline import read_lock
+from erv.preflight import require
 from erv.settings import Settings
 from erv.verification import Check, Verifier
 
@@ -54,6 +55,8 @@ class Provenance:
         self._environment = environment
         self._name = settings.register_.model_name
         self._verifier = Verifier(environment, deep)
+        if environment.mlflow_uri:
+            require("MLflow", environment.mlflow_uri)
         self._client = lineage.client_of(environment) if environment.mlflow_uri else None
 
     def trace(self, target: str) -> Node:
@@ -90,8 +93,13 @@ class Provenance:
 
         try:
             return get_version(self._client, self._name, target)
-        except (RegistryError, MlflowException):
+        except RegistryError:
             return None
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            text = self._environment.mask(" ".join(str(error).split()))[:300]
+            raise RegistryError(f"MLflow at {self._environment.mlflow_uri}: {text}") from error
 
     def _of_version(self, version: Any) -> Node:
         from erv.registry import GATES_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG

@@ -22,6 +22,7 @@ from erv.errors import RegistryError
 from erv.gates import Verdict, decide_against_champion
 from erv.lineage import LOCK_ARTIFACT_FOLDER, client_of, pipeline_files
 from erv.pipeline import read_lock
+from erv.preflight import require
 from erv.settings import Settings
 
 if TYPE_CHECKING:
@@ -356,12 +357,15 @@ def _requirements() -> list[str]:
 @contextmanager
 def _explained(environment: Environment) -> Iterator[None]:
     """Errors of MLflow in one sentence."""
-    if environment.mlflow_uri is None:
-        raise RegistryError("no MLflow server is configured; run `erv stack up`")
+    require("MLflow", environment.mlflow_uri)
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise RegistryError(
+                f"MLflow at {environment.mlflow_uri} has no model of this name yet; `erv run` registers one"
+            ) from error
         text = environment.mask(" ".join(str(error).split()))[:300]
         raise RegistryError(f"MLflow at {environment.mlflow_uri}: {text}") from error

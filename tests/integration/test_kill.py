@@ -41,7 +41,15 @@ def nothing_is_left(scratch: Scratch, seconds: float = 15.0) -> None:
     assert not list(scratch.folder.glob("made/*.txt"))
 
 
+def state_of(scratch: Scratch, flow_run_id: str) -> str:
+    with urllib.request.urlopen(
+        f"{scratch.environment.prefect_api_url}/flow_runs/{flow_run_id}", timeout=10
+    ) as answer:
+        return json.load(answer)["state"]["type"]
+
+
 def test_kill_minus_nine(scratch: Scratch, running: Background) -> None:
+    flow_run_id = running.flow_run_id()
     running.process.kill()
     nothing_is_left(scratch)
     # The next flow closes what the killed one could not, and is not locked out.
@@ -50,6 +58,7 @@ def test_kill_minus_nine(scratch: Scratch, running: Background) -> None:
     runs = scratch.runs()
     assert [run.info.status for run in runs["train"][:2]] == ["FINISHED", "KILLED"]
     assert runs["make@a"][1].info.status == "KILLED"
+    assert state_of(scratch, flow_run_id) == "CRASHED"
 
 
 @pytest.mark.parametrize(
@@ -67,17 +76,16 @@ def test_signals(scratch: Scratch, running: Background, signum: int, code: int) 
 @pytest.mark.slow
 def test_a_cancellation_on_the_server(scratch: Scratch, running: Background) -> None:
     api = scratch.environment.prefect_api_url
-    flow_run = f"{api}/flow_runs/{running.flow_run_id()}"
+    flow_run_id = running.flow_run_id()
     request = urllib.request.Request(
-        f"{flow_run}/set_state",
+        f"{api}/flow_runs/{flow_run_id}/set_state",
         data=json.dumps({"state": {"type": "CANCELLING", "name": "Cancelling"}}).encode(),
         headers={"Content-Type": "application/json"},
     )
     urllib.request.urlopen(request, timeout=10).close()
     assert running.process.wait(30) == 130
     nothing_is_left(scratch)
-    with urllib.request.urlopen(flow_run, timeout=10) as answer:
-        assert json.load(answer)["state"]["type"] == "CANCELLED"
+    assert state_of(scratch, flow_run_id) == "CANCELLED"
 
 
 @pytest.mark.slow

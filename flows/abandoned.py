@@ -1,0 +1,46 @@
+"""A flow that was killed outright can't tell Prefect that it ended; the next one in its workspace does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_run_logger
+from prefect.states import Crashed
+
+NOTE = Path(".erv") / "flow_run"
+
+
+@contextmanager
+def noted(flow_run_id: UUID, note: Path = NOTE) -> Iterator[None]:
+    """Within: `note` names the flow run of this workspace. Whoever holds the workspace's lock calls it.
+
+    A note that is there already was left by a flow that was killed: Prefect is told that it crashed.
+    """
+    if note.is_file():
+        _close(note.read_text(encoding="utf-8").strip())
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(f"{flow_run_id}\n", encoding="utf-8")
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def _close(left: str) -> None:
+    try:
+        flow_run_id = UUID(left)
+    except ValueError:  # cut short while it was written
+        return
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(flow_run_id).state
+        except ObjectNotFound:  # another server, or one that was emptied
+            return
+        if state is None or not state.is_final():
+            client.set_flow_run_state(flow_run_id, Crashed(message="its process was killed"), force=True)
+            get_run_logger().warning("the flow run before this one was killed: %s", flow_run_id)
