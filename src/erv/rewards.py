@@ -17,6 +17,16 @@ from collections.abc import Callable, Sequence
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Protocol
 
+from erv.answers import (
+    ANSWER,
+    OFFICIAL_ANSWER,
+    OFFICIAL_NAMES,
+    bare,
+    mafw_name,
+    normalize,
+    official_normalize,
+    official_truth,
+)
 from erv.errors import SettingsError
 from erv.settings import BUILT_IN_REWARDS
 from erv.verifier.sentences import Semantics, split_sentences
@@ -24,7 +34,6 @@ from erv.verifier.sentences import Semantics, split_sentences
 if TYPE_CHECKING:
     import numpy as np
 
-    from erv.labels import LabelSpace
     from erv.settings import RewardSettings
 
 Completion = str | list[dict[str, Any]]
@@ -36,9 +45,7 @@ MAX_LABELS_PER_SENTENCE = 2
 NEUTRAL = "neutral"
 
 _OFFICIAL_FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
-_OFFICIAL_ANSWER = re.compile(r"<answer>(.*?)</answer>")
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _NO_TAG = r"((?:(?!</?(?:think|answer)\b).)*)"
 _STRICT_FORMAT = re.compile(
     rf"\s*<think>{_NO_TAG}</think>\s*<answer>{_NO_TAG}</answer>\s*", re.DOTALL | re.IGNORECASE
@@ -257,16 +264,16 @@ def _is_well_formed(text: str) -> bool:
 
 
 def _official_accuracy(text: str, truth: str, dataset: str | None) -> float:
-    match = _OFFICIAL_ANSWER.search(text)
+    match = OFFICIAL_ANSWER.search(text)
     answer = match.group(1).strip() if match else text.strip()
-    return 1.0 if _official_normalize(answer, dataset) == _official_truth(truth) else 0.0
+    return 1.0 if official_normalize(answer, dataset) == official_truth(truth) else 0.0
 
 
 def _strict_accuracy(text: str, truth: str, dataset: str | None) -> float | None:
-    expected = _normalize(_bare(truth), dataset)
+    expected = normalize(bare(truth), dataset)
     if expected is None:
         return None
-    answers = {_normalize(block, dataset) for block in _ANSWER.findall(text)}
+    answers = {normalize(block, dataset) for block in ANSWER.findall(text)}
     return 1.0 if answers == {expected} else 0.0
 
 
@@ -274,19 +281,9 @@ def _explanation_target(truth: str, dataset: str | None, semantics: Semantics) -
     """The MAFW name of a truth, or None when it is outside the space."""
     if semantics == "official":
         # Whatever the data set: the official code applies the MAFW rules to all.
-        name = _official_normalize(_official_truth(truth), "mafw")
-        return name if name in _OFFICIAL_NAMES else None
-    return mafw_name(_bare(truth), dataset)
-
-
-def mafw_name(text: str, dataset: str | None) -> str | None:
-    """A label of a data set as a name of the MAFW space, in which verifiers and judges speak, or None."""
-    mafw = _space("mafw")
-    if dataset in (None, "mafw", "reasoning"):
-        return mafw.normalize(text)
-    space = _space(str(dataset))
-    name = space.normalize(text)
-    return None if name is None else space.to(mafw)(name)
+        name = official_normalize(official_truth(truth), "mafw")
+        return name if name in OFFICIAL_NAMES else None
+    return mafw_name(bare(truth), dataset)
 
 
 def _explanation_sentences(text: str, semantics: Semantics) -> list[str]:
@@ -298,70 +295,6 @@ def _explanation_sentences(text: str, semantics: Semantics) -> list[str]:
         for sentence in split_sentences(block, semantics="strict"):
             unique.setdefault(" ".join(re.findall(r"\w+", sentence.casefold())), sentence)
     return list(unique.values())
-
-
-def _official_truth(truth: str) -> str:
-    match = _OFFICIAL_ANSWER.search(truth)
-    return match.group(1).strip() if match else truth.strip()
-
-
-def _bare(truth: str) -> str:
-    match = _ANSWER.search(truth)
-    return (match.group(1) if match else truth).strip()
-
-
-def _normalize(text: str, dataset: str | None) -> str | None:
-    if dataset is None:
-        return " ".join(text.casefold().split()) or None
-    return _space("mafw" if dataset == "reasoning" else dataset).normalize(text)
-
-
-def _space(name: str) -> LabelSpace:
-    from erv.labels import LabelSpace
-
-    return LabelSpace.load(name)
-
-
-_OFFICIAL_NAMES = frozenset(
-    [
-        "anger",
-        "disgust",
-        "fear",
-        "happiness",
-        "neutral",
-        "sadness",
-        "surprise",
-        "contempt",
-        "anxiety",
-        "helplessness",
-        "disappointment",
-    ]
-)
-_OFFICIAL_MAFW = {
-    "angry": "anger",
-    "sad": "sadness",
-    "anxious": "anxiety",
-    "helpless": "helplessness",
-    "disappointed": "disappointment",
-}
-
-
-def _official_normalize(text: str, dataset: str | None) -> str:
-    """The released code's spelling rules, substring matches included; unknown words pass unchanged."""
-    if dataset not in ("mafw", "dfew"):
-        return text
-    text = text.lower().replace("\n", "")
-    if dataset == "dfew":
-        if text == "sadness":
-            return "sad"
-        if "happiness" in text:
-            return "happy"
-        return "angry" if "anger" in text else text
-    if text in _OFFICIAL_MAFW:
-        return _OFFICIAL_MAFW[text]
-    if "happy" in text:
-        return "happiness"
-    return "contempt" if "contemptuous" in text else text
 
 
 # --- labels of a sentence -------------------------------------------------------------

@@ -25,7 +25,7 @@ BUILT_IN_REWARDS = ("format", "accuracy", "explanation")
 class Section(BaseModel):
     """A section of `params.yaml`: immutable, and unknown keys are faults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RuntimeSettings(Section):
@@ -168,6 +168,7 @@ class GrpoSettings(Section):
     loss_type: Literal["grpo", "dapo"]
     semantics: Literal["strict", "official"]
     min_sentences: PositiveInt
+    freeze_projectors: bool
     rows_per_pass: PositiveInt | None
     save_steps: PositiveInt
     lora: LoraSettings

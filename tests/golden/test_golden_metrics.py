@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from erv.answers import official_normalize
 from erv.evaluation.metrics import explanation_metrics, recognition_metrics
 from erv.labels import LabelSpace
-from erv.rewards import _official_normalize
 
 DATA = Path(__file__).parent / "data"
 CASES = json.loads((DATA / "metrics_golden.json").read_text(encoding="utf-8"))["cases"]
@@ -33,7 +33,7 @@ def samples(text):
 
 
 def label_in(space, dataset, text):
-    name = _official_normalize(text, dataset)
+    name = official_normalize(text, dataset)
     return name if name in space.names else None
 
 

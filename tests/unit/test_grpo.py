@@ -54,6 +54,8 @@ def settings(**changes: Any) -> GrpoSettings:
         "max_completion_length": 8,
         "loss_type": "grpo",
         "semantics": "strict",
+        "min_sentences": 1,
+        "freeze_projectors": False,
         "rows_per_pass": None,
         "save_steps": 2,
         "lora": {"enabled": False, "rank": 4, "alpha": 8, "dropout": 0.0},
@@ -225,6 +227,14 @@ def test_projectors_and_language_model_train_and_towers_do_not(train: Train, col
     ):
         assert any(part in name for name in changed), f"nothing of {part} has changed"
     assert seen[0]["learning_rate"] == pytest.approx(1e-3)
+
+
+def test_frozen_projectors_leave_the_language_model_to_train(train: Train, cold_start: Path) -> None:
+    folder, _ = train(freeze_projectors=True)
+    before, after = weights(cold_start), weights(folder)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(".language_model." in name or name.startswith("lm_head") for name in changed)
 
 
 def test_metrics_are_passed_on_live_under_our_names(train: Train) -> None:

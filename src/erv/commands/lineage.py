@@ -14,7 +14,7 @@ def command(target: str, deep: bool) -> None:
     """Show the lineage of TARGET and verify it.
 
     TARGET is a model version (3) or alias (champion), an MLflow run id, the md5 of an output, or a clip
-    (mafw/00019). Every object is looked up in the store; exit code 1 if a link is broken.
+    (mafw/00021). Every object is looked up in the store; exit code 1 if a link is broken.
     """
     from erv.environment import isolate, load_environment
     from erv.provenance import Provenance, broken, summary

@@ -10,10 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +18,6 @@ import torch
 from datasets import Dataset
 from transformers import (
     PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 from trl import GRPOConfig
 
@@ -39,29 +32,14 @@ from erv.shards import ShardReader
 from erv.training.checked_reward import CheckedReward
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.grpo import OmniGRPOTrainer
+from erv.training.grpo_watch import OnMetrics, Watcher, quiet_libraries
 
 logger = logging.getLogger(__name__)
 
 Rewards = Sequence[tuple[str, Callable[..., Any], float]]
-OnMetrics = Callable[[dict[str, float], int], None]
 
 # What a policy folder holds besides its processor.
 MODEL_FILES = ("model*", "config.json", "generation_config.json", "adapter")
-# TRL's names on the left, ours on the right; rewards by name are added.
-METRICS = {
-    "loss": "loss",
-    "reward": "reward",
-    "reward_std": "reward_std",
-    "frac_reward_zero_std": "zero_std_share",
-    "kl": "kl",
-    "entropy": "entropy",
-    "completions/mean_length": "completion_length",
-    "completions/clipped_ratio": "truncated_share",
-    "clip_ratio/region_mean": "clipped_share",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
-    "step_time": "step_seconds",
-}
 
 
 def build_rows(
@@ -182,9 +160,11 @@ def train_grpo(
     order = order_rows(rows, settings.max_steps, settings.prompts_per_step, seed)
     checkpoints.mkdir(parents=True, exist_ok=True)
     discard_incomplete(checkpoints)
-    with _quiet_libraries():
+    with quiet_libraries():
         policy = load_policy(policy_folder, device=str(device))
         policy.model.config._name_or_path = str(policy_folder)  # where TRL loads the reference from
+        if settings.freeze_projectors:
+            policy.model.model.freeze_projectors()
         for module in policy.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0  # else the policy differs from its reference, and from itself in generation
@@ -195,7 +175,7 @@ def train_grpo(
             train_dataset=order,
             processing_class=policy.processor.tokenizer,
             peft_config=lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
-            callbacks=[_Watcher(on_metrics, settings.max_steps)],
+            callbacks=[Watcher(on_metrics, settings.max_steps)],
             clip_features=ClipFeatures(policy_encoder(policy), shards),
             question=policy.processor.gate_inputs(1),
         )
@@ -266,32 +246,6 @@ def _write_adapter(model: Any, folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Within: no progress bars and no notes on deprecations between the libraries.
-
-    Nor does TRL print whole rows where no reward can score (`None` is a normal answer here), nor does Trainer
-    miss a tied head in a checkpoint.
-    """
-    from transformers.utils import logging as transformers_logging
-
-    chatty = [logging.getLogger(name) for name in ("trl.trainer.grpo_trainer", "transformers.trainer")]
-    levels = [chatter.level for chatter in chatty]
-    bars = transformers_logging.is_progress_bar_enabled()
-    for chatter in chatty:
-        chatter.setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
-            yield
-    finally:
-        for chatter, level in zip(chatty, levels, strict=True):
-            chatter.setLevel(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
 def _config(
     settings: GrpoSettings,
     rewards: Rewards,
@@ -338,64 +292,3 @@ def _config(
         report_to=[],
         dataloader_pin_memory=not on_cpu,
     )
-
-
-class _Watcher(TrainerCallback):
-    """Passes each step's metrics on, stops at a gradient that is not finite, says how far training is."""
-
-    def __init__(self, on_metrics: OnMetrics, steps: int) -> None:
-        self._on_metrics = on_metrics
-        self._every = max(1, steps // 20)
-        self._began: tuple[float, int] | None = None
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self._began is None:
-            self._began = time.monotonic(), state.global_step
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if not logs or "reward" not in logs:
-            return  # the summary at the end
-        metrics = _metrics(logs)
-        for name in ("loss", "grad_norm"):
-            if not torch.isfinite(torch.tensor(metrics.get(name, 0.0))):
-                raise TrainingError(
-                    f"grpo step {state.global_step}: {name} is {metrics[name]}; "
-                    "lower grpo.learning_rate or check the rewards"
-                )
-        self._on_metrics(metrics, state.global_step)
-        if state.global_step % self._every == 0 or state.global_step == state.max_steps:
-            logger.info("grpo: %s", self._line(metrics, state))
-
-    def _line(self, metrics: dict[str, float], state: TrainerState) -> str:
-        assert self._began is not None
-        began, first = self._began
-        pace = (time.monotonic() - began) / (state.global_step - first)
-        left = round(pace * (state.max_steps - state.global_step))
-        rewards = [
-            f"{name.removeprefix('reward/')} {value:.2f}"
-            for name, value in metrics.items()
-            if name.startswith("reward/")
-        ]
-        return (
-            f"step {state.global_step}/{state.max_steps}, {', '.join(rewards)},"
-            f" kl {metrics.get('kl', 0):.4f}, {metrics['completion_length']:.0f} tokens, {pace:.2f} s a step,"
-            f" {left // 60}:{left % 60:02d} left"
-        )
-
-
-def _metrics(logs: Mapping[str, Any]) -> dict[str, float]:
-    """TRL's log entry under our names; values that don't exist in this step are left out."""
-    metrics = {ours: float(logs[theirs]) for theirs, ours in METRICS.items() if logs.get(theirs) is not None}
-    for name, value in logs.items():
-        if name.startswith("rewards/") and name.endswith("/mean") and value is not None:
-            metrics[f"reward/{name.removeprefix('rewards/').removesuffix('/mean')}"] = float(value)
-    return metrics

@@ -96,6 +96,11 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
         self.vision_tower.requires_grad_(False)
         self.audio_tower.requires_grad_(False)
 
+    def freeze_projectors(self) -> None:
+        """Takes the gradients off all between towers and language model: projectors, gate and its encoder."""
+        for part in (self.visual_projector, self.audio_projector, self.gate, self.gate_encoder):
+            part.requires_grad_(False)
+
     def get_input_embeddings(self) -> nn.Module:
         """The language model's table."""
         return self.language_model.get_input_embeddings()

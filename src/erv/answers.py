@@ -1,0 +1,92 @@
+"""How the answer of a completion and the truth of a clip are read, for the rewards.
+
+Strictly through the label spaces, or as the method's released code reads them (`official_...`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from erv.labels import LabelSpace
+
+ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+OFFICIAL_ANSWER = re.compile(r"<answer>(.*?)</answer>")
+
+
+def mafw_name(text: str, dataset: str | None) -> str | None:
+    """A label of a data set as a name of the MAFW space, in which verifiers and judges speak, or None."""
+    mafw = _space("mafw")
+    if dataset in (None, "mafw", "reasoning"):
+        return mafw.normalize(text)
+    space = _space(str(dataset))
+    name = space.normalize(text)
+    return None if name is None else space.to(mafw)(name)
+
+
+def official_truth(truth: str) -> str:
+    """The words of a truth, `<answer>` around them or not, as the released code finds them: on one line."""
+    match = OFFICIAL_ANSWER.search(truth)
+    return match.group(1).strip() if match else truth.strip()
+
+
+def bare(truth: str) -> str:
+    """The words of a truth, `<answer>` around them or not."""
+    match = ANSWER.search(truth)
+    return (match.group(1) if match else truth).strip()
+
+
+def normalize(text: str, dataset: str | None) -> str | None:
+    """A label as the canonical name of its data set's space, or None; without a data set, the words alone."""
+    if dataset is None:
+        return " ".join(text.casefold().split()) or None
+    return _space("mafw" if dataset == "reasoning" else dataset).normalize(text)
+
+
+def _space(name: str) -> LabelSpace:
+    from erv.labels import LabelSpace
+
+    return LabelSpace.load(name)
+
+
+OFFICIAL_NAMES = frozenset(
+    [
+        "anger",
+        "disgust",
+        "fear",
+        "happiness",
+        "neutral",
+        "sadness",
+        "surprise",
+        "contempt",
+        "anxiety",
+        "helplessness",
+        "disappointment",
+    ]
+)
+_OFFICIAL_MAFW = {
+    "angry": "anger",
+    "sad": "sadness",
+    "anxious": "anxiety",
+    "helpless": "helplessness",
+    "disappointed": "disappointment",
+}
+
+
+def official_normalize(text: str, dataset: str | None) -> str:
+    """The released code's spelling rules, substring matches included; unknown words pass unchanged."""
+    if dataset not in ("mafw", "dfew"):
+        return text
+    text = text.lower().replace("\n", "")
+    if dataset == "dfew":
+        if text == "sadness":
+            return "sad"
+        if "happiness" in text:
+            return "happy"
+        return "angry" if "anger" in text else text
+    if text in _OFFICIAL_MAFW:
+        return _OFFICIAL_MAFW[text]
+    if "happy" in text:
+        return "happiness"
+    return "contempt" if "contemptuous" in text else text

@@ -1,0 +1,128 @@
+"""What is seen of GRPO while it runs: metrics under our names, lines of progress, no chatter of libraries."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from erv.errors import TrainingError
+
+logger = logging.getLogger(__name__)
+
+OnMetrics = Callable[[dict[str, float], int], None]
+
+# TRL's names on the left, ours on the right; rewards by name are added.
+METRICS = {
+    "loss": "loss",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "frac_reward_zero_std": "zero_std_share",
+    "kl": "kl",
+    "entropy": "entropy",
+    "completions/mean_length": "completion_length",
+    "completions/clipped_ratio": "truncated_share",
+    "clip_ratio/region_mean": "clipped_share",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "step_time": "step_seconds",
+}
+
+
+class Watcher(TrainerCallback):
+    """Passes each step's metrics on, stops at a gradient that is not finite, says how far training is."""
+
+    def __init__(self, on_metrics: OnMetrics, steps: int) -> None:
+        self._on_metrics = on_metrics
+        self._every = max(1, steps // 20)
+        self._began: tuple[float, int] | None = None
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Notes when training began."""
+        if self._began is None:
+            self._began = time.monotonic(), state.global_step
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Passes the metrics of a step on.
+
+        Raises:
+            TrainingError: loss or gradient is not finite.
+        """
+        if not logs or "reward" not in logs:
+            return  # the summary at the end
+        metrics = _metrics(logs)
+        for name in ("loss", "grad_norm"):
+            if not torch.isfinite(torch.tensor(metrics.get(name, 0.0))):
+                raise TrainingError(
+                    f"grpo step {state.global_step}: {name} is {metrics[name]}; "
+                    "lower grpo.learning_rate or check the rewards"
+                )
+        self._on_metrics(metrics, state.global_step)
+        if state.global_step % self._every == 0 or state.global_step == state.max_steps:
+            logger.info("grpo: %s", self._line(metrics, state))
+
+    def _line(self, metrics: dict[str, float], state: TrainerState) -> str:
+        assert self._began is not None
+        began, first = self._began
+        pace = (time.monotonic() - began) / (state.global_step - first)
+        left = round(pace * (state.max_steps - state.global_step))
+        rewards = [
+            f"{name.removeprefix('reward/')} {value:.2f}"
+            for name, value in metrics.items()
+            if name.startswith("reward/")
+        ]
+        return (
+            f"step {state.global_step}/{state.max_steps}, {', '.join(rewards)},"
+            f" kl {metrics.get('kl', 0):.4f}, {metrics['completion_length']:.0f} tokens, {pace:.2f} s a step,"
+            f" {left // 60}:{left % 60:02d} left"
+        )
+
+
+def _metrics(logs: Mapping[str, Any]) -> dict[str, float]:
+    """TRL's log entry under our names; values that don't exist in this step are left out."""
+    metrics = {ours: float(logs[theirs]) for theirs, ours in METRICS.items() if logs.get(theirs) is not None}
+    for name, value in logs.items():
+        if name.startswith("rewards/") and name.endswith("/mean") and value is not None:
+            metrics[f"reward/{name.removeprefix('rewards/').removesuffix('/mean')}"] = float(value)
+    return metrics
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Within: no progress bars and no notes on deprecations between the libraries.
+
+    Nor does TRL print whole rows where no reward can score (`None` is a normal answer here), nor does Trainer
+    miss a tied head in a checkpoint.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    chatty = [logging.getLogger(name) for name in ("trl.trainer.grpo_trainer", "transformers.trainer")]
+    levels = [chatter.level for chatter in chatty]
+    bars = transformers_logging.is_progress_bar_enabled()
+    for chatter in chatty:
+        chatter.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
+            yield
+    finally:
+        for chatter, level in zip(chatty, levels, strict=True):
+            chatter.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
