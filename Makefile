@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools stay quiet towards the outside; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test test-slow test-fast lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+.PHONY: help install demo sample test test-slow test-fast lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,16 +36,17 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: install  ## Sample corpus, local stack, the whole pipeline; ends with the table and the addresses
-	$(BIN)/erv stack up
-	$(BIN)/erv sample-data --size $(SIZE) --seed $(SEED) --upload
-	$(BIN)/erv data pin
+demo: data  ## Sample corpus, local stack, the whole pipeline; ends with the table and the addresses
 	$(BIN)/erv run
 
 data: install  ## Create the sample corpus, upload it to the raw bucket and pin it
-	$(BIN)/erv stack up
+	@# The servers need seconds of waiting, the corpus minutes of work: side by side.
+	@$(MAKE) --no-print-directory -j 2 stack-up sample
 	$(BIN)/erv sample-data --size $(SIZE) --seed $(SEED) --upload
 	$(BIN)/erv data pin
+
+sample: install
+	$(BIN)/erv sample-data --size $(SIZE) --seed $(SEED)
 
 run: install  ## Run the train flow on the running stack
 	$(BIN)/erv run

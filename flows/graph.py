@@ -84,17 +84,20 @@ def run_graph(
 
 
 def most_urgent_first(stages: Sequence[PipelineStage]) -> list[PipelineStage]:
-    """The stages by the length of the longest chain that waits for them; ties in the order given.
+    """The stages by the length of the longest chain that waits for them, then by that of the one before them.
 
     Args:
         stages: in an order in which each comes after its upstream.
     """
     behind = {stage.name: 0 for stage in stages}
+    before = dict(behind)
+    for stage in stages:
+        before[stage.name] = max((before[up] + 1 for up in stage.upstream if up in before), default=0)
     for stage in reversed(stages):
         for up in stage.upstream:
             if up in behind:
                 behind[up] = max(behind[up], behind[stage.name] + 1)
-    return sorted(stages, key=lambda stage: -behind[stage.name])
+    return sorted(stages, key=lambda stage: (-behind[stage.name], -before[stage.name]))
 
 
 def _as_task(name: str, run_stage: RunStage) -> Any:
