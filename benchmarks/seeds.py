@@ -56,7 +56,7 @@ def run_seed(seed: int, folder: Path) -> dict[str, Any]:
         call("erv", "stack", "up", where=folder)
         call("erv", "sample-data", "--size", "demo", "--seed", str(seed), "--upload", where=folder)
         call("erv", "data", "pin", where=folder)
-        call("dvc", "repro", "report", where=folder)
+        call("erv", "run", "report", where=folder)
     finally:
         call("erv", "stack", "down", where=folder)
     return json.loads((folder / "report" / "comparison.json").read_text(encoding="utf-8"))
