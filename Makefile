@@ -52,7 +52,8 @@ run: install  ## Run the train flow on the running stack
 	$(BIN)/erv run
 
 test: install  ## Fast tests and a tiny end-to-end run, on real servers
-	$(BIN)/python -m pytest -m "not slow"
+	@# Two processes, so one thread each for torch.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow"
 
 test-slow: install  ## What takes longer: kill -9 in the middle of training, two clones with equal hashes, ...
 	$(BIN)/python -m pytest -m slow

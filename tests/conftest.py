@@ -16,6 +16,20 @@ ROOT = Path(__file__).resolve().parents[1]
 _FOREIGN = ("AWS_", "MLFLOW_", "PREFECT_", "ERV_", "DVC_")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For xdist: tests that share servers stay in one process, and the longest group begins first."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    if config.getoption("dist", "no") != "no":
+        order = ("e2e", "integration")
+        items.sort(key=lambda item: order.index(_group(item)) if _group(item) in order else len(order))
+
+
+def _group(item: pytest.Item) -> str:
+    kind = next((name for name in ("e2e", "integration") if item.get_closest_marker(name)), None)
+    return kind or item.path.name
+
+
 @pytest.fixture(autouse=True)
 def _no_foreign_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test sees the user's servers; what a test changes in the environment is gone after it."""
@@ -42,7 +56,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
 
     The workspace is `stack.workspace`: a folder with `params.yaml` and the DVC configuration of the
     repository. All integration tests share it, so a test uses bucket prefixes, experiments and names of its
-    own. With xdist each worker process would start its own; run integration tests with `-n 0`.
+    own.
     """
     from erv.stack import clean, up
 
