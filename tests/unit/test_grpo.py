@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from erv.checkpoints import latest_checkpoint
 from erv.data.manifest import ClipRow
 from erv.errors import DataError, SettingsError, TrainingError
 from erv.policies import Policy, load_policy
-from erv.policies.tiny import TinySizes, build_tiny_policy
+from erv.policies.tiny import build_tiny_policy
 from erv.prompts import format_completion, user_content
 from erv.settings import GrpoSettings, LoraSettings, RuntimeSettings
 from erv.shards import Clip, ShardReader, ShardWriter
@@ -23,22 +24,9 @@ from erv.training.checked_reward import CheckedReward
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.grpo import OmniGRPOTrainer
 from erv.training.grpo_run import build_rows, order_rows, train_grpo, variant_settings
+from tests.tools.sizes import SMALLEST
 
-SIZES = TinySizes(
-    image_size=32,
-    num_frames=2,
-    vision_width=16,
-    vision_layers=1,
-    audio_width=16,
-    audio_layers=1,
-    window_seconds=1,
-    hidden=32,
-    layers=2,
-    heads=2,
-    mlp=64,
-    gate_width=16,
-    vocabulary=400,
-)
+SIZES = replace(SMALLEST, mels=32, vocabulary=400)
 RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1)
 CLIPS = [f"{number:05d}" for number in range(8)]
 

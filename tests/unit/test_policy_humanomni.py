@@ -7,24 +7,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from erv.errors import TrainingError
 from erv.policies import Policy, load_policy
-from erv.policies.tiny import TinySizes, build_tiny_policy
+from erv.policies.tiny import build_tiny_policy
 from erv.prompts import format_completion
+from tests.tools.sizes import SMALLEST
 
-SIZES = TinySizes(
-    image_size=32,
-    num_frames=2,
-    vision_width=16,
-    vision_layers=1,
-    mels=16,
-    audio_width=16,
-    audio_layers=1,
-    window_seconds=1,
-    hidden=32,
-    layers=2,
-    heads=2,
-    mlp=64,
-    gate_width=16,
-)
+SIZES = SMALLEST
 TEXTS = [format_completion("The voice is loud. She seems angry.", "anger")] * 3
 
 

@@ -3,30 +3,18 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from erv.policies import Policy
 from erv.policies.pretraining import LabelledClip, train_towers
-from erv.policies.tiny import TinySizes, build_tiny_policy
+from erv.policies.tiny import build_tiny_policy
 from erv.shards import Clip
+from tests.tools.sizes import SMALLEST
 
-SIZES = TinySizes(
-    image_size=32,
-    num_frames=2,
-    vision_width=16,
-    vision_layers=1,
-    mels=16,
-    audio_width=16,
-    audio_layers=1,
-    window_seconds=1,
-    hidden=32,
-    layers=1,
-    heads=2,
-    mlp=64,
-    gate_width=16,
-)
+SIZES = replace(SMALLEST, layers=1)
 
 
 def clips(count, seed):

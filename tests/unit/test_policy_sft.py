@@ -11,28 +11,15 @@ from erv.data.manifest import ClipRow
 from erv.errors import TrainingError
 from erv.evaluation.generate import generate_completions
 from erv.policies import Policy, load_policy
-from erv.policies.tiny import TinySizes, build_tiny_policy
+from erv.policies.tiny import build_tiny_policy
 from erv.prompts import format_completion
 from erv.settings import RuntimeSettings, SftSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training import sft
 from erv.training.clip_features import ClipFeatures, policy_encoder
+from tests.tools.sizes import SMALLEST
 
-SIZES = TinySizes(
-    image_size=32,
-    num_frames=2,
-    vision_width=16,
-    vision_layers=1,
-    mels=16,
-    audio_width=16,
-    audio_layers=1,
-    window_seconds=1,
-    hidden=32,
-    layers=2,
-    heads=2,
-    mlp=64,
-    gate_width=16,
-)
+SIZES = SMALLEST
 SETTINGS = SftSettings(
     max_steps=6,
     batch_size=4,
