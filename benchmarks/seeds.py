@@ -64,7 +64,8 @@ def run_seed(seed: int, folder: Path) -> dict[str, Any]:
 
 def call(*command: str, where: Path) -> None:
     """Runs a command of this environment on the clone's own code; its output is shown."""
-    variables = dict(os.environ, PYTHONPATH=str(where / "src"))
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("ERV_")}
+    variables["PYTHONPATH"] = str(where / "src")
     variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
     subprocess.run(command, cwd=where, env=variables, check=True)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.states import Crashed
@@ -22,7 +24,9 @@ def noted(flow_run_id: UUID, note: Path = NOTE) -> Iterator[None]:
     A note that is there already was left by a flow that was killed: Prefect is told that it crashed.
     """
     if note.is_file():
-        _close(note.read_text(encoding="utf-8").strip())
+        left = note.read_text(encoding="utf-8").strip()
+        if left != str(flow_run_id):  # a retry of the same flow run goes on in its name
+            _close(left)
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(f"{flow_run_id}\n", encoding="utf-8")
     try:
@@ -42,5 +46,13 @@ def _close(left: str) -> None:
         except ObjectNotFound:  # another server, or one that was emptied
             return
         if state is None or not state.is_final():
-            client.set_flow_run_state(flow_run_id, Crashed(message="its process was killed"), force=True)
+            of_it = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+            for task_run in client.read_task_runs(flow_run_filter=of_it):
+                if task_run.state is None or not task_run.state.is_final():
+                    client.set_task_run_state(task_run.id, _killed(), force=True)
+            client.set_flow_run_state(flow_run_id, _killed(), force=True)
             get_run_logger().warning("the flow run before this one was killed: %s", flow_run_id)
+
+
+def _killed() -> State[None]:
+    return Crashed(message="its process was killed")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from erv import __version__
-from erv.errors import ErvError
+from erv.errors import ErvError, SettingsError
 
 # Command name -> module of `erv.commands`, whose `command` is the click command. In the order of use.
 COMMANDS = {
@@ -56,12 +56,16 @@ def command(context: click.Context) -> None:
 
     Run it from the top of the repository. The pipeline itself is `dvc repro` or `make demo`.
     """
-    # `erv stack` must see the user's own variables, to say which to unset, and works where stack.env is
-    # damaged.
+    # `erv stack` must see the user's own variables, to say which to unset; it and the doctor work where
+    # stack.env is damaged.
     if context.invoked_subcommand != "stack":
         from erv.environment import isolate, load_environment
 
-        isolate(load_environment())
+        try:
+            isolate(load_environment())
+        except SettingsError:
+            if context.invoked_subcommand != "doctor":
+                raise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,3 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ErvError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # A disk that is full, a folder that may not be written: the system's words name the file.
+        if error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror}", err=True)
+        sys.exit(1)

@@ -153,7 +153,8 @@ def read_lock(path: str | Path = "dvc.lock") -> dict[str, dict[str, Any]]:
         return {}
     except yaml.YAMLError as error:
         raise PipelineError(
-            f"{path}: not valid YAML ({_one_line(str(error))}); restore it with `git checkout {path}`"
+            f"{path}: not valid YAML ({_one_line(str(error))}); restore it from git, or delete it and"
+            " run the pipeline again"
         ) from error
     return dict((raw or {}).get("stages") or {})
 

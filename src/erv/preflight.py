@@ -29,6 +29,7 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
     """
     settings = load_settings(environment.workspace / "params.yaml")
     faults = [
+        *_unplaced(settings, stages),
         *_missing_files(environment.workspace, stages),
         *_store(environment),
         *_unreachable(environment),
@@ -41,6 +42,25 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
 
 def _bullets(faults: Sequence[str]) -> list[str]:
     return [f"  - {fault}" for fault in faults]
+
+
+def _unplaced(settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
+    """What `params.yaml` asks for and the selected stages can't give, though only the last would find out."""
+    names = {stage.name for stage in stages}
+    faults = []
+    if "report" in names:
+        faults += [
+            f"grpo.variants.{variant}: dvc.yaml has no {missing}; add it to the matrices of grpo and"
+            " evaluate, and to the dependencies of report and register"
+            for variant in settings.grpo.variants
+            if (missing := ", ".join(n for n in (f"grpo@{variant}", f"evaluate@{variant}") if n not in names))
+        ]
+    if "register" in names and settings.evaluate.split != "test":
+        faults.append(
+            f"evaluate.split is {settings.evaluate.split}, but register takes figures on test clips alone;"
+            " run `erv run report`, or set it to test"
+        )
+    return faults
 
 
 def _missing_files(workspace: Path, stages: Sequence[PipelineStage]) -> list[str]:

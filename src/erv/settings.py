@@ -18,6 +18,7 @@ from erv.errors import SettingsError
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+Address = Annotated[str, Field(min_length=1)]
 
 BUILT_IN_REWARDS = ("format", "accuracy", "explanation")
 
@@ -45,11 +46,11 @@ class RuntimeSettings(Section):
 class SourcesSettings(Section):
     """Where each raw tree lives: `s3://bucket/prefix` or a local folder."""
 
-    mafw: str
-    dfew: str
-    reasoning: str
-    base: str
-    judge: str
+    mafw: Address
+    dfew: Address
+    reasoning: Address
+    base: Address
+    judge: Address
 
 
 class IngestSettings(Section):
@@ -221,7 +222,7 @@ class RegisterSettings(Section):
 class Settings(Section):
     """All of `params.yaml`."""
 
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     runtime: RuntimeSettings
     sources: SourcesSettings
     ingest: IngestSettings
@@ -265,6 +266,8 @@ def load_settings(path: str | Path = "params.yaml") -> Settings:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"{path}: not found; run this from the top of the repository") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: can't be read as UTF-8 text ({error})") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):

@@ -48,6 +48,17 @@ def state_of(scratch: Scratch, flow_run_id: str) -> str:
         return json.load(answer)["state"]["type"]
 
 
+def task_states(scratch: Scratch, flow_run_id: str) -> set[str]:
+    body = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
+    request = urllib.request.Request(
+        f"{scratch.environment.prefect_api_url}/task_runs/filter",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return {run["state"]["type"] for run in json.load(answer)}
+
+
 def test_kill_minus_nine(scratch: Scratch, running: Background) -> None:
     flow_run_id = running.flow_run_id()
     running.process.kill()
@@ -59,6 +70,7 @@ def test_kill_minus_nine(scratch: Scratch, running: Background) -> None:
     assert [run.info.status for run in runs["train"][:2]] == ["FINISHED", "KILLED"]
     assert runs["make@a"][1].info.status == "KILLED"
     assert state_of(scratch, flow_run_id) == "CRASHED"
+    assert task_states(scratch, flow_run_id) == {"CRASHED"}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,43 @@ def test_every_command_has_help(name: str) -> None:
     assert loaded is not None
     assert loaded.name == name
     assert loaded.get_short_help_str(200)
+
+
+def sentence(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code not in (0, None)
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) == 1
+    return said
+
+
+def test_what_the_system_refuses_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert f"{tmp_path}/file" in sentence(capsys, "sample-data", "--out", f"{tmp_path}/file/x")
+    assert "can't be read as UTF-8 text" in sentence(capsys, "params", "--file", str(tmp_path))
+    (tmp_path / "params.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "can't be read as UTF-8 text" in sentence(capsys, "params")
+
+
+def test_text_that_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe\x00abc.")))
+    assert "is not UTF-8 text" in sentence(capsys, "verify")
+
+
+def test_the_doctor_works_where_the_environment_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".erv").mkdir()
+    (tmp_path / ".erv" / "stack.env").write_text("what is this")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(command, ["doctor"])
+    assert result.exit_code == 1
+    assert "delete .erv/stack.env" in result.output
 
 
 def test_unknown_command() -> None:

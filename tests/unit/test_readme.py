@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -69,6 +71,19 @@ def test_parameters_exist() -> None:
             for part in key.split("."):
                 assert part in found, f"README.md names {key}"
                 found = found[part]
+
+
+def test_the_table_of_seeds_is_that_of_the_benchmark() -> None:
+    spec = importlib.util.spec_from_file_location("seeds", ROOT / "benchmarks" / "seeds.py")
+    assert spec is not None
+    assert spec.loader is not None
+    seeds = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(seeds)
+    results = json.loads((ROOT / "benchmarks" / "seeds.json").read_text(encoding="utf-8"))
+    assert sorted(results, key=int) == [str(seed) for seed in seeds.SEEDS]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    missing = [line for line in seeds.table(results).splitlines() if line not in readme]
+    assert not missing
 
 
 def test_every_number_says_which_command_printed_it() -> None:

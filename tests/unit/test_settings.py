@@ -104,6 +104,7 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
         ({"variants": {"erv": {"rewards": [{"name": "no_such_package:f", "weight": 1}]}}}, "no module"),
         ({"rows_per_pass": 7}, "must divide"),
         ({"learning_rate": float("inf")}, "finite number"),
+        ({"max_steps": -1}, "greater than 0"),
     ],
 )
 def test_what_only_grpo_would_find_out_is_found_before(

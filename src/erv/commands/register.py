@@ -22,12 +22,14 @@ def command(candidate: Path) -> None:
     """
     from erv import lineage, pipeline
     from erv.environment import isolate, load_environment
+    from erv.preflight import require
     from erv.registry import publish
     from erv.settings import load_settings
 
     environment = load_environment()
     isolate(environment)
     settings = load_settings()
+    require("MLflow", environment.mlflow_uri)
     lineage.reconcile(environment, pipeline.read_lock())
     for line in publish(candidate, environment, settings).lines():
         click.echo(line)

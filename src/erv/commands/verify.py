@@ -28,10 +28,11 @@ def command(text: str | None, label: str | None, folder: Path) -> None:
     from erv.labels import LabelSpace
     from erv.prompts import format_completion, parse_completion
     from erv.rewards import explanation_reward, sentence_labels
+    from erv.settings import load_settings
     from erv.verifier import EmotionVerifier, split_sentences
 
     if text is None:
-        text = sys.stdin.read()
+        text = _read_input()
     explanation = parse_completion(text).explanation or text
     sentences = split_sentences(explanation, semantics="strict")
     if not sentences:
@@ -49,5 +50,18 @@ def command(text: str | None, label: str | None, folder: Path) -> None:
         best = ", ".join(f"{name} {float(row[verifier.labels.index(name)]):.2f}" for name in labels)
         click.echo(f"{best:<32} {sentence}")
     if truth is not None:
-        reward = explanation_reward(verifier)([format_completion(explanation, truth)], [truth])[0]
-        click.echo(f"explanation reward for {truth}: {reward:.2f}")
+        rule = load_settings().grpo
+        reward = explanation_reward(verifier, semantics=rule.semantics, min_sentences=rule.min_sentences)
+        value = reward([format_completion(explanation, truth)], [truth])[0]
+        asked = f", {rule.min_sentences} sentences asked for" if rule.semantics == "strict" else ""
+        click.echo(f"explanation reward for {truth}: {value:.2f} ({rule.semantics}{asked})")
+
+
+def _read_input() -> str:
+    """Standard input as text; raises DataError when it is none."""
+    from erv.errors import DataError
+
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"standard input is not UTF-8 text ({error}); give the explanation as text") from None

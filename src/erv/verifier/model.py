@@ -59,6 +59,7 @@ class EmotionVerifier:
         Raises:
             DataError: the folder is missing, is not a verifier, or its labels don't fit its classifier.
         """
+        from safetensors import SafetensorError
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         folder = Path(folder)
@@ -70,7 +71,14 @@ class EmotionVerifier:
             raise DataError(f"{folder}: no {FILE} in it; run `dvc repro train_erv` first") from None
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder / FILE}: not the description of a verifier ({error!r})") from error
-        model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+        try:
+            model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise DataError(
+                f"{folder}: its model can't be loaded ({' '.join(str(error).split())[:200]});"
+                " run `dvc repro train_erv` again"
+            ) from error
         if not len(labels) == len(thresholds) == model.config.num_labels:
             raise DataError(
                 f"{folder / FILE}: {len(labels)} labels and {len(thresholds)} thresholds for a classifier"
@@ -78,7 +86,7 @@ class EmotionVerifier:
             )
         return cls(
             model.to(device),
-            AutoTokenizer.from_pretrained(folder, local_files_only=True),
+            tokenizer,
             labels=labels,
             thresholds=thresholds,
             temperature=temperature,
