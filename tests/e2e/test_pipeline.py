@@ -81,11 +81,11 @@ def test_one_grpo_parameter_reruns_only_what_depends_on_it(trained: Workspace) -
 
 @pytest.mark.slow
 def test_going_back_restores_what_ran_before(trained: Workspace) -> None:
-    trained.run("erv", "run", "report")
+    trained.run("erv", "run", "register")
     before = _outs(trained)
     trained.run("dvc", "exp", "run", "-S", "grpo.beta=0.2")
     trained.run("git", "checkout", "-q", "params.yaml")
-    output = trained.run("erv", "run", "report").stdout
+    output = trained.run("erv", "run", "register").stdout
     assert {"grpo@r1_omni", "grpo@erv"} <= _stages(output, "restored"), output[-4000:]
     assert not _stages(output, "ran")
     assert _outs(trained) == before

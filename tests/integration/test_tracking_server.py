@@ -50,7 +50,15 @@ def start_stage(workspace: Path, variant: str, **variables: str) -> subprocess.P
     (workspace / "started").unlink(missing_ok=True)
     command = [sys.executable, "stage.py", "--variant", variant]
     environment = {**os.environ, **variables}
-    return subprocess.Popen(command, cwd=workspace, env=environment, stderr=subprocess.PIPE, text=True)
+    # A background job of a shell ignores Ctrl-C, and so would what it starts.
+    return subprocess.Popen(
+        command,
+        cwd=workspace,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def wait_for(path: Path, seconds: float = 60) -> str:
