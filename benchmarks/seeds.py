@@ -7,7 +7,8 @@ Each seed gets a clone of the repository with a stack of its own: corpus, base c
 are drawn from that seed, parameters are those of params.yaml. The table shows every seed, good or bad: the
 metrics of each policy, the paired differences of `erv` and `r1_omni` with their intervals, the number and
 length of sentences, the share of repeated ones, and the control in which explanations are judged against
-the labels of shuffled clips. A seed that was run already is kept, so that an interrupted run goes on.
+the labels of shuffled clips. A seed that was run already is kept, so that an interrupted run goes on:
+after a change of code or parameters delete the results first.
 """
 
 from __future__ import annotations

@@ -96,8 +96,6 @@ class Provenance:
         except RegistryError:
             return None
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
             text = self._environment.mask(" ".join(str(error).split()))[:300]
             raise RegistryError(f"MLflow at {self._environment.mlflow_uri}: {text}") from error
 

@@ -363,9 +363,7 @@ def _explained(environment: Environment) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise RegistryError(
-                f"MLflow at {environment.mlflow_uri} has no model of this name yet; `erv run` registers one"
-            ) from error
         text = environment.mask(" ".join(str(error).split()))[:300]
-        raise RegistryError(f"MLflow at {environment.mlflow_uri}: {text}") from error
+        absent = error.error_code == "RESOURCE_DOES_NOT_EXIST"
+        hint = "; `erv run` registers the first version" if absent else ""
+        raise RegistryError(f"MLflow at {environment.mlflow_uri}: {text}{hint}") from error

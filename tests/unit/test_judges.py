@@ -47,6 +47,7 @@ def test_it_names_emotions_of_the_data_set(judge):
 
 def test_nothing_to_read_is_nothing_not_neutral(judge):
     assert judge.judge([None, "", "  ", "..."], MAFW) == [None] * 4
+    assert judge.judge([], MAFW) == []
     assert judge.judge(["Zxqv wplk.", "qqq"], MAFW) == [None] * 2
     assert judge.judge(["Zxqv", "Someone here is angry, anger."], MAFW) == [None, "anger"]
 

@@ -46,7 +46,7 @@ class LexicalJudge:
         name: `lexical`.
         held_out_accuracy: on the texts that were not trained on, chosen by a hash of the text. They come from
             the same generator as the others, so it says little of texts by policies.
-        digest: sha256 of architecture, texts with labels, and seed; equal for equal judges only.
+        digest: sha256 of architecture, threshold, texts with labels, and seed; equal for equal judges only.
         texts: everything that it was given, trained on or not.
     """
 
@@ -81,7 +81,9 @@ class LexicalJudge:
             )
         self.texts = tuple(text for text, _ in pairs)
         self.digest = hashlib.sha256(
-            json.dumps([self.name, self.architecture, seed, pairs], ensure_ascii=False).encode()
+            json.dumps(
+                [self.name, self.architecture, MIN_PROBABILITY, seed, pairs], ensure_ascii=False
+            ).encode()
         ).hexdigest()
         self._vectorizer = TfidfVectorizer(
             analyzer="char_wb",
@@ -124,9 +126,9 @@ class LexicalJudge:
         classes = [str(name) for name in self._model.classes_]
         allowed = [index for index, name in enumerate(classes) if to_space(name) is not None]
         judged: list[str | None] = [None] * len(explanations)
-        features = self._vectorizer.transform([text or "" for text in explanations]).tocsr()
         if not judged:
             return judged
+        features = self._vectorizer.transform([text or "" for text in explanations]).tocsr()
         scores = self._model.predict_proba(features)
         # Without known words the intercepts, and with words about the setting chance, would choose.
         readable = (np.diff(features.indptr) > 0) & (scores.max(axis=1) >= MIN_PROBABILITY)
