@@ -18,9 +18,7 @@ OFFICIAL_ANSWER = re.compile(r"<answer>(.*?)</answer>")
 def mafw_name(text: str, dataset: str | None) -> str | None:
     """A label of a data set as a name of the MAFW space, in which verifiers and judges speak, or None."""
     mafw = _space("mafw")
-    if dataset in (None, "mafw", "reasoning"):
-        return mafw.normalize(text)
-    space = _space(str(dataset))
+    space = mafw if dataset is None else _space(dataset)
     name = space.normalize(text)
     return None if name is None else space.to(mafw)(name)
 
@@ -41,7 +39,7 @@ def normalize(text: str, dataset: str | None) -> str | None:
     """A label as the canonical name of its data set's space, or None; without a data set, the words alone."""
     if dataset is None:
         return " ".join(text.casefold().split()) or None
-    return _space("mafw" if dataset == "reasoning" else dataset).normalize(text)
+    return _space(dataset).normalize(text)
 
 
 def _space(name: str) -> LabelSpace:

@@ -1,7 +1,9 @@
 """Label spaces: the explicit, ordered and versioned names of a data set's emotions.
 
-A space is a YAML file (`label_spaces/*.yaml`, or one of your own) with ids, canonical names, synonyms and
-maps to other spaces. Nothing is ever derived from the order in which labels happen to appear in data.
+A space is a YAML file with ids, canonical names, synonyms and maps to other spaces. A data set's name is the
+name of its space: one that comes with the package (`label_spaces/*.yaml`) or one of your own, in the
+workspace's `data/label_spaces/`. A file may say `uses: NAME` and share another space. Nothing is ever derived
+from the order in which labels happen to appear in data.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import yaml
 from erv.errors import DataError
 
 _FOLDER = Path(__file__).parent / "label_spaces"
+OWN_FOLDER = Path("data/label_spaces")
 _EDGES = " \t\r\n.,;:!?\"'`*()[]"
 
 
@@ -41,14 +44,16 @@ class LabelSpace:
 
     @staticmethod
     def load(space: str | Path) -> LabelSpace:
-        """Loads a shipped space by name, or one from a YAML file.
+        """Loads the space of a data set by name, or one from a YAML file.
 
         Raises:
             DataError: no such space, or the file contradicts itself.
         """
         text = str(space)
-        path = Path(text) if text.endswith((".yaml", ".yml")) else _FOLDER / f"{text}.yaml"
-        return _load(path)
+        if text.endswith((".yaml", ".yml")):
+            return _load(Path(text).resolve())
+        shipped = _FOLDER / f"{text}.yaml"
+        return _load(shipped if shipped.is_file() else (OWN_FOLDER / f"{text}.yaml").resolve())
 
     @staticmethod
     def shipped() -> tuple[str, ...]:
@@ -70,19 +75,26 @@ class LabelSpace:
         """A function from this space's canonical names to those of `other`; None where there is no
         counterpart.
 
+        A space without a map to `other` uses the map of `other` backwards; of several labels that it maps to
+        the same one, the first is the counterpart. So a space of one's own needs a map to MAFW and no change
+        in MAFW's.
+
         Raises:
-            DataError: the space declares no map to `other`.
+            DataError: no such space, or neither of the two declares a map.
         """
-        target = other if isinstance(other, str) else other.name
-        if target == self.name:
-            identity = {name: name for name in self.names}
-            return lambda name: identity.get(name or "")
-        if target not in self._maps:
-            known = ", ".join(sorted(self._maps)) or "none"
+        space = LabelSpace.load(other) if isinstance(other, str) else other
+        if space.name == self.name:
+            table: Mapping[str, str] = {name: name for name in self.names}
+        elif space.name in self._maps:
+            table = self._maps[space.name]
+        elif self.name in space._maps:
+            back = space._maps[self.name]
+            table = {back[name]: name for name in reversed(space.names) if name in back}
+        else:
             raise DataError(
-                f"label space {self.name!r} has no map to {target!r} (it has: {known}); add it under `maps`"
+                f"label spaces {self.name!r} and {space.name!r} have no map to each other;"
+                " add one under `maps` of either"
             )
-        table = self._maps[target]
         return lambda name: table.get(name or "")
 
     def name_of(self, label_id: int) -> str:
@@ -106,17 +118,31 @@ def _load(path: Path) -> LabelSpace:
     if not path.is_file():
         shipped = ", ".join(LabelSpace.shipped())
         raise DataError(
-            f"label space {path.stem!r} not found; give one of {shipped} or the path of a YAML file"
+            f"label space {path.stem!r} not found; give one of {shipped}, or write {OWN_FOLDER}/{path.name}"
         )
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        rows = [(int(row["id"]), str(row["name"]), list(row.get("synonyms") or ())) for row in raw["labels"]]
-        name, version = str(raw["name"]), int(raw.get("version", 1))
-        maps = {str(k): dict(v) for k, v in (raw.get("maps") or {}).items()}
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        other = raw.get("uses")
+        if other is None:
+            rows = [
+                (int(row["id"]), str(row["name"]), list(row.get("synonyms") or ())) for row in raw["labels"]
+            ]
+            name, version = str(raw["name"]), int(raw.get("version", 1))
+            maps = {str(k): dict(v) for k, v in (raw.get("maps") or {}).items()}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"{path.name}: not a label space ({error!r}); expected name, labels (id, name, synonyms), maps"
+            f"{path.name}: not a label space ({error!r}); expected name, labels (id, name, synonyms), maps,"
+            " or `uses: NAME`"
         ) from error
+    if other is not None:
+        if str(other) not in LabelSpace.shipped():
+            raise DataError(
+                f"{path.name}: uses {other!r}, expected a space that comes with the package:"
+                f" {', '.join(LabelSpace.shipped())}"
+            )
+        return LabelSpace.load(str(other))
+    if name != path.stem and path.parent in (_FOLDER, OWN_FOLDER.resolve()):
+        raise DataError(f"{path.name}: calls itself {name!r}, expected {path.stem!r}; the two must be equal")
     return _checked(path, name, version, rows, maps)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from erv import lineage
+from erv import clip_history, lineage
 from erv.digest import content_digest
 from erv.environment import Environment
 from erv.errors import RegistryError
@@ -282,34 +282,23 @@ class Provenance:
 
     def _clip(self, target: str) -> Node | None:
         """A clip: its row in the manifest, what was made from it, what the policies said of it."""
-        dataset, _, clip_id = target.rpartition("/")
         lock = read_lock()
-        rows = [
-            row
-            for path in sorted(Path("data/manifest").glob(f"{dataset or '*'}.parquet"))
-            for row in _rows(path, clip_id)
-        ]
-        if not rows:
+        rows, excluded = clip_history.manifest_rows(target), clip_history.excluded_rows(target)
+        if not rows and not excluded:
             return None
         node = Node(f"clip {target}")
         for row in rows:
-            where = f"data/manifest/{row['dataset']}.parquet"
             child = Node(
                 f"{row['dataset']}/{row['clip_id']}  {row['label']}, {row['split']} of fold {row['fold']}",
-                [f"{row['uri']}  sha256 {row['sha256']}"],
+                clip_history.facts(row),
             )
-            for path in sorted(Path("data/quarantine").glob(f"{row['dataset']}.parquet")):
-                child.facts += [f"in quarantine: {bad['reason']}" for bad in _rows(path, row["clip_id"])]
-            for path in sorted(Path("eval").glob("*/predictions.parquet")):
-                child.facts += [
-                    f"{path.parent.name} answered {said['predicted']}, judged {said['judged']}"
-                    for said in _rows(path, row["clip_id"])
-                    if said["dataset"] == row["dataset"]
-                ]
-            makers = sorted(_producers(lock, where))
+            makers = sorted(_producers(lock, f"data/manifest/{row['dataset']}.parquet"))
             child.facts += self._came_of(lock, makers)
             child.children = [self._stage(lock, name, None, set()) for name in makers]
             node.children.append(child)
+        for row in excluded:
+            title = f"{row['dataset']}/{row['clip_id']}  left out by ingest"
+            node.children.append(Node(title, [row["reason"]]))
         return node
 
 
@@ -335,12 +324,6 @@ def summary(node: Node) -> str:
 def broken(node: Node) -> list[Check]:
     """The links that do not hold."""
     return [check for part in node.walk() for check in part.checks if check.ok is False]
-
-
-def _rows(path: Path, clip_id: str) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    return list(pq.read_table(path, filters=[("clip_id", "=", clip_id)]).to_pylist())
 
 
 def _gate_lines(text: str | None) -> list[str]:

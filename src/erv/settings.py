@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from erv.dataset_settings import DatasetName, ReaderSettings, TableReader
 from erv.errors import SettingsError
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -44,20 +45,34 @@ class RuntimeSettings(Section):
 
 
 class SourcesSettings(Section):
-    """Where each raw tree lives: `s3://bucket/prefix` or a local folder."""
+    """Where each raw tree lives: `s3://bucket/prefix` or a local folder; data sets under their names."""
 
-    mafw: Address
-    dfew: Address
-    reasoning: Address
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    __pydantic_extra__: dict[str, Address] = Field(init=False)
+
     base: Address
     judge: Address
 
 
 class IngestSettings(Section):
-    """Fold and validation split."""
+    """Fold, validation split, what is expected of the data sets and how each is read."""
 
     fold: Annotated[int, Field(ge=1, le=5)]
     validation_share: Share
+    expect: Literal["full", "subset"]
+    max_excluded_share: Share
+    readers: dict[DatasetName, ReaderSettings]
+
+    @model_validator(mode="after")
+    def _tables_say_their_splits(self) -> IngestSettings:
+        for name, reader in self.readers.items():
+            if isinstance(reader, TableReader):
+                said = [reader.split, reader.columns.split, reader.columns.fold]
+                if sum(item is not None for item in said) != 1:
+                    raise ValueError(
+                        f"readers.{name}: set one of split (for all clips), columns.split and columns.fold"
+                    )
+        return self
 
 
 class ValidateSettings(Section):
@@ -65,7 +80,15 @@ class ValidateSettings(Section):
 
     min_seconds: PositiveFloat
     max_seconds: PositiveFloat
+    min_fps: PositiveFloat
+    min_side: PositiveInt
+    min_brightness: Annotated[float, Field(ge=0.0, le=255.0)]
+    min_loudness_db: Annotated[float, Field(le=0.0)]
     max_failed_share: Share
+    duplicates: Literal["fail", "warn"]
+    workers: PositiveInt
+    clip_timeout_seconds: PositiveInt
+    clip_memory_mb: PositiveInt
 
     @model_validator(mode="after")
     def _ordered(self) -> ValidateSettings:
@@ -83,9 +106,12 @@ class ExtractSettings(Section):
     size: PositiveInt
     geometry: Literal["stretch", "pad"]
     sample_rate: PositiveInt
+    short_folders: Literal["repeat", "black"]
     missing_audio: Literal["quarantine", "mark", "fail"]
     clip_timeout_seconds: PositiveInt
+    clip_memory_mb: PositiveInt
     workers: PositiveInt
+    dask: Address | None
     clips_per_shard: PositiveInt
     max_quarantine_share: Share
 
@@ -224,6 +250,7 @@ class Settings(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     runtime: RuntimeSettings
+    datasets: Annotated[tuple[DatasetName, ...], Field(min_length=1)]
     sources: SourcesSettings
     ingest: IngestSettings
     validate_: Annotated[ValidateSettings, Field(alias="validate")]
@@ -250,6 +277,20 @@ class Settings(Section):
         ]
         if self.distill.validation_share + self.distill.test_share >= 0.8:
             faults.append("distill.validation_share + distill.test_share leave under 20% to train on")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @model_validator(mode="after")
+    def _datasets_are_described(self) -> Settings:
+        faults = []
+        if len(set(self.datasets)) != len(self.datasets):
+            faults.append(f"datasets names one twice: {', '.join(self.datasets)}")
+        for name in self.datasets:
+            if name not in self.ingest.readers:
+                faults.append(f"datasets names {name!r}, which ingest.readers does not describe")
+            if name not in self.sources.model_dump():
+                faults.append(f"datasets names {name!r}, and sources.{name} does not say where it lies")
         if faults:
             raise ValueError("; ".join(faults))
         return self

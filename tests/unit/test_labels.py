@@ -91,7 +91,56 @@ def test_a_faulty_space_is_refused(tmp_path, text, fault):
 
 
 def test_an_unknown_space_names_the_known_ones():
-    with pytest.raises(DataError, match="dfew, mafw, ravdess"):
+    with pytest.raises(DataError, match="dfew, mafw, mafw_compound, ravdess"):
         LabelSpace.load("emotions")
-    with pytest.raises(DataError, match="no map to 'fer'"):
+    with pytest.raises(DataError, match=r"write data/label_spaces/fer\.yaml"):
         MAFW.to("fer")
+
+
+OWN = """
+name: own
+labels:
+  - {id: 0, name: calm}
+  - {id: 1, name: serene}
+  - {id: 2, name: joy}
+maps: {mafw: {calm: neutral, serene: neutral, joy: happiness}}
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    folder = tmp_path / "data/label_spaces"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    (folder / "own.yaml").write_text(OWN)
+    return folder
+
+
+def test_a_space_of_ones_own_is_found_by_name_and_mapped_both_ways(own):
+    space = LabelSpace.load("own")
+    assert space.to("mafw")("serene") == "neutral"
+    assert [MAFW.to("own")(name) for name in ("neutral", "happiness", "anger")] == ["calm", "joy", None]
+    with pytest.raises(DataError, match="'dfew' and 'own' have no map to each other"):
+        DFEW.to("own")
+
+
+def test_a_space_may_share_another(own):
+    (own / "films.yaml").write_text("uses: dfew")
+    assert LabelSpace.load("films") == DFEW
+    (own / "odd.yaml").write_text("uses: films")
+    with pytest.raises(DataError, match=r"odd\.yaml: uses 'films', expected a space that comes with"):
+        LabelSpace.load("odd")
+    (own / "other.yaml").write_text(OWN)
+    with pytest.raises(DataError, match=r"calls itself 'own', expected 'other'"):
+        LabelSpace.load("other")
+
+
+def test_compound_emotions_are_named_by_their_parts_in_the_order_of_ids():
+    compound = LabelSpace.load("mafw_compound")
+    assert len(compound.names) == 43
+    assert compound.names[:11] == MAFW.names
+    for name in compound.names:
+        ids = [MAFW.ids[part] for part in name.split("_")]
+        assert ids == sorted(ids)
+    assert compound.normalize("anger and disgust") == "anger_disgust"
+    assert compound.to(MAFW)("anger_disgust") is None

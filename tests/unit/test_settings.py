@@ -78,6 +78,37 @@ def test_one_fault(raw: dict[str, Any], path: str, value: Any, message: str | No
         assert any(message in line for line in faults(changed))
 
 
+def test_a_data_set_has_a_place_and_a_reader(raw: dict[str, Any]) -> None:
+    raw["datasets"] = ["mafw", "mine", "mafw"]
+    (line,) = faults(raw)
+    assert line.split("; ") == [
+        "datasets names one twice: mafw, mine, mafw",
+        "datasets names 'mine', which ingest.readers does not describe",
+        "datasets names 'mine', and sources.mine does not say where it lies",
+    ]
+    raw["datasets"] = ["mafw", "mine"]
+    raw["sources"]["mine"] = "data/raw/mine"
+    raw["ingest"]["readers"]["mine"] = {"reader": "table", "table": "clips.csv", "split": "test"}
+    assert parse_settings(raw).sources.model_dump()["mine"] == "data/raw/mine"
+
+
+@pytest.mark.parametrize(
+    ("reader", "message"),
+    [
+        ({"reader": "mafv"}, "mafv"),
+        ({"reader": "dfew", "media": "film"}, "original"),
+        ({"reader": "ravdess", "channels": []}, "at least 1 item"),
+        ({"reader": "ravdess", "channels": ["song", "song"]}, "names a channel twice"),
+        ({"reader": "table", "table": "clips.xml", "split": "test"}, "csv|jsonl"),
+        ({"reader": "table", "table": "clips.csv"}, "readers.mine: set one of split (for all clips)"),
+        ({"reader": "table", "table": "c.csv", "split": "test", "columns": {"fold": "f"}}, "set one of"),
+    ],
+)  # fmt: skip
+def test_a_faulty_reader_is_named(raw: dict[str, Any], reader: dict[str, Any], message: str) -> None:
+    raw["ingest"]["readers"]["mine"] = reader
+    assert any("mine" in line and message in line for line in faults(raw))
+
+
 def test_shares_of_distill_leave_something_to_train_on(raw: dict[str, Any]) -> None:
     raw["distill"].update(validation_share=0.45, test_share=0.45)
     assert any("leave under 20% to train on" in line for line in faults(raw))

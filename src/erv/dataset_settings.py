@@ -1,0 +1,93 @@
+"""How the data sets of a run are read: the entries of `ingest.readers` in `params.yaml`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+DATASET_NAME = r"^[a-z][a-z0-9_]*$"
+DatasetName = Annotated[str, Field(pattern=DATASET_NAME)]
+
+
+class _Reader(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MafwReader(_Reader):
+    """MAFW's official tree.
+
+    Attributes:
+        set: single (11 emotions) or compound (43 classes, names joined as `anger_disgust`).
+        listing: which of the official lists counts; `with_caption` has no neutral clips.
+    """
+
+    reader: Literal["mafw"]
+    set: Literal["single", "compound"]
+    listing: Literal["no_caption", "with_caption"]
+
+
+class DfewReader(_Reader):
+    """DFEW's official trees.
+
+    Attributes:
+        media: original videos, their 224x224 copies (`avi`), all frames or 16 of each clip as images. Frames
+            have no sound.
+    """
+
+    reader: Literal["dfew"]
+    media: Literal["original", "avi", "frames", "frames_16"]
+
+
+class RavdessReader(_Reader):
+    """RAVDESS, read from its file names; all clips are for testing.
+
+    Attributes:
+        channels: of the audio-video files, speech, song or both.
+    """
+
+    reader: Literal["ravdess"]
+    channels: Annotated[tuple[Literal["speech", "song"], ...], Field(min_length=1)]
+
+    @field_validator("channels")
+    @classmethod
+    def _once(cls, channels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(channels)) != len(channels):
+            raise ValueError("names a channel twice")
+        return channels
+
+
+class ReasoningReader(_Reader):
+    """A set of explanations: the JSON of R1-Omni, EMER v1 or v2, MERR; its files tell which."""
+
+    reader: Literal["reasoning"]
+
+
+class TableColumns(_Reader):
+    """Names of the columns of a table of clips; None where it has no such column."""
+
+    clip: str = "clip"
+    label: str = "label"
+    split: str | None = None
+    caption: str | None = None
+    fold: str | None = None
+
+
+class TableReader(_Reader):
+    """Any other data set: a CSV or JSONL table of clips.
+
+    Attributes:
+        table: its path below the source.
+        split: that all clips belong to, where no column says it.
+        columns: what they are called.
+    """
+
+    reader: Literal["table"]
+    table: Annotated[str, Field(pattern=r"(?i)\.(csv|jsonl)$")]
+    split: Literal["train", "validation", "test"] | None = None
+    columns: TableColumns = TableColumns()
+
+
+ReaderSettings = Annotated[
+    MafwReader | DfewReader | RavdessReader | ReasoningReader | TableReader, Field(discriminator="reader")
+]
