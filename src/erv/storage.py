@@ -8,34 +8,44 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from erv.downloads import DIGEST_KEY, Download
 from erv.environment import Environment
 from erv.errors import StorageError
+from erv.storage_errors import AMAZON, MISSING, WRONG_KEY, code_of, explain, explained
 
-_CHUNK = 1 << 20
+__all__ = ["ObjectInfo", "Store", "explain", "open_store", "split_uri"]
+
+logger = logging.getLogger(__name__)
+
 _THREADS = 8
-_DIGEST_KEY = "sha256"
-
-_WRONG_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "Forbidden", "403"}
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestExpired"}
-_MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "404", "InvalidVersionId", "MethodNotAllowed"}
 
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object of a listing; `key` is relative to the bucket, `version_id` None where versioning is off."""
+    """An object of a listing.
+
+    Attributes:
+        uri: `s3://bucket/key`.
+        key: relative to the bucket.
+        size: in bytes.
+        version_id: None where versioning is off.
+        etag: changes with the content, quoted as S3 gives it.
+    """
 
     uri: str
     key: str
     size: int
     version_id: str | None
+    etag: str | None = None
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -62,7 +72,7 @@ class Store:
     def read(self, uri: str, version_id: str | None = None) -> bytes:
         """The bytes of an object, of its newest version unless one is named."""
         bucket, key = split_uri(uri)
-        with self._explained(uri):
+        with self._explained(uri, version_id):
             return self._client.get_object(Bucket=bucket, Key=key, **_version(version_id))["Body"].read()
 
     def write(self, data: bytes, uri: str) -> None:
@@ -104,9 +114,7 @@ class Store:
                 return False
             bucket, key = split_uri(f"{base}/{name}")
             with self._explained(f"{base}/{name}"):
-                self._client.upload_file(
-                    str(path), bucket, key, ExtraArgs={"Metadata": {_DIGEST_KEY: digest}}
-                )
+                self._client.upload_file(str(path), bucket, key, ExtraArgs={"Metadata": {DIGEST_KEY: digest}})
             return True
 
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -119,49 +127,65 @@ class Store:
         """The sha256 that `mirror_tree` stored with an object."""
         bucket, key = split_uri(uri)
         with self._explained(uri):
-            return self._client.head_object(Bucket=bucket, Key=key)["Metadata"].get(_DIGEST_KEY)
+            return self._client.head_object(Bucket=bucket, Key=key)["Metadata"].get(DIGEST_KEY)
 
     def download(
-        self, uri: str, path: str | Path, version_id: str | None = None, sha256: str | None = None
+        self,
+        uri: str,
+        path: str | Path,
+        version_id: str | None = None,
+        sha256: str | None = None,
+        *,
+        size: int | None = None,
+        on_bytes: Callable[[int], None] | None = None,
     ) -> Path:
         """Copies an object to a file, which appears only when it is complete and has the right hash.
 
+        A large object whose download was interrupted goes on where it stopped.
+
+        Args:
+            uri: of the object.
+            path: of the file.
+            version_id: the version to read, the newest if left out.
+            sha256: hex digest that the content must have, if it is known.
+            size: in bytes, if known: saves asking the server for it.
+            on_bytes: called with the size of each chunk that arrives; it may raise to stop the download.
+
         Raises:
-            StorageError: the object can't be read, or its content is not what `sha256` says.
+            StorageError: the object can't be read, the connection broke in the middle, or its content is not
+            what `sha256`, or the server, says.
         """
         bucket, key = split_uri(uri)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        digest = hashlib.sha256()
-        try:
-            with self._explained(uri), temporary.open("wb") as stream:
-                body = self._client.get_object(Bucket=bucket, Key=key, **_version(version_id))["Body"]
-                for chunk in body.iter_chunks(_CHUNK):
-                    digest.update(chunk)
-                    stream.write(chunk)
-            if sha256 is not None and digest.hexdigest() != sha256:
-                raise StorageError(
-                    f"{uri}: content has changed, sha256 is {digest.hexdigest()}, expected {sha256}; "
-                    "run `erv data pin` if the change is meant"
-                )
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return path
+        more = {"on_bytes": on_bytes} if on_bytes else {}
+        job = Download(self._client, self._endpoint, uri, bucket, key, version_id, sha256, **more)
+        return job.to(Path(path), size)
 
     def list(self, uri: str) -> builtins.list[ObjectInfo]:
         """The objects below a folder `s3://bucket/prefix`, sorted by key; empty when there are none."""
         bucket, prefix = split_uri(uri)
         where = f"{prefix}/" if prefix else ""
         with self._explained(uri):
-            listing = self._list_versions if self.versioned(bucket) else self._list_plain
+            listing = self._list_versions if self._shows_versions(bucket) else self._list_plain
             return sorted(listing(bucket, where), key=lambda item: item.key)
+
+    def _shows_versions(self, bucket: str) -> bool:
+        """Whether versions can be listed; a key that may read but not ask about versions goes without."""
+        try:
+            return self.versioned(bucket)
+        except StorageError as error:
+            if code_of(error.__cause__ or error) not in WRONG_KEY:
+                raise
+        logger.warning(
+            "bucket %s: the key may not ask for versions, none are pinned; content is protected by sha256",
+            bucket,
+        )
+        self._versioned[bucket] = False
+        return False
 
     def _list_plain(self, bucket: str, prefix: str) -> builtins.list[ObjectInfo]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return [
-            ObjectInfo(f"s3://{bucket}/{item['Key']}", item["Key"], item["Size"], None)
+            ObjectInfo(f"s3://{bucket}/{item['Key']}", item["Key"], item["Size"], None, item["ETag"])
             for page in pages
             for item in page.get("Contents", [])
         ]
@@ -169,7 +193,13 @@ class Store:
     def _list_versions(self, bucket: str, prefix: str) -> builtins.list[ObjectInfo]:
         pages = self._client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
         return [
-            ObjectInfo(f"s3://{bucket}/{item['Key']}", item["Key"], item["Size"], _known(item["VersionId"]))
+            ObjectInfo(
+                f"s3://{bucket}/{item['Key']}",
+                item["Key"],
+                item["Size"],
+                _known(item["VersionId"]),
+                item["ETag"],
+            )
             for page in pages
             for item in page.get("Versions", [])
             if item["IsLatest"]
@@ -184,7 +214,7 @@ class Store:
             try:
                 self._client.head_object(Bucket=bucket, Key=key, **_version(version_id))
             except ClientError as error:
-                if error.response["Error"]["Code"] in {*_MISSING, "NoSuchBucket", "400"}:
+                if error.response["Error"]["Code"] in {*MISSING, "NoSuchBucket", "400"}:
                     return False
                 raise
         return True
@@ -203,10 +233,10 @@ class Store:
             try:
                 self._client.head_bucket(Bucket=name)
             except ClientError as error:
-                if error.response["Error"]["Code"] not in {*_MISSING, "NoSuchBucket"}:
+                if error.response["Error"]["Code"] not in {*MISSING, "NoSuchBucket"}:
                     raise
                 region = self._client.meta.region_name
-                elsewhere = self._endpoint == _AMAZON and region != "us-east-1"
+                elsewhere = self._endpoint == AMAZON and region != "us-east-1"
                 more: Any = {"CreateBucketConfiguration": {"LocationConstraint": region}} if elsewhere else {}
                 self._client.create_bucket(Bucket=name, **more)
             if versioning and not self.versioned(name):
@@ -221,58 +251,8 @@ class Store:
             self._versioned[bucket] = state == "Enabled"
         return self._versioned[bucket]
 
-    @contextmanager
-    def _explained(self, uri: str) -> Iterator[None]:
-        from boto3.exceptions import S3UploadFailedError
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            yield
-        except (BotoCoreError, ClientError) as error:
-            raise StorageError(explain(error, uri, self._endpoint)) from error
-        except S3UploadFailedError as error:
-            cause = error.__context__
-            raise StorageError(explain(cause or error, uri, self._endpoint)) from error
-
-
-_AMAZON = "Amazon S3"
-
-
-def explain(error: BaseException, uri: str, endpoint: str) -> str:
-    """One sentence for what boto3 raised: what was asked of whom, what is wrong, what to do."""
-    from botocore.exceptions import (
-        ClientError,
-        ConnectionClosedError,
-        EndpointConnectionError,
-        HTTPClientError,
-        NoCredentialsError,
-        ProfileNotFound,
-    )
-
-    unreachable = (EndpointConnectionError, ConnectionClosedError, HTTPClientError)
-    if isinstance(error, ClientError):
-        code = str(error.response.get("Error", {}).get("Code", "?"))
-        if code in _EXPIRED:
-            return f"{uri}: the session token for {endpoint} has expired; renew it and ERV_S3_SESSION_TOKEN"
-        if code in _WRONG_KEY:
-            return (
-                f"{uri}: {endpoint} refuses the key ({code}); check ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY, "
-                "or `.erv/stack.env`"
-            )
-        if code == "NoSuchBucket":
-            bucket = uri.split("/")[2]
-            return f"{uri}: bucket {bucket!r} does not exist at {endpoint}; `erv stack up` makes ours"
-        if code in _MISSING:
-            return (
-                f"{uri}: no such object at {endpoint}; upload it (`erv sample-data --upload` for the sample)"
-            )
-        message = str(error.response.get("Error", {}).get("Message", "")).strip().rstrip(".")
-        return f"{uri}: {endpoint} answered {code}: {message}"
-    if isinstance(error, unreachable):
-        return f"{uri}: {endpoint} can't be reached; run `erv stack up`, or check ERV_S3_ENDPOINT"
-    if isinstance(error, NoCredentialsError | ProfileNotFound):
-        return f"{uri}: no usable AWS credentials ({error}); ERV_S3_AMBIENT=1 takes them from AWS's own chain"
-    return f"{uri}: {endpoint}: {' '.join(str(error).split())}"
+    def _explained(self, uri: str, version_id: str | None = None) -> AbstractContextManager[None]:
+        return explained(uri, self._endpoint, version_id)
 
 
 def open_store(environment: Environment, patient: bool = True) -> Store:
@@ -317,7 +297,7 @@ def open_store(environment: Environment, patient: bool = True) -> Store:
             "aws_secret_access_key": environment.s3_secret_key,
             "aws_session_token": environment.s3_session_token,
         }
-    endpoint = environment.s3_endpoint or _AMAZON
+    endpoint = environment.s3_endpoint or AMAZON
     try:
         client = boto3.Session(botocore_session=core).client(
             "s3",

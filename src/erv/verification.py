@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,7 +119,9 @@ class Verifier:
             return Check(path, None, f"the lock here is another one than {md5}; restore it from git")
         lock = Lock.load(lock_file)
         if not lock.uri.startswith("s3://"):
-            missing = [file.path for file in lock.files if not (Path(lock.uri) / file.path).is_file()]
+            root = Path(lock.uri.removeprefix("file://"))
+            # A member of a zip is there when the zip is, which is listed too.
+            missing = [file.path for file in lock.files if not (root / (file.archive or file.path)).exists()]
         else:
             try:
                 missing = self._missing(lock)
@@ -131,10 +134,17 @@ class Verifier:
         return Check(path, True, f"{len(lock.files)} files of {lock.uri} present in their pinned versions")
 
     def _missing(self, lock: Any) -> list[str]:
+        from erv.data.frame_folders import is_frame
+
         listing = {info.uri: info for info in self._store.list(lock.uri)}
+        images = Counter(uri.rpartition("/")[0] + "/" for uri in listing if is_frame(uri.rpartition("/")[2]))
 
         def there(file: Any) -> bool:
             uri = lock.uri_of(file.path)
+            if file.archive:  # its zip is listed too
+                return True
+            if file.frames:
+                return images[uri] == file.frames
             newest = listing.get(uri)
             if (
                 newest is not None

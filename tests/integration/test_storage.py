@@ -27,7 +27,7 @@ def test_raw_bucket_keeps_versions(store: Store) -> None:
     store.write(b"second, longer", uri)
     (newest,) = store.list("s3://erv-raw/versions")
     assert first is not None
-    assert newest == ObjectInfo(uri, "versions/clip.mp4", 14, newest.version_id)
+    assert newest == ObjectInfo(uri, "versions/clip.mp4", 14, newest.version_id, newest.etag)
     assert newest.version_id != first
     assert store.read(uri) == b"second, longer"
     assert store.read(uri, first) == b"first"

@@ -1,10 +1,16 @@
 import json
+import logging
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from erv.data.sources import Lock, SourceFile, fetch_all, pin
+from erv.commands.data import command
+from erv.data import threads
+from erv.data.sources import Lock, Selection, fetch_all, pin
 from erv.errors import DataError
 
 
@@ -63,7 +69,7 @@ def test_many_files_come_in_order(tmp_path):
         (root / f"{index:03d}").write_text(str(index))
     lock = pin("many", str(root), None)
     rows = [_Row(lock.uri_of(file.path), file.sha256) for file in lock.files]
-    assert [path.read_text() for path in fetch_all(rows, None)] == [str(index) for index in range(80)]
+    assert [path.read_text() for path in fetch_all(rows, lock, None)] == [str(index) for index in range(80)]
 
 
 def test_what_cannot_be_pinned_says_why(tmp_path):
@@ -82,50 +88,6 @@ def test_what_cannot_be_pinned_says_why(tmp_path):
 class _Row:
     def __init__(self, uri, sha256):
         self.uri, self.sha256 = uri, sha256
-
-
-class _Shelf:
-    """Objects of a versioned bucket kept in a folder; counts what is read."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.reads = folder, []
-
-    def list(self, uri):
-        assert uri == "s3://bucket/raw/"
-        return [
-            _Object(p.relative_to(self.folder).as_posix(), p)
-            for p in sorted(self.folder.rglob("*"))
-            if p.is_file()
-        ]
-
-    def download(self, uri, path, version_id=None, sha256=None):
-        self.reads.append(uri)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.folder / uri.removeprefix("s3://bucket/raw/"), path)
-        return path
-
-
-class _Object:
-    def __init__(self, name, path):
-        self.uri, self.size, self.version_id = (
-            f"s3://bucket/raw/{name}",
-            path.stat().st_size,
-            path.read_text(),
-        )
-
-
-def test_pinning_again_reads_only_what_is_new_and_fetching_reads_nothing_twice(tree, tmp_path):
-    shelf, cache = _Shelf(tree), tmp_path / "cache"
-    lock = pin("raw", "s3://bucket/raw", shelf, cache=cache)
-    assert len(shelf.reads) == 3
-    assert lock.find("b.txt") == SourceFile("b.txt", 3, lock.find("b.txt").sha256, "two")
-    assert lock.fetch(shelf, "b.txt", cache).read_text() == "two"
-    assert len(shelf.reads) == 3
-    (tree / "b.txt").write_text("new")
-    again = pin("raw", "s3://bucket/raw", shelf, previous=lock, cache=cache)
-    assert shelf.reads[3:] == ["s3://bucket/raw/b.txt"]
-    assert [file.path for file in again.files if file not in lock.files] == ["b.txt"]
-    assert not list(cache.rglob("new-*"))
 
 
 OUTSIDE = ["policy/../../../escaped.txt", "/escaped.txt", "policy//escaped.txt", "..", "a/./b", ""]
@@ -157,10 +119,186 @@ def test_names_with_dots_in_them_are_plain(tree):
     assert "a/..c.." in pin("raw", str(tree), None)
 
 
-def test_a_damaged_download_is_read_again(tree, tmp_path):
-    shelf, cache = _Shelf(tree), tmp_path / "cache"
-    lock = pin("raw", "s3://bucket/raw", shelf, cache=cache)
-    kept = lock.fetch(shelf, "b.txt", cache)
-    kept.write_text("bad")
-    assert lock.fetch(shelf, "b.txt", cache).read_text() == "two"
-    assert shelf.reads[3:] == ["s3://bucket/raw/b.txt"]
+def test_a_lock_has_a_line_per_file_and_old_ones_still_load(tree, tmp_path):
+    lock = pin("raw", str(tree), None)
+    lines = lock.text().splitlines()
+    assert lines[0] == f'{{"name": "raw", "uri": "{tree}", "skipped": {{"files": 0, "bytes": 0}}, "files": ['
+    assert [json.loads(line.rstrip(","))["path"] for line in lines[1:-1]] == [
+        file.path for file in lock.files
+    ]
+    files = [vars(file) for file in lock.files]
+    old = [{key: file[key] for key in ("path", "bytes", "sha256", "version_id")} for file in files]
+    path = tmp_path / "raw.lock.json"
+    path.write_text(json.dumps({"name": "raw", "uri": str(tree), "files": old}, indent=2))
+    assert Lock.load(path) == lock
+
+
+ZERO = "0" * 64
+CLIP = {"path": "clips/1.mp4", "bytes": 1, "sha256": ZERO, "version_id": None}
+ZIP = {"path": "clips.zip", "bytes": 1, "sha256": ZERO, "version_id": None}
+MEMBER = {**CLIP, "archive": "clips.zip", "member": "1.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ([{**CLIP, "sha256": "../../escaped"}], "sha256 must be 64 hex digits"),
+        ([{**CLIP, "sha256": ZERO + "\n"}], "sha256 must be 64 hex digits"),
+        ([{**CLIP, "bytes": -1}], "bytes must be a whole number"),
+        ([{**CLIP, "frames": 0}], "frames must be a whole number from 1"),
+        ([CLIP, CLIP], "a path occurs twice"),
+        ([MEMBER], "its archive 'clips.zip' is not listed"),
+        ([ZIP, {**CLIP, "archive": "clips.zip"}], "archive and member belong together"),
+        ([ZIP, {**MEMBER, "member": ""}], "member is empty"),
+        ([{**ZIP, "path": "../clips.zip"}, {**MEMBER, "archive": "../clips.zip"}], "is not a plain path"),
+        ([ZIP, {**MEMBER, "member": "../1.mp4"}], "'../1.mp4' is not a plain path"),
+        ([{**CLIP, "path": "a\0b"}], "is not a plain path"),
+        ([{**CLIP, "colour": "red"}], "unexpected keyword argument 'colour'"),
+    ],
+)
+def test_a_lock_that_none_of_ours_can_be(tmp_path, files, why):
+    path = tmp_path / "x.lock.json"
+    path.write_text(json.dumps({"name": "x", "uri": "s3://b/x", "files": files}))
+    with pytest.raises(DataError) as refusal:
+        Lock.load(path)
+    assert why in str(refusal.value)
+
+
+def test_rows_that_do_not_belong_to_the_lock(tree):
+    lock = pin("raw", str(tree), None)
+    for row in (_Row(f"{tree}/z.txt", ZERO), _Row(f"{tree}/b.txt", ZERO)):
+        with pytest.raises(
+            DataError, match="manifest and lock of raw do not belong together; run ingest again"
+        ):
+            list(fetch_all([row], lock, None))
+
+
+def test_links_are_followed_within_the_source(tree):
+    (tree / "again").symlink_to(tree / "a")
+    (tree / "alias.txt").symlink_to("b.txt")
+    lock = pin("raw", str(tree), None)
+    assert {"again/b/c.txt", "again/x (1).txt", "alias.txt"} < set(lock.by_path)
+    assert lock.read(None, "again/b/c.txt") == b"three"
+
+
+def test_a_source_may_itself_be_a_link(tree, tmp_path):
+    (tmp_path / "link").symlink_to(tree)
+    assert set(pin("raw", str(tmp_path / "link"), None).by_path) == set(pin("raw", str(tree), None).by_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_links_that_lead_out_are_refused(tree, tmp_path, kind):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "clip.mp4").write_text("clip")
+    target = outside if kind == "folder" else outside / "clip.mp4"
+    (tree / "a" / "linked").symlink_to(target)
+    with pytest.raises(DataError) as refusal:
+        pin("raw", str(tree), None)
+    assert str(refusal.value) == (
+        f"source raw: the link {tree}/a/linked leads out of {tree}, to {target}; set sources.raw to the place"
+        " itself, or copy what it points to"
+    )
+
+
+def test_links_in_a_circle_or_to_nothing(tree):
+    (tree / "a" / "up").symlink_to(tree)
+    with pytest.raises(
+        DataError, match=r"the link .*/a/up leads in a circle, to a folder it lies in; remove"
+    ):
+        pin("raw", str(tree), None)
+    (tree / "a" / "up").unlink()
+    for target in ("nowhere", "self"):
+        (tree / "self").symlink_to(target)
+        with pytest.raises(DataError, match=r"the link .*/self points to nothing; mend or remove it"):
+            pin("raw", str(tree), None)
+        (tree / "self").unlink()
+
+
+def test_what_is_neither_file_nor_folder(tree):
+    os.mkfifo(tree / "pipe")
+    with pytest.raises(DataError, match=r"/pipe is neither a file nor a folder \(a pipe, socket or device\)"):
+        pin("raw", str(tree), None)
+
+
+def test_names_that_are_not_text(tree):
+    (Path(os.fsdecode(os.fsencode(tree) + b"/\xff.txt"))).write_text("")
+    with pytest.raises(DataError, match=r"the name b'\\xff\.txt' below .* is not UTF-8; rename it"):
+        pin("raw", str(tree), None)
+
+
+@pytest.mark.parametrize("locked", ["raw", "raw/a", "raw/b.txt"])
+def test_what_may_not_be_read_is_one_sentence(tree, locked):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        root = Path(shutil.copytree(tree, Path(folder, "raw")))
+        closed = Path(folder, locked)
+        closed.chmod(0)
+        me = os.geteuid()
+        try:
+            if me == 0:  # nothing is closed to root
+                os.seteuid(65534)
+            with pytest.raises(DataError) as refusal:
+                pin("raw", str(root), None)
+        finally:
+            os.seteuid(me)
+            closed.chmod(0o755)
+    assert f"source raw: {closed}: Permission denied; mend it and pin again" in str(refusal.value)
+
+
+def test_a_zip_is_not_a_folder(tree):
+    (tree / "mafw.zip").write_bytes(b"")
+    with pytest.raises(DataError, match=r"set sources\.mafw in params\.yaml to the folder that holds it"):
+        pin("mafw", str(tree / "mafw.zip"), None)
+
+
+def test_a_source_of_nothing_but_skipped_files(tree):
+    with pytest.raises(DataError) as refusal:
+        pin("dfew", str(tree), None, selection=Selection(skip=(r"\.txt$",)))
+    assert "all 3 files below" in str(refusal.value)
+    assert "(a/b/c.txt, a/x (1).txt, b.txt, …); check sources.dfew and ingest.readers.dfew" in str(
+        refusal.value
+    )
+
+
+def test_a_long_pin_says_how_far_it_is(tree, caplog, monkeypatch):
+    monkeypatch.setattr(threads, "_EVERY_SECONDS", 0.0)
+    with caplog.at_level(logging.INFO, "erv.data"):
+        pin("raw", str(tree), None)
+    assert "source raw: 3 of 3 files, 0 MB read" in caplog.text
+
+
+def test_giving_up_stops_what_runs(tmp_path):
+    progress, left = threads.Progress(), []
+
+    def slow(number):
+        if number == 0:
+            raise DataError("the first fails")
+        try:
+            while True:
+                progress.read(1)
+        except threads.StoppedError:
+            left.append(number)
+            raise
+
+    with pytest.raises(DataError, match="the first fails"):
+        list(threads.in_order(slow, range(50), progress))
+    assert set(left) <= set(range(1, 50))
+
+
+def test_the_command_pins_what_params_name(tree, tmp_path, root, monkeypatch):
+    import yaml
+
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["sources"]["base"] = str(tree)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke(command, ["pin", "base"], catch_exceptions=False)
+    assert run.output == "base: pinned, 3 files, 0.0 MB\n"
+    lock = tmp_path / "data" / "sources" / "base.lock.json"
+    assert [file.path for file in Lock.load(lock).files] == ["a/b/c.txt", "a/x (1).txt", "b.txt"]
+    assert CliRunner().invoke(command, ["pin", "base"]).output == "base: unchanged, 3 files, 0.0 MB\n"
+    lock.write_text("{}")
+    run = CliRunner().invoke(command, ["pin", "base"], catch_exceptions=False)
+    assert "not a lock file ('files'); write it again with `erv data pin`: doing so now" in run.output
+    assert "base: pinned, 3 files" in run.output

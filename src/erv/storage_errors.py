@@ -1,0 +1,88 @@
+"""What boto3 and the network raise, each as one sentence: what was asked, what is wrong, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from erv.errors import StorageError
+
+AMAZON = "Amazon S3"
+
+WRONG_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "Forbidden", "403"}
+EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestExpired"}
+MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "404", "InvalidVersionId", "MethodNotAllowed"}
+
+
+@contextmanager
+def explained(uri: str, endpoint: str, version_id: str | None = None) -> Iterator[None]:
+    """Turns what boto3 raises inside into a StorageError.
+
+    Args:
+        uri: what is asked for.
+        endpoint: of whom, for the message.
+        version_id: the version that is asked for, if one is named.
+    """
+    from boto3.exceptions import S3UploadFailedError
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise StorageError(explain(error, uri, endpoint, version_id)) from error
+    except S3UploadFailedError as error:
+        cause = error.__context__
+        raise StorageError(explain(cause or error, uri, endpoint, version_id)) from error
+
+
+def explain(error: BaseException, uri: str, endpoint: str, version_id: str | None = None) -> str:
+    """One sentence for what boto3 raised: what was asked of whom, what is wrong, what to do."""
+    from botocore.exceptions import (
+        ClientError,
+        ConnectionClosedError,
+        EndpointConnectionError,
+        HTTPClientError,
+        NoCredentialsError,
+        ProfileNotFound,
+    )
+
+    unreachable = (EndpointConnectionError, ConnectionClosedError, HTTPClientError)
+    if isinstance(error, ClientError):
+        return _refusal(error, uri, endpoint, version_id)
+    if isinstance(error, unreachable):
+        return f"{uri}: {endpoint} can't be reached; run `erv stack up`, or check ERV_S3_ENDPOINT"
+    if isinstance(error, NoCredentialsError | ProfileNotFound):
+        return f"{uri}: no usable AWS credentials ({error}); ERV_S3_AMBIENT=1 takes them from AWS's own chain"
+    return f"{uri}: {endpoint}: {' '.join(str(error).split())}"
+
+
+def code_of(error: BaseException) -> str:
+    """S3's name for what is wrong, `?` where there is none."""
+    response = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", "?"))
+
+
+def _refusal(error: BaseException, uri: str, endpoint: str, version_id: str | None) -> str:
+    code = code_of(error)
+    if code in EXPIRED:
+        return f"{uri}: the session token for {endpoint} has expired; renew it and ERV_S3_SESSION_TOKEN"
+    if code in WRONG_KEY:
+        return (
+            f"{uri}: {endpoint} refuses the key ({code}); check ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY, "
+            "or `.erv/stack.env`"
+        )
+    if code == "NoSuchBucket":
+        bucket = uri.split("/")[2]
+        return f"{uri}: bucket {bucket!r} does not exist at {endpoint}; `erv stack up` makes ours"
+    if code in MISSING and version_id:
+        return (
+            f"{uri}: version {version_id} is no longer kept at {endpoint}; restore it, or pin what is there"
+            " now with `erv data pin`"
+        )
+    if code in MISSING:
+        return f"{uri}: no such object at {endpoint}; upload it (`erv sample-data --upload` for the sample)"
+    if code in ("PreconditionFailed", "412"):
+        return f"{uri}: the object was overwritten while it was read; run the same command again"
+    response = getattr(error, "response", {})
+    message = str(response.get("Error", {}).get("Message", "")).strip().rstrip(".")
+    return f"{uri}: {endpoint} answered {code}: {message}"
