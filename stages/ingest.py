@@ -2,11 +2,13 @@
 
 Command (one per data set, from dvc.yaml):
     python -m stages.ingest --dataset mafw --lock data/sources/mafw.lock.json
-        --manifest data/manifest/mafw.parquet
+        --manifest data/manifest/mafw.parquet --checks data/manifest/mafw.checks.json
+        --plot data/plots/mafw/class_balance.csv
 
 Deviations from the paper:
 1. A validation split is cut from the training fold by a hash of the clip id; the data sets have none.
-2. Labels are checked against the ids of the official sheets; the released code trusts its JSON files.
+2. Labels, folds and counts are checked against the official sheets and the published figures; the released
+code trusts its JSON files.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from erv.data.checks import write_checks
 from erv.data.ingest import ingest
 from erv.data.manifest import write_manifest
 from erv.data.sources import Lock, store_for
+from erv.dataset_plots import write_class_balance
+from erv.figures import class_balance_page
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
@@ -24,19 +29,18 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
-    """Reads the official files, writes one row per clip."""
+    """Reads the official files, writes one row per clip, the checks and the class balance."""
     lock = Lock.load(arguments.lock)
-    result = ingest(
-        arguments.dataset,
-        lock,
-        store_for([lock.uri]),
-        fold=settings.ingest.fold,
-        validation_share=settings.ingest.validation_share,
-        seed=settings.seed,
-    )
+    result = ingest(arguments.dataset, lock, store_for([lock.uri]), settings.ingest, seed=settings.seed)
     write_manifest(result.rows, arguments.manifest)
+    write_checks(result.checks_document(), arguments.checks)
+    write_class_balance(result.folds, settings.ingest.fold, result.rows, arguments.plot)
     run.log_metrics(result.counts())
     run.log_dataset(arguments.dataset, arguments.manifest, "source")
+    run.log_artifact(arguments.checks)
+    run.log_text(class_balance_page(arguments.plot), "plots/class_balance.html")
+    for line in result.warnings():
+        logger.warning("%s: %s", arguments.dataset, line)
     logger.info(
         "%s: %s",
         arguments.dataset,
@@ -45,4 +49,12 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("ingest", main, Option("dataset"), Option("lock", Path), Option("manifest", Path))
+    run_stage(
+        "ingest",
+        main,
+        Option("dataset"),
+        Option("lock", Path),
+        Option("manifest", Path),
+        Option("checks", Path),
+        Option("plot", Path),
+    )

@@ -1,19 +1,39 @@
+import dataclasses
+import hashlib
 import json
 import shutil
 
 import pytest
 from openpyxl import load_workbook
 
+from erv.data.checks import write_checks
 from erv.data.ingest import ingest
 from erv.data.manifest import read_manifest, read_table, write_manifest
+from erv.data.readers import selection_of
 from erv.data.sources import pin
 from erv.errors import DataError
+from erv.settings import IngestSettings
 
 SINGLE = "Train & Test Set/single/no_caption"
+READERS = {
+    "mafw": {"reader": "mafw", "set": "single", "listing": "no_caption"},
+    "dfew": {"reader": "dfew", "media": "original"},
+    "reasoning": {"reader": "reasoning"},
+}
 
 
-def run(dataset, root, fold=1, share=0.1, seed=0):
-    return ingest(dataset, pin(dataset, str(root), None), None, fold=fold, validation_share=share, seed=seed)
+def run(dataset, root, fold=1, share=0.1, seed=0, **changes):
+    settings = IngestSettings(
+        **{
+            "fold": fold,
+            "validation_share": share,
+            "expect": "subset",
+            "max_excluded_share": 0.02,
+            "readers": READERS,
+            **changes,
+        }
+    )
+    return ingest(dataset, pin(dataset, str(root), None), None, settings, seed=seed)
 
 
 @pytest.fixture
@@ -28,16 +48,21 @@ def dfew(corpus, tmp_path):
 
 def test_mafw_fold(corpus, tmp_path):
     result = run("mafw", corpus / "mafw", share=0.0)
-    assert result.counts() == {
+    counts = result.counts()
+    assert counts.pop("checks/failed") == 5  # the published counts: clips, classes, folds, total, sheets
+    assert counts == {
         "clips": 22,
         "clips/train": 11,
         "clips/validation": 0,
         "clips/test": 11,
+        "excluded": 0,
+        "absent": 0,
         "unlisted": 0,
     }
     for row in result.rows:
-        assert (row.caption is None) == (row.label == "neutral")
+        assert (row.caption is None) == (row.caption_from is None) == (row.label == "neutral")
         assert row.uri.endswith(f"data/clips/{row.clip_id}.mp4")
+        assert row.media == "video"
         assert row.completion is None
     write_manifest(result.rows, tmp_path / "m.parquet")
     assert tuple(read_manifest(tmp_path / "m.parquet")) == result.rows
@@ -50,6 +75,30 @@ def test_mafw_fold(corpus, tmp_path):
     ]
 
 
+def test_each_value_says_where_it_came_from(corpus):
+    for row in run("mafw", corpus / "mafw").rows:
+        path, _, line = row.label_from.rpartition(":")
+        text = (corpus / "mafw" / path).read_text().splitlines()[int(line) - 1]
+        assert text == f"{row.clip_id}.mp4 {row.raw_label}"
+        assert row.split_from == row.label_from + "; validation cut" * (row.split == "validation")
+        if row.caption_from:
+            path, _, line = row.caption_from.rpartition(":")
+            told = (corpus / "mafw" / path).read_text(encoding="gb18030").splitlines()[int(line) - 1]
+            assert told.split("\t")[::3] == [f"{row.clip_id}.mp4", row.caption]
+
+
+def test_the_checks_are_written_alike_each_time_and_without_this_machine(corpus, tmp_path):
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path in files:
+        write_checks(run("mafw", corpus / "mafw").checks_document(), path)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert str(corpus) not in files[0].read_text()
+    document = json.loads(files[0].read_text())
+    assert document["counts"]["clips"] == 22
+    assert document["folds"]["1"]["test"]["anger"] == 1
+    assert {check["name"]: check["success"] for check in document["checks"]}["sheet_labels"] is True
+
+
 def test_validation_is_cut_from_train_alone_and_moves_with_the_seed(corpus):
     first, second = run("mafw", corpus / "mafw", share=0.5), run("mafw", corpus / "mafw", share=0.5, seed=1)
     split = {row.clip_id: row.split for row in first.rows}
@@ -57,6 +106,13 @@ def test_validation_is_cut_from_train_alone_and_moves_with_the_seed(corpus):
     assert {name for name, where in split.items() if where == "test"} == test
     assert 0 < sum(where == "validation" for where in split.values()) < 11
     assert split != {row.clip_id: row.split for row in second.rows}
+
+
+def test_the_validation_cut_is_the_one_of_earlier_manifests(corpus):
+    cut = {row.clip_id for row in run("mafw", corpus / "mafw", share=0.5).rows if row.split == "validation"}
+    train = [row.clip_id for row in run("mafw", corpus / "mafw", share=0.0).rows if row.split == "train"]
+    first = {clip: hashlib.sha256(f"0:mafw:{clip}".encode()).digest()[0] for clip in train}
+    assert cut == {clip for clip, byte in first.items() if byte < 128}
 
 
 def test_dfew_in_both_layouts(corpus, dfew):
@@ -88,6 +144,7 @@ def test_dfew_in_both_layouts(corpus, dfew):
 def test_reasoning_in_both_shapes(corpus, tmp_path):
     emer = run("reasoning", corpus / "reasoning")
     assert {row.split for row in emer.rows} <= {"train", "validation"}
+    assert {row.fold for row in emer.rows} == {0}
     row = emer.rows[0]
     assert row.completion.startswith("<think>")
     assert row.completion.endswith(f"</think>\n<answer>{row.label}</answer>")
@@ -110,6 +167,19 @@ def test_a_listed_clip_that_is_missing_is_named(mafw):
     gone = sorted((mafw / "data/clips").iterdir())[3]
     gone.unlink()
     with pytest.raises(DataError, match=rf"1 of 22 listed clips are not in .*{gone.name}"):
+        run("mafw", mafw, expect="full")
+    result = run("mafw", mafw)
+    assert result.absent == (f"data/clips/{gone.name}",)
+    assert (result.counts()["clips"], result.counts()["absent"]) == (21, 1)
+    assert any(gone.name in line for line in result.warnings())
+
+
+def test_a_source_with_none_of_the_listed_clips_is_refused(mafw):
+    for index, path in enumerate(sorted((mafw / "data/clips").iterdir())):
+        path.rename(path.with_name(f"9{index:04d}.mp4"))
+    with pytest.raises(
+        DataError, match=r"none of the 22 clips in the lists of fold 1 is there; .*e\.g\. 'data/clips/"
+    ):
         run("mafw", mafw)
 
 
@@ -138,7 +208,7 @@ def test_a_malformed_split_is_refused_with_its_line(mafw, line, message):
 def test_a_clip_in_both_splits_is_refused(mafw):
     train, test = (mafw / SINGLE / f"set_1/{name}.txt" for name in ("train", "test"))
     train.write_bytes(train.read_bytes() + test.read_bytes().splitlines(keepends=True)[0])
-    with pytest.raises(DataError, match="in both train and test"):
+    with pytest.raises(DataError, match=r"in both train and test of fold 1 \(.*train\.txt:12, .*test.*:1\)"):
         run("mafw", mafw)
 
 
@@ -177,9 +247,54 @@ def test_what_a_source_lacks_is_named(mafw, dfew):
         run("dfew", dfew)
 
 
-def test_an_explanation_with_a_foreign_label_is_refused(corpus, tmp_path):
+def test_an_explanation_with_a_foreign_label_counts_as_excluded(corpus, tmp_path):
     root = shutil.copytree(corpus / "reasoning", tmp_path / "r")
     table = root / "EMER.csv"
     table.write_text(table.read_text().replace(",anger,", ",sarcasm,", 1))
-    with pytest.raises(DataError, match=r"1 labels are not emotions of MAFW: sample_.* \('sarcasm'\)"):
+    with pytest.raises(DataError, match=r"1 of 11 listed clips \(9\.1%\).*1 x its label 'sarcasm'.*sample_"):
         run("reasoning", root)
+    result = run("reasoning", root, max_excluded_share=0.1)
+    assert result.counts()["clips"] == 10
+    (item,) = result.excluded
+    assert item.listed_in.startswith("EMER.csv:")
+    assert result.checks_document()["excluded"] == [dataclasses.asdict(item)]
+    assert any("sarcasm" in line for line in result.warnings())
+
+
+def test_all_failed_checks_are_told_at_once(mafw):
+    sorted((mafw / "data/clips").iterdir())[3].unlink()
+    test = mafw / SINGLE / "set_2/test.txt"
+    content = test.read_bytes()
+    test.write_bytes(content + content.splitlines(keepends=True)[0])
+    with pytest.raises(DataError) as caught:
+        run("mafw", mafw, expect="full")
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("checks failed:")
+    told = {line.split(":")[0].removeprefix("- ") for line in lines[1:]}
+    assert told == {
+        "listed_once",
+        "listed_but_absent",
+        "published_clips",
+        "published_classes",
+        "published_folds",
+        "published_total",
+        "published_sheets",
+        "test_smaller_than_train",
+    }
+
+
+def test_a_data_set_without_a_reader_is_named(corpus):
+    with pytest.raises(DataError, match=r"'other' has no reader; add ingest\.readers\.other .*dfew, mafw"):
+        run("other", corpus / "mafw")
+
+
+def test_a_source_pinned_for_other_reader_settings_is_refused(corpus):
+    settings = IngestSettings(
+        fold=1, validation_share=0.1, expect="subset", max_excluded_share=0.02, readers=READERS
+    )
+    lock = pin("dfew", str(corpus / "dfew"), None, selection=selection_of(settings.readers["dfew"]))
+    assert ingest("dfew", lock, None, settings, seed=0).rows
+    other = settings.readers["dfew"].model_copy(update={"media": "frames"})
+    changed = settings.model_copy(update={"readers": {"dfew": other}})
+    with pytest.raises(DataError, match=r"pinned for other settings than ingest\.readers\.dfew has now"):
+        ingest("dfew", lock, None, changed, seed=0)

@@ -4,77 +4,187 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-from erv.data import dfew, mafw, reasoning
-from erv.data.manifest import ClipRow
-from erv.data.reading import Entry, Reading
+from erv.data import checks as common
+from erv.data import list_checks
+from erv.data.manifest import SPLITS, ClipRow
+from erv.data.published import figures
+from erv.data.readers import read, selection_of
+from erv.data.reading import Check, Entry, Excluded, Folds, Reading
 from erv.data.sources import Lock, ObjectStore
 from erv.errors import DataError
+from erv.labels import LabelSpace
 
-DATASETS = ("mafw", "dfew", "reasoning")
+if TYPE_CHECKING:
+    from erv.settings import IngestSettings
+
+_CUT = "; validation cut"
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """The rows of a manifest, and the videos of the source that no split lists."""
+    """What ingestion found.
+
+    Attributes:
+        rows: of the manifest, by clip id.
+        excluded: clips that are listed and can't be used, by clip id.
+        unlisted: clips of the source that no list names, as paths.
+        folds: usable clips by fold, split and label, of all folds; 0 where the set has none.
+        checks: all of them; none of the failed ones is an error.
+        absent: clips that are listed and not in the source, as paths.
+        dataset: its name.
+        fold: of the rows.
+        expect: full or subset.
+    """
 
     rows: tuple[ClipRow, ...]
+    excluded: tuple[Excluded, ...]
     unlisted: tuple[str, ...]
+    folds: Folds
+    checks: tuple[Check, ...]
+    absent: tuple[str, ...]
+    dataset: str
+    fold: int
+    expect: str
 
     def counts(self) -> dict[str, float]:
-        """Clips per split, and videos that no split lists."""
+        """Clips per split, and those that were excluded, absent or in no list; failed checks."""
         splits = Counter(row.split for row in self.rows)
-        counts = {f"clips/{split}": float(splits[split]) for split in ("train", "validation", "test")}
-        return {"clips": float(len(self.rows)), **counts, "unlisted": float(len(self.unlisted))}
+        return {
+            "clips": float(len(self.rows)),
+            **{f"clips/{split}": float(splits[split]) for split in SPLITS},
+            "excluded": float(len(self.excluded)),
+            "absent": float(len(self.absent)),
+            "unlisted": float(len(self.unlisted)),
+            "checks/failed": float(sum(not check.success for check in self.checks)),
+        }
+
+    def warnings(self) -> list[str]:
+        """A sentence for each failed check; one for all published counts that a subset misses."""
+        failed = [check for check in self.checks if not check.success]
+        counts = [check for check in failed if check.name.startswith("published_")]
+        lines = [f"{check.name}: {check.sentence()}" for check in failed if check not in counts]
+        if counts:
+            names = ", ".join(check.name.removeprefix("published_") for check in counts)
+            lines.append(f"a subset: the published counts of {names} differ (ingest.expect: {self.expect})")
+        if self.excluded:
+            lines += [f"{c.name}: {c.found}" for c in self.checks if c.name == "excluded" and c.success]
+        return lines
+
+    def checks_document(self) -> dict[str, Any]:
+        """All of it but the rows, for JSON."""
+        return {
+            "dataset": self.dataset,
+            "fold": self.fold,
+            "expect": self.expect,
+            "labels": list(LabelSpace.load(self.dataset).names),
+            "counts": self.counts(),
+            "checks": [{**asdict(check), "clips": list(check.clips)} for check in self.checks],
+            "excluded": [asdict(item) for item in self.excluded],
+            "absent": list(self.absent),
+            "unlisted": list(self.unlisted),
+            "folds": {
+                str(fold): {split: dict(labels) for split, labels in splits.items()}
+                for fold, splits in self.folds.items()
+            },
+        }
 
 
 def ingest(
-    dataset: str, lock: Lock, store: ObjectStore | None, *, fold: int, validation_share: float, seed: int
+    dataset: str, lock: Lock, store: ObjectStore | None, settings: IngestSettings, *, seed: int
 ) -> Ingested:
-    """Reads the official files of a source and cuts a validation split from train.
+    """Reads the official files of a source, checks them and cuts a validation split from train.
+
+    Validation is cut by a hash of the clip id, never from test; a table that brings its own validation clips
+    is left as it is.
 
     Args:
-        dataset: mafw, dfew or reasoning.
+        dataset: its name, and that of its label space.
         lock: the pinned source.
         store: for sources in an object store.
-        fold: official fold, 1..5; the reasoning set has none.
-        validation_share: of train, cut by a hash of the clip id; never of test.
-        seed: of that hash.
+        settings: fold, share of validation, what is expected and how the data set is read.
+        seed: of the hash.
 
     Raises:
-        DataError: the source is not what its layout says.
+        DataError: the source is not what its layout says; or checks failed, each told in a line.
+        StorageError: an object can't be read.
     """
-    reading = _read(dataset, lock, store, fold)
+    reader = settings.readers.get(dataset)
+    if reader is None:
+        raise DataError(
+            f"data set {dataset!r} has no reader; add ingest.readers.{dataset} to params.yaml (there:"
+            f" {', '.join(sorted(settings.readers)) or 'none'})"
+        )
+    if lock.selection is not None and lock.selection != selection_of(reader):
+        raise DataError(
+            f"{dataset}: the source was pinned for other settings than ingest.readers.{dataset} has now;"
+            f" pin it again with `erv data pin {lock.name}`"
+        )
+    reading = read(dataset, lock, store, reader, settings.fold)
+    published = figures(reader)
+    checks = [
+        *reading.checks,
+        *list_checks.structural(reading.listing, published, settings.expect),
+        *common.presence(reading, settings.expect, settings.max_excluded_share),
+        common.unlisted(reading, published),
+    ]
+    if published is not None:
+        checks += common.against_published(reading, published, settings.expect)
+    _raise_failed(dataset, lock, checks)
+    return Ingested(
+        rows=_rows(dataset, lock, reading, settings.validation_share, seed),
+        excluded=tuple(sorted(reading.excluded, key=lambda item: (item.clip_id, item.listed_in))),
+        unlisted=reading.unlisted,
+        folds=reading.folds,
+        checks=tuple(checks),
+        absent=reading.absent,
+        dataset=dataset,
+        fold=reading.fold,
+        expect=settings.expect,
+    )
+
+
+def _raise_failed(dataset: str, lock: Lock, checks: list[Check]) -> None:
+    failed = [check for check in checks if not check.success and check.severity == "error"]
+    if not failed:
+        return
+    if len(failed) == 1:
+        raise DataError(f"{dataset} ({lock.uri}): {failed[0].sentence()}")
+    lines = "".join(f"\n- {check.name}: {check.sentence()}" for check in failed)
+    raise DataError(f"{dataset} ({lock.uri}): {len(failed)} checks failed:{lines}")
+
+
+def _rows(
+    dataset: str, lock: Lock, reading: Reading, validation_share: float, seed: int
+) -> tuple[ClipRow, ...]:
+    if any(entry.split == "validation" for entry in reading.entries):
+        validation_share = 0.0
     rows = []
     for entry in reading.entries:
         file = lock.find(entry.path)
+        split = _split(entry, dataset, validation_share, seed)
         rows.append(
             ClipRow(
                 clip_id=entry.clip_id,
                 dataset=dataset,
-                fold=0 if dataset == "reasoning" else fold,
-                split=_split(entry, dataset, validation_share, seed),
+                fold=reading.fold,
+                split=split,
                 label=entry.label,
                 raw_label=entry.raw_label,
                 caption=entry.caption,
                 completion=entry.completion,
+                media=entry.media,
                 uri=lock.uri_of(entry.path),
                 bytes=file.bytes,
                 sha256=file.sha256,
+                label_from=entry.label_from,
+                split_from=entry.split_from + _CUT * (split != entry.split),
+                caption_from=entry.caption_from,
             )
         )
-    return Ingested(tuple(sorted(rows, key=lambda row: row.clip_id)), reading.unlisted)
-
-
-def _read(dataset: str, lock: Lock, store: ObjectStore | None, fold: int) -> Reading:
-    if dataset == "mafw":
-        return mafw.read(lock, store, fold)
-    if dataset == "dfew":
-        return dfew.read(lock, store, fold)
-    if dataset == "reasoning":
-        return reasoning.read(lock, store)
-    raise DataError(f"data set {dataset!r} is not known; expected one of {', '.join(DATASETS)}")
+    return tuple(sorted(rows, key=lambda row: row.clip_id))
 
 
 def _split(entry: Entry, dataset: str, validation_share: float, seed: int) -> str:

@@ -27,9 +27,13 @@ SCHEMA = pa.schema(
         pa.field("raw_label", pa.string(), nullable=False),
         pa.field("caption", pa.string()),
         pa.field("completion", pa.string()),
+        pa.field("media", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
+        pa.field("label_from", pa.string(), nullable=False),
+        pa.field("split_from", pa.string(), nullable=False),
+        pa.field("caption_from", pa.string()),
     ]
 )
 
@@ -40,16 +44,21 @@ class ClipRow:
 
     Attributes:
         clip_id: unique within its data set, e.g. `00019`, `1`, `sample_00000001`.
-        dataset: mafw, dfew or reasoning.
+        dataset: the data set's name in params.yaml, which is also that of its label space.
         fold: the official fold (1..5); 0 where the set has none.
         split: train, validation or test.
         label: canonical name in the data set's label space.
         raw_label: what the data set's own file says.
         caption: a human description of the clip, where the set has one.
         completion: target completion of a reasoning clip, `<think>..</think>` and `<answer>..</answer>`.
-        uri: where the clip lies; its content is fixed by `sha256`.
+        media: video, or frames for a folder of images, which has no sound.
+        uri: where the clip lies; its content is fixed by `sha256`. `archive.zip!/name` is a member of an
+            archive, a trailing slash marks a frame folder.
         bytes: size in bytes.
-        sha256: hex digest of the clip's file.
+        sha256: hex digest of the clip's file, or over names and digests of a folder's frames.
+        label_from: the line that gave the label, e.g. `Labels/single-set.xlsx#row2`.
+        split_from: the line that gave the split, and whether validation was cut from it.
+        caption_from: the line that gave the caption, if there is one.
     """
 
     clip_id: str
@@ -60,9 +69,13 @@ class ClipRow:
     raw_label: str
     caption: str | None
     completion: str | None
+    media: str
     uri: str
     bytes: int
     sha256: str
+    label_from: str
+    split_from: str
+    caption_from: str | None
 
 
 def write_manifest(rows: Iterable[ClipRow], path: Path) -> None:

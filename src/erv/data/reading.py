@@ -1,31 +1,58 @@
-"""What every reader of an official layout hands over, and the checks that all of them share."""
+"""What every reader of an official layout hands over, and how lists of clips become one."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 from erv.data.sources import Lock
-from erv.errors import DataError
 
 _SHOWN = 5
+Folds = Mapping[int, Mapping[str, Mapping[str, int]]]
+Severity = Literal["error", "warning"]
+Expect = Literal["full", "subset"]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A clip as the official files list it.
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A line of an official list, whether or not the source has the clip.
 
     Attributes:
         clip_id: unique in the data set.
-        split: train or test.
+        split: train, validation or test.
+        label: canonical name.
+        raw_label: as written.
+        where: file and line, e.g. `label/single_trainset_1.csv:2`.
+    """
+
+    clip_id: str
+    split: str
+    label: str
+    raw_label: str
+    where: str
+
+
+Listing = Mapping[int, Sequence[Listed]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A clip of the chosen fold that the source has.
+
+    Attributes:
+        clip_id: unique in the data set.
+        split: train, validation or test.
         label: canonical name.
         raw_label: as written in the file.
-        path: of the clip, below the source.
+        path: of the clip below the source; of the folder, where media is frames.
+        media: video or frames.
         caption: a human description, or None.
         completion: the target completion of a reasoning clip, or None.
+        label_from: the file and line that gave the label.
+        split_from: the file and line that gave the split, or the rule.
+        caption_from: the file and line that gave the caption, or None.
     """
 
     clip_id: str
@@ -33,16 +60,82 @@ class Entry:
     label: str
     raw_label: str
     path: str
+    media: str = "video"
     caption: str | None = None
     completion: str | None = None
+    label_from: str = ""
+    split_from: str = ""
+    caption_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """A clip that the official files list and that can't be used: why, and where it is listed."""
+
+    clip_id: str
+    reason: str
+    listed_in: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One comparison of the source with what it should be.
+
+    Attributes:
+        name: an identifier, e.g. `listed_but_absent`.
+        success: whether what was found is what was expected.
+        severity: error (ingest fails) or warning.
+        expected: in words, with figures.
+        found: in words, with figures; names the file or the first clips.
+        clips: the clips concerned, sorted; the first hundred of many.
+        hint: what to do, when it failed.
+    """
+
+    name: str
+    success: bool
+    severity: Severity
+    expected: str
+    found: str
+    clips: tuple[str, ...] = ()
+    hint: str = ""
+
+    def sentence(self) -> str:
+        """The check in one sentence."""
+        return f"{self.found}; expected {self.expected}" + (f"; {self.hint}" if self.hint else "")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A data set as read: its clips and the videos of the source that no split lists."""
+    """A data set as read.
+
+    Attributes:
+        entries: the usable clips of the chosen fold.
+        excluded: clips of the chosen fold that are listed and not usable.
+        unlisted: clips of the source that no list names, as paths.
+        folds: usable clips by fold, split and label, of every fold with lists; 0 where it has none.
+        checks: what only this layout can be asked.
+        absent: clips of the chosen fold that are listed and not in the source, as paths.
+        listing: every line of the official lists by fold.
+        fold: of the entries.
+        clips: of the source, listed or not.
+        sizes: other counts that may be published, e.g. rows of a sheet.
+    """
 
     entries: tuple[Entry, ...]
+    excluded: tuple[Excluded, ...]
     unlisted: tuple[str, ...]
+    folds: Folds
+    checks: tuple[Check, ...]
+    absent: tuple[str, ...] = ()
+    listing: Listing = field(default_factory=dict)
+    fold: int = 0
+    clips: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+def severity_of(expect: Expect) -> Severity:
+    """How a miss counts that only a part of the set would explain."""
+    return "error" if expect == "full" else "warning"
 
 
 def some(names: Iterable[str]) -> str:
@@ -52,67 +145,89 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(ordered[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def first_existing(lock: Lock, candidates: Sequence[str], what: str) -> str:
-    """The first of some paths that the source has.
-
-    Raises:
-        DataError: it has none of them.
-    """
-    for path in candidates:
-        if path in lock:
-            return path
-    raise DataError(
-        f"{lock.name}: {what} not found in {lock.uri}; expected {' or '.join(map(repr, candidates))}"
-    )
+def first_clips(names: Iterable[str]) -> tuple[str, ...]:
+    """The first hundred names in order, for a check."""
+    return tuple(sorted(names)[:100])
 
 
-def checked(lock: Lock, entries: Sequence[Entry], videos: Iterable[str]) -> Reading:
-    """Checks that each clip is listed once and exists, and finds the videos that no split lists.
-
-    Raises:
-        DataError: a clip in two splits or twice in one, or listed clips that the source lacks.
-    """
-    splits: dict[str, str] = {}
-    for entry in entries:
-        before = splits.setdefault(entry.clip_id, entry.split)
-        if before != entry.split:
-            raise DataError(
-                f"{lock.name}: clip {entry.clip_id!r} is in both train and test; the split is not usable"
-            )
-    if len(splits) != len(entries):
-        twice = [clip for clip, count in Counter(entry.clip_id for entry in entries).items() if count > 1]
-        raise DataError(f"{lock.name}: listed twice in the same split: {some(twice)}")
-    missing = [entry.path for entry in entries if entry.path not in lock]
-    if missing:
-        raise DataError(
-            f"{lock.name}: {len(missing)} of {len(entries)} listed clips are not in {lock.uri}:"
-            f" {some(missing)}; complete the source and pin it again with `erv data pin`"
-        )
-    used = {entry.path for entry in entries}
-    return Reading(tuple(entries), tuple(sorted(set(videos) - used)))
+def counted(listing: Listing, keep: Callable[[Listed], bool] = lambda item: True) -> Folds:
+    """Clips of a listing by fold, split and label, each in sorted order."""
+    counts: dict[int, dict[str, dict[str, int]]] = {}
+    for fold in sorted(listing):
+        splits: dict[str, Counter[str]] = {}
+        for item in listing[fold]:
+            if keep(item):
+                splits.setdefault(item.split, Counter())[item.label] += 1
+        counts[fold] = {split: dict(sorted(splits[split].items())) for split in sorted(splits)}
+    return counts
 
 
-def csv_rows(content: bytes, path: str, columns: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The named columns of a CSV file with a header.
+def gather(
+    lock: Lock,
+    listing: Listing,
+    fold: int,
+    place: Callable[[str], str],
+    clips: Iterable[str],
+    *,
+    media: str = "video",
+    captions: Mapping[str, tuple[str, str]] | None = None,
+    completions: Mapping[str, str] | None = None,
+    split_from: str | None = None,
+    excluded: Sequence[Excluded] = (),
+    checks: Sequence[Check] = (),
+    sizes: Mapping[str, int] | None = None,
+) -> Reading:
+    """Joins the official lists with what the source has.
 
     Args:
-        content: of the file, UTF-8, with or without a byte order mark.
-        path: for messages.
-        columns: for each wanted column the names that it goes by.
-
-    Raises:
-        DataError: not UTF-8, or a column is missing.
+        lock: the pinned source.
+        listing: the lines of each fold.
+        fold: the chosen one.
+        place: the path of a clip below the source, by its id.
+        clips: paths of all clips of the source.
+        media: video or frames.
+        captions: by clip id, with their origin.
+        completions: by clip id.
+        split_from: the rule that gave the split, where no file did.
+        excluded: clips that are listed and not usable.
+        checks: of the layout.
+        sizes: counts that may be published.
     """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    found = rows.fieldnames or []
-    chosen = []
-    for names in columns:
-        name = next((name for name in names if name in found), None)
-        if name is None:
-            raise DataError(f"{path}: no column {names[0]!r}; found {', '.join(found) or 'nothing'}")
-        chosen.append(name)
-    return [[(row[name] or "").strip() for name in chosen] for row in rows]
+    captions, completions = captions or {}, completions or {}
+    entries, absent = [], []
+    for item in listing[fold]:
+        path = place(item.clip_id)
+        if path not in lock:
+            absent.append(path)
+            continue
+        caption, caption_from = captions.get(item.clip_id, (None, None))
+        entries.append(
+            Entry(
+                item.clip_id,
+                item.split,
+                item.label,
+                item.raw_label,
+                path,
+                media,
+                caption,
+                completions.get(item.clip_id),
+                item.where,
+                split_from or item.where,
+                caption_from,
+            )
+        )
+    listed = {place(clip) for items in listing.values() for clip in {item.clip_id for item in items}}
+    present = {path for path in listed if path in lock}
+    clips = set(clips)
+    return Reading(
+        entries=tuple(entries),
+        excluded=tuple(excluded),
+        unlisted=tuple(sorted(clips - listed)),
+        folds=counted(listing, lambda item: place(item.clip_id) in present),
+        checks=tuple(checks),
+        absent=tuple(sorted(set(absent))),
+        listing=listing,
+        fold=fold,
+        clips=len(clips),
+        sizes=sizes or {},
+    )
