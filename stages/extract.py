@@ -2,8 +2,9 @@
 
 Command (one per data set, from dvc.yaml):
     python -m stages.extract --dataset mafw --manifest data/manifest/mafw.parquet
-        --verdict data/validation/mafw.json --shards data/shards/mafw --quarantine
-        data/quarantine/mafw.parquet
+        --checks data/manifest/mafw.checks.json --verdict data/validation/mafw.json
+        --lock data/sources/mafw.lock.json --shards data/shards/mafw
+        --quarantine data/quarantine/mafw.parquet --plot data/plots/mafw/quarantine.csv
 
 Deviations from the paper:
 1. Geometry is one parameter for training and inference; the released code pads in training and stretches in
@@ -18,9 +19,11 @@ import logging
 from pathlib import Path
 
 from erv.data.manifest import read_manifest
-from erv.data.sources import store_for
+from erv.data.sources import Lock, store_for
+from erv.dataset_plots import write_quarantine
 from erv.errors import DataError
-from erv.extraction import extract
+from erv.extraction import extract, quarantine_reasons
+from erv.figures import quarantine_page
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
@@ -32,23 +35,35 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     verdict = json.loads(arguments.verdict.read_text(encoding="utf-8"))
     if not verdict["success"]:
         raise DataError(f"{arguments.verdict}: the manifest did not pass validation; repair the source first")
-    rows = read_manifest(arguments.manifest)
-    store = store_for(row.uri for row in rows)
-    result = extract(rows, store, settings.extract, arguments.shards, arguments.quarantine)
+    lock = Lock.load(arguments.lock)
+    result = extract(
+        read_manifest(arguments.manifest),
+        lock,
+        store_for([lock.uri]),
+        settings.extract,
+        arguments.shards,
+        arguments.quarantine,
+        excluded=json.loads(arguments.checks.read_text(encoding="utf-8"))["excluded"],
+    )
+    write_quarantine(quarantine_reasons(arguments.quarantine), arguments.plot)
     run.log_metrics(
         {
             "clips": float(result.clips),
             "extracted": float(result.extracted),
             "quarantined": float(result.quarantined),
+            "excluded": float(result.excluded),
         }
     )
     run.log_dataset(arguments.dataset, arguments.manifest, "source")
+    run.log_artifact(arguments.quarantine)
+    run.log_text(quarantine_page(arguments.plot), "plots/quarantine.html")
     logger.info(
-        "%s: %d clips = %d extracted + %d quarantined",
+        "%s: %d clips = %d extracted + %d quarantined; %d excluded by ingest",
         arguments.dataset,
         result.clips,
         result.extracted,
         result.quarantined,
+        result.excluded,
     )
 
 
@@ -58,7 +73,10 @@ if __name__ == "__main__":
         main,
         Option("dataset"),
         Option("manifest", Path),
+        Option("checks", Path),
         Option("verdict", Path),
+        Option("lock", Path),
         Option("shards", Path),
         Option("quarantine", Path),
+        Option("plot", Path),
     )

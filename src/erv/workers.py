@@ -1,28 +1,37 @@
-"""Worker processes that may crash or hang: each costs the one item it was at, never the run.
+"""Worker processes that may crash, hang or eat the memory: each costs the one item it was at, never the run.
 
-Decoders are C code fed with files from anywhere. `isolated` hands items one at a time to processes of its
-own, kills a process that takes too long, replaces a dead one, tries a late item once more alone, and yields
-the outcomes in the order of the items.
+Decoders are C code fed with files from anywhere. `isolated` hands items to processes of its own, kills one
+that takes too long or too much memory, replaces a dead one, and yields the outcomes in the order of the
+items. A worker holds its next item already while it sends a result; when it dies, the item that it was at is
+the one to blame and the other goes to another worker.
+
+An item whose worker died, was late or lacked memory is tried once more, alone and in a fresh process: so
+neither a loaded machine nor what an earlier item left behind costs a good item.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import logging
+import pickle
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import wait
 from typing import Any, Generic, TypeVar
+
+from erv.worker_process import Worker
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # How far a fast worker may run ahead of the item whose outcome is due; bounds the results in memory.
 _AHEAD = 16
-# For a process to start and import its decoders; only one that hangs takes so long.
-_START_SECONDS = 300.0
+# A process that is killed while it starts (by the kernel, for want of memory) is tried as often.
+_STARTS = 3
+_SECONDS_BETWEEN_LOOKS = 0.25
 
 
 @dataclass(frozen=True)
@@ -34,80 +43,50 @@ class Outcome(Generic[Item, Result]):
     failure: str | None
 
 
-class _Worker:
-    """A process, the pipe to it and what it is at."""
-
-    def __init__(self, function: Callable[[Any], Any], prepare: Callable[[], None] | None) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(
-            target=_serve, args=(function, prepare, theirs), daemon=True
-        )
-        self.process.start()
-        theirs.close()
-        self.index: int | None = None
-        self.limit = _START_SECONDS
-        self.deadline: float | None = time.monotonic() + self.limit
-        self.ready = False
-
-    def give(self, index: int, item: Any, seconds: float) -> None:
-        self.index, self.limit, self.deadline = index, seconds, time.monotonic() + seconds
-        self.pipe.send(item)
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
-
-
 def isolated(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     *,
     workers: int,
     seconds: float,
+    memory_mb: int | None = None,
     expected: tuple[type[Exception], ...] = (),
     prepare: Callable[[], None] | None = None,
-) -> Iterator[Outcome[Item, Result]]:
+) -> Generator[Outcome[Item, Result], None, None]:
     """Applies `function` to items in worker processes.
 
     Args:
         function: a module-level function; it and the items are pickled to the workers.
         items: consumed as workers become free.
         workers: number of processes.
-        seconds: time for one item, after which its process is killed. The item is then tried once more while
-            no other item runs, so that a loaded machine costs no good item.
+        seconds: time for one item, after which its process is killed.
+        memory_mb: megabytes (10^6 bytes) that an item may take beyond what its process has at the start;
+            None for no limit. On Linux the kernel refuses more; everywhere a process whose resident memory
+            outgrows it is killed.
         expected: exceptions that fail one item with their message; any other is re-raised here.
         prepare: a module-level function that a worker calls first, in no item's time (slow imports).
 
     Yields:
-        One outcome per item, in the order of the items.
+        One outcome per item, in the order of the items. Arrays in the results may be read-only.
 
     Raises:
         RuntimeError: a worker can't start.
     """
-    crew: _Crew[Item, Result] = _Crew(function, prepare, seconds, expected)
+    crew: _Crew[Item, Result] = _Crew(function, prepare, seconds, memory_mb, expected)
     source = enumerate(items)
-    due, exhausted = 0, False
+    due = 0
     try:
         crew.start(workers)
         while True:
-            idle = crew.idle()
-            while idle and not exhausted and len(crew.waiting) + len(crew.done) < workers + _AHEAD:
-                entry = next(source, None)
-                if entry is None:
-                    exhausted = True
-                    break
-                index, item = entry
-                crew.waiting[index] = item
-                idle.pop().give(index, item, seconds)
+            crew.fill(source)
             crew.retry()
             while due in crew.done:
                 yield crew.done.pop(due)
                 due += 1
-            if exhausted and not crew.waiting and not crew.done:
+            if crew.exhausted and not crew.waiting and not crew.done:
                 return
-            crew.collect()
+            if crew.waiting or not crew.exhausted:
+                crew.collect()
     finally:
         crew.stop()
 
@@ -120,105 +99,144 @@ class _Crew(Generic[Item, Result]):
         function: Callable[[Item], Result],
         prepare: Callable[[], None] | None,
         seconds: float,
+        memory_mb: int | None,
         expected: tuple[type[Exception], ...],
     ) -> None:
         self.waiting: dict[int, Item] = {}
         self.done: dict[int, Outcome[Item, Result]] = {}
+        self.exhausted = False
         self._function, self._prepare = function, prepare
-        self._seconds, self._expected = seconds, expected
-        self._pool: list[_Worker] = []
-        self._again: deque[int] = deque()
-        self._retried: set[int] = set()
+        self._seconds, self._memory_mb, self._expected = seconds, memory_mb, expected
+        self._pool: list[Worker] = []
+        self._untouched: deque[int] = deque()  # given to a worker that died before it came to them
+        self._again: deque[int] = deque()  # to be tried alone
+        self._alone: set[int] = set()
+        self._failed_starts = 0
+        self._looked = 0.0
 
     def start(self, workers: int) -> None:
-        self._pool.extend(_Worker(self._function, self._prepare) for _ in range(workers))
+        self._pool.extend(self._new() for _ in range(workers))
 
     def stop(self) -> None:
         for worker in self._pool:
             worker.stop()
 
-    def idle(self) -> list[_Worker]:
-        """Workers that may take a new item: none while one is to be tried, or is tried, alone."""
-        if self._again or any(worker.index in self._retried for worker in self._pool):
-            return []
-        return [worker for worker in self._pool if worker.ready and worker.index is None]
+    def _new(self) -> Worker:
+        return Worker(self._function, self._prepare, self._memory_mb)
+
+    def fill(self, source: Iterator[tuple[int, Item]]) -> None:
+        """Gives every worker an item, then a second one; none while an item is to be tried alone."""
+        for depth in (0, 1):
+            for worker in self._pool:
+                if self._again or any(set(other.queue) & self._alone for other in self._pool):
+                    return
+                if worker.ready and len(worker.queue) == depth:
+                    index = self._next(source)
+                    if index is None:
+                        return
+                    message = pickle.dumps(self.waiting[index], protocol=5)
+                    if depth and not worker.accepts_ahead(message):
+                        self._untouched.appendleft(index)
+                        return
+                    worker.give(index, message, self._seconds)
+
+    def _next(self, source: Iterator[tuple[int, Item]]) -> int | None:
+        if self._untouched:
+            return self._untouched.popleft()
+        if self.exhausted or len(self.waiting) + len(self.done) >= 2 * len(self._pool) + _AHEAD:
+            return None
+        entry = next(source, None)
+        if entry is None:
+            self.exhausted = True
+            return None
+        index, self.waiting[entry[0]] = entry
+        return index
 
     def retry(self) -> None:
-        """Gives out an item that ran out of time, as soon as nothing else runs or starts."""
-        if self._again and all(worker.ready and worker.index is None for worker in self._pool):
-            index = self._again.popleft()
-            self._retried.add(index)
-            self._pool[0].give(index, self.waiting[index], self._seconds)
+        """Gives out an item that is to be tried alone, as soon as nothing else runs or starts."""
+        if not self._again or not all(worker.ready and not worker.queue for worker in self._pool):
+            return
+        fresh = next((worker for worker in self._pool if not worker.served), None)
+        if fresh is None:
+            self._pool[0].stop()
+            self._pool[0] = self._new()
+            return
+        index = self._again.popleft()
+        self._alone.add(index)
+        fresh.give(index, pickle.dumps(self.waiting[index], protocol=5), self._seconds)
 
     def collect(self) -> None:
-        """Waits for the next event of a worker: ready, result, death or timeout."""
+        """Waits for the next event of a worker: ready, result, death, timeout or too much memory."""
         now = time.monotonic()
         deadlines = [worker.deadline for worker in self._pool if worker.deadline is not None]
         timeout = max(0.0, min(deadlines) - now) if deadlines else None
+        if self._memory_mb is not None:
+            timeout = min(_SECONDS_BETWEEN_LOOKS, timeout if timeout is not None else _SECONDS_BETWEEN_LOOKS)
         events = set(wait([worker.pipe for worker in self._pool], timeout))
         for position, worker in enumerate(self._pool):
             if worker.pipe in events:
                 try:
-                    kind, value = worker.pipe.recv()
+                    kind, value = worker.receive()
                 except (EOFError, OSError):
-                    self._lose(position, _obituary(worker), late=False)
+                    self._lose(position, worker.obituary())
                 else:
                     self._take(worker, kind, value)
             elif worker.deadline is not None and time.monotonic() >= worker.deadline:
-                self._lose(position, f"not done within {worker.limit:g} s", late=True)
+                self._lose(position, f"not done within {worker.limit:g} s")
+        self._look()
 
-    def _lose(self, position: int, failure: str, *, late: bool) -> None:
-        """Replaces a worker that died or is late; its item fails, or is tried again when it was late once."""
+    def _look(self) -> None:
+        """Kills the workers that are too large."""
+        now = time.monotonic()
+        if self._memory_mb is None or now - self._looked < _SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked = now
+        for position, worker in enumerate(self._pool):
+            if worker.queue and worker.is_too_large():
+                self._lose(position, self._too_large())
+
+    def _too_large(self) -> str:
+        return f"needs more than {self._memory_mb} MB"
+
+    def _lose(self, position: int, failure: str) -> None:
+        """Replaces a worker that died, is late or is too large."""
         worker = self._pool[position]
         worker.stop()
-        index = worker.index
-        if index is None:
-            raise RuntimeError(f"a media worker could not start: {failure}")
-        if late and index not in self._retried:
-            self._again.append(index)
-        else:
+        if not worker.ready:
+            self._failed_starts += 1
+            if not failure.endswith("(signal 9)") or self._failed_starts == _STARTS:
+                raise RuntimeError(f"a media worker could not start: {failure}")
+        self._pool[position] = self._new()
+        if worker.queue:
+            index = worker.queue.popleft()
+            self._untouched.extendleft(reversed(worker.queue))
+            self._fail(index, failure)
+        elif worker.ready:
+            logger.warning("a media worker ended between two clips: %s; replaced", failure)
+
+    def _fail(self, index: int, failure: str) -> None:
+        """An item whose worker failed: tried alone, and when it was that already, its outcome."""
+        if index in self._alone:
             self.done[index] = Outcome(self.waiting.pop(index), None, failure)
-        self._pool[position] = _Worker(self._function, self._prepare)
+            self._alone.discard(index)
+        else:
+            self._again.append(index)
 
-    def _take(self, worker: _Worker, kind: str, value: Any) -> None:
-        index, worker.index, worker.deadline = worker.index, None, None
+    def _take(self, worker: Worker, kind: str, value: Any) -> None:
         if kind == "ready":
-            worker.ready = True
-        elif index is not None and kind == "result":
+            worker.ready, worker.deadline, self._failed_starts = True, None, 0
+            worker.measure()
+            return
+        index = worker.queue.popleft()
+        worker.served += 1
+        worker.start_clock(self._seconds)
+        if kind == "memory":
+            self._fail(index, self._too_large())
+            return
+        self._alone.discard(index)
+        if kind == "result":
             self.done[index] = Outcome(self.waiting.pop(index), value, None)
-        elif index is not None and isinstance(value, self._expected):
+        elif isinstance(value, self._expected):
             self.done[index] = Outcome(self.waiting.pop(index), None, str(value))
-        elif index is not None:
+        else:
             raise value
-
-
-def _obituary(worker: _Worker) -> str:
-    worker.process.join(5)
-    code = worker.process.exitcode
-    return (
-        f"decoder process died (signal {-code})"
-        if code is not None and code < 0
-        else f"decoder exited ({code})"
-    )
-
-
-def _serve(function: Callable[[Any], Any], prepare: Callable[[], None] | None, pipe: Connection) -> None:
-    """The loop of a worker process; ends when the pipe closes."""
-    from erv.process import die_with_parent
-
-    die_with_parent()
-    if prepare is not None:
-        prepare()
-    pipe.send(("ready", None))
-    while True:
-        try:
-            item = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        try:
-            answer = ("result", function(item))
-        except KeyboardInterrupt:
-            return
-        except Exception as error:  # handed to the parent, which knows which ones are expected
-            answer = ("error", error)
-        pipe.send(answer)

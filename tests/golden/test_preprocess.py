@@ -1,7 +1,6 @@
 """Pixel values, log-mel and splicing against the authors' published preprocessing.
 
-Completing short frame lists with black frames (case `short5`) is theirs alone: our shards always hold the
-wanted number of frames, repeated where the file has fewer.
+Completing short frame lists with black frames (case `short5`) is in `test_preprocess_media.py`.
 """
 
 import json

@@ -1,181 +1,231 @@
 import dataclasses
-import hashlib
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from erv.data.ingest import ingest
 from erv.data.sample_clips import encode
-from erv.data.sources import pin
 from erv.errors import DataError
-from erv.extraction import extract
-from erv.settings import ExtractSettings
+from erv.extract_chunks import extraction_key, plan
+from erv.extraction import extract, quarantine_reasons
 from erv.shards import ShardReader
-from erv.workers import isolated
-from tests.unit.test_media import movie
+from tests.clips import movie, pinned, same_files, settings, write_clips
 
-SETTINGS = ExtractSettings(
-    frames=8,
-    size=64,
-    geometry="stretch",
-    sample_rate=16000,
-    missing_audio="quarantine",
-    clip_timeout_seconds=30,
-    workers=2,
-    clips_per_shard=5,
-    max_quarantine_share=0.5,
-)
+
+@pytest.fixture(autouse=True)
+def _workspace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
-def rows(corpus):
-    lock = pin("mafw", str(corpus / "mafw"), None)
-    return ingest("mafw", lock, None, fold=1, validation_share=0.1, seed=0).rows[:12]
+def source(tmp_path):
+    """Twelve clips: three shards."""
+    write_clips(tmp_path / "raw", 12)
+    return tmp_path / "raw"
 
 
-def replaced(row, path: Path, content: bytes):
-    path.write_bytes(content)
-    return dataclasses.replace(row, uri=str(path), sha256=hashlib.sha256(content).hexdigest())
+def run(source, out="s", excluded=(), **changes):
+    rows, lock = pinned(source)
+    return extract(
+        rows, lock, None, settings(**changes), Path(out), Path(f"{out}.parquet"), excluded=excluded
+    )
 
 
-def test_shards_do_not_depend_on_the_number_of_workers(rows, tmp_path):
-    folders = []
+def quarantine(out="s"):
+    return pq.read_table(f"{out}.parquet").to_pylist()
+
+
+def test_shards_do_not_depend_on_the_number_of_workers(source):
     for workers in (1, 3):
-        settings = SETTINGS.model_copy(update={"workers": workers})
-        folders.append(tmp_path / f"s{workers}")
-        result = extract(rows, None, settings, folders[-1], tmp_path / f"q{workers}.parquet")
+        result = run(source, f"s{workers}", workers=workers)
         assert (result.clips, result.extracted, result.quarantined) == (12, 12, 0)
-    names = [path.name for path in sorted(folders[0].iterdir())]
-    assert len(names) == 3
-    for name in names:
-        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
-    clip = ShardReader(folders[0]).get(rows[0].clip_id)
+    assert same_files(Path("s1"), Path("s3"))
+    assert len(list(Path("s1").iterdir())) == 3
+    reader = ShardReader(Path("s1"))
+    assert reader.clip_ids == [f"{number:05d}" for number in range(12)]
+    clip = reader.get("00004")
     assert clip.frames.shape == (8, 64, 64, 3)
     assert clip.audio.std() > 100
-    assert pq.read_table(tmp_path / "q1.parquet").num_rows == 0
+    assert quarantine("s1") == []
+    assert not Path(".erv/extract").exists() or not any(Path(".erv/extract").rglob("*"))
 
 
-def test_every_clip_is_extracted_or_quarantined_with_a_reason(rows, tmp_path):
-    broken = replaced(rows[2], tmp_path / "broken.mp4", b"not a film")
-    silent = replaced(rows[5], tmp_path / "silent.mp4", encode(movie(), None))
-    mixed = [broken if r is rows[2] else silent if r is rows[5] else r for r in rows]
-    result = extract(mixed, None, SETTINGS, tmp_path / "s", tmp_path / "q.parquet")
-    assert (result.clips, result.extracted, result.quarantined) == (12, 10, 2)
-    listed = pq.read_table(tmp_path / "q.parquet").to_pylist()
-    assert [(item["clip_id"], item["stage"]) for item in listed] == [
-        (rows[2].clip_id, "extract"),
-        (rows[5].clip_id, "extract"),
-    ]
-    assert listed[0]["reason"].startswith("video can't be decoded")
-    assert listed[1]["reason"] == "no sound"
-    reader = ShardReader(tmp_path / "s")
-    assert {rows[2].clip_id, rows[5].clip_id}.isdisjoint(reader.clip_ids)
-
-
-def test_missing_sound_can_be_marked_or_refused(rows, tmp_path):
-    silent = [replaced(rows[0], tmp_path / "silent.mp4", encode(movie(), None))]
-    mark = SETTINGS.model_copy(update={"missing_audio": "mark"})
-    extract(silent, None, mark, tmp_path / "s", tmp_path / "q.parquet")
-    clip = ShardReader(tmp_path / "s").get(rows[0].clip_id)
-    assert clip.has_audio is False
-    assert clip.audio.size == 0
-    fail = SETTINGS.model_copy(update={"missing_audio": "fail"})
-    with pytest.raises(DataError, match=f"{rows[0].clip_id}' has no sound"):
-        extract(silent, None, fail, tmp_path / "t", tmp_path / "u.parquet")
-    assert not (tmp_path / "t").exists()
-    assert not (tmp_path / "u.parquet").exists()
-
-
-def test_too_many_in_quarantine_fail_the_stage(rows, tmp_path):
-    broken = [replaced(row, tmp_path / f"{row.clip_id}.mp4", b"x") for row in rows[:2]]
-    with pytest.raises(DataError, match=r"2 of 3 clips went into quarantine, more than .*=0\.5"):
-        extract([*broken, rows[2]], None, SETTINGS, tmp_path / "s", tmp_path / "q.parquet")
-    assert not (tmp_path / "s").exists()
-
-
-def misbehave(item: int) -> int:
-    if item == 2:
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if item == 4:
-        time.sleep(600)
-    if item == 6:
-        raise ValueError("six")
-    if item == 7:
-        os._exit(3)
-    return item * item
-
-
-def test_a_worker_that_crashes_or_hangs_costs_one_item():
-    started = time.monotonic()
-    outcomes = list(isolated(misbehave, range(12), workers=2, seconds=5.0, expected=(ValueError,)))
-    assert time.monotonic() - started < 300  # half of what the hang would take
-    assert [outcome.item for outcome in outcomes] == list(range(12))
-    failures = {outcome.item: outcome.failure for outcome in outcomes if outcome.failure}
-    assert failures == {
-        2: "decoder process died (signal 11)",
-        4: "not done within 5 s",
-        6: "six",
-        7: "decoder exited (3)",
+def test_every_clip_is_extracted_or_quarantined_with_a_reason(source):
+    (source / "00002.mp4").write_bytes(b"not a film")
+    (source / "00005.mp4").write_bytes(encode(movie(), None))
+    excluded = [{"clip_id": "00004x", "reason": "no explanation: empty", "listed_in": "a.csv:3"}]
+    result = run(source, excluded=excluded)
+    assert (result.clips, result.extracted, result.quarantined, result.excluded) == (12, 10, 2, 1)
+    first, second, third = quarantine()
+    assert (first["clip_id"], first["stage"], first["dataset"]) == ("00002", "extract", "mafw")
+    assert first["reason"].startswith("container can't be read")
+    assert len(first["sha256"]) == 64
+    assert second == {
+        "clip_id": "00004x",
+        "dataset": "mafw",
+        "stage": "ingest",
+        "reason": "no explanation: empty",
+        "sha256": None,
     }
-    assert all(o.result == o.item**2 for o in outcomes if o.item not in failures)
+    assert (third["clip_id"], third["reason"]) == ("00005", "no sound")
+    reader = ShardReader(Path("s"))
+    assert {"00002", "00005"}.isdisjoint(reader.clip_ids)
+    assert quarantine_reasons(Path("s.parquet")) == [
+        ("extract", "container can't be read"),
+        ("ingest", "no explanation"),
+        ("extract", "no sound"),
+    ]
 
 
-def test_an_unexpected_error_is_not_a_failure_of_the_clip():
-    with pytest.raises(ValueError, match="six"):
-        list(isolated(misbehave, [5, 6], workers=1, seconds=20))
-    assert list(isolated(misbehave, [], workers=1, seconds=20)) == []
+def test_a_shard_depends_on_its_own_rows_alone(source):
+    run(source, "whole")
+    (source / "00001.mp4").write_bytes(b"not a film")
+    for number in range(5, 10):
+        (source / f"{number:05d}.mp4").write_bytes(b"not a film")
+    run(source, "damaged")
+    names = [f"shard-0000{number}.parquet" for number in range(3)]
+    rows = [pq.ParquetFile(f"damaged/{name}").metadata.num_rows for name in names]
+    assert rows == [4, 0, 2]  # a shard without clips keeps its number
+    assert Path("whole", names[2]).read_bytes() == Path("damaged", names[2]).read_bytes()
+    assert len(ShardReader(Path("damaged"))) == 6
 
 
-def late_once(item: tuple[Path, int]) -> list[str]:
-    """Item 1 hangs when it is tried first; item 4 always; what runs beside an item is its result."""
-    folder, number = item
-    mine, marks = folder / f"running-{number}", folder / f"tried-{number}"
-    again = marks.exists()
-    marks.touch()
-    mine.touch()
-    time.sleep(0.2)
-    beside = sorted(path.name for path in folder.glob("running-*") if path != mine)
-    if number == 4 or (number == 1 and not again):
-        time.sleep(600)
-    mine.unlink()
-    return beside if again else []
+def test_missing_sound_can_be_marked_or_refused(source):
+    (source / "00000.mp4").write_bytes(encode(movie(), None))
+    run(source, missing_audio="mark")
+    reader = ShardReader(Path("s"))
+    assert reader.get("00000").has_audio is False
+    assert reader.get("00000").audio.size == 0
+    assert reader.silent == {"00000"}
+    with pytest.raises(DataError, match="'00000' has no sound"):
+        run(source, "t", missing_audio="fail")
+    assert not Path("t").exists()
+    assert not Path("t.parquet").exists()
 
 
-def test_an_item_that_was_late_is_tried_once_more_alone(tmp_path):
-    items = [(tmp_path, number) for number in range(8)]
-    outcomes = list(isolated(late_once, items, workers=2, seconds=5.0))
-    assert [outcome.item for outcome in outcomes] == items
-    assert {o.item[1]: o.failure for o in outcomes if o.failure} == {4: "not done within 5 s"}
-    # Item 4 is killed in its first try too and leaves its mark; nothing that runs does.
-    assert outcomes[1].result in ([], ["running-4"])
-    assert all(outcome.result == [] for outcome in outcomes if outcome.item[1] not in (1, 4))
+def test_folders_of_frames_are_told_at_once_what_they_lack(source):
+    rows, lock = pinned(source)
+    rows = [dataclasses.replace(row, media="frames") for row in rows]
+    with pytest.raises(DataError, match=r"all 12 clips are frame folders.*missing_audio.* set it to mark"):
+        extract(rows, lock, None, settings(), Path("s"), Path("q"))
 
 
-PREPARED = []
+def test_too_many_in_quarantine_fail_the_stage_and_keep_what_is_done(source, caplog):
+    for number in range(3):
+        (source / f"{number:05d}.mp4").write_bytes(b"x")
+    message = r"3 of 12 clips went into quarantine, of the first 5, more than .*=0\.2 .*00000: container"
+    with pytest.raises(DataError, match=message):
+        run(source, max_quarantine_share=0.2)
+    assert not Path("s").exists()
+    caplog.set_level("INFO")
+    assert run(source, max_quarantine_share=0.3).quarantined == 3
+    assert "extract mafw: 1 of 3 shards kept from an interrupted run" in caplog.text
 
 
-def slow_start() -> None:
-    time.sleep(6)
-    PREPARED.append(True)
+def test_rows_and_lock_must_belong_together(source):
+    rows, lock = pinned(source)
+    rows[3] = dataclasses.replace(rows[3], sha256="0" * 64)
+    with pytest.raises(DataError, match="do not belong together"):
+        extract(rows, lock, None, settings(), Path("s"), Path("q"))
 
 
-def was_prepared(item: int) -> bool:
-    return bool(PREPARED)
+def test_a_source_that_cannot_be_read_ends_the_stage_and_keeps_what_is_done(source, caplog):
+    write_clips(source, 40)
+    rows, lock = pinned(source)
+    content = (source / "00038.mp4").read_bytes()
+    (source / "00038.mp4").unlink()
+    few = settings(clips_per_shard=2)
+    with pytest.raises(DataError, match=r"00038.mp4: file not found; restore it"):
+        extract(rows, lock, None, few, Path("s"), Path("s.parquet"))
+    assert not Path("s").exists()
+    assert not Path("s.parquet").exists()
+    (source / "00038.mp4").write_bytes(content)
+    caplog.set_level("INFO")
+    assert extract(rows, lock, None, few, Path("s"), Path("s.parquet")).extracted == 40
+    assert "of 20 shards kept from an interrupted run" in caplog.text
 
 
-def test_preparing_is_in_no_items_time():
-    outcomes = list(isolated(was_prepared, [0], workers=1, seconds=5.0, prepare=slow_start))
-    assert [(outcome.result, outcome.failure) for outcome in outcomes] == [(True, None)]
+def interrupted(source, after):
+    """An extraction in a process of its own, killed as soon as a shard is finished."""
+    script = (
+        "import sys; from pathlib import Path; from tests.unit.test_extraction import run;"
+        f"run(Path({str(source)!r}), clips_per_shard=2, workers=1)"
+    )
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(root)})
+    deadline = time.monotonic() + 120
+    while len(list(Path(".erv/extract").rglob("*.json"))) < after and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
-def fail_to_start() -> None:
-    raise ImportError("no decoder")
+def test_a_killed_run_goes_on_where_it_was(tmp_path, caplog):
+    source = tmp_path / "raw"
+    write_clips(source, 60)
+    (source / "00001.mp4").write_bytes(b"not a film")
+    interrupted(source, 2)
+    assert not Path("s").exists()
+    records = sorted(Path(".erv/extract/mafw").rglob("*.json"))
+    assert 2 <= len(records) < 30
+    times = {path.with_suffix(".parquet"): path.with_suffix(".parquet").stat().st_ino for path in records}
+    damaged = records[0].with_suffix(".parquet")
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    caplog.set_level("INFO")
+    result = run(source, clips_per_shard=2)
+    assert f"{len(records) - 1} of 30 shards kept from an interrupted run" in caplog.text
+    assert "kept shard 0 is damaged, made anew" in caplog.text
+    assert (result.clips, result.extracted, result.quarantined) == (60, 59, 1)
+    for path, inode in times.items():
+        if path != damaged:  # linked, not written again
+            assert Path("s", path.name).stat().st_ino == inode
+    assert not list(Path(".erv/extract").rglob("shard-*"))
+    run(source, "t", clips_per_shard=2)
+    assert same_files(Path("s"), Path("t"))
+    assert Path("s.parquet").read_bytes() == Path("t.parquet").read_bytes()
 
 
-def test_a_worker_that_cannot_start_ends_the_run():
-    with pytest.raises(RuntimeError, match=r"could not start: decoder exited \(1\)"):
-        list(isolated(was_prepared, [0], workers=1, seconds=5.0, prepare=fail_to_start))
+def test_what_another_run_left_is_removed(source, caplog):
+    stale = Path(".erv/extract/mafw/0123")
+    stale.mkdir(parents=True)
+    (stale / "shard-00000.parquet").write_bytes(b"old")
+    other = Path(".erv/extract/dfew/0123")
+    other.mkdir(parents=True)
+    caplog.set_level("INFO")
+    run(source)
+    assert "extract mafw: removed what an interrupted run with other clips, settings" in caplog.text
+    assert not stale.exists()
+    assert other.exists()
+
+
+def test_the_key_is_what_decides_the_shards(source):
+    rows, _ = pinned(source)
+    key = extraction_key(rows, settings())
+    assert key == extraction_key(rows, settings(workers=7, dask="tcp://x:1", max_quarantine_share=0.9))
+    for changes in ({"geometry": "pad"}, {"clips_per_shard": 4}, {"short_folders": "black"}, {"size": 32}):
+        assert key != extraction_key(rows, settings(**changes))
+    assert key != extraction_key(rows[1:], settings())
+
+
+def test_chunks_hold_the_rows_in_their_order(source):
+    rows, _ = pinned(source)
+    chunks = plan(rows, 5)
+    assert [chunk.number for chunk in chunks] == [0, 1, 2]
+    assert [row for chunk in chunks for row in chunk.rows] == rows
+    assert [len(chunk.rows) for chunk in plan([], 5)] == [0]
+
+
+def test_a_record_is_json_of_a_few_bytes(source):
+    """What is kept of a chunk is counts and reasons, not clips."""
+    (source / "00001.mp4").write_bytes(b"x")
+    with pytest.raises(DataError, match="quarantine"):
+        run(source, max_quarantine_share=0.0)
+    (record,) = Path(".erv/extract/mafw").rglob("*.json")
+    assert json.loads(record.read_text()).keys() == {"sha256", "clips", "rejected"}

@@ -1,21 +1,16 @@
 import re
+import struct
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from erv.data.sample_clips import encode
-from erv.media import DecodeRule, MediaError, decode, probe, to_square
+from erv.media import DecodeRule, MediaError, decode, to_square
+from tests.clips import movie, tone
 
 RULE = DecodeRule(frames=8, size=64, geometry="stretch", sample_rate=16000)
-
-
-def tone(seconds, hertz=440):
-    return (8000 * np.sin(2 * np.pi * hertz * np.arange(int(16000 * seconds)) / 16000)).astype(np.int16)
-
-
-def movie(count=24, height=96, width=160):
-    """Frames whose brightness tells their number."""
-    return [np.full((height, width, 3), 40 + 6 * index, np.uint8) for index in range(count)]
 
 
 @pytest.fixture
@@ -25,59 +20,212 @@ def clip(tmp_path):
     return path
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve images whose names sort otherwise than their numbers, and a file that is no frame."""
+    folder = tmp_path / "00001"
+    folder.mkdir()
+    for index, pixels in enumerate(movie(12), start=1):
+        Image.fromarray(pixels).save(folder / f"00001_{index}.{'png' if index % 2 else 'jpg'}")
+    (folder / "notes.txt").write_text("12 frames")
+    return folder
+
+
+def numbers(frames):
+    return np.round((frames.mean(axis=(1, 2, 3)) - 40) / 6).astype(int).tolist()
+
+
+def reason(path, rule=RULE):
+    with pytest.raises(MediaError) as caught:
+        decode(path, rule)
+    assert str(path) not in str(caught.value)
+    assert not re.search(r"\d\d:\d\d:\d\d|\.cc:\d|0x[0-9a-f]{6}", str(caught.value))
+    return str(caught.value)
+
+
 def test_the_right_frames_and_the_whole_sound(clip):
     decoded = decode(clip, RULE)
     assert decoded.frames.shape == (8, 64, 64, 3)
-    numbers = np.round((decoded.frames.mean(axis=(1, 2, 3)) - 40) / 6).astype(int)
-    np.testing.assert_array_equal(numbers, [1, 4, 7, 10, 13, 16, 19, 22])
+    assert numbers(decoded.frames) == [1, 4, 7, 10, 13, 16, 19, 22]
     assert decoded.audio.dtype == np.int16
     assert abs(len(decoded.audio) - 32000) < 2500
     spectrum = np.abs(np.fft.rfft(decoded.audio[2000:30000]))
     assert abs(np.fft.rfftfreq(28000, 1 / 16000)[spectrum.argmax()] - 440) < 3
 
 
+def test_a_short_video_repeats_frames(tmp_path):
+    path = tmp_path / "short.mp4"
+    path.write_bytes(encode(movie(3), tone(0.25)))
+    assert numbers(decode(path, RULE).frames) == [0, 0, 1, 1, 1, 1, 2, 2]
+    black = DecodeRule(8, 64, "stretch", 16000, "black")  # for folders alone
+    np.testing.assert_array_equal(decode(path, black).frames, decode(path, RULE).frames)
+
+
 def test_a_clip_without_sound_has_none(tmp_path):
     path = tmp_path / "silent.mp4"
     path.write_bytes(encode(movie(), None))
     assert decode(path, RULE).audio is None
-    assert probe(path).has_audio is False
-    assert probe(path).fault is None
 
 
-def test_a_probe_agrees_with_the_file(clip):
-    found = probe(clip)
-    assert (found.frames, found.width, found.height, found.has_audio, found.fault) == (
-        24,
-        160,
-        96,
-        True,
-        None,
+def test_a_folder_is_taken_in_the_order_of_its_numbers(folder):
+    decoded = decode(folder, RULE)
+    assert decoded.audio is None
+    assert decoded.frames.shape == (8, 64, 64, 3)
+    assert numbers(decoded.frames) == [1, 2, 3, 5, 6, 8, 9, 10]
+
+
+def test_images_of_a_folder_may_differ_in_size(folder):
+    Image.fromarray(np.full((30, 20, 3), 46, np.uint8)).save(folder / "00001_2.jpg")
+    assert numbers(decode(folder, RULE).frames)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "expected"),
+    [
+        ("x.jpg", b"", "frame without a number: 'x.jpg'"),
+        ("a_007.png", b"", "two frames with one number: '00001_7.png' and 'a_007.png'"),
+        ("00001_2.jpg", b"not an image", "image can't be decoded: '00001_2.jpg': cannot identify image file"),
+        ("00001_2.jpg", b"", "image can't be decoded: '00001_2.jpg': cannot identify image file"),
+        ("00001_2.jpg", "cut", "image can't be decoded: '00001_2.jpg': image file is truncated"),
+        ("00001_2.jpg", (20000, 20), "too large: an image of 20000 x 20 pixels, at most 8192 a side"),
+        ("00001_2.jpg", (30000, 30000), "too large: Image size (900000000 pixels) exceeds limit"),
+        ("00001_2.jpg", "I;16", "image of mode I;16, expected 8 bits a channel"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_says_why(folder, name, make, expected):
+    path = folder / name
+    if make == "cut":
+        path.write_bytes(path.read_bytes()[:-200])
+    elif make == "I;16":
+        Image.fromarray(np.zeros((4, 4), np.uint16)).save(path, format="png")
+    elif isinstance(make, tuple):
+        path.write_bytes(png_header(*make))
+    else:
+        path.write_bytes(make)
+    assert reason(folder).startswith(expected)
+
+
+def png_header(width, height):
+    """A PNG file that claims a size and holds next to nothing."""
+    import zlib
+
+    def chunk(kind, content):
+        crc = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
     )
-    assert found.seconds == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("damage", ["empty", "noise", "cut"])
-def test_a_damaged_file_says_what_is_wrong_without_its_path(clip, damage):
+def test_an_empty_folder_is_a_reason(tmp_path):
+    assert reason(tmp_path) == "frame folder has no images"
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        ("empty", "the file is empty"),
+        ("noise", "container can't be read: "),
+        ("cut", "container can't be read: "),
+        ("middle", "video can't be decoded: "),
+        ("playlist", "container can't be read: "),
+        ("concat", "container can't be read: "),
+    ],
+)
+def test_a_damaged_file_says_what_is_wrong_without_its_path(clip, damage, expected):
     content = clip.read_bytes()
-    clip.write_bytes(
-        {"empty": b"", "noise": bytes(range(256)) * 40, "cut": content[: len(content) // 2]}[damage]
-    )
-    with pytest.raises(MediaError) as caught:
-        decode(clip, RULE)
-    assert str(clip) not in str(caught.value)
-    found = probe(clip)
-    assert found.fault
-    assert str(clip.parent) not in found.fault
-
-
-def test_damage_in_the_middle_is_a_reason_too_and_tells_no_time(clip):
-    content = bytearray(clip.read_bytes())
     third = len(content) // 3
-    content[third : 2 * third] = bytes(third)
-    clip.write_bytes(bytes(content))
-    with pytest.raises(MediaError) as caught:
-        decode(clip, RULE)
-    assert not re.search(r"\d\d:\d\d:\d\d|\.cc:\d", str(caught.value))
+    clip.write_bytes(
+        {
+            "empty": b"",
+            "noise": bytes(range(256)) * 40,
+            "cut": content[: len(content) // 2],
+            "middle": content[:third] + bytes(third) + content[2 * third :],
+            "playlist": b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nother.mp4\n#EXT-X-ENDLIST\n",
+            "concat": b"ffconcat version 1.0\nfile other.mp4\n",
+        }[damage]
+    )
+    assert reason(clip).startswith(expected)
+
+
+def boxes(content, wanted, start=0, end=None):
+    """Positions of boxes of an mp4 file, nested ones too."""
+    end = len(content) if end is None else end
+    position = start
+    while position + 8 <= end:
+        size, kind = struct.unpack(">I4s", content[position : position + 8])
+        if kind == wanted:
+            yield position
+        if kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+            yield from boxes(content, wanted, position + 8, position + size)
+        position += max(8, size)
+
+
+def test_pictures_of_gigabytes_are_refused_before_they_are_decoded(clip):
+    content = bytearray(clip.read_bytes())
+    at = next(boxes(content, b"stsd")) + 16  # the sample entry
+    content[at + 32 : at + 36] = struct.pack(">HH", 12000, 12000)
+    clip.write_bytes(content)
+    assert reason(clip).startswith("too large: pictures of 12000 x 12000 pixels")
+
+
+def test_a_header_that_claims_ten_hours_is_refused(tmp_path):
+    path = tmp_path / "c.mp4"
+    path.write_bytes(encode(movie(), None, fps=Fraction(24, 36000)))
+    assert reason(path) == "too long: 36000 s, at most 3600 s are taken"
+
+
+def test_sound_alone_is_no_clip(tmp_path):
+    import wave
+
+    path = tmp_path / "c.mp4"
+    with wave.open(str(path), "wb") as sound:
+        sound.setparams((1, 2, 16000, 0, "NONE", ""))
+        sound.writeframes(tone(1.0).tobytes())
+    assert reason(path) == "no video track"
+
+
+def test_a_copy_that_was_cut_off_is_not_taken_for_the_whole(clip):
+    content = clip.read_bytes()
+    # The index first, as in files made for streaming: what is left would play.
+    moov, mdat = next(boxes(content, b"moov")), next(boxes(content, b"mdat"))
+    assert mdat < moov
+    index = bytearray(content[moov:])
+    for kind in (b"stco",):
+        for at in boxes(index, kind):
+            count = struct.unpack(">I", index[at + 12 : at + 16])[0]
+            for entry in range(at + 16, at + 16 + 4 * count, 4):
+                offset = struct.unpack(">I", index[entry : entry + 4])[0]
+                index[entry : entry + 4] = struct.pack(">I", offset + len(index))
+    whole = content[:mdat] + bytes(index) + content[mdat:moov]
+    clip.write_bytes(whole)
+    assert numbers(decode(clip, RULE).frames) == [1, 4, 7, 10, 13, 16, 19, 22]
+    clip.write_bytes(whole[:-1000])
+    assert reason(clip) == "truncated: the file lacks its last 1000 bytes"
+
+
+def test_sound_that_is_not_numbers_is_refused(tmp_path):
+    import av
+
+    path = tmp_path / "c.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=12)
+        video.width, video.height, video.pix_fmt = 160, 96, "yuv420p"
+        sound = container.add_stream("pcm_f32le", rate=16000, layout="mono")
+        for pixels in movie():
+            container.mux(video.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(video.encode(None))
+        samples = np.full((1, 16000), np.nan, np.float32)
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    assert reason(path) == "sound holds values that are not numbers"
 
 
 def test_padding_centres_on_grey_and_stretching_fills():
@@ -87,3 +235,15 @@ def test_padding_centres_on_grey_and_stretching_fills():
     assert (padded[-1] == 127).all()
     assert (padded[20] == 200).all()
     assert (to_square(frames, 40, "stretch") == 200).all()
+
+
+@pytest.mark.parametrize("shape", [(31, 48), (48, 31), (90, 160), (160, 91), (7, 500), (50, 50)])
+@pytest.mark.parametrize("size", [24, 64, 224])
+def test_adding_grey_late_gives_the_same_pixels(shape, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    side = max(shape)
+    canvas = Image.new("RGB", (side, side), (127, 127, 127))
+    canvas.paste(Image.fromarray(pixels), ((side - shape[1]) // 2, (side - shape[0]) // 2))
+    wide = canvas.resize((size, side), Image.Resampling.BICUBIC)
+    expected = np.asarray(wide.resize((size, size), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(to_square(pixels[None], size, "pad")[0], expected)

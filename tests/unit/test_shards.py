@@ -1,8 +1,9 @@
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from erv.errors import DataError
-from erv.shards import Clip, ShardReader, ShardWriter
+from erv.shards import Clip, ShardFile, ShardReader, ShardWriter
 
 
 def clip(name: str, value: int = 0, samples: int = 5) -> Clip:
@@ -78,3 +79,31 @@ def test_what_is_missing_is_named(tmp_path):
         ShardReader(tmp_path)
     with pytest.raises(DataError, match="'nobody' is not in"):
         ShardReader(write(tmp_path / "s", 1, 1)).get("nobody")
+
+
+def test_a_row_group_is_what_a_reader_fetches_at_once(tmp_path, monkeypatch):
+    folder = write(tmp_path / "small", 40, 40)
+    file = pq.ParquetFile(folder / "shard-00000.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [16, 16, 8]
+    monkeypatch.setattr("erv.shards.BYTES_PER_GROUP", 2500)  # four clips of 576 bytes, and some sound
+    file = pq.ParquetFile(write(tmp_path / "large", 10, 40) / "shard-00000.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [4, 4, 2]
+    monkeypatch.setattr("erv.shards.BYTES_PER_GROUP", 10)
+    folder = write(tmp_path / "huge", 3, 40)
+    assert pq.ParquetFile(folder / "shard-00000.parquet").num_row_groups == 3
+    assert len(ShardReader(folder)) == 3
+
+
+def test_order_holds_from_shard_to_shard(tmp_path):
+    with ShardWriter(tmp_path / "s", 1) as writer:
+        writer.add(clip("00002"))
+        with pytest.raises(DataError, match="'00001' after '00002'"):
+            writer.add(clip("00001"))
+
+
+def test_an_empty_shard_is_a_shard(tmp_path):
+    folder = write(tmp_path / "s", 2, 2)
+    with ShardFile(folder / "shard-00001.parquet"):
+        pass
+    assert ShardReader(folder).clip_ids == ["00000", "00001"]
+    assert len(ShardReader(write(tmp_path / "none", 0, 2))) == 0

@@ -1,0 +1,211 @@
+import mmap
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from erv.workers import isolated
+
+
+def misbehave(item: int) -> int:
+    if item == 2:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item == 4:
+        time.sleep(600)
+    if item == 6:
+        raise ValueError("six")
+    if item == 7:
+        os._exit(3)
+    if item == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item * item
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_worker_that_crashes_or_hangs_costs_one_item(workers):
+    started = time.monotonic()
+    outcomes = list(isolated(misbehave, range(14), workers=workers, seconds=2.0, expected=(ValueError,)))
+    assert time.monotonic() - started < 300  # half of what the hang would take
+    assert [outcome.item for outcome in outcomes] == list(range(14))
+    failures = {outcome.item: outcome.failure for outcome in outcomes if outcome.failure}
+    assert failures == {
+        2: "decoder process died (signal 11)",
+        4: "not done within 2 s",
+        6: "six",
+        7: "decoder exited (3)",
+        9: "decoder process died (signal 9)",
+    }
+    assert all(o.result == o.item**2 for o in outcomes if o.item not in failures)
+
+
+def test_an_unexpected_error_is_not_a_failure_of_the_clip():
+    with pytest.raises(ValueError, match="six"):
+        list(isolated(misbehave, [5, 6], workers=1, seconds=20))
+    assert list(isolated(misbehave, [], workers=1, seconds=20)) == []
+
+
+def late_once(item: tuple[Path, int]) -> list[str]:
+    """Item 1 hangs when it is tried first; item 4 always; what runs beside an item is its result."""
+    folder, number = item
+    mine, marks = folder / f"running-{number}", folder / f"tried-{number}"
+    again = marks.exists()
+    marks.touch()
+    mine.touch()
+    time.sleep(0.2)
+    beside = sorted(path.name for path in folder.glob("running-*") if path != mine)
+    if number == 4 or (number == 1 and not again):
+        time.sleep(600)
+    mine.unlink()
+    return beside if again else []
+
+
+def test_an_item_that_was_late_is_tried_once_more_alone(tmp_path):
+    items = [(tmp_path, number) for number in range(8)]
+    outcomes = list(isolated(late_once, items, workers=2, seconds=3.0))
+    assert [outcome.item for outcome in outcomes] == items
+    assert {o.item[1]: o.failure for o in outcomes if o.failure} == {4: "not done within 3 s"}
+    # Item 4 is killed in its first try too and leaves its mark; nothing that runs does.
+    assert outcomes[1].result in ([], ["running-4"])
+    assert all(outcome.result == [] for outcome in outcomes if outcome.item[1] not in (1, 4))
+
+
+POISONED = []
+
+
+def poison(item: int) -> int:
+    """Item 3 leaves something behind that kills its process at the next item."""
+    if POISONED:
+        os.abort()
+    if item == 3:
+        POISONED.append(item)
+    return item
+
+
+def test_an_item_does_not_pay_for_the_one_before_it():
+    outcomes = list(isolated(poison, range(8), workers=1, seconds=30))
+    assert [(outcome.result, outcome.failure) for outcome in outcomes] == [(item, None) for item in range(8)]
+
+
+def hungry(item: tuple[str, int]) -> int:
+    how, megabytes = item
+    if how == "heap":
+        return int(np.ones(megabytes * 1_000_000, np.uint8)[-1])
+    shared = mmap.mmap(-1, megabytes * 1_000_000)  # which the kernel's limit does not count
+    for position in range(0, len(shared), 4096):
+        shared[position] = 1
+    time.sleep(5)
+    return 1
+
+
+@pytest.mark.parametrize("how", ["heap", "shared"])
+def test_an_item_that_needs_too_much_memory_fails_alone(how):
+    items = [("heap", 10), (how, 600), ("heap", 100), ("heap", 20)]
+    outcomes = list(isolated(hungry, items, workers=2, seconds=60, memory_mb=300))
+    assert [outcome.failure for outcome in outcomes] == [None, "needs more than 300 MB", None, None]
+    assert [outcome.result for outcome in outcomes] == [1, None, 1, 1]
+
+
+def pid(item: int) -> int:
+    return os.getpid()
+
+
+def test_a_worker_that_dies_between_items_costs_none(caplog):
+    def items():
+        yield 0
+        while not seen:
+            yield 1
+        psutil.Process(seen[0]).kill()
+        psutil.wait_procs([psutil.Process(seen[0])] if psutil.pid_exists(seen[0]) else [], timeout=5)
+        yield from [2, 3, 4]
+
+    seen = []
+    failures = []
+    for outcome in isolated(pid, items(), workers=2, seconds=30):
+        failures.append(outcome.failure)
+        seen.append(outcome.result)
+    assert set(failures) == {None}
+    assert len(set(seen)) >= 2
+
+
+def arrays(item: int) -> dict:
+    return {"a": np.full((3, 1000, 1000), item, np.uint8), "b": [np.arange(item), "text"], "c": None}
+
+
+def test_large_results_come_as_they_were():
+    for outcome in isolated(arrays, range(6), workers=2, seconds=30):
+        expected = arrays(outcome.item)
+        np.testing.assert_array_equal(outcome.result["a"], expected["a"])
+        np.testing.assert_array_equal(outcome.result["b"][0], expected["b"][0])
+        assert outcome.result["b"][1:] == ["text"]
+        assert outcome.result["c"] is None
+
+
+def length(item: bytes) -> bytes:
+    return item
+
+
+def test_large_items_do_not_block():
+    items = [bytes(2_000_000) for _ in range(5)]
+    assert [len(outcome.result) for outcome in isolated(length, items, workers=1, seconds=30)] == [
+        2_000_000
+    ] * 5
+
+
+PREPARED = []
+
+
+def slow_start() -> None:
+    time.sleep(2.5)
+    PREPARED.append(True)
+
+
+def was_prepared(item: int) -> bool:
+    return bool(PREPARED)
+
+
+def test_preparing_is_in_no_items_time():
+    outcomes = list(isolated(was_prepared, [0], workers=1, seconds=2.0, prepare=slow_start))
+    assert [(outcome.result, outcome.failure) for outcome in outcomes] == [(True, None)]
+
+
+def fail_to_start() -> None:
+    raise ImportError("no decoder")
+
+
+def test_a_worker_that_cannot_start_ends_the_run():
+    with pytest.raises(RuntimeError, match=r"could not start: decoder exited \(1\)"):
+        list(isolated(was_prepared, [0], workers=1, seconds=5.0, prepare=fail_to_start))
+
+
+def test_no_process_is_left_behind():
+    before = set(psutil.Process().children(recursive=True))
+    outcomes = isolated(pid, range(100), workers=2, seconds=30)
+    next(outcomes)
+    assert set(psutil.Process().children(recursive=True)) - before
+    outcomes.close()
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def test_workers_die_with_their_parent(tmp_path):
+    """`kill -9` of the parent while its worker is busy."""
+    import subprocess
+    import sys
+
+    script = (
+        "from erv.workers import isolated; from tests.unit.test_workers import misbehave\n"
+        "list(isolated(misbehave, [4], workers=1, seconds=600))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 60
+    while not (children := psutil.Process(parent.pid).children()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    parent.kill()
+    parent.wait()
+    gone, alive = psutil.wait_procs(children, timeout=30)
+    assert gone
+    assert not alive
