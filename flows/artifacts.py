@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.logging import get_run_logger
 
 from erv import lineage, pipeline
 from erv.environment import Environment
+from erv.tracking import DATA_DOCS_TAG, StageRun, read_record
 from flows.graph import StageReport
 from flows.summary import REPORT, duration, metric_rows
 
@@ -35,6 +38,61 @@ def show_artifacts(
     create_markdown_artifact(key="lineage", markdown=lineage.markdown(pipeline.read_lock(), runs, outcomes))
 
 
+def show_data_docs(
+    environment: Environment,
+    reports: Sequence[StageReport],
+    runs: Mapping[str, str | None],
+    parent: StageRun,
+) -> dict[str, str]:
+    """Links to the Data Docs of the stages, failed ones too, in Prefect and in the parent run's note.
+
+    Args:
+        environment: where MLflow is; nothing happens without one.
+        reports: of this flow run.
+        runs: the MLflow run of each stage that is done.
+        parent: the flow's own MLflow run.
+
+    Returns:
+        Addresses by stage (`validate@mafw`).
+    """
+    if not environment.mlflow_uri:
+        return {}
+    from mlflow.exceptions import MlflowException
+
+    client, links = lineage.client_of(environment), {}
+    for report in reports:
+        run_id = runs.get(report.name) or _failed_run(environment, report)
+        if run_id is None:
+            continue
+        try:
+            run = client.get_run(run_id)
+        except (MlflowException, OSError) as error:
+            get_run_logger().warning("the Data Docs of %s can't be looked up now: %s", report.name, error)
+            continue
+        path = run.data.tags.get(DATA_DOCS_TAG)
+        # A stage that failed before it wrote any has left those of an earlier flow run as its newest.
+        ours = run.data.tags.get("mlflow.parentRunId") == parent.run_id
+        if path and (report.outcome != "failed" or ours):
+            links[report.name] = f"{_run_url(environment, run)}/artifacts/{path}"
+    for name, url in links.items():
+        key = re.sub(r"[^a-z0-9]+", "-", f"data-docs-{name.rpartition('@')[2]}".lower())
+        create_link_artifact(key=key, link=url, link_text=f"Data Docs of {name}")
+    if links:
+        lines = [f"- [{name}]({url})" for name, url in links.items()]
+        parent.set_tags({"mlflow.note.content": "\n".join(["Data Docs:", *lines])})
+    return links
+
+
+def _failed_run(environment: Environment, report: StageReport) -> str | None:
+    record = read_record(environment, report.name) if report.outcome == "failed" else None
+    return record.get("run_id") if record else None
+
+
+def _run_url(environment: Environment, run: Any) -> str:
+    base = (environment.mlflow_uri or "").rstrip("/")
+    return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
 def show_links(environment: Environment, run_id: str | None, flow_run_id: UUID) -> dict[str, str]:
     """Links to the parent run and its report in MLflow.
 
@@ -43,8 +101,7 @@ def show_links(environment: Environment, run_id: str | None, flow_run_id: UUID) 
     """
     addresses: dict[str, str] = {}
     if environment.mlflow_uri and run_id:
-        experiment = lineage.client_of(environment).get_run(run_id).info.experiment_id
-        url = f"{environment.mlflow_uri.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+        url = _run_url(environment, lineage.client_of(environment).get_run(run_id))
         create_link_artifact(key="mlflow-run", link=url, link_text="MLflow run of this flow")
         addresses["MLflow"] = url
         if REPORT.is_file():

@@ -29,7 +29,7 @@ from erv.errors import ErvError
 from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult
 from erv.tracking import StageRun, open_run
 from flows.abandoned import noted
-from flows.artifacts import show_artifacts, show_links
+from flows.artifacts import show_artifacts, show_data_docs, show_links
 from flows.cancellation import Cancellation
 from flows.graph import RunStage, StageReport, run_graph
 from flows.summary import (
@@ -96,6 +96,7 @@ def _train(
         reports = run_graph(stages, run_stage, workers=workers, cancelled=cancellation.asked)
         logger.info("stages:\n%s", stage_table(reports))
         runs = _record(environment, parent, reports)
+        show_data_docs(environment, reports, runs, parent)
         _raise_for(reports, cancellation)
 
         _push(environment, cancellation)

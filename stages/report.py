@@ -28,6 +28,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Compares the policies, writes comparison and page."""
     from erv.evaluation import report
     from erv.evaluation.compare import format_table, metrics_table
+    from erv.evaluation.datasets import read_datasets
     from erv.evaluation.evaluate import write_json
     from erv.shards import ShardReader
     from erv.verifier import EmotionVerifier
@@ -40,8 +41,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     evidence = report.Evidence(
         evaluations=evaluations,
         verifier=read_metrics(arguments.verifier),
-        balance=report.class_balance(arguments.manifests),
-        quarantine=report.quarantine_counts(arguments.quarantine),
+        data=read_datasets(settings.datasets, arguments.plots, arguments.manifests, arguments.verdicts),
         cues=record.cues,
         planted=record.planted,
     )
@@ -83,7 +83,8 @@ if __name__ == "__main__":
         Option("evaluations", Path),
         Option("manifests", Path),
         Option("shards", Path),
-        Option("quarantine", Path),
+        Option("plots", Path),
+        Option("verdicts", Path),
         Option("sources", Path),
         Option("verifier", Path),
         Option("html", Path),

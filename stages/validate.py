@@ -2,10 +2,12 @@
 
 Command (one per data set, from dvc.yaml):
     python -m stages.validate --dataset mafw --manifest data/manifest/mafw.parquet
-        --verdict data/validation/mafw.json
+        --checks data/manifest/mafw.checks.json --lock data/sources/mafw.lock.json
+        --verdict data/validation/mafw.json --plot data/plots/mafw/durations.csv
 
 Deviations from the paper:
-1. The paper validates nothing; here clips that no decoder reads are known before a GPU is touched.
+1. The paper validates nothing; here clips that no decoder reads, that are black or silent, or that lie in two
+splits are known before a GPU is touched.
 """
 
 from __future__ import annotations
@@ -14,36 +16,77 @@ import json
 import logging
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from erv.data.manifest import read_manifest
-from erv.data.sources import store_for
-from erv.quality import probe_clips, require_success, validate
+from erv.data.sources import Lock, store_for
+from erv.dataset_plots import write_durations
+from erv.errors import DataError
+from erv.figures import durations_page
+from erv.probing import probe_clips
+from erv.quality import missed, require_success, validate
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
+from erv.tracking import DATA_DOCS_TAG
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("stages.validate")
+
+DOCS_FOLDER = "data_docs"
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
-    """Probes the clips, checks the expectations, keeps verdict and Data Docs."""
+    """Looks into the clips, checks the expectations, keeps verdict, Data Docs and durations."""
     rows = read_manifest(arguments.manifest)
-    probes = probe_clips(rows, store_for(row.uri for row in rows))
+    checks = _read_checks(arguments.checks)
+    lock = Lock.load(arguments.lock)
+    probes = probe_clips(rows, lock, store_for([lock.uri]), settings.validate_)
     with tempfile.TemporaryDirectory() as folder:
-        docs = Path(folder) / "data_docs"
-        verdict = validate(arguments.dataset, rows, probes, settings.validate_, docs)
-        run.log_artifact(docs, "data_docs")
-    arguments.verdict.parent.mkdir(parents=True, exist_ok=True)
-    temporary = arguments.verdict.with_name(f".{arguments.verdict.name}.tmp")
-    temporary.write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(arguments.verdict)
-    failed = [name for name, item in verdict["expectations"].items() if not item["success"]]
+        docs = Path(folder) / f"{arguments.dataset}.html"
+        verdict = validate(arguments.dataset, rows, probes, settings.validate_, checks, docs)
+        run.log_artifact(docs, DOCS_FOLDER)
+    run.set_tags({DATA_DOCS_TAG: f"{DOCS_FOLDER}/{arguments.dataset}.html"})
+    write_durations(probes.values(), settings.validate_.max_seconds, arguments.plot)
+    run.log_text(durations_page(arguments.plot), "plots/durations.html")
+    _write(verdict, arguments.verdict)
+    failed = [item for item in verdict["expectations"].values() if not item["success"]]
     run.log_metrics({"clips": float(verdict["clips"]), "expectations/failed": float(len(failed))})
     run.log_dataset(arguments.dataset, arguments.manifest, "source")
+    for text in missed(verdict, warnings=True):
+        logger.warning("%s: %s", arguments.dataset, text)
+    total = len(verdict["expectations"])
     logger.info(
-        "%s: %d clips, missed expectations: %s", arguments.dataset, len(rows), ", ".join(failed) or "none"
+        "%s: %d clips meet %d of %d expectations", arguments.dataset, len(rows), total - len(failed), total
     )
     require_success(verdict)
 
 
+def _read_checks(path: Path) -> dict[str, Any]:
+    try:
+        checks = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found; run `dvc repro ingest` first") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); run `dvc repro ingest` again") from error
+    if not isinstance(checks, dict):
+        raise DataError(f"{path}: not what ingest writes; run `dvc repro ingest` again")
+    return checks
+
+
+def _write(verdict: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(verdict, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
 if __name__ == "__main__":
-    run_stage("validate", main, Option("dataset"), Option("manifest", Path), Option("verdict", Path))
+    run_stage(
+        "validate",
+        main,
+        Option("dataset"),
+        Option("manifest", Path),
+        Option("checks", Path),
+        Option("lock", Path),
+        Option("verdict", Path),
+        Option("plot", Path),
+    )

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
+DATA_DOCS_TAG = "erv.data_docs"  # where among a run's artifacts its Data Docs are
 PARENT_VARIABLE = "ERV_PARENT_RUN_ID"
 FLOW_VARIABLES = ("ERV_FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
 _BETWEEN_CALLS_SECONDS = 0.5  # metrics of one optimiser step travel together

@@ -53,6 +53,9 @@ def main(arguments, settings, run):
     end = time.monotonic() + float(words[0])
     while time.monotonic() < end:
         time.sleep(0.05)
+    if name == "join":
+        run.log_text("<p>42 clips are valid</p>", "data_docs/scratch.html")
+        run.set_tags({"erv.data_docs": "data_docs/scratch.html"})
     if "fail" in words:
         raise TrainingError("clip 7 of the scratch set is broken; take another one")
     run.log_metrics({"work": 1.0})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
 
 import pytest
+from mlflow.entities import Run
 
 from erv.environment import Environment
 from erv.lineage import ENTRY_TAG, entry_hash, run_tag
@@ -31,6 +33,36 @@ def flow_state(scratch: Scratch, flow_run_id: str) -> dict:
     url = f"{scratch.environment.prefect_api_url}/flow_runs/{flow_run_id}"
     with urllib.request.urlopen(url, timeout=10) as answer:
         return json.load(answer)
+
+
+def link_artifact(scratch: Scratch, flow_run_id: str, key: str) -> str | None:
+    """What a link that a flow run has left in Prefect points to."""
+    body = json.dumps({"artifacts": {"key": {"any_": [key]}, "flow_run_id": {"any_": [flow_run_id]}}})
+    request = urllib.request.Request(
+        f"{scratch.environment.prefect_api_url}/artifacts/filter",
+        data=body.encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        found = json.load(answer)
+    if not found:
+        return None
+    (link,) = re.findall(r"\]\((.*)\)", found[0]["data"])
+    return link
+
+
+def assert_data_docs_are_linked(scratch: Scratch, parent: Run, status: str) -> None:
+    """In Prefect and in the parent run's note, to an artifact of the run of `join` that MLflow hands out."""
+    link = link_artifact(scratch, parent.data.tags["prefect.flow_run_id"], "data-docs-join")
+    assert link is not None
+    assert f"[join]({link})" in parent.data.tags["mlflow.note.content"]
+    match = re.fullmatch(r"(.*)/#/experiments/(\d+)/runs/(\w+)/artifacts/(.*)", link)
+    assert match, link
+    base, experiment, run_id, path = match.groups()
+    run = next(run for run in scratch.runs()["join"] if run.info.run_id == run_id)
+    assert (run.info.experiment_id, run.info.status) == (experiment, status)
+    with urllib.request.urlopen(f"{base}/get-artifact?run_uuid={run_id}&path={path}", timeout=10) as answer:
+        assert answer.read() == b"<p>42 clips are valid</p>"
 
 
 def test_every_stage_runs_and_the_summary_tells(scratch: Scratch, first: str) -> None:
@@ -90,6 +122,7 @@ def test_a_cached_run_names_the_earlier_runs(scratch: Scratch, first: str) -> No
     assert {name: found[0].info.run_id for name, found in runs.items() if name != "train"} == before
     tags = runs["train"][0].data.tags
     assert {name: tags[run_tag(name)] for name in before} == before
+    assert_data_docs_are_linked(scratch, runs["train"][0], "FINISHED")
 
 
 def test_a_failing_stage_fails_the_flow_in_its_own_words(scratch: Scratch, first: str) -> None:
@@ -109,6 +142,7 @@ def test_a_failing_stage_fails_the_flow_in_its_own_words(scratch: Scratch, first
     runs = scratch.runs()
     assert runs["join"][0].info.status == runs["train"][0].info.status == "FAILED"
     assert ENTRY_TAG not in runs["join"][0].data.tags
+    assert_data_docs_are_linked(scratch, runs["train"][0], "FAILED")
 
 
 def test_a_missing_file_is_told_before_any_stage(scratch: Scratch, first: str) -> None:

@@ -7,24 +7,26 @@ import pyarrow as pa
 import pytest
 import torch
 
-from erv.data.manifest import ClipRow, write_manifest, write_table
+from erv.data.manifest import write_table
 from erv.data.sources import pin
 from erv.data.wordings import find_cues
-from erv.errors import EvaluationError
+from erv.dataset_plots import write_class_balance, write_durations, write_quarantine
+from erv.errors import DataError, EvaluationError
+from erv.evaluation.datasets import DatasetEvidence, Missed, read_datasets
 from erv.evaluation.evaluate import measure, write_json, write_predictions
 from erv.evaluation.examples import choose_examples, cue_precision, sound
 from erv.evaluation.report import (
     Evidence,
     build_comparison,
-    class_balance,
     load_evaluations,
-    quarantine_counts,
     render_report,
 )
 from erv.evaluation.sources import read_cues
 from erv.labels import LabelSpace
+from erv.probing import Probe
 from erv.settings import ReportSettings
-from erv.shards import QUARANTINE_SCHEMA, Clip
+from erv.shards import Clip
+from tests.verdicts import judge, rows_of
 
 SETTINGS = ReportSettings(bootstrap_samples=100, confidence=0.95, examples=3)
 JUDGE = {
@@ -45,6 +47,26 @@ QUALITY = {
     "n": 40,
 }
 NAMES = LabelSpace.load("mafw").names
+
+
+MAFW = DatasetEvidence(
+    fold=2,
+    splits={"train": 8, "validation": 0, "test": 3},
+    balance=[
+        {"fold": fold, "split": split, "label": label, "clips": clips}
+        for fold in ("1", "2")
+        for split, label, clips in (
+            ("train", "anger", "5"),
+            ("train", "fear", "3"),
+            ("test", "anger", "2"),
+            ("test", "fear", "1"),
+        )
+    ],
+    durations=[{"seconds": "1.5", "clips": "7"}, {"seconds": "2.0", "clips": "4"}],
+    quarantine=[{"stage": "extract", "reason": "no audio <stream>", "clips": "2"}],
+    warnings=["listed_but_absent: 3 of 14 listed clips are not in the <source>; expected all of them there"],
+    missed=[Missed("not_black", "tolerated", "a frame with a mean luma of at least 8 of 255", 1)],
+)
 
 
 class LoudVerifier:
@@ -88,8 +110,7 @@ def evidence():
     return Evidence(
         evaluations=dict.fromkeys(("sft", "mine", "erv"), MEASURED),
         verifier={**QUALITY, "per_label": per_label},
-        balance={"mafw": {"train": {"anger": 3, "fear": 1}, "test": {"anger": 1, "fear": 1}}},
-        quarantine={"mafw": {"no audio <stream>": 2}},
+        data={"mafw": MAFW},
         cues={("mafw", f"{clip:05d}"): truth for clip in range(12)},
         planted=0.45,
     )
@@ -191,7 +212,7 @@ def test_policies_measured_differently_are_not_compared(predictions, evidence, c
 
 
 def test_real_data_get_no_note_on_planted_contradictions(predictions, evidence):
-    real = Evidence(evidence.evaluations, evidence.verifier, evidence.balance, evidence.quarantine)
+    real = Evidence(evidence.evaluations, evidence.verifier, evidence.data)
     comparison, html = page(predictions, real, find_cues=None)
     assert "planted" not in html
     assert "cues" not in comparison
@@ -248,20 +269,63 @@ def test_evaluations_are_read_in_order_and_must_be_whole(predictions, tmp_path):
         load_evaluations(tmp_path, ["sft", "r1_omni"])
 
 
-def test_balance_and_quarantine_are_counted(tmp_path):
-    rows = [
-        ClipRow(str(i), "dfew", 1, split, "happy", "1", None, None, "x", 1, "0")
-        for i, split in enumerate(("train", "train", "test"))
+def test_the_page_shows_the_data(predictions, evidence):
+    _, html = page(predictions, evidence)
+    data = html[html.index("<h2>The data</h2>") :]
+    assert "fold 1, train, anger: 5" in data
+    assert "fold 2, test, fear: 1" in data
+    assert "train 8 · test 3 · in quarantine 2" in data
+    assert "1.5 to 2 s: 7 clips" in data
+    assert "no audio &lt;stream&gt;" in data
+    assert "3 of 14 listed clips are not in the &lt;source&gt;" in data
+    assert "<strong>not_black</strong>" in data
+    assert "1 clip misses it" in data
+
+
+@pytest.fixture
+def left(tmp_path):
+    """What the stages of a data set leave: folders plots, manifest and validation."""
+    rows = rows_of("dfew", 20)
+    plots = tmp_path / "plots" / "dfew"
+    write_class_balance({1: {}, 2: {"train": {"happy": 9}}}, 1, rows, plots / "class_balance.csv")
+    write_durations([Probe(seconds=2.2)] * 20, 60.0, plots / "durations.csv")
+    write_quarantine([("extract", "no sound")] * 2, plots / "quarantine.csv")
+    verdict = judge(rows, {"00003": Probe(fault="the file is empty")})
+    write_json(verdict, tmp_path / "validation" / "dfew.json")
+    checks = [
+        {"name": name, "success": False, "found": "3 clips", "expected": "4"}
+        for name in ("listed_but_absent", "published_single", "published_folds")
     ]
-    write_manifest(rows, tmp_path / "manifest" / "dfew.parquet")
-    balance = class_balance(tmp_path / "manifest")
-    assert balance["dfew"]["train"]["happy"] == 2
-    assert list(balance["dfew"]["test"]) == list(LabelSpace.load("dfew").names)
-    record = {"clip_id": "1", "dataset": "dfew", "stage": "extract", "reason": "no sound", "sha256": "0"}
-    for name, records in (("dfew", [record] * 2), ("mafw", [])):
-        table = pa.Table.from_pylist(records, schema=QUARANTINE_SCHEMA)
-        write_table(table, tmp_path / "quarantine" / f"{name}.parquet")
-    assert quarantine_counts(tmp_path / "quarantine") == {"dfew": {"no sound": 2}, "mafw": {}}
+    write_json({"checks": checks}, tmp_path / "manifest" / "dfew.checks.json")
+    return tmp_path
+
+
+def test_the_evidence_of_the_data_is_what_its_stages_left(left):
+    found = read_datasets(["dfew"], left / "plots", left / "manifest", left / "validation")["dfew"]
+    assert found.fold == 1
+    assert found.splits == {"train": 12, "validation": 4, "test": 4}
+    assert {row["fold"] for row in found.balance} == {"1", "2"}
+    assert found.durations == [{"seconds": "2.0", "clips": "20"}]
+    assert found.quarantined == 2
+    assert found.warnings == [
+        "listed_but_absent: 3 clips; expected 4",
+        "the published counts of single, folds differ: this is not the whole set",
+    ]
+    assert [(item.name, item.clips) for item in found.missed] == [("media_decodable", 1)]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("plots/dfew/quarantine.csv", r"quarantine\.csv: not found; `dvc repro` writes it"),
+        ("manifest/dfew.checks.json", r"dfew\.checks\.json: not found; run `dvc repro ingest` first"),
+        ("validation/dfew.json", r"dfew\.json: not found; run `dvc repro validate` first"),
+    ],
+)
+def test_a_file_that_lacks_is_told(left, path, message):
+    (left / path).unlink()
+    with pytest.raises(DataError, match=message):
+        read_datasets(["dfew"], left / "plots", left / "manifest", left / "validation")
 
 
 def test_cues_are_read_where_a_source_has_them(tmp_path):

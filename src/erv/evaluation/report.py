@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from erv.data.manifest import SPLITS, read_manifest
+from erv.data.manifest import SPLITS
+from erv.dataset_charts import class_balance_svg, durations_svg, quarantine_table
 from erv.errors import EvaluationError
 from erv.evaluation.charts import bar_chart, difference_chart
 from erv.evaluation.compare import check_measured_alike, compare
+from erv.evaluation.datasets import DatasetEvidence
 from erv.evaluation.evaluate import OVERALL, read_predictions, scope_rows, scope_space
 from erv.evaluation.examples import (
     FindCues,
@@ -39,7 +38,14 @@ TITLES = {
     "r1_omni": "R1-Omni (format + accuracy)",
     "erv": "ERV (+ explanation reward)",
 }
-DATASETS = {"mafw": "MAFW", "dfew": "DFEW", "reasoning": "Reasoning", OVERALL: "All clips"}
+DATASETS = {
+    "mafw": "MAFW",
+    "mafw_compound": "MAFW compound",
+    "dfew": "DFEW",
+    "ravdess": "RAVDESS",
+    "reasoning": "Reasoning",
+    OVERALL: "All clips",
+}
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,7 @@ class Evidence:
     Attributes:
         evaluations: `metrics.json` of each policy.
         verifier: content of the verifier's `metrics.json`.
-        balance: data set -> split -> label -> clips.
-        quarantine: data set -> reason -> clips.
+        data: what is known of each data set.
         cues: (data set, clip id) -> row of `cues.parquet`; empty when the sources have none.
         planted: share of cold-start explanations that contradict their answer by design; None when it is not
             the sample corpus.
@@ -58,8 +63,7 @@ class Evidence:
 
     evaluations: Mapping[str, Mapping[str, Any]]
     verifier: Mapping[str, Any]
-    balance: Mapping[str, Mapping[str, Mapping[str, int]]]
-    quarantine: Mapping[str, Mapping[str, int]]
+    data: Mapping[str, DatasetEvidence]
     cues: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     planted: float | None = None
 
@@ -174,7 +178,7 @@ def render_report(
         differences=_differences(comparison, names),
         confusions={policy: _confusion(rows) for policy, rows in predictions.items()},
         examples=examples,
-        splits=SPLITS,
+        data={name: _describe(item) for name, item in evidence.data.items()},
     )
 
 
@@ -209,36 +213,33 @@ def load_evaluations(
     return predictions, metrics
 
 
-def class_balance(manifests: Path) -> dict[str, dict[str, dict[str, int]]]:
-    """Clips by data set, split and label, from the manifests in a folder; labels in their space's order."""
-    result = {}
-    for path in sorted(manifests.glob("*.parquet")):
-        rows = read_manifest(path)
-        space = scope_space("mafw" if path.stem == "reasoning" else path.stem)
-        counts = Counter((row.split, row.label) for row in rows)
-        result[path.stem] = {
-            split: {name: counts[split, name] for name in space.names}
-            for split in SPLITS
-            if any(counts[split, name] for name in space.names)
-        }
-    return result
-
-
-def quarantine_counts(folder: Path) -> dict[str, dict[str, int]]:
-    """Quarantined clips by data set and reason, from the tables in a folder; each data set is listed."""
-    result = {}
-    for path in sorted(folder.glob("*.parquet")):
-        reasons = pq.read_table(path, columns=["reason"]).column("reason").to_pylist()
-        result[path.stem] = dict(sorted(Counter(str(reason) for reason in reasons).items()))
-    return result
-
-
 def _explanations(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, float]:
     pooled = sorted(scope_rows(rows)[OVERALL], key=lambda row: (row["dataset"], row["clip_id"]))
     columns = ([row[name] for row in pooled] for name in ("label", "predicted", "judged", "dataset"))
     values = explanation_shape([row["completion"] for row in pooled])
     values["shuffled_EEA"] = shuffled_eea(*columns, seed=seed)
     return {name: round(value, 6) for name, value in values.items()}
+
+
+def _describe(item: DatasetEvidence) -> dict[str, Any]:
+    """The charts of a data set, and its clips per label and split as the policies see them."""
+    splits = [split for split in SPLITS if item.splits.get(split)]
+    counts = {
+        (row["label"], row["split"]): int(row["clips"])
+        for row in item.balance
+        if row["fold"] == str(item.fold)
+    }
+    return {
+        "evidence": item,
+        "balance": class_balance_svg(item.balance),
+        "durations": durations_svg(item.durations),
+        "quarantine": quarantine_table(item.quarantine),
+        "splits": splits,
+        "counts": {
+            label: [counts.get((label, split), 0) for split in splits]
+            for label in dict.fromkeys(row["label"] for row in item.balance)
+        },
+    }
 
 
 def _differences(comparison: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -1,0 +1,60 @@
+"""What a look into a clip tells, and the rules that looks into videos and into frame folders share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+QUIETEST_DB = -120.0
+LOOKS = 5  # key frames of a video, images of a folder
+THUMBNAIL = 64  # pixels; brightness is a mean, small pictures do
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a look into a clip tells.
+
+    Attributes:
+        fault: why the clip can't be decoded, equal on every machine; None when the frames looked at decode.
+        seconds: length of the video track; None for a frame folder and where the file does not say its rate.
+        frames: pictures in the file or folder.
+        fps: pictures per second; None as `seconds`.
+        width: in pixels.
+        height: in pixels.
+        has_audio: whether there is a sound track with samples in it.
+        audio_seconds: length of the sound track.
+        brightness: mean luma of the brightest picture looked at, 0..255; None when none was decoded.
+        loudness_db: RMS over the whole sound track and all its channels, in dB of full scale, at least
+            `QUIETEST_DB`; None without sound.
+    """
+
+    fault: str | None = None
+    seconds: float | None = None
+    frames: int = 0
+    fps: float | None = None
+    width: int = 0
+    height: int = 0
+    has_audio: bool = False
+    audio_seconds: float = 0.0
+    brightness: float | None = None
+    loudness_db: float | None = None
+
+    @property
+    def decodable(self) -> bool:
+        """Whether the frames looked at, the last ones included, really decode."""
+        return self.fault is None
+
+
+def luma(pixels: np.ndarray) -> float:
+    """Mean luma, 0..255, of RGB pixels [H, W, 3]."""
+    return float((pixels.reshape(-1, 3).mean(axis=0, dtype=np.float64) * _LUMA).sum())
+
+
+def spread(items: Sequence[int], wanted: int) -> list[int]:
+    """At most `wanted` of the items, the first and the last included, evenly spread."""
+    if len(items) <= wanted:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (wanted - 1))] for i in range(wanted)]
