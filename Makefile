@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools stay quiet towards the outside; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-fast lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+.PHONY: help install demo sample test test-slow test-fast fuzz bench-extract bench-full lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,15 @@ test: install  ## Fast tests and a tiny end-to-end run, on real servers
 test-slow: install  ## What takes longer: kill -9 in the middle of training, two clones with equal hashes, ...
 	$(BIN)/python -m pytest -m slow
 
+fuzz: install  ## Feed 2,000 broken clips to validate and extract; none may stop them
+	$(BIN)/python -m tests.fuzz --mutations 2000 --seed 0
+
+bench-extract: install  ## Clips per second of extract against a plain decoding loop, in one run
+	$(BIN)/python benchmarks/extract.py
+
+bench-full: install  ## Ingest, validate and extract 26,417 synthetic clips: time, memory, growth
+	$(BIN)/python benchmarks/full_size.py
+
 test-fast: install  ## Unit and golden tests only
 	$(BIN)/python -m pytest -m "not integration and not e2e and not slow"
 
@@ -87,7 +96,7 @@ doctor: install  ## Check stack, remote, tracking, disk and versions; say the re
 
 clean:  ## Stop the stack and remove everything the pipeline made; keeps the virtual environment
 	@if test -x $(BIN)/erv; then $(BIN)/erv stack down; fi
-	rm -rf .erv data/manifest data/validation data/shards data/quarantine data/sentences.parquet
+	rm -rf .erv data/manifest data/validation data/shards data/plots data/quarantine data/sentences.parquet
 	rm -rf models eval report .dvc/cache .dvc/tmp .dvc/config.local
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build
 	@# The lock files are yours to commit: those that git tracks stay.

@@ -22,15 +22,28 @@ PLUMBING = {
     "erv.stage",  # arguments, logging, exit codes
     "erv.tracking",  # what goes to MLflow
     "erv.delivery",  # how it gets there
+    "erv.figures",  # so do the figures of the data
+    "erv.data_docs",  # and the Data Docs
     "erv.digest",  # hashes shown in MLflow
     "erv.environment",  # addresses and keys
     "erv.process",  # dying with the parent
     "erv.errors",  # sentences
     "erv.settings",  # the parameters themselves are dependencies
-    "erv.storage",  # reads bytes whose hash is checked against the lock
+    # They read bytes whose hash is checked against the lock, or make the lock, a dependency itself.
+    "erv.storage",
+    "erv.data.archives",
+    "erv.data.bucket_source",
+    "erv.data.fetching",
+    "erv.data.folder_source",
+    "erv.data.frame_folders",
+    "erv.data.journal",
+    "erv.data.pinning",
+    "erv.data.selection",
+    "erv.data.threads",
 }
 # Files that are no modules but are read by one.
 DATA = {
+    "erv.data.published": "src/erv/data/published.yaml",
     "erv.labels": "src/erv/label_spaces",
     "erv.evaluation.report": "src/erv/evaluation/templates",
 }

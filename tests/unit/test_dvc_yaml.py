@@ -19,7 +19,8 @@ PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES = list(PIPELINE)
 # Parameters that a stage reads and that cannot change what it writes; anything else must be in `params`.
 WITHOUT_EFFECT = {
-    "extract": {"extract.workers"},  # the shards are the same whatever the number
+    "validate": {"validate.workers"},
+    "extract": {"extract.workers", "extract.dask"},  # the shards are the same whatever decodes them
 }
 
 
@@ -119,7 +120,10 @@ def test_imports_for_type_checking_do_not_count(tmp_path: Path) -> None:
 
 def _matrix_values(stage: str) -> list[str]:
     matrix = PIPELINE[stage].get("matrix")
-    return [str(value) for value in next(iter(matrix.values()))] if matrix else [""]
+    if not matrix:
+        return [""]
+    (values,) = matrix.values()
+    return [str(value) for value in (PARAMS["datasets"] if values == "${datasets}" else values)]
 
 
 def _settings_read(path: Path) -> set[str]:

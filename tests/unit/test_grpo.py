@@ -103,9 +103,13 @@ def manifest_row(clip_id: str, split: str = "train", dataset: str = "mafw") -> C
         raw_label="happiness",
         caption=None,
         completion=None,
+        media="video",
         uri=f"s3://erv-raw/{clip_id}",
         bytes=1,
         sha256="0",
+        label_from="",
+        split_from="",
+        caption_from=None,
     )
 
 

@@ -102,7 +102,9 @@ def test_a_judge_must_not_share_a_sentence_with_the_verifier(judge):
 
 
 def test_every_clip_needs_a_completion(judge):
-    clip = ClipRow("1", "dfew", 1, "test", "happy", "1", None, None, "s3://x", 1, "0" * 64)
+    clip = ClipRow(
+        "1", "dfew", 1, "test", "happy", "1", None, None, "video", "s3://x", 1, "0" * 64, "", "", None
+    )
     text = join(compose_explanation("happiness", stream(0, "x"), "a"))
     completion = f"<think>{text}</think>\n<answer>happiness</answer>"
     (found,) = judge_completions([clip], {"1": completion}, judge)

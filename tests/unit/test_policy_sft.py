@@ -39,7 +39,9 @@ TEXTS = {
 def row(number, split="train"):
     label = sorted(TEXTS)[number % 2]
     name = f"sample_{number:08d}"
-    return ClipRow(name, "reasoning", 0, split, label, label, None, TEXTS[label], "", 0, "")
+    return ClipRow(
+        name, "reasoning", 0, split, label, label, None, TEXTS[label], "video", "", 0, "", "", "", None
+    )
 
 
 @pytest.fixture(scope="module")

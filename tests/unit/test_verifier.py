@@ -40,7 +40,23 @@ VOICES = [f"{where} {what}" for where in ("low", "thin", "dry") for what in ("vo
 def clip(number, text, label="anger"):
     name = f"sample_{number:08d}"
     completion = format_completion(text, label)
-    return ClipRow(name, "reasoning", 0, "train", label, label, None, completion, "s3://x", 1, "0" * 64)
+    return ClipRow(
+        name,
+        "reasoning",
+        0,
+        "train",
+        label,
+        label,
+        None,
+        completion,
+        "video",
+        "s3://x",
+        1,
+        "0" * 64,
+        "",
+        "",
+        None,
+    )
 
 
 def corpus(count=120):
