@@ -9,7 +9,8 @@ Command (one per data set, from dvc.yaml):
 Deviations from the paper:
 1. Geometry is one parameter for training and inference; the released code pads in training and stretches in
 inference. 2. A clip without sound is quarantined, marked or refused; the released code hears ten seconds of
-zeros. 3. A clip that can't be decoded costs itself and is listed with the reason, not the run.
+zeros. 3. A clip that can't be decoded costs itself and is listed with the reason, not the run. 4. A frame
+folder with too few frames repeats some; the released code appends black ones (`extract.short_folders`).
 """
 
 from __future__ import annotations

@@ -7,9 +7,11 @@ import numpy as np
 
 from erv.data.manifest import ClipRow
 from erv.data.sample_clips import encode
+from erv.data.selection import Selection
 from erv.data.sources import Lock, pin
 from erv.settings import ExtractSettings
 
+ALL = Selection()
 SETTINGS = ExtractSettings(
     frames=8,
     size=64,
@@ -58,10 +60,10 @@ def write_clips(folder: Path, count: int) -> list[Path]:
 
 
 def pinned(
-    folder: Path, name: str = "mafw", store=None, uri: str | None = None
+    folder: Path, name: str = "mafw", store=None, uri: str | None = None, selection: Selection = ALL
 ) -> tuple[list[ClipRow], Lock]:
     """Rows and lock of all files in a folder, as ingest would give them."""
-    lock = pin(name, uri or str(folder), store)
+    lock = pin(name, uri or str(folder), store, selection=selection)
     return [row_of(lock, file.path) for file in lock.files], lock
 
 

@@ -6,9 +6,9 @@ with their shape, audio int16 little-endian mono with its rate. The bytes depend
 A row group is what a reader fetches at once, also when it streams a shard from S3: at most 16 clips, and not
 more than 32 MiB unless a single clip is larger (16 clips of 8 frames at 224x224 with 3 s of sound: 21 MB).
 
-Compression is zstd at level 1. Photographs of 8 x 224 x 224 and a tone, 1.3 MB a clip, per clip written and
-read on one core, and what is left of the size: none 1.5 and 0.5 ms, 100%; lz4 2.4 and 0.7 ms, 80%; zstd -1
-3.1 and 0.8 ms, 77%; zstd 1 4.4 and 1.7 ms, 76%; zstd 3 9.9 and 1.9 ms, 72%.
+Compression is zstd at level -1. Photographs of 8 x 224 x 224 and a tone, 1.3 MB a clip, per clip written and
+read on one core, and what is left of the size: none 1.1 and 0.3 ms, 100%; lz4 1.7 and 0.5 ms, 80%; zstd -1
+2.1 and 0.7 ms, 77%; zstd 1 2.9 and 1.2 ms, 76%; zstd 3 6.2 and 1.5 ms, 72%.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import collections
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,7 @@ from erv.errors import DataError
 
 ROWS_PER_GROUP = 16
 BYTES_PER_GROUP = 32 * 2**20
-_ZSTD_LEVEL = 1
+_ZSTD_LEVEL = -1
 
 SCHEMA = pa.schema(
     [
@@ -80,7 +81,8 @@ def shard_name(number: int) -> str:
 class ShardFile:
     """Writes clips, handed over in the order of their ids, into one parquet file.
 
-    Use as a context manager; at most one row group is in memory. When the block raises, the file is removed.
+    A thread compresses and writes a row group while the next one is collected, so at most two are in memory.
+    Use as a context manager; when the block raises, the file is removed.
     """
 
     def __init__(self, path: Path, after: str | None = None) -> None:
@@ -88,6 +90,8 @@ class ShardFile:
         self._last = after
         self._group: list[Clip] = []
         self._bytes = 0
+        self._thread = ThreadPoolExecutor(1, "shard")
+        self._writing: Future[None] | None = None
         self.clips = 0
 
     def __enter__(self) -> Self:
@@ -132,7 +136,17 @@ class ShardFile:
             self._flush()
 
     def _flush(self) -> None:
-        clips = self._group
+        self._wait()
+        self._writing = self._thread.submit(self._write, self._group)
+        self._group, self._bytes = [], 0
+
+    def _wait(self) -> None:
+        """Waits for the row group that is being written; raises what it raised."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write(self, clips: Sequence[Clip]) -> None:
         shapes = [list(clip.frames.shape) for clip in clips]
         columns = [
             pa.array([clip.clip_id for clip in clips], pa.string()),
@@ -143,15 +157,17 @@ class ShardFile:
             pa.array([clip.has_audio for clip in clips], pa.bool_()),
         ]
         self._writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
-        self._group, self._bytes = [], 0
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None and self._group:
-                self._flush()
+            if kind is None:
+                if self._group:
+                    self._flush()
+                self._wait()
         finally:
+            self._thread.shutdown()
             self._writer.close()
             if kind is not None:
                 self._path.unlink(missing_ok=True)

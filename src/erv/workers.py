@@ -67,7 +67,7 @@ def isolated(
         prepare: a module-level function that a worker calls first, in no item's time (slow imports).
 
     Yields:
-        One outcome per item, in the order of the items. Arrays in the results may be read-only.
+        One outcome per item, in the order of the items.
 
     Raises:
         RuntimeError: a worker can't start.

@@ -1,0 +1,1 @@
+"""Mutations of valid clips; none may stop the pipeline."""

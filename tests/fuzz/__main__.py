@@ -1,0 +1,58 @@
+"""`python -m tests.fuzz --mutations 2000 --seed 0`: feeds broken clips to validate and extract."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+from tests.fuzz.run import Report, fuzz
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--mutations", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="erv-fuzz-") as folder, _quiet():
+        report = fuzz(Path(folder), arguments.mutations, arguments.seed, workers=arguments.workers)
+    show(report, arguments.seed)
+
+
+class _quiet:
+    """Decoders write on standard error what they think of each file; that goes to nowhere."""
+
+    def __enter__(self) -> None:
+        self._kept = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+
+    def __exit__(self, *error: object) -> None:
+        os.dup2(self._kept, 2)
+        os.close(self._kept)
+
+
+def show(report: Report, seed: int) -> None:
+    """Prints the figures."""
+    result = report.result
+    print(
+        f"{report.mutations} mutations, seed {seed}:"
+        f" {result.extracted} extracted, {result.quarantined} quarantined"
+    )
+    for kind, outcomes in sorted(report.by_kind.items()):
+        words = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
+        print(f"  {kind:22} {words}")
+    print("worker processes lost: " + ", ".join(f"{count} {what}" for what, count in report.survived.items()))
+    print("probing of validate: " + ", ".join(f"{n} {fault}" for fault, n in report.faults.most_common()))
+    for what, count in report.disagreements.items():
+        print(f"  {count} {what}")
+    print(", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in report.seconds.items()))
+
+
+if __name__ == "__main__":
+    main()

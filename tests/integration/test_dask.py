@@ -1,0 +1,193 @@
+"""Extraction on a real Dask cluster: a scheduler and workers in processes of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from erv.environment import Environment
+from erv.errors import DataError, StorageError
+from erv.extraction import extract
+from erv.storage import open_store
+from tests.clips import copy_tree, pinned, same_files, settings, write_clips
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+DASK = str(Path(sys.executable).with_name("dask"))
+
+
+class Cluster:
+    """A scheduler, and workers under their nannies as `dask worker` starts them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._log = folder / "scheduler.log"
+        self._processes = [self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")]
+        self.address = self._find(r"Scheduler at:\s+(tcp://\S+)")
+
+    def _start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        with (self._folder / f"{arguments[0]}.log").open("ab") as log:
+            return subprocess.Popen(
+                [DASK, *arguments],
+                cwd=self._folder,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            )
+
+    def _find(self, pattern: str) -> str:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            found = re.search(pattern, self._log.read_text() if self._log.exists() else "")
+            if found:
+                return found[1]
+            time.sleep(0.1)
+        raise AssertionError(self._log.read_text())
+
+    def add_worker(self, **environment: str) -> subprocess.Popen[bytes]:
+        worker = self._start(
+            "worker",
+            self.address,
+            "--nthreads",
+            "1",
+            "--no-dashboard",
+            "--host",
+            "127.0.0.1",
+            "--local-directory",
+            str(self._folder),
+            **environment,
+        )
+        self._processes.append(worker)
+        return worker
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            process.terminate()
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            for child in children:
+                if child.is_running():
+                    child.kill()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    (tmp_path / "cluster").mkdir()
+    cluster = Cluster(tmp_path / "cluster")
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(autouse=True)
+def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    write_clips(tmp_path / "raw", 17)
+    (tmp_path / "raw" / "00003.mp4").write_bytes(b"not a film")
+    return tmp_path / "raw"
+
+
+def run(source: Path, out: str, **changes):
+    rows, lock = pinned(source)
+    return extract(rows, lock, None, settings(**changes), Path(out), Path(f"{out}.parquet"))
+
+
+def test_a_cluster_gives_the_same_bytes(cluster: Cluster, source: Path) -> None:
+    run(source, "here")
+    cluster.add_worker()
+    cluster.add_worker()
+    there = run(source, "there", dask=cluster.address, workers=1)
+    assert (there.clips, there.extracted, there.quarantined) == (17, 16, 1)
+    assert same_files(Path("here"), Path("there"))
+    assert Path("here.parquet").read_bytes() == Path("there.parquet").read_bytes()
+
+
+def test_a_killed_worker_costs_no_clip(cluster: Cluster, source: Path) -> None:
+    write_clips(source, 120)
+    run(source, "here")
+    cluster.add_worker()
+    victim = cluster.add_worker()
+
+    stop, killed = threading.Event(), []
+
+    def kill_once() -> None:
+        while not killed and not stop.wait(0.02):
+            # The process that works is the child of the nanny.
+            children = psutil.Process(victim.pid).children(recursive=True)
+            if list(Path(".erv/extract").rglob("*.json")) and children:
+                children[0].kill()
+                killed.append(children[0].pid)
+
+    thread = threading.Thread(target=kill_once)
+    thread.start()
+    try:
+        there = run(source, "there", dask=cluster.address, workers=1)
+    finally:
+        stop.set()
+        thread.join()
+    assert killed
+    assert there.clips == 120
+    assert same_files(Path("here"), Path("there"))
+
+
+def test_workers_read_s3_themselves(cluster: Cluster, stack: Environment, source: Path) -> None:
+    run(source, "here")
+    store = open_store(stack)
+    uri = f"s3://{stack.raw_bucket}/dask"
+    store.mirror_tree(source, uri)
+    rows, lock = pinned(source, store=store, uri=uri)
+    cluster.add_worker(**stack.variables())
+    there = settings(dask=cluster.address)
+    extract(rows, lock, None, there, Path("there"), Path("there.parquet"))  # no store here, and none needed
+    assert same_files(Path("here"), Path("there"))
+    # An object that is lost is a fault of the source: no clip is quarantined for it.
+    store.delete(lock.uri_of("00009.mp4"))
+    (changed,) = (row for row in rows if row.clip_id == "00009")
+    file = dataclasses.replace(lock.find("00009.mp4"), sha256="0" * 64, version_id=None)
+    files = tuple(file if file.path == other.path else other for other in lock.files)
+    lost = dataclasses.replace(lock, files=files)
+    rows[rows.index(changed)] = dataclasses.replace(changed, sha256="0" * 64)
+    with pytest.raises(StorageError, match=r"extract\.dask .*00009\.mp4"):
+        extract(rows, lost, None, there, Path("lost"), Path("lost.parquet"))
+    assert not Path("lost").exists()
+
+
+def test_what_is_wrong_with_a_cluster_is_one_sentence(cluster: Cluster, source: Path) -> None:
+    with pytest.raises(DataError, match=r"extract\.dask: no Dask scheduler answers at tcp://127\.0\.0\.1:9 "):
+        run(source, "s", dask="tcp://127.0.0.1:9")
+    with pytest.raises(DataError, match=r"extract\.dask: no Dask scheduler answers at nowhere"):
+        run(source, "s", dask="nowhere://x")
+    other = copy_tree(ROOT / "src", source.parent / "other")
+    with (other / "erv" / "media.py").open("a") as stream:
+        stream.write("# another version\n")
+    cluster.add_worker(PYTHONPATH=f"{other}:{ROOT}")
+    with pytest.raises(DataError, match=r"a worker has another version of erv, decord"):
+        run(source, "s", dask=cluster.address)
+    assert not Path("s").exists()
+
+
+def test_a_source_that_a_worker_cannot_read_is_named(cluster: Cluster, source: Path) -> None:
+    rows, lock = pinned(source)
+    (source / "00012.mp4").unlink()
+    cluster.add_worker()
+    with pytest.raises(DataError, match=r"extract\.dask .*00012.mp4: file not found"):
+        extract(rows, lock, None, settings(dask=cluster.address), Path("s"), Path("q"))
