@@ -59,9 +59,8 @@ def templates() -> list[bytes]:
 
 def write_table(root: Path, count: int, clips: list[bytes]) -> None:
     """A tree for the `table` reader."""
-    from tests.trees import sign
-
     from erv.labels import LabelSpace
+    from tests.trees import sign
 
     names = LabelSpace.load("mafw").names
     (root / "clips").mkdir(parents=True)
@@ -75,10 +74,9 @@ def write_table(root: Path, count: int, clips: list[bytes]) -> None:
 def step(name: str, dataset: str, work: Path) -> dict[str, Any]:
     """One step, in this process; what it leaves for the next lies in `work`."""
     from erv.data.checks import write_checks
-    from erv.data.readers import selection_of
-
     from erv.data.ingest import ingest
     from erv.data.manifest import read_manifest, write_manifest
+    from erv.data.readers import selection_of
     from erv.data.sources import Lock, pin
     from erv.settings import load_settings
 
