@@ -11,7 +11,7 @@ machine too. Ratios are taken within a round; what is given is their median and 
 
 - plain: one process, one decoding thread; keeps nothing
 - plain_save: besides saves frames and sound with `np.save`
-- plain_2: two plain loops at the same time, each over half of the clips: what two cores of this machine can do
+- plain_2: two plain loops at once, each over half of the clips: what two cores of this machine can do
 - extract_1, extract_2: the stage's own function with 1 and 2 workers, from verified files to written shards
 
 `extract` is timed from the call to the last file, the start of its workers included. A plain loop is timed
@@ -282,8 +282,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def main() -> None:
     """Prints clips per second, ratios and shares; writes them to benchmarks/extract.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--clips", type=int, default=240)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clips", type=int, default=480)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--geometry", choices=["stretch", "pad"], default="stretch")
     parser.add_argument("--scratch", help="folder for clips and shards; default: that of temporary files")
     parser.add_argument("--results", type=Path, default=RESULTS)

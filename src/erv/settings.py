@@ -57,7 +57,7 @@ class SourcesSettings(Section):
 class IngestSettings(Section):
     """Fold, validation split, what is expected of the data sets and how each is read."""
 
-    fold: Annotated[int, Field(ge=1, le=5)]
+    fold: PositiveInt
     validation_share: Share
     expect: Literal["full", "subset"]
     max_excluded_share: Share

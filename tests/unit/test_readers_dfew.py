@@ -218,3 +218,8 @@ def test_mafw_given_as_dfew(tmp_path):
     trees.write_mafw(tmp_path, 0.001)
     with pytest.raises(DataError, match=r"holds MAFW, expected DFEW .*set sources\.dfew to the folder"):
         read(tmp_path)
+
+
+def test_a_fold_that_the_lists_do_not_have_is_said_before_anything_is_read(built):
+    with pytest.raises(DataError, match="^dfew: ingest.fold is 6; its official lists have folds 1 to 5"):
+        read(built, fold=6)

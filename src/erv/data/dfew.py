@@ -11,7 +11,7 @@ import re
 
 from erv.data import tree as trees
 from erv.data.dfew_annotation import compare
-from erv.data.reading import Listed, Reading, gather
+from erv.data.reading import OFFICIAL_FOLDS, Listed, Reading, gather, require_official
 from erv.data.selection import Selection
 from erv.data.sources import Lock, ObjectStore
 from erv.data.tabular import csv_rows
@@ -19,8 +19,6 @@ from erv.data.tree import Tree
 from erv.dataset_settings import DfewReader
 from erv.errors import DataError
 from erv.labels import LabelSpace
-
-FOLDS = range(1, 6)
 
 # Folders of each kind of media below the tree's root, and the shape of a clip's name in them.
 _FOLDERS = {
@@ -72,11 +70,12 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: DfewRead
     Raises:
         DataError: a file is missing or malformed, or a label id is out of range.
     """
+    require_official(dataset, fold)
     space = LabelSpace.load(dataset)
     tree = trees.locate(lock, store, trees.DFEW)
     clips = _clips(tree, settings.media)
     listing: dict[int, tuple[Listed, ...]] = {}
-    for number in FOLDS:
+    for number in OFFICIAL_FOLDS:
         items: list[Listed] = []
         for split, path in _split_files(tree, number, required=number == fold).items():
             items += _lines(tree, path, split, space)

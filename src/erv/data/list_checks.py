@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections import Counter
 
 from erv.data.published import Published
-from erv.data.reading import Check, Expect, Listed, Listing, Severity, first_clips, severity_of, some
+from erv.data.reading import (
+    OFFICIAL_FOLDS,
+    Check,
+    Expect,
+    Listed,
+    Listing,
+    Severity,
+    first_clips,
+    severity_of,
+    some,
+)
 
-_OFFICIAL_FOLDS = tuple(range(1, 6))
 _FETCH = "use the official files as they were delivered"
 
 
@@ -30,7 +39,7 @@ def structural(listing: Listing, published: Published | None, expect: Expect) ->
     checks += [_one_label(listing), _one_test_fold(listing, tests)]
     if published is not None:
         checks.append(_test_smaller(listing, severity_of(expect)))
-        missing = [fold for fold in _OFFICIAL_FOLDS if fold not in listing]
+        missing = [fold for fold in OFFICIAL_FOLDS if fold not in listing]
         checks.append(
             Check(
                 "five_folds",

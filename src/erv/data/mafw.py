@@ -12,7 +12,17 @@ from collections.abc import Mapping
 from erv.data import mafw_lists as lists
 from erv.data import mafw_sheets as sheets
 from erv.data import tree as trees
-from erv.data.reading import Check, Listed, Listing, Reading, first_clips, gather, some
+from erv.data.reading import (
+    OFFICIAL_FOLDS,
+    Check,
+    Listed,
+    Listing,
+    Reading,
+    first_clips,
+    gather,
+    require_official,
+    some,
+)
 from erv.data.selection import Selection
 from erv.data.sources import Lock, ObjectStore
 from erv.data.tree import Tree
@@ -20,7 +30,6 @@ from erv.dataset_settings import MafwReader
 from erv.errors import DataError
 from erv.labels import LabelSpace
 
-FOLDS = range(1, 6)
 _CLIP_FOLDERS = ("data/clips", "clips")
 _NO_CLIP = r"(^|/)frames(/|\.zip$)|(^|/)Labels\(auto\)(/|\.zip$)"
 
@@ -43,6 +52,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: MafwRead
     Raises:
         DataError: a file is missing or malformed, or a label is not in the label space.
     """
+    require_official(dataset, fold)
     space = LabelSpace.load(dataset)
     tree = trees.locate(lock, store, trees.MAFW)
     folder = _clip_folder(tree)
@@ -51,7 +61,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: MafwRead
     listing: dict[int, tuple[Listed, ...]] = {}
     captions: dict[str, tuple[str, str]] = {}
     notes: list[Check] = []
-    for number in FOLDS:
+    for number in OFFICIAL_FOLDS:
         paths = _split_files(tree, settings, number, required=number == fold)
         items: list[Listed] = []
         for split, path in paths.items():

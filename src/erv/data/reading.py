@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from erv.data.sources import Lock
+from erv.errors import DataError
 
+OFFICIAL_FOLDS = range(1, 6)
 _SHOWN = 5
 Folds = Mapping[int, Mapping[str, Mapping[str, int]]]
 Severity = Literal["error", "warning"]
@@ -136,6 +138,18 @@ class Reading:
 def severity_of(expect: Expect) -> Severity:
     """How a miss counts that only a part of the set would explain."""
     return "error" if expect == "full" else "warning"
+
+
+def require_official(dataset: str, fold: int) -> None:
+    """Refuses a fold that the official lists do not have.
+
+    Raises:
+        DataError: it has none of their numbers.
+    """
+    if fold not in OFFICIAL_FOLDS:
+        raise DataError(
+            f"{dataset}: ingest.fold is {fold}; its official lists have folds 1 to 5, set one of them"
+        )
 
 
 def some(names: Iterable[str]) -> str:
