@@ -221,5 +221,5 @@ def test_mafw_given_as_dfew(tmp_path):
 
 
 def test_a_fold_that_the_lists_do_not_have_is_said_before_anything_is_read(built):
-    with pytest.raises(DataError, match="^dfew: ingest.fold is 6; its official lists have folds 1 to 5"):
+    with pytest.raises(DataError, match=r"^dfew: ingest.fold is 6; its official lists have folds 1 to 5"):
         read(built, fold=6)

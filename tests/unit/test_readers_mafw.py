@@ -319,5 +319,5 @@ def test_frames_and_automatic_labels_are_not_pinned(built):
 
 
 def test_a_fold_that_the_lists_do_not_have_is_said_before_anything_is_read(built):
-    with pytest.raises(DataError, match="^mafw: ingest.fold is 6; its official lists have folds 1 to 5"):
+    with pytest.raises(DataError, match=r"^mafw: ingest.fold is 6; its official lists have folds 1 to 5"):
         read(built, fold=6)
