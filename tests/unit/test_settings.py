@@ -63,7 +63,7 @@ def test_all_faults_are_reported_together(raw: dict[str, Any]) -> None:
         ("register.policy", "best", "register.policy is 'best', expected one of erv, r1_omni, sft"),
         ("validate.min_seconds", 90.0, "min_seconds (90.0) must be smaller than max_seconds (60.0)"),
         ("distill.test_share", 0.49, None),
-        ("ingest.fold", 6, "found 6"),
+        ("ingest.fold", 0, "found 0"),
         ("runtime.threads", 0, "found 0"),
         ("grpo.variants", {"erv": {"rewards": []}}, "grpo.variants.erv.rewards"),
     ],
