@@ -8,12 +8,13 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from erv.environment import Environment
 from erv.errors import ErvError
 
 if TYPE_CHECKING:
+    from erv.data.sources import Lock, SourceFile
     from erv.storage import Store
 
 SMALL_BYTES = 4_000_000  # objects up to this size are read and hashed, larger ones only looked for
@@ -120,8 +121,7 @@ class Verifier:
         lock = Lock.load(lock_file)
         if not lock.uri.startswith("s3://"):
             root = Path(lock.uri.removeprefix("file://"))
-            # A member of a zip is there when the zip is, which is listed too.
-            missing = [file.path for file in lock.files if not (root / (file.archive or file.path)).exists()]
+            missing = [file.path for file in lock.files if not _is_in(root, file)]
         else:
             try:
                 missing = self._missing(lock)
@@ -131,15 +131,16 @@ class Verifier:
             return Check(
                 path, False, f"{len(missing)} of {len(lock.files)} files of {lock.uri}: {missing[0]}"
             )
-        return Check(path, True, f"{len(lock.files)} files of {lock.uri} present in their pinned versions")
+        versions = " in their pinned versions" if any(file.version_id for file in lock.files) else ""
+        return Check(path, True, f"{len(lock.files)} files of {lock.uri} present{versions}")
 
-    def _missing(self, lock: Any) -> list[str]:
+    def _missing(self, lock: Lock) -> list[str]:
         from erv.data.frame_folders import is_frame
 
         listing = {info.uri: info for info in self._store.list(lock.uri)}
         images = Counter(uri.rpartition("/")[0] + "/" for uri in listing if is_frame(uri.rpartition("/")[2]))
 
-        def there(file: Any) -> bool:
+        def there(file: SourceFile) -> bool:
             uri = lock.uri_of(file.path)
             if file.archive:  # its zip is listed too
                 return True
@@ -156,3 +157,13 @@ class Verifier:
             return file.version_id is not None and self._store.exists(uri, file.version_id)
 
         return [file.path for file in lock.files if not there(file)]
+
+
+def _is_in(root: Path, file: SourceFile) -> bool:
+    """Whether a local source still has a file, by its size; content is verified when it is read."""
+    if file.archive:  # its zip is listed too
+        return (root / file.archive).is_file()
+    if file.frames:
+        return (root / file.path).is_dir()
+    path = root / file.path
+    return path.is_file() and path.stat().st_size == file.bytes

@@ -40,6 +40,7 @@ class Worker:
         queue: numbers of the items given and not yet answered; it works on the first.
         ready: whether it is prepared.
         served: items that it answered.
+        worn: whether it seems to keep memory of earlier items; it gets no more until that is clear.
         deadline: when the first item is late, on the monotonic clock, or None.
         limit: the seconds behind that deadline.
     """
@@ -60,6 +61,7 @@ class Worker:
         self.queue: deque[int] = deque()
         self.ready = False
         self.served = 0
+        self.worn = False
         self.limit = START_SECONDS
         self.deadline: float | None = time.monotonic() + self.limit
         self._memory_mb = memory_mb
@@ -107,9 +109,11 @@ class Worker:
 
     def is_too_large(self) -> bool:
         """Whether its resident memory grew by more than its items may take."""
-        if self._memory_mb is None or not self.ready:
-            return False
-        return _resident(self.process.pid) - self._resident > self._memory_mb * 1_000_000
+        return self._memory_mb is not None and self.growth() > self._memory_mb * 1_000_000
+
+    def growth(self) -> int:
+        """Bytes of resident memory beyond what it had before its first item; 0 until it is ready."""
+        return _resident(self.process.pid) - self._resident if self.ready else 0
 
     def obituary(self) -> str:
         """How the process ended."""

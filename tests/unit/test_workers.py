@@ -2,6 +2,7 @@ import mmap
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,36 @@ def test_an_item_that_needs_too_much_memory_fails_alone(how):
     outcomes = list(isolated(hungry, items, workers=2, seconds=60, memory_mb=300))
     assert [outcome.failure for outcome in outcomes] == [None, "needs more than 300 MB", None, None]
     assert [outcome.result for outcome in outcomes] == [1, None, 1, 1]
+
+
+kept = []
+
+
+def leak(item: int) -> int:
+    kept.append(np.ones(100_000_000, np.uint8))
+    time.sleep(0.3)  # longer than between two looks
+    return os.getpid()
+
+
+def use_and_free(item: int) -> int:
+    filled = np.ones(400_000_000, np.uint8)
+    time.sleep(0.6)
+    return os.getpid() if filled[item] else 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_keeps_memory_is_replaced_in_time(workers):
+    outcomes = list(isolated(leak, range(9), workers=workers, seconds=60, memory_mb=700))
+    assert [outcome.item for outcome in outcomes] == list(range(9))
+    assert [outcome.failure for outcome in outcomes] == [None] * 9
+    # 256 MB are kept after three items; one more may be given before that is seen.
+    most = Counter(outcome.result for outcome in outcomes).most_common(1)[0][1]
+    assert 3 <= most <= 5
+
+
+def test_memory_that_is_freed_is_no_reason_to_replace_a_worker():
+    outcomes = list(isolated(use_and_free, range(4), workers=1, seconds=60, memory_mb=700))
+    assert len({outcome.result for outcome in outcomes}) == 1
 
 
 def pid(item: int) -> int:
