@@ -73,11 +73,11 @@ def write_table(root: Path, count: int, clips: list[bytes]) -> None:
 
 def step(name: str, dataset: str, work: Path) -> dict[str, Any]:
     """One step, in this process; what it leaves for the next lies in `work`."""
-    from erv.data.checks import write_checks
     from erv.data.ingest import ingest
     from erv.data.manifest import read_manifest, write_manifest
     from erv.data.readers import selection_of
     from erv.data.sources import Lock, pin
+    from erv.documents import write_document
     from erv.settings import load_settings
 
     settings = load_settings("params.yaml")
@@ -91,7 +91,7 @@ def step(name: str, dataset: str, work: Path) -> dict[str, Any]:
     if name == "ingest":
         result = ingest(dataset, lock, None, settings.ingest, seed=0)
         write_manifest(result.rows, manifest)
-        write_checks(result.checks_document(), checks)
+        write_document(result.checks_document(), checks)
         failed = [check.name for check in result.checks if not check.success]
         return {"counts": result.counts(), "failed_checks": failed}
     rows = read_manifest(manifest)

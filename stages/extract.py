@@ -15,13 +15,13 @@ folder with too few frames repeats some; the released code appends black ones (`
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
 from erv.data.manifest import read_manifest
 from erv.data.sources import Lock, store_for
 from erv.dataset_plots import write_quarantine
+from erv.documents import read_document
 from erv.errors import DataError
 from erv.extraction import extract, quarantine_reasons
 from erv.figures import quarantine_page
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Decodes, writes shards and quarantine, checks that no clip was lost."""
-    verdict = json.loads(arguments.verdict.read_text(encoding="utf-8"))
+    verdict = read_document(arguments.verdict, "validate")
     if not verdict["success"]:
         raise DataError(f"{arguments.verdict}: the manifest did not pass validation; repair the source first")
     lock = Lock.load(arguments.lock)
@@ -44,7 +44,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         settings.extract,
         arguments.shards,
         arguments.quarantine,
-        excluded=json.loads(arguments.checks.read_text(encoding="utf-8"))["excluded"],
+        excluded=read_document(arguments.checks, "ingest")["excluded"],
     )
     write_quarantine(quarantine_reasons(arguments.quarantine), arguments.plot)
     run.log_metrics(

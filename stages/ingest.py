@@ -16,11 +16,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from erv.data.checks import write_checks
 from erv.data.ingest import ingest
 from erv.data.manifest import write_manifest
 from erv.data.sources import Lock, store_for
 from erv.dataset_plots import write_class_balance
+from erv.documents import write_document
 from erv.figures import class_balance_page
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
@@ -33,7 +33,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     lock = Lock.load(arguments.lock)
     result = ingest(arguments.dataset, lock, store_for([lock.uri]), settings.ingest, seed=settings.seed)
     write_manifest(result.rows, arguments.manifest)
-    write_checks(result.checks_document(), arguments.checks)
+    write_document(result.checks_document(), arguments.checks)
     write_class_balance(result.folds, settings.ingest.fold, result.rows, arguments.plot)
     run.log_metrics(result.counts())
     run.log_dataset(arguments.dataset, arguments.manifest, "source")

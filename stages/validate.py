@@ -12,16 +12,14 @@ splits are known before a GPU is touched.
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from erv.data.manifest import read_manifest
 from erv.data.sources import Lock, store_for
 from erv.dataset_plots import write_durations
-from erv.errors import DataError
+from erv.documents import read_document, write_document
 from erv.figures import durations_page
 from erv.probing import probe_clips
 from erv.quality import missed, require_success, validate
@@ -37,7 +35,7 @@ DOCS_FOLDER = "data_docs"
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Looks into the clips, checks the expectations, keeps verdict, Data Docs and durations."""
     rows = read_manifest(arguments.manifest)
-    checks = _read_checks(arguments.checks)
+    checks = read_document(arguments.checks, "ingest")
     lock = Lock.load(arguments.lock)
     probes = probe_clips(rows, lock, store_for([lock.uri]), settings.validate_)
     with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +45,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     run.set_tags({DATA_DOCS_TAG: f"{DOCS_FOLDER}/{arguments.dataset}.html"})
     write_durations(probes.values(), settings.validate_.max_seconds, arguments.plot)
     run.log_text(durations_page(arguments.plot), "plots/durations.html")
-    _write(verdict, arguments.verdict)
+    write_document(verdict, arguments.verdict)
     failed = [item for item in verdict["expectations"].values() if not item["success"]]
     run.log_metrics({"clips": float(verdict["clips"]), "expectations/failed": float(len(failed))})
     run.log_dataset(arguments.dataset, arguments.manifest, "source")
@@ -58,25 +56,6 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         "%s: %d clips meet %d of %d expectations", arguments.dataset, len(rows), total - len(failed), total
     )
     require_success(verdict)
-
-
-def _read_checks(path: Path) -> dict[str, Any]:
-    try:
-        checks = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: not found; run `dvc repro ingest` first") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); run `dvc repro ingest` again") from error
-    if not isinstance(checks, dict):
-        raise DataError(f"{path}: not what ingest writes; run `dvc repro ingest` again")
-    return checks
-
-
-def _write(verdict: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(verdict, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from erv.data.published import Published
 from erv.data.reading import Check, Expect, Listing, Reading, Severity, first_clips, severity_of, some
@@ -111,14 +108,6 @@ def against_published(reading: Reading, published: Published, expect: Expect) ->
     if published.sizes:
         checks.append(_equal("published_sheets", severity, published.sizes, reading.sizes))
     return checks
-
-
-def write_checks(document: Mapping[str, Any], path: Path) -> None:
-    """Writes a document of checks as JSON, under a temporary name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def _equal(name: str, severity: Severity, wanted: Mapping[str, int], found: Mapping[str, int]) -> Check:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from erv.dataset_plots import CLASS_BALANCE, DURATIONS, QUARANTINE, read_plot
-from erv.errors import DataError
+from erv.documents import read_document
 
 Rows = Sequence[Mapping[str, str]]
 
@@ -68,14 +67,14 @@ def read_datasets(
     """
     found = {}
     for name in names:
-        verdict = _read_json(verdicts / f"{name}.json", "validate")
+        verdict = read_document(verdicts / f"{name}.json", "validate")
         found[name] = DatasetEvidence(
             fold=verdict["fold"],
             splits=verdict["splits"],
             balance=read_plot(plots / name / CLASS_BALANCE),
             durations=read_plot(plots / name / DURATIONS),
             quarantine=read_plot(plots / name / QUARANTINE),
-            warnings=_warnings(_read_json(manifests / f"{name}.checks.json", "ingest")),
+            warnings=_warnings(read_document(manifests / f"{name}.checks.json", "ingest")),
             missed=[
                 Missed(key, item["severity"], item["expected"], item["failed"])
                 for key, item in verdict["expectations"].items()
@@ -101,15 +100,3 @@ def _warnings(checks: Mapping[str, Any]) -> list[str]:
 
 def _is_published(check: Mapping[str, Any]) -> bool:
     return str(check["name"]).startswith("published_")
-
-
-def _read_json(path: Path, stage: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: not found; run `dvc repro {stage}` first") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); run `dvc repro {stage}` again") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: not what {stage} writes; run `dvc repro {stage}` again")
-    return content

@@ -1,0 +1,39 @@
+"""JSON documents that one stage writes and others read: checks of ingest, verdict of validate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from erv.errors import DataError
+
+
+def write_document(document: Mapping[str, Any], path: Path) -> None:
+    """Writes a document as JSON, under a temporary name first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_document(path: Path, stage: str) -> dict[str, Any]:
+    """Reads a document.
+
+    Args:
+        path: of it.
+        stage: that writes it, for messages.
+
+    Raises:
+        DataError: it is not there, or not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found; run `dvc repro {stage}` first") from None
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); run `dvc repro {stage}` again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not what {stage} writes; run `dvc repro {stage}` again")
+    return content
