@@ -16,11 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 _FOREIGN = ("AWS_", "MLFLOW_", "PREFECT_", "ERV_", "DVC_")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For xdist: tests that share servers stay in one process, and the longest group begins first."""
+# First: xdist reads the groups in a hook of its own, and later ones pass unseen.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For xdist: tests that share servers or a file's fixtures stay in one process, the longest begin first."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
-    if config.getoption("dist", "no") != "no":
+    if "PYTEST_XDIST_WORKER" in os.environ:
         order = ("e2e", "integration")
         items.sort(key=lambda item: order.index(_group(item)) if _group(item) in order else len(order))
 
