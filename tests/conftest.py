@@ -19,7 +19,7 @@ _FOREIGN = ("AWS_", "MLFLOW_", "PREFECT_", "ERV_", "DVC_")
 # First: xdist reads the groups in a hook of its own, and later ones pass unseen.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For xdist: tests that share servers or a file's fixtures stay in one process, the longest begin first."""
+    """For xdist: tests that share servers or fixtures stay in one process, and the longest begin first."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     if "PYTEST_XDIST_WORKER" in os.environ:

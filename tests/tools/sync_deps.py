@@ -43,9 +43,9 @@ PLUMBING = {
 }
 # Files that are no modules but are read by one.
 DATA = {
-    "erv.data.published": "src/erv/data/published.yaml",
-    "erv.labels": "src/erv/label_spaces",
-    "erv.evaluation.report": "src/erv/evaluation/templates",
+    "erv.data.published": ["src/erv/data/published.yaml"],
+    "erv.labels": ["src/erv/label_spaces", "data/label_spaces"],  # the shipped ones and the user's
+    "erv.evaluation.report": ["src/erv/evaluation/templates"],
 }
 
 
@@ -102,7 +102,7 @@ def closure(stage: str) -> set[str]:
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         pending |= imports_of(path, package)
     paths = {_relative(module_file(module)) for module in seen if not _is_empty(module_file(module))}
-    return paths | {DATA[module] for module in seen if module in DATA}
+    return paths | {path for module in seen for path in DATA.get(module, ())}
 
 
 def _is_empty(path: Path | None) -> bool:
@@ -128,7 +128,9 @@ def synced(text: str) -> str:
     for stage in stage_names(text):
         start = lines.index(f"  {stage}:")
         end = next((i for i in range(start + 1, len(lines)) if re.match(r"  \w", lines[i])), len(lines))
-        block = [line for line in lines[start:end] if not re.match(r"      - src/erv/", line)]
+        block = [
+            line for line in lines[start:end] if not re.match(r"      - (src/erv/|data/label_spaces$)", line)
+        ]
         script = block.index(f"      - stages/{stage}.py")
         block[script + 1 : script + 1] = [f"      - {path}" for path in sorted(closure(stage))]
         lines[start:end] = block

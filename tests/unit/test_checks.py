@@ -129,3 +129,14 @@ def test_a_fold_that_is_missing_is_an_error_of_a_full_set_alone(part):
     assert "five_folds: no lists of fold 3" in "\n".join(read(lock, "mafw", expect="subset").warnings())
     with pytest.raises(DataError, match="five_folds: no lists of fold 3; expected the lists of folds 1 to 5"):
         read(lock, "mafw", expect="full")
+
+
+def test_exchanged_folds_are_told_of_a_subset_too(part):
+    for listing in ("no_caption", "with_caption"):
+        folder = part / "Train & Test Set/single" / listing
+        for old, new in (("set_2", "x"), ("set_4", "set_2"), ("x", "set_4")):
+            (folder / old).rename(folder / new)
+    warnings = "\n".join(read(locked(part, "mafw"), "mafw", expect="subset").warnings())
+    assert "fold 2: train 7340, test 1832; fold 4: train 7335, test 1837" in warnings
+    assert "the folders of 2 and 4 may be exchanged" in warnings
+    assert "a subset: the published counts of total differ" in warnings

@@ -1,3 +1,4 @@
+import re
 import shutil
 import zipfile
 
@@ -321,3 +322,55 @@ def test_frames_and_automatic_labels_are_not_pinned(built):
 def test_a_fold_that_the_lists_do_not_have_is_said_before_anything_is_read(built):
     with pytest.raises(DataError, match=r"^mafw: ingest.fold is 6; its official lists have folds 1 to 5"):
         read(built, fold=6)
+
+
+def move_to_test(tree, kind, fold):
+    """Moves the first clip of a fold's train list into its test list; returns its id."""
+    folder = tree / LISTS / kind / "no_caption" / f"set_{fold}"
+    first, *rest = (folder / "train.txt").read_bytes().splitlines(keepends=True)
+    (folder / "train.txt").write_bytes(b"".join(rest))
+    (folder / "test.txt").write_bytes((folder / "test.txt").read_bytes() + first)
+    return first.decode()[:5]
+
+
+def test_a_clip_that_is_tested_twice(tree):
+    """Refused in the single set, of which it is known that this does not happen."""
+    clip = move_to_test(tree, "compound", 1)
+    check = failed(read(tree, "mafw_compound"))["one_test_fold"]
+    assert (check.severity, check.clips) == ("warning", (clip,))
+    clip = move_to_test(tree, "single", 1)
+    with pytest.raises(DataError, match=rf"1 clips are in the test lists of several folds: {clip}"):
+        read(tree)
+
+
+def test_a_compound_clip_that_the_lists_call_single_is_refused(tree):
+    book = load_workbook(tree / "Labels/multi-set.xlsx")
+    clip = book.active.cell(2, 1).value[:5]
+    for path in (tree / LISTS / "compound/no_caption").rglob("*.txt"):
+        path.write_bytes(re.sub(rb"(%s\.mp4 \w+?)_\w+" % clip.encode(), rb"\1", path.read_bytes()))
+    with pytest.raises(DataError, match=rf"multi-set\.xlsx: label ids do not agree.* 1 clips, {clip} "):
+        read(tree, "mafw_compound")
+
+
+def test_a_sheet_that_names_a_clip_twice_is_refused(tree):
+    path = tree / "Labels/single-set.xlsx"
+    book = load_workbook(path)
+    row = [cell.value for cell in book.active[2]]
+    book.active.append([*row[:-1], row[-1] % 11 + 1])
+    book.save(path)
+    with pytest.raises(DataError, match=rf"set\.xlsx, row \d+: clip {row[0][:5]} is .* in an earlier row"):
+        read(tree)
+
+
+def test_a_sheet_that_claims_millions_of_rows_is_refused(tree):
+    path = tree / "Labels/annotation.xlsx"
+    with zipfile.ZipFile(path) as book:
+        parts = {name: book.read(name) for name in book.namelist()}
+    sheet = parts["xl/worksheets/sheet1.xml"]
+    parts["xl/worksheets/sheet1.xml"] = sheet.replace(b'<row r="3"', b'<row r="300000000"')
+    assert parts["xl/worksheets/sheet1.xml"] != sheet
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
+        for name, content in parts.items():
+            book.writestr(name, content)
+    with pytest.raises(DataError, match=r"annotation\.xlsx: claims more than 100000 rows"):
+        read(tree)

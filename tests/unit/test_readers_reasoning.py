@@ -15,11 +15,11 @@ V1 += "sample_2,sadness,,She weeps.\nsample_3,Worried,,He paces.\n"
 V2 = "name,chinese,english\nsample_1,愤怒,He frowns.\nsample_2,悲伤,She weeps.\nsample_3,担心,He paces.\n"
 
 
-def settings(share=0.0):
+def settings(share=0.0, expect="full"):
     return IngestSettings(
         fold=3,
         validation_share=0.0,
-        expect="full",
+        expect=expect,
         max_excluded_share=share,
         readers={"reasoning": {"reader": "reasoning"}},
     )
@@ -199,6 +199,33 @@ def test_what_cannot_be_trained_on_is_counted_by_reason(root):
         "1 x its explanation holds a think or answer tag (sample_3)",
     ):
         assert told in str(caught.value)
+
+
+def test_shares_are_of_what_is_there(root):
+    """An unusable explanation of a clip that the source lacks is one that is absent."""
+    document = merr()
+    document |= {f"gone_{i}": {**document["sample_1"], "pseu_emotion": "doubt"} for i in range(20)}
+    result = read(put(root, MERR_fine_grained_json=json.dumps(document)), expect="subset")
+    assert len(result.rows) == 3
+    assert result.excluded == result.unlisted == ()
+    assert len(result.absent) == 20
+
+
+def test_an_excluded_clip_is_in_a_list(root):
+    document = merr()
+    document["sample_1"]["pseu_emotion"] = "doubt"
+    result = read(put(root, MERR_fine_grained_json=json.dumps(document)), share=0.5)
+    assert [item.clip_id for item in result.excluded] == ["sample_1"]
+    assert result.unlisted == ()
+
+
+def test_a_table_that_changed_is_said_to_have(root):
+    put(root, EMER_csv=V1)
+    chosen = settings()
+    lock = pin("reasoning", str(root), None, selection=selection_of(chosen.readers["reasoning"]))
+    put(root, EMER_csv=V1.replace("He frowns", "He smiles"))
+    with pytest.raises(DataError, match=r"EMER\.csv: content has changed.*erv data pin"):
+        ingest("reasoning", lock, None, chosen, seed=0)
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv", ".mov", ".webm", ".MP4"])

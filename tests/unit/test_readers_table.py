@@ -148,6 +148,7 @@ def test_labels_outside_the_space_are_excluded(root):
         read(root, text)
     result = read(root, text, excluded=0.5)
     assert [(item.clip_id, item.listed_in) for item in result.excluded] == [("c", "clips.csv:4")]
+    assert result.unlisted == ()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from erv.data.published import Published
 from erv.data.reading import Check, Expect, Listing, Reading, Severity, first_clips, severity_of, some
 
+EXCHANGED = "exchanged"  # in the hint of a check that knows what happened
 _FETCH = "use the official files as they were delivered"
 
 
@@ -136,7 +137,7 @@ def _published_folds(
     hints = []
     for fold in wrong:
         if found[fold] == {"train": published[fold].get("test"), "test": published[fold].get("train")}:
-            hints.append(f"train and test of fold {fold} are exchanged")
+            hints.append(f"train and test of fold {fold} are {EXCHANGED}")
         for other in published:
             if (
                 other != fold
@@ -145,7 +146,7 @@ def _published_folds(
             ):
                 hints.append(
                     f"fold {fold} has the counts of fold {other}: the folders of {fold} and {other}"
-                    " may be exchanged"
+                    f" may be {EXCHANGED}"
                 )
     return Check(
         "published_folds",

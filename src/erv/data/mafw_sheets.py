@@ -48,8 +48,9 @@ def compare(tree: Tree, settings: MafwReader, listing: Listing, space: LabelSpac
         if path is not None:
             said, rows = _ids(tree, path, "multi_label", space)
             sizes["rows of multi-set.xlsx"] = rows
-            compound = {clip: label for clip, label in labels.items() if "_" in label}
-            checks += agreement(tree.full(path), compound, said)
+            # It has the compound clips alone.
+            compound = {clip for clip, label in labels.items() if "_" in label}
+            checks += agreement(tree.full(path), labels, said, compound)
     path = sheet_in(tree, _FOLDER, "annotation")
     if path is not None:
         flagged, sizes["rows of annotation.xlsx"] = _flagged(tree, path)
@@ -81,7 +82,8 @@ def _ids(tree: Tree, path: str, name: str, space: LabelSpace) -> tuple[dict[str,
     """The label of each clip of a sheet, and the number of its rows."""
     rows, full = read_rows(tree, path), tree.full(path)
     index = column(rows, name, full)
-    said, clips = {}, 0
+    said: dict[str, str] = {}
+    clips = 0
     for line, row in enumerate(rows[1:], start=2):
         clip, value = _clip_of(cell(row, 0)), cell(row, index)
         clips += clip is not None
@@ -91,7 +93,11 @@ def _ids(tree: Tree, path: str, name: str, space: LabelSpace) -> tuple[dict[str,
             label = _label(value, space)
         except DataError as error:
             raise DataError(f"{full}, row {line}: {error}") from error
-        said[clip] = label
+        if said.setdefault(clip, label) != label:
+            raise DataError(
+                f"{full}, row {line}: clip {clip} is {label} here and {said[clip]} in an earlier row; use the"
+                " official file"
+            )
     return said, clips
 
 

@@ -56,6 +56,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: RavdessR
     items: list[Listed] = []
     excluded: list[Excluded] = []
     paths: dict[str, str] = {}
+    wrong: dict[str, str] = {}
     clips = []
     for path in tree.paths:
         name = PurePosixPath(path)
@@ -69,6 +70,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: RavdessR
         reason = _fault(name, match, space)
         if reason:
             excluded.append(Excluded(name.stem, reason, full))
+            wrong[name.stem] = full
             continue
         clips.append(full)
         paths.setdefault(name.stem, full)
@@ -86,7 +88,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: RavdessR
         lock,
         {0: tuple(items)},
         0,
-        paths.__getitem__,
+        lambda clip: paths.get(clip) or wrong[clip],
         clips,
         split_from=_SPLIT,
         excluded=excluded,

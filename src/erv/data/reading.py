@@ -203,7 +203,7 @@ def gather(
         captions: by clip id, with their origin.
         completions: by clip id.
         split_from: the rule that gave the split, where no file did.
-        excluded: clips that are listed and not usable.
+        excluded: clips that are listed and not usable; those that the source lacks count as absent.
         checks: of the layout.
         sizes: counts that may be published.
     """
@@ -230,12 +230,15 @@ def gather(
                 caption_from,
             )
         )
+    places = {item.clip_id: place(item.clip_id) for item in excluded}
+    absent += [path for path in places.values() if path not in lock]
     listed = {place(clip) for items in listing.values() for clip in {item.clip_id for item in items}}
+    listed.update(places.values())
     present = {path for path in listed if path in lock}
     clips = set(clips)
     return Reading(
         entries=tuple(entries),
-        excluded=tuple(excluded),
+        excluded=tuple(item for item in excluded if places[item.clip_id] in lock),
         unlisted=tuple(sorted(clips - listed)),
         folds=counted(listing, lambda item: place(item.clip_id) in present),
         checks=tuple(checks),

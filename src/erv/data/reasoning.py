@@ -129,11 +129,12 @@ def _table(tree: Tree) -> tuple[str, _Shape, object, Check]:
     found: dict[str, tuple[_Shape, object]] = {}
     broken: list[str] = []
     for path in tables[:_MOST]:
+        content = tree.read(path)  # what can't be read at all is not a table of another kind
         try:
             head: object = (
-                csv_records(tree.read(path), path)[0]
+                csv_records(content, path)[0]
                 if path.lower().endswith(".csv")
-                else json_document(tree.read(path), path)
+                else json_document(content, path)
             )
         except DataError as error:
             broken.append(str(error))

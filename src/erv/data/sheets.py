@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from erv.data.archives import check_zip_bytes
@@ -13,6 +13,8 @@ from erv.data.tree import Tree
 from erv.errors import DataError
 
 Row = tuple[Any, ...]
+_MOST_ROWS = 100_000
+_MOST_COLUMNS = 100
 
 
 def sheet_in(tree: Tree, folder: str, name: str) -> str | None:
@@ -39,7 +41,9 @@ def read_rows(tree: Tree, path: str) -> list[Row]:
         try:
             sheet = book.worksheets[0]
             sheet.reset_dimensions()  # some writers declare one cell, and the rest would be left out
-            rows = [tuple(row) for row in sheet.iter_rows(values_only=True)]
+            # A row of a few bytes may claim to be the billionth, and openpyxl makes those before it.
+            limits = {"max_row": _MOST_ROWS + 1, "max_col": _MOST_COLUMNS}
+            rows = [tuple(row) for row in sheet.iter_rows(values_only=True, **limits)]
         finally:
             book.close()
     # A damaged workbook raises nearly anything: from zipfile, zlib, the XML parser, or a lookup.
@@ -48,6 +52,11 @@ def read_rows(tree: Tree, path: str) -> list[Row]:
             f"{full}: not a readable .xlsx workbook ({type(error).__name__}: {error}); its download is"
             " incomplete or it is another format, fetch it again and pin the source with `erv data pin`"
         ) from error
+    if len(rows) > _MOST_ROWS:
+        raise DataError(
+            f"{full}: claims more than {_MOST_ROWS} rows, the official sheets have 10045 at most; fetch the"
+            " official file again and pin the source with `erv data pin`"
+        )
     if not any(any(cell is not None for cell in row) for row in rows):
         raise DataError(f"{full}: its first worksheet is empty; fetch the official file again")
     return rows
@@ -84,16 +93,21 @@ def number(value: Any) -> int | None:
     return int(text) if re.fullmatch(r"\d{1,9}", text) else None
 
 
-def agreement(path: str, labels: Mapping[str, str], said: Mapping[str, str]) -> list[Check]:
+def agreement(
+    path: str, labels: Mapping[str, str], said: Mapping[str, str], needed: Collection[str] | None = None
+) -> list[Check]:
     """Whether a sheet gives listed clips the labels of the lists, and whether it knows them all.
 
     Args:
         path: of the sheet, for messages.
         labels: of the lists, by clip.
         said: of the sheet, by clip.
+        needed: the clips that the sheet should know; all of them where None.
     """
     other = [clip for clip, label in labels.items() if clip in said and said[clip] != label]
-    without = [clip for clip in labels if clip not in said]
+    compared = labels.keys() & said.keys()
+    needed = labels.keys() if needed is None else needed
+    without = [clip for clip in needed if clip not in said]
     shown = some(f"{clip} ({labels[clip]} in the lists, {said[clip]} in the sheet)" for clip in other)
     return [
         Check(
@@ -103,7 +117,7 @@ def agreement(path: str, labels: Mapping[str, str], said: Mapping[str, str]) -> 
             "each listed clip with the same label in both",
             f"{path}: label ids do not agree with the split files: {len(other)} clips, {shown}"
             if other
-            else f"{path}: {len(labels) - len(without)} listed clips agree",
+            else f"{path}: {len(compared)} listed clips agree",
             first_clips(other),
             "the sheet or the lists were numbered otherwise or shifted by a row; use the official files"
             if other
@@ -114,7 +128,7 @@ def agreement(path: str, labels: Mapping[str, str], said: Mapping[str, str]) -> 
             not without,
             "warning",
             "a label for each listed clip",
-            f"{path}: no label for {len(without)} of {len(labels)} listed clips"
+            f"{path}: no label for {len(without)} of {len(needed)} listed clips"
             + (f": {some(without)}" if without else ""),
             first_clips(without),
             "their labels could not be compared" if without else "",

@@ -227,4 +227,6 @@ def _check_one_file_per_id(path: str, ids: dict[str, str]) -> None:
 def _split(record: _Record, settings: TableReader, fold: int) -> str:
     if record.fold is not None:
         return "test" if record.fold == fold else "train"
-    return record.split or settings.split or "train"
+    split = record.split or settings.split
+    assert split is not None  # the settings say it for all clips or name a column
+    return split
