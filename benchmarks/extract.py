@@ -286,10 +286,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--geometry", choices=["stretch", "pad"], default="stretch")
     parser.add_argument("--scratch", help="folder for clips and shards; default: that of temporary files")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, help=f"default: {RESULTS.name}, for the default run alone")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    usual = all(
+        getattr(arguments, name) == parser.get_default(name) for name in ("clips", "rounds", "geometry")
+    )
+    if arguments.results is None and usual:
+        arguments.results = RESULTS
     if arguments.way:
         print(json.dumps(run_way(arguments.way, arguments.folder, arguments.geometry)))
         return
@@ -347,7 +352,8 @@ def report(
     for two, one in (("plain_2", "plain"), ("extract_2", "extract_1")):
         scaled = [turn[one]["seconds"] / turn[two]["seconds"] for turn in rounds]
         result["ratios"][f"{two} to {one}"] = spread(scaled)
-    arguments.results.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if arguments.results is not None:
+        arguments.results.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     for way, values in result["clips_per_second"].items():
         print(
             f"{way:<12}{values['median']:7.1f} clips/s  ({values['lowest']:.1f} to {values['highest']:.1f})"

@@ -1,7 +1,7 @@
 """What the data stages cost at full size: 26,417 clips, as many as MAFW and DFEW have together.
 
     python benchmarks/full_size.py                  # make bench-full; writes benchmarks/full_size.json
-    python benchmarks/full_size.py --sizes 200 1000 --skip-official --out /tmp/small.json
+    python benchmarks/full_size.py --sizes 200 1000 --skip-official     # writes nothing without --out
 
 Two parts. First the growth: a table of 1,000, 5,000 and 26,417 small clips goes through pin, ingest, probing,
 expectations and extraction, each step in a process of its own; time and memory must grow linearly. Then the
@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+RESULTS = Path(__file__).with_suffix(".json")
+LIBRARIES = ("decord", "av", "pillow", "numpy", "pyarrow", "great-expectations")
 SIZES = (1000, 5000, 26417)
 STEPS = ("pin", "ingest", "probe", "validate", "extract")
 OFFICIAL = {"mafw": 10045, "dfew": 16372}
@@ -119,6 +122,7 @@ def step(name: str, dataset: str, work: Path) -> dict[str, Any]:
         work / "shards",
         work / "quarantine.parquet",
         excluded=document["excluded"],
+        state_root=work / "state",
     )
     size = sum(path.stat().st_size for path in (work / "shards").iterdir())
     return {
@@ -245,7 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--skip-official", action="store_true")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/full_size.json")
+    parser.add_argument("--out", type=Path, help=f"default: {RESULTS.name}, for the default run alone")
     parser.add_argument("--folder", type=Path, default=None, help="for the clips; a temporary one by default")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--dataset", help=argparse.SUPPRESS)
@@ -262,8 +266,9 @@ def main() -> None:
         clips = templates()
         grown = growth(folder, sorted(options.sizes), clips)
         report: dict[str, Any] = {
-            "command": "python benchmarks/full_size.py",
+            "command": " ".join(["python", "benchmarks/full_size.py", *sys.argv[1:]]),
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+            "versions": {name: version(name) for name in LIBRARIES},
             "growth": grown,
             "per_clip": slopes(grown),
         }
@@ -272,7 +277,10 @@ def main() -> None:
     finally:
         os.chdir(before)
         shutil.rmtree(folder, ignore_errors=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n")
+    if options.out is None and options.sizes == list(SIZES) and not options.skip_official:
+        options.out = RESULTS
+    if options.out is not None:
+        options.out.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report["per_clip"], indent=2))
     largest = report["growth"][str(max(options.sizes))]
     seconds = largest["ingest"]["seconds"] + largest["validate"]["seconds"]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from erv.data.ingest import ingest
+from erv.data.ingest import ingest, require_current
 from erv.data.manifest import write_manifest
 from erv.data.sources import Lock, store_for
 from erv.dataset_plots import write_class_balance
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Reads the official files, writes one row per clip, the checks and the class balance."""
     lock = Lock.load(arguments.lock)
+    require_current(lock, settings.sources.model_dump()[arguments.dataset])
     result = ingest(arguments.dataset, lock, store_for([lock.uri]), settings.ingest, seed=settings.seed)
     write_manifest(result.rows, arguments.manifest)
     write_document(result.checks_document(), arguments.checks)

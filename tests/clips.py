@@ -1,8 +1,13 @@
 """Small clips and a pinned folder of them, for tests of media, extraction and shards."""
 
+import io
 import shutil
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 
 from erv.data.manifest import ClipRow
@@ -11,6 +16,22 @@ from erv.data.selection import Selection
 from erv.data.sources import Lock, pin
 from erv.settings import ExtractSettings
 
+# Suffix of a file, container, encoders: what each suffix of a listed video usually holds.
+CONTAINERS = (
+    ("mp4", "mp4", "libx264", "aac"),
+    ("m4v", "ipod", "libx264", "aac"),
+    ("mov", "mov", "libx264", "pcm_s16le"),
+    ("mkv", "matroska", "libx264", "aac"),
+    ("webm", "webm", "libvpx-vp9", "libopus"),
+    ("avi", "avi", "mpeg4", "mp2"),
+    ("mpg", "mpeg", "mpeg1video", "mp2"),
+    ("mpeg", "vob", "mpeg2video", "mp2"),
+    ("mpg", "mpegts", "mpeg2video", "mp2"),
+    ("flv", "flv", "flv", "aac"),
+    ("flv", "flv", "flv", "pcm_s16le"),
+    ("flv", "flv", "libx264", "aac"),
+    ("wmv", "asf", "wmv2", "mp2"),
+)
 ALL = Selection()
 SETTINGS = ExtractSettings(
     frames=8,
@@ -47,6 +68,119 @@ def clip_bytes(number: int = 0) -> bytes:
     texture = np.random.default_rng(number).integers(0, 60, (12, 20, 3), dtype=np.uint8)
     texture = texture.repeat(8, axis=0).repeat(8, axis=1)
     return encode([texture + picture for picture in movie(24)], tone(2.0, 200 + 20 * number))
+
+
+def numbered_clip(
+    count: int = 50,
+    *,
+    form: str = "mp4",
+    video: str = "libx264",
+    sound: str | None = "aac",
+    gop: int = 12,
+    bframes: int = 0,
+) -> bytes:
+    """A video of 25 pictures a second, the brightness of each 20 + 4 * its number (see `picture_numbers`).
+
+    Args:
+        count: of pictures.
+        form: name of the container in FFmpeg.
+        video: encoder of the pictures.
+        sound: encoder of the sound; None for a clip without.
+        gop: a key frame every so many pictures.
+        bframes: at most so many in a row.
+    """
+    buffer = io.BytesIO()
+    voice = tone(count / 25).reshape(count, -1)
+    with av.open(buffer, "w", format=form) as out:
+        options = {"x264-params": "scenecut=0:threads=1"} if video == "libx264" else {}
+        pictures = out.add_stream(video, rate=25, options=options)
+        pictures.width, pictures.height, pictures.pix_fmt = 160, 96, "yuv420p"
+        pictures.gop_size, pictures.max_b_frames = gop, bframes
+        track = (
+            out.add_stream(sound, rate=48000 if sound == "libopus" else 44100, layout="mono")
+            if sound
+            else None
+        )
+        for index in range(count):
+            frame = av.VideoFrame.from_ndarray(
+                np.full((96, 160, 3), 20 + 4 * index, np.uint8), format="rgb24"
+            )
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            out.mux(pictures.encode(frame))
+            if track is not None:
+                heard = av.AudioFrame.from_ndarray(voice[index][None], format="s16", layout="mono")
+                heard.sample_rate, heard.pts, heard.time_base = 16000, 640 * index, Fraction(1, 16000)
+                out.mux(track.encode(heard))
+        out.mux(pictures.encode(None))
+        if track is not None:
+            out.mux(track.encode(None))
+    return buffer.getvalue()
+
+
+def picture_numbers(frames: np.ndarray) -> list[int]:
+    """The numbers of pictures of `numbered_clip` [T, H, W, 3]."""
+    return np.round((frames.mean(axis=(1, 2, 3)) - 20) / 4).astype(int).tolist()
+
+
+def trimmed(content: bytes, *edits: tuple[float, float], track: bytes = b"vide") -> bytes:
+    """An mp4 file whose index comes last, with an edit list in place of a track's own.
+
+    Args:
+        content: of the file.
+        edits: the second of the track where each begins, and how many seconds are shown from there.
+        track: kind of track.
+    """
+    top = {kind: (start, end) for kind, start, end in _boxes(content)}
+    begin, end = top[b"moov"]
+    assert end == len(content) > begin > top[b"mdat"][0]
+    per_second = _time_scale(
+        content, next(s for kind, s, _ in _boxes(content, begin + 8, end) if kind == b"mvhd")
+    )
+    index = b""
+    for kind, start, stop in _boxes(content, begin + 8, end):
+        index += (
+            _edit(content, start, stop, edits, per_second, track) if kind == b"trak" else content[start:stop]
+        )
+    return content[:begin] + _box(b"moov", index)
+
+
+def _edit(
+    content: bytes,
+    begin: int,
+    end: int,
+    edits: tuple[tuple[float, float], ...],
+    per_second: int,
+    track: bytes,
+) -> bytes:
+    parts = {kind: content[start:stop] for kind, start, stop in _boxes(content, begin + 8, end)}
+    media = {kind: (start, stop) for kind, start, stop in _boxes(parts[b"mdia"], 8)}
+    handler = media[b"hdlr"][0]
+    if parts[b"mdia"][handler + 16 : handler + 20] != track:
+        return content[begin:end]
+    scale = _time_scale(parts[b"mdia"], media[b"mdhd"][0])
+    entries = struct.pack(">II", 0, len(edits))
+    for at, seconds in edits:
+        entries += struct.pack(">IiI", round(seconds * per_second), round(at * scale), 0x10000)
+    parts[b"edts"] = _box(b"edts", _box(b"elst", entries))
+    order = (b"tkhd", b"edts", b"mdia")
+    return _box(b"trak", b"".join(parts[kind] for kind in order))
+
+
+def _boxes(content: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, beginning and end of the boxes at one level."""
+    while start + 8 <= (len(content) if end is None else end):
+        size, kind = struct.unpack(">I4s", content[start : start + 8])
+        yield kind, start, start + size
+        start += size
+
+
+def _box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def _time_scale(content: bytes, header: int) -> int:
+    """Units per second, of an mvhd or mdhd box."""
+    return int.from_bytes(content[header + 20 : header + 24], "big")
 
 
 def write_clips(folder: Path, count: int) -> list[Path]:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 
 def manifest_rows(target: str) -> list[dict[str, Any]]:
     """The manifest rows of a clip, `mafw/00019` or `00019` in whatever data set has one."""
-    dataset, _, clip_id = target.rpartition("/")
-    paths = sorted(Path("data/manifest").glob(f"{dataset or '*'}.parquet"))
-    return [row for path in paths for row in _rows(path, clip_id)]
+    return _found(Path("data/manifest"), target)
 
 
 def excluded_rows(target: str) -> list[dict[str, Any]]:
     """The quarantine rows of a clip that ingest listed and left out."""
-    dataset, _, clip_id = target.rpartition("/")
-    paths = sorted(Path("data/quarantine").glob(f"{dataset or '*'}.parquet"))
-    return [row for path in paths for row in _rows(path, clip_id) if row["stage"] == "ingest"]
+    return [row for row in _found(Path("data/quarantine"), target) if row["stage"] == "ingest"]
+
+
+def absent_from(target: str) -> list[str]:
+    """The data sets whose lists have a clip that their sources lack."""
+    names = []
+    for path in sorted(Path("data/manifest").glob("*.checks.json")):
+        dataset = path.name.removesuffix(".checks.json")
+        endings = tuple(f"/{clip}" for clip in (target, target.removeprefix(f"{dataset}/")))
+        absent = json.loads(path.read_text(encoding="utf-8"))["absent"]
+        if any(f"/{PurePosixPath(name).with_suffix('')}".endswith(endings) for name in absent):
+            names.append(dataset)
+    return names
 
 
 def facts(row: dict[str, Any]) -> list[str]:
@@ -27,6 +36,7 @@ def facts(row: dict[str, Any]) -> list[str]:
         f"{row['uri']}  sha256 {row['sha256']}",
         f"label from {row['label_from']}",
         f"split from {row['split_from']}",
+        *([f"caption from {row['caption_from']}"] if row["caption_from"] else []),
     ]
     for path in sorted(Path("data/quarantine").glob(f"{dataset}.parquet")):
         found += [f"in quarantine: {bad['reason']}" for bad in _rows(path, clip_id)]
@@ -37,6 +47,18 @@ def facts(row: dict[str, Any]) -> list[str]:
             if said["dataset"] == dataset
         ]
     return found
+
+
+def _found(folder: Path, target: str) -> list[dict[str, Any]]:
+    """Rows of a clip in the files of a folder: of the data set before the first slash, else of any.
+
+    Clip ids may hold slashes themselves, those of tables for instance.
+    """
+    dataset, _, clip_id = target.partition("/")
+    files = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
+    if dataset in files and clip_id and (rows := _rows(files[dataset], clip_id)):
+        return rows
+    return [row for path in files.values() for row in _rows(path, target)]
 
 
 def _rows(path: Path, clip_id: str) -> list[dict[str, Any]]:

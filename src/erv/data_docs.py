@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_SHOWN = 20  # clips or values per expectation; the verdict has more
+
 
 def write_data_docs(verdict: Mapping[str, Any], checks: Mapping[str, Any], result: Any, path: Path) -> None:
     """Writes the page.
@@ -35,6 +37,7 @@ def write_data_docs(verdict: Mapping[str, Any], checks: Mapping[str, Any], resul
     )
     page = environment.get_template("data_docs.html.j2").render(
         verdict=verdict,
+        shown=_SHOWN,
         checks=[check for check in checks.get("checks", ()) if not check["success"]],
         # Values are escaped below; the rest is what Great Expectations' templates write.
         sections=[Markup(section) for section in _sections(result)],  # noqa: S704
@@ -58,10 +61,13 @@ def _sections(result: Any) -> list[str]:
 
 
 def _escaped(result: Any) -> Any:
-    """A copy in which the values that clips were found to have are text and no markup."""
+    """A copy in which the values that clips were found to have are text and no markup, and few."""
     safe = copy.deepcopy(result)
     for item in safe.results:
         found = item.result
+        for name, values in found.items():
+            if name.startswith(("partial_", "unexpected_")) and isinstance(values, list):
+                found[name] = values[:_SHOWN]
         for name in ("partial_unexpected_list", "unexpected_list"):
             if name in found:
                 found[name] = [_text(value) for value in found[name]]

@@ -8,7 +8,6 @@ Small objects are read in one go, since asking what is there already costs more 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO
 
 from erv.errors import StorageError
 from erv.storage_errors import code_of, explain, explained
+from erv.temporaries import temporary_name
 
 # Objects from this size on, in bytes, leave a part behind when the connection breaks.
 RESUMED_FROM = 8 << 20
@@ -92,7 +92,7 @@ class Download:
         return answer
 
     def _in_one_go(self, path: Path) -> Path:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+        temporary = temporary_name(path)
         content = _Content()
         try:
             response = self._ask(self.client.get_object)

@@ -20,7 +20,7 @@ Severity = Literal["critical", "tolerated", "warning"]
 
 _RUN_AGAIN = "the manifest is not what ingest writes: run ingest again"
 _REPLACE = (
-    "put sound copies in the source and pin it again, or raise validate.max_failed_share:"
+    "put intact copies in the source and pin it again, or raise validate.max_failed_share:"
     " extraction quarantines what it can't decode"
 )
 _COMPLETION = r"(?s)^<think>.+</think>\s*<answer>.+</answer>$"

@@ -25,10 +25,13 @@ from erv.settings import ExtractSettings
 from erv.shards import Clip, ShardFile, shard_name
 from erv.workers import isolated
 
-# What decides the bytes of a shard besides rows and settings.
+# What decides the bytes of a shard besides rows and settings, below the package.
 _CODE = (
+    "data/frame_folders.py",
+    "data/selection.py",
     "extract_chunks.py",
     "media.py",
+    "media_sequential.py",
     "media_frames.py",
     "media_limits.py",
     "shards.py",

@@ -1,8 +1,16 @@
-"""Finished shards of an extraction that was interrupted.
+"""Finished shards of an extraction, kept for the next one: after an interruption, and after it was complete.
 
 DVC deletes the outputs of a stage before it runs, so shards are first written to
-`.erv/extract/<data set>/<key>/` and moved to the outputs when all are there. The key is the hash of all that
-decides them. A shard counts only with its completion record, written last; it is verified before it is kept.
+`.erv/extract/<data set>/<key>/` and linked into the outputs when all are there. The key is the hash of all
+that decides them. A shard counts only with its completion record, written last; it is verified before it is
+used again.
+
+Published shards stay here too: what can't alter a shard (another fold, another limit of a check) runs the
+stage again, and then nothing is decoded. They go when an extraction of the same data set with another key is
+complete. They are hard links to the outputs and take no space, until DVC replaces the outputs by copies from
+its cache, as it does by default on file systems without reflinks; then they take as much as the outputs. No
+file here is opened for writing once it has its record, since the outputs, and DVC's cache where its type is
+hardlink, may hold the same one; it is only removed and made anew.
 """
 
 from __future__ import annotations
@@ -12,14 +20,41 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from erv.errors import DataError
 from erv.extract_chunks import Chunk, Finished
 from erv.shards import shard_name
 
 logger = logging.getLogger(__name__)
 
 ROOT = Path(".erv/extract")
+
+
+@contextmanager
+def one_at_a_time(dataset: str, root: Path = ROOT) -> Iterator[None]:
+    """Keeps a second extraction of a data set out of the same folder; a killed one does not.
+
+    Raises:
+        DataError: one runs.
+    """
+    from filelock import FileLock, Timeout
+
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / f"{dataset}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise DataError(
+            f"{dataset}: another extraction of it runs in this workspace ({lock.lock_file} is held); wait for"
+            " it or stop it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class ExtractState:
@@ -40,19 +75,8 @@ class ExtractState:
         self.folder = root / dataset / key
         self.finished: dict[int, Finished] = {}
         self._dataset, self._chunks = dataset, chunks
-        self._remove_others()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._load()
-
-    def _remove_others(self) -> None:
-        others = [path for path in sorted(self.folder.parent.glob("*")) if path != self.folder]
-        for path in others:
-            shutil.rmtree(path)
-        if others:
-            logger.info(
-                "extract %s: removed what an interrupted run with other clips, settings or versions left",
-                self._dataset,
-            )
 
     def _load(self) -> None:
         """Takes over the shards that are whole; removes the rest."""
@@ -66,7 +90,7 @@ class ExtractState:
                 path.unlink()
         if self.finished:
             logger.info(
-                "extract %s: %d of %d shards kept from an interrupted run",
+                "extract %s: %d of %d shards kept from an earlier run",
                 self._dataset,
                 len(self.finished),
                 len(self._chunks),
@@ -98,25 +122,40 @@ class ExtractState:
         self.finished[finished.number] = finished
 
     def publish(self, shards: Path) -> None:
-        """Puts all shards into the output folder, which appears complete, and removes the state.
+        """Puts all shards into the output folder, which appears complete, and removes those of other keys.
 
-        Hard links, so that nothing is copied and a kill in between loses nothing; where the file system has
-        none, copies.
+        Hard links, so that nothing is copied and a kill in between loses nothing. Where the file system has
+        none, copies; then nothing is kept, since it would take the space twice.
         """
         temporary = shards.with_name(f".{shards.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
+        linked = True
         for number in sorted(self.finished):
             name = shard_name(number)
             try:
                 os.link(self.folder / name, temporary / name)
             except OSError:
+                linked = False
                 shutil.copyfile(self.folder / name, temporary / name)
         shutil.rmtree(shards, ignore_errors=True)
         temporary.replace(shards)
-        shutil.rmtree(self.folder)
-        if not any(self.folder.parent.iterdir()):
-            self.folder.parent.rmdir()
+        self._remove_others()
+        if not linked:
+            shutil.rmtree(self.folder)
+            if not any(self.folder.parent.iterdir()):
+                self.folder.parent.rmdir()
+
+    def _remove_others(self) -> None:
+        siblings = sorted(self.folder.parent.iterdir())
+        others = [path for path in siblings if path.is_dir() and path != self.folder]
+        for path in others:
+            shutil.rmtree(path)
+        if others:
+            logger.info(
+                "extract %s: removed the shards kept of runs with other clips, settings or versions",
+                self._dataset,
+            )
 
 
 def _digest(path: Path) -> str:

@@ -21,7 +21,7 @@ from erv.data.manifest import ClipRow, write_table
 from erv.data.sources import Lock, ObjectStore
 from erv.errors import DataError
 from erv.extract_chunks import Finished, extraction_key, plan, write_chunks
-from erv.extract_state import ROOT, ExtractState
+from erv.extract_state import ROOT, ExtractState, one_at_a_time
 from erv.settings import ExtractSettings
 from erv.shards import QUARANTINE_SCHEMA
 
@@ -81,38 +81,40 @@ def extract(
 
     Raises:
         DataError: more clips than allowed went into quarantine, a clip has no sound under `missing_audio:
-            fail`, rows and lock do not belong together, the Dask cluster can't do it, or clips were lost.
+            fail`, rows and lock do not belong together, the Dask cluster can't do it, another extraction of
+            the data set runs here, or clips were lost.
         StorageError: a clip can't be fetched. That is a fault of the source and not of the clip; the shards
             finished so far are kept.
     """
     dataset = rows[0].dataset if rows else lock.name
     _check_policy(rows, settings)
     chunks = plan(rows, settings.clips_per_shard)
-    state = ExtractState(dataset, extraction_key(rows, settings), chunks, state_root)
-    clock = _Progress(dataset, len(rows), state.finished.values())
-    todo = [chunk for chunk in chunks if chunk.number not in state.finished]
-    if settings.dask is not None:
-        from erv.extract_dask import write_chunks_on_cluster
+    with one_at_a_time(dataset, state_root):
+        state = ExtractState(dataset, extraction_key(rows, settings), chunks, state_root)
+        clock = _Progress(dataset, len(rows), state.finished.values())
+        todo = [chunk for chunk in chunks if chunk.number not in state.finished]
+        if settings.dask is not None:
+            from erv.extract_dask import write_chunks_on_cluster
 
-        finishing = write_chunks_on_cluster(todo, lock, settings, state.folder, tick=clock.tick)
-    else:
-        finishing = write_chunks(todo, lock, store, settings, state.folder, tick=clock.tick)
-    _check_share(state, len(rows), settings)
-    with closing(finishing):
-        for finished in finishing:
-            for clip_id, reason in finished.rejected:
-                logger.warning("quarantined %s %s: %s", dataset, clip_id, reason)
-            state.complete(finished)
-            _check_share(state, len(rows), settings)
-    extracted = sum(finished.clips for finished in state.finished.values())
-    rejected = _rejected(state)
-    if extracted + len(rejected) != len(rows) or len(state.finished) != len(chunks):
-        raise DataError(
-            f"{len(rows)} clips in, {extracted} extracted and {len(rejected)} quarantined: clips were lost,"
-            " please report this"
-        )
-    write_table(_quarantine_table(dataset, rows, rejected, excluded), quarantine)
-    state.publish(shards)
+            finishing = write_chunks_on_cluster(todo, lock, settings, state.folder, tick=clock.tick)
+        else:
+            finishing = write_chunks(todo, lock, store, settings, state.folder, tick=clock.tick)
+        _check_share(state, len(rows), settings)
+        with closing(finishing):
+            for finished in finishing:
+                for clip_id, reason in finished.rejected:
+                    logger.warning("quarantined %s %s: %s", dataset, clip_id, reason)
+                state.complete(finished)
+                _check_share(state, len(rows), settings)
+        extracted = sum(finished.clips for finished in state.finished.values())
+        rejected = _rejected(state)
+        if extracted + len(rejected) != len(rows) or len(state.finished) != len(chunks):
+            raise DataError(
+                f"{len(rows)} clips in, {extracted} extracted and {len(rejected)} quarantined: clips were"
+                " lost, please report this"
+            )
+        write_table(_quarantine_table(dataset, rows, rejected, excluded), quarantine)
+        state.publish(shards)
     reasons = Counter(reason for _, reason in rejected)
     return Extracted(len(rows), extracted, dict(sorted(reasons.items())), len(excluded))
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from erv.media_frames import list_frames, read_frame
 from erv.media_limits import Header, MediaError, read_header, short_reason
+from erv.media_sequential import shown_pictures, upright
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -112,6 +113,10 @@ def _square(image: Image, size: int, geometry: Geometry) -> np.ndarray:
 def decode(path: Path, rule: DecodeRule) -> Decoded:
     """Decodes a video file with decord, or a folder of frames with PIL.
 
+    Of a video whose edit list hides pictures, those that a player shows are taken, and a video in a container
+    without an index is decoded from its begin (`erv.media_sequential`). Sound with an edit list of its own
+    begins where that begins and ends with the packet in which that ends (1024 samples of AAC).
+
     Returns:
         The clip; a folder has no sound.
 
@@ -122,7 +127,12 @@ def decode(path: Path, rule: DecodeRule) -> Decoded:
     if path.is_dir():
         return Decoded(np.stack(list(_folder_frames(path, rule))), None)
     header = read_header(path)
-    frames = _video_frames(path, rule, header)
+    if header.shown is not None:
+        frames = _shown_frames(path, rule, header.shown)
+    elif header.indexed:
+        frames = _video_frames(path, rule, header)
+    else:
+        frames = _shown_frames(path, rule, sum(1 for _ in shown_pictures(path, None)))
     return Decoded(frames, _audio(path, rule.sample_rate) if header.has_audio else None)
 
 
@@ -185,6 +195,21 @@ def _video_frames(path: Path, rule: DecodeRule, header: Header) -> np.ndarray:
                 squares[index] = _square(image, rule.size, rule.geometry)
     except (RuntimeError, ValueError, IndexError, OSError, decord.DECORDError) as error:
         raise MediaError(f"video can't be decoded: {short_reason(error, path)}") from error
+    return np.stack([squares[index] for index in indices])
+
+
+def _shown_frames(path: Path, rule: DecodeRule, shown: int) -> np.ndarray:
+    """uint8 [T, size, size, 3] of a video of so many pictures that is decoded from its begin."""
+    from PIL import Image
+
+    if not shown:
+        raise MediaError("video track has no frames")
+    indices = frame_indices(shown, rule.frames).tolist()
+    squares = {
+        number: _square(Image.fromarray(upright(frame)), rule.size, rule.geometry)
+        for number, frame in enumerate(shown_pictures(path, shown))
+        if number in indices
+    }
     return np.stack([squares[index] for index in indices])
 
 

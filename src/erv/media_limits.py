@@ -21,15 +21,15 @@ MAX_CHANNELS = 64
 MAX_SAMPLE_RATE = 768_000  # Hz
 # Containers of media. A playlist (HLS, DASH, concat) would make the decoder open what it names.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpeg,mpegts,asf,ogg,wav,mp3,aac,flac,m4v,h264,ivf"
+# A playlist would make the decoder open what it names.
+_MEDIA_ONLY = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 # Nothing is decoded and nothing beyond the header is read: 0.7 ms a clip instead of 8.
-_HEADER_ONLY = {
-    "skip_frame": "all",
-    "probesize": "32",
-    "format_whitelist": FORMATS,
-    "protocol_whitelist": "file",
-}
-# Streams that tell their size in their packets (MPEG-TS) need a longer look.
-_LONGER_LOOK = {**_HEADER_ONLY, "probesize": "1000000"}
+_HEADER_ONLY = {**_MEDIA_ONLY, "skip_frame": "all", "probesize": "32"}
+# Streams that announce themselves in their packets are looked for as far as decoders do: FFmpeg's default.
+_LONGER_LOOK = {**_MEDIA_ONLY, "skip_frame": "all"}
+# Containers whose header names all streams; others (FLV, MPEG-PS, MPEG-TS) may name some of them or none.
+_NAME_ALL_STREAMS = frozenset({"mov", "matroska", "avi", "asf"})
+_INDEXED = frozenset({"mov", "matroska", "avi", "flv"})
 # What decord puts before a message: the time of day and the place in its source.
 _STAMP = re.compile(r"\[\d\d:\d\d:\d\d\]\s+\S+?:\d+:\s*")
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{5,}\b")
@@ -50,12 +50,22 @@ class Header:
         height: in pixels.
         frames: pictures by the index of an mp4 file; 0 for containers that don't say it reliably.
         has_audio: whether there is a sound track.
+        shown: how many of the pictures a player shows, where the edit list of an mp4 file hides some (see
+            `erv.media_sequential`); None for all other clips.
+        indexed: whether the container has an index by which decord finds a picture by its number.
     """
 
     width: int
     height: int
     frames: int
     has_audio: bool
+    shown: int | None = None
+    indexed: bool = True
+
+
+def media_options() -> dict[str, str]:
+    """For `av.open`: media alone is opened, and no file but the one that is named."""
+    return dict(_MEDIA_ONLY)
 
 
 def read_header(path: Path) -> Header:
@@ -66,9 +76,9 @@ def read_header(path: Path) -> Header:
     """
     if not path.stat().st_size:
         raise MediaError("the file is empty")
-    header = _claims(path, _HEADER_ONLY)
-    if not header.width or not header.height:
-        header = _claims(path, _LONGER_LOOK)
+    header = _claims(path, _HEADER_ONLY) or _claims(path, _LONGER_LOOK, last=True)
+    if header is None:
+        raise MediaError("no video track")
     if not header.width or not header.height:
         raise MediaError("video track has no size")
     check_size(header.width, header.height)
@@ -87,28 +97,66 @@ def check_size(width: int, height: int, what: str = "pictures") -> None:
         )
 
 
-def _claims(path: Path, options: dict[str, str]) -> Header:
+def _claims(path: Path, options: dict[str, str], *, last: bool = False) -> Header | None:
+    """What the container claims; None without a video track, or where a longer look may find more."""
     import av
 
     try:
         with av.open(str(path), options=options, metadata_errors="replace") as container:
             video = next(iter(container.streams.video), None)
             if video is None:
-                raise MediaError("no video track")
+                return None
+            form = container.format.name.partition(",")[0]
+            has_audio = bool(container.streams.audio)
             if video.codec_context is None:
                 raise MediaError("no decoder for the video track")
+            sized = bool(video.width and video.height)
+            if not last and not (sized and (has_audio or form in _NAME_ALL_STREAMS)):
+                return None
             seconds = container.duration / av.time_base if container.duration else 0.0
             tracks = [track for track in container.streams if track.duration and track.time_base]
             seconds = max([seconds, *(float(track.duration * track.time_base) for track in tracks)])
             _check_length(seconds, video.frames)
             for sound in container.streams.audio:
                 _check_sound(sound.codec_context)
-            frames = video.frames if container.format.name.startswith("mov") else 0
-            return Header(video.width or 0, video.height or 0, frames, bool(container.streams.audio))
+            size = (video.width or 0, video.height or 0)
+            if form != "mov":
+                return Header(*size, 0, has_audio, indexed=form in _INDEXED)
+            return Header(*size, video.frames, has_audio, _shown_frames(path, video))
     except MediaError:
         raise
     except (av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError) as error:
         raise MediaError(f"container can't be read: {short_reason(error, path)}") from error
+
+
+def _shown_frames(path: Path, video: Any) -> int | None:
+    """How many pictures of an mp4 or mov file a player shows, where the edit list changes which; else None.
+
+    The index is in memory once the file is open, so this takes microseconds for a clip of seconds. The file
+    is opened once more where the index marks pictures as hidden or differs from what the track counts.
+    """
+    index = video.index_entries
+    _check_length(0.0, len(index))
+    shown = sum(not entry.is_discard for entry in index)
+    if shown == len(index) and video.frames in (0, shown):
+        return None
+    held = _held_frames(path, video.index)
+    if shown == len(index) == held:
+        return None
+    if held < video.frames:
+        raise MediaError(f"truncated: {held} of {video.frames} frames")
+    if not shown:
+        raise MediaError("the edit list shows no frame")
+    return shown
+
+
+def _held_frames(path: Path, stream: int) -> int:
+    """Pictures in the index of a file when its edit list is left out of account."""
+    import av
+
+    options = {**_HEADER_ONLY, "ignore_editlist": "1"}
+    with av.open(str(path), options=options, metadata_errors="replace") as container:
+        return len(container.streams[stream].index_entries)
 
 
 def _check_length(seconds: float, frames: int) -> None:

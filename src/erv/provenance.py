@@ -284,7 +284,8 @@ class Provenance:
         """A clip: its row in the manifest, what was made from it, what the policies said of it."""
         lock = read_lock()
         rows, excluded = clip_history.manifest_rows(target), clip_history.excluded_rows(target)
-        if not rows and not excluded:
+        absent = clip_history.absent_from(target)
+        if not rows and not excluded and not absent:
             return None
         node = Node(f"clip {target}")
         for row in rows:
@@ -299,6 +300,8 @@ class Provenance:
         for row in excluded:
             title = f"{row['dataset']}/{row['clip_id']}  left out by ingest"
             node.children.append(Node(title, [row["reason"]]))
+        for dataset in absent:
+            node.children.append(Node(f"{target}  listed by {dataset}, and not in its source"))
         return node
 
 

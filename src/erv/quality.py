@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 20  # clip ids per expectation in the verdict; Great Expectations keeps as many
+SHOWN = 1000  # clip ids per expectation in the verdict
 _NAMED = 5  # in a sentence
+_FAULTS = 20  # kinds of faults in the verdict
 
 
 def validate(
@@ -86,7 +87,7 @@ def validate(
 def _most_frequent(faults: Iterable[str]) -> dict[str, int]:
     """The most frequent of the faults with their numbers of clips."""
     counts = sorted(Counter(faults).items(), key=lambda item: (-item[1], item[0]))
-    return dict(counts[:SHOWN])
+    return dict(counts[:_FAULTS])
 
 
 def _require_same(dataset: str, rows: Sequence[ClipRow], checks: Mapping[str, Any]) -> None:
@@ -111,8 +112,9 @@ def require_success(verdict: Mapping[str, Any]) -> None:
     """Raises DataError naming each failed expectation, its first clips and what to do."""
     failed = missed(verdict, warnings=False)
     if failed:
+        where = f"; data/validation/{verdict['dataset']}.json lists the clips"
         count = "1 expectation" if len(failed) == 1 else f"{len(failed)} expectations"
-        raise DataError(f"{count} failed over {verdict['clips']} clips: {'; '.join(failed)}")
+        raise DataError(f"{count} failed over {verdict['clips']} clips: {'; '.join(failed)}{where}")
 
 
 def _outcome(rule: Rule, result: Any, rows: Sequence[ClipRow]) -> dict[str, Any]:
@@ -131,7 +133,7 @@ def _outcome(rule: Rule, result: Any, rows: Sequence[ClipRow]) -> dict[str, Any]
     if not result.success:
         outcome["remedy"] = rule.remedy
         if "partial_missing_list" in found:
-            outcome["lacking"] = [str(value) for value in found["partial_missing_list"]]
+            outcome["lacking"] = sorted(str(value) for value in found["partial_missing_list"])
     return outcome
 
 
@@ -141,7 +143,8 @@ def _sentence(name: str, item: Mapping[str, Any]) -> str:
     if item["failed"]:
         count = "1 clip misses" if item["failed"] == 1 else f"{item['failed']} clips miss"
         text += f"; {count} it: {', '.join(shown[:_NAMED])}"
-        text += ", ..." if len(shown) > _NAMED else ""
+        rest = (len(shown) if item.get("pairs") else item["failed"]) - _NAMED
+        text += f" and {rest} more" if rest > 0 else ""
     elif item.get("lacking"):
         text += f"; lacking: {', '.join(item['lacking'])}"
     return f"{text}): {item['remedy']}"
@@ -168,4 +171,5 @@ def _run(dataset: str, table: Any, rules: Sequence[Rule]) -> Any:
         gx.ValidationDefinition(name=dataset, data=batch, suite=expectations)
     )
     # Positions of the first clips only: lists of all of them take seconds and hundreds of megabytes.
-    return definition.run(batch_parameters={"dataframe": table}, result_format={"result_format": "SUMMARY"})
+    form = {"result_format": "SUMMARY", "partial_unexpected_count": SHOWN}
+    return definition.run(batch_parameters={"dataframe": table}, result_format=form)

@@ -1,7 +1,7 @@
 """A look into a video: one pass over its packets and its sound, and a few of its pictures.
 
 Of the pictures some key frames are decoded, and everything after the last one, for the end is what a broken
-copy lacks.
+copy lacks. Clips whose edit list hides pictures are few, and are decoded as `erv.media` does it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from erv.media_limits import FORMATS, MediaError, check_size, read_header, short_reason
+from erv.media_limits import MediaError, check_size, media_options, read_header, short_reason
+from erv.media_sequential import shown_pictures
 from erv.probes import LOOKS, QUIETEST_DB, THUMBNAIL, Probe, luma, spread
 
 _TAIL_LOOKS = 8  # pictures after the last key frame whose brightness is measured
@@ -22,8 +23,6 @@ _TAIL_LOOKS = 8  # pictures after the last key frame whose brightness is measure
 # and a few bad ones.
 _LEADING = 2
 _TAIL_MISSING = 0.1
-# A playlist would make the decoder open what it names.
-_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 # What PyAV and numpy raise over content that no encoder writes.
 _BAD_CONTENT = (OSError, ValueError, ArithmeticError, LookupError, MemoryError, RuntimeError)
 _PROMISE_KEPT = 0.8  # share of the seconds in a header that must be there
@@ -35,15 +34,15 @@ def probe_video(path: Path) -> Probe:
 
     bad_content = (av.FFmpegError, *_BAD_CONTENT)
     try:
-        read_header(path)
-        packets, sound = _read_packets(path)
+        shown = read_header(path).shown
+        packets, sound = _read_packets(path, shown)
     except MediaError as error:
         return Probe(fault=str(error))
     except bad_content as error:
         return Probe(fault=f"container can't be read: {short_reason(error, path)}")
     common: dict[str, Any] = {
-        "seconds": len(packets.keys) / packets.rate if packets.rate else None,
-        "frames": len(packets.keys),
+        "seconds": packets.frames / packets.rate if packets.rate else None,
+        "frames": packets.frames,
         "fps": packets.rate or None,
         "width": packets.width,
         "height": packets.height,
@@ -57,7 +56,10 @@ def probe_video(path: Path) -> Probe:
         fault = f"truncated: {longest:.1f} of {packets.promised:.1f} s"
     if fault is None:
         try:
-            fault, brightness = _look(path, packets)
+            if shown is None:
+                fault, brightness = _look(path, packets)
+            else:
+                brightness = _brightness_of_shown(path, shown)
         except MediaError as error:
             fault = str(error)
         except bad_content as error:
@@ -67,21 +69,36 @@ def probe_video(path: Path) -> Probe:
 
 @dataclass
 class _Packets:
-    """A video track as its packets tell: for each whether it is a key frame, in the order of decoding."""
+    """A video track as its packets tell.
+
+    Attributes:
+        width: of the pictures, in pixels.
+        height: in pixels.
+        rate: pictures per second.
+        declared: pictures that there are to be: those of the container, or those that its edit list shows.
+        promised: seconds of the longest track that the file's header speaks of.
+        keys: for each packet whether it is a key frame, in the order of decoding.
+        hidden: packets whose pictures the edit list hides.
+    """
 
     width: int
     height: int
     rate: float
     declared: int
-    promised: float = 0.0  # seconds of the longest track that the file's header speaks of
+    promised: float = 0.0
     keys: list[bool] = field(default_factory=list)
+    hidden: int = 0
+
+    @property
+    def frames(self) -> int:
+        return len(self.keys) - self.hidden
 
     @property
     def fault(self) -> str | None:
         if not self.keys:
             return "video track has no frames"
-        if self.declared > len(self.keys):
-            return f"truncated: {len(self.keys)} of {self.declared} frames"
+        if self.declared > self.frames:
+            return f"truncated: {self.frames} of {self.declared} frames"
         return None
 
 
@@ -125,15 +142,16 @@ class _Sound:
         return max(QUIETEST_DB, 10.0 * math.log10(mean)) if mean > 0 else QUIETEST_DB
 
 
-def _read_packets(path: Path) -> tuple[_Packets, _Sound]:
-    """Reads all packets, decodes the sound."""
+def _read_packets(path: Path, shown: int | None) -> tuple[_Packets, _Sound]:
+    """Reads all packets, decodes the sound; `shown` as in `erv.media_limits.Header`."""
     import av
 
     sound = _Sound()
-    with av.open(str(path), options=_OPTIONS, metadata_errors="replace") as container:
+    with av.open(str(path), options=media_options(), metadata_errors="replace") as container:
         video = container.streams.video[0]
         rate = video.average_rate or video.guessed_rate
-        packets = _Packets(video.width, video.height, float(rate or 0), video.frames)
+        declared = video.frames if shown is None else shown
+        packets = _Packets(video.width, video.height, float(rate or 0), declared)
         # Other containers only guess it, or say how many frames there are.
         if "matroska" in container.format.name and container.duration:
             packets.promised = container.duration / av.time_base
@@ -148,6 +166,7 @@ def _read_packets(path: Path) -> tuple[_Packets, _Sound]:
             if packet.stream is video:
                 if packet.size:
                     packets.keys.append(packet.is_keyframe)
+                    packets.hidden += shown is not None and packet.is_discard
                 continue
             try:
                 for frame in packet.decode():
@@ -172,7 +191,7 @@ def _look(path: Path, packets: _Packets) -> tuple[str | None, float | None]:
     brightest, final = -1.0, None
     found = {False: 0, True: 0}  # pictures of the key frames, and of the tail
     every = max(1, tail // _TAIL_LOOKS)
-    with av.open(str(path), options=_OPTIONS, metadata_errors="replace") as container:
+    with av.open(str(path), options=media_options(), metadata_errors="replace") as container:
         video = container.streams.video[0]
         video.codec_context.thread_count = 1
 
@@ -209,6 +228,16 @@ def _look(path: Path, packets: _Packets) -> tuple[str | None, float | None]:
     if wanted - decoded > int(_TAIL_MISSING * tail) + (_LEADING if tail > 2 * _LEADING else 0):
         return f"{wanted - decoded} of the {wanted} frames looked at can't be decoded{why}", brightest
     return None, brightest
+
+
+def _brightness_of_shown(path: Path, shown: int) -> float:
+    """Decodes all that an edit list shows; the brightest of some pictures, the last included."""
+    every = max(1, shown // _TAIL_LOOKS)
+    return max(
+        _brightness(frame)
+        for number, frame in enumerate(shown_pictures(path, shown))
+        if number % every == 0 or number == shown - 1
+    )
 
 
 def _video_packets(container: Any, video: Any) -> Iterator[Any]:

@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -27,6 +28,8 @@ START_SECONDS = 300.0
 # What surely fits into the pipe while nobody reads it, so that handing over an item never waits.
 _PIPE_BYTES = 32_768
 _COUNT = struct.Struct("<I")
+# A pickle, and the buffers that travel behind it.
+_Packed = tuple[bytes, list[memoryview]]
 _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
     " from erv.worker_process import serve; serve(int(sys.argv[2]), int(sys.argv[3]))"
@@ -90,17 +93,24 @@ class Worker:
         return len(self.queue) < 2 and len(message) <= _PIPE_BYTES
 
     def receive(self) -> tuple[str, Any]:
-        """The next answer: `ready`, `result`, `error` or `memory`, and a value.
+        """The next answer, `ready`, `result`, `memory`, `error` or `fault`, and a value.
+
+        The value of an `error` is the exception; of a `fault`, where that or the result can't be pickled, the
+        traceback as text.
 
         Raises:
             EOFError, OSError: the process ended.
+            RuntimeError: the answer can't be read.
         """
         head = self.pipe.recv_bytes()
         (count,) = _COUNT.unpack_from(head)
         sizes = struct.unpack_from(f"<{count}Q", head, _COUNT.size)
         buffers = [_read(self.pipe.fileno(), size) for size in sizes]
         pickled = memoryview(head)[_COUNT.size + 8 * count :]
-        kind, value = pickle.loads(pickled, buffers=buffers)  # noqa: S301  (our own process)
+        try:
+            kind, value = pickle.loads(pickled, buffers=buffers)  # noqa: S301  (our own process)
+        except Exception as error:  # whatever it is, it does not mean that the process ended
+            raise RuntimeError(f"a result of a media worker can't be unpickled: {error!r}") from error
         return kind, value
 
     def measure(self) -> None:
@@ -143,10 +153,9 @@ def serve(descriptor: int, parent: int) -> None:
             prepare()
         if memory_mb is not None:
             limit_memory(memory_mb)
-        _send(pipe, "ready", None)
+        _send(pipe, _packed("ready", None))
         while True:
-            item = pickle.loads(pipe.recv_bytes())  # noqa: S301  (from our parent)
-            _send(pipe, *_answer(function, item))
+            _send(pipe, _answer(function, pipe.recv_bytes()))
     except (EOFError, KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
         return
 
@@ -171,19 +180,44 @@ def limit_memory(megabytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _answer(function: Callable[[Any], Any], item: Any) -> tuple[str, Any]:
+def _answer(function: Callable[[Any], Any], message: bytes) -> _Packed:
+    """What is sent for an item: its result, or what its computation raised."""
     try:
-        return "result", function(item)
+        result = function(pickle.loads(message))  # noqa: S301  (from our parent)
     except MemoryError:
-        return "memory", None
+        return _packed("memory", None)
     except Exception as error:  # handed to the parent, which knows which ones are expected
-        return "error", error
+        return _packed_error(error)
+    try:
+        return _packed("result", result)
+    except MemoryError:
+        return _packed("memory", None)
+    except Exception as error:  # never an expected one: the function itself came to its end
+        return _fault(error)
 
 
-def _send(pipe: Connection, kind: str, value: Any) -> None:
+def _packed_error(error: Exception) -> _Packed:
+    """The exception, or its traceback where it would not arrive as what it is."""
+    try:
+        pickled, views = _packed("error", error)
+        _, copy = pickle.loads(pickled, buffers=views)  # noqa: S301  (our own)
+    except Exception:  # a pickle runs code of the exception's class
+        return _fault(error)
+    return (pickled, views) if type(copy) is type(error) else _fault(error)
+
+
+def _fault(error: Exception) -> _Packed:
+    return _packed("fault", "".join(traceback.format_exception(error)))
+
+
+def _packed(kind: str, value: Any) -> _Packed:
     buffers: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps((kind, value), protocol=5, buffer_callback=buffers.append)
-    views = [buffer.raw() for buffer in buffers]
+    return pickled, [buffer.raw() for buffer in buffers]
+
+
+def _send(pipe: Connection, packed: _Packed) -> None:
+    pickled, views = packed
     sizes = struct.pack(f"<{len(views)}Q", *(view.nbytes for view in views))
     pipe.send_bytes(_COUNT.pack(len(views)) + sizes + pickled)
     for view in views:

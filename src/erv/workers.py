@@ -74,7 +74,8 @@ def isolated(
         One outcome per item, in the order of the items.
 
     Raises:
-        RuntimeError: a worker can't start.
+        RuntimeError: a worker can't start; or, with the traceback as text, it met a result or an exception
+            that can't be pickled.
     """
     crew: _Crew[Item, Result] = _Crew(function, prepare, seconds, memory_mb, expected)
     source = enumerate(items)
@@ -255,5 +256,7 @@ class _Crew(Generic[Item, Result]):
             self.done[index] = Outcome(self.waiting.pop(index), value, None)
         elif isinstance(value, self._expected):
             self.done[index] = Outcome(self.waiting.pop(index), None, str(value))
+        elif kind == "fault":
+            raise RuntimeError(f"a media worker's result or exception can't be pickled:\n{value}")
         else:
             raise value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,16 @@ def write_folder(folder: Path, number: int, seed: int) -> str:
     """Writes a folder of twelve images of which some are broken; returns the kind of mutation."""
     rng = np.random.default_rng([seed, number])
     kind = KINDS[number % len(KINDS)]
-    folder.mkdir(parents=True)
     broken = set(rng.choice(12, int(rng.integers(1, 6)), replace=False).tolist())
+    write_images(folder, rng, number, kind, broken)
+    return kind
+
+
+def write_images(
+    folder: Path, rng: np.random.Generator, number: int = 0, kind: str = "", broken: Collection[int] = ()
+) -> None:
+    """Writes a folder of twelve images, those at some places broken in one way."""
+    folder.mkdir(parents=True)
     for index, pixels in enumerate(movie(12, 48, 80)):
         form = _FORMATS[int(rng.integers(len(_FORMATS)))]
         content = _image(pixels, form)
@@ -29,7 +38,6 @@ def write_folder(folder: Path, number: int, seed: int) -> str:
         if index in broken:
             name, content = _break(kind, name, content, rng)
         (folder / name.replace(".jpeg", ".jpg")).write_bytes(content)
-    return kind
 
 
 def _image(pixels: np.ndarray, form: str) -> bytes:

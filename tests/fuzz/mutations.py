@@ -66,7 +66,7 @@ def truncate(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
 
 def truncate_streamable(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     """The index comes first and the end is missing: what is left could play."""
-    return truncate(_index_first(clip), other, rng)
+    return truncate(index_first(clip), other, rng)
 
 
 def splice(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
@@ -179,7 +179,7 @@ def _put(content: bytes, position: int, form: str, value: int) -> bytes:
     return bytes(result)
 
 
-def _index_first(clip: bytes) -> bytes:
+def index_first(clip: bytes) -> bytes:
     """The file with its index before the media, offsets moved accordingly."""
     top = {kind: (position, size) for kind, position, size in boxes(clip) if kind in (b"moov", b"mdat")}
     (index_at, index_size), (media_at, _) = top[b"moov"], top[b"mdat"]

@@ -17,8 +17,8 @@ from erv.probes import Probe
 from erv.probing import probe_clips
 from erv.settings import ExtractSettings, ValidateSettings, load_settings
 from erv.shards import ShardReader
-from tests.clips import clip_bytes, movie, pinned, settings, tone
-from tests.fuzz.folders import write_folder
+from tests.clips import CONTAINERS, clip_bytes, movie, numbered_clip, pinned, settings, tone, trimmed
+from tests.fuzz.folders import write_folder, write_images
 from tests.fuzz.mutations import mutate
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -61,13 +61,37 @@ class Report:
         return counts
 
 
-def write_mutations(folder: Path, count: int, seed: int) -> dict[str, str]:
-    """Writes mutated clips `00000.mp4`, ... and frame folders; returns the kind of each by clip id."""
-    folder.mkdir(parents=True)
+def whole_clips(seed: int) -> list[bytes]:
+    """The mp4 files that are mutated, two whose edit lists hide pictures among them."""
     rng = np.random.default_rng(seed)
     clips = [clip_bytes(number) for number in range(3)]
     clips.append(encode(list(rng.integers(0, 255, (12, 64, 64, 3), dtype=np.uint8)), tone(1.0)))
     clips.append(encode(movie(6), None))
+    clips.append(trimmed(clip_bytes(3), (0.5, 1.0)))
+    clips.append(trimmed(numbered_clip(24, bframes=2), (0.2, 0.3), (0.6, 0.2)))
+    return clips
+
+
+def write_whole(folder: Path, seed: int) -> dict[str, str]:
+    """Writes what nothing is wrong with: the clips above, all containers, a frame folder."""
+    folder.mkdir(parents=True)
+    kinds = {}
+    for number, content in enumerate(whole_clips(seed)):
+        kinds[f"clip{number:02d}"] = "mp4"
+        (folder / f"clip{number:02d}.mp4").write_bytes(content)
+    for number, (suffix, form, video, sound) in enumerate(CONTAINERS):
+        for name, voice in ((f"container{number:02d}", sound), (f"mute{number:02d}", None)):
+            kinds[name] = form
+            (folder / f"{name}.{suffix}").write_bytes(numbered_clip(form=form, video=video, sound=voice))
+    kinds["folder00"] = "frames"
+    write_images(folder / "folder00", np.random.default_rng(seed))
+    return dict(sorted(kinds.items()))
+
+
+def write_mutations(folder: Path, count: int, seed: int) -> dict[str, str]:
+    """Writes mutated clips `00000.mp4`, ... and frame folders; returns the kind of each by clip id."""
+    folder.mkdir(parents=True)
+    clips = whole_clips(seed)
     kinds = {}
     for number in range(count):
         name = f"{number:05d}"
@@ -80,12 +104,22 @@ def write_mutations(folder: Path, count: int, seed: int) -> dict[str, str]:
 
 
 def fuzz(folder: Path, count: int, seed: int, *, workers: int = 2) -> Report:
-    """Runs both stages over mutations in an empty folder.
+    """Runs both stages over mutations in an empty folder; raises as `feed`."""
+    return feed(folder, write_mutations(folder / "raw", count, seed), workers=workers)
+
+
+def feed(folder: Path, kinds: dict[str, str], *, workers: int = 2) -> Report:
+    """Runs both stages over the clips in `folder / "raw"`.
+
+    Args:
+        folder: for shards and all else.
+        kinds: kind of each clip by clip id, sorted.
+        workers: processes.
 
     Raises:
         AssertionError: a clip is neither extracted nor quarantined, or is both, or was not probed.
     """
-    kinds = write_mutations(folder / "raw", count, seed)
+    count = len(kinds)
     rows, lock = pinned(folder / "raw", selection=Selection(frames=".", aggregate=True))
     rows.sort(key=lambda row: row.clip_id)
     began = time.monotonic()

@@ -108,7 +108,8 @@ def source(tmp_path: Path) -> Path:
 
 def run(source: Path, out: str, **changes):
     rows, lock = pinned(source)
-    return extract(rows, lock, None, settings(**changes), Path(out), Path(f"{out}.parquet"))
+    state = Path(".erv/extract" if "dask" in changes else "of-this-machine")  # else the shards would be kept
+    return extract(rows, lock, None, settings(**changes), Path(out), Path(f"{out}.parquet"), state_root=state)
 
 
 def test_a_cluster_gives_the_same_bytes(cluster: Cluster, source: Path) -> None:

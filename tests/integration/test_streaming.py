@@ -81,4 +81,4 @@ def test_an_object_that_is_lost_is_a_fault_of_the_source(
     rows, lock = pinned(source, store=store, uri=uri)
     caplog.set_level("INFO")
     assert extract(rows, lock, store, few, Path("s"), Path("q.parquet")).extracted == 60
-    assert "of 30 shards kept from an interrupted run" in caplog.text
+    assert "of 30 shards kept from an earlier run" in caplog.text

@@ -1,10 +1,13 @@
 import hashlib
+import time
+from types import SimpleNamespace
 
 import pytest
 
+from erv.data.frame_folders import aggregate
 from erv.data.selection import Selection, Skipped, sort_out
 from erv.data.sources import Lock, SourceFile, fetch_all, pin
-from erv.errors import DataError
+from erv.errors import DataError, StorageError
 
 FRAMES = Selection(frames=r"clip_224x224/\d{5}$", aggregate=True)
 
@@ -77,6 +80,34 @@ def test_folders_come_in_order(tree):
 class _Row:
     def __init__(self, uri, sha256):
         self.uri, self.sha256 = uri, sha256
+
+
+class _Bucket:
+    """Eight folders of five images, of which the fourth folder's can't be read."""
+
+    def list(self, uri):
+        return [SimpleNamespace(uri=f"{uri}{n}.jpg", size=1, version_id=None, etag="x") for n in range(5)]
+
+    def download(self, uri, path, version_id=None, sha256=None, *, size=None, on_bytes=None):
+        if "/3/" in uri:
+            raise StorageError(f"{uri}: the key is expired")
+        for _ in range(3):
+            time.sleep(0.02)
+            on_bytes(1)
+        path.write_bytes(b"x")
+        return path
+
+
+def test_a_folder_that_cannot_be_read_says_why(tmp_path):
+    """While it fails, the folders before it are still being read."""
+    sha256 = aggregate({f"{n}.jpg": hashlib.sha256(b"x").hexdigest() for n in range(5)}, "")
+    lock = Lock("dfew", "s3://b/dfew", tuple(SourceFile(str(n), 5, sha256, frames=5) for n in range(8)))
+    rows = [_Row(lock.uri_of(file.path), sha256) for file in lock.files]
+    with pytest.raises(StorageError, match=r"^s3://b/dfew/3/0\.jpg: the key is expired$"):
+        list(fetch_all(rows, lock, _Bucket(), cache=tmp_path / "cache"))
+    whole = tmp_path / "cache" / sha256[:2] / sha256
+    assert sorted(path.name for path in whole.iterdir()) == [f"{n}.jpg" for n in range(5)]
+    assert list(whole.parent.iterdir()) == [whole]
 
 
 def test_names_with_line_breaks_are_refused(tree):

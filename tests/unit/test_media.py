@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from erv.data.sample_clips import encode
-from erv.media import DecodeRule, MediaError, decode, to_square, whole_sound
-from tests.clips import movie, tone
+from erv.media import DecodeRule, MediaError, decode, frame_indices, to_square, whole_sound
+from erv.media_limits import read_header
+from tests.clips import CONTAINERS, movie, numbered_clip, picture_numbers, tone, trimmed
+from tests.fuzz.mutations import index_first
 
 RULE = DecodeRule(frames=8, size=64, geometry="stretch", sample_rate=16000)
 
@@ -270,3 +272,93 @@ def test_adding_grey_late_gives_the_same_pixels(shape, size):
     wide = canvas.resize((size, side), Image.Resampling.BICUBIC)
     expected = np.asarray(wide.resize((size, size), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(to_square(pixels[None], size, "pad")[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("gop", "edits", "expected"),
+    [
+        (250, [(0.2, 1.8)], [8, 13, 19, 24, 30, 35, 41, 46]),
+        (250, [(0.0, 1.0)], [2, 5, 8, 11, 14, 17, 20, 23]),
+        (12, [(0.2, 1.8)], [8, 13, 19, 24, 30, 35, 41, 46]),
+        (12, [(0.0, 1.0)], [2, 5, 8, 11, 14, 17, 20, 23]),
+        (12, [(0.6, 1.0)], [17, 20, 23, 26, 29, 32, 35, 38]),
+        (12, [(0.2, 0.4), (1.2, 0.4)], [6, 9, 11, 13, 31, 33, 35, 38]),
+        (10, [(0.0, 1.0), (1.0, 1.0)], [3, 9, 15, 21, 28, 34, 40, 46]),
+        (12, [(0.2, 0.01)], [5] * 8),
+    ],
+)
+def test_of_a_trimmed_clip_the_frames_that_a_player_shows_are_taken(tmp_path, gop, edits, expected):
+    path = tmp_path / "c.mp4"
+    path.write_bytes(trimmed(numbered_clip(gop=gop), *edits))
+    assert picture_numbers(decode(path, RULE).frames) == expected
+
+
+def test_pictures_with_references_to_both_sides_are_trimmed_as_they_are_shown(tmp_path):
+    path = tmp_path / "c.mp4"
+    content = numbered_clip(gop=250, bframes=3)
+    path.write_bytes(content)
+    assert read_header(path).shown is None  # the list that shifts such pictures by two hides none
+    path.write_bytes(trimmed(content, (0.28, 1.0)))
+    assert read_header(path).shown == 25
+    assert picture_numbers(decode(path, RULE).frames) == [7, 10, 13, 16, 19, 22, 25, 28]
+
+
+@pytest.mark.parametrize("matrix", [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)])
+def test_pictures_of_a_trimmed_clip_are_those_of_the_whole(tmp_path, matrix):
+    path, rng = tmp_path / "c.mp4", np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (96, 160, 3), dtype=np.uint8) for _ in range(12)]
+    content = bytearray(encode(pictures, None, fps=12))
+    at = next(boxes(content, b"tkhd")) + 48
+    a, b, c, d = (value << 16 for value in matrix)
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    rule = DecodeRule(frames=60, size=64, geometry="pad", sample_rate=16000)
+    path.write_bytes(content)
+    whole = dict(zip(frame_indices(12, 60).tolist(), decode(path, rule).frames, strict=True))
+    path.write_bytes(trimmed(bytes(content), (0.0, 0.5)))
+    count = read_header(path).shown
+    assert count in range(4, 7)
+    first = 6 - count  # pictures are shifted for those that refer to later ones
+    assert first in (0, 1, 2)
+    for number, square in zip(frame_indices(count, 60).tolist(), decode(path, rule).frames, strict=True):
+        np.testing.assert_array_equal(square, whole[number])
+
+
+def test_the_sound_of_a_trimmed_clip_is_that_of_its_own_edit_list(tmp_path):
+    path = tmp_path / "c.mp4"
+    content = trimmed(numbered_clip(), (0.6, 1.0))
+    path.write_bytes(content)
+    assert abs(len(decode(path, RULE).audio) - 32000) < 1024
+    path.write_bytes(trimmed(content, (0.6, 1.0), track=b"soun"))
+    assert abs(len(decode(path, RULE).audio) - 16000) < 1024
+
+
+def test_a_trimmed_clip_that_was_cut_off_is_not_taken_for_the_whole(tmp_path):
+    path = tmp_path / "c.mp4"
+    content = index_first(trimmed(numbered_clip(sound=None, gop=250), (0.2, 1.8)))
+    path.write_bytes(content)
+    assert picture_numbers(decode(path, RULE).frames) == [8, 13, 19, 24, 30, 35, 41, 46]
+    path.write_bytes(content[:-300])
+    assert reason(path) == "truncated: the file lacks its last 300 bytes"
+    (media,) = boxes(content, b"mdat")
+    size = struct.pack(">I", len(content) - 300 - media)
+    path.write_bytes(content[:media] + size + content[media + 4 : -300])
+    assert reason(path).startswith("video can't be decoded: ")
+
+
+def test_an_edit_list_that_shows_nothing_is_a_reason(tmp_path):
+    path = tmp_path / "c.mp4"
+    path.write_bytes(trimmed(numbered_clip(), (5.0, 1.0)))
+    assert reason(path) == "the edit list shows no frame"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "form", "codec", "sound"), [*CONTAINERS, ("mpg", "mpegts", "libx264", "aac")]
+)
+@pytest.mark.parametrize("with_sound", [True, False])
+def test_the_right_frames_of_every_container(tmp_path, suffix, form, codec, sound, with_sound):
+    """decord takes others, without a word, where it can't seek."""
+    path = tmp_path / f"1.{suffix}"
+    path.write_bytes(numbered_clip(form=form, video=codec, sound=sound if with_sound else None))
+    found = picture_numbers(decode(path, DecodeRule(8, 64, "stretch", 16000)).frames)
+    # Coding shifts a brightness by less than the next picture's.
+    assert np.abs(np.array(found) - [3, 9, 15, 21, 28, 34, 40, 46]).max() <= 1

@@ -12,9 +12,12 @@ from PIL import Image
 from erv.data.sample_clips import encode
 from erv.data.selection import Selection
 from erv.data.sources import pin
+from erv.data.table import _VIDEO
 from erv.errors import DataError
+from erv.media import DecodeRule, decode
 from erv.probing import Probe, probe, probe_clips
-from tests.clips import movie, pinned, row_of, tone
+from tests.clips import CONTAINERS, movie, numbered_clip, pinned, row_of, tone, trimmed
+from tests.fuzz.mutations import boxes, index_first
 from tests.verdicts import SETTINGS
 
 
@@ -97,6 +100,51 @@ def test_other_formats(tmp_path, codec, container):
     found = look(tmp_path, video(movie(), codec=codec, container=container))
     assert (found.fault, found.frames, found.fps) == (None, 24, 12.0)
     assert found.brightness > 100
+
+
+@pytest.mark.parametrize("with_sound", [True, False])
+@pytest.mark.parametrize(("suffix", "form", "codec", "sound"), CONTAINERS)
+def test_sound_is_found_in_every_container(tmp_path, suffix, form, codec, sound, with_sound):
+    content = numbered_clip(form=form, video=codec, sound=sound if with_sound else None)
+    found = look(tmp_path, content, f"00001.{suffix}")
+    assert (found.fault, found.frames, found.has_audio) == (None, 50, with_sound)
+    decoded = decode(tmp_path / f"00001.{suffix}", DecodeRule(8, 64, "stretch", 16000))
+    assert (decoded.audio is not None) == with_sound
+    assert not with_sound or abs(len(decoded.audio) - 32000) < 3000
+
+
+def test_every_suffix_of_a_listed_video_is_among_the_containers():
+    assert {suffix for suffix, *_ in CONTAINERS} == set(
+        _VIDEO.pattern.partition("(?:")[2].rstrip(")").split("|")
+    )
+
+
+@pytest.mark.parametrize(
+    ("edits", "frames"),
+    [([(0.2, 1.8)], 45), ([(0.0, 1.0)], 25), ([(0.6, 1.0)], 25), ([(0.2, 0.4), (1.2, 0.4)], 20)],
+)
+@pytest.mark.parametrize("gop", [250, 12])
+def test_a_trimmed_clip_is_whole(tmp_path, gop, edits, frames):
+    found = look(tmp_path, trimmed(numbered_clip(gop=gop), *edits))
+    assert (found.fault, found.frames, found.fps, found.has_audio) == (None, frames, 25.0, True)
+    assert found.seconds == pytest.approx(frames / 25)
+    last = round(25 * sum(edits[-1])) - 1
+    assert found.brightness == pytest.approx(20 + 4 * last, abs=4)  # of a picture that is shown
+
+
+def test_a_trimmed_clip_that_lacks_pictures(tmp_path):
+    content = bytearray(index_first(trimmed(numbered_clip(sound=None, gop=250), (0.2, 1.8))))
+    assert look(tmp_path, bytes(content)).fault is None
+    media = next(position for kind, position, _ in boxes(bytes(content)) if kind == b"mdat")
+    content[media : media + 4] = (len(content) - 300 - media).to_bytes(4, "big")
+    assert re.fullmatch(r"truncated: \d+ of 45 frames", look(tmp_path, bytes(content[:-300])).fault)
+
+
+def test_a_trimmed_clip_whose_pictures_do_not_decode(tmp_path):
+    content = trimmed(video(noise(24), gop=250), (0.5, 1.0))
+    assert look(tmp_path, content).fault is None
+    middle = content.index(b"moov") // 2
+    assert look(tmp_path, content[:middle] + bytes(middle // 2) + content[middle + middle // 2 :]).fault
 
 
 @pytest.mark.parametrize(

@@ -223,3 +223,22 @@ def test_mafw_given_as_dfew(tmp_path):
 def test_a_fold_that_the_lists_do_not_have_is_said_before_anything_is_read(built):
     with pytest.raises(DataError, match=r"^dfew: ingest.fold is 6; its official lists have folds 1 to 5"):
         read(built, fold=6)
+
+
+def test_both_layouts_in_one_tree(tree):
+    """The same lists twice are one; other ones are a mixture of two sources."""
+    (tree / "label").mkdir(exist_ok=True)
+    for fold in range(1, 6):
+        for split in ("train", "test"):
+            shutil.copy(
+                tree / f"EmoLabel_DataSplit/{split}(single-labeled)/set_{fold}.csv",
+                tree / f"label/single_{split}set_{fold}.csv",
+            )
+    rows = read(tree).rows
+    assert {row.label_from.partition("/")[0] for row in rows} == {"EmoLabel_DataSplit"}
+    path = tree / "label/single_testset_3.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(
+        DataError, match=r"set_3\.csv' and 'label/single_testset_3\.csv' in .* list other clips"
+    ):
+        read(tree)

@@ -339,7 +339,7 @@ def test_a_clip_that_is_tested_twice(tree):
     check = failed(read(tree, "mafw_compound"))["one_test_fold"]
     assert (check.severity, check.clips) == ("warning", (clip,))
     clip = move_to_test(tree, "single", 1)
-    with pytest.raises(DataError, match=rf"1 clips are in the test lists of several folds: {clip}"):
+    with pytest.raises(DataError, match=rf"1 clip is in the test lists of several folds: {clip}"):
         read(tree)
 
 

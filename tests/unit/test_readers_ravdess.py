@@ -94,7 +94,7 @@ def test_a_clip_in_two_folders_is_refused(tmp_path):
     (tmp_path / "copy").mkdir()
     shutil.copy(tmp_path / "Actor_01/01-01-03-01-01-01-01.mp4", tmp_path / "copy")
     with pytest.raises(
-        DataError, match=r"1 clips are listed twice in the same split: 01-01-03-01-01-01-01 \(Actor"
+        DataError, match=r"1 clip is listed twice in the same split: 01-01-03-01-01-01-01 \(Actor"
     ):
         read(tmp_path)
 

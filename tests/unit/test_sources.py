@@ -2,12 +2,17 @@ import json
 import logging
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from erv import temporaries
 from erv.commands.data import command
 from erv.data import threads
 from erv.data.sources import Lock, Selection, fetch_all, pin
@@ -284,6 +289,90 @@ def test_giving_up_stops_what_runs(tmp_path):
     with pytest.raises(DataError, match="the first fails"):
         list(threads.in_order(slow, range(50), progress))
     assert set(left) <= set(range(1, 50))
+
+
+def test_the_reason_of_a_stop_is_told_and_not_the_stop():
+    """Item 3 fails and stops what comes before it, while its own error is still on the way."""
+    progress = threads.Progress()
+
+    def work(number):
+        if number == 3:
+            progress.stop()
+            time.sleep(0.2)
+            raise DataError("the third fails") from ValueError("why")
+        while True:
+            progress.read(1)
+
+    with pytest.raises(DataError, match="the third fails") as refusal:
+        list(threads.in_order(work, range(50), progress))
+    assert isinstance(refusal.value.__cause__, ValueError)
+
+
+def test_a_stop_without_a_reason_stays_one():
+    progress = threads.Progress()
+    progress.stop()
+    with pytest.raises(threads.StoppedError):
+        list(threads.in_order(progress.read, range(50), progress))
+
+
+LEAVE = """
+import os, signal, sys
+from pathlib import Path
+from erv.data.frame_folders import collect, place
+from erv.temporaries import temporary_name
+cache = Path(sys.argv[1])
+incoming = cache / "incoming" / "0123456789abcdef"
+incoming.mkdir(parents=True)
+temporary_name(incoming / "fedcba9876543210").write_text("arrived")
+downloading = temporary_name(incoming / "aaaaaaaaaaaaaaaa")
+downloading.mkdir()
+temporary_name(downloading / "1.jpg").write_text("half")
+member = place(cache, "b" * 64)
+member.parent.mkdir()
+temporary_name(member).write_text("half")
+for name in (f".{'c' * 16}-{'d' * 16}.part", f".{'c' * 16}-{'d' * 16}.lock"):
+    (member.parent / name).write_text("goes on")
+    (incoming / name).write_text("goes on")
+def fill(folder):
+    (folder / "1.jpg").write_text("one")
+    os.kill(os.getpid(), signal.SIGKILL)
+collect(place(cache, "a" * 64), "a" * 64, "clip", fill)
+"""
+
+
+def everything_below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def test_what_a_killed_process_left_in_the_cache_is_removed(tree, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    killed = subprocess.run([sys.executable, "-c", LEAVE, str(cache)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    parts = {path for path in everything_below(cache) if path.endswith((".part", ".lock"))}
+    left = set(everything_below(cache)) - parts
+    assert len(parts) == 4
+    assert len(left) == 4
+    # Those of a process that lives, and of another machine, are none of ours.
+    mine = temporaries.temporary_name(cache / "bb" / "mine")
+    mine.write_text("")
+    with monkeypatch.context() as patch:
+        patch.setattr("platform.node", lambda: "another")
+        patch.setattr("os.getpid", lambda: 2**22 + 1)  # more than Linux gives
+        theirs, old = (temporaries.temporary_name(cache / "bb" / name) for name in ("theirs", "old"))
+    for path in (theirs, old):
+        path.write_text("")
+    os.utime(old, (0, 0))
+    whole = cache / "bb" / ("b" * 64)
+    others = [whole, cache / "bb" / ".hidden", cache / "elsewhere" / mine.name.replace(str(os.getpid()), "1")]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    lock = pin("raw", str(tree), None)
+    assert list(fetch_all([_Row(lock.uri_of("b.txt"), lock.find("b.txt").sha256)], lock, None, cache=cache))
+    assert everything_below(cache) == sorted(
+        parts | {path.relative_to(cache).as_posix() for path in (mine, theirs, *others)}
+    )
+    assert not list((cache / "incoming" / "0123456789abcdef").glob(".aaaa*"))
 
 
 def test_the_command_pins_what_params_name(tree, tmp_path, root, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from erv.workers import isolated
+from erv.workers import _AHEAD, isolated
 
 
 def misbehave(item: int) -> int:
@@ -144,22 +144,99 @@ def pid(item: int) -> int:
     return os.getpid()
 
 
-def test_a_worker_that_dies_between_items_costs_none(caplog):
-    def items():
-        yield 0
-        while not seen:
-            yield 1
-        psutil.Process(seen[0]).kill()
-        psutil.wait_procs([psutil.Process(seen[0])] if psutil.pid_exists(seen[0]) else [], timeout=5)
-        yield from [2, 3, 4]
+def kill_the_idle(item: tuple[Path, int]) -> int:
+    """Item 0 waits until the other worker has nothing to do, kills it, and sees that another one comes."""
+    folder, number = item
+    if number > 0:
+        (folder / f"{number}-{os.getpid()}").touch()
+        return os.getpid()
+    parent = psutil.Process(os.getppid())
+    crew = {child.pid for child in parent.children()}
+    # So many items may be given out; one is this, and one waits here behind it.
+    while len(marks := list(folder.iterdir())) < 2 * 2 + _AHEAD - 2:
+        time.sleep(0.02)
+    (victim,) = {int(mark.name.partition("-")[2]) for mark in marks}
+    # It has only the last result to send, which needs no waiting: asleep, it waits for an item.
+    while psutil.Process(victim).status() != psutil.STATUS_SLEEPING:
+        time.sleep(0.02)
+    os.kill(victim, signal.SIGKILL)
+    while not {child.pid for child in parent.children()} - crew:
+        time.sleep(0.02)
+    return victim
 
-    seen = []
-    failures = []
-    for outcome in isolated(pid, items(), workers=2, seconds=30):
-        failures.append(outcome.failure)
-        seen.append(outcome.result)
-    assert set(failures) == {None}
-    assert len(set(seen)) >= 2
+
+def test_a_worker_that_dies_between_items_costs_none_and_is_replaced(tmp_path, caplog):
+    items = [(tmp_path, number) for number in range(60)]
+    outcomes = list(isolated(kill_the_idle, items, workers=2, seconds=60))
+    assert [(outcome.item, outcome.failure) for outcome in outcomes] == [(item, None) for item in items]
+    victim = outcomes[0].result
+    results = [outcome.result for outcome in outcomes[1:]]
+    last = max(index for index, result in enumerate(results) if result == victim)
+    assert last < 2 * 2 + _AHEAD
+    assert len(results[last + 1 :]) > 30
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        "a media worker ended between two clips: decoder process died (signal 9); replaced",
+    ]
+
+
+class TwoArgumentsError(Exception):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+class WithFunctionError(Exception):
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.function = lambda: text
+
+
+class WithArrayError(Exception):
+    pass
+
+
+class Unloadable:
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+def odd(item: str) -> object:
+    if item == "two":
+        raise TwoArgumentsError("this", "that")
+    if item == "function":
+        raise WithFunctionError("of ours")
+    if item == "array":
+        raise WithArrayError(np.arange(3))
+    if item == "unloadable":
+        return Unloadable()
+    return (lambda: item) if item == "result" else item
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ("two", r"TwoArgumentsError: this and that"),
+        ("function", r"WithFunctionError: of ours"),
+        ("result", r"(?i)can't pickle local object"),
+    ],
+)
+def test_what_cannot_be_pickled_is_told_as_text_and_costs_no_item(item, words):
+    with pytest.raises(RuntimeError, match=words) as refusal:
+        # Not even where the kind of error is expected of an item.
+        list(isolated(odd, [item, "plain"], workers=1, seconds=30, expected=(AttributeError, TypeError)))
+    assert "result or exception can't be pickled:\nTraceback" in str(refusal.value)
+    assert "worker_process.py" in str(refusal.value)
+
+
+def test_what_can_be_pickled_is_raised_as_it_is():
+    with pytest.raises(WithArrayError) as refusal:
+        list(isolated(odd, ["plain", "array"], workers=1, seconds=30))
+    np.testing.assert_array_equal(refusal.value.args[0], np.arange(3))
+
+
+def test_a_result_that_cannot_be_unpickled_ends_the_run():
+    with pytest.raises(RuntimeError, match=r"a result of a media worker can't be unpickled: ValueError"):
+        list(isolated(odd, ["unloadable"], workers=1, seconds=30))
 
 
 def arrays(item: int) -> dict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from erv.data.journal import Journal
 from erv.data.lock import SourceFile, first_outside
 from erv.data.threads import Progress, digest
 from erv.errors import DataError
+from erv.temporaries import temporary_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class BucketSource:
         shutil.rmtree(self._incoming, ignore_errors=True)
 
     def _bring(self, file: RemoteFile) -> str:
-        fresh = self._incoming / f"{_short(file.path)}-{os.urandom(4).hex()}"
+        fresh = temporary_name(self._incoming / _short(file.path))
         self._download(file, fresh)
         sha256 = digest(fresh)
         kept = place(self._cache, sha256)
@@ -132,7 +132,7 @@ class BucketSource:
         return sha256
 
     def _bring_folder(self, folder: str, images: Sequence[RemoteFile]) -> Frames:
-        fresh = self._incoming / f"{_short(folder)}-{os.urandom(4).hex()}"
+        fresh = temporary_name(self._incoming / _short(folder))
         fresh.mkdir(parents=True)
         try:
             for image in images:

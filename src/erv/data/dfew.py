@@ -156,9 +156,22 @@ def _split_files(tree: Tree, fold: int, *, required: bool) -> dict[str, str]:
     }
     if not required and not any(path in tree for paths in candidates.values() for path in paths):
         return {}
+    for paths in candidates.values():
+        if all(path in tree for path in paths) and _labelled(tree, paths[0]) != _labelled(tree, paths[1]):
+            first, second = (repr(tree.full(path)) for path in paths)
+            raise DataError(
+                f"{tree.lock.name}: {first} and {second} in {tree.lock.uri} list other clips or labels; keep"
+                " the lists of one layout and pin the source again with `erv data pin`"
+            )
     return {
         split: tree.required(paths, f"{split} split of fold {fold}") for split, paths in candidates.items()
     }
+
+
+def _labelled(tree: Tree, path: str) -> set[tuple[int, str]]:
+    """What a list says, as far as it can be read; what can't be is told where it is."""
+    rows = csv_rows(tree.read(path), tree.full(path), [["video_name"], ["label"]])
+    return {(int(name), label) for _, (name, label) in rows if name.isdigit()}
 
 
 def _lines(tree: Tree, path: str, split: str, space: LabelSpace) -> list[Listed]:

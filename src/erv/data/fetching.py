@@ -6,7 +6,6 @@ in a cache by their hash, so that nothing is read twice. Everything is verified 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from erv.data.archives import Archive
 from erv.data.frame_folders import check, collect, hash_folder, is_frame, place
 from erv.data.threads import THREADS, Progress, digest, in_order
 from erv.errors import DataError
+from erv.temporaries import sweep, temporary_name
 
 if TYPE_CHECKING:
     from erv.data.lock import Lock, SourceFile
@@ -64,8 +64,8 @@ def need(store: ObjectStore | None, uri: str) -> ObjectStore:
 class Fetcher:
     """Reads files of a pinned source; keeps its zips open until it is closed. Safe for several threads."""
 
-    def __init__(self, lock: Lock, store: ObjectStore | None, cache: Path = CACHE, threads: int = 1) -> None:
-        self._source, self._store, self._cache, self._threads = lock, store, cache, threads
+    def __init__(self, lock: Lock, store: ObjectStore | None, cache: Path = CACHE) -> None:
+        self._source, self._store, self._cache = lock, store, cache
         self.progress = Progress()
         self._archives: dict[str, Archive] = {}
         self._opening: dict[str, threading.Lock] = {}
@@ -135,8 +135,7 @@ class Fetcher:
         images = {name: item for name, item in names.items() if "/" not in name and is_frame(name)}
 
         def fill(folder: Path) -> None:
-            def bring(name: str) -> None:
-                item = images[name]
+            for name, item in sorted(images.items()):
                 store.download(
                     item.uri,
                     folder / name,
@@ -144,9 +143,6 @@ class Fetcher:
                     size=item.size,
                     on_bytes=self.progress.read,
                 )
-
-            for _done in in_order(bring, sorted(images), self.progress, threads=self._threads):
-                pass
 
         return collect(place(self._cache, file.sha256), file.sha256, uri, fill)
 
@@ -168,7 +164,7 @@ class Fetcher:
         member = file.member or ""
         if not file.frames:
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}")
+            temporary = temporary_name(target)
             try:
                 archive.copy(member, temporary, self.progress.read)
                 _check_file(temporary, file.sha256, uri, self.progress)
@@ -244,6 +240,8 @@ def fetch_all(
 ) -> Iterator[Path]:
     """Local files, or folders of frames, of a manifest's rows, in their order, fetched some way ahead.
 
+    Before that, what killed processes left in the cache is removed.
+
     Args:
         rows: of the manifest; looked up in the lock by uri.
         lock: of the same data set.
@@ -255,6 +253,7 @@ def fetch_all(
         StorageError: as `Fetcher.get`.
     """
     files = [_belonging(row, lock) for row in rows]
+    sweep(cache)
     with Fetcher(lock, store, cache) as fetcher:
         yield from in_order(fetcher.get, files, fetcher.progress, threads=THREADS)
 

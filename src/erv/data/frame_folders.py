@@ -7,7 +7,6 @@ still verified: the digest of a folder covers the name and the digest of each im
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from erv.data.selection import is_image, is_junk
 from erv.data.threads import Progress, digest
 from erv.errors import DataError
+from erv.temporaries import temporary_name
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def collect(target: Path, sha256: str, what: str, fill: Callable[[Path], None]) 
     Raises:
         DataError: the images are not those that were pinned.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    temporary = temporary_name(target)
     temporary.mkdir(parents=True)
     try:
         fill(temporary)

@@ -158,6 +158,19 @@ def ingest(
     )
 
 
+def require_current(lock: Lock, source: str) -> None:
+    """Refuses a lock of another place than `params.yaml` names: the data would be those of before.
+
+    Raises:
+        DataError: they differ.
+    """
+    if lock.uri != source:
+        raise DataError(
+            f"{lock.name}: pinned from {lock.uri}, and sources.{lock.name} is {source}; pin that with"
+            f" `erv data pin {lock.name}`, or set sources.{lock.name} back"
+        )
+
+
 def _raise_failed(dataset: str, lock: Lock, checks: list[Check]) -> None:
     failed = [check for check in checks if not check.success and check.severity == "error"]
     if not failed:

@@ -18,6 +18,7 @@ from erv.data.lock import Lock, SourceFile
 from erv.data.selection import Selection, Skipped, folder_of, sort_out
 from erv.data.threads import Progress, in_order
 from erv.errors import DataError
+from erv.temporaries import sweep
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def pin(
     """Lists and hashes a source, reading each file once, and looks into its zips.
 
     Objects whose version id and size are as in `previous` are not read again: a version never changes. What
-    is read from S3 is kept in the cache for the stages.
+    is read from S3 is kept in the cache for the stages; what killed processes left there is removed.
 
     Args:
         name: of the source.
@@ -73,6 +74,7 @@ def pin(
     try:
         if not is_remote(uri):
             return _pin(name, uri, FolderSource(name, uri, progress), selection, known, progress)
+        sweep(cache)
         with Journal(journal, uri) as notes:
             source = BucketSource(name, uri, need(store, uri), known, notes, cache, progress)
             lock = _pin(name, uri, source, selection, known, progress)
@@ -95,8 +97,11 @@ def _pin(
     skipped = Skipped()
     listed = source.list()
     if not listed:
+        ours = f"s3://erv-raw/{name}"
+        sample = " (`erv sample-data --upload`: the sample corpus)" if uri.rstrip("/") == ours else ""
         raise DataError(
-            f"source {name}: nothing lies below {uri}; upload the raw tree first (`erv sample-data --upload`)"
+            f"source {name}: nothing lies below {uri}; correct sources.{name} in params.yaml, or put the tree"
+            f" there{sample}"
         )
     found = sort_out(listed, selection, skipped)
     for file in found.files:

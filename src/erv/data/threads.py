@@ -74,7 +74,8 @@ def in_order(
 ) -> Iterator[R]:
     """`function` of each item, in order, computed some way ahead in threads.
 
-    When one fails, or the caller goes away, what runs is stopped and what waits is dropped.
+    When one fails, or the caller goes away, what runs is stopped and what waits is dropped. An item that was
+    itself stopped is never the reason that is given: that is the error of the first other item that failed.
     """
     with ThreadPoolExecutor(threads) as pool:
         ahead: deque[Future[R]] = deque()
@@ -85,10 +86,23 @@ def in_order(
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
+        except StoppedError:
+            progress.stop()
+            pool.shutdown(cancel_futures=True)  # the one that failed may not have come to its end yet
+            fault = _first_fault(ahead)
+            if fault is None:
+                raise
+            raise fault from fault.__cause__
         except BaseException:
             progress.stop()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _first_fault(futures: Iterable[Future[R]]) -> BaseException | None:
+    """The first error of items that have ended, but for those that were stopped or dropped."""
+    errors = (future.exception() for future in futures if not future.cancelled())
+    return next((error for error in errors if error and not isinstance(error, StoppedError)), None)
 
 
 def digest(path: Path, progress: Progress | None = None) -> str:
