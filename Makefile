@@ -52,8 +52,9 @@ run: install  ## Run the train flow on the running stack
 	$(BIN)/erv run
 
 test: install  ## Fast tests and a tiny end-to-end run, on real servers
-	@# Two processes, so one thread each for torch.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow"
+	@# Two processes, so one thread each for torch. Files stay whole, for their tests share fixtures, and come in
+	@# order: the longest, the end-to-end run, is the first.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: install  ## What takes longer: kill -9 in the middle of training, two clones with equal hashes, ...
 	$(BIN)/python -m pytest -m slow

@@ -16,22 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 _FOREIGN = ("AWS_", "MLFLOW_", "PREFECT_", "ERV_", "DVC_")
 
 
-# First: xdist reads the groups in a hook of its own, and later ones pass unseen.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For xdist: tests that share servers or fixtures stay in one process, and the longest begin first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        order = ("e2e", "integration")
-        items.sort(key=lambda item: order.index(_group(item)) if _group(item) in order else len(order))
-
-
-def _group(item: pytest.Item) -> str:
-    kind = next((name for name in ("e2e", "integration") if item.get_closest_marker(name)), None)
-    return kind or item.path.name
-
-
 @pytest.fixture(autouse=True)
 def _no_foreign_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test sees the user's servers; what a test changes in the environment is gone after it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 DATASET_NAME = r"^[a-z][a-z0-9_]*$"
 DatasetName = Annotated[str, Field(pattern=DATASET_NAME)]
@@ -86,6 +86,13 @@ class TableReader(_Reader):
     table: Annotated[str, Field(pattern=r"(?i)\.(csv|jsonl)$")]
     split: Literal["train", "validation", "test"] | None = None
     columns: TableColumns = TableColumns()
+
+    @model_validator(mode="after")
+    def _says_its_splits(self) -> TableReader:
+        said = [self.split, self.columns.split, self.columns.fold]
+        if sum(item is not None for item in said) != 1:
+            raise ValueError("set one of split (for all clips), columns.split and columns.fold")
+        return self
 
 
 ReaderSettings = Annotated[

@@ -124,30 +124,53 @@ def _connected(address: str) -> Iterator[Any]:
     try:
         from distributed import Client
         from distributed.comm.core import CommClosedError
+        from distributed.security import Security
+        from distributed.utils import LoopRunner
     except ImportError:
         raise DataError(
             "extract.dask is set and Dask is not installed; run `pip install erv[dask]` or set it to null"
         ) from None
     lost = f"extract.dask: the Dask scheduler at {address} went away; start it again and run extract again"
+    start = f"start some with `dask worker {address} --nthreads 1`"
+    security = Security()
     try:
-        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
+        # A client that can't connect is not to be had rid of at once, and one that gets no answer waits on.
+        LoopRunner().run_sync(_shake_hands, address, security, callback_timeout=_CONNECT_SECONDS)
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, security=security)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise DataError(
             f"extract.dask: no Dask scheduler answers at {address} ({_first_line(error)}); start one with"
             " `dask scheduler`, correct the address, or set extract.dask to null"
         ) from error
     try:
-        client.wait_for_workers(1, timeout=_SECONDS_WITHOUT_WORKER)
+        if not client.nthreads():
+            logger.warning(
+                "extract: the scheduler at %s has no worker, waiting %.0f s for one; %s",
+                address,
+                _SECONDS_WITHOUT_WORKER,
+                start,
+            )
+            _wait_for_a_worker(client, address, start)
         yield client
-    except TimeoutError as error:
-        raise DataError(
-            f"extract.dask: the scheduler at {address} has no worker; start some with `dask worker {address}"
-            " --nthreads 1`"
-        ) from error
     except (CommClosedError, CancelledError) as error:
         raise DataError(lost) from error
     finally:
         client.close(timeout=_CONNECT_SECONDS)
+
+
+async def _shake_hands(address: str, security: Any) -> None:
+    """Raises OSError where nobody answers as a scheduler does, ValueError or TypeError for no address."""
+    from distributed.comm import connect
+
+    comm = await connect(address, timeout=_CONNECT_SECONDS, **security.get_connection_args("client"))
+    await comm.close()
+
+
+def _wait_for_a_worker(client: Any, address: str, start: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_SECONDS_WITHOUT_WORKER)
+    except TimeoutError as error:
+        raise DataError(f"extract.dask: the scheduler at {address} has no worker; {start}") from error
 
 
 def _check_versions(client: Any, address: str) -> None:

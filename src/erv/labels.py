@@ -10,17 +10,27 @@ from __future__ import annotations
 
 import functools
 import re
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from erv.errors import DataError
 
 _FOLDER = Path(__file__).parent / "label_spaces"
 OWN_FOLDER = Path("data/label_spaces")
+_WANTED = {
+    "string_type": "expected text (what YAML takes for something else, like no or 1, needs quotes)",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "tuple_type": "expected a list",
+    "dict_type": "expected a mapping",
+    "too_short": "expected at least one",
+}
 _EDGES = " \t\r\n.,;:!?\"'`*()[]"
 
 
@@ -51,9 +61,10 @@ class LabelSpace:
         """
         text = str(space)
         if text.endswith((".yaml", ".yml")):
-            return _load(Path(text).resolve())
+            return _load(Path(text).resolve(), text)
         shipped = _FOLDER / f"{text}.yaml"
-        return _load(shipped if shipped.is_file() else (OWN_FOLDER / f"{text}.yaml").resolve())
+        path = shipped if shipped.is_file() else OWN_FOLDER / f"{text}.yaml"
+        return _load(path.resolve(), str(path))
 
     @staticmethod
     def shipped() -> tuple[str, ...]:
@@ -113,59 +124,120 @@ class LabelSpace:
         )
 
 
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Label(_Strict):
+    id: int
+    name: str
+    synonyms: tuple[str, ...] | None = None
+
+
+class _Shared(_Strict):
+    """A file that shares another space."""
+
+    uses: str
+    name: str | None = None
+    version: int | None = None
+
+
+class _File(_Strict):
+    """A file that describes a space of its own."""
+
+    name: str
+    version: int = 1
+    labels: Annotated[tuple[_Label, ...], Field(min_length=1)]
+    maps: dict[str, dict[str, str | None]] | None = None
+
+
 @functools.cache
-def _load(path: Path) -> LabelSpace:
+def _load(path: Path, shown: str) -> LabelSpace:
+    """Loads a file.
+
+    Args:
+        path: absolute.
+        shown: the path for messages.
+    """
     if not path.is_file():
         shipped = ", ".join(LabelSpace.shipped())
         raise DataError(
             f"label space {path.stem!r} not found; give one of {shipped}, or write {OWN_FOLDER}/{path.name}"
         )
+    raw = _yaml(path, shown)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        other = raw.get("uses")
-        if other is None:
-            rows = [
-                (int(row["id"]), str(row["name"]), list(row.get("synonyms") or ())) for row in raw["labels"]
-            ]
-            name, version = str(raw["name"]), int(raw.get("version", 1))
-            maps = {str(k): dict(v) for k, v in (raw.get("maps") or {}).items()}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{path.name}: not a label space ({error!r}); expected name, labels (id, name, synonyms), maps,"
-            " or `uses: NAME`"
-        ) from error
-    if other is not None:
-        if str(other) not in LabelSpace.shipped():
-            raise DataError(
-                f"{path.name}: uses {other!r}, expected a space that comes with the package:"
-                f" {', '.join(LabelSpace.shipped())}"
-            )
-        return LabelSpace.load(str(other))
-    if name != path.stem and path.parent in (_FOLDER, OWN_FOLDER.resolve()):
-        raise DataError(f"{path.name}: calls itself {name!r}, expected {path.stem!r}; the two must be equal")
-    return _checked(path, name, version, rows, maps)
+        if isinstance(raw, dict) and raw.get("uses") is not None:
+            other = _Shared.model_validate(raw).uses
+            if other not in LabelSpace.shipped():
+                raise DataError(
+                    f"{shown}: uses {other!r}, expected a space that comes with the package:"
+                    f" {', '.join(LabelSpace.shipped())}"
+                )
+            return LabelSpace.load(other)
+        file = _File.model_validate(raw)
+    except ValidationError as error:
+        raise DataError(f"{shown}: {_fault(error)}") from error
+    if file.name != path.stem and path.parent in (_FOLDER, OWN_FOLDER.resolve()):
+        raise DataError(f"{shown}: calls itself {file.name!r}, expected {path.stem!r}; the two must be equal")
+    return _checked(shown, file)
 
 
-def _checked(
-    path: Path,
-    name: str,
-    version: int,
-    rows: list[tuple[int, str, list[Any]]],
-    maps: dict[str, dict[str, str]],
-) -> LabelSpace:
-    ids = {label: label_id for label_id, label, _ in rows}
-    if len(ids) != len(rows) or len(set(ids.values())) != len(rows):
-        raise DataError(f"{path.name}: label ids and names must be unique")
+def _yaml(path: Path, shown: str) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{shown}: not UTF-8 (byte {error.start}); save it again in UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{shown}: can't be read ({error.strerror or error})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "can't be parsed"
+        raise DataError(f"{shown}{where}: not YAML: {problem}; mend that line") from error
+
+
+def _fault(error: ValidationError) -> str:
+    """What is wrong in the first place that is not as expected, in one sentence."""
+    faults = error.errors()
+    first = faults[0]
+    inside: type[BaseModel] = _Shared if error.title == _Shared.__name__ else _File
+    place, where = list(first["loc"]), ""
+    if place[:1] == ["labels"] and len(place) > 1:
+        inside, where, place = _Label, f"label {int(place[1]) + 1} ", place[2:]
+    expected = f"expected {', '.join(inside.model_fields)}"
+    if first["type"] == "model_type":
+        return f"{where}is not a mapping, found {_short(first['input'])}; {expected}"
+    beside = [
+        (str(item["loc"][-1]), item["type"]) for item in faults if item["loc"][:-1] == first["loc"][:-1]
+    ]
+    lacking = [f"lacks {key!r}" for key, kind in beside if kind == "missing"]
+    unknown = [f"has an unknown key {key!r}" for key, kind in beside if kind == "extra_forbidden"]
+    if first["type"] in ("missing", "extra_forbidden"):
+        return f"{where}{' and '.join(lacking + unknown)}; {expected}"
+    wanted = _WANTED.get(first["type"], first["msg"])
+    return f"{where}{'.'.join(map(str, place))}: {wanted}, found {_short(first['input'])}"
+
+
+def _short(value: object) -> str:
+    return reprlib.repr(value)
+
+
+def _checked(shown: str, file: _File) -> LabelSpace:
+    ids = {label.name: label.id for label in file.labels}
+    if len(ids) != len(file.labels) or len(set(ids.values())) != len(file.labels):
+        raise DataError(f"{shown}: label ids and names must be unique")
     if list(ids.values()) != sorted(ids.values()):
-        raise DataError(f"{path.name}: labels must be listed in the order of their ids")
+        raise DataError(f"{shown}: labels must be listed in the order of their ids")
     synonyms: dict[str, str] = {}
-    for _, label, words in rows:
-        for word in (label, *words):
-            key = re.sub(r"\s+", " ", str(word).strip().lower())
-            if synonyms.setdefault(key, label) != label:
-                raise DataError(f"{path.name}: {key!r} names both {synonyms[key]} and {label}")
-    for target, table in maps.items():
+    for label in file.labels:
+        for word in (label.name, *(label.synonyms or ())):
+            key = re.sub(r"\s+", " ", word.strip().lower())
+            if synonyms.setdefault(key, label.name) != label.name:
+                raise DataError(f"{shown}: {key!r} names both {synonyms[key]} and {label.name}")
+    maps: dict[str, dict[str, str]] = {}
+    for target, table in (file.maps or {}).items():
         unknown = sorted(set(table) - set(ids))
         if unknown:
-            raise DataError(f"{path.name}: map to {target} starts from unknown label {unknown[0]!r}")
-    return LabelSpace(name, version, tuple(ids), ids, synonyms, maps)
+            raise DataError(f"{shown}: map to {target} starts from unknown label {unknown[0]!r}")
+        maps[target] = {name: there for name, there in table.items() if there is not None}
+    return LabelSpace(file.name, file.version, tuple(ids), ids, synonyms, maps)

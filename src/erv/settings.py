@@ -5,21 +5,55 @@ Sections are named after the stages. Cross-field checks run here, before a GPU o
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from erv.dataset_settings import DatasetName, ReaderSettings, TableReader
+from erv.dataset_settings import DatasetName, ReaderSettings
 from erv.errors import SettingsError
+from erv.settings_faults import describe
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
-Address = Annotated[str, Field(min_length=1)]
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|[Ss]3:")
+_BUCKET = re.compile(r"s3://[^/\s]+(/.*)?")
+_FOLDER = re.compile(r"file:///.*")
+_SCHEDULER = re.compile(r"(tcp|tls)://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
+
+
+def _place_of_a_tree(place: str) -> str:
+    if not place.strip():
+        raise ValueError("is empty, expected s3://bucket/prefix or a local folder")
+    if _SCHEME.match(place) and not (_BUCKET.fullmatch(place) or _FOLDER.fullmatch(place)):
+        raise ValueError("not a place of a source; expected s3://bucket/prefix or a local folder")
+    return place
+
+
+def _address_of_a_scheduler(address: str) -> str:
+    match = _SCHEDULER.fullmatch(address)
+    if match is None or not 0 < int(match["port"]) < 2**16:
+        raise ValueError(
+            "not an address of a Dask scheduler; expected tcp://host:port or tls://host:port, or null"
+        )
+    return address
+
+
+Place = Annotated[str, AfterValidator(_place_of_a_tree)]
+SchedulerAddress = Annotated[str, AfterValidator(_address_of_a_scheduler)]
 
 BUILT_IN_REWARDS = ("format", "accuracy", "explanation")
 
@@ -48,10 +82,10 @@ class SourcesSettings(Section):
     """Where each raw tree lives: `s3://bucket/prefix` or a local folder; data sets under their names."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
-    __pydantic_extra__: dict[str, Address] = Field(init=False)
+    __pydantic_extra__: dict[str, Place] = Field(init=False)
 
-    base: Address
-    judge: Address
+    base: Place
+    judge: Place
 
 
 class IngestSettings(Section):
@@ -62,17 +96,6 @@ class IngestSettings(Section):
     expect: Literal["full", "subset"]
     max_excluded_share: Share
     readers: dict[DatasetName, ReaderSettings]
-
-    @model_validator(mode="after")
-    def _tables_say_their_splits(self) -> IngestSettings:
-        for name, reader in self.readers.items():
-            if isinstance(reader, TableReader):
-                said = [reader.split, reader.columns.split, reader.columns.fold]
-                if sum(item is not None for item in said) != 1:
-                    raise ValueError(
-                        f"readers.{name}: set one of split (for all clips), columns.split and columns.fold"
-                    )
-        return self
 
 
 class ValidateSettings(Section):
@@ -111,7 +134,7 @@ class ExtractSettings(Section):
     clip_timeout_seconds: PositiveInt
     clip_memory_mb: PositiveInt
     workers: PositiveInt
-    dask: Address | None
+    dask: SchedulerAddress | None
     clips_per_shard: PositiveInt
     max_quarantine_share: Share
 
@@ -321,35 +344,6 @@ def parse_settings(raw: dict[str, Any], source: str = "params.yaml") -> Settings
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        faults = [_fault(item, raw) for item in error.errors()]
+        faults = [describe(item, Settings) for item in error.errors()]
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise SettingsError(f"{source}: {count}\n" + "\n".join(f"  - {fault}" for fault in faults)) from None
-
-
-def _fault(item: Any, raw: dict[str, Any]) -> str:
-    """One line for one pydantic fault: the parameter, what was found, what was expected."""
-    location = ".".join(str(part) for part in item["loc"])
-    kind = item["type"]
-    if kind == "missing":
-        return f"{location}: missing; add it (the comments of the shipped params.yaml explain each parameter)"
-    if kind == "extra_forbidden":
-        known = _known_names(item["loc"][:-1])
-        close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
-        return f"{location}: unknown parameter; {hint}"
-    message = item["msg"].removeprefix("Value error, ")
-    if not location:
-        return message
-    return f"{location}: {message}, found {item['input']!r}" if "ctx" in item or kind else message
-
-
-def _known_names(location: tuple[Any, ...]) -> list[str]:
-    """The parameter names that the section at `location` takes."""
-    model: Any = Settings
-    for part in location:
-        fields = getattr(model, "model_fields", {})
-        field = next((f for n, f in fields.items() if part in (n, f.alias)), None)
-        annotation = field.annotation if field else None
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
-    return sorted((f.alias or n) for n, f in getattr(model, "model_fields", {}).items())

@@ -20,7 +20,7 @@ from typing import Any
 from erv.downloads import DIGEST_KEY, Download
 from erv.environment import Environment
 from erv.errors import StorageError
-from erv.storage_errors import AMAZON, MISSING, WRONG_KEY, code_of, explain, explained
+from erv.storage_errors import AMAZON, MISSING, REFUSED, code_of, explain, explained
 
 __all__ = ["ObjectInfo", "Store", "explain", "open_store", "split_uri"]
 
@@ -161,26 +161,28 @@ class Store:
         return job.to(Path(path), size)
 
     def list(self, uri: str) -> builtins.list[ObjectInfo]:
-        """The objects below a folder `s3://bucket/prefix`, sorted by key; empty when there are none."""
+        """The objects below a folder `s3://bucket/prefix`, sorted by key; empty when there are none.
+
+        With a key that may list but not ask about versions they have none.
+        """
         bucket, prefix = split_uri(uri)
         where = f"{prefix}/" if prefix else ""
         with self._explained(uri):
-            listing = self._list_versions if self._shows_versions(bucket) else self._list_plain
-            return sorted(listing(bucket, where), key=lambda item: item.key)
-
-    def _shows_versions(self, bucket: str) -> bool:
-        """Whether versions can be listed; a key that may read but not ask about versions goes without."""
-        try:
-            return self.versioned(bucket)
-        except StorageError as error:
-            if code_of(error.__cause__ or error) not in WRONG_KEY:
-                raise
-        logger.warning(
-            "bucket %s: the key may not ask for versions, none are pinned; content is protected by sha256",
-            bucket,
-        )
-        self._versioned[bucket] = False
-        return False
+            try:
+                listing = self._list_versions if self.versioned(bucket) else self._list_plain
+            except StorageError as error:
+                if code_of(error.__cause__ or error) != REFUSED:
+                    raise
+                found = self._list_plain(bucket, where)
+                self._versioned[bucket] = False
+                logger.warning(
+                    "bucket %s: the key may not ask for versions, none are pinned; content is protected by"
+                    " sha256",
+                    bucket,
+                )
+            else:
+                found = listing(bucket, where)
+            return sorted(found, key=lambda item: item.key)
 
     def _list_plain(self, bucket: str, prefix: str) -> builtins.list[ObjectInfo]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)

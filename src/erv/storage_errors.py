@@ -9,7 +9,9 @@ from erv.errors import StorageError
 
 AMAZON = "Amazon S3"
 
-WRONG_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "Forbidden", "403"}
+# The key is known and may not do what is asked.
+REFUSED = "AccessDenied"
+WRONG_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", REFUSED, "Forbidden", "403"}
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestExpired"}
 MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "404", "InvalidVersionId", "MethodNotAllowed"}
 
@@ -80,7 +82,8 @@ def _refusal(error: BaseException, uri: str, endpoint: str, version_id: str | No
             " now with `erv data pin`"
         )
     if code in MISSING:
-        return f"{uri}: no such object at {endpoint}; upload it (`erv sample-data --upload` for the sample)"
+        sample = " (`erv sample-data --upload` for the sample)" if uri.startswith("s3://erv-raw/") else ""
+        return f"{uri}: no such object at {endpoint}; upload it{sample}, or correct the address"
     if code in ("PreconditionFailed", "412"):
         return f"{uri}: the object was overwritten while it was read; run the same command again"
     response = getattr(error, "response", {})

@@ -1,4 +1,4 @@
-"""A real network fault: a relay between a client and a server that counts bytes, slows down and cuts."""
+"""Real faults: a relay between a client and a server that counts bytes, slows down, cuts and refuses."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Proxy:
         received: bytes that came from the server so far.
         cut_after: once that many have come, every connection is reset; None for never.
         delay: seconds to wait before each chunk is passed on.
+        refused: S3 error codes by a part of the request line; such requests never reach the server.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -26,6 +27,7 @@ class Proxy:
         self._guard = threading.Lock()
         self.received, self.delay = 0, 0.0
         self.cut_after: int | None = None
+        self.refused: dict[str, str] = {}
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -51,7 +53,14 @@ class Proxy:
     def _up(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 16):
-                server.sendall(data)
+                line = data.partition(b"\r\n")[0].decode("latin-1")
+                code = next((code for part, code in self.refused.items() if part in line), None)
+                if code is None:
+                    server.sendall(data)
+                else:
+                    body = f"<Error><Code>{code}</Code><Message>no</Message></Error>"
+                    head = f"HTTP/1.1 403 Forbidden\r\nContent-Length: {len(body)}\r\n\r\n"
+                    client.sendall((head + body).encode())
         self._end(server)
 
     def _down(self, client: socket.socket, server: socket.socket) -> None:

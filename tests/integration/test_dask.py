@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from erv import extract_dask
 from erv.environment import Environment
 from erv.errors import DataError, StorageError
 from erv.extraction import extract
@@ -175,8 +177,6 @@ def test_workers_read_s3_themselves(cluster: Cluster, stack: Environment, source
 def test_what_is_wrong_with_a_cluster_is_one_sentence(cluster: Cluster, source: Path) -> None:
     with pytest.raises(DataError, match=r"extract\.dask: no Dask scheduler answers at tcp://127\.0\.0\.1:9 "):
         run(source, "s", dask="tcp://127.0.0.1:9")
-    with pytest.raises(DataError, match=r"extract\.dask: no Dask scheduler answers at nowhere"):
-        run(source, "s", dask="nowhere://x")
     other = copy_tree(ROOT / "src", source.parent / "other")
     with (other / "erv" / "media.py").open("a") as stream:
         stream.write("# another version\n")
@@ -184,6 +184,49 @@ def test_what_is_wrong_with_a_cluster_is_one_sentence(cluster: Cluster, source: 
     with pytest.raises(DataError, match=r"a worker has another version of erv, decord"):
         run(source, "s", dask=cluster.address)
     assert not Path("s").exists()
+
+
+CONNECT = """
+import sys
+from erv import extract_dask
+from erv.errors import DataError
+extract_dask._CONNECT_SECONDS = 2
+try:
+    with extract_dask._connected(sys.argv[1]):
+        print("connected")
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["nobody", "mute", "unknown host", "no certificate", "no port"])
+def test_an_address_where_no_scheduler_answers_leaves_nothing_behind(kind: str) -> None:
+    """One sentence and no more, up to the end of the process."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections and says nothing
+        address = {
+            "nobody": "tcp://127.0.0.1:9",
+            "mute": f"tcp://127.0.0.1:{mute.getsockname()[1]}",
+            "unknown host": "tcp://no-such-host.invalid:8786",
+            "no certificate": "tls://127.0.0.1:9",
+            "no port": "localhost",
+        }[kind]
+        done = subprocess.run(
+            [sys.executable, "-c", CONNECT, address], capture_output=True, text=True, timeout=60
+        )
+    assert done.stderr == ""
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"extract.dask: no Dask scheduler answers at {address} (")
+    assert done.returncode == 0
+
+
+def test_a_cluster_without_workers_is_told_at_once(
+    cluster: Cluster, source: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract_dask, "_SECONDS_WITHOUT_WORKER", 1)
+    start = f"start some with `dask worker {cluster.address} --nthreads 1`"
+    with pytest.raises(DataError, match=re.escape(f"{cluster.address} has no worker; {start}")):
+        run(source, "s", dask=cluster.address)
+    assert f"the scheduler at {cluster.address} has no worker, waiting 1 s for one; {start}" in caplog.text
 
 
 def test_a_source_that_a_worker_cannot_read_is_named(cluster: Cluster, source: Path) -> None:

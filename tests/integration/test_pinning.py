@@ -301,18 +301,30 @@ def test_zips_and_frames_are_the_same_in_a_bucket_and_in_a_folder(
     assert [file.path for file in again.files if file not in lock.files] == ["frames/00002"]
 
 
-def test_refusals_of_the_server(stack: Environment, store: Store, tmp_path: Path) -> None:
+def test_refusals_of_the_server(
+    stack: Environment, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(StorageError, match=r"^s3://erv-none: bucket 'erv-none' does not exist at http"):
         pin("mafw", "s3://erv-none/mafw", store, cache=tmp_path)
     with pytest.raises(
-        DataError, match=r"^source mafw: nothing lies below s3://erv-raw/pinning/empty; upload"
+        DataError,
+        match=r"^source mafw: nothing lies below s3://erv-raw/pinning/empty; correct sources\.mafw in"
+        r" params\.yaml, or put the tree there$",
     ):
         pin("mafw", "s3://erv-raw/pinning/empty", store, cache=tmp_path)
+    with pytest.raises(
+        DataError, match=r"put the tree there \(`erv sample-data --upload`: the sample corpus\)$"
+    ):
+        pin("empty", "s3://erv-raw/empty", store, cache=tmp_path)
     stranger = open_store(replace(stack, s3_secret_key="0123456789abcdef"))
     with pytest.raises(
         StorageError, match=r"refuses the key \(SignatureDoesNotMatch\); check ERV_S3_ACCESS_KEY"
     ):
         pin("mafw", "s3://erv-raw/pinning", stranger, cache=tmp_path)
+    stranger = open_store(replace(stack, s3_access_key="0123456789abcdef"))
+    with pytest.raises(StorageError, match=r"refuses the key \(InvalidAccessKeyId\)"):
+        pin("mafw", "s3://erv-raw/pinning", stranger, cache=tmp_path)
+    assert "may not ask for versions" not in caplog.text
     expired = open_store(replace(stack, s3_session_token="of yesterday"))
     with pytest.raises(
         StorageError, match=r"the session token .* has expired; renew it|refuses the key \(.+\); check"

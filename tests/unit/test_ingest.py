@@ -49,7 +49,7 @@ def dfew(corpus, tmp_path):
 def test_mafw_fold(corpus, tmp_path):
     result = run("mafw", corpus / "mafw", share=0.0)
     counts = result.counts()
-    assert counts.pop("checks/failed") == 5  # the published counts: clips, classes, folds, total, sheets
+    assert counts.pop("checks/failed") == 6  # the published counts: clips, classes, folds, total, sheets; and empty lists
     assert counts == {
         "clips": 22,
         "clips/train": 11,
@@ -279,6 +279,7 @@ def test_all_failed_checks_are_told_at_once(mafw):
         "published_folds",
         "published_total",
         "published_sheets",
+        "lists_filled",
         "test_smaller_than_train",
     }
 

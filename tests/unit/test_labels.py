@@ -80,7 +80,7 @@ def test_an_id_out_of_range_is_refused(label_id):
         ("name: x\nlabels: [{id: 1, name: a}, {id: 1, name: b}]", "unique"),
         ("name: x\nlabels: [{id: 1, name: a, synonyms: [b]}, {id: 2, name: b}]", "'b' names both"),
         ("name: x\nlabels: [{id: 1, name: a}]\nmaps: {mafw: {z: anger}}", "unknown label 'z'"),
-        ("labels: 3", "not a label space"),
+        ("labels: 3", "lacks 'name'; expected name, version, labels, maps"),
     ],
 )
 def test_a_faulty_space_is_refused(tmp_path, text, fault):
@@ -144,3 +144,48 @@ def test_compound_emotions_are_named_by_their_parts_in_the_order_of_ids():
         assert ids == sorted(ids)
     assert compound.normalize("anger and disgust") == "anger_disgust"
     assert compound.to(MAFW)("anger_disgust") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"labels: [{id: 1, name: a}]", ": lacks 'name'; expected name, version, labels, maps"),
+        (
+            b"name: my2\nlabels: [{id: 1, name: a}, {id: 2}]",
+            ": label 2 lacks 'name'; expected id, name, synonyms",
+        ),
+        (
+            b"name: my2\nlabels: [{id: 1, nam: a}]",
+            ": label 1 lacks 'name' and has an unknown key 'nam'; expected id, name, synonyms",
+        ),
+        (
+            b"name: my2\nlabels: [{id: 1, name: a, synonims: [x]}]",
+            ": label 1 has an unknown key 'synonims'; expected id, name, synonyms",
+        ),
+        (b"name: my2\nlabels: [a]", ": label 1 is not a mapping, found 'a'; expected id, name, synonyms"),
+        (
+            b"name: my2\nlabels: [{id: 1, name: no}]",
+            ": label 1 name: expected text (what YAML takes for something else, like no or 1, needs quotes),"
+            " found False",
+        ),
+        (b"name: my2\nlabels: [{id: x, name: a}]", ": label 1 id: expected a whole number, found 'x'"),
+        (b"name: my2\nlabels: {anger: 1}", ": labels: expected a list, found {'anger': 1}"),
+        (b"name: my2\nlabels: []", ": labels: expected at least one, found []"),
+        (b"", ": is not a mapping, found None; expected name, version, labels, maps"),
+        (b"uses: mafw\nlabels: []", ": has an unknown key 'labels'; expected uses, name, version"),
+        (
+            b"name: my2\nlabels:\n  - {id: 1, name: a\n  - {id: 2}\n",
+            ", line 4, column 5: not YAML: expected ',' or '}', but got '{'; mend that line",
+        ),
+        (
+            b"name: my2\n\tlabels: 3",
+            ", line 2, column 1: not YAML: found character '\\t' that cannot start any token; mend that line",
+        ),
+        (b"name: \xff", ": not UTF-8 (byte 6); save it again in UTF-8"),
+    ],
+)
+def test_a_broken_space_is_one_sentence_with_the_file_as_given(own, content, message):
+    (own / "my2.yaml").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        LabelSpace.load("my2")
+    assert str(caught.value) == f"data/label_spaces/my2.yaml{message}"

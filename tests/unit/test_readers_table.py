@@ -6,6 +6,7 @@ import pytest
 from erv.data.ingest import ingest
 from erv.data.readers import selection_of
 from erv.data.sources import pin
+from erv.data.tabular import csv_rows
 from erv.errors import DataError
 from erv.settings import IngestSettings
 from tests import trees
@@ -175,11 +176,30 @@ def test_labels_outside_the_space_are_excluded(root):
         (CSV + "../d.mp4,glad,train\n", r"clips\.csv:5: clip '\.\./d\.mp4' is not a plain path"),
         (CSV + "/etc/d.mp4,glad,train\n", "is not a plain path"),
         (CSV + "x\\d.mp4,glad,train\n", "is not a plain path"),
-        (CSV + "a.mp4,glad,train\n", r"listed twice in the same split: a \(clips\.csv:2 and clips\.csv:5\)"),
-        (CSV + "a.mp4,glad,test\n", r"clip 'a' is in both train and test \(clips\.csv:2, clips\.csv:5\)"),
+        (
+            CSV + "a.mp4,glad,train\n",
+            r"1 clip is listed twice in the same split: a \(clips\.csv:2 and .*:5\).*; mend the table$",
+        ),
+        (
+            CSV + "a.mp4,glad,test\n",
+            r"clip 'a' is in both train and test \(clips\.csv:2, clips\.csv:5\).*; mend the table$",
+        ),
         (CSV + "a.avi,glad,train\n", r"'a\.mp4' and 'a\.avi' differ in their suffix alone"),
         (CSV + "d.mp4,glad,train\n", r"1 of 4 listed clips are not in the source: d\.mp4"),
-        (CSV.encode("utf-16"), "not UTF-8"),
+        (CSV.encode("utf-16"), r"clips\.csv: not UTF-8 but UTF-16; save it again in UTF-8"),
+        (b"\xfe\xff" + CSV.encode("utf-16-be"), "not UTF-8 but UTF-16"),
+        (
+            b"PK\x03\x04\x14\x00",
+            r"clips\.csv: is an Excel workbook or a zip .*save the sheet as CSV \(UTF-8\)",
+        ),
+        (CSV.replace(",", ";"), r"cells are separated by ';'; the separator must be a comma"),
+        (CSV.replace(",", "\t"), r"cells are separated by a tab; the separator must be a comma"),
+        (
+            CSV.replace("clip", "path", 1),
+            r"no column 'clip' in its first line; found path, label, split; set"
+            r" ingest\.readers\.moods\.columns\.clip to the one that says the clip$",
+        ),
+        (CSV.replace("split", "subset", 1), r"set ingest\.readers\.moods\.columns\.split to"),
         (CSV + '"d.mp4,glad,train\n', r"line 5: not CSV"),
         ("clip,label,split\n", "lists no clip"),
         ("", "is empty, expected a first line"),
@@ -198,7 +218,12 @@ def test_a_faulty_table_is_one_sentence(root, text, message):
         ('{"clip": ', "line 2: not JSON"),
         ('{"clip": 1.5, "label": 1, "split": "train"}', r"line 2: 'clip' is 1\.5, expected text or a whole"),
         ('{"clip": "a.mp4", "label": true, "split": "train"}', "'label' is True, expected text"),
-        ('{"clip": "c.mp4", "split": "train"}', "line 2: no value for 'label'"),
+        (
+            '{"clip": "c.mp4", "mood": "glad", "split": "train"}',
+            r"line 2: no value for 'label'; every clip needs one; found clip, mood, split; set"
+            r" ingest\.readers\.moods\.columns\.label",
+        ),
+        ('{"clip": "c.mp4", "label": null, "split": "train"}', "no value for 'label'; every clip needs one$"),
     ],
 )
 def test_a_faulty_jsonl_is_one_sentence(root, line, message):
@@ -232,3 +257,10 @@ def read_folds(root, text, fold):
         readers={"moods": {"reader": "table", "table": "clips.csv", "columns": {"fold": "fold"}}},
     )
     return ingest("moods", pin("moods", str(root), None), None, settings, seed=0)
+
+
+def test_an_official_csv_is_not_to_be_renamed_but_fetched():
+    with pytest.raises(
+        DataError, match=r"x\.csv: no column 'a' .*found b, c; use the official file, whose first"
+    ):
+        csv_rows(b"b,c\n1,2\n", "x.csv", [["a"]])

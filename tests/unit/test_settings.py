@@ -144,3 +144,111 @@ def test_what_only_grpo_would_find_out_is_found_before(
     raw["grpo"] |= changes
     with pytest.raises(SettingsError, match=message):
         parse_settings(raw)
+
+
+MISSING = "missing; add it (the comments of the shipped params.yaml explain each parameter)"
+TABLE = {"reader": "table", "table": "c.csv", "split": "test"}
+
+
+@pytest.mark.parametrize(
+    ("reader", "expected"),
+    [
+        ({"reader": "reasoning", "set": 1}, ["mine.set: unknown parameter; expected one of reader"]),
+        (
+            {"reader": "mafw", "sett": "single", "listing": "no_caption"},
+            [
+                f"mine.set: {MISSING}",
+                "mine.sett: unknown parameter; did you mean 'set'?",
+            ],
+        ),
+        (
+            {"reader": "mafw", "set": "single", "listing": "no_caption", "folds": 5},
+            ["mine.folds: unknown parameter; expected one of listing, reader, set"],
+        ),
+        (
+            {"reader": "table", "tabel": "c.csv", "split": "test"},
+            [
+                f"mine.table: {MISSING}",
+                "mine.tabel: unknown parameter; did you mean 'table'?",
+            ],
+        ),
+        (
+            {**TABLE, "columns": {"clipp": "x"}},
+            ["mine.columns.clipp: unknown parameter; did you mean 'clip'?"],
+        ),
+        (
+            {"reader": "table", "table": "c.csv"},
+            ["mine: set one of split (for all clips), columns.split and columns.fold"],
+        ),
+        ({**TABLE, "reader": "tabel"}, ["mine.reader: unknown reader 'tabel'; did you mean 'table'?"]),
+        ({"set": "single"}, ["mine.reader: missing; expected one of mafw, dfew, ravdess, reasoning, table"]),
+        (3, ["mine: expected a mapping, found 3"]),
+        (
+            {"reader": "dfew", "media": {"a": 1}},
+            ["mine.media: Input should be 'original', 'avi', 'frames' or 'frames_16', found a mapping"],
+        ),
+    ],
+)
+def test_a_reader_s_fault_has_its_path_and_its_keys(
+    raw: dict[str, Any], reader: Any, expected: list[str]
+) -> None:
+    raw["ingest"]["readers"]["mine"] = reader
+    assert faults(raw) == [f"ingest.readers.{line}" for line in expected]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("grpo.variants.erv.rewards.0.wieght", "did you mean 'weight'?"),
+        ("grpo.variants.erv.weights", "expected one of rewards"),
+        ("grpo.lora.rnk", "did you mean 'rank'?"),
+        ("register.gates.0.minimun", "did you mean 'minimum'?"),
+        ("validation", "did you mean 'validate'?"),
+    ],
+)
+def test_an_unknown_parameter_is_held_against_its_own_section(
+    raw: dict[str, Any], path: str, expected: str
+) -> None:
+    *sections, name = path.split(".")
+    inside: Any = raw
+    for part in sections:
+        inside = inside[int(part) if part.isdigit() else part]
+    inside[name] = 1
+    assert faults(raw) == [f"{path}: unknown parameter; {expected}"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["localhost", "tcp://host", "tcp://host:99999", "tcp://host:0", "inproc://x:1", "host:8786", ""],
+)
+def test_an_address_that_is_no_scheduler_s(raw: dict[str, Any], address: str) -> None:
+    raw["extract"]["dask"] = address
+    (line,) = faults(raw)
+    assert line.startswith(
+        "extract.dask: not an address of a Dask scheduler; expected tcp://host:port or tls:"
+    )
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://10.0.0.1:8786", "tls://dask.example.org:8786", "tcp://[::1]:8786"]
+)
+def test_an_address_of_a_scheduler(raw: dict[str, Any], address: str) -> None:
+    raw["extract"]["dask"] = address
+    assert parse_settings(raw).extract.dask == address
+
+
+@pytest.mark.parametrize(
+    "place", ["s3:/x", "s3:x/y", "s3://", "s3:///x", "S3://x/y", "gs://x/y", "file:/x", ""]
+)
+@pytest.mark.parametrize("name", ["mafw", "base"])
+def test_a_place_that_no_source_has(raw: dict[str, Any], name: str, place: str) -> None:
+    raw["sources"][name] = place
+    (line,) = faults(raw)
+    assert line.startswith(f"sources.{name}: ")
+    assert line.endswith(f"expected s3://bucket/prefix or a local folder, found {place!r}")
+
+
+@pytest.mark.parametrize("place", ["s3://b", "s3://b/x y/z", "/data/a:b", "data/raw", "../x", "file:///data"])
+def test_a_place_of_a_source(raw: dict[str, Any], place: str) -> None:
+    raw["sources"]["mafw"] = place
+    assert parse_settings(raw).sources.model_dump()["mafw"] == place

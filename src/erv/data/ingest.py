@@ -138,7 +138,7 @@ def ingest(
     published = figures(reader)
     checks = [
         *reading.checks,
-        *list_checks.structural(reading.listing, published, settings.expect),
+        *list_checks.structural(reading.listing, published, settings.expect, reading.fold),
         *common.presence(reading, settings.expect, settings.max_excluded_share),
         common.unlisted(reading, published),
     ]

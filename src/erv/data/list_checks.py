@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sized
 
 from erv.data.published import Published
 from erv.data.reading import (
@@ -18,17 +19,21 @@ from erv.data.reading import (
 )
 
 _FETCH = "use the official files as they were delivered"
+_MEND = "mend the table"  # nobody delivered it
+_LISTS = ("train", "test")
 
 
-def structural(listing: Listing, published: Published | None, expect: Expect) -> list[Check]:
+def structural(listing: Listing, published: Published | None, expect: Expect, fold: int) -> list[Check]:
     """Whether the lists contradict themselves.
 
     Args:
         listing: the lines of every fold; fold 0 where the set has none.
         published: figures of the set, if any.
         expect: full or subset.
+        fold: the chosen one, whose lists must not be empty in a subset either.
     """
-    checks = [_listed_once(listing), _splits_apart(listing)]
+    remedy = _MEND if published is None else _FETCH
+    checks = [_listed_once(listing, remedy), _splits_apart(listing, remedy)]
     if 0 in listing:
         return checks
     tests = Counter(
@@ -38,9 +43,12 @@ def structural(listing: Listing, published: Published | None, expect: Expect) ->
     )
     # Known of the single sets and of DFEW, meant by a table's column of folds; not said of the compound set.
     once = published is None or published.tested_once
-    checks += [_one_label(listing), _one_test_fold(listing, tests, "error" if once else "warning")]
+    checks += [
+        _one_label(listing, remedy),
+        _one_test_fold(listing, tests, "error" if once else "warning", remedy),
+    ]
     if published is not None:
-        checks.append(_test_smaller(listing, severity_of(expect)))
+        checks += [_filled(listing, fold, expect), _test_smaller(listing, severity_of(expect))]
         missing = [fold for fold in OFFICIAL_FOLDS if fold not in listing]
         checks.append(
             Check(
@@ -60,7 +68,7 @@ def structural(listing: Listing, published: Published | None, expect: Expect) ->
     return checks
 
 
-def _listed_once(listing: Listing) -> Check:
+def _listed_once(listing: Listing, remedy: str) -> Check:
     twice: dict[str, str] = {}
     for items in listing.values():
         seen: dict[tuple[str, str], Listed] = {}
@@ -73,15 +81,15 @@ def _listed_once(listing: Listing) -> Check:
         not twice,
         "error",
         "each clip once in a list",
-        f"{len(twice)} clips are listed twice in the same split: {some(twice.values())}"
+        f"{_clips_are(twice)} listed twice in the same split: {some(twice.values())}"
         if twice
         else "each clip once in a list",
         first_clips(twice),
-        _FETCH if twice else "",
+        remedy if twice else "",
     )
 
 
-def _splits_apart(listing: Listing) -> Check:
+def _splits_apart(listing: Listing, remedy: str) -> Check:
     both: dict[str, str] = {}
     for fold, items in listing.items():
         seen: dict[str, Listed] = {}
@@ -94,18 +102,19 @@ def _splits_apart(listing: Listing) -> Check:
                     + (f" of fold {fold}" if fold else "")
                     + f" ({first.where}, {item.where})",
                 )
+    folds = "the lists may belong to different folds; " if remedy == _FETCH else ""
     return Check(
         "splits_apart",
         not both,
         "error",
         "no clip in two splits",
-        f"{len(both)} clips are in two splits: {some(both.values())}" if both else "no clip in two splits",
+        f"{_clips_are(both)} in two splits: {some(both.values())}" if both else "no clip in two splits",
         first_clips(both),
-        f"the lists may belong to different folds; {_FETCH}" if both else "",
+        f"{folds}{remedy}" if both else "",
     )
 
 
-def _one_label(listing: Listing) -> Check:
+def _one_label(listing: Listing, remedy: str) -> Check:
     seen: dict[str, Listed] = {}
     other: dict[str, str] = {}
     for items in listing.values():
@@ -121,36 +130,37 @@ def _one_label(listing: Listing) -> Check:
         not other,
         "error",
         "the same label in every fold",
-        f"{len(other)} clips change their label between folds: {some(other.values())}"
+        f"{_clips_are(other)} labelled differently in different folds: {some(other.values())}"
         if other
         else "the same label in every fold",
         first_clips(other),
-        _FETCH if other else "",
+        remedy if other else "",
     )
 
 
-def _one_test_fold(listing: Listing, tests: Counter[str], severity: Severity) -> Check:
+def _one_test_fold(listing: Listing, tests: Counter[str], severity: Severity, remedy: str) -> Check:
     several = [clip for clip, count in tests.items() if count > 1]
     hint = ""
     if several:
-        sizes = {fold: Counter(item.split for item in items) for fold, items in listing.items()}
-        swapped = [fold for fold in listing if sizes[fold]["test"] > sizes[fold]["train"]]
+        swapped, empty = _larger_tests(listing), _empty_lists(listing)
         lists: dict[frozenset[str], list[int]] = {}
         for fold, items in listing.items():
             lists.setdefault(frozenset(i.clip_id for i in items if i.split == "test"), []).append(fold)
         same = [folds for clips, folds in lists.items() if len(folds) > 1 and clips]
-        if swapped:
+        if empty:
+            hint = f"{'; '.join(empty)}: {remedy}"
+        elif swapped:
             hint = f"train and test of fold {', '.join(map(str, swapped))} seem to be exchanged"
         elif same:
             hint = f"folds {' and '.join(map(str, same[0]))} have the same test list: one is a copy"
         else:
-            hint = _FETCH
+            hint = remedy
     return Check(
         "one_test_fold",
         not several,
         severity,
         "each clip in the test list of one fold",
-        f"{len(several)} clips are in the test lists of several folds: {some(several)}"
+        f"{_clips_are(several)} in the test lists of several folds: {some(several)}"
         if several
         else "no clip in two test lists",
         first_clips(several),
@@ -165,7 +175,7 @@ def _some_test_fold(listing: Listing, tests: Counter[str], severity: Severity) -
         not never,
         severity,
         "each clip in the test list of one fold",
-        f"{len(never)} clips are in no test list" + (f": {some(never)}" if never else ""),
+        f"{_clips_are(never)} in no test list" + (f": {some(never)}" if never else ""),
         first_clips(never),
         _FETCH if never else "",
     )
@@ -180,16 +190,33 @@ def _same_clips(listing: Listing, severity: Severity) -> Check:
         not lacking,
         severity,
         "the same clips in every fold",
-        "; ".join(f"fold {fold} lacks {len(gone)} clips: {some(gone)}" for fold, gone in lacking.items())
+        "; ".join(
+            f"fold {fold} lacks {len(gone)} {'clip' if len(gone) == 1 else 'clips'}: {some(gone)}"
+            for fold, gone in lacking.items()
+        )
         or f"the same {len(everything)} clips in every fold",
         first_clips(set().union(*lacking.values())),
         _FETCH if lacking else "",
     )
 
 
+def _filled(listing: Listing, fold: int, expect: Expect) -> Check:
+    """Whether official folds have both lists filled."""
+    empty = _empty_lists(listing)
+    chosen = _empty_lists({fold: listing[fold]})
+    return Check(
+        "lists_filled",
+        not empty,
+        "error" if chosen else severity_of(expect),
+        "clips in the train and the test list of every fold",
+        "; ".join(chosen or empty) or "clips in the train and the test list of every fold",
+        hint=_FETCH if empty else "",
+    )
+
+
 def _test_smaller(listing: Listing, severity: Severity) -> Check:
-    sizes = {fold: Counter(item.split for item in items) for fold, items in listing.items()}
-    larger = [fold for fold in listing if sizes[fold]["test"] > sizes[fold]["train"]]
+    sizes = _sizes(listing)
+    larger = _larger_tests(listing)
     return Check(
         "test_smaller_than_train",
         not larger,
@@ -201,3 +228,25 @@ def _test_smaller(listing: Listing, severity: Severity) -> Check:
         or "fewer clips in test than in train",
         hint="the train and the test list seem to be exchanged" if larger else "",
     )
+
+
+def _sizes(listing: Listing) -> dict[int, Counter[str]]:
+    return {fold: Counter(item.split for item in items) for fold, items in listing.items()}
+
+
+def _larger_tests(listing: Listing) -> list[int]:
+    """Folds with more clips for testing than, some at least, for training."""
+    return [fold for fold, size in _sizes(listing).items() if size["test"] > size["train"] > 0]
+
+
+def _empty_lists(listing: Listing) -> list[str]:
+    return [
+        f"the {split} list of fold {fold} is empty"
+        for fold, size in _sizes(listing).items()
+        for split in _LISTS
+        if not size[split]
+    ]
+
+
+def _clips_are(clips: Sized) -> str:
+    return "1 clip is" if len(clips) == 1 else f"{len(clips)} clips are"

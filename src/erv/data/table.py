@@ -58,7 +58,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: TableRea
     """
     space = LabelSpace.load(dataset)
     path = _locate(lock, settings)
-    records = list(_records(Tree(lock, store, ""), path, settings))
+    records = list(_records(Tree(lock, store, ""), path, settings, f"ingest.readers.{dataset}.columns"))
     if not records:
         raise DataError(f"{path}: lists no clip; expected a line for each")
     labels = _labels(records, space)
@@ -125,7 +125,8 @@ def _locate(lock: Lock, settings: TableReader) -> str:
     )
 
 
-def _records(tree: Tree, path: str, settings: TableReader) -> Iterator[_Record]:
+def _records(tree: Tree, path: str, settings: TableReader, setting: str) -> Iterator[_Record]:
+    """The lines of the table; `setting` is the parameter that names its columns."""
     columns = settings.columns
     wanted = {
         key: name
@@ -135,11 +136,22 @@ def _records(tree: Tree, path: str, settings: TableReader) -> Iterator[_Record]:
     content = tree.read(path)
     if path.lower().endswith(".csv"):
         header, lines = csv_records(content, path)
-        indexes = {key: header.index(column_of(header, [name], path)) for key, name in wanted.items()}
+        indexes = {
+            key: header.index(
+                column_of(header, [name], path, f"set {setting}.{key} to the one that says the {key}")
+            )
+            for key, name in wanted.items()
+        }
         for line, row in lines:
             yield _record(f"{path}:{line}", path, line, {key: row[i] for key, i in indexes.items()}, wanted)
         return
     for line, item in jsonl_objects(content, path):
+        for key in ("clip", "label", "split", "fold"):
+            if key in wanted and wanted[key] not in item:
+                raise DataError(
+                    f"{path}, line {line}: no value for {wanted[key]!r}; every clip needs one; found"
+                    f" {', '.join(item) or 'no key'}; set {setting}.{key} if another key says the {key}"
+                )
         values = {key: item.get(name) for key, name in wanted.items()}
         yield _record(f"{path}:{line}", path, line, values, wanted)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -12,6 +13,8 @@ from typing import Any
 from erv.data.reading import some
 from erv.errors import DataError
 
+_OFFICIAL = "use the official file, whose first line has it"
+
 
 def text_of(content: bytes, path: str) -> str:
     """UTF-8 text, with or without a byte order mark.
@@ -19,6 +22,13 @@ def text_of(content: bytes, path: str) -> str:
     Raises:
         DataError: it is not UTF-8.
     """
+    if content.startswith(b"PK\x03\x04"):
+        raise DataError(
+            f"{path}: is an Excel workbook or a zip under another name, expected text; save the sheet as"
+            " CSV (UTF-8), or unpack it"
+        )
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path}: not UTF-8 but UTF-16; save it again in UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -87,8 +97,14 @@ def csv_rows(content: bytes, path: str, columns: Sequence[Sequence[str]]) -> lis
     return [(line, [row[index] for index in chosen]) for line, row in records]
 
 
-def column_of(header: Sequence[str], names: Sequence[str], path: str) -> str:
+def column_of(header: Sequence[str], names: Sequence[str], path: str, remedy: str = _OFFICIAL) -> str:
     """The first of the names that the header has.
+
+    Args:
+        header: names of all columns.
+        names: that the column goes by.
+        path: for messages.
+        remedy: what to do where there is no such column.
 
     Raises:
         DataError: it has none, or that one twice.
@@ -98,7 +114,13 @@ def column_of(header: Sequence[str], names: Sequence[str], path: str) -> str:
             raise DataError(f"{path}: column {name!r} appears twice in its first line; rename one of them")
         if name in header:
             return name
-    raise DataError(f"{path}: no column {names[0]!r} in its first line; found {', '.join(header)}")
+    separator = next((sign for sign in ";\t" if len(header) == 1 and sign in header[0]), None)
+    if separator is not None:
+        raise DataError(
+            f"{path}: its cells are separated by {'a tab' if separator != ';' else repr(separator)}; the"
+            " separator must be a comma, save it so"
+        )
+    raise DataError(f"{path}: no column {names[0]!r} in its first line; found {', '.join(header)}; {remedy}")
 
 
 def jsonl_objects(content: bytes, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
