@@ -49,7 +49,9 @@ def dfew(corpus, tmp_path):
 def test_mafw_fold(corpus, tmp_path):
     result = run("mafw", corpus / "mafw", share=0.0)
     counts = result.counts()
-    assert counts.pop("checks/failed") == 6  # the published counts: clips, classes, folds, total, sheets; and empty lists
+    assert (
+        counts.pop("checks/failed") == 6
+    )  # the published counts: clips, classes, folds, total, sheets; and empty lists
     assert counts == {
         "clips": 22,
         "clips/train": 11,
