@@ -23,7 +23,11 @@ CONTAINERS = (
     ("mov", "mov", "libx264", "pcm_s16le"),
     ("mkv", "matroska", "libx264", "aac"),
     ("webm", "webm", "libvpx-vp9", "libopus"),
+    ("mp4", "mp4", "libx265", "aac"),
+    ("mp4", "mp4", "mpeg4", "aac"),
+    ("mp4", "mp4", "libsvtav1", "aac"),
     ("avi", "avi", "mpeg4", "mp2"),
+    ("avi", "avi", "libx264", "mp2"),
     ("mpg", "mpeg", "mpeg1video", "mp2"),
     ("mpeg", "vob", "mpeg2video", "mp2"),
     ("mpg", "mpegts", "mpeg2video", "mp2"),
@@ -78,6 +82,8 @@ def numbered_clip(
     sound: str | None = "aac",
     gop: int = 12,
     bframes: int = 0,
+    encoder: str = "",
+    options: dict[str, str] | None = None,
 ) -> bytes:
     """A video of 25 pictures a second, the brightness of each 20 + 4 * its number (see `picture_numbers`).
 
@@ -88,12 +94,13 @@ def numbered_clip(
         sound: encoder of the sound; None for a clip without.
         gop: a key frame every so many pictures.
         bframes: at most so many in a row.
+        encoder: more parameters of libx264 or libx265.
+        options: of the container.
     """
     buffer = io.BytesIO()
     voice = tone(count / 25).reshape(count, -1)
-    with av.open(buffer, "w", format=form) as out:
-        options = {"x264-params": "scenecut=0:threads=1"} if video == "libx264" else {}
-        pictures = out.add_stream(video, rate=25, options=options)
+    with av.open(buffer, "w", format=form, options=options or {}) as out:
+        pictures = out.add_stream(video, rate=25, options=_encoder_options(video, encoder))
         pictures.width, pictures.height, pictures.pix_fmt = 160, 96, "yuv420p"
         pictures.gop_size, pictures.max_b_frames = gop, bframes
         track = (
@@ -115,6 +122,14 @@ def numbered_clip(
         if track is not None:
             out.mux(track.encode(None))
     return buffer.getvalue()
+
+
+def _encoder_options(video: str, more: str) -> dict[str, str]:
+    if video == "libx264":
+        return {"x264-params": f"scenecut=0:threads=1:{more}"}
+    if video == "libx265":
+        return {"x265-params": f"log-level=none:pools=1:frame-threads=1:{more}"}
+    return {"svtav1-params": "lp=1", "preset": "12"} if video == "libsvtav1" else {}
 
 
 def picture_numbers(frames: np.ndarray) -> list[int]:

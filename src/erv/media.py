@@ -17,6 +17,7 @@ import numpy as np
 
 from erv.media_frames import list_frames, read_frame
 from erv.media_limits import Header, MediaError, read_header, short_reason
+from erv.media_seeking import survey
 from erv.media_sequential import shown_pictures, upright
 
 if TYPE_CHECKING:
@@ -113,9 +114,10 @@ def _square(image: Image, size: int, geometry: Geometry) -> np.ndarray:
 def decode(path: Path, rule: DecodeRule) -> Decoded:
     """Decodes a video file with decord, or a folder of frames with PIL.
 
-    Of a video whose edit list hides pictures, those that a player shows are taken, and a video in a container
-    without an index is decoded from its begin (`erv.media_sequential`). Sound with an edit list of its own
-    begins where that begins and ends with the packet in which that ends (1024 samples of AAC).
+    A video in which decord would not find pictures by their number (`erv.media_seeking`) is decoded from its
+    begin (`erv.media_sequential`); of one whose edit list hides pictures, those that a player shows are
+    taken. Sound with an edit list of its own begins where that begins and ends with the packet in which that
+    ends (1024 samples of AAC).
 
     Returns:
         The clip; a folder has no sound.
@@ -127,12 +129,7 @@ def decode(path: Path, rule: DecodeRule) -> Decoded:
     if path.is_dir():
         return Decoded(np.stack(list(_folder_frames(path, rule))), None)
     header = read_header(path)
-    if header.shown is not None:
-        frames = _shown_frames(path, rule, header.shown)
-    elif header.indexed:
-        frames = _video_frames(path, rule, header)
-    else:
-        frames = _shown_frames(path, rule, sum(1 for _ in shown_pictures(path, None)))
+    frames = _video_frames(path, rule, header)
     return Decoded(frames, _audio(path, rule.sample_rate) if header.has_audio else None)
 
 
@@ -173,6 +170,18 @@ def _folder_frames(folder: Path, rule: DecodeRule) -> Iterator[np.ndarray]:
 
 def _video_frames(path: Path, rule: DecodeRule, header: Header) -> np.ndarray:
     """uint8 [T, size, size, 3]."""
+    if header.shown is not None:
+        return _frames_in_order(path, rule, header.shown, header.shown)
+    found = survey(path, header.form)
+    if found.seekable:
+        return _frames_by_number(path, rule, header)
+    if found.packets < header.frames:
+        raise MediaError(f"truncated: {found.packets} of {header.frames} frames")
+    return _frames_in_order(path, rule, found.packets)
+
+
+def _frames_by_number(path: Path, rule: DecodeRule, header: Header) -> np.ndarray:
+    """uint8 [T, size, size, 3] of a video in which decord can seek."""
     import decord
     from PIL import Image
 
@@ -198,19 +207,38 @@ def _video_frames(path: Path, rule: DecodeRule, header: Header) -> np.ndarray:
     return np.stack([squares[index] for index in indices])
 
 
-def _shown_frames(path: Path, rule: DecodeRule, shown: int) -> np.ndarray:
-    """uint8 [T, size, size, 3] of a video of so many pictures that is decoded from its begin."""
+def _frames_in_order(path: Path, rule: DecodeRule, expected: int, shown: int | None = None) -> np.ndarray:
+    """uint8 [T, size, size, 3] of a video that is decoded from its begin.
+
+    In one pass where it has as many pictures as expected, else in two.
+
+    Args:
+        path: of the file.
+        rule: which frames, and their size.
+        expected: number of pictures.
+        shown: as `shown_pictures` takes it.
+    """
+    squares, count = _squares(path, rule, expected, shown)
+    if count != expected:
+        squares, _ = _squares(path, rule, count, shown)
+    if not count:
+        raise MediaError("video track has no frames")
+    return np.stack([squares[index] for index in frame_indices(count, rule.frames).tolist()])
+
+
+def _squares(
+    path: Path, rule: DecodeRule, expected: int, shown: int | None
+) -> tuple[dict[int, np.ndarray], int]:
+    """The frames that are chosen of so many, by their number, and how many there are."""
     from PIL import Image
 
-    if not shown:
-        raise MediaError("video track has no frames")
-    indices = frame_indices(shown, rule.frames).tolist()
-    squares = {
-        number: _square(Image.fromarray(upright(frame)), rule.size, rule.geometry)
-        for number, frame in enumerate(shown_pictures(path, shown))
-        if number in indices
-    }
-    return np.stack([squares[index] for index in indices])
+    wanted = set(frame_indices(expected, rule.frames).tolist()) if expected else set()
+    squares, count = {}, 0
+    for frame in shown_pictures(path, shown):
+        if count in wanted:
+            squares[count] = _square(Image.fromarray(upright(frame)), rule.size, rule.geometry)
+        count += 1
+    return squares, count
 
 
 class _Borrowed:

@@ -19,9 +19,9 @@ MAX_SECONDS = 3600.0
 MAX_FRAMES = 432_000  # an hour at 120 per second
 MAX_CHANNELS = 64
 MAX_SAMPLE_RATE = 768_000  # Hz
-# Containers of media. A playlist (HLS, DASH, concat) would make the decoder open what it names.
+# Containers of media.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpeg,mpegts,asf,ogg,wav,mp3,aac,flac,m4v,h264,ivf"
-# A playlist would make the decoder open what it names.
+# A playlist (HLS, DASH, concat) would make the decoder open what it names.
 _MEDIA_ONLY = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 # Nothing is decoded and nothing beyond the header is read: 0.7 ms a clip instead of 8.
 _HEADER_ONLY = {**_MEDIA_ONLY, "skip_frame": "all", "probesize": "32"}
@@ -29,7 +29,6 @@ _HEADER_ONLY = {**_MEDIA_ONLY, "skip_frame": "all", "probesize": "32"}
 _LONGER_LOOK = {**_MEDIA_ONLY, "skip_frame": "all"}
 # Containers whose header names all streams; others (FLV, MPEG-PS, MPEG-TS) may name some of them or none.
 _NAME_ALL_STREAMS = frozenset({"mov", "matroska", "avi", "asf"})
-_INDEXED = frozenset({"mov", "matroska", "avi", "flv"})
 # What decord puts before a message: the time of day and the place in its source.
 _STAMP = re.compile(r"\[\d\d:\d\d:\d\d\]\s+\S+?:\d+:\s*")
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{5,}\b")
@@ -52,7 +51,7 @@ class Header:
         has_audio: whether there is a sound track.
         shown: how many of the pictures a player shows, where the edit list of an mp4 file hides some (see
             `erv.media_sequential`); None for all other clips.
-        indexed: whether the container has an index by which decord finds a picture by its number.
+        form: FFmpeg's name of the container, the first of them: mov, matroska, avi, ...
     """
 
     width: int
@@ -60,7 +59,7 @@ class Header:
     frames: int
     has_audio: bool
     shown: int | None = None
-    indexed: bool = True
+    form: str = "mov"
 
 
 def media_options() -> dict[str, str]:
@@ -121,15 +120,15 @@ def _claims(path: Path, options: dict[str, str], *, last: bool = False) -> Heade
                 _check_sound(sound.codec_context)
             size = (video.width or 0, video.height or 0)
             if form != "mov":
-                return Header(*size, 0, has_audio, indexed=form in _INDEXED)
-            return Header(*size, video.frames, has_audio, _shown_frames(path, video))
+                return Header(*size, 0, has_audio, form=form)
+            return Header(*size, video.frames, has_audio, _shown_pictures(path, video))
     except MediaError:
         raise
     except (av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError) as error:
         raise MediaError(f"container can't be read: {short_reason(error, path)}") from error
 
 
-def _shown_frames(path: Path, video: Any) -> int | None:
+def _shown_pictures(path: Path, video: Any) -> int | None:
     """How many pictures of an mp4 or mov file a player shows, where the edit list changes which; else None.
 
     The index is in memory once the file is open, so this takes microseconds for a clip of seconds. The file

@@ -1,13 +1,12 @@
 """Clips that are decoded from the first picture to the last, because decord takes wrong ones by their number.
 
-In containers without an index (MPEG-PS, MPEG-TS, ASF) it can't seek: it repeats pictures or takes others, and
-says nothing. The other clips are those whose edit list (`elst` of an mp4 or mov file) hides pictures, as
-cutting without encoding writes it.
+They are those in which it can't seek (`erv.media_seeking`), and those whose edit list (`elst` of an mp4 or
+mov file) hides pictures, as cutting without encoding writes it.
 
-Such a file holds more pictures than a player shows: those from the key frame up to the cut, which the first
-shown ones refer to, and those behind the end. FFmpeg marks them in the index of the track, or leaves them out
-of it. decord counts and returns marked ones as well, so these clips are decoded here, with PyAV, which drops
-them. The list that encoders write to shift B-frames hides nothing; such clips stay with decord.
+A trimmed file holds more pictures than a player shows: those from the key frame up to the cut, which the
+first shown ones refer to, and those behind the end. FFmpeg marks them in the index of the track, or leaves
+them out of it. decord counts and returns marked ones as well; PyAV drops them. The list that encoders write
+to shift B-frames hides nothing, and such a clip is none of these.
 
 A sound track has an edit list of its own, which decord's AudioReader follows: its samples begin where the
 track's edit begins, and end with the last packet (1024 samples of AAC) that begins inside the edit.

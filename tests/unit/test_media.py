@@ -9,6 +9,7 @@ from PIL import Image
 from erv.data.sample_clips import encode
 from erv.media import DecodeRule, MediaError, decode, frame_indices, to_square, whole_sound
 from erv.media_limits import read_header
+from erv.media_seeking import survey
 from tests.clips import CONTAINERS, movie, numbered_clip, picture_numbers, tone, trimmed
 from tests.fuzz.mutations import index_first
 
@@ -362,3 +363,47 @@ def test_the_right_frames_of_every_container(tmp_path, suffix, form, codec, soun
     found = picture_numbers(decode(path, DecodeRule(8, 64, "stretch", 16000)).frames)
     # Coding shifts a brightness by less than the next picture's.
     assert np.abs(np.array(found) - [3, 9, 15, 21, 28, 34, 40, 46]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("suffix", "given"),
+    [
+        ("mp4", {"bframes": 3, "encoder": "open-gop=1:b-pyramid=normal"}),
+        ("mp4", {"encoder": "intra-refresh=1"}),
+        ("mp4", {"video": "libx265", "bframes": 2}),
+        ("mp4", {"video": "mpeg4", "bframes": 2}),
+        ("mkv", {"form": "matroska", "video": "mpeg2video", "bframes": 2}),
+        ("avi", {"form": "avi", "video": "mpeg4", "sound": "mp2", "bframes": 2}),
+        ("mkv", {"form": "matroska", "options": {"live": "1"}}),
+    ],
+    ids=lambda value: str(value).replace(" ", ""),
+)
+def test_the_right_frames_after_key_frames_that_are_no_fresh_start(tmp_path, suffix, given):
+    path = tmp_path / f"1.{suffix}"
+    path.write_bytes(numbered_clip(gop=10, **given))
+    assert not survey(path, read_header(path).form).seekable
+    found = picture_numbers(decode(path, DecodeRule(8, 64, "stretch", 16000)).frames)
+    assert np.abs(np.array(found) - [3, 9, 15, 21, 28, 34, 40, 46]).max() <= 1
+
+
+def test_decord_finds_pictures_where_every_key_frame_is_a_fresh_start(tmp_path):
+    for suffix, given in (
+        ("mp4", {"bframes": 3}),
+        ("mkv", {"form": "matroska"}),
+        ("webm", {"form": "webm", "video": "libvpx-vp9", "sound": "libopus"}),
+    ):
+        path = tmp_path / f"1.{suffix}"
+        path.write_bytes(numbered_clip(gop=10, **given))
+        found = survey(path, read_header(path).form)
+        assert (found.packets, found.seekable) == (50, True)
+
+
+def test_what_decord_makes_of_an_open_group_of_pictures(tmp_path):
+    """Why such clips are decoded from their begin; when this fails, see whether that is still needed."""
+    import decord
+
+    path = tmp_path / "1.mp4"
+    path.write_bytes(numbered_clip(gop=10, video="mpeg4", bframes=2))
+    video = decord.VideoReader(str(path))
+    found = picture_numbers(video.get_batch([15, 28, 34]).asnumpy())
+    assert np.abs(np.array(found) - [15, 28, 34]).max() > 1
