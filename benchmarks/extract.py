@@ -36,6 +36,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `tests`
+
 RESULTS = Path(__file__).with_suffix(".json")
 WIDTH, HEIGHT, FPS, SECONDS = 640, 360, 25, 3
 FRAMES, SIZE, SAMPLE_RATE = 8, 224, 16_000
@@ -119,35 +121,6 @@ def extract_settings(workers: int, geometry: str) -> Any:
     return load_settings(Path(__file__).parents[1] / "params.yaml").extract.model_copy(update=changes)
 
 
-def pinned(folder: Path) -> tuple[list[Any], Any]:
-    """Manifest rows and lock of the clips."""
-    from erv.data.manifest import ClipRow
-    from erv.data.sources import pin
-
-    lock = pin("mafw", str(folder), None)
-    rows = [
-        ClipRow(
-            clip_id=Path(file.path).stem,
-            dataset="mafw",
-            fold=1,
-            split="train",
-            label="anger",
-            raw_label="anger",
-            caption=None,
-            completion=None,
-            media="video",
-            uri=lock.uri_of(file.path),
-            bytes=file.bytes,
-            sha256=file.sha256,
-            label_from="list:1",
-            split_from="list:1",
-            caption_from=None,
-        )
-        for file in lock.files
-    ]
-    return rows, lock
-
-
 def run_way(way: str, folder: Path, geometry: str) -> dict[str, float]:
     """Runs one way in this process.
 
@@ -169,6 +142,7 @@ def run_way(way: str, folder: Path, geometry: str) -> dict[str, float]:
             seconds = plain_loop(folder, geometry, out if way == "plain_save" else None)
         else:
             from erv.extraction import extract
+            from tests.clips import pinned
 
             rows, lock = pinned(folder)
             settings = extract_settings(int(way[-1]), geometry)

@@ -31,7 +31,7 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # for `tests`
 
 RESULTS = Path(__file__).with_suffix(".json")
 LIBRARIES = ("decord", "av", "pillow", "numpy", "pyarrow", "great-expectations")
@@ -80,7 +80,7 @@ def step(name: str, dataset: str, work: Path) -> dict[str, Any]:
     from erv.data.manifest import read_manifest, write_manifest
     from erv.data.readers import selection_of
     from erv.data.sources import Lock, pin
-    from erv.documents import write_document
+    from erv.documents import read_document, write_document
     from erv.settings import load_settings
 
     settings = load_settings("params.yaml")
@@ -104,7 +104,7 @@ def step(name: str, dataset: str, work: Path) -> dict[str, Any]:
         probes = probe_clips(rows, lock, None, settings.validate_)
         (work / "probes.json").write_text(json.dumps({clip: asdict(p) for clip, p in probes.items()}))
         return {"clips": len(probes), "faults": sum(p.fault is not None for p in probes.values())}
-    document = json.loads(checks.read_text())
+    document = read_document(checks, "ingest")
     if name == "validate":
         from erv.probing import Probe
         from erv.quality import validate

@@ -26,6 +26,7 @@ POLICIES_FIRST = ("sft",)
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Compares the policies, writes comparison and page."""
+    from erv.documents import write_text
     from erv.evaluation import report
     from erv.evaluation.compare import format_table, metrics_table
     from erv.evaluation.datasets import read_datasets
@@ -57,7 +58,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         clip_of=lambda dataset, clip_id: readers[dataset].get(clip_id),
         **shared,
     )
-    report.write_text(page, arguments.html)
+    write_text(page, arguments.html)
     write_json(comparison, arguments.comparison)
     logger.info("%s\n%s", arguments.html, format_table(metrics_table(comparison)))
     run.log_artifact(arguments.html)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from erv.documents import read_document
 
 
 def manifest_rows(target: str) -> list[dict[str, Any]]:
@@ -23,7 +24,7 @@ def absent_from(target: str) -> list[str]:
     for path in sorted(Path("data/manifest").glob("*.checks.json")):
         dataset = path.name.removesuffix(".checks.json")
         endings = tuple(f"/{clip}" for clip in (target, target.removeprefix(f"{dataset}/")))
-        absent = json.loads(path.read_text(encoding="utf-8"))["absent"]
+        absent = read_document(path, "ingest")["absent"]
         if any(f"/{PurePosixPath(name).with_suffix('')}".endswith(endings) for name in absent):
             names.append(dataset)
     return names

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from erv.data.manifest import SPLITS, ClipRow
+from erv.documents import write_text
 from erv.errors import DataError
 from erv.labels import LabelSpace
 
@@ -116,7 +117,4 @@ def _write(records: Iterable[Sequence[object]], path: Path, kind: str) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS[kind])
     writer.writerows(records)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
-    temporary.replace(path)
+    write_text(text.getvalue(), path)

@@ -1,4 +1,4 @@
-"""JSON documents that one stage writes and others read: checks of ingest, verdict of validate."""
+"""Files that are complete or not there, and the JSON documents that one stage writes and others read."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from typing import Any
 from erv.errors import DataError
 
 
-def write_document(document: Mapping[str, Any], path: Path) -> None:
-    """Writes a document as JSON, under a temporary name first."""
+def write_text(text: str, path: Path) -> None:
+    """Writes a text file under a temporary name, then renames it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
     temporary.replace(path)
+
+
+def write_document(document: Mapping[str, Any], path: Path) -> None:
+    """Writes a document as JSON, its keys in their order."""
+    write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", path)
 
 
 def read_document(path: Path, stage: str) -> dict[str, Any]:

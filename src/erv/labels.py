@@ -206,7 +206,7 @@ def _fault(error: ValidationError) -> str:
         inside, where, place = _Label, f"label {int(place[1]) + 1} ", place[2:]
     expected = f"expected {', '.join(inside.model_fields)}"
     if first["type"] == "model_type":
-        return f"{where}is not a mapping, found {_short(first['input'])}; {expected}"
+        return f"{where}is not a mapping, found {reprlib.repr(first['input'])}; {expected}"
     beside = [
         (str(item["loc"][-1]), item["type"]) for item in faults if item["loc"][:-1] == first["loc"][:-1]
     ]
@@ -215,11 +215,7 @@ def _fault(error: ValidationError) -> str:
     if first["type"] in ("missing", "extra_forbidden"):
         return f"{where}{' and '.join(lacking + unknown)}; {expected}"
     wanted = _WANTED.get(first["type"], first["msg"])
-    return f"{where}{'.'.join(map(str, place))}: {wanted}, found {_short(first['input'])}"
-
-
-def _short(value: object) -> str:
-    return reprlib.repr(value)
+    return f"{where}{'.'.join(map(str, place))}: {wanted}, found {reprlib.repr(first['input'])}"
 
 
 def _checked(shown: str, file: _File) -> LabelSpace:

@@ -6,6 +6,8 @@ import argparse
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.fuzz.run import Report, fuzz
@@ -23,18 +25,17 @@ def main() -> None:
     show(report, arguments.seed)
 
 
-class _quiet:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Decoders write on standard error what they think of each file; that goes to nowhere."""
-
-    def __enter__(self) -> None:
-        self._kept = os.dup(2)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
-
-    def __exit__(self, *error: object) -> None:
-        os.dup2(self._kept, 2)
-        os.close(self._kept)
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def show(report: Report, seed: int) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from erv.data.fetching import CACHE, Fetcher, ObjectStore
 from erv.data.selection import Selection
+from erv.documents import write_text
 from erv.errors import DataError
 
 HOW_TO_PIN = "`erv data pin`"
@@ -114,10 +115,7 @@ class Lock:
         text = self.text()
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             return False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_text(text, path)
         return True
 
     @cached_property

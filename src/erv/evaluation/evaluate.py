@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from erv.data.manifest import ClipRow, write_table
+from erv.documents import write_text
 from erv.errors import EvaluationError
 from erv.evaluation.judges import Judge
 from erv.evaluation.metrics import all_metrics, read_completion
@@ -142,8 +143,5 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Writes sorted, indented JSON under a temporary name, then renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Writes indented JSON, its keys sorted."""
+    write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", path)

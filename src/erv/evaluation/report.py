@@ -182,14 +182,6 @@ def render_report(
     )
 
 
-def write_text(text: str, path: Path) -> None:
-    """Writes a text file under a temporary name, then renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def load_evaluations(
     folder: Path, policies: Sequence[str]
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
