@@ -57,9 +57,10 @@ def survey(path: Path, form: str) -> Survey:
     """
     import av
 
-    options = media_options()
+    # Nothing is decoded, and nothing looked for that the header tells: 0.9 ms a clip of 3 s instead of 2.8.
+    options = {**media_options(), "skip_frame": "all"}
     if form in _INDEXED:
-        options["probesize"] = "32"  # 0.9 ms for a clip of 3 s instead of 2.8
+        options["probesize"] = "32"
     try:
         with av.open(str(path), options=options, metadata_errors="replace") as container:
             video = container.streams.video[0]
