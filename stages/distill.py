@@ -1,33 +1,103 @@
-"""distill: every sentence of the reasoning set's explanations, labelled by a teacher, for the verifier.
+"""distill: every sentence of the explanations, labelled by teachers, for the verifier.
 
 Command: see `distill` in dvc.yaml. Deviations from the paper:
 
-1. The teacher `reference` reads the labels that came with the reasoning set; the paper asks a large language
-   model.
+1. The demo's teacher, `reference`, reads the labels that came with the reasoning set; the paper asks a large
+   language model, as the teachers `openai` and `local` do.
 2. Sentences are held out by a hash of their text, so that no text is in two splits.
 """
 
-from collections import Counter
-from pathlib import Path
+from __future__ import annotations
 
-from erv.data.manifest import read_manifest
-from erv.data.sources import Lock, store_for
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
-from erv.verifier.distill import REFERENCE_FILE, distill_reference, write_sentences
+
+if TYPE_CHECKING:
+    from erv.teachers import Teacher
+    from erv.verifier.corpus import Sentence
+
+TEACHERS = Path(".erv/base")
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
-    """Labels the sentences and writes the table."""
-    lock = Lock.load(arguments.reasoning)
-    store = store_for([lock.uri])
-    reference = lock.read(store, REFERENCE_FILE).decode("utf-8")
-    rows = read_manifest(arguments.manifest)
-    table = distill_reference(rows, reference, settings.distill, settings.seed)
-    write_sentences(table, arguments.sentences)
+    """Collects the sentences, has them labelled and writes table, quarantine and summary."""
+    from erv.data.manifest import write_table
+    from erv.documents import write_document
+    from erv.verifier.distill import distill
+    from erv.verifier.sentence_table import write_sentences
+
+    corpus, lost = _corpus(arguments, settings)
+    teachers = _teachers(arguments, settings)
+    try:
+        found = distill(corpus, teachers, settings.distill, settings.seed)
+    finally:
+        for name, teacher in teachers.items():  # what was spent is told whatever came of it
+            if teacher is not None:
+                usage = dataclasses.asdict(teacher.usage)
+                run.log_metrics({f"{name}/{key}": float(n) for key, n in usage.items() if n is not None})
+    if settings.distill.rollouts.per_clip:
+        found.summary["completions_without_explanation"] = lost
+    write_table(found.quarantine, arguments.quarantine)
+    write_sentences(found.sentences, arguments.sentences)
+    write_document(found.summary, arguments.summary)
     run.log_dataset("reasoning", arguments.manifest, "training")
-    counts = Counter(table.column("split").to_pylist())
-    run.log_metrics({f"sentences/{split}": float(count) for split, count in sorted(counts.items())})
+    run.log_metrics(
+        {f"sentences/{split}": float(count) for split, count in found.summary["splits"].items()}
+        | {"sentences/quarantined": float(found.quarantine.num_rows)}
+        | {
+            f"kappa/{' / '.join(pair['teachers'])}": pair["kappa"]
+            for pair in found.summary["agreement"]
+            if pair["kappa"] is not None
+        }
+    )
+    run.log_artifact(arguments.summary)
+
+
+def _corpus(arguments: Arguments, settings: Settings) -> tuple[list[Sentence], int]:
+    """The sentences, and how many sampled completions had no explanation."""
+    from erv.data.manifest import read_manifest
+    from erv.data.sources import Lock, store_for
+    from erv.verifier.corpus import read_corpus, rollout_sentences
+    from erv.verifier.rollouts import sample_explanations
+
+    lock = Lock.load(arguments.reasoning)
+    rows = read_manifest(arguments.manifest)
+    labelled = any(teacher.kind == "reference" for teacher in settings.distill.teachers)
+    sentences = read_corpus(lock, store_for([lock.uri]), rows, labelled=labelled)
+    if not settings.distill.rollouts.per_clip:
+        return sentences, 0
+    explanations, lost = sample_explanations(
+        arguments.policy,
+        [row.clip_id for row in rows],
+        arguments.shards,
+        settings.distill.rollouts,
+        settings.runtime,
+        seed=settings.seed,
+    )
+    return sentences + rollout_sentences(explanations), lost
+
+
+def _teachers(arguments: Arguments, settings: Settings) -> dict[str, Teacher | None]:
+    """The teachers by name; None for the labels that came with the corpus."""
+    from erv.data.sources import Lock, store_for
+    from erv.teachers import build_teacher
+
+    base = Lock.load(arguments.base)
+
+    def folder_of(model: str) -> Path:
+        TEACHERS.mkdir(parents=True, exist_ok=True)
+        return base.fetch_tree(store_for([base.uri]), model, TEACHERS / model)
+
+    return {
+        teacher.name: None
+        if teacher.kind == "reference"
+        else build_teacher(teacher, runtime=settings.runtime, folder_of=folder_of)
+        for teacher in settings.distill.teachers
+    }
 
 
 if __name__ == "__main__":
@@ -36,5 +106,10 @@ if __name__ == "__main__":
         main,
         Option("manifest", Path),
         Option("reasoning", Path),
+        Option("base", Path),
+        Option("policy", Path),
+        Option("shards", Path),
         Option("sentences", Path),
+        Option("quarantine", Path),
+        Option("summary", Path),
     )

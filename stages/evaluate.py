@@ -68,7 +68,7 @@ def _judge(arguments: Arguments, settings: Settings) -> Judge:
     """The judge of the settings, refused when it shares a sentence with the verifier."""
     from erv.data.sources import Lock, store_for
     from erv.evaluation.judges import TEXTS_FILE, LexicalJudge, check_independence
-    from erv.verifier.distill import read_sentences
+    from erv.verifier.sentence_table import read_sentences
 
     lock = Lock.load(arguments.judge)
     store = store_for([lock.uri])

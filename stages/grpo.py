@@ -21,7 +21,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Trains `--variant` and writes `--policy`."""
     from erv.checkpoints import checkpoint_folder, clear, source_files
     from erv.data.manifest import read_manifest
-    from erv.rewards import build_rewards
+    from erv.rewards import Shaping, build_rewards
     from erv.shards import ShardReader
     from erv.training.grpo_run import build_rows, train_grpo, variant_settings
     from erv.verifier import EmotionVerifier
@@ -35,7 +35,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         variant.rewards,
         EmotionVerifier.from_pretrained(arguments.verifier),
         settings.grpo.semantics,
-        min_sentences=settings.grpo.min_sentences,
+        shaping=Shaping(**settings.grpo.shaping.model_dump()),
     )
     checkpoints = checkpoint_folder(
         f"grpo@{arguments.variant}",

@@ -5,14 +5,12 @@ Strictly through the label spaces, or as the method's released code reads them (
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
+
+from erv.prompts import tagged
 
 if TYPE_CHECKING:
     from erv.labels import LabelSpace
-
-ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-OFFICIAL_ANSWER = re.compile(r"<answer>(.*?)</answer>")
 
 
 def mafw_name(text: str, dataset: str | None) -> str | None:
@@ -23,16 +21,15 @@ def mafw_name(text: str, dataset: str | None) -> str | None:
     return None if name is None else space.to(mafw)(name)
 
 
-def official_truth(truth: str) -> str:
-    """The words of a truth, `<answer>` around them or not, as the released code finds them: on one line."""
-    match = OFFICIAL_ANSWER.search(truth)
-    return match.group(1).strip() if match else truth.strip()
+def official_answer(text: str) -> str:
+    """The words of an answer or a truth as the released code finds them: in tags on one line, or all."""
+    blocks = (block for line in text.split("\n") for block in tagged(line, "answer"))
+    return next(blocks, text).strip()
 
 
 def bare(truth: str) -> str:
     """The words of a truth, `<answer>` around them or not."""
-    match = ANSWER.search(truth)
-    return (match.group(1) if match else truth).strip()
+    return next(iter(tagged(truth, "answer")), truth).strip()
 
 
 def normalize(text: str, dataset: str | None) -> str | None:

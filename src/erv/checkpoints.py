@@ -32,6 +32,8 @@ CODE = (
     "policies",
     "verifier",
     "rewards.py",
+    "explanation.py",
+    "answers.py",
     "prompts.py",
     "labels.py",
     "label_spaces",

@@ -82,6 +82,20 @@ class LabelSpace:
             return None
         return self._synonyms.get(" ".join(text.strip(_EDGES).lower().split()))
 
+    def named_in(self, text: str) -> tuple[str, ...]:
+        """The canonical names of the emotions that a text names by name or synonym, as whole words.
+
+        In the order of their ids. What a sentence says of them is not read: "not angry" names anger.
+        """
+        found = {self._synonyms[" ".join(word.split())] for word in self._words.findall(text.lower())}
+        return tuple(name for name in self.names if name in found)
+
+    @functools.cached_property
+    def _words(self) -> re.Pattern[str]:
+        longest_first = sorted(self._synonyms, key=lambda word: (-len(word), word))
+        words = (r"\s+".join(map(re.escape, word.split())) for word in longest_first)
+        return re.compile(rf"\b(?:{'|'.join(words)})\b")
+
     def to(self, other: LabelSpace | str) -> Callable[[str | None], str | None]:
         """A function from this space's canonical names to those of `other`; None where there is no
         counterpart.

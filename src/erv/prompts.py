@@ -6,8 +6,10 @@ the sentence that asks for reasoning and answer in tags.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from typing import Any
+
+Completion = str | list[dict[str, Any]]  # as TRL hands them to rewards: a text, or messages
 
 QUESTION = (
     "As an emotional recognition expert; throughout the video, which emotion conveyed by the characters is"
@@ -21,9 +23,6 @@ INSTRUCTION = f"{QUESTION}  {OUTPUT_FORMAT}"
 VIDEO_PLACEHOLDER = "<video>"
 AUDIO_PLACEHOLDER = "<audio>"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-
-_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,40 @@ def format_completion(explanation: str, answer: str) -> str:
 
 def parse_completion(text: str) -> Parsed:
     """Reads the first think block and the first answer block, stripped of outer white space."""
-    think, answer = _THINK.search(text), _ANSWER.search(text)
+    think, answer = tagged(text, "think"), tagged(text, "answer")
     return Parsed(
-        explanation=think.group(1).strip() if think else None,
-        answer=answer.group(1).strip() if answer else None,
+        explanation=think[0].strip() if think else None,
+        answer=answer[0].strip() if answer else None,
     )
+
+
+def completion_text(completion: Completion) -> str:
+    """The text of a completion: a string, or messages of which the first counts."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[0]["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
+
+
+def tagged(text: str, tag: str) -> list[str]:
+    """What stands between `<tag>` and the next `</tag>`, in order, as `re.findall` with `.*?` gives it.
+
+    In linear time: the regular expression looks to the end of the text from each tag that is never closed,
+    and a policy that babbles writes thousands of them.
+    """
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    blocks = []
+    start = text.find(opening)
+    while start >= 0:
+        start += len(opening)
+        end = text.find(closing, start)
+        if end < 0:
+            break
+        blocks.append(text[start:end])
+        start = text.find(opening, end)
+    return blocks
 
 
 def user_content(instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True) -> str:

@@ -21,7 +21,7 @@ class Predictor:
     def __init__(self, bundle: str | Path, device: str = "cpu") -> None:
         from erv.media import DecodeRule
         from erv.policies import load_policy
-        from erv.rewards import explanation_reward
+        from erv.rewards import NO_SHAPING, explanation_reward
         from erv.verifier import EmotionVerifier
 
         bundle = Path(bundle)
@@ -33,7 +33,7 @@ class Predictor:
         self._rule = DecodeRule(**serving)
         self._policy = load_policy(bundle / "policy", device=device)
         verifier = EmotionVerifier.from_pretrained(bundle / "verifier")
-        self._agreement = explanation_reward(verifier, min_sentences=1)  # a share, short or not
+        self._agreement = explanation_reward(verifier, shaping=NO_SHAPING)  # a share, short or not
 
     def predict(self, paths: Sequence[str | Path]) -> list[dict[str, Any]]:
         """Answers for clips, greedily decoded.

@@ -24,6 +24,7 @@ from pydantic import (
 from erv.dataset_settings import DatasetName, ReaderSettings
 from erv.errors import SettingsError
 from erv.settings_faults import describe
+from erv.teacher_settings import TeacherSettings
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -151,22 +152,58 @@ class SftSettings(Section):
     save_steps: PositiveInt
 
 
+class RolloutSettings(Section):
+    """Explanations that the cold start samples on the clips of the reasoning set."""
+
+    per_clip: Annotated[int, Field(ge=0)]
+    temperature: PositiveFloat
+    max_new_tokens: PositiveInt
+    batch_size: PositiveInt
+
+
 class DistillSettings(Section):
     """Sentence labels for the verifier."""
 
-    teacher: Literal["reference"]
+    teachers: Annotated[tuple[TeacherSettings, ...], Field(min_length=1)]
+    rollouts: RolloutSettings
+    max_quarantine_share: Share
     validation_share: Annotated[float, Field(gt=0.0, lt=0.5)]
     test_share: Annotated[float, Field(gt=0.0, lt=0.5)]
+
+    @model_validator(mode="after")
+    def _teachers_fit(self) -> DistillSettings:
+        names = [teacher.name for teacher in self.teachers]
+        if len(set(names)) != len(names):
+            raise ValueError(f"teachers names one twice: {', '.join(names)}")
+        if self.rollouts.per_clip and "reference" in names:
+            raise ValueError(
+                "rollouts.per_clip needs teachers that read, openai or local; reference labels only the"
+                " sentences of the corpus"
+            )
+        return self
 
 
 class TrainErvSettings(Section):
     """The Emotional Rationale Verifier."""
 
-    max_steps: PositiveInt
+    max_steps: Annotated[int, Field(ge=0)]
     batch_size: PositiveInt
     learning_rate: PositiveFloat
     max_length: PositiveInt
-    save_steps: PositiveInt
+    eval_steps: PositiveInt
+    patience: PositiveInt | None
+    class_weights: Literal["none", "balanced"]
+    calibration: Literal["none", "temperature", "isotonic"]
+    thresholds: Literal["tuned"] | Annotated[float, Field(gt=0.0, lt=1.0)]
+
+    @model_validator(mode="after")
+    def _evaluated_before_the_end(self) -> TrainErvSettings:
+        if 0 < self.max_steps < self.eval_steps:
+            raise ValueError(
+                f"eval_steps ({self.eval_steps}) must not exceed max_steps ({self.max_steps}): nothing would"
+                " be evaluated or saved"
+            )
+        return self
 
 
 class RewardSettings(Section):
@@ -205,6 +242,21 @@ class LoraSettings(Section):
     dropout: Share
 
 
+class ShapingSettings(Section):
+    """What the strict explanation reward asks besides agreement; null switches a part off."""
+
+    min_sentences: PositiveInt | None
+    min_words: PositiveInt | None
+    max_words: PositiveInt | None
+    max_named: PositiveInt | None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ShapingSettings:
+        if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
+            raise ValueError(f"min_words ({self.min_words}) must not exceed max_words ({self.max_words})")
+        return self
+
+
 class GrpoSettings(Section):
     """Group-relative policy optimisation."""
 
@@ -217,7 +269,7 @@ class GrpoSettings(Section):
     max_completion_length: PositiveInt
     loss_type: Literal["grpo", "dapo"]
     semantics: Literal["strict", "official"]
-    min_sentences: PositiveInt
+    shaping: ShapingSettings
     freeze_projectors: bool
     rows_per_pass: PositiveInt | None
     save_steps: PositiveInt

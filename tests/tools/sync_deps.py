@@ -44,6 +44,7 @@ PLUMBING = {
 # Files that are no modules but are read by one.
 DATA = {
     "erv.data.published": ["src/erv/data/published.yaml"],
+    "erv.verifier.behaviour": ["src/erv/verifier/behaviour.yaml"],
     "erv.labels": ["src/erv/label_spaces", "data/label_spaces"],  # the shipped ones and the user's
     "erv.evaluation.report": ["src/erv/evaluation/templates"],
 }

@@ -42,7 +42,7 @@ def settings(**changes: Any) -> GrpoSettings:
         "max_completion_length": 8,
         "loss_type": "grpo",
         "semantics": "strict",
-        "min_sentences": 1,
+        "shaping": {"min_sentences": 1, "min_words": None, "max_words": None, "max_named": None},
         "freeze_projectors": False,
         "rows_per_pass": None,
         "save_steps": 2,
@@ -247,8 +247,18 @@ def test_metrics_are_passed_on_live_under_our_names(train: Train) -> None:
         "grad_norm",
         "learning_rate",
         "step_seconds",
+        "drift_warnings",
+        "explanations/sentences",
+        "explanations/words",
+        "explanations/repeated",
+        "explanations/listing",
+        "explanations/missing",
+        "answers/listing",
     }
-    assert set(seen[0]) == expected
+    by_class = {name for name in seen[0] if name.startswith("reward_by_class/")}
+    assert set(seen[0]) == expected | by_class
+    assert {name.split("/")[1] for name in by_class} == {"letters", "e"}
+    assert seen[0]["explanations/missing"] == 1.0  # eight tokens of a random policy have no think block
     for metrics in seen:
         assert metrics["reward"] == pytest.approx(
             metrics["reward/letters"] + 0.5 * metrics["reward/e"], rel=1e-5

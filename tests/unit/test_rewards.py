@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from erv.errors import SettingsError
-from erv.rewards import accuracy_reward, build_rewards, explanation_reward, format_reward, sentence_labels
+from erv.rewards import (
+    NO_SHAPING,
+    Shaping,
+    accuracy_reward,
+    build_rewards,
+    explanation_reward,
+    format_reward,
+    sentence_labels,
+)
 from erv.settings import RewardSettings
 
 LABELS = ("anger", "happiness", "sadness", "neutral")
@@ -102,7 +110,7 @@ def test_text_without_an_answer_block_is_no_answer():
     ],
 )
 def test_strict_explanation(text, truth, reward):
-    assert explanation_reward(TableVerifier(), min_sentences=1)([think(text)], [truth]) == [reward]
+    assert explanation_reward(TableVerifier(), shaping=NO_SHAPING)([think(text)], [truth]) == [reward]
 
 
 @pytest.mark.parametrize(
@@ -120,14 +128,17 @@ def test_strict_explanation(text, truth, reward):
 )
 def test_short_explanations_earn_in_proportion(text, truth, reward):
     """The hole: a policy that keeps one closing phrase earned as much as one that explains."""
-    assert explanation_reward(TableVerifier())([think(text)], [truth]) == [pytest.approx(reward)]
-    official = explanation_reward(TableVerifier(), semantics="official", min_sentences=3)
+    shaping = Shaping(min_sentences=3, min_words=None)
+    assert explanation_reward(TableVerifier(), shaping=shaping)([think(text)], [truth]) == [
+        pytest.approx(reward)
+    ]
+    official = explanation_reward(TableVerifier(), semantics="official", shaping=Shaping(min_sentences=3))
     assert official([think(text)], [truth])[0] >= reward
 
 
 def test_explanation_reads_the_truth_in_its_own_space_and_asks_once():
     verifier = TableVerifier()
-    reward = explanation_reward(verifier, min_sentences=1)
+    reward = explanation_reward(verifier, shaping=NO_SHAPING)
     completions = [think("Rage here."), think("Joy there."), "no tags", think("Joy.")]
     truths = ["<answer>angry</answer>", "happy", "sad", "calm fury"]
     assert reward(completions, truths, dataset=["dfew"] * 4, clip_id=list("abcd")) == [1.0, 1.0, 0.0, None]
@@ -144,13 +155,13 @@ def test_no_sentence_in_the_batch_asks_nothing():
 def test_thresholds_of_the_verifier_are_used():
     verifier = TableVerifier()
     verifier.thresholds = [0.1, 0.1, 0.1, 0.95]
-    assert explanation_reward(verifier, min_sentences=1)([think("Calmly said.")], ["happiness"]) == [1.0]
+    assert explanation_reward(verifier, shaping=NO_SHAPING)([think("Calmly said.")], ["happiness"]) == [1.0]
 
 
 def test_official_keeps_neutral_beside_an_emotion():
     reward = explanation_reward(TableVerifier(), semantics="official")
     assert reward([think("Calmly said. Rage here.")], ["anger"]) == [0.5]
-    strict = explanation_reward(TableVerifier(), min_sentences=1)
+    strict = explanation_reward(TableVerifier(), shaping=NO_SHAPING)
     assert strict([think("Calmly said. Rage here.")], ["anger"]) == [1.0]
 
 
@@ -171,7 +182,7 @@ def test_build_rewards_resolves_names_and_dotted_paths():
         RewardSettings(name=f"{__name__}:length_reward", weight=0.1),
         RewardSettings(name=f"{__name__}.length_reward", weight=0.1),
     ]
-    rewards = build_rewards(settings, TableVerifier(), "strict", min_sentences=1)
+    rewards = build_rewards(settings, TableVerifier(), "strict", shaping=NO_SHAPING)
     assert [weight for _, _, weight in rewards] == [1.0, 0.5, 2.0, 0.1, 0.1]
     columns = {"completions": [think("Rage here.")], "solution": ["anger"], "dataset": ["mafw"]}
     assert [reward(**columns)[0] for _, reward, _ in rewards[:3]] == [1.0, 1.0, 1.0]

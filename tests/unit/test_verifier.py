@@ -1,85 +1,37 @@
-import csv
 import hashlib
-import io
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from transformers import TrainerState
 
 from erv.checkpoints import latest_checkpoint
-from erv.data.manifest import ClipRow
 from erv.errors import DataError
+from erv.explanation import explanation_reward
 from erv.labels import LabelSpace
-from erv.prompts import format_completion
-from erv.settings import DistillSettings, RuntimeSettings, TrainErvSettings
-from erv.verifier import EmotionVerifier, split_sentences
-from erv.verifier.calibration import (
-    calibration_error,
-    choose_thresholds,
-    classification_report,
-    fit_temperature,
-)
-from erv.verifier.distill import SCHEMA, distill_reference, write_sentences
+from erv.settings import RuntimeSettings, TrainErvSettings
+from erv.verifier import EmotionVerifier
+from erv.verifier.encoder import add_to_bias, load_encoder
+from erv.verifier.goemotions import LABELS as GOEMOTIONS
+from erv.verifier.goemotions import column_names
+from erv.verifier.sentence_table import SCHEMA, write_sentences
 from erv.verifier.sentences import normalize
-from erv.verifier.train import load_splits, train_verifier
+from erv.verifier.train import _weighted_loss, load_splits, positive_weights, train_verifier
+from tests.sentences import labelled, rows_and_sheet
 
-DISTILL = DistillSettings(teacher="reference", validation_share=0.2, test_share=0.2)
 RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1)
-WORDS = {"anger": "rage", "sadness": "tears", "happiness": "joy", "fear": "danger"}
-ROOMS = [
-    f"{where} {what}" for where in ("small", "long", "old") for what in ("room", "hall", "house", "yard")
-]
-FACES = [f"{where} {what}" for where in ("young", "pale", "tired") for what in ("face", "mouth", "brow")]
-VOICES = [f"{where} {what}" for where in ("low", "thin", "dry") for what in ("voice", "tone", "speech")]
-
-
-def clip(number, text, label="anger"):
-    name = f"sample_{number:08d}"
-    completion = format_completion(text, label)
-    return ClipRow(
-        name,
-        "reasoning",
-        0,
-        "train",
-        label,
-        label,
-        None,
-        completion,
-        "video",
-        "s3://x",
-        1,
-        "0" * 64,
-        "",
-        "",
-        None,
-    )
-
-
-def corpus(count=120):
-    rows, sheet = [], io.StringIO()
-    writer = csv.writer(sheet)
-    writer.writerow(["name", "index", "sentence", "labels"])
-    for number in range(count):
-        label = list(WORDS)[number % len(WORDS)]
-        face, voice = FACES[number % len(FACES)], VOICES[number % len(VOICES)]
-        text = f"The {ROOMS[number % len(ROOMS)]} is plain. The {face} shows {WORDS[label]} now."
-        text += f" The {voice} tells of {WORDS[label]}."
-        rows.append(clip(number, text, label))
-        labels = ["neutral", label, label]
-        for index, sentence in enumerate(split_sentences(text)):
-            writer.writerow([rows[-1].clip_id, index, sentence, labels[index]])
-    return rows, sheet.getvalue()
 
 
 @pytest.fixture(scope="module")
 def sentences(tmp_path_factory):
     path = tmp_path_factory.mktemp("sentences") / "sentences.parquet"
-    rows, sheet = corpus()
-    write_sentences(distill_reference(rows, sheet, DISTILL, seed=0), path)
+    write_sentences(labelled().sentences, path)
     return path
 
 
@@ -90,7 +42,7 @@ def encoder(tmp_path_factory):
     from erv.policies.tiny import train_wordpiece
 
     folder = tmp_path_factory.mktemp("encoder")
-    tokenizer = train_wordpiece([row.completion for row in corpus()[0]], 200, 64)
+    tokenizer = train_wordpiece([row.completion for row in rows_and_sheet()[0]], 200, 64)
     torch.manual_seed(0)
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     BertModel(
@@ -107,12 +59,25 @@ def encoder(tmp_path_factory):
     return folder
 
 
-def train(sentences, encoder, output, checkpoints, steps=120, save_steps=40, **options):
-    settings = TrainErvSettings(
-        max_steps=steps, batch_size=32, learning_rate=5e-3, max_length=32, save_steps=save_steps
-    )
+def settings(**changes):
+    values = {
+        "max_steps": 120,
+        "batch_size": 32,
+        "learning_rate": 5e-3,
+        "max_length": 32,
+        "eval_steps": 40,
+        "patience": None,
+        "class_weights": "none",
+        "calibration": "temperature",
+        "thresholds": "tuned",
+    }
+    return TrainErvSettings(**{**values, **changes})
+
+
+def train(sentences, encoder, output, checkpoints, *, on_metrics=None, **changes):
+    options = {} if on_metrics is None else {"on_metrics": on_metrics}
     return train_verifier(
-        sentences, encoder, output, settings, RUNTIME, seed=0, checkpoints=checkpoints, **options
+        sentences, encoder, output, settings(**changes), RUNTIME, seed=0, checkpoints=checkpoints, **options
     )
 
 
@@ -138,47 +103,6 @@ def trained(sentences, encoder, tmp_path_factory):
     return root, metrics, logged
 
 
-def test_distill_keeps_every_sentence_and_splits_by_text():
-    rows, sheet = corpus()
-    table = distill_reference(rows[::-1], sheet, DISTILL, seed=0).to_pylist()
-    assert len(table) == 3 * len(rows)
-    assert [row["clip_id"] for row in table] == sorted(row["clip_id"] for row in table)
-    splits = {}
-    for row in table:
-        splits.setdefault(normalize(row["sentence"]), set()).add(row["split"])
-    assert len(table) > 3 * len(splits)  # texts do repeat
-    assert all(len(found) == 1 for found in splits.values())
-    assert set.union(*splits.values()) == {"train", "validation", "test"}
-    assert table[0] == {
-        "sentence": "The small room is plain.",
-        "labels": ["neutral"],
-        "source": "reasoning",
-        "teacher": "reference",
-        "split": table[0]["split"],
-        "clip_id": "sample_00000000",
-    }
-    assert distill_reference(rows, sheet, DISTILL, seed=1).to_pylist() != table
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            lambda sheet: sheet.replace("is plain", "is dark", 1),
-            "sample_00000000.*sentence 0",
-        ),
-        (lambda sheet: "\n".join(sheet.splitlines()[:-1]), "sample_00000119.*3 sentences, 2 labelled"),
-        (lambda sheet: sheet + "sample_00009999,0,Nobody.,neutral\n", "sample_00009999.*manifest"),
-        (lambda sheet: sheet.replace(",neutral", ",bored", 1), "sample_00000000.*'bored'"),
-        (lambda sheet: sheet.replace("name,index", "clip,index", 1), "lacks the columns name"),
-    ],
-)
-def test_distill_refuses_what_does_not_match(change, message):
-    rows, sheet = corpus()
-    with pytest.raises(DataError, match=message):
-        distill_reference(rows, change(sheet), DISTILL, seed=0)
-
-
 def test_a_trained_verifier_names_emotions(trained):
     root, metrics, logged = trained
     assert metrics["macro_f1"] > 0.95
@@ -186,7 +110,9 @@ def test_a_trained_verifier_names_emotions(trained):
     assert metrics["unseen_share"] == 1.0
     assert metrics["n"] == sum(row["support"] for row in metrics["per_label"].values())
     assert {"disgust", "contempt"} <= set(metrics["without_support"])
-    assert logged[0][1]["loss"] > logged[-1][1]["loss"]
+    for name in ("loss", "validation_loss"):
+        losses = [values[name] for _, values in logged if name in values]
+        assert losses[0] > losses[-1]
     verifier = EmotionVerifier.from_pretrained(root / "verifier")
     assert verifier.labels == LabelSpace.load("mafw").names
     best = verifier.predict(["The young face shows joy now.", "The small room is plain."]).argmax(dim=1)
@@ -262,29 +188,269 @@ def test_from_pretrained_refuses_in_one_sentence(trained, tmp_path):
         EmotionVerifier.from_pretrained(folder)
 
 
-def test_temperature_recovers_a_known_one():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(0, 2, size=(4000, 3))
-    targets = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(np.float32)
-    assert fit_temperature(logits * 3, targets) == pytest.approx(3.0, rel=0.1)
-    calibrated = 1 / (1 + np.exp(-logits))
-    overconfident = 1 / (1 + np.exp(-3 * logits))
-    assert calibration_error(calibrated, targets) < 0.02 < calibration_error(overconfident, targets)
+def test_class_weights_move_what_is_learned_not_what_is_said():
+    """A label that one sentence in ten has: weighted it is learned as one in two, and said as one in ten."""
+    head = torch.nn.Linear(1, 1)
+    head.config = SimpleNamespace(num_labels=1)
+    targets = torch.zeros(1000, 1)
+    targets[:100] = 1.0
+    weights = positive_weights(targets.numpy(), "balanced")
+    loss = _weighted_loss(torch.from_numpy(weights))
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=50)
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss(SimpleNamespace(logits=head(torch.zeros(1000, 1))), targets)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    assert torch.sigmoid(head.bias).item() == pytest.approx(0.5, abs=1e-3)
+    add_to_bias(head, -np.log(weights))
+    assert torch.sigmoid(head.bias).item() == pytest.approx(0.1, abs=1e-3)
 
 
-def test_thresholds_lie_in_gaps_and_default_to_a_half():
-    probabilities = np.array([[0.1, 0.2], [0.2, 0.3], [0.8, 0.1], [0.9, 0.4]])
-    targets = np.array([[0, 0], [1, 0], [1, 0], [1, 0]])
-    low, absent = choose_thresholds(probabilities, targets)
-    assert low == pytest.approx(0.15)
-    assert absent == 0.5
+def test_positive_weights_by_hand():
+    targets = np.array([[1, 0, 1], [0, 0, 1], [0, 0, 0], [0, 0, 1]], dtype=np.float32)
+    assert positive_weights(targets, "none").tolist() == [1, 1, 1]
+    assert positive_weights(targets, "balanced").tolist() == [3, 1, 1]  # none has the second, most the third
+    rare = np.zeros((1000, 1), dtype=np.float32)
+    rare[0] = 1
+    assert positive_weights(rare, "balanced").tolist() == [10]
 
 
-def test_report_by_hand():
-    probabilities = np.array([[0.9, 0.1], [0.9, 0.9], [0.1, 0.9]], dtype=np.float32)
-    targets = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32)
-    report = classification_report(probabilities, targets, np.array([0.5, 0.5]), ["a", "b"])
-    assert report["per_label"]["a"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2}
-    assert report["per_label"]["b"]["f1"] == 1.0
-    assert report["macro_f1"] == 0.75
-    assert report["exact_match"] == pytest.approx(1 / 3, abs=1e-6)
+@pytest.fixture(scope="module")
+def stopped(sentences, encoder, tmp_path_factory):
+    """A training that ends before its last step: so large a learning rate soon makes it worse."""
+    root = tmp_path_factory.mktemp("stopped")
+    steps = []
+    options = {"max_steps": 400, "eval_steps": 10, "patience": 2, "learning_rate": 0.05}
+    train(
+        sentences,
+        encoder,
+        root / "verifier",
+        root / "checkpoints",
+        on_metrics=lambda values, step: steps.append((step, values.get("validation_loss"))),
+        **options,
+    )
+    return root, [item for item in steps if item[1] is not None], options
+
+
+def test_training_stops_early_and_keeps_the_best_weights(stopped, sentences, encoder, tmp_path):
+    root, losses, _ = stopped
+    best = min(losses, key=lambda item: item[1])
+    assert losses[-1][0] == best[0] + 20 < 400
+    verifier = EmotionVerifier.from_pretrained(root / "verifier")
+    validation = load_splits(sentences, LabelSpace.load("mafw").names)["validation"]
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        verifier.logits(validation.sentences), torch.from_numpy(validation.targets)
+    )
+    assert float(loss) == pytest.approx(best[1], rel=1e-3)
+
+
+def test_a_stopped_training_that_is_resumed_stays_stopped(stopped, sentences, encoder, tmp_path):
+    """Killed between its last checkpoint and its output, it gives the same bytes."""
+    root, losses, options = stopped
+    assert latest_checkpoint(root / "checkpoints").name == f"checkpoint-{losses[-1][0]}"
+    train(sentences, encoder, tmp_path / "verifier", root / "checkpoints", **options)
+    assert digest(tmp_path / "verifier") == digest(root / "verifier")
+
+
+@pytest.mark.parametrize("calibration", ["none", "isotonic"])
+def test_every_calibration_survives_saving(sentences, encoder, tmp_path, calibration):
+    train(
+        sentences,
+        encoder,
+        tmp_path / "v",
+        tmp_path / "c",
+        max_steps=40,
+        calibration=calibration,
+        thresholds=0.1,
+    )
+    verifier = EmotionVerifier.from_pretrained(tmp_path / "v")
+    assert verifier.calibration.method == calibration
+    assert verifier.thresholds == (0.1,) * 11
+    texts = ["The young face shows joy now.", "The small room is plain."]
+    logits = verifier.logits(texts).numpy()
+    np.testing.assert_allclose(
+        verifier.predict(texts).numpy(), verifier.calibration.probabilities(logits), atol=1e-6
+    )
+    assert 0.0 <= float(verifier.predict(texts).min()) <= float(verifier.predict(texts).max()) <= 1.0
+
+
+def test_what_was_read_in_a_step_is_not_read_again(trained, monkeypatch):
+    verifier = EmotionVerifier.from_pretrained(trained[0] / "verifier")
+    read = []
+    classify = verifier._classify
+    monkeypatch.setattr(verifier, "_classify", lambda texts: read.append(list(texts)) or classify(texts))
+    first = verifier.predict(["The small room is plain.", "A face."])
+    verifier.predict(["The small room is plain."])
+    assert read == [
+        ["A face.", "The small room is plain."],
+        ["The small room is plain."],
+    ]  # no step, no memory
+    verifier.start_step(1)
+    verifier.predict(["The small room is plain.", "A face."])
+    again = verifier.predict(["A face.", "The small room is plain.", "A voice."])
+    verifier.start_step(1)
+    verifier.predict(["A voice."])
+    assert read[2:] == [["A face.", "The small room is plain."], ["A voice."], []]
+    assert torch.equal(again[:2], first.flip(0))
+    verifier.start_step(2)
+    verifier.predict(["A voice."])
+    assert read[-1] == ["A voice."]
+
+
+def test_the_reward_starts_a_step_of_the_verifier(trained):
+    verifier = EmotionVerifier.from_pretrained(trained[0] / "verifier")
+    reward = explanation_reward(verifier)
+    reward(["<think>A face.</think>"], ["anger"], trainer_state=TrainerState(global_step=7))
+    assert verifier._step == 7
+    assert set(verifier._read_in_step) == {"A face."}
+
+
+def test_batches_hold_few_padded_tokens_and_change_nothing(trained):
+    verifier = EmotionVerifier.from_pretrained(trained[0] / "verifier")
+    texts = [" ".join(["face"] * (1 + number % 29)) + f" {number}." for number in range(97)]
+    whole = verifier.predict(texts)
+    verifier.batch_tokens = 64
+    shapes = []
+    verifier.model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    torch.testing.assert_close(verifier.predict(texts), whole, atol=1e-5, rtol=0)
+    assert sum(rows for rows, _ in shapes) == len(texts)
+    assert all(rows * length <= 64 or rows == 1 for rows, length in shapes)
+    assert [length for _, length in shapes] == sorted(length for _, length in shapes)
+
+
+def test_text_that_is_no_utf8_and_endless_text_are_read(trained):
+    verifier = EmotionVerifier.from_pretrained(trained[0] / "verifier")
+    rows = verifier.predict(["A \udc80 face.", "A ? face.", "x" * 100_000, "a " * 50_000, "", "\x00"])
+    assert rows.shape == (6, 11)
+    assert torch.isfinite(rows).all()
+    assert torch.equal(rows[0], rows[1])
+
+
+def test_a_verifier_with_broken_weights_says_so(trained, tmp_path):
+    verifier = EmotionVerifier.from_pretrained(trained[0] / "verifier")
+    verifier.model.classifier.bias.data[0] = float("nan")
+    with pytest.raises(DataError, match="not finite; run `dvc repro train_erv` again"):
+        verifier.predict(["A face."])
+
+
+# --- classifiers of the GoEmotions labels, such as the method's released one ---
+
+
+@pytest.fixture(scope="module")
+def released(encoder, tmp_path_factory):
+    """A RoBERTa with 28 outputs and no `verifier.json`."""
+    from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("released")
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    torch.manual_seed(1)
+    RobertaForSequenceClassification(
+        RobertaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=80,
+            type_vocab_size=2,
+            pad_token_id=tokenizer.pad_token_id,
+            initializer_range=0.5,
+            id2label=dict(enumerate(GOEMOTIONS)),
+            label2id={name: index for index, name in enumerate(GOEMOTIONS)},
+            problem_type="multi_label_classification",
+        )
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_the_index_map_is_that_of_the_vectors():
+    document = json.loads((Path(__file__).parents[1] / "golden/data/reward_golden.json").read_text())["doc"]
+    names = column_names(dict(enumerate(GOEMOTIONS)))
+    assert {name: names.index(name) for name in document["label_map"]} == document["label_map"]
+    assert len(set(names)) == 28
+    assert column_names({index: f"LABEL_{index}" for index in range(28)}) == names
+    shuffled = dict(enumerate(reversed(GOEMOTIONS)))
+    assert column_names(shuffled) == names[::-1]
+    assert column_names({0: "anger", 1: "joy"}) is None
+
+
+def test_a_released_classifier_is_a_verifier_as_it_is(released):
+    verifier = EmotionVerifier.from_pretrained(released)
+    assert verifier.thresholds == (0.1,) * 28
+    assert verifier.labels[17] == "happiness"
+    texts = ["The young face shows joy now.", "The small room is plain."]
+    torch.testing.assert_close(
+        verifier.predict(texts), torch.sigmoid(verifier.logits(texts)), atol=1e-6, rtol=0
+    )
+    reward = explanation_reward(verifier, semantics="official")
+    assert reward(["<think>The young face shows joy now.</think>"], ["happiness"])[0] in (0.0, 1.0)
+
+
+def test_a_released_classifier_can_be_used_as_it_is_by_the_pipeline(released, sentences, tmp_path):
+    metrics = train(
+        sentences,
+        released,
+        tmp_path / "v",
+        tmp_path / "c",
+        max_steps=0,
+        calibration="none",
+        thresholds=0.1,
+    )
+    verifier = EmotionVerifier.from_pretrained(tmp_path / "v")
+    assert len(verifier.labels) == 28
+    assert set(metrics["per_label"]) == set(LabelSpace.load("mafw").names)
+    texts = ["The young face shows joy now.", "The small room is plain."]
+    assert torch.equal(verifier.predict(texts), EmotionVerifier.from_pretrained(released).predict(texts))
+    assert (tmp_path / "v" / "README.md").is_file()
+
+
+def test_training_from_a_released_classifier_keeps_the_outputs_that_stand_for_our_names(released):
+    names = LabelSpace.load("mafw").names
+    whole, tokenizer, labels = load_encoder(released, names, as_it_is=True)
+    assert len(labels) == 28
+    cut, _, kept = load_encoder(released, names, as_it_is=False)
+    assert kept == names
+    inputs = tokenizer(["The small room is plain."], return_tensors="pt")
+    columns = [labels.index(name) for name in names]
+    torch.testing.assert_close(cut.eval()(**inputs).logits, whole.eval()(**inputs).logits[:, columns])
+    assert cut.config.num_labels == 11
+
+
+def test_a_plain_encoder_can_not_be_used_as_it_is(encoder, sentences, tmp_path):
+    with pytest.raises(DataError, match="not a classifier of the MAFW or GoEmotions labels"):
+        train(sentences, encoder, tmp_path / "v", tmp_path / "c", max_steps=0)
+
+
+def test_encoders_that_can_not_be_loaded(encoder, sentences, tmp_path):
+    with pytest.raises(DataError, match=r"no encoder in it; pin a base source with encoder/config.json"):
+        train(sentences, tmp_path, tmp_path / "v", tmp_path / "c")
+    folder = shutil.copytree(encoder, tmp_path / "encoder")
+    (folder / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(DataError, match="its encoder can't be loaded"):
+        train(sentences, folder, tmp_path / "v", tmp_path / "c")
+
+
+def test_other_classifiers_without_a_description_are_refused(encoder, tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=3).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="its 3 outputs are not the 28 of GoEmotions"):
+        EmotionVerifier.from_pretrained(tmp_path)
+
+
+def test_the_card_says_what_was_measured(trained):
+    root, metrics, _ = trained
+    card = (root / "verifier" / "README.md").read_text()
+    assert f"macro F1 {metrics['macro_f1']:.3f}" in card
+    assert f"calibration error {metrics['calibration_error']:.4f} (temperature)" in card
+    for ability, found in metrics["behaviour"].items():
+        assert f"- {ability}: {found['passed']} of {found['total']}" in card
+    assert "macro F1 says nothing of disgust" in card

@@ -1,67 +1,159 @@
-"""`erv verify`: what the verifier reads in an explanation, sentence by sentence."""
+"""`erv verify`: what the verifier reads in an explanation, sentence by sentence, and what that earns."""
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from erv.explanation import Assessment, ReadSentence, Shaping
+    from erv.verifier import EmotionVerifier
+    from erv.verifier.sentences import Semantics
+
+COLOURS: dict[str, str | int] = {
+    "anger": "red",
+    "disgust": "green",
+    "fear": "magenta",
+    "happiness": "yellow",
+    "neutral": "bright_black",
+    "sadness": "blue",
+    "surprise": "cyan",
+    "contempt": 208,
+    "anxiety": 177,
+    "helplessness": 67,
+    "disappointment": 137,
+}
+_LONGEST_PATH = 4096
+
 
 @click.command(name="verify")
-@click.argument("text", required=False)
-@click.option("--label", help="The true emotion: also prints the explanation reward.")
+@click.argument("text", required=False, metavar="[TEXT|FILE]")
+@click.option("--target", help="The true emotion: also prints the explanation reward and why.")
 @click.option(
     "--verifier",
     "folder",
     type=click.Path(path_type=Path),
     default=Path("models/verifier"),
     show_default=True,
-    help="A verifier folder.",
+    help="A verifier folder, or a classifier of the GoEmotions labels.",
 )
-def command(text: str | None, label: str | None, folder: Path) -> None:
-    """Name the emotions of each sentence of TEXT (or of standard input).
+def command(text: str | None, target: str | None, folder: Path) -> None:
+    """Name the emotions of each sentence of TEXT, of a UTF-8 FILE, or of standard input.
 
-    TEXT is an explanation, or a whole completion with its tags.
+    It is an explanation, or a whole completion with its tags; a completion without --target is held against
+    its own answer. Sentences are read as `grpo.semantics` and `grpo.shaping` of params.yaml say.
     """
     from erv.errors import DataError
+    from erv.explanation import assess
     from erv.labels import LabelSpace
-    from erv.prompts import format_completion, parse_completion
-    from erv.rewards import explanation_reward, sentence_labels
-    from erv.settings import load_settings
-    from erv.verifier import EmotionVerifier, split_sentences
+    from erv.prompts import parse_completion, tagged
+    from erv.verifier import EmotionVerifier
 
-    if text is None:
-        text = _read_input()
-    explanation = parse_completion(text).explanation or text
-    sentences = split_sentences(explanation, semantics="strict")
-    if not sentences:
+    text = _read_input(text)
+    space = LabelSpace.load("mafw")
+    truth = space.normalize(target)
+    if target is not None and truth is None:
+        raise DataError(f"--target {target!r} is not an emotion of the MAFW space: {', '.join(space.names)}")
+    if truth is None:
+        truth = space.normalize(parse_completion(text).answer)
+    completion = text if tagged(text, "think") else f"<think>{text}</think>"
+    semantics, shaping = _rule()
+    verifier = EmotionVerifier.from_pretrained(folder)
+    found = assess(verifier, [completion], [truth or "none"], semantics=semantics, shaping=shaping)[0]
+    if not found.sentences:
         raise DataError(
             "the text has no sentence; give an explanation, e.g. erv verify 'The voice trembles.'"
         )
-    truth = LabelSpace.load("mafw").normalize(label)
-    if label is not None and truth is None:
-        names = ", ".join(LabelSpace.load("mafw").names)
-        raise DataError(f"--label {label!r} is not an emotion of the MAFW space: {names}")
-    verifier = EmotionVerifier.from_pretrained(folder)
-    probabilities = verifier.predict(sentences)
-    named = sentence_labels(probabilities, verifier.labels, verifier.thresholds)
-    for sentence, labels, row in zip(sentences, named, probabilities, strict=True):
-        best = ", ".join(f"{name} {float(row[verifier.labels.index(name)]):.2f}" for name in labels)
-        click.echo(f"{best:<32} {sentence}")
+    for sentence, line in zip(found.sentences, _readings(found, verifier), strict=True):
+        click.echo(f"{_mark(sentence, truth)} {line}")
     if truth is not None:
-        rule = load_settings().grpo
-        reward = explanation_reward(verifier, semantics=rule.semantics, min_sentences=rule.min_sentences)
-        value = reward([format_completion(explanation, truth)], [truth])[0]
-        asked = f", {rule.min_sentences} sentences asked for" if rule.semantics == "strict" else ""
-        click.echo(f"explanation reward for {truth}: {value:.2f} ({rule.semantics}{asked})")
+        asked = "--target" if target is not None else "its own answer"
+        click.echo(f"explanation reward for {truth} ({asked}): {found.reward or 0.0:.2f} ({semantics})")
+        for reason in _why(found, shaping):
+            click.echo(f"  {reason}")
 
 
-def _read_input() -> str:
-    """Standard input as text; raises DataError when it is none."""
+def _read_input(text: str | None) -> str:
+    """The text itself, what the file of this name holds, or standard input."""
+    from erv.errors import DataError
+
+    if text is None:
+        return _decoded(sys.stdin.buffer.read(), "standard input")
+    if len(text) > _LONGEST_PATH:
+        return text
+    path = Path(text)
+    try:
+        if path.is_file():
+            return _decoded(path.read_bytes(), text)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return text
+        raise DataError(f"{text}: can't be read ({error.strerror or error})") from error
+    if len(text.split()) == 1 and "<" not in text and ("/" in text or path.suffix[1:].isalpha()):
+        raise DataError(f"{text}: no such file; give one that is there, or a text of several words")
+    return text
+
+
+def _decoded(content: bytes, name: str) -> str:
     from erv.errors import DataError
 
     try:
-        return sys.stdin.buffer.read().decode("utf-8")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"standard input is not UTF-8 text ({error}); give the explanation as text") from None
+        raise DataError(
+            f"{name}: not UTF-8 text (byte {error.start}); save it in UTF-8 or give the explanation as text"
+        ) from None
+
+
+def _rule() -> tuple[Semantics, Shaping]:
+    """How GRPO of this workspace reads explanations; the library's rule outside of one."""
+    from erv.explanation import Shaping
+    from erv.settings import load_settings
+
+    if not Path("params.yaml").is_file():
+        return "strict", Shaping()
+    settings = load_settings().grpo
+    return settings.semantics, Shaping(**settings.shaping.model_dump())
+
+
+def _readings(found: Assessment, verifier: EmotionVerifier) -> list[str]:
+    """Labels with their probabilities, and the sentence in the colour of the first."""
+    probabilities = verifier.predict([sentence.text for sentence in found.sentences])
+    columns = list(verifier.labels)
+    lines = []
+    for sentence, row in zip(found.sentences, probabilities.tolist(), strict=True):
+        named = ", ".join(f"{label} {row[columns.index(label)]:.2f}" for label in sentence.labels)
+        times = f" (said {sentence.times} times)" if sentence.times > 1 else ""
+        text = click.style(" ".join(sentence.text.split()), fg=COLOURS.get(sentence.labels[0]))
+        lines.append(f"{named:<32} {text}{times}")
+    return lines
+
+
+def _mark(sentence: ReadSentence, truth: str | None) -> str:
+    if truth is None:
+        return " "
+    if sentence.speaks_of(truth):
+        return click.style("+", fg="green")
+    return click.style("-", fg="red") if sentence.counts_for(truth) else " "
+
+
+def _why(found: Assessment, shaping: Shaping) -> list[str]:
+    """The sum behind the reward, a line for each thing that moved it."""
+    kind = "sentences" if found.target == "neutral" else "sentences that are not merely neutral"
+    lines = [f"{found.matching} of {found.counted} {kind} speak of {found.target}"]
+    repeated = sum(sentence.times - 1 for sentence in found.sentences)
+    if repeated:
+        lines.append(f"{repeated} repeated, counted once each")
+    listings = sum(sentence.listing for sentence in found.sentences)
+    if listings:
+        lines.append(f"{listings} name more than {shaping.max_named} emotions, and so match none")
+    if found.counted < found.needed:
+        lines.append(f"{found.needed} such sentences are asked for: counted as {found.needed}")
+    if found.length < 1.0:
+        band = f"{shaping.min_words or 0} to {shaping.max_words or 'any number of'}"
+        lines.append(f"{found.words} words, {band} are asked for: times {found.length:.2f}")
+    return lines

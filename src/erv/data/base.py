@@ -75,7 +75,9 @@ def write_base(
             progress=say,
         )
         Policy(model, processor).save(out / "policy")
-        _write_encoder([text for text, _ in explanations.values()], out / "encoder", seed)
+        _write_encoder(
+            [*(text for text, _ in explanations.values()), *_sentences(tree)], out / "encoder", seed
+        )
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
@@ -89,6 +91,15 @@ def _explanations(tree: Path) -> dict[str, tuple[str, str]]:
     with path.open(encoding="utf-8", newline="") as stream:
         rows = {row["names"]: (row["reasons"], row["emotions"]) for row in csv.DictReader(stream)}
     return dict(sorted(rows.items()))
+
+
+def _sentences(tree: Path) -> list[str]:
+    """The sentences that belong to no clip; none in a tree without them."""
+    path = tree / "sentences.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [row["sentence"] for row in csv.DictReader(stream)]
 
 
 def _labelled_clips(tree: Path, frames: int, size: int) -> list:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from erv.data import sample_layouts as layouts
+from erv.data.contrasts import compose_contrasts
 from erv.data.profiles import EMOTIONS, PROFILES, contradiction_rate
 from erv.data.sample_clips import ClipCues, draw_cues, render_clip, stream
 from erv.data.wordings import compose_explanation
@@ -31,7 +32,9 @@ TREES = ("mafw", "dfew", "reasoning", "judge", "base")
 _SIZES = {"demo": (660, 420, 560, 60), "tiny": (66, 42, 66, 12)}
 _DFEW_EMOTIONS = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
 _FOLDS = 5
-_MODULES = ("sample", "sample_layouts", "sample_clips", "profiles", "people", "face", "voice", "wordings")
+_CONTRASTS_PER_CLIP = 4  # labelled sentences without a clip, per clip of the reasoning set
+_DRAWN = ("sample_clips", "profiles", "people", "face", "voice")
+_MODULES = ("sample", "sample_layouts", *_DRAWN, "wordings", "contrasts")
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,9 @@ def write_sample(
                 if done % 100 == 0 or done == len(jobs):
                     say(f"{name}: {done}/{len(jobs)} clips")
             writers[name](folder, plan, stream(seed, name, "texts"))
+            if name == "reasoning":
+                count = _CONTRASTS_PER_CLIP * len(plan)
+                layouts.write_sentences(folder, compose_contrasts(count, stream(seed, name, "contrasts")))
             _publish(folder, out, name, seed, counts)
     if not _is_current(out, "judge", seed, counts):
         folder = _fresh(out, "judge")

@@ -116,6 +116,12 @@ def write_reasoning(root: Path, items: Sequence[Item], rng: np.random.Generator)
     write_cues(root, items, contradicts=True)
 
 
+def write_sentences(root: Path, sentences: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+    """`sentences.csv`: labelled sentences that belong to no clip."""
+    rows = [[text, ";".join(labels)] for text, labels in sentences]
+    _write(root / "sentences.csv", _csv([["sentence", "labels"], *rows]))
+
+
 def write_judge(root: Path, texts: Sequence[tuple[str, str]]) -> None:
     """`texts.csv`: explanations in the wordings of family b with their emotion."""
     _write(root / "texts.csv", _csv([["text", "label"], *map(list, texts)]))

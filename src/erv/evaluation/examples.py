@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from erv.explanation import Verifier, sentence_labels, thresholds_of
 from erv.prompts import parse_completion
-from erv.rewards import DEFAULT_THRESHOLD, Verifier, sentence_labels
 from erv.shards import Clip
 from erv.verifier.sentences import split_sentences
 
@@ -48,8 +48,7 @@ def label_explanations(completions: Iterable[str], verifier: Verifier) -> dict[s
     sentences = sorted({sentence for text in completions for sentence in _sentences(text)})
     if not sentences:
         return {}
-    thresholds = getattr(verifier, "thresholds", None) or [DEFAULT_THRESHOLD] * len(verifier.labels)
-    labels = sentence_labels(verifier.predict(sentences), verifier.labels, thresholds)
+    labels = sentence_labels(verifier.predict(sentences), verifier.labels, thresholds_of(verifier))
     return dict(zip(sentences, labels, strict=True))
 
 

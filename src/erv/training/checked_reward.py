@@ -9,17 +9,32 @@ from collections.abc import Callable
 from typing import Any
 
 from erv.errors import ErvError, TrainingError
+from erv.training.reward_watch import measure, reward_by_class
 
 
 class CheckedReward:
     """Wraps a reward callable: same call, same result, but a fault says which reward and what is wrong.
 
-    TRL logs a reward under its `__name__`; here that is the name from the settings.
+    TRL logs a reward under its `__name__`; here that is the name from the settings. Through TRL's
+    `log_metric` it also logs the reward by true emotion, and, if it is the one that watches, the shape of the
+    completions.
     """
 
-    def __init__(self, name: str, reward: Callable[..., Any]) -> None:
+    def __init__(
+        self, name: str, reward: Callable[..., Any], *, watches: bool = False, max_named: int | None = None
+    ) -> None:
+        """Wraps a reward.
+
+        Args:
+            name: that it is logged under.
+            reward: the callable.
+            watches: log the shape of the completions too; one reward of a run does.
+            max_named: emotions that a sentence may name before it counts as a listing.
+        """
         self.__name__ = name
         self._reward = reward
+        self._watches = watches
+        self._max_named = max_named
 
     def __call__(self, *, completions: list[Any], **columns: Any) -> list[float | None]:
         """One reward per completion; `None` where the completion can't be scored.
@@ -47,7 +62,20 @@ class CheckedReward:
                 f"reward {name!r} returned {len(values)} values for {len(completions)} completions; "
                 "return one per completion, None where it can't be scored"
             )
-        return [None if value is None else _number(name, value) for value in values]
+        numbers = [None if value is None else _number(name, value) for value in values]
+        self._log(completions, numbers, columns)
+        return numbers
+
+    def _log(self, completions: list[Any], values: list[float | None], columns: dict[str, Any]) -> None:
+        log = columns.get("log_metric")
+        if log is None:
+            return
+        found = measure(completions, max_named=self._max_named) if self._watches else {}
+        if "solution" in columns:
+            datasets = columns.get("dataset") or [None] * len(values)
+            found |= reward_by_class(self.__name__, values, columns["solution"], datasets)
+        for name, value in found.items():
+            log(name, value)
 
 
 async def _await(value: Any) -> Any:

@@ -171,7 +171,10 @@ def train_grpo(
         trainer = OmniGRPOTrainer(
             model=policy.model,
             args=_config(settings, rewards, policy, checkpoints, seed, runtime, rows_per_pass),
-            reward_funcs=[CheckedReward(name, reward) for name, reward, _ in rewards],
+            reward_funcs=[
+                CheckedReward(name, reward, watches=not index, max_named=settings.shaping.max_named)
+                for index, (name, reward, _) in enumerate(rewards)
+            ],
             train_dataset=order,
             processing_class=policy.processor.tokenizer,
             peft_config=lora_config(policy.model, settings.lora) if settings.lora.enabled else None,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from erv.checkpoints import PREFIX
+from erv.documents import write_document
 from erv.errors import TrainingError
+from erv.training.reward_watch import BY_CLASS, DriftAlarm
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +39,33 @@ METRICS = {
     "step_time": "step_seconds",
 }
 
+WATCHED = (BY_CLASS, "explanations/", "answers/")
+ALARM = "drift.json"
+
 
 class Watcher(TrainerCallback):
-    """Passes each step's metrics on, stops at a gradient that is not finite, says how far training is."""
+    """Passes each step's metrics on, warns of drift, stops at a gradient that is not finite, says how far."""
 
     def __init__(self, on_metrics: OnMetrics, steps: int) -> None:
         self._on_metrics = on_metrics
+        self._alarm = DriftAlarm()
         self._every = max(1, steps // 20)
         self._began: tuple[float, int] | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Takes over what the alarm knew when the checkpoint was saved that training resumes from."""
+        saved = _checkpoint(args, state) / ALARM
+        if state.global_step and saved.is_file():
+            self._alarm.restore(json.loads(saved.read_text(encoding="utf-8")))
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keeps what the alarm knows with the checkpoint."""
+        if state.is_world_process_zero:
+            write_document(self._alarm.state(), _checkpoint(args, state) / ALARM)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -72,6 +96,9 @@ class Watcher(TrainerCallback):
                     f"grpo step {state.global_step}: {name} is {metrics[name]}; "
                     "lower grpo.learning_rate or check the rewards"
                 )
+        for sentence in self._alarm.update(metrics):
+            logger.warning("grpo step %d: %s", state.global_step, sentence)
+        metrics["drift_warnings"] = float(self._alarm.warnings)
         self._on_metrics(metrics, state.global_step)
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
             logger.info("grpo: %s", self._line(metrics, state))
@@ -93,12 +120,18 @@ class Watcher(TrainerCallback):
         )
 
 
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir or ".") / f"{PREFIX}{state.global_step}"
+
+
 def _metrics(logs: Mapping[str, Any]) -> dict[str, float]:
     """TRL's log entry under our names; values that don't exist in this step are left out."""
     metrics = {ours: float(logs[theirs]) for theirs, ours in METRICS.items() if logs.get(theirs) is not None}
     for name, value in logs.items():
         if name.startswith("rewards/") and name.endswith("/mean") and value is not None:
             metrics[f"reward/{name.removeprefix('rewards/').removesuffix('/mean')}"] = float(value)
+        elif name.startswith(WATCHED) and value is not None:
+            metrics[name] = float(value)
     return metrics
 
 

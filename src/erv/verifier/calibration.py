@@ -1,38 +1,95 @@
-"""Calibration, thresholds and quality of a multi-label classifier, in plain numpy."""
+"""From logits to probabilities that mean what they say, and from these to labels.
+
+Both are fitted on validation sentences alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
-BINS = 15
+_COOLEST, _HOTTEST = 0.05, 20.0
 _LOWEST, _HIGHEST = 0.05, 0.95
 
+Method = Literal["none", "temperature", "isotonic"]
 
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """The temperature that minimises the binary cross-entropy of `sigmoid(logits / temperature)`.
 
-    Temperature scaling (Guo et al., 2017, "On Calibration of Modern Neural Networks"), searched on a
-    logarithmic grid that is refined twice: no optimiser, no start value.
+@dataclass(frozen=True)
+class Curve:
+    """A rising function of the logit, linear between its knots and constant outside."""
+
+    logits: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How logits become probabilities.
+
+    Attributes:
+        method: `none` and `temperature`: sigmoid(logit / temperature), for `none` with 1.0; `isotonic`: a
+            curve per label, and the sigmoid for a label that has none.
+        temperature: what logits are divided by.
+        curves: a curve or None per label; empty unless `isotonic`.
+    """
+
+    method: Method = "none"
+    temperature: float = 1.0
+    curves: tuple[Curve | None, ...] = ()
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities, float32, of logits [n, labels]."""
+        found = (1.0 / (1.0 + np.exp(-logits.astype(np.float64) / self.temperature))).astype(np.float32)
+        for column, curve in enumerate(self.curves):
+            if curve is not None:
+                found[:, column] = np.interp(logits[:, column], curve.logits, curve.probabilities)
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `verifier.json` holds."""
+        if self.method != "isotonic":
+            return {"method": self.method, "temperature": self.temperature}
+        curves = [
+            {"logits": curve.logits, "probabilities": curve.probabilities} if curve else None
+            for curve in self.curves
+        ]
+        return {"method": self.method, "curves": curves}
+
+    @staticmethod
+    def from_dict(content: dict[str, Any]) -> Calibration:
+        """Reads what `as_dict` wrote; KeyError, TypeError or ValueError when it is something else."""
+        if content["method"] in ("none", "temperature"):
+            return Calibration(content["method"], float(content["temperature"]))
+        if content["method"] != "isotonic":
+            raise ValueError(f"calibration {content['method']!r}")
+        curves = [
+            Curve(tuple(map(float, curve["logits"])), tuple(map(float, curve["probabilities"])))
+            if curve
+            else None
+            for curve in content["curves"]
+        ]
+        return Calibration("isotonic", curves=tuple(curves))
+
+
+def fit_calibration(method: Method, logits: np.ndarray, targets: np.ndarray) -> Calibration:
+    """Fits a calibration with scikit-learn.
 
     Args:
+        method: `temperature`: one temperature for all labels, that of the least binary cross-entropy (Guo et
+            al., 2017, "On Calibration of Modern Neural Networks"); `isotonic`: a curve for each label that
+            some sentences have and some have not, the closest rising one (needs far more sentences);
+            `none`: the sigmoid.
         logits: float [n, labels].
         targets: 0/1 [n, labels].
-
-    Returns:
-        A temperature between 0.05 and 20.
     """
-    low, high = np.log(0.05), np.log(20.0)
-    best = 0.0
-    for _ in range(3):
-        grid = np.linspace(low, high, 61)
-        losses = [_cross_entropy(logits / np.exp(value), targets) for value in grid]
-        best = float(grid[int(np.argmin(losses))])
-        width = grid[1] - grid[0]
-        low, high = best - width, best + width
-    return float(np.clip(np.exp(best), 0.05, 20.0))
+    if method == "temperature":
+        return Calibration("temperature", _temperature(logits, targets))
+    if method == "isotonic":
+        columns = range(logits.shape[1])
+        return Calibration("isotonic", curves=tuple(_curve(logits[:, i], targets[:, i]) for i in columns))
+    return Calibration()
 
 
 def choose_thresholds(probabilities: np.ndarray, targets: np.ndarray) -> list[float]:
@@ -60,63 +117,30 @@ def choose_thresholds(probabilities: np.ndarray, targets: np.ndarray) -> list[fl
     return thresholds
 
 
-def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Expected calibration error of all decisions: mean gap of probability and frequency in 15 bins."""
-    values, truth = probabilities.ravel().astype(np.float64), targets.ravel()
-    bins = np.minimum((values * BINS).astype(int), BINS - 1)
-    gaps = [
-        np.sum(bins == index) * abs(values[bins == index].mean() - truth[bins == index].mean())
-        for index in range(BINS)
-        if np.any(bins == index)
-    ]
-    return float(np.sum(gaps) / len(values))
+def _temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+    from sklearn.linear_model import LogisticRegression
+
+    truth = targets.ravel() > 0.5
+    if truth.all() or not truth.any():
+        return 1.0
+    # A logistic regression on the logit alone, without intercept: its one coefficient is 1 / temperature.
+    model = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-8)
+    slope = float(model.fit(logits.reshape(-1, 1), truth).coef_[0, 0])
+    return float(np.clip(1.0 / slope, _COOLEST, _HOTTEST)) if slope > 0 else _HOTTEST
 
 
-def classification_report(
-    probabilities: np.ndarray, targets: np.ndarray, thresholds: np.ndarray, labels: Sequence[str]
-) -> dict[str, Any]:
-    """F1 and calibration of a classifier on n sentences.
+def _curve(logits: np.ndarray, targets: np.ndarray) -> Curve | None:
+    from sklearn.isotonic import IsotonicRegression
 
-    Args:
-        probabilities: float32 [n, labels].
-        targets: 0/1 [n, labels].
-        thresholds: float32 [labels].
-        labels: a name per column.
-
-    Returns:
-        macro_f1 (over labels that occur), without_support (labels that don't, so that macro_f1 says nothing
-        of them), micro_f1, exact_match, calibration_error, n, and per_label with precision, recall, f1 and
-        support.
-    """
-    chosen, truth = probabilities > thresholds, targets > 0.5
-    per_label = {}
-    for index, label in enumerate(labels):
-        hits = int(np.sum(chosen[:, index] & truth[:, index]))
-        named, support = int(chosen[:, index].sum()), int(truth[:, index].sum())
-        per_label[label] = {
-            "precision": round(hits / named, 6) if named else 0.0,
-            "recall": round(hits / support, 6) if support else 0.0,
-            "f1": round(_f1(chosen[:, index], truth[:, index]), 6),
-            "support": support,
-        }
-    occurring = [row["f1"] for row in per_label.values() if row["support"]]
-    return {
-        "macro_f1": round(float(np.mean(occurring)), 6) if occurring else 0.0,
-        "without_support": [label for label, row in per_label.items() if not row["support"]],
-        "micro_f1": round(_f1(chosen.ravel(), truth.ravel()), 6),
-        "exact_match": round(float(np.mean((chosen == truth).all(axis=1))), 6),
-        "calibration_error": round(calibration_error(probabilities, targets), 6),
-        "n": len(targets),
-        "per_label": per_label,
-    }
-
-
-def _cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
-    # log(1 + exp(x)) - x t, written so that it can't overflow.
-    return float(np.mean(np.logaddexp(0.0, logits) - logits * targets))
+    truth = targets > 0.5
+    if truth.all() or not truth.any():
+        return None
+    model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(logits, truth)
+    knots = zip(model.X_thresholds_.tolist(), model.y_thresholds_.tolist(), strict=True)
+    rounded = [(round(logit, 6), round(probability, 6)) for logit, probability in knots]
+    return Curve(tuple(logit for logit, _ in rounded), tuple(probability for _, probability in rounded))
 
 
 def _f1(chosen: np.ndarray, truth: np.ndarray) -> float:
-    hits = float(np.sum(chosen & truth))
     total = float(chosen.sum() + truth.sum())
-    return 2 * hits / total if total else 0.0
+    return 2 * float(np.sum(chosen & truth)) / total if total else 0.0

@@ -1,145 +1,135 @@
-"""Sentence labels for the verifier: each sentence of a reasoning explanation, with what a teacher says of it.
-
-The teacher `reference` reads `sentence_labels.csv` (columns name, index, sentence, labels), which lies beside
-the explanations of the reasoning source.
-"""
+"""Labelled sentences for the verifier: what teachers say of each, and no text in two splits."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from erv.data.manifest import ClipRow, write_table
+from erv.data.manifest import SPLITS
 from erv.errors import DataError
 from erv.labels import LabelSpace
-from erv.prompts import parse_completion
 from erv.settings import DistillSettings
-from erv.verifier.sentences import normalize, split_sentences
+from erv.teachers.agreement import agreement, majority
+from erv.teachers.base import Refusal, Teacher, Verdict
+from erv.verifier.corpus import Sentence
+from erv.verifier.sentence_table import QUARANTINE_SCHEMA, SCHEMA
+from erv.verifier.sentences import normalize
 
-REFERENCE_FILE = "sentence_labels.csv"
-
-SCHEMA = pa.schema(
-    [
-        pa.field("sentence", pa.string(), nullable=False),
-        pa.field("labels", pa.list_(pa.string()), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("teacher", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("clip_id", pa.string(), nullable=False),
-    ]
-)
+UNLABELLED = Refusal("unlabelled", "came without labels")
 
 
 @dataclass(frozen=True)
-class LabelledSentence:
-    """A sentence of an explanation and its labels in the MAFW space."""
+class Distilled:
+    """What distillation gives.
 
-    sentence: str
-    labels: tuple[str, ...]
+    Attributes:
+        sentences: table with `SCHEMA`, in the order of the corpus.
+        quarantine: table with `QUARANTINE_SCHEMA`: the sentences that no teacher, or no majority, labelled.
+        summary: counts, class balance and agreement; see `docs/verifier.md`.
+    """
+
+    sentences: pa.Table
+    quarantine: pa.Table
+    summary: dict[str, Any]
 
 
-def distill_reference(
-    rows: Iterable[ClipRow], reference: str, settings: DistillSettings, seed: int
-) -> pa.Table:
-    """Labels every sentence of every explanation with the reference labels.
+def distill(
+    corpus: Sequence[Sentence], teachers: Mapping[str, Teacher | None], settings: DistillSettings, seed: int
+) -> Distilled:
+    """Has every sentence labelled; several teachers decide by majority.
 
     Args:
-        rows: the reasoning manifest.
-        reference: text of `sentence_labels.csv`.
-        settings: shares of different sentence texts held out for validation and for test.
-        seed: of the split.
-
-    Returns:
-        A table with `SCHEMA`, by clip and position. A split takes sentence texts, wherever they occur (by a
-        hash of the text without case, punctuation and white space): explanations share phrases, so whole
-        held-out explanations would consist of sentences that were trained on.
+        corpus: the sentences.
+        teachers: by name, in order; None for the labels that came with the corpus.
+        settings: section `distill`.
+        seed: of the split. A split takes sentence texts, wherever they occur (by a hash of the text without
+            case, punctuation and white space): explanations share phrases, so whole held-out explanations
+            would consist of sentences that were trained on.
 
     Raises:
-        DataError: an explanation and its labels are not the same sentences, or a label is unknown; names the
-            clip.
+        DataError: more sentences in quarantine than `settings.max_quarantine_share` allows, or none left.
+        ErvError: a teacher can't be asked any further.
     """
-    labelled = _read_reference(reference)
-    records: list[dict[str, object]] = []
-    for row in sorted(rows, key=lambda row: row.clip_id):
-        explanation = parse_completion(row.completion or "").explanation
-        sentences = split_sentences(explanation or "")
-        known = labelled.pop(row.clip_id, [])
-        if not sentences:
-            raise DataError(
-                f"clip {row.clip_id!r}: has no explanation to label; run ingest for reasoning again"
-            )
-        if [item.sentence for item in known] != sentences:
-            raise DataError(
-                f"clip {row.clip_id!r}: {REFERENCE_FILE} does not match its explanation"
-                f" ({_difference(sentences, [item.sentence for item in known])}); label its sentences anew"
-            )
-        records.extend(
-            {
-                "sentence": item.sentence,
-                "labels": list(item.labels),
-                "source": row.dataset,
-                "teacher": settings.teacher,
-                "split": _split(item.sentence, settings, seed),
-                "clip_id": row.clip_id,
+    texts = [sentence.text for sentence in corpus]
+    verdicts = {
+        name: [sentence.labels or UNLABELLED for sentence in corpus]
+        if teacher is None
+        else teacher.label(texts)
+        for name, teacher in teachers.items()
+    }
+    names = LabelSpace.load("mafw").names
+    decided: list[Verdict] = list(next(iter(verdicts.values())))
+    if len(verdicts) > 1:
+        decided = [majority(said, names) for said in zip(*verdicts.values(), strict=True)]
+    who = next(iter(teachers)) if len(teachers) == 1 else f"majority of {', '.join(teachers)}"
+    kept: list[dict[str, Any]] = []
+    refused: list[dict[str, Any]] = []
+    for sentence, verdict in zip(corpus, decided, strict=True):
+        record = {
+            "sentence": sentence.text,
+            "source": sentence.source,
+            "clip_id": sentence.clip_id,
+            "teacher": who,
+        }
+        if isinstance(verdict, Refusal):
+            refused.append({**record, "reason": verdict.reason, "detail": verdict.detail})
+        else:
+            kept.append({**record, "labels": list(verdict), "split": _split(sentence.text, settings, seed)})
+    _check(refused, len(corpus), settings.max_quarantine_share)
+    return Distilled(
+        pa.Table.from_pylist(kept, schema=SCHEMA),
+        pa.Table.from_pylist(refused, schema=QUARANTINE_SCHEMA),
+        _summary(kept, refused, verdicts, names),
+    )
+
+
+def _summary(
+    kept: Sequence[Mapping[str, Any]],
+    refused: Sequence[Mapping[str, Any]],
+    verdicts: Mapping[str, Sequence[Verdict]],
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """The content of `data/sentences.json`; a text counts once in the class balance."""
+    texts = {normalize(row["sentence"]): row for row in kept}
+    balance = Counter((label, row["split"]) for row in texts.values() for label in row["labels"])
+    labels = [len(row["labels"]) for row in texts.values()]
+    return {
+        "sentences": len(kept),
+        "texts": len(texts),
+        "labels_per_text": round(sum(labels) / len(labels), 6) if labels else 0.0,
+        "quarantined": dict(sorted(Counter(row["reason"] for row in refused).items())),
+        "sources": dict(sorted(Counter(row["source"] for row in kept).items())),
+        "splits": {split: sum(row["split"] == split for row in texts.values()) for split in SPLITS},
+        "balance": {name: {split: balance[name, split] for split in SPLITS} for name in names},
+        "teachers": {
+            teacher: {
+                "labelled": sum(isinstance(verdict, tuple) for verdict in said),
+                "refused": sum(isinstance(verdict, Refusal) for verdict in said),
             }
-            for item in known
-        )
-    if labelled:
-        raise DataError(
-            f"clip {min(labelled)!r}: {REFERENCE_FILE} labels it, but the manifest does not list it;"
-            " run ingest for reasoning again"
-        )
-    return pa.Table.from_pylist(records, schema=SCHEMA)
+            for teacher, said in verdicts.items()
+        },
+        "agreement": agreement(verdicts, names)["pairs"],
+    }
 
 
-def write_sentences(table: pa.Table, path: Path) -> None:
-    """Writes the sentences; raises DataError when a split is empty, since the verifier needs all three."""
-    for split in ("train", "validation", "test"):
-        if split not in table.column("split").to_pylist():
-            raise DataError(
-                f"{path}: no sentence fell into the {split} split; give more different sentences, or"
-                " raise distill.validation_share and distill.test_share"
-            )
-    write_table(table, path)
-
-
-def read_sentences(path: Path) -> list[str]:
-    """The sentences of the table, of all splits; raises DataError when the file is missing."""
-    if not path.is_file():
-        raise DataError(f"{path}: sentences not found; run `dvc repro distill` first")
-    return [str(value) for value in pq.read_table(path, columns=["sentence"]).column("sentence").to_pylist()]
-
-
-def _read_reference(text: str) -> dict[str, list[LabelledSentence]]:
-    """Labelled sentences by clip, in the order of their index."""
-    space = LabelSpace.load("mafw")
-    found: dict[str, list[tuple[int, LabelledSentence]]] = defaultdict(list)
-    reader = csv.DictReader(io.StringIO(text.lstrip("\ufeff")))
-    missing = {"name", "index", "sentence", "labels"} - set(reader.fieldnames or ())
-    if missing:
-        raise DataError(f"{REFERENCE_FILE}: lacks the columns {', '.join(sorted(missing))}")
-    for record in reader:
-        names = [space.normalize(label) for label in record["labels"].split(";") if label.strip()]
-        if not names or None in names:
-            raise DataError(
-                f"clip {record['name']!r}: {REFERENCE_FILE} labels sentence {record['index']} with"
-                f" {record['labels']!r}, expected names of the MAFW space with ';' between"
-            )
-        if not record["index"].isdigit():
-            raise DataError(
-                f"clip {record['name']!r}: {REFERENCE_FILE} has index {record['index']!r}, expected a number"
-            )
-        sentence = LabelledSentence(record["sentence"], tuple(str(name) for name in names))
-        found[record["name"]].append((int(record["index"]), sentence))
-    return {name: [item for _, item in sorted(rows, key=lambda row: row[0])] for name, rows in found.items()}
+def _check(refused: Sequence[Mapping[str, Any]], count: int, allowed: float) -> None:
+    if not count:
+        raise DataError("distill: there is no sentence to label; run `dvc repro ingest@reasoning` again")
+    if len(refused) <= allowed * count:
+        return
+    reasons = Counter(row["reason"] for row in refused).most_common()
+    first = refused[0]
+    raise DataError(
+        f"distill: {len(refused)} of {count} sentences got no labels"
+        f" ({', '.join(f'{reason} {number}' for reason, number in reasons)}), at most {allowed:.0%} may; the"
+        f" first is {first['sentence'][:80]!r}: {first['detail'][:160]}; choose other teachers or raise"
+        " distill.max_quarantine_share"
+    )
 
 
 def _split(sentence: str, settings: DistillSettings, seed: int) -> str:
@@ -148,10 +138,3 @@ def _split(sentence: str, settings: DistillSettings, seed: int) -> str:
     if position < settings.test_share:
         return "test"
     return "validation" if position < settings.test_share + settings.validation_share else "train"
-
-
-def _difference(sentences: list[str], labelled: list[str]) -> str:
-    if len(sentences) != len(labelled):
-        return f"{len(sentences)} sentences, {len(labelled)} labelled"
-    index = next(i for i, (a, b) in enumerate(zip(sentences, labelled, strict=True)) if a != b)
-    return f"sentence {index}: {sentences[index]!r} against {labelled[index]!r}"

@@ -1,32 +1,42 @@
 """The verifier as a model: a multi-label sentence classifier with calibrated probabilities.
 
 A verifier folder is a `transformers` sequence-classification folder (safetensors, tokenizer, config) with
-`verifier.json` beside it: the labels in the order of the columns, a threshold for each and the temperature
-that calibrates the logits. `metrics.json` tells how well it does on texts that were not trained on.
+`verifier.json` beside it: the labels in the order of the columns, a threshold for each and the calibration of
+the logits. `metrics.json` tells how well it does on texts that were not trained on. A classifier of the 28
+GoEmotions labels, such as the method's released one, is a verifier without that file too: thresholds of 0.1
+and plain sigmoids, which is how the released reward reads it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from erv.documents import write_document
 from erv.errors import DataError
+from erv.explanation import DEFAULT_THRESHOLD
+from erv.verifier.calibration import Calibration
+from erv.verifier.goemotions import column_names
 
 FILE = "verifier.json"
 METRICS_FILE = "metrics.json"
+RELEASED_MAX_LENGTH = 512
+# Tokens of a batch, padding included: few on a CPU, whose caches they should fit; many on a GPU, which waits.
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 
 
 class EmotionVerifier:
-    """Names the emotions of sentences; satisfies `erv.rewards.Verifier`.
+    """Names the emotions of sentences; satisfies `erv.explanation.Verifier`.
 
     Attributes:
-        labels: a name per column, in the MAFW space.
+        labels: a name per column, MAFW names where they map.
         thresholds: per column, the probability above which the sentence has the label.
-        temperature: what logits are divided by before the sigmoid.
+        calibration: how logits become probabilities.
     """
 
     def __init__(
@@ -36,25 +46,42 @@ class EmotionVerifier:
         *,
         labels: Sequence[str],
         thresholds: Sequence[float],
-        temperature: float = 1.0,
+        calibration: Calibration | None = None,
         max_length: int = 64,
-        batch_size: int = 256,
+        batch_tokens: int | None = None,
     ) -> None:
+        """Takes a classifier as it is.
+
+        Args:
+            model: `...ForSequenceClassification`, on its device, in its precision.
+            tokenizer: of the model.
+            labels: a name per output.
+            thresholds: a probability per output.
+            calibration: plain sigmoids when left out.
+            max_length: tokens of a sentence; the rest is cut.
+            batch_tokens: most tokens of a batch, padding included; by the device when left out.
+        """
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
         self.thresholds = tuple(thresholds)
-        self.temperature = temperature
+        self.calibration = calibration or Calibration()
         self.max_length = max_length
-        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
+        self._step: int | None = None
+        self._read_in_step: dict[str, torch.Tensor] = {}
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str = "cpu") -> EmotionVerifier:
-        """Loads a verifier folder.
+    def from_pretrained(
+        cls, folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> EmotionVerifier:
+        """Loads a verifier folder, or a classifier of the GoEmotions labels.
 
         Args:
-            folder: written by `save_pretrained`.
+            folder: written by `save_pretrained`, or a `from_pretrained` folder of such a classifier.
             device: where it predicts.
+            dtype: of the weights and of what is computed; half precision is for a GPU. Probabilities are
+                float32 in any case.
 
         Raises:
             DataError: the folder is missing, is not a verifier, or its labels don't fit its classifier.
@@ -63,35 +90,30 @@ class EmotionVerifier:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         folder = Path(folder)
+        description = _description(folder)
         try:
-            description = json.loads((folder / FILE).read_text(encoding="utf-8"))
-            labels, thresholds = description["labels"], description["thresholds"]
-            temperature, max_length = float(description["temperature"]), int(description["max_length"])
-        except FileNotFoundError:
-            raise DataError(f"{folder}: no {FILE} in it; run `dvc repro train_erv` first") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{folder / FILE}: not the description of a verifier ({error!r})") from error
-        try:
-            model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder, local_files_only=True, dtype=dtype
+            )
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, SafetensorError) as error:
             raise DataError(
                 f"{folder}: its model can't be loaded ({' '.join(str(error).split())[:200]});"
                 " run `dvc repro train_erv` again"
             ) from error
-        if not len(labels) == len(thresholds) == model.config.num_labels:
+        if description is None:
+            description = _released(folder, model.config, tokenizer)
+        labels, thresholds = description["labels"], description["thresholds"]
+        curves = description["calibration"].curves
+        if not len(labels) == len(thresholds) == model.config.num_labels or len(curves) not in (
+            0,
+            len(labels),
+        ):
             raise DataError(
                 f"{folder / FILE}: {len(labels)} labels and {len(thresholds)} thresholds for a classifier"
                 f" with {model.config.num_labels} outputs"
             )
-        return cls(
-            model.to(device),
-            tokenizer,
-            labels=labels,
-            thresholds=thresholds,
-            temperature=temperature,
-            max_length=max_length,
-        )
+        return cls(model.to(device), tokenizer, **description)
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes model, tokenizer and description into an existing or new folder."""
@@ -100,49 +122,87 @@ class EmotionVerifier:
         description = {
             "labels": list(self.labels),
             "thresholds": [round(float(value), 6) for value in self.thresholds],
-            "temperature": round(float(self.temperature), 6),
+            "calibration": self.calibration.as_dict(),
             "max_length": self.max_length,
         }
-        (folder / FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_document(description, folder / FILE)
+
+    def start_step(self, step: int) -> None:
+        """Remembers from now on what it reads, until the next step begins.
+
+        What another step read is forgotten: the last bits of a probability depend on the sentences beside it,
+        and a resumed training must see the same bits as one that was never interrupted.
+        """
+        if step != self._step:
+            self._step = step
+            self._read_in_step.clear()
 
     def predict(self, sentences: Sequence[str]) -> torch.Tensor:
         """Calibrated, independent probabilities of each label.
 
         Equal sentences are read once. Sentences of similar length share a batch, which depends on the set of
-        sentences alone and not on their order.
+        sentences alone and not on their order. Whatever can't be encoded as UTF-8 (lone surrogates) is read
+        as a question mark.
 
         Args:
             sentences: n texts; longer ones than `max_length` tokens are cut.
 
         Returns:
             float32 [n, len(labels)] on the CPU.
+
+        Raises:
+            DataError: a value is not finite.
         """
         # Before rows are repeated and put in order: the last bits of a vectorised function may depend on the
         # place.
         logits, places = self._read(sentences)
-        return torch.sigmoid(logits / self.temperature)[places]
+        return torch.from_numpy(self.calibration.probabilities(logits.numpy()))[places]
 
     def logits(self, sentences: Sequence[str]) -> torch.Tensor:
         """Raw logits, float32 [n, len(labels)] on the CPU; see `predict`."""
         logits, places = self._read(sentences)
         return logits[places]
 
-    @torch.inference_mode()
     def _read(self, sentences: Sequence[str]) -> tuple[torch.Tensor, list[int]]:
         """Logits of the different sentences, and for each sentence its row."""
-        unique = sorted(set(sentences), key=lambda sentence: (len(sentence), sentence))
-        rows = [torch.zeros(0, len(self.labels))]
-        for start in range(0, len(unique), self.batch_size):
-            inputs = self.tokenizer(
-                unique[start : start + self.batch_size],
-                padding=True,
-                truncation=True,
-                max_length=self.max_length,
-                return_tensors="pt",
-            ).to(self.model.device)
-            rows.append(self.model(**inputs).logits.float().cpu())
-        position = {sentence: index for index, sentence in enumerate(unique)}
-        return torch.cat(rows), [position[sentence] for sentence in sentences]
+        texts = [_encodable(sentence) for sentence in sentences]
+        unique = sorted(set(texts))
+        known = dict(self._read_in_step)
+        missing = [text for text in unique if text not in known]
+        known.update(zip(missing, self._classify(missing), strict=True))
+        if self._step is not None:
+            self._read_in_step = known
+        rows = [known[text] for text in unique]
+        logits = torch.stack(rows) if rows else torch.zeros(0, len(self.labels))
+        if not torch.isfinite(logits).all():
+            raise DataError("the verifier gives values that are not finite; run `dvc repro train_erv` again")
+        row = {text: index for index, text in enumerate(unique)}
+        return logits, [row[text] for text in texts]
+
+    @torch.inference_mode()
+    def _classify(self, texts: Sequence[str]) -> torch.Tensor:
+        """Logits of different texts, float32 [n, len(labels)]."""
+        logits = torch.zeros(len(texts), len(self.labels))
+        if not texts:
+            return logits
+        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)
+        lengths = [len(ids) for ids in encoded["input_ids"]]
+        for rows in self._batches(lengths):
+            batch = {name: [values[row] for row in rows] for name, values in encoded.items()}
+            inputs = self.tokenizer.pad(batch, return_tensors="pt").to(self.model.device)
+            logits[rows] = self.model(**inputs).logits.float().cpu()
+        return logits.clone()
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Rows by length, as many at once as the longest of them allows."""
+        batch: list[int] = []
+        for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
+            if batch and (len(batch) + 1) * lengths[row] > self.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -152,3 +212,53 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{folder}: no {METRICS_FILE} in it; run `dvc repro train_erv` first") from None
     return dict(metrics)
+
+
+def mafw_columns(labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """The columns of a verifier that stand for the given names, in their order.
+
+    Raises:
+        DataError: a name has no column.
+    """
+    missing = [name for name in names if name not in labels]
+    if missing:
+        raise DataError(f"the verifier has no output for {', '.join(missing)}; expected all MAFW names")
+    return np.array([list(labels).index(name) for name in names])
+
+
+def _description(folder: Path) -> dict[str, Any] | None:
+    """What `verifier.json` says, as arguments; None for a folder with a model and without that file."""
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return {
+            "labels": list(content["labels"]),
+            "thresholds": [float(value) for value in content["thresholds"]],
+            "calibration": Calibration.from_dict(content["calibration"]),
+            "max_length": int(content["max_length"]),
+        }
+    except FileNotFoundError:
+        if (folder / "config.json").is_file():
+            return None
+        raise DataError(f"{folder}: no {FILE} in it; run `dvc repro train_erv` first") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder / FILE}: not the description of a verifier ({error!r})") from error
+
+
+def _released(folder: Path, config: Any, tokenizer: Any) -> dict[str, Any]:
+    labels = column_names(config.id2label)
+    if labels is None:
+        raise DataError(
+            f"{folder}: no {FILE} in it, and its {config.num_labels} outputs are not the 28 of GoEmotions;"
+            " run `dvc repro train_erv` to make a verifier of it"
+        )
+    return {
+        "labels": labels,
+        "thresholds": [DEFAULT_THRESHOLD] * len(labels),
+        "calibration": Calibration(),
+        "max_length": min(tokenizer.model_max_length, RELEASED_MAX_LENGTH),
+    }
+
+
+def _encodable(text: str) -> str:
+    """The text with what UTF-8 can't say replaced: a tokenizer would raise, and end a training step."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")

@@ -9,13 +9,13 @@ Semantics = Literal["strict", "official"]
 
 _OFFICIAL_BOUNDARY = re.compile(r"(?<=[.!?])\s+")
 
-# A sentence ends with a run of terminators, with the quotes and brackets that it closes, before white space;
-# CJK terminators need no white space after them.
-_STRICT_BOUNDARY = re.compile(r"""(?<=[.!?…])["'”’)\]]*\s+|(?<=[。！？])["”’』」)]*\s*|\s*\n\s*""")
+# Within a line, a sentence ends with a run of terminators, with the quotes and brackets that it closes,
+# before white space; CJK terminators need no white space after them.
+_STRICT_BOUNDARY = re.compile(r"""(?<=[.!?…])["'”’)\]]*\s+|(?<=[。！？])["”’』」)]*\s*""")
 _ABBREVIATIONS = frozenset(
     ["mr", "mrs", "ms", "dr", "prof", "vs", "etc", "e.g", "i.e", "cf", "a.m", "p.m", "u.s", "u.k"]
 )
-_LAST_WORD = re.compile(r"(\S+)\.[\"'”’)\]]*\s*$")
+_LONGEST = max(map(len, _ABBREVIATIONS)) + 8  # with quotes and brackets around it
 _WORD = re.compile(r"\w")
 _WORDS = re.compile(r"\w+")
 
@@ -64,24 +64,29 @@ def _split_official(text: str) -> list[str]:
 
 
 def _split_strict(text: str) -> list[str]:
-    pieces, start = [], 0
-    for boundary in _STRICT_BOUNDARY.finditer(text):
-        following = text[boundary.end() : boundary.end() + 1]
-        ended = text[start : boundary.end()]
-        if not following or ("\n" not in boundary.group() and _goes_on(ended, following)):
-            continue
-        pieces.append(ended.strip())
-        start = boundary.end()
-    pieces.append(text[start:].strip())
+    # Everything here takes linear time: what a policy writes may be long and have no shape at all.
+    pieces = [piece for line in text.splitlines() for piece in _split_line(line.strip())]
     return [piece for piece in pieces if _WORD.search(piece)]
 
 
-def _goes_on(ended: str, following: str) -> bool:
-    """Whether the full stop that `ended` ends with belongs to an abbreviation or an initial."""
-    match = _LAST_WORD.search(ended)
-    if match is None:
+def _split_line(text: str) -> list[str]:
+    pieces, start = [], 0
+    for boundary in _STRICT_BOUNDARY.finditer(text):
+        following = text[boundary.end() : boundary.end() + 1]
+        ending = text[max(start, boundary.start() - _LONGEST) : boundary.start()]
+        if not following or _goes_on(ending, following):
+            continue
+        pieces.append(text[start : boundary.end()].strip())
+        start = boundary.end()
+    return [*pieces, text[start:].strip()]
+
+
+def _goes_on(ending: str, following: str) -> bool:
+    """Whether the full stop at the end of `ending` belongs to an abbreviation or an initial."""
+    if not ending.endswith("."):
         return False
-    word = match.group(1).strip("\"'“‘([").lower()
-    if word in {"a.m", "p.m", "etc", "u.s", "u.k"}:
+    word = ending[:-1].rsplit(maxsplit=1)[-1:]
+    name = word[0].strip("\"'“‘([").lower() if word else ""
+    if name in {"a.m", "p.m", "etc", "u.s", "u.k"}:
         return following.islower()
-    return word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "i")
+    return name in _ABBREVIATIONS or (len(name) == 1 and name.isalpha() and name != "i")

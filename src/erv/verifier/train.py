@@ -1,8 +1,8 @@
 """Trains the verifier on labelled sentences and measures it on held-out ones.
 
-Fitting uses the train split, temperature and thresholds the validation split, and `metrics.json` the test
-split. No text is in two of them, or training refuses. Validation and test count each text once, however many
-explanations have it: repeats are no further evidence.
+Fitting uses the train split; early stopping, calibration and thresholds the validation split; `metrics.json`
+the test split. No text is in two of them, or training refuses. Validation and test count each text once,
+however many explanations have it: repeats are no further evidence.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,35 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
     DataCollatorWithPadding,
+    EarlyStoppingCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from erv.checkpoints import discard_incomplete, latest_checkpoint, mark_complete
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
+from erv.documents import write_text
 from erv.errors import DataError, TrainingError
 from erv.labels import LabelSpace
 from erv.settings import RuntimeSettings, TrainErvSettings
-from erv.verifier.calibration import choose_thresholds, classification_report, fit_temperature
-from erv.verifier.model import METRICS_FILE, EmotionVerifier
+from erv.verifier.behaviour import check_behaviour
+from erv.verifier.calibration import choose_thresholds, fit_calibration
+from erv.verifier.card import model_card
+from erv.verifier.encoder import add_to_bias, load_encoder
+from erv.verifier.model import METRICS_FILE, EmotionVerifier, mafw_columns
+from erv.verifier.scores import classification_report
 from erv.verifier.sentences import normalize
 
 logger = logging.getLogger(__name__)
 
 OnMetrics = Callable[[dict[str, float], int], None]
 WARMUP_SHARE = 0.1
+HEAVIEST = 10.0
+UNTUNED = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,9 @@ def train_verifier(
 
     Args:
         sentences: parquet of `erv.verifier.distill`.
-        encoder: `from_pretrained` folder of a BERT-like encoder with its tokenizer.
+        encoder: `from_pretrained` folder of an encoder with its tokenizer. A classifier of the GoEmotions
+            labels keeps the outputs that stand for MAFW names; with `max_steps: 0` it stays as it is, all its
+            outputs included.
         output: verifier folder, made anew; appears when complete.
         settings: section `train_erv`.
         runtime: device, precision and threads.
@@ -86,31 +95,54 @@ def train_verifier(
     transformers_logging.set_verbosity_error()
     seed_everything(seed, runtime.threads)
     device = resolve_device(runtime.device)
-    labels = LabelSpace.load("mafw").names
-    splits = load_splits(sentences, labels)
-    model, tokenizer = _load_encoder(encoder, labels)
-    _fit(
-        model,
-        tokenizer,
-        splits["train"],
-        settings,
-        device,
-        half=resolve_dtype(runtime.dtype, device),
-        seed=seed,
-        checkpoints=checkpoints,
-        on_metrics=on_metrics,
-    )
+    names = LabelSpace.load("mafw").names
+    splits = load_splits(sentences, names)
+    model, tokenizer, labels = load_encoder(encoder, names, as_it_is=not settings.max_steps)
+    if settings.max_steps:
+        weights = positive_weights(splits["train"].targets, settings.class_weights)
+        _fit(
+            model,
+            tokenizer,
+            splits,
+            settings,
+            device,
+            weights=weights,
+            half=resolve_dtype(runtime.dtype, device),
+            seed=seed,
+            checkpoints=checkpoints,
+            on_metrics=on_metrics,
+        )
+        # A weight w on the sentences that have a label shifts what is learned by log w; taken off again, the
+        # logits are those of the true frequencies.
+        add_to_bias(model, -np.log(weights))
     verifier = EmotionVerifier(
-        model,
+        model.to(device),
         tokenizer,
         labels=labels,
-        thresholds=[0.5] * len(labels),
+        thresholds=[UNTUNED] * len(labels),
         max_length=settings.max_length,
     )
-    _calibrate(verifier, splits["validation"])
-    metrics = _measure(verifier, splits)
+    columns = mafw_columns(labels, names)
+    _calibrate(verifier, splits["validation"], columns, settings)
+    metrics = _measure(verifier, splits, columns, names)
+    metrics["behaviour"] = check_behaviour(verifier)
+    metrics["calibration"] = settings.calibration
     _write(verifier, metrics, output)
     return metrics
+
+
+def positive_weights(targets: np.ndarray, kind: str) -> np.ndarray:
+    """What the sentences that have a label weigh against those that don't, float32 [labels].
+
+    Args:
+        targets: 0/1 [n, labels].
+        kind: `none`: 1; `balanced`: as much in sum, within 1 to 10, and 1 for a label that no sentence has.
+    """
+    positive = targets.sum(axis=0)
+    if kind == "none":
+        return np.ones(targets.shape[1], dtype=np.float32)
+    ratio = (len(targets) - positive) / np.maximum(positive, 1.0)
+    return np.where(positive > 0, np.clip(ratio, 1.0, HEAVIEST), 1.0).astype(np.float32)
 
 
 def load_splits(path: Path, labels: tuple[str, ...]) -> dict[str, Split]:
@@ -147,23 +179,6 @@ def load_splits(path: Path, labels: tuple[str, ...]) -> dict[str, Split]:
     return splits
 
 
-def _load_encoder(folder: Path, labels: tuple[str, ...]) -> tuple[Any, Any]:
-    if not (folder / "config.json").is_file():
-        raise DataError(f"{folder}: no encoder in it; pin a base source with encoder/config.json")
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder,
-        local_files_only=True,
-        num_labels=len(labels),
-        problem_type="multi_label_classification",
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-    )
-    # A folder's path would otherwise be saved with the model.
-    model.config._name_or_path = ""
-    model.name_or_path = ""
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
 class _Reporter(TrainerCallback):
     """Hands metrics on, stops at a non-finite loss and completes checkpoints."""
 
@@ -175,52 +190,73 @@ class _Reporter(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
-        values = {name: float(value) for name, value in (logs or {}).items() if name in _LOGGED}
+        values = {_LOGGED[name]: float(value) for name, value in (logs or {}).items() if name in _LOGGED}
         if not values:
             return
         if not all(np.isfinite(value) for value in values.values()):
             raise TrainingError(
                 f"train_erv: loss is not finite at step {state.global_step}; lower train_erv.learning_rate"
             )
-        logger.info("step %d of %d: loss %.4f", state.global_step, self._steps, values.get("loss", 0.0))
+        for name in ("loss", "validation_loss"):
+            if name in values:
+                logger.info("step %d of %d: %s %.4f", state.global_step, self._steps, name, values[name])
         self._on_metrics(values, int(state.global_step))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         mark_complete(self._checkpoints / f"checkpoint-{state.global_step}")
 
 
-_LOGGED = ("loss", "learning_rate", "grad_norm")
+class _EarlyStopping(EarlyStoppingCallback):
+    """Also ends a training that is resumed from the very checkpoint at which it had ended."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            # One more step is made and thrown away, for the best weights are loaded at the end.
+            control.should_training_stop = True
+
+
+_LOGGED = {
+    "loss": "loss",
+    "eval_loss": "validation_loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+}
 
 
 def _fit(
     model: Any,
     tokenizer: Any,
-    data: Split,
+    splits: dict[str, Split],
     settings: TrainErvSettings,
     device: torch.device,
     *,
+    weights: np.ndarray,
     half: torch.dtype,
     seed: int,
     checkpoints: Path,
     on_metrics: OnMetrics,
 ) -> None:
-    encoded = tokenizer(data.sentences, truncation=True, max_length=settings.max_length)["input_ids"]
-    rows = [
-        {"input_ids": ids, "labels": target.tolist()}
-        for ids, target in zip(encoded, data.targets, strict=True)
-    ]
+    """Trains the model in place; it ends with the weights of the least loss on the validation split."""
     discard_incomplete(checkpoints)
     resume = latest_checkpoint(checkpoints)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=settings.max_steps,
         per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=4 * settings.batch_size,
         learning_rate=settings.learning_rate,
         warmup_steps=max(1, int(WARMUP_SHARE * settings.max_steps)),
         lr_scheduler_type="linear",
+        eval_strategy="steps",
+        eval_steps=settings.eval_steps,
         save_strategy="steps",
-        save_steps=settings.save_steps,
+        save_steps=settings.eval_steps,
         save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,
         logging_steps=max(1, settings.max_steps // 30),
         report_to="none",
         disable_tqdm=True,
@@ -232,35 +268,71 @@ def _fit(
         dataloader_pin_memory=device.type == "cuda",
         dataloader_num_workers=0,
     )
+    callbacks: list[TrainerCallback] = [_Reporter(on_metrics, checkpoints, settings.max_steps)]
+    if settings.patience is not None:
+        callbacks.append(_EarlyStopping(early_stopping_patience=settings.patience))
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=rows,
+        train_dataset=_rows(splits["train"], tokenizer, settings.max_length),
+        eval_dataset=_rows(splits["validation"], tokenizer, settings.max_length),
         data_collator=DataCollatorWithPadding(tokenizer),
-        callbacks=[_Reporter(on_metrics, checkpoints, settings.max_steps)],
+        compute_loss_func=_weighted_loss(torch.from_numpy(weights).to(device)),
+        callbacks=callbacks,
     )
-    from transformers.trainer_callback import PrinterCallback
-
     trainer.remove_callback(PrinterCallback)
     if resume is not None:
         logger.info("resuming from %s", resume.name)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    logger.info("least loss on the validation split: %.4f", trainer.state.best_metric or float("nan"))
 
 
-def _calibrate(verifier: EmotionVerifier, validation: Split) -> None:
-    logits = verifier.logits(validation.sentences).numpy().astype(np.float64)
-    verifier.temperature = fit_temperature(logits, validation.targets)
-    probabilities = verifier.predict(validation.sentences).numpy()
-    verifier.thresholds = tuple(choose_thresholds(probabilities, validation.targets))
+def _rows(split: Split, tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
+    encoded = tokenizer(split.sentences, truncation=True, max_length=max_length)["input_ids"]
+    return [
+        {"input_ids": ids, "labels": target.tolist()}
+        for ids, target in zip(encoded, split.targets, strict=True)
+    ]
 
 
-def _measure(verifier: EmotionVerifier, splits: dict[str, Split]) -> dict[str, Any]:
+def _weighted_loss(weights: torch.Tensor) -> Callable[..., torch.Tensor]:
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        # float32: half precision has too few digits for the logarithms of rare labels.
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            outputs.logits.float(), labels.float(), pos_weight=weights
+        )
+
+    return loss
+
+
+def _calibrate(
+    verifier: EmotionVerifier, validation: Split, columns: np.ndarray, settings: TrainErvSettings
+) -> None:
+    """Fits calibration and thresholds of the MAFW columns; other columns keep what they have."""
+    logits = verifier.logits(validation.sentences).numpy()
+    fitted = fit_calibration(settings.calibration, logits[:, columns], validation.targets)
+    if fitted.curves:
+        by_column = dict(zip(columns.tolist(), fitted.curves, strict=True))
+        fitted = replace(fitted, curves=tuple(by_column.get(i) for i in range(len(verifier.labels))))
+    verifier.calibration = fitted
+    limits = np.full(len(verifier.labels), UNTUNED)
+    if settings.thresholds == "tuned":
+        probabilities = verifier.predict(validation.sentences).numpy()[:, columns]
+        limits[columns] = choose_thresholds(probabilities, validation.targets)
+    else:
+        limits[:] = settings.thresholds
+    verifier.thresholds = tuple(limits.tolist())
+
+
+def _measure(
+    verifier: EmotionVerifier, splits: dict[str, Split], columns: np.ndarray, names: tuple[str, ...]
+) -> dict[str, Any]:
     test = splits["test"]
     report = classification_report(
-        verifier.predict(test.sentences).numpy(),
+        verifier.predict(test.sentences).numpy()[:, columns],
         test.targets,
-        np.asarray(verifier.thresholds, dtype=np.float32),
-        verifier.labels,
+        np.asarray(verifier.thresholds, dtype=np.float32)[columns],
+        names,
     )
     seen = {normalize(sentence) for sentence in splits["train"].sentences}
     report["unseen_share"] = sum(normalize(text) not in seen for text in test.sentences) / len(test.sentences)
@@ -275,7 +347,7 @@ def _write(verifier: EmotionVerifier, metrics: dict[str, Any], output: Path) -> 
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     verifier.save_pretrained(temporary)
-    text = json.dumps(metrics, indent=2, sort_keys=True) + "\n"
-    (temporary / METRICS_FILE).write_text(text, encoding="utf-8")
+    write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n", temporary / METRICS_FILE)
+    write_text(model_card(metrics, verifier), temporary / "README.md")
     shutil.rmtree(output, ignore_errors=True)
     temporary.replace(output)

@@ -1,0 +1,106 @@
+"""The encoder that the verifier is trained from: a plain one with a new head, or a classifier of emotions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from erv.errors import DataError
+from erv.verifier.goemotions import column_names
+
+
+def load_encoder(folder: Path, names: tuple[str, ...], *, as_it_is: bool) -> tuple[Any, Any, tuple[str, ...]]:
+    """Loads an encoder as a multi-label classifier.
+
+    Args:
+        folder: `from_pretrained` folder with its tokenizer.
+        names: the labels wanted, in order.
+        as_it_is: keep the head with all its outputs, for a classifier that is not trained further.
+
+    Returns:
+        Model, tokenizer and a label per output. Without a head for these labels in the folder, the head is
+        new. The head of a classifier of the GoEmotions labels is cut down to the outputs that stand for
+        `names`, unless `as_it_is`.
+
+    Raises:
+        DataError: no encoder, one that can't be loaded, or `as_it_is` without a head for the labels.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    if not (folder / "config.json").is_file():
+        raise DataError(f"{folder}: no encoder in it; pin a base source with encoder/config.json")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        known = _labels_of(config, names)
+        if as_it_is and known is None:
+            raise DataError(
+                f"{folder}: not a classifier of the MAFW or GoEmotions labels, so it can't be used as it is;"
+                " set train_erv.max_steps above 0"
+            )
+        wanted = known or names
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            local_files_only=True,
+            num_labels=len(wanted),
+            problem_type="multi_label_classification",
+            id2label=dict(enumerate(wanted)),
+            label2id={label: index for index, label in enumerate(wanted)},
+            dtype=torch.float32,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(
+            f"{folder}: its encoder can't be loaded ({' '.join(str(error).split())[:200]}); pin a base source"
+            " whose encoder/ is a folder of save_pretrained, tokenizer included"
+        ) from error
+    # A folder's path would otherwise be saved with the model.
+    model.config._name_or_path = ""
+    model.name_or_path = ""
+    if not as_it_is and wanted != names:
+        _keep_outputs(model, [wanted.index(name) for name in names], names)
+        wanted = names
+    return model, tokenizer, wanted
+
+
+def add_to_bias(model: Any, shift: np.ndarray) -> None:
+    """Adds to the logits of each label; float [labels]."""
+    layer = _last_layer(model)
+    with torch.no_grad():
+        layer.bias.add_(torch.from_numpy(np.asarray(shift, dtype=np.float32)).to(layer.bias.device))
+
+
+def _labels_of(config: Any, names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """What the outputs of a saved classifier mean; None for an encoder without a head that we know."""
+    if not any("ForSequenceClassification" in kind for kind in config.architectures or ()):
+        return None
+    own = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
+    return names if own == names else column_names(config.id2label)
+
+
+def _keep_outputs(model: Any, outputs: list[int], names: tuple[str, ...]) -> None:
+    layer = _last_layer(model)
+    layer.weight = torch.nn.Parameter(layer.weight.detach()[outputs].clone())
+    layer.bias = torch.nn.Parameter(layer.bias.detach()[outputs].clone())
+    layer.out_features = len(names)
+    model.num_labels = model.config.num_labels = len(names)
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {label: index for index, label in enumerate(names)}
+
+
+def _last_layer(model: Any) -> torch.nn.Linear:
+    """The layer whose outputs are the logits, whatever the architecture calls it."""
+    found = [
+        module
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear) and module.out_features == model.config.num_labels
+    ]
+    if not found or found[-1].bias is None:
+        raise DataError(
+            f"{type(model).__name__}: no layer with a bias gives its {model.config.num_labels} logits; use"
+            " another architecture as encoder"
+        )
+    return found[-1]

@@ -1,0 +1,643 @@
+"""Teachers behind real servers: one whose faults are scripted, and `transformers serve` with a tiny model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erv.errors import DataError
+from erv.labels import LabelSpace
+from erv.settings import RuntimeSettings
+from erv.teacher_settings import LocalTeacher, OpenAITeacher
+from erv.teachers import Refusal, TeacherError, Usage, build_teacher
+from tests.tiny_teacher import SENTENCES, make_teacher
+
+pytestmark = pytest.mark.integration
+
+SPACE = LabelSpace.load("mafw")
+RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1)
+KEY = "sk-hunter2-hunter2"
+ANGER = '{"labels": ["anger"]}'
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
+
+class Answer(dict[str, Any]):
+    """What the server does: status, body (bytes or JSON), headers, and the seconds it takes first."""
+
+
+def says(text: str | None, usage: Any = USAGE, **more: Any) -> Answer:
+    message = {"role": "assistant", "content": text}
+    body = {"object": "chat.completion", "choices": [{"index": 0, "message": message}]}
+    return Answer(body=body | ({} if usage is None else {"usage": usage}), **more)
+
+
+def fails(status: int, message: str = "no", **headers: str) -> Answer:
+    return Answer(status=status, body={"error": {"message": message}}, headers=headers)
+
+
+class Script:
+    """A real HTTP server whose answers a test writes.
+
+    Attributes:
+        answer: called with the sentence, the number of requests for it so far (0 first) and the messages.
+        asked: sentences in the order of their requests.
+        headers: of the last request.
+        most: requests that were under way at a time.
+    """
+
+    def __init__(self) -> None:
+        self.answer: Callable[[str, int, list[dict[str, str]]], Answer] = lambda *_: says(ANGER)
+        self.asked: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: dict[str, str] = {}
+        self.most = self._now = 0
+        self._guard = threading.Lock()
+        script = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body in one packet: two would wait for each other
+
+            def do_POST(self) -> None:
+                script.serve(self)
+
+            do_GET = do_POST
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: Any) -> None:
+                pass  # clients that go away are the point of some tests
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def serve(self, handler: BaseHTTPRequestHandler) -> None:
+        body = json.loads(handler.rfile.read(int(handler.headers.get("Content-Length", 0))) or b"{}")
+        sentence = body["messages"][1]["content"] if body else ""
+        with self._guard:
+            before = self.asked.count(sentence)
+            self.asked.append(sentence)
+            self.bodies.append(body)
+            self.headers = dict(handler.headers)
+            self._now += 1
+            self.most = max(self.most, self._now)
+        answer = self.answer(sentence, before, body.get("messages", []))
+        time.sleep(answer.get("seconds", 0.0))
+        with self._guard:
+            self._now -= 1
+        content = answer.get("body", b"")
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        handler.send_response(answer.get("status", 200))
+        for name, value in {"Content-Type": "application/json", **answer.get("headers", {})}.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    script = Script()
+    yield script
+    script.close()
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEACHER_KEY", KEY)
+
+
+@pytest.fixture
+def teacher(script: Script, tmp_path: Path) -> Callable[..., Any]:
+    def build(**changes: Any) -> Any:
+        settings = {
+            "kind": "openai",
+            "model": "m",
+            "base_url": script.url,
+            "api_key_env": "TEACHER_KEY",
+            "concurrency": 4,
+            "timeout_seconds": 5.0,
+            "max_retries": 1,
+        }
+        return build_teacher(
+            OpenAITeacher.model_validate(settings | changes),
+            runtime=RUNTIME,
+            folder_of=tmp_path.joinpath,
+            cache=tmp_path / "replies",
+        )
+
+    return build
+
+
+def numbered(count: int) -> list[str]:
+    return [f"Sentence {number}." for number in range(count)]
+
+
+def test_labels_come_in_order_and_duplicates_are_asked_once(script: Script, teacher: Any) -> None:
+    labels = {"a": ("anger",), "b": ("fear", "sadness"), "c": ("neutral",)}
+    script.answer = lambda sentence, *_: says(json.dumps({"labels": list(labels[sentence])}))
+    one = teacher(price_in=2.0, price_out=10.0)
+    assert one.label(["c", "a", "b", "a"]) == [labels[name] for name in "caba"]
+    assert sorted(script.asked) == ["a", "b", "c"]
+    assert one.usage == Usage(3, 0, 0, 30, 15, pytest.approx((30 * 2 + 15 * 10) / 1e6))
+    again = teacher()
+    assert again.label(["c", "b"]) == [labels["c"], labels["b"]]
+    assert again.usage == Usage(0, 2, 0, 0, 0, None)
+    assert len(script.asked) == 3
+    # What decides the reply is part of what it is kept under.
+    teacher(temperature=0.5).label(["a"])
+    teacher(model="n").label(["a"])
+    assert len(script.asked) == 5
+
+
+def test_only_what_is_needed_is_sent(script: Script, teacher: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # None of the SDK's own variables has a say.
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody-else")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-mine")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-mine")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Mine: 1\nAuthorization: Bearer mine")
+    teacher(max_reply_tokens=33).label(["a"])
+    assert set(script.bodies[0]) == {"model", "messages", "temperature", "max_completion_tokens"}
+    assert script.bodies[0]["max_completion_tokens"] == 33
+    assert script.headers["Authorization"] == f"Bearer {KEY}"
+    known = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length"}
+    assert {name.lower() for name in script.headers} <= known | {
+        "user-agent",
+        "authorization",
+        "x-stainless-raw-response",
+    }
+    teacher(api_key_env=None).label(["b"])
+    assert "Authorization" not in script.headers
+
+
+def test_limits_and_errors_of_the_server_are_waited_out(script: Script, teacher: Any) -> None:
+    first = [fails(429, Retry_After="0.01"), fails(500, Retry_After="0.01"), fails(503, Retry_After="0.01")]
+    script.answer = lambda sentence, before, _: says(ANGER) if before > 2 else first[before]
+    one = teacher(max_retries=3)
+    assert one.label(["a", "b"]) == [("anger",)] * 2
+    assert Counter(script.asked) == {"a": 4, "b": 4}
+    assert one.usage.requests == 2
+
+
+def test_a_slow_answer_is_asked_for_again(script: Script, teacher: Any) -> None:
+    script.answer = lambda sentence, before, _: says(ANGER, seconds=0.0 if before else 1.0)
+    assert teacher(timeout_seconds=0.3).label(["a"]) == [("anger",)]
+
+
+def test_what_is_never_answered_is_left_out_and_its_budget_counts(script: Script, teacher: Any) -> None:
+    script.answer = lambda sentence, *_: says(ANGER, seconds=0.6 if sentence == "b" else 0.0)
+    one = teacher(timeout_seconds=0.3, max_retries=0)
+    assert one.label(["a", "b", "c"]) == [
+        ("anger",),
+        Refusal("no_answer", "no answer within 0.3 s"),
+        ("anger",),
+    ]
+    assert one.usage.requests == 2
+    assert one.usage.prompt_tokens > 20 + len("b")
+    script.answer = lambda *_: says(ANGER)
+    assert teacher().label(["a", "b", "c"]) == [("anger",)] * 3
+    assert len(script.asked) == 4
+
+
+def test_a_dead_port_ends_the_run(teacher: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    one = teacher(base_url=f"http://127.0.0.1:{port}/v1", max_retries=0, concurrency=1)
+    assert isinstance(one.label(["a"])[0], Refusal)
+    with pytest.raises(TeacherError) as caught:
+        one.label(numbered(50))
+    assert str(caught.value).startswith(
+        f"openai:m: http://127.0.0.1:{port}/v1 gave no answer for 6 of 50 sentences, at last: no connection ("
+    )
+    assert str(caught.value).endswith(
+        "); 0 are labelled and kept, so see to the server and run it again to go on"
+    )
+    assert one.usage.prompt_tokens == 0
+
+
+def test_a_server_that_dies_midway_ends_the_run_and_the_rest_is_asked_later(
+    script: Script, teacher: Any
+) -> None:
+    sentences = numbered(40)
+    script.answer = lambda *_: says(ANGER) if len(script.asked) <= 20 else fails(502, "bad gateway")
+    with pytest.raises(TeacherError, match=r"6 of 40 .* 502 \(bad gateway\); 20 are labelled and kept"):
+        teacher(max_retries=0).label(sentences)
+    script.answer = lambda *_: says(ANGER)
+    one = teacher()
+    assert one.label(sentences) == [("anger",)] * 40
+    assert (one.usage.cached, one.usage.requests) == (20, 20)
+
+
+def test_prose_is_asked_again_with_a_correction(script: Script, teacher: Any) -> None:
+    prose = "I would say that he is angry.\ud800 " * 3000
+    script.answer = lambda sentence, before, _: says(ANGER if before else prose)
+    one = teacher()
+    assert one.label(["a"]) == [("anger",)]
+    first, second = (body["messages"] for body in script.bodies)
+    assert second[:2] == first
+    assert [message["role"] for message in second] == ["system", "user", "assistant", "user"]
+    assert second[2]["content"].startswith("I would say that he is angry.? I would")
+    assert "not a JSON object alone" in second[3]["content"]
+    assert one.usage == Usage(2, 0, 1, 20, 10, None)
+    # The labels are kept under the sentence: another run need not hear the prose again.
+    assert teacher().label(["a"]) == [("anger",)]
+    assert len(script.asked) == 2
+
+
+@pytest.mark.parametrize("text", ["He is \x1b[31mangry.", '{"labels": ["hangry"]}', "", None])
+def test_what_stays_malformed_is_left_out(script: Script, teacher: Any, text: str | None) -> None:
+    script.answer = lambda *_: says(text)
+    one = teacher(attempts=3)
+    shown = {"He is \x1b[31mangry.": "He is [31mangry."}.get(text or "", text) or "it is empty"
+    assert one.label(["a"]) == [Refusal("malformed", shown)]
+    assert len(script.asked) == 3
+    assert len(script.bodies[-1]["messages"]) == 6
+    assert one.label(["a"]) == [Refusal("malformed", shown)]  # not kept
+    assert len(script.asked) == 6
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>Welcome</html>", b'{"choices": [', b"[]", b'{"choices": []}', b'{"choices": [{"message": 3}]}',
+     b'{"choices": [{"message": {"content": [1]}}]}', b"[" * 100_000, b"", b"\xff\xfe\x00"],
+)  # fmt: skip
+def test_an_answer_that_is_no_chat_completion(script: Script, teacher: Any, body: bytes) -> None:
+    script.answer = lambda sentence, before, _: says(ANGER) if before else Answer(body=body)
+    assert teacher(attempts=2).label(["a"]) == [("anger",)]
+    script.answer = lambda *_: Answer(body=body)
+    verdict = teacher(attempts=2).label(["b"])[0]
+    assert isinstance(verdict, Refusal)
+    assert verdict.reason == "no_answer"
+    assert verdict.detail.startswith("the answer is no chat completion: ")
+    assert len(verdict.detail) < 240
+    assert script.asked.count("b") == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+def test_a_refusal_ends_the_run_at_once_and_never_shows_the_key(
+    script: Script, teacher: Any, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    script.answer = lambda *_: fails(status, f"Incorrect API key provided: {KEY}.\n" + "See. " * 500)
+    with pytest.raises(TeacherError) as caught:
+        teacher().label(numbered(100))
+    message = str(caught.value)
+    assert message.startswith(
+        f"openai:m: {script.url} answers {status} (Incorrect API key provided: ***. See."
+    )
+    assert message.endswith("; mend the teacher's settings and run it again")
+    assert len(message) < 400
+    assert len(script.asked) <= 4
+    assert "hunter2" not in message + caplog.text + repr(caught.value.__context__)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"detail": "Server is pinned to x"}', "400 (Server is pinned to x)"),
+        (b'{"error": "no such model"}', "400 (no such model)"),
+        (b'{"object": "error", "message": "too long"}', "400 (too long)"),
+        (b"<h1>Bad\nRequest</h1>", "400 (<h1>Bad Request</h1>)"),
+        (b"", "400;"),
+        (b"[" * 100_000, "400 ([[["),
+    ],
+)
+def test_what_servers_say_is_passed_on(script: Script, teacher: Any, body: bytes, said: str) -> None:
+    script.answer = lambda *_: Answer(status=400, body=body)
+    with pytest.raises(TeacherError) as caught:
+        teacher().label(["a"])
+    assert f"answers {said}" in str(caught.value)
+
+
+def test_the_key_in_an_error_that_passes_or_in_a_reply_is_masked(script: Script, teacher: Any) -> None:
+    script.answer = lambda *_: fails(500, f"{KEY} has no quota")
+    assert teacher(max_retries=0).label(["a"]) == [
+        Refusal("no_answer", "the server answers 500 (*** has no quota)")
+    ]
+    script.answer = lambda *_: says(f"Your key is {KEY}")
+    assert teacher(attempts=1).label(["a"]) == [Refusal("malformed", "Your key is ***")]
+    script.answer = lambda *_: Answer(body=f"<p>{KEY}</p>".encode())
+    assert "***" in teacher(attempts=1).label(["a"])[0].detail
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed(script: Script, teacher: Any, status: int) -> None:
+    other = Script()
+    try:
+        script.answer = lambda *_: Answer(
+            status=status, headers={"Location": f"{other.url}/chat/completions"}
+        )
+        with pytest.raises(TeacherError, match=rf"answers {status} \(to {other.url}.*set base_url"):
+            teacher().label(["a"])
+        assert other.asked == []
+    finally:
+        other.close()
+
+
+def test_no_more_requests_at_a_time_than_allowed(script: Script, teacher: Any) -> None:
+    script.answer = lambda *_: says(ANGER, seconds=0.02)
+    teacher(concurrency=3).label(numbered(30))
+    assert script.most == 3
+
+
+def test_the_budget_ends_a_run_and_the_next_one_asks_only_what_is_missing(
+    script: Script, teacher: Any
+) -> None:
+    sentences = numbered(200)
+    cap = 2500
+    one = teacher(max_tokens=cap)
+    with pytest.raises(TeacherError) as caught:
+        one.label(sentences)
+    done = len(script.asked)
+    # Requests that could pass the cap together wait for each other before any is refused.
+    assert 50 < done < 150
+    assert one.usage.prompt_tokens + one.usage.reply_tokens == 15 * done <= cap
+    assert str(caught.value) == (
+        f"openai:m: stopped with {done} of 200 sentences labelled and kept: {15 * done} of {cap} tokens are"
+        " spent and the next request could pass that; raise max_tokens of the teacher and run it again to go"
+        " on"
+    )
+    rest = teacher()
+    assert rest.label(sentences) == [("anger",)] * 200
+    assert (rest.usage.cached, rest.usage.requests) == (done, 200 - done)
+    assert len(script.asked) == len(set(script.asked)) == 200
+
+
+def test_the_budget_in_money(script: Script, teacher: Any) -> None:
+    # 15 tokens cost 10 * 1000 + 5 * 2000 = 20,000 millionths.
+    one = teacher(max_tokens=None, price_in=1000.0, price_out=2000.0, max_cost=3.0)
+    with pytest.raises(TeacherError, match=r"of 3 \(max_cost\) are spent .* raise max_cost of the teacher"):
+        one.label(numbered(300))
+    assert one.usage.cost == pytest.approx(0.02 * len(script.asked))
+    assert 0.5 < one.usage.cost <= 3.0
+
+
+def test_no_request_is_sent_that_could_pass_the_cap(script: Script, teacher: Any) -> None:
+    with pytest.raises(TeacherError, match="0 of 1 sentences labelled and kept: 0 of 100 tokens"):
+        teacher(max_tokens=100).label(["a"])
+    assert script.asked == []
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": "many"}, [1]])
+def test_without_reported_usage_the_upper_bound_counts(script: Script, teacher: Any, usage: Any) -> None:
+    script.answer = lambda *_: says(ANGER, usage)
+    one = teacher(max_tokens=10_000, max_reply_tokens=64)
+    with pytest.raises(TeacherError, match="max_tokens"):
+        one.label(numbered(100))
+    assert one.usage.reply_tokens == 64 * len(script.asked)
+    assert 5000 < one.usage.prompt_tokens + one.usage.reply_tokens <= 10_000
+
+
+def test_a_server_that_bills_too_much_is_caught_by_the_same_cap(script: Script, teacher: Any) -> None:
+    script.answer = lambda *_: says(ANGER, {"prompt_tokens": 9000, "completion_tokens": 1000})
+    one = teacher(max_tokens=50_000, concurrency=2)
+    with pytest.raises(TeacherError, match="raise max_tokens"):
+        one.label(numbered(100))
+    assert len(script.asked) <= 6
+
+
+def test_ctrl_c_closes_the_run_and_keeps_what_came(script: Script, tmp_path: Path) -> None:
+    for stop, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        script.asked.clear()
+        script.answer = lambda *_: says(ANGER, seconds=0.03)
+        run = labelling(script, tmp_path / stop.name)
+        wait_for(lambda: len(script.asked) >= 20)
+        run.send_signal(stop)
+        assert run.wait(10) == code
+        resumed(script, tmp_path / stop.name, in_flight=4)
+
+
+def test_a_signal_in_a_callback_of_the_event_loop_ends_the_run(script: Script, teacher: Any) -> None:
+    class Stopped(BaseException):
+        pass
+
+    def answer(*_: Any) -> Answer:
+        if len(script.asked) == 10:
+            asyncio_loop[0].call_soon_threadsafe(stop)
+        return says(ANGER, seconds=0.02)
+
+    def stop() -> None:
+        raise Stopped
+
+    asyncio_loop: list[asyncio.AbstractEventLoop] = []
+    policy = asyncio.get_event_loop_policy()
+
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        def new_event_loop(self) -> asyncio.AbstractEventLoop:
+            asyncio_loop.append(super().new_event_loop())
+            return asyncio_loop[-1]
+
+    script.answer = answer
+    asyncio.set_event_loop_policy(Policy())
+    try:
+        with pytest.raises(Stopped):
+            teacher().label(numbered(100))
+    finally:
+        asyncio.set_event_loop_policy(policy)
+    assert len(script.asked) < 30
+
+
+def test_kill_minus_nine_loses_only_what_was_under_way(script: Script, tmp_path: Path) -> None:
+    script.answer = lambda *_: says(ANGER, seconds=0.03)
+    run = labelling(script, tmp_path)
+    wait_for(lambda: len(script.asked) >= 30)
+    run.kill()
+    assert run.wait(10) == -signal.SIGKILL
+    resumed(script, tmp_path, in_flight=4)
+
+
+def resumed(script: Script, folder: Path, in_flight: int) -> None:
+    time.sleep(0.1)
+    before = len(script.asked)
+    assert before < 100
+    script.answer = lambda *_: says(ANGER)
+    settings = OpenAITeacher(kind="openai", model="m", base_url=script.url, api_key_env=None, concurrency=4)
+    one = build_teacher(settings, runtime=RUNTIME, folder_of=folder.joinpath, cache=folder)
+    assert one.label(numbered(100)) == [("anger",)] * 100
+    assert one.usage.cached + one.usage.requests == 100
+    assert before - in_flight <= one.usage.cached <= before
+    assert len(script.asked) <= 100 + in_flight
+
+
+_LABELLING = """
+import signal, sys
+from pathlib import Path
+from erv.settings import RuntimeSettings
+from erv.teacher_settings import OpenAITeacher
+from erv.teachers import build_teacher
+
+class Stopped(BaseException):
+    pass
+
+def stop(*_):
+    raise Stopped
+
+signal.signal(signal.SIGTERM, stop)
+url, folder = sys.argv[1:]
+teacher = build_teacher(
+    OpenAITeacher(kind="openai", model="m", base_url=url, api_key_env=None, concurrency=4),
+    runtime=RuntimeSettings(device="cpu", dtype="float32", threads=1),
+    folder_of=Path,
+    cache=Path(folder),
+)
+try:
+    teacher.label([f"Sentence {number}." for number in range(100)])
+except KeyboardInterrupt:
+    sys.exit(130)
+except Stopped:
+    sys.exit(143)
+"""
+
+
+def labelling(script: Script, folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", _LABELLING, script.url, str(folder)])
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Address of `transformers serve`, and the folder of a tiny chat model that it can load."""
+    folder = tmp_path_factory.mktemp("teachers")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub"), "DO_NOT_TRACK": "1"}
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", "--host", "127.0.0.1"]
+    with (folder / "serve.log").open("wb") as log:
+        server = subprocess.Popen(
+            [*command, "--port", str(port), "--device", "cpu"],
+            env={**os.environ, **offline, "OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        make_teacher(folder / "teacher")
+
+        def healthy() -> bool:
+            assert server.poll() is None, (folder / "serve.log").read_text()
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer,
+            ):
+                return answer.status == 200
+            return False
+
+        wait_for(healthy, 120)
+        yield f"http://127.0.0.1:{port}/v1", folder / "teacher"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def local(folder: Path, **changes: Any) -> Any:
+    settings = LocalTeacher.model_validate({"kind": "local", "model": folder.name, "batch_size": 8} | changes)
+    return build_teacher(settings, runtime=RUNTIME, folder_of=folder.parent.joinpath, cache=folder / "none")
+
+
+def test_a_served_model_and_the_same_one_in_this_process_say_the_same(
+    served: tuple[str, Path], tmp_path: Path
+) -> None:
+    url, folder = served
+    settings = OpenAITeacher(
+        kind="openai", model=str(folder), base_url=url, api_key_env=None, concurrency=2, timeout_seconds=60
+    )
+    asked = [*SENTENCES, *list(SENTENCES)[:3]]
+    remote = build_teacher(settings, runtime=RUNTIME, folder_of=Path, cache=tmp_path / "replies")
+    verdicts = remote.label(asked)
+    assert verdicts == [SENTENCES[sentence] for sentence in asked]
+    here = local(folder)
+    assert here.label(asked) == verdicts
+    assert here.usage == remote.usage
+    assert (here.usage.requests, here.usage.retried_replies) == (len(SENTENCES), 0)
+
+
+def test_a_model_that_the_server_lacks(served: tuple[str, Path], tmp_path: Path) -> None:
+    settings = OpenAITeacher(
+        kind="openai", model="nobody/nothing", base_url=served[0], api_key_env=None, max_retries=0
+    )
+    one = build_teacher(settings, runtime=RUNTIME, folder_of=Path, cache=tmp_path)
+    with pytest.raises(TeacherError):
+        one.label(numbered(20))
+
+
+def test_a_local_model_that_says_something_else_is_corrected_and_left_out(served: tuple[str, Path]) -> None:
+    one = local(served[1], max_reply_tokens=2, attempts=2)
+    verdicts = one.label(list(SENTENCES)[:5])
+    assert {verdict.reason for verdict in verdicts} == {"malformed"}
+    assert verdicts[0].detail.startswith('{"labels')
+    assert (one.usage.requests, one.usage.retried_replies, one.usage.reply_tokens) == (10, 5, 20)
+
+
+def test_a_sentence_that_is_too_long_for_a_local_model(served: tuple[str, Path]) -> None:
+    with pytest.raises(DataError, match=r"sentence 'word word .*…' makes a prompt of \d+ tokens, .* 1024;"):
+        local(served[1]).label(["Fine.", "word " * 2000])
+
+
+def test_folders_that_hold_no_local_teacher(served: tuple[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    def said(folder: Path) -> str:
+        with pytest.raises(DataError) as caught:
+            local(folder).label(["a"])
+        message = str(caught.value)
+        assert message.startswith(f"{folder}: ")
+        assert "\n" not in message
+        return message
+
+    assert "no teacher in it; pin a base source that has gone/config.json" in said(tmp_path / "gone")
+    silent = shutil.copytree(served[1], tmp_path / "silent")
+    (silent / "chat_template.jinja").unlink()
+    assert "its tokenizer has no chat template" in said(silent)
+    cut = shutil.copytree(served[1], tmp_path / "cut")
+    weights = (cut / "model.safetensors").read_bytes()
+    (cut / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    assert "can't be loaded as a causal language model" in said(cut)
+    (cut / "model.safetensors").rename(cut / "pytorch_model.bin")
+    assert "can't be loaded as a causal language model" in said(cut)
+    deeper = shutil.copytree(served[1], tmp_path / "deeper")
+    config = json.loads((deeper / "config.json").read_text())
+    changed = config | {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 3}
+    (deeper / "config.json").write_text(json.dumps(changed))
+    assert "its weights lack 12 tensors of the model" in said(deeper)
+    judge = shutil.copytree(served[1], tmp_path / "judge")
+    changed = config | {"architectures": ["Qwen2ForSequenceClassification"]}
+    (judge / "config.json").write_text(json.dumps(changed))
+    assert "holds a classifier (Qwen2ForSequenceClassification)" in said(judge)
+    strict = shutil.copytree(served[1], tmp_path / "strict")
+    (strict / "chat_template.jinja").write_text("{{ raise_exception('System role not supported') }}")
+    assert "refuses a system, a user and an assistant turn (System role not supported)" in said(strict)
