@@ -26,7 +26,7 @@ POLICIES_FIRST = ("sft",)
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Compares the policies, writes comparison and page."""
-    from erv.documents import write_text
+    from erv.documents import read_document, write_text
     from erv.evaluation import report
     from erv.evaluation.compare import format_table, metrics_table
     from erv.evaluation.datasets import read_datasets
@@ -42,6 +42,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     evidence = report.Evidence(
         evaluations=evaluations,
         verifier=read_metrics(arguments.verifier),
+        sentences=read_document(arguments.sentences, "distill"),
         data=read_datasets(settings.datasets, arguments.plots, arguments.manifests, arguments.verdicts),
         cues=record.cues,
         planted=record.planted,
@@ -88,6 +89,7 @@ if __name__ == "__main__":
         Option("verdicts", Path),
         Option("sources", Path),
         Option("verifier", Path),
+        Option("sentences", Path),
         Option("html", Path),
         Option("comparison", Path),
     )

@@ -30,7 +30,7 @@ def _no_foreign_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     os.environ.update(clean)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The top of the repository."""
     return ROOT

@@ -23,7 +23,7 @@ BIN = Path(sys.executable).parent
 TINY = {
     "ingest": {"validation_share": 0.15},
     "sft": {"max_steps": 60, "save_steps": 20},
-    "train_erv": {"max_steps": 60, "save_steps": 20},
+    "train_erv": {"max_steps": 60, "eval_steps": 20},
     "grpo": {
         "max_steps": 4,
         "prompts_per_step": 4,

@@ -26,6 +26,8 @@ from erv.labels import LabelSpace
 from erv.probing import Probe
 from erv.settings import ReportSettings
 from erv.shards import Clip
+from erv.verifier.behaviour import ABILITIES
+from erv.verifier.scores import classification_report
 from tests.verdicts import judge, rows_of
 
 SETTINGS = ReportSettings(bootstrap_samples=100, confidence=0.95, examples=3)
@@ -39,13 +41,6 @@ JUDGE = {
 }
 DECODING = {"max_new_tokens": 96, "temperature": 0.0, "split": "test"}
 MEASURED = {"judge": JUDGE, "decoding": DECODING}
-QUALITY = {
-    "without_support": ["contempt"],
-    "macro_f1": 0.97,
-    "micro_f1": 0.98,
-    "calibration_error": 0.01,
-    "n": 40,
-}
 NAMES = LabelSpace.load("mafw").names
 
 
@@ -67,6 +62,18 @@ MAFW = DatasetEvidence(
     warnings=["listed_but_absent: 3 of 14 listed clips are not in the <source>; expected all of them there"],
     missed=[Missed("not_black", "tolerated", "a frame with a mean luma of at least 8 of 255", 1)],
 )
+
+
+SENTENCES = {
+    "sentences": 90,
+    "texts": 60,
+    "splits": {"train": 40, "validation": 10, "test": 10},
+    "sources": {"reasoning": 80, "rollouts": 10},
+    "teachers": {"openai:<m>": {"labelled": 90, "refused": 3}, "local:t": {"labelled": 93, "refused": 0}},
+    "quarantined": {"malformed": 3},
+    "agreement": [{"teachers": ["openai:<m>", "local:t"], "sentences": 90, "kappa": 0.75}],
+}
+BEHAVIOUR = {ability: {"passed": 3, "total": 4, "failed": ["<b>: anger"]} for ability in ABILITIES}
 
 
 class LoudVerifier:
@@ -105,11 +112,14 @@ def predictions():
 
 @pytest.fixture(scope="module")
 def evidence():
-    per_label = {name: {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 4} for name in NAMES}
+    targets = np.eye(len(NAMES), dtype=np.float32).repeat(4, axis=0)
+    targets = targets[targets[:, NAMES.index("contempt")] == 0]
+    quality = classification_report(0.8 * targets + 0.1, targets, np.full(len(NAMES), 0.5), NAMES)
     truth = {"face_cues": ["brows_lowered"], "voice_cues": ["voice_loud"], "channel": "both"}
     return Evidence(
         evaluations=dict.fromkeys(("sft", "mine", "erv"), MEASURED),
-        verifier={**QUALITY, "per_label": per_label},
+        verifier={**quality, "calibration": "temperature", "behaviour": BEHAVIOUR},
+        sentences=SENTENCES,
         data={"mafw": MAFW},
         cues={("mafw", f"{clip:05d}"): truth for clip in range(12)},
         planted=0.45,
@@ -181,6 +191,22 @@ def test_the_page_shows_figures_cues_and_sentences(predictions, evidence):
     assert "says nothing of contempt" in html
 
 
+def test_the_page_shows_the_verifier_and_what_it_was_made_from(predictions, evidence):
+    comparison, html = page(predictions, evidence)
+    assert comparison["verifier"]["macro_f1"] == evidence.verifier["macro_f1"] == 1.0
+    assert (
+        f"calibration error {100 * comparison['verifier']['calibration_error']:.1f} (calibrated by temp"
+        in html
+    )
+    assert html.count('<polyline class="curve') == 10  # contempt has no held-out text
+    assert "average precision 100.0, 4 texts" in html
+    assert html.count("decisions: probability") == 2
+    assert "<td>negation</td>" in html
+    assert "&lt;b&gt;: anger" in html
+    assert "90 labelled sentences, 60 of them different (train 40, validation 10, test 10)" in html
+    assert "openai:&lt;m&gt; and local:t agree with kappa 0.75 on 90 sentences" in html
+
+
 def test_shape_and_control_of_explanations_are_shown(predictions, evidence):
     comparison, html = page(predictions, evidence)
     shape = comparison["explanations"]["erv"]
@@ -212,7 +238,7 @@ def test_policies_measured_differently_are_not_compared(predictions, evidence, c
 
 
 def test_real_data_get_no_note_on_planted_contradictions(predictions, evidence):
-    real = Evidence(evidence.evaluations, evidence.verifier, evidence.data)
+    real = Evidence(evidence.evaluations, evidence.verifier, evidence.sentences, evidence.data)
     comparison, html = page(predictions, real, find_cues=None)
     assert "planted" not in html
     assert "cues" not in comparison

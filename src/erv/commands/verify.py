@@ -147,13 +147,14 @@ def _why(found: Assessment, shaping: Shaping) -> list[str]:
     lines = [f"{found.matching} of {found.counted} {kind} speak of {found.target}"]
     repeated = sum(sentence.times - 1 for sentence in found.sentences)
     if repeated:
-        lines.append(f"{repeated} repeated, counted once each")
+        lines.append(f"{repeated} repeated, counted once")
     listings = sum(sentence.listing for sentence in found.sentences)
     if listings:
-        lines.append(f"{listings} name more than {shaping.max_named} emotions, and so match none")
+        verbs = ("names", "matches") if listings == 1 else ("name", "match")
+        lines.append(f"{listings} {verbs[0]} more than {shaping.max_named} emotions, and so {verbs[1]} none")
     if found.counted < found.needed:
-        lines.append(f"{found.needed} such sentences are asked for: counted as {found.needed}")
+        lines.append(f"at least {found.needed} such sentences are asked for: counted as {found.needed}")
     if found.length < 1.0:
         band = f"{shaping.min_words or 0} to {shaping.max_words or 'any number of'}"
-        lines.append(f"{found.words} words, {band} are asked for: times {found.length:.2f}")
+        lines.append(f"{found.words} words where {band} are asked for: times {found.length:.2f}")
     return lines

@@ -55,7 +55,7 @@ def bar_chart(
             f'<text class="label" x="{left + (g + 0.5) * group:.1f}" y="{top + height + 22}"'
             f' text-anchor="middle">{escape(metric)}</text>'
         )
-    return _svg(parts, _WIDTH, top + height + 30, "Metrics of the policies in percent, with intervals")
+    return svg(parts, _WIDTH, top + height + 30, "Metrics of the policies in percent, with intervals")
 
 
 def difference_chart(values: Mapping[str, Mapping[str, float]], title: str) -> Markup:
@@ -82,12 +82,12 @@ def difference_chart(values: Mapping[str, Mapping[str, float]], title: str) -> M
             f'<text class="tick" x="{width}" y="{y + 5}" text-anchor="end">{100 * item["value"]:+.1f}'
             f" ({100 * item['low']:+.1f} to {100 * item['high']:+.1f})</text>"
         )
-    return _svg(parts, width, bottom + 4, title)
+    return svg(parts, width, bottom + 4, title)
 
 
-def _svg(parts: Sequence[str], width: int, height: float, title: str) -> Markup:
+def svg(parts: Sequence[str], width: int, height: float, title: str) -> Markup:
+    """A drawing of finished elements; whoever makes them escapes their texts."""
     body = "".join(parts)
-    # Every text in `parts` is escaped above, numbers are formatted ones.
     return Markup(  # noqa: S704
         f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(title)}"'
         f' xmlns="http://www.w3.org/2000/svg">{body}</svg>'

@@ -29,9 +29,11 @@ from erv.evaluation.metrics import (
     recognition_metrics,
     shuffled_eea,
 )
-from erv.rewards import Verifier
+from erv.evaluation.verifier_charts import precision_recall_chart, reliability_chart
+from erv.explanation import Verifier
 from erv.settings import ReportSettings
 from erv.shards import Clip
+from erv.verifier.behaviour import ABILITIES
 
 TITLES = {
     "sft": "Cold start",
@@ -47,6 +49,17 @@ DATASETS = {
     OVERALL: "All clips",
 }
 
+# What of the verifier's quality goes into `comparison.json`; its folder has all of it.
+VERIFIER_FIGURES = (
+    "macro_f1",
+    "micro_f1",
+    "exact_match",
+    "calibration_error",
+    "calibration",
+    "n",
+    "behaviour",
+)
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -55,6 +68,7 @@ class Evidence:
     Attributes:
         evaluations: `metrics.json` of each policy.
         verifier: content of the verifier's `metrics.json`.
+        sentences: content of `data/sentences.json`: what the verifier was made from.
         data: what is known of each data set.
         cues: (data set, clip id) -> row of `cues.parquet`; empty when the sources have none.
         planted: share of cold-start explanations that contradict their answer by design; None when it is not
@@ -63,6 +77,7 @@ class Evidence:
 
     evaluations: Mapping[str, Mapping[str, Any]]
     verifier: Mapping[str, Any]
+    sentences: Mapping[str, Any]
     data: Mapping[str, DatasetEvidence]
     cues: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     planted: float | None = None
@@ -98,7 +113,7 @@ def build_comparison(
         policy: sum(row["predicted"] is None for row in rows) for policy, rows in predictions.items()
     }
     result["explanations"] = {policy: _explanations(rows, seed) for policy, rows in predictions.items()}
-    result["verifier"] = dict(evidence.verifier)
+    result["verifier"] = {key: evidence.verifier[key] for key in VERIFIER_FIGURES}
     first = next(iter(evaluations.values()))
     result["judge"], result["decoding"] = dict(first["judge"]), dict(first["decoding"])
     if evidence.cues and find_cues is not None:
@@ -176,6 +191,9 @@ def render_report(
         evidence=evidence,
         bars=bar_chart({p: comparison["policies"][p][OVERALL] for p in policies}, METRICS, names),
         differences=_differences(comparison, names),
+        abilities=ABILITIES,
+        precision_recall=precision_recall_chart(evidence.verifier["per_label"]),
+        reliability=reliability_chart(evidence.verifier["reliability"]),
         confusions={policy: _confusion(rows) for policy, rows in predictions.items()},
         examples=examples,
         data={name: _describe(item) for name, item in evidence.data.items()},
