@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools stay quiet towards the outside; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-fast fuzz bench-extract bench-full lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+.PHONY: help install demo sample test test-slow test-fast fuzz bench-extract bench-full bench-verifier lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench-extract: install  ## Clips per second of extract against a plain decoding 
 
 bench-full: install  ## Ingest, validate and extract 26,417 synthetic clips: time, memory, growth
 	$(BIN)/python benchmarks/full_size.py
+
+bench-verifier: install  ## Sentences per second of the reward against one padded batch, in one run
+	$(BIN)/python benchmarks/verifier.py
 
 test-fast: install  ## Unit and golden tests only
 	$(BIN)/python -m pytest -m "not integration and not e2e and not slow"

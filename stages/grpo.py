@@ -24,16 +24,18 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.rewards import Shaping, build_rewards
     from erv.shards import ShardReader
     from erv.training.grpo_run import build_rows, train_grpo, variant_settings
-    from erv.verifier import EmotionVerifier
+    from erv.verifier.memory import SentenceMemory
+    from erv.verifier.model import load_for_training
 
     variant = variant_settings(settings.grpo, arguments.variant)
     manifests = [read_manifest(path) for path in arguments.manifest]
     shards = {folder.name: ShardReader(folder) for folder in arguments.shards}
     for path in arguments.manifest:
         run.log_dataset(path.stem, path, "source")  # of its rows, the training split is used
+    memory = SentenceMemory()
     rewards = build_rewards(
         variant.rewards,
-        EmotionVerifier.from_pretrained(arguments.verifier),
+        load_for_training(arguments.verifier, settings.runtime, memory),
         settings.grpo.semantics,
         shaping=Shaping(**settings.grpo.shaping.model_dump()),
     )
@@ -61,6 +63,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         seed=settings.seed,
         runtime=settings.runtime,
         rows_per_pass=settings.grpo.rows_per_pass,
+        kept=[memory],
     )
     clear(checkpoints)
 

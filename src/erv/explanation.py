@@ -27,8 +27,7 @@ ExplanationReward = Callable[..., list[float | None]]
 class Verifier(Protocol):
     """Anything that names the emotions of sentences.
 
-    Optional attributes: `thresholds` (float per label, or a mapping by label; 0.1 for each without it) and
-    `start_step(step)`, called at each training step so that what was read in another one can be forgotten.
+    `thresholds` is optional: a float per label, or a mapping by label; 0.1 for each without it.
     """
 
     @property
@@ -149,9 +148,6 @@ def explanation_reward(
     def explanation(
         completions: Sequence[Completion], solution: Sequence[str], **columns: Any
     ) -> list[float | None]:
-        state = columns.get("trainer_state")
-        if state is not None and hasattr(verifier, "start_step"):
-            verifier.start_step(int(state.global_step))
         found = assess(
             verifier,
             completions,

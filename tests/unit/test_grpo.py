@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from erv.checkpoints import latest_checkpoint
+from erv.checkpoints import is_complete, latest_checkpoint
 from erv.data.manifest import ClipRow
 from erv.errors import DataError, SettingsError, TrainingError
 from erv.policies import Policy, load_policy
@@ -138,7 +138,7 @@ def train(
     cold_start: Path, shards: dict[str, ShardReader], rows: list[dict[str, Any]], tmp_path: Path
 ) -> Train:
     def run(name: str = "out", rewards: Any = None, stop_in: int | None = None, **changes: Any) -> Any:
-        options = {key: changes.pop(key) for key in ("rows_per_pass", "seed") if key in changes}
+        options = {key: changes.pop(key) for key in ("rows_per_pass", "seed", "kept") if key in changes}
         seen: list[dict[str, float]] = []
 
         def on_metrics(metrics: dict[str, float], step: int) -> None:
@@ -456,6 +456,34 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
     resumed, rest = train("resumed", max_steps=4, lora=lora)
     assert [without_time(metrics) for metrics in rest] == [without_time(metrics) for metrics in seen[2:]]
     assert files(resumed) == files(whole)
+
+
+class Counter:
+    """A state of a reward: how many steps it has seen."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.whole_when_saved: list[bool] = []
+
+    def reward(self, completions: list[Any], **columns: Any) -> list[float]:
+        self.steps += 1
+        return [float(self.steps)] * len(completions)
+
+    def save(self, checkpoint: Path) -> None:
+        self.whole_when_saved.append(is_complete(checkpoint))
+        (checkpoint / "steps").write_text(str(self.steps))
+
+    def load(self, checkpoint: Path) -> None:
+        self.steps = int((checkpoint / "steps").read_text())
+
+
+def test_what_rewards_keep_is_part_of_a_checkpoint(train: Train, tmp_path: Path) -> None:
+    first, second = Counter(), Counter()
+    with pytest.raises(KeyboardInterrupt):
+        train(max_steps=4, stop_in=3, kept=[first], rewards=[("steps", first.reward, 1.0)])
+    assert first.whole_when_saved == [False]  # written before the record that makes the checkpoint whole
+    _, seen = train(max_steps=4, kept=[second], rewards=[("steps", second.reward, 1.0)])
+    assert [metrics["reward/steps"] for metrics in seen] == [3.0, 4.0]
 
 
 def without_time(metrics: dict[str, float]) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """What is watched while GRPO runs: the shape of completions, rewards by emotion, and drift."""
 
-import json
 import logging
 
 import pytest
@@ -114,33 +113,25 @@ def test_a_resumed_run_knows_how_it_began(tmp_path, caplog):
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     control, seen = TrainerControl(), []
 
-    def watcher(step):
-        state = TrainerState(global_step=step, max_steps=100)
-        (tmp_path / f"checkpoint-{step}").mkdir(exist_ok=True)
-        one = Watcher(lambda metrics, step: seen.append(metrics), 100)
-        one.on_train_begin(arguments, state, control)
-        one.on_step_begin(arguments, state, control)
-        return one, state
-
-    def steps(one, state, repeated, count):
-        for _ in range(count):
-            state.global_step += 1
+    def steps(alarm, repeated, begin, end):
+        state = TrainerState(global_step=begin, max_steps=100)
+        watcher = Watcher(lambda metrics, step: seen.append(metrics), 100, alarm)
+        watcher.on_step_begin(arguments, state, control)
+        for state.global_step in range(begin + 1, end + 1):
             logs = {"reward": 1.0, "completions/mean_length": 9.0, "explanations/repeated": repeated}
-            one.on_log(arguments, state, control, logs=logs)
+            watcher.on_log(arguments, state, control, logs=logs)
 
-    first, state = watcher(0)
-    steps(first, state, 0.0, 15)
-    (tmp_path / "checkpoint-15").mkdir()
-    first.on_save(arguments, state, control)
-    assert json.loads((tmp_path / "checkpoint-15" / "drift.json").read_text())["warnings"] == 0
-    second, state = watcher(15)
+    first = DriftAlarm()
+    steps(first, 0.0, 0, 15)
+    first.save(tmp_path)
+    second = DriftAlarm()
+    second.load(tmp_path)
     with caplog.at_level(logging.WARNING):
-        steps(second, state, 0.5, 10)
+        steps(second, 0.5, 15, 25)
     assert [record.getMessage() for record in caplog.records] == [
         "grpo step 20: explanations repeat their own sentences: explanations/repeated was 0.00 at first,"
         " 0.25 in the last 10 steps"
     ]
     assert [metrics["drift_warnings"] for metrics in seen] == [0.0] * 19 + [1.0] * 6
-    unaware, state = watcher(0)
-    steps(unaware, state, 0.5, 20)
-    assert seen[-1]["drift_warnings"] == 0.0
+    second.load(tmp_path / "no such checkpoint")
+    assert second == DriftAlarm()

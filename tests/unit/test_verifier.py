@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import TrainerState
 
 from erv.checkpoints import latest_checkpoint
 from erv.errors import DataError
@@ -20,6 +19,7 @@ from erv.verifier import EmotionVerifier
 from erv.verifier.encoder import add_to_bias, load_encoder
 from erv.verifier.goemotions import LABELS as GOEMOTIONS
 from erv.verifier.goemotions import column_names
+from erv.verifier.memory import SentenceMemory
 from erv.verifier.sentence_table import SCHEMA, write_sentences
 from erv.verifier.sentences import normalize
 from erv.verifier.train import _weighted_loss, load_splits, positive_weights, train_verifier
@@ -278,35 +278,36 @@ def test_every_calibration_survives_saving(sentences, encoder, tmp_path, calibra
     assert 0.0 <= float(verifier.predict(texts).min()) <= float(verifier.predict(texts).max()) <= 1.0
 
 
-def test_what_was_read_in_a_step_is_not_read_again(trained, monkeypatch):
+def test_what_is_remembered_is_not_read_again(trained, monkeypatch, tmp_path):
     verifier = EmotionVerifier.from_pretrained(trained[0] / "verifier")
     read = []
     classify = verifier._classify
     monkeypatch.setattr(verifier, "_classify", lambda texts: read.append(list(texts)) or classify(texts))
     first = verifier.predict(["The small room is plain.", "A face."])
     verifier.predict(["The small room is plain."])
-    assert read == [
-        ["A face.", "The small room is plain."],
-        ["The small room is plain."],
-    ]  # no step, no memory
-    verifier.start_step(1)
+    assert read == [["A face.", "The small room is plain."], ["The small room is plain."]]  # without a memory
+    verifier.memory = SentenceMemory()
     verifier.predict(["The small room is plain.", "A face."])
     again = verifier.predict(["A face.", "The small room is plain.", "A voice."])
-    verifier.start_step(1)
-    verifier.predict(["A voice."])
-    assert read[2:] == [["A face.", "The small room is plain."], ["A voice."], []]
+    assert read[2:] == [["A face.", "The small room is plain."], ["A voice."]]
     assert torch.equal(again[:2], first.flip(0))
-    verifier.start_step(2)
-    verifier.predict(["A voice."])
-    assert read[-1] == ["A voice."]
+    verifier.memory.save(tmp_path)
+    verifier.memory = SentenceMemory()
+    verifier.memory.load(tmp_path)
+    assert torch.equal(verifier.predict(["A voice.", "A face."]), again[[2, 0]])
+    assert read[-1] == []
+    assert verifier.predict([]).shape == (0, 11)
+    verifier.memory.load(tmp_path / "no such checkpoint")
+    assert len(verifier.memory) == 0
 
 
-def test_the_reward_starts_a_step_of_the_verifier(trained):
-    verifier = EmotionVerifier.from_pretrained(trained[0] / "verifier")
-    reward = explanation_reward(verifier)
-    reward(["<think>A face.</think>"], ["anger"], trainer_state=TrainerState(global_step=7))
-    assert verifier._step == 7
-    assert set(verifier._read_in_step) == {"A face."}
+def test_a_memory_forgets_what_was_not_asked_for_the_longest():
+    memory = SentenceMemory(limit=2)
+    memory.note(["a", "b"], torch.tensor([[1.0], [2.0]]))
+    assert memory.find("a") == torch.tensor([1.0])
+    memory.note(["c"], torch.tensor([[3.0]]))
+    assert memory.find("b") is None
+    assert len(memory) == 2
 
 
 def test_batches_hold_few_padded_tokens_and_change_nothing(trained):

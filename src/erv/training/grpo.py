@@ -23,7 +23,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -35,6 +35,16 @@ from erv.errors import TrainingError
 from erv.training.growing_cache import with_room
 
 Tensors = dict[str, torch.Tensor]
+
+
+class Kept(Protocol):
+    """A state outside of the trainer that decides what comes of a run."""
+
+    def save(self, checkpoint: Path) -> None:
+        """Writes it into a checkpoint's folder."""
+
+    def load(self, checkpoint: Path) -> None:
+        """Takes it over from a checkpoint's folder."""
 
 
 class OmniGRPOTrainer(GRPOTrainer):
@@ -51,6 +61,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         question: Tensors | None = None,
         share_prompts: bool = True,
         keep_checkpoints: int = 2,
+        kept: Sequence[Kept] = (),
         **kwargs: Any,
     ) -> None:
         """Takes what `trl.GRPOTrainer` takes, and:
@@ -62,6 +73,7 @@ class OmniGRPOTrainer(GRPOTrainer):
             share_prompts: run each prompt once for all its completions. Off by itself with several processes
                 or gradient checkpointing, which don't go with it.
             keep_checkpoints: how many complete checkpoints to keep.
+            kept: what else belongs into a checkpoint, so that a resumed run is the one that was interrupted.
             **kwargs: as in TRL.
         """
         self._clip_features = clip_features
@@ -71,6 +83,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         ] = {}  # per mode: an evaluation must not take the table of buffered rows
         self._clip_index: torch.Tensor | None = None
         self._keep_checkpoints = keep_checkpoints
+        self._kept = kept
         super().__init__(*args, **kwargs)
         alone = self.accelerator.num_processes == 1
         self.share_prompts = share_prompts and alone and not self.args.gradient_checkpointing
@@ -304,6 +317,9 @@ class OmniGRPOTrainer(GRPOTrainer):
         folder = Path(self.args.output_dir)
         checkpoint = folder / f"{PREFIX}{self.state.global_step}"
         (checkpoint / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
+        if self.accelerator.is_main_process:
+            for item in self._kept:
+                item.save(checkpoint)
         mark_complete(checkpoint)
         keep_newest(folder, self._keep_checkpoints)
 

@@ -31,8 +31,9 @@ from erv.settings import GrpoSettings, LoraSettings, RuntimeSettings, VariantSet
 from erv.shards import ShardReader
 from erv.training.checked_reward import CheckedReward
 from erv.training.clip_features import ClipFeatures, policy_encoder
-from erv.training.grpo import OmniGRPOTrainer
+from erv.training.grpo import Kept, OmniGRPOTrainer
 from erv.training.grpo_watch import OnMetrics, Watcher, quiet_libraries
+from erv.training.reward_watch import DriftAlarm
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ def train_grpo(
     seed: int,
     runtime: RuntimeSettings,
     rows_per_pass: int | None = None,
+    kept: Sequence[Kept] = (),
 ) -> Path:
     """Optimises a cold-start policy against rewards and writes the result as a policy folder.
 
@@ -146,6 +148,7 @@ def train_grpo(
         runtime: device, precision, threads.
         rows_per_pass: completions per forward and backward pass, a divisor of the completions of a step; all
             of them when absent. Fewer take less memory and more time; the update is the same.
+        kept: states of the rewards that belong into the checkpoints.
 
     Returns:
         `output`: weights and processor; with LoRA also `adapter/`, already merged into the weights.
@@ -160,6 +163,7 @@ def train_grpo(
     order = order_rows(rows, settings.max_steps, settings.prompts_per_step, seed)
     checkpoints.mkdir(parents=True, exist_ok=True)
     discard_incomplete(checkpoints)
+    alarm = DriftAlarm()
     with quiet_libraries():
         policy = load_policy(policy_folder, device=str(device))
         policy.model.config._name_or_path = str(policy_folder)  # where TRL loads the reference from
@@ -178,7 +182,8 @@ def train_grpo(
             train_dataset=order,
             processing_class=policy.processor.tokenizer,
             peft_config=lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
-            callbacks=[Watcher(on_metrics, settings.max_steps)],
+            callbacks=[Watcher(on_metrics, settings.max_steps, alarm)],
+            kept=[alarm, *kept],
             clip_features=ClipFeatures(policy_encoder(policy), shards),
             question=policy.processor.gate_inputs(1),
         )
@@ -187,6 +192,8 @@ def train_grpo(
         newest = latest_checkpoint(checkpoints)
         if newest is not None:
             logger.info("grpo: resuming from %s", newest.name)
+            for item in (alarm, *kept):
+                item.load(newest)
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         return _write_policy(trainer, policy_folder, output)
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from erv.checkpoints import PREFIX
-from erv.documents import write_document
 from erv.errors import TrainingError
 from erv.training.reward_watch import BY_CLASS, DriftAlarm
 
@@ -40,32 +36,16 @@ METRICS = {
 }
 
 WATCHED = (BY_CLASS, "explanations/", "answers/")
-ALARM = "drift.json"
 
 
 class Watcher(TrainerCallback):
     """Passes each step's metrics on, warns of drift, stops at a gradient that is not finite, says how far."""
 
-    def __init__(self, on_metrics: OnMetrics, steps: int) -> None:
+    def __init__(self, on_metrics: OnMetrics, steps: int, alarm: DriftAlarm) -> None:
         self._on_metrics = on_metrics
-        self._alarm = DriftAlarm()
+        self._alarm = alarm
         self._every = max(1, steps // 20)
         self._began: tuple[float, int] | None = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Takes over what the alarm knew when the checkpoint was saved that training resumes from."""
-        saved = _checkpoint(args, state) / ALARM
-        if state.global_step and saved.is_file():
-            self._alarm.restore(json.loads(saved.read_text(encoding="utf-8")))
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Keeps what the alarm knows with the checkpoint."""
-        if state.is_world_process_zero:
-            write_document(self._alarm.state(), _checkpoint(args, state) / ALARM)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -118,10 +98,6 @@ class Watcher(TrainerCallback):
             f" kl {metrics.get('kl', 0):.4f}, {metrics['completion_length']:.0f} tokens, {pace:.2f} s a step,"
             f" {left // 60}:{left % 60:02d} left"
         )
-
-
-def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(args.output_dir or ".") / f"{PREFIX}{state.global_step}"
 
 
 def _metrics(logs: Mapping[str, Any]) -> dict[str, float]:

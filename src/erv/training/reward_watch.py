@@ -7,12 +7,15 @@ swell, name every emotion at once, vanish, or one emotion stops being explained 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from erv.answers import bare, mafw_name
+from erv.documents import write_document
 from erv.evaluation.metrics import explanation_shape
 from erv.explanation import Shaping
 from erv.labels import LabelSpace
@@ -21,6 +24,7 @@ from erv.verifier.sentences import split_sentences
 
 WINDOW = 10  # steps: the first that count as the beginning, and the last that are compared with them
 BY_CLASS = "reward_by_class/"
+FILE = "drift.json"
 
 
 @dataclass(frozen=True)
@@ -145,21 +149,23 @@ class DriftAlarm:
                 )
         return said
 
-    def state(self) -> dict[str, Any]:
-        """What a resumed run has to know, as JSON values."""
-        return {
+    def save(self, checkpoint: Path) -> None:
+        """Writes what it knows into a checkpoint's folder."""
+        state = {
             "beginning": self.beginning,
             "latest": self.latest,
             "raised": sorted(self.raised),
             "warnings": self.warnings,
         }
+        write_document(state, checkpoint / FILE)
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state` gave."""
-        self.beginning = {name: list(values) for name, values in state["beginning"].items()}
-        self.latest = {name: list(values) for name, values in state["latest"].items()}
-        self.raised = set(state["raised"])
-        self.warnings = int(state["warnings"])
+    def load(self, checkpoint: Path) -> None:
+        """Takes over what a checkpoint holds; one without a record of drift begins anew."""
+        state: dict[str, Any] = {"beginning": {}, "latest": {}, "raised": [], "warnings": 0}
+        if (checkpoint / FILE).is_file():
+            state = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
+        self.beginning, self.latest = state["beginning"], state["latest"]
+        self.raised, self.warnings = set(state["raised"]), int(state["warnings"])
 
 
 def _bound(metric: str) -> Bound | None:

@@ -17,11 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from erv.determinism import resolve_device, resolve_dtype
 from erv.documents import write_document
 from erv.errors import DataError
 from erv.explanation import DEFAULT_THRESHOLD
+from erv.settings import RuntimeSettings
 from erv.verifier.calibration import Calibration
 from erv.verifier.goemotions import column_names
+from erv.verifier.memory import SentenceMemory
 
 FILE = "verifier.json"
 METRICS_FILE = "metrics.json"
@@ -49,6 +52,7 @@ class EmotionVerifier:
         calibration: Calibration | None = None,
         max_length: int = 64,
         batch_tokens: int | None = None,
+        memory: SentenceMemory | None = None,
     ) -> None:
         """Takes a classifier as it is.
 
@@ -60,6 +64,7 @@ class EmotionVerifier:
             calibration: plain sigmoids when left out.
             max_length: tokens of a sentence; the rest is cut.
             batch_tokens: most tokens of a batch, padding included; by the device when left out.
+            memory: of sentences read before; each call stands for itself when left out.
         """
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -68,12 +73,15 @@ class EmotionVerifier:
         self.calibration = calibration or Calibration()
         self.max_length = max_length
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
-        self._step: int | None = None
-        self._read_in_step: dict[str, torch.Tensor] = {}
+        self.memory = memory
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        folder: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        memory: SentenceMemory | None = None,
     ) -> EmotionVerifier:
         """Loads a verifier folder, or a classifier of the GoEmotions labels.
 
@@ -82,6 +90,7 @@ class EmotionVerifier:
             device: where it predicts.
             dtype: of the weights and of what is computed; half precision is for a GPU. Probabilities are
                 float32 in any case.
+            memory: of sentences read before, for training.
 
         Raises:
             DataError: the folder is missing, is not a verifier, or its labels don't fit its classifier.
@@ -113,7 +122,7 @@ class EmotionVerifier:
                 f"{folder / FILE}: {len(labels)} labels and {len(thresholds)} thresholds for a classifier"
                 f" with {model.config.num_labels} outputs"
             )
-        return cls(model.to(device), tokenizer, **description)
+        return cls(model.to(device), tokenizer, memory=memory, **description)
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes model, tokenizer and description into an existing or new folder."""
@@ -127,22 +136,12 @@ class EmotionVerifier:
         }
         write_document(description, folder / FILE)
 
-    def start_step(self, step: int) -> None:
-        """Remembers from now on what it reads, until the next step begins.
-
-        What another step read is forgotten: the last bits of a probability depend on the sentences beside it,
-        and a resumed training must see the same bits as one that was never interrupted.
-        """
-        if step != self._step:
-            self._step = step
-            self._read_in_step.clear()
-
     def predict(self, sentences: Sequence[str]) -> torch.Tensor:
         """Calibrated, independent probabilities of each label.
 
-        Equal sentences are read once. Sentences of similar length share a batch, which depends on the set of
-        sentences alone and not on their order. Whatever can't be encoded as UTF-8 (lone surrogates) is read
-        as a question mark.
+        Equal sentences are read once, and those in `memory` not at all. Sentences of similar length share a
+        batch, which depends on the set of sentences alone and not on their order. What can't be encoded as
+        UTF-8 (lone surrogates) is read as a question mark.
 
         Args:
             sentences: n texts; longer ones than `max_length` tokens are cut.
@@ -167,12 +166,13 @@ class EmotionVerifier:
         """Logits of the different sentences, and for each sentence its row."""
         texts = [_encodable(sentence) for sentence in sentences]
         unique = sorted(set(texts))
-        known = dict(self._read_in_step)
-        missing = [text for text in unique if text not in known]
-        known.update(zip(missing, self._classify(missing), strict=True))
-        if self._step is not None:
-            self._read_in_step = known
-        rows = [known[text] for text in unique]
+        known = {text: self.memory.find(text) if self.memory is not None else None for text in unique}
+        missing = [text for text, row in known.items() if row is None]
+        read = self._classify(missing)
+        known.update(zip(missing, read, strict=True))
+        if self.memory is not None:
+            self.memory.note(missing, read)
+        rows = [row for row in known.values() if row is not None]
         logits = torch.stack(rows) if rows else torch.zeros(0, len(self.labels))
         if not torch.isfinite(logits).all():
             raise DataError("the verifier gives values that are not finite; run `dvc repro train_erv` again")
@@ -203,6 +203,14 @@ class EmotionVerifier:
             batch.append(row)
         if batch:
             yield batch
+
+
+def load_for_training(folder: Path, runtime: RuntimeSettings, memory: SentenceMemory) -> EmotionVerifier:
+    """The verifier as a reward: on the device and in the precision of the training, with a memory."""
+    device = resolve_device(runtime.device)
+    return EmotionVerifier.from_pretrained(
+        folder, device=device, dtype=resolve_dtype(runtime.dtype, device), memory=memory
+    )
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
