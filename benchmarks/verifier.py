@@ -144,13 +144,12 @@ def walk(batches: Sequence[Batch], ways: dict[str, Noted]) -> tuple[dict[str, li
         for name, way in ways.items():
             gap = max(gap, float((way.answer - first.answer).abs().max()))
             same = same and values[name] == next(iter(values.values()))
-    found = {
-        "sentences": sentences,
-        "different_in_their_step": different,
+    return seconds, {
+        "sentences": round(sentences / len(batches)),
+        "different": round(different / len(batches)),
         "largest_gap": gap,
         "same_rewards": same,
     }
-    return seconds, found
 
 
 def main() -> int:
@@ -181,10 +180,7 @@ def main() -> int:
         seconds, found = walk([batch] * arguments.rounds, two)
         pairs = [plain / mine for plain, mine in zip(seconds["plain"], seconds["erv"], strict=True)]
         results[name] = {
-            **{
-                key: value // arguments.rounds if "sent" in key or "diff" in key else value
-                for key, value in found.items()
-            },
+            **found,
             "seconds": {way: round(median(times), 3) for way, times in seconds.items()},
             "ratio": {"erv": round(median(pairs), 2)},
             "range": [round(min(pairs), 2), round(max(pairs), 2)],

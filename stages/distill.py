@@ -61,6 +61,7 @@ def _corpus(arguments: Arguments, settings: Settings) -> tuple[list[Sentence], i
     """The sentences, and how many sampled completions had no explanation."""
     from erv.data.manifest import read_manifest
     from erv.data.sources import Lock, store_for
+    from erv.shards import ShardReader
     from erv.verifier.corpus import read_corpus, rollout_sentences
     from erv.verifier.rollouts import sample_explanations
 
@@ -73,7 +74,7 @@ def _corpus(arguments: Arguments, settings: Settings) -> tuple[list[Sentence], i
     explanations, lost = sample_explanations(
         arguments.policy,
         [row.clip_id for row in rows],
-        arguments.shards,
+        ShardReader(arguments.shards),
         settings.distill.rollouts,
         settings.runtime,
         seed=settings.seed,

@@ -11,12 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from erv.labels import LabelSpace
 from erv.settings import RuntimeSettings
 from erv.teacher_settings import LocalTeacher, OpenAITeacher
 from erv.teachers import Refusal, TeacherError, Usage, build_teacher
+from tests.chat_server import ANGER, Answer, Script, fails, says
 from tests.tiny_teacher import SENTENCES, make_teacher
 
 pytestmark = pytest.mark.integration
@@ -34,94 +33,6 @@ pytestmark = pytest.mark.integration
 SPACE = LabelSpace.load("mafw")
 RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1)
 KEY = "sk-hunter2-hunter2"
-ANGER = '{"labels": ["anger"]}'
-USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-
-
-class Answer(dict[str, Any]):
-    """What the server does: status, body (bytes or JSON), headers, and the seconds it takes first."""
-
-
-def says(text: str | None, usage: Any = USAGE, **more: Any) -> Answer:
-    message = {"role": "assistant", "content": text}
-    body = {"object": "chat.completion", "choices": [{"index": 0, "message": message}]}
-    return Answer(body=body | ({} if usage is None else {"usage": usage}), **more)
-
-
-def fails(status: int, message: str = "no", **headers: str) -> Answer:
-    return Answer(status=status, body={"error": {"message": message}}, headers=headers)
-
-
-class Script:
-    """A real HTTP server whose answers a test writes.
-
-    Attributes:
-        answer: called with the sentence, the number of requests for it so far (0 first) and the messages.
-        asked: sentences in the order of their requests.
-        headers: of the last request.
-        most: requests that were under way at a time.
-    """
-
-    def __init__(self) -> None:
-        self.answer: Callable[[str, int, list[dict[str, str]]], Answer] = lambda *_: says(ANGER)
-        self.asked: list[str] = []
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: dict[str, str] = {}
-        self.most = self._now = 0
-        self._guard = threading.Lock()
-        script = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1  # head and body in one packet: two would wait for each other
-
-            def do_POST(self) -> None:
-                script.serve(self)
-
-            do_GET = do_POST
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: Any) -> None:
-                pass  # clients that go away are the point of some tests
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/v1"
-
-    def serve(self, handler: BaseHTTPRequestHandler) -> None:
-        body = json.loads(handler.rfile.read(int(handler.headers.get("Content-Length", 0))) or b"{}")
-        sentence = body["messages"][1]["content"] if body else ""
-        with self._guard:
-            before = self.asked.count(sentence)
-            self.asked.append(sentence)
-            self.bodies.append(body)
-            self.headers = dict(handler.headers)
-            self._now += 1
-            self.most = max(self.most, self._now)
-        answer = self.answer(sentence, before, body.get("messages", []))
-        time.sleep(answer.get("seconds", 0.0))
-        with self._guard:
-            self._now -= 1
-        content = answer.get("body", b"")
-        content = content if isinstance(content, bytes) else json.dumps(content).encode()
-        handler.send_response(answer.get("status", 200))
-        for name, value in {"Content-Type": "application/json", **answer.get("headers", {})}.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", str(len(content)))
-        handler.end_headers()
-        handler.wfile.write(content)
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from erv.evaluation.generate import generate_completions
 from erv.policies import Policy, load_policy
 from erv.policies.tiny import build_tiny_policy
 from erv.prompts import format_completion
-from erv.settings import RuntimeSettings, SftSettings
+from erv.settings import RolloutSettings, RuntimeSettings, SftSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training import sft
 from erv.training.clip_features import ClipFeatures, policy_encoder
+from erv.verifier.rollouts import sample_explanations
 from tests.tools.sizes import SMALLEST
 
 SIZES = SMALLEST
@@ -214,3 +215,27 @@ def test_sampling_repeats_with_its_seed_and_leaves_the_stream_alone(trained, sha
     assert torch.equal(state, torch.get_rng_state())
     assert first == completions(trained[0], iter(shards["reasoning"]), temperature=1.0)
     assert first != completions(trained[0], iter(shards["reasoning"]), temperature=1.0, seed=1)
+
+
+def test_rollouts_are_explanations_of_the_clips_that_there_are(base, rows, shards, tmp_path):
+    settings = SETTINGS.model_copy(update={"max_steps": 120, "save_steps": 120})
+    train(base, rows, shards, tmp_path / "checkpoints", settings).save(tmp_path / "policy")
+    rollouts = RolloutSettings(per_clip=2, temperature=0.5, max_new_tokens=40, batch_size=4)
+    wanted = [item.clip_id for item in rows[:3]] + ["in quarantine"]
+    arguments = (tmp_path / "policy", wanted, shards["reasoning"], rollouts, RUNTIME)
+    explanations, empty = sample_explanations(*arguments, seed=0)
+    assert len(explanations) + empty == 6
+    assert {clip_id for clip_id, _ in explanations} <= set(wanted[:3])
+    assert explanations == sorted(explanations)
+    assert len(explanations) >= 3
+    assert all("think" not in text for _, text in explanations)
+    assert sample_explanations(*arguments, seed=0) == (explanations, empty)
+    hot = (*arguments[:3], rollouts.model_copy(update={"temperature": 1.2}), RUNTIME)
+    assert sample_explanations(*hot, seed=0) != sample_explanations(*hot, seed=1)
+
+
+def test_completions_without_an_explanation_are_counted(base, rows, shards):
+    rollouts = RolloutSettings(per_clip=1, temperature=1.0, max_new_tokens=4, batch_size=4)
+    clips = [item.clip_id for item in rows]
+    found = sample_explanations(base, clips, shards["reasoning"], rollouts, RUNTIME, seed=0)
+    assert found == ([], 10)

@@ -119,13 +119,13 @@ def _summary(
 
 def _check(refused: Sequence[Mapping[str, Any]], count: int, allowed: float) -> None:
     if not count:
-        raise DataError("distill: there is no sentence to label; run `dvc repro ingest@reasoning` again")
+        raise DataError("there is no sentence to label; run `dvc repro ingest@reasoning` again")
     if len(refused) <= allowed * count:
         return
     reasons = Counter(row["reason"] for row in refused).most_common()
     first = refused[0]
     raise DataError(
-        f"distill: {len(refused)} of {count} sentences got no labels"
+        f"{len(refused)} of {count} sentences got no labels"
         f" ({', '.join(f'{reason} {number}' for reason, number in reasons)}), at most {allowed:.0%} may; the"
         f" first is {first['sentence'][:80]!r}: {first['detail'][:160]}; choose other teachers or raise"
         " distill.max_quarantine_share"

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 def sample_explanations(
     policy: Path,
     clip_ids: Sequence[str],
-    shards: Path,
+    shards: ShardReader,
     settings: RolloutSettings,
     runtime: RuntimeSettings,
     *,
@@ -27,7 +27,7 @@ def sample_explanations(
     Args:
         policy: the cold start's folder.
         clip_ids: the clips; those that are not in the shards are in quarantine and are left out.
-        shards: folder of their decoded frames and sound.
+        shards: their decoded frames and sound.
         settings: section `distill.rollouts`.
         runtime: device, precision and threads.
         seed: of the sampling.
@@ -41,14 +41,13 @@ def sample_explanations(
 
     seed_everything(seed, runtime.threads)
     model = load_policy(policy, device=resolve_device(runtime.device), dtype=runtime.dtype)
-    reader = ShardReader(shards)
-    wanted = sorted(clip_id for clip_id in clip_ids if clip_id in reader)
+    wanted = sorted(clip_id for clip_id in clip_ids if clip_id in shards)
     explanations: list[tuple[str, str]] = []
     empty = 0
     for sample in range(settings.per_clip):
         completions = generate_completions(
             model,
-            (reader.get(clip_id) for clip_id in wanted),
+            (shards.get(clip_id) for clip_id in wanted),
             batch_size=settings.batch_size,
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
