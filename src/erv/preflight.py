@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import urllib.error
 import urllib.request
@@ -31,6 +32,7 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
     faults = [
         *_unplaced(settings, stages),
         *_missing_files(environment.workspace, stages),
+        *_teachers(environment.workspace, settings, stages),
         *_store(environment),
         *_unreachable(environment),
         *_disk(environment.workspace),
@@ -77,6 +79,35 @@ def _missing_files(workspace: Path, stages: Sequence[PipelineStage]) -> list[str
         + ("run `erv data pin`" if path.endswith(".lock.json") else "restore it from git")
         for path in sorted(missing)
     ]
+
+
+def _teachers(workspace: Path, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
+    """What keeps a teacher from labelling: `distill` would find out only after the cold start."""
+    if "distill" not in {stage.name for stage in stages}:
+        return []
+    from erv.data.sources import Lock
+    from erv.verifier.corpus import REFERENCE_FILE
+
+    def has(source: str, start: str) -> bool:
+        """Whether a pinned source has such files; a source that is not pinned is told of elsewhere."""
+        path = workspace / "data" / "sources" / f"{source}.lock.json"
+        return not path.is_file() or any(file.path.startswith(start) for file in Lock.load(path).files)
+
+    faults = []
+    for index, teacher in enumerate(settings.distill.teachers):
+        where = f"distill.teachers[{index}] ({teacher.name})"
+        if teacher.kind == "reference" and not has("reasoning", REFERENCE_FILE):
+            faults.append(
+                f"{where}: the reasoning source has no {REFERENCE_FILE}; add it and pin again, or let openai"
+                " or local read the sentences"
+            )
+        if teacher.kind == "local" and not has("base", f"{teacher.model}/"):
+            faults.append(f"{where}: the base source has no folder {teacher.model}; add it and pin again")
+        key = teacher.api_key_env if teacher.kind == "openai" else None
+        # Sentences that are there already need no key: whoever pulled them may have none.
+        if key and not os.environ.get(key) and not (workspace / "data" / "sentences.parquet").exists():
+            faults.append(f"{where}: the environment variable {key} is not set; put the key in it")
+    return faults
 
 
 def _comes_from(path: str, written: set[str]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from erv.data.pinning import pin
 from erv.environment import load_environment
 from erv.pipeline import PipelineError, PipelineStage
 from erv.preflight import check
@@ -44,3 +45,40 @@ def test_figures_on_validation_clips_are_not_registered(raw: dict[str, Any], tmp
     with pytest.raises(PipelineError, match=r"evaluate\.split is validation, but register"):
         checked(raw, tmp_path, STAGES)
     checked(raw, tmp_path, STAGES[:-1])
+
+
+DISTILL = [PipelineStage("distill", (), "true", (), ())]
+
+
+def pinned(folder: Path, source: str, *paths: str) -> None:
+    tree = folder / f"{source} tree"
+    for path in paths:
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text("content")
+    (folder / "data" / "sources").mkdir(parents=True, exist_ok=True)
+    pin(source, str(tree), None).save(folder / "data" / "sources" / f"{source}.lock.json")
+
+
+def test_teachers_that_can_not_label(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned(tmp_path, "reasoning", "EMER.csv")
+    pinned(tmp_path, "base", "encoder/config.json", "teacher/config.json")
+    endpoint = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "MY_KEY"}
+    raw["distill"]["teachers"] = [{"kind": "reference"}, endpoint, {"kind": "local", "model": "other"}]
+    with pytest.raises(PipelineError) as caught:
+        checked(raw, tmp_path, DISTILL)
+    assert str(caught.value).splitlines()[1:] == [
+        "  - distill.teachers[0] (reference): the reasoning source has no sentence_labels.csv; add it and pin"
+        " again, or let openai or local read the sentences",
+        "  - distill.teachers[1] (openai:m): the environment variable MY_KEY is not set; put the key in it",
+        "  - distill.teachers[2] (local:other): the base source has no folder other; add it and pin again",
+    ]
+    checked(raw, tmp_path, STAGES[:2])  # without distill nobody asks
+    pinned(tmp_path, "reasoning", "EMER.csv", "sentence_labels.csv")
+    raw["distill"]["teachers"][2]["model"] = "teacher"
+    monkeypatch.setenv("MY_KEY", "k")
+    checked(raw, tmp_path, DISTILL)
+    monkeypatch.delenv("MY_KEY")
+    (tmp_path / "data" / "sentences.parquet").write_text("labelled before")
+    checked(raw, tmp_path, DISTILL)

@@ -74,11 +74,20 @@ def test_what_is_no_calibration(content):
 
 
 def test_thresholds_lie_in_gaps_and_default_to_a_half():
-    probabilities = np.array([[0.1, 0.2], [0.2, 0.3], [0.8, 0.1], [0.9, 0.4]])
-    targets = np.array([[0, 0], [1, 0], [1, 0], [1, 0]])
+    probabilities = np.array([[0.1, 0.2], [0.2, 0.3], [0.8, 0.1], [0.9, 0.4]] * 5)
+    targets = np.array([[0, 0], [1, 0], [1, 0], [1, 0]] * 5)
     low, absent = choose_thresholds(probabilities, targets)
     assert low == pytest.approx(0.15)
     assert absent == 0.5
+
+
+def test_a_single_sentence_does_not_move_a_threshold():
+    """Nineteen of twenty are sure; the twentieth alone would put the threshold to 0.1."""
+    probabilities = np.array([[0.97]] * 19 + [[0.15]] + [[0.05]] * 80 + [[0.8]])
+    targets = np.array([[1]] * 20 + [[0]] * 81)
+    assert choose_thresholds(probabilities, targets) == [0.5]
+    many = np.array([[0.97]] * 10 + [[0.15]] * 10 + [[0.05]] * 81)
+    assert choose_thresholds(many, targets) == [pytest.approx(0.1)]  # half of them do
 
 
 def test_report_by_hand():
