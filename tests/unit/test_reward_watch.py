@@ -96,6 +96,7 @@ def test_drift_is_said_once(metric, first, then, says):
         ("explanations/repeated", [0.05, 0.1] * 20),
         ("explanations/words", [30.0, 36.0] * 20),
         ("reward_by_class/explanation/fear", [0.2] * 10 + [0.9] * 20),  # a reward may rise
+        ("reward_by_class/explanation/fear", [0.9, 0.1] * 5 + [0.6, 0.0] * 5),  # jumps from step to step
         ("kl", [0.0] * 10 + [9.0] * 20),  # watched elsewhere
     ],
 )
@@ -129,9 +130,9 @@ def test_a_resumed_run_knows_how_it_began(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         steps(second, 0.5, 15, 25)
     assert [record.getMessage() for record in caplog.records] == [
-        "grpo step 20: explanations repeat their own sentences: explanations/repeated was 0.00 at first,"
-        " 0.25 in the last 10 steps"
+        "grpo step 21: explanations repeat their own sentences: explanations/repeated was 0.00 at first,"
+        " 0.30 in the last 10 steps"
     ]
-    assert [metrics["drift_warnings"] for metrics in seen] == [0.0] * 19 + [1.0] * 6
+    assert [metrics["drift_warnings"] for metrics in seen] == [0.0] * 20 + [1.0] * 5
     second.load(tmp_path / "no such checkpoint")
     assert second == DriftAlarm()

@@ -2,7 +2,8 @@
 
 A policy that games its reward shows it before the reward does: explanations repeat themselves, shrink or
 swell, name every emotion at once, vanish, or one emotion stops being explained while the mean still rises.
-`measure` counts this per step; `DriftAlarm` compares the last steps with the first ones and says what moved.
+`measure` counts this per step; `DriftAlarm` compares the last steps with the first ones and says what moved
+beyond its bound and beyond noise.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import sqrt
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, variance
 from typing import Any
 
 from erv.answers import bare, mafw_name
@@ -23,6 +25,7 @@ from erv.prompts import Completion, completion_text, tagged
 from erv.verifier.sentences import split_sentences
 
 WINDOW = 10  # steps: the first that count as the beginning, and the last that are compared with them
+BEYOND_NOISE = 3.0  # standard errors: few clips of an emotion in a step make its mean reward jump
 BY_CLASS = "reward_by_class/"
 FILE = "drift.json"
 
@@ -139,7 +142,7 @@ class DriftAlarm:
             latest.append(value)
             del latest[:-WINDOW]
             before, now = fmean(first), fmean(latest)
-            if not bound.drifted(before, now):
+            if not bound.drifted(before, now) or abs(now - before) <= BEYOND_NOISE * _error(first, latest):
                 self.raised.discard(metric)
             elif len(latest) == WINDOW and metric not in self.raised:
                 self.raised.add(metric)
@@ -166,6 +169,11 @@ class DriftAlarm:
             state = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
         self.beginning, self.latest = state["beginning"], state["latest"]
         self.raised, self.warnings = set(state["raised"]), int(state["warnings"])
+
+
+def _error(first: Sequence[float], latest: Sequence[float]) -> float:
+    """Standard error of the difference of two means."""
+    return sqrt(sum(variance(values) / len(values) for values in (first, latest) if len(values) > 1))
 
 
 def _bound(metric: str) -> Bound | None:
