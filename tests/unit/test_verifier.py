@@ -325,6 +325,16 @@ def test_batches_hold_few_padded_tokens_and_change_nothing(trained):
     assert [length for _, length in shapes] == sorted(length for _, length in shapes)
 
 
+def test_half_precision_says_much_the_same_in_float32(trained):
+    texts = ["The young face shows joy now.", "The small room is plain."]
+    whole = EmotionVerifier.from_pretrained(trained[0] / "verifier").predict(texts)
+    verifier = EmotionVerifier.from_pretrained(trained[0] / "verifier", dtype=torch.bfloat16)
+    assert verifier.model.dtype is torch.bfloat16
+    half = verifier.predict(texts)
+    assert half.dtype is torch.float32
+    torch.testing.assert_close(half, whole, atol=0.05, rtol=0)
+
+
 def test_text_that_is_no_utf8_and_endless_text_are_read(trained):
     verifier = EmotionVerifier.from_pretrained(trained[0] / "verifier")
     rows = verifier.predict(["A \udc80 face.", "A ? face.", "x" * 100_000, "a " * 50_000, "", "\x00"])
