@@ -164,7 +164,7 @@ class RolloutSettings(Section):
 class DistillSettings(Section):
     """Sentence labels for the verifier."""
 
-    teachers: Annotated[tuple[TeacherSettings, ...], Field(min_length=1)]
+    teachers: tuple[TeacherSettings, ...]  # its length is checked below, where what it holds is not shown
     rollouts: RolloutSettings
     max_quarantine_share: Share
     validation_share: Annotated[float, Field(gt=0.0, lt=0.5)]
@@ -172,6 +172,8 @@ class DistillSettings(Section):
 
     @model_validator(mode="after")
     def _teachers_fit(self) -> DistillSettings:
+        if not self.teachers:
+            raise ValueError("teachers is empty; name at least one, e.g. {kind: reference}")
         names = [teacher.name for teacher in self.teachers]
         if len(set(names)) != len(names):
             raise ValueError(f"teachers names one twice: {', '.join(names)}")
@@ -194,7 +196,14 @@ class TrainErvSettings(Section):
     patience: PositiveInt | None
     class_weights: Literal["none", "balanced"]
     calibration: Literal["none", "temperature", "isotonic"]
-    thresholds: Literal["tuned"] | Annotated[float, Field(gt=0.0, lt=1.0)]
+    thresholds: Literal["tuned"] | float
+
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def _tuned_or_a_share(cls, value: Any) -> Any:
+        if value == "tuned" or (isinstance(value, int | float) and 0.0 < value < 1.0):
+            return value
+        raise ValueError("expected tuned, or one number between 0 and 1")
 
     @model_validator(mode="after")
     def _evaluated_before_the_end(self) -> TrainErvSettings:

@@ -33,6 +33,8 @@ def describe(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
     message = str(fault["msg"]).removeprefix("Value error, ")
     if kind in _NO_MAPPING:
         message = "expected a mapping"
+    if kind == "tuple_type":
+        message = "expected a list"
     if not path:
         return message
     found = _found(fault["input"], kind)

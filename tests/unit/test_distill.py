@@ -215,7 +215,8 @@ def test_the_table_needs_all_three_splits(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"teachers": []}, "distill.teachers"),
+        ({"teachers": []}, r"distill: teachers is empty; name at least one"),
+        ({"teachers": "reference"}, r"distill.teachers: expected a list, found 'reference'"),
         (
             {"teachers": [{"kind": "reference"}, {"kind": "reference"}]},
             "names one twice: reference, reference",
@@ -232,3 +233,20 @@ def test_settings_of_distill_that_contradict_themselves(root, changes, message):
     params["distill"] |= changes
     with pytest.raises(SettingsError, match=message):
         parse_settings(params)
+
+
+def test_a_fault_of_a_teacher_shows_no_secret(root):
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    teacher = {
+        "kind": "openai",
+        "model": "m",
+        "base_url": "http://me:hunter2@x/v1",
+        "api_key_env": "sk-hunter2",
+    }
+    params["distill"]["teachers"] = [teacher]
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(params)
+    assert "hunter2" not in str(caught.value)
+    assert str(caught.value).startswith(
+        "params.yaml: 1 fault\n  - distill.teachers.0: api_key_env is not the name"
+    )

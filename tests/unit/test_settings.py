@@ -252,3 +252,24 @@ def test_a_place_that_no_source_has(raw: dict[str, Any], name: str, place: str) 
 def test_a_place_of_a_source(raw: dict[str, Any], place: str) -> None:
     raw["sources"]["mafw"] = place
     assert parse_settings(raw).sources.model_dump()["mafw"] == place
+
+
+@pytest.mark.parametrize("value", ["best", 0.0, 1.5, True, None])
+def test_thresholds_are_tuned_or_one_number(raw: dict[str, Any], value: Any) -> None:
+    raw["train_erv"]["thresholds"] = value
+    message = "train_erv.thresholds: expected tuned, or one number between 0 and 1"
+    assert faults(raw)[0].startswith(message)
+    raw["train_erv"]["thresholds"] = 0.1
+    assert parse_settings(raw).train_erv.thresholds == 0.1
+
+
+def test_settings_of_the_verifier_and_of_shaping_that_contradict_themselves(raw: dict[str, Any]) -> None:
+    raw["train_erv"] |= {"max_steps": 10, "eval_steps": 50}
+    raw["grpo"]["shaping"] |= {"min_words": 9, "max_words": 2}
+    assert faults(raw) == [
+        "train_erv: eval_steps (50) must not exceed max_steps (10): nothing would be evaluated or saved",
+        "grpo.shaping: min_words (9) must not exceed max_words (2)",
+    ]
+    raw["train_erv"]["max_steps"] = 0  # nothing is trained
+    raw["grpo"]["shaping"] |= {"min_words": None}
+    parse_settings(raw)
