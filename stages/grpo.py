@@ -4,7 +4,7 @@ Command: see dvc.yaml (`python -m stages.grpo --variant erv ...`). Resumes from 
 `.erv/checkpoints/` when it is started again with the same inputs.
 
 Deviations from the paper:
-1. Learning rate and number of steps are the demo's; the profile `paper-0.5b` has the paper's.
+1. Learning rate, KL weight, group size and number of steps are the demo's.
 2. Rewards read completions strictly (`grpo.semantics: strict`); `official` is the released code's reading.
 3. Clips of both data sets are mixed in one order; the paper's code trains on the MAFW list alone.
 4. Projectors and gate are frozen (`grpo.freeze_projectors`), and rollouts are sampled at 0.8: with the demo's

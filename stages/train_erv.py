@@ -50,7 +50,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         ),
     )
     clear(checkpoints)
-    names = ("macro_f1", "micro_f1", "exact_match", "calibration_error")
+    names = ("macro_f1", "micro_f1", "exact_match", "calibration_error", "named_calibration_error")
     behaviour = metrics["behaviour"].items()
     run.log_metrics(
         {f"test/{name}": float(metrics[name]) for name in names}

@@ -71,6 +71,8 @@ _OFFICIAL_MAFW = {
 
 def official_normalize(text: str, dataset: str | None) -> str:
     """The released code's spelling rules, substring matches included; unknown words pass unchanged."""
+    if dataset == "mafw_compound":  # the released code looks for MAFW in the path
+        dataset = "mafw"
     if dataset not in ("mafw", "dfew"):
         return text
     text = text.lower().replace("\n", "")

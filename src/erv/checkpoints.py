@@ -21,6 +21,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from erv.errors import DataError
+
 logger = logging.getLogger(__name__)
 
 ROOT = Path(".erv/checkpoints")
@@ -56,7 +58,7 @@ def checkpoint_folder(stage: str, *, root: str | Path = ROOT, **inputs: Any) -> 
         `<root>/<stage>/<sha256>`; the folder is not created.
 
     Raises:
-        FileNotFoundError: an input path does not exist.
+        DataError: an input path does not exist.
     """
     digest = hashlib.sha256()
     for name in sorted(inputs):
@@ -168,7 +170,7 @@ def _tree_hash(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     if not path.is_dir():
-        raise FileNotFoundError(f"{path}: not found; it decides which checkpoints fit")
+        raise DataError(f"{path}: not found; run the stage that writes it first")
     digest = hashlib.sha256()
     for file in sorted(
         item for item in path.rglob("*") if item.is_file() and "__pycache__" not in item.parts

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from erv.answers import OFFICIAL_NAMES, bare, mafw_name, official_answer, official_normalize
 from erv.prompts import Completion, completion_text, tagged
-from erv.verifier.sentences import Semantics, normalize, split_sentences
+from erv.verifier.sentences import Semantics, count_words, normalize, split_sentences
 
 if TYPE_CHECKING:
     import numpy as np
@@ -193,7 +193,7 @@ def assess(
         texts, groups, solution, dataset or [None] * len(solution), strict=True
     ):
         sentences = tuple(next(read) for _ in group)
-        words = 0 if semantics == "official" else sum(len(block.split()) for block in blocks)
+        words = 0 if semantics == "official" else sum(count_words(block) for block in blocks)
         found.append(_weighed(sentences, words, _target(truth, name, semantics, verifier.labels), rule))
     return found
 

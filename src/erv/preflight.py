@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from erv.documents import read_document
 from erv.environment import Environment
 from erv.errors import StackError, StorageError
 from erv.pipeline import PipelineError, PipelineStage
@@ -104,10 +105,16 @@ def _teachers(workspace: Path, settings: Settings, stages: Sequence[PipelineStag
         if teacher.kind == "local" and not has("base", f"{teacher.model}/"):
             faults.append(f"{where}: the base source has no folder {teacher.model}; add it and pin again")
         key = teacher.api_key_env if teacher.kind == "openai" else None
-        # Sentences that are there already need no key: whoever pulled them may have none.
-        if key and not os.environ.get(key) and not (workspace / "data" / "sentences.parquet").exists():
+        # Sentences that it has labelled already need no key: whoever pulled them may have none.
+        if key and not os.environ.get(key) and not _has_labelled(workspace, teacher.name):
             faults.append(f"{where}: the environment variable {key} is not set; put the key in it")
     return faults
+
+
+def _has_labelled(workspace: Path, teacher: str) -> bool:
+    """Whether the sentences that are there come from this teacher, alone or with others."""
+    summary = workspace / "data" / "sentences.json"
+    return summary.is_file() and teacher in read_document(summary, "distill").get("teachers", {})
 
 
 def _comes_from(path: str, written: set[str]) -> bool:

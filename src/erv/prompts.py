@@ -53,13 +53,13 @@ def parse_completion(text: str) -> Parsed:
 
 
 def completion_text(completion: Completion) -> str:
-    """The text of a completion: a string, or messages of which the first counts."""
+    """The text of a completion: a string, or messages of which the first counts; empty without any."""
     if isinstance(completion, str):
         return completion
-    content = completion[0]["content"]
+    content = completion[0].get("content") if completion else None
     if isinstance(content, str):
         return content
-    return "".join(part.get("text", "") for part in content)
+    return "".join(part.get("text") or "" for part in content or ())
 
 
 def tagged(text: str, tag: str) -> list[str]:

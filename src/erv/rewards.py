@@ -44,10 +44,8 @@ __all__ = [
 Reward = Callable[..., list[float | None]]
 
 _BETWEEN_BLOCKS = re.compile(r"</think>\s*<answer>")
-_NO_TAG = r"((?:(?!</?(?:think|answer)\b).)*)"
-_STRICT_FORMAT = re.compile(
-    rf"\s*<think>{_NO_TAG}</think>\s*<answer>{_NO_TAG}</answer>\s*", re.DOTALL | re.IGNORECASE
-)
+_NO_TAG = r"((?:(?!(?i:</?(?:think|answer)\b)).)*)"
+_STRICT_FORMAT = re.compile(rf"\s*<think>{_NO_TAG}</think>\s*<answer>{_NO_TAG}</answer>\s*", re.DOTALL)
 
 
 def format_reward(

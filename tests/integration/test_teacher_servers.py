@@ -329,6 +329,30 @@ def test_without_reported_usage_the_upper_bound_counts(script: Script, teacher: 
     assert 5000 < one.usage.prompt_tokens + one.usage.reply_tokens <= 10_000
 
 
+def test_retries_of_the_sdk_are_in_the_budget(script: Script, teacher: Any) -> None:
+    """Every request that went out and timed out may be billed; those that were refused are not."""
+
+    def slow_twice(sentence: str, before: int, _: Any) -> Answer:
+        return says(ANGER, seconds=0.0 if before % 3 == 2 else 0.6)
+
+    script.answer = slow_twice
+    one = teacher(max_tokens=12_000, max_retries=2, timeout_seconds=0.25, concurrency=1)
+    with pytest.raises(TeacherError, match="raise max_tokens"):
+        one.label(numbered(30))
+    spent = one.usage.prompt_tokens + one.usage.reply_tokens
+    bound = len(json.dumps(script.bodies[0]["messages"]).encode()) // 2  # a request is worth that at least
+    assert len(script.asked) >= 3
+    lost = len(script.asked) - one.usage.requests
+    assert lost * bound < spent <= 12_000
+
+    script.asked.clear()
+    script.answer = lambda _, before, __: fails(500) if before < 2 else says(ANGER)
+    refused = teacher(max_tokens=12_000, max_retries=2)
+    refused.label(["x"])
+    assert len(script.asked) == 3
+    assert refused.usage.prompt_tokens + refused.usage.reply_tokens == 15
+
+
 def test_a_server_that_bills_too_much_is_caught_by_the_same_cap(script: Script, teacher: Any) -> None:
     script.answer = lambda *_: says(ANGER, {"prompt_tokens": 9000, "completion_tokens": 1000})
     one = teacher(max_tokens=50_000, concurrency=2)

@@ -19,6 +19,7 @@ from erv.checkpoints import (
     mark_complete,
     source_files,
 )
+from erv.errors import DataError
 from erv.settings import LoraSettings
 
 
@@ -70,7 +71,7 @@ def test_an_edited_reward_starts_anew(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no-such-folder"):
+    with pytest.raises(DataError, match="no-such-folder"):
         checkpoint_folder("sft", shards=tmp_path / "no-such-folder")
 
 

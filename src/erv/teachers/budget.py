@@ -25,6 +25,9 @@ class Tokens:
     def __add__(self, other: Tokens) -> Tokens:
         return Tokens(self.prompt + other.prompt, self.reply + other.reply)
 
+    def __mul__(self, times: int) -> Tokens:
+        return Tokens(self.prompt * times, self.reply * times)
+
     def __sub__(self, other: Tokens) -> Tokens:
         return Tokens(self.prompt - other.prompt, self.reply - other.reply)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erv.teacher_settings import OpenAITeacher
@@ -13,6 +15,7 @@ from erv.teachers.base import TeacherError
 from erv.teachers.budget import Budget, Tokens
 
 if TYPE_CHECKING:
+    import httpx2
     from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
 # Statuses below 500 that asking again may mend.
@@ -29,11 +32,43 @@ class NoChatError(Exception):
     """An answer that is no chat completion; the text shows its beginning."""
 
 
+@dataclass
+class Attempts:
+    """What the SDK has sent for one request, its own retries included.
+
+    Attributes:
+        sent: times it went out.
+        refused: of those, the ones that a status of failure answered; they are not billed.
+    """
+
+    sent: int = 0
+    refused: int = 0
+
+    @property
+    def open(self) -> int:
+        """Those that may be billed: without an answer, or with a good one."""
+        return self.sent - self.refused
+
+
+_ATTEMPTS: ContextVar[Attempts] = ContextVar("attempts")
+
+
+async def note_request(_: httpx2.Request) -> None:
+    """Hook of the client: counts what goes out for the request of this task."""
+    _ATTEMPTS.get().sent += 1
+
+
+async def note_response(response: httpx2.Response) -> None:
+    """Hook of the client: counts what was refused."""
+    if not response.is_success:
+        _ATTEMPTS.get().refused += 1
+
+
 class ChatRequests:
     """Sends conversations.
 
     Args:
-        client: of the endpoint; it retries by itself.
+        client: of the endpoint, with the hooks `note_request` and `note_response`; it retries by itself.
         settings: of the teacher.
         budget: that all requests share.
         mask: takes the key out of a text from the server.
@@ -54,20 +89,23 @@ class ChatRequests:
             TeacherError: a 3xx or another 4xx.
         """
         bound = self._budget.bound(messages)
-        await self._budget.reserve(bound)
-        # What was sent may be billed, whether its answer comes or not.
-        taken = bound
+        most = bound * (self._settings.max_retries + 1)
+        await self._budget.reserve(most)
+        attempts = Attempts()
+        _ATTEMPTS.set(attempts)
+        taken: Tokens | None = None
         try:
             try:
                 body = await self._post(messages)
-            except _NothingTakenError as error:
+            except _NothingSentError as error:
                 taken = Tokens()
                 raise error.told from None
             content = _json(body)
-            taken = self._budget.reported(content.get("usage"), bound)
+            # What went out before and had no answer may be billed as well.
+            taken = self._budget.reported(content.get("usage"), bound) + bound * (attempts.open - 1)
             return self._text(content, body), taken
         finally:
-            self._budget.settle(bound, taken)
+            self._budget.settle(most, bound * attempts.open if taken is None else taken)
 
     async def _post(self, messages: Sequence[Message]) -> bytes:
         """The body of the answer."""
@@ -85,20 +123,21 @@ class ChatRequests:
                     temperature=settings.temperature,
                     max_completion_tokens=settings.max_reply_tokens,
                 )
+            return answer.http_response.content
         except (APITimeoutError, TimeoutError):
-            raise NoAnswerError(f"no answer within {settings.timeout_seconds:g} s") from None
+            failure: Exception = NoAnswerError(f"no answer within {settings.timeout_seconds:g} s")
         except APIConnectionError as error:
-            raise self._lost(error) from None
+            failure = self._lost(error)
         except APIStatusError as error:
-            raise _NothingTakenError(self._refused(error)) from None
-        return answer.http_response.content
+            failure = self._refused(error)
+        raise failure  # out here, so that the SDK's error, which may show the key, is not its context
 
     def _lost(self, error: APIConnectionError) -> Exception:
         from httpx2 import ConnectError
 
         cause = one_line(self._mask(str(error.__cause__ or error)))
         told = NoAnswerError(f"no connection ({cause or 'it was cut'})")
-        return _NothingTakenError(told) if isinstance(error.__cause__, ConnectError) else told
+        return _NothingSentError(told) if isinstance(error.__cause__, ConnectError) else told
 
     def _refused(self, error: APIStatusError) -> Exception:
         status = error.status_code
@@ -130,8 +169,8 @@ class ChatRequests:
         return NoChatError(f"the answer is no chat completion: {beginning}")
 
 
-class _NothingTakenError(Exception):
-    """A failure after which nothing is billed.
+class _NothingSentError(Exception):
+    """There is no connection, so nothing is billed.
 
     Attributes:
         told: what it is to others.

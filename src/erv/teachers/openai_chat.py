@@ -22,7 +22,13 @@ from erv.teachers.asking import correction, first_messages, one_line, read_reply
 from erv.teachers.base import Refusal, TeacherError, Usage, Verdict
 from erv.teachers.budget import Budget, BudgetSpentError, Tokens
 from erv.teachers.cache import ReplyCache
-from erv.teachers.chat_requests import ChatRequests, NoAnswerError, NoChatError
+from erv.teachers.chat_requests import (
+    ChatRequests,
+    NoAnswerError,
+    NoChatError,
+    note_request,
+    note_response,
+)
 from erv.teachers.progress import Progress
 
 if TYPE_CHECKING:
@@ -198,7 +204,7 @@ class OpenAIChat:
         transport = DefaultAsyncHttpxClient(
             timeout=settings.timeout_seconds,
             follow_redirects=False,
-            event_hooks={"request": [ours_alone]},
+            event_hooks={"request": [ours_alone, note_request], "response": [note_response]},
         )
         async with AsyncOpenAI(
             api_key=key or "none",

@@ -16,8 +16,9 @@ from pathlib import Path
 from statistics import fmean, variance
 from typing import Any
 
-from erv.answers import bare, mafw_name
+from erv.answers import bare, mafw_name, normalize
 from erv.documents import write_document
+from erv.errors import DataError
 from erv.evaluation.metrics import explanation_shape
 from erv.explanation import Shaping
 from erv.labels import LabelSpace
@@ -102,10 +103,13 @@ def measure(
 def reward_by_class(
     name: str, values: Sequence[float | None], solution: Sequence[str], dataset: Sequence[str | None]
 ) -> dict[str, float]:
-    """The mean of a reward by true emotion (MAFW names), without values that could not be scored."""
+    """The mean of a reward by true emotion, without values that could not be scored.
+
+    Emotions have their MAFW names, and those of their own space where that has no map to MAFW's.
+    """
     found: dict[str, list[float]] = {}
     for value, truth, space in zip(values, solution, dataset, strict=True):
-        label = mafw_name(bare(truth), space)
+        label = _label(truth, space)
         if value is not None and label is not None:
             found.setdefault(label, []).append(value)
     return {f"{BY_CLASS}{name}/{label}": fmean(numbers) for label, numbers in sorted(found.items())}
@@ -169,6 +173,13 @@ class DriftAlarm:
             state = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
         self.beginning, self.latest = state["beginning"], state["latest"]
         self.raised, self.warnings = set(state["raised"]), int(state["warnings"])
+
+
+def _label(truth: str, space: str | None) -> str | None:
+    try:
+        return mafw_name(bare(truth), space)
+    except DataError:  # a space of one's own needs no map to train with format and accuracy
+        return normalize(bare(truth), space)
 
 
 def _error(first: Sequence[float], latest: Sequence[float]) -> float:

@@ -13,25 +13,37 @@ The kinds are those of CheckList (Ribeiro et al., 2020, "Beyond Accuracy").
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib import resources
 from typing import Any
 
 import yaml
 
 from erv.explanation import Verifier, sentence_labels, thresholds_of
+from erv.verifier.sentences import normalize
 
 ABILITIES = ("minimum", "negation", "invariance", "directional")
 FILE = "behaviour.yaml"
 LEAST_MOVE = 0.05
 
 
-def check_behaviour(verifier: Verifier) -> dict[str, Any]:
-    """Runs all cases.
+def check_behaviour(verifier: Verifier, known: Collection[str] = ()) -> dict[str, Any]:
+    """Runs all cases but those with a sentence that the verifier was made from.
+
+    Args:
+        verifier: what is asked.
+        known: sentences of its corpus, as `erv.verifier.sentences.normalize` gives them.
 
     Returns:
-        By ability `passed`, `total` and `failed`: a line for each case that did not pass.
+        By ability `passed`, `total`, `known` (cases left out) and `failed`: a line for each case that did not
+        pass.
     """
-    cases = load_cases()
+    every = load_cases()
+    left_out = set(known)
+    cases = {
+        ability: [case for case in every[ability] if not {*map(normalize, _texts(case))} & left_out]
+        for ability in ABILITIES
+    }
     texts = sorted({text for ability in ABILITIES for case in cases[ability] for text in _texts(case)})
     probabilities = verifier.predict(texts)
     named = sentence_labels(probabilities, verifier.labels, thresholds_of(verifier))
@@ -49,7 +61,12 @@ def check_behaviour(verifier: Verifier) -> dict[str, Any]:
             if (fault := _fault(ability, case, labels, probability)) is not None
         ]
         total = len(cases[ability])
-        found[ability] = {"passed": total - len(faults), "total": total, "failed": faults}
+        found[ability] = {
+            "passed": total - len(faults),
+            "total": total,
+            "known": len(every[ability]) - total,
+            "failed": faults,
+        }
     return found
 
 

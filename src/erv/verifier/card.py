@@ -25,7 +25,7 @@ def model_card(metrics: Mapping[str, Any], verifier: EmotionVerifier) -> str:
         f"{row['support']} | {limits[label]:.3f} |"
         for label, row in metrics["per_label"].items()
     ]
-    behaviour = metrics["behaviour"]
+    behaviour, fitted = metrics["behaviour"], metrics["fitted"]
     failed = [f"- {ability}: {line}" for ability in ABILITIES for line in behaviour[ability]["failed"]]
     unmeasured = metrics["without_support"]
     return "\n".join(
@@ -57,9 +57,14 @@ def model_card(metrics: Mapping[str, Any], verifier: EmotionVerifier) -> str:
             "",
             f"- macro F1 {metrics['macro_f1']:.3f}, micro F1 {metrics['micro_f1']:.3f}, all labels right"
             f" {metrics['exact_match']:.3f}",
-            f"- expected calibration error {metrics['calibration_error']:.4f} ({metrics['calibration']})",
-            f"- fitted on {metrics['train_sentences']} sentences, {metrics['train_texts']} of them different;"
-            f" calibration and thresholds on {metrics['validation_sentences']}",
+            f"- expected calibration error {metrics['calibration_error']:.4f}, of the labels that it names"
+            f" {metrics['named_calibration_error']:.4f} ({metrics['calibration']})",
+            *[
+                f"- from {source}: macro F1 {part['macro_f1']:.3f} on {part['n']}"
+                for source, part in metrics["by_source"].items()
+            ],
+            f"- fitted on {fitted['sentences']} sentences, {fitted['texts']} of them different; calibrated on"
+            f" {fitted['calibration']}, thresholds chosen on {fitted['thresholds']} others",
             *(
                 [f"- macro F1 says nothing of {', '.join(unmeasured)}: no held-out sentence"]
                 if unmeasured
@@ -72,7 +77,7 @@ def model_card(metrics: Mapping[str, Any], verifier: EmotionVerifier) -> str:
             "",
             "## Behaviour",
             "",
-            "Cases written by hand, none of them trained on:",
+            "Cases written by hand, without those that are in the corpus:",
             "",
             *[
                 f"- {ability}: {behaviour[ability]['passed']} of {behaviour[ability]['total']}"

@@ -10,15 +10,19 @@ import torch
 
 from erv.errors import DataError
 from erv.verifier.goemotions import column_names
+from erv.verifier.loading import check_length, load_classifier
+
+Loaded = tuple[Any, Any, tuple[str, ...]]
 
 
-def load_encoder(folder: Path, names: tuple[str, ...], *, as_it_is: bool) -> tuple[Any, Any, tuple[str, ...]]:
+def load_encoder(folder: Path, names: tuple[str, ...], *, as_it_is: bool, max_length: int) -> Loaded:
     """Loads an encoder as a multi-label classifier.
 
     Args:
         folder: `from_pretrained` folder with its tokenizer.
         names: the labels wanted, in order.
         as_it_is: keep the head with all its outputs, for a classifier that is not trained further.
+        max_length: tokens that it must be able to read.
 
     Returns:
         Model, tokenizer and a label per output. Without a head for these labels in the folder, the head is
@@ -26,37 +30,38 @@ def load_encoder(folder: Path, names: tuple[str, ...], *, as_it_is: bool) -> tup
         `names`, unless `as_it_is`.
 
     Raises:
-        DataError: no encoder, one that can't be loaded, or `as_it_is` without a head for the labels.
+        DataError: no encoder, one that can't be loaded or reads too few tokens, or `as_it_is` without a head
+            for the labels.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder}: no encoder in it; pin a base source with encoder/config.json")
+    remedy = "pin a base source whose encoder/ is a whole folder of save_pretrained, tokenizer included"
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        known = _labels_of(config, names)
-        if as_it_is and known is None:
-            raise DataError(
-                f"{folder}: not a classifier of the MAFW or GoEmotions labels, so it can't be used as it is;"
-                " set train_erv.max_steps above 0"
-            )
-        wanted = known or names
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            local_files_only=True,
-            num_labels=len(wanted),
-            problem_type="multi_label_classification",
-            id2label=dict(enumerate(wanted)),
-            label2id={label: index for index, label in enumerate(wanted)},
-            dtype=torch.float32,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
-            f"{folder}: its encoder can't be loaded ({' '.join(str(error).split())[:200]}); pin a base source"
-            " whose encoder/ is a folder of save_pretrained, tokenizer included"
+            f"{folder / 'config.json'}: can't be read ({' '.join(str(error).split())[:200]}); {remedy}"
         ) from error
+    known = _labels_of(config, names)
+    if as_it_is and known is None:
+        raise DataError(
+            f"{folder}: not a classifier of the MAFW or GoEmotions labels, so it can't be used as it is; set"
+            " train_erv.max_steps above 0"
+        )
+    wanted = known or names
+    model, tokenizer = load_classifier(
+        folder,
+        remedy,
+        new_head=known is None,
+        num_labels=len(wanted),
+        problem_type="multi_label_classification",
+        id2label=dict(enumerate(wanted)),
+        label2id={label: index for index, label in enumerate(wanted)},
+    )
+    _last_layer(model)  # known now, not after hours
+    check_length(model, max_length, "train_erv.max_length")
     # A folder's path would otherwise be saved with the model.
     model.config._name_or_path = ""
     model.name_or_path = ""

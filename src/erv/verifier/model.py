@@ -24,6 +24,7 @@ from erv.explanation import DEFAULT_THRESHOLD
 from erv.settings import RuntimeSettings
 from erv.verifier.calibration import Calibration
 from erv.verifier.goemotions import column_names
+from erv.verifier.loading import check_length, load_classifier, longest_input
 from erv.verifier.memory import SentenceMemory
 
 FILE = "verifier.json"
@@ -95,24 +96,17 @@ class EmotionVerifier:
         Raises:
             DataError: the folder is missing, is not a verifier, or its labels don't fit its classifier.
         """
-        from safetensors import SafetensorError
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
         folder = Path(folder)
         description = _description(folder)
-        try:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                folder, local_files_only=True, dtype=dtype
-            )
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise DataError(
-                f"{folder}: its model can't be loaded ({' '.join(str(error).split())[:200]});"
-                " run `dvc repro train_erv` again"
-            ) from error
+        model, tokenizer = load_classifier(folder, "run `dvc repro train_erv` again", dtype=dtype)
         if description is None:
-            description = _released(folder, model.config, tokenizer)
+            description = _released(folder, model, tokenizer)
         labels, thresholds = description["labels"], description["thresholds"]
+        if len(set(labels)) != len(labels) or not all(0.0 < limit < 1.0 for limit in thresholds):
+            raise DataError(
+                f"{folder / FILE}: expected different labels, and thresholds between 0 and 1; run"
+                " `dvc repro train_erv` again"
+            )
         curves = description["calibration"].curves
         if not len(labels) == len(thresholds) == model.config.num_labels or len(curves) not in (
             0,
@@ -122,6 +116,7 @@ class EmotionVerifier:
                 f"{folder / FILE}: {len(labels)} labels and {len(thresholds)} thresholds for a classifier"
                 f" with {model.config.num_labels} outputs"
             )
+        check_length(model, description["max_length"], str(folder / FILE))
         return cls(model.to(device), tokenizer, memory=memory, **description)
 
     def save_pretrained(self, folder: Path) -> None:
@@ -247,12 +242,14 @@ def _description(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         if (folder / "config.json").is_file():
             return None
-        raise DataError(f"{folder}: no {FILE} in it; run `dvc repro train_erv` first") from None
+        what = f"no {FILE} in it" if folder.is_dir() else "no such folder"
+        raise DataError(f"{folder}: {what}; run `dvc repro train_erv` first") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder / FILE}: not the description of a verifier ({error!r})") from error
 
 
-def _released(folder: Path, config: Any, tokenizer: Any) -> dict[str, Any]:
+def _released(folder: Path, model: Any, tokenizer: Any) -> dict[str, Any]:
+    config = model.config
     labels = column_names(config.id2label)
     if labels is None:
         raise DataError(
@@ -263,7 +260,7 @@ def _released(folder: Path, config: Any, tokenizer: Any) -> dict[str, Any]:
         "labels": labels,
         "thresholds": [DEFAULT_THRESHOLD] * len(labels),
         "calibration": Calibration(),
-        "max_length": min(tokenizer.model_max_length, RELEASED_MAX_LENGTH),
+        "max_length": min(tokenizer.model_max_length, longest_input(model) or RELEASED_MAX_LENGTH),
     }
 
 

@@ -24,9 +24,11 @@ def classification_report(
 
     Returns:
         macro_f1 (over labels that occur), without_support (labels that don't, so that macro_f1 says nothing
-        of them), micro_f1, exact_match, calibration_error, reliability (see `reliability`), n, per_label with
-        precision, recall, f1, support, average_precision and curve (recall and precision from high thresholds
-        to low; None without support), and confusion (see `confusion`).
+        of them), micro_f1, exact_match, calibration_error (of all decisions, most of which are easy noes),
+        named_calibration_error (of the labels that are named alone, which is what a reward hears),
+        reliability (see `reliability`), n, per_label with precision, recall, f1, support, average_precision,
+        calibration_error and curve (recall and precision from high thresholds to low; None without support),
+        and confusion (see `confusion`).
     """
     from sklearn.metrics import average_precision_score, f1_score, precision_recall_fscore_support
 
@@ -44,6 +46,7 @@ def classification_report(
             "f1": _round(f1[index]),
             "support": int(support[index]),
             "average_precision": _round(average_precision_score(*scores)) if occurs else None,
+            "calibration_error": _round(calibration_error(probabilities[:, index], targets[:, index])),
             "curve": _precision_recall(*scores) if occurs else None,
         }
     return {
@@ -52,6 +55,7 @@ def classification_report(
         "micro_f1": _round(f1_score(truth, chosen, average="micro", zero_division=0.0)),
         "exact_match": _round(np.mean((chosen == truth).all(axis=1))),
         "calibration_error": _round(calibration_error(probabilities, targets)),
+        "named_calibration_error": _round(calibration_error(probabilities[chosen], targets[chosen])),
         "reliability": reliability(probabilities, targets),
         "n": len(targets),
         "per_label": per_label,
@@ -60,7 +64,7 @@ def classification_report(
 
 
 def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Expected calibration error of all decisions: mean gap of probability and frequency in 15 bins."""
+    """Expected calibration error of these decisions: mean gap of probability and frequency in 15 bins."""
     bins = reliability(probabilities, targets)
     gaps = (row["decisions"] * abs(row["probability"] - row["frequency"]) for row in bins)
     return float(sum(gaps) / probabilities.size) if probabilities.size else 0.0

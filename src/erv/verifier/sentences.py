@@ -18,6 +18,7 @@ _ABBREVIATIONS = frozenset(
 _LONGEST = max(map(len, _ABBREVIATIONS)) + 8  # with quotes and brackets around it
 _WORD = re.compile(r"\w")
 _WORDS = re.compile(r"\w+")
+_IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
 def split_sentences(text: str, *, semantics: Semantics = "official") -> list[str]:
@@ -30,7 +31,8 @@ def split_sentences(text: str, *, semantics: Semantics = "official") -> list[str
     instead, in linear time.
 
     `strict` mends that: closing quotes and brackets belong to their sentence, `…`, line breaks and CJK
-    terminators end one, abbreviations and initials do not, and pieces without a letter or digit are dropped.
+    terminators end one, abbreviations, initials and the numbers of items do not, and pieces without a letter
+    or digit are dropped.
 
     Args:
         text: an explanation, without its tags.
@@ -48,6 +50,11 @@ def split_sentences(text: str, *, semantics: Semantics = "official") -> list[str
 def normalize(sentence: str) -> str:
     """The words of a sentence without case, punctuation and white space: what makes two of them the same."""
     return " ".join(_WORDS.findall(sentence.casefold()))
+
+
+def count_words(text: str) -> int:
+    """Words between blanks; of scripts without blanks (Chinese, Japanese), each character."""
+    return len(_IDEOGRAPH.sub(" x ", text).split())
 
 
 def _split_official(text: str) -> list[str]:
@@ -89,4 +96,6 @@ def _goes_on(ending: str, following: str) -> bool:
     name = word[0].strip("\"'“‘([").lower() if word else ""
     if name in {"a.m", "p.m", "etc", "u.s", "u.k"}:
         return following.islower()
+    if name.isdigit() and ending[:-1].strip() == name:  # the number of an item: "1. He smiles."
+        return True
     return name in _ABBREVIATIONS or (len(name) == 1 and name.isalpha() and name != "i")

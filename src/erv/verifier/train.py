@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from transformers import (
@@ -52,10 +53,11 @@ UNTUNED = 0.5
 
 @dataclass(frozen=True)
 class Split:
-    """Sentences and their labels as 0/1, float32 [n, labels]."""
+    """Sentences, their labels as 0/1, float32 [n, labels], and where each comes from."""
 
     sentences: list[str]
     targets: np.ndarray
+    sources: list[str]
 
 
 def train_verifier(
@@ -97,7 +99,9 @@ def train_verifier(
     device = resolve_device(runtime.device)
     names = LabelSpace.load("mafw").names
     splits = load_splits(sentences, names)
-    model, tokenizer, labels = load_encoder(encoder, names, as_it_is=not settings.max_steps)
+    model, tokenizer, labels = load_encoder(
+        encoder, names, as_it_is=not settings.max_steps, max_length=settings.max_length
+    )
     if settings.max_steps:
         weights = positive_weights(splits["train"].targets, settings.class_weights)
         _fit(
@@ -124,9 +128,7 @@ def train_verifier(
     )
     columns = mafw_columns(labels, names)
     _calibrate(verifier, splits["validation"], columns, settings)
-    metrics = _measure(verifier, splits, columns, names)
-    metrics["behaviour"] = check_behaviour(verifier)
-    metrics["calibration"] = settings.calibration
+    metrics = _measure(verifier, splits, columns, settings)
     _write(verifier, metrics, output)
     return metrics
 
@@ -153,7 +155,10 @@ def load_splits(path: Path, labels: tuple[str, ...]) -> dict[str, Split]:
     """
     if not path.is_file():
         raise DataError(f"{path}: sentences not found; run `dvc repro distill` first")
-    rows = pq.read_table(path).to_pylist()
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: can't be read ({error}); run `dvc repro distill` again") from error
     column = {label: index for index, label in enumerate(labels)}
     splits: dict[str, Split] = {}
     place: dict[str, str] = {}  # text -> split
@@ -166,7 +171,7 @@ def load_splits(path: Path, labels: tuple[str, ...]) -> dict[str, Split]:
                     f" {place[normalize(row['sentence'])]} and {name}; run `dvc repro distill` again"
                 )
         if name != "train":
-            chosen = list({(normalize(row["sentence"]), *row["labels"]): row for row in chosen}.values())
+            chosen = _each_once(chosen)
         if not chosen:
             raise DataError(f"{path}: no sentence in the {name} split; run `dvc repro distill` again")
         targets = np.zeros((len(chosen), len(labels)), dtype=np.float32)
@@ -175,8 +180,18 @@ def load_splits(path: Path, labels: tuple[str, ...]) -> dict[str, Split]:
                 if label not in column:
                     raise DataError(f"{path}: clip {row['clip_id']!r} has unknown label {label!r}")
                 targets[index, column[label]] = 1.0
-        splits[name] = Split([row["sentence"] for row in chosen], targets)
+        splits[name] = Split([row["sentence"] for row in chosen], targets, [row["source"] for row in chosen])
     return splits
+
+
+def _each_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each text, with all the labels that it was ever given."""
+    merged: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        key = normalize(row["sentence"])
+        known = merged.get(key, {"labels": []})["labels"]
+        merged[key] = {**row, "labels": list(dict.fromkeys([*known, *row["labels"]]))}
+    return list(merged.values())
 
 
 class _Reporter(TrainerCallback):
@@ -325,20 +340,26 @@ def _calibrate(
 
 
 def _measure(
-    verifier: EmotionVerifier, splits: dict[str, Split], columns: np.ndarray, names: tuple[str, ...]
+    verifier: EmotionVerifier, splits: dict[str, Split], columns: np.ndarray, settings: TrainErvSettings
 ) -> dict[str, Any]:
-    test = splits["test"]
-    report = classification_report(
-        verifier.predict(test.sentences).numpy()[:, columns],
-        test.targets,
-        np.asarray(verifier.thresholds, dtype=np.float32)[columns],
-        names,
-    )
-    seen = {normalize(sentence) for sentence in splits["train"].sentences}
-    report["unseen_share"] = sum(normalize(text) not in seen for text in test.sentences) / len(test.sentences)
-    report["train_sentences"] = len(splits["train"].sentences)
-    report["train_texts"] = len(seen)
-    report["validation_sentences"] = len(splits["validation"].sentences)
+    test, names = splits["test"], [verifier.labels[column] for column in columns]
+    probabilities = verifier.predict(test.sentences).numpy()[:, columns]
+    limits = np.asarray(verifier.thresholds, dtype=np.float32)[columns]
+    report = classification_report(probabilities, test.targets, limits, names)
+    report["by_source"] = {}
+    for source in sorted(set(test.sources)):
+        rows = [index for index, name in enumerate(test.sources) if name == source]
+        part = classification_report(probabilities[rows], test.targets[rows], limits, names)
+        report["by_source"][source] = {key: part[key] for key in ("n", "macro_f1", "exact_match")}
+    report["fitted"] = {
+        "sentences": len(splits["train"].sentences) if settings.max_steps else 0,
+        "texts": len({normalize(text) for text in splits["train"].sentences}) if settings.max_steps else 0,
+        "calibration": 0 if settings.calibration == "none" else len(splits["validation"].sentences),
+        "thresholds": len(splits["validation"].sentences) if settings.thresholds == "tuned" else 0,
+    }
+    report["calibration"] = settings.calibration
+    known = {normalize(text) for split in splits.values() for text in split.sentences}
+    report["behaviour"] = check_behaviour(verifier, known)
     return report
 
 
