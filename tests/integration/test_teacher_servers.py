@@ -329,6 +329,15 @@ def test_without_reported_usage_the_upper_bound_counts(script: Script, teacher: 
     assert 5000 < one.usage.prompt_tokens + one.usage.reply_tokens <= 10_000
 
 
+def test_a_model_that_talks_only_is_not_asked_for_everything(script: Script, teacher: Any) -> None:
+    script.answer = lambda *_: says("Well, that depends on how one sees it.")
+    with pytest.raises(
+        TeacherError, match=r"21 of 21 sentences got no reply of the form asked for, at last: Well"
+    ):
+        teacher(concurrency=1, attempts=2).label(numbered(200))
+    assert len(script.asked) == 42
+
+
 def test_retries_of_the_sdk_are_in_the_budget(script: Script, teacher: Any) -> None:
     """Every request that went out and timed out may be billed; those that were refused are not."""
 

@@ -45,6 +45,16 @@ def test_rewards_by_true_emotion():
     }
 
 
+def test_a_space_without_a_map_to_mafw_is_counted_by_its_own_names(tmp_path, monkeypatch):
+    """Format and accuracy need no such map, so the monitor must not ask for one."""
+    (tmp_path / "data" / "label_spaces").mkdir(parents=True)
+    labels = "[{id: 1, name: bored}, {id: 2, name: keen}]"
+    (tmp_path / "data" / "label_spaces" / "unmapped.yaml").write_text(f"name: unmapped\nlabels: {labels}\n")
+    monkeypatch.chdir(tmp_path)
+    found = reward_by_class("accuracy", [1.0, 0.0], ["<answer>Bored</answer>", "keen"], ["unmapped"] * 2)
+    assert found == {"reward_by_class/accuracy/bored": 1.0, "reward_by_class/accuracy/keen": 0.0}
+
+
 def test_a_reward_logs_what_is_watched_through_trl():
     logged = {}
     columns = {

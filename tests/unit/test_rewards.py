@@ -56,6 +56,8 @@ def think(text, answer="anger"):
         ("<think><think>a</think><answer>b</answer>", 0.0),
         ("Sure. <think>a</think><answer>b</answer>", 0.0),
         ("<answer>b</answer><think>a</think>", 0.0),
+        ("<THINK>a</THINK><ANSWER>b</ANSWER>", 0.0),
+        ("<think>a <ANSWER>c</ANSWER></think><answer>b</answer>", 0.0),
         ("<think>a</think> so <answer>b</answer>", 0.0),
         ("", 0.0),
     ],
@@ -204,3 +206,20 @@ def test_build_rewards_refuses_in_one_sentence(name, message):
     unchecked = RewardSettings.model_construct(name=name, weight=1.0)
     with pytest.raises(SettingsError, match=message):
         build_rewards([unchecked], None, "strict")
+
+
+@pytest.mark.parametrize(
+    "completion", [[], [{}], [{"content": None}], [{"content": [{"type": "text", "text": None}]}], ""]
+)
+@pytest.mark.parametrize("semantics", ["official", "strict"])
+def test_completions_without_a_text_earn_nothing(completion, semantics):
+    columns = {"solution": ["anger"], "dataset": ["mafw"]}
+    assert format_reward([completion], semantics=semantics) == [0.0]
+    assert accuracy_reward([completion], semantics=semantics, **columns) == [0.0]
+    assert explanation_reward(TableVerifier(), semantics=semantics)([completion], **columns) == [0.0]
+
+
+def test_official_reads_compound_labels_by_the_rules_of_mafw():
+    """The released code looks for MAFW in the path of a clip."""
+    columns = {"solution": ["happiness"], "dataset": ["mafw_compound"]}
+    assert accuracy_reward([think("x", "happy")], semantics="official", **columns) == [1.0]

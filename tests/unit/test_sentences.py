@@ -4,6 +4,7 @@ import time
 import pytest
 
 from erv.verifier import split_sentences
+from erv.verifier.sentences import count_words
 
 OFFICIAL = re.compile(r'(?<=[.!?])\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')
 
@@ -38,11 +39,20 @@ def test_official_splits(text, sentences):
         ("He trembles… She waits.", ["He trembles…", "She waits."]),
         ("他很难过。她笑了。", ["他很难过。", "她笑了。"]),
         ("one line\nanother line", ["one line", "another line"]),
+        ("1. He is sad. 2. She weeps.", ["1. He is sad.", "2. She weeps."]),
+        ("It happened in 1998. Then he left.", ["It happened in 1998.", "Then he left."]),
         ("She said no. Then she left.", ["She said no.", "Then she left."]),
     ],
 )
 def test_strict_splits(text, sentences):
     assert split_sentences(text, semantics="strict") == sentences
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("", 0), ("two  words.", 2), ("他很难过。", 4), ("他 is sad", 3), ("とても悲しい", 6)]
+)
+def test_words_of_scripts_without_blanks(text, count):
+    assert count_words(text.replace("。", "")) == count
 
 
 def test_counting_quotes_is_the_released_expression():

@@ -25,7 +25,7 @@ def demo(tmp_path_factory, root):
 
 @pytest.mark.parametrize("ability", ABILITIES)
 def test_the_demo_verifier_can(demo, ability):
-    """It is small and learns from a small world: six in ten is what it is asked for, in words it never read."""
+    """It is small and learns from a small world: six in ten are asked for, in words that it never read."""
     found = demo[1]["behaviour"][ability]
     assert found["passed"] / found["total"] >= 0.6, found["failed"]
     assert found["passed"] + len(found["failed"]) == found["total"] >= 8

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 # More unanswered sentences than this end a run: a server that is gone must not take hours.
 _FEWEST_UNANSWERED, _UNANSWERED_SHARE = 5, 0.05
+# Nor must a model that can't answer in the form be asked, and paid, for all.
+_FEWEST_MALFORMED, _MALFORMED_SHARE = 20, 0.5
 # All that goes out; the SDK would add headers from its own environment variables and tell of this machine. By
 # the last one it knows that its caller wants the bytes of an answer.
 _SENT_HEADERS = re.compile(
@@ -120,14 +122,14 @@ class OpenAIChat:
         """Asks for every missing sentence and puts the verdicts into `known`."""
         self._budget.begin()
         progress = Progress(self.name, len(missing))
-        unanswered = 0
+        unanswered = malformed = decided = 0
         total = len(known) + len(missing)
 
         async def work(waiting: Iterator[str]) -> None:
-            nonlocal unanswered
+            nonlocal unanswered, malformed, decided
             for sentence in waiting:
                 try:
-                    known[sentence] = await self._ask(sentence, requests, cache)
+                    verdict = known[sentence] = await self._ask(sentence, requests, cache)
                 except BudgetSpentError as error:
                     raise TeacherError(
                         f"{self.name}: stopped with {_labelled(known)} of {total} sentences labelled and"
@@ -142,6 +144,16 @@ class OpenAIChat:
                             f" {total} sentences, at last: {error}; {_labelled(known)} are labelled and kept,"
                             " so see to the server and run it again to go on"
                         ) from None
+                else:
+                    decided += 1
+                    if isinstance(verdict, Refusal):
+                        malformed += 1
+                        if malformed > max(_FEWEST_MALFORMED, _MALFORMED_SHARE * decided):
+                            raise TeacherError(
+                                f"{self.name}: {malformed} of {decided} sentences got no reply of the form"
+                                f" asked for, at last: {verdict.detail}; take a model that follows it, or"
+                                " raise max_reply_tokens for one that thinks first"
+                            )
                 progress.add()
 
         async with self._client() as client:
