@@ -70,7 +70,7 @@ def test_what_the_system_refuses_is_a_sentence(
 
 def test_text_that_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe\x00abc.")))
-    assert "is not UTF-8 text" in sentence(capsys, "verify")
+    assert "standard input: not UTF-8 text (byte 0)" in sentence(capsys, "verify")
 
 
 def test_the_doctor_works_where_the_environment_is_damaged(
