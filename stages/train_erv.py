@@ -51,7 +51,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     )
     clear(checkpoints)
     names = ("macro_f1", "micro_f1", "exact_match", "calibration_error", "named_calibration_error")
-    behaviour = metrics["behaviour"].items()
+    behaviour = [(name, found) for name, found in metrics["behaviour"].items() if found["total"]]
     run.log_metrics(
         {f"test/{name}": float(metrics[name]) for name in names}
         | {f"test/f1/{label}": float(row["f1"]) for label, row in metrics["per_label"].items()}

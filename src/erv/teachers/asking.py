@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import NoReturn
 
+from erv.explanation import NEUTRAL
 from erv.labels import LabelSpace
+from erv.verifier.sentences import encodable
 
 Message = dict[str, str]
 """`role` and `content`, both text."""
 
-NEUTRAL = "neutral"
 MAX_LABELS = 3
 SHOWN_CHARACTERS = 200
 # Of a malformed reply, as much as shows what was wrong with it.
@@ -37,7 +38,7 @@ _CORRECTION = (
 def first_messages(sentence: str, space: LabelSpace) -> list[Message]:
     """The conversation that asks for the labels of a sentence."""
     task = _TASK.format(names=", ".join(space.names), neutral=NEUTRAL, form=_FORM)
-    return [{"role": "system", "content": task}, {"role": "user", "content": _encodable(sentence)}]
+    return [{"role": "system", "content": task}, {"role": "user", "content": encodable(sentence)}]
 
 
 def correction(reply: str, reason: str, space: LabelSpace) -> list[Message]:
@@ -49,9 +50,9 @@ def correction(reply: str, reason: str, space: LabelSpace) -> list[Message]:
         space: of the labels.
     """
     # Not every server and chat template takes an empty turn.
-    repeated = _encodable(reply[:_REPEATED_CHARACTERS]).strip() or "(nothing)"
+    repeated = encodable(reply[:_REPEATED_CHARACTERS]).strip() or "(nothing)"
     wanted = _CORRECTION.format(reason=reason, form=_FORM, names=", ".join(space.names))
-    return [{"role": "assistant", "content": repeated}, {"role": "user", "content": _encodable(wanted)}]
+    return [{"role": "assistant", "content": repeated}, {"role": "user", "content": encodable(wanted)}]
 
 
 def read_reply(text: str, space: LabelSpace) -> tuple[str, ...] | str:
@@ -99,11 +100,6 @@ def one_line(text: str, length: int = SHOWN_CHARACTERS) -> str:
     plain = "".join(mark if mark.isprintable() else " " for mark in text[: 4 * length])
     line = " ".join(plain.split())
     return line if len(line) <= length else f"{line[: length - 1]}…"
-
-
-def _encodable(text: str) -> str:
-    """The text with lone surrogates replaced: JSON may hold them, UTF-8 may not."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -26,6 +26,7 @@ from erv.verifier.calibration import Calibration
 from erv.verifier.goemotions import column_names
 from erv.verifier.loading import check_length, load_classifier, longest_input
 from erv.verifier.memory import SentenceMemory
+from erv.verifier.sentences import encodable
 
 FILE = "verifier.json"
 METRICS_FILE = "metrics.json"
@@ -159,7 +160,7 @@ class EmotionVerifier:
 
     def _read(self, sentences: Sequence[str]) -> tuple[torch.Tensor, list[int]]:
         """Logits of the different sentences, and for each sentence its row."""
-        texts = [_encodable(sentence) for sentence in sentences]
+        texts = [encodable(sentence) for sentence in sentences]
         unique = sorted(set(texts))
         known = {text: self.memory.find(text) if self.memory is not None else None for text in unique}
         missing = [text for text, row in known.items() if row is None]
@@ -262,8 +263,3 @@ def _released(folder: Path, model: Any, tokenizer: Any) -> dict[str, Any]:
         "calibration": Calibration(),
         "max_length": min(tokenizer.model_max_length, longest_input(model) or RELEASED_MAX_LENGTH),
     }
-
-
-def _encodable(text: str) -> str:
-    """The text with what UTF-8 can't say replaced: a tokenizer would raise, and end a training step."""
-    return text.encode("utf-8", errors="replace").decode("utf-8")

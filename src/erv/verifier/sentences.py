@@ -52,6 +52,11 @@ def normalize(sentence: str) -> str:
     return " ".join(_WORDS.findall(sentence.casefold()))
 
 
+def encodable(text: str) -> str:
+    """The text with lone surrogates replaced: Python may hold them; UTF-8, and so a tokenizer, may not."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
 def count_words(text: str) -> int:
     """Words between blanks; of scripts without blanks (Chinese, Japanese), each character."""
     return len(_IDEOGRAPH.sub(" x ", text).split())
