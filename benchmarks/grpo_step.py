@@ -29,8 +29,9 @@ from transformers import PrinterCallback
 from erv.determinism import seed_everything
 from erv.policies import Policy, load_policy
 from erv.policies.tiny import build_tiny_policy
+from erv.policy_settings import GrpoSettings
 from erv.prompts import format_completion
-from erv.settings import GrpoSettings, RuntimeSettings, load_settings
+from erv.settings import RuntimeSettings, load_settings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training import grpo_run
 from erv.training.clip_features import ClipFeatures, policy_encoder
@@ -77,12 +78,16 @@ def make_trainer(
     output = Path(tempfile.mkdtemp())
     trainer = (RawTrainer if way == "raw" else OmniGRPOTrainer)(
         model=policy.model,
-        args=grpo_run._config(settings, rewards, policy, output, 0, runtime),
+        args=grpo_run._config(
+            settings, grpo_run.total_steps(settings, len(rows)), rewards, policy, output, 0, runtime
+        ),
         reward_funcs=[letters],
-        train_dataset=grpo_run.order_rows(rows, settings.max_steps, settings.prompts_per_step, 0),
+        train_dataset=grpo_run.order_rows(
+            rows, grpo_run.total_steps(settings, len(rows)), settings.prompts_per_step, 0
+        ),
         processing_class=policy.processor.tokenizer,
         clip_features=clips,
-        question=policy.processor.gate_inputs(1),
+        question=policy.processor.question_inputs(),
         share_prompts=way == "shared",
     )
     trainer.remove_callback(PrinterCallback)

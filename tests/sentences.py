@@ -5,10 +5,10 @@ import io
 
 from erv.data.manifest import ClipRow
 from erv.prompts import format_completion
-from erv.settings import DistillSettings, RolloutSettings
 from erv.verifier.corpus import explanation_sentences
 from erv.verifier.distill import distill
 from erv.verifier.sentences import split_sentences
+from erv.verifier_settings import DistillSettings, RolloutSettings
 
 NO_ROLLOUTS = RolloutSettings(per_clip=0, temperature=1.0, max_new_tokens=8, batch_size=8)
 DISTILL = DistillSettings(

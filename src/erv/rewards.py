@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 from erv.answers import bare, normalize, official_answer, official_normalize
 from erv.errors import SettingsError
 from erv.explanation import NO_SHAPING, Shaping, Verifier, explanation_reward, sentence_labels
+from erv.policy_settings import BUILT_IN_REWARDS
 from erv.prompts import Completion, completion_text, tagged
-from erv.settings import BUILT_IN_REWARDS
 from erv.verifier.sentences import Semantics
 
 if TYPE_CHECKING:
-    from erv.settings import RewardSettings
+    from erv.policy_settings import RewardSettings
 
 __all__ = [
     "NO_SHAPING",

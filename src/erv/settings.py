@@ -5,7 +5,6 @@ Sections are named after the stages. Cross-field checks run here, before a GPU o
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,22 +12,18 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
 from erv.dataset_settings import DatasetName, ReaderSettings
 from erv.errors import SettingsError
+from erv.policy_settings import GrpoSettings, SftSettings
 from erv.settings_faults import describe
-from erv.teacher_settings import TeacherSettings
-
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
+from erv.settings_section import PositiveFloat, PositiveInt, Section, Share
+from erv.verifier_settings import DistillSettings, TrainErvSettings
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|[Ss]3:")
 _BUCKET = re.compile(r"s3://[^/\s]+(/.*)?")
@@ -56,26 +51,29 @@ def _address_of_a_scheduler(address: str) -> str:
 Place = Annotated[str, AfterValidator(_place_of_a_tree)]
 SchedulerAddress = Annotated[str, AfterValidator(_address_of_a_scheduler)]
 
-BUILT_IN_REWARDS = ("format", "accuracy", "explanation")
-
-
-class Section(BaseModel):
-    """A section of `params.yaml`: immutable, and unknown keys are faults."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
 
 class RuntimeSettings(Section):
-    """Device, precision and CPU threads."""
+    """Device, precision, CPU threads, and how many processes train a policy."""
 
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["float32", "bfloat16", "float16"]
     threads: PositiveInt
+    accelerate: Literal["ddp", "fsdp", "zero2", "zero3"] | None
+    processes: PositiveInt
 
     @model_validator(mode="after")
     def _precision_fits_the_device(self) -> RuntimeSettings:
         if self.device == "cpu" and self.dtype != "float32":
             raise ValueError(f"dtype {self.dtype} needs a GPU; with device cpu use float32")
+        return self
+
+    @model_validator(mode="after")
+    def _several_processes_are_launched(self) -> RuntimeSettings:
+        if self.processes > 1 and self.accelerate is None:
+            raise ValueError(
+                f"processes is {self.processes}, but accelerate is null; name a configuration of"
+                " infra/accelerate (ddp, fsdp, zero2 or zero3)"
+            )
         return self
 
 
@@ -138,161 +136,6 @@ class ExtractSettings(Section):
     dask: SchedulerAddress | None
     clips_per_shard: PositiveInt
     max_quarantine_share: Share
-
-
-class SftSettings(Section):
-    """Cold-start supervised fine-tuning."""
-
-    max_steps: PositiveInt
-    batch_size: PositiveInt
-    learning_rate: PositiveFloat
-    warmup_share: Share
-    weight_decay: Annotated[float, Field(ge=0.0)]
-    max_grad_norm: PositiveFloat
-    save_steps: PositiveInt
-
-
-class RolloutSettings(Section):
-    """Explanations that the cold start samples on the clips of the reasoning set."""
-
-    per_clip: Annotated[int, Field(ge=0)]
-    temperature: PositiveFloat
-    max_new_tokens: PositiveInt
-    batch_size: PositiveInt
-
-
-class DistillSettings(Section):
-    """Sentence labels for the verifier."""
-
-    teachers: tuple[TeacherSettings, ...]  # its length is checked below, where what it holds is not shown
-    rollouts: RolloutSettings
-    max_quarantine_share: Share
-    validation_share: Annotated[float, Field(gt=0.0, lt=0.5)]
-    test_share: Annotated[float, Field(gt=0.0, lt=0.5)]
-
-    @model_validator(mode="after")
-    def _teachers_fit(self) -> DistillSettings:
-        if not self.teachers:
-            raise ValueError("teachers is empty; name at least one, e.g. {kind: reference}")
-        names = [teacher.name for teacher in self.teachers]
-        if len(set(names)) != len(names):
-            raise ValueError(f"teachers names one twice: {', '.join(names)}")
-        if self.rollouts.per_clip and "reference" in names:
-            raise ValueError(
-                "rollouts.per_clip needs teachers that read, openai or local; reference labels only the"
-                " sentences of the corpus"
-            )
-        return self
-
-
-class TrainErvSettings(Section):
-    """The Emotional Rationale Verifier."""
-
-    max_steps: Annotated[int, Field(ge=0)]
-    batch_size: PositiveInt
-    learning_rate: PositiveFloat
-    max_length: PositiveInt
-    eval_steps: PositiveInt
-    patience: PositiveInt | None
-    class_weights: Literal["none", "balanced"]
-    calibration: Literal["none", "temperature", "isotonic"]
-    thresholds: Literal["tuned"] | float
-
-    @field_validator("thresholds", mode="before")
-    @classmethod
-    def _tuned_or_a_share(cls, value: Any) -> Any:
-        if value == "tuned" or (isinstance(value, int | float) and 0.0 < value < 1.0):
-            return value
-        raise ValueError("expected tuned, or one number between 0 and 1")
-
-    @model_validator(mode="after")
-    def _evaluated_before_the_end(self) -> TrainErvSettings:
-        if 0 < self.max_steps < self.eval_steps:
-            raise ValueError(
-                f"eval_steps ({self.eval_steps}) must not exceed max_steps ({self.max_steps}): nothing would"
-                " be evaluated or saved"
-            )
-        return self
-
-
-class RewardSettings(Section):
-    """One reward: a built-in name or the dotted path of a callable, and its weight in the sum."""
-
-    name: str
-    weight: float
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name in BUILT_IN_REWARDS:
-            return name
-        package = name.replace(":", ".").split(".")[0]
-        if not ("." in name or ":" in name):
-            raise ValueError(
-                f"expected {', '.join(BUILT_IN_REWARDS)}, or the path of a callable (package.module:name)"
-            )
-        if importlib.util.find_spec(package) is None:
-            raise ValueError(f"no module {package!r} to import the reward from; install it or mend the path")
-        return name
-
-
-class VariantSettings(Section):
-    """One arm of the comparison."""
-
-    rewards: Annotated[tuple[RewardSettings, ...], Field(min_length=1)]
-
-
-class LoraSettings(Section):
-    """Adapters through PEFT."""
-
-    enabled: bool
-    rank: PositiveInt
-    alpha: PositiveInt
-    dropout: Share
-
-
-class ShapingSettings(Section):
-    """What the strict explanation reward asks besides agreement; null switches a part off."""
-
-    min_sentences: PositiveInt | None
-    min_words: PositiveInt | None
-    max_words: PositiveInt | None
-    max_named: PositiveInt | None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ShapingSettings:
-        if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
-            raise ValueError(f"min_words ({self.min_words}) must not exceed max_words ({self.max_words})")
-        return self
-
-
-class GrpoSettings(Section):
-    """Group-relative policy optimisation."""
-
-    max_steps: PositiveInt
-    prompts_per_step: PositiveInt
-    num_generations: Annotated[int, Field(ge=2)]
-    learning_rate: PositiveFloat
-    beta: Annotated[float, Field(ge=0.0)]
-    temperature: PositiveFloat
-    max_completion_length: PositiveInt
-    loss_type: Literal["grpo", "dapo"]
-    semantics: Literal["strict", "official"]
-    shaping: ShapingSettings
-    freeze_projectors: bool
-    rows_per_pass: PositiveInt | None
-    save_steps: PositiveInt
-    lora: LoraSettings
-    variants: dict[str, VariantSettings]
-
-    @model_validator(mode="after")
-    def _passes_are_whole(self) -> GrpoSettings:
-        rows = self.prompts_per_step * self.num_generations
-        if self.rows_per_pass is not None and rows % self.rows_per_pass:
-            raise ValueError(
-                f"rows_per_pass ({self.rows_per_pass}) must divide prompts_per_step x num_generations, {rows}"
-            )
-        return self
 
 
 class EvaluateSettings(Section):

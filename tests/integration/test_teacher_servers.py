@@ -31,7 +31,7 @@ from tests.tiny_teacher import SENTENCES, make_teacher
 pytestmark = pytest.mark.integration
 
 SPACE = LabelSpace.load("mafw")
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1)
+RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1)
 KEY = "sk-hunter2-hunter2"
 
 
@@ -450,7 +450,7 @@ signal.signal(signal.SIGTERM, stop)
 url, folder = sys.argv[1:]
 teacher = build_teacher(
     OpenAITeacher(kind="openai", model="m", base_url=url, api_key_env=None, concurrency=4),
-    runtime=RuntimeSettings(device="cpu", dtype="float32", threads=1),
+    runtime=RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1),
     folder_of=Path,
     cache=Path(folder),
 )

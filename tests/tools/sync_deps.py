@@ -29,6 +29,9 @@ PLUMBING = {
     "erv.process",  # dying with the parent
     "erv.errors",  # sentences
     "erv.settings",  # the parameters themselves are dependencies
+    "erv.settings_section",
+    "erv.policy_settings",
+    "erv.verifier_settings",
     # They read bytes whose hash is checked against the lock, or make the lock, a dependency itself.
     "erv.storage",
     "erv.data.archives",

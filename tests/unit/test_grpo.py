@@ -16,8 +16,9 @@ from erv.data.manifest import ClipRow
 from erv.errors import DataError, SettingsError, TrainingError
 from erv.policies import Policy, load_policy
 from erv.policies.tiny import build_tiny_policy
+from erv.policy_settings import GrpoSettings, LoraSettings
 from erv.prompts import format_completion, user_content
-from erv.settings import GrpoSettings, LoraSettings, RuntimeSettings
+from erv.settings import RuntimeSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training import grpo_run
 from erv.training.checked_reward import CheckedReward
@@ -27,32 +28,41 @@ from erv.training.grpo_run import build_rows, order_rows, train_grpo, variant_se
 from tests.tools.sizes import SMALLEST
 
 SIZES = replace(SMALLEST, mels=32, vocabulary=400)
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1)
+RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1)
 CLIPS = [f"{number:05d}" for number in range(8)]
 
 
 def settings(**changes: Any) -> GrpoSettings:
     values: dict[str, Any] = {
         "max_steps": 2,
+        "epochs": None,
         "prompts_per_step": 4,
         "num_generations": 2,
+        "num_iterations": 1,
         "learning_rate": 1e-3,
         "beta": 0.04,
         "temperature": 1.0,
         "max_completion_length": 8,
         "loss_type": "grpo",
+        "scale_rewards": "group",
+        "importance_sampling": "token",
+        "epsilon": 0.2,
+        "epsilon_high": 0.2,
         "semantics": "strict",
         "shaping": {"min_sentences": 1, "min_words": None, "max_words": None, "max_named": None},
         "freeze_projectors": False,
         "rows_per_pass": None,
+        "gradient_checkpointing": False,
         "save_steps": 2,
-        "lora": {"enabled": False, "rank": 4, "alpha": 8, "dropout": 0.0},
+        "sample_steps": 2,
+        "collapse_patience": None,
+        "lora": {"enabled": False, "rank": 4, "alpha": 8, "dropout": 0.0, "quantize": "none"},
         "variants": {"erv": {"rewards": [{"name": "format", "weight": 1.0}]}},
     }
     return GrpoSettings.model_validate(values | changes)
 
 
-LORA = LoraSettings(enabled=True, rank=4, alpha=8, dropout=0.0)
+LORA = LoraSettings(enabled=True, rank=4, alpha=8, dropout=0.0, quantize="none")
 
 
 @pytest.fixture(scope="module")
@@ -189,12 +199,12 @@ def make_trainer(
     rewards = [("letters", many_letters, 1.0)]
     return OmniGRPOTrainer(
         model=policy.model,
-        args=grpo_run._config(chosen, rewards, policy, output, 0, RUNTIME),
+        args=grpo_run._config(chosen, 2, rewards, policy, output, 0, RUNTIME),
         reward_funcs=[many_letters],
         train_dataset=order_rows(rows, 2, 4, 0),
         processing_class=policy.processor.tokenizer,
         clip_features=ClipFeatures(policy_encoder(policy), shards),
-        question=policy.processor.gate_inputs(1),
+        question=policy.processor.question_inputs(),
         **options,
     )
 

@@ -12,25 +12,32 @@ from erv.errors import TrainingError
 from erv.evaluation.generate import generate_completions
 from erv.policies import Policy, load_policy
 from erv.policies.tiny import build_tiny_policy
+from erv.policy_settings import LoraSettings, SftSettings
 from erv.prompts import format_completion
-from erv.settings import RolloutSettings, RuntimeSettings, SftSettings
+from erv.settings import RuntimeSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training import sft
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.verifier.rollouts import sample_explanations
+from erv.verifier_settings import RolloutSettings
 from tests.tools.sizes import SMALLEST
 
 SIZES = SMALLEST
 SETTINGS = SftSettings(
     max_steps=6,
+    epochs=None,
     batch_size=4,
+    rows_per_pass=None,
+    packing=False,
+    gradient_checkpointing=False,
     learning_rate=1e-2,
     warmup_share=0.1,
     weight_decay=0.01,
     max_grad_norm=1.0,
     save_steps=3,
+    lora=LoraSettings(enabled=False, rank=4, alpha=8, dropout=0.0, quantize="none"),
 )
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1)
+RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1)
 TEXTS = {
     "anger": format_completion("The voice is loud. She seems angry.", "anger"),
     "fear": format_completion("The voice trembles. He seems afraid.", "fear"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from erv.errors import SettingsError
+from erv.policy_settings import RewardSettings
 from erv.rewards import (
     NO_SHAPING,
     Shaping,
@@ -13,7 +14,6 @@ from erv.rewards import (
     format_reward,
     sentence_labels,
 )
-from erv.settings import RewardSettings
 
 LABELS = ("anger", "happiness", "sadness", "neutral")
 

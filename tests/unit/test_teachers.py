@@ -19,7 +19,7 @@ from erv.teachers.budget import Budget, Tokens
 from erv.teachers.cache import ReplyCache
 
 SPACE = LabelSpace.load("mafw")
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1)
+RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1)
 OPENAI = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
 
 

@@ -58,21 +58,20 @@ def _generate(policy: Policy, batch: list[Clip], max_new_tokens: int, temperatur
     tokenizer = processor.tokenizer
     prepared = [processor.prepare_clip(clip.frames, clip.audio, clip.sample_rate) for clip in batch]
     features = model.encode_clips(
-        torch.stack([item["pixel_values"] for item in prepared]),
-        torch.stack([item["input_features"] for item in prepared]),
+        **{name: torch.stack([item[name] for item in prepared]) for name in prepared[0]}
     )
     prompts = [processor.prompt_ids(audio=clip.audio.size > 0) for clip in batch]
     length = max(map(len, prompts))
     ids = torch.tensor([[tokenizer.pad_token_id] * (length - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
-    inputs = {"input_ids": ids, "attention_mask": mask, **processor.gate_inputs(1)}
+    inputs = {"input_ids": ids, "attention_mask": mask, **processor.question_inputs()}
     sampling = {"temperature": temperature, "top_k": 0} if temperature > 0 else {}
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=temperature > 0,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        suppress_tokens=[model.config.video_token_id, model.config.audio_token_id],
+        suppress_tokens=model.placeholder_ids,
         **sampling,
     )
     with torch.inference_mode():

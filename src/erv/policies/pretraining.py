@@ -147,7 +147,7 @@ def train_towers(
         ]
         for fit in fits:
             fit.result()
-    model.model.freeze_towers()
+    model.freeze_towers()
     model.eval()
 
     @torch.no_grad()

@@ -26,8 +26,9 @@ from erv.data.manifest import ClipRow
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, SettingsError, TrainingError
 from erv.policies import Policy, load_policy
+from erv.policy_settings import GrpoSettings, LoraSettings, VariantSettings
 from erv.prompts import user_content
-from erv.settings import GrpoSettings, LoraSettings, RuntimeSettings, VariantSettings
+from erv.settings import RuntimeSettings
 from erv.shards import ShardReader
 from erv.training.checked_reward import CheckedReward
 from erv.training.clip_features import ClipFeatures, policy_encoder
@@ -96,7 +97,7 @@ def variant_settings(settings: GrpoSettings, name: str) -> VariantSettings:
 
 
 def order_rows(rows: Sequence[dict[str, Any]], steps: int, per_step: int, seed: int) -> Dataset:
-    """The rows in the order in which training takes them: `steps` times `per_step` distinct clips.
+    """The rows in the order in which training takes them: `steps` times `per_step` distinct clips, a generation each.
 
     Each pass is a new permutation; what does not fill a step is left for another pass. The whole order is
     laid out here, so that the position in it is all that a resumed run has to know.
@@ -114,6 +115,14 @@ def order_rows(rows: Sequence[dict[str, Any]], steps: int, per_step: int, seed: 
         permutation = torch.randperm(len(rows), generator=generator).tolist()
         order += permutation[: len(rows) // per_step * per_step]
     return Dataset.from_list(list(rows)).select(order[: steps * per_step])
+
+
+def total_steps(settings: GrpoSettings, clips: int) -> int:
+    """Optimiser steps of a run: as many as the settings say, or as their epochs take."""
+    if settings.max_steps is not None:
+        return settings.max_steps
+    assert settings.epochs is not None
+    return settings.epochs * (clips // settings.prompts_per_step) * settings.num_iterations
 
 
 def train_grpo(
@@ -160,7 +169,8 @@ def train_grpo(
     seed_everything(seed, runtime.threads)
     device = resolve_device(runtime.device)
     resolve_dtype(runtime.dtype, device)  # half precision is autocast, weights stay float32; a CPU refuses it
-    order = order_rows(rows, settings.max_steps, settings.prompts_per_step, seed)
+    steps = total_steps(settings, len(rows))
+    order = order_rows(rows, steps // settings.num_iterations, settings.prompts_per_step, seed)
     checkpoints.mkdir(parents=True, exist_ok=True)
     discard_incomplete(checkpoints)
     alarm = DriftAlarm()
@@ -168,13 +178,13 @@ def train_grpo(
         policy = load_policy(policy_folder, device=str(device))
         policy.model.config._name_or_path = str(policy_folder)  # where TRL loads the reference from
         if settings.freeze_projectors:
-            policy.model.model.freeze_projectors()
+            policy.model.freeze_projectors()
         for module in policy.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0  # else the policy differs from its reference, and from itself in generation
         trainer = OmniGRPOTrainer(
             model=policy.model,
-            args=_config(settings, rewards, policy, checkpoints, seed, runtime, rows_per_pass),
+            args=_config(settings, steps, rewards, policy, checkpoints, seed, runtime, rows_per_pass),
             reward_funcs=[
                 CheckedReward(name, reward, watches=not index, max_named=settings.shaping.max_named)
                 for index, (name, reward, _) in enumerate(rewards)
@@ -182,10 +192,10 @@ def train_grpo(
             train_dataset=order,
             processing_class=policy.processor.tokenizer,
             peft_config=lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
-            callbacks=[Watcher(on_metrics, settings.max_steps, alarm)],
+            callbacks=[Watcher(on_metrics, steps, alarm)],
             kept=[alarm, *kept],
             clip_features=ClipFeatures(policy_encoder(policy), shards),
-            question=policy.processor.gate_inputs(1),
+            question=policy.processor.question_inputs(),
         )
         trainer.remove_callback(PrinterCallback)
         _check_reference(trainer)
@@ -205,7 +215,7 @@ def lora_config(model: Any, settings: LoraSettings) -> Any:
     """
     from peft import LoraConfig
 
-    language = {id(module) for module in model.base_model.language_model.modules()}
+    language = {id(module) for module in model.get_decoder().modules()}
     targets = [
         name
         for name, module in model.named_modules()
@@ -258,6 +268,7 @@ def _write_adapter(model: Any, folder: Path) -> None:
 
 def _config(
     settings: GrpoSettings,
+    steps: int,
     rewards: Rewards,
     policy: Policy,
     checkpoints: Path,
@@ -265,7 +276,6 @@ def _config(
     runtime: RuntimeSettings,
     rows_per_pass: int | None = None,
 ) -> GRPOConfig:
-    config = policy.model.config
     on_cpu = policy.device.type == "cpu"
     completions = settings.prompts_per_step * settings.num_generations
     per_pass = rows_per_pass or completions
@@ -280,16 +290,21 @@ def _config(
         use_cpu=on_cpu,
         bf16=runtime.dtype == "bfloat16",
         fp16=runtime.dtype == "float16",
-        max_steps=settings.max_steps,
+        max_steps=steps,
         per_device_train_batch_size=per_pass,
         gradient_accumulation_steps=completions // per_pass,
         num_generations=settings.num_generations,
+        num_iterations=settings.num_iterations,
         max_completion_length=settings.max_completion_length,
         temperature=settings.temperature,
-        generation_kwargs={"suppress_tokens": [config.video_token_id, config.audio_token_id]},
+        generation_kwargs={"suppress_tokens": policy.model.placeholder_ids},
         learning_rate=settings.learning_rate,
         beta=settings.beta,
         loss_type=settings.loss_type,
+        scale_rewards=settings.scale_rewards,
+        epsilon=settings.epsilon,
+        epsilon_high=settings.epsilon_high,
+        importance_sampling_level=settings.importance_sampling,
         use_bias_correction_kl=False,
         reward_weights=[weight for _, _, weight in rewards],
         shuffle_dataset=False,

@@ -32,7 +32,8 @@ from erv.data.manifest import ClipRow
 from erv.determinism import resolve_device, seed_everything
 from erv.errors import TrainingError
 from erv.policies import Policy
-from erv.settings import RuntimeSettings, SftSettings
+from erv.policy_settings import SftSettings
+from erv.settings import RuntimeSettings
 from erv.shards import ShardReader
 from erv.training.clip_features import ClipFeatures, policy_encoder
 
@@ -126,22 +127,23 @@ def train_sft(
     """
     seed_everything(seed, runtime.threads)
     policy.model.to(resolve_device(runtime.device))
-    policy.model.model.gate_encoder.requires_grad_(False)
+    policy.model.freeze_question_encoder()
     examples = build_examples(policy, rows, shards)
     features = ClipFeatures(policy_encoder(policy), shards)
-    order = _order(len(examples["train"]), settings.max_steps * settings.batch_size, seed)
+    steps = total_steps(settings, len(examples["train"]))
+    order = _order(len(examples["train"]), steps * settings.batch_size, seed)
     checkpoints.mkdir(parents=True, exist_ok=True)
     discard_incomplete(checkpoints)
 
     trainer = _SftTrainer(
         model=policy.model,
-        args=_arguments(settings, checkpoints, seed, runtime),
+        args=_arguments(settings, steps, checkpoints, seed, runtime),
         train_dataset=_Ordered(examples["train"], order),
         data_collator=lambda batch: collate(policy, batch, features),
     )
     trainer.remove_callback(PrinterCallback)
     watcher = _Watcher(
-        on_metrics, settings, lambda: validation_loss(policy, examples["validation"], features)
+        on_metrics, settings.save_steps, lambda: validation_loss(policy, examples["validation"], features)
     )
     trainer.add_callback(watcher)
     newest = latest_checkpoint(checkpoints)
@@ -149,9 +151,17 @@ def train_sft(
         logger.info("sft: resuming from %s", newest.name)
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     policy.model.requires_grad_(True)
-    policy.model.model.freeze_towers()
+    policy.model.freeze_towers()
     policy.model.eval()
     return policy
+
+
+def total_steps(settings: SftSettings, clips: int) -> int:
+    """Optimiser steps of a run: as many as the settings say, or as their epochs take."""
+    if settings.max_steps is not None:
+        return settings.max_steps
+    assert settings.epochs is not None
+    return settings.epochs * math.ceil(clips / settings.batch_size)
 
 
 def collate(policy: Policy, batch: Sequence[Example], features: ClipFeatures) -> dict[str, torch.Tensor]:
@@ -177,7 +187,7 @@ def collate(policy: Policy, batch: Sequence[Example], features: ClipFeatures) ->
         "labels": torch.tensor(labels),
         "clip_index": torch.tensor([keys.index(item.key) for item in batch]),
         **features(keys),
-        **policy.processor.gate_inputs(1),
+        **policy.processor.question_inputs(),
     }
 
 
@@ -251,17 +261,15 @@ class _SftTrainer(Trainer):
 class _Watcher(TrainerCallback):
     """Reports metrics, measures on held-out clips, and marks checkpoints as whole once they are."""
 
-    def __init__(
-        self, on_metrics: OnMetrics, settings: SftSettings, validate: Callable[[], float | None]
-    ) -> None:
-        self._on_metrics, self._settings, self._validate = on_metrics, settings, validate
+    def __init__(self, on_metrics: OnMetrics, save_steps: int, validate: Callable[[], float | None]) -> None:
+        self._on_metrics, self._save_steps, self._validate = on_metrics, save_steps, validate
         self._started = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         step = state.global_step
-        if step % self._settings.save_steps == 0 or step == self._settings.max_steps:
+        if step % self._save_steps == 0 or step == state.max_steps:
             loss = self._validate()
             if loss is not None:
                 self._on_metrics({"validation_loss": loss}, step)
@@ -284,7 +292,7 @@ class _Watcher(TrainerCallback):
             logger.info(
                 "sft: step %d of %d, loss %.3f, %.0f s",
                 state.global_step,
-                self._settings.max_steps,
+                state.max_steps,
                 metrics["loss"],
                 seconds,
             )
@@ -301,15 +309,15 @@ _METRICS = ("loss", "learning_rate", "grad_norm")
 
 
 def _arguments(
-    settings: SftSettings, checkpoints: Path, seed: int, runtime: RuntimeSettings
+    settings: SftSettings, steps: int, checkpoints: Path, seed: int, runtime: RuntimeSettings
 ) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(checkpoints),
-        max_steps=settings.max_steps,
+        max_steps=steps,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=round(settings.warmup_share * settings.max_steps),
+        warmup_steps=round(settings.warmup_share * steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         save_strategy="steps",

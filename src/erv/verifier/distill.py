@@ -13,12 +13,12 @@ import pyarrow as pa
 from erv.data.manifest import SPLITS
 from erv.errors import DataError
 from erv.labels import LabelSpace
-from erv.settings import DistillSettings
 from erv.teachers.agreement import agreement, majority
 from erv.teachers.base import Refusal, Teacher, Verdict
 from erv.verifier.corpus import Sentence
 from erv.verifier.sentence_table import QUARANTINE_SCHEMA, SCHEMA
 from erv.verifier.sentences import normalize
+from erv.verifier_settings import DistillSettings
 
 UNLABELLED = Refusal("unlabelled", "came without labels")
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from erv.prompts import parse_completion
-from erv.settings import RolloutSettings, RuntimeSettings
+from erv.settings import RuntimeSettings
 from erv.shards import ShardReader
+from erv.verifier_settings import RolloutSettings
 
 logger = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.documents import write_text
 from erv.errors import DataError, TrainingError
 from erv.labels import LabelSpace
-from erv.settings import RuntimeSettings, TrainErvSettings
+from erv.settings import RuntimeSettings
 from erv.verifier.behaviour import check_behaviour
 from erv.verifier.calibration import choose_thresholds, fit_calibration
 from erv.verifier.card import model_card
@@ -42,6 +42,7 @@ from erv.verifier.encoder import add_to_bias, load_encoder
 from erv.verifier.model import METRICS_FILE, EmotionVerifier, mafw_columns
 from erv.verifier.scores import classification_report
 from erv.verifier.sentences import normalize
+from erv.verifier_settings import TrainErvSettings
 
 logger = logging.getLogger(__name__)
 

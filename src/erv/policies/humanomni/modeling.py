@@ -267,6 +267,28 @@ class HumanOmniForConditionalGeneration(HumanOmniPreTrainedModel, GenerationMixi
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
+    @property
+    def placeholder_ids(self) -> list[int]:
+        """Tokens that stand for frames and sound; generation never writes one."""
+        ids = (self.config.video_token_id, self.config.audio_token_id)
+        return [token for token in ids if token is not None]
+
+    def freeze_towers(self) -> None:
+        """See `HumanOmniModel.freeze_towers`."""
+        self.model.freeze_towers()
+
+    def freeze_question_encoder(self) -> None:
+        """Takes the gradients off the gate's text encoder."""
+        self.model.gate_encoder.requires_grad_(False)
+
+    def freeze_projectors(self) -> None:
+        """See `HumanOmniModel.freeze_projectors`."""
+        self.model.freeze_projectors()
+
+    def get_decoder(self) -> nn.Module:
+        """The language model."""
+        return self.model.language_model
+
     def get_input_embeddings(self) -> nn.Module:
         """The language model's table."""
         return self.model.get_input_embeddings()

@@ -134,6 +134,10 @@ class HumanOmniProcessor(ProcessorMixin):
             "gate_attention_mask": encoded["attention_mask"].expand(rows, -1).contiguous(),
         }
 
+    def question_inputs(self, instruction: str = INSTRUCTION) -> dict[str, torch.Tensor]:
+        """The instruction for the gate encoder, one row for all clips."""
+        return self.gate_inputs(1, instruction)
+
     def __call__(self, text: str | list[str], **kwargs: Any) -> BatchFeature:
         """Tokenizes text; clips go through `prepare_clip`."""
         return self.tokenizer(text, **kwargs)
