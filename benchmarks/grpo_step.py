@@ -75,16 +75,13 @@ def make_trainer(
         for clip_id in reader.clip_ids
     ]
     rewards = [("letters", letters, 1.0)]
+    steps = grpo_run.total_steps(settings, len(rows))
     output = Path(tempfile.mkdtemp())
     trainer = (RawTrainer if way == "raw" else OmniGRPOTrainer)(
         model=policy.model,
-        args=grpo_run._config(
-            settings, grpo_run.total_steps(settings, len(rows)), rewards, policy, output, 0, runtime
-        ),
+        args=grpo_run._config(settings, steps, rewards, policy, output, 0, runtime),
         reward_funcs=[letters],
-        train_dataset=grpo_run.order_rows(
-            rows, grpo_run.total_steps(settings, len(rows)), settings.prompts_per_step, 0
-        ),
+        train_dataset=grpo_run.order_rows(rows, steps, settings.prompts_per_step, 0),
         processing_class=policy.processor.tokenizer,
         clip_features=clips,
         question=policy.processor.question_inputs(),

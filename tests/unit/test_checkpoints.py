@@ -38,7 +38,7 @@ def test_folder_follows_the_content_of_inputs_not_their_place_or_age(tmp_path: P
         (tmp_path / name / "shards").mkdir(parents=True)
         (tmp_path / name / "shards" / "one.parquet").write_bytes(b"content")
     os.utime(tmp_path / "b" / "shards" / "one.parquet", (1, 1))
-    lora = LoraSettings(enabled=True, rank=4, alpha=8, dropout=0.0)
+    lora = LoraSettings(enabled=True, rank=4, alpha=8, dropout=0.0, quantize="none")
     first = checkpoint_folder("grpo@erv", shards=tmp_path / "a" / "shards", lora=lora, seed=0)
     assert first == checkpoint_folder("grpo@erv", seed=0, lora=lora, shards=tmp_path / "b" / "shards")
     assert first.parent == Path(".erv/checkpoints/grpo@erv")

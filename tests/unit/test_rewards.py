@@ -197,7 +197,7 @@ def test_build_rewards_resolves_names_and_dotted_paths():
     [
         ("fromat", "expected one of format, accuracy, explanation or the dotted path"),
         ("no.such.module", "can't be imported"),
-        ("erv.settings:BUILT_IN_REWARDS", "expected a callable, found tuple"),
+        ("erv.policy_settings:BUILT_IN_REWARDS", "expected a callable, found tuple"),
         ("explanation", "needs a verifier"),
     ],
 )

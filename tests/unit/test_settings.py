@@ -200,7 +200,7 @@ def test_a_reader_s_fault_has_its_path_and_its_keys(
     ("path", "expected"),
     [
         ("grpo.variants.erv.rewards.0.wieght", "did you mean 'weight'?"),
-        ("grpo.variants.erv.weights", "expected one of rewards"),
+        ("grpo.variants.erv.weights", "expected one of method, rewards"),
         ("grpo.lora.rnk", "did you mean 'rank'?"),
         ("register.gates.0.minimun", "did you mean 'minimum'?"),
         ("validation", "did you mean 'validate'?"),

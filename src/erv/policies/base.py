@@ -1,8 +1,8 @@
 """A policy: the model that answers, with the processor that prepares what it sees and hears.
 
-`PolicyModel` and `PolicyProcessor` are all that training, generation and serving know of a policy, so that one
-model can take another's place. Each family of models is a module of its own that `load_policy` finds by the
-`model_type` of the folder; docs/policies.md is the recipe for one more.
+`PolicyModel` and `PolicyProcessor` are all that training, generation and serving know of a policy, so that
+one model can take another's place. Each family of models is a module of its own that `load_policy` finds by
+the `model_type` of the folder; docs/policies.md is the recipe for one more.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class PolicyModel(Protocol):
         """Takes the gradients off all between towers and language model."""
 
     def freeze_question_encoder(self) -> None:
-        """Takes the gradients off what reads the question beside the language model, if there is such a part."""
+        """Takes the gradients off what reads the question beside the language model, if any."""
 
     def get_decoder(self) -> nn.Module:
         """The language model, where adapters go."""

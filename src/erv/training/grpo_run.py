@@ -97,7 +97,7 @@ def variant_settings(settings: GrpoSettings, name: str) -> VariantSettings:
 
 
 def order_rows(rows: Sequence[dict[str, Any]], steps: int, per_step: int, seed: int) -> Dataset:
-    """The rows in the order in which training takes them: `steps` times `per_step` distinct clips, a generation each.
+    """The rows in the order in which training takes them: for `steps` generations `per_step` distinct clips.
 
     Each pass is a new permutation; what does not fill a step is left for another pass. The whole order is
     laid out here, so that the position in it is all that a resumed run has to know.
