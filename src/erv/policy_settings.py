@@ -130,7 +130,7 @@ class GrpoSettings(Section):
     @model_validator(mode="after")
     def _lengths_fit(self) -> GrpoSettings:
         _one_length(self.max_steps, self.epochs)
-        # TRL keeps the completions of a generation in memory alone: a checkpoint among its updates loses them.
+        # TRL keeps the completions of a generation in memory alone: a checkpoint amid its updates loses them.
         for name, steps in (("save_steps", self.save_steps), ("max_steps", self.max_steps)):
             if steps is not None and steps % self.num_iterations:
                 raise ValueError(

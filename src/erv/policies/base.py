@@ -7,12 +7,12 @@ the `model_type` of the folder; docs/policies.md is the recipe for one more.
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,10 +24,17 @@ from erv.prompts import INSTRUCTION
 
 Tensors = dict[str, torch.Tensor]
 
+
+def _humanomni() -> ModuleType:
+    from erv.policies import humanomni
+
+    return humanomni
+
+
 # `model_type` of a folder's config.json -> the module that has `load(folder, dtype) -> (model, processor)`.
-FAMILIES = {
-    "humanomni": "erv.policies.humanomni",
-    "HumanOmni_qwen2": "erv.policies.humanomni",  # as it was released
+FAMILIES: dict[str, Callable[[], ModuleType]] = {
+    "humanomni": _humanomni,
+    "HumanOmni_qwen2": _humanomni,  # as it was released
 }
 
 
@@ -151,12 +158,12 @@ def load_policy(folder: str | Path, device: str | torch.device = "cpu", dtype: s
         TrainingError: the folder is not a policy, or its model neither sees nor hears.
     """
     folder = Path(folder)
-    model, processor = importlib.import_module(family_of(folder)).load(folder, getattr(torch, dtype))
+    model, processor = family_of(folder).load(folder, getattr(torch, dtype))
     model.freeze_towers()  # loading makes every weight trainable
     return Policy(model=model.to(device).eval(), processor=processor)
 
 
-def family_of(folder: Path) -> str:
+def family_of(folder: Path) -> ModuleType:
     """The module of `FAMILIES` that loads a policy folder.
 
     Raises:
@@ -176,4 +183,4 @@ def family_of(folder: Path) -> str:
             f"{path}: model_type {kind!r} is no policy that sees and hears (known: {', '.join(FAMILIES)});"
             " a text-only model can't be trained on clips; docs/policies.md tells how to add a family"
         )
-    return FAMILIES[kind]
+    return FAMILIES[kind]()
