@@ -61,4 +61,5 @@ if __name__ == "__main__":
         Option("shards", Path),
         Option("base", Path),
         Option("policy", Path),
+        distributed=True,
     )
