@@ -65,7 +65,17 @@ def launch_command(
 
 
 def launch(module: str, arguments: Sequence[str], runtime: RuntimeSettings, workspace: Path) -> NoReturn:
-    """Becomes `accelerate launch` of a module, so that signals and the exit code are those of the launch."""
+    """Becomes `accelerate launch` of a module, so that signals and the exit code are those of the launch.
+
+    Raises:
+        SettingsError: there is no such configuration, or it needs GPUs and there is none.
+    """
+    from erv.determinism import resolve_device
+
+    if runtime.accelerate != "ddp" and resolve_device(runtime.device).type == "cpu":
+        raise SettingsError(
+            f"runtime.accelerate is {runtime.accelerate}, which needs GPUs; on a CPU use ddp or null"
+        )
     command = launch_command(module, arguments, runtime, workspace)
     os.execve(command[0], command, os.environ | {_LAUNCHED: "1"})  # noqa: S606
 

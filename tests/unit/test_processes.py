@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.commands.config import load_config_from_file
 from safetensors.torch import load_file
 
 from erv.errors import SettingsError
-from erv.ranks import launch_command
+from erv.ranks import CONFIGURATIONS, launch, launch_command
 from erv.settings import RuntimeSettings
 from tests.tiny_grpo import RUNTIME, write_cold_start, write_shards
 
@@ -22,7 +23,7 @@ ONE_STEP = {"max_steps": 1, "save_steps": 1, "learning_rate": 1.0, "prompts_per_
 LOSSES = ("grpo", "dapo")
 
 
-def launch(folder: Path, processes: int, runs: list[dict[str, Any]]) -> None:
+def run_worker(folder: Path, processes: int, runs: list[dict[str, Any]]) -> None:
     """Runs `tests.grpo_worker` as `erv.ranks.launch` would."""
     specification = folder / f"specification-{processes}.json"
     specification.write_text(json.dumps({"folder": str(folder), "processes": processes, "runs": runs}))
@@ -58,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 sampled | {"name": "stopped", "stop_in": 3, "checkpoints": "resumed"},
                 sampled | {"name": "resumed"},
             ]
-        launch(folder, processes, runs)
+        run_worker(folder, processes, runs)
     return folder
 
 
@@ -92,6 +93,20 @@ def test_a_resumed_run_of_two_processes_is_the_uninterrupted_one(folder: Path) -
     assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
     checkpoint = folder / "resumed-checkpoints" / "checkpoint-4"
     assert (checkpoint / "seen").read_text() == (checkpoint / "process-1" / "seen").read_text() == "16"
+
+
+@pytest.mark.parametrize("name", ["fsdp", "zero2", "zero3"])
+def test_a_cpu_runs_ddp_alone(name: str, tmp_path: Path) -> None:
+    runtime = RUNTIME.model_copy(update={"accelerate": name, "processes": 2})
+    with pytest.raises(SettingsError, match=f"accelerate is {name}, which needs GPUs; on a CPU use ddp"):
+        launch("stages.grpo", [], runtime, REPOSITORY)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "zero2", "zero3"])
+def test_accelerate_reads_every_configuration(name: str) -> None:
+    path = REPOSITORY / CONFIGURATIONS / f"{name}.yaml"
+    kinds = {"ddp": "MULTI_GPU", "fsdp": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+    assert load_config_from_file(str(path)).distributed_type.value == kinds[name]
 
 
 def test_a_launch_needs_its_configuration(tmp_path: Path) -> None:
