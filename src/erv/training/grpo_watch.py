@@ -95,7 +95,8 @@ class Watcher(TrainerCallback):
         ]
         return (
             f"step {state.global_step}/{state.max_steps}, {', '.join(rewards)},"
-            f" kl {metrics.get('kl', 0):.4f}, {metrics.get('completion_length', 0):.0f} tokens, {pace:.2f} s a step,"
+            f" kl {metrics.get('kl', 0):.4f}, {metrics.get('completion_length', 0):.0f} tokens,"
+            f" {pace:.2f} s a step,"
             f" {left // 60}:{left % 60:02d} left"
         )
 
