@@ -7,6 +7,7 @@ Deviations from the paper:
 1. The explanations are those of the reasoning source: EMER's when you have them, else the sample's.
 2. Prompt, tokenizer and chat template are the ones of inference; the released code changes them in between.
 3. Towers run once per clip, and their features are kept; they are frozen either way.
+4. `sft.lora` trains adapters of the language model alone and adds them to its weights.
 """
 
 from pathlib import Path
@@ -39,7 +40,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         seed=settings.seed,
     )
     run.log_dataset("reasoning", arguments.manifest, "training")
-    policy = train_sft(
+    train_sft(
         load_policy(base),
         read_manifest(arguments.manifest),
         {arguments.shards.name: ShardReader(arguments.shards)},
@@ -48,8 +49,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         on_metrics=run.log_metrics,
         seed=settings.seed,
         runtime=settings.runtime,
+        output=arguments.policy,
     )
-    policy.save(arguments.policy)
     clear(checkpoints)
 
 
