@@ -241,8 +241,8 @@ def test_a_tower_configuration_that_is_nowhere_is_named_with_the_places(tmp_path
     with pytest.raises(TrainingError) as raised:
         HumanOmniConfig.from_pretrained(folder, cache_dir=tmp_path / "none", local_files_only=True)
     assert str(raised.value) == (
-        f"{folder}: the configuration of its audio tower (Whisper) was not found (looked for whisper_config.json"
-        " beside the weights, config.json of openai/whisper-large-v3). mm_audio_tower is"
+        f"{folder}: the configuration of its audio tower (Whisper) was not found (looked for"
+        " whisper_config.json beside the weights, config.json of openai/whisper-large-v3). mm_audio_tower is"
         " '/data/zj/models/whisper-large-v3'. Put it beside the weights as whisper_config.json, or give"
         " mm_audio_tower=FOLDER"
     )

@@ -40,6 +40,7 @@ def official_processor(
     rows. The think and answer tags stay ordinary text, as these checkpoints learned them.
     """
     text = AutoTokenizer.from_pretrained(tokenizer, padding_side="left")
+    own_template = text.chat_template if isinstance(text.chat_template, str) else None
     text.add_tokens([VIDEO_PLACEHOLDER, AUDIO_PLACEHOLDER], special_tokens=True)
     config = model.config
     video, audio = text.convert_tokens_to_ids([VIDEO_PLACEHOLDER, AUDIO_PLACEHOLDER])
@@ -56,6 +57,7 @@ def official_processor(
         gate_tokenizer=BertTokenizer.from_pretrained(gate_tokenizer),
         image_size=config.vision_config.image_size,
         num_frames=config.num_frames,
+        official_template=own_template,
     )
 
 
