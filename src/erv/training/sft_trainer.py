@@ -3,9 +3,9 @@
 TRL's data preparation knows text and images only, so examples come prepared (`skip_prepare_dataset`) and
 `erv.training.collate` makes the batches, packed ones too. What is overridden, and why:
 
-- `compute_loss`: one process on a CPU takes the plain cross entropy of the labelled tokens. TRL's own path runs
-  the head tile by tile, whose sums differ in the last bits, and published figures hang on these. TRL's is
-  taken on a GPU, where the logits of a large vocabulary must not stand in memory at once, and in several
+- `compute_loss`: one process on a CPU takes the plain cross entropy of the labelled tokens. TRL's own path
+  runs the head tile by tile, whose sums differ in the last bits, and published figures hang on these. TRL's
+  is taken on a GPU, where the logits of a large vocabulary must not stand in memory at once, and in several
   processes, where the loss must go through the wrapper that gathers gradients. Both divide by the labelled
   tokens of the whole update (`num_items_in_batch`): passes and processes don't change what is learned. A loss
   that is not finite stops training;
