@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_stops_it(base, rows, shards, tmp_path):
         broken.model.model.language_model.norm.weight.fill_(float("nan"))
     broken.save(tmp_path / "broken")
     with pytest.raises(
-        TrainingError, match=r"sft: the loss is nan at step 1; lower the learning rate \(0.01\)"
+        TrainingError, match=r"sft: the loss is nan at step 1; lower sft.learning_rate \(0.01\)"
     ):
         train(tmp_path / "broken", rows, shards, tmp_path / "checkpoints")
 

@@ -22,7 +22,7 @@ from erv.training.clip_features import ClipFeatures
 Tensors = dict[str, torch.Tensor]
 
 IGNORED = -100
-# Packed and unpacked losses differ by rounding alone; a neighbour that is attended to moves them far more.
+# Logits of packed and of unpacked rows differ by rounding alone, in relation to their norm.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 
 
@@ -129,28 +129,28 @@ def check_packing(policy: Policy, examples: Sequence[Example], features: ClipFea
         features: of their clips.
 
     Raises:
-        TrainingError: it refuses packed rows, or its loss on them differs.
+        TrainingError: it refuses packed rows, or its logits on them differ.
     """
     ordered = sorted(examples, key=lambda item: len(item["prompt"]) + len(item["completion"]))
     pair = [ordered[-1], ordered[0]]
     training = policy.model.training
     policy.model.eval()
 
-    def loss(collate: Callable[[Sequence[Example]], Tensors]) -> float:
+    def logits(collate: Callable[[Sequence[Example]], Tensors]) -> torch.Tensor:
         inputs = {name: value.to(policy.device) for name, value in collate(pair).items()}
-        total, tokens = completion_loss(policy.model, inputs)
-        return total.item() / tokens
+        return completion_logits(policy.model, inputs)[0]
 
     kind = type(policy.model).__name__
     remedy = "set sft.packing to false"
-    apart = loss(Collator(policy, features))
+    apart = logits(Collator(policy, features))
     try:
-        packed = loss(Collator(policy, features, packing=True))
+        packed = logits(Collator(policy, features, packing=True))
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
         raise TrainingError(f"sft: {kind} takes no packed rows ({error}); {remedy}") from error
     policy.model.train(training)
-    if abs(packed - apart) > _TOLERANCE.get(policy.model.dtype, 3e-2) * max(1.0, abs(apart)):
+    difference = float((packed - apart).norm() / apart.norm())
+    if difference > _TOLERANCE.get(policy.model.dtype, _TOLERANCE[torch.bfloat16]):
         raise TrainingError(
-            f"sft: {kind} can't be trained on packed rows: two examples have a loss of {packed:.4f} in one"
-            f" row and {apart:.4f} in rows of their own, so one reads the other; {remedy}"
+            f"sft: {kind} can't be trained on packed rows: two examples have other logits in one row than in"
+            f" rows of their own ({difference:.1%} off), so one reads the other; {remedy}"
         )

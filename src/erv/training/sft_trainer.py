@@ -73,7 +73,7 @@ class Course:
     """What is learned in a run of fine-tuning.
 
     Attributes:
-        name: of the stage, for messages.
+        name: of the stage, whose section of the parameters messages name.
         train: the examples.
         order: positions in `train`, `batch_size` after the other for each optimiser step.
         validation: held-out examples; may be empty.
@@ -246,8 +246,7 @@ class OmniSFTTrainer(SFTTrainer):
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 f"{self._stage}: the loss is {loss.item()} at step {self.state.global_step + 1};"
-                f" lower the learning rate ({self.args.learning_rate})"
-                f" or the largest gradient norm ({self.args.max_grad_norm})"
+                f" lower {self._stage}.learning_rate ({self.args.learning_rate})"
             )
         return loss
 
