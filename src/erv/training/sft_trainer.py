@@ -144,7 +144,8 @@ def fine_tune(
     trained = policy
     if lora.enabled and lora.quantize != "none":
         trained = four_bit_copy(policy, lora, arguments.device, dtype)
-    trained.model.to(arguments.device)
+    else:
+        policy.model.to(arguments.device)
     trained.model.freeze_question_encoder()
     if course.freeze_projectors:
         trained.model.freeze_projectors()
