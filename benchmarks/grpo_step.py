@@ -79,7 +79,7 @@ def make_trainer(
     output = Path(tempfile.mkdtemp())
     trainer = (RawTrainer if way == "raw" else OmniGRPOTrainer)(
         model=policy.model,
-        args=grpo_run._config(settings, steps, rewards, policy, output, 0, runtime),
+        args=grpo_run.grpo_config(settings, steps, rewards, policy, output, 0, runtime),
         reward_funcs=[letters],
         train_dataset=grpo_run.order_rows(rows, steps, settings.prompts_per_step, 0),
         processing_class=policy.processor.tokenizer,

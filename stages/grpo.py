@@ -79,4 +79,5 @@ if __name__ == "__main__":
         Option("cold-start", Path),
         Option("verifier", Path),
         Option("policy", Path),
+        distributed=True,
     )

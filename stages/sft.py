@@ -24,12 +24,14 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Fine-tunes the base policy and writes `--policy`."""
     from erv.data.manifest import read_manifest
     from erv.policies import load_policy
+    from erv.ranks import one_at_a_time
     from erv.shards import ShardReader
     from erv.training.sft import train_sft
 
     lock = Lock.load(arguments.base)
     BASE.parent.mkdir(parents=True, exist_ok=True)
-    base = lock.fetch_tree(store_for([lock.uri]), "policy", BASE)
+    with one_at_a_time(BASE):
+        base = lock.fetch_tree(store_for([lock.uri]), "policy", BASE)
     checkpoints = checkpoint_folder(
         "sft",
         manifest=arguments.manifest,
@@ -62,4 +64,5 @@ if __name__ == "__main__":
         Option("shards", Path),
         Option("base", Path),
         Option("policy", Path),
+        distributed=True,
     )

@@ -159,6 +159,16 @@ class GrpoSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _ratios_fit_the_loss(self) -> GrpoSettings:
+        needed = {"luspo": "sequence", "vespo": "token"}.get(self.loss_type, self.importance_sampling)
+        if needed != self.importance_sampling:
+            raise ValueError(
+                f"loss_type {self.loss_type} needs importance_sampling: {needed}, found"
+                f" {self.importance_sampling}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _passes_are_whole(self) -> GrpoSettings:
         rows = self.prompts_per_step * self.num_generations
         if self.rows_per_pass is not None and rows % self.rows_per_pass:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from erv import ranks
 from erv.environment import Environment, isolate, load_environment
 from erv.errors import ErvError
 from erv.settings import Settings, load_settings
@@ -55,10 +56,17 @@ class _Stopped(BaseException):
     """SIGTERM; not an Exception, so that no `except Exception` on the way takes it for a failure."""
 
 
-def run_stage(name: str, main: Main, *options: Option) -> NoReturn:
-    """Runs a stage and ends the process: 0, the error's code, 130 after Ctrl-C, 143 after SIGTERM."""
+def run_stage(name: str, main: Main, *options: Option, distributed: bool = False) -> NoReturn:
+    """Runs a stage and ends the process: 0, the error's code, 130 after Ctrl-C, 143 after SIGTERM.
+
+    Args:
+        name: of the stage.
+        main: what it does.
+        *options: its command line.
+        distributed: it trains, and may do so in the processes that `runtime.accelerate` asks for.
+    """
     arguments = _parse(name, options)
-    sys.exit(_run(name, main, arguments))
+    sys.exit(_run(name, main, arguments, distributed))
 
 
 def _parse(name: str, options: tuple[Option, ...]) -> Arguments:
@@ -69,7 +77,7 @@ def _parse(name: str, options: tuple[Option, ...]) -> Arguments:
     return parser.parse_args()
 
 
-def _run(name: str, main: Main, arguments: Arguments) -> int:
+def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
     address = _address(name, arguments)
     environment = _workspace_environment()
     if environment is None:
@@ -84,7 +92,9 @@ def _run(name: str, main: Main, arguments: Arguments) -> int:
         die_with_parent()
         settings = load_settings(environment.workspace / "params.yaml")
         _prepare(address, settings)
-        run = open_run(environment, name, address)
+        if distributed and settings.runtime.accelerate and not ranks.is_launched():
+            ranks.launch(f"stages.{name}", sys.argv[1:], settings.runtime, environment.workspace)
+        run = open_run(environment, name, address, silent=not ranks.is_main())
         run.log_params(_parameters(name, arguments, settings))
         main(arguments, settings, run)
     except ErvError as error:
@@ -192,7 +202,8 @@ def configure_logging(environment: Environment) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Masked(environment))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for ours in ("erv", "stages", "flows", "__main__"):
-        logging.getLogger(ours).setLevel(logging.INFO)
+    if ranks.is_main():  # what the others would say is the same
+        for ours in ("erv", "stages", "flows", "__main__"):
+            logging.getLogger(ours).setLevel(logging.INFO)
     # Its warnings tell of each retry; what matters of them is said once by erv.tracking.
     logging.getLogger("urllib3").setLevel(logging.ERROR)

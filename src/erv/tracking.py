@@ -283,7 +283,12 @@ class StageRun:
 
 
 def open_run(
-    environment: Environment, stage: str, address: str, tags: Mapping[str, str] | None = None
+    environment: Environment,
+    stage: str,
+    address: str,
+    tags: Mapping[str, str] | None = None,
+    *,
+    silent: bool = False,
 ) -> StageRun:
     """Opens the MLflow run of a stage.
 
@@ -292,6 +297,7 @@ def open_run(
         stage: `grpo`.
         address: `grpo@erv`; the run's name.
         tags: more tags than the usual ones.
+        silent: track nothing; for the processes beside the one that does.
     """
     all_tags = {"erv.stage": stage, "mlflow.source.name": f"stages/{stage}.py", "mlflow.source.type": "LOCAL"}
     all_tags.update(_git_tags(environment.workspace))
@@ -314,6 +320,8 @@ def open_run(
         created=psutil.Process().create_time(),
     )
     run = StageRun(environment, header)
+    if silent:
+        return run
     if environment.mlflow_uri is None:
         logger.info("no MLflow server is configured, nothing is tracked; `erv stack up` starts one")
     else:

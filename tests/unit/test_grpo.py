@@ -2,143 +2,52 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from erv.checkpoints import is_complete, latest_checkpoint
-from erv.data.manifest import ClipRow
 from erv.errors import DataError, SettingsError, TrainingError
-from erv.policies import Policy, load_policy
-from erv.policies.tiny import build_tiny_policy
-from erv.policy_settings import GrpoSettings, LoraSettings
-from erv.prompts import format_completion, user_content
-from erv.settings import RuntimeSettings
-from erv.shards import Clip, ShardReader, ShardWriter
+from erv.policies import load_policy
+from erv.policy_settings import LoraSettings
+from erv.prompts import user_content
+from erv.shards import ShardReader
 from erv.training import grpo_run
 from erv.training.checked_reward import CheckedReward
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.grpo import OmniGRPOTrainer
 from erv.training.grpo_run import build_rows, order_rows, train_grpo, variant_settings
-from tests.tools.sizes import SMALLEST
-
-SIZES = replace(SMALLEST, mels=32, vocabulary=400)
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1)
-CLIPS = [f"{number:05d}" for number in range(8)]
-
-
-def settings(**changes: Any) -> GrpoSettings:
-    values: dict[str, Any] = {
-        "max_steps": 2,
-        "epochs": None,
-        "prompts_per_step": 4,
-        "num_generations": 2,
-        "num_iterations": 1,
-        "learning_rate": 1e-3,
-        "beta": 0.04,
-        "temperature": 1.0,
-        "max_completion_length": 8,
-        "loss_type": "grpo",
-        "scale_rewards": "group",
-        "importance_sampling": "token",
-        "epsilon": 0.2,
-        "epsilon_high": 0.2,
-        "semantics": "strict",
-        "shaping": {"min_sentences": 1, "min_words": None, "max_words": None, "max_named": None},
-        "freeze_projectors": False,
-        "rows_per_pass": None,
-        "gradient_checkpointing": False,
-        "save_steps": 2,
-        "sample_steps": 2,
-        "collapse_patience": None,
-        "lora": {"enabled": False, "rank": 4, "alpha": 8, "dropout": 0.0, "quantize": "none"},
-        "train": ["erv"],
-        "variants": {"erv": {"rewards": [{"name": "format", "weight": 1.0}]}},
-    }
-    return GrpoSettings.model_validate(values | changes)
-
-
-LORA = LoraSettings(enabled=True, rank=4, alpha=8, dropout=0.0, quantize="none")
+from tests.tiny_grpo import (
+    CLIPS,
+    LORA,
+    RUNTIME,
+    letter_e,
+    manifest_row,
+    many_letters,
+    settings,
+    text,
+    training_rows,
+    write_cold_start,
+    write_shards,
+)
 
 
 @pytest.fixture(scope="module")
 def cold_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("policies") / "sft"
-    words = [
-        "the",
-        "person",
-        "smiles",
-        "and",
-        "the",
-        "voice",
-        "is",
-        "loud",
-        "while",
-        "tears",
-        "run",
-        "over",
-        "a",
-        "pale",
-        "face",
-    ]
-    texts = [format_completion(" ".join(words[n % 7 :]) + ".", "happiness") for n in range(40)]
-    Policy(*build_tiny_policy(texts, seed=3, sizes=SIZES)).save(folder)
-    return folder
+    return write_cold_start(tmp_path_factory.mktemp("policies") / "sft")
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ShardReader]:
-    folder = tmp_path_factory.mktemp("shards") / "mafw"
-    random = np.random.default_rng(0)
-    with ShardWriter(folder, clips_per_shard=3) as writer:
-        for clip_id in CLIPS:
-            silent = clip_id == CLIPS[-1]
-            frames = random.integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
-            audio = random.integers(-9000, 9000, 0 if silent else 12000).astype(np.int16)
-            writer.add(Clip(clip_id, frames, audio, 16000, has_audio=not silent))
-    return {"mafw": ShardReader(folder)}
-
-
-def manifest_row(clip_id: str, split: str = "train", dataset: str = "mafw") -> ClipRow:
-    return ClipRow(
-        clip_id=clip_id,
-        dataset=dataset,
-        fold=1,
-        split=split,
-        label="happiness",
-        raw_label="happiness",
-        caption=None,
-        completion=None,
-        media="video",
-        uri=f"s3://erv-raw/{clip_id}",
-        bytes=1,
-        sha256="0",
-        label_from="",
-        split_from="",
-        caption_from=None,
-    )
+    return {"mafw": ShardReader(write_shards(tmp_path_factory.mktemp("shards") / "mafw"))}
 
 
 @pytest.fixture(scope="module")
 def rows(shards: dict[str, ShardReader]) -> list[dict[str, Any]]:
-    return build_rows([[manifest_row(clip_id) for clip_id in CLIPS]], shards)
-
-
-def text(completion: Any) -> str:
-    return completion[0]["content"]
-
-
-def many_letters(completions: list[Any], **columns: Any) -> list[float]:
-    return [float(len(set(text(completion)))) for completion in completions]
-
-
-def letter_e(completions: list[Any], **columns: Any) -> list[float]:
-    return [float(text(completion).count("e")) for completion in completions]
+    return training_rows(shards)
 
 
 Train = Callable[..., tuple[Path, list[dict[str, float]]]]
@@ -200,7 +109,7 @@ def make_trainer(
     rewards = [("letters", many_letters, 1.0)]
     return OmniGRPOTrainer(
         model=policy.model,
-        args=grpo_run._config(chosen, 2, rewards, policy, output, 0, RUNTIME),
+        args=grpo_run.grpo_config(chosen, 2, rewards, policy, output, 0, RUNTIME),
         reward_funcs=[many_letters],
         train_dataset=order_rows(rows, 2, 4, 0),
         processing_class=policy.processor.tokenizer,

@@ -8,13 +8,13 @@ none:
   row, so the features themselves can't travel in the batch;
 - `_tokenize_prompts` adds the features to the fields that TRL hands to `generate()`;
 - `_generate_single_turn` and `_get_per_token_logps_and_entropies` run the prompt once per clip instead of
-  once per completion: the completions of a group share it, and most of its tokens stand for frames and sound.
-  Its keys and values are computed once (in scoring with their gradient), repeated, and the completions attend
-  to them. The numbers are the same; `share_prompts=False` goes the plain way, and a test compares the two;
+  once per completion (`erv.training.shared_prompts`); `share_prompts=False` goes the plain way, and a test
+  compares the two;
 - `_compute_loss` hands `clip_index` to scoring, and stops at a loss that is not finite;
 - `_save_checkpoint` writes the completion record.
 
-No telemetry, no model card. The objective is TRL's; `grpo_run` sets it to the paper's.
+No telemetry, no model card. The objective is TRL's; `grpo_run` sets it to the paper's. With several processes
+each has rows, clips and a side table of its own, and TRL gathers rewards and metrics.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from trl.models import unwrap_model_for_generation
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
 from erv.errors import TrainingError
 from erv.training.growing_cache import with_room
+from erv.training.shared_prompts import SharedPrompt, accept_shared_prompts, distinct_rows, repeat_cache
 
 Tensors = dict[str, torch.Tensor]
 
@@ -70,8 +71,8 @@ class OmniGRPOTrainer(GRPOTrainer):
             *args: as in TRL.
             clip_features: from clip keys to features stacked by clip, see `erv.training.clip_features`.
             question: further inputs of the inner model that are the same for every clip.
-            share_prompts: run each prompt once for all its completions. Off by itself with several processes
-                or gradient checkpointing, which don't go with it.
+            share_prompts: run each prompt once for all its completions. Off by itself with gradient
+                checkpointing, which keeps no keys and values.
             keep_checkpoints: how many complete checkpoints to keep.
             kept: what else belongs into a checkpoint, so that a resumed run is the one that was interrupted.
             **kwargs: as in TRL.
@@ -85,8 +86,11 @@ class OmniGRPOTrainer(GRPOTrainer):
         self._keep_checkpoints = keep_checkpoints
         self._kept = kept
         super().__init__(*args, **kwargs)
-        alone = self.accelerator.num_processes == 1
-        self.share_prompts = share_prompts and alone and not self.args.gradient_checkpointing
+        self.share_prompts = share_prompts and not self.args.activation_checkpointing
+        if self.share_prompts:
+            for model in (self.model, self.ref_model):
+                if model is not None:
+                    accept_shared_prompts(self._inner(model))
         self._question = {name: value.to(self.accelerator.device) for name, value in self._question.items()}
 
     # --- the side table ---
@@ -145,37 +149,20 @@ class OmniGRPOTrainer(GRPOTrainer):
 
     # --- one prompt for all its completions ---
 
-    def _prompt_cache(
-        self, model: Any, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, clip_index: torch.Tensor
-    ) -> Any:
-        """Keys and values of all prompt tokens but the last, run once per distinct prompt and clip.
-
-        Args:
-            model: the policy or the reference, maybe wrapped.
-            prompt_ids: token ids, long [B, P], padded on the left.
-            prompt_mask: 1 for tokens, 0 for padding, [B, P].
-            clip_index: clip of each row, long [B].
-
-        Returns:
-            A `transformers` cache of B rows and P-1 positions; gradients flow through it.
-        """
+    def _prompt_of(
+        self, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, clip_index: torch.Tensor
+    ) -> SharedPrompt:
+        """All prompt tokens but the last of rows padded on the left, once per distinct prompt and clip."""
         rows = torch.cat([prompt_ids, clip_index.unsqueeze(1)], dim=1)
-        groups, group_of_row = torch.unique(rows, dim=0, return_inverse=True)
-        order = torch.arange(rows.size(0), device=rows.device)
-        first = order.new_full((groups.size(0),), rows.size(0)).scatter_reduce(0, group_of_row, order, "amin")
+        first, group_of_row = distinct_rows(rows)
         mask = prompt_mask[first, :-1]
-        outputs = self._inner(model)(
-            input_ids=prompt_ids[first, :-1],
-            attention_mask=mask,
-            position_ids=_positions(mask),
-            use_cache=True,
+        inputs = {
+            "input_ids": prompt_ids[first, :-1],
+            "attention_mask": mask,
+            "position_ids": _positions(mask),
             **self._features_of(clip_index[first]),
-        )
-        cache = outputs.past_key_values
-        for layer in cache.layers:
-            layer.keys = layer.keys.index_select(0, group_of_row)
-            layer.values = layer.values.index_select(0, group_of_row)
-        return cache
+        }
+        return SharedPrompt(inputs, group_of_row)
 
     def _inner(self, model: Any) -> Any:
         """The model below wrappers, adapters and language head."""
@@ -202,13 +189,19 @@ class OmniGRPOTrainer(GRPOTrainer):
         mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in prompt_ids], device=device)
         with (
             unwrap_model_for_generation(
-                self.model_wrapped, self.accelerator, generation_kwargs=self.generation_kwargs
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=self.generation_kwargs,
             ) as model,
             torch.no_grad(),
+            self._dist.summon_full_params(self.model_wrapped, recurse=False),
             self.accelerator.autocast(),
         ):
-            cache = self._prompt_cache(model, ids, mask, self._clip_index)
-            cache = with_room(cache, self.max_completion_length)
+            prompt = self._prompt_of(ids, mask, self._clip_index)
+            # Through the whole model: one that is sharded gathers its weights in its outermost forward.
+            cache = model(**prompt.inputs, use_cache=True, logits_to_keep=1).past_key_values
+            cache = with_room(repeat_cache(cache, prompt.group_of_row), self.max_completion_length)
             output = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -281,7 +274,6 @@ class OmniGRPOTrainer(GRPOTrainer):
         self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, clip_index: torch.Tensor
     ) -> Any:
         prompt = ids.size(1) - keep
-        cache = self._prompt_cache(model, ids[:, :prompt], mask[:, :prompt], clip_index)
         # The last prompt token is run with the completion: its output is what predicts the first token of it.
         labels = ids.masked_fill(mask == 0, -100)[:, prompt - 1 :]
         labels[:, 0] = -100
@@ -289,7 +281,7 @@ class OmniGRPOTrainer(GRPOTrainer):
             input_ids=ids[:, prompt - 1 :],
             attention_mask=mask,
             position_ids=_positions(mask)[:, prompt - 1 :],
-            past_key_values=cache,
+            shared_prompt=self._prompt_of(ids[:, :prompt], mask[:, :prompt], clip_index),
             labels=labels,
             fused_lm_head=True,
         )
@@ -316,12 +308,27 @@ class OmniGRPOTrainer(GRPOTrainer):
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir)
         checkpoint = folder / f"{PREFIX}{self.state.global_step}"
-        (checkpoint / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
+        for item in self._kept:
+            item.save(self._own_part(checkpoint))
+        self.accelerator.wait_for_everyone()  # the record says what all processes have written
         if self.accelerator.is_main_process:
-            for item in self._kept:
-                item.save(checkpoint)
-        mark_complete(checkpoint)
-        keep_newest(folder, self._keep_checkpoints)
+            (checkpoint / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
+            mark_complete(checkpoint)
+            keep_newest(folder, self._keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+    def load_kept(self, checkpoint: Path) -> None:
+        """Takes over from a checkpoint what `kept` saved there; `train` resumes all else."""
+        for item in self._kept:
+            item.load(self._own_part(checkpoint))
+
+    def _own_part(self, checkpoint: Path) -> Path:
+        """Where this process keeps what only it knows: the folder itself for the main one."""
+        if self.accelerator.is_main_process:
+            return checkpoint
+        part = checkpoint / f"process-{self.accelerator.process_index}"
+        part.mkdir(parents=True, exist_ok=True)
+        return part
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes nothing: the card belongs to the registered bundle."""

@@ -27,6 +27,7 @@ from erv.errors import DataError, SettingsError, TrainingError
 from erv.policies import Policy, load_policy
 from erv.policy_settings import GrpoSettings, VariantSettings
 from erv.prompts import user_content
+from erv.ranks import one_at_a_time
 from erv.settings import RuntimeSettings
 from erv.shards import ShardReader
 from erv.training.adapters import lora_config, write_adapter
@@ -171,8 +172,9 @@ def train_grpo(
     resolve_dtype(runtime.dtype, device)  # half precision is autocast, weights stay float32; a CPU refuses it
     steps = total_steps(settings, len(rows))
     order = order_rows(rows, steps // settings.num_iterations, settings.prompts_per_step, seed)
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    discard_incomplete(checkpoints)
+    with one_at_a_time(checkpoints):
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        discard_incomplete(checkpoints)
     alarm = DriftAlarm()
     with quiet_libraries():
         policy = load_policy(policy_folder, device=str(device))
@@ -184,7 +186,7 @@ def train_grpo(
                 module.p = 0.0  # else the policy differs from its reference, and from itself in generation
         trainer = OmniGRPOTrainer(
             model=policy.model,
-            args=_config(settings, steps, rewards, policy, checkpoints, seed, runtime, rows_per_pass),
+            args=grpo_config(settings, steps, rewards, policy, checkpoints, seed, runtime, rows_per_pass),
             reward_funcs=[
                 CheckedReward(name, reward, watches=not index, max_named=settings.shaping.max_named)
                 for index, (name, reward, _) in enumerate(rewards)
@@ -202,16 +204,15 @@ def train_grpo(
         newest = latest_checkpoint(checkpoints)
         if newest is not None:
             logger.info("grpo: resuming from %s", newest.name)
-            for item in (alarm, *kept):
-                item.load(newest)
+            trainer.load_kept(newest)
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         return _write_policy(trainer, policy_folder, output)
 
 
 def _check_reference(trainer: OmniGRPOTrainer) -> None:
     """Makes sure that the reference TRL loaded is the policy as it stands before the first step."""
-    if trainer.ref_model is None:
-        return
+    if trainer.ref_model is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return  # no reference, or one that is in pieces by now
     reference = trainer.accelerator.unwrap_model(trainer.ref_model).state_dict()
     for name, value in trainer.model.state_dict().items():
         if not torch.equal(value, reference[name]):
@@ -221,6 +222,15 @@ def _check_reference(trainer: OmniGRPOTrainer) -> None:
 def _write_policy(trainer: OmniGRPOTrainer, cold_start: Path, output: Path) -> Path:
     """Writes weights and processor beside the target, then renames."""
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+    if trainer.accelerator.is_main_process:
+        _write_files(model, state, cold_start, output)
+    trainer.accelerator.wait_for_everyone()
+    return output
+
+
+def _write_files(model: Any, state: Mapping[str, Any] | None, cold_start: Path, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -229,13 +239,12 @@ def _write_policy(trainer: OmniGRPOTrainer, cold_start: Path, output: Path) -> P
     if hasattr(model, "peft_config"):
         write_adapter(model, partial / "adapter")
         model = model.merge_and_unload()
-    model.save_pretrained(partial)
+    model.save_pretrained(partial, state_dict=state)
     shutil.rmtree(output, ignore_errors=True)
     partial.replace(output)
-    return output
 
 
-def _config(
+def grpo_config(
     settings: GrpoSettings,
     steps: int,
     rewards: Rewards,
@@ -245,13 +254,24 @@ def _config(
     runtime: RuntimeSettings,
     rows_per_pass: int | None = None,
 ) -> GRPOConfig:
+    """TRL's configuration of a run, see `train_grpo` for the arguments; `steps` as `total_steps` counts.
+
+    Raises:
+        TrainingError: the completions of a step can't be shared out to the processes or the passes.
+    """
     on_cpu = policy.device.type == "cpu"
     completions = settings.prompts_per_step * settings.num_generations
-    per_pass = rows_per_pass or completions
-    if completions % per_pass:
+    if completions % runtime.processes:
         raise TrainingError(
-            f"{per_pass} rows per pass don't divide the {completions} completions of a step"
-            " (grpo.prompts_per_step x grpo.num_generations)"
+            f"the {completions} completions of a step (grpo.prompts_per_step x grpo.num_generations) can't be"
+            f" shared out to {runtime.processes} processes (runtime.processes); make one divide the other"
+        )
+    own = completions // runtime.processes
+    per_pass = rows_per_pass or own
+    if own % per_pass:
+        raise TrainingError(
+            f"{per_pass} rows per pass don't divide the {own} completions of a step in each process"
+            " (grpo.prompts_per_step x grpo.num_generations / runtime.processes)"
         )
     return GRPOConfig(
         output_dir=str(checkpoints),
@@ -261,7 +281,7 @@ def _config(
         fp16=runtime.dtype == "float16",
         max_steps=steps,
         per_device_train_batch_size=per_pass,
-        gradient_accumulation_steps=completions // per_pass,
+        gradient_accumulation_steps=own // per_pass,
         num_generations=settings.num_generations,
         num_iterations=settings.num_iterations,
         max_completion_length=settings.max_completion_length,
@@ -281,7 +301,8 @@ def _config(
         save_total_limit=None,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        activation_checkpointing=False,
+        activation_checkpointing=settings.gradient_checkpointing,
+        ddp_find_unused_parameters=False,  # every weight that trains takes part in every pass
         disable_tqdm=True,
         report_to=[],
         dataloader_pin_memory=not on_cpu,

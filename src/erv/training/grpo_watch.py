@@ -67,7 +67,7 @@ class Watcher(TrainerCallback):
         Raises:
             TrainingError: loss or gradient is not finite.
         """
-        if not logs or "reward" not in logs:
+        if not logs or "loss" not in logs:
             return  # the summary at the end
         metrics = _metrics(logs)
         for name in ("loss", "grad_norm"):
@@ -95,7 +95,7 @@ class Watcher(TrainerCallback):
         ]
         return (
             f"step {state.global_step}/{state.max_steps}, {', '.join(rewards)},"
-            f" kl {metrics.get('kl', 0):.4f}, {metrics['completion_length']:.0f} tokens, {pace:.2f} s a step,"
+            f" kl {metrics.get('kl', 0):.4f}, {metrics.get('completion_length', 0):.0f} tokens, {pace:.2f} s a step,"
             f" {left // 60}:{left % 60:02d} left"
         )
 

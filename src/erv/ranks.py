@@ -1,0 +1,97 @@
+"""Several processes that train one policy: how a stage starts them, and which of them speaks.
+
+A training stage whose `runtime.accelerate` names a configuration becomes `accelerate launch`, which starts
+the same stage once per process. The first of them, rank 0, has the MLflow run, the log and the outputs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from erv.errors import SettingsError
+from erv.settings import RuntimeSettings
+
+CONFIGURATIONS = Path("infra/accelerate")
+_LAUNCHED = "ERV_LAUNCHED"
+_LAUNCHER = "accelerate.commands.launch"
+
+
+def is_launched() -> bool:
+    """Whether this process is one of those that `launch` started."""
+    return _LAUNCHED in os.environ
+
+
+def is_main() -> bool:
+    """Whether this process logs and writes: the only one, or rank 0."""
+    return not is_launched() or os.environ.get("RANK", "0") == "0"
+
+
+def launch_command(
+    module: str, arguments: Sequence[str], runtime: RuntimeSettings, workspace: Path
+) -> list[str]:
+    """The command that runs a module once per process.
+
+    Args:
+        module: `stages.grpo`.
+        arguments: its command line.
+        runtime: names the configuration and the number of processes.
+        workspace: the top of the repository.
+
+    Raises:
+        SettingsError: there is no such configuration.
+    """
+    configuration = workspace / CONFIGURATIONS / f"{runtime.accelerate}.yaml"
+    if not configuration.is_file():
+        raise SettingsError(
+            f"{configuration}: not found, but runtime.accelerate is {runtime.accelerate};"
+            " take the file from the repository or set runtime.accelerate: null"
+        )
+    precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[runtime.dtype]
+    options = {
+        "config_file": str(configuration),
+        "num_processes": str(runtime.processes),
+        "num_machines": "1",
+        "mixed_precision": precision,
+        "num_cpu_threads_per_process": str(runtime.threads),
+        "main_process_port": "0",  # any free one
+    }
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    return [sys.executable, "-m", _LAUNCHER, *flags, "--module", module, *arguments]
+
+
+def launch(module: str, arguments: Sequence[str], runtime: RuntimeSettings, workspace: Path) -> NoReturn:
+    """Becomes `accelerate launch` of a module, so that signals and the exit code are those of the launch.
+
+    Raises:
+        SettingsError: there is no such configuration, or it needs GPUs and there is none.
+    """
+    from erv.determinism import resolve_device
+
+    if runtime.accelerate != "ddp" and resolve_device(runtime.device).type == "cpu":
+        raise SettingsError(
+            f"runtime.accelerate is {runtime.accelerate}, which needs GPUs; on a CPU use ddp or null"
+        )
+    command = launch_command(module, arguments, runtime, workspace)
+    os.execve(command[0], command, os.environ | {_LAUNCHED: "1"})  # noqa: S606
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Within: no other process of the launch is in here, for what all do but only one at a time may do.
+
+    Args:
+        path: what it is about; the lock lies beside it.
+    """
+    if not is_launched():
+        yield
+        return
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
