@@ -9,7 +9,9 @@ Deviations from the paper:
 3. Clips of both data sets are mixed in one order; the paper's code trains on the MAFW list alone.
 4. Projectors and gate are frozen (`grpo.freeze_projectors`), and rollouts are sampled at 0.8: with the demo's
    few steps and tiny policy, both keep what the cold start recognises.
-5. A variant of `method: rft` is rejection sampling fine-tuning at equal compute; the paper has none.
+5. A variant of `method: rft` is rejection sampling fine-tuning at equal compute; the paper has none, and the
+   demo leaves it out. With it:
+   `dvc exp run -S 'grpo.train=[r1_omni,erv,rft]' -S 'evaluate.policies=[sft,r1_omni,erv,rft]'`.
 """
 
 from pathlib import Path

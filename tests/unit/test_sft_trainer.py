@@ -20,7 +20,7 @@ from erv.errors import TrainingError
 from erv.policies import Policy, load_policy
 from erv.policy_settings import LoraSettings, SftSettings
 from erv.shards import ShardReader
-from erv.training import adapters, sft_trainer
+from erv.training import adapters, fine_tuning
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.collate import Collator, Example, check_packing, completion_loss
 from erv.training.sft import build_examples
@@ -253,10 +253,10 @@ def test_gradient_checkpointing_learns_the_same(
 def test_a_batch_that_the_processes_can_not_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(TrainingError, match="a batch of 4 can't be divided among 3 processes with 1 rows"):
-        sft_trainer._passes("sft", SETTINGS)
+        fine_tuning._passes("sft", SETTINGS)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert sft_trainer._passes("sft", SETTINGS) == (2, 1)
-    assert sft_trainer._passes("sft", changed(rows_per_pass=1)) == (1, 2)
+    assert fine_tuning._passes("sft", SETTINGS) == (2, 1)
+    assert fine_tuning._passes("sft", changed(rows_per_pass=1)) == (1, 2)
 
 
 # --- adapters ---

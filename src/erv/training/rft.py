@@ -37,9 +37,10 @@ from erv.shards import ShardReader
 from erv.training.checked_reward import CheckedReward
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.collate import Example
+from erv.training.fine_tuning import Course, fine_tune, shuffled_passes
 from erv.training.grpo_run import Rewards, order_rows, total_steps
 from erv.training.sft import completion_ids
-from erv.training.sft_trainer import Course, OnMetrics, fine_tune, shuffled_passes
+from erv.training.sft_trainer import OnMetrics
 
 logger = logging.getLogger(__name__)
 

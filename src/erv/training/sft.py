@@ -20,7 +20,8 @@ from erv.policy_settings import SftSettings
 from erv.settings import RuntimeSettings
 from erv.shards import ShardReader
 from erv.training.collate import Example
-from erv.training.sft_trainer import Course, OnMetrics, fine_tune, shuffled_passes
+from erv.training.fine_tuning import Course, fine_tune, shuffled_passes
+from erv.training.sft_trainer import OnMetrics
 
 logger = logging.getLogger(__name__)
 
