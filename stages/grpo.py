@@ -1,4 +1,4 @@
-"""grpo: optimises the cold-start policy against the rewards of one variant.
+"""grpo: optimises the cold-start policy against the rewards of one variant, or learns from what they accept.
 
 Command: see dvc.yaml (`python -m stages.grpo --variant erv ...`). Resumes from its checkpoints under
 `.erv/checkpoints/` when it is started again with the same inputs.
@@ -9,9 +9,13 @@ Deviations from the paper:
 3. Clips of both data sets are mixed in one order; the paper's code trains on the MAFW list alone.
 4. Projectors and gate are frozen (`grpo.freeze_projectors`), and rollouts are sampled at 0.8: with the demo's
    few steps and tiny policy, both keep what the cold start recognises.
+5. A variant of `method: rft` is rejection sampling fine-tuning at equal compute; the paper has none, and the
+   demo leaves it out. With it:
+   `dvc exp run -S 'grpo.train=[r1_omni,erv,rft]' -S 'evaluate.policies=[sft,r1_omni,erv,rft]'`.
 """
 
 from pathlib import Path
+from typing import Any
 
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
@@ -24,6 +28,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.rewards import Shaping, build_rewards
     from erv.shards import ShardReader
     from erv.training.grpo_run import build_rows, train_grpo, variant_settings
+    from erv.training.rft import train_rft
     from erv.verifier.memory import SentenceMemory
     from erv.verifier.model import load_for_training
 
@@ -45,26 +50,24 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         shards=arguments.shards,
         cold_start=arguments.cold_start,
         verifier=arguments.verifier,
-        settings=settings.grpo.model_dump(exclude={"variants"}),
+        settings=settings.grpo.model_dump(exclude={"train", "variants"}),
         variant=variant,
         seed=settings.seed,
         runtime=settings.runtime,
         reward_code=source_files([reward.name for reward in variant.rewards]),
     )
-    train_grpo(
-        arguments.cold_start,
-        build_rows(manifests, shards),
-        shards,
-        rewards,
-        settings.grpo,
-        output=arguments.policy,
-        checkpoints=checkpoints,
-        on_metrics=run.log_metrics,
-        seed=settings.seed,
-        runtime=settings.runtime,
-        rows_per_pass=settings.grpo.rows_per_pass,
-        kept=[memory],
-    )
+    inputs = (arguments.cold_start, build_rows(manifests, shards), shards, rewards, settings.grpo)
+    options: dict[str, Any] = {
+        "output": arguments.policy,
+        "checkpoints": checkpoints,
+        "on_metrics": run.log_metrics,
+        "seed": settings.seed,
+        "runtime": settings.runtime,
+    }
+    if variant.passes_at is not None:
+        train_rft(*inputs, passes_at=variant.passes_at, **options)
+    else:
+        train_grpo(*inputs, rows_per_pass=settings.grpo.rows_per_pass, kept=[memory], **options)
     clear(checkpoints)
 
 

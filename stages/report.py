@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("stages.report")
 
-POLICIES_FIRST = ("sft",)
-
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Compares the policies, writes comparison and page."""
@@ -35,8 +33,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.verifier import EmotionVerifier
     from erv.verifier.model import read_metrics
 
-    policies = [*POLICIES_FIRST, *settings.grpo.variants]
-    predictions, evaluations = report.load_evaluations(arguments.evaluations, policies)
+    predictions, evaluations = report.load_evaluations(arguments.evaluations, settings.evaluate.policies)
     datasets = sorted({row["dataset"] for rows in predictions.values() for row in rows})
     record = _cues(arguments.sources, datasets)
     evidence = report.Evidence(

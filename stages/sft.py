@@ -7,6 +7,7 @@ Deviations from the paper:
 1. The explanations are those of the reasoning source: EMER's when you have them, else the sample's.
 2. Prompt, tokenizer and chat template are the ones of inference; the released code changes them in between.
 3. Towers run once per clip, and their features are kept; they are frozen either way.
+4. `sft.lora` trains adapters of the language model alone and adds them to its weights.
 """
 
 from pathlib import Path
@@ -23,12 +24,14 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Fine-tunes the base policy and writes `--policy`."""
     from erv.data.manifest import read_manifest
     from erv.policies import load_policy
+    from erv.ranks import one_at_a_time
     from erv.shards import ShardReader
     from erv.training.sft import train_sft
 
     lock = Lock.load(arguments.base)
     BASE.parent.mkdir(parents=True, exist_ok=True)
-    base = lock.fetch_tree(store_for([lock.uri]), "policy", BASE)
+    with one_at_a_time(BASE):
+        base = lock.fetch_tree(store_for([lock.uri]), "policy", BASE)
     checkpoints = checkpoint_folder(
         "sft",
         manifest=arguments.manifest,
@@ -39,7 +42,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         seed=settings.seed,
     )
     run.log_dataset("reasoning", arguments.manifest, "training")
-    policy = train_sft(
+    train_sft(
         load_policy(base),
         read_manifest(arguments.manifest),
         {arguments.shards.name: ShardReader(arguments.shards)},
@@ -48,8 +51,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         on_metrics=run.log_metrics,
         seed=settings.seed,
         runtime=settings.runtime,
+        output=arguments.policy,
     )
-    policy.save(arguments.policy)
     clear(checkpoints)
 
 

@@ -67,6 +67,7 @@ def settings(**changes: Any) -> GrpoSettings:
         "sample_steps": 2,
         "collapse_patience": None,
         "lora": {"enabled": False, "rank": 4, "alpha": 8, "dropout": 0.0, "quantize": "none"},
+        "train": ["erv"],
         "variants": {"erv": {"rewards": [{"name": "format", "weight": 1.0}]}},
     }
     return GrpoSettings.model_validate(values | changes)

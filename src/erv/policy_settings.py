@@ -81,7 +81,14 @@ class VariantSettings(Section):
     """One arm of the comparison: how it is trained, and the rewards that decide."""
 
     method: Literal["grpo", "rft"] = "grpo"
+    passes_at: float | None = None  # rft: a completion is learned from when each reward is at least this
     rewards: Annotated[tuple[RewardSettings, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _rejection_has_a_mark(self) -> VariantSettings:
+        if (self.method == "rft") != (self.passes_at is not None):
+            raise ValueError("passes_at is for method: rft, which needs it; give both or neither")
+        return self
 
 
 class ShapingSettings(Section):
@@ -125,7 +132,19 @@ class GrpoSettings(Section):
     sample_steps: PositiveInt
     collapse_patience: PositiveInt | None
     lora: LoraSettings
+    train: Annotated[tuple[str, ...], Field(min_length=1)]
     variants: dict[str, VariantSettings]
+
+    @model_validator(mode="after")
+    def _trained_variants_exist(self) -> GrpoSettings:
+        if len(set(self.train)) != len(self.train):
+            raise ValueError(f"train names a variant twice: {', '.join(self.train)}")
+        for name in self.train:
+            if name not in self.variants:
+                raise ValueError(f"train names {name!r}, expected some of {', '.join(sorted(self.variants))}")
+        if "sft" in self.variants:
+            raise ValueError("variants names one sft, which is the cold start; choose another name")
+        return self
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> GrpoSettings:

@@ -52,11 +52,17 @@ def _unplaced(settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
     names = {stage.name for stage in stages}
     faults = []
     if "report" in names:
+        evaluated = settings.evaluate.policies
         faults += [
-            f"grpo.variants.{variant}: dvc.yaml has no {missing}; add it to the matrices of grpo and"
-            " evaluate, and to the dependencies of report and register"
-            for variant in settings.grpo.variants
-            if (missing := ", ".join(n for n in (f"grpo@{variant}", f"evaluate@{variant}") if n not in names))
+            f"evaluate.policies names {policy}: dvc.yaml has no {missing}; the matrices of grpo and evaluate"
+            " should be ${grpo.train} and ${evaluate.policies}"
+            for policy in evaluated
+            if (missing := ", ".join(stage for stage in _stages_of(policy) if stage not in names))
+        ]
+        faults += [
+            f"grpo.train names {variant}, which would not be in the report; add it to evaluate.policies too"
+            for variant in settings.grpo.train
+            if variant not in evaluated
         ]
     if "register" in names and settings.evaluate.split != "test":
         faults.append(
@@ -64,6 +70,10 @@ def _unplaced(settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
             " run `erv run report`, or set it to test"
         )
     return faults
+
+
+def _stages_of(policy: str) -> list[str]:
+    return [*([] if policy == "sft" else [f"grpo@{policy}"]), f"evaluate@{policy}"]
 
 
 def _missing_files(workspace: Path, stages: Sequence[PipelineStage]) -> list[str]:

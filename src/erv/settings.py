@@ -141,6 +141,7 @@ class ExtractSettings(Section):
 class EvaluateSettings(Section):
     """Generation and judgement on held-out clips."""
 
+    policies: Annotated[tuple[str, ...], Field(min_length=1)]
     split: Literal["test", "validation"]
     batch_size: PositiveInt
     max_new_tokens: PositiveInt
@@ -192,7 +193,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _policies_exist(self) -> Settings:
-        known = {"sft", *self.grpo.variants}
+        known = set(self.evaluate.policies)
         wanted = {"register.policy": self.register_.policy}
         for gate in self.register_.gates:
             if gate.against not in (None, "champion"):
@@ -202,6 +203,14 @@ class Settings(Section):
             for key, name in wanted.items()
             if name not in known
         ]
+        trained = ["sft", *self.grpo.train]
+        faults += [
+            f"evaluate.policies names {name!r}, expected some of {', '.join(trained)}"
+            for name in self.evaluate.policies
+            if name not in trained
+        ]
+        if len(set(self.evaluate.policies)) != len(self.evaluate.policies):
+            faults.append(f"evaluate.policies names one twice: {', '.join(self.evaluate.policies)}")
         if self.distill.validation_share + self.distill.test_share >= 0.8:
             faults.append("distill.validation_share + distill.test_share leave under 20% to train on")
         if faults:

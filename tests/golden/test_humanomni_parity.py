@@ -1,4 +1,7 @@
-"""Our HumanOmni against the authors' published network: a tiny seeded checkpoint, in their key names."""
+"""Our HumanOmni against the authors' published network: tiny seeded checkpoints, loaded as they are.
+
+Every folder `data/humanomni_parity*` is run: a set of vectors for another projector needs no code.
+"""
 
 import json
 from pathlib import Path
@@ -6,33 +9,41 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from erv.errors import TrainingError
-from erv.policies.humanomni.official import convert_name, load_official
+from erv.policies.humanomni import HumanOmniConfig, HumanOmniForConditionalGeneration, HumanOmniModel
+from erv.policies.humanomni.released_weights import convert_name
 
-DATA = Path(__file__).parent / "data" / "humanomni_parity"
-TOLERANCE = 1e-4
-CASES = ["video_audio", "video_only", "image_only", "batch_labels"]
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.set_num_threads(1)
-    return load_official(DATA)
+FOLDERS = sorted((Path(__file__).parent / "data").glob("humanomni_parity*"))
+CLOSE = {"atol": 1e-4, "rtol": 0}
+LOADED: dict[Path, HumanOmniForConditionalGeneration] = {}
 
 
-@pytest.fixture(scope="module")
-def golden():
-    return load_file(DATA / "io.safetensors")
+def read_cases(folder):
+    return {case["name"]: case for case in json.loads((folder / "cases.json").read_text())["cases"]}
 
 
-@pytest.fixture(scope="module")
-def cases():
-    return {case["name"]: case for case in json.loads((DATA / "cases.json").read_text())["cases"]}
+def named(condition):
+    """(folder, case) for every case that meets a condition on (name, shapes)."""
+    return [
+        pytest.param(folder, name, id=f"{folder.name}-{name}")
+        for folder in FOLDERS
+        for name, case in read_cases(folder).items()
+        if condition(name, case.get("shapes", {}))
+    ]
 
 
-def case_tensors(golden, name):
+def load(folder):
+    if folder not in LOADED:
+        torch.set_num_threads(1)
+        LOADED[folder] = HumanOmniForConditionalGeneration.from_pretrained(folder)
+    return LOADED[folder]
+
+
+def case_tensors(folder, name):
     prefix = f"{name}."
+    golden = load_file(folder / "io.safetensors")
     return {key.removeprefix(prefix): value for key, value in golden.items() if key.startswith(prefix)}
 
 
@@ -46,42 +57,24 @@ def clip_inputs(tensors):
     return inputs
 
 
-def expand(model, tensors, frames, ids=None, mask=None, labels=None):
-    """Negative placeholder ids to one vocabulary placeholder per token; padding goes to the right."""
-    ids = tensors["input_ids"] if ids is None else ids
-    mask = tensors["attention_mask"] if mask is None else mask
-    counts = {-200: frames * model.config.tokens_per_frame, -201: frames * model.config.tokens_per_frame}
-    counts[-202] = model.config.audio_tokens
-    names = {-200: model.config.video_token_id, -201: model.config.video_token_id}
-    names[-202] = model.config.audio_token_id
-    rows, targets = [], []
-    for r in range(ids.shape[0]):
-        row, target = [], []
-        for c in range(ids.shape[1]):
-            token = int(ids[r, c])
-            if not mask[r, c]:
-                continue
-            count = counts.get(token, 1)
-            row += [names.get(token, token)] * count
-            target += [int(labels[r, c]) if labels is not None and token >= 0 else -100] * count
-        rows.append(row)
-        targets.append(target)
-    length = max(map(len, rows))
-    pad = torch.nn.functional.pad
-    return {
-        "input_ids": torch.stack([pad(torch.tensor(x), (0, length - len(x)), value=0) for x in rows]),
-        "attention_mask": torch.stack([pad(torch.ones(len(x)).long(), (0, length - len(x))) for x in rows]),
-        "labels": torch.stack([pad(torch.tensor(x), (0, length - len(x)), value=-100) for x in targets]),
-    }
+def released_inputs(tensors):
+    """All inputs of a golden case, placeholders negative as they are in the vectors."""
+    return {name: tensors[name] for name in ("input_ids", "attention_mask")} | clip_inputs(tensors)
 
 
-def test_every_released_weight_is_known_or_deliberately_dropped(model):
-    released = json.loads((DATA / "cases.json").read_text())["state_dict_keys"]
+IS_FORWARD = named(lambda name, shapes: "logits" in shapes)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_released_weight_is_known_or_deliberately_dropped(folder):
+    released = json.loads((folder / "cases.json").read_text())["state_dict_keys"]
     kept = {convert_name(name) for name in released} - {None}
+    model = load(folder)
     ours = {name for name, _ in model.named_parameters()} | {"lm_head.weight"}
     # The last SigLIP block is converted by name and then left out by number.
-    assert {name for name in kept - ours if "vision_tower.encoder.layers.2." not in name} == set()
-    assert {name for name in ours - kept if not name.endswith("position_ids")} == set()
+    last = f"vision_tower.encoder.layers.{model.config.vision_config.num_hidden_layers}."
+    assert {name for name in kept - ours if last not in name} == set()
+    assert ours - kept == set()
 
 
 def test_a_foreign_weight_is_refused():
@@ -89,9 +82,27 @@ def test_a_foreign_weight_is_refused():
         convert_name("model.visual.blocks")
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_towers_projectors_and_gate(model, golden, name):
-    tensors = case_tensors(golden, name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_auto_classes_read_the_folder_as_it_is(folder):
+    released = json.loads((folder / "config.json").read_text())
+    for config in (AutoConfig.from_pretrained(folder), HumanOmniConfig.from_pretrained(folder)):
+        assert type(config) is HumanOmniConfig
+        assert config.text_config.vocab_size == released["vocab_size"]
+        assert config.projector_type == released["mm_projector_type"]
+        assert (config.video_token_id, config.audio_token_id) == (None, None)
+    reference = load(folder).state_dict()
+    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        model = auto.from_pretrained(folder)
+        assert type(model) is HumanOmniForConditionalGeneration
+        assert not model.training
+        assert all(torch.equal(value, reference[name]) for name, value in model.state_dict().items())
+    inner = HumanOmniModel.from_pretrained(folder)
+    assert all(torch.equal(value, reference[f"model.{name}"]) for name, value in inner.state_dict().items())
+
+
+@pytest.mark.parametrize(("folder", "name"), IS_FORWARD)
+def test_towers_projectors_and_gate(folder, name):
+    model, tensors = load(folder), case_tensors(folder, name)
     inputs = clip_inputs(tensors)
     with torch.no_grad():
         features = model.encode_clips(inputs["pixel_values"], inputs.get("input_features"))
@@ -102,87 +113,105 @@ def test_towers_projectors_and_gate(model, golden, name):
         side = model.config.patches_per_side
         video = model.model.visual_projector.video(features["video_features"], side)
         body = model.model.visual_projector.body(features["video_features"], side)
-    close = {"atol": TOLERANCE, "rtol": 0}
     torch.testing.assert_close(
-        features["video_features"].flatten(0, 1), tensors["vision_tower_features"], **close
+        features["video_features"].flatten(0, 1), tensors["vision_tower_features"], **CLOSE
     )
-    torch.testing.assert_close(weights, tensors["gate_probs"], **close)
-    torch.testing.assert_close(video, tensors["branch_video"], **close)
-    torch.testing.assert_close(body, tensors["branch_body"], **close)
-    torch.testing.assert_close(visual, tensors["vision_features"], **close)
+    torch.testing.assert_close(weights, tensors["gate_probs"], **CLOSE)
+    torch.testing.assert_close(video, tensors["branch_video"], **CLOSE)
+    torch.testing.assert_close(body, tensors["branch_body"], **CLOSE)
+    torch.testing.assert_close(visual, tensors["vision_features"], **CLOSE)
     if "audios" in tensors:
-        torch.testing.assert_close(features["audio_features"], tensors["audio_tower_features"], **close)
+        torch.testing.assert_close(features["audio_features"], tensors["audio_tower_features"], **CLOSE)
         with torch.no_grad():
             audio = model.model.audio_projector(features["audio_features"])
-        torch.testing.assert_close(audio, tensors["audio_features"], **close)
+        torch.testing.assert_close(audio, tensors["audio_features"], **CLOSE)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_logits_and_loss(model, golden, cases, name):
-    tensors = case_tensors(golden, name)
-    inputs = clip_inputs(tensors)
-    text = expand(model, tensors, inputs["pixel_values"].shape[1], labels=tensors.get("labels"))
-    assert torch.equal(text["attention_mask"].bool(), tensors["expanded_attention_mask"].bool())
-    labels = text.pop("labels")
+@pytest.mark.parametrize(("folder", "name"), IS_FORWARD)
+def test_logits_and_loss(folder, name):
+    model, tensors, case = load(folder), case_tensors(folder, name), read_cases(folder)[name]
+    inputs, labels = released_inputs(tensors), tensors.get("labels")
+    rows = model.expand_placeholders(
+        inputs["input_ids"],
+        inputs["attention_mask"],
+        labels,
+        pixel_values=inputs["pixel_values"],
+        input_features=inputs.get("input_features"),
+    )
+    assert torch.equal(rows.attention_mask.bool(), tensors["expanded_attention_mask"].bool())
     with torch.no_grad():
-        outputs = model(**text, **inputs, labels=labels if "labels" in tensors else None)
-    vocabulary = tensors["logits"].shape[-1]
-    true = text["attention_mask"].bool()
-    torch.testing.assert_close(
-        outputs.logits[..., :vocabulary][true], tensors["logits"][true], atol=TOLERANCE, rtol=0
-    )
-    if "labels" in tensors:
-        assert torch.equal(labels, tensors["expanded_labels"])
-        # Two more rows in the vocabulary change the normaliser, so the loss is taken on the shared ones.
-        loss = torch.nn.functional.cross_entropy(
-            outputs.logits[:, :-1, :vocabulary].flatten(0, 1), labels[:, 1:].flatten()
-        )
-        assert loss.item() == pytest.approx(cases[name]["loss"], abs=TOLERANCE)
+        features = model.encode_clips(inputs["pixel_values"], inputs.get("input_features"))
+        gate = {key: inputs[key] for key in ("gate_input_ids", "gate_attention_mask")}
+        embeddings = model.model.embed(rows.input_ids, **features, **gate)
+        outputs = model(**inputs, labels=labels)
+    true = rows.attention_mask.bool()
+    torch.testing.assert_close(embeddings[true], tensors["inputs_embeds"][true], **CLOSE)
+    assert outputs.logits.shape == tensors["logits"].shape
+    torch.testing.assert_close(outputs.logits[true], tensors["logits"][true], **CLOSE)
+    if labels is not None:
+        assert torch.equal(rows.labels, tensors["expanded_labels"])
+        assert outputs.loss.item() == pytest.approx(case["loss"], abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["video_audio", "video_only", "image_only"])
-def test_greedy_ids(model, golden, name):
-    tensors = case_tensors(golden, name)
-    inputs = clip_inputs(tensors)
-    text = expand(model, tensors, inputs["pixel_values"].shape[1])
-    text.pop("labels")
+@pytest.mark.parametrize(("folder", "name"), IS_FORWARD)
+def test_placeholders_of_the_vocabulary_give_the_same_logits(folder, name):
+    """What `official_processor` sets up: two more rows in the vocabulary, one placeholder per token."""
+    model, tensors = HumanOmniForConditionalGeneration.from_pretrained(folder), case_tensors(folder, name)
+    released = model.config.text_config.vocab_size
+    model.resize_token_embeddings(released + 2, mean_resizing=False)
+    model.config.video_token_id, model.config.audio_token_id = released, released + 1
+    inputs = released_inputs(tensors)
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        media = {key: inputs.get(key) for key in ("pixel_values", "input_features")}
+        rows = model.expand_placeholders(inputs["input_ids"], inputs["attention_mask"], **media)
+        ids = rows.input_ids
+        ids = torch.where((ids == -200) | (ids == -201), released, ids)
+        ids = torch.where(ids == -202, released + 1, ids)
+        found = model(**{**inputs, "input_ids": ids, "attention_mask": rows.attention_mask}).logits
+    assert torch.equal(found, expected)
+    true = rows.attention_mask.bool()
+    torch.testing.assert_close(found[..., :released][true], tensors["logits"][true], **CLOSE)
+
+
+@pytest.mark.parametrize(("folder", "name"), named(lambda name, shapes: "generated_ids" in shapes))
+def test_greedy_ids(folder, name):
+    tensors = case_tensors(folder, name)
     expected = tensors["generated_ids"]
-    generated = model.generate(
-        **text, **inputs, do_sample=False, max_new_tokens=expected.shape[1], min_new_tokens=expected.shape[1]
+    length = expected.shape[1]
+    generated = load(folder).generate(
+        **released_inputs(tensors), do_sample=False, max_new_tokens=length, min_new_tokens=length
     )
-    assert generated[:, text["input_ids"].shape[1] :].tolist() == expected.tolist()
+    assert generated.tolist() == expected.tolist()
 
 
-def test_group_scoring_shares_one_clip(model, golden, cases):
+@pytest.mark.parametrize(("folder", "name"), named(lambda name, shapes: name == "grpo_scoring"))
+def test_group_scoring_shares_one_clip(folder, name):
     """G completions of one prompt through `clip_index` score as the authors' repeated clips do."""
-    tensors = case_tensors(golden, "grpo_scoring")
-    length, group = cases["grpo_scoring"]["completion_length"], cases["grpo_scoring"]["group"]
-    frames = tensors["images"].shape[1]
-    ids = tensors["input_ids"]
-    text = expand(model, tensors, frames, ids=ids, mask=torch.ones_like(ids))
-    text.pop("labels")
-    # Masked tokens of a completion are scored too: they sit behind the true ones.
-    text["attention_mask"][:, -ids.shape[1] + 10 :] = tensors["attention_mask"][:, 10:]
+    model, tensors, case = load(folder), case_tensors(folder, name), read_cases(folder)[name]
+    length = case["completion_length"]
     inputs = {
+        "input_ids": tensors["input_ids"],
+        "attention_mask": tensors["attention_mask"],
         "pixel_values": tensors["images"],
         "input_features": tensors["audios"][:, 0],
         "gate_input_ids": tensors["bert.input_ids"],
         "gate_attention_mask": tensors["bert.attention_mask"],
-        "clip_index": torch.zeros(group, dtype=torch.long),
+        "clip_index": torch.zeros(case["group"], dtype=torch.long),
     }
     with torch.no_grad():
-        logits = model(**text, **inputs, logits_to_keep=length + 1).logits[..., :600]
+        logits = model(**inputs, logits_to_keep=length + 1).logits
+    torch.testing.assert_close(logits[:, 0], tensors["logits_last13"][:, 0], **CLOSE)
     true = tensors["attention_mask"][:, -length:].bool()
-    scored = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, -length:, None]).squeeze(-1)
-    torch.testing.assert_close(scored[true], tensors["completion_logps"][true], atol=TOLERANCE, rtol=0)
+    scored = logits[:, :-1].log_softmax(-1).gather(-1, tensors["input_ids"][:, -length:, None]).squeeze(-1)
+    torch.testing.assert_close(scored[true], tensors["completion_logps"][true], **CLOSE)
 
 
-def test_save_and_load_keep_every_logit(model, golden, tmp_path):
-    tensors = case_tensors(golden, "video_audio")
-    inputs = clip_inputs(tensors)
-    text = expand(model, tensors, 8)
-    text.pop("labels")
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_save_and_load_keep_every_logit(folder, tmp_path):
+    model, inputs = load(folder), released_inputs(case_tensors(folder, "video_audio"))
     model.save_pretrained(tmp_path)
-    again = type(model).from_pretrained(tmp_path).eval()
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "humanomni"
+    again = HumanOmniForConditionalGeneration.from_pretrained(tmp_path)
     with torch.no_grad():
-        assert torch.equal(model(**text, **inputs).logits, again(**text, **inputs).logits)
+        assert torch.equal(model(**inputs).logits, again(**inputs).logits)

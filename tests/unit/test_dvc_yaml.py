@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import yaml
 
 from erv.pipeline import read_stages
-from erv.settings import load_settings
+from erv.settings import parse_settings
 from tests.tools.sync_deps import ROOT, closure, imports_of
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -21,6 +23,8 @@ STAGES = list(PIPELINE)
 WITHOUT_EFFECT = {
     "validate": {"validate.workers"},
     "extract": {"extract.workers", "extract.dask"},  # the shards are the same whatever decodes them
+    "grpo": {"grpo.train"},  # what else is trained
+    "evaluate": {"evaluate.policies"},  # what else is evaluated
 }
 
 
@@ -86,9 +90,26 @@ def test_it_reads_only_the_parameters_it_lists(stage: str) -> None:
 
 
 def test_the_matrices_are_the_settings_own() -> None:
-    settings = load_settings(ROOT / "params.yaml")
-    assert PIPELINE["grpo"]["matrix"]["variant"] == list(settings.grpo.variants)
-    assert PIPELINE["evaluate"]["matrix"]["policy"] == ["sft", *settings.grpo.variants]
+    assert PIPELINE["grpo"]["matrix"]["variant"] == "${grpo.train}"
+    assert PIPELINE["evaluate"]["matrix"]["policy"] == "${evaluate.policies}"
+    assert "rft" not in PARAMS["grpo"]["train"], "the demo does without"
+
+
+def test_a_variant_is_switched_on_in_the_parameters_alone(tmp_path: Path) -> None:
+    """What `dvc exp run -S 'grpo.train=[r1_omni,erv,rft]' -S 'evaluate.policies=[...]'` writes."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["grpo"]["train"] += ["rft"]
+    raw["evaluate"]["policies"] += ["rft"]
+    parse_settings(raw)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    stages = {stage.name: stage for stage in read_stages(tmp_path)}
+    assert "sft" in stages["grpo@rft"].upstream
+    assert "grpo@rft" in stages["evaluate@rft"].upstream
+    for last in ("report", "register"):
+        assert {"evaluate@sft", "evaluate@erv", "evaluate@rft"} <= set(stages[last].upstream)
 
 
 def test_dvc_itself_reads_the_graph() -> None:
@@ -98,6 +119,8 @@ def test_dvc_itself_reads_the_graph() -> None:
         sorted(["extract@dfew", "extract@mafw", "ingest@dfew", "ingest@mafw", "sft", "train_erv"])
     )
     assert "report" in stages["register"].upstream
+    for last in ("report", "register"):
+        assert {"evaluate@sft", "evaluate@r1_omni", "evaluate@erv"} <= set(stages[last].upstream)
 
 
 def test_every_output_is_cached() -> None:
@@ -123,7 +146,10 @@ def _matrix_values(stage: str) -> list[str]:
     if not matrix:
         return [""]
     (values,) = matrix.values()
-    return [str(value) for value in (PARAMS["datasets"] if values == "${datasets}" else values)]
+    found: Any = PARAMS
+    for part in str(values).strip("${}").split("."):
+        found = found[part]
+    return [str(value) for value in found]
 
 
 def _settings_read(path: Path) -> set[str]:

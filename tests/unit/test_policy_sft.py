@@ -18,6 +18,8 @@ from erv.settings import RuntimeSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training import sft
 from erv.training.clip_features import ClipFeatures, policy_encoder
+from erv.training.collate import Collator, completion_loss
+from erv.training.sft_trainer import OmniSFTTrainer
 from erv.verifier.rollouts import sample_explanations
 from erv.verifier_settings import RolloutSettings
 from tests.tools.sizes import SMALLEST
@@ -111,7 +113,7 @@ def weights(policy):
 def test_labels_cover_the_completion_alone(base, rows, shards):
     policy = load_policy(base)
     examples = sft.build_examples(policy, rows, shards)["train"]
-    batch = sft.collate(policy, examples[:4], ClipFeatures(policy_encoder(policy), shards))
+    batch = Collator(policy, ClipFeatures(policy_encoder(policy), shards))(examples[:4])
     tokenizer = policy.processor.tokenizer
     for labels, item in zip(batch["labels"], rows[:4], strict=True):
         told = labels[labels != -100]
@@ -125,10 +127,10 @@ def test_labels_cover_the_completion_alone(base, rows, shards):
 def test_the_loss_of_kept_positions_is_the_models_own(base, rows, shards):
     policy = load_policy(base)
     examples = sft.build_examples(policy, rows, shards)["train"]
-    batch = sft.collate(policy, examples[:4], ClipFeatures(policy_encoder(policy), shards))
+    batch = Collator(policy, ClipFeatures(policy_encoder(policy), shards))(examples[:4])
     with torch.no_grad():
-        ours, tokens = sft.completion_loss(policy.model, batch)
-        assert torch.isclose(ours, policy.model(**batch).loss, atol=1e-5)
+        ours, tokens = completion_loss(policy.model, batch)
+        assert torch.isclose(ours / tokens, policy.model(**batch).loss, atol=1e-5)
     assert tokens == int((batch["labels"] != -100).sum())
 
 
@@ -151,14 +153,14 @@ def test_interrupted_and_resumed_is_the_uninterrupted_run(base, rows, shards, tr
             if state.global_step == 4:
                 raise KeyboardInterrupt
 
-    original = sft._SftTrainer.__init__
+    original = OmniSFTTrainer.__init__
 
     def crashing(self, *args, **kwargs):
         original(self, *args, **kwargs)
         self.add_callback(Crash())
 
     with monkeypatch.context() as patch:
-        patch.setattr(sft._SftTrainer, "__init__", crashing)
+        patch.setattr(OmniSFTTrainer, "__init__", crashing)
         with pytest.raises(KeyboardInterrupt):
             train(base, rows, shards, tmp_path)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-3"]

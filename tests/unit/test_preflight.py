@@ -15,7 +15,10 @@ from erv.preflight import check
 
 STAGES = [
     PipelineStage(name, (), "true", (), ())
-    for name in ("grpo@r1_omni", "grpo@erv", "evaluate@r1_omni", "evaluate@erv", "report", "register")
+    for name in (
+        *("grpo@r1_omni", "grpo@erv", "evaluate@sft", "evaluate@r1_omni", "evaluate@erv"),
+        *("report", "register"),
+    )
 ]
 
 
@@ -33,11 +36,16 @@ def test_shipped_parameters_fit_the_stages(raw: dict[str, Any], tmp_path: Path) 
     checked(raw, tmp_path, STAGES)
 
 
-def test_a_variant_without_a_stage(raw: dict[str, Any], tmp_path: Path) -> None:
-    raw["grpo"]["variants"]["third"] = raw["grpo"]["variants"]["erv"]
-    with pytest.raises(PipelineError, match=r"variants\.third: dvc\.yaml has no grpo@third, evaluate@third"):
+def test_a_policy_without_a_stage(raw: dict[str, Any], tmp_path: Path) -> None:
+    raw["grpo"]["train"] += ["rft"]
+    with pytest.raises(PipelineError, match=r"grpo\.train names rft, which would not be in the report"):
+        checked(raw, tmp_path, STAGES)
+    raw["evaluate"]["policies"] += ["rft"]
+    with pytest.raises(PipelineError, match=r"names rft: dvc\.yaml has no grpo@rft, evaluate@rft"):
         checked(raw, tmp_path, STAGES)
     checked(raw, tmp_path, STAGES[:2])
+    stages = [PipelineStage(name, (), "true", (), ()) for name in ("grpo@rft", "evaluate@rft")]
+    checked(raw, tmp_path, [*stages, *STAGES])
 
 
 def test_figures_on_validation_clips_are_not_registered(raw: dict[str, Any], tmp_path: Path) -> None:

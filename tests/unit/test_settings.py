@@ -61,6 +61,19 @@ def test_all_faults_are_reported_together(raw: dict[str, Any]) -> None:
     ("path", "value", "message"),
     [
         ("register.policy", "best", "register.policy is 'best', expected one of erv, r1_omni, sft"),
+        (
+            "evaluate.policies",
+            ["sft", "erv"],
+            "register.gates[WAR].against is 'r1_omni', expected one of erv",
+        ),
+        (
+            "evaluate.policies",
+            ["sft", "r1_omni", "erv", "rft"],
+            "evaluate.policies names 'rft', expected some of sft, r1_omni, erv",
+        ),
+        ("evaluate.policies", ["erv", "r1_omni", "erv"], "evaluate.policies names one twice: erv, r1_omni"),
+        ("grpo.train", ["r1_omni", "erv", "erv"], "grpo: train names a variant twice: r1_omni, erv, erv"),
+        ("grpo.train", ["best"], "grpo: train names 'best', expected some of erv, r1_omni, rft"),
         ("validate.min_seconds", 90.0, "min_seconds (90.0) must be smaller than max_seconds (60.0)"),
         ("distill.test_share", 0.49, None),
         ("ingest.fold", 0, "found 0"),
@@ -133,6 +146,10 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
             "expected format, accuracy",
         ),
         ({"variants": {"erv": {"rewards": [{"name": "no_such_package:f", "weight": 1}]}}}, "no module"),
+        (
+            {"variants": {"erv": {"method": "rft", "rewards": [{"name": "format", "weight": 1}]}}},
+            "passes_at is for method: rft",
+        ),
         ({"rows_per_pass": 7}, "must divide"),
         ({"learning_rate": float("inf")}, "finite number"),
         ({"max_steps": -1}, "greater than 0"),
@@ -200,7 +217,7 @@ def test_a_reader_s_fault_has_its_path_and_its_keys(
     ("path", "expected"),
     [
         ("grpo.variants.erv.rewards.0.wieght", "did you mean 'weight'?"),
-        ("grpo.variants.erv.weights", "expected one of method, rewards"),
+        ("grpo.variants.erv.weights", "expected one of method, passes_at, rewards"),
         ("grpo.lora.rnk", "did you mean 'rank'?"),
         ("register.gates.0.minimun", "did you mean 'minimum'?"),
         ("validation", "did you mean 'validate'?"),

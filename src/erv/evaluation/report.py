@@ -39,6 +39,7 @@ TITLES = {
     "sft": "Cold start",
     "r1_omni": "R1-Omni (format + accuracy)",
     "erv": "ERV (+ explanation reward)",
+    "rft": "RFT (rejection sampling)",
 }
 DATASETS = {
     "mafw": "MAFW",

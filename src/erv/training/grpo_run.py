@@ -7,7 +7,6 @@ The setting is the paper's, not TRL's: the loss is a mean per sequence (`loss_ty
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,11 +25,12 @@ from erv.data.manifest import ClipRow
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, SettingsError, TrainingError
 from erv.policies import Policy, load_policy
-from erv.policy_settings import GrpoSettings, LoraSettings, VariantSettings
+from erv.policy_settings import GrpoSettings, VariantSettings
 from erv.prompts import user_content
 from erv.ranks import one_at_a_time
 from erv.settings import RuntimeSettings
 from erv.shards import ShardReader
+from erv.training.adapters import lora_config, write_adapter
 from erv.training.checked_reward import CheckedReward
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.grpo import Kept, OmniGRPOTrainer
@@ -209,28 +209,6 @@ def train_grpo(
         return _write_policy(trainer, policy_folder, output)
 
 
-def lora_config(model: Any, settings: LoraSettings) -> Any:
-    """Adapters on the attention projections of the language model, and on nothing else.
-
-    The targets are full module names: bare ones such as `q_proj` would match the towers too.
-    """
-    from peft import LoraConfig
-
-    language = {id(module) for module in model.get_decoder().modules()}
-    targets = [
-        name
-        for name, module in model.named_modules()
-        if id(module) in language and name.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj", "o_proj")
-    ]
-    return LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
-
-
 def _check_reference(trainer: OmniGRPOTrainer) -> None:
     """Makes sure that the reference TRL loaded is the policy as it stands before the first step."""
     if trainer.ref_model is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
@@ -259,20 +237,11 @@ def _write_files(model: Any, state: Mapping[str, Any] | None, cold_start: Path, 
     # The processor's files are taken as they are: one that was used would save its last truncation with it.
     shutil.copytree(cold_start, partial, ignore=shutil.ignore_patterns(*MODEL_FILES))
     if hasattr(model, "peft_config"):
-        _write_adapter(model, partial / "adapter")
+        write_adapter(model, partial / "adapter")
         model = model.merge_and_unload()
     model.save_pretrained(partial, state_dict=state)
     shutil.rmtree(output, ignore_errors=True)
     partial.replace(output)
-
-
-def _write_adapter(model: Any, folder: Path) -> None:
-    """Saves the adapter without PEFT's card and without the path of this machine that it puts into it."""
-    model.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def grpo_config(

@@ -1,15 +1,21 @@
-"""HumanOmni as native transformers classes; importing this registers them with the Auto classes."""
+"""HumanOmni as native transformers classes; importing this registers them with the Auto classes.
+
+The Auto classes read our folders (`model_type` "humanomni") and, as they are, released ones
+("HumanOmni_qwen2").
+"""
 
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
-from erv.policies.humanomni.configuration import HumanOmniConfig
-from erv.policies.humanomni.modeling import HumanOmniForConditionalGeneration, HumanOmniModel
+from erv.policies.humanomni.backbone import HumanOmniModel
+from erv.policies.humanomni.configuration import HumanOmniConfig, ReleasedHumanOmniConfig
+from erv.policies.humanomni.modeling import HumanOmniForConditionalGeneration
 from erv.policies.humanomni.processing import HumanOmniProcessor
 
 AutoConfig.register(HumanOmniConfig.model_type, HumanOmniConfig, exist_ok=True)
+AutoConfig.register(ReleasedHumanOmniConfig.model_type, ReleasedHumanOmniConfig, exist_ok=True)
 AutoModelForCausalLM.register(HumanOmniConfig, HumanOmniForConditionalGeneration, exist_ok=True)
 AutoModelForImageTextToText.register(HumanOmniConfig, HumanOmniForConditionalGeneration, exist_ok=True)
 AutoProcessor.register(HumanOmniConfig, HumanOmniProcessor, exist_ok=True)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+
+from erv.errors import TrainingError
+from erv.policies.humanomni.checkpoint_files import CheckpointFiles
+from erv.policies.humanomni.released_config import RELEASED_MODEL_TYPE, convert_released
 
 
 @strict
@@ -23,8 +28,11 @@ class HumanOmniConfig(PreTrainedConfig):
         gate_hidden_size: inner width of the gate; 3584 in every released size.
         audio_pool: how many audio positions are averaged into one token.
         num_frames: frames per clip that the processor prepares; the network takes any number.
-        video_token_id: placeholder that a visual token replaces; one placeholder per token.
+        video_token_id: placeholder that a visual token replaces; one placeholder per token. None, as in a
+            released checkpoint without a tokenizer of ours: only the negative placeholders are read.
         audio_token_id: the same for audio tokens.
+
+    `from_pretrained` reads our folders and released ones as they are (see `released_config`).
     """
 
     model_type = "humanomni"
@@ -54,6 +62,16 @@ class HumanOmniConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
 
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The stock reading; a released configuration is converted, with those of its towers."""
+        content, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if content.get("model_type") == RELEASED_MODEL_TYPE:
+            content = convert_released(content, CheckpointFiles(pretrained_model_name_or_path, **kwargs))
+        return content, unused
+
     @property
     def patches_per_side(self) -> int:
         """Side of the square of patches that the vision tower makes of a frame."""
@@ -70,4 +88,23 @@ class HumanOmniConfig(PreTrainedConfig):
         return self.audio_config.max_source_positions // self.audio_pool
 
 
-__all__ = ["HumanOmniConfig"]
+class ReleasedHumanOmniConfig(HumanOmniConfig):
+    """Registers the released `model_type` with `AutoConfig`; what it reads becomes a `HumanOmniConfig`."""
+
+    model_type = RELEASED_MODEL_TYPE
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Converts a released `config.json`; the checkpoint is where `name_or_path` says."""
+        name = kwargs.get("name_or_path")
+        if name is None:
+            raise TrainingError(
+                "a released HumanOmni configuration alone doesn't say how large its towers are: load it with"
+                " from_pretrained on the checkpoint"
+            )
+        return HumanOmniConfig.from_dict(
+            convert_released(config_dict, CheckpointFiles(name, **kwargs)), **kwargs
+        )
+
+
+__all__ = ["HumanOmniConfig", "ReleasedHumanOmniConfig"]

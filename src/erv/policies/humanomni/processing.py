@@ -9,6 +9,8 @@ import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin, WhisperFeatureExtractor
 
 from erv.errors import DataError
+from erv.policies.humanomni.official_prompts import OfficialPrompt, Phase, official_prompt
+from erv.policies.humanomni.splicing import AUDIO_ID, VIDEO_ID
 from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER, user_content
 
 _HALF_RANGE = 127.5  # SigLIP normalises with mean = std = 0.5
@@ -51,6 +53,7 @@ class HumanOmniProcessor(ProcessorMixin):
         image_size: side of a frame in pixels.
         num_frames: frames per clip.
         chat_template: taken by the base class; the template lives in the tokenizer.
+        official_template: the chat template of a released checkpoint, for its own prompts; None is Qwen2's.
     """
 
     def __init__(
@@ -61,8 +64,10 @@ class HumanOmniProcessor(ProcessorMixin):
         image_size: int = 224,
         num_frames: int = 8,
         chat_template: str | None = None,
+        official_template: str | None = None,
     ) -> None:
         super().__init__(feature_extractor, tokenizer, gate_tokenizer, chat_template=chat_template)
+        self.official_template = official_template
         self.image_size = image_size
         self.num_frames = num_frames
 
@@ -114,20 +119,72 @@ class HumanOmniProcessor(ProcessorMixin):
         """The user turn of a clip, for the tokenizer's chat template."""
         return [{"role": "user", "content": user_content(instruction, video=video, audio=audio)}]
 
+    def official_prompt(
+        self, instruction: str | None = None, phase: Phase = "inference", **options: Any
+    ) -> OfficialPrompt:
+        """The prompt that the released code writes in a phase; see `official_prompts.official_prompt`.
+
+        Its `input_ids` hold one negative id per clip, which the model takes as they are.
+        """
+        options = {"template": self.official_template, **options}
+        return official_prompt(self.tokenizer, phase, instruction, **options)
+
     def prompt_ids(
-        self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
+        self,
+        instruction: str = INSTRUCTION,
+        *,
+        video: bool = True,
+        audio: bool = True,
+        official: Phase | None = None,
     ) -> list[int]:
-        """Token ids of the prompt, placeholders expanded, up to where the completion begins."""
+        """Token ids of the prompt, placeholders expanded, up to where the completion begins.
+
+        Args:
+            instruction: what is asked.
+            video: whether the clip has frames.
+            audio: whether it has sound.
+            official: None for our one prompt; a phase for the released prompt of that phase, in which the
+                instruction is taken as it is.
+        """
+        if official is not None:
+            prompt = self.official_prompt(instruction, official, video=video, audio=audio, r1_omni=False)
+            return self.expand(prompt.input_ids)
         messages = self.build_messages(instruction, video=video, audio=audio)
         encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
         return list(encoded["input_ids"])
 
-    def gate_inputs(self, rows: int = 1, instruction: str = INSTRUCTION) -> dict[str, torch.Tensor]:
+    def expand(self, ids: list[int]) -> list[int]:
+        """Negative placeholders, one per clip, to placeholders of the vocabulary, one per token."""
+        known = self.prompt_ids()
+        video, audio = self.tokenizer.convert_tokens_to_ids([VIDEO_PLACEHOLDER, AUDIO_PLACEHOLDER])
+        runs = {VIDEO_ID: [video] * known.count(video), AUDIO_ID: [audio] * known.count(audio)}
+        return [token for each in ids for token in runs.get(each, [each])]
+
+    def gate_inputs(
+        self,
+        rows: int = 1,
+        instruction: str = INSTRUCTION,
+        *,
+        video: bool = True,
+        audio: bool = True,
+        official: Phase | None = None,
+    ) -> dict[str, torch.Tensor]:
         """The bare instruction for the gate encoder.
+
+        Args:
+            rows: how often it is repeated.
+            instruction: what is asked.
+            video: as for `prompt_ids`; the released cold start shows the gate its tags.
+            audio: the same.
+            official: None for the instruction alone, the same in training and inference; a phase for what the
+                released code gives the gate in that phase.
 
         Returns:
             `gate_input_ids` and `gate_attention_mask`, long [rows, L]; one row may serve all clips.
         """
+        if official is not None:
+            prompt = self.official_prompt(instruction, official, video=video, audio=audio, r1_omni=False)
+            instruction = prompt.gate_text
         encoded = self.gate_tokenizer(instruction, truncation=True, return_tensors="pt")
         return {
             "gate_input_ids": encoded["input_ids"].expand(rows, -1).contiguous(),
@@ -137,6 +194,13 @@ class HumanOmniProcessor(ProcessorMixin):
     def question_inputs(self, instruction: str = INSTRUCTION) -> dict[str, torch.Tensor]:
         """The instruction for the gate encoder, one row for all clips."""
         return self.gate_inputs(1, instruction)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `processor_config.json` holds; a released template only where there is one."""
+        content: dict[str, Any] = super().to_dict()
+        if self.official_template is None:
+            content.pop("official_template", None)
+        return content
 
     def __call__(self, text: str | list[str], **kwargs: Any) -> BatchFeature:
         """Tokenizes text; clips go through `prepare_clip`."""

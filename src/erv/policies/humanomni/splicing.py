@@ -1,0 +1,183 @@
+"""Where the tokens of a clip go: placeholders of the vocabulary, one per token, or the released negative ids.
+
+Two ways to write a placeholder are read. Ours is a token of the vocabulary, repeated once per token that it
+stands for. The released one is a negative id, one per clip: it is expanded here, in place, before embeddings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+IMAGE_ID, VIDEO_ID, AUDIO_ID = -200, -201, -202  # as the released code writes them into `input_ids`
+RELEASED_IDS = {"<image>": IMAGE_ID, "<video>": VIDEO_ID, "<audio>": AUDIO_ID}
+IGNORED = -100
+_FILLER = 0  # behind a mask of 0 any row of the embedding table will do
+
+
+@dataclass(frozen=True)
+class ExpandedRows:
+    """Rows with one placeholder per token.
+
+    Attributes:
+        input_ids: long [rows, length]; placeholders stay negative.
+        attention_mask: long [rows, length].
+        labels: long [rows, length], -100 at placeholders and padding; None when none were given.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor | None
+
+
+def expand_rows(
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    labels: torch.Tensor | None,
+    video_tokens: int | None,
+    audio_tokens: int | None,
+    *,
+    side: Literal["keep", "left"] = "keep",
+) -> ExpandedRows:
+    """Repeats each negative placeholder once per token of its clip.
+
+    Padding that the rows come with stays where it is; rows that end up shorter than the longest are filled up
+    on the side where they are padded already, on the right when they are not.
+
+    Args:
+        input_ids: long [rows, length], with -200 (`<image>`), -201 (`<video>`) and -202 (`<audio>`).
+        attention_mask: [rows, length], None for ones.
+        labels: long [rows, length], or None.
+        video_tokens: visual tokens of a clip, None when the batch has no frames.
+        audio_tokens: audio tokens of a clip, None when the batch has no sound.
+        side: "left" moves all padding to the left, as generation needs it.
+
+    Raises:
+        ValueError: an unknown negative id, a placeholder without its clip, or a mask of another shape.
+    """
+    if int(input_ids.min()) < AUDIO_ID or bool(((input_ids < 0) & (input_ids > IMAGE_ID)).any()):
+        raise ValueError(
+            "input_ids holds a negative id that is no placeholder: <image> is -200, <video> -201,"
+            " <audio> -202"
+        )
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
+    for name, other in (("attention_mask", mask), ("labels", labels)):
+        if other is not None and other.shape != input_ids.shape:
+            raise ValueError(
+                f"{name} has the shape {list(other.shape)}, expected that of input_ids"
+                f" {list(input_ids.shape)}: negative placeholders are expanded by the model"
+            )
+    counts = torch.ones_like(input_ids)
+    for codes, tokens, inputs in (
+        ((IMAGE_ID, VIDEO_ID), video_tokens, "pixel_values or video_features"),
+        ((AUDIO_ID,), audio_tokens, "input_features or audio_features"),
+    ):
+        found = torch.isin(input_ids, input_ids.new_tensor(codes))
+        if tokens is not None:
+            counts[found] = tokens
+        elif bool(found.any()):
+            raise ValueError(f"input_ids holds placeholders {list(codes)}, but the batch has no {inputs}")
+    length = int(counts.sum(dim=1).max())
+    rows = []
+    for row in range(input_ids.shape[0]):
+        expanded_ids = input_ids[row].repeat_interleave(counts[row])
+        expanded_mask = mask[row].repeat_interleave(counts[row])
+        given = labels[row] if labels is not None else torch.full_like(input_ids[row], IGNORED)
+        targets = given.masked_fill(input_ids[row] < 0, IGNORED).repeat_interleave(counts[row])
+        rest = length - expanded_ids.shape[0]
+        padding = (rest, 0) if int(mask[row, 0]) == 0 else (0, rest)
+        columns = [
+            torch.nn.functional.pad(column, padding, value=value)
+            for column, value in ((expanded_ids, _FILLER), (expanded_mask, 0), (targets, IGNORED))
+        ]
+        if side == "left":
+            order = columns[1].argsort(stable=True)
+            columns = [column[order] for column in columns]
+        rows.append(columns)
+    ids, masks, targets = (torch.stack(columns) for columns in zip(*rows, strict=True))
+    return ExpandedRows(ids, masks, targets if labels is not None else None)
+
+
+def placeholders(input_ids: torch.Tensor, token_id: int | None, released: tuple[int, ...]) -> torch.Tensor:
+    """Where a modality's tokens go, bool [rows, length]; a `token_id` of None names no vocabulary row."""
+    mask = torch.eq(input_ids, released[0] if token_id is None else token_id)
+    for other in released:
+        mask = mask | torch.eq(input_ids, other)
+    return mask
+
+
+def splice(
+    embeddings: torch.Tensor,
+    mask: torch.Tensor,
+    tokens: torch.Tensor,
+    clip_index: torch.Tensor,
+    modality: str,
+) -> torch.Tensor:
+    """Puts clip tokens at their placeholders; a row without any placeholder takes none.
+
+    Args:
+        embeddings: [rows, length, hidden].
+        mask: bool [rows, length], the placeholders.
+        tokens: [clips, n, hidden].
+        clip_index: long [rows], the clip of each row; or [rows, length], the clip of each token of packed
+            rows, of which every unbroken run of n placeholders shows one.
+        modality: for messages.
+
+    Returns:
+        [rows, length, hidden].
+
+    Raises:
+        ValueError: placeholders and clips don't fit together.
+    """
+    expected = tokens.shape[1]
+    counts = mask.sum(dim=1)
+    rows = counts > 0
+    if clip_index.ndim == 1:
+        if bool((counts[rows] != expected).any()):
+            found = sorted(set(counts[rows].tolist()))
+            raise ValueError(f"a row has {found} {modality} placeholders, expected 0 or {expected}")
+        shown = clip_index[rows]
+    else:
+        shown = _shown_by_runs(mask, counts, expected, clip_index, modality)
+    if shown.numel() and int(shown.max()) >= tokens.shape[0]:
+        raise ValueError(
+            f"a row shows clip {int(shown.max())}, but the batch has {tokens.shape[0]} {modality} clips;"
+            " give clip_index where rows and clips don't correspond one to one"
+        )
+    return embeddings.masked_scatter(mask.unsqueeze(-1), tokens[shown].to(embeddings.dtype))
+
+
+def _shown_by_runs(
+    mask: torch.Tensor, counts: torch.Tensor, expected: int, clip_index: torch.Tensor, modality: str
+) -> torch.Tensor:
+    """The clip of each run of placeholders of packed rows, in order."""
+    if bool((counts % expected != 0).any()):
+        found = sorted(set(counts.tolist()))
+        raise ValueError(
+            f"packed rows have {found} {modality} placeholders, expected multiples of {expected}"
+        )
+    runs = clip_index[mask].view(-1, expected)
+    columns = mask.nonzero()[:, 1].view(-1, expected)
+    if bool((columns.diff(dim=1) != 1).any()):
+        raise ValueError(
+            f"packed rows have a broken run of {modality} placeholders, expected {expected} in a row"
+        )
+    if bool((runs != runs[:, :1]).any()):
+        raise ValueError(
+            f"a run of {expected} {modality} placeholders shows more than one clip in clip_index"
+        )
+    return runs[:, 0]
+
+
+__all__ = [
+    "AUDIO_ID",
+    "IMAGE_ID",
+    "RELEASED_IDS",
+    "VIDEO_ID",
+    "ExpandedRows",
+    "expand_rows",
+    "placeholders",
+    "splice",
+]

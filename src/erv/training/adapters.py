@@ -1,0 +1,128 @@
+"""Low-rank adapters through PEFT: where they go, how they are written, a base in four bits (QLoRA)."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from erv.errors import TrainingError
+from erv.policies import Policy
+from erv.policy_settings import LoraSettings
+
+ADAPTER = "adapter"  # its folder within a policy's
+
+
+def lora_config(model: Any, settings: LoraSettings) -> Any:
+    """Adapters on the attention projections of the language model, and on nothing else.
+
+    The targets are full module names: bare ones such as `q_proj` would match the towers too.
+    """
+    from peft import LoraConfig
+
+    language = {id(module) for module in model.get_decoder().modules()}
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if id(module) in language and name.rpartition(".")[2] in ("q_proj", "k_proj", "v_proj", "o_proj")
+    ]
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+
+
+def write_adapter(model: Any, folder: Path) -> None:
+    """Saves the adapter without PEFT's card and without the path of this machine that it puts into it."""
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def merge_adapter(model: Any, folder: Path) -> Any:
+    """A full-precision model with an adapter from a folder added to its weights."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+
+
+def four_bit_copy(policy: Policy, settings: LoraSettings, device: torch.device, dtype: torch.dtype) -> Policy:
+    """A policy with the linear layers of its language model in four bits (NF4), on a GPU, for QLoRA.
+
+    Towers, projectors and head keep their precision. The policy itself stays as it is: what the adapters have
+    learned is added to its weights, since those of the copy are rounded. Not covered by a test: it takes a
+    GPU and bitsandbytes.
+
+    Args:
+        policy: the base, on the CPU.
+        settings: the section `lora`.
+        device: where the copy goes.
+        dtype: what the copy computes in.
+
+    Raises:
+        TrainingError: no GPU, or no bitsandbytes.
+    """
+    if device.type != "cuda":
+        raise TrainingError(
+            f"lora.quantize is {settings.quantize}, which needs a GPU (runtime.device is {device.type});"
+            " set it to none"
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise TrainingError(
+            f"lora.quantize is {settings.quantize}, which needs bitsandbytes; install it"
+            " (pip install bitsandbytes), or set it to none"
+        )
+    from transformers import BitsAndBytesConfig
+
+    language = {id(module) for module in policy.model.get_decoder().modules()}
+    kept = [
+        name
+        for name, module in policy.model.named_modules()
+        if isinstance(module, torch.nn.Linear) and id(module) not in language
+    ]
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=settings.quantize,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=kept,
+    )
+    with tempfile.TemporaryDirectory() as folder:  # a base of the released format can't be quantized as it is
+        policy.model.save_pretrained(folder)
+        model = type(policy.model).from_pretrained(
+            folder, quantization_config=config, dtype=dtype, device_map={"": device}
+        )
+    model.freeze_towers()
+    return Policy(model=model.eval(), processor=policy.processor)
+
+
+def write_policy(
+    policy: Policy, output: Path, *, state: dict[str, torch.Tensor] | None = None, adapter: Path | None = None
+) -> None:
+    """Writes a policy folder, beside its place first and renamed then: whole or absent.
+
+    Args:
+        policy: what is written.
+        output: the folder; replaced as a whole.
+        state: its weights, where the model holds shards of them only.
+        adapter: the folder of an adapter that is merged into the weights, to be kept with them.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    policy.model.save_pretrained(partial, **({} if state is None else {"state_dict": state}))
+    policy.processor.save_pretrained(partial)
+    if adapter is not None:
+        shutil.copytree(adapter, partial / ADAPTER)
+    shutil.rmtree(output, ignore_errors=True)
+    partial.replace(output)

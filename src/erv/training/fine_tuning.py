@@ -1,0 +1,235 @@
+"""A run of fine-tuning, from examples to a policy folder: the code of `sft` and of rejection sampling."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+from trl import SFTConfig
+
+from erv.checkpoints import discard_incomplete, latest_checkpoint
+from erv.determinism import resolve_device, resolve_dtype
+from erv.errors import TrainingError
+from erv.policies import Policy
+from erv.policy_settings import SftSettings
+from erv.settings import RuntimeSettings
+from erv.shards import ShardReader
+from erv.training.adapters import (
+    ADAPTER,
+    four_bit_copy,
+    lora_config,
+    merge_adapter,
+    write_adapter,
+    write_policy,
+)
+from erv.training.clip_features import ClipFeatures, policy_encoder
+from erv.training.collate import Collator, Example, check_packing
+from erv.training.sft_trainer import LOG_STEPS, OmniSFTTrainer, OnMetrics, Watcher
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is learned in a run of fine-tuning.
+
+    Attributes:
+        name: of the stage, whose section of the parameters messages name.
+        train: the examples.
+        order: positions in `train`, `batch_size` after the other for each optimiser step.
+        validation: held-out examples; may be empty.
+        schedule: of the learning rate, a name that `transformers` knows.
+        freeze_projectors: train the language model alone.
+    """
+
+    name: str
+    train: Sequence[Example]
+    order: Sequence[int]
+    validation: Sequence[Example] = ()
+    schedule: str = "cosine"
+    freeze_projectors: bool = False
+
+
+def shuffled_passes(examples: int, count: int, seed: int) -> list[int]:
+    """`count` positions: one shuffled pass after the other."""
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    while len(order) < count:
+        order += torch.randperm(examples, generator=generator).tolist()
+    return order[:count]
+
+
+def fine_tune(
+    policy: Policy,
+    course: Course,
+    shards: Mapping[str, ShardReader],
+    settings: SftSettings,
+    *,
+    checkpoints: Path,
+    on_metrics: OnMetrics,
+    seed: int,
+    runtime: RuntimeSettings,
+    output: Path | None = None,
+) -> Policy:
+    """Trains a policy in place; resumes from the newest complete checkpoint.
+
+    In several processes each of them calls this; the first alone reports and writes.
+
+    Args:
+        policy: what is trained, on the CPU.
+        course: what it learns.
+        shards: decoded clips by data set name.
+        settings: how it learns; what decides the length is in `course`.
+        checkpoints: folder outside the outputs, owned by exactly these inputs (see `erv.checkpoints`).
+        on_metrics: called with `loss`, `learning_rate`, `grad_norm`, `token_accuracy`, `entropy`,
+            `validation_loss` and the step, from 1.
+        seed: of adapters and dropout.
+        runtime: device, precision, threads.
+        output: policy folder to write; with LoRA it also holds `adapter/`, already merged into the weights.
+
+    Returns:
+        The policy, trained, in evaluation mode.
+
+    Raises:
+        TrainingError: settings that don't fit the machine or the policy, or a loss that is not finite.
+    """
+    device = resolve_device(runtime.device)
+    dtype = resolve_dtype(runtime.dtype, device)  # half precision is autocast; a CPU refuses it
+    arguments = _arguments(course, settings, checkpoints, seed, runtime)
+    if arguments.n_gpu > 1:
+        raise TrainingError(
+            f"{course.name}: {arguments.n_gpu} GPUs are visible to one process; set runtime.accelerate and"
+            " runtime.processes to use them, or CUDA_VISIBLE_DEVICES to use one"
+        )
+    lora = settings.lora
+    trained = policy
+    if lora.enabled and lora.quantize != "none":
+        trained = four_bit_copy(policy, lora, arguments.device, dtype)
+    else:
+        policy.model.to(arguments.device)
+    trained.model.freeze_question_encoder()
+    if course.freeze_projectors:
+        trained.model.freeze_projectors()
+    features = ClipFeatures(policy_encoder(trained), shards)
+    if settings.packing:
+        check_packing(trained, course.train, features)
+    trainer = OmniSFTTrainer(
+        model=trained.model,
+        args=arguments,
+        train_dataset=Dataset.from_list([dict(item) for item in course.train]).select(course.order),
+        data_collator=Collator(trained, features, packing=settings.packing),
+        processing_class=policy.processor.tokenizer,
+        peft_config=lora_config(trained.model, lora) if lora.enabled else None,
+        stage=course.name,
+    )
+    trainer.remove_callback(PrinterCallback)
+    validation = Collator(trained, features)
+    trainer.add_callback(
+        Watcher(
+            course.name,
+            on_metrics,
+            settings.save_steps,
+            lambda: trainer.mean_loss(course.validation, validation),
+        )
+    )
+    if trainer.is_world_process_zero():
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        discard_incomplete(checkpoints)
+    trainer.accelerator.wait_for_everyone()
+    newest = latest_checkpoint(checkpoints)
+    if newest is not None:
+        logger.info("%s: resuming from %s", course.name, newest.name)
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    return _finish(trainer, policy, settings, checkpoints, output)
+
+
+def _finish(
+    trainer: OmniSFTTrainer, policy: Policy, settings: SftSettings, checkpoints: Path, output: Path | None
+) -> Policy:
+    """Adds what adapters have learned to the weights, and writes the policy."""
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_sharded else None
+    first = trainer.is_world_process_zero()
+    adapter = None
+    if settings.lora.enabled:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        adapter = checkpoints / ADAPTER
+        if first:
+            write_adapter(model, adapter)
+        trainer.accelerator.wait_for_everyone()
+        rounded = settings.lora.quantize != "none"
+        policy.model = merge_adapter(policy.model, adapter) if rounded else model.merge_and_unload()
+    policy.model.requires_grad_(True)
+    policy.model.freeze_towers()
+    policy.model.eval()
+    if output is not None and first:
+        write_policy(policy, output, state=state, adapter=adapter)
+    trainer.accelerator.wait_for_everyone()
+    return policy
+
+
+def _arguments(
+    course: Course, settings: SftSettings, checkpoints: Path, seed: int, runtime: RuntimeSettings
+) -> SFTConfig:
+    """TRL's configuration, with everything said that decides the result: its defaults are others."""
+    steps = len(course.order) // settings.batch_size
+    rows, passes = _passes(course.name, settings)
+    return SFTConfig(
+        output_dir=str(checkpoints),
+        max_steps=steps,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=passes,
+        average_tokens_across_devices=True,
+        train_sampling_strategy="sequential",
+        optim="adamw_torch_fused",
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=course.schedule,
+        warmup_steps=round(settings.warmup_share * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        activation_offloading=False,
+        loss_type="nll",
+        completion_only_loss=True,
+        packing=False,  # the collator packs
+        padding_free=False,
+        max_length=None,
+        shuffle_dataset=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=True,  # clips without sound leave its projector out
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        logging_steps=LOG_STEPS,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+        use_cpu=resolve_device(runtime.device).type == "cpu",
+        bf16=runtime.dtype == "bfloat16",
+        fp16=runtime.dtype == "float16",
+        seed=seed,
+    )
+
+
+def _passes(stage: str, settings: SftSettings) -> tuple[int, int]:
+    """Rows that a process takes at once, and how often it does so for one update.
+
+    Raises:
+        TrainingError: the batch can't be divided so.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate launch say it
+    rows = settings.rows_per_pass or max(1, settings.batch_size // processes)
+    if settings.batch_size % (rows * processes):
+        raise TrainingError(
+            f"{stage}: a batch of {settings.batch_size} can't be divided among {processes} processes with"
+            f" {rows} rows in a pass; change runtime.processes, batch_size or rows_per_pass"
+        )
+    return rows, settings.batch_size // (rows * processes)

@@ -1,0 +1,192 @@
+"""Fine-tuning of policies that see and hear, on the seams of TRL's `SFTTrainer` (1.16).
+
+TRL's data preparation knows text and images only, so examples come prepared (`skip_prepare_dataset`) and
+`erv.training.collate` makes the batches, packed ones too. What is overridden, and why:
+
+- `compute_loss`: one process on a CPU takes the plain cross entropy of the labelled tokens. TRL's own path
+  runs the head tile by tile, whose sums differ in the last bits, and published figures hang on these. TRL's
+  is taken on a GPU, where the logits of a large vocabulary must not stand in memory at once, and in several
+  processes, where the loss must go through the wrapper that gathers gradients. Both divide by the labelled
+  tokens of the whole update (`num_items_in_batch`): passes and processes don't change what is learned. A loss
+  that is not finite stops training;
+- `_save_checkpoint` writes the completion record and leaves the pickled arguments out;
+- `create_model_card` writes and `_send_telemetry` sends nothing.
+
+All examples are laid out in order beforehand and taken one after the other. Several processes take the
+batches in turn, so that an update sees the same examples whatever their number.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import SFTTrainer
+
+from erv.checkpoints import PREFIX, keep_newest, mark_complete
+from erv.errors import TrainingError
+from erv.training.collate import Collator, Example, completion_logits, completion_loss
+
+logger = logging.getLogger(__name__)
+
+OnMetrics = Callable[[dict[str, float], int], None]
+
+LOG_STEPS = 10
+_KEPT_CHECKPOINTS = 2
+_VALIDATION_BATCH = 32
+# TRL's names on the left, ours on the right.
+_METRICS = {
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "mean_token_accuracy": "token_accuracy",
+    "entropy": "entropy",
+}
+
+
+class OmniSFTTrainer(SFTTrainer):
+    """`trl.SFTTrainer` for batches of a `Collator`; see the module for what is overridden and why."""
+
+    loss_is_scaled_for_ga = True  # `compute_loss` divides by the tokens of the whole update
+
+    def __init__(self, *args: Any, stage: str, **kwargs: Any) -> None:
+        """Takes what `trl.SFTTrainer` takes, and `stage`, its name in messages."""
+        self._stage = stage
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True  # else `Trainer` doesn't count the tokens of an update
+        self._plain = self.accelerator.num_processes == 1 and self.accelerator.device.type == "cpu"
+        if self.is_sharded and kwargs.get("peft_config") is not None:
+            raise TrainingError(
+                f"{stage}: adapters can't be merged into weights that lie in shards; set runtime.accelerate"
+                " to ddp, or lora.enabled to false"
+            )
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a process may hold a part of the weights only."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> torch.Tensor:
+        """Cross entropy of the labelled tokens of this pass, over the number of those of the whole update.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        if self._plain:
+            loss = self._plain_loss(model, inputs, num_items_in_batch)
+        else:
+            loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        if not math.isfinite(loss.item()):
+            raise TrainingError(
+                f"{self._stage}: the loss is {loss.item()} at step {self.state.global_step + 1};"
+                f" lower {self._stage}.learning_rate ({self.args.learning_rate})"
+            )
+        return loss
+
+    def _plain_loss(self, model: Any, inputs: dict[str, Any], num_items: Any) -> torch.Tensor:
+        """The loss from whole logits, and TRL's metrics from them."""
+        logits, tokens = completion_logits(self.accelerator.unwrap_model(model), inputs)
+        with torch.no_grad():
+            log_probs = logits.log_softmax(dim=-1)
+            entropy = -(log_probs.exp() * log_probs).sum(dim=-1).mean()
+            accuracy = (logits.argmax(dim=-1) == tokens).float().mean()
+        self._metrics["train"]["entropy"].append(entropy.item())
+        self._metrics["train"]["mean_token_accuracy"].append(accuracy.item())
+        return functional.cross_entropy(logits, tokens, reduction="sum") / num_items
+
+    @torch.no_grad()
+    def mean_loss(self, examples: Sequence[Example], collate: Collator) -> float | None:
+        """Mean loss per token on held-out examples, or None without any; each process computes all of it."""
+        if not examples:
+            return None
+        total, tokens = 0.0, 0
+        training = self.model.training
+        self.model.eval()
+        for start in range(0, len(examples), _VALIDATION_BATCH):
+            batch = collate(examples[start : start + _VALIDATION_BATCH])
+            inputs = {name: value.to(self.accelerator.device) for name, value in batch.items()}
+            if self._plain:
+                loss, count = completion_loss(self.model, inputs)
+                total, tokens = total + loss.item(), tokens + count
+            else:
+                outputs = self.model_wrapped(**inputs, fused_lm_head=True)
+                total -= outputs.log_probs.sum().item()
+                tokens += int(outputs.label_mask.sum())
+        self.model.train(training)
+        return total / tokens
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process has a random state of its own to save
+        if self.is_world_process_zero():
+            folder = Path(str(self.args.output_dir))
+            checkpoint = folder / f"{PREFIX}{self.state.global_step}"
+            (checkpoint / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
+            mark_complete(checkpoint)
+            keep_newest(folder, _KEPT_CHECKPOINTS)
+        self.accelerator.wait_for_everyone()
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes nothing: the card belongs to the registered bundle."""
+
+    def _send_telemetry(self) -> None:
+        """Sends nothing."""
+
+
+class Watcher(TrainerCallback):
+    """Measures on held-out clips, and reports metrics from the first process."""
+
+    def __init__(
+        self, stage: str, on_metrics: OnMetrics, save_steps: int, validate: Callable[[], float | None]
+    ) -> None:
+        self._stage = stage
+        self._on_metrics, self._save_steps, self._validate = on_metrics, save_steps, validate
+        self._started = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measures on held-out clips when a checkpoint is due and at the end."""
+        step = state.global_step
+        if step % self._save_steps == 0 or step == state.max_steps:
+            loss = self._validate()  # in every process: a sharded model runs in all of them or in none
+            if loss is not None and state.is_world_process_zero:
+                self._on_metrics({"validation_loss": loss}, step)
+                logger.info("%s: step %d, validation loss %.3f", self._stage, step, loss)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Passes the metrics on under our names."""
+        if not logs or "loss" not in logs or not state.is_world_process_zero:
+            return
+        metrics = {ours: float(logs[theirs]) for theirs, ours in _METRICS.items() if theirs in logs}
+        self._on_metrics(metrics, state.global_step)
+        if state.global_step % (5 * LOG_STEPS) == 0:
+            seconds = time.monotonic() - self._started
+            logger.info(
+                "%s: step %d of %d, loss %.3f, %.0f s",
+                self._stage,
+                state.global_step,
+                state.max_steps,
+                metrics["loss"],
+                seconds,
+            )
