@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from erv.policies import Policy
+from erv.policies.humanomni.splicing import expand_rows
 from erv.policies.tiny import build_tiny_policy
 from erv.prompts import format_completion
 from tests.tools.sizes import SMALLEST
@@ -122,6 +123,35 @@ def test_left_padded_generation_is_that_of_single_rows(policy, model, clips, gat
         assert generated.shape[1] == 5, "only new tokens, as the released code returns them"
         right = pad([collapsed(policy, example) for example in EXAMPLES[:size]], "right")
         assert torch.equal(model.generate(**right, **media, **gate, **options), generated)
+
+
+@pytest.mark.parametrize(
+    ("side", "rows", "masks"),
+    [
+        (
+            "keep",
+            [[4, -201, -201, -201, 5, 0], [6, 7, 8, 0, 0, 0], [0, 0, 9, -202, -202, 5]],
+            [[1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 1]],
+        ),
+        (
+            "left",
+            [[0, 4, -201, -201, -201, 5], [0, 0, 0, 6, 7, 8], [0, 0, 9, -202, -202, 5]],
+            [[0, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1]],
+        ),
+    ],
+)
+def test_where_padding_goes(side, rows, masks):
+    """A right-padded row is filled on the right, as the specification says; a left-padded one on the left."""
+    ids = torch.tensor([[4, -201, 5, 0], [6, 7, 8, 0], [0, 9, -202, 5]])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 0], [0, 1, 1, 1]])
+    found = expand_rows(ids, mask, ids.clamp(min=-100), 3, 2, side=side)
+    assert found.input_ids.tolist() == rows
+    assert found.attention_mask.tolist() == masks
+    assert bool((found.labels[found.input_ids < 0] == -100).all())
+    unpadded = expand_rows(ids[:2, :3], None, None, 3, None)
+    assert unpadded.input_ids.tolist() == [[4, -201, -201, -201, 5], [6, 7, 8, 0, 0]]
+    assert unpadded.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    assert unpadded.labels is None
 
 
 @torch.no_grad()
