@@ -182,6 +182,14 @@ def test_labels_grow_with_the_placeholders(policy, model, clips, gate):
 
 
 @torch.no_grad()
+def test_a_dummy_clip_beside_sound_alone_changes_nothing(policy, model, clips, gate):
+    """The released code computes 32 black frames for a prompt with `<audio>` alone, and inserts none."""
+    single = alone(policy, clips, gate, EXAMPLES[2])
+    dummy = torch.zeros(1, 32, 3, 32, 32)
+    assert torch.equal(model(**single, pixel_values=dummy).logits, model(**single).logits)
+
+
+@torch.no_grad()
 def test_rows_may_share_a_clip(policy, model, clips, gate):
     batch = pad([collapsed(policy, EXAMPLES[0])] * 3, "right")
     index = torch.tensor([2, 2, 0])

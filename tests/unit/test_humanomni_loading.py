@@ -225,12 +225,10 @@ def test_a_path_of_the_authors_machine_finds_the_public_tower_in_the_cache(tmp_p
         leave_out=["whisper_config.json"],
         mm_audio_tower="/data/zj/models/whisper-large-v3",
     )
-    cached = tmp_path / "cache" / "models--openai--whisper-large-v3"
-    (cached / "snapshots" / "a1").mkdir(parents=True)
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text("a1")
-    shutil.copy(DATA / "whisper_config.json", cached / "snapshots" / "a1" / "config.json")
-    config = HumanOmniConfig.from_pretrained(folder, cache_dir=tmp_path / "cache", local_files_only=True)
+    (tmp_path / "ears").mkdir()
+    shutil.copy(DATA / "whisper_config.json", tmp_path / "ears" / "config.json")
+    where = cache(tmp_path / "cache", "openai/whisper-large-v3", tmp_path / "ears")
+    config = HumanOmniConfig.from_pretrained(folder, **where)
     assert config.audio_config.max_source_positions == 150
 
 
@@ -255,6 +253,53 @@ def test_a_tower_of_another_kind_is_refused(tmp_path):
         TrainingError, match=r"vision tower \(SigLIP\) is of model_type 'bert', expected siglip"
     ):
         HumanOmniConfig.from_pretrained(folder)
+
+
+def test_sliding_windows_and_scaled_positions_are_kept(tmp_path):
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    plain = HumanOmniConfig.from_pretrained(DATA).text_config
+    assert plain.rope_parameters == {"rope_type": "default", "rope_theta": 1e6}
+    assert set(plain.layer_types) == {"full_attention"}
+    folder = released(
+        tmp_path, rope_scaling=scaling, use_sliding_window=True, sliding_window=16, max_window_layers=1
+    )
+    text = HumanOmniConfig.from_pretrained(folder).text_config
+    assert (text.rope_parameters["rope_type"], text.rope_parameters["factor"]) == ("yarn", 4.0)
+    assert (text.sliding_window, text.layer_types) == (16, ["full_attention", "sliding_attention"])
+
+
+def cache(root, name, folder):
+    """Puts a folder where the hub's cache keeps a model of that name."""
+    cached = root / f"models--{name.replace('/', '--')}"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("a1")
+    shutil.copytree(folder, cached / "snapshots" / "a1")
+    return {"cache_dir": root, "local_files_only": True}
+
+
+def test_a_checkpoint_and_its_tower_by_their_names_on_the_hub(tmp_path, reference):
+    save_bare(tmp_path / "eyes", siglip_state(), json.loads((DATA / "siglip_config.json").read_text()))
+    folder = released(
+        tmp_path / "checkpoint",
+        without(VISION),
+        shards=2,
+        leave_out=["siglip_config.json"],
+        mm_vision_tower="google/siglip-base-patch16-224",
+    )
+    where = cache(tmp_path / "cache", "someone/R1-Omni", folder)
+    cache(tmp_path / "cache", "google/siglip-base-patch16-224", tmp_path / "eyes")
+    model = load("someone/R1-Omni", **where)
+    assert same(model, reference)
+    assert model.config.name_or_path == "someone/R1-Omni"
+
+
+def test_a_named_tower_in_the_cache_is_compared_too(tmp_path):
+    shifted = {name: weight + 0.5 for name, weight in siglip_state().items()}
+    save_bare(tmp_path / "eyes", shifted, json.loads((DATA / "siglip_config.json").read_text()))
+    where = cache(tmp_path / "cache", "google/siglip-base-patch16-224", tmp_path / "eyes")
+    folder = released(tmp_path / "checkpoint", mm_vision_tower="/root/zj/siglip-base-patch16-224")
+    with pytest.raises(TrainingError, match=r"not the one at google/siglip-base-patch16-224: largest differ"):
+        load(folder, **where)
 
 
 # --- weights of the towers ---
