@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from erv.policies import Policy
 from erv.policies.humanomni.splicing import expand_rows
@@ -379,3 +380,15 @@ def test_spoilt_packed_rows_are_refused(policy, model, clips, gate, spoil, messa
         inputs["use_cache"] = True
     with pytest.raises(ValueError, match=message):
         model(**inputs, **clips, **gate)
+
+
+@torch.no_grad()
+def test_settings_of_a_generation_may_come_by_position(policy, model, clips, gate):
+    single = alone(policy, clips, gate, EXAMPLES[0])
+    ids = single.pop("input_ids")
+    settings = GenerationConfig(max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    found = model.generate(ids, settings, **single)
+    assert torch.equal(found, model.generate(input_ids=ids, generation_config=settings, **single))
+    released = torch.tensor([collapsed(policy, EXAMPLES[0])])
+    single.pop("attention_mask")
+    assert torch.equal(model.generate(released, settings, **single), found[:, ids.shape[1] :])

@@ -194,6 +194,60 @@ def test_a_network_that_is_not_humanomni_is_refused(tmp_path, key, value):
         HumanOmniConfig.from_pretrained(released(tmp_path, **{key: value}))
 
 
+@pytest.mark.parametrize(
+    ("hidden", "tied", "projector", "siglip", "blocks", "per_frame"),
+    [
+        (896, True, "all_in_one_small", (768, 224, 16, 12), 11, 49),
+        (3584, False, "all_in_one", (1152, 384, 14, 27), 26, 196),
+    ],
+    ids=["0.5B", "7B"],
+)
+def test_the_sizes_of_the_released_models(tmp_path, hidden, tied, projector, siglip, blocks, per_frame):
+    """Built on the meta device: no memory, every shape."""
+    width, image, patch, layers = siglip
+    heads = {896: (14, 2, 4864, 24), 3584: (28, 4, 18944, 28)}[hidden]
+    folder = released(
+        tmp_path,
+        hidden_size=hidden,
+        num_attention_heads=heads[0],
+        num_key_value_heads=heads[1],
+        intermediate_size=heads[2],
+        num_hidden_layers=heads[3],
+        vocab_size=151936,
+        tie_word_embeddings=tied,
+        mm_projector_type=projector,
+        torch_dtype="bfloat16",
+    )
+    configs = {
+        "siglip": {
+            "hidden_size": width,
+            "image_size": image,
+            "patch_size": patch,
+            "num_hidden_layers": layers,
+        },
+        "whisper": {
+            "d_model": 1280,
+            "encoder_layers": 32,
+            "num_mel_bins": 128,
+            "encoder_attention_heads": 20,
+        },
+        "bert": {},
+    }
+    for name, content in configs.items():
+        (folder / f"{name}_config.json").write_text(json.dumps(content))
+    config = AutoConfig.from_pretrained(folder)
+    assert (config.tokens_per_frame, config.audio_tokens) == (per_frame, 500)
+    assert config.vision_config.num_hidden_layers == blocks
+    assert config.dtype == torch.bfloat16
+    with torch.device("meta"):
+        state = HumanOmniForConditionalGeneration(config).state_dict()
+    assert state["model.gate.enter.weight"].shape == (3584, 768)
+    assert state["model.audio_projector.enter.weight"].shape == (hidden, 1280)
+    assert state["model.visual_projector.body.sampler.weight"].shape == (hidden, 8 * hidden)
+    squeezed = state["model.visual_projector.video.before.0.excite.reduce.weight"].shape
+    assert squeezed == (round(width * 0.25), hidden)
+
+
 # --- configurations of the towers ---
 
 
