@@ -77,9 +77,10 @@ def test_every_released_weight_is_known_or_deliberately_dropped(folder):
     assert ours - kept == set()
 
 
-def test_a_foreign_weight_is_refused():
-    with pytest.raises(TrainingError, match=r"model\.visual\.blocks: not a weight of a HumanOmni checkpoint"):
-        convert_name("model.visual.blocks")
+@pytest.mark.parametrize("name", ["model.visual.blocks", "model.mm_projector.s1_video.b1.attention.weight"])
+def test_a_foreign_weight_is_refused(name):
+    with pytest.raises(TrainingError, match=rf"{name}: not a weight of a HumanOmni checkpoint"):
+        convert_name(name)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -130,6 +130,14 @@ def test_the_official_switch_expands_the_released_prompt(processor, phase):
     assert gate.tolist() == [expected, expected]
 
 
+def test_the_default_question_is_asked_in_grpo_as_r1_omni_asks_it(processor):
+    asked = processor.official_prompt(phase="grpo")
+    assert f"{QUESTION}\n{OUTPUT_FORMAT}" in asked.text
+    assert processor.prompt_ids(official="grpo") == processor.expand(asked.input_ids)
+    gate = processor.gate_inputs(official="grpo")["gate_input_ids"][0].tolist()
+    assert gate == processor.gate_tokenizer(asked.gate_text)["input_ids"]
+
+
 def test_ours_is_one_prompt_and_one_gate_text(processor):
     """Cold start, GRPO and inference all take it from here; GRPO through messages and the template."""
     messages = processor.build_messages()

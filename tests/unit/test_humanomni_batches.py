@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from erv.policies import Policy
+from erv.policies.humanomni.splicing import expand_rows
 from erv.policies.tiny import build_tiny_policy
 from erv.prompts import format_completion
 from tests.tools.sizes import SMALLEST
@@ -124,6 +126,35 @@ def test_left_padded_generation_is_that_of_single_rows(policy, model, clips, gat
         assert torch.equal(model.generate(**right, **media, **gate, **options), generated)
 
 
+@pytest.mark.parametrize(
+    ("side", "rows", "masks"),
+    [
+        (
+            "keep",
+            [[4, -201, -201, -201, 5, 0], [6, 7, 8, 0, 0, 0], [0, 0, 9, -202, -202, 5]],
+            [[1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 1]],
+        ),
+        (
+            "left",
+            [[0, 4, -201, -201, -201, 5], [0, 0, 0, 6, 7, 8], [0, 0, 9, -202, -202, 5]],
+            [[0, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1]],
+        ),
+    ],
+)
+def test_where_padding_goes(side, rows, masks):
+    """A right-padded row is filled on the right, as the specification says; a left-padded one on the left."""
+    ids = torch.tensor([[4, -201, 5, 0], [6, 7, 8, 0], [0, 9, -202, 5]])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 0], [0, 1, 1, 1]])
+    found = expand_rows(ids, mask, ids.clamp(min=-100), 3, 2, side=side)
+    assert found.input_ids.tolist() == rows
+    assert found.attention_mask.tolist() == masks
+    assert bool((found.labels[found.input_ids < 0] == -100).all())
+    unpadded = expand_rows(ids[:2, :3], None, None, 3, None)
+    assert unpadded.input_ids.tolist() == [[4, -201, -201, -201, 5], [6, 7, 8, 0, 0]]
+    assert unpadded.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    assert unpadded.labels is None
+
+
 @torch.no_grad()
 def test_an_image_is_a_clip_of_one_frame(policy, model, clips, gate):
     frame = clips["pixel_values"][:1, :1]
@@ -149,6 +180,14 @@ def test_labels_grow_with_the_placeholders(policy, model, clips, gate):
         outputs.logits[:, :-1].flatten(0, 1), rows.labels[:, 1:].flatten()
     )
     torch.testing.assert_close(outputs.loss, expected)
+
+
+@torch.no_grad()
+def test_a_dummy_clip_beside_sound_alone_changes_nothing(policy, model, clips, gate):
+    """The released code computes 32 black frames for a prompt with `<audio>` alone, and inserts none."""
+    single = alone(policy, clips, gate, EXAMPLES[2])
+    dummy = torch.zeros(1, 32, 3, 32, 32)
+    assert torch.equal(model(**single, pixel_values=dummy).logits, model(**single).logits)
 
 
 @torch.no_grad()
@@ -341,3 +380,15 @@ def test_spoilt_packed_rows_are_refused(policy, model, clips, gate, spoil, messa
         inputs["use_cache"] = True
     with pytest.raises(ValueError, match=message):
         model(**inputs, **clips, **gate)
+
+
+@torch.no_grad()
+def test_settings_of_a_generation_may_come_by_position(policy, model, clips, gate):
+    single = alone(policy, clips, gate, EXAMPLES[0])
+    ids = single.pop("input_ids")
+    settings = GenerationConfig(max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    found = model.generate(ids, settings, **single)
+    assert torch.equal(found, model.generate(input_ids=ids, generation_config=settings, **single))
+    released = torch.tensor([collapsed(policy, EXAMPLES[0])])
+    single.pop("attention_mask")
+    assert torch.equal(model.generate(released, settings, **single), found[:, ids.shape[1] :])

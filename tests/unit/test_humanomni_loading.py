@@ -1,25 +1,14 @@
-"""Released HumanOmni folders in all the shapes they come in: shards, precisions, towers here or elsewhere."""
+"""Released HumanOmni folders as files: shards, precisions, damage, pickles; the way to a policy folder."""
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoTokenizer,
-    SiglipConfig,
-    SiglipModel,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-    WhisperConfig,
     WhisperFeatureExtractor,
-    WhisperForAudioClassification,
-    WhisperForConditionalGeneration,
-    WhisperModel,
 )
 
 from erv.errors import TrainingError
@@ -28,42 +17,14 @@ from erv.policies.humanomni import HumanOmniConfig, HumanOmniForConditionalGener
 from erv.policies.humanomni.official import official_processor
 from erv.policies.tiny import train_tokenizer, train_wordpiece
 from erv.prompts import format_completion
-
-DATA = Path(__file__).parents[1] / "golden" / "data" / "humanomni_parity"
-VISION, AUDIO = "model.vision_tower.", "model.audio_tower."
-WEIGHTS = load_file(DATA / "model.safetensors")
-load = HumanOmniForConditionalGeneration.from_pretrained
-
-
-def without(*prefixes):
-    return {name: weight for name, weight in WEIGHTS.items() if not name.startswith(prefixes)}
-
-
-def released(folder, weights=WEIGHTS, shards=1, leave_out=(), **config):
-    """A released checkpoint: the vectors' one with other weights, files or configuration keys."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in DATA.glob("*config.json"):
-        if file.name not in leave_out:
-            shutil.copy(file, folder)
-    content = json.loads((DATA / "config.json").read_text()) | config
-    (folder / "config.json").write_text(json.dumps(content))
-    if shards == 1:
-        save_file(weights, folder / "model.safetensors")
-        return folder
-    names = sorted(weights)
-    places = {}
-    for shard in range(shards):
-        file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
-        save_file({name: weights[name] for name in names[shard::shards]}, folder / file)
-        places |= dict.fromkeys(names[shard::shards], file)
-    index = {"metadata": {"total_size": 0}, "weight_map": places}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    return folder
-
-
-def same(model, other):
-    state = other.state_dict()
-    return all(torch.equal(weight, state[name]) for name, weight in model.state_dict().items())
+from tests.released import (
+    DATA,
+    WEIGHTS,
+    load,
+    released,
+    same,
+    without,
+)
 
 
 @pytest.fixture(scope="module")
@@ -194,202 +155,58 @@ def test_a_network_that_is_not_humanomni_is_refused(tmp_path, key, value):
         HumanOmniConfig.from_pretrained(released(tmp_path, **{key: value}))
 
 
-# --- configurations of the towers ---
-
-
-def test_tower_configurations_from_the_named_folders(tmp_path, reference):
-    files = {
-        "siglip": "siglip_config.json",
-        "ears": "whisper_config.json",
-        "bert-base-uncased": "bert_config.json",
-    }
-    folder = released(
-        tmp_path / "checkpoint",
-        leave_out=files.values(),
-        mm_vision_tower="siglip",
-        mm_audio_tower=str(tmp_path / "checkpoint" / "ears"),
-    )
-    for name, file in files.items():
-        (folder / name).mkdir()
-        shutil.copy(DATA / file, folder / name / "config.json")
-    for config in (AutoConfig.from_pretrained(folder), HumanOmniConfig.from_pretrained(folder)):
-        assert config.vision_config.image_size == 64
-        assert config.audio_config.max_source_positions == 150
-        assert config.gate_config.vocab_size == 128
-    assert same(load(folder), reference)
-
-
-def test_a_path_of_the_authors_machine_finds_the_public_tower_in_the_cache(tmp_path):
-    folder = released(
-        tmp_path / "checkpoint",
-        leave_out=["whisper_config.json"],
-        mm_audio_tower="/data/zj/models/whisper-large-v3",
-    )
-    cached = tmp_path / "cache" / "models--openai--whisper-large-v3"
-    (cached / "snapshots" / "a1").mkdir(parents=True)
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text("a1")
-    shutil.copy(DATA / "whisper_config.json", cached / "snapshots" / "a1" / "config.json")
-    config = HumanOmniConfig.from_pretrained(folder, cache_dir=tmp_path / "cache", local_files_only=True)
-    assert config.audio_config.max_source_positions == 150
-
-
-def test_a_tower_configuration_that_is_nowhere_is_named_with_the_places(tmp_path):
-    folder = released(
-        tmp_path, leave_out=["whisper_config.json"], mm_audio_tower="/data/zj/models/whisper-large-v3"
-    )
-    with pytest.raises(TrainingError) as raised:
-        HumanOmniConfig.from_pretrained(folder, cache_dir=tmp_path / "none", local_files_only=True)
-    assert str(raised.value) == (
-        f"{folder}: the configuration of its audio tower (Whisper) was not found (looked for"
-        " whisper_config.json beside the weights, config.json of openai/whisper-large-v3). mm_audio_tower is"
-        " '/data/zj/models/whisper-large-v3'. Put it beside the weights as whisper_config.json, or give"
-        " mm_audio_tower=FOLDER"
-    )
-
-
-def test_a_tower_of_another_kind_is_refused(tmp_path):
-    folder = released(tmp_path)
-    shutil.copy(DATA / "bert_config.json", folder / "siglip_config.json")
-    with pytest.raises(
-        TrainingError, match=r"vision tower \(SigLIP\) is of model_type 'bert', expected siglip"
-    ):
-        HumanOmniConfig.from_pretrained(folder)
-
-
-# --- weights of the towers ---
-
-
-def siglip_state():
-    prefix = "model.vision_tower.vision_tower.vision_model."
-    return {name.removeprefix(prefix): w for name, w in WEIGHTS.items() if name.startswith(prefix)}
-
-
-def whisper_state():
-    prefix = "model.audio_tower.audio_tower.encoder."
-    return {name.removeprefix(prefix): w for name, w in WEIGHTS.items() if name.startswith(prefix)}
-
-
-def save_siglip(folder, kind):
-    vision = json.loads((DATA / "siglip_config.json").read_text())
-    if kind == "whole":
-        text = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-        model = SiglipModel(SiglipConfig(vision_config=vision, text_config={**text, "vocab_size": 8}))
-        model.vision_model.load_state_dict(siglip_state())
-    elif kind == "vision model":
-        model = SiglipVisionModel(SiglipVisionConfig(**vision))
-        model.load_state_dict(siglip_state())
-    else:
-        save_bare(folder, {f"{kind}{name}": weight for name, weight in siglip_state().items()}, vision)
-        return
-    model.save_pretrained(folder)
-
-
-def save_whisper(folder, kind):
-    config = json.loads((DATA / "whisper_config.json").read_text())
-    classes = {
-        "classifier": WhisperForAudioClassification,
-        "model": WhisperModel,
-        "generator": WhisperForConditionalGeneration,
-    }
-    if kind not in classes:
-        save_bare(folder, {f"{kind}{name}": weight for name, weight in whisper_state().items()}, config)
-        return
-    model = classes[kind](WhisperConfig(**config))
-    (model.encoder if hasattr(model, "encoder") else model.get_encoder()).load_state_dict(whisper_state())
-    model.save_pretrained(folder)
-
-
-def save_bare(folder, weights, config):
-    folder.mkdir(parents=True)
-    save_file(weights, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config))
-
-
 @pytest.mark.parametrize(
-    ("siglip", "whisper"),
+    ("hidden", "tied", "projector", "siglip", "blocks", "per_frame"),
     [
-        ("whole", "classifier"),
-        ("vision model", "model"),
-        ("vision_model.", "generator"),
-        ("", "model.encoder."),
-        ("vision_model.", "encoder."),
-        ("", ""),
+        (896, True, "all_in_one_small", (768, 224, 16, 12), 11, 49),
+        (3584, False, "all_in_one", (1152, 384, 14, 27), 26, 196),
     ],
+    ids=["0.5B", "7B"],
 )
-def test_towers_from_the_named_folders(tmp_path, reference, siglip, whisper):
-    save_siglip(tmp_path / "eyes", siglip)
-    save_whisper(tmp_path / "ears", whisper)
+def test_the_sizes_of_the_released_models(tmp_path, hidden, tied, projector, siglip, blocks, per_frame):
+    """Built on the meta device: no memory, every shape."""
+    width, image, patch, layers = siglip
+    heads = {896: (14, 2, 4864, 24), 3584: (28, 4, 18944, 28)}[hidden]
     folder = released(
-        tmp_path / "checkpoint",
-        without(VISION, AUDIO),
-        mm_vision_tower=str(tmp_path / "eyes"),
-        mm_audio_tower=str(tmp_path / "ears"),
+        tmp_path,
+        hidden_size=hidden,
+        num_attention_heads=heads[0],
+        num_key_value_heads=heads[1],
+        intermediate_size=heads[2],
+        num_hidden_layers=heads[3],
+        vocab_size=151936,
+        tie_word_embeddings=tied,
+        mm_projector_type=projector,
+        torch_dtype="bfloat16",
     )
-    assert same(load(folder), reference)
-    elsewhere = released(tmp_path / "elsewhere", without(VISION, AUDIO), leave_out=["siglip_config.json"])
-    named = {"mm_vision_tower": str(tmp_path / "eyes"), "mm_audio_tower": str(tmp_path / "ears")}
-    assert same(load(elsewhere, **named), reference), "named by the caller"
-    assert same(AutoModelForImageTextToText.from_pretrained(elsewhere, **named), reference)
-
-
-@pytest.mark.parametrize(("prefix", "key"), [(VISION, "mm_vision_tower"), (AUDIO, "mm_audio_tower")])
-def test_a_checkpoint_without_towers_names_both_ways_out(tmp_path, prefix, key):
-    folder = released(tmp_path / "checkpoint", without(prefix))
-    message = (
-        rf"no weights of its .* tower .*give the folder of the public tower as {key}, or a checkpoint that"
-    )
-    with pytest.raises(TrainingError, match=message):
-        load(folder)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(TrainingError, match=message):
-        load(folder, **{key: str(tmp_path / "empty")})
-
-
-def test_rounding_is_not_a_difference_between_towers(tmp_path):
-    """The public towers are stored in float32 and float16, checkpoints in bfloat16."""
-    halves = {name: weight.bfloat16() for name, weight in WEIGHTS.items()}
-    save_bare(tmp_path / "eyes", siglip_state(), json.loads((DATA / "siglip_config.json").read_text()))
-    rounded = {name: weight.half() for name, weight in whisper_state().items()}
-    save_bare(tmp_path / "ears", rounded, json.loads((DATA / "whisper_config.json").read_text()))
-    folder = released(
-        tmp_path / "checkpoint",
-        halves,
-        mm_vision_tower=str(tmp_path / "eyes"),
-        mm_audio_tower=str(tmp_path / "ears"),
-    )
-    tower = load(folder).model.vision_tower.state_dict()
-    for name, weight in siglip_state().items():
-        if name in tower:
-            assert torch.equal(tower[name], weight.bfloat16().float()), "the checkpoint's own are taken"
-
-
-def test_other_towers_stop_with_the_figure(tmp_path, reference):
-    name = "layers.1.fc1.weight"
-    shifted = whisper_state()
-    shifted[name] = shifted[name] + 0.25
-    save_bare(tmp_path / "ears", shifted, json.loads((DATA / "whisper_config.json").read_text()))
-    folder = released(tmp_path / "checkpoint", mm_audio_tower=str(tmp_path / "ears"))
-    with pytest.raises(TrainingError) as raised:
-        load(folder)
-    message = str(raised.value)
-    assert f"largest difference 0.25 in model.audio_tower.{name}" in message
-    assert 'give the right folder as mm_audio_tower, or mm_audio_tower="" to compute with' in message
-    assert same(load(folder, mm_audio_tower=""), reference)
-    trained = released(
-        tmp_path / "trained", mm_audio_tower=str(tmp_path / "ears"), unfreeze_mm_audio_tower=True
-    )
-    assert same(load(trained), reference), "a tower that was trained is the checkpoint's own"
-    fewer = {name: weight for name, weight in shifted.items() if not name.startswith("layers.1.")}
-    save_file(fewer, tmp_path / "ears" / "model.safetensors")
-    with pytest.raises(TrainingError, match=r"ears: model.audio_tower.layers.1.* is missing, the checkpoint"):
-        load(folder)
-
-
-def test_a_named_tower_that_is_no_tower_is_refused(tmp_path):
-    save_bare(tmp_path / "eyes", {"classifier.weight": torch.zeros(2)}, {"model_type": "siglip"})
-    with pytest.raises(TrainingError, match=r"eyes: holds no weights of a vision tower \(SigLIP\)"):
-        load(released(tmp_path / "checkpoint", mm_vision_tower=str(tmp_path / "eyes")))
+    configs = {
+        "siglip": {
+            "hidden_size": width,
+            "image_size": image,
+            "patch_size": patch,
+            "num_hidden_layers": layers,
+        },
+        "whisper": {
+            "d_model": 1280,
+            "encoder_layers": 32,
+            "num_mel_bins": 128,
+            "encoder_attention_heads": 20,
+        },
+        "bert": {},
+    }
+    for name, content in configs.items():
+        (folder / f"{name}_config.json").write_text(json.dumps(content))
+    config = AutoConfig.from_pretrained(folder)
+    assert (config.tokens_per_frame, config.audio_tokens) == (per_frame, 500)
+    assert config.vision_config.num_hidden_layers == blocks
+    assert config.dtype == torch.bfloat16
+    with torch.device("meta"):
+        state = HumanOmniForConditionalGeneration(config).state_dict()
+    assert state["model.gate.enter.weight"].shape == (3584, 768)
+    assert state["model.audio_projector.enter.weight"].shape == (hidden, 1280)
+    assert state["model.visual_projector.body.sampler.weight"].shape == (hidden, 8 * hidden)
+    squeezed = state["model.visual_projector.video.before.0.excite.reduce.weight"].shape
+    assert squeezed == (round(width * 0.25), hidden)
 
 
 # --- from a released checkpoint to a policy folder ---

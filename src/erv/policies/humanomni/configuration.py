@@ -95,7 +95,10 @@ class ReleasedHumanOmniConfig(HumanOmniConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Converts a released `config.json`; the checkpoint is where `name_or_path` says."""
+        """Converts a released `config.json`; the checkpoint is where `name_or_path` says.
+
+        `AutoConfig` hands no more on: files of a name on the hub are looked for in the standard cache.
+        """
         name = kwargs.get("name_or_path")
         if name is None:
             raise TrainingError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -63,11 +64,10 @@ class LoadsReleased:
         else:
             if config is not None and files.folder and not any(files.folder.glob("*.safetensors")):
                 raise TrainingError(files.no_weights())
+            if config is not None:
+                kwargs.setdefault("use_safetensors", True)
             model = super().from_pretrained(name, *args, **kwargs)  # type: ignore[misc]
-        if isinstance(model, tuple):
-            _freeze(model[0])
-        else:
-            _freeze(model)
+        _freeze(model[0] if isinstance(model, tuple) else model)
         return model
 
     @classmethod
@@ -78,6 +78,7 @@ class LoadsReleased:
         if not isinstance(config, PreTrainedConfig):
             options = {**files.options, **files.towers}
             config = HumanOmniConfig.from_pretrained(files.name if config is None else config, **options)
+        config = copy.deepcopy(config)
         with_info = kwargs.pop("output_loading_info", False)
         weights = released_weights(released, files, config.vision_config.num_hidden_layers)
         # The table decides: fine-tuning scripts resize it without touching every configuration.

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
-from transformers import Cache, GenerationMixin
+from transformers import Cache, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from erv.policies.humanomni.backbone import CLIP_INPUTS, HumanOmniModel, HumanOmniPreTrainedModel
@@ -177,7 +177,12 @@ class HumanOmniForConditionalGeneration(HumanOmniPreTrainedModel, GenerationMixi
         )
 
     @torch.no_grad()
-    def generate(self, inputs: torch.Tensor | None = None, **kwargs: Any) -> Any:
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """The stock generation; clips are encoded once, whatever it does.
 
         With released placeholder ids (negative, one per clip) the prompt goes in as embeddings, as the
@@ -191,14 +196,16 @@ class HumanOmniForConditionalGeneration(HumanOmniPreTrainedModel, GenerationMixi
         )
         ids = kwargs.get("input_ids") if inputs is None else inputs
         if ids is None or not bool((ids < 0).any()):
-            return super().generate(inputs, **kwargs)
+            return super().generate(inputs, generation_config, **kwargs)
         kwargs.pop("input_ids", None)
         media = {name: kwargs.pop(name, None) for name in (*CLIP_INPUTS, "clip_index")}
         features = {name: media[name] for name in ("video_features", "audio_features")}
         rows = self.expand_placeholders(ids, kwargs.pop("attention_mask", None), **features, side="left")
         gate = {name: media[name] for name in ("gate_input_ids", "gate_attention_mask", "clip_index")}
         embeddings = self.model.embed(rows.input_ids, **features, **gate)
-        return super().generate(inputs_embeds=embeddings, attention_mask=rows.attention_mask, **kwargs)
+        return super().generate(
+            None, generation_config, inputs_embeds=embeddings, attention_mask=rows.attention_mask, **kwargs
+        )
 
     def _expand_inputs_for_generation(
         self,

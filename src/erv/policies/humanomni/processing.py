@@ -143,15 +143,21 @@ class HumanOmniProcessor(ProcessorMixin):
             instruction: what is asked.
             video: whether the clip has frames.
             audio: whether it has sound.
-            official: None for our one prompt; a phase for the released prompt of that phase, in which the
-                instruction is taken as it is.
+            official: None for our one prompt; a phase for the released prompt of that phase. Other
+                instructions than the default are taken as they are; the default is in GRPO the question with
+                the request for tags on a line of its own, as R1-Omni writes it.
         """
         if official is not None:
-            prompt = self.official_prompt(instruction, official, video=video, audio=audio, r1_omni=False)
-            return self.expand(prompt.input_ids)
+            return self.expand(self._official(instruction, official, video, audio).input_ids)
         messages = self.build_messages(instruction, video=video, audio=audio)
         encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
         return list(encoded["input_ids"])
+
+    def _official(self, instruction: str, phase: Phase, video: bool, audio: bool) -> OfficialPrompt:
+        """The released prompt for what `prompt_ids` and `gate_inputs` are asked."""
+        default = phase == "grpo" and instruction == INSTRUCTION
+        question = None if default else instruction
+        return self.official_prompt(question, phase, video=video, audio=audio, r1_omni=default)
 
     def expand(self, ids: list[int]) -> list[int]:
         """Negative placeholders, one per clip, to placeholders of the vocabulary, one per token."""
@@ -183,8 +189,7 @@ class HumanOmniProcessor(ProcessorMixin):
             `gate_input_ids` and `gate_attention_mask`, long [rows, L]; one row may serve all clips.
         """
         if official is not None:
-            prompt = self.official_prompt(instruction, official, video=video, audio=audio, r1_omni=False)
-            instruction = prompt.gate_text
+            instruction = self._official(instruction, official, video, audio).gate_text
         encoded = self.gate_tokenizer(instruction, truncation=True, return_tensors="pt")
         return {
             "gate_input_ids": encoded["input_ids"].expand(rows, -1).contiguous(),

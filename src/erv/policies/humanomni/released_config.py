@@ -22,7 +22,8 @@ GATE_HIDDEN_SIZE = 3584  # hard-coded in the released code, for every model size
 
 _LANGUAGE_KEYS = """
     vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads
-    max_position_embeddings rms_norm_eps hidden_act attention_dropout use_sliding_window max_window_layers
+    max_position_embeddings rms_norm_eps hidden_act attention_dropout use_sliding_window sliding_window
+    max_window_layers
     tie_word_embeddings bos_token_id eos_token_id pad_token_id initializer_range
 """
 _NOT_SIZES = ("architectures", "torch_dtype", "dtype", "transformers_version", "_name_or_path", "auto_map")
@@ -146,7 +147,9 @@ def convert_config(
             names = " or ".join(str(name) for name in allowed if name)
             raise TrainingError(f"{where}: {key} is {released.get(key)!r}, but only {names} can be loaded")
     text = {key: released[key] for key in _LANGUAGE_KEYS.split() if key in released}
-    text["rope_parameters"] = {"rope_type": "default", "rope_theta": released.get("rope_theta", 1e6)}
+    scaling = dict(released.get("rope_scaling") or {})
+    scaling["rope_type"] = scaling.pop("rope_type", scaling.pop("type", "default"))
+    text["rope_parameters"] = {**scaling, "rope_theta": released.get("rope_theta", 1e6)}
     vision = vision.get("vision_config", vision)
     layers, select = vision.get("num_hidden_layers", 12), released.get("mm_vision_select_layer", -2)
     blocks = select if select >= 0 else layers + 1 + select

@@ -66,7 +66,7 @@ def convert_name(name: str) -> str | None:
     """
     if name.endswith("position_ids"):
         return None
-    if block := _BLOCK.match(name):
+    if (block := _BLOCK.match(name)) and block[4] in _BLOCK_PARTS:
         stage, branch, number, part, kind = block.groups()
         side = "before" if stage == "1" else "after"
         return f"model.visual_projector.{branch}.{side}.{int(number) - 1}.{_BLOCK_PARTS[part]}.{kind}"
