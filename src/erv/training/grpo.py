@@ -32,6 +32,7 @@ from trl.models import unwrap_model_for_generation
 
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
 from erv.errors import TrainingError
+from erv.policies.base import token_positions
 from erv.training.growing_cache import with_room
 
 Tensors = dict[str, torch.Tensor]
@@ -167,7 +168,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         outputs = self._inner(model)(
             input_ids=prompt_ids[first, :-1],
             attention_mask=mask,
-            position_ids=_positions(mask),
+            position_ids=self._positions(model, prompt_ids[first, :-1], mask),
             use_cache=True,
             **self._features_of(clip_index[first]),
         )
@@ -177,10 +178,18 @@ class OmniGRPOTrainer(GRPOTrainer):
             layer.values = layer.values.index_select(0, group_of_row)
         return cache
 
+    def _policy(self, model: Any) -> Any:
+        """The model below wrappers and adapters."""
+        model = self.accelerator.unwrap_model(model)
+        return model if isinstance(model, PreTrainedModel) else model.get_base_model()
+
     def _inner(self, model: Any) -> Any:
         """The model below wrappers, adapters and language head."""
-        model = self.accelerator.unwrap_model(model)
-        return (model if isinstance(model, PreTrainedModel) else model.get_base_model()).base_model
+        return self._policy(model).base_model
+
+    def _positions(self, model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Position of each token in its row, along the last axis, as the policy counts them."""
+        return token_positions(self._policy(model), ids, mask)
 
     def _generate_single_turn(
         self,
@@ -271,7 +280,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         return model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=_positions(mask),
+            position_ids=self._positions(model, ids, mask),
             labels=labels,
             fused_lm_head=True,
             **self._features_of(clip_index),
@@ -288,7 +297,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         return model(
             input_ids=ids[:, prompt - 1 :],
             attention_mask=mask,
-            position_ids=_positions(mask)[:, prompt - 1 :],
+            position_ids=self._positions(model, ids, mask)[..., prompt - 1 :],
             past_key_values=cache,
             labels=labels,
             fused_lm_head=True,
@@ -328,8 +337,3 @@ class OmniGRPOTrainer(GRPOTrainer):
 
     def _send_telemetry(self) -> None:
         """Sends nothing."""
-
-
-def _positions(mask: torch.Tensor) -> torch.Tensor:
-    """Position of each token in its row, padding not counted: long, the shape of the mask."""
-    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
