@@ -3,6 +3,7 @@
 What every family must hold to is in test_policy_contract.py.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from erv.policies.qwen_omni import Geometry, load_released
 from erv.prompts import format_completion
 from erv.settings import RuntimeSettings, load_settings
 from erv.shards import Clip, ShardReader, ShardWriter
+from erv.training import grpo_run
+from erv.training.grpo import OmniGRPOTrainer
 from erv.training.grpo_run import build_rows, train_grpo
 from erv.training.sft import train_sft
 from tests.policy_contract import prepared, prompt, random_clips
@@ -214,7 +217,7 @@ def write_released(policy: Policy, folder: Path, *, whole: bool) -> None:
     )
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(
-        json.dumps({"feature_size": 16, "sampling_rate": RATE, "chunk_length": 300, "patch_size": 14})
+        json.dumps({"feature_size": 16, "sampling_rate": RATE, "chunk_length": 300, "image_mean": [0.4] * 3})
     )
     policy.processor.tokenizer.save_pretrained(folder)
     weights = {}
@@ -233,6 +236,8 @@ def write_released(policy: Policy, folder: Path, *, whole: bool) -> None:
 def test_a_released_folder_becomes_a_policy(policy, clips, tmp_path, whole):
     write_released(policy, tmp_path / "released", whole=whole)
     loaded = Policy(*load_released(tmp_path / "released", geometry=GEOMETRY))
+    assert loaded.processor.image_mean == [0.4] * 3, "the released colours were expected"
+    loaded.processor.image_mean = policy.processor.image_mean
     loaded.save(tmp_path / "policy")
     names = set(load_file(tmp_path / "policy" / "model.safetensors"))
     assert names == set(policy.model.state_dict()), "saved under other names than a checkpoint is read by"
@@ -333,8 +338,8 @@ def letter_e(completions, **columns):
     return [float(completion[0]["content"].count("e")) for completion in completions]
 
 
-@pytest.mark.parametrize("adapters", [False, True], ids=["all weights", "adapters"])
-def test_grpo_trains_the_language_model_alone(cold_start, shards, tmp_path, adapters):
+def grpo(cold_start: Path, shards: dict[str, ShardReader], place: Path, *, adapters: bool = False):
+    """Two steps of the stage grpo: the written folder and what was measured."""
     chosen = load_settings(ROOT / "params.yaml").grpo
     settings = chosen.model_copy(
         update={
@@ -355,18 +360,38 @@ def test_grpo_trains_the_language_model_alone(cold_start, shards, tmp_path, adap
         shards,
         [("e", letter_e, 1.0)],
         settings,
-        output=tmp_path / "grpo",
-        checkpoints=tmp_path / "checkpoints",
+        output=place / "grpo",
+        checkpoints=place / "checkpoints",
         on_metrics=lambda metrics, step: seen.append(metrics),
         seed=0,
         runtime=RUNTIME,
     )
+    return out, seen
+
+
+@pytest.mark.parametrize("adapters", [False, True], ids=["all weights", "adapters"])
+def test_grpo_trains_the_language_model_alone(cold_start, shards, tmp_path, adapters):
+    out, seen = grpo(cold_start, shards, tmp_path, adapters=adapters)
     expected = {"language_model"} if adapters else {"language_model", "lm_head"}
     assert parts_that_changed(cold_start, out) == expected
     assert len(seen) == 2
-    if not adapters:
-        clip = next(iter(shards["reasoning"]))
-        options = {"batch_size": 4, "max_new_tokens": 6, "temperature": 0.0, "seed": 0}
-        trained = load_policy(out)
-        together = generate_completions(trained, iter(shards["reasoning"]), **options)
-        assert together[clip.clip_id] == generate_completions(trained, [clip], **options)[clip.clip_id]
+
+
+def test_sharing_prompts_changes_no_step(cold_start, shards, tmp_path, monkeypatch):
+    """Positions of a completion on the cache of its prompt are those of the whole row."""
+    _, shared = grpo(cold_start, shards, tmp_path / "shared")
+    plain_trainer = functools.partial(OmniGRPOTrainer, share_prompts=False)
+    monkeypatch.setattr(grpo_run, "OmniGRPOTrainer", plain_trainer)
+    _, plain = grpo(cold_start, shards, tmp_path / "plain")
+    for one, other in zip(shared, plain, strict=True):
+        for name in ("reward", "kl", "entropy", "completion_length", "grad_norm"):
+            assert one[name] == pytest.approx(other[name], rel=2e-3, abs=1e-5), name
+    assert shared[1]["kl"] > 0.0
+
+
+def test_a_completion_does_not_depend_on_the_batch(cold_start, shards):
+    trained, options = load_policy(cold_start), {"max_new_tokens": 6, "temperature": 0.0, "seed": 0}
+    together = generate_completions(trained, iter(shards["reasoning"]), batch_size=4, **options)
+    alone = generate_completions(trained, iter(shards["reasoning"]), batch_size=1, **options)
+    assert together == alone
+    assert len(together) == 4

@@ -69,22 +69,35 @@ def load_released(
         TrainingError: a file or a weight is missing, or the geometry is none for this model.
     """
     folder, geometry = Path(folder), geometry or Geometry()
-    extractor = _extractor(folder, geometry)
+    settings = _preprocessor(folder)
+    names = ("feature_size", "sampling_rate", "hop_length", "n_fft", "padding_value", "dither")
+    extractor = WhisperFeatureExtractor(
+        chunk_length=geometry.window_seconds, **{name: settings[name] for name in names if name in settings}
+    )
     config = _config(folder, geometry, extractor.nb_max_frames)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     _check_tokens(folder, tokenizer, config)
     model = load_whole(folder, dtype, config=config, key_mapping=_NAMES)
     # Else it would be saved under the released names, which a resumed checkpoint is not read by.
     model._weight_conversions = []
-    return with_processor(model, tokenizer, extractor)
+    colours = {name: settings[name] for name in ("image_mean", "image_std") if name in settings}
+    return with_processor(model, tokenizer, extractor, **colours)
 
 
 def with_processor(
     model: QwenOmniForConditionalGeneration,
     tokenizer: PreTrainedTokenizerBase,
     extractor: WhisperFeatureExtractor,
+    **colours: Any,
 ) -> tuple[QwenOmniForConditionalGeneration, QwenOmniProcessor]:
-    """The processor that fits a model's configuration; template and end of generation are set alike."""
+    """The processor that fits a model's configuration; template and end of generation are set alike.
+
+    Args:
+        model: the policy.
+        tokenizer: its template is replaced.
+        extractor: log-mel of the model's window.
+        **colours: `image_mean` and `image_std` where they are not the usual ones.
+    """
     config = model.config
     tokenizer.chat_template = chat_template(config.video_tokens, config.audio_tokens)
     model.generation_config = GenerationConfig(
@@ -100,6 +113,7 @@ def with_processor(
         patch_size=config.vision_config.patch_size,
         temporal_patch_size=config.vision_config.temporal_patch_size,
         merge_size=config.vision_config.spatial_merge_size,
+        **colours,
     )
 
 
@@ -138,18 +152,12 @@ def _config(folder: Path, geometry: Geometry, mel_steps: int) -> QwenOmniConfig:
     )
 
 
-def _extractor(folder: Path, geometry: Geometry) -> WhisperFeatureExtractor:
-    """The released log-mel, on our window."""
+def _preprocessor(folder: Path) -> dict[str, Any]:
+    """How sound becomes a log-mel and pixels become numbers."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
-        raise TrainingError(
-            f"{path}: not found; it tells how sound becomes a log-mel, fetch the whole folder"
-        )
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    names = ("feature_size", "sampling_rate", "hop_length", "n_fft", "padding_value", "dither")
-    return WhisperFeatureExtractor(
-        chunk_length=geometry.window_seconds, **{name: settings[name] for name in names if name in settings}
-    )
+        raise TrainingError(f"{path}: not found; it tells how sound becomes a log-mel, fetch it too")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _check_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase, config: QwenOmniConfig) -> None:
