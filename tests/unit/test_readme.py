@@ -14,7 +14,10 @@ from click.testing import CliRunner
 from erv.cli import command as erv
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "infra/README.md", "docs/data.md")]
+DOCUMENTS = [
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "infra/README.md", "docs/data.md", "docs/policies.md")
+]
 # What a run of the pipeline makes, and so is not in a fresh clone.
 MADE = ("data/", "models/", "eval/", "report/", ".erv/", "dvc.lock")
 # What the official trees of the data sets hold.

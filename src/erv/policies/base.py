@@ -31,10 +31,19 @@ def _humanomni() -> ModuleType:
     return humanomni
 
 
+def _qwen_omni() -> ModuleType:
+    from erv.policies import qwen_omni
+
+    return qwen_omni
+
+
 # `model_type` of a folder's config.json -> the module that has `load(folder, dtype) -> (model, processor)`.
 FAMILIES: dict[str, Callable[[], ModuleType]] = {
     "humanomni": _humanomni,
     "HumanOmni_qwen2": _humanomni,  # as it was released
+    "qwen_omni": _qwen_omni,
+    "qwen2_5_omni": _qwen_omni,  # as it was released: the thinker is taken, the parts that speak are left
+    "qwen2_5_omni_thinker": _qwen_omni,
 }
 
 
@@ -46,6 +55,9 @@ class PolicyModel(Protocol):
     projected once per clip, however many rows ask about it. `base_model` (the model without its head) takes
     the same and returns `last_hidden_state` [rows, length, hidden] and, with `use_cache=True`,
     `past_key_values`. Rows may be padded on either side.
+
+    A model whose positions are more than a count of tokens also has `positions(input_ids, attention_mask)`,
+    see `token_positions`; its `forward` calls it where `position_ids` are not given.
     """
 
     config: Any
@@ -161,6 +173,26 @@ def load_policy(folder: str | Path, device: str | torch.device = "cpu", dtype: s
     model, processor = family_of(folder).load(folder, getattr(torch, dtype))
     model.freeze_towers()  # loading makes every weight trainable
     return Policy(model=model.to(device).eval(), processor=processor)
+
+
+def token_positions(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """`position_ids` for a policy model: its own `positions`, or tokens counted without padding.
+
+    They depend on nothing after a token, so that a prompt alone has those of the prompt with a completion,
+    and each token of a completion is one further than the one before.
+
+    Args:
+        model: a PolicyModel.
+        input_ids: long [rows, length].
+        attention_mask: [rows, length]; 0 marks padding on either side.
+
+    Returns:
+        Long [rows, length], or [axes, rows, length] for a model that counts along several axes.
+    """
+    own = getattr(model, "positions", None)
+    if own is not None:
+        return own(input_ids, attention_mask)
+    return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def family_of(folder: Path) -> ModuleType:

@@ -32,6 +32,7 @@ from trl.models import unwrap_model_for_generation
 
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
 from erv.errors import TrainingError
+from erv.policies.base import token_positions
 from erv.training.growing_cache import with_room
 from erv.training.shared_prompts import SharedPrompt, accept_shared_prompts, distinct_rows, repeat_cache
 
@@ -150,24 +151,33 @@ class OmniGRPOTrainer(GRPOTrainer):
     # --- one prompt for all its completions ---
 
     def _prompt_of(
-        self, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, clip_index: torch.Tensor
+        self, model: Any, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, clip_index: torch.Tensor
     ) -> SharedPrompt:
         """All prompt tokens but the last of rows padded on the left, once per distinct prompt and clip."""
         rows = torch.cat([prompt_ids, clip_index.unsqueeze(1)], dim=1)
         first, group_of_row = distinct_rows(rows)
         mask = prompt_mask[first, :-1]
+        ids = prompt_ids[first, :-1]
         inputs = {
-            "input_ids": prompt_ids[first, :-1],
+            "input_ids": ids,
             "attention_mask": mask,
-            "position_ids": _positions(mask),
+            "position_ids": self._positions(model, ids, mask),
             **self._features_of(clip_index[first]),
         }
         return SharedPrompt(inputs, group_of_row)
 
+    def _policy(self, model: Any) -> Any:
+        """The model below wrappers and adapters."""
+        model = self.accelerator.unwrap_model(model)
+        return model if isinstance(model, PreTrainedModel) else model.get_base_model()
+
     def _inner(self, model: Any) -> Any:
         """The model below wrappers, adapters and language head."""
-        model = self.accelerator.unwrap_model(model)
-        return (model if isinstance(model, PreTrainedModel) else model.get_base_model()).base_model
+        return self._policy(model).base_model
+
+    def _positions(self, model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Position of each token in its row, along the last axis, as the policy counts them."""
+        return token_positions(self._policy(model), ids, mask)
 
     def _generate_single_turn(
         self,
@@ -198,7 +208,7 @@ class OmniGRPOTrainer(GRPOTrainer):
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
             self.accelerator.autocast(),
         ):
-            prompt = self._prompt_of(ids, mask, self._clip_index)
+            prompt = self._prompt_of(model, ids, mask, self._clip_index)
             # Through the whole model: one that is sharded gathers its weights in its outermost forward.
             cache = model(**prompt.inputs, use_cache=True, logits_to_keep=1).past_key_values
             cache = with_room(repeat_cache(cache, prompt.group_of_row), self.max_completion_length)
@@ -264,7 +274,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         return model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=_positions(mask),
+            position_ids=self._positions(model, ids, mask),
             labels=labels,
             fused_lm_head=True,
             **self._features_of(clip_index),
@@ -280,8 +290,8 @@ class OmniGRPOTrainer(GRPOTrainer):
         return model(
             input_ids=ids[:, prompt - 1 :],
             attention_mask=mask,
-            position_ids=_positions(mask)[:, prompt - 1 :],
-            shared_prompt=self._prompt_of(ids[:, :prompt], mask[:, :prompt], clip_index),
+            position_ids=self._positions(model, ids, mask)[..., prompt - 1 :],
+            shared_prompt=self._prompt_of(model, ids[:, :prompt], mask[:, :prompt], clip_index),
             labels=labels,
             fused_lm_head=True,
         )
@@ -335,8 +345,3 @@ class OmniGRPOTrainer(GRPOTrainer):
 
     def _send_telemetry(self) -> None:
         """Sends nothing."""
-
-
-def _positions(mask: torch.Tensor) -> torch.Tensor:
-    """Position of each token in its row, padding not counted: long, the shape of the mask."""
-    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)

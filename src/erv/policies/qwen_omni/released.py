@@ -1,0 +1,180 @@
+"""Loading Qwen2.5-Omni as it was released, or its thinker alone, as a policy.
+
+The talker and the vocoder, which speak, are neither built nor read. What a clip shall look like is decided
+here, once (`Geometry`), and is then part of the policy's folder.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, WhisperFeatureExtractor
+
+from erv.errors import TrainingError
+from erv.policies.qwen_omni.configuration import QwenOmniConfig
+from erv.policies.qwen_omni.modeling import QwenOmniForConditionalGeneration
+from erv.policies.qwen_omni.processing import (
+    AUDIO_TOKEN,
+    IMAGE_TOKEN,
+    VIDEO_START,
+    VIDEO_TOKEN,
+    QwenOmniProcessor,
+    chat_template,
+)
+
+# Names as transformers maps them for its own class: the released files have the thinker inside a larger model
+# and its language model without a level of its own.
+_NAMES = {
+    r"^thinker\.": "",
+    r"^audio_tower": "model.audio_tower",
+    r"^visual": "model.visual",
+    r"^model(?!\.(language_model|visual|audio_tower))": "model.language_model",
+}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a clip is to the policy.
+
+    Attributes:
+        num_frames: frames per clip; even. `extract.frames` must be the same.
+        image_size: side of a frame in pixels, a multiple of 28. `extract.size` must be the same. 336 gives
+            144 tokens per pair of frames, near the least (128) that the released processor scales frames to;
+            224 gives 64 and is less than half the work.
+        window_seconds: sound that is heard, from the start of the clip; 25 tokens per second.
+        seconds_per_grid: see `QwenOmniConfig`.
+    """
+
+    num_frames: int = 8
+    image_size: int = 336
+    window_seconds: int = 10
+    seconds_per_grid: float = 1.0
+
+
+def load_released(
+    folder: str | Path, dtype: torch.dtype = torch.float32, geometry: Geometry | None = None
+) -> tuple[QwenOmniForConditionalGeneration, QwenOmniProcessor]:
+    """Model and processor of a released folder, or of one that transformers' thinker was saved to.
+
+    Args:
+        folder: `config.json`, weights as safetensors, tokenizer, `preprocessor_config.json`.
+        dtype: of the loaded weights.
+        geometry: what clips shall look like.
+
+    Raises:
+        TrainingError: a file or a weight is missing, or the geometry is none for this model.
+    """
+    folder, geometry = Path(folder), geometry or Geometry()
+    settings = _preprocessor(folder)
+    names = ("feature_size", "sampling_rate", "hop_length", "n_fft", "padding_value", "dither")
+    extractor = WhisperFeatureExtractor(
+        chunk_length=geometry.window_seconds, **{name: settings[name] for name in names if name in settings}
+    )
+    config = _config(folder, geometry, extractor.nb_max_frames)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    _check_tokens(folder, tokenizer, config)
+    model = load_whole(folder, dtype, config=config, key_mapping=_NAMES)
+    # Else it would be saved under the released names, which a resumed checkpoint is not read by.
+    model._weight_conversions = []
+    colours = {name: settings[name] for name in ("image_mean", "image_std") if name in settings}
+    return with_processor(model, tokenizer, extractor, **colours)
+
+
+def with_processor(
+    model: QwenOmniForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    extractor: WhisperFeatureExtractor,
+    **colours: Any,
+) -> tuple[QwenOmniForConditionalGeneration, QwenOmniProcessor]:
+    """The processor that fits a model's configuration; template and end of generation are set alike.
+
+    Args:
+        model: the policy.
+        tokenizer: its template is replaced.
+        extractor: log-mel of the model's window.
+        **colours: `image_mean` and `image_std` where they are not the usual ones.
+    """
+    config = model.config
+    tokenizer.chat_template = chat_template(config.video_tokens, config.audio_tokens)
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=model.placeholder_ids,
+    )
+    return model, QwenOmniProcessor(
+        feature_extractor=extractor,
+        tokenizer=tokenizer,
+        image_size=config.image_size,
+        num_frames=config.num_frames,
+        patch_size=config.vision_config.patch_size,
+        temporal_patch_size=config.vision_config.temporal_patch_size,
+        merge_size=config.vision_config.spatial_merge_size,
+        **colours,
+    )
+
+
+def load_whole(folder: Path, dtype: torch.dtype, **options: Any) -> QwenOmniForConditionalGeneration:
+    """`from_pretrained` that doesn't fill what is missing with random numbers.
+
+    Raises:
+        TrainingError: a weight is missing or has another shape.
+    """
+    model, report = QwenOmniForConditionalGeneration.from_pretrained(
+        folder, dtype=dtype, output_loading_info=True, **options
+    )
+    faults = [*sorted(report["missing_keys"]), *sorted(str(key) for key in report["mismatched_keys"])]
+    if faults:
+        raise TrainingError(
+            f"{folder}: {len(faults)} weights are missing or of another shape (first: {faults[0]});"
+            " the folder is not whole, fetch it again"
+        )
+    return model
+
+
+def _config(folder: Path, geometry: Geometry, mel_steps: int) -> QwenOmniConfig:
+    """The thinker's part of a configuration, with a geometry."""
+    released = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    thinker = dict(released.get("thinker_config", released))
+    for key in ("architectures", "model_type", "torch_dtype", "dtype", "transformers_version"):
+        thinker.pop(key, None)
+    return QwenOmniConfig(
+        **thinker
+        | {
+            "num_frames": geometry.num_frames,
+            "image_size": geometry.image_size,
+            "mel_steps": mel_steps,
+            "seconds_per_grid": geometry.seconds_per_grid,
+        }
+    )
+
+
+def _preprocessor(folder: Path) -> dict[str, Any]:
+    """How sound becomes a log-mel and pixels become numbers."""
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        raise TrainingError(f"{path}: not found; it tells how sound becomes a log-mel, fetch it too")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _check_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase, config: QwenOmniConfig) -> None:
+    """Makes sure that tokenizer and configuration mean the same placeholders."""
+    expected = {
+        VIDEO_TOKEN: config.video_token_id,
+        AUDIO_TOKEN: config.audio_token_id,
+        IMAGE_TOKEN: config.image_token_id,
+        VIDEO_START: config.vision_start_token_id,
+    }
+    for token, number in expected.items():
+        found = tokenizer.convert_tokens_to_ids(token)
+        if found != number:
+            raise TrainingError(
+                f"{folder}: the tokenizer gives {token} the id {found}, config.json says {number};"
+                " the files are not of one checkpoint, fetch the folder again"
+            )
+
+
+__all__ = ["Geometry", "load_released", "load_whole", "with_processor"]
