@@ -24,6 +24,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.rewards import Shaping, build_rewards
     from erv.shards import ShardReader
     from erv.training.grpo_run import build_rows, train_grpo, variant_settings
+    from erv.training.samples import SampleTable
     from erv.verifier.memory import SentenceMemory
     from erv.verifier.model import load_for_training
 
@@ -33,9 +34,10 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     for path in arguments.manifest:
         run.log_dataset(path.stem, path, "source")  # of its rows, the training split is used
     memory = SentenceMemory()
+    verifier = load_for_training(arguments.verifier, settings.runtime, memory)
     rewards = build_rewards(
         variant.rewards,
-        load_for_training(arguments.verifier, settings.runtime, memory),
+        verifier,
         settings.grpo.semantics,
         shaping=Shaping(**settings.grpo.shaping.model_dump()),
     )
@@ -51,6 +53,12 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         runtime=settings.runtime,
         reward_code=source_files([reward.name for reward in variant.rewards]),
     )
+
+    def show(table: SampleTable) -> None:
+        name = f"samples/step_{table.step:05d}"
+        run.log_table(table.columns, table.rows, name)
+        run.log_text(table.html(), f"{name}.html")
+
     train_grpo(
         arguments.cold_start,
         build_rows(manifests, shards),
@@ -64,6 +72,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         runtime=settings.runtime,
         rows_per_pass=settings.grpo.rows_per_pass,
         kept=[memory],
+        on_samples=show,
+        verifier=verifier.reader(),
     )
     clear(checkpoints)
 
