@@ -86,6 +86,8 @@ def test_everything_a_stage_reports(stack: Environment, client, tmp_path: Path, 
     run.log_artifact(page, "pages")
     page.write_text("second")
     run.log_text("hello", "notes/hello.txt")
+    run.log_table(["step", "said"], [[1, "näh"], [1, None]], "samples/step_00001")
+    run.log_table(["step", "said"], [[2, "so"]], "samples/step_00002")
     deadline = time.monotonic() + 20
     while not client.get_run(run.run_id).data.metrics and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -116,6 +118,10 @@ def test_everything_a_stage_reports(stack: Environment, client, tmp_path: Path, 
     assert (
         Path(client.download_artifacts(run.run_id, "notes/hello.txt", str(tmp_path))).read_text() == "hello"
     )
+    first = json.loads(Path(client.download_artifacts(run.run_id, "samples/step_00001.json")).read_text())
+    assert first == {"columns": ["step", "said"], "data": [[1, "näh"], [1, None]]}
+    tables = client.load_table("", "samples/step_00002.json", run_ids=[run.run_id])
+    assert tables.to_dict("list") == {"step": [2], "said": ["so"]}
     record = read_record(stack, "grpo@erv")
     assert record is not None
     assert record["run_id"] == run.run_id

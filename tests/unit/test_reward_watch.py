@@ -8,6 +8,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from erv.training.checked_reward import CheckedReward
 from erv.training.grpo_watch import Watcher
 from erv.training.reward_watch import WINDOW, DriftAlarm, measure, reward_by_class
+from erv.training.throughput import Throughput
 
 
 def completion(explanation, answer="anger"):
@@ -126,10 +127,15 @@ def test_a_resumed_run_knows_how_it_began(tmp_path, caplog):
 
     def steps(alarm, repeated, begin, end):
         state = TrainerState(global_step=begin, max_steps=100)
-        watcher = Watcher(lambda metrics, step: seen.append(metrics), 100, alarm)
+        watcher = Watcher(lambda metrics, step: seen.append(metrics), 100, alarm, Throughput("cpu"), 8)
         watcher.on_step_begin(arguments, state, control)
         for state.global_step in range(begin + 1, end + 1):
-            logs = {"reward": 1.0, "completions/mean_length": 9.0, "explanations/repeated": repeated}
+            logs = {
+                "loss": 0.0,
+                "reward": 1.0,
+                "completions/mean_length": 9.0,
+                "explanations/repeated": repeated,
+            }
             watcher.on_log(arguments, state, control, logs=logs)
 
     first = DriftAlarm()
