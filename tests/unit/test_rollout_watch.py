@@ -151,8 +151,7 @@ def test_a_collapse_fails_the_stage_and_keeps_what_came_before(train: Train, tmp
     assert str(caught.value) == (
         "grpo step 7: for 4 steps the completions of each clip have had the same reward (they earn 0.50 in"
         " the mean), and nothing can be learned from that; lower grpo.learning_rate, raise"
-        " grpo.temperature or"
-        " grpo.beta, check the rewards, or set grpo.collapse_patience to null;"
+        " grpo.temperature or grpo.beta, check the rewards, or set grpo.collapse_patience to null;"
         f" the last good checkpoint is {checkpoints / 'checkpoint-3'}"
     )
     assert names(checkpoints) == ["checkpoint-3", "checkpoint-5", "checkpoint-6"]
