@@ -47,7 +47,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         shards=arguments.shards,
         cold_start=arguments.cold_start,
         verifier=arguments.verifier,
-        settings=settings.grpo.model_dump(exclude={"variants"}),
+        settings=settings.grpo.model_dump(exclude={"variants", "sample_steps"}),  # samples decide nothing
         variant=variant,
         seed=settings.seed,
         runtime=settings.runtime,
