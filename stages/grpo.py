@@ -14,11 +14,16 @@ Deviations from the paper:
    `dvc exp run -S 'grpo.train=[r1_omni,erv,rft]' -S 'evaluate.policies=[sft,r1_omni,erv,rft]'`.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
+
+if TYPE_CHECKING:
+    from erv.training.samples import SampleTable
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
@@ -38,9 +43,10 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     for path in arguments.manifest:
         run.log_dataset(path.stem, path, "source")  # of its rows, the training split is used
     memory = SentenceMemory()
+    verifier = load_for_training(arguments.verifier, settings.runtime, memory)
     rewards = build_rewards(
         variant.rewards,
-        load_for_training(arguments.verifier, settings.runtime, memory),
+        verifier,
         settings.grpo.semantics,
         shaping=Shaping(**settings.grpo.shaping.model_dump()),
     )
@@ -50,7 +56,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         shards=arguments.shards,
         cold_start=arguments.cold_start,
         verifier=arguments.verifier,
-        settings=settings.grpo.model_dump(exclude={"train", "variants"}),
+        settings=settings.grpo.model_dump(
+            exclude={"train", "variants", "sample_steps"}
+        ),  # samples decide nothing
         variant=variant,
         seed=settings.seed,
         runtime=settings.runtime,
@@ -67,8 +75,22 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     if variant.passes_at is not None:
         train_rft(*inputs, passes_at=variant.passes_at, **options)
     else:
-        train_grpo(*inputs, rows_per_pass=settings.grpo.rows_per_pass, kept=[memory], **options)
+        train_grpo(
+            *inputs,
+            rows_per_pass=settings.grpo.rows_per_pass,
+            kept=[memory],
+            on_samples=lambda table: log_samples(run, table),
+            verifier=verifier.reader(),
+            **options,
+        )
     clear(checkpoints)
+
+
+def log_samples(run: StageRun, table: SampleTable) -> None:
+    """Stores sample completions as a table and as a page."""
+    name = f"samples/step_{table.step:05d}"
+    run.log_table(table.columns, table.rows, name)
+    run.log_text(table.html(), f"{name}.html")
 
 
 if __name__ == "__main__":

@@ -116,9 +116,16 @@ def is_complete(checkpoint: Path) -> bool:
         return False
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete `checkpoint-N` in a folder, by its step N; `None` when there is none."""
-    complete = [path for path in _checkpoints(folder) if is_complete(path)]
+def latest_checkpoint(folder: Path, *, until: int | None = None) -> Path | None:
+    """The newest complete `checkpoint-N` in a folder, by its step N; `None` when there is none.
+
+    Args:
+        folder: of the checkpoints.
+        until: of those with at most this step.
+    """
+    complete = [
+        path for path in _checkpoints(folder) if is_complete(path) and (until is None or _step(path) <= until)
+    ]
     return complete[-1] if complete else None
 
 
@@ -133,11 +140,19 @@ def discard_incomplete(folder: Path) -> list[Path]:
     return broken
 
 
-def keep_newest(folder: Path, count: int) -> None:
-    """Deletes all but the `count` newest complete checkpoints."""
+def keep_newest(folder: Path, count: int, *, last_good: int | None = None) -> None:
+    """Deletes all but the `count` newest complete checkpoints.
+
+    Args:
+        folder: of the checkpoints.
+        count: how many to keep.
+        last_good: the newest one of at most this step stays too.
+    """
     complete = [path for path in _checkpoints(folder) if is_complete(path)]
+    good = None if last_good is None else latest_checkpoint(folder, until=last_good)
     for path in complete[: max(0, len(complete) - count)]:
-        shutil.rmtree(path)
+        if path != good:
+            shutil.rmtree(path)
 
 
 def clear(folder: Path) -> None:
@@ -150,7 +165,11 @@ def _checkpoints(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
+    return sorted(found, key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX))
 
 
 def _fingerprint(value: Any) -> str:

@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 DATA_DOCS_TAG = "erv.data_docs"  # where among a run's artifacts its Data Docs are
+_TABLES_TAG = "mlflow.loggedArtifacts"  # which of a run's artifacts MLflow shows as tables
+_TABLES = 50
 PARENT_VARIABLE = "ERV_PARENT_RUN_ID"
 FLOW_VARIABLES = ("ERV_FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
 _BETWEEN_CALLS_SECONDS = 0.5  # metrics of one optimiser step travel together
@@ -87,6 +89,7 @@ class StageRun:
         self._down_since: float | None = None
         self._failure: str | None = None
         self._files = 0
+        self._tables: list[dict[str, str]] = []
         self._delivery: Delivery | None = None
         self._thread: threading.Thread | None = None
 
@@ -132,6 +135,14 @@ class StageRun:
     def log_text(self, text: str, name: str) -> None:
         """Stores a text as the artifact `name`; secrets are masked."""
         self._add({"kind": "text", "text": self._environment.mask(text), "name": name})
+
+    def log_table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], name: str) -> None:
+        """Stores a table as the artifact `<name>.json`, which MLflow shows as a table; secrets are masked."""
+        table = {"columns": list(columns), "data": [list(row) for row in rows]}
+        self.log_text(json.dumps(table) + "\n", f"{name}.json")
+        # What MLflow itself notes for a table; the last ones, as many as a tag has room for.
+        self._tables = [*self._tables, {"path": f"{name}.json", "type": "table"}][-_TABLES:]
+        self.set_tags({_TABLES_TAG: json.dumps(self._tables)})
 
     def log_dataset(self, name: str, path: str | Path, context: str) -> None:
         """Notes an input with DVC's hash of its content as the digest.

@@ -86,6 +86,8 @@ def test_everything_a_stage_reports(stack: Environment, client, tmp_path: Path, 
     run.log_artifact(page, "pages")
     page.write_text("second")
     run.log_text("hello", "notes/hello.txt")
+    run.log_table(["step", "said"], [[1, "näh"], [1, None]], "samples/step_00001")
+    run.log_table(["step", "said"], [[2, "so"]], "samples/step_00002")
     deadline = time.monotonic() + 20
     while not client.get_run(run.run_id).data.metrics and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -116,6 +118,11 @@ def test_everything_a_stage_reports(stack: Environment, client, tmp_path: Path, 
     assert (
         Path(client.download_artifacts(run.run_id, "notes/hello.txt", str(tmp_path))).read_text() == "hello"
     )
+    copy = client.download_artifacts(run.run_id, "samples/step_00001.json", str(tmp_path))
+    first = json.loads(Path(copy).read_text())
+    assert first == {"columns": ["step", "said"], "data": [[1, "näh"], [1, None]]}
+    tables = json.loads(tags["mlflow.loggedArtifacts"])  # what the web page shows as tables
+    assert tables == [{"path": f"samples/step_0000{step}.json", "type": "table"} for step in (1, 2)]
     record = read_record(stack, "grpo@erv")
     assert record is not None
     assert record["run_id"] == run.run_id

@@ -33,6 +33,20 @@ def write_checkpoint(folder: Path, step: int, complete: bool = True) -> Path:
     return checkpoint
 
 
+def test_the_last_good_checkpoint_stays_beside_the_newest(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 8, 10):
+        write_checkpoint(tmp_path, step)
+    keep_newest(tmp_path, 2, last_good=5)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["checkpoint-10", "checkpoint-4", "checkpoint-8"]
+    keep_newest(tmp_path, 2, last_good=1)  # there is none that old
+    assert len(list(tmp_path.iterdir())) == 2
+    latest = latest_checkpoint(tmp_path, until=9)
+    assert latest is not None
+    assert latest.name == "checkpoint-8"
+    assert latest_checkpoint(tmp_path, until=7) is None
+
+
 def test_folder_follows_the_content_of_inputs_not_their_place_or_age(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name / "shards").mkdir(parents=True)

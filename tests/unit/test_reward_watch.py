@@ -5,9 +5,11 @@ import logging
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from erv.errors import TrainingError
 from erv.training.checked_reward import CheckedReward
 from erv.training.grpo_watch import Watcher
 from erv.training.reward_watch import WINDOW, DriftAlarm, measure, reward_by_class
+from erv.training.throughput import Throughput
 
 
 def completion(explanation, answer="anger"):
@@ -126,10 +128,15 @@ def test_a_resumed_run_knows_how_it_began(tmp_path, caplog):
 
     def steps(alarm, repeated, begin, end):
         state = TrainerState(global_step=begin, max_steps=100)
-        watcher = Watcher(lambda metrics, step: seen.append(metrics), 100, alarm)
+        watcher = Watcher(lambda metrics, step: seen.append(metrics), 100, alarm, Throughput("cpu"), 8)
         watcher.on_step_begin(arguments, state, control)
         for state.global_step in range(begin + 1, end + 1):
-            logs = {"reward": 1.0, "completions/mean_length": 9.0, "explanations/repeated": repeated}
+            logs = {
+                "loss": 0.0,
+                "reward": 1.0,
+                "completions/mean_length": 9.0,
+                "explanations/repeated": repeated,
+            }
             watcher.on_log(arguments, state, control, logs=logs)
 
     first = DriftAlarm()
@@ -146,3 +153,19 @@ def test_a_resumed_run_knows_how_it_began(tmp_path, caplog):
     assert [metrics["drift_warnings"] for metrics in seen] == [0.0] * 20 + [1.0] * 5
     second.load(tmp_path / "no such checkpoint")
     assert second == DriftAlarm()
+
+
+def test_every_process_checks_and_the_main_one_reports(tmp_path, caplog):
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    seen = []
+    for main in (True, False):
+        state = TrainerState(global_step=1, max_steps=9, is_world_process_zero=main)
+        watcher = Watcher(lambda metrics, step: seen.append(step), 9, DriftAlarm(), Throughput("cpu"), 8)
+        watcher.on_step_begin(arguments, TrainerState(), TrainerControl())
+        with caplog.at_level(logging.INFO):
+            watcher.on_log(arguments, state, TrainerControl(), logs={"loss": 0.5, "kl": 0.1})
+        with pytest.raises(TrainingError, match="grpo step 1: grad_norm is nan"):
+            watcher.on_log(arguments, state, TrainerControl(), logs={"loss": 0.5, "grad_norm": float("nan")})
+        watcher.on_log(arguments, state, TrainerControl(), logs={"train_loss": 0.5})  # the summary
+    assert seen == [1]
+    assert [record.getMessage().split(",")[0] for record in caplog.records] == ["grpo: step 1/9"]

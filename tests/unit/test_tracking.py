@@ -184,6 +184,22 @@ def test_a_fault_of_the_delivery_is_told_by_its_name(
     assert len((tmp_path / ".erv/spool/k/events.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_table_is_a_text_and_a_tag_that_mlflow_knows(tmp_path: Path) -> None:
+    environment = Environment(tmp_path, mlflow_uri="http://127.0.0.1:9", s3_secret_key="very secret")
+    run = StageRun(environment, RunHeader("k", "grpo", 0))
+    run._open("http://127.0.0.1:9")
+    run._closing_until = 0.0  # nothing is waited for
+    for step in range(60):
+        run.log_table(["step", "text"], [[step, "it is very secret"]], f"samples/{step}")
+    events = [event for event in run._pending if event["kind"] in ("text", "tags")]
+    assert json.loads(events[0]["text"]) == {"columns": ["step", "text"], "data": [[0, "it is ***"]]}
+    assert events[0]["name"] == "samples/0.json"
+    tables = json.loads(events[-1]["values"]["mlflow.loggedArtifacts"])
+    assert tables[0] == {"path": "samples/10.json", "type": "table"}
+    assert len(tables) == 50
+    assert len(events[-1]["values"]["mlflow.loggedArtifacts"]) < 8000
+
+
 def test_run_without_server_does_nothing(tmp_path: Path) -> None:
     run = open_run(Environment(tmp_path), "sft", "sft")
     run.log_metrics({"a": 1.0})

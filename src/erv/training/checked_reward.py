@@ -11,13 +11,15 @@ from typing import Any
 from erv.errors import ErvError, TrainingError
 from erv.training.reward_watch import measure, reward_by_class
 
+CLIP_COLUMNS = ("clip_id", "dataset", "solution")
+
 
 class CheckedReward:
     """Wraps a reward callable: same call, same result, but a fault says which reward and what is wrong.
 
     TRL logs a reward under its `__name__`; here that is the name from the settings. Through TRL's
     `log_metric` it also logs the reward by true emotion, and, if it is the one that watches, the shape of the
-    completions.
+    completions and, through `log_extra`, which clips they are of.
     """
 
     def __init__(
@@ -28,7 +30,7 @@ class CheckedReward:
         Args:
             name: that it is logged under.
             reward: the callable.
-            watches: log the shape of the completions too; one reward of a run does.
+            watches: log the shape of the completions and their clips too; one reward of a run does.
             max_named: emotions that a sentence may name before it counts as a listing.
         """
         self.__name__ = name
@@ -76,6 +78,11 @@ class CheckedReward:
             found |= reward_by_class(self.__name__, values, columns["solution"], datasets)
         for name, value in found.items():
             log(name, value)
+        log_column = columns.get("log_extra")
+        if self._watches and log_column is not None:
+            for name in CLIP_COLUMNS:
+                if name in columns:
+                    log_column(name, list(columns[name]))
 
 
 async def _await(value: Any) -> Any:

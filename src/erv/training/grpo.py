@@ -31,8 +31,8 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
-from erv.errors import TrainingError
 from erv.policies.base import token_positions
+from erv.training.collapse import Diverged
 from erv.training.growing_cache import with_room
 from erv.training.shared_prompts import SharedPrompt, accept_shared_prompts, distinct_rows, repeat_cache
 
@@ -64,6 +64,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         share_prompts: bool = True,
         keep_checkpoints: int = 2,
         kept: Sequence[Kept] = (),
+        last_good: Callable[[], int | None] = lambda: None,
         **kwargs: Any,
     ) -> None:
         """Takes what `trl.GRPOTrainer` takes, and:
@@ -76,6 +77,7 @@ class OmniGRPOTrainer(GRPOTrainer):
                 checkpointing, which keeps no keys and values.
             keep_checkpoints: how many complete checkpoints to keep.
             kept: what else belongs into a checkpoint, so that a resumed run is the one that was interrupted.
+            last_good: the step whose checkpoint must not go, None where any may.
             **kwargs: as in TRL.
         """
         self._clip_features = clip_features
@@ -86,6 +88,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         self._clip_index: torch.Tensor | None = None
         self._keep_checkpoints = keep_checkpoints
         self._kept = kept
+        self._last_good = last_good
         super().__init__(*args, **kwargs)
         self.share_prompts = share_prompts and not self.args.activation_checkpointing
         if self.share_prompts:
@@ -117,8 +120,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         return features | self._question | {"clip_index": index}
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        trained = (value for value in self.model.parameters() if value.requires_grad)
-        self._check_finite("a weight", trained)  # before sampling from it fails with a riddle
+        self.check_weights(self.state.global_step + 1)  # before sampling from them fails with a riddle
         keys = [row["clip"] for row in inputs]
         place = {key: position for position, key in enumerate(dict.fromkeys(keys))}
         device = self.accelerator.device
@@ -302,19 +304,25 @@ class OmniGRPOTrainer(GRPOTrainer):
         self._check_finite("the loss", [loss])
         return loss
 
-    def _check_finite(self, name: str, values: Iterable[torch.Tensor]) -> None:
-        if not all(bool(torch.isfinite(value).all()) for value in values):
-            raise self._diverged(name)
+    def check_weights(self, step: int) -> None:
+        """Raises `Diverged`, which names this step, if a weight that trains is not finite."""
+        trained = (value for value in self.model.parameters() if value.requires_grad)
+        self._check_finite("a weight", trained, step)
 
-    def _diverged(self, name: str) -> TrainingError:
-        return TrainingError(
-            f"grpo step {self.state.global_step + 1}: {name} is not finite; "
+    def _check_finite(self, name: str, values: Iterable[torch.Tensor], step: int | None = None) -> None:
+        if not all(bool(torch.isfinite(value).all()) for value in values):
+            raise self._diverged(name, step)
+
+    def _diverged(self, name: str, step: int | None = None) -> Diverged:
+        return Diverged(
+            f"grpo step {step or self.state.global_step + 1}: {name} is not finite; "
             "lower grpo.learning_rate or check the rewards"
         )
 
     # --- checkpoints, and what we leave out ---
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.check_weights(self.state.global_step)  # nobody shall resume from what is broken
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir)
         checkpoint = folder / f"{PREFIX}{self.state.global_step}"
@@ -324,7 +332,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         if self.accelerator.is_main_process:
             (checkpoint / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
             mark_complete(checkpoint)
-            keep_newest(folder, self._keep_checkpoints)
+            keep_newest(folder, self._keep_checkpoints, last_good=self._last_good())
         self.accelerator.wait_for_everyone()
 
     def load_kept(self, checkpoint: Path) -> None:

@@ -24,6 +24,7 @@ from erv.checkpoints import discard_incomplete, latest_checkpoint
 from erv.data.manifest import ClipRow
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, SettingsError, TrainingError
+from erv.explanation import Verifier
 from erv.policies import Policy, load_policy
 from erv.policy_settings import GrpoSettings, VariantSettings
 from erv.prompts import user_content
@@ -33,9 +34,12 @@ from erv.shards import ShardReader
 from erv.training.adapters import lora_config, write_adapter
 from erv.training.checked_reward import CheckedReward
 from erv.training.clip_features import ClipFeatures, policy_encoder
+from erv.training.collapse import CollapseAlarm, Diverged, most_by_reward
 from erv.training.grpo import Kept, OmniGRPOTrainer
 from erv.training.grpo_watch import OnMetrics, Watcher, quiet_libraries
 from erv.training.reward_watch import DriftAlarm
+from erv.training.rollout_watch import OnSamples, RolloutWatcher
+from erv.training.throughput import Throughput
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +144,8 @@ def train_grpo(
     runtime: RuntimeSettings,
     rows_per_pass: int | None = None,
     kept: Sequence[Kept] = (),
+    on_samples: OnSamples | None = None,
+    verifier: Verifier | None = None,
 ) -> Path:
     """Optimises a cold-start policy against rewards and writes the result as a policy folder.
 
@@ -159,13 +165,20 @@ def train_grpo(
         rows_per_pass: completions per forward and backward pass, a divisor of the completions of a step; all
             of them when absent. Fewer take less memory and more time; the update is the same.
         kept: states of the rewards that belong into the checkpoints.
+        on_samples: called with some completions every `sample_steps` steps, at the last one, and where
+            training ends early.
+        verifier: reads the sentences of these; it must not change what the rewards see.
 
     Returns:
         `output`: weights and processor; with LoRA also `adapter/`, already merged into the weights.
 
+    Training ends early, and well, when every completion has earned the most there is for `collapse_patience`
+    steps.
+
     Raises:
-        TrainingError: too few clips, a reward at fault, a loss or gradient that is not finite, a reference
-            that is not the cold start.
+        TrainingError: too few clips, a reward at fault, a loss, gradient or weight that is not finite, no
+            difference of reward within any group for `collapse_patience` steps, a reference that is not the
+            cold start.
     """
     seed_everything(seed, runtime.threads)
     device = resolve_device(runtime.device)
@@ -176,7 +189,9 @@ def train_grpo(
         checkpoints.mkdir(parents=True, exist_ok=True)
         discard_incomplete(checkpoints)
     alarm = DriftAlarm()
-    with quiet_libraries():
+    collapse = CollapseAlarm(settings.collapse_patience, most_by_reward(rewards))
+    states: list[Kept] = [alarm, collapse, *kept]
+    with quiet_libraries(), Throughput(device) as throughput:
         policy = load_policy(policy_folder, device=str(device))
         policy.model.config._name_or_path = str(policy_folder)  # where TRL loads the reference from
         if settings.freeze_projectors:
@@ -194,18 +209,34 @@ def train_grpo(
             train_dataset=order,
             processing_class=policy.processor.tokenizer,
             peft_config=lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
-            callbacks=[Watcher(on_metrics, steps, alarm)],
-            kept=[alarm, *kept],
+            callbacks=[
+                Watcher(
+                    on_metrics,
+                    steps,
+                    alarm,
+                    throughput,
+                    settings.prompts_per_step * settings.num_generations,
+                )
+            ],
+            kept=states,
+            last_good=collapse.last_good,
             clip_features=ClipFeatures(policy_encoder(policy), shards),
             question=policy.processor.question_inputs(),
         )
         trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(RolloutWatcher(trainer, collapse, on_samples, verifier, settings))
         _check_reference(trainer)
         newest = latest_checkpoint(checkpoints)
         if newest is not None:
             logger.info("grpo: resuming from %s", newest.name)
             trainer.load_kept(newest)
-        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+            trainer.check_weights(trainer.state.global_step)
+        except Diverged as error:
+            good = latest_checkpoint(checkpoints, until=collapse.last_good())
+            where = f"the last good checkpoint is {good}" if good else "there is no checkpoint from before"
+            raise TrainingError(f"{error}; {where}") from error
         return _write_policy(trainer, policy_folder, output)
 
 

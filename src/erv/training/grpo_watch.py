@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from erv.errors import TrainingError
+from erv.training.collapse import Diverged
 from erv.training.reward_watch import BY_CLASS, DriftAlarm
+from erv.training.throughput import Throughput
 
 logger = logging.getLogger(__name__)
 
@@ -39,20 +40,46 @@ WATCHED = (BY_CLASS, "explanations/", "answers/")
 
 
 class Watcher(TrainerCallback):
-    """Passes each step's metrics on, warns of drift, stops at a gradient that is not finite, says how far."""
+    """Passes each step's metrics on, warns of drift, stops at a gradient that is not finite, says how far.
 
-    def __init__(self, on_metrics: OnMetrics, steps: int, alarm: DriftAlarm) -> None:
+    Of several processes each checks, and the main one alone reports.
+    """
+
+    def __init__(
+        self, on_metrics: OnMetrics, steps: int, alarm: DriftAlarm, throughput: Throughput, rows: int
+    ) -> None:
+        """Takes what it reports to.
+
+        Args:
+            on_metrics: called with the metrics of a step and its number, from 1.
+            steps: of the whole run.
+            alarm: of drift.
+            throughput: of this process's device.
+            rows: completions of a step, of all processes.
+        """
         self._on_metrics = on_metrics
         self._alarm = alarm
+        self._throughput = throughput
+        self._rows = rows
+        self._seen: float = 0  # tokens that were sampled or prompts, when the step began
+        self._tokens = 0  # of the completions that are trained on, with their prompts
         self._every = max(1, steps // 20)
         self._began: tuple[float, int] | None = None
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Notes when training began."""
+        """Notes when training and the step began."""
         if self._began is None:
             self._began = time.monotonic(), state.global_step
+        self._seen = state.num_input_tokens_seen
+        self._throughput.start()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Notes when the step ended."""
+        self._throughput.stop()
 
     def on_log(
         self,
@@ -65,23 +92,35 @@ class Watcher(TrainerCallback):
         """Passes the metrics of a step on.
 
         Raises:
-            TrainingError: loss or gradient is not finite.
+            Diverged: loss or gradient is not finite.
         """
         if not logs or "loss" not in logs:
             return  # the summary at the end
         metrics = _metrics(logs)
         for name in ("loss", "grad_norm"):
             if not torch.isfinite(torch.tensor(metrics.get(name, 0.0))):
-                raise TrainingError(
+                raise Diverged(
                     f"grpo step {state.global_step}: {name} is {metrics[name]}; "
                     "lower grpo.learning_rate or check the rewards"
                 )
-        for sentence in self._alarm.update(metrics):
-            logger.warning("grpo step %d: %s", state.global_step, sentence)
+        drifts = self._alarm.update(metrics)
         metrics["drift_warnings"] = float(self._alarm.warnings)
+        metrics |= self._speed(metrics, state)
+        if not state.is_world_process_zero:
+            return
+        for sentence in drifts:
+            logger.warning("grpo step %d: %s", state.global_step, sentence)
         self._on_metrics(metrics, state.global_step)
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
             logger.info("grpo: %s", self._line(metrics, state))
+
+    def _speed(self, metrics: Mapping[str, float], state: TrainerState) -> dict[str, float]:
+        """Tokens per second and the GPU; a further step on the same completions samples none."""
+        generated = round(metrics.get("completion_length", 0.0) * self._rows)
+        if generated:
+            self._tokens = round(state.num_input_tokens_seen - self._seen)
+        self._throughput.count(trained=self._tokens, generated=generated)
+        return self._throughput.read()
 
     def _line(self, metrics: dict[str, float], state: TrainerState) -> str:
         assert self._began is not None
@@ -94,10 +133,9 @@ class Watcher(TrainerCallback):
             if name.startswith("reward/")
         ]
         return (
-            f"step {state.global_step}/{state.max_steps}, {', '.join(rewards)},"
+            f"step {state.global_step}/{state.max_steps}, {', '.join(rewards) or 'no new completions'},"
             f" kl {metrics.get('kl', 0):.4f}, {metrics.get('completion_length', 0):.0f} tokens,"
-            f" {pace:.2f} s a step,"
-            f" {left // 60}:{left % 60:02d} left"
+            f" {pace:.2f} s a step, {left // 60}:{left % 60:02d} left"
         )
 
 

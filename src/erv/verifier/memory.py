@@ -37,6 +37,10 @@ class SentenceMemory:
             self._rows[sentence] = row
         return row
 
+    def peek(self, sentence: str) -> torch.Tensor | None:
+        """Like `find`, but nothing of it is remembered."""
+        return self._rows.get(sentence)
+
     def note(self, sentences: Sequence[str], logits: torch.Tensor) -> None:
         """Remembers the logits, float32 [n, labels], of n sentences."""
         for sentence, row in zip(sentences, logits, strict=True):
@@ -60,3 +64,21 @@ class SentenceMemory:
             table = pq.read_table(checkpoint / FILE)
             rows = zip(table.column("sentence").to_pylist(), table.column("logits").to_pylist(), strict=True)
             self._rows = {sentence: torch.tensor(logits) for sentence, logits in rows}
+
+
+class MemoryView(SentenceMemory):
+    """A memory that others fill: whoever reads through it leaves it exactly as it is."""
+
+    def __init__(self, memory: SentenceMemory) -> None:
+        super().__init__(limit=0)
+        self._memory = memory
+
+    def __len__(self) -> int:
+        return len(self._memory)
+
+    def find(self, sentence: str) -> torch.Tensor | None:
+        """Its logits, float32 [labels], or None."""
+        return self._memory.peek(sentence)
+
+    def note(self, sentences: Sequence[str], logits: torch.Tensor) -> None:
+        """Remembers nothing."""

@@ -9,6 +9,7 @@ and plain sigmoids, which is how the released reward reads it.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from erv.settings import RuntimeSettings
 from erv.verifier.calibration import Calibration
 from erv.verifier.goemotions import column_names
 from erv.verifier.loading import check_length, load_classifier, longest_input
-from erv.verifier.memory import SentenceMemory
+from erv.verifier.memory import MemoryView, SentenceMemory
 from erv.verifier.sentences import encodable
 
 FILE = "verifier.json"
@@ -152,6 +153,12 @@ class EmotionVerifier:
         # place.
         logits, places = self._read(sentences)
         return torch.from_numpy(self.calibration.probabilities(logits.numpy()))[places]
+
+    def reader(self) -> EmotionVerifier:
+        """The same verifier for reading beside a training: it knows what is in memory, and adds nothing."""
+        reader = copy.copy(self)
+        reader.memory = None if self.memory is None else MemoryView(self.memory)
+        return reader
 
     def logits(self, sentences: Sequence[str]) -> torch.Tensor:
         """Raw logits, float32 [n, len(labels)] on the CPU; see `predict`."""
