@@ -31,7 +31,7 @@ class Profile:
     Attributes:
         name: as `erv params use` takes it.
         title: what it is, in a few words.
-        policy: the base model that it was made for, a name of `erv.policy_sizes.NOMINAL`, or None for any.
+        policy: the base model that it was made for, a name of `erv.policy_sizes.RELEASED`, or None for any.
         adjustable: dotted names, or beginnings of such, whose values are a matter of the machine.
         params: the differences, by section as in `params.yaml`.
     """

