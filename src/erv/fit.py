@@ -89,6 +89,11 @@ class Estimate:
         """All parts."""
         return sum(self.parts.values())
 
+    @property
+    def certain(self) -> int:
+        """What is needed whatever the estimates are worth: weights, gradients, optimiser."""
+        return sum(self.parts[name] for name in ("weights", "reference", "gradients", "optimiser"))
+
     def __str__(self) -> str:
         named = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in self.parts.items() if size >= 5e7)
         return f"{self.stage} about {self.total / 1e9:.1f} GB ({named})"
@@ -125,18 +130,21 @@ def faults(settings: Settings, sizes: PolicySizes) -> list[str]:
     return found
 
 
-def memory_faults(settings: Settings, sizes: PolicySizes, available: int) -> list[str]:
-    """Stages whose estimate is more than a device has, each with the remedies.
+def memory_faults(
+    settings: Settings, sizes: PolicySizes, available: int, *, certain: bool = False
+) -> list[str]:
+    """Stages that take more than a device has, each with the remedies.
 
     Args:
         settings: all parameters.
         sizes: of the policy.
         available: memory of the device in bytes.
+        certain: count only what does not rest on estimates.
     """
     return [
         f"{estimate} don't fit into the GPU's {available / 1e9:.1f} GB; {remedies(settings, estimate)}"
         for estimate in (sft_memory(settings, sizes), grpo_memory(settings, sizes))
-        if estimate.total > available
+        if (estimate.certain if certain else estimate.total) > available
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import urllib.error
@@ -9,14 +10,18 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from erv import fit
 from erv.documents import read_document
 from erv.environment import Environment
-from erv.errors import StackError, StorageError
+from erv.errors import DataError, StackError, StorageError
+from erv.gpus import installed_gpus
 from erv.pipeline import PipelineError, PipelineStage
 from erv.settings import Settings, load_settings
 
 NEEDED_BYTES = 1_000_000_000
 _TIMEOUT_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings:
@@ -33,7 +38,8 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
     faults = [
         *_unplaced(settings, stages),
         *_missing_files(environment.workspace, stages),
-        *_teachers(environment.workspace, settings, stages),
+        *teacher_faults(environment.workspace, settings, stages),
+        *_unfitting(environment, settings, stages),
         *_store(environment),
         *_unreachable(environment),
         *_disk(environment.workspace),
@@ -82,9 +88,17 @@ def _missing_files(workspace: Path, stages: Sequence[PipelineStage]) -> list[str
     ]
 
 
-def _teachers(workspace: Path, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
-    """What keeps a teacher from labelling: `distill` would find out only after the cold start."""
-    if "distill" not in {stage.name for stage in stages}:
+def teacher_faults(
+    workspace: Path, settings: Settings, stages: Sequence[PipelineStage] | None = None
+) -> list[str]:
+    """What keeps a teacher from labelling: `distill` would find out only after the cold start.
+
+    Args:
+        workspace: top of the repository.
+        settings: all parameters.
+        stages: that will run; without `distill` among them nobody asks. None: all.
+    """
+    if stages is not None and "distill" not in {stage.name for stage in stages}:
         return []
     from erv.data.sources import Lock
     from erv.verifier.corpus import REFERENCE_FILE
@@ -108,6 +122,40 @@ def _teachers(workspace: Path, settings: Settings, stages: Sequence[PipelineStag
         # Sentences that it has labelled already need no key: whoever pulled them may have none.
         if key and not os.environ.get(key) and not _has_labelled(workspace, teacher.name):
             faults.append(f"{where}: the environment variable {key} is not set; put the key in it")
+    return faults
+
+
+def _unfitting(environment: Environment, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
+    """What can't fit the base policy or the GPUs here, before hours of extraction and training.
+
+    A memory estimate that is passed is a warning, for it is one; weights and optimiser alone are a fault.
+    """
+    if not {"sft", "grpo"} & {stage.name.partition("@")[0] for stage in stages}:
+        return []
+    from erv.base_policy import base_sizes
+
+    try:
+        sizes = base_sizes(environment)
+    except StorageError:  # told by _store
+        return []
+    except DataError as error:
+        return [str(error)]
+    faults = fit.faults(settings, sizes) if sizes else []
+    gpus = installed_gpus() if settings.runtime.device != "cpu" else []
+    if not gpus:
+        return faults
+    if settings.runtime.processes > len(gpus):
+        faults.append(
+            f"runtime.processes is {settings.runtime.processes}, but this machine has {len(gpus)} GPU(s);"
+            " lower it"
+        )
+    if sizes:
+        available = min(gpu.memory_bytes for gpu in gpus)
+        certain = fit.memory_faults(settings, sizes, available, certain=True)
+        for sentence in fit.memory_faults(settings, sizes, available):
+            if sentence not in certain:
+                logger.warning("%s; `erv doctor --gpu` measures", sentence)
+        faults += certain
     return faults
 
 

@@ -15,6 +15,7 @@ from transformers import Qwen2Config, Qwen2Model
 
 from erv import fit
 from erv.errors import DataError
+from erv.gpus import Gpu, parse_gpus
 from erv.policies.humanomni import HumanOmniConfig, HumanOmniForConditionalGeneration
 from erv.policies.humanomni.projector import VisualProjector
 from erv.policies.tiny import build_tiny_policy
@@ -239,3 +240,14 @@ def test_devices_that_are_too_small(root: Path) -> None:
     sft, grpo = fit.memory_faults(big, sizes, 40_000_000_000)
     assert "lower grpo.prompts_per_step" in grpo, "generation is what takes most"
     assert "grpo.lora.quantize: nf4" in grpo
+
+
+def test_gpus_as_nvidia_smi_lists_them() -> None:
+    listing = "NVIDIA H100 80GB HBM3, 81559\nNVIDIA A10, 23028\n"
+    assert parse_gpus(listing) == [
+        Gpu("NVIDIA H100 80GB HBM3", 81559 * 2**20),
+        Gpu("NVIDIA A10", 23028 * 2**20),
+    ]
+    assert parse_gpus("") == []
+    with pytest.raises(DataError, match=r"nvidia-smi lists 'NVIDIA H100, \[N/A\]'"):
+        parse_gpus("NVIDIA H100, [N/A]\n")

@@ -11,7 +11,10 @@ import yaml
 from erv.data.pinning import pin
 from erv.environment import load_environment
 from erv.pipeline import PipelineError, PipelineStage
+from erv.policies.tiny import build_tiny_policy
 from erv.preflight import check
+from erv.prompts import INSTRUCTION
+from tests.tools.sizes import SMALLEST
 
 STAGES = [
     PipelineStage(name, (), "true", (), ())
@@ -86,3 +89,27 @@ def test_teachers_that_can_not_label(
     summary.write_text('{"teachers": {"reference": {}}}')
     with pytest.raises(PipelineError, match="MY_KEY is not set"):
         checked(raw, tmp_path, DISTILL)
+
+
+def test_a_policy_that_does_not_fit_is_known_before_anything_starts(
+    raw: dict[str, Any], tmp_path: Path
+) -> None:
+    tree = tmp_path / "base tree"
+    model, _ = build_tiny_policy([INSTRUCTION], 0, SMALLEST)
+    model.config.save_pretrained(tree / "policy")
+    (tmp_path / "data" / "sources").mkdir(parents=True)
+    pin("base", str(tree), None).save(tmp_path / "data" / "sources" / "base.lock.json")
+    raw["extract"].update(frames=2, size=32)
+    checked(raw, tmp_path, STAGES)
+    raw["grpo"]["max_completion_length"] = 1000
+    raw["extract"]["size"] = 64
+    with pytest.raises(PipelineError) as caught:
+        checked(raw, tmp_path, STAGES)
+    frames, length = str(caught.value).splitlines()[1:]
+    assert "extract makes 2 frames of 64 pixels, but the policy of" in frames
+    assert "grpo.max_completion_length is 1000: 2 tokens of frames + 8 of sound" in length
+    assert " of 1024; lower it to " in length
+    checked(raw, tmp_path, STAGES[2:4])  # nothing trains
+    (tree / "policy" / "config.json").write_text("{}")
+    with pytest.raises(PipelineError, match=r"policy/config\.json"):
+        checked(raw, tmp_path, STAGES)
