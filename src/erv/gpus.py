@@ -1,4 +1,4 @@
-"""The GPUs of this machine, told without importing torch."""
+"""The GPUs of this machine: what the driver lists, in milliseconds, and what torch can use."""
 
 from __future__ import annotations
 
@@ -15,6 +15,33 @@ class Gpu:
 
     name: str
     memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """What torch sees: its own version, whether it was built for CUDA, the devices, bfloat16."""
+
+    torch: str
+    cuda_build: bool
+    gpus: tuple[Gpu, ...]
+    bfloat16: bool
+
+    @property
+    def why_none(self) -> str:
+        """Why there is no device."""
+        return "torch sees none" if self.cuda_build else f"torch {self.torch} is a build without CUDA"
+
+
+def see_accelerator() -> Accelerator:
+    """What torch sees on this machine; imports it."""
+    import torch
+
+    cuda = torch.version.cuda is not None
+    if not torch.cuda.is_available():
+        return Accelerator(torch.__version__, cuda, (), bfloat16=False)
+    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    gpus = tuple(Gpu(device.name, device.total_memory) for device in devices)
+    return Accelerator(torch.__version__, cuda, gpus, torch.cuda.is_bf16_supported())
 
 
 def installed_gpus() -> list[Gpu]:

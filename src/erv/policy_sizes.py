@@ -249,6 +249,7 @@ _SIGLIP = {  # base-patch16-224 and so400m-patch14-384, told by the width of the
     768: {
         "hidden_size": 768,
         "num_hidden_layers": 12,
+        "num_attention_heads": 12,
         "intermediate_size": 3072,
         "patch_size": 16,
         "image_size": 224,
@@ -256,6 +257,7 @@ _SIGLIP = {  # base-patch16-224 and so400m-patch14-384, told by the width of the
     1152: {
         "hidden_size": 1152,
         "num_hidden_layers": 27,
+        "num_attention_heads": 16,
         "intermediate_size": 4304,
         "patch_size": 14,
         "image_size": 384,
@@ -264,6 +266,7 @@ _SIGLIP = {  # base-patch16-224 and so400m-patch14-384, told by the width of the
 _WHISPER_LARGE_V3 = {
     "d_model": 1280,
     "encoder_layers": 32,
+    "encoder_attention_heads": 20,
     "encoder_ffn_dim": 5120,
     "num_mel_bins": 128,
     "max_source_positions": 1500,
@@ -312,3 +315,14 @@ RELEASED: dict[str, dict[str, Any]] = {
 def nominal(name: str) -> PolicySizes:
     """Sizes of a released model, known without its files; `name` is a key of `RELEASED`."""
     return _released(RELEASED[name], name)
+
+
+def tower_configs(released: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The towers of a released configuration as parts of ours: what a model of its sizes is built from."""
+    vision = _SIGLIP[released["mm_hidden_size"]]
+    blocks = vision["num_hidden_layers"] - 1  # the last is never read
+    return {
+        "vision_config": {**vision, "model_type": "siglip_vision_model", "num_hidden_layers": blocks},
+        "audio_config": {**_WHISPER_LARGE_V3, "model_type": "whisper"},
+        "gate_config": {**_BERT_BASE, "model_type": "bert"},
+    }

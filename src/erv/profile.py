@@ -131,6 +131,18 @@ def merged(profile: Profile, path: Path = Path("params.yaml"), *, keep_adjusted:
     return parse_settings(params, source=f"{path} with profile {profile.name}")
 
 
+def merged_where_needed(profile: Profile, path: Path = Path("params.yaml")) -> Settings:
+    """The file's settings where the profile is in it, what is a matter of the machine as the file has it.
+
+    Else those that the file would have with the profile.
+
+    Raises:
+        SettingsError: the file has faults, or has them with the profile.
+    """
+    applied = all(profile.is_adjustable(item.name) for item in differences(profile, path))
+    return merged(profile, path, keep_adjusted=applied)
+
+
 def use(profile: Profile, path: Path = Path("params.yaml")) -> list[Difference]:
     """Writes a profile into a file of parameters; comments, order and all other parameters stay.
 
