@@ -193,12 +193,14 @@ def _measure(settings: Settings, name: str, policy: Policy, folder: Path) -> Mea
     from erv.determinism import resolve_device
     from erv.shards import ShardReader
     from erv.training.grpo_run import train_grpo
+    from erv.training.grpo_watch import quiet_libraries
 
     device = resolve_device(settings.runtime.device)
     on_gpu = device.type == "cuda"
     estimate = _estimate(settings, policy)
     _never_end(policy)
-    policy.save(folder / "policy")
+    with quiet_libraries():
+        policy.save(folder / "policy")
     del policy  # its weights must not count twice
     # One process of several takes its share of the step, whole groups of it.
     processes = settings.runtime.processes

@@ -14,8 +14,9 @@ from erv import fit
 from erv.documents import read_document
 from erv.environment import Environment
 from erv.errors import DataError, StackError, StorageError
-from erv.gpus import installed_gpus
+from erv.gpus import Gpu, installed_gpus
 from erv.pipeline import PipelineError, PipelineStage
+from erv.policy_sizes import PolicySizes
 from erv.settings import Settings, load_settings
 
 NEEDED_BYTES = 1_000_000_000
@@ -142,21 +143,34 @@ def _unfitting(environment: Environment, settings: Settings, stages: Sequence[Pi
         return [str(error)]
     faults = fit.faults(settings, sizes) if sizes else []
     gpus = installed_gpus() if settings.runtime.device != "cpu" else []
+    certain, likely = gpu_faults(settings, sizes, gpus)
+    for sentence in likely:
+        logger.warning("%s; `erv doctor --gpu` measures", sentence)
+    return faults + certain
+
+
+def gpu_faults(
+    settings: Settings, sizes: PolicySizes | None, gpus: Sequence[Gpu]
+) -> tuple[list[str], list[str]]:
+    """What can't fit GPUs for certain, and what probably can't; without any GPU nothing is said.
+
+    Args:
+        settings: all parameters.
+        sizes: of the base policy, None where they are not known.
+        gpus: of this machine.
+    """
     if not gpus:
-        return faults
-    if settings.runtime.processes > len(gpus):
-        faults.append(
-            f"runtime.processes is {settings.runtime.processes}, but this machine has {len(gpus)} GPU(s);"
-            " lower it"
-        )
-    if sizes:
+        return [], []
+    certain, likely = [], []
+    processes = settings.runtime.processes
+    if processes > len(gpus):
+        certain.append(f"runtime.processes is {processes}, but this machine has {len(gpus)} GPU(s); lower it")
+    if sizes is not None:
         available = min(gpu.memory_bytes for gpu in gpus)
-        certain = fit.memory_faults(settings, sizes, available, certain=True)
-        for sentence in fit.memory_faults(settings, sizes, available):
-            if sentence not in certain:
-                logger.warning("%s; `erv doctor --gpu` measures", sentence)
-        faults += certain
-    return faults
+        sure = fit.memory_faults(settings, sizes, available, certain=True)
+        certain += sure
+        likely = [item for item in fit.memory_faults(settings, sizes, available) if item not in sure]
+    return certain, likely
 
 
 def _has_labelled(workspace: Path, teacher: str) -> bool:

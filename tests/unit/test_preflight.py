@@ -10,10 +10,13 @@ import yaml
 
 from erv.data.pinning import pin
 from erv.environment import load_environment
+from erv.gpus import Gpu
 from erv.pipeline import PipelineError, PipelineStage
 from erv.policies.tiny import build_tiny_policy
-from erv.preflight import check
+from erv.policy_sizes import nominal
+from erv.preflight import check, gpu_faults
 from erv.prompts import INSTRUCTION
+from erv.settings import parse_settings
 from tests.tools.sizes import SMALLEST
 
 STAGES = [
@@ -113,3 +116,20 @@ def test_a_policy_that_does_not_fit_is_known_before_anything_starts(
     (tree / "policy" / "config.json").write_text("{}")
     with pytest.raises(PipelineError, match=r"policy/config\.json"):
         checked(raw, tmp_path, STAGES)
+
+
+def test_gpus_that_are_too_few_or_too_small(raw: dict[str, Any]) -> None:
+    raw["runtime"].update(processes=2, accelerate="ddp")
+    settings, sizes = parse_settings(raw), nominal("HumanOmni-0.5B")
+    assert gpu_faults(settings, sizes, []) == ([], [])
+    assert gpu_faults(settings, sizes, [Gpu("big", 10**15)] * 2) == ([], [])
+    assert gpu_faults(settings, None, [Gpu("big", 10**15)]) == (
+        ["runtime.processes is 2, but this machine has 1 GPU(s); lower it"],
+        [],
+    )
+    certain, likely = gpu_faults(settings, sizes, [Gpu("big", 10**15), Gpu("small", 24_000_000_000)])
+    assert certain == []
+    assert [sentence.split()[0] for sentence in likely] == ["sft", "grpo"]
+    certain, likely = gpu_faults(settings, sizes, [Gpu("small", 8_000_000_000)] * 2)
+    assert [sentence.split()[0] for sentence in certain] == ["sft", "grpo"]
+    assert likely == []
