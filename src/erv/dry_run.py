@@ -261,6 +261,7 @@ def _never_end(policy: Policy) -> None:
     token = policy.model.placeholder_ids[0]
     policy.processor.tokenizer.eos_token = policy.processor.tokenizer.convert_ids_to_tokens(token)
     policy.model.generation_config.eos_token_id = token
+    policy.model.config.get_text_config().eos_token_id = token
 
 
 def _write_clips(settings: Settings, count: int, folder: Path) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def change(workspace: Path, section: str, **values: Any) -> None:
     (workspace / "params.yaml").write_text(yaml.safe_dump(raw))
 
 
-def test_a_step_on_the_cpu(workspace: Path) -> None:
+def test_a_step_on_the_cpu(workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     measured = dry_run(load_environment(workspace))
     assert (measured.rows, measured.tokens) == (4, 12), "every completion has the longest length"
     assert measured.device == "the CPU"
@@ -56,6 +56,7 @@ def test_a_step_on_the_cpu(workspace: Path) -> None:
     assert "4 completions of 12 tokens by" in str(measured)
     assert list((workspace / "temporary").iterdir()) == []
     assert not (workspace / "models").exists()
+    assert "token" not in capfd.readouterr().err, "libraries have nothing to say"
 
 
 def test_several_updates_and_passes_and_a_share_of_the_processes(workspace: Path) -> None:
