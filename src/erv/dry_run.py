@@ -64,7 +64,7 @@ class Measured:
         return (
             f"one step of {self.rows} completions of {self.tokens:.0f} tokens by {self.policy}"
             f" on {self.device}: peak {self.peak_bytes / 1e9:.2f} GB{of}{told}, {self.seconds:.1f} s,"
-            f" {self.rows * self.tokens / self.seconds:.0f} tokens/s"
+            f" {self.rows * self.tokens / self.seconds:.1f} tokens/s"
         )
 
 
@@ -112,8 +112,8 @@ def dry_run(
         )
     folder = Path(tempfile.mkdtemp(prefix="erv-dry-run-"))
     try:
-        name, policy = _policy(environment, chosen.policy if chosen else None)
-        return _measure(settings, name, policy, folder)
+        name, estimate = _prepare(environment, settings, chosen.policy if chosen else None, folder)
+        return _measure(settings, name, estimate, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -187,21 +187,28 @@ def random_policy(released: Mapping[str, Any], **towers: Mapping[str, Any]) -> P
     return Policy(model.eval(), processor)
 
 
-def _measure(settings: Settings, name: str, policy: Policy, folder: Path) -> Measured:
+def _prepare(
+    environment: Environment, settings: Settings, wanted: str | None, folder: Path
+) -> tuple[str, fit.Estimate | None]:
+    """Writes the policy to measure into the folder, for the trainer to load; here it is then gone again."""
+    from erv.training.grpo_watch import quiet_libraries
+
+    name, policy = _policy(environment, wanted)
+    _never_end(policy)
+    with quiet_libraries():
+        policy.save(folder / "policy")
+    return name, _estimate(settings, policy)
+
+
+def _measure(settings: Settings, name: str, estimate: fit.Estimate | None, folder: Path) -> Measured:
     import torch
 
     from erv.determinism import resolve_device
     from erv.shards import ShardReader
     from erv.training.grpo_run import train_grpo
-    from erv.training.grpo_watch import quiet_libraries
 
     device = resolve_device(settings.runtime.device)
     on_gpu = device.type == "cuda"
-    estimate = _estimate(settings, policy)
-    _never_end(policy)
-    with quiet_libraries():
-        policy.save(folder / "policy")
-    del policy  # its weights must not count twice
     # One process of several takes its share of the step, whole groups of it.
     processes = settings.runtime.processes
     prompts = max(1, settings.grpo.prompts_per_step // processes)
