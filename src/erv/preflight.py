@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import urllib.error
@@ -9,14 +10,19 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from erv import fit
 from erv.documents import read_document
 from erv.environment import Environment
-from erv.errors import StackError, StorageError
+from erv.errors import DataError, StackError, StorageError
+from erv.gpus import Gpu, installed_gpus
 from erv.pipeline import PipelineError, PipelineStage
+from erv.policy_sizes import PolicySizes
 from erv.settings import Settings, load_settings
 
 NEEDED_BYTES = 1_000_000_000
 _TIMEOUT_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings:
@@ -33,7 +39,8 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
     faults = [
         *_unplaced(settings, stages),
         *_missing_files(environment.workspace, stages),
-        *_teachers(environment.workspace, settings, stages),
+        *teacher_faults(environment.workspace, settings, stages),
+        *_unfitting(environment, settings, stages),
         *_store(environment),
         *_unreachable(environment),
         *_disk(environment.workspace),
@@ -92,9 +99,17 @@ def _missing_files(workspace: Path, stages: Sequence[PipelineStage]) -> list[str
     ]
 
 
-def _teachers(workspace: Path, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
-    """What keeps a teacher from labelling: `distill` would find out only after the cold start."""
-    if "distill" not in {stage.name for stage in stages}:
+def teacher_faults(
+    workspace: Path, settings: Settings, stages: Sequence[PipelineStage] | None = None
+) -> list[str]:
+    """What keeps a teacher from labelling: `distill` would find out only after the cold start.
+
+    Args:
+        workspace: top of the repository.
+        settings: all parameters.
+        stages: that will run; without `distill` among them nobody asks. None: all.
+    """
+    if stages is not None and "distill" not in {stage.name for stage in stages}:
         return []
     from erv.data.sources import Lock
     from erv.verifier.corpus import REFERENCE_FILE
@@ -119,6 +134,53 @@ def _teachers(workspace: Path, settings: Settings, stages: Sequence[PipelineStag
         if key and not os.environ.get(key) and not _has_labelled(workspace, teacher.name):
             faults.append(f"{where}: the environment variable {key} is not set; put the key in it")
     return faults
+
+
+def _unfitting(environment: Environment, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
+    """What can't fit the base policy or the GPUs here, before hours of extraction and training.
+
+    A memory estimate that is passed is a warning, for it is one; weights and optimiser alone are a fault.
+    """
+    if not {"sft", "grpo"} & {stage.name.partition("@")[0] for stage in stages}:
+        return []
+    from erv.base_policy import base_sizes
+
+    try:
+        sizes = base_sizes(environment)
+    except StorageError:  # told by _store
+        return []
+    except DataError as error:
+        return [str(error)]
+    faults = fit.faults(settings, sizes) if sizes else []
+    gpus = installed_gpus() if settings.runtime.device != "cpu" else []
+    certain, likely = gpu_faults(settings, sizes, gpus)
+    for sentence in likely:
+        logger.warning("%s; `erv doctor --gpu` measures", sentence)
+    return faults + certain
+
+
+def gpu_faults(
+    settings: Settings, sizes: PolicySizes | None, gpus: Sequence[Gpu]
+) -> tuple[list[str], list[str]]:
+    """What can't fit GPUs for certain, and what probably can't; without any GPU nothing is said.
+
+    Args:
+        settings: all parameters.
+        sizes: of the base policy, None where they are not known.
+        gpus: of this machine.
+    """
+    if not gpus:
+        return [], []
+    certain, likely = [], []
+    processes = settings.runtime.processes
+    if processes > len(gpus):
+        certain.append(f"runtime.processes is {processes}, but this machine has {len(gpus)} GPU(s); lower it")
+    if sizes is not None:
+        available = min(gpu.memory_bytes for gpu in gpus)
+        sure = fit.memory_faults(settings, sizes, available, certain=True)
+        certain += sure
+        likely = [item for item in fit.memory_faults(settings, sizes, available) if item not in sure]
+    return certain, likely
 
 
 def _has_labelled(workspace: Path, teacher: str) -> bool:

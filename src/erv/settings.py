@@ -218,6 +218,31 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _processes_share_a_step(self) -> Settings:
+        processes, grpo, sft = self.runtime.processes, self.grpo, self.sft
+        steps = (
+            (
+                "grpo.prompts_per_step x grpo.num_generations",
+                grpo.prompts_per_step * grpo.num_generations,
+                "grpo.rows_per_pass",
+                grpo.rows_per_pass,
+            ),
+            ("sft.batch_size", sft.batch_size, "sft.rows_per_pass", sft.rows_per_pass),
+        )
+        faults = []
+        for what, rows, parameter, per_pass in steps:
+            if rows % processes:
+                faults.append(f"runtime.processes ({processes}) must divide {what}, {rows}")
+            elif per_pass is not None and rows // processes % per_pass:
+                faults.append(
+                    f"{parameter} ({per_pass}) must divide the share of a process of {what},"
+                    f" {rows // processes}"
+                )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @model_validator(mode="after")
     def _datasets_are_described(self) -> Settings:
         faults = []
         if len(set(self.datasets)) != len(self.datasets):

@@ -10,8 +10,14 @@ import yaml
 
 from erv.data.pinning import pin
 from erv.environment import load_environment
+from erv.gpus import Gpu
 from erv.pipeline import PipelineError, PipelineStage
-from erv.preflight import check
+from erv.policies.tiny import build_tiny_policy
+from erv.policy_sizes import nominal
+from erv.preflight import check, gpu_faults
+from erv.prompts import INSTRUCTION
+from erv.settings import parse_settings
+from tests.tools.sizes import SMALLEST
 
 STAGES = [
     PipelineStage(name, (), "true", (), ())
@@ -94,3 +100,44 @@ def test_teachers_that_can_not_label(
     summary.write_text('{"teachers": {"reference": {}}}')
     with pytest.raises(PipelineError, match="MY_KEY is not set"):
         checked(raw, tmp_path, DISTILL)
+
+
+def test_a_policy_that_does_not_fit_is_known_before_anything_starts(
+    raw: dict[str, Any], tmp_path: Path
+) -> None:
+    tree = tmp_path / "base tree"
+    model, _ = build_tiny_policy([INSTRUCTION], 0, SMALLEST)
+    model.config.save_pretrained(tree / "policy")
+    (tmp_path / "data" / "sources").mkdir(parents=True)
+    pin("base", str(tree), None).save(tmp_path / "data" / "sources" / "base.lock.json")
+    raw["extract"].update(frames=2, size=32)
+    checked(raw, tmp_path, STAGES)
+    raw["grpo"]["max_completion_length"] = 1000
+    raw["extract"]["size"] = 64
+    with pytest.raises(PipelineError) as caught:
+        checked(raw, tmp_path, STAGES)
+    frames, length = str(caught.value).splitlines()[1:]
+    assert "extract makes 2 frames of 64 pixels, but the policy of" in frames
+    assert "grpo.max_completion_length is 1000: 2 tokens of frames + 8 of sound" in length
+    assert " of 1024; lower it to " in length
+    checked(raw, tmp_path, STAGES[2:4])  # nothing trains
+    (tree / "policy" / "config.json").write_text("{}")
+    with pytest.raises(PipelineError, match=r"policy/config\.json"):
+        checked(raw, tmp_path, STAGES)
+
+
+def test_gpus_that_are_too_few_or_too_small(raw: dict[str, Any]) -> None:
+    raw["runtime"].update(processes=2, accelerate="ddp")
+    settings, sizes = parse_settings(raw), nominal("HumanOmni-0.5B")
+    assert gpu_faults(settings, sizes, []) == ([], [])
+    assert gpu_faults(settings, sizes, [Gpu("big", 10**15)] * 2) == ([], [])
+    assert gpu_faults(settings, None, [Gpu("big", 10**15)]) == (
+        ["runtime.processes is 2, but this machine has 1 GPU(s); lower it"],
+        [],
+    )
+    certain, likely = gpu_faults(settings, sizes, [Gpu("big", 10**15), Gpu("small", 24_000_000_000)])
+    assert certain == []
+    assert [sentence.split()[0] for sentence in likely] == ["sft", "grpo"]
+    certain, likely = gpu_faults(settings, sizes, [Gpu("small", 8_000_000_000)] * 2)
+    assert [sentence.split()[0] for sentence in certain] == ["sft", "grpo"]
+    assert likely == []

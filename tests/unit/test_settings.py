@@ -163,6 +163,28 @@ def test_what_only_grpo_would_find_out_is_found_before(
         parse_settings(raw)
 
 
+@pytest.mark.parametrize(
+    ("processes", "grpo", "sft", "expected"),
+    [
+        (3, {}, {}, ["must divide grpo.prompts_per_step x grpo.num_generations, 128", "sft.batch_size, 16"]),
+        (4, {"rows_per_pass": 64}, {}, ["grpo.rows_per_pass (64) must divide the share of a process"]),
+        (4, {}, {"rows_per_pass": 8}, ["sft.rows_per_pass (8) must divide the share", "sft.batch_size, 4"]),
+        (4, {"rows_per_pass": 32}, {"rows_per_pass": 4}, []),
+    ],
+)
+def test_processes_share_a_step_evenly(
+    raw: dict[str, Any], processes: int, grpo: dict[str, Any], sft: dict[str, Any], expected: list[str]
+) -> None:
+    raw["runtime"].update(accelerate="ddp", processes=processes)
+    raw["grpo"] |= grpo
+    raw["sft"] |= sft
+    if not expected:
+        parse_settings(raw)
+        return
+    (line,) = faults(raw)
+    assert all(part in line for part in expected)
+
+
 MISSING = "missing; add it (the comments of the shipped params.yaml explain each parameter)"
 TABLE = {"reader": "table", "table": "c.csv", "split": "test"}
 

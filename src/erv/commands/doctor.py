@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from erv.doctor import Check
 
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
 @click.command(name="doctor")
-def command() -> None:
-    """Check versions, disk, servers, remote and pins; exit code 1 when something required is missing."""
+@click.option("--profile", default=None, metavar="NAME", help="Say what is missing here for this profile.")
+@click.option("--gpu", is_flag=True, help="Run one step of GRPO at the real shapes and measure it.")
+def command(profile: str | None, gpu: bool) -> None:
+    """Check versions, disk, servers, remote and pins; exit code 1 when something required is missing.
+
+    With --profile (demo, paper-0.5b, paper-7b) also GPU, memory, packages, checkpoints, data and disk of
+    that setting. --gpu takes minutes; with --profile it needs no checkpoint.
+    """
     from erv.doctor import examine
 
-    checks = examine()
-    for check in checks:
-        remedy = f"\n{'':18}-> {check.remedy}" if check.remedy else ""
-        click.echo(f"{_MARKS[check.state]}  {check.name:15} {check.detail}{remedy}")
-    failed = sum(check.state == "fail" for check in checks)
+    if profile is not None:
+        from erv.profile import load_profile
+
+        load_profile(profile)  # a wrong name is told before anything is waited for
+    failed = count = 0
+    for found in _batches(profile, gpu, examine):
+        for check in found:
+            count += 1
+            failed += check.state == "fail"
+            remedy = f"\n{'':18}-> {check.remedy}" if check.remedy else ""
+            click.echo(f"{_MARKS[check.state]}  {check.name:15} {check.detail}{remedy}")
     if failed:
-        click.echo(f"{failed} of {len(checks)} checks failed", err=True)
+        click.echo(f"{failed} of {count} checks failed", err=True)
         raise SystemExit(1)
+
+
+def _batches(profile: str | None, gpu: bool, examine: Callable[[], list[Check]]) -> Iterator[list[Check]]:
+    """The checks in the order of the time that they take."""
+    yield examine()
+    if profile is not None:
+        from erv.doctor_profile import examine_profile
+
+        yield examine_profile(profile)
+    if gpu:
+        from erv.dry_run import examine_gpu
+
+        yield examine_gpu(profile)

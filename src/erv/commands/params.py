@@ -1,4 +1,4 @@
-"""`erv params`: check the parameters, show them flat."""
+"""`erv params`: check the parameters, show them flat, hold them against a profile, write one into them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,21 @@ import click
     show_default=True,
     help="The parameters to read.",
 )
+@click.option("--profile", default=None, metavar="NAME", help="Say what differs from this profile.")
 @click.pass_context
-def command(context: click.Context, path: Path) -> None:
-    """Check params.yaml and print every fault at once (the same as `erv params check`)."""
+def command(context: click.Context, path: Path, profile: str | None) -> None:
+    """Check params.yaml and print every fault at once (the same as `erv params check`).
+
+    Profiles are named settings of the whole pipeline: demo (what ships), paper-0.5b, paper-7b.
+    """
     context.obj = path
-    if context.invoked_subcommand is None:
-        context.invoke(check)
+    if context.invoked_subcommand is not None:
+        if profile is not None:
+            raise click.UsageError("--profile goes without a subcommand; `erv params use NAME` writes one")
+        return
+    context.invoke(check)
+    if profile is not None:
+        _compare(path, profile)
 
 
 @command.command()
@@ -52,3 +61,43 @@ def show(path: Path, prefix: str) -> None:
         raise SettingsError(f"{path}: no parameter begins with {prefix!r}; `erv params show` lists all")
     for name, value in chosen.items():
         click.echo(f"{name}: {value}")
+
+
+@command.command()
+@click.argument("name")
+@click.pass_obj
+def use(path: Path, name: str) -> None:
+    """Write the profile NAME into the parameters and list what changed; comments and the rest stay.
+
+    `erv params use demo` goes back to what ships.
+    """
+    from erv import profile
+
+    chosen = profile.load_profile(name)
+    changes = profile.use(chosen, path)
+    for change in changes:
+        click.echo(f"{change.name}: {profile.text(change.found)} -> {profile.text(change.wanted)}")
+    if not changes:
+        click.echo(f"{path}: is {name} already ({chosen.title})")
+        return
+    click.echo(f"{path}: {len(changes)} parameters are now those of {name} ({chosen.title})")
+    click.echo(f"`erv doctor --profile {name}` says what this machine lacks for it")
+
+
+def _compare(path: Path, name: str) -> None:
+    """Says what differs from a profile; exit code 1 when its setting does, not just its machine."""
+    from erv import profile
+
+    chosen = profile.load_profile(name)
+    found = profile.differences(chosen, path)
+    for difference in found:
+        note = "  # a matter of the machine" if chosen.is_adjustable(difference.name) else ""
+        click.echo(f"{difference}{note}")
+    others = [item for item in found if not chosen.is_adjustable(item.name)]
+    if others:
+        click.echo(
+            f"{path}: {len(others)} parameters are not those of {name}; `erv params use {name}` writes them",
+            err=True,
+        )
+        raise SystemExit(1)
+    click.echo(f"{path}: the setting of {name} ({chosen.title})")
