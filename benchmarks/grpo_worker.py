@@ -83,13 +83,14 @@ def largest_batch(size: str, folder: Path, grpo: GrpoSettings, runtime: RuntimeS
         else:
             policy = load_policy(folder, device=runtime.device)
             policy.model.config._name_or_path = str(folder)
-        found = _search(policy, reader, grpo, runtime, Path(scratch) / "checkpoints")
+        found = search(policy, reader, grpo, runtime, Path(scratch) / "checkpoints")
     return {"prompts": found, "completions": found * grpo.num_generations, "adapters": lora}
 
 
-def _search(
+def search(
     policy: Policy, reader: ShardReader, grpo: GrpoSettings, runtime: RuntimeSettings, output: Path
 ) -> int:
+    """The largest number of clips, of those in the reader, with which a step does not run out of memory."""
     trainer = make_trainer("erv", policy, {DATASET: reader}, grpo, runtime, output)
     rows = [
         {"prompt": policy.processor.build_messages(), "clip": f"{DATASET}/{key}"} for key in reader.clip_ids
