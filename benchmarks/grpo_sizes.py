@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class Size:
     prompts: int
     completion: int
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    projector: str = "all_in_one_small"
+    projector: Literal["all_in_one_small", "all_in_one"] = "all_in_one_small"
 
 
 _WHISPER_LARGE = {"encoder_attention_heads": 20, "encoder_ffn_dim": 5120}

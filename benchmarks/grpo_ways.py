@@ -118,16 +118,16 @@ class MeasuredTrainer(OmniGRPOTrainer):
         model: Any,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
-        keep: int,
+        logits_to_keep: int,
         *args: Any,
-        **kw: Any,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         which = "policy" if torch.is_grad_enabled() else "reference"
         with self.watch(f"{which} scoring"):
             found = super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, keep, *args, **kw
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )
-        rows = zip(input_ids[:, -keep:].tolist(), found[0].detach().float().cpu(), strict=True)
+        rows = zip(input_ids[:, -logits_to_keep:].tolist(), found[0].detach().float().cpu(), strict=True)
         self.seen.log_probs.setdefault(which, {}).update({tuple(ids): values for ids, values in rows})
         return found
 
@@ -319,23 +319,21 @@ def agree(first: Seen, second: Seen) -> dict[str, float]:
     """How far two steps on the same completions are apart.
 
     Returns:
-        Largest difference of a log-probability for policy and reference, of the loss, and of a gradient as a
-        share of the largest one of its weight tensor's step.
+        Largest difference of a log-probability of policy and reference, of the loss, and of a gradient of the
+        small weights as a share of the largest of these.
 
     Raises:
-        ValueError: they are not about the same completions, or one of them trained something else.
+        ValueError: they are not about the same completions, or trained other weights, or none.
     """
     if first.completions != second.completions or first.gradients.keys() != second.gradients.keys():
         raise ValueError("the two steps had different completions or trained different weights")
-    largest = max(float(value.abs().max()) for value in first.gradients.values())
-    gaps = {
-        which: max(
-            float((values - second.log_probs[which][ids]).abs().max())
-            for ids, values in first.log_probs[which].items()
-        )
-        for which in ("policy", "reference")
-        if which in first.log_probs
-    }
+    largest = max((float(value.abs().max()) for value in first.gradients.values()), default=0.0)
+    if not largest:
+        raise ValueError("the step had no gradient, so there is nothing to compare")
+    gaps: dict[str, float] = {}
+    for which, scored in first.log_probs.items():
+        other = second.log_probs[which]
+        gaps[which] = max(float((values - other[ids]).abs().max()) for ids, values in scored.items())
     gaps["loss"] = abs(first.loss - second.loss)
     gaps["gradient"] = max(
         float((value - second.gradients[name]).abs().max()) / largest

@@ -67,6 +67,9 @@ def test_another_computation_is_found(folder: Path, monkeypatch: pytest.MonkeyPa
     assert gaps["reference"] < 1e-4
     with pytest.raises(ValueError, match="different completions"):
         agree(first, replace(first, completions=first.completions[1:]))
+    still = replace(first, gradients={name: 0 * value for name, value in first.gradients.items()})
+    with pytest.raises(ValueError, match="no gradient"):
+        agree(still, still)
 
 
 # What one step runs the towers on: clips once; rows in generation and in both scorings; clips in generation
