@@ -14,6 +14,9 @@ real calls, and a part within a part counts for itself. The peak of memory is th
 way. On a GPU every way has a process of its own for everything and seconds are wall clock. Utilisation
 (`grpo_flops.py`) is of the scoring of the policy and its backward pass. Sizes that were not asked for keep
 the results that the file has.
+
+What needs a GPU (bfloat16, 0.5b, utilisation, `--largest`) has not been run on one yet: the file has no such
+result, and only the search and the count of operations are tested.
 """
 
 from __future__ import annotations
