@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools stay quiet towards the outside; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-fast fuzz bench-extract bench-full bench-verifier lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+.PHONY: help install demo sample test test-slow test-fast fuzz bench-extract bench-full bench-verifier bench-grpo lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench-full: install  ## Ingest, validate and extract 26,417 synthetic clips: tim
 
 bench-verifier: install  ## Sentences per second of the reward against one padded batch, in one run
 	$(BIN)/python benchmarks/verifier.py
+
+bench-grpo: install  ## A GRPO step against re-encoding per completion and the released trainer's way, in one run
+	$(BIN)/python -m benchmarks.grpo
 
 test-fast: install  ## Unit and golden tests only
 	$(BIN)/python -m pytest -m "not integration and not e2e and not slow"

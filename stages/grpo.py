@@ -56,9 +56,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         shards=arguments.shards,
         cold_start=arguments.cold_start,
         verifier=arguments.verifier,
-        settings=settings.grpo.model_dump(
-            exclude={"train", "variants", "sample_steps"}
-        ),  # samples decide nothing
+        # which others are trained, and how often samples are shown, decides nothing here
+        settings=settings.grpo.model_dump(exclude={"train", "variants", "sample_steps"}),
         variant=variant,
         seed=settings.seed,
         runtime=settings.runtime,

@@ -1,0 +1,342 @@
+"""Three ways through the same GRPO step, and what each part of it takes.
+
+- erv: what the stage does: towers once per clip, the prompt once per clip and pass, one batch
+- reencoding: one batch too, but towers, projectors and prompt run for every completion in every pass
+- released: the released trainer's way: one clip at a time, its completions by plain `generate`, towers,
+  projectors and prompt for every completion in both scorings; gradients of the clips are added up
+
+All have the same attention, the same head (on the completions only), the same precision and, but for the
+plain `generate`, the same cache that grows in place: they differ in what runs how often, and in nothing
+else. `agree` shows it: log-probabilities, loss and gradients on the same completions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback
+from trl.models import unwrap_model_for_generation
+
+from erv.policies import Policy
+from erv.policy_settings import GrpoSettings
+from erv.settings import RuntimeSettings
+from erv.shards import Clip, ShardReader
+from erv.training import grpo_run
+from erv.training.clip_features import ClipFeatures, policy_encoder
+from erv.training.grpo import OmniGRPOTrainer
+from erv.training.shared_prompts import SharedPrompt
+
+Tensors = dict[str, torch.Tensor]
+
+PARTS = ("encode", "generation", "reference scoring", "policy scoring", "backward", "update", "other")
+_SMALL = 10_000  # gradients of weights up to this size are compared
+
+
+class Stopwatch:
+    """Seconds by part of a step; a part within a part counts for itself alone."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.wall = dict.fromkeys(PARTS, 0.0)
+        self.cpu = dict.fromkeys(PARTS, 0.0)
+        self._gpu = device.startswith("cuda")
+        self._open: list[str] = []
+        self._since = (0.0, 0.0)
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Within: time belongs to this part."""
+        self._charge()
+        self._open.append(part)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._open.pop()
+
+    def around(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, its calls timed."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self(part):
+                return function(*args, **kwargs)
+
+        return timed
+
+    def _charge(self) -> None:
+        if self._gpu:
+            torch.cuda.synchronize()  # kernels run on after their call has returned
+        now = (time.perf_counter(), time.process_time())
+        if self._open:
+            self.wall[self._open[-1]] += now[0] - self._since[0]
+            self.cpu[self._open[-1]] += now[1] - self._since[1]
+        self._since = now
+
+
+@dataclass
+class Seen:
+    """What a step came to, to compare ways by.
+
+    Attributes:
+        completions: token ids in the order of the rows.
+        log_probs: by "policy" and "reference" and by completion.
+        loss: of the whole step.
+        gradients: of the small weights.
+    """
+
+    completions: list[list[int]] = field(default_factory=list)
+    log_probs: dict[str, dict[tuple[int, ...], torch.Tensor]] = field(default_factory=dict)
+    loss: float = 0.0
+    gradients: Tensors = field(default_factory=dict)
+
+
+class MeasuredTrainer(OmniGRPOTrainer):
+    """The stage's trainer with a stopwatch around its parts."""
+
+    prompts_per_pass: int | None = None  # None: all of a step
+    watch: Stopwatch
+    seen: Seen
+    replay: list[list[int]] | None = None  # completions to take instead of those that were written
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> tuple[list[list[int]], Any]:
+        with self.watch("generation"):
+            written, extra = self._write(*args, **kwargs)
+        if self.replay is not None:
+            written = [self.replay.pop(0) for _ in written]
+        self.seen.completions += written
+        return written, extra
+
+    def _write(self, *args: Any, **kwargs: Any) -> tuple[list[list[int]], Any]:
+        return super()._generate_single_turn(*args, **kwargs)
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        which = "policy" if torch.is_grad_enabled() else "reference"
+        with self.watch(f"{which} scoring"):
+            found = super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+        rows = zip(input_ids[:, -logits_to_keep:].tolist(), found[0].detach().float().cpu(), strict=True)
+        self.seen.log_probs.setdefault(which, {}).update({tuple(ids): values for ids, values in rows})
+        return found
+
+
+class ReencodingTrainer(MeasuredTrainer):
+    """Takes prepared clips instead of features, hands every row a clip of its own, and shares no prompt."""
+
+    def _features_of(self, clip_index: torch.Tensor) -> Tensors:
+        table = self._table[self._mode]
+        return {name: value[clip_index] for name, value in table.items()} | self._question
+
+    def _prompt_of(
+        self, model: Any, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, clip_index: torch.Tensor
+    ) -> SharedPrompt:
+        ids, mask = prompt_ids[:, :-1], prompt_mask[:, :-1]
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": self._positions(model, ids, mask),
+            **self._features_of(clip_index),
+        }
+        return SharedPrompt(inputs, torch.arange(len(ids), device=ids.device))
+
+    def _score_shared(
+        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, clip_index: torch.Tensor
+    ) -> Any:
+        labels = ids.masked_fill(mask == 0, -100)[:, -keep - 1 :]
+        labels[:, 0] = -100
+        with _last_positions(self._inner(model), keep + 1):
+            return model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=self._positions(model, ids, mask),
+                labels=labels,
+                fused_lm_head=True,
+                **self._features_of(clip_index),
+            )
+
+
+class ReleasedTrainer(ReencodingTrainer):
+    """One clip at a time; its completions by plain `generate`, which runs the towers once."""
+
+    prompts_per_pass = 1
+
+    def _write(
+        self, prompt_ids: list[list[int]], images: Any, fields: Any, generations: int, tools: bool = False
+    ) -> tuple[list[list[int]], Any]:
+        assert self._clip_index is not None
+        ids = torch.tensor(prompt_ids, device=self.accelerator.device)
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped, self.accelerator, generation_kwargs=self.generation_kwargs
+            ) as model,
+            torch.no_grad(),
+            self.accelerator.autocast(),
+        ):
+            output = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=self.generation_config,
+                **OmniGRPOTrainer._features_of(self, self._clip_index),
+            )
+        return [self._until_end(row) for row in output[:, ids.size(1) :].tolist()], None
+
+
+WAYS: dict[str, type[MeasuredTrainer]] = {
+    "erv": MeasuredTrainer,
+    "reencoding": ReencodingTrainer,
+    "released": ReleasedTrainer,
+}
+
+
+@contextmanager
+def _last_positions(inner: Any, count: int) -> Iterator[None]:
+    """Within: the model gives hidden states of the last positions only; the head runs on no others."""
+
+    def cut(module: Any, inputs: Any, outputs: Any) -> Any:
+        outputs.last_hidden_state = outputs.last_hidden_state[:, -count:]
+        return outputs
+
+    handle = inner.register_forward_hook(cut)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _reward(completions: list[Any], completion_ids: list[list[int]], **columns: Any) -> list[float]:
+    """A reward that costs nothing and differs within a group."""
+    return [float(sum(ids) % 7) for ids in completion_ids]
+
+
+def make_trainer(
+    way: str,
+    policy: Policy,
+    readers: Mapping[str, ShardReader],
+    settings: GrpoSettings,
+    runtime: RuntimeSettings,
+    output: Path,
+) -> MeasuredTrainer:
+    """A trainer that goes one of the ways; its policy's folder is `model.config._name_or_path`.
+
+    Completions never end before their full length, so that all ways write the same number of tokens.
+    """
+    if settings.freeze_projectors:
+        policy.model.freeze_projectors()
+    for module in policy.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+    def prepare(clip: Clip) -> Tensors:
+        return policy.processor.prepare_clip(clip.frames, clip.audio, clip.sample_rate)
+
+    rows = [
+        {"prompt": policy.processor.build_messages(), "clip": f"{name}/{clip_id}"}
+        for name, reader in readers.items()
+        for clip_id in reader.clip_ids
+    ]
+    steps = grpo_run.total_steps(settings, len(rows))
+    per_pass = (WAYS[way].prompts_per_pass or settings.prompts_per_step) * settings.num_generations
+    rewards = [("reward", _reward, 1.0)]
+    config = grpo_run.grpo_config(settings, steps, rewards, policy, output, 0, runtime, per_pass)
+    config.steps_per_generation, config.generation_batch_size = 1, per_pass  # each pass writes its own
+    end = policy.model.generation_config.eos_token_id
+    config.generation_kwargs = {"suppress_tokens": [*policy.model.placeholder_ids, end]}
+    trainer = WAYS[way](
+        model=policy.model,
+        args=config,
+        reward_funcs=[_reward],
+        train_dataset=grpo_run.order_rows(rows, steps, settings.prompts_per_step, 0),
+        processing_class=policy.processor.tokenizer,
+        peft_config=grpo_run.lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
+        clip_features=ClipFeatures(policy_encoder(policy) if way == "erv" else prepare, readers),
+        question=policy.processor.question_inputs(),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.create_optimizer()
+    backward = trainer.accelerator.backward
+    trainer.accelerator.backward = lambda *a, **k: trainer.watch.around("backward", backward)(*a, **k)
+    models = [trainer.model] + ([trainer.ref_model] if trainer.ref_model is not None else [])
+    for inner in map(trainer._inner, models):
+        _time_towers(trainer, inner)
+    return trainer
+
+
+def _time_towers(trainer: MeasuredTrainer, inner: Any) -> None:
+    encode = inner.encode_clips
+    inner.encode_clips = lambda *a, **k: trainer.watch.around("encode", encode)(*a, **k)
+
+
+def step(
+    trainer: MeasuredTrainer,
+    prompts: Sequence[dict[str, Any]],
+    replay: Sequence[list[int]] | None = None,
+    update: bool = True,
+) -> tuple[Stopwatch, Seen]:
+    """Generation, scoring, backward pass and update.
+
+    Args:
+        trainer: from `make_trainer`.
+        prompts: rows of distinct clips.
+        replay: completions to train on in place of those that the step writes, in the order of the rows.
+        update: whether weights change.
+    """
+    trainer.watch, trainer.seen = Stopwatch(str(trainer.accelerator.device)), Seen()
+    trainer.replay = None if replay is None else list(replay)
+    size = trainer.prompts_per_pass or len(prompts)
+    with trainer.watch("other"):
+        trainer.current_gradient_accumulation_steps = len(prompts) // size
+        for start in range(0, len(prompts), size):
+            rows = [row for row in prompts[start : start + size] for _ in range(trainer.num_generations)]
+            trainer._buffered_inputs = None
+            loss = trainer.training_step(trainer.model, rows, None)
+            trainer.seen.loss += float(loss)
+        trainer.seen.gradients = {
+            name: value.grad.detach().float().cpu().clone()
+            for name, value in trainer.model.named_parameters()
+            if value.grad is not None and value.numel() <= _SMALL
+        }
+        if update:
+            with trainer.watch("update"):
+                trainer.optimizer.step()
+        trainer.model.zero_grad()
+    return trainer.watch, trainer.seen
+
+
+def agree(first: Seen, second: Seen) -> dict[str, float]:
+    """How far two steps on the same completions are apart.
+
+    Returns:
+        Largest difference of a log-probability of policy and reference, of the loss, and of a gradient of the
+        small weights as a share of the largest of these.
+
+    Raises:
+        ValueError: they are not about the same completions, or trained other weights, or none.
+    """
+    if first.completions != second.completions or first.gradients.keys() != second.gradients.keys():
+        raise ValueError("the two steps had different completions or trained different weights")
+    largest = max((float(value.abs().max()) for value in first.gradients.values()), default=0.0)
+    if not largest:
+        raise ValueError("the step had no gradient, so there is nothing to compare")
+    gaps: dict[str, float] = {}
+    for which, scored in first.log_probs.items():
+        other = second.log_probs[which]
+        gaps[which] = max(float((values - other[ids]).abs().max()) for ids, values in scored.items())
+    gaps["loss"] = abs(first.loss - second.loss)
+    gaps["gradient"] = max(
+        float((value - second.gradients[name]).abs().max()) / largest
+        for name, value in first.gradients.items()
+    )
+    return gaps
