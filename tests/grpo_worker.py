@@ -18,7 +18,8 @@ from erv import ranks
 from erv.shards import ShardReader
 from erv.training import grpo_run
 from erv.training.grpo import OmniGRPOTrainer
-from tests.tiny_grpo import RUNTIME, letter_e, many_letters, settings, training_rows
+from tests.tiny_grpo import letter_e, many_letters, settings, training_rows
+from tests.tools.runtime import RUNTIME
 
 
 class Counter:
@@ -55,14 +56,24 @@ class Recorded(OmniGRPOTrainer):
         return completions, None
 
 
+class Stopping(OmniGRPOTrainer):
+    """Is stopped in every process at once, in the middle of a step."""
+
+    stop_in = 0
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """TRL's, until it is time."""
+        if self.state.global_step == self.stop_in:
+            raise KeyboardInterrupt
+        return super().training_step(*args, **kwargs)
+
+
 def train(folder: Path, run: dict[str, Any], processes: int) -> None:
     """One run of the specification."""
     counter, seen = Counter(), []
 
     def on_metrics(metrics: dict[str, float], step: int) -> None:
         seen.append(metrics)
-        if step == run.get("stop_in"):
-            raise KeyboardInterrupt
 
     rewards = [("letters", many_letters, 1.0), ("e", letter_e, 0.5)]
     if run.get("counted"):
@@ -75,7 +86,11 @@ def train(folder: Path, run: dict[str, Any], processes: int) -> None:
         return built
 
     grpo_run.grpo_config = configured
-    grpo_run.OmniGRPOTrainer = Recorded if run.get("recorded") else trainer
+    if run.get("recorded"):
+        grpo_run.OmniGRPOTrainer = Recorded
+    elif "stop_in" in run:
+        Stopping.stop_in = run["stop_in"]
+        grpo_run.OmniGRPOTrainer = Stopping
     reader = {"mafw": ShardReader(folder / "shards" / "mafw")}
     try:
         grpo_run.train_grpo(

@@ -13,12 +13,11 @@ from erv.policies import Policy, load_policy
 from erv.policies.tiny import build_tiny_policy
 from erv.policy_settings import LoraSettings, SftSettings
 from erv.prompts import format_completion
-from erv.settings import RuntimeSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training.sft import train_sft
+from tests.tools.runtime import RUNTIME
 from tests.tools.sizes import SMALLEST
 
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1)
 SETTINGS = SftSettings(
     max_steps=2,
     epochs=None,

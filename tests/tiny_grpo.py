@@ -13,13 +13,11 @@ from erv.policies import Policy
 from erv.policies.tiny import build_tiny_policy
 from erv.policy_settings import GrpoSettings, LoraSettings
 from erv.prompts import format_completion
-from erv.settings import RuntimeSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training.grpo_run import build_rows
 from tests.tools.sizes import SMALLEST
 
 SIZES = replace(SMALLEST, mels=32, vocabulary=400)
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1)
 CLIPS = [f"{number:05d}" for number in range(8)]
 LORA = LoraSettings(enabled=True, rank=4, alpha=8, dropout=0.0, quantize="none")
 _WORDS = [

@@ -80,6 +80,19 @@ def launch(module: str, arguments: Sequence[str], runtime: RuntimeSettings, work
     os.execve(command[0], command, os.environ | {_LAUNCHED: "1"})  # noqa: S606
 
 
+def one_gpu_each(stage: str, count: int) -> None:
+    """Refuses several GPUs in one process, on which `transformers` would split batches by itself.
+
+    Raises:
+        SettingsError: `count`, what the process sees, is above one.
+    """
+    if count > 1:
+        raise SettingsError(
+            f"{stage}: {count} GPUs are visible to one process; set runtime.accelerate and"
+            " runtime.processes to use them, or CUDA_VISIBLE_DEVICES to use one"
+        )
+
+
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
     """Within: no other process of the launch is in here, for what all do but only one at a time may do.

@@ -60,6 +60,7 @@ class RuntimeSettings(Section):
     threads: PositiveInt
     accelerate: Literal["ddp", "fsdp", "zero2", "zero3"] | None
     processes: PositiveInt
+    feature_cache_gb: PositiveFloat
 
     @model_validator(mode="after")
     def _precision_fits_the_device(self) -> RuntimeSettings:

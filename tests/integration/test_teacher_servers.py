@@ -22,16 +22,15 @@ import pytest
 
 from erv.errors import DataError
 from erv.labels import LabelSpace
-from erv.settings import RuntimeSettings
 from erv.teacher_settings import LocalTeacher, OpenAITeacher
 from erv.teachers import Refusal, TeacherError, Usage, build_teacher
 from tests.chat_server import ANGER, Answer, Script, fails, says
 from tests.tiny_teacher import SENTENCES, make_teacher
+from tests.tools.runtime import RUNTIME
 
 pytestmark = pytest.mark.integration
 
 SPACE = LabelSpace.load("mafw")
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1)
 KEY = "sk-hunter2-hunter2"
 
 
@@ -450,7 +449,9 @@ signal.signal(signal.SIGTERM, stop)
 url, folder = sys.argv[1:]
 teacher = build_teacher(
     OpenAITeacher(kind="openai", model="m", base_url=url, api_key_env=None, concurrency=4),
-    runtime=RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1),
+    runtime=RuntimeSettings(
+        device="cpu", dtype="float32", threads=1, accelerate=None, processes=1, feature_cache_gb=1.0
+    ),
     folder_of=Path,
     cache=Path(folder),
 )

@@ -1,59 +1,22 @@
 """What a GRPO run of seconds needs: settings, a cold start with random weights, two clips."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from erv.policies import Policy
-from erv.policies.tiny import build_tiny_policy
 from erv.policy_settings import GrpoSettings
-from erv.prompts import format_completion, user_content
-from erv.settings import RuntimeSettings
+from erv.prompts import user_content
 from erv.shards import Clip, ShardReader, ShardWriter
-from tests.tools.sizes import SMALLEST
+from tests.tiny_grpo import settings
 
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1)
 CLIPS = ("00000", "00001")
 
 
 def grpo_settings(**changes: Any) -> GrpoSettings:
     """Two clips a step, two completions of up to six tokens each."""
-    values: dict[str, Any] = {
-        "max_steps": 3,
-        "epochs": None,
-        "prompts_per_step": 2,
-        "num_generations": 2,
-        "num_iterations": 1,
-        "learning_rate": 1e-3,
-        "beta": 0.04,
-        "temperature": 1.0,
-        "max_completion_length": 6,
-        "loss_type": "grpo",
-        "scale_rewards": "group",
-        "importance_sampling": "token",
-        "epsilon": 0.2,
-        "epsilon_high": 0.2,
-        "semantics": "strict",
-        "shaping": {"min_sentences": 1, "min_words": None, "max_words": None, "max_named": None},
-        "freeze_projectors": False,
-        "rows_per_pass": None,
-        "gradient_checkpointing": False,
-        "save_steps": 1,
-        "sample_steps": 2,
-        "collapse_patience": None,
-        "lora": {"enabled": False, "rank": 4, "alpha": 8, "dropout": 0.0, "quantize": "none"},
-        "variants": {"erv": {"rewards": [{"name": "format", "weight": 1.0}]}},
-    }
-    return GrpoSettings.model_validate(values | changes)
-
-
-def write_cold_start(folder: Path) -> Path:
-    """A policy folder with random weights."""
-    texts = [format_completion(f"The person smiles and {n} tears run over.", "happiness") for n in range(40)]
-    Policy(*build_tiny_policy(texts, seed=3, sizes=replace(SMALLEST, vocabulary=400))).save(folder)
-    return folder
+    few = {"max_steps": 3, "prompts_per_step": 2, "max_completion_length": 6, "save_steps": 1}
+    return settings(**few | changes)
 
 
 def write_clips(folder: Path) -> ShardReader:

@@ -24,7 +24,6 @@ from erv.training.throughput import TIMED
 from tests.tiny_grpo import (
     CLIPS,
     LORA,
-    RUNTIME,
     letter_e,
     manifest_row,
     many_letters,
@@ -34,6 +33,7 @@ from tests.tiny_grpo import (
     write_cold_start,
     write_shards,
 )
+from tests.tools.runtime import RUNTIME
 
 
 @pytest.fixture(scope="module")

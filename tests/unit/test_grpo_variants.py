@@ -14,7 +14,6 @@ from erv.shards import ShardReader
 from erv.training.grpo_run import total_steps, train_grpo
 from tests.tiny_grpo import (
     LORA,
-    RUNTIME,
     letter_e,
     many_letters,
     settings,
@@ -22,6 +21,7 @@ from tests.tiny_grpo import (
     write_cold_start,
     write_shards,
 )
+from tests.tools.runtime import RUNTIME
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from erv.evaluation.generate import generate_completions
 from erv.policies import Policy, load_policy
 from erv.policies.qwen_omni import Geometry, load_released
 from erv.prompts import format_completion
-from erv.settings import RuntimeSettings, load_settings
+from erv.settings import load_settings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training import grpo_run
 from erv.training.grpo import OmniGRPOTrainer
@@ -28,11 +28,11 @@ from erv.training.grpo_run import build_rows, train_grpo
 from erv.training.sft import train_sft
 from tests.policy_contract import prepared, prompt, random_clips
 from tests.tiny_qwen_omni import FRAMES, RATE, SECONDS, SIZE, tiny_qwen_omni, tiny_thinker_config
+from tests.tools.runtime import RUNTIME
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [format_completion("The voice is loud. She seems angry.", "anger")] * 3
 GEOMETRY = Geometry(num_frames=FRAMES, image_size=SIZE, window_seconds=SECONDS)
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from erv.policies import Policy, load_policy
 from erv.policies.tiny import build_tiny_policy
 from erv.policy_settings import LoraSettings, SftSettings
 from erv.prompts import format_completion
-from erv.settings import RuntimeSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training import sft
 from erv.training.clip_features import ClipFeatures, policy_encoder
@@ -22,6 +21,7 @@ from erv.training.collate import Collator, completion_loss
 from erv.training.sft_trainer import OmniSFTTrainer
 from erv.verifier.rollouts import sample_explanations
 from erv.verifier_settings import RolloutSettings
+from tests.tools.runtime import RUNTIME
 from tests.tools.sizes import SMALLEST
 
 SIZES = SMALLEST
@@ -39,7 +39,6 @@ SETTINGS = SftSettings(
     save_steps=3,
     lora=LoraSettings(enabled=False, rank=4, alpha=8, dropout=0.0, quantize="none"),
 )
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1)
 TEXTS = {
     "anger": format_completion("The voice is loud. She seems angry.", "anger"),
     "fear": format_completion("The voice trembles. He seems afraid.", "fear"),

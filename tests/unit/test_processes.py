@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from erv.errors import SettingsError
 from erv.ranks import CONFIGURATIONS, launch, launch_command
 from erv.settings import RuntimeSettings
-from tests.tiny_grpo import RUNTIME, write_cold_start, write_shards
+from erv.training.throughput import TIMED
+from tests.tiny_grpo import write_cold_start, write_shards
+from tests.tools.runtime import RUNTIME
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Plain gradient descent: its update is the gradient, where Adam's would be little more than the sign of it.
@@ -68,9 +70,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def metrics(folder: Path, name: str) -> list[dict[str, float]]:
-    timed = ("step_seconds", "tokens_per_second")
     found = json.loads((folder / f"{name}.json").read_text())
-    return [{k: v for k, v in step.items() if not k.startswith(timed)} for step in found]
+    return [{k: v for k, v in step.items() if k not in TIMED} for step in found]
 
 
 @pytest.mark.parametrize("name", [*LOSSES, "passes"])
@@ -110,6 +111,8 @@ def test_accelerate_reads_every_configuration(name: str) -> None:
 
 
 def test_a_launch_needs_its_configuration(tmp_path: Path) -> None:
-    runtime = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate="zero3", processes=2)
+    runtime = RuntimeSettings(
+        device="cpu", dtype="float32", threads=1, accelerate="zero3", processes=2, feature_cache_gb=1.0
+    )
     with pytest.raises(SettingsError, match=r"infra/accelerate/zero3\.yaml: not found"):
         launch_command("stages.grpo", [], runtime, tmp_path)

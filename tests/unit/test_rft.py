@@ -19,7 +19,6 @@ from erv.training.grpo_run import build_rows, order_rows
 from erv.training.rft import Rollout, accept, measure, read_rollouts, rollout_file, train_rft
 from tests.sft_policy import (
     ROWS,
-    RUNTIME,
     SETTINGS,
     largest_difference,
     train,
@@ -27,6 +26,7 @@ from tests.sft_policy import (
     write_base,
     write_clips,
 )
+from tests.tools.runtime import RUNTIME
 
 REWARDS = build_rewards(
     [RewardSettings(name=name, weight=1.0) for name in ("format", "accuracy")], None, "strict"

@@ -12,7 +12,9 @@ from erv.shards import ShardReader
 from erv.training.grpo_run import train_grpo
 from erv.training.samples import SampleTable
 from erv.training.throughput import TIMED
-from tests.tools.tiny_grpo import CLIPS, RUNTIME, clip_rows, grpo_settings, write_clips, write_cold_start
+from tests.tiny_grpo import write_cold_start
+from tests.tools.runtime import RUNTIME
+from tests.tools.tiny_grpo import CLIPS, clip_rows, grpo_settings, write_clips
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from sklearn.metrics import cohen_kappa_score
 
 from erv.errors import DataError, SettingsError
 from erv.labels import LabelSpace
-from erv.settings import RuntimeSettings
 from erv.settings_faults import describe
 from erv.teacher_settings import OpenAITeacher, TeacherSettings
 from erv.teachers import Refusal, build_teacher
@@ -17,9 +16,9 @@ from erv.teachers.agreement import agreement, majority
 from erv.teachers.asking import correction, first_messages, one_line, read_reply
 from erv.teachers.budget import Budget, Tokens
 from erv.teachers.cache import ReplyCache
+from tests.tools.runtime import RUNTIME
 
 SPACE = LabelSpace.load("mafw")
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1)
 OPENAI = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
 
 

@@ -15,7 +15,6 @@ from erv.checkpoints import latest_checkpoint
 from erv.errors import DataError
 from erv.explanation import explanation_reward
 from erv.labels import LabelSpace
-from erv.settings import RuntimeSettings
 from erv.verifier import EmotionVerifier
 from erv.verifier.encoder import add_to_bias, load_encoder
 from erv.verifier.goemotions import LABELS as GOEMOTIONS
@@ -27,8 +26,7 @@ from erv.verifier.sentences import normalize
 from erv.verifier.train import _weighted_loss, load_splits, positive_weights, train_verifier
 from erv.verifier_settings import TrainErvSettings
 from tests.sentences import labelled, rows_and_sheet
-
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, accelerate=None, processes=1)
+from tests.tools.runtime import RUNTIME
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,30 @@ def four_bit_copy(policy: Policy, settings: LoraSettings, device: torch.device, 
     return Policy(model=model.eval(), processor=policy.processor)
 
 
+def prepare_for_lora(
+    policy: Policy, settings: LoraSettings, device: torch.device, dtype: torch.dtype
+) -> Policy:
+    """The policy on its device, or with `quantize` a copy of it there, see `four_bit_copy`."""
+    if settings.enabled and settings.quantize != "none":
+        return four_bit_copy(policy, settings, device, dtype)
+    policy.model.to(device)
+    return policy
+
+
+def is_sharded(trainer: Any) -> bool:
+    """Whether a process of a `transformers` trainer may hold a part of the weights only."""
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
+def refuse_sharded_adapters(trainer: Any, stage: str, settings: LoraSettings) -> None:
+    """Raises `TrainingError` for adapters on weights in shards, into which they can't be merged."""
+    if settings.enabled and is_sharded(trainer):
+        raise TrainingError(
+            f"{stage}: adapters can't be merged into weights that lie in shards; set runtime.accelerate"
+            " to ddp, or lora.enabled to false"
+        )
+
+
 def write_policy(
     policy: Policy, output: Path, *, state: dict[str, torch.Tensor] | None = None, adapter: Path | None = None
 ) -> None:

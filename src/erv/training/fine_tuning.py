@@ -18,13 +18,16 @@ from erv.determinism import resolve_device, resolve_dtype
 from erv.errors import TrainingError
 from erv.policies import Policy
 from erv.policy_settings import SftSettings
+from erv.ranks import one_at_a_time, one_gpu_each
 from erv.settings import RuntimeSettings
 from erv.shards import ShardReader
 from erv.training.adapters import (
     ADAPTER,
-    four_bit_copy,
+    is_sharded,
     lora_config,
     merge_adapter,
+    prepare_for_lora,
+    refuse_sharded_adapters,
     write_adapter,
     write_policy,
 )
@@ -102,21 +105,14 @@ def fine_tune(
     device = resolve_device(runtime.device)
     dtype = resolve_dtype(runtime.dtype, device)  # half precision is autocast; a CPU refuses it
     arguments = _arguments(course, settings, checkpoints, seed, runtime)
-    if arguments.n_gpu > 1:
-        raise TrainingError(
-            f"{course.name}: {arguments.n_gpu} GPUs are visible to one process; set runtime.accelerate and"
-            " runtime.processes to use them, or CUDA_VISIBLE_DEVICES to use one"
-        )
+    one_gpu_each(course.name, arguments.n_gpu)
     lora = settings.lora
-    trained = policy
-    if lora.enabled and lora.quantize != "none":
-        trained = four_bit_copy(policy, lora, arguments.device, dtype)
-    else:
-        policy.model.to(arguments.device)
+    trained = prepare_for_lora(policy, lora, arguments.device, dtype)
     trained.model.freeze_question_encoder()
     if course.freeze_projectors:
         trained.model.freeze_projectors()
-    features = ClipFeatures(policy_encoder(trained), shards)
+    memory = round(runtime.feature_cache_gb * 1e9)
+    features = ClipFeatures(policy_encoder(trained), shards, memory_bytes=memory)
     if settings.packing:
         check_packing(trained, course.train, features)
     trainer = OmniSFTTrainer(
@@ -128,6 +124,7 @@ def fine_tune(
         peft_config=lora_config(trained.model, lora) if lora.enabled else None,
         stage=course.name,
     )
+    refuse_sharded_adapters(trainer, course.name, lora)
     trainer.remove_callback(PrinterCallback)
     validation = Collator(trained, features)
     trainer.add_callback(
@@ -138,10 +135,9 @@ def fine_tune(
             lambda: trainer.mean_loss(course.validation, validation),
         )
     )
-    if trainer.is_world_process_zero():
+    with one_at_a_time(checkpoints):
         checkpoints.mkdir(parents=True, exist_ok=True)
         discard_incomplete(checkpoints)
-    trainer.accelerator.wait_for_everyone()
     newest = latest_checkpoint(checkpoints)
     if newest is not None:
         logger.info("%s: resuming from %s", course.name, newest.name)
@@ -153,7 +149,7 @@ def _finish(
     trainer: OmniSFTTrainer, policy: Policy, settings: SftSettings, checkpoints: Path, output: Path | None
 ) -> Policy:
     """Adds what adapters have learned to the weights, and writes the policy."""
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_sharded else None
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if is_sharded(trainer) else None
     first = trainer.is_world_process_zero()
     adapter = None
     if settings.lora.enabled:

@@ -26,12 +26,20 @@ from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, SettingsError, TrainingError
 from erv.explanation import Verifier
 from erv.policies import Policy, load_policy
-from erv.policy_settings import GrpoSettings, VariantSettings
+from erv.policy_settings import GrpoSettings, LoraSettings, VariantSettings
 from erv.prompts import user_content
-from erv.ranks import one_at_a_time
+from erv.ranks import one_at_a_time, one_gpu_each
 from erv.settings import RuntimeSettings
 from erv.shards import ShardReader
-from erv.training.adapters import lora_config, write_adapter
+from erv.training.adapters import (
+    ADAPTER,
+    is_sharded,
+    lora_config,
+    merge_adapter,
+    prepare_for_lora,
+    refuse_sharded_adapters,
+    write_adapter,
+)
 from erv.training.checked_reward import CheckedReward
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.collapse import CollapseAlarm, Diverged, most_by_reward
@@ -182,7 +190,8 @@ def train_grpo(
     """
     seed_everything(seed, runtime.threads)
     device = resolve_device(runtime.device)
-    resolve_dtype(runtime.dtype, device)  # half precision is autocast, weights stay float32; a CPU refuses it
+    dtype = resolve_dtype(runtime.dtype, device)  # half precision is autocast; a CPU refuses it
+    memory = round(runtime.feature_cache_gb * 1e9)
     steps = total_steps(settings, len(rows))
     order = order_rows(rows, steps // settings.num_iterations, settings.prompts_per_step, seed)
     with one_at_a_time(checkpoints):
@@ -192,23 +201,26 @@ def train_grpo(
     collapse = CollapseAlarm(settings.collapse_patience, most_by_reward(rewards))
     states: list[Kept] = [alarm, collapse, *kept]
     with quiet_libraries(), Throughput(device) as throughput:
-        policy = load_policy(policy_folder, device=str(device))
-        policy.model.config._name_or_path = str(policy_folder)  # where TRL loads the reference from
+        policy = load_policy(policy_folder)
+        arguments = grpo_config(settings, steps, rewards, policy, checkpoints, seed, runtime, rows_per_pass)
+        one_gpu_each("grpo", arguments.n_gpu)
+        trained = prepare_for_lora(policy, settings.lora, arguments.device, dtype)
+        trained.model.config._name_or_path = str(policy_folder)  # where TRL loads the reference from
         if settings.freeze_projectors:
-            policy.model.freeze_projectors()
-        for module in policy.model.modules():
+            trained.model.freeze_projectors()
+        for module in trained.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0  # else the policy differs from its reference, and from itself in generation
         trainer = OmniGRPOTrainer(
-            model=policy.model,
-            args=grpo_config(settings, steps, rewards, policy, checkpoints, seed, runtime, rows_per_pass),
+            model=trained.model,
+            args=arguments,
             reward_funcs=[
                 CheckedReward(name, reward, watches=not index, max_named=settings.shaping.max_named)
                 for index, (name, reward, _) in enumerate(rewards)
             ],
             train_dataset=order,
-            processing_class=policy.processor.tokenizer,
-            peft_config=lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
+            processing_class=trained.processor.tokenizer,
+            peft_config=lora_config(trained.model, settings.lora) if settings.lora.enabled else None,
             callbacks=[
                 Watcher(
                     on_metrics,
@@ -220,9 +232,10 @@ def train_grpo(
             ],
             kept=states,
             last_good=collapse.last_good,
-            clip_features=ClipFeatures(policy_encoder(policy), shards),
-            question=policy.processor.question_inputs(),
+            clip_features=ClipFeatures(policy_encoder(trained), shards, memory_bytes=memory),
+            question=trained.processor.question_inputs(),
         )
+        refuse_sharded_adapters(trainer, "grpo", settings.lora)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(RolloutWatcher(trainer, collapse, on_samples, verifier, settings))
         _check_reference(trainer)
@@ -237,12 +250,12 @@ def train_grpo(
             good = latest_checkpoint(checkpoints, until=collapse.last_good())
             where = f"the last good checkpoint is {good}" if good else "there is no checkpoint from before"
             raise TrainingError(f"{error}; {where}") from error
-        return _write_policy(trainer, policy_folder, output)
+        return _write_policy(trainer, policy, settings.lora, policy_folder, output)
 
 
 def _check_reference(trainer: OmniGRPOTrainer) -> None:
     """Makes sure that the reference TRL loaded is the policy as it stands before the first step."""
-    if trainer.ref_model is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if trainer.ref_model is None or is_sharded(trainer):
         return  # no reference, or one that is in pieces by now
     reference = trainer.accelerator.unwrap_model(trainer.ref_model).state_dict()
     for name, value in trainer.model.state_dict().items():
@@ -250,26 +263,39 @@ def _check_reference(trainer: OmniGRPOTrainer) -> None:
             raise TrainingError(f"the reference of the KL term differs from the cold start in {name}")
 
 
-def _write_policy(trainer: OmniGRPOTrainer, cold_start: Path, output: Path) -> Path:
-    """Writes weights and processor beside the target, then renames."""
+def _write_policy(
+    trainer: OmniGRPOTrainer, policy: Policy, lora: LoraSettings, cold_start: Path, output: Path
+) -> Path:
+    """Writes weights and processor beside the target, then renames; one process does, all wait for it."""
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if is_sharded(trainer) else None
     if trainer.accelerator.is_main_process:
-        _write_files(model, state, cold_start, output)
+        base = policy.model if lora.quantize != "none" else None
+        _write_files(model, base, state, cold_start, output)
     trainer.accelerator.wait_for_everyone()
     return output
 
 
-def _write_files(model: Any, state: Mapping[str, Any] | None, cold_start: Path, output: Path) -> None:
+def _write_files(
+    model: Any, base: Any, state: Mapping[str, Any] | None, cold_start: Path, output: Path
+) -> None:
+    """Writes what was trained.
+
+    Args:
+        model: maybe with adapters.
+        base: the weights that adapters are added to, where those of the model are rounded; else None.
+        state: the weights, where the model holds shards of them only.
+        cold_start: where the processor is taken from.
+        output: the folder.
+    """
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     # The processor's files are taken as they are: one that was used would save its last truncation with it.
     shutil.copytree(cold_start, partial, ignore=shutil.ignore_patterns(*MODEL_FILES))
     if hasattr(model, "peft_config"):
-        write_adapter(model, partial / "adapter")
-        model = model.merge_and_unload()
+        write_adapter(model, partial / ADAPTER)
+        model = model.merge_and_unload() if base is None else merge_adapter(base, partial / ADAPTER)
     model.save_pretrained(partial, state_dict=state)
     shutil.rmtree(output, ignore_errors=True)
     partial.replace(output)

@@ -62,16 +62,6 @@ class OmniSFTTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # else `Trainer` doesn't count the tokens of an update
         self._plain = self.accelerator.num_processes == 1 and self.accelerator.device.type == "cpu"
-        if self.is_sharded and kwargs.get("peft_config") is not None:
-            raise TrainingError(
-                f"{stage}: adapters can't be merged into weights that lie in shards; set runtime.accelerate"
-                " to ddp, or lora.enabled to false"
-            )
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether a process may hold a part of the weights only."""
-        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def compute_loss(
         self,

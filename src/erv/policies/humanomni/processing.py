@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin, WhisperFeatureExtractor
 
-from erv.errors import DataError
+from erv.policies.clips import check_clip, waveform_of
 from erv.policies.humanomni.official_prompts import OfficialPrompt, Phase, official_prompt
 from erv.policies.humanomni.splicing import AUDIO_ID, VIDEO_ID
 from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER, user_content
@@ -88,26 +88,16 @@ class HumanOmniProcessor(ProcessorMixin):
         Raises:
             DataError: shape, type or rate are not what this policy takes.
         """
-        size, count = self.image_size, self.num_frames
-        if frames.dtype != np.uint8 or frames.shape != (count, size, size, 3):
-            raise DataError(
-                f"frames are {frames.dtype} {list(frames.shape)}, but this policy takes uint8"
-                f" [{count}, {size}, {size}, 3]; set extract.frames: {count} and extract.size: {size}"
-            )
-        if audio.dtype != np.int16 or audio.ndim != 1:
-            raise DataError(
-                f"audio is {audio.dtype} {list(audio.shape)}, but this policy takes int16 [samples]"
-            )
-        if sample_rate != self.feature_extractor.sampling_rate:
-            raise DataError(
-                f"audio is sampled at {sample_rate} Hz, but this policy takes"
-                f" {self.feature_extractor.sampling_rate} Hz; set extract.sample_rate accordingly"
-            )
+        check_clip(
+            frames,
+            audio,
+            sample_rate,
+            num_frames=self.num_frames,
+            image_size=self.image_size,
+            rate=self.feature_extractor.sampling_rate,
+        )
         pixels = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).float()
-        waveform = audio.astype(np.float32) / 32768.0
-        if waveform.size == 0:
-            waveform = np.zeros(1, dtype=np.float32)
-        features = self.feature_extractor(waveform, sampling_rate=sample_rate, return_tensors="np")
+        features = self.feature_extractor(waveform_of(audio), sampling_rate=sample_rate, return_tensors="np")
         return {
             "pixel_values": pixels / _HALF_RANGE - 1.0,
             "input_features": torch.from_numpy(features["input_features"][0]),

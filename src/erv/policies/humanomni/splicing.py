@@ -108,69 +108,6 @@ def placeholders(input_ids: torch.Tensor, token_id: int | None, released: tuple[
     return mask
 
 
-def splice(
-    embeddings: torch.Tensor,
-    mask: torch.Tensor,
-    tokens: torch.Tensor,
-    clip_index: torch.Tensor,
-    modality: str,
-) -> torch.Tensor:
-    """Puts clip tokens at their placeholders; a row without any placeholder takes none.
-
-    Args:
-        embeddings: [rows, length, hidden].
-        mask: bool [rows, length], the placeholders.
-        tokens: [clips, n, hidden].
-        clip_index: long [rows], the clip of each row; or [rows, length], the clip of each token of packed
-            rows, of which every unbroken run of n placeholders shows one.
-        modality: for messages.
-
-    Returns:
-        [rows, length, hidden].
-
-    Raises:
-        ValueError: placeholders and clips don't fit together.
-    """
-    expected = tokens.shape[1]
-    counts = mask.sum(dim=1)
-    rows = counts > 0
-    if clip_index.ndim == 1:
-        if bool((counts[rows] != expected).any()):
-            found = sorted(set(counts[rows].tolist()))
-            raise ValueError(f"a row has {found} {modality} placeholders, expected 0 or {expected}")
-        shown = clip_index[rows]
-    else:
-        shown = _shown_by_runs(mask, counts, expected, clip_index, modality)
-    if shown.numel() and int(shown.max()) >= tokens.shape[0]:
-        raise ValueError(
-            f"a row shows clip {int(shown.max())}, but the batch has {tokens.shape[0]} {modality} clips;"
-            " give clip_index where rows and clips don't correspond one to one"
-        )
-    return embeddings.masked_scatter(mask.unsqueeze(-1), tokens[shown].to(embeddings.dtype))
-
-
-def _shown_by_runs(
-    mask: torch.Tensor, counts: torch.Tensor, expected: int, clip_index: torch.Tensor, modality: str
-) -> torch.Tensor:
-    """The clip of each run of placeholders of packed rows, in order."""
-    if bool((counts % expected != 0).any()):
-        found = sorted(set(counts.tolist()))
-        raise ValueError(
-            f"packed rows have {found} {modality} placeholders, expected multiples of {expected}"
-        )
-    runs = clip_index[mask].view(-1, expected)
-    columns = mask.nonzero()[:, 1].view(-1, expected)
-    if bool((columns.diff(dim=1) != 1).any()):
-        raise ValueError(
-            f"packed rows have a broken run of {modality} placeholders, expected {expected} in a row"
-        )
-    if bool((runs != runs[:, :1]).any()):
-        raise ValueError(
-            f"a run of {expected} {modality} placeholders shows more than one clip in clip_index"
-        )
-    return runs[:, 0]
-
-
 __all__ = [
     "AUDIO_ID",
     "IMAGE_ID",
@@ -179,5 +116,4 @@ __all__ = [
     "ExpandedRows",
     "expand_rows",
     "placeholders",
-    "splice",
 ]

@@ -134,7 +134,7 @@ class QwenOmniModel(Qwen2_5OmniThinkerModel):
                 (audio_features, self.config.audio_token_id, "audio"),
             ):
                 if tokens is not None:
-                    inputs_embeds = splice(inputs_embeds, input_ids, tokens, token_id, clip_index, modality)
+                    inputs_embeds = splice(inputs_embeds, input_ids == token_id, tokens, clip_index, modality)
         return self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
