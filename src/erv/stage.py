@@ -87,9 +87,11 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        from erv.process import die_with_parent
+        from erv.process import die_with_parent, set_parent_death_signal
 
         die_with_parent()
+        if ranks.is_launched():
+            set_parent_death_signal()  # the launcher puts each process into a session of its own
         settings = load_settings(environment.workspace / "params.yaml")
         _prepare(address, settings)
         if distributed and settings.runtime.accelerate and not ranks.is_launched():

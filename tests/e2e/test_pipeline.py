@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from tests.e2e.workspace import Listener, Workspace, clone, kill_tree
 
@@ -101,6 +102,30 @@ def test_deployment_runs_with_a_worker(trained: Workspace) -> None:
         os.killpg(worker.pid, signal.SIGTERM)
         time.sleep(3)
         kill_tree(worker)
+
+
+@pytest.mark.slow
+def test_a_stage_trains_in_two_processes_and_reports_once(trained: Workspace) -> None:
+    before = (trained.path / "params.yaml").read_text()
+    output = trained.path.parent / "two"
+    trained.set_params({"runtime": {"accelerate": "ddp", "processes": 2}})
+    options = {
+        "variant": ["r1_omni"],
+        "manifest": ["data/manifest/mafw.parquet", "data/manifest/dfew.parquet"],
+        "shards": ["data/shards/mafw", "data/shards/dfew"],
+        "cold-start": ["models/policy/sft"],
+        "verifier": ["models/verifier"],
+        "policy": [str(output)],
+    }
+    words = [word for name, values in options.items() for value in values for word in (f"--{name}", value)]
+    try:
+        said = trained.run("python", "-m", "stages.grpo", *words).stdout
+    finally:
+        (trained.path / "params.yaml").write_text(before)
+    assert said.count("grpo: step 4/4,") == 1, said
+    assert (output / "model.safetensors").is_file()
+    alone = load_file(trained.path / "models/policy/r1_omni/model.safetensors")
+    assert load_file(output / "model.safetensors").keys() == alone.keys()
 
 
 @pytest.mark.slow

@@ -178,7 +178,9 @@ def sample_rollouts(
     if missing:
         checked = [CheckedReward(name, reward) for name, reward, _ in rewards]
         policy = load_policy(policy_folder, device=state.device)
-        features = ClipFeatures(policy_encoder(policy), shards)
+        features = ClipFeatures(
+            policy_encoder(policy), shards, memory_bytes=round(runtime.feature_cache_gb * 1e9)
+        )
         for number in missing:
             start = number * settings.prompts_per_step
             rows = [order[place] for place in range(start, start + settings.prompts_per_step)]
