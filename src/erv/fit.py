@@ -33,7 +33,6 @@ _TILE = 4096 * 32768 * 4 * 2  # TRL's head scores this many tokens and words at 
 _ADAM = 8  # two moments, float32
 _NF4 = 0.5625  # bytes: four bits and a float32 scale per block of 64
 _CUDA = 1_000_000_000  # context, libraries' workspaces and what the allocator can't reuse
-_FEATURE_MEMORY = 2**30  # what ClipFeatures keeps at most
 _TEMPLATE_BYTES = 160  # roles, tags and line breaks of the chat template around the question
 _SHARDED = {None: (), "ddp": (), "zero2": ("gradients", "optimiser"),
             "zero3": ("weights", "reference", "gradients", "optimiser"),
@@ -176,10 +175,17 @@ def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0)
         sizes, wide, of_process, -(-of_process // grpo.num_generations), prompt, length, shared
     )
     parts = _standing(settings, sizes, grpo, trained, reference=grpo.beta > 0 and not grpo.lora.enabled)
-    parts["features"] = _FEATURE_MEMORY + grpo.prompts_per_step * sizes.feature_bytes
+    parts["features"] = (
+        round(settings.runtime.feature_cache_gb * 1e9) + grpo.prompts_per_step * sizes.feature_bytes
+    )
     parts["verifier"] = verifier_bytes
     parts["update" if update >= generation else "generation"] = max(update, generation)
     return Estimate("grpo", parts | {"CUDA": _CUDA})
+
+
+def _kept(settings: Settings) -> int:
+    """What `ClipFeatures` keeps at most."""
+    return round(settings.runtime.feature_cache_gb * 1e9)
 
 
 def sft_memory(settings: Settings, sizes: PolicySizes) -> Estimate:
@@ -195,7 +201,7 @@ def sft_memory(settings: Settings, sizes: PolicySizes) -> Estimate:
     update = _blocks(sizes, sft, wide, rows * length, rows * length) + logits
     update += 0 if sft.lora.enabled else _projector(sizes, wide, rows)
     parts = _standing(settings, sizes, sft, trained, reference=False)
-    parts["features"] = _FEATURE_MEMORY + rows * sizes.feature_bytes
+    parts["features"] = _kept(settings) + rows * sizes.feature_bytes
     return Estimate("sft", parts | {"update": update, "CUDA": _CUDA})
 
 

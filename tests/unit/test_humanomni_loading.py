@@ -243,3 +243,10 @@ def test_a_released_checkpoint_becomes_a_policy_folder(tmp_path):
             negative = model(input_ids=torch.tensor([short]), **clip, **gate).logits
         assert torch.equal(expanded, negative)
     assert AutoTokenizer.from_pretrained(tmp_path / "policy").chat_template
+
+
+def test_a_released_folder_is_no_policy_yet_and_says_so(tmp_path):
+    with pytest.raises(
+        TrainingError, match=r"no processor here .*, as in a released checkpoint; .* docs/policies\.md"
+    ):
+        load_policy(released(tmp_path))

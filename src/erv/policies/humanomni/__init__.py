@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
+from erv.errors import TrainingError
 from erv.policies.humanomni.backbone import HumanOmniModel
 from erv.policies.humanomni.configuration import HumanOmniConfig, ReleasedHumanOmniConfig
 from erv.policies.humanomni.modeling import HumanOmniForConditionalGeneration
@@ -22,7 +23,16 @@ AutoProcessor.register(HumanOmniConfig, HumanOmniProcessor, exist_ok=True)
 
 
 def load(folder: Path, dtype: torch.dtype) -> tuple[HumanOmniForConditionalGeneration, HumanOmniProcessor]:
-    """Model and processor of a policy folder, see `erv.policies.load_policy`."""
+    """Model and processor of a policy folder, see `erv.policies.load_policy`.
+
+    Raises:
+        TrainingError: the folder has a model but no processor, as released checkpoints.
+    """
+    if not (folder / "processor_config.json").is_file():
+        raise TrainingError(
+            f"{folder}: no processor here (processor_config.json is missing), as in a released checkpoint;"
+            " make a policy folder of it once, see docs/policies.md"
+        )
     model = HumanOmniForConditionalGeneration.from_pretrained(folder, dtype=dtype)
     return model, HumanOmniProcessor.from_pretrained(folder)
 
