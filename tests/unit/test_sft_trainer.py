@@ -141,7 +141,8 @@ def test_metrics(base: Path, shards: dict[str, ShardReader], tmp_path: Path) -> 
     logged = [metrics for metrics in seen if "loss" in metrics]
     assert [metrics["step"] for metrics in logged] == [10, 20]
     names = {"step", "loss", "learning_rate", "grad_norm", "token_accuracy", "entropy"}
-    assert set(logged[0]) == names
+    assert set(logged[0]) == names | {"trained_tokens_per_second"}
+    assert all(metrics["trained_tokens_per_second"] > 0 for metrics in logged)
     assert logged[1]["token_accuracy"] > logged[0]["token_accuracy"]
     assert 0 < logged[1]["entropy"] < logged[0]["entropy"]
 

@@ -34,6 +34,7 @@ from erv.training.adapters import (
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.collate import Collator, Example, check_packing
 from erv.training.sft_trainer import LOG_STEPS, OmniSFTTrainer, OnMetrics, Watcher
+from erv.training.throughput import Throughput
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def fine_tune(
         settings: how it learns; what decides the length is in `course`.
         checkpoints: folder outside the outputs, owned by exactly these inputs (see `erv.checkpoints`).
         on_metrics: called with `loss`, `learning_rate`, `grad_norm`, `token_accuracy`, `entropy`,
-            `validation_loss` and the step, from 1.
+            `validation_loss`, what `Throughput.read` returns, and the step, from 1.
         seed: of adapters and dropout.
         runtime: device, precision, threads.
         output: policy folder to write; with LoRA it also holds `adapter/`, already merged into the weights.
@@ -127,12 +128,14 @@ def fine_tune(
     refuse_sharded_adapters(trainer, course.name, lora)
     trainer.remove_callback(PrinterCallback)
     validation = Collator(trained, features)
+    throughput = Throughput(arguments.device)
     trainer.add_callback(
         Watcher(
             course.name,
             on_metrics,
             settings.save_steps,
             lambda: trainer.mean_loss(course.validation, validation),
+            throughput,
         )
     )
     with one_at_a_time(checkpoints):
@@ -141,7 +144,8 @@ def fine_tune(
     newest = latest_checkpoint(checkpoints)
     if newest is not None:
         logger.info("%s: resuming from %s", course.name, newest.name)
-    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    with throughput:
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     return _finish(trainer, policy, settings, checkpoints, output)
 
 
@@ -203,6 +207,7 @@ def _arguments(
         save_strategy="steps",
         save_steps=settings.save_steps,
         logging_steps=LOG_STEPS,
+        include_num_input_tokens_seen="non_padding",
         logging_nan_inf_filter=False,
         report_to="none",
         disable_tqdm=True,

@@ -33,6 +33,7 @@ from trl import SFTTrainer
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
 from erv.errors import TrainingError
 from erv.training.collate import Collator, Example, completion_logits, completion_loss
+from erv.training.throughput import Throughput
 
 logger = logging.getLogger(__name__)
 
@@ -140,16 +141,32 @@ class Watcher(TrainerCallback):
     """Measures on held-out clips, and reports metrics from the first process."""
 
     def __init__(
-        self, stage: str, on_metrics: OnMetrics, save_steps: int, validate: Callable[[], float | None]
+        self,
+        stage: str,
+        on_metrics: OnMetrics,
+        save_steps: int,
+        validate: Callable[[], float | None],
+        throughput: Throughput,
     ) -> None:
         self._stage = stage
         self._on_metrics, self._save_steps, self._validate = on_metrics, save_steps, validate
+        self._throughput = throughput
         self._started = time.monotonic()
+        self._tokens: int | None = None  # read so far; None before the first step, which may be a resumed one
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Starts the clock of a step."""
+        if self._tokens is None:
+            self._tokens = int(state.num_input_tokens_seen)
+        self._throughput.start()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measures on held-out clips when a checkpoint is due and at the end."""
+        """Stops the clock; measures on held-out clips when a checkpoint is due and at the end."""
+        self._throughput.stop()
         step = state.global_step
         if step % self._save_steps == 0 or step == state.max_steps:
             loss = self._validate()  # in every process: a sharded model runs in all of them or in none
@@ -169,6 +186,10 @@ class Watcher(TrainerCallback):
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
         metrics = {ours: float(logs[theirs]) for theirs, ours in _METRICS.items() if theirs in logs}
+        seen = int(state.num_input_tokens_seen)
+        self._throughput.count(trained=seen - (self._tokens or 0))
+        self._tokens = seen
+        metrics |= self._throughput.read()
         self._on_metrics(metrics, state.global_step)
         if state.global_step % (5 * LOG_STEPS) == 0:
             seconds = time.monotonic() - self._started
