@@ -60,7 +60,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         settings=settings.grpo.model_dump(exclude={"train", "variants", "sample_steps"}),
         variant=variant,
         seed=settings.seed,
-        runtime=settings.runtime,
+        runtime=settings.runtime.model_dump(exclude={"feature_cache_gb"}),  # memory, not numbers
         reward_code=source_files([reward.name for reward in variant.rewards]),
     )
     inputs = (arguments.cold_start, build_rows(manifests, shards), shards, rewards, settings.grpo)

@@ -38,7 +38,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         shards=arguments.shards,
         base=base,
         settings=settings.sft,
-        runtime=settings.runtime,
+        runtime=settings.runtime.model_dump(exclude={"feature_cache_gb"}),  # memory, not numbers
         seed=settings.seed,
     )
     run.log_dataset("reasoning", arguments.manifest, "training")

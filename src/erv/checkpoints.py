@@ -112,8 +112,8 @@ def is_complete(checkpoint: Path) -> bool:
     try:
         files = json.loads((checkpoint / RECORD).read_text(encoding="utf-8"))["files"]
         return all((checkpoint / name).stat().st_size == size for name, size in files.items())
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
-        return False
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # no record, or not one of ours
 
 
 def latest_checkpoint(folder: Path, *, until: int | None = None) -> Path | None:

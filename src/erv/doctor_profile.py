@@ -132,7 +132,7 @@ def _encoder(lock: Lock, profile: Profile) -> Check:
 
 
 def _is_weights(path: str) -> bool:
-    return path.endswith((".safetensors", ".bin"))
+    return path.endswith(".safetensors")  # a pickle is never read
 
 
 def _gpus(
@@ -146,13 +146,19 @@ def _gpus(
     needed = max((estimate.total for estimate in estimates), default=0)
     processes = settings.runtime.processes
     wish = f"{processes} GPU(s) with {math.ceil(needed / 1e9)} GB each"
-    if settings.runtime.device == "cpu" or (settings.runtime.device == "auto" and not here.gpus):
+    reasons = fit.needs_gpu(settings)
+    if not reasons and (settings.runtime.device == "cpu" or not here.gpus):
         yield Check("gpu", "ok", f"not asked for: runtime.device is {settings.runtime.device}")
     elif not here.gpus:
         remedy = f"run it where there are {wish}" + (
             "" if here.cuda_build else ", and install a CUDA build of torch there"
         )
-        yield Check("gpu", "fail", f"none here: {here.why_none}; needed are {wish}", remedy)
+        detail = f"none here: {here.why_none}; needed are {wish} ({', '.join(reasons)})"
+        yield Check("gpu", "fail", detail, remedy)
+    elif len(here.gpus) > 1 and settings.runtime.accelerate is None:
+        detail = f"{len(here.gpus)} here, and runtime.accelerate is null"
+        remedy = "set it and runtime.processes to use them, or CUDA_VISIBLE_DEVICES to use one"
+        yield Check("gpu", "fail", detail, remedy)
     elif len(here.gpus) < processes:
         detail = f"{len(here.gpus)} here, runtime.processes is {processes}"
         yield Check("gpu", "fail", detail, "lower runtime.processes, or run it on a larger machine")
@@ -302,7 +308,7 @@ def disk_bytes(settings: Settings, sizes: PolicySizes, clips: int) -> int:
     frames = extract.frames * extract.size**2 * 3 * _COMPRESSED
     shards = clips * round(frames + _SECONDS * 2 * extract.sample_rate)
     policy = 4 * sizes.parameters
-    policies = policy * (1 + len(settings.grpo.variants))
+    policies = policy * (1 + len(settings.grpo.train))
     estimate = fit.grpo_memory(settings, sizes).parts
     # Two complete checkpoints and one that is being written, for each of two variants side by side.
     checkpoint = estimate["optimiser"] + (0 if settings.grpo.lora.enabled else policy)

@@ -8,6 +8,7 @@ and time don't depend on what the weights are.
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -211,7 +212,9 @@ def _measure(settings: Settings, name: str, estimate: fit.Estimate | None, folde
     on_gpu = device.type == "cuda"
     # One process of several takes its share of the step, whole groups of it.
     processes = settings.runtime.processes
-    prompts = max(1, settings.grpo.prompts_per_step // processes)
+    prompts = -(-settings.grpo.prompts_per_step // processes)
+    own = prompts * settings.grpo.num_generations
+    rows_per_pass = settings.grpo.rows_per_pass and math.gcd(settings.grpo.rows_per_pass, own)
     grpo = settings.grpo.model_copy(
         update={"max_steps": settings.grpo.num_iterations, "epochs": None, "prompts_per_step": prompts}
     )
@@ -238,7 +241,7 @@ def _measure(settings: Settings, name: str, estimate: fit.Estimate | None, folde
             on_metrics=stop,
             seed=settings.seed,
             runtime=runtime,
-            rows_per_pass=grpo.rows_per_pass,
+            rows_per_pass=rows_per_pass,
         )
     except _Enough:
         pass

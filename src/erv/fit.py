@@ -159,7 +159,7 @@ def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0)
     wide = _number_bytes(settings)
     of_process = max(1, grpo.prompts_per_step * grpo.num_generations // processes)
     rows = min(grpo.rows_per_pass or of_process, of_process)
-    shared = processes == 1 and not grpo.gradient_checkpointing
+    shared = not grpo.gradient_checkpointing
     prompt = _prompt(sizes)
     length = prompt + grpo.max_completion_length
     groups = -(-rows // grpo.num_generations)
@@ -181,6 +181,19 @@ def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0)
     parts["verifier"] = verifier_bytes
     parts["update" if update >= generation else "generation"] = max(update, generation)
     return Estimate("grpo", parts | {"CUDA": _CUDA})
+
+
+def needs_gpu(settings: Settings) -> list[str]:
+    """The parameters that only a GPU can do, as `name: value`."""
+    runtime = settings.runtime
+    found = {
+        "runtime.device": runtime.device if runtime.device == "cuda" else None,
+        "runtime.dtype": runtime.dtype if runtime.dtype != "float32" else None,
+        "runtime.accelerate": runtime.accelerate if runtime.accelerate not in (None, "ddp") else None,
+        "sft.lora.quantize": settings.sft.lora.quantize if settings.sft.lora.quantize != "none" else None,
+        "grpo.lora.quantize": settings.grpo.lora.quantize if settings.grpo.lora.quantize != "none" else None,
+    }
+    return [f"{name}: {value}" for name, value in found.items() if value is not None]
 
 
 def _kept(settings: Settings) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def see_accelerator() -> Accelerator:
 
 
 def installed_gpus() -> list[Gpu]:
-    """What `nvidia-smi` lists; nothing where there is no such program or no driver answers it."""
+    """What `nvidia-smi` lists of what CUDA_VISIBLE_DEVICES leaves; nothing without program or driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
@@ -54,7 +55,18 @@ def installed_gpus() -> list[Gpu]:
         said = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return parse_gpus(said.stdout) if said.returncode == 0 else []
+    return visible_gpus(parse_gpus(said.stdout)) if said.returncode == 0 else []
+
+
+def visible_gpus(gpus: list[Gpu]) -> list[Gpu]:
+    """Those that CUDA_VISIBLE_DEVICES leaves: by number, or so many as it names otherwise (UUIDs)."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return gpus
+    entries = [entry.strip() for entry in named.split(",") if entry.strip()]
+    if all(entry.isdigit() for entry in entries):
+        return [gpus[int(entry)] for entry in entries if int(entry) < len(gpus)]
+    return gpus[: len(entries)]
 
 
 def parse_gpus(listing: str) -> list[Gpu]:

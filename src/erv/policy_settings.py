@@ -85,6 +85,13 @@ class VariantSettings(Section):
     rewards: Annotated[tuple[RewardSettings, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
+    def _rewards_differ(self) -> VariantSettings:
+        names = [reward.name for reward in self.rewards]
+        if len(set(names)) != len(names):
+            raise ValueError(f"rewards names one twice: {', '.join(names)}; give one a larger weight instead")
+        return self
+
+    @model_validator(mode="after")
     def _rejection_has_a_mark(self) -> VariantSettings:
         if (self.method == "rft") != (self.passes_at is not None):
             raise ValueError("passes_at is for method: rft, which needs it; give both or neither")

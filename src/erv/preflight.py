@@ -162,7 +162,7 @@ def _unfitting(environment: Environment, settings: Settings, stages: Sequence[Pi
 def gpu_faults(
     settings: Settings, sizes: PolicySizes | None, gpus: Sequence[Gpu]
 ) -> tuple[list[str], list[str]]:
-    """What can't fit GPUs for certain, and what probably can't; without any GPU nothing is said.
+    """What can't run on these GPUs for certain, or on none, and what probably can't.
 
     Args:
         settings: all parameters.
@@ -170,9 +170,15 @@ def gpu_faults(
         gpus: of this machine.
     """
     if not gpus:
-        return [], []
+        reasons = fit.needs_gpu(settings)
+        return ([f"{', '.join(reasons)}: needs a GPU, and this run has none"] if reasons else []), []
     certain, likely = [], []
     processes = settings.runtime.processes
+    if len(gpus) > 1 and settings.runtime.accelerate is None:
+        certain.append(
+            f"this machine has {len(gpus)} GPUs and runtime.accelerate is null; set it and runtime.processes"
+            " to use them, or CUDA_VISIBLE_DEVICES to use one"
+        )
     if processes > len(gpus):
         certain.append(f"runtime.processes is {processes}, but this machine has {len(gpus)} GPU(s); lower it")
     if sizes is not None:

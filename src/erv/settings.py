@@ -244,6 +244,18 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _adapters_are_merged(self) -> Settings:
+        if self.runtime.accelerate in (None, "ddp"):
+            return self
+        for stage, lora in (("sft", self.sft.lora), ("grpo", self.grpo.lora)):
+            if lora.enabled:
+                raise ValueError(
+                    f"{stage}.lora.enabled is true and runtime.accelerate {self.runtime.accelerate}: adapters"
+                    " can't be merged into weights that lie in shards; set accelerate: ddp, or enabled: false"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _datasets_are_described(self) -> Settings:
         faults = []
         if len(set(self.datasets)) != len(self.datasets):

@@ -225,6 +225,17 @@ def test_the_update_is_the_same_in_several_passes(train: Train, loss_type: str) 
         assert close.float().mean() > 0.98, name
 
 
+def test_the_device_of_the_settings_is_the_one_of_the_trainer(
+    cold_start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load_policy(cold_start)  # on the CPU, as everywhere before the trainer moves it
+    for kind, on_cpu in (("cuda", False), ("cpu", True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(grpo_run, "resolve_device", lambda name, kind=kind: torch.device(kind))
+            config = grpo_run.grpo_config(settings(), 2, [], policy, tmp_path, 0, RUNTIME)
+        assert config.use_cpu is on_cpu
+
+
 def test_passes_must_divide_the_step(train: Train) -> None:
     with pytest.raises(TrainingError, match="3 rows per pass don't divide the 8 completions"):
         train(rows_per_pass=3)

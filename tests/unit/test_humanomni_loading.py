@@ -25,6 +25,7 @@ from tests.released import (
     same,
     without,
 )
+from tests.tools.sizes import SMALLEST
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +244,28 @@ def test_a_released_checkpoint_becomes_a_policy_folder(tmp_path):
             negative = model(input_ids=torch.tensor([short]), **clip, **gate).logits
         assert torch.equal(expanded, negative)
     assert AutoTokenizer.from_pretrained(tmp_path / "policy").chat_template
+
+
+def test_a_policy_folder_that_is_not_whole_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from erv.policies.tiny import build_tiny_policy
+
+    folder = tmp_path / "policy"
+    Policy(*build_tiny_policy(["a few words"] * 3, seed=1, sizes=SMALLEST)).save(folder)
+    weights = load_file(folder / "model.safetensors")
+    name = "model.language_model.layers.0.mlp.up_proj.weight"
+    shorter = {**weights, name: weights[name][:-1].contiguous()}
+    for broken, fault in (
+        (shorter, r"up_proj.weight is \["),
+        ({key: weights[key] for key in weights if key != name}, f"missing {name}"),
+    ):
+        save_file(broken, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(TrainingError, match=fault):
+            load_policy(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(TrainingError, match=r"no config\.json here"):
+        HumanOmniForConditionalGeneration.from_pretrained(folder)
 
 
 def test_a_released_folder_is_no_policy_yet_and_says_so(tmp_path):

@@ -116,6 +116,16 @@ def prepare_for_lora(
     return policy
 
 
+def without_dropout(model: Any) -> None:
+    """Switches dropout off: a policy must not differ from its reference, nor from itself in generation.
+
+    In fine-tuning it is what frozen parts would otherwise add as noise; the language models have none.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
 def is_sharded(trainer: Any) -> bool:
     """Whether a process of a `transformers` trainer may hold a part of the weights only."""
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)

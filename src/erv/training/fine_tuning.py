@@ -28,6 +28,7 @@ from erv.training.adapters import (
     merge_adapter,
     prepare_for_lora,
     refuse_sharded_adapters,
+    without_dropout,
     write_adapter,
     write_policy,
 )
@@ -50,6 +51,7 @@ class Course:
         validation: held-out examples; may be empty.
         schedule: of the learning rate, a name that `transformers` knows.
         freeze_projectors: train the language model alone.
+        freeze_question_encoder: leave what reads the question beside the language model as it is.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Course:
     validation: Sequence[Example] = ()
     schedule: str = "cosine"
     freeze_projectors: bool = False
+    freeze_question_encoder: bool = True
 
 
 def shuffled_passes(examples: int, count: int, seed: int) -> list[int]:
@@ -109,7 +112,9 @@ def fine_tune(
     one_gpu_each(course.name, arguments.n_gpu)
     lora = settings.lora
     trained = prepare_for_lora(policy, lora, arguments.device, dtype)
-    trained.model.freeze_question_encoder()
+    without_dropout(trained.model)
+    if course.freeze_question_encoder:
+        trained.model.freeze_question_encoder()
     if course.freeze_projectors:
         trained.model.freeze_projectors()
     memory = round(runtime.feature_cache_gb * 1e9)
@@ -146,6 +151,7 @@ def fine_tune(
         logger.info("%s: resuming from %s", course.name, newest.name)
     with throughput:
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    trainer.check_weights()
     return _finish(trainer, policy, settings, checkpoints, output)
 
 

@@ -38,6 +38,7 @@ from erv.training.adapters import (
     merge_adapter,
     prepare_for_lora,
     refuse_sharded_adapters,
+    without_dropout,
     write_adapter,
 )
 from erv.training.checked_reward import CheckedReward
@@ -208,9 +209,7 @@ def train_grpo(
         trained.model.config._name_or_path = str(policy_folder)  # where TRL loads the reference from
         if settings.freeze_projectors:
             trained.model.freeze_projectors()
-        for module in trained.model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0  # else the policy differs from its reference, and from itself in generation
+        without_dropout(trained.model)
         trainer = OmniGRPOTrainer(
             model=trained.model,
             args=arguments,
@@ -316,7 +315,7 @@ def grpo_config(
     Raises:
         TrainingError: the completions of a step can't be shared out to the processes or the passes.
     """
-    on_cpu = policy.device.type == "cpu"
+    on_cpu = resolve_device(runtime.device).type == "cpu"
     completions = settings.prompts_per_step * settings.num_generations
     if completions % runtime.processes:
         raise TrainingError(

@@ -131,6 +131,7 @@ def train_rft(
         order=shuffled_passes(len(examples), steps * batch, seed),
         schedule="linear",
         freeze_projectors=settings.freeze_projectors,
+        freeze_question_encoder=False,
     )
     fine_tune(
         policy,

@@ -119,7 +119,17 @@ class OmniSFTTrainer(SFTTrainer):
         self.model.train(training)
         return total / tokens
 
+    def check_weights(self) -> None:
+        """Raises `TrainingError` if a weight that trains is not finite: nobody shall go on from it."""
+        trained = (value for value in self.model.parameters() if value.requires_grad)
+        if not all(bool(torch.isfinite(value).all()) for value in trained):
+            raise TrainingError(
+                f"{self._stage}: a weight is not finite after step {self.state.global_step};"
+                f" lower {self._stage}.learning_rate ({self.args.learning_rate})"
+            )
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.check_weights()
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each process has a random state of its own to save
         if self.is_world_process_zero():

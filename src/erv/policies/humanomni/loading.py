@@ -62,13 +62,27 @@ class LoadsReleased:
         if config is not None and config.get("model_type") == RELEASED_MODEL_TYPE:
             model = cls._load_released(files, config, *args, **kwargs)
         else:
+            if config is None and files.folder and "config" not in kwargs:
+                raise TrainingError(
+                    f"{files.name}: no config.json here, so this is no checkpoint; name the folder of one"
+                )
             if config is not None and files.folder and not any(files.folder.glob("*.safetensors")):
                 raise TrainingError(files.no_weights())
             if config is not None:
                 kwargs.setdefault("use_safetensors", True)
-            model = super().from_pretrained(name, *args, **kwargs)  # type: ignore[misc]
+            model = cls._load_ours(files, *args, **kwargs)
         _freeze(model[0] if isinstance(model, tuple) else model)
         return model
+
+    @classmethod
+    def _load_ours(cls, files: CheckpointFiles, *args: Any, **kwargs: Any) -> Any:
+        with_info = kwargs.pop("output_loading_info", False)
+        options = {"ignore_mismatched_sizes": True, **kwargs}  # told by `_check` in one sentence
+        model, info = super().from_pretrained(  # type: ignore[misc]
+            files.name, *args, output_loading_info=True, **options
+        )
+        _check(files, info | {"unexpected_keys": []})  # the inner model has no use for the head
+        return (model, info) if with_info else model
 
     @classmethod
     def _load_released(
