@@ -129,3 +129,20 @@ def test_four_bits_train_adapters_alone() -> None:
     raw["grpo"]["lora"]["quantize"] = "nf4"
     with pytest.raises(SettingsError, match=r"grpo\.lora: quantize is nf4, which trains adapters only"):
         parse_settings(raw)
+
+
+def test_adapters_and_shards_are_refused_together() -> None:
+    raw = load_settings().model_dump(by_alias=True, mode="json")
+    raw["sft"]["lora"]["enabled"] = True
+    raw["runtime"]["accelerate"] = "fsdp"
+    with pytest.raises(SettingsError, match=r"sft\.lora\.enabled is true and runtime\.accelerate fsdp"):
+        parse_settings(raw)
+    raw["runtime"]["accelerate"] = "ddp"
+    parse_settings(raw)
+
+
+def test_a_reward_named_twice_is_refused() -> None:
+    raw = load_settings().model_dump(by_alias=True, mode="json")
+    raw["grpo"]["variants"]["erv"]["rewards"].append({"name": "format", "weight": 2.0})
+    with pytest.raises(SettingsError, match="rewards names one twice: format, accuracy, explanation, format"):
+        parse_settings(raw)

@@ -256,10 +256,8 @@ def test_a_policy_folder_that_is_not_whole_is_refused(tmp_path):
     weights = load_file(folder / "model.safetensors")
     name = "model.language_model.layers.0.mlp.up_proj.weight"
     shorter = {**weights, name: weights[name][:-1].contiguous()}
-    for broken, fault in (
-        (shorter, r"up_proj.weight is \["),
-        ({key: weights[key] for key in weights if key != name}, f"missing {name}"),
-    ):
+    fewer = {key: weight for key, weight in weights.items() if key != name}
+    for broken, fault in ((shorter, r"up_proj.weight is \["), (fewer, f"missing {name}")):
         save_file(broken, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(TrainingError, match=fault):
             load_policy(folder)

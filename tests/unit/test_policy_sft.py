@@ -189,6 +189,13 @@ def test_a_loss_that_is_not_finite_stops_it(base, rows, shards, tmp_path):
         train(tmp_path / "broken", rows, shards, tmp_path / "checkpoints")
 
 
+def test_weights_that_are_not_finite_are_never_written(base, rows, shards, tmp_path):
+    wild = SETTINGS.model_copy(update={"max_steps": 1, "save_steps": 1, "learning_rate": 3e38})
+    with pytest.raises(TrainingError, match=r"sft: a weight is not finite after step 1; lower sft"):
+        train(base, rows, shards, tmp_path, wild)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_clip_left_is_said(base, rows, shards, tmp_path):
     with pytest.raises(TrainingError, match="no training clip is left"):
         train(base, [item for item in rows if item.split != "train"], shards, tmp_path)

@@ -10,7 +10,7 @@ import yaml
 
 from erv.data.pinning import pin
 from erv.environment import load_environment
-from erv.gpus import Gpu
+from erv.gpus import Gpu, visible_gpus
 from erv.pipeline import PipelineError, PipelineStage
 from erv.policies.tiny import build_tiny_policy
 from erv.policy_sizes import nominal
@@ -141,3 +141,36 @@ def test_gpus_that_are_too_few_or_too_small(raw: dict[str, Any]) -> None:
     certain, likely = gpu_faults(settings, sizes, [Gpu("small", 8_000_000_000)] * 2)
     assert [sentence.split()[0] for sentence in certain] == ["sft", "grpo"]
     assert likely == []
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "named"),
+    [
+        ("runtime", {"device": "cuda"}, "runtime.device: cuda"),
+        ("runtime", {"dtype": "bfloat16"}, "runtime.dtype: bfloat16"),
+        ("runtime", {"accelerate": "zero2"}, "runtime.accelerate: zero2"),
+        (
+            "grpo",
+            {"lora": {"enabled": True, "rank": 4, "alpha": 8, "dropout": 0.0, "quantize": "nf4"}},
+            "grpo.lora.quantize: nf4",
+        ),
+    ],
+)
+def test_what_needs_a_gpu_is_said_where_there_is_none(
+    raw: dict[str, Any], section: str, changes: dict[str, Any], named: str
+) -> None:
+    raw[section].update(changes)
+    assert gpu_faults(parse_settings(raw), None, []) == ([f"{named}: needs a GPU, and this run has none"], [])
+
+
+def test_gpus_that_one_process_would_split_batches_over(
+    raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certain, _ = gpu_faults(parse_settings(raw), None, [Gpu("big", 10**15)] * 4)
+    assert "this machine has 4 GPUs and runtime.accelerate is null" in certain[0]
+    gpus = [Gpu(f"{number}", 1) for number in range(4)]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus(gpus) == gpus
+    for named, left in (("2", [2]), ("0, 3", [0, 3]), ("", []), ("9", []), ("GPU-a1,GPU-b2", [0, 1])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+        assert visible_gpus(gpus) == [gpus[number] for number in left]
