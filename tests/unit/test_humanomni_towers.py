@@ -137,7 +137,7 @@ def test_a_named_tower_in_the_cache_is_compared_too(tmp_path):
     shifted = {name: weight + 0.5 for name, weight in siglip_state().items()}
     save_bare(tmp_path / "eyes", shifted, json.loads((DATA / "siglip_config.json").read_text()))
     where = cache(tmp_path / "cache", "google/siglip-base-patch16-224", tmp_path / "eyes")
-    folder = released(tmp_path / "checkpoint", mm_vision_tower="/root/zj/siglip-base-patch16-224")
+    folder = released(tmp_path / "checkpoint", mm_vision_tower="/elsewhere/siglip-base-patch16-224")
     with pytest.raises(TrainingError, match=r"not the one at google/siglip-base-patch16-224: largest differ"):
         load(folder, **where)
 
