@@ -141,8 +141,8 @@ def run_way(way: str, folder: Path, geometry: str) -> dict[str, float]:
         elif way.startswith("plain"):
             seconds = plain_loop(folder, geometry, out if way == "plain_save" else None)
         else:
-            from erv.extraction import extract
-            from tests.clips import pinned
+            from erv.extract.extract import extract
+            from tests.support.clips import pinned
 
             rows, lock = pinned(folder)
             settings = extract_settings(int(way[-1]), geometry)
@@ -180,8 +180,8 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
     import pyarrow.parquet as pq
     from PIL import Image
 
-    from erv import media
-    from erv.media_limits import read_header
+    from erv.media.decode import decode as media
+    from erv.media.limits import read_header
     from erv.shards import Clip, ShardFile
 
     spent: dict[str, float] = {}

@@ -46,7 +46,7 @@ def templates() -> list[bytes]:
     """Real H.264/AAC clips of 0.6 to 1.6 seconds, 96x96 at 12 frames a second."""
     import numpy as np
 
-    from erv.data.sample_clips import encode
+    from erv.sample.clips import encode
 
     made = []
     for index in range(_TEMPLATES):
@@ -63,7 +63,7 @@ def templates() -> list[bytes]:
 def write_table(root: Path, count: int, clips: list[bytes]) -> None:
     """A tree for the `table` reader."""
     from erv.labels import LabelSpace
-    from tests.trees import sign
+    from tests.support.trees import sign
 
     names = LabelSpace.load("mafw").names
     (root / "clips").mkdir(parents=True)
@@ -76,11 +76,11 @@ def write_table(root: Path, count: int, clips: list[bytes]) -> None:
 
 def step(name: str, dataset: str, work: Path) -> dict[str, Any]:
     """One step, in this process; what it leaves for the next lies in `work`."""
-    from erv.data.ingest import ingest
-    from erv.data.manifest import read_manifest, write_manifest
-    from erv.data.readers import selection_of
-    from erv.data.sources import Lock, pin
-    from erv.documents import read_document, write_document
+    from erv.ingest.ingest import ingest
+    from erv.manifest import read_manifest, write_manifest
+    from erv.ingest.readers.by_name import selection_of
+    from erv.sources import Lock, pin
+    from erv.files import read_document, write_document
     from erv.settings import load_settings
 
     settings = load_settings("params.yaml")
@@ -99,20 +99,20 @@ def step(name: str, dataset: str, work: Path) -> dict[str, Any]:
         return {"counts": result.counts(), "failed_checks": failed}
     rows = read_manifest(manifest)
     if name == "probe":
-        from erv.probing import probe_clips
+        from erv.validate.probing import probe_clips
 
         probes = probe_clips(rows, lock, None, settings.validate_)
         (work / "probes.json").write_text(json.dumps({clip: asdict(p) for clip, p in probes.items()}))
         return {"clips": len(probes), "faults": sum(p.fault is not None for p in probes.values())}
     document = read_document(checks, "ingest")
     if name == "validate":
-        from erv.probing import Probe
-        from erv.quality import validate
+        from erv.validate.probing import Probe
+        from erv.validate.validate import validate
 
         found = {c: Probe(**p) for c, p in json.loads((work / "probes.json").read_text()).items()}
         verdict = validate(dataset, rows, found, settings.validate_, document, work / "docs")
         return {"clips": verdict["clips"], "success": verdict["success"]}
-    from erv.extraction import extract
+    from erv.extract.extract import extract
 
     done = extract(
         rows,
@@ -229,7 +229,7 @@ def slopes(result: dict[str, Any]) -> dict[str, Any]:
 
 def official(folder: Path, clips: list[bytes]) -> dict[str, Any]:
     """MAFW and DFEW with all their clips and published counts."""
-    from tests import trees
+    from tests.support import trees
 
     def clip(index: int) -> bytes:
         return trees.sign(clips[index % len(clips)], index)

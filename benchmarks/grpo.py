@@ -40,7 +40,7 @@ from benchmarks.grpo_sizes import DATASET, SIZES, build_policy, write_clips
 from benchmarks.grpo_ways import PARTS, WAYS, step
 from benchmarks.grpo_worker import load_trainer, prompts_of, seconds_of, settings_for
 from erv.determinism import seed_everything
-from erv.training.grpo_watch import quiet_libraries
+from erv.training.grpo.watch import quiet_libraries
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_suffix(".json")

@@ -18,7 +18,7 @@ import torch
 
 from erv.policies import Policy
 from erv.policies.humanomni import HumanOmniForConditionalGeneration
-from erv.policies.tiny import TinySizes, build_tiny_policy, tiny_config
+from erv.sample.tiny_policy import TinySizes, build_tiny_policy, tiny_config
 from erv.prompts import format_completion
 from erv.shards import Clip, ShardReader, ShardWriter
 

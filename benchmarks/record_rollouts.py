@@ -46,11 +46,11 @@ def main() -> None:
     """Trains, and writes the completions."""
     import pyarrow as pa
 
-    from erv.data.manifest import read_manifest, write_table
-    from erv.rewards import Shaping, build_rewards
+    from erv.manifest import read_manifest, write_table
+    from erv.rewards.rewards import Shaping, build_rewards
     from erv.settings import load_settings
     from erv.shards import ShardReader
-    from erv.training.grpo_run import build_rows, train_grpo, variant_settings
+    from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
     from erv.verifier import EmotionVerifier
 
     parser = argparse.ArgumentParser(

@@ -11,9 +11,11 @@ from uuid import UUID
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
-from erv import lineage, pipeline
+from erv.tracking.run import lock_entries as lineage
+
+from erv.pipeline.dvc import dvc as pipeline
 from erv.environment import Environment
-from erv.tracking import DATA_DOCS_TAG, StageRun, read_record
+from erv.tracking.run import DATA_DOCS_TAG, StageRun, read_record
 from flows.graph import StageReport
 from flows.summary import REPORT, duration, metric_rows
 

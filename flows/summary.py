@@ -78,7 +78,7 @@ def read_comparison(path: Path = COMPARISON) -> dict[str, Any]:
 
 def metric_rows(comparison: dict[str, Any]) -> list[dict[str, str]]:
     """A row per scope and policy with the metrics and their intervals, for Prefect's table artifact."""
-    from erv.evaluation.compare import metrics_table
+    from erv.evaluate.compare import metrics_table
 
     scopes = comparison.get("clips", {})
     return [{"scope": scope, **row} for scope in scopes for row in metrics_table(comparison, scope)]
@@ -99,7 +99,7 @@ def metrics_text(comparison: dict[str, Any]) -> str:
     """The table of metrics for the terminal: all clips together, in percent with intervals."""
     if not comparison:
         return ""
-    from erv.evaluation.compare import format_table, metrics_table
+    from erv.evaluate.compare import format_table, metrics_table
 
     percent = round(100 * float(comparison["confidence"]))
     return f"{format_table(metrics_table(comparison))}\nin percent, with {percent}% intervals"

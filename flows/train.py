@@ -22,12 +22,16 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from erv import lineage, pipeline, preflight
-from erv.dvc_remote import write_dvc_remote
+from erv.tracking.run import lock_entries as lineage
+
+from erv.pipeline.dvc import dvc as pipeline
+
+from erv.doctor.doctor import preflight
+from erv.stack.dvc_remote import write_dvc_remote
 from erv.environment import Environment, child_environment, isolate, load_environment
 from erv.errors import ErvError
-from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult
-from erv.tracking import StageRun, open_run
+from erv.pipeline.dvc import PipelineStage, StageCancelledError, StageFailedError, StageResult
+from erv.tracking.run import StageRun, open_run
 from flows.abandoned import noted
 from flows.artifacts import show_artifacts, show_data_docs, show_links
 from flows.cancellation import Cancellation
@@ -197,8 +201,8 @@ def _publish(
     """Makes sure that the candidate is registered and gated here; what happened, and its lineage."""
     if not _includes(stages, "register"):
         return [], []
-    from erv import registry
-    from erv.provenance import Provenance, brief
+    from erv.register import publish as registry
+    from erv.lineage.trace import Provenance, brief
 
     candidate = next(s.outputs[0] for s in stages if s.group == "register")
     result = registry.publish(Path(candidate), environment, settings, parent_run_id=parent.run_id)

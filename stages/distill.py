@@ -17,18 +17,18 @@ from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 if TYPE_CHECKING:
-    from erv.teachers import Teacher
-    from erv.verifier.corpus import Sentence
+    from erv.distill.teachers import Teacher
+    from erv.distill.corpus import Sentence
 
 TEACHERS = Path(".erv/base")
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Collects the sentences, has them labelled and writes table, quarantine and summary."""
-    from erv.data.manifest import write_table
-    from erv.documents import write_document
-    from erv.verifier.distill import distill
-    from erv.verifier.sentence_table import write_sentences
+    from erv.manifest import write_table
+    from erv.files import write_document
+    from erv.distill.distill import distill
+    from erv.distill.table import write_sentences
 
     corpus, lost = _corpus(arguments, settings)
     teachers = _teachers(arguments, settings)
@@ -59,11 +59,11 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 def _corpus(arguments: Arguments, settings: Settings) -> tuple[list[Sentence], int]:
     """The sentences, and how many sampled completions had no explanation."""
-    from erv.data.manifest import read_manifest
-    from erv.data.sources import Lock, store_for
+    from erv.manifest import read_manifest
+    from erv.sources import Lock, store_for
     from erv.shards import ShardReader
-    from erv.verifier.corpus import read_corpus, rollout_sentences
-    from erv.verifier.rollouts import sample_explanations
+    from erv.distill.corpus import read_corpus, rollout_sentences
+    from erv.distill.rollouts import sample_explanations
 
     lock = Lock.load(arguments.reasoning)
     rows = read_manifest(arguments.manifest)
@@ -84,8 +84,8 @@ def _corpus(arguments: Arguments, settings: Settings) -> tuple[list[Sentence], i
 
 def _teachers(arguments: Arguments, settings: Settings) -> dict[str, Teacher | None]:
     """The teachers by name; None for the labels that came with the corpus."""
-    from erv.data.sources import Lock, store_for
-    from erv.teachers import build_teacher
+    from erv.sources import Lock, store_for
+    from erv.distill.teachers import build_teacher
 
     base = Lock.load(arguments.base)
 

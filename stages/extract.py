@@ -18,13 +18,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from erv.data.manifest import read_manifest
-from erv.data.sources import Lock, store_for
-from erv.dataset_plots import write_quarantine
-from erv.documents import read_document
+from erv.manifest import read_manifest
+from erv.sources import Lock, store_for
+from erv.figures.tables import write_quarantine
+from erv.files import read_document
 from erv.errors import DataError
-from erv.extraction import extract, quarantine_reasons
-from erv.figures import quarantine_page
+from erv.extract.extract import extract, quarantine_reasons
+from erv.figures.pages import quarantine_page
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 

@@ -23,17 +23,17 @@ from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 if TYPE_CHECKING:
-    from erv.training.samples import SampleTable
+    from erv.training.grpo.samples import SampleTable
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Trains `--variant` and writes `--policy`."""
     from erv.checkpoints import checkpoint_folder, clear, source_files
-    from erv.data.manifest import read_manifest
-    from erv.rewards import Shaping, build_rewards
+    from erv.manifest import read_manifest
+    from erv.rewards.rewards import Shaping, build_rewards
     from erv.shards import ShardReader
-    from erv.training.grpo_run import build_rows, train_grpo, variant_settings
-    from erv.training.rft import train_rft
+    from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
+    from erv.training.grpo.rft import train_rft
     from erv.verifier.memory import SentenceMemory
     from erv.verifier.model import load_for_training
 

@@ -14,7 +14,7 @@ from erv.stage import Arguments, Option, StageRun, run_stage
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Writes the bundle."""
-    from erv.bundle import write_candidate
+    from erv.register.register import write_candidate
 
     name = settings.register_.policy
     bundle = write_candidate(

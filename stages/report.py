@@ -17,18 +17,18 @@ from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 if TYPE_CHECKING:
-    from erv.evaluation.sources import CueRecord
+    from erv.report.cues import CueRecord
 
 logger = logging.getLogger("stages.report")
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Compares the policies, writes comparison and page."""
-    from erv.documents import read_document, write_text
-    from erv.evaluation import report
-    from erv.evaluation.compare import format_table, metrics_table
-    from erv.evaluation.datasets import read_datasets
-    from erv.evaluation.evaluate import write_json
+    from erv.files import read_document, write_text
+    from erv.report import report
+    from erv.evaluate.compare import format_table, metrics_table
+    from erv.report.datasets import read_datasets
+    from erv.evaluate.evaluate import write_json
     from erv.shards import ShardReader
     from erv.verifier import EmotionVerifier
     from erv.verifier.model import read_metrics
@@ -68,8 +68,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 
 def _cues(sources: Path, datasets: list[str]) -> CueRecord:
-    from erv.data.sources import Lock, store_for
-    from erv.evaluation.sources import read_cues
+    from erv.sources import Lock, store_for
+    from erv.report.cues import read_cues
 
     locks = {name: Lock.load(sources / f"{name}.lock.json") for name in [*datasets, "reasoning"]}
     return read_cues(locks, store_for(lock.uri for lock in locks.values()))

@@ -13,7 +13,7 @@ Deviations from the paper:
 from pathlib import Path
 
 from erv.checkpoints import checkpoint_folder, clear
-from erv.data.sources import Lock, store_for
+from erv.sources import Lock, store_for
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
@@ -22,11 +22,11 @@ BASE = Path(".erv/base/policy")
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Fine-tunes the base policy and writes `--policy`."""
-    from erv.data.manifest import read_manifest
+    from erv.manifest import read_manifest
     from erv.policies import load_policy
-    from erv.ranks import one_at_a_time
+    from erv.training.ranks import one_at_a_time
     from erv.shards import ShardReader
-    from erv.training.sft import train_sft
+    from erv.training.sft.sft import train_sft
 
     lock = Lock.load(arguments.base)
     BASE.parent.mkdir(parents=True, exist_ok=True)

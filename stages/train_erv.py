@@ -13,7 +13,7 @@ Command: see `train_erv` in dvc.yaml. Deviations from the paper:
 from pathlib import Path
 
 from erv.checkpoints import checkpoint_folder, clear
-from erv.data.sources import Lock, store_for
+from erv.sources import Lock, store_for
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
@@ -22,7 +22,7 @@ ENCODER = Path(".erv/base/encoder")
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Trains, calibrates, measures and writes the verifier."""
-    from erv.verifier.train import train_verifier
+    from erv.train_erv.train_erv import train_verifier
 
     lock = Lock.load(arguments.base)
     store = store_for([lock.uri])

@@ -19,11 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from erv import ranks
+from erv.training import ranks
 from erv.environment import Environment, isolate, load_environment
 from erv.errors import ErvError
 from erv.settings import Settings, load_settings
-from erv.tracking import StageRun, open_run
+from erv.tracking.run import StageRun, open_run
 
 __all__ = ["Arguments", "Option", "StageRun", "run_stage"]
 
@@ -87,7 +87,7 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
     started = time.monotonic()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        from erv.process import die_with_parent, set_parent_death_signal
+        from erv.pipeline.process import die_with_parent, set_parent_death_signal
 
         die_with_parent()
         if ranks.is_launched():
@@ -207,5 +207,5 @@ def configure_logging(environment: Environment) -> None:
     if ranks.is_main():  # what the others would say is the same
         for ours in ("erv", "stages", "flows", "__main__"):
             logging.getLogger(ours).setLevel(logging.INFO)
-    # Its warnings tell of each retry; what matters of them is said once by erv.tracking.
+    # Its warnings tell of each retry; what matters of them is said once by erv.tracking.run.
     logging.getLogger("urllib3").setLevel(logging.ERROR)

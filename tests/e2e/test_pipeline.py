@@ -54,7 +54,7 @@ def test_plain_dvc_agrees_and_everything_is_in_s3(trained: Workspace) -> None:
         "import json, sys, yaml\n"
         "from pathlib import Path\n"
         "from erv.environment import load_environment\n"
-        "from erv.storage import open_store\n"
+        "from erv.storage.store import open_store\n"
         "environment = load_environment(); store = open_store(environment)\n"
         "base = f's3://{environment.dvc_bucket}'\n"
         "parts = [o.uri.rpartition('/files/md5/') for o in store.list(base)]\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.clips import movie
+from tests.support.clips import movie
 
 KINDS = ("images_flipped", "images_truncated", "images_oversize", "images_of_noise", "images_misnamed")
 _FORMATS = ("jpeg", "png", "bmp")

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from erv.data.sample_clips import encode
-from erv.data.selection import Selection
-from erv.extraction import Extracted, extract
-from erv.probes import Probe
-from erv.probing import probe_clips
+from erv.sample.clips import encode
+from erv.sources.selection import Selection
+from erv.extract.extract import Extracted, extract
+from erv.validate.probes import Probe
+from erv.validate.probing import probe_clips
 from erv.settings import ExtractSettings, ValidateSettings, load_settings
 from erv.shards import ShardReader
-from tests.clips import CONTAINERS, clip_bytes, movie, numbered_clip, pinned, settings, tone, trimmed
+from tests.support.clips import CONTAINERS, clip_bytes, movie, numbered_clip, pinned, settings, tone, trimmed
 from tests.fuzz.folders import write_folder, write_images
 from tests.fuzz.mutations import mutate
 

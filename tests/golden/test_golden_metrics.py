@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from erv.answers import official_normalize
-from erv.evaluation.metrics import explanation_metrics, recognition_metrics
+from erv.rewards.answers import official_normalize
+from erv.evaluate.metrics import explanation_metrics, recognition_metrics
 from erv.labels import LabelSpace
 
 DATA = Path(__file__).parent / "data"

@@ -14,10 +14,10 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 
 from erv.errors import DataError
-from erv.media import to_square
+from erv.media.decode import to_square
 from erv.policies.humanomni import HumanOmniProcessor
 from erv.policies.humanomni.processing import chat_template
-from erv.policies.tiny import train_wordpiece
+from erv.sample.tiny_policy import train_wordpiece
 
 DATA = Path(__file__).parent / "data" / "preprocess"
 SIZE = 48

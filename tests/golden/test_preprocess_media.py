@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from erv.media import DecodeRule, decode, frame_indices, to_square
+from erv.media.decode import DecodeRule, decode, frame_indices, to_square
 
 DATA = Path(__file__).parent / "data" / "preprocess"
 CASES = json.loads((DATA / "preprocess_golden.json").read_text())

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 
 from erv.environment import Environment
-from erv.lineage import client_of
-from erv.storage import open_store
+from erv.tracking.lock_entries import client_of
+from erv.storage.store import open_store
 from tests.conftest import ROOT
 
 PIPELINE = """
@@ -55,7 +55,7 @@ def main(arguments, settings, run):
         time.sleep(0.05)
     if name == "join":
         run.log_text("<p>42 clips are valid</p>", "data_docs/scratch.html")
-        run.set_tags({"erv.data_docs": "data_docs/scratch.html"})
+        run.set_tags({"erv.validate.data_docs": "data_docs/scratch.html"})
     if "fail" in words:
         raise TrainingError("clip 7 of the scratch set is broken; take another one")
     run.log_metrics({"work": 1.0})
@@ -88,7 +88,7 @@ class Scratch:
         (folder / ".erv").mkdir()
         lines = [f"{name}={value}" for name, value in self.environment.variables().items()]
         (folder / ".erv/stack.env").write_text("\n".join(lines) + "\n")
-        from erv.dvc_remote import write_dvc_remote
+        from erv.stack.dvc_remote import write_dvc_remote
 
         write_dvc_remote(self.environment)
 

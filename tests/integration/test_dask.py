@@ -16,12 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from erv import extract_dask
+from erv.extract import dask_cluster as extract_dask
 from erv.environment import Environment
 from erv.errors import DataError, StorageError
-from erv.extraction import extract
-from erv.storage import open_store
-from tests.clips import copy_tree, pinned, same_files, settings, write_clips
+from erv.extract.extract import extract
+from erv.storage.store import open_store
+from tests.support.clips import copy_tree, pinned, same_files, settings, write_clips
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -188,7 +188,7 @@ def test_what_is_wrong_with_a_cluster_is_one_sentence(cluster: Cluster, source: 
 
 CONNECT = """
 import sys
-from erv import extract_dask
+from erv.extract import dask_cluster as extract_dask
 from erv.errors import DataError
 extract_dask._CONNECT_SECONDS = 2
 try:

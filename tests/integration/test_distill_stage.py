@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from erv.data.manifest import ClipRow, write_manifest
-from erv.data.pinning import pin
+from erv.manifest import ClipRow, write_manifest
+from erv.pinning.pinning import pin
 from erv.prompts import format_completion
 from erv.shards import Clip, ShardWriter
-from tests.chat_server import Script, fails, says
+from tests.support.chat_server import Script, fails, says
 from tests.conftest import ROOT
-from tests.tiny_teacher import SENTENCES, make_teacher
+from tests.support.tiny_teacher import SENTENCES, make_teacher
 
 pytestmark = pytest.mark.integration
 

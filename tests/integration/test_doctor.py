@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from erv.doctor import Check, examine
+from erv.doctor.doctor import Check, examine
 from erv.environment import Environment
 
 pytestmark = pytest.mark.integration

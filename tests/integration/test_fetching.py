@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from erv.data.sources import fetch_all, pin
+from erv.sources import fetch_all, pin
 from erv.environment import Environment
-from erv.storage import open_store
-from tests.clips import row_of
+from erv.storage.store import open_store
+from tests.support.clips import row_of
 from tests.integration.proxy import Proxy
 
 pytestmark = pytest.mark.integration
@@ -25,9 +25,9 @@ MB = 1 << 20
 PIN = """
 import sys
 from pathlib import Path
-from erv.data.sources import pin
+from erv.sources import pin
 from erv.environment import load_environment
-from erv.storage import open_store
+from erv.storage.store import open_store
 uri, folder = sys.argv[1], Path(sys.argv[2])
 pin("killed", uri, open_store(load_environment(folder)), cache=folder / "cache")
 """

@@ -10,7 +10,7 @@ import pytest
 
 from erv.environment import Environment
 from erv.errors import StorageError
-from erv.storage import Store, open_store
+from erv.storage.store import Store, open_store
 from tests.integration.proxy import Proxy
 
 pytestmark = pytest.mark.integration

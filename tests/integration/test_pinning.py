@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from erv.data.sources import Lock, Selection, fetch_all, pin
+from erv.sources import Lock, Selection, fetch_all, pin
 from erv.environment import Environment
 from erv.errors import DataError, StorageError
-from erv.storage import Store, open_store
+from erv.storage.store import Store, open_store
 from tests.integration.proxy import Proxy
-from tests.zips import zip_of
+from tests.support.zips import zip_of
 
 pytestmark = pytest.mark.integration
 
@@ -190,9 +190,9 @@ def test_the_sentence_of_a_broken_connection(
 PIN = """
 import sys
 from pathlib import Path
-from erv.data.sources import pin
+from erv.sources import pin
 from erv.environment import load_environment
-from erv.storage import open_store
+from erv.storage.store import open_store
 uri, folder = sys.argv[1], Path(sys.argv[2])
 pin("raw", uri, open_store(load_environment(folder)), cache=folder / "cache", journal=folder / "raw.jsonl")
 """

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from erv.environment import Environment, isolate
-from erv.lineage import client_of
-from erv.pipeline import read_lock
-from erv.storage import open_store
+from erv.tracking.lock_entries import client_of
+from erv.pipeline.dvc import read_lock
+from erv.storage.store import open_store
 from tests.integration.scratch import Scratch
 
 pytestmark = pytest.mark.integration
@@ -31,8 +31,8 @@ stages:
 CANDIDATE = """
 import json
 from pathlib import Path
-from erv.bundle import write_candidate
-from erv.evaluation.evaluate import write_predictions
+from erv.register.register import write_candidate
+from erv.evaluate.evaluate import write_predictions
 from erv.settings import load_settings
 from tests.unit.test_bundle import comparison_of, predictions
 
@@ -65,7 +65,7 @@ def write_models(folder: Path) -> None:
 
     from erv.labels import LabelSpace
     from erv.policies import Policy
-    from erv.policies.tiny import TinySizes, build_tiny_policy, train_wordpiece
+    from erv.sample.tiny_policy import TinySizes, build_tiny_policy, train_wordpiece
     from erv.prompts import format_completion
     from erv.verifier import EmotionVerifier
 
@@ -125,7 +125,7 @@ def test_a_version_answers_for_a_clip(
     import mlflow
     import pandas as pd
 
-    from erv.data.sample_clips import encode
+    from erv.sample.clips import encode
 
     random = np.random.default_rng(0)
     frames = [random.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(12)]

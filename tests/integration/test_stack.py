@@ -19,7 +19,7 @@ import pytest
 from erv.environment import Environment
 from erv.errors import StackError
 from erv.stack import clean, control, down, processes, status, up
-from erv.storage import open_store
+from erv.storage.store import open_store
 
 pytestmark = pytest.mark.integration
 

@@ -10,7 +10,7 @@ import pytest
 
 from erv.environment import Environment
 from erv.errors import StorageError
-from erv.storage import ObjectInfo, Store, open_store
+from erv.storage.store import ObjectInfo, Store, open_store
 
 pytestmark = pytest.mark.integration
 

@@ -10,10 +10,10 @@ import pytest
 
 from erv.environment import Environment
 from erv.errors import StorageError
-from erv.extraction import extract
+from erv.extract.extract import extract
 from erv.shards import ShardReader
-from erv.storage import open_store
-from tests.clips import pinned, settings, write_clips
+from erv.storage.store import open_store
+from tests.support.clips import pinned, settings, write_clips
 
 pytestmark = pytest.mark.integration
 

@@ -22,11 +22,11 @@ import pytest
 
 from erv.errors import DataError
 from erv.labels import LabelSpace
-from erv.teacher_settings import LocalTeacher, OpenAITeacher
-from erv.teachers import Refusal, TeacherError, Usage, build_teacher
-from tests.chat_server import ANGER, Answer, Script, fails, says
-from tests.tiny_teacher import SENTENCES, make_teacher
-from tests.tools.runtime import RUNTIME
+from erv.settings.teachers import LocalTeacher, OpenAITeacher
+from erv.distill.teachers import Refusal, TeacherError, Usage, build_teacher
+from tests.support.chat_server import ANGER, Answer, Script, fails, says
+from tests.support.tiny_teacher import SENTENCES, make_teacher
+from tests.support.runtime import RUNTIME
 
 pytestmark = pytest.mark.integration
 
@@ -436,8 +436,8 @@ _LABELLING = """
 import signal, sys
 from pathlib import Path
 from erv.settings import RuntimeSettings
-from erv.teacher_settings import OpenAITeacher
-from erv.teachers import build_teacher
+from erv.settings.teachers import OpenAITeacher
+from erv.distill.teachers import build_teacher
 
 class Stopped(BaseException):
     pass

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from erv.environment import Environment
-from erv.tracking import deliver_spool, open_run, read_record
+from erv.tracking.run import deliver_spool, open_run, read_record
 
 pytestmark = pytest.mark.integration
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from erv.data.sources import Lock, Selection, pin
+from erv.sources import Lock, Selection, pin
 from erv.digest import md5_of_file
 from erv.environment import Environment
-from erv.storage import Store, open_store
-from erv.verification import Check, Verifier
-from tests.zips import zip_of
+from erv.storage.store import Store, open_store
+from erv.lineage.links import Check, Verifier
+from tests.support.zips import zip_of
 
 pytestmark = pytest.mark.integration
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from erv.data.sample import SampleSize, write_sample
+from erv.sample.sample import SampleSize, write_sample
 
 SMALL = SampleSize(mafw=22, dfew=14, reasoning=11, judge=2)
 

@@ -17,7 +17,7 @@ from benchmarks.grpo_worker import load_trainer, prompts_of, search, seconds_of,
 from erv.determinism import seed_everything
 from erv.policies import load_policy
 from erv.shards import ShardReader
-from tests.tools.sizes import SMALLEST
+from tests.support.sizes import SMALLEST
 
 PROMPTS, GROUP, COMPLETION = 2, 3, 6
 SIZE = Size(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from erv.dvc_remote import write_dvc_remote
+from erv.stack.dvc_remote import write_dvc_remote
 from erv.environment import (
     Environment,
     child_environment,

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from erv.verifier import split_sentences
-from erv.verifier.sentences import count_words
+from erv.sentences import count_words
 
 OFFICIAL = re.compile(r'(?<=[.!?])\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')
 

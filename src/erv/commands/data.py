@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from erv.data.sources import Lock, Selection
-    from erv.dataset_settings import ReaderSettings
+    from erv.sources import Lock, Selection
+    from erv.settings.ingest import ReaderSettings
 
 
 @click.group(name="data")
@@ -30,8 +30,8 @@ def pin(names: tuple[str, ...], params: Path) -> None:
     pin again after the source has changed, and what depends on it runs again. A pin that was interrupted goes
     on where it stopped.
     """
-    from erv.data.sources import LOCKS, PINS, Selection, store_for
-    from erv.data.sources import pin as pin_source
+    from erv.sources import LOCKS, PINS, Selection, store_for
+    from erv.sources import pin as pin_source
     from erv.errors import SettingsError
     from erv.settings import load_settings
 
@@ -61,7 +61,7 @@ def pin(names: tuple[str, ...], params: Path) -> None:
 
 def _previous(path: Path) -> Lock | None:
     """The lock of before; one that is damaged is said to be and written anew."""
-    from erv.data.sources import Lock
+    from erv.sources import Lock
     from erv.errors import DataError
 
     if not path.is_file():
@@ -74,7 +74,7 @@ def _previous(path: Path) -> Lock | None:
 
 
 def _selection(reader: ReaderSettings) -> Selection:
-    from erv.data.readers import selection_of
+    from erv.ingest.readers.by_name import selection_of
 
     return selection_of(reader)
 

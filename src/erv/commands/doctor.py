@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from erv.doctor import Check
+    from erv.doctor.doctor import Check
 
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -22,10 +22,10 @@ def command(profile: str | None, gpu: bool) -> None:
     With --profile (demo, paper-0.5b, paper-7b) also GPU, memory, packages, checkpoints, data and disk of
     that setting. --gpu takes minutes; with --profile it needs no checkpoint.
     """
-    from erv.doctor import examine
+    from erv.doctor.doctor import examine
 
     if profile is not None:
-        from erv.profile import load_profile
+        from erv.settings.profile import load_profile
 
         load_profile(profile)  # a wrong name is told before anything is waited for
     failed = count = 0
@@ -44,10 +44,10 @@ def _batches(profile: str | None, gpu: bool, examine: Callable[[], list[Check]])
     """The checks in the order of the time that they take."""
     yield examine()
     if profile is not None:
-        from erv.doctor_profile import examine_profile
+        from erv.doctor.lacks import examine_profile
 
         yield examine_profile(profile)
     if gpu:
-        from erv.dry_run import examine_gpu
+        from erv.doctor.dry_run import examine_gpu
 
         yield examine_gpu(profile)

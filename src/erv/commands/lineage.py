@@ -17,7 +17,7 @@ def command(target: str, deep: bool) -> None:
     (mafw/00021). Every object is looked up in the store; exit code 1 if a link is broken.
     """
     from erv.environment import isolate, load_environment
-    from erv.provenance import Provenance, broken, summary
+    from erv.lineage.trace import Provenance, broken, summary
     from erv.settings import load_settings
 
     environment = load_environment()

@@ -53,7 +53,7 @@ def show(path: Path, prefix: str) -> None:
     """
     from erv.errors import SettingsError
     from erv.settings import load_settings
-    from erv.tracking import flatten
+    from erv.tracking.run import flatten
 
     values = flatten(load_settings(path).model_dump(by_alias=True))
     chosen = {name: value for name, value in values.items() if name.startswith(prefix)}
@@ -71,7 +71,7 @@ def use(path: Path, name: str) -> None:
 
     `erv params use demo` goes back to what ships.
     """
-    from erv import profile
+    from erv.settings import profile
 
     chosen = profile.load_profile(name)
     changes = profile.use(chosen, path)
@@ -86,7 +86,7 @@ def use(path: Path, name: str) -> None:
 
 def _compare(path: Path, name: str) -> None:
     """Says what differs from a profile; exit code 1 when its setting does, not just its machine."""
-    from erv import profile
+    from erv.settings import profile
 
     chosen = profile.load_profile(name)
     found = profile.differences(chosen, path)

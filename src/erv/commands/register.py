@@ -20,10 +20,11 @@ def command(candidate: Path) -> None:
 
     `erv run` does this at its end; use it after a plain `dvc repro`.
     """
-    from erv import lineage, pipeline
+    from erv.tracking.run import lock_entries as lineage
+    from erv.pipeline.dvc import dvc as pipeline
     from erv.environment import isolate, load_environment
-    from erv.preflight import require
-    from erv.registry import publish
+    from erv.doctor.preflight import require
+    from erv.register.publish import publish
     from erv.settings import load_settings
 
     environment = load_environment()

@@ -9,7 +9,7 @@ import click
 def command() -> None:
     """Make the champion before the present one champion again; later runs do not undo it."""
     from erv.environment import isolate, load_environment
-    from erv.registry import rollback
+    from erv.register.publish import rollback
     from erv.settings import load_settings
 
     environment = load_environment()

@@ -23,7 +23,7 @@ def command(targets: tuple[str, ...], force: bool, workers: int, deploy: bool, w
         raise click.UsageError("--deploy and --worker exclude each other")
     if (deploy or worker) and (targets or force):
         raise click.UsageError("--deploy and --worker take no targets; give them to `prefect deployment run`")
-    from erv import launch
+    from erv.stack import launch
 
     if deploy:
         launch.deploy()

@@ -20,16 +20,16 @@ def command(out: Path, seed: int, size: str, workers: int, upload: bool, skip_ba
     The clips are drawn and synthetic, the layouts are the official ones. The same seed and size give the same
     files, whatever the number of workers; trees that are there already are kept.
     """
-    from erv.data.sample import write_sample
+    from erv.sample.sample import write_sample
 
     def progress(line: str) -> None:
         click.echo(line, err=True)
 
     folders = write_sample(out, seed, size, workers=workers, skip_base=skip_base, progress=progress)
     if upload:
-        from erv.data.upload import upload_sample
+        from erv.sample.upload import upload_sample
         from erv.environment import load_environment
-        from erv.storage import open_store
+        from erv.storage.store import open_store
 
         environment = load_environment()
         store = open_store(environment)

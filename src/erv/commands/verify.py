@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from erv.explanation import Assessment, ReadSentence, Shaping
+    from erv.rewards.explanation import Assessment, ReadSentence, Shaping
     from erv.verifier import EmotionVerifier
-    from erv.verifier.sentences import Semantics
+    from erv.sentences import Semantics
 
 COLOURS: dict[str, str | int] = {
     "anger": "red",
@@ -48,7 +48,7 @@ def command(text: str | None, target: str | None, folder: Path) -> None:
     its own answer. Sentences are read as `grpo.semantics` and `grpo.shaping` of params.yaml say.
     """
     from erv.errors import DataError
-    from erv.explanation import assess
+    from erv.rewards.explanation import assess
     from erv.labels import LabelSpace
     from erv.prompts import TAGS, parse_completion
     from erv.verifier import EmotionVerifier
@@ -118,7 +118,7 @@ def _decoded(content: bytes, name: str) -> str:
 
 def _rule() -> tuple[Semantics, Shaping]:
     """How GRPO of this workspace reads explanations; the library's rule outside of one."""
-    from erv.explanation import Shaping
+    from erv.rewards.explanation import Shaping
     from erv.settings import load_settings
 
     if not Path("params.yaml").is_file():

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from erv.dvc_remote import write_dvc_remote, write_private
+from erv.stack.dvc_remote import write_dvc_remote, write_private
 from erv.environment import Environment, load_environment, read_stack_file, silence_telemetry
 from erv.errors import StackError, StorageError
 from erv.stack import ports as port_choice
@@ -251,7 +251,7 @@ def _wait_healthy(
 
 
 def _make_buckets(environment: Environment) -> None:
-    from erv.storage import open_store
+    from erv.storage.store import open_store
 
     store = open_store(environment)
     try:
@@ -263,7 +263,7 @@ def _make_buckets(environment: Environment) -> None:
 
 
 def _deliver_spool(environment: Environment) -> None:
-    from erv.tracking import Outage, deliver_spool
+    from erv.tracking.run import Outage, deliver_spool
 
     silence_telemetry()  # MLflow is imported here
     try:

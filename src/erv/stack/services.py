@@ -191,7 +191,7 @@ def _answers(url: str) -> bool:
 def _s3_answers(environment: Environment) -> bool:
     """Whether a signed write works: the gateway answers some time before its volumes can be written."""
     from erv.errors import StorageError
-    from erv.storage import open_store
+    from erv.storage.store import open_store
 
     try:
         store = open_store(environment, patient=False)

@@ -13,7 +13,7 @@ import torch
 
 from erv.errors import TrainingError
 from erv.policies import Policy
-from erv.policy_settings import LoraSettings
+from erv.settings.policies import LoraSettings
 
 ADAPTER = "adapter"  # its folder within a policy's
 

@@ -17,8 +17,8 @@ from erv.checkpoints import discard_incomplete, latest_checkpoint
 from erv.determinism import resolve_device, resolve_dtype
 from erv.errors import TrainingError
 from erv.policies import Policy
-from erv.policy_settings import SftSettings
-from erv.ranks import one_at_a_time, one_gpu_each
+from erv.settings.policies import SftSettings
+from erv.training.ranks import one_at_a_time, one_gpu_each
 from erv.settings import RuntimeSettings
 from erv.shards import ShardReader
 from erv.training.adapters import (

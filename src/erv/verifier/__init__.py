@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from erv.verifier.sentences import split_sentences
+from erv.sentences import split_sentences
 
 if TYPE_CHECKING:
     from erv.verifier.model import EmotionVerifier

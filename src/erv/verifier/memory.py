@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from erv.data.manifest import write_table
+from erv.manifest import write_table
 
 FILE = "sentence_memory.parquet"
 LIMIT = 100_000  # sentences; with eleven labels about 20 MB

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 
 from erv.determinism import resolve_device, resolve_dtype
-from erv.documents import write_document
+from erv.files import write_document
 from erv.errors import DataError
-from erv.explanation import DEFAULT_THRESHOLD
+from erv.rewards.explanation import DEFAULT_THRESHOLD
 from erv.settings import RuntimeSettings
 from erv.verifier.calibration import Calibration
 from erv.verifier.goemotions import column_names
 from erv.verifier.loading import check_length, load_classifier, longest_input
 from erv.verifier.memory import MemoryView, SentenceMemory
-from erv.verifier.sentences import encodable
+from erv.sentences import encodable
 
 FILE = "verifier.json"
 METRICS_FILE = "metrics.json"
@@ -37,7 +37,7 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 
 
 class EmotionVerifier:
-    """Names the emotions of sentences; satisfies `erv.explanation.Verifier`.
+    """Names the emotions of sentences; satisfies `erv.rewards.explanation.Verifier`.
 
     Attributes:
         labels: a name per column, MAFW names where they map.

@@ -1,1 +1,0 @@
-"""Data sets: their official layouts, the sample corpus, sources, manifests and ingestion."""

@@ -1,0 +1,66 @@
+"""Explanations that the cold-start policy samples: what the verifier will have to read during GRPO."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from erv.prompts import parse_completion
+from erv.settings import RuntimeSettings
+from erv.shards import ShardReader
+from erv.settings.verifier import RolloutSettings
+
+logger = logging.getLogger(__name__)
+
+
+def sample_explanations(
+    policy: Path,
+    clip_ids: Sequence[str],
+    shards: ShardReader,
+    settings: RolloutSettings,
+    runtime: RuntimeSettings,
+    *,
+    seed: int,
+) -> tuple[list[tuple[str, str]], int]:
+    """Asks a policy about clips, several times each.
+
+    Args:
+        policy: the cold start's folder.
+        clip_ids: the clips; those that are not in the shards are in quarantine and are left out.
+        shards: their decoded frames and sound.
+        settings: section `distill.rollouts`.
+        runtime: device, precision and threads.
+        seed: of the sampling.
+
+    Returns:
+        (clip id, explanation) by clip and sample, and how many completions had no explanation.
+    """
+    from erv.determinism import resolve_device, seed_everything
+    from erv.policies.generate import generate_completions
+    from erv.policies import load_policy
+
+    seed_everything(seed, runtime.threads)
+    model = load_policy(policy, device=resolve_device(runtime.device), dtype=runtime.dtype)
+    wanted = sorted(clip_id for clip_id in clip_ids if clip_id in shards)
+    explanations: list[tuple[str, str]] = []
+    empty = 0
+    for sample in range(settings.per_clip):
+        completions = generate_completions(
+            model,
+            (shards.get(clip_id) for clip_id in wanted),
+            batch_size=settings.batch_size,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            seed=seed + sample,
+            progress=lambda done, sample=sample: logger.info(  # type: ignore[misc]
+                "rollouts %d of %d: %d of %d clips", sample + 1, settings.per_clip, done, len(wanted)
+            ),
+        )
+        for clip_id, completion in completions.items():
+            explanation = parse_completion(completion).explanation
+            if explanation:
+                explanations.append((clip_id, explanation))
+            else:
+                empty += 1
+    return sorted(explanations), empty

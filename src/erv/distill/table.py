@@ -1,0 +1,46 @@
+"""`data/sentences.parquet`: the labelled sentences as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from erv.manifest import SPLITS, write_table
+from erv.errors import DataError
+
+SCHEMA = pa.schema(
+    [
+        pa.field("sentence", pa.string(), nullable=False),
+        pa.field("labels", pa.list_(pa.string()), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("teacher", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("clip_id", pa.string(), nullable=False),
+    ]
+)
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field(name, pa.string(), nullable=False)
+        for name in ("sentence", "source", "clip_id", "teacher", "reason", "detail")
+    ]
+)
+
+
+def write_sentences(table: pa.Table, path: Path) -> None:
+    """Writes the sentences; raises DataError when a split is empty, since the verifier needs all three."""
+    for split in SPLITS:
+        if split not in table.column("split").to_pylist():
+            raise DataError(
+                f"{path}: no sentence fell into the {split} split; give more different sentences, or"
+                " raise distill.validation_share and distill.test_share"
+            )
+    write_table(table, path)
+
+
+def read_sentences(path: Path) -> list[str]:
+    """The sentences of the table, of all splits; raises DataError when the file is missing."""
+    if not path.is_file():
+        raise DataError(f"{path}: sentences not found; run `dvc repro distill` first")
+    return [str(value) for value in pq.read_table(path, columns=["sentence"]).column("sentence").to_pylist()]

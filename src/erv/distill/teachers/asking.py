@@ -1,0 +1,106 @@
+"""What a teacher is asked about a sentence, and how its reply is read."""
+
+from __future__ import annotations
+
+import json
+from typing import NoReturn
+
+from erv.rewards.explanation import NEUTRAL
+from erv.labels import LabelSpace
+from erv.sentences import encodable
+
+Message = dict[str, str]
+"""`role` and `content`, both text."""
+
+MAX_LABELS = 3
+SHOWN_CHARACTERS = 200
+# Of a malformed reply, as much as shows what was wrong with it.
+_REPEATED_CHARACTERS = 500
+_LONGEST_LABEL = 40
+
+_TASK = """\
+You label single sentences. They come from descriptions of how a person in a video looks, speaks and acts.
+Say which emotions of that person the sentence tells of.
+
+Labels: {names}
+
+- Judge by the sentence alone.
+- Give one to three labels, spelled exactly as above.
+- A sentence that tells of no emotion has the one label {neutral}, which never stands beside another.
+- Reply with one JSON object of this form and with nothing else: {form}"""
+_FORM = '{"labels": ["..."]}'
+_CORRECTION = (
+    "That reply can't be used: {reason}. Label the same sentence again. Reply only with a JSON object of the"
+    " form {form}, with one to three of these labels: {names}."
+)
+
+
+def first_messages(sentence: str, space: LabelSpace) -> list[Message]:
+    """The conversation that asks for the labels of a sentence."""
+    task = _TASK.format(names=", ".join(space.names), neutral=NEUTRAL, form=_FORM)
+    return [{"role": "system", "content": task}, {"role": "user", "content": encodable(sentence)}]
+
+
+def correction(reply: str, reason: str, space: LabelSpace) -> list[Message]:
+    """What goes on a conversation whose last reply was malformed.
+
+    Args:
+        reply: the malformed one.
+        reason: what `read_reply` says of it.
+        space: of the labels.
+    """
+    # Not every server and chat template takes an empty turn.
+    repeated = encodable(reply[:_REPEATED_CHARACTERS]).strip() or "(nothing)"
+    wanted = _CORRECTION.format(reason=reason, form=_FORM, names=", ".join(space.names))
+    return [{"role": "assistant", "content": repeated}, {"role": "user", "content": encodable(wanted)}]
+
+
+def read_reply(text: str, space: LabelSpace) -> tuple[str, ...] | str:
+    """The labels that a reply names, in the order of the space; or, as text, why it is malformed.
+
+    A reply is the JSON object `{"labels": [...]}` with one to three names or synonyms of the space, alone or
+    in a fence of three backticks, and possibly after thinking that ends with `</think>`. The tag that opens
+    it may be missing: some chat templates write it at the end of the prompt.
+    """
+    body = text.rpartition("</think>")[2].strip()
+    if body.startswith("<think>"):
+        return "the thinking has no end"
+    if not body:
+        return "it is empty"
+    if body.startswith("```") and body.endswith("```") and len(body) > 6:
+        body = body[3:-3].strip()
+        body = body[4:].lstrip() if body[:4].lower() == "json" else body
+    try:
+        content = json.loads(body, parse_constant=_no_constant)
+    except ValueError:
+        return "it is not a JSON object alone"
+    except RecursionError:
+        return "it is nested too deeply"
+    if not isinstance(content, dict) or set(content) != {"labels"} or not isinstance(content["labels"], list):
+        return "it is not a JSON object with the one key labels and a list of names"
+    given = content["labels"]
+    if not 1 <= len(given) <= MAX_LABELS:
+        return f"it has {len(given)} labels"
+    named = set()
+    for item in given:
+        if not isinstance(item, str):
+            return "a label is not text"
+        label = space.normalize(item)
+        if label is None:
+            return f"{one_line(item, _LONGEST_LABEL)!r} is not one of the labels"
+        named.add(label)
+    if NEUTRAL in named and len(named) > 1:
+        return f"{NEUTRAL} stands beside another label"
+    return tuple(name for name in space.names if name in named)
+
+
+def one_line(text: str, length: int = SHOWN_CHARACTERS) -> str:
+    """The beginning of a text from outside, fit for a message: printable, on one line, cut."""
+    # Some more than is kept, since blanks fall away; a reply can be of any length.
+    plain = "".join(mark if mark.isprintable() else " " for mark in text[: 4 * length])
+    line = " ".join(plain.split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

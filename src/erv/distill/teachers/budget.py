@@ -1,0 +1,116 @@
+"""The caps of a run: no request is sent that could pass them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from erv.settings.teachers import OpenAITeacher
+from erv.distill.teachers.asking import Message
+
+# What a chat template adds around a conversation and around each message, generously.
+_AROUND_ALL, _AROUND_EACH = 64, 16
+# Larger counts are no counts; they end a run as well as any, and still fit a float.
+_MOST_TOKENS = 10**15
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Of a request, or of many."""
+
+    prompt: int = 0
+    reply: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(self.prompt + other.prompt, self.reply + other.reply)
+
+    def __mul__(self, times: int) -> Tokens:
+        return Tokens(self.prompt * times, self.reply * times)
+
+    def __sub__(self, other: Tokens) -> Tokens:
+        return Tokens(self.prompt - other.prompt, self.reply - other.reply)
+
+
+class BudgetSpentError(Exception):
+    """A request could pass a cap. The text says what is spent, of how much, and what to raise."""
+
+
+class Budget:
+    """What is spent and what the requests under way may take, of one teacher.
+
+    Attributes:
+        spent: so far.
+    """
+
+    def __init__(self, settings: OpenAITeacher) -> None:
+        self._settings = settings
+        self.spent = Tokens()
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts with nothing under way; for each event loop, since what waits belongs to one."""
+        self._reserved, self._under_way = Tokens(), 0
+        self._freed = asyncio.Event()
+
+    @property
+    def cost(self) -> float | None:
+        """Of what is spent, in the currency of the prices; None without prices."""
+        return self._cost(self.spent)
+
+    def bound(self, messages: Sequence[Message]) -> Tokens:
+        """The most that a request can take: a token stands for one byte at least."""
+        prompt = sum(len(message["content"].encode()) + _AROUND_EACH for message in messages)
+        return Tokens(prompt + _AROUND_ALL, self._settings.max_reply_tokens)
+
+    async def reserve(self, bound: Tokens) -> None:
+        """Sets aside what a request can take; waits for others under way where that may make room.
+
+        Raises:
+            BudgetSpentError: it would pass a cap, and nothing is under way.
+        """
+        while (passed := self._passed(self.spent + self._reserved + bound)) is not None:
+            if not self._under_way:
+                raise BudgetSpentError(passed)
+            self._freed.clear()
+            await self._freed.wait()
+        self._reserved += bound
+        self._under_way += 1
+
+    def settle(self, bound: Tokens, taken: Tokens) -> None:
+        """A request is over: what it took counts, and what was set aside is free again."""
+        self._reserved -= bound
+        self._under_way -= 1
+        self.spent += taken
+        self._freed.set()
+
+    def reported(self, usage: object, bound: Tokens) -> Tokens:
+        """What a server says that a request took; the bound where it doesn't say."""
+        if not isinstance(usage, dict):
+            return bound
+        prompt, reply = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if type(prompt) is not int or type(reply) is not int or prompt < 0 or reply < 0:
+            return bound
+        return Tokens(min(prompt, _MOST_TOKENS), min(reply, _MOST_TOKENS))
+
+    def _passed(self, total: Tokens) -> str | None:
+        settings = self._settings
+        if settings.max_tokens is not None and total.prompt + total.reply > settings.max_tokens:
+            spent = self.spent.prompt + self.spent.reply
+            return (
+                f"{spent} of {settings.max_tokens} tokens are spent and the next request could pass that;"
+                " raise max_tokens of the teacher"
+            )
+        cost = self._cost(total)
+        if settings.max_cost is not None and cost is not None and cost > settings.max_cost:
+            return (
+                f"{self.cost:.6g} of {settings.max_cost:.6g} (max_cost) are spent and the next request could"
+                " pass that; raise max_cost of the teacher"
+            )
+        return None
+
+    def _cost(self, tokens: Tokens) -> float | None:
+        settings = self._settings
+        if settings.price_in is None or settings.price_out is None:
+            return None
+        return (tokens.prompt * settings.price_in + tokens.reply * settings.price_out) / 1e6

@@ -1,0 +1,102 @@
+"""Replies of earlier runs, kept on disk as soon as they arrive: a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import diskcache
+from diskcache.core import MODE_PICKLE
+
+from erv.errors import DataError
+from erv.distill.teachers.asking import Message
+
+# Replies stay in the one database file, whatever their length.
+_ALL_INSIDE = 2**40
+
+
+class _Json(diskcache.JSONDisk):
+    """JSON in and out; a pickle that somebody put into the file is not loaded."""
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        """A stored value; raises ValueError when it is none of ours."""
+        if mode == MODE_PICKLE:
+            raise ValueError("a pickle, which this cache never writes")
+        return super().fetch(mode, filename, value, read)
+
+
+class ReplyCache:
+    """Replies by what was asked; a context manager.
+
+    Safe for several processes at a time, and against being killed at any moment.
+
+    Args:
+        folder: made when it is not there.
+
+    Raises:
+        DataError: from any method, when the folder can't be read or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with self._clear_errors():
+            self._cache = diskcache.Cache(
+                str(folder),
+                disk=_Json,
+                eviction_policy="none",
+                cull_limit=0,
+                size_limit=_ALL_INSIDE,
+                disk_min_file_size=_ALL_INSIDE,
+            )
+
+    def __enter__(self) -> ReplyCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cache.close()
+
+    @staticmethod
+    def key(model: str, messages: Sequence[Message], temperature: float, max_reply_tokens: int) -> str:
+        """What stands for a question: the SHA-256 of all that decides its reply."""
+        asked = json.dumps([model, list(messages), float(temperature), max_reply_tokens])
+        return hashlib.sha256(asked.encode()).hexdigest()
+
+    def get(self, key: str) -> str | None:
+        """A reply; None when there is none, or none that can be read."""
+        with self._clear_errors():
+            try:
+                entry = self._cache.get(key)
+            except (ValueError, TypeError, RecursionError, zlib.error):
+                return None  # damaged: it is asked again and written anew
+        reply = entry.get("reply") if isinstance(entry, dict) else None
+        return reply if isinstance(reply, str) else None
+
+    def put(self, key: str, reply: str, prompt_tokens: int, reply_tokens: int) -> None:
+        """Keeps a reply and what it took."""
+        entry = {"reply": reply, "prompt_tokens": prompt_tokens, "reply_tokens": reply_tokens}
+        with self._clear_errors():
+            self._cache.set(key, entry)
+
+    @contextlib.contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except diskcache.Timeout:
+            raise DataError(
+                f"{self._folder}: another process holds the kept replies of teachers; let it end, and run"
+                " this again"
+            ) from None
+        except (sqlite3.Error, OSError) as error:
+            raise DataError(
+                f"{self._folder}: the kept replies of teachers can't be read or written ({error}); make room"
+                " and permission, or delete the folder, after which all sentences are asked anew"
+            ) from error

@@ -1,0 +1,280 @@
+"""A teacher behind an HTTP endpoint that speaks OpenAI's chat completions.
+
+Retries, backoff and timeouts of a single request are those of OpenAI's SDK. Of the fields of a request it
+sends only what OpenAI, `transformers serve` and vLLM all accept: the model, the messages, the temperature and
+`max_completion_tokens` (OpenAI's newer models refuse the older `max_tokens`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from erv.errors import SettingsError
+from erv.labels import LabelSpace
+from erv.settings.teachers import OpenAITeacher
+from erv.distill.teachers.asking import correction, first_messages, one_line, read_reply
+from erv.distill.teachers.base import Refusal, TeacherError, Usage, Verdict
+from erv.distill.teachers.budget import Budget, BudgetSpentError, Tokens
+from erv.distill.teachers.cache import ReplyCache
+from erv.distill.teachers.chat_requests import (
+    ChatRequests,
+    NoAnswerError,
+    NoChatError,
+    note_request,
+    note_response,
+)
+from erv.distill.teachers.progress import Progress
+
+if TYPE_CHECKING:
+    import httpx2
+    from openai import AsyncOpenAI
+
+# More unanswered sentences than this end a run: a server that is gone must not take hours.
+_FEWEST_UNANSWERED, _UNANSWERED_SHARE = 5, 0.05
+# Nor must a model that can't answer in the form be asked, and paid, for all.
+_FEWEST_MALFORMED, _MALFORMED_SHARE = 20, 0.5
+# All that goes out; the SDK would add headers from its own environment variables and tell of this machine. By
+# the last one it knows that its caller wants the bytes of an answer.
+_SENT_HEADERS = re.compile(
+    r"(?i)host|accept(-encoding)?|connection|content-(type|length)|user-agent|x-stainless-raw-response"
+)
+_KEY = re.compile(r"[!-~]+")
+
+
+class OpenAIChat:
+    """Labels sentences through an endpoint; replies are kept, so that a run which was stopped goes on.
+
+    Args:
+        settings: of the teacher.
+        space: the labels.
+        cache: folder of the kept replies; made when it is not there.
+        environ: holds the variable of the key; that of this process when left out.
+
+    Raises:
+        SettingsError: the variable of the key is not set, or is no key.
+    """
+
+    def __init__(
+        self,
+        settings: OpenAITeacher,
+        space: LabelSpace,
+        cache: Path,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._settings, self._space, self._folder = settings, space, cache
+        self._key = _key(settings, os.environ if environ is None else environ)
+        self._budget = Budget(settings)
+        self._requests = self._cached = self._retried = 0
+
+    @property
+    def name(self) -> str:
+        """`openai:` and the model."""
+        return self._settings.name
+
+    @property
+    def usage(self) -> Usage:
+        """What was asked so far, over all calls of `label`; the budget holds for them together."""
+        spent = self._budget.spent
+        return Usage(
+            self._requests, self._cached, self._retried, spent.prompt, spent.reply, self._budget.cost
+        )
+
+    def label(self, sentences: Sequence[str]) -> list[Verdict]:
+        """One verdict per sentence, in their order; a sentence that occurs twice is asked once.
+
+        Raises:
+            TeacherError: the server refuses (a 3xx or 4xx that can't be mended by asking again), too many
+                sentences have no answer, or the budget is spent. What is labelled by then is kept.
+            DataError: the kept replies can't be read or written.
+        """
+        known: dict[str, Verdict] = {}
+        with ReplyCache(self._folder) as cache:
+            missing = []
+            for sentence in dict.fromkeys(sentences):
+                labels = self._kept(cache, sentence)
+                if labels is None:
+                    missing.append(sentence)
+                else:
+                    known[sentence] = labels
+            self._cached += len(known)
+            if missing:
+                _run(self._ask_all(missing, cache, known))
+        return [known[sentence] for sentence in sentences]
+
+    def _kept(self, cache: ReplyCache, sentence: str) -> tuple[str, ...] | None:
+        reply = cache.get(self._cache_key(sentence))
+        labels = None if reply is None else read_reply(reply, self._space)
+        return labels if isinstance(labels, tuple) else None
+
+    def _cache_key(self, sentence: str) -> str:
+        """Of the first question; a reply to a corrected one is kept under it, too."""
+        settings = self._settings
+        messages = first_messages(sentence, self._space)
+        return ReplyCache.key(settings.model, messages, settings.temperature, settings.max_reply_tokens)
+
+    async def _ask_all(self, missing: list[str], cache: ReplyCache, known: dict[str, Verdict]) -> None:
+        """Asks for every missing sentence and puts the verdicts into `known`."""
+        self._budget.begin()
+        progress = Progress(self.name, len(missing))
+        unanswered = malformed = decided = 0
+        total = len(known) + len(missing)
+
+        async def work(waiting: Iterator[str]) -> None:
+            nonlocal unanswered, malformed, decided
+            for sentence in waiting:
+                try:
+                    verdict = known[sentence] = await self._ask(sentence, requests, cache)
+                except BudgetSpentError as error:
+                    raise TeacherError(
+                        f"{self.name}: stopped with {_labelled(known)} of {total} sentences labelled and"
+                        f" kept: {error} and run it again to go on"
+                    ) from None
+                except NoAnswerError as error:
+                    known[sentence] = Refusal("no_answer", str(error))
+                    unanswered += 1
+                    if unanswered > max(_FEWEST_UNANSWERED, _UNANSWERED_SHARE * total):
+                        raise TeacherError(
+                            f"{self.name}: {self._settings.base_url} gave no answer for {unanswered} of"
+                            f" {total} sentences, at last: {error}; {_labelled(known)} are labelled and kept,"
+                            " so see to the server and run it again to go on"
+                        ) from None
+                else:
+                    decided += 1
+                    if isinstance(verdict, Refusal):
+                        malformed += 1
+                        if malformed > max(_FEWEST_MALFORMED, _MALFORMED_SHARE * decided):
+                            raise TeacherError(
+                                f"{self.name}: {malformed} of {decided} sentences got no reply of the form"
+                                f" asked for, at last: {verdict.detail}; take a model that follows it, or"
+                                " raise max_reply_tokens for one that thinks first"
+                            )
+                progress.add()
+
+        async with self._client() as client:
+            requests = ChatRequests(client, self._settings, self._budget, self._mask)
+            # One iterator for all workers: as many sentences are under way as there are workers.
+            shared = iter(missing)
+            workers = [
+                asyncio.create_task(work(shared))
+                for _ in range(min(self._settings.concurrency, len(missing)))
+            ]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _ask(self, sentence: str, requests: ChatRequests, cache: ReplyCache) -> Verdict:
+        """Asks until a reply is well formed, and keeps that one.
+
+        Raises:
+            NoAnswerError, BudgetSpentError, TeacherError: see `ChatRequests.send`.
+        """
+        messages = first_messages(sentence, self._space)
+        taken, last = Tokens(), Refusal("malformed", "")
+        for attempt in range(self._settings.attempts):
+            self._retried += attempt > 0
+            try:
+                reply, tokens = await requests.send(messages)
+            except NoChatError as error:
+                last = Refusal("no_answer", str(error))
+                continue
+            self._requests += 1
+            taken += tokens
+            reply = self._mask(reply)
+            labels = read_reply(reply, self._space)
+            if isinstance(labels, tuple):
+                cache.put(self._cache_key(sentence), reply, taken.prompt, taken.reply)
+                return labels
+            last = Refusal("malformed", one_line(reply) or labels)
+            messages = [*messages, *correction(reply, labels, self._space)]
+        if last.reason == "no_answer":
+            raise NoAnswerError(last.detail)
+        return last
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[AsyncOpenAI]:
+        """The SDK's client; closed at the end, whatever happens."""
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        key, settings = self._key, self._settings
+
+        async def ours_alone(request: httpx2.Request) -> None:
+            for header in [name for name in request.headers if not _SENT_HEADERS.fullmatch(name)]:
+                del request.headers[header]
+            if key is not None:
+                request.headers["Authorization"] = f"Bearer {key}"
+
+        # A redirect is an answer like any other: the sentences and the key go to base_url and nowhere else.
+        transport = DefaultAsyncHttpxClient(
+            timeout=settings.timeout_seconds,
+            follow_redirects=False,
+            event_hooks={"request": [ours_alone, note_request], "response": [note_response]},
+        )
+        async with AsyncOpenAI(
+            api_key=key or "none",
+            base_url=settings.base_url,
+            timeout=settings.timeout_seconds,
+            max_retries=settings.max_retries,
+            http_client=transport,
+        ) as client:
+            yield client
+
+    def _mask(self, text: str) -> str:
+        return text if self._key is None else text.replace(self._key, "***")
+
+
+def _key(settings: OpenAITeacher, environ: Mapping[str, str]) -> str | None:
+    if settings.api_key_env is None:
+        return None
+    key = environ.get(settings.api_key_env, "").strip()
+    if not key:
+        raise SettingsError(
+            f"{settings.name}: the environment variable {settings.api_key_env} is not set; put the key of"
+            f" {settings.base_url} into it, or set api_key_env of the teacher to null if there is none"
+        )
+    if not _KEY.fullmatch(key):
+        raise SettingsError(
+            f"{settings.name}: the environment variable {settings.api_key_env} holds blanks or characters"
+            " that no key has; put the key alone into it"
+        )
+    return key
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Runs to the end, or until a signal handler raises: asyncio only logs what that raises in a callback."""
+    stops: list[BaseException] = []
+
+    async def watched() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def told(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            error = context.get("exception")
+            if error is None or isinstance(error, Exception):
+                loop.default_exception_handler(context)
+            else:
+                stops.append(error)
+                if task is not None:
+                    task.cancel()
+
+        loop.set_exception_handler(told)
+        await work
+
+    try:
+        asyncio.run(watched())
+    except asyncio.CancelledError:
+        if not stops:
+            raise
+    if stops:
+        raise stops[0]
+
+
+def _labelled(known: Mapping[str, Verdict]) -> int:
+    return sum(isinstance(verdict, tuple) for verdict in known.values())

@@ -1,0 +1,313 @@
+"""`erv doctor`: what is needed, whether it is there, and what to do where it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from erv.environment import Environment, load_environment, read_stack_file
+from erv.errors import ErvError, SettingsError, StorageError
+
+State = Literal["ok", "warn", "fail"]
+
+_ENOUGH_BYTES = 5_000_000_000
+_NEEDED_BYTES = 500_000_000
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check; `warn` is worth knowing, `fail` is what the pipeline can not do without."""
+
+    name: str
+    state: State
+    detail: str
+    remedy: str = ""
+
+
+def examine(workspace: str | Path = ".") -> list[Check]:
+    """Runs all checks of a workspace; none changes anything, and none raises."""
+    workspace = Path(workspace).resolve()
+    try:
+        environment = load_environment(workspace)
+    except SettingsError as error:
+        return [Check("environment", "fail", str(error), "delete .erv/stack.env and run `erv stack up`")]
+    checks: list[Callable[[Environment], Iterator[Check]]] = [
+        _python,
+        _packages,
+        _disk,
+        _git,
+        _parameters,
+        _variables,
+        _stack,
+        _storage,
+        _tracking,
+        _orchestration,
+        _dvc,
+        _sources,
+        _spool,
+    ]
+    return [outcome for check in checks for outcome in check(environment)]
+
+
+def _python(environment: Environment) -> Iterator[Check]:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    if sys.version_info[:2] == (3, 11):
+        yield Check("python", "ok", version)
+    else:
+        yield Check(
+            "python", "fail", f"{version}, expected 3.11", "make the environment anew: `make install`"
+        )
+
+
+def _packages(environment: Environment) -> Iterator[Check]:
+    lock = environment.workspace / "requirements.lock"
+    if not lock.is_file():
+        yield Check(
+            "packages", "warn", "no requirements.lock here", "run this from the top of the repository"
+        )
+        return
+    lines = (
+        line.split("#")[0].split(";")[0].strip() for line in lock.read_text(encoding="utf-8").splitlines()
+    )
+    pinned = dict(line.split("==", 1) for line in lines if "==" in line and not line.startswith("-"))
+    missing, different = [], []
+    for name, wanted in sorted(pinned.items()):
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+            continue
+        # A local label such as `+cpu` tells the build, not the version.
+        if found.partition("+")[0] != wanted.strip().partition("+")[0]:
+            different.append(f"{name} {found} instead of {wanted.strip()}")
+    remedy = "`make install` (or `pip install -r requirements.lock`)"
+    if missing:
+        yield Check("packages", "fail", f"not installed: {_some(missing)}", remedy)
+    if different:
+        yield Check("packages", "warn", f"not as in requirements.lock: {_some(different)}", remedy)
+    if not missing and not different:
+        yield Check("packages", "ok", f"all {len(pinned)} as in requirements.lock")
+
+
+def _disk(environment: Environment) -> Iterator[Check]:
+    free = shutil.disk_usage(environment.workspace).free
+    detail = f"{free / 1e9:.1f} GB free"
+    if free < _NEEDED_BYTES:
+        yield Check("disk", "fail", detail, "make room: stages refuse to start below 0.5 GB")
+    elif free < _ENOUGH_BYTES:
+        yield Check("disk", "warn", detail, "make room: the demo writes about 1 GB, a real corpus far more")
+    else:
+        yield Check("disk", "ok", detail)
+
+
+def _git(environment: Environment) -> Iterator[Check]:
+    commit = _output(["git", "-C", str(environment.workspace), "rev-parse", "--short", "HEAD"])
+    if commit is None:
+        yield Check(
+            "git", "fail", "no commit here", "`git init && git add . && git commit`: DVC and runs refer to it"
+        )
+        return
+    changes = _output(["git", "-C", str(environment.workspace), "status", "--porcelain"]) or ""
+    changed = [line[3:] for line in changes.splitlines() if line[3:] != "dvc.lock"]
+    detail = f"commit {commit}, " + (f"{len(changed)} files differ from it" if changed else "clean")
+    yield Check("git", "ok", detail)
+
+
+def _parameters(environment: Environment) -> Iterator[Check]:
+    from erv.settings import load_settings
+
+    try:
+        load_settings(environment.workspace / "params.yaml")
+    except SettingsError as error:
+        yield Check("params", "fail", str(error).replace("\n", " "), "correct params.yaml")
+    else:
+        yield Check("params", "ok", "params.yaml has no faults")
+
+
+def _variables(environment: Environment) -> Iterator[Check]:
+    written = read_stack_file(environment.stack_file)
+    other = [n for n, value in written.items() if n in os.environ and os.environ[n] != value]
+    if other:
+        remedy = "the shell wins; if that is not meant: `unset " + " ".join(other) + "`"
+        yield Check("variables", "warn", f"the shell's {_some(other)} differ from .erv/stack.env", remedy)
+
+
+def _stack(environment: Environment) -> Iterator[Check]:
+    from erv.stack import status
+
+    if not environment.stack_file.is_file():
+        state: State = "warn" if environment.has_storage else "fail"
+        remedy = "`erv stack up`, or ERV_* variables that name servers of your own"
+        yield Check("stack", state, "the local stack has not been started here", remedy)
+        return
+    for service in status(environment.workspace):
+        if service.state == "running":
+            yield Check(f"stack {service.name}", "ok", f"{service.url} (process {service.pid})")
+        else:
+            yield Check(
+                f"stack {service.name}", "fail", service.state, f"`erv stack up`; its log is {service.log}"
+            )
+
+
+def _storage(environment: Environment) -> Iterator[Check]:
+    from erv.storage.store import open_store
+
+    try:
+        store = open_store(environment, patient=False)
+        versioned = store.versioned(environment.raw_bucket)
+        for bucket in (environment.raw_bucket, environment.dvc_bucket, environment.artifact_bucket):
+            store.list(f"s3://{bucket}/.doctor")
+    except StorageError as error:
+        sentence, _, remedy = str(error).partition("; ")
+        yield Check("storage", "fail", sentence, remedy)
+        return
+    where = environment.s3_endpoint or "Amazon S3"
+    if versioned:
+        yield Check("storage", "ok", f"{where} accepts the key, all three buckets are there")
+    else:
+        detail = f"bucket {environment.raw_bucket} keeps no versions"
+        yield Check("storage", "warn", detail, "switch versioning on, or a raw file can change under its pin")
+
+
+def _tracking(environment: Environment) -> Iterator[Check]:
+    if environment.mlflow_uri is None:
+        yield Check(
+            "tracking", "warn", "no MLflow server is configured, runs are not tracked", "`erv stack up`"
+        )
+        return
+    yield _server("tracking", "MLflow", environment.mlflow_uri, "/version", metadata.version("mlflow"))
+
+
+def _orchestration(environment: Environment) -> Iterator[Check]:
+    if environment.prefect_api_url is None:
+        yield Check(
+            "prefect", "warn", "no Prefect server is configured", "`erv stack up`; `dvc repro` needs none"
+        )
+        return
+    url, version = environment.prefect_api_url, metadata.version("prefect")
+    yield _server("prefect", "Prefect", url, "/admin/version", version)
+
+
+def _server(name: str, title: str, url: str, path: str, expected: str) -> Check:
+    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if "//127.0.0.1" in url else []))
+    try:
+        with opener.open(url + path, timeout=5) as response:
+            version = response.read(200).decode().strip().strip('"')
+    except urllib.error.HTTPError as error:
+        return Check(name, "fail", f"{title} at {url} answers {error.code}", "check its address and its key")
+    except (urllib.error.URLError, OSError):
+        return Check(
+            name, "fail", f"{title} at {url} can't be reached", "`erv stack up`, or check its address"
+        )
+    if version != expected:
+        return Check(
+            name, "warn", f"{title} at {url} is {version}, the client {expected}", "use equal versions"
+        )
+    return Check(name, "ok", f"{title} {version} at {url}")
+
+
+def _dvc(environment: Environment) -> Iterator[Check]:
+    folder = environment.workspace / ".dvc"
+    if not (folder / "config").is_file():
+        yield Check(
+            "dvc", "fail", "no .dvc/config here", "run this from the top of the repository, or `dvc init`"
+        )
+        return
+    from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
+
+    try:
+        local = ConfigObj(str(folder / "config.local")).get('remote "erv"', {})
+    except ConfigObjError as error:
+        yield Check("dvc", "fail", f".dvc/config.local: {error}", "delete it and run `erv stack up`")
+        return
+    if environment.has_storage and local.get("endpointurl") != environment.s3_endpoint:
+        detail = (
+            f"the remote in .dvc/config.local is {local.get('endpointurl')}, not {environment.s3_endpoint}"
+        )
+        yield Check("dvc", "fail", detail, "`erv stack up` writes it")
+        return
+    if _is_locked(folder / "tmp" / "lock"):
+        yield Check("dvc", "warn", "another dvc is at work here", "wait for it; one pipeline per workspace")
+        return
+    lock = environment.workspace / "dvc.lock"
+    detail = "dvc.lock is there" if lock.is_file() else "nothing was run yet (no dvc.lock)"
+    yield Check("dvc", "ok", f"remote {local.get('url', 'as in .dvc/config')}, {detail}")
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds DVC's repository lock (zc.lockfile: flock on the file)."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return False
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        fcntl.flock(stream, fcntl.LOCK_UN)
+    return False
+
+
+def _sources(environment: Environment) -> Iterator[Check]:
+    from erv.settings import load_settings
+
+    try:
+        sources = load_settings(environment.workspace / "params.yaml").sources.model_dump()
+    except ErvError:
+        return
+    folder = environment.workspace / "data" / "sources"
+    missing, other = [], []
+    for name, uri in sources.items():
+        path = folder / f"{name}.lock.json"
+        try:
+            pinned = json.loads(path.read_text(encoding="utf-8"))["uri"]
+        except FileNotFoundError:
+            missing.append(name)
+        except (ValueError, KeyError, TypeError):
+            yield Check("sources", "fail", f"{path.name} is not a lock file", f"`erv data pin {name}`")
+        else:
+            if pinned != uri:
+                other.append(name)
+    if missing:
+        yield Check("sources", "fail", f"not pinned: {_some(missing)}", "`make data`, or `erv data pin`")
+    if other:
+        yield Check(
+            "sources", "warn", f"pinned elsewhere than params.yaml says: {_some(other)}", "`erv data pin`"
+        )
+    if not missing and not other:
+        yield Check("sources", "ok", f"all {len(sources)} are pinned")
+
+
+def _spool(environment: Environment) -> Iterator[Check]:
+    from erv.tracking.delivery import waiting
+
+    count = waiting(environment)
+    if count:
+        detail = f"{count} runs of ended stages are not complete in MLflow"
+        yield Check("spool", "warn", detail, "`erv stack up` delivers them")
+
+
+def _output(command: list[str]) -> str | None:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _some(names: list[str], limit: int = 4) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

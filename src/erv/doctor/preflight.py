@@ -1,0 +1,269 @@
+"""What can be known in seconds before a pipeline of hours starts: settings, locks, servers, disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from erv.doctor.doctor import fit
+from erv.files import read_document
+from erv.environment import Environment
+from erv.errors import DataError, StackError, StorageError
+from erv.doctor.gpus import Gpu, installed_gpus
+from erv.pipeline.dvc import PipelineError, PipelineStage
+from erv.doctor.policy_sizes import PolicySizes
+from erv.settings import Settings, load_settings
+
+NEEDED_BYTES = 1_000_000_000
+_TIMEOUT_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings:
+    """Checks all that the stages will need.
+
+    Returns:
+        The settings.
+
+    Raises:
+        SettingsError: `params.yaml` has faults.
+        PipelineError: something else is missing; the message lists everything.
+    """
+    settings = load_settings(environment.workspace / "params.yaml")
+    faults = [
+        *_unplaced(settings, stages),
+        *_missing_files(environment.workspace, stages),
+        *teacher_faults(environment.workspace, settings, stages),
+        *_unfitting(environment, settings, stages),
+        *_store(environment),
+        *_unreachable(environment),
+        *_disk(environment.workspace),
+    ]
+    if faults:
+        raise PipelineError(faults[0] if len(faults) == 1 else "\n".join(["not ready", *_bullets(faults)]))
+    return settings
+
+
+def _bullets(faults: Sequence[str]) -> list[str]:
+    return [f"  - {fault}" for fault in faults]
+
+
+def _unplaced(settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
+    """What `params.yaml` asks for and the selected stages can't give, though only the last would find out."""
+    names = {stage.name for stage in stages}
+    faults = []
+    if "report" in names:
+        evaluated = settings.evaluate.policies
+        faults += [
+            f"evaluate.policies names {policy}: dvc.yaml has no {missing}; the matrices of grpo and evaluate"
+            " should be ${grpo.train} and ${evaluate.policies}"
+            for policy in evaluated
+            if (missing := ", ".join(stage for stage in _stages_of(policy) if stage not in names))
+        ]
+        faults += [
+            f"grpo.train names {variant}, which would not be in the report; add it to evaluate.policies too"
+            for variant in settings.grpo.train
+            if variant not in evaluated
+        ]
+    if "register" in names and settings.evaluate.split != "test":
+        faults.append(
+            f"evaluate.split is {settings.evaluate.split}, but register takes figures on test clips alone;"
+            " run `erv run report`, or set it to test"
+        )
+    return faults
+
+
+def _stages_of(policy: str) -> list[str]:
+    return [*([] if policy == "sft" else [f"grpo@{policy}"]), f"evaluate@{policy}"]
+
+
+def _missing_files(workspace: Path, stages: Sequence[PipelineStage]) -> list[str]:
+    """Dependencies that no stage writes and that are not there."""
+    written = {output for stage in stages for output in stage.outputs}
+    missing = {
+        path
+        for stage in stages
+        for path in stage.dependencies
+        if not (workspace / path).exists() and not _comes_from(path, written)
+    }
+    return [
+        f"{path}: not found; "
+        + ("run `erv data pin`" if path.endswith(".lock.json") else "restore it from git")
+        for path in sorted(missing)
+    ]
+
+
+def teacher_faults(
+    workspace: Path, settings: Settings, stages: Sequence[PipelineStage] | None = None
+) -> list[str]:
+    """What keeps a teacher from labelling: `distill` would find out only after the cold start.
+
+    Args:
+        workspace: top of the repository.
+        settings: all parameters.
+        stages: that will run; without `distill` among them nobody asks. None: all.
+    """
+    if stages is not None and "distill" not in {stage.name for stage in stages}:
+        return []
+    from erv.sources import Lock
+    from erv.distill.corpus import REFERENCE_FILE
+
+    def has(source: str, start: str) -> bool:
+        """Whether a pinned source has such files; a source that is not pinned is told of elsewhere."""
+        path = workspace / "data" / "sources" / f"{source}.lock.json"
+        return not path.is_file() or any(file.path.startswith(start) for file in Lock.load(path).files)
+
+    faults = []
+    for index, teacher in enumerate(settings.distill.teachers):
+        where = f"distill.teachers[{index}] ({teacher.name})"
+        if teacher.kind == "reference" and not has("reasoning", REFERENCE_FILE):
+            faults.append(
+                f"{where}: the reasoning source has no {REFERENCE_FILE}; add it and pin again, or let openai"
+                " or local read the sentences"
+            )
+        if teacher.kind == "local" and not has("base", f"{teacher.model}/"):
+            faults.append(f"{where}: the base source has no folder {teacher.model}; add it and pin again")
+        key = teacher.api_key_env if teacher.kind == "openai" else None
+        # Sentences that it has labelled already need no key: whoever pulled them may have none.
+        if key and not os.environ.get(key) and not _has_labelled(workspace, teacher.name):
+            faults.append(f"{where}: the environment variable {key} is not set; put the key in it")
+    return faults
+
+
+def _unfitting(environment: Environment, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
+    """What can't fit the base policy or the GPUs here, before hours of extraction and training.
+
+    A memory estimate that is passed is a warning, for it is one; weights and optimiser alone are a fault.
+    """
+    if not {"sft", "grpo"} & {stage.name.partition("@")[0] for stage in stages}:
+        return []
+    from erv.doctor.base_policy import base_sizes
+
+    try:
+        sizes = base_sizes(environment)
+    except StorageError:  # told by _store
+        return []
+    except DataError as error:
+        return [str(error)]
+    faults = fit.faults(settings, sizes) if sizes else []
+    gpus = installed_gpus() if settings.runtime.device != "cpu" else []
+    certain, likely = gpu_faults(settings, sizes, gpus)
+    for sentence in likely:
+        logger.warning("%s; `erv doctor --gpu` measures", sentence)
+    return faults + certain
+
+
+def gpu_faults(
+    settings: Settings, sizes: PolicySizes | None, gpus: Sequence[Gpu]
+) -> tuple[list[str], list[str]]:
+    """What can't run on these GPUs for certain, or on none, and what probably can't.
+
+    Args:
+        settings: all parameters.
+        sizes: of the base policy, None where they are not known.
+        gpus: of this machine.
+    """
+    if not gpus:
+        reasons = fit.needs_gpu(settings)
+        return ([f"{', '.join(reasons)}: needs a GPU, and this run has none"] if reasons else []), []
+    certain, likely = [], []
+    processes = settings.runtime.processes
+    if len(gpus) > 1 and settings.runtime.accelerate is None:
+        certain.append(
+            f"this machine has {len(gpus)} GPUs and runtime.accelerate is null; set it and runtime.processes"
+            " to use them, or CUDA_VISIBLE_DEVICES to use one"
+        )
+    if processes > len(gpus):
+        certain.append(f"runtime.processes is {processes}, but this machine has {len(gpus)} GPU(s); lower it")
+    if sizes is not None:
+        available = min(gpu.memory_bytes for gpu in gpus)
+        sure = fit.memory_faults(settings, sizes, available, certain=True)
+        certain += sure
+        likely = [item for item in fit.memory_faults(settings, sizes, available) if item not in sure]
+    return certain, likely
+
+
+def _has_labelled(workspace: Path, teacher: str) -> bool:
+    """Whether the sentences that are there come from this teacher, alone or with others."""
+    summary = workspace / "data" / "sentences.json"
+    return summary.is_file() and teacher in read_document(summary, "distill").get("teachers", {})
+
+
+def _comes_from(path: str, written: set[str]) -> bool:
+    """Whether `path` is an output, lies in one, or is a folder of some."""
+    return any(
+        path == output or path.startswith(f"{output}/") or output.startswith(f"{path}/") for output in written
+    )
+
+
+def _store(environment: Environment) -> list[str]:
+    """What keeps us from the store; asks with our key, so that a wrong one is known before hours of work."""
+    if not environment.has_storage:
+        return []
+    from erv.storage.store import open_store
+
+    try:
+        open_store(environment, patient=False).versioned(environment.dvc_bucket)
+    except StorageError as error:
+        return [str(error)]
+    return []
+
+
+def _unreachable(environment: Environment) -> list[str]:
+    servers = {
+        "MLflow": environment.mlflow_uri and f"{environment.mlflow_uri.rstrip('/')}/health",
+        "Prefect": environment.prefect_api_url and f"{environment.prefect_api_url.rstrip('/')}/health",
+    }
+    return [fault for name, url in servers.items() if url and (fault := unreachable(name, url))]
+
+
+def unreachable(name: str, url: str) -> str | None:
+    """One sentence if nothing answers at `url` within seconds; None if something does, even a refusal."""
+    if not url.startswith(("http://", "https://")):
+        return f"{name}: {url!r} is not an http address; check ERV_{name.upper()}_* or run `erv stack up`"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}) if _is_local(url) else _keep_proxy())
+    try:
+        with opener.open(url, timeout=_TIMEOUT_SECONDS):
+            return None
+    except urllib.error.HTTPError as error:
+        return None if error.code < 500 else f"{name} at {url} answers {error.code}; see `erv stack status`"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return f"{name} at {url} can't be reached ({reason}); run `erv stack up`"
+
+
+def require(name: str, url: str | None) -> str:
+    """The address of a server that must answer.
+
+    Raises:
+        StackError: there is none, or it does not answer.
+    """
+    if not url:
+        raise StackError(f"no {name} server is configured; run `erv stack up`")
+    if fault := unreachable(name, f"{url.rstrip('/')}/health"):
+        raise StackError(fault)
+    return url
+
+
+def _is_local(url: str) -> bool:
+    return "//127.0.0.1" in url or "//localhost" in url
+
+
+def _keep_proxy() -> urllib.request.BaseHandler:
+    return urllib.request.ProxyHandler()
+
+
+def _disk(workspace: Path) -> list[str]:
+    free = shutil.disk_usage(workspace).free
+    if free >= NEEDED_BYTES:
+        return []
+    return [
+        f"only {free // 1_000_000} MB are free on the disk of {workspace}, "
+        f"{NEEDED_BYTES // 1_000_000} MB are needed; make room"
+    ]

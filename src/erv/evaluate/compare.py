@@ -1,0 +1,228 @@
+"""Compares policies on the same clips: paired bootstrap intervals of every metric and of every difference.
+
+Clips are drawn with replacement, the same draw for all policies, so that a difference between two of them is
+not blurred by easy and hard clips that both were given (paired percentile bootstrap; Efron and Tibshirani,
+1993).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from erv.errors import EvaluationError
+from erv.evaluate.evaluate import scope_rows, scope_space
+from erv.evaluate.metrics import METRICS
+
+Interval = dict[str, float]
+_COUNTED = ("WAR", "EEA", "EPC", "FCR")
+
+
+def compare(
+    predictions: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    samples: int,
+    confidence: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Compares policies.
+
+    Args:
+        predictions: rows of the predictions table by policy, in the order of the comparison (the earliest
+            stage of training first).
+        samples: number of bootstrap draws.
+        confidence: of the intervals, e.g. 0.95.
+        seed: of the draws; each scope has a stream of its own.
+
+    Returns:
+        `order` (of the policies), `policies` (policy -> scope -> metric -> value, low, high), `differences`
+        ("later-earlier" -> scope -> metric -> value, low, high, the later policy's minus the earlier one's),
+        `clips` (by scope), `confidence` and `bootstrap_samples`. Scopes are `overall` and the data sets.
+
+    Raises:
+        EvaluationError: no policy or no clip, or the policies were not evaluated on the same clips.
+    """
+    check_paired(predictions)
+    names = list(predictions)
+    result: dict[str, Any] = {
+        "order": names,
+        "policies": {name: {} for name in names},
+        "differences": {f"{later}-{earlier}": {} for i, later in enumerate(names) for earlier in names[:i]},
+        "clips": {},
+        "confidence": confidence,
+        "bootstrap_samples": samples,
+    }
+    by_scope = {name: scope_rows(rows) for name, rows in predictions.items()}
+    for scope in by_scope[names[0]]:
+        rows = {name: by_scope[name][scope] for name in names}
+        result["clips"][scope] = len(rows[names[0]])
+        values, draws = _bootstrap(rows, scope, samples, seed)
+        for i, name in enumerate(names):
+            result["policies"][name][scope] = {
+                metric: _interval(values[i, m], draws[:, i, m], confidence)
+                for m, metric in enumerate(METRICS)
+            }
+            for k, earlier in enumerate(names[:i]):
+                result["differences"][f"{name}-{earlier}"][scope] = {
+                    metric: _interval(
+                        values[i, m] - values[k, m], draws[:, i, m] - draws[:, k, m], confidence
+                    )
+                    for m, metric in enumerate(METRICS)
+                }
+    return result
+
+
+def difference(comparison: Mapping[str, Any], policy: str, against: str, scope: str, metric: str) -> Interval:
+    """The interval of `policy` minus `against`, whichever way round the comparison holds it.
+
+    Raises:
+        EvaluationError: the two were not compared.
+    """
+    differences = comparison["differences"]
+    if f"{policy}-{against}" in differences:
+        return dict(differences[f"{policy}-{against}"][scope][metric])
+    if f"{against}-{policy}" in differences:
+        other = differences[f"{against}-{policy}"][scope][metric]
+        return {"value": -other["value"], "low": -other["high"], "high": -other["low"]}
+    raise EvaluationError(f"policies {policy!r} and {against!r} were not compared; evaluate both and report")
+
+
+def check_paired(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Raises EvaluationError unless all policies have the same clips with the same labels."""
+    if not predictions:
+        raise EvaluationError("no policy to compare; run `dvc repro evaluate` first")
+    first, *others = predictions
+    expected = {(row["dataset"], row["clip_id"]): row["label"] for row in predictions[first]}
+    if not expected:
+        raise EvaluationError(f"policy {first!r} was evaluated on no clip")
+    for name in others:
+        found = {(row["dataset"], row["clip_id"]): row["label"] for row in predictions[name]}
+        if found != expected:
+            odd = min(set(found.items()) ^ set(expected.items()))[0]
+            raise EvaluationError(
+                f"policies {first!r} and {name!r} were not evaluated on the same clips (first: {odd[0]}"
+                f" {odd[1]!r}); evaluate both again"
+            )
+
+
+def measuring(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What figures of two policies must share to be compared: the judge's digest, and how was decoded.
+
+    Args:
+        metrics: content of a policy's `metrics.json`.
+
+    Returns:
+        The two, or None when the metrics do not say.
+    """
+    digest, decoding = metrics.get("judge", {}).get("digest"), metrics.get("decoding")
+    return {"judge": digest, "decoding": decoding} if digest and decoding else None
+
+
+def check_measured_alike(evaluations: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises EvaluationError unless all policies had the same judge and were decoded alike.
+
+    Args:
+        evaluations: content of `metrics.json` by policy.
+    """
+    first = next(iter(evaluations))
+    expected = measuring(evaluations[first])
+    for name, metrics in evaluations.items():
+        found = measuring(metrics)
+        if found is None or expected is None:
+            raise EvaluationError(
+                f"policy {name!r}: its metrics.json does not say which judge read it and how it was decoded;"
+                " run `dvc repro evaluate` again"
+            )
+        differing = [part for part in expected if found[part] != expected[part]]
+        if differing:
+            raise EvaluationError(
+                f"policies {first!r} and {name!r} differ in their {' and '.join(differing)}, so that they"
+                " can't be compared; run `dvc repro evaluate` for both"
+            )
+
+
+def metrics_table(comparison: Mapping[str, Any], scope: str = "overall") -> list[dict[str, str]]:
+    """A row per policy with its metrics as `74.0 (70.2 to 77.9)`, in percent, for a terminal or a page."""
+    rows = []
+    for policy in comparison["order"]:
+        scopes = comparison["policies"][policy]
+        row = {"policy": policy, "clips": str(comparison["clips"][scope])}
+        for metric in METRICS:
+            item = scopes[scope][metric]
+            row[metric] = f"{100 * item['value']:.1f} ({100 * item['low']:.1f} to {100 * item['high']:.1f})"
+        rows.append(row)
+    return rows
+
+
+def format_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Rows as a Markdown table, aligned so that it also reads well as plain text."""
+    if not rows:
+        return ""
+    header = list(rows[0])
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in header}
+
+    def line(cells: Mapping[str, str]) -> str:
+        return "| " + " | ".join(cells[name].ljust(widths[name]) for name in header) + " |"
+
+    rule = "|" + "|".join("-" * (widths[name] + 2) for name in header) + "|"
+    return "\n".join([line({name: name for name in header}), rule, *(line(row) for row in rows)])
+
+
+def _bootstrap(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]], scope: str, samples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Metrics of all policies on the clips as they are, [policies, metrics], and on draws, [draws, ...]."""
+    keyed = [sorted(items, key=lambda row: (row["dataset"], row["clip_id"])) for items in rows.values()]
+    present = {row["label"] for row in keyed[0]}
+    classes = [name for name in scope_space(scope).names if name in present]
+    codes = {name: index for index, name in enumerate(classes)}
+    truth = np.array([codes[row["label"]] for row in keyed[0]])
+    counted = np.stack([_flags(items) for items in keyed])  # [policies, metrics, clips]
+    one_hot = (truth[:, None] == np.arange(len(classes))).astype(np.float32)  # [clips, classes]
+    n = len(truth)
+    stream = np.random.default_rng([seed, zlib.crc32(scope.encode())])
+    values = _metrics(np.ones((1, n), dtype=np.float32), counted, one_hot)[0]
+    # How often each clip is drawn says all: metrics of all draws are matrix products. In pieces, so that
+    # 2000 draws of 10,000 clips do not fill the memory.
+    piece = max(1, 4_000_000 // n)
+    draws = []
+    for start in range(0, samples, piece):
+        picks = stream.integers(0, n, size=(min(piece, samples - start), n))
+        offsets = np.arange(len(picks))[:, None] * n
+        times = np.bincount((picks + offsets).ravel(), minlength=len(picks) * n).reshape(len(picks), n)
+        draws.append(_metrics(times.astype(np.float32), counted, one_hot))
+    return values, np.concatenate(draws)
+
+
+def _flags(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Which clips count for WAR, EEA, EPC and FCR: float32 [4, clips]."""
+    flags = []
+    for row in rows:
+        right = row["predicted"] == row["label"]
+        readable = row["predicted"] is not None and row["judged"] is not None
+        heard = readable and row["judged"] == row["label"]
+        flags.append((right, heard, readable and row["judged"] == row["predicted"], heard and right))
+    return np.array(flags, dtype=np.float32).T
+
+
+def _metrics(times: np.ndarray, counted: np.ndarray, one_hot: np.ndarray) -> np.ndarray:
+    """Metrics per draw: float64 [draws, policies, metrics] in the order of `METRICS`."""
+    n = counted.shape[2]
+    shares = np.einsum("dn,pmn->dpm", times, counted, optimize=True).astype(np.float64) / n
+    totals = times @ one_hot  # [draws, classes]
+    hits = np.stack([times @ (one_hot * right[0][:, None]) for right in counted], axis=1)
+    # An emotion that a draw misses altogether has no recall; the mean is over the others.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recalls = hits.astype(np.float64) / totals[:, None, :]
+    by_name = dict(zip(_COUNTED, np.moveaxis(shares, 2, 0), strict=True))
+    by_name["UAR"] = np.nanmean(recalls, axis=2)
+    return np.stack([by_name[name] for name in METRICS], axis=2)
+
+
+def _interval(value: float, draws: np.ndarray, confidence: float) -> Interval:
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return {"value": round(float(value), 6), "low": round(float(low), 6), "high": round(float(high), 6)}

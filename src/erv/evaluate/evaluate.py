@@ -1,0 +1,147 @@
+"""Evaluates one policy: reads its completions, has them judged, measures, and writes the predictions.
+
+The table of predictions has one row per test clip, sorted by data set and clip, so that policies can be
+compared on the same clips.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from erv.manifest import ClipRow, write_table
+from erv.files import write_text
+from erv.errors import EvaluationError
+from erv.evaluate.judges import Judge
+from erv.evaluate.metrics import all_metrics, read_completion
+from erv.labels import LabelSpace
+
+OVERALL = "overall"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("completion", pa.string(), nullable=False),
+        pa.field("predicted", pa.string()),
+        pa.field("judged", pa.string()),
+        pa.field("sentences", pa.int32(), nullable=False),
+    ]
+)
+
+
+def judge_completions(
+    rows: Sequence[ClipRow], completions: Mapping[str, str], judge: Judge
+) -> list[dict[str, Any]]:
+    """Reads and judges the completions of one data set.
+
+    Args:
+        rows: the clips of one data set that were shown to the policy.
+        completions: completion by clip id.
+        judge: names the emotion of an explanation in the data set's own space.
+
+    Returns:
+        Rows of the predictions table, by clip id.
+
+    Raises:
+        EvaluationError: a clip has no completion.
+    """
+    ordered = sorted(rows, key=lambda row: row.clip_id)
+    if not ordered:
+        return []
+    space = LabelSpace.load(ordered[0].dataset)
+    for row in ordered:
+        if row.clip_id not in completions:
+            raise EvaluationError(
+                f"clip {row.clip_id!r} of {row.dataset} has no completion; run evaluate again"
+            )
+    readings = [read_completion(completions[row.clip_id], space) for row in ordered]
+    judged = judge.judge([reading.explanation for reading in readings], space)
+    return [
+        {
+            "dataset": row.dataset,
+            "clip_id": row.clip_id,
+            "split": row.split,
+            "label": row.label,
+            "completion": completions[row.clip_id],
+            "predicted": reading.predicted,
+            "judged": heard,
+            "sentences": reading.sentences,
+        }
+        for row, reading, heard in zip(ordered, readings, judged, strict=True)
+    ]
+
+
+def scope_rows(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The predictions by scope: `overall`, then each data set.
+
+    `overall` pools all clips with label, predicted and judged in the MAFW space, which the others map into.
+
+    Raises:
+        EvaluationError: a label has no name in the MAFW space, so that it can't be pooled.
+    """
+    mafw = LabelSpace.load("mafw")
+    scopes: dict[str, list[dict[str, Any]]] = {OVERALL: []}
+    for row in predictions:
+        scopes.setdefault(row["dataset"], []).append(dict(row))
+        to_mafw = LabelSpace.load(row["dataset"]).to(mafw)
+        pooled = {**row, **{name: to_mafw(row[name]) for name in ("label", "predicted", "judged")}}
+        if pooled["label"] is None:
+            raise EvaluationError(
+                f"clip {row['clip_id']!r}: label {row['label']!r} of {row['dataset']} has no name in the MAFW"
+                " space; add it to the label space's maps"
+            )
+        scopes[OVERALL].append(pooled)
+    return scopes
+
+
+def scope_space(scope: str) -> LabelSpace:
+    """The label space of a scope's rows."""
+    return LabelSpace.load("mafw" if scope == OVERALL else scope)
+
+
+def measure(predictions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
+    """The five metrics, clips and malformed completions per scope."""
+    result = {}
+    for scope, rows in scope_rows(predictions).items():
+        columns = {name: [row[name] for row in rows] for name in ("label", "predicted", "judged")}
+        values = all_metrics(columns["label"], columns["predicted"], columns["judged"], scope_space(scope))
+        sentences = sum(row["sentences"] for row in rows)
+        # Explanations that shrink are the first sign of a reward being gamed.
+        result[scope] = {**values, "sentences": round(sentences / len(rows), 6) if rows else 0.0}
+    return result
+
+
+def write_predictions(predictions: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes the predictions, sorted by data set and clip."""
+    ordered = sorted(predictions, key=lambda row: (row["dataset"], row["clip_id"]))
+    write_table(pa.Table.from_pylist([dict(row) for row in ordered], schema=SCHEMA), path)
+
+
+def read_predictions(path: Path) -> list[dict[str, Any]]:
+    """Reads predictions.
+
+    Raises:
+        EvaluationError: the file is missing or lacks a column.
+    """
+    if not path.is_file():
+        raise EvaluationError(f"{path}: predictions not found; run `dvc repro evaluate` first")
+    table = pq.read_table(path)
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise EvaluationError(
+            f"{path}: lacks the columns {', '.join(missing)}; it was not written by evaluate"
+        )
+    return list(table.select(SCHEMA.names).to_pylist())
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Writes indented JSON, its keys sorted."""
+    write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", path)

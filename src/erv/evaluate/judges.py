@@ -1,0 +1,169 @@
+"""Judges: name the emotion that an explanation speaks of, without seeing clip, answer or truth.
+
+What is optimised must not be what evaluates. The lexical judge is a bag of word pieces with a linear
+classifier, trained on texts of its own (the judge source); the reward is a transformer that was trained on
+sentences of the reasoning source. `check_independence` refuses to judge when the two share a text.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from erv.errors import EvaluationError
+from erv.labels import LabelSpace
+from erv.sentences import normalize, split_sentences
+
+TEXTS_FILE = "texts.csv"
+HELD_OUT_SHARE = 0.2
+MIN_PROBABILITY = 0.25
+
+
+class Judge(Protocol):
+    """Names one emotion per explanation."""
+
+    name: str
+
+    def judge(self, explanations: Sequence[str | None], space: LabelSpace) -> list[str | None]:
+        """A name of `space` per explanation; None where there is nothing to read."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a report says of the judge: name, architecture, digest, number of texts, held-out accuracy."""
+
+
+class LexicalJudge:
+    """TF-IDF over pieces of words, and multinomial logistic regression.
+
+    Pieces (three to five letters), not words: the judge has to know "scornful" when its texts say "scorn".
+
+    Attributes:
+        name: `lexical`.
+        held_out_accuracy: on the texts that were not trained on, chosen by a hash of the text. They come from
+            the same generator as the others, so it says little of texts by policies.
+        digest: sha256 of architecture, threshold, texts with labels, and seed; equal for equal judges only.
+        texts: everything that it was given, trained on or not.
+    """
+
+    name = "lexical"
+    architecture = "TF-IDF of pieces of words (3 to 5 letters), logistic regression"
+
+    def __init__(self, texts: Sequence[str], labels: Sequence[str], *, seed: int = 0) -> None:
+        """Trains the judge; equal inputs give an equal judge.
+
+        Args:
+            texts: n explanations.
+            labels: n names of the MAFW space.
+            seed: of the held-out choice.
+
+        Raises:
+            EvaluationError: an unknown label, or too few texts to train on and to measure with.
+        """
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+
+        self._mafw = LabelSpace.load("mafw")
+        names = [self._mafw.normalize(label) for label in labels]
+        for label, name in zip(labels, names, strict=True):
+            if name is None:
+                raise EvaluationError(f"judge {TEXTS_FILE}: label {label!r} is not a name of the MAFW space")
+        pairs = sorted(set(zip(texts, names, strict=True)))
+        held_out = [pair for pair in pairs if _held_out(pair[0], seed)]
+        kept = [pair for pair in pairs if not _held_out(pair[0], seed)]
+        if not held_out or len({name for _, name in kept}) < 2:
+            raise EvaluationError(
+                f"judge {TEXTS_FILE}: {len(pairs)} different texts are too few to train and measure a judge"
+            )
+        self.texts = tuple(text for text, _ in pairs)
+        self.digest = hashlib.sha256(
+            json.dumps(
+                [self.name, self.architecture, MIN_PROBABILITY, seed, pairs], ensure_ascii=False
+            ).encode()
+        ).hexdigest()
+        self._vectorizer = TfidfVectorizer(
+            analyzer="char_wb",
+            ngram_range=(3, 5),
+            sublinear_tf=True,
+            max_df=0.5,
+        )
+        self._model = LogisticRegression(C=30.0, max_iter=1000, class_weight="balanced")
+        features = self._vectorizer.fit_transform([text for text, _ in kept])
+        self._model.fit(features, [name for _, name in kept])
+        self._trained_on = len(kept)
+        self._held_out = len(held_out)
+        read = self.judge([text for text, _ in held_out], self._mafw)
+        right = sum(heard == name for heard, (_, name) in zip(read, held_out, strict=True))
+        self.held_out_accuracy = right / len(held_out)
+
+    @classmethod
+    def from_csv(cls, text: str, *, seed: int = 0) -> LexicalJudge:
+        """Trains a judge on the content of `texts.csv` (columns text and label)."""
+        reader = csv.DictReader(io.StringIO(text.lstrip("\ufeff")))
+        missing = {"text", "label"} - set(reader.fieldnames or ())
+        if missing:
+            raise EvaluationError(f"judge {TEXTS_FILE}: lacks the columns {', '.join(sorted(missing))}")
+        rows = list(reader)
+        return cls([row["text"] for row in rows], [row["label"] for row in rows], seed=seed)
+
+    def judge(self, explanations: Sequence[str | None], space: LabelSpace) -> list[str | None]:
+        """Names the emotion of each explanation among those of a data set's space.
+
+        Args:
+            explanations: n texts, read whole.
+            space: the data set's own; emotions without a counterpart in it are not considered, as a judge
+                model is given the list of the data set's labels.
+
+        Returns:
+            n names of `space`; None for a missing or blank explanation, and for one in which no emotion
+            stands out (none of all classes reaches `MIN_PROBABILITY`): that is not neutral but nothing.
+        """
+        to_space = self._mafw.to(space)
+        classes = [str(name) for name in self._model.classes_]
+        allowed = [index for index, name in enumerate(classes) if to_space(name) is not None]
+        judged: list[str | None] = [None] * len(explanations)
+        if not judged:
+            return judged
+        features = self._vectorizer.transform([text or "" for text in explanations]).tocsr()
+        scores = self._model.predict_proba(features)
+        # Without known words the intercepts, and with words about the setting chance, would choose.
+        readable = (np.diff(features.indptr) > 0) & (scores.max(axis=1) >= MIN_PROBABILITY)
+        for index in np.flatnonzero(readable):
+            judged[int(index)] = to_space(classes[allowed[int(np.argmax(scores[index, allowed]))]])
+        return judged
+
+    def describe(self) -> dict[str, Any]:
+        """Name, architecture, digest, texts trained on and held out, and accuracy on the latter."""
+        return {
+            "name": self.name,
+            "architecture": self.architecture,
+            "digest": self.digest,
+            "trained_on": self._trained_on,
+            "held_out": self._held_out,
+            "held_out_accuracy": round(self.held_out_accuracy, 6),
+        }
+
+
+def check_independence(judge_texts: Iterable[str], verifier_sentences: Iterable[str]) -> None:
+    """Refuses a judge that has been given a sentence which the verifier was trained or measured on.
+
+    Raises:
+        EvaluationError: they share a sentence; case, punctuation and white space don't count.
+    """
+    sentences = {normalize(sentence) for sentence in verifier_sentences}
+    for text in judge_texts:
+        for sentence in split_sentences(text, semantics="strict"):
+            if normalize(sentence) in sentences:
+                raise EvaluationError(
+                    f"the judge and the verifier share the sentence {sentence!r}; give the judge texts of its"
+                    " own, or it measures what was optimised"
+                )
+
+
+def _held_out(text: str, seed: int) -> bool:
+    digest = hashlib.sha256(f"{seed}/judge/{text}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < HELD_OUT_SHARE

@@ -1,1 +1,0 @@
-"""Evaluation: generated explanations, judged, measured, compared and shown."""

@@ -1,0 +1,163 @@
+"""Finished shards of an extraction, kept for the next one: after an interruption, and after it was complete.
+
+DVC deletes the outputs of a stage before it runs, so shards are first written to
+`.erv/extract/<data set>/<key>/` and linked into the outputs when all are there. The key is the hash of all
+that decides them. A shard counts only with its completion record, written last; it is verified before it is
+used again.
+
+Published shards stay here too: what can't alter a shard (another fold, another limit of a check) runs the
+stage again, and then nothing is decoded. They go when an extraction of the same data set with another key is
+complete. They are hard links to the outputs and take no space, until DVC replaces the outputs by copies from
+its cache, as it does by default on file systems without reflinks; then they take as much as the outputs. No
+file here is opened for writing once it has its record, since the outputs, and DVC's cache where its type is
+hardlink, may hold the same one; it is only removed and made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from erv.errors import DataError
+from erv.extract.chunks import Chunk, Finished
+from erv.shards import shard_name
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(".erv/extract")
+
+
+@contextmanager
+def one_at_a_time(dataset: str, root: Path = ROOT) -> Iterator[None]:
+    """Keeps a second extraction of a data set out of the same folder; a killed one does not.
+
+    Raises:
+        DataError: one runs.
+    """
+    from filelock import FileLock, Timeout
+
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / f"{dataset}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise DataError(
+            f"{dataset}: another extraction of it runs in this workspace ({lock.lock_file} is held); wait for"
+            " it or stop it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class ExtractState:
+    """The folder of one extraction.
+
+    Args:
+        dataset: whose.
+        key: `erv.extract.chunks.extraction_key`.
+        chunks: all of the extraction.
+        root: parent of all such folders.
+
+    Attributes:
+        folder: where shards are written.
+        finished: chunks that are done, by number.
+    """
+
+    def __init__(self, dataset: str, key: str, chunks: list[Chunk], root: Path = ROOT) -> None:
+        self.folder = root / dataset / key
+        self.finished: dict[int, Finished] = {}
+        self._dataset, self._chunks = dataset, chunks
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._load()
+
+    def _load(self) -> None:
+        """Takes over the shards that are whole; removes the rest."""
+        for chunk in self._chunks:
+            kept = self._verified(chunk)
+            if kept is not None:
+                self.finished[chunk.number] = kept
+        for path in self.folder.iterdir():
+            number = path.stem.removeprefix("shard-")
+            if not (number.isdigit() and int(number) in self.finished):
+                path.unlink()
+        if self.finished:
+            logger.info(
+                "extract %s: %d of %d shards kept from an earlier run",
+                self._dataset,
+                len(self.finished),
+                len(self._chunks),
+            )
+
+    def _verified(self, chunk: Chunk) -> Finished | None:
+        shard = self.folder / shard_name(chunk.number)
+        try:
+            record = json.loads(shard.with_suffix(".json").read_text(encoding="utf-8"))
+            whole = record["sha256"] == _digest(shard)
+            rejected = tuple((str(clip_id), str(reason)) for clip_id, reason in record["rejected"])
+            kept = Finished(chunk.number, int(record["clips"]), rejected)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # killed while it was written, or before
+        if not whole or kept.clips + len(rejected) != len(chunk.rows):
+            logger.warning("extract %s: kept shard %d is damaged, made anew", self._dataset, chunk.number)
+            return None
+        return kept
+
+    def complete(self, finished: Finished) -> None:
+        """Writes the completion record of a shard whose file is in the folder."""
+        shard = self.folder / shard_name(finished.number)
+        # No fsync: whatever a crash of the machine leaves, the digest tells.
+        record = {"sha256": _digest(shard), "clips": finished.clips, "rejected": finished.rejected}
+        temporary = shard.with_suffix(".partial")
+        with temporary.open("w", encoding="utf-8") as stream:
+            json.dump(record, stream, ensure_ascii=False)
+        temporary.replace(shard.with_suffix(".json"))
+        self.finished[finished.number] = finished
+
+    def publish(self, shards: Path) -> None:
+        """Puts all shards into the output folder, which appears complete, and removes those of other keys.
+
+        Hard links, so that nothing is copied and a kill in between loses nothing. Where the file system has
+        none, copies; then nothing is kept, since it would take the space twice.
+        """
+        temporary = shards.with_name(f".{shards.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        linked = True
+        for number in sorted(self.finished):
+            name = shard_name(number)
+            try:
+                os.link(self.folder / name, temporary / name)
+            except OSError:
+                linked = False
+                shutil.copyfile(self.folder / name, temporary / name)
+        shutil.rmtree(shards, ignore_errors=True)
+        temporary.replace(shards)
+        self._remove_others()
+        if not linked:
+            shutil.rmtree(self.folder)
+            if not any(self.folder.parent.iterdir()):
+                self.folder.parent.rmdir()
+
+    def _remove_others(self) -> None:
+        siblings = sorted(self.folder.parent.iterdir())
+        others = [path for path in siblings if path.is_dir() and path != self.folder]
+        for path in others:
+            shutil.rmtree(path)
+        if others:
+            logger.info(
+                "extract %s: removed the shards kept of runs with other clips, settings or versions",
+                self._dataset,
+            )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

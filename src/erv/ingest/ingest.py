@@ -1,0 +1,219 @@
+"""Ingestion: a pinned source becomes a manifest, one row per clip of the chosen fold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from erv.ingest import checks as common
+from erv.ingest import list_checks
+from erv.ingest.checks import EXCHANGED
+from erv.manifest import SPLITS, ClipRow
+from erv.ingest.published import figures
+from erv.ingest.readers.by_name import read, selection_of
+from erv.ingest.readers.reading import Check, Entry, Excluded, Folds, Reading
+from erv.sources import Lock, ObjectStore
+from erv.errors import DataError
+from erv.labels import LabelSpace
+
+if TYPE_CHECKING:
+    from erv.settings import IngestSettings
+
+_CUT = "; validation cut"
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What ingestion found.
+
+    Attributes:
+        rows: of the manifest, by clip id.
+        excluded: clips that are listed and can't be used, by clip id.
+        unlisted: clips of the source that no list names, as paths.
+        folds: usable clips by fold, split and label, of all folds; 0 where the set has none.
+        checks: all of them; none of the failed ones is an error.
+        absent: clips that are listed and not in the source, as paths.
+        dataset: its name.
+        fold: of the rows.
+        expect: full or subset.
+    """
+
+    rows: tuple[ClipRow, ...]
+    excluded: tuple[Excluded, ...]
+    unlisted: tuple[str, ...]
+    folds: Folds
+    checks: tuple[Check, ...]
+    absent: tuple[str, ...]
+    dataset: str
+    fold: int
+    expect: str
+
+    def counts(self) -> dict[str, float]:
+        """Clips per split, and those that were excluded, absent or in no list; failed checks."""
+        splits = Counter(row.split for row in self.rows)
+        return {
+            "clips": float(len(self.rows)),
+            **{f"clips/{split}": float(splits[split]) for split in SPLITS},
+            "excluded": float(len(self.excluded)),
+            "absent": float(len(self.absent)),
+            "unlisted": float(len(self.unlisted)),
+            "checks/failed": float(sum(not check.success for check in self.checks)),
+        }
+
+    def warnings(self) -> list[str]:
+        """A sentence for each failed check; one for all published counts that a subset explains.
+
+        The number of clips in the source always is one; the others are where the lists are shorter, too. What
+        looks like exchanged folds is told in full.
+        """
+        failed = [check for check in self.checks if not check.success]
+        whole = any(check.name == "published_clips" and check.success for check in self.checks)
+        counts = [
+            check
+            for check in failed
+            if check.name.startswith("published_")
+            and (check.name == "published_total" or not whole)
+            and EXCHANGED not in check.hint
+        ]
+        lines = [f"{check.name}: {check.sentence()}" for check in failed if check not in counts]
+        if counts:
+            names = ", ".join(check.name.removeprefix("published_") for check in counts)
+            lines.append(f"a subset: the published counts of {names} differ (ingest.expect: {self.expect})")
+        if self.excluded:
+            lines += [f"{c.name}: {c.found}" for c in self.checks if c.name == "excluded" and c.success]
+        return lines
+
+    def checks_document(self) -> dict[str, Any]:
+        """All of it but the rows, for JSON."""
+        return {
+            "dataset": self.dataset,
+            "fold": self.fold,
+            "expect": self.expect,
+            "labels": list(LabelSpace.load(self.dataset).names),
+            "counts": self.counts(),
+            "checks": [{**asdict(check), "clips": list(check.clips)} for check in self.checks],
+            "excluded": [asdict(item) for item in self.excluded],
+            "absent": list(self.absent),
+            "unlisted": list(self.unlisted),
+            "folds": {
+                str(fold): {split: dict(labels) for split, labels in splits.items()}
+                for fold, splits in self.folds.items()
+            },
+        }
+
+
+def ingest(
+    dataset: str, lock: Lock, store: ObjectStore | None, settings: IngestSettings, *, seed: int
+) -> Ingested:
+    """Reads the official files of a source, checks them and cuts a validation split from train.
+
+    Validation is cut by a hash of the clip id, never from test; a table that brings its own validation clips
+    is left as it is.
+
+    Args:
+        dataset: its name, and that of its label space.
+        lock: the pinned source.
+        store: for sources in an object store.
+        settings: fold, share of validation, what is expected and how the data set is read.
+        seed: of the hash.
+
+    Raises:
+        DataError: the source is not what its layout says; or checks failed, each told in a line.
+        StorageError: an object can't be read.
+    """
+    reader = settings.readers.get(dataset)
+    if reader is None:
+        raise DataError(
+            f"data set {dataset!r} has no reader; add ingest.readers.{dataset} to params.yaml (there:"
+            f" {', '.join(sorted(settings.readers)) or 'none'})"
+        )
+    if lock.selection is not None and lock.selection != selection_of(reader):
+        raise DataError(
+            f"{dataset}: the source was pinned for other settings than ingest.readers.{dataset} has now;"
+            f" pin it again with `erv data pin {lock.name}`"
+        )
+    reading = read(dataset, lock, store, reader, settings.fold)
+    published = figures(reader)
+    checks = [
+        *reading.checks,
+        *list_checks.structural(reading.listing, published, settings.expect, reading.fold),
+        *common.presence(reading, settings.expect, settings.max_excluded_share),
+        common.unlisted(reading, published),
+    ]
+    if published is not None:
+        checks += common.against_published(reading, published, settings.expect)
+    _raise_failed(dataset, lock, checks)
+    return Ingested(
+        rows=_rows(dataset, lock, reading, settings.validation_share, seed),
+        excluded=tuple(sorted(reading.excluded, key=lambda item: (item.clip_id, item.listed_in))),
+        unlisted=reading.unlisted,
+        folds=reading.folds,
+        checks=tuple(checks),
+        absent=reading.absent,
+        dataset=dataset,
+        fold=reading.fold,
+        expect=settings.expect,
+    )
+
+
+def require_current(lock: Lock, source: str) -> None:
+    """Refuses a lock of another place than `params.yaml` names: the data would be those of before.
+
+    Raises:
+        DataError: they differ.
+    """
+    if lock.uri != source:
+        raise DataError(
+            f"{lock.name}: pinned from {lock.uri}, and sources.{lock.name} is {source}; pin that with"
+            f" `erv data pin {lock.name}`, or set sources.{lock.name} back"
+        )
+
+
+def _raise_failed(dataset: str, lock: Lock, checks: list[Check]) -> None:
+    failed = [check for check in checks if not check.success and check.severity == "error"]
+    if not failed:
+        return
+    if len(failed) == 1:
+        raise DataError(f"{dataset} ({lock.uri}): {failed[0].sentence()}")
+    lines = "".join(f"\n- {check.name}: {check.sentence()}" for check in failed)
+    raise DataError(f"{dataset} ({lock.uri}): {len(failed)} checks failed:{lines}")
+
+
+def _rows(
+    dataset: str, lock: Lock, reading: Reading, validation_share: float, seed: int
+) -> tuple[ClipRow, ...]:
+    if any(entry.split == "validation" for entry in reading.entries):
+        validation_share = 0.0
+    rows = []
+    for entry in reading.entries:
+        file = lock.find(entry.path)
+        split = _split(entry, dataset, validation_share, seed)
+        rows.append(
+            ClipRow(
+                clip_id=entry.clip_id,
+                dataset=dataset,
+                fold=reading.fold,
+                split=split,
+                label=entry.label,
+                raw_label=entry.raw_label,
+                caption=entry.caption,
+                completion=entry.completion,
+                media=entry.media,
+                uri=lock.uri_of(entry.path),
+                bytes=file.bytes,
+                sha256=file.sha256,
+                label_from=entry.label_from,
+                split_from=entry.split_from + _CUT * (split != entry.split),
+                caption_from=entry.caption_from,
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: row.clip_id))
+
+
+def _split(entry: Entry, dataset: str, validation_share: float, seed: int) -> str:
+    if entry.split != "train":
+        return entry.split
+    digest = hashlib.sha256(f"{seed}:{dataset}:{entry.clip_id}".encode()).digest()
+    return "validation" if int.from_bytes(digest[:8], "big") < validation_share * 2**64 else "train"

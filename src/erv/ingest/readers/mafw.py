@@ -1,0 +1,179 @@
+"""MAFW (Liu et al., ACM MM 2022): the official single and compound sets, five folds.
+
+Labels and splits come from `Train & Test Set/{single,compound}/{no_caption,with_caption}/set_N/*.txt`;
+captions from the captioned list and, where that lacks one, from `descriptive_text.xlsx`. The sheets in
+`Labels` must agree with the lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from erv.ingest.readers import mafw_lists as lists
+from erv.ingest.readers import mafw_sheets as sheets
+from erv.ingest.readers import tree as trees
+from erv.ingest.readers.reading import (
+    OFFICIAL_FOLDS,
+    Check,
+    Listed,
+    Listing,
+    Reading,
+    first_clips,
+    gather,
+    require_official,
+    some,
+)
+from erv.sources.selection import Selection
+from erv.sources import Lock, ObjectStore
+from erv.ingest.readers.tree import Tree
+from erv.settings.ingest import MafwReader
+from erv.errors import DataError
+from erv.labels import LabelSpace
+
+_CLIP_FOLDERS = ("data/clips", "clips")
+_NO_CLIP = r"(^|/)frames(/|\.zip$)|(^|/)Labels\(auto\)(/|\.zip$)"
+
+
+def selection(settings: MafwReader) -> Selection:
+    """Frames and automatic labels are not read: frames have no sound."""
+    return Selection(skip=(_NO_CLIP,), aggregate=True)
+
+
+def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: MafwReader, fold: int) -> Reading:
+    """Reads one fold, and the lists of all folds for the checks.
+
+    Args:
+        dataset: its name, and that of its label space.
+        lock: the pinned source.
+        store: for sources in an object store.
+        settings: set and listing.
+        fold: 1..5.
+
+    Raises:
+        DataError: a file is missing or malformed, or a label is not in the label space.
+    """
+    require_official(dataset, fold)
+    space = LabelSpace.load(dataset)
+    tree = trees.locate(lock, store, trees.MAFW)
+    folder = _clip_folder(tree)
+    captioned = settings.listing == "with_caption"
+    read_list = lists.captioned if captioned else lists.plain
+    listing: dict[int, tuple[Listed, ...]] = {}
+    captions: dict[str, tuple[str, str]] = {}
+    notes: list[Check] = []
+    for number in OFFICIAL_FOLDS:
+        paths = _split_files(tree, settings, number, required=number == fold)
+        items: list[Listed] = []
+        for split, path in paths.items():
+            lines = read_list(tree, path, space)
+            notes += lines.checks
+            items += [Listed(line.clip_id, split, line.label, line.raw, line.where) for line in lines.rows]
+            if number == fold:
+                captions |= {line.clip_id: (line.caption, line.where) for line in lines.rows if line.caption}
+        if paths:
+            listing[number] = tuple(items)
+    if not captioned:
+        captions, more = _captions(tree, settings, fold, listing, space)
+        notes += more
+    book = sheets.compare(tree, settings, listing, space)
+    told = {item.clip_id for item in listing[fold] if item.label != "neutral"}  # neutral clips have none
+    if told - set(captions):
+        captions = sheets.captions(tree, told - set(captions)) | captions
+    notes.append(_caption_check(told, captions))
+    return gather(
+        lock,
+        listing,
+        fold,
+        lambda clip: tree.full(f"{folder}/{clip}.mp4"),
+        [tree.full(match[0]) for match in tree.matching(rf"{folder}/[^/]+\.mp4")],
+        captions=captions,
+        checks=[tree.check(), *_merged(notes), *book.checks],
+        sizes=book.sizes,
+    )
+
+
+def _clip_folder(tree: Tree) -> str:
+    for folder in _CLIP_FOLDERS:
+        if any(path.startswith(f"{folder}/") and path.endswith(".mp4") for path in tree.paths):
+            return folder
+    expected = " or ".join(f"`{tree.full(folder)}/NNNNN.mp4`" for folder in _CLIP_FOLDERS)
+    elsewhere = {m[1] or "." for m in tree.matching(r"(?:(.+)/)?\d{5}\.mp4")}
+    found = f", found such clips in {some(elsewhere)}: rename that folder" if elsewhere else ""
+    raise DataError(
+        f"{tree.lock.name}: no clip in {tree.lock.uri}; expected {expected}{found}; put the clips there, or"
+        " clips.zip as delivered, and pin the source again with `erv data pin`"
+    )
+
+
+def _split_files(
+    tree: Tree, settings: MafwReader, fold: int, *, required: bool, listing: str | None = None
+) -> dict[str, str]:
+    """Paths of the train and the test list of a fold; empty where the tree has neither."""
+    folder = f"Train & Test Set/{settings.set}/{listing or settings.listing}/set_{fold}"
+    paths = {split: f"{folder}/{split}.txt" for split in ("train", "test")}
+    if not required and not any(path in tree for path in paths.values()):
+        return {}
+    return {split: tree.required([path], f"{split} split of fold {fold}") for split, path in paths.items()}
+
+
+def _captions(
+    tree: Tree, settings: MafwReader, fold: int, listing: Listing, space: LabelSpace
+) -> tuple[dict[str, tuple[str, str]], list[Check]]:
+    """Captions of the captioned list of a fold, and whether it agrees with the list without captions."""
+    paths = _split_files(tree, settings, fold, required=False, listing="with_caption")
+    captions: dict[str, tuple[str, str]] = {}
+    checks: list[Check] = []
+    splits = {item.clip_id: (item.split, item.label) for item in listing[fold]}
+    other = []
+    for split, path in paths.items():
+        lines = lists.captioned(tree, path, space)
+        checks += lines.checks
+        for line in lines.rows:
+            if line.caption:
+                captions[line.clip_id] = (line.caption, line.where)
+            if splits.get(line.clip_id) != (split, line.label):
+                other.append(line.clip_id)
+    if paths:
+        found = f"{len(other)} clips have another split or label there" if other else "the same in both"
+        checks.append(
+            Check(
+                "captioned_list",
+                not other,
+                "warning",
+                f"the split and label of with_caption/set_{fold} in no_caption/set_{fold} too",
+                f"{settings.set}: {found}" + (f": {some(other)}" if other else ""),
+                first_clips(other),
+                "the folders of the folds may be exchanged in one of the two" if other else "",
+            )
+        )
+    return captions, checks
+
+
+def _caption_check(told: set[str], captions: Mapping[str, tuple[str, str]]) -> Check:
+    without = told - set(captions)
+    return Check(
+        "captions",
+        not without,
+        "warning",
+        "one for every clip but the neutral ones",
+        f"{len(without)} of {len(told)} clips that are not neutral have no caption"
+        + (f": {some(without)}" if without else ""),
+        first_clips(without),
+        "add `Train & Test Set/../with_caption` or `Labels/descriptive_text.xlsx`" if without else "",
+    )
+
+
+def _merged(notes: list[Check]) -> list[Check]:
+    """Checks of equal name and outcome as one; a fold's ten files otherwise say the same ten times."""
+    merged: dict[tuple[str, bool], list[Check]] = {}
+    for note in notes:
+        merged.setdefault((note.name, note.success), []).append(note)
+    result = []
+    for same in merged.values():
+        found = dict.fromkeys(check.found for check in same)
+        text = same[0].found + (f" (and {len(found) - 1} files more)" if len(found) > 1 else "")
+        first = same[0]
+        result.append(
+            Check(first.name, first.success, first.severity, first.expected, text, first.clips, first.hint)
+        )
+    return result

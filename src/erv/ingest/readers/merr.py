@@ -1,0 +1,78 @@
+"""MERR (Cheng et al., NeurIPS 2024): JSON keyed by video, label `pseu_emotion`.
+
+The explanation is `smp_reason_caption` in the fine-grained file and `caption` in the coarse-grained one. The
+`.txt` of the same name (`video frames emotion`) must agree, where it is there.
+"""
+
+from __future__ import annotations
+
+import re
+
+from erv.ingest.readers.explanations import Explained, stem
+from erv.ingest.readers.reading import Check, first_clips, some
+from erv.ingest.readers.tabular import text_of
+from erv.ingest.readers.tree import Tree
+from erv.errors import DataError
+
+_LABEL = "pseu_emotion"
+_TEXTS = ("smp_reason_caption", "caption")
+
+
+def fits(document: object) -> bool:
+    """Whether a JSON document is MERR's."""
+    if not isinstance(document, dict) or not document:
+        return False
+    first = next(iter(document.values()))
+    return isinstance(first, dict) and _LABEL in first
+
+
+def rows(tree: Tree, path: str, document: object) -> tuple[list[Explained], list[Check]]:
+    """The explanations of the file, and whether the text beside it gives the same labels.
+
+    Raises:
+        DataError: an item is no object, or its label or explanation is no text.
+    """
+    full = tree.full(path)
+    found = []
+    for name, item in document.items() if isinstance(document, dict) else ():
+        where = f"{full}[{name!r}]"
+        if not isinstance(item, dict):
+            raise DataError(f"{where}: not an object with {_LABEL}")
+        raw = item.get(_LABEL) or ""
+        text = next((item[key] for key in _TEXTS if item.get(key)), "")
+        if not isinstance(raw, str) or not isinstance(text, str):
+            raise DataError(f"{where}: {_LABEL} and {' or '.join(_TEXTS)} must be text")
+        found.append(Explained(stem(name), raw.strip(), text, where))
+    return found, _text_beside(tree, path, found)
+
+
+def _text_beside(tree: Tree, path: str, found: list[Explained]) -> list[Check]:
+    beside = re.sub(r"(?i)\.json$", ".txt", path)
+    if beside not in tree:
+        return []
+    full = tree.full(beside)
+    lines = [line.split() for line in text_of(tree.read(beside), full).split("\n") if line.strip()]
+    if any(len(line) != 3 for line in lines):
+        return [
+            Check(
+                "merr_text",
+                False,
+                "warning",
+                "`video frames emotion` in each line",
+                f"{full} has another shape and was not compared",
+                hint=f"the labels are those of {tree.full(path)}",
+            )
+        ]
+    said = {stem(name): label for name, _, label in lines}
+    other = [row.name for row in found if row.name in said and said[row.name] != row.raw]
+    return [
+        Check(
+            "merr_text",
+            not other,
+            "warning",
+            f"the labels of {tree.full(path)}",
+            f"{full} gives {len(other)} clips another label" + (f": {some(other)}" if other else ""),
+            first_clips(other),
+            f"those of {tree.full(path)} are used" if other else "",
+        )
+    ]

@@ -1,0 +1,191 @@
+"""Reasoning sets for the cold start: explanations of emotion with clips of their own.
+
+The shape is found by the files: the JSON of R1-Omni, EMER v1 or v2 (CSV), MERR (JSON). Labels are names of
+the data set's label space; all clips are for training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from erv.ingest.readers import emer
+
+from erv.ingest.readers import merr
+
+from erv.ingest.readers import r1_omni
+from erv.ingest.readers.explanations import Explained
+from erv.ingest.readers.reading import Check, Excluded, Listed, Reading, first_clips, gather, some
+from erv.sources.selection import Selection
+from erv.sources import Lock, ObjectStore
+from erv.ingest.readers.tabular import csv_records, json_document
+from erv.ingest.readers.tree import Tree, top_of
+from erv.settings.ingest import ReasoningReader
+from erv.errors import DataError
+from erv.labels import LabelSpace
+from erv.prompts import TAGS, format_completion
+
+_VIDEO = re.compile(r".+\.(?:mp4|avi|mkv|mov|webm)", re.IGNORECASE)
+_DEEPEST = 3  # folders down to which tables are looked for
+_MOST = 50  # tables that are looked into; a tree with more has one per clip
+_SPLIT = "no official split: all clips are for training"
+
+
+@dataclass(frozen=True)
+class _Shape:
+    title: str
+    fits: Callable[[object], bool]
+    rows: Callable[[Tree, str, object], tuple[list[Explained], list[Check]]]
+
+
+_JSON = (
+    _Shape("R1-Omni JSON", r1_omni.fits, r1_omni.rows),
+    _Shape("MERR", merr.fits, merr.rows),
+)
+_CSV = (
+    _Shape("EMER v1", emer.fits_v1, emer.rows_v1),
+    _Shape("EMER v2", emer.fits_v2, emer.rows_v2),
+)
+
+
+def selection(settings: ReasoningReader) -> Selection:
+    """All but images."""
+    return Selection(aggregate=True)
+
+
+def read(dataset: str, lock: Lock, store: ObjectStore | None) -> Reading:
+    """Reads the set; it has no folds.
+
+    Args:
+        dataset: its name, and that of its label space.
+        lock: the pinned source.
+        store: for sources in an object store.
+
+    Raises:
+        DataError: no table of a known shape is there, or several; or it is malformed.
+    """
+    space = LabelSpace.load(dataset)
+    tree = Tree(lock, store, "")
+    path, shape, head, note = _table(tree)
+    rows, checks = shape.rows(tree, path, head)
+    if not rows:
+        raise DataError(f"{path}: lists no clip; fetch the file again")
+    videos: dict[str, list[str]] = {}
+    for file in lock.files:
+        if _VIDEO.fullmatch(file.path):
+            videos.setdefault(PurePosixPath(file.path).stem, []).append(file.path)
+    items, excluded, completions = [], [], {}
+    for row in rows:
+        reason = _fault(row, space)
+        if reason is not None:
+            excluded.append(Excluded(row.name, reason, row.where))
+            continue
+        label = space.normalize(row.raw) or ""
+        items.append(Listed(row.name, "train", label, row.raw, row.label_from or row.where))
+        completions[row.name] = format_completion(" ".join(row.explanation.split()), label)
+    twice = [name for name in {row.name for row in rows} if len(videos.get(name, ())) > 1]
+    return gather(
+        lock,
+        {0: tuple(items)},
+        0,
+        lambda clip: videos[clip][0] if clip in videos else f"{clip}.mp4",
+        [path for paths in videos.values() for path in paths],
+        completions=completions,
+        split_from=_SPLIT,
+        excluded=excluded,
+        checks=[note, *checks, _one_video(twice, videos)],
+    )
+
+
+def _fault(row: Explained, space: LabelSpace) -> str | None:
+    """Why an explanation can't be trained on, or None."""
+    if not row.raw:
+        return "no label"
+    if space.normalize(row.raw) is None:
+        return f"its label {row.raw!r} is not an emotion of label space {space.name}"
+    if not row.explanation.strip():
+        return row.silent or "no explanation"
+    if any(tag in row.explanation for tag in TAGS):
+        return "its explanation holds a think or answer tag"
+    return None
+
+
+def _one_video(twice: list[str], videos: Mapping[str, list[str]]) -> Check:
+    shown = some(f"{' and '.join(videos[name])}" for name in twice)
+    return Check(
+        "one_video_per_name",
+        not twice,
+        "error",
+        "one video for each listed name",
+        f"{len(twice)} listed names fit several videos" + (f": {shown}" if twice else ""),
+        first_clips(twice),
+        "remove or rename all but one" if twice else "",
+    )
+
+
+def _table(tree: Tree) -> tuple[str, _Shape, object, Check]:
+    """The table of explanations: its path, shape, content and a check that names it."""
+    tables = [path for path in tree.paths if re.fullmatch(r"(?i).+\.(csv|json)", path)]
+    tables = sorted((p for p in tables if p.count("/") <= _DEEPEST), key=lambda p: (p.count("/"), p))
+    passed_over = len(tables) - _MOST
+    found: dict[str, tuple[_Shape, object]] = {}
+    broken: list[str] = []
+    for path in tables[:_MOST]:
+        content = tree.read(path)  # what can't be read at all is not a table of another kind
+        try:
+            head: object = (
+                csv_records(content, path)[0]
+                if path.lower().endswith(".csv")
+                else json_document(content, path)
+            )
+        except DataError as error:
+            broken.append(str(error))
+            continue
+        for shape in _CSV if path.lower().endswith(".csv") else _JSON:
+            if shape.fits(head):
+                found[path] = (shape, head)
+    if not found:
+        raise DataError(
+            f"{tree.lock.name}: no table of explanations in {tree.lock.uri}: expected EMER.csv (names,"
+            " emotions, reasons), an EMER v2 CSV (name, english) with labels.csv, MERR_fine_grained.json or"
+            " one JSON list of {video, conversations}; found "
+            + (f"{some(tables)}, at its top {top_of(tree.lock)}" if tables else top_of(tree.lock))
+            + (f" ({broken[0]})" if broken else "")
+            + f"; set sources.{tree.lock.name} to the folder that holds it"
+        )
+    chosen = _preferred(list(found))
+    if chosen is None:
+        raise DataError(
+            f"{tree.lock.name}: several tables of explanations in {tree.lock.uri}:"
+            f" {some(f'{path} ({shape.title})' for path, (shape, _) in found.items())}; keep the one that"
+            " counts and pin the source again with `erv data pin`"
+        )
+    shape, head = found[chosen]
+    others = sorted(set(found) - {chosen})
+    note = Check(
+        "explanations",
+        not broken,
+        "warning",
+        "one table of explanations",
+        f"{chosen} is read as {shape.title}"
+        + (f", {some(others)} left aside" if others else "")
+        + (f"; {broken[0]}" if broken else "")
+        + (f"; {passed_over} more tables were not looked into" if passed_over > 0 else ""),
+        hint="mend or remove the unreadable table" if broken else "",
+    )
+    return chosen, shape, head, note
+
+
+def _preferred(paths: list[str]) -> str | None:
+    """The one table; of a coarse and a fine one the fine, of a Chinese and an English one the English."""
+    if len(paths) == 1:
+        return paths[0]
+    for word in ("fine", "eng"):
+        best = [path for path in paths if word in PurePosixPath(path).name.lower()]
+        rest = {"fine": "coarse", "eng": "chi"}[word]
+        others = [path for path in paths if rest in PurePosixPath(path).name.lower()]
+        if len(best) == 1 and len(others) == len(paths) - 1:
+            return best[0]
+    return None

@@ -1,0 +1,68 @@
+"""What the outputs of the pipeline say of one clip: manifests, quarantine, predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from erv.files import read_document
+
+
+def manifest_rows(target: str) -> list[dict[str, Any]]:
+    """The manifest rows of a clip, `mafw/00019` or `00019` in whatever data set has one."""
+    return _found(Path("data/manifest"), target)
+
+
+def excluded_rows(target: str) -> list[dict[str, Any]]:
+    """The quarantine rows of a clip that ingest listed and left out."""
+    return [row for row in _found(Path("data/quarantine"), target) if row["stage"] == "ingest"]
+
+
+def absent_from(target: str) -> list[str]:
+    """The data sets whose lists have a clip that their sources lack."""
+    names = []
+    for path in sorted(Path("data/manifest").glob("*.checks.json")):
+        dataset = path.name.removesuffix(".checks.json")
+        endings = tuple(f"/{clip}" for clip in (target, target.removeprefix(f"{dataset}/")))
+        absent = read_document(path, "ingest")["absent"]
+        if any(f"/{PurePosixPath(name).with_suffix('')}".endswith(endings) for name in absent):
+            names.append(dataset)
+    return names
+
+
+def facts(row: dict[str, Any]) -> list[str]:
+    """Where a manifest row comes from, whether its clip is in quarantine, what the policies said of it."""
+    dataset, clip_id = row["dataset"], row["clip_id"]
+    found = [
+        f"{row['uri']}  sha256 {row['sha256']}",
+        f"label from {row['label_from']}",
+        f"split from {row['split_from']}",
+        *([f"caption from {row['caption_from']}"] if row["caption_from"] else []),
+    ]
+    for path in sorted(Path("data/quarantine").glob(f"{dataset}.parquet")):
+        found += [f"in quarantine: {bad['reason']}" for bad in _rows(path, clip_id)]
+    for path in sorted(Path("eval").glob("*/predictions.parquet")):
+        found += [
+            f"{path.parent.name} answered {said['predicted']}, judged {said['judged']}"
+            for said in _rows(path, clip_id)
+            if said["dataset"] == dataset
+        ]
+    return found
+
+
+def _found(folder: Path, target: str) -> list[dict[str, Any]]:
+    """Rows of a clip in the files of a folder: of the data set before the first slash, else of any.
+
+    Clip ids may hold slashes themselves, those of tables for instance.
+    """
+    dataset, _, clip_id = target.partition("/")
+    files = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
+    if dataset in files and clip_id and (rows := _rows(files[dataset], clip_id)):
+        return rows
+    return [row for path in files.values() for row in _rows(path, target)]
+
+
+def _rows(path: Path, clip_id: str) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return list(pq.read_table(path, filters=[("clip_id", "=", clip_id)]).to_pylist())

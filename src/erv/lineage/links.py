@@ -1,0 +1,169 @@
+"""Whether what a lock entry names is still in the object store, with the content that its hash promises."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from erv.environment import Environment
+from erv.errors import ErvError
+
+if TYPE_CHECKING:
+    from erv.sources import Lock, SourceFile
+    from erv.storage.store import Store
+
+SMALL_BYTES = 4_000_000  # objects up to this size are read and hashed, larger ones only looked for
+
+
+@dataclass(frozen=True)
+class Check:
+    """One verified link: `ok` is None where it can't be verified from here."""
+
+    what: str
+    ok: bool | None
+    detail: str
+
+    def text(self) -> str:
+        """`ok`, `BROKEN` or `?`, and what was looked at."""
+        mark = {True: "ok", False: "BROKEN", None: "?"}[self.ok]
+        return f"{mark}: {self.what} ({self.detail})"
+
+
+class Verifier:
+    """Looks objects up in the DVC remote and in the raw bucket; each answer is kept.
+
+    Args:
+        environment: where the store is.
+        deep: read and hash large objects too.
+    """
+
+    def __init__(self, environment: Environment, deep: bool = False) -> None:
+        self._environment = environment
+        self._deep = deep
+        self._checked: dict[str, Check] = {}
+
+    @cached_property
+    def _store(self) -> Store:
+        from erv.storage.store import open_store
+
+        return open_store(self._environment)
+
+    @cached_property
+    def _remote(self) -> dict[str, int]:
+        """Size by hash of every object in the DVC remote: one listing instead of a question per object."""
+        prefix = "files/md5/"
+        listing = self._store.list(f"s3://{self._environment.dvc_bucket}/{prefix.rstrip('/')}")
+        return {info.key.removeprefix(prefix).replace("/", ""): info.size for info in listing}
+
+    def output(self, path: str, md5: str | None) -> Check:
+        """Verifies a file or folder that DVC tracks."""
+        if md5 is None:
+            return Check(path, None, "not hashed")
+        if not self._environment.has_storage:
+            return Check(path, None, "no object store is configured")
+        if md5 not in self._checked:
+            try:
+                ok, detail = self._folder(md5) if md5.endswith(".dir") else self._object(md5)
+            except ErvError as error:
+                ok, detail = None, str(error)
+            self._checked[md5] = Check(path, ok, detail)
+        known = self._checked[md5]
+        return Check(path, known.ok, known.detail)
+
+    def _object(self, md5: str) -> tuple[bool, str]:
+        size = self._remote.get(md5)
+        if size is None:
+            return False, f"md5 {md5}: not in s3://{self._environment.dvc_bucket}, run `dvc push`"
+        if size > SMALL_BYTES and not self._deep:
+            return True, f"md5 {md5}, {size} bytes, present"
+        if self._digest(md5) != md5.removesuffix(".dir"):
+            return False, f"md5 {md5}: its content in s3://{self._environment.dvc_bucket} is another"
+        return True, f"md5 {md5}, {size} bytes, hash equal"
+
+    def _folder(self, md5: str) -> tuple[bool, str]:
+        ok, detail = self._object(md5)
+        if not ok:
+            return ok, detail
+        entries = json.loads(self._read(md5))
+        results = [(entry["relpath"], *self._object(entry["md5"])) for entry in entries]
+        broken = [f"{name}: {why}" for name, fine, why in results if not fine]
+        if broken:
+            return False, f"{len(broken)} of {len(entries)} files; {broken[0]}"
+        hashed = sum(why.endswith("hash equal") for _name, _fine, why in results)
+        return True, f"md5 {md5}, {len(entries)} files present, {hashed} hashed"
+
+    def _digest(self, md5: str) -> str:
+        return hashlib.md5(self._read(md5), usedforsecurity=False).hexdigest()
+
+    def _read(self, md5: str) -> bytes:
+        return self._store.read(f"s3://{self._environment.dvc_bucket}/files/md5/{md5[:2]}/{md5[2:]}")
+
+    def source(self, path: str, md5: str | None, lock_file: Path | None) -> Check:
+        """Verifies a pinned source: its lock is the one that was used, and each of its objects is there.
+
+        Args:
+            path: of the lock, as `dvc.lock` names it.
+            md5: of the lock, as `dvc.lock` has it.
+            lock_file: where a copy of the lock is to be found; None if nowhere.
+        """
+        from erv.sources import Lock
+        from erv.digest import md5_of_file
+
+        if lock_file is None or not lock_file.is_file():
+            return Check(path, None, "the lock is not here; restore it from git")
+        if md5_of_file(lock_file) != md5:
+            return Check(path, None, f"the lock here is another one than {md5}; restore it from git")
+        lock = Lock.load(lock_file)
+        if not lock.uri.startswith("s3://"):
+            root = Path(lock.uri.removeprefix("file://"))
+            missing = [file.path for file in lock.files if not _is_in(root, file)]
+        else:
+            try:
+                missing = self._missing(lock)
+            except ErvError as error:
+                return Check(path, None, str(error))
+        if missing:
+            return Check(
+                path, False, f"{len(missing)} of {len(lock.files)} files of {lock.uri}: {missing[0]}"
+            )
+        versions = " in their pinned versions" if any(file.version_id for file in lock.files) else ""
+        return Check(path, True, f"{len(lock.files)} files of {lock.uri} present{versions}")
+
+    def _missing(self, lock: Lock) -> list[str]:
+        from erv.sources.frame_folders import is_frame
+
+        listing = {info.uri: info for info in self._store.list(lock.uri)}
+        images = Counter(uri.rpartition("/")[0] + "/" for uri in listing if is_frame(uri.rpartition("/")[2]))
+
+        def there(file: SourceFile) -> bool:
+            uri = lock.uri_of(file.path)
+            if file.archive:  # its zip is listed too
+                return True
+            if file.frames:
+                return images[uri] == file.frames
+            newest = listing.get(uri)
+            if (
+                newest is not None
+                and newest.size == file.bytes
+                and file.version_id in (None, newest.version_id)
+            ):
+                return True
+            # Overwritten since: the pinned version may still be kept.
+            return file.version_id is not None and self._store.exists(uri, file.version_id)
+
+        return [file.path for file in lock.files if not there(file)]
+
+
+def _is_in(root: Path, file: SourceFile) -> bool:
+    """Whether a local source still has a file, by its size; content is verified when it is read."""
+    if file.archive:  # its zip is listed too
+        return (root / file.archive).is_file()
+    if file.frames:
+        return (root / file.path).is_dir()
+    path = root / file.path
+    return path.is_file() and path.stat().st_size == file.bytes

@@ -1,0 +1,385 @@
+"""Where something came from and what came of it: `erv lineage X` for a version, a run, a hash or a clip."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from erv.tracking.lock_entries import clips as clip_history
+
+from erv.tracking.run import lock_entries as lineage
+from erv.digest import content_digest
+from erv.environment import Environment
+from erv.errors import RegistryError
+from erv.pipeline.dvc import read_lock
+from erv.doctor.preflight import require
+from erv.settings import Settings
+from erv.lineage.links import Check, Verifier
+
+Locked = Mapping[str, Mapping[str, Any]]
+_HEX = re.compile(r"[0-9a-f]{32}(\.dir)?")
+
+
+@dataclass
+class Node:
+    """A node of the answer: a title, facts, verified links, and what it is made from."""
+
+    title: str
+    facts: list[str] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    children: list[Node] = field(default_factory=list)
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all below it."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    def lines(self, indent: str = "") -> Iterator[str]:
+        """The tree as text."""
+        yield f"{indent}{self.title}"
+        for fact in self.facts:
+            yield f"{indent}  {fact}"
+        for check in self.checks:
+            yield f"{indent}  {check.text()}"
+        for child in self.children:
+            yield from child.lines(indent + "    ")
+
+
+class Provenance:
+    """Answers questions of lineage for one workspace and its servers."""
+
+    def __init__(self, environment: Environment, settings: Settings, deep: bool = False) -> None:
+        self._environment = environment
+        self._name = settings.register_.model_name
+        self._verifier = Verifier(environment, deep)
+        if environment.mlflow_uri:
+            require("MLflow", environment.mlflow_uri)
+        self._client = lineage.client_of(environment) if environment.mlflow_uri else None
+
+    def trace(self, target: str) -> Node:
+        """The lineage of a target.
+
+        Args:
+            target: a model version (`3`, `emotion-policy/3`), an alias (`champion`), an MLflow run id, the
+                md5 of an output, or a clip (`mafw/00019`, or `00019` alone).
+
+        Raises:
+            RegistryError: nothing of that name is known; the message says what was looked for.
+        """
+        plain = target.removeprefix(f"{self._name}/").removeprefix(f"{self._name}@")
+        if _HEX.fullmatch(plain):
+            return self._run(plain) or self._content(plain)
+        version = self._version_or_none(plain)
+        if version is not None:
+            return self._of_version(version)
+        clip = self._clip(plain)
+        if clip is not None:
+            return clip
+        raise RegistryError(
+            f"{target!r} is no version or alias of {self._name}, no run id, no md5 and no known clip"
+        )
+
+    # --- model versions
+
+    def _version_or_none(self, target: str) -> Any | None:
+        if self._client is None:
+            return None
+        from mlflow.exceptions import MlflowException
+
+        from erv.register.publish import get_version
+
+        try:
+            return get_version(self._client, self._name, target)
+        except RegistryError:
+            return None
+        except MlflowException as error:
+            text = self._environment.mask(" ".join(str(error).split()))[:300]
+            raise RegistryError(f"MLflow at {self._environment.mlflow_uri}: {text}") from error
+
+    def _of_version(self, version: Any) -> Node:
+        from erv.register.publish import GATES_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG
+
+        tags = version.tags
+        aliases = self._client.get_registered_model(self._name).aliases  # type: ignore[union-attr]
+        mine = sorted(alias for alias, owner in aliases.items() if str(owner) == str(version.version))
+        node = Node(
+            f"{self._name} version {version.version}" + (f" ({', '.join(mine)})" if mine else ""),
+            [f"bundle {tags.get(HASH_TAG)}", f"published by run {tags.get(PUBLISH_RUN_TAG)}"],
+        )
+        if "erv.parent_run" in tags:
+            node.facts.append(f"flow run {tags['erv.parent_run']}")
+        node.facts += _gate_lines(tags.get(GATES_TAG))
+        with tempfile.TemporaryDirectory() as folder:
+            bundle = self._download(f"models:/{self._name}/{version.version}/{tags.get(PATH_TAG)}", folder)
+            node.checks.append(self._bundle_check(bundle))
+            locks = self._pipeline_of(tags.get(PUBLISH_RUN_TAG), folder)
+            lock = read_lock(locks / "dvc.lock") if locks else {}
+            producer = next((n for n in lock if n.partition("@")[0] == "register"), None)
+            if producer is None:
+                node.checks.append(Check("dvc.lock", False, "not kept with the publication"))
+            else:
+                if bundle is not None:
+                    node.checks.append(_lock_check(bundle, lock[producer]))
+                node.children.append(self._stage(lock, producer, locks, set()))
+        return node
+
+    def _bundle_check(self, folder: Path | None) -> Check:
+        from erv.register.register import read_bundle
+
+        if folder is None:
+            return Check("bundle", False, "its files can't be read from the artifact store")
+        try:
+            bundle = read_bundle(folder)
+        except RegistryError as error:
+            return Check("bundle", False, str(error))
+        return Check("bundle", True, f"{len(bundle.files)} files in the artifact store, hashes equal")
+
+    def _pipeline_of(self, run_id: str | None, folder: str) -> Path | None:
+        """The folder with the pipeline files that a run has kept."""
+        if run_id is None:
+            return None
+        return self._download(f"runs:/{run_id}/{lineage.LOCK_ARTIFACT_FOLDER}", folder)
+
+    def _download(self, uri: str, folder: str) -> Path | None:
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        try:
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=uri, dst_path=folder, tracking_uri=self._environment.mlflow_uri
+            )
+        except (MlflowException, OSError):
+            return None
+        return Path(path)
+
+    # --- stages
+
+    def _stage(self, lock: Locked, name: str, locks: Path | None, seen: set[str]) -> Node:
+        """A stage with its outputs verified, and below it what it was made from; each stage is told once."""
+        entry = lock[name]
+        node = Node(f"{name}  lock entry {lineage.entry_hash(entry)[:12]}")
+        if name in seen:
+            node.facts.append("see above")
+            return node
+        seen.add(name)
+        runs = self._runs_of(entry)
+        node.facts.append(f"MLflow run {', '.join(runs)}" if runs else "no MLflow run on this server")
+        for out in entry.get("outs") or []:
+            node.checks.append(self._verifier.output(out["path"], out.get("md5")))
+        producers: set[str] = set()
+        for dependency in entry.get("deps") or []:
+            path = dependency["path"]
+            made_by = _producers(lock, path)
+            producers |= made_by
+            if path.endswith(".lock.json") and not made_by:
+                node.checks.append(
+                    self._verifier.source(path, dependency.get("md5"), _find_lock(path, locks))
+                )
+            elif len(made_by) == 1:
+                node.checks += _link(lock, made_by, dependency)
+        node.children = [self._stage(lock, up, locks, seen) for up in sorted(producers)]
+        return node
+
+    def _runs_of(self, entry: Mapping[str, Any]) -> list[str]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return [str(run.info.run_id) for run in lineage.find_runs(self._environment, entry)[:3]]
+        except (MlflowException, OSError):
+            return []
+
+    # --- runs
+
+    def _run(self, run_id: str) -> Node | None:
+        if self._client is None:
+            return None
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = self._client.get_run(run_id)
+        except MlflowException:
+            return None
+        tags = run.data.tags
+        node = Node(f"MLflow run {run_id}  {run.info.run_name}, {run.info.status}")
+        known = {"erv.git_commit": "git commit", "prefect.flow_run_id": "Prefect flow run"}
+        node.facts += [f"{what} {tags[tag]}" for tag, what in known.items() if tag in tags]
+        parent = tags.get("mlflow.parentRunId")
+        if parent:
+            node.facts.append(f"flow run {parent}")
+        with tempfile.TemporaryDirectory() as folder:
+            locks = self._pipeline_of(run_id, folder) or self._pipeline_of(parent, folder)
+            lock = read_lock(locks / "dvc.lock") if locks else read_lock()
+            digest = tags.get(lineage.ENTRY_TAG)
+            mine = [name for name, entry in lock.items() if lineage.entry_hash(entry) == digest]
+            seen: set[str] = set()
+            if digest and not mine:
+                node.facts.append(f"lock entry {digest[:12]} is in no dvc.lock at hand")
+            if tags.get("erv.kind") in ("flow", "publish"):
+                mine = [n for n in lock if not _consumers(lock, n)]
+            node.children = [self._stage(lock, name, locks, seen) for name in mine]
+            node.facts += self._came_of(lock, mine) if digest else []
+        return node
+
+    # --- contents
+
+    def _content(self, md5: str) -> Node:
+        lock = read_lock()
+        owners = [
+            (name, out["path"])
+            for name, entry in lock.items()
+            for out in entry.get("outs") or []
+            if str(out.get("md5", "")).removesuffix(".dir") == md5.removesuffix(".dir")
+        ]
+        if not owners:
+            runs = lineage.search(self._environment, f"tags.`{lineage.OUTPUTS_TAG}` LIKE '%{md5}%'")
+            if not runs:
+                raise RegistryError(
+                    f"{md5}: no run id, and no output of dvc.lock or of any run on this server"
+                )
+            found = self._run(str(runs[0].info.run_id))
+            assert found is not None
+            return found
+        name, path = owners[0]
+        node = Node(f"{path}  md5 {md5}", self._came_of(lock, [name]))
+        node.children.append(self._stage(lock, name, None, set()))
+        return node
+
+    def _came_of(self, lock: Locked, names: list[str]) -> list[str]:
+        """Sentences on what was made from the outputs of stages: other stages, model versions."""
+        below: set[str] = set()
+        pending = list(names)
+        while pending:
+            for consumer in _consumers(lock, pending.pop()):
+                if consumer not in below:
+                    below.add(consumer)
+                    pending.append(consumer)
+        facts = [f"used by {', '.join(sorted(below))}"] if below else []
+        md5s = {str(out.get("md5")) for name in names for out in lock[name].get("outs") or []}
+        return facts + [f"in {self._name} version {number}" for number in self._versions_with(md5s)]
+
+    def _versions_with(self, md5s: set[str]) -> list[str]:
+        from mlflow.exceptions import MlflowException
+
+        from erv.register.publish import PUBLISH_RUN_TAG, versions
+
+        found: list[str] = []
+        try:
+            for version in versions(self._client, self._name) if self._client else []:
+                with tempfile.TemporaryDirectory() as folder:
+                    locks = self._pipeline_of(version.tags.get(PUBLISH_RUN_TAG), folder)
+                    lock = read_lock(locks / "dvc.lock") if locks else {}
+                    outs = {str(o.get("md5")) for e in lock.values() for o in e.get("outs") or []}
+                    if md5s & outs:
+                        found.append(str(version.version))
+        except MlflowException:
+            return found
+        return found
+
+    # --- clips
+
+    def _clip(self, target: str) -> Node | None:
+        """A clip: its row in the manifest, what was made from it, what the policies said of it."""
+        lock = read_lock()
+        rows, excluded = clip_history.manifest_rows(target), clip_history.excluded_rows(target)
+        absent = clip_history.absent_from(target)
+        if not rows and not excluded and not absent:
+            return None
+        node = Node(f"clip {target}")
+        for row in rows:
+            child = Node(
+                f"{row['dataset']}/{row['clip_id']}  {row['label']}, {row['split']} of fold {row['fold']}",
+                clip_history.facts(row),
+            )
+            makers = sorted(_producers(lock, f"data/manifest/{row['dataset']}.parquet"))
+            child.facts += self._came_of(lock, makers)
+            child.children = [self._stage(lock, name, None, set()) for name in makers]
+            node.children.append(child)
+        for row in excluded:
+            title = f"{row['dataset']}/{row['clip_id']}  left out by ingest"
+            node.children.append(Node(title, [row["reason"]]))
+        for dataset in absent:
+            node.children.append(Node(f"{target}  listed by {dataset}, and not in its source"))
+        return node
+
+
+def brief(node: Node) -> list[str]:
+    """The tree by its titles alone, each node once, and how many links hold; for the end of a flow run."""
+    return [*_titles(node, ""), summary(node)]
+
+
+def _titles(node: Node, indent: str) -> Iterator[str]:
+    yield f"{indent}{node.title}"
+    for child in node.children:
+        if "see above" not in child.facts:
+            yield from _titles(child, indent + "  ")
+
+
+def summary(node: Node) -> str:
+    """`57 links checked, 0 broken, 2 not verifiable from here`."""
+    checks = [check for part in node.walk() for check in part.checks]
+    unknown = sum(check.ok is None for check in checks)
+    return f"{len(checks)} links checked, {len(broken(node))} broken, {unknown} not verifiable from here"
+
+
+def broken(node: Node) -> list[Check]:
+    """The links that do not hold."""
+    return [check for part in node.walk() for check in part.checks if check.ok is False]
+
+
+def _gate_lines(text: str | None) -> list[str]:
+    import json
+
+    from erv.register.gates import Verdict
+
+    verdicts = [Verdict(**gate) for gate in json.loads(text)] if text else []
+    return [f"gate {'holds' if verdict.passed else 'fails'}: {verdict.text()}" for verdict in verdicts]
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
+
+
+def _producers(lock: Locked, path: str) -> set[str]:
+    """The stages that write `path`, or something in it or around it."""
+    return {n for n, e in lock.items() for out in e.get("outs") or [] if _overlap(out["path"], path)}
+
+
+def _consumers(lock: Locked, name: str) -> set[str]:
+    outs = [out["path"] for out in lock[name].get("outs") or []]
+    return {
+        n
+        for n, e in lock.items()
+        if n != name and any(_overlap(d["path"], out) for d in e.get("deps") or [] for out in outs)
+    }
+
+
+def _link(lock: Locked, made_by: set[str], dependency: Mapping[str, Any]) -> list[Check]:
+    """A broken link if what a stage read is not what its producer's entry says it wrote."""
+    outs = [out for name in made_by for out in lock[name].get("outs") or []]
+    same = [out for out in outs if out["path"] == dependency["path"]]
+    if not same or same[0].get("md5") == dependency.get("md5"):
+        return []
+    detail = f"read as {dependency.get('md5')}, but {sorted(made_by)[0]} wrote {same[0].get('md5')}"
+    return [Check(dependency["path"], False, f"{detail}; run `erv run`")]
+
+
+def _lock_check(bundle: Path, entry: Mapping[str, Any]) -> Check:
+    """Whether the bundle of a version is the output of the entry that was kept with it."""
+    digest = content_digest(bundle)
+    written = [str(out.get("md5")) for out in entry.get("outs") or []]
+    if digest in written:
+        return Check("dvc.lock", True, f"its output of register is this bundle, md5 {digest}")
+    return Check("dvc.lock", False, f"its register wrote {', '.join(written)}, but the bundle is {digest}")
+
+
+def _find_lock(path: str, locks: Path | None) -> Path | None:
+    """The lock of a source: the copy that a run has kept, else the workspace's."""
+    for candidate in (locks / Path(path).name if locks else None, Path(path)):
+        if candidate is not None and candidate.is_file():
+            return candidate
+    return None

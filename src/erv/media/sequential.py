@@ -1,0 +1,63 @@
+"""Clips that are decoded from the first picture to the last, because decord takes wrong ones by their number.
+
+They are those in which it can't seek (`erv.media.seeking`), and those whose edit list (`elst` of an mp4 or
+mov file) hides pictures, as cutting without encoding writes it.
+
+A trimmed file holds more pictures than a player shows: those from the key frame up to the cut, which the
+first shown ones refer to, and those behind the end. FFmpeg marks them in the index of the track, or leaves
+them out of it. decord counts and returns marked ones as well; PyAV drops them. The list that encoders write
+to shift B-frames hides nothing, and such a clip is none of these.
+
+A sound track has an edit list of its own, which decord's AudioReader follows: its samples begin where the
+track's edit begins, and end with the last packet (1024 samples of AAC) that begins inside the edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from erv.media.limits import MediaError, check_size, media_options, short_reason
+
+
+def shown_pictures(path: Path, shown: int | None) -> Iterator[Any]:
+    """Decodes the pictures that a player shows, in its order, in one pass.
+
+    Args:
+        path: of the file.
+        shown: how many its edit list shows; None where nothing says how many there are.
+
+    Yields:
+        PyAV's frames, each within the limits.
+
+    Raises:
+        MediaError: a picture can't be decoded or is too large, or there are not as many as are shown.
+    """
+    import av
+
+    count = 0
+    try:
+        with av.open(str(path), options=media_options(), metadata_errors="replace") as container:
+            video = container.streams.video[0]
+            video.codec_context.thread_count = 1
+            for frame in container.decode(video):
+                check_size(frame.width, frame.height)
+                count += 1
+                yield frame
+    except (av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        raise MediaError(f"video can't be decoded: {short_reason(error, path)}") from error
+    if shown is not None and count != shown:
+        raise MediaError(f"video can't be decoded: {count} of the {shown} frames that its edit list shows")
+
+
+def upright(frame: Any) -> np.ndarray:
+    """uint8 RGB [H, W, 3] of a frame, turned as the file says, as decord turns it.
+
+    Of pictures with 8 bits a channel it is what decord gives, bit for bit; deeper ones may differ where the
+    colour changes.
+    """
+    pixels = frame.reformat(format="rgb24", threads=1).to_ndarray()
+    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))

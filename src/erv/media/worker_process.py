@@ -1,0 +1,249 @@
+"""A worker process: how it is started, what it is sent, and how much memory it may take.
+
+It is started as a plain child process and not by `multiprocessing`: a child of a Dask worker, which is a
+daemon, may make none, and a worker then imports what decoding needs and not the main module of its parent.
+Arrays travel behind the pickle, as they lie in memory, and are read into the memory where they stay. Within
+it they cost more than three times as much (3.0 ms against less than 1.0 for the 1.3 MB of a clip at 224x224).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import socket
+import struct
+import subprocess
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+# For a process to start and import its decoders; only one that hangs takes so long.
+START_SECONDS = 300.0
+# What surely fits into the pipe while nobody reads it, so that handing over an item never waits.
+_PIPE_BYTES = 32_768
+_COUNT = struct.Struct("<I")
+# A pickle, and the buffers that travel behind it.
+_Packed = tuple[bytes, list[memoryview]]
+_BOOTSTRAP = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    " from erv.media.worker_process import serve; serve(int(sys.argv[2]), int(sys.argv[3]))"
+)
+
+
+class Worker:
+    """A process, the pipe to it, and the items that it was given.
+
+    Attributes:
+        queue: numbers of the items given and not yet answered; it works on the first.
+        ready: whether it is prepared.
+        served: items that it answered.
+        worn: whether it seems to keep memory of earlier items; it gets no more until that is clear.
+        deadline: when the first item is late, on the monotonic clock, or None.
+        limit: the seconds behind that deadline.
+    """
+
+    def __init__(
+        self, function: Callable[[Any], Any], prepare: Callable[[], None] | None, memory_mb: int | None
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
+            # Our own interpreter and our own code: nothing of the outside is in the arguments.
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _BOOTSTRAP, *arguments],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        self.pipe = Connection(ours.detach())
+        self.queue: deque[int] = deque()
+        self.ready = False
+        self.served = 0
+        self.worn = False
+        self.limit = START_SECONDS
+        self.deadline: float | None = time.monotonic() + self.limit
+        self._memory_mb = memory_mb
+        self._resident = 0
+        with contextlib.suppress(OSError):  # it died at once: the pipe tells, and how is said there
+            self.pipe.send((function, prepare, memory_mb))
+
+    def give(self, index: int, message: bytes, seconds: float) -> bool:
+        """Hands over an item; False when the process is gone, which the pipe then tells."""
+        self.queue.append(index)
+        if len(self.queue) == 1:
+            self.start_clock(seconds)
+        try:
+            self.pipe.send_bytes(message)
+        except OSError:
+            return False
+        return True
+
+    def start_clock(self, seconds: float) -> None:
+        """Begins the time of the first item, if there is one."""
+        self.limit = seconds
+        self.deadline = time.monotonic() + seconds if self.queue else None
+
+    def accepts_ahead(self, message: bytes) -> bool:
+        """Whether an item may be sent before the one at work is answered."""
+        return len(self.queue) < 2 and len(message) <= _PIPE_BYTES
+
+    def receive(self) -> tuple[str, Any]:
+        """The next answer, `ready`, `result`, `memory`, `error` or `fault`, and a value.
+
+        The value of an `error` is the exception; of a `fault`, where that or the result can't be pickled, the
+        traceback as text.
+
+        Raises:
+            EOFError, OSError: the process ended.
+            RuntimeError: the answer can't be read.
+        """
+        head = self.pipe.recv_bytes()
+        (count,) = _COUNT.unpack_from(head)
+        sizes = struct.unpack_from(f"<{count}Q", head, _COUNT.size)
+        buffers = [_read(self.pipe.fileno(), size) for size in sizes]
+        pickled = memoryview(head)[_COUNT.size + 8 * count :]
+        try:
+            kind, value = pickle.loads(pickled, buffers=buffers)  # noqa: S301  (our own process)
+        except Exception as error:  # whatever it is, it does not mean that the process ended
+            raise RuntimeError(f"a result of a media worker can't be unpickled: {error!r}") from error
+        return kind, value
+
+    def measure(self) -> None:
+        """Remembers the resident memory that the process has before its first item."""
+        self._resident = _resident(self.process.pid)
+
+    def is_too_large(self) -> bool:
+        """Whether its resident memory grew by more than its items may take."""
+        return self._memory_mb is not None and self.growth() > self._memory_mb * 1_000_000
+
+    def growth(self) -> int:
+        """Bytes of resident memory beyond what it had before its first item; 0 until it is ready."""
+        return _resident(self.process.pid) - self._resident if self.ready else 0
+
+    def obituary(self) -> str:
+        """How the process ended."""
+        code = self.process.wait()
+        return f"decoder process died (signal {-code})" if code < 0 else f"decoder exited ({code})"
+
+    def stop(self) -> None:
+        """Kills the process."""
+        self.process.kill()
+        self.process.wait()
+        self.pipe.close()
+
+
+def serve(descriptor: int, parent: int) -> None:
+    """The loop of a worker process; ends when the pipe closes or the parent dies."""
+    from erv.pipeline.process import set_parent_death_signal, watch
+
+    set_parent_death_signal()
+    if os.getppid() != parent:
+        return
+    if not sys.platform.startswith("linux"):
+        watch({parent})
+    pipe = Connection(descriptor)
+    try:
+        function, prepare, memory_mb = pipe.recv()
+        if prepare is not None:
+            prepare()
+        if memory_mb is not None:
+            limit_memory(memory_mb)
+        _send(pipe, _packed("ready", None))
+        while True:
+            _send(pipe, _answer(function, pipe.recv_bytes()))
+    except (EOFError, KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
+        return
+
+
+def limit_memory(megabytes: int) -> None:
+    """Lets this process take `megabytes` more than it has now; what asks for more fails at once.
+
+    The kernel counts the private writable memory that was asked for (`RLIMIT_DATA`), touched or not. Where
+    there is no such limit (macOS, Windows) only the parent's look at the resident memory holds.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import resource
+
+    import psutil
+
+    taken = psutil.Process().memory_info().data
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = taken + megabytes * 1_000_000
+    if hard != resource.RLIM_INFINITY:
+        soft = min(soft, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _answer(function: Callable[[Any], Any], message: bytes) -> _Packed:
+    """What is sent for an item: its result, or what its computation raised."""
+    try:
+        result = function(pickle.loads(message))  # noqa: S301  (from our parent)
+    except MemoryError:
+        return _packed("memory", None)
+    except Exception as error:  # handed to the parent, which knows which ones are expected
+        return _packed_error(error)
+    try:
+        return _packed("result", result)
+    except MemoryError:
+        return _packed("memory", None)
+    except Exception as error:  # never an expected one: the function itself came to its end
+        return _fault(error)
+
+
+def _packed_error(error: Exception) -> _Packed:
+    """The exception, or its traceback where it would not arrive as what it is."""
+    try:
+        pickled, views = _packed("error", error)
+        _, copy = pickle.loads(pickled, buffers=views)  # noqa: S301  (our own)
+    except Exception:  # a pickle runs code of the exception's class
+        return _fault(error)
+    return (pickled, views) if type(copy) is type(error) else _fault(error)
+
+
+def _fault(error: Exception) -> _Packed:
+    return _packed("fault", "".join(traceback.format_exception(error)))
+
+
+def _packed(kind: str, value: Any) -> _Packed:
+    buffers: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps((kind, value), protocol=5, buffer_callback=buffers.append)
+    return pickled, [buffer.raw() for buffer in buffers]
+
+
+def _send(pipe: Connection, packed: _Packed) -> None:
+    pickled, views = packed
+    sizes = struct.pack(f"<{len(views)}Q", *(view.nbytes for view in views))
+    pipe.send_bytes(_COUNT.pack(len(views)) + sizes + pickled)
+    for view in views:
+        sent = 0
+        while sent < view.nbytes:
+            sent += os.write(pipe.fileno(), view[sent:])
+
+
+def _read(descriptor: int, size: int) -> Any:
+    """Exactly so many bytes; raises EOFError when the process ends before."""
+    import numpy as np
+
+    buffer = np.empty(size, np.uint8)
+    view, got = buffer.data, 0
+    while got < size:
+        more = os.readv(descriptor, [view[got:]])
+        if not more:
+            raise EOFError
+        got += more
+    return buffer
+
+
+def _resident(pid: int) -> int:
+    import psutil
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.NoSuchProcess:  # the pipe will tell
+        return 0

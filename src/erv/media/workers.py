@@ -1,0 +1,262 @@
+"""Worker processes that may crash, hang or eat the memory: each costs the one item it was at, never the run.
+
+Decoders are C code fed with files from anywhere. `isolated` hands items to processes of its own, kills one
+that takes too long or too much memory, replaces a dead one, and yields the outcomes in the order of the
+items. A worker holds its next item already while it sends a result; when it dies, the item that it was at is
+the one to blame and the other goes to another worker.
+
+An item whose worker died, was late or lacked memory is tried once more, alone and in a fresh process: so
+neither a loaded machine nor what an earlier item left behind costs a good item. A worker that leaks is
+replaced before that, so that the memory of a long run is bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Any, Generic, TypeVar
+
+from erv.media.worker_process import Worker
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# How far a fast worker may run ahead of the item whose outcome is due; bounds the results in memory.
+_AHEAD = 16
+# A process that is killed while it starts (by the kernel, for want of memory) is tried as often.
+_STARTS = 3
+_SECONDS_BETWEEN_LOOKS = 0.25
+# A worker that keeps more than this of its earlier items is replaced between two items. decord 0.6.0 never
+# frees the samples of an `AudioReader` (64 kB a second at 16 kHz; github.com/dmlc/decord/issues/189).
+_KEPT_BYTES = 256_000_000
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Item, Result]):
+    """What became of an item: a result, or the reason why there is none."""
+
+    item: Item
+    result: Result | None
+    failure: str | None
+
+
+def isolated(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    seconds: float,
+    memory_mb: int | None = None,
+    expected: tuple[type[Exception], ...] = (),
+    prepare: Callable[[], None] | None = None,
+) -> Generator[Outcome[Item, Result], None, None]:
+    """Applies `function` to items in worker processes.
+
+    Args:
+        function: a module-level function; it and the items are pickled to the workers.
+        items: consumed as workers become free.
+        workers: number of processes.
+        seconds: time for one item, after which its process is killed.
+        memory_mb: megabytes (10^6 bytes) that an item may take beyond what its process has at the start;
+            None for no limit. On Linux the kernel refuses more; everywhere a process whose resident memory
+            outgrows it is killed.
+        expected: exceptions that fail one item with their message; any other is re-raised here.
+        prepare: a module-level function that a worker calls first, in no item's time (slow imports).
+
+    Yields:
+        One outcome per item, in the order of the items.
+
+    Raises:
+        RuntimeError: a worker can't start; or, with the traceback as text, it met a result or an exception
+            that can't be pickled.
+    """
+    crew: _Crew[Item, Result] = _Crew(function, prepare, seconds, memory_mb, expected)
+    source = enumerate(items)
+    due = 0
+    try:
+        crew.start(workers)
+        while True:
+            crew.fill(source)
+            crew.retry()
+            while due in crew.done:
+                yield crew.done.pop(due)
+                due += 1
+            if crew.exhausted and not crew.waiting and not crew.done:
+                return
+            if crew.waiting or not crew.exhausted:
+                crew.collect()
+    finally:
+        crew.stop()
+
+
+class _Crew(Generic[Item, Result]):
+    """The workers, the items they are at or still have to try again, and the outcomes not yet due."""
+
+    def __init__(
+        self,
+        function: Callable[[Item], Result],
+        prepare: Callable[[], None] | None,
+        seconds: float,
+        memory_mb: int | None,
+        expected: tuple[type[Exception], ...],
+    ) -> None:
+        self.waiting: dict[int, Item] = {}
+        self.done: dict[int, Outcome[Item, Result]] = {}
+        self.exhausted = False
+        self._function, self._prepare = function, prepare
+        self._seconds, self._memory_mb, self._expected = seconds, memory_mb, expected
+        self._pool: list[Worker] = []
+        self._untouched: deque[int] = deque()  # given to a worker that died before it came to them
+        self._again: deque[int] = deque()  # to be tried alone
+        self._alone: set[int] = set()
+        self._failed_starts = 0
+        self._looked = 0.0
+
+    def start(self, workers: int) -> None:
+        self._pool.extend(self._new() for _ in range(workers))
+
+    def stop(self) -> None:
+        for worker in self._pool:
+            worker.stop()
+
+    def _new(self) -> Worker:
+        return Worker(self._function, self._prepare, self._memory_mb)
+
+    def fill(self, source: Iterator[tuple[int, Item]]) -> None:
+        """Gives every worker an item, then a second one; none while an item is to be tried alone."""
+        for depth in (0, 1):
+            for worker in self._pool:
+                if self._again or any(set(other.queue) & self._alone for other in self._pool):
+                    return
+                if worker.ready and not worker.worn and len(worker.queue) == depth:
+                    index = self._next(source)
+                    if index is None:
+                        return
+                    message = pickle.dumps(self.waiting[index], protocol=5)
+                    if depth and not worker.accepts_ahead(message):
+                        self._untouched.appendleft(index)
+                        return
+                    worker.give(index, message, self._seconds)
+
+    def _next(self, source: Iterator[tuple[int, Item]]) -> int | None:
+        if self._untouched:
+            return self._untouched.popleft()
+        if self.exhausted or len(self.waiting) + len(self.done) >= 2 * len(self._pool) + _AHEAD:
+            return None
+        entry = next(source, None)
+        if entry is None:
+            self.exhausted = True
+            return None
+        index, self.waiting[entry[0]] = entry
+        return index
+
+    def retry(self) -> None:
+        """Gives out an item that is to be tried alone, as soon as nothing else runs or starts."""
+        if not self._again or not all(worker.ready and not worker.queue for worker in self._pool):
+            return
+        fresh = next((worker for worker in self._pool if not worker.served), None)
+        if fresh is None:
+            self._pool[0].stop()
+            self._pool[0] = self._new()
+            return
+        index = self._again.popleft()
+        self._alone.add(index)
+        fresh.give(index, pickle.dumps(self.waiting[index], protocol=5), self._seconds)
+
+    def collect(self) -> None:
+        """Waits for the next event of a worker: ready, result, death, timeout or too much memory."""
+        now = time.monotonic()
+        deadlines = [worker.deadline for worker in self._pool if worker.deadline is not None]
+        timeout = max(0.0, min(deadlines) - now) if deadlines else None
+        timeout = min(_SECONDS_BETWEEN_LOOKS, timeout if timeout is not None else _SECONDS_BETWEEN_LOOKS)
+        events = set(wait([worker.pipe for worker in self._pool], timeout))
+        for position, worker in enumerate(self._pool):
+            if worker.pipe in events:
+                try:
+                    kind, value = worker.receive()
+                except (EOFError, OSError):
+                    self._lose(position, worker.obituary())
+                else:
+                    self._take(worker, kind, value)
+            elif worker.deadline is not None and time.monotonic() >= worker.deadline:
+                self._lose(position, f"not done within {worker.limit:g} s")
+        self._look()
+        for position, worker in enumerate(self._pool):
+            if worker.worn and not worker.queue:
+                self._renew(position)
+
+    def _look(self) -> None:
+        """Kills the workers that are too large, and notes those that may keep memory."""
+        now = time.monotonic()
+        if now - self._looked < _SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked = now
+        for position, worker in enumerate(self._pool):
+            if worker.queue and worker.is_too_large():
+                self._lose(position, self._too_large())
+            elif worker.growth() > _KEPT_BYTES:
+                worker.worn = True
+
+    def _renew(self, position: int) -> None:
+        """Replaces a worker without items if it still holds memory now; else it was that of an item."""
+        worker = self._pool[position]
+        worker.worn = worker.growth() > _KEPT_BYTES
+        if worker.worn:
+            logger.debug("a media worker keeps %d MB; replaced", worker.growth() // 1_000_000)
+            worker.stop()
+            self._pool[position] = self._new()
+
+    def _too_large(self) -> str:
+        return f"needs more than {self._memory_mb} MB"
+
+    def _lose(self, position: int, failure: str) -> None:
+        """Replaces a worker that died, is late or is too large."""
+        worker = self._pool[position]
+        worker.stop()
+        if not worker.ready:
+            self._failed_starts += 1
+            if not failure.endswith("(signal 9)") or self._failed_starts == _STARTS:
+                raise RuntimeError(f"a media worker could not start: {failure}")
+        self._pool[position] = self._new()
+        if worker.queue:
+            index = worker.queue.popleft()
+            self._untouched.extendleft(reversed(worker.queue))
+            self._fail(index, failure)
+        elif worker.ready:
+            logger.warning("a media worker ended between two clips: %s; replaced", failure)
+
+    def _fail(self, index: int, failure: str) -> None:
+        """An item whose worker failed: tried alone, and when it was that already, its outcome."""
+        if index in self._alone:
+            self.done[index] = Outcome(self.waiting.pop(index), None, failure)
+            self._alone.discard(index)
+        else:
+            self._again.append(index)
+
+    def _take(self, worker: Worker, kind: str, value: Any) -> None:
+        if kind == "ready":
+            worker.ready, worker.deadline, self._failed_starts = True, None, 0
+            worker.measure()
+            return
+        index = worker.queue.popleft()
+        worker.served += 1
+        worker.start_clock(self._seconds)
+        if kind == "memory":
+            self._fail(index, self._too_large())
+            return
+        self._alone.discard(index)
+        if kind == "result":
+            self.done[index] = Outcome(self.waiting.pop(index), value, None)
+        elif isinstance(value, self._expected):
+            self.done[index] = Outcome(self.waiting.pop(index), None, str(value))
+        elif kind == "fault":
+            raise RuntimeError(f"a media worker's result or exception can't be pickled:\n{value}")
+        else:
+            raise value

@@ -1,0 +1,202 @@
+"""The candidate bundle: one folder with all that a model version is, equal inputs giving equal bytes.
+
+policy/ verifier/        the models, as `from_pretrained` folders (safetensors, no pickles)
+metrics.json             of the policy alone; comparison.json with the others, on the same clips
+predictions.parquet      what a later candidate is compared with
+gates.json card.md       verdicts, and the card for people
+serving.json             how a clip is decoded before the policy sees it
+bundle.json              SHA-256 of every file, and the hash of them all: the bundle's name in the registry
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from erv.errors import RegistryError
+from erv.register.gates import SCOPE, Verdict, decide, require_test_split
+from erv.settings import RegisterSettings
+
+MANIFEST = "bundle.json"
+# Files that run code when they are loaded have no place in a bundle.
+_UNSAFE = {".bin", ".ckpt", ".joblib", ".pkl", ".pickle", ".pt", ".pth"}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose files are what `bundle.json` says."""
+
+    folder: Path
+    hash: str
+    files: Mapping[str, str]
+    verdicts: tuple[Verdict, ...]
+
+    def json(self, name: str) -> Any:
+        """The content of one of its JSON files."""
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+
+def write_candidate(
+    folder: Path,
+    *,
+    policy: Path,
+    verifier: Path,
+    evaluation: Path,
+    comparison: Path,
+    serving: Mapping[str, Any],
+    settings: RegisterSettings,
+) -> Bundle:
+    """Writes the bundle of `settings.policy` and decides the gates that need no champion.
+
+    Args:
+        folder: where to; replaced as a whole.
+        policy: the policy's folder.
+        verifier: the verifier's folder.
+        evaluation: the folder with the policy's `metrics.json` and `predictions.parquet`.
+        comparison: the report's `comparison.json`.
+        serving: what `erv.register.serving` needs to decode a clip as it was decoded for training.
+        settings: the section `register`.
+
+    Raises:
+        RegistryError: an input is missing, holds a file that runs code when loaded, or was not measured on
+            the test split.
+    """
+    from erv.evaluate.evaluate import read_predictions
+
+    compared = _read_json(comparison, "report")
+    verdicts = decide(settings.gates, settings.policy, compared)
+    work = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        _copy_tree(policy, work / "policy", "grpo")
+        _copy_tree(verifier, work / "verifier", "train_erv")
+        _copy(evaluation / "metrics.json", work / "metrics.json", "evaluate")
+        _copy(evaluation / "predictions.parquet", work / "predictions.parquet", "evaluate")
+        require_test_split(read_predictions(work / "predictions.parquet"))
+        _copy(comparison, work / "comparison.json", "report")
+        _write_json(work / "gates.json", [verdict.as_dict() for verdict in verdicts])
+        _write_json(work / "serving.json", dict(serving))
+        card = _card(settings, compared, verdicts, work)
+        (work / "card.md").write_text(card, encoding="utf-8")
+        files = hash_files(work)
+        _write_json(work / MANIFEST, {"files": files, "hash": bundle_hash(files)})
+        if folder.exists():
+            shutil.rmtree(folder)
+        work.replace(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return read_bundle(folder)
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Opens a bundle and checks every file against its manifest.
+
+    Raises:
+        RegistryError: no bundle there, or a file is missing, changed or added.
+    """
+    manifest = _read_json(folder / MANIFEST, "register")
+    files = hash_files(folder)
+    listed = manifest.get("files", {})
+    changed = sorted({path for path in {*files, *listed} if files.get(path) != listed.get(path)})
+    if changed or bundle_hash(files) != manifest.get("hash"):
+        raise RegistryError(
+            f"{folder}: {', '.join(changed[:3]) or MANIFEST} is not what {MANIFEST} says; "
+            "restore it with `dvc checkout --force register`"
+        )
+    gates = json.loads((folder / "gates.json").read_text(encoding="utf-8"))
+    return Bundle(folder, manifest["hash"], files, tuple(Verdict(**gate) for gate in gates))
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a bundle but its manifest, by relative path, sorted."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: _sha256(path) for name, path in sorted(found.items()) if name != MANIFEST}
+
+
+def bundle_hash(files: Mapping[str, str]) -> str:
+    """The hash of a bundle: SHA-256 over its files' paths and hashes."""
+    listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
+    return hashlib.sha256(listing.encode("utf-8")).hexdigest()
+
+
+def _card(
+    settings: RegisterSettings, comparison: Mapping[str, Any], verdicts: Sequence[Verdict], work: Path
+) -> str:
+    from erv.evaluate.compare import format_table, metrics_table
+
+    percent = round(100 * float(comparison["confidence"]))
+    passed = {True: "holds", False: "**fails**", None: "decided when published"}
+    policy = hash_files(work / "policy")
+    verifier = hash_files(work / "verifier")
+    lines = [
+        f"# {settings.model_name}",
+        "",
+        f"Policy `{settings.policy}`: names the emotion that a person in a clip shows by face and voice, and "
+        "explains it. With it comes the verifier that its explanations were rewarded by.",
+        "",
+        "## Metrics",
+        "",
+        format_table(metrics_table(comparison, SCOPE)),
+        "",
+        f"In percent over all clips, with {percent}% intervals. WAR, UAR: recall of the answers. EEA: the "
+        "explanation speaks of the true emotion. EPC: it agrees with the answer. FCR: both are right. The "
+        "explanations were judged by a model that had no part in the reward.",
+        "",
+        "## Gates",
+        "",
+        *[f"- {passed[verdict.passed]}: {verdict.text()}" for verdict in verdicts],
+        "",
+        "## Limits",
+        "",
+        "Emotions are read as data sets label them, from acted or filmed scenes; what a person feels may be "
+        "something else. An explanation that agrees with its answer can still name a cue that is not there. "
+        "Not for decisions about people.",
+        "",
+        "## Content",
+        "",
+        f"- policy: {len(policy)} files, `{bundle_hash(policy)}`",
+        f"- verifier: {len(verifier)} files, `{bundle_hash(verifier)}`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _copy_tree(source: Path, target: Path, stage: str) -> None:
+    if not source.is_dir():
+        raise RegistryError(f"{source}: not found; run `dvc repro {stage}` first")
+    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+        if path.suffix in _UNSAFE:
+            raise RegistryError(f"{path}: such a file runs code when it is loaded; save as safetensors")
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def _copy(source: Path, target: Path, stage: str) -> None:
+    if not source.is_file():
+        raise RegistryError(f"{source}: not found; run `dvc repro {stage}` first")
+    shutil.copyfile(source, target)
+
+
+def _read_json(path: Path, stage: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RegistryError(f"{path}: not found; run `dvc repro {stage}` first") from None
+    except ValueError as error:
+        raise RegistryError(f"{path}: not valid JSON ({error}); run `dvc repro {stage}` again") from error
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,54 @@
+"""What is truly in the clips, where the source says so: the cues of the sample corpus."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from erv.sources import Lock, ObjectStore
+from erv.report.examples import FindCues
+
+CUES_FILE = "cues.parquet"
+
+
+@dataclass(frozen=True)
+class CueRecord:
+    """The cues of all sources that record them.
+
+    Attributes:
+        cues: (data set, clip id) -> row of `cues.parquet`.
+        planted: share of the reasoning set's explanations that contradict their answer by design, or None.
+        find_cues: finds the cues that a text speaks of; None without a record, since it knows the wordings of
+            the sample corpus only.
+    """
+
+    cues: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    planted: float | None = None
+    find_cues: FindCues | None = None
+
+
+def read_cues(locks: Mapping[str, Lock], store: ObjectStore | None) -> CueRecord:
+    """Reads the cues of those sources that have them; real data sets have none.
+
+    Args:
+        locks: pinned sources by data set, `reasoning` among them.
+        store: for sources in an object store.
+    """
+    cues: dict[tuple[str, str], Mapping[str, Any]] = {}
+    planted = None
+    for name, lock in sorted(locks.items()):
+        if CUES_FILE not in lock:
+            continue
+        rows = pq.read_table(io.BytesIO(lock.read(store, CUES_FILE))).to_pylist()
+        cues.update({(name, row["clip_id"]): row for row in rows})
+        if rows and "contradicts" in rows[0]:
+            planted = sum(bool(row["contradicts"]) for row in rows) / len(rows)
+    if not cues:
+        return CueRecord()
+    from erv.sample.wordings import find_cues
+
+    return CueRecord(cues, planted, find_cues)

@@ -1,0 +1,323 @@
+"""The explanation reward: the share of an explanation's sentences that speak of the true emotion.
+
+What the verifier reads in each sentence, what counts and why: `explanation_reward` returns the figures that
+GRPO optimises, `assess` the reading behind them, which `erv verify` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from erv.rewards.answers import OFFICIAL_NAMES, bare, mafw_name, official_answer, official_normalize
+from erv.prompts import Completion, completion_text, tagged
+from erv.sentences import Semantics, count_words, normalize, split_sentences
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DEFAULT_THRESHOLD = 0.1
+MAX_LABELS_PER_SENTENCE = 2
+NEUTRAL = "neutral"
+
+ExplanationReward = Callable[..., list[float | None]]
+
+
+class Verifier(Protocol):
+    """Anything that names the emotions of sentences.
+
+    `thresholds` is optional: a float per label, or a mapping by label; 0.1 for each without it.
+    """
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """A name per column."""
+
+    def predict(self, sentences: list[str]) -> Any:
+        """Independent probabilities, float tensor [len(sentences), len(labels)]."""
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """What the strict reward asks of an explanation besides agreement, against known ways to game it.
+
+    It only ever lowers a reward. None switches a part off; `NO_SHAPING` has them all off. That a repeated
+    sentence counts once is not among them: it is always so under `strict`, and never under `official`.
+
+    Attributes:
+        min_sentences: different sentences that count, for the full reward; fewer earn in proportion, so that
+            one closing phrase is not worth as much as an explanation.
+        min_words: words of the whole explanation; fewer earn in proportion.
+        max_words: more earn in inverse proportion.
+        max_named: different emotions that one sentence may name in words; a sentence that lists more matches
+            no truth, and counts.
+    """
+
+    min_sentences: int | None = 3
+    min_words: int | None = 6
+    max_words: int | None = 300
+    max_named: int | None = 2
+
+
+NO_SHAPING = Shaping(None, None, None, None)
+
+
+@dataclass(frozen=True)
+class ReadSentence:
+    """A sentence as the reward reads it.
+
+    Attributes:
+        text: of it.
+        labels: one or two, the most probable first; MAFW names, or others of the verifier.
+        times: how often the explanation says it; above 1 under `strict` only, where it counts once.
+        listing: it names more emotions than allowed, and so matches none.
+    """
+
+    text: str
+    labels: tuple[str, ...]
+    times: int = 1
+    listing: bool = False
+
+    def speaks_of(self, target: str) -> bool:
+        """Whether it counts for this emotion."""
+        return target in self.labels and not self.listing
+
+    def counts_for(self, target: str) -> bool:
+        """Whether it is in the denominator: for an emotion, a merely neutral sentence is not."""
+        return target == NEUTRAL or self.listing or self.labels != (NEUTRAL,)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """An explanation read against a truth.
+
+    Attributes:
+        target: the true emotion as a column of the verifier, None when it has none.
+        sentences: in order of their first appearance.
+        matching: those that speak of the target.
+        counted: those in the denominator.
+        needed: the denominator is at least this.
+        words: of the whole explanation; 0 under `official`, where they don't matter.
+        length: factor for too few or too many words, 1.0 within the band.
+    """
+
+    target: str | None
+    sentences: tuple[ReadSentence, ...]
+    matching: int = 0
+    counted: int = 0
+    needed: int = 1
+    words: int = 0
+    length: float = 1.0
+
+    @property
+    def reward(self) -> float | None:
+        """Between 0 and 1; None without a target."""
+        if self.target is None:
+            return None
+        if not self.counted:
+            return 0.0
+        return self.matching / max(self.counted, self.needed) * self.length
+
+
+def explanation_reward(
+    verifier: Verifier, *, semantics: Semantics = "strict", shaping: Shaping | None = None
+) -> ExplanationReward:
+    """The reward of the Emotional Rationale Verifier: the share of sentences that speak of the true emotion.
+
+    A sentence has the labels above their thresholds, the most probable one if there is none, the two most
+    probable ones if there are more. For a neutral truth the reward is matching / all sentences, otherwise
+    matching / sentences that are not merely neutral (0.0 if there are none). No sentence: 0.0.
+
+    Strict mends of the official rule: the truth is read in its own data set's label space; a repeated
+    sentence counts once; sentences are split as `split_sentences(..., semantics="strict")` does; `neutral`
+    does not stand beside an emotion: a sentence is neutral where that is the most probable of its labels,
+    else it is not; a completion with several think blocks is read as a whole; and see `Shaping`.
+
+    Args:
+        verifier: see `Verifier`; its thresholds hold under both semantics, so that the official 0.1 is the
+            value of a verifier that declares none.
+        semantics: `strict` or `official`.
+        shaping: `strict` only; `Shaping()` when left out.
+
+    Returns:
+        A callable (completions, solution, **columns) -> rewards. It calls the verifier once per batch, and
+        not at all for a batch without sentences. A truth that has no column in `verifier.labels` gives None.
+    """
+
+    def explanation(
+        completions: Sequence[Completion], solution: Sequence[str], **columns: Any
+    ) -> list[float | None]:
+        found = assess(
+            verifier,
+            completions,
+            solution,
+            columns.get("dataset"),
+            semantics=semantics,
+            shaping=shaping,
+        )
+        return [item.reward for item in found]
+
+    explanation.__name__ = "explanation_reward"
+    return explanation
+
+
+def assess(
+    verifier: Verifier,
+    completions: Sequence[Completion],
+    solution: Sequence[str],
+    dataset: Sequence[str | None] | None = None,
+    *,
+    semantics: Semantics = "strict",
+    shaping: Shaping | None = None,
+) -> list[Assessment]:
+    """Reads the explanations of a batch; see `explanation_reward`.
+
+    Args:
+        verifier: asked once for all sentences, not at all if there are none.
+        completions: n completions.
+        solution: n truths, bare or as `<answer>truth</answer>`.
+        dataset: n names of label spaces, MAFW where None; `official` does not look at them.
+        semantics: `strict` or `official`.
+        shaping: `strict` only; `Shaping()` when left out.
+
+    Returns:
+        n readings.
+    """
+    rule = NO_SHAPING if semantics == "official" else (shaping or Shaping())
+    texts = [_explanations(completion_text(completion), semantics) for completion in completions]
+    groups = [_sentences(blocks, semantics) for blocks in texts]
+    read = iter(_read(verifier, groups, semantics, rule))
+    found = []
+    for blocks, group, truth, name in zip(
+        texts, groups, solution, dataset or [None] * len(solution), strict=True
+    ):
+        sentences = tuple(next(read) for _ in group)
+        words = 0 if semantics == "official" else sum(count_words(block) for block in blocks)
+        found.append(_weighed(sentences, words, _target(truth, name, semantics, verifier.labels), rule))
+    return found
+
+
+def sentence_labels(probabilities: Any, labels: Sequence[str], thresholds: Any) -> list[list[str]]:
+    """The labels of each sentence as the strict explanation reward reads them, in the order of probability.
+
+    Args:
+        probabilities: float [n, len(labels)].
+        labels: a name per column.
+        thresholds: float [len(labels)].
+    """
+    limits = _as_array(thresholds)
+    return [_strict_label_set(row, limits, list(labels)) for row in _as_array(probabilities)]
+
+
+def thresholds_of(verifier: Verifier) -> np.ndarray:
+    """Per column the probability above which a sentence has the label, float32 [len(labels)]."""
+    import numpy as np
+
+    count = len(verifier.labels)
+    declared = getattr(verifier, "thresholds", None)
+    if declared is None:
+        return np.full(count, DEFAULT_THRESHOLD, dtype=np.float32)
+    if isinstance(declared, dict):
+        declared = [declared[label] for label in verifier.labels]
+    limits = _as_array(declared)
+    return np.broadcast_to(limits, (count,)) if limits.ndim == 0 else limits
+
+
+def _weighed(
+    sentences: tuple[ReadSentence, ...], words: int, target: str | None, rule: Shaping
+) -> Assessment:
+    if target is None:
+        return Assessment(None, sentences, words=words)
+    length = 1.0
+    if rule.min_words is not None and words < rule.min_words:
+        length = words / rule.min_words
+    elif rule.max_words is not None and words > rule.max_words:
+        length = rule.max_words / words
+    return Assessment(
+        target,
+        sentences,
+        matching=sum(sentence.speaks_of(target) for sentence in sentences),
+        counted=sum(sentence.counts_for(target) for sentence in sentences),
+        needed=rule.min_sentences or 1,
+        words=words,
+        length=length,
+    )
+
+
+def _target(truth: str, dataset: str | None, semantics: Semantics, labels: Sequence[str]) -> str | None:
+    """The MAFW name of a truth, or None when the verifier has no column for it."""
+    if semantics == "official":
+        # Whatever the data set: the official code applies the MAFW rules to all.
+        name: str | None = official_normalize(official_answer(truth), "mafw")
+        name = name if name in OFFICIAL_NAMES else None
+    else:
+        name = mafw_name(bare(truth), dataset)
+    return name if name in labels else None
+
+
+def _explanations(text: str, semantics: Semantics) -> list[str]:
+    blocks = tagged(text, "think")
+    return blocks[:1] if semantics == "official" else blocks
+
+
+def _sentences(blocks: Sequence[str], semantics: Semantics) -> list[tuple[str, int]]:
+    """The sentences and how often each is said, in order of their first appearance."""
+    found = [sentence for block in blocks for sentence in split_sentences(block, semantics=semantics)]
+    if semantics == "official":
+        return [(sentence, 1) for sentence in found]
+    texts: dict[str, str] = {}
+    times: dict[str, int] = {}
+    for sentence in found:
+        key = normalize(sentence)
+        texts.setdefault(key, sentence)
+        times[key] = times.get(key, 0) + 1
+    return [(text, times[key]) for key, text in texts.items()]
+
+
+def _read(
+    verifier: Verifier, groups: Sequence[Sequence[tuple[str, int]]], semantics: Semantics, rule: Shaping
+) -> list[ReadSentence]:
+    """All sentences of a batch, read in one call of the verifier."""
+    flat = [item for group in groups for item in group]
+    if not flat:
+        return []
+    labels, thresholds = list(verifier.labels), thresholds_of(verifier)
+    rows = _as_array(verifier.predict([text for text, _ in flat]))
+    label_set = _official_label_set if semantics == "official" else _strict_label_set
+    return [
+        ReadSentence(text, tuple(label_set(row, thresholds, labels)), times, _lists(text, rule.max_named))
+        for (text, times), row in zip(flat, rows, strict=True)
+    ]
+
+
+def _lists(text: str, max_named: int | None) -> bool:
+    from erv.labels import LabelSpace
+
+    return max_named is not None and len(LabelSpace.load("mafw").named_in(text)) > max_named
+
+
+def _as_array(values: Any) -> np.ndarray:
+    """float32 array of a tensor on any device, an array or a list: the precision in which thresholds hold."""
+    import numpy as np
+
+    if hasattr(values, "detach"):
+        values = values.detach().float().cpu().numpy()
+    return np.asarray(values, dtype=np.float32)
+
+
+def _official_label_set(row: np.ndarray, thresholds: np.ndarray, labels: list[str]) -> list[str]:
+    above = (row > thresholds).nonzero()[0].tolist()
+    if not above:
+        above = [int(row.argmax())]
+    elif len(above) > MAX_LABELS_PER_SENTENCE:
+        above = (-row).argsort(kind="stable")[:MAX_LABELS_PER_SENTENCE].tolist()
+    return [labels[index] for index in above]
+
+
+def _strict_label_set(row: np.ndarray, thresholds: np.ndarray, labels: list[str]) -> list[str]:
+    order = (-row).argsort(kind="stable")
+    chosen = [labels[index] for index in order if row[index] > thresholds[index]] or [labels[order[0]]]
+    if chosen[0] == NEUTRAL:
+        return [NEUTRAL]
+    return [label for label in chosen if label != NEUTRAL][:MAX_LABELS_PER_SENTENCE]

@@ -1,0 +1,248 @@
+"""The sample corpus: small trees with exactly the official layouts, made of drawn and synthetic clips.
+
+MAFW and DFEW can't be shipped. `write_sample` writes stand-ins of the same shape, a cold-start reasoning set
+with clips of its own and texts for the lexical judge; `cues.parquet` beside the clips says what each truly
+shows. The explanations of the reasoning set contradict their answer in a planted, systematic share
+(`erv.sample.emotions.contradiction_rate`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from erv.sample import layouts
+from erv.sample.contrasts import compose_contrasts
+from erv.sample.emotions import EMOTIONS, PROFILES, contradiction_rate
+from erv.sample.clips import ClipCues, draw_cues, render_clip, stream
+from erv.sample.wordings import compose_explanation
+from erv.errors import DataError
+
+TREES = ("mafw", "dfew", "reasoning", "judge", "base")
+_SIZES = {"demo": (660, 420, 560, 60), "tiny": (66, 42, 66, 12)}
+_DFEW_EMOTIONS = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
+_FOLDS = 5
+_CONTRASTS_PER_CLIP = 4  # labelled sentences without a clip, per clip of the reasoning set
+_DRAWN = ("sample_clips", "profiles", "people", "face", "voice")
+_MODULES = ("sample", "sample_layouts", *_DRAWN, "wordings", "contrasts")
+
+
+@dataclass(frozen=True)
+class SampleSize:
+    """Clips per tree, and judge texts per emotion."""
+
+    mafw: int
+    dfew: int
+    reasoning: int
+    judge: int
+
+    @staticmethod
+    def parse(text: str) -> SampleSize:
+        """`demo`, `tiny` or a number of MAFW clips that the others follow.
+
+        Raises:
+            DataError: neither, or fewer than 55 clips (each fold needs every emotion).
+        """
+        if text in _SIZES:
+            return SampleSize(*_SIZES[text])
+        if not text.isdigit() or int(text) < len(EMOTIONS) * _FOLDS:
+            raise DataError(
+                f"sample size {text!r}: expected demo, tiny or a number from {len(EMOTIONS) * _FOLDS} up"
+            )
+        count = int(text)
+        return SampleSize(count, max(35, count * 7 // 11), count, 60)
+
+
+def write_sample(
+    out: Path,
+    seed: int = 0,
+    size: str | SampleSize = "demo",
+    *,
+    workers: int = 2,
+    skip_base: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
+    """Writes the trees `mafw`, `dfew`, `reasoning`, `judge` and `base` below `out`, each whole or not at all.
+
+    A tree that is there already, made by the same code from the same arguments, is kept.
+
+    Args:
+        out: folder, made if missing.
+        seed: of every choice; the files depend on it and on `size`, not on `workers`.
+        size: `demo`, `tiny`, a number, or counts.
+        workers: processes that render clips.
+        skip_base: leave out the base checkpoint, which takes training.
+        progress: called with a line per step.
+
+    Returns:
+        The folders of the trees.
+    """
+    counts = size if isinstance(size, SampleSize) else SampleSize.parse(size)
+    plans = {
+        "mafw": _plan("mafw", counts.mafw, EMOTIONS, seed),
+        "dfew": _plan("dfew", counts.dfew, _DFEW_EMOTIONS, seed),
+        "reasoning": _plan("reasoning", counts.reasoning, EMOTIONS, seed),
+    }
+    writers = {"mafw": layouts.write_mafw, "dfew": layouts.write_dfew, "reasoning": layouts.write_reasoning}
+    clips = {"mafw": "data/clips", "dfew": "Clip/original", "reasoning": "video"}
+    say = progress
+    missing = [name for name in plans if not _is_current(out, name, seed, counts)]
+    with ExitStack() as stack:
+        if missing:
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(max(1, workers), mp_context=context))
+        for name, plan in plans.items():
+            if name not in missing:
+                say(f"{name}: unchanged")
+                continue
+            folder = _fresh(out, name)
+            (folder / clips[name]).mkdir(parents=True)
+            jobs = [(seed, name, item.cues, folder / clips[name]) for item in plan]
+            for done, _ in enumerate(pool.map(_render, jobs, chunksize=8), start=1):
+                if done % 100 == 0 or done == len(jobs):
+                    say(f"{name}: {done}/{len(jobs)} clips")
+            writers[name](folder, plan, stream(seed, name, "texts"))
+            if name == "reasoning":
+                count = _CONTRASTS_PER_CLIP * len(plan)
+                layouts.write_sentences(folder, compose_contrasts(count, stream(seed, name, "contrasts")))
+            _publish(folder, out, name, seed, counts)
+    if not _is_current(out, "judge", seed, counts):
+        folder = _fresh(out, "judge")
+        layouts.write_judge(folder, _judge_texts(counts.judge, seed))
+        layouts.write_mark(folder)
+        _publish(folder, out, "judge", seed, counts)
+    written = [out / name for name in (*plans, "judge")]
+    if skip_base:
+        return written
+    if _is_current(out, "base", seed, counts):
+        say("base: unchanged")
+    else:
+        from erv.sample.base_checkpoint import write_base
+
+        say("base: training the towers of the base checkpoint")
+        folder = _fresh(out, "base")
+        layouts.write_mark(folder)
+        write_base(out / "reasoning", folder, seed, progress=lambda line: say(f"base: {line}"))
+        _publish(folder, out, "base", seed, counts)
+    return [*written, out / "base"]
+
+
+def _plan(name: str, count: int, emotions: Sequence[str], seed: int) -> list[layouts.Item]:
+    """Clip ids, emotions, folds and cues of a tree: balanced, every fold with every emotion."""
+    rng = stream(seed, name, "plan")
+    order = rng.permutation(count)
+    items, number, seen = [], 18, dict.fromkeys(emotions, 0)
+    for index in range(count):
+        emotion = emotions[int(order[index]) % len(emotions)]
+        number += int(rng.integers(1, 4))
+        clip_id = {"mafw": f"{number:05d}", "dfew": str(index + 1), "reasoning": f"sample_{index + 1:08d}"}[
+            name
+        ]
+        cues = draw_cues(clip_id, emotion, stream(seed, name, clip_id, "cues"))
+        fold = seen[emotion] % _FOLDS + 1
+        seen[emotion] += 1
+        items.append(layouts.Item(cues, fold))
+    if name != "reasoning":
+        return items
+    return [_with_explanation(item, stream(seed, name, item.cues.clip_id, "words")) for item in items]
+
+
+def _with_explanation(item: layouts.Item, rng: np.random.Generator) -> layouts.Item:
+    cues = item.cues
+    contradicts = bool(rng.random() < contradiction_rate(cues.emotion))
+    if contradicts:
+        sentences = compose_explanation(PROFILES[cues.emotion].partner, rng, "a")
+    else:
+        # Says nothing of a channel that shows nothing of the emotion.
+        face = cues.face_cues if cues.channel in ("both", "face") or cues.emotion == "anxiety" else ()
+        voice = cues.voice_cues if cues.channel in ("both", "voice") else ()
+        sentences = compose_explanation(cues.emotion, rng, "a", face_cues=face, voice_cues=voice)
+    return layouts.Item(cues, item.fold, tuple(sentences), contradicts)
+
+
+def _judge_texts(per_emotion: int, seed: int) -> list[tuple[str, str]]:
+    rng = stream(seed, "judge")
+    texts = []
+    for _ in range(per_emotion):
+        for emotion in EMOTIONS:
+            sentences = compose_explanation(emotion, rng, "b", fillers=int(rng.integers(0, 2)))
+            texts.append((" ".join(text for text, _ in sentences), emotion))
+    return texts
+
+
+def _render(job: tuple[int, str, ClipCues, Path]) -> None:
+    seed, name, cues, folder = job
+    content = render_clip(cues, stream(seed, name, cues.clip_id, "clip"))
+    (folder / f"{cues.clip_id}.mp4").write_bytes(content)
+
+
+def _fresh(out: Path, name: str) -> Path:
+    folder = out / f".{name}.tmp"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _publish(folder: Path, out: Path, name: str, seed: int, counts: SampleSize) -> None:
+    """Puts a finished tree in its place; its stamp is written last."""
+    target = out / name
+    stamp = _stamp_path(out, name)
+    stamp.unlink(missing_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    folder.replace(target)
+    stamp.parent.mkdir(exist_ok=True)
+    stamp.write_text(json.dumps(_stamp(target, name, seed, counts), sort_keys=True), encoding="utf-8")
+
+
+def _is_current(out: Path, name: str, seed: int, counts: SampleSize) -> bool:
+    """Whether the tree is there, whole, and made by this code from these arguments."""
+    try:
+        stamp = json.loads(_stamp_path(out, name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    return bool(stamp == _stamp(out / name, name, seed, counts))
+
+
+def _stamp_path(out: Path, name: str) -> Path:
+    # Beside the trees, not in them: a tree has the official layout and nothing else.
+    return out / ".stamps" / f"{name}.json"
+
+
+def _stamp(folder: Path, name: str, seed: int, counts: SampleSize) -> dict[str, object]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    listing = "\n".join(f"{p.relative_to(folder).as_posix()} {p.stat().st_size}" for p in files)
+    return {
+        "seed": seed,
+        "counts": [counts.mafw, counts.dfew, counts.reasoning, counts.judge],
+        "code": _code_digest(name),
+        "files": hashlib.sha256(listing.encode()).hexdigest(),
+    }
+
+
+def _code_digest(name: str) -> str:
+    """Hash of the modules, and the versions of the libraries, that a tree's bytes come from."""
+    here = Path(__file__).parent
+    modules = [here / f"{module}.py" for module in _MODULES]
+    libraries = ["av", "numpy", "pillow", "pyarrow"]
+    if name == "base":
+        modules += [
+            here / "base.py",
+            here.parent / "prompts.py",
+            *sorted((here.parent / "policies").rglob("*.py")),
+        ]
+        libraries += ["torch", "transformers", "tokenizers"]
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update(module.read_bytes())
+    digest.update(" ".join(f"{library}={version(library)}" for library in libraries).encode())
+    return digest.hexdigest()

@@ -1,0 +1,46 @@
+"""Sources: what a raw tree consists of, pinned in a small lock file that lives in git.
+
+A source is a local folder or a prefix of a bucket, with zips as they were delivered. `pin` writes down what
+it consists of, a `Lock` reads it, verified, and `fetch_all` brings the clips of a manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from erv.sources.fetching import CACHE, ObjectStore, fetch_all
+from erv.pinning.journal import PINS
+from erv.sources.lock import Lock, SourceFile
+from erv.pinning.pinning import pin
+from erv.sources.selection import Selection
+
+__all__ = [
+    "CACHE",
+    "LOCKS",
+    "PINS",
+    "Lock",
+    "ObjectStore",
+    "Selection",
+    "SourceFile",
+    "fetch_all",
+    "pin",
+    "store_for",
+]
+
+LOCKS = Path("data/sources")
+
+
+def store_for(uris: Iterable[str]) -> ObjectStore | None:
+    """The store of the workspace's environment, or None when every uri is local.
+
+    Raises:
+        StorageError: a uri is in S3 and no endpoint is configured.
+    """
+    if not any(uri.startswith("s3://") for uri in uris):
+        return None
+    from erv.environment import load_environment
+    from erv.storage.store import open_store
+
+    store: ObjectStore = open_store(load_environment())
+    return store

@@ -1,0 +1,131 @@
+"""Starts Prefect's programs with the environment of the workspace; Prefect reads its own when it is imported.
+
+Each function but `deploy` replaces this process, so that signals reach the program itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from erv.environment import Environment, child_environment, load_environment
+from erv.errors import StackError
+from erv.doctor.preflight import require
+
+POOL = "erv"
+# One line per message, and which stage it comes from; Prefect's own format repeats much that is the same.
+_FORMATS = {
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s %(message)s",
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s [%(task_run_name)s] %(message)s",
+}
+_SETTINGS = {
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",  # a flow without our server fails instead of hiding
+    "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # DVC is the only cache
+    "PREFECT_TASKS_REFRESH_CACHE": "true",
+    "PREFECT_LOGGING_TO_API_MAX_LOG_SIZE": "100000",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the summary gives the addresses
+}
+
+
+def run_flow(targets: Sequence[str], *, force: bool = False, workers: int = 2) -> NoReturn:
+    """Becomes `python -m flows.train`.
+
+    Raises:
+        StackError: no Prefect server answers.
+    """
+    environment = _checked()
+    flags = [*(["--force"] if force else []), "--workers", str(workers)]
+    _become([sys.executable, "-m", "flows.train", *flags, *targets], environment)
+
+
+def serve() -> NoReturn:
+    """Becomes a Prefect worker for the pool of `prefect.yaml`.
+
+    Raises:
+        StackError: no Prefect server answers.
+    """
+    environment = _checked()
+    _ensure_pool(environment)
+    _become([*_prefect(), "worker", "start", "--pool", POOL, "--type", "process"], environment)
+
+
+def deploy() -> None:
+    """Registers the deployments of `prefect.yaml` with our Prefect server; safe to repeat.
+
+    Raises:
+        StackError: no Prefect server answers, or it refuses.
+    """
+    environment = _checked()
+    _ensure_pool(environment)
+    _call(["deploy", "--all"], environment)
+
+
+def prefect_environment(environment: Environment) -> dict[str, str]:
+    """The variables for a Prefect program: our servers, our settings, this workspace importable."""
+    variables = {**child_environment(environment), **environment.variables(), **_FORMATS, **_SETTINGS}
+    path = [str(environment.workspace), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
+    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    variables["PATH"] = os.pathsep.join(folders)
+    return variables
+
+
+def _checked() -> Environment:
+    environment = load_environment()
+    if not (environment.workspace / "dvc.yaml").is_file():
+        raise StackError(
+            f"{environment.workspace}: no dvc.yaml in it, so no pipeline; go to the top of the repository"
+        )
+    require("Prefect", environment.prefect_api_url)
+    (environment.stack / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
+    return environment
+
+
+def _ensure_pool(environment: Environment) -> None:
+    """`prefect deploy` and a worker need the pool; creating one that exists is an error in Prefect."""
+    url = f"{(environment.prefect_api_url or '').rstrip('/')}/work_pools/{POOL}"
+    headers = {}
+    if environment.prefect_api_key:
+        headers["Authorization"] = f"Bearer {environment.prefect_api_key}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:  # noqa: S310
+            json.load(answer)
+            return
+    except urllib.error.HTTPError as error:
+        if error.code != 404:
+            raise StackError(f"Prefect at {url} answers {error.code}; see `erv stack status`") from error
+    except OSError as error:
+        raise StackError(f"Prefect at {url} can't be reached ({error}); run `erv stack up`") from error
+    _call(["work-pool", "create", POOL, "--type", "process"], environment)
+
+
+def _call(arguments: Sequence[str], environment: Environment) -> None:
+    result = subprocess.run(
+        [*_prefect(), *arguments],
+        env=prefect_environment(environment),
+        cwd=environment.workspace,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode != 0:
+        text = " ".join((result.stderr or result.stdout).split())
+        raise StackError(f"`prefect {' '.join(arguments)}` failed: {environment.mask(text)[-500:]}")
+    sys.stdout.write(result.stdout)
+
+
+def _prefect() -> list[str]:
+    return [sys.executable, "-m", "prefect", "--no-prompt"]
+
+
+def _become(command: list[str], environment: Environment) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(command[0], command, prefect_environment(environment))  # noqa: S606

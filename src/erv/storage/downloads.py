@@ -1,0 +1,227 @@
+"""Downloads that go on where they stopped.
+
+A large object is read into a `.part` file that is named from its uri and version; the next attempt asks the
+server for the rest only. A part is never trusted: the whole content is hashed before it gets its real name.
+Small objects are read in one go, since asking what is there already costs more than reading them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from erv.errors import StorageError
+from erv.storage.errors import code_of, explain, explained
+from erv.temporaries import temporary_name
+
+# Objects from this size on, in bytes, leave a part behind when the connection breaks.
+RESUMED_FROM = 8 << 20
+# The metadata under which `Store.mirror_tree` keeps an object's sha256.
+DIGEST_KEY = "sha256"
+
+_CHUNK = 1 << 20
+_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def _nothing(count: int) -> None:
+    """The default of `on_bytes`."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """An object that is to become a local file.
+
+    Attributes:
+        client: boto3's S3 client.
+        endpoint: for messages.
+        uri: `s3://bucket/key`.
+        bucket: of the uri.
+        key: of the uri.
+        version_id: the version to read, None for the newest.
+        sha256: hex digest that the content must have; None where it isn't known yet, then what the server
+            says about the content is checked instead (its size, and its md5 or our sha256 where it has them).
+        on_bytes: called with the size of each chunk that arrives; it may raise to stop the download.
+    """
+
+    client: Any
+    endpoint: str
+    uri: str
+    bucket: str
+    key: str
+    version_id: str | None = None
+    sha256: str | None = None
+    on_bytes: Callable[[int], None] = _nothing
+
+    def to(self, path: Path, size: int | None = None) -> Path:
+        """Reads the object into `path`, which appears only when it is complete and verified.
+
+        Args:
+            path: of the file.
+            size: of the object in bytes, if known.
+
+        Raises:
+            StorageError: the object can't be read, the connection broke, the disk is full, or the content is
+            not what it should be.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if size is not None and size < RESUMED_FROM:
+                return self._in_one_go(path)
+            head = self._head()
+            if head is None or head["ContentLength"] < RESUMED_FROM:
+                return self._in_one_go(path)
+            return self._in_parts(path, head)
+        except OSError as error:
+            raise StorageError(
+                f"{error.filename or path}: {error.strerror or error}; mend it and run the same command again"
+            ) from error
+
+    def _head(self) -> Mapping[str, Any] | None:
+        """Size and etag; None when they are refused: the answer to HEAD has no words, that to GET has."""
+        try:
+            answer: Mapping[str, Any] = self._ask(self.client.head_object)
+        except StorageError as error:
+            if code_of(error.__cause__ or error) == "?":  # the server did not answer at all
+                raise
+            return None
+        return answer
+
+    def _in_one_go(self, path: Path) -> Path:
+        temporary = temporary_name(path)
+        content = _Content()
+        try:
+            response = self._ask(self.client.get_object)
+            with temporary.open("wb") as stream:
+                self._receive(response, stream, content, response["ContentLength"], "")
+            self._verify(content, response)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    def _in_parts(self, path: Path, head: Mapping[str, Any]) -> Path:
+        from filelock import FileLock
+
+        size, etag = head["ContentLength"], head["ETag"]
+        part = path.with_name(f".{_short(self.uri)}-{_short(self.version_id or etag)}.part")
+        # Two processes that want the same object take turns; the second finds it complete.
+        turn = part.with_suffix(".lock")
+        with FileLock(turn):
+            if self.sha256 and path.is_file() and digest_of(path) == self.sha256:
+                return path
+            if part.is_file() and part.stat().st_size > size:
+                part.unlink()
+            content = _Content()
+            with part.open("a+b") as stream:
+                stream.seek(0)
+                while chunk := stream.read(_CHUNK):
+                    content.add(chunk)
+                kept = content.size
+                if kept < size:
+                    # The version or the etag sees to it that the rest belongs to the same content.
+                    asked = {"Range": f"bytes={kept}-"} if kept else {}
+                    response = self._ask(self.client.get_object, IfMatch=etag, **asked)
+                    if kept and response["ResponseMetadata"]["HTTPStatusCode"] != 206:
+                        stream.truncate(0)
+                        content = _Content()
+                    self._receive(response, stream, content, size, ", it goes on from there")
+            try:
+                self._verify(content, head)
+            except StorageError as error:
+                part.unlink()
+                if not kept:
+                    raise
+                raise StorageError(
+                    f"{self.uri}: what was kept of an earlier attempt does not fit and is dropped; "
+                    "run the same command again"
+                ) from error
+            part.replace(path)
+            # Whoever still waits for it finds the file complete.
+            turn.unlink(missing_ok=True)
+        return path
+
+    def _ask(self, method: Callable[..., Any], **more: Any) -> Any:
+        version = {"VersionId": self.version_id} if self.version_id else {}
+        with explained(self.uri, self.endpoint, self.version_id):
+            return method(Bucket=self.bucket, Key=self.key, **version, **more)
+
+    def _receive(
+        self, response: Mapping[str, Any], stream: BinaryIO, content: _Content, size: int, then: str
+    ) -> None:
+        from botocore.exceptions import BotoCoreError, HTTPClientError, IncompleteReadError
+        from urllib3.exceptions import HTTPError
+
+        body = response["Body"]
+        try:
+            for chunk in body.iter_chunks(_CHUNK):
+                stream.write(chunk)
+                content.add(chunk)
+                self.on_bytes(len(chunk))
+        except (HTTPClientError, IncompleteReadError, HTTPError) as error:
+            raise StorageError(
+                f"{self.uri}: the connection to {self.endpoint} broke after {content.size / 1e6:.1f} of"
+                f" {size / 1e6:.1f} MB; run the same command again{then}"
+            ) from error
+        except BotoCoreError as error:  # its own checksum of the content does not fit
+            raise StorageError(explain(error, self.uri, self.endpoint)) from error
+        finally:
+            body.close()
+
+    def _verify(self, content: _Content, response: Mapping[str, Any]) -> None:
+        """Compares with what is pinned, else with what the server says of the content."""
+        found = content.sha256.hexdigest()
+        if self.sha256 is not None:
+            if found != self.sha256:
+                raise StorageError(
+                    f"{self.uri}: content has changed, sha256 is {found}, expected {self.sha256}; "
+                    "run `erv data pin` if the change is meant"
+                )
+            return
+        if content.size != response["ContentLength"]:
+            raise StorageError(
+                f"{self.uri}: {content.size} of {response['ContentLength']} bytes arrived; "
+                "run the same command again"
+            )
+        ours = response.get("Metadata", {}).get(DIGEST_KEY, "")
+        if _SHA256.fullmatch(ours) and ours != found:
+            raise StorageError(
+                f"{self.uri}: content is not what was uploaded (sha256 is {found[:12]}, the upload says"
+                f" {ours[:12]}); upload it again"
+            )
+        # An etag is the md5 of the content unless that was uploaded in parts or encrypted with its own key.
+        encrypted = response.get("SSECustomerAlgorithm") or "kms" in response.get("ServerSideEncryption", "")
+        etag = _MD5.fullmatch(response["ETag"])
+        if etag and not encrypted and etag.group(1) != content.md5.hexdigest():
+            raise StorageError(
+                f"{self.uri}: arrived damaged (md5 is {content.md5.hexdigest()}, expected {etag.group(1)}); "
+                "run the same command again"
+            )
+
+
+class _Content:
+    """Size and digests of what has arrived."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+        self.md5 = hashlib.md5(usedforsecurity=False)
+
+    def add(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        self.sha256.update(chunk)
+        self.md5.update(chunk)
+
+
+def digest_of(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

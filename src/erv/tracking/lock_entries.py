@@ -1,0 +1,197 @@
+"""Which MLflow run made what `dvc.lock` says: the tie between the two is the hash of a stage's lock entry.
+
+A stage that runs opens its own MLflow run before it is known what it will produce; once DVC has written its
+lock entry (command, dependencies, parameters, outputs), `reconcile` tags the run with the entry's hash. A
+stage that is cached runs nothing: its earlier run is found again by that tag, and `link` names it in the
+flow's parent run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from erv.environment import Environment
+from erv.tracking.run import StageRun, flatten, read_record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+
+ENTRY_TAG = "erv.lock_entry"
+OUTPUTS_TAG = "erv.outputs"
+RUN_TAG_PREFIX = "erv.run."
+LOCK_ARTIFACT_FOLDER = "pipeline"
+PIPELINE_FILES = ("dvc.lock", "dvc.yaml", "params.yaml")
+SOURCES = Path("data/sources")
+_TAG_LIMIT = 4900  # characters of a tag's value that every MLflow store takes
+
+
+def entry_hash(entry: Mapping[str, Any]) -> str:
+    """The identity of a lock entry: SHA-256 over command, hashes of dependencies and outputs, and parameters.
+
+    Sizes and file counts are left out: they follow from the hashes.
+    """
+    content = {
+        "cmd": entry.get("cmd"),
+        "deps": _hashes(entry, "deps"),
+        "params": entry.get("params", {}),
+        "outs": _hashes(entry, "outs"),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+def _hashes(entry: Mapping[str, Any], kind: str) -> dict[str, str | None]:
+    return {item["path"]: item.get("md5") for item in entry.get(kind) or []}
+
+
+def reconcile(
+    environment: Environment, lock: Mapping[str, Mapping[str, Any]], names: Iterable[str] | None = None
+) -> None:
+    """Delivers what an outage held back, then tags the newest run of each stage with its lock entry.
+
+    A run is tagged once, and only if it finished and its parameters are those of the entry: an entry that was
+    restored from the cache belongs to an earlier run. Safe to repeat; an outage of MLflow is only reported.
+
+    Args:
+        environment: where MLflow is; nothing happens without one.
+        lock: from `erv.pipeline.dvc.read_lock`.
+        names: stages to look at; all of `lock` by default.
+    """
+    if environment.mlflow_uri is None:
+        return
+    from mlflow.exceptions import MlflowException
+
+    from erv.tracking.delivery import Outage, deliver_spool
+
+    client = client_of(environment)
+    try:
+        deliver_spool(environment)
+        for name in sorted(names if names is not None else lock):
+            record = read_record(environment, name)
+            if name in lock and record is not None and record.get("run_id"):
+                _tag(client, str(record["run_id"]), lock[name])
+    except (MlflowException, Outage, OSError) as error:
+        logger.warning("runs are not tied to dvc.lock yet, the next flow will do it: %s", _first_line(error))
+
+
+def _tag(client: MlflowClient, run_id: str, entry: Mapping[str, Any]) -> None:
+    from mlflow.entities import RunTag
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # a run of another server, or a deleted one
+            return
+        raise
+    if run.info.status != "FINISHED" or ENTRY_TAG in run.data.tags or not _same_parameters(run, entry):
+        return
+    outputs = " ".join(f"{path}={md5}" for path, md5 in sorted(_hashes(entry, "outs").items()))
+    tags = {ENTRY_TAG: entry_hash(entry), OUTPUTS_TAG: outputs[:_TAG_LIMIT]}
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def _same_parameters(run: Any, entry: Mapping[str, Any]) -> bool:
+    """Whether no parameter that the run has noted differs from the entry's."""
+    for parameters in (entry.get("params") or {}).values():
+        for name, value in flatten(parameters or {}).items():
+            noted = run.data.params.get(name)
+            if noted is not None and noted != str(value):
+                return False
+    return True
+
+
+def find_runs(environment: Environment, entry: Mapping[str, Any] | str) -> list[Any]:
+    """The MLflow runs that made a lock entry (or the entry with this hash), the newest first.
+
+    Raises:
+        mlflow.exceptions.MlflowException: MLflow can't be reached.
+    """
+    digest = entry if isinstance(entry, str) else entry_hash(entry)
+    return search(environment, f"tags.`{ENTRY_TAG}` = '{digest}'")
+
+
+def search(environment: Environment, condition: str, limit: int = 50) -> list[Any]:
+    """The runs of our experiment that meet an MLflow filter, the newest first."""
+    if environment.mlflow_uri is None:
+        return []
+    client = client_of(environment)
+    experiment = client.get_experiment_by_name(environment.mlflow_experiment)
+    if experiment is None:
+        return []
+    return list(
+        client.search_runs(
+            [experiment.experiment_id], condition, max_results=limit, order_by=["attributes.start_time DESC"]
+        )
+    )
+
+
+def link(
+    environment: Environment,
+    parent: StageRun,
+    lock: Mapping[str, Mapping[str, Any]],
+    names: Iterable[str],
+) -> dict[str, str | None]:
+    """Names in a flow's parent run the run of each stage, whether it ran now or earlier.
+
+    Returns:
+        For each stage the id of its run; None when this MLflow server knows none (it was restored from the
+        remote, say) or can't be asked.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            runs = find_runs(environment, lock[name]) if name in lock else []
+        except (MlflowException, OSError) as error:
+            logger.warning("the run of %s can't be looked up now: %s", name, _first_line(error))
+            runs = []
+        found[name] = str(runs[0].info.run_id) if runs else None
+    parent.set_tags({run_tag(name): run_id or "none on this server" for name, run_id in found.items()})
+    return found
+
+
+def pipeline_files() -> list[Path]:
+    """The files of the workspace that say what was run: lock, definition, parameters, locks of sources."""
+    files = [Path(name) for name in PIPELINE_FILES]
+    return [path for path in [*files, *sorted(SOURCES.glob("*.lock.json"))] if path.is_file()]
+
+
+def run_tag(name: str) -> str:
+    """The tag of a parent run that holds the run of stage `name` (MLflow allows no `@` there)."""
+    return f"{RUN_TAG_PREFIX}{name.replace('@', '/')}"
+
+
+def client_of(environment: Environment) -> MlflowClient:
+    """An MLflow client that does not hang for minutes on a server that is down."""
+    import os
+
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=environment.mlflow_uri, registry_uri=environment.mlflow_uri)
+
+
+def markdown(
+    lock: Mapping[str, Mapping[str, Any]], runs: Mapping[str, str | None], outcomes: Mapping[str, str]
+) -> str:
+    """The lineage of a flow's stages as a Markdown table: entry hash, outputs, MLflow run."""
+    rows = ["| stage | this time | lock entry | outputs | MLflow run |", "|---|---|---|---|---|"]
+    for name, outcome in outcomes.items():
+        entry = lock.get(name, {})
+        outputs = "<br>".join(f"`{path}` {md5}" for path, md5 in sorted(_hashes(entry, "outs").items()))
+        digest = entry_hash(entry)[:12] if entry else ""
+        rows.append(f"| {name} | {outcome} | `{digest}` | {outputs} | {runs.get(name) or ''} |")
+    return "\n".join(rows) + "\n"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,371 @@
+"""The MLflow run of a stage: live while the stage runs, never a reason for the stage to fail.
+
+Everything a stage reports goes into a buffer that a background thread empties. When MLflow is down, the
+buffer grows, is kept in `.erv/spool/<run>/` and is delivered as soon as MLflow answers again: by the same
+thread, or, if the stage has ended by then, by `deliver_spool`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from erv.tracking.delivery import (
+    Delivery,
+    Event,
+    Outage,
+    RunHeader,
+    deliver_spool,
+    write_events,
+    write_header,
+    write_record,
+)
+from erv.digest import content_digest
+from erv.environment import Environment
+
+__all__ = ["Outage", "StageRun", "Status", "deliver_spool", "flatten", "open_run"]
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+DATA_DOCS_TAG = "erv.validate.data_docs"  # where among a run's artifacts its Data Docs are
+_TABLES_TAG = "mlflow.loggedArtifacts"  # which of a run's artifacts MLflow shows as tables
+_TABLES = 50
+PARENT_VARIABLE = "ERV_PARENT_RUN_ID"
+FLOW_VARIABLES = ("ERV_FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
+_BETWEEN_CALLS_SECONDS = 0.5  # metrics of one optimiser step travel together
+_SPOOL_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 10.0
+_PATIENCE_SECONDS = {"FINISHED": 20.0, "FAILED": 10.0, "KILLED": 3.0}
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as dotted names: `{"a": {"b": [1]}}` is `{"a.b.0": 1}`."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            result.update(flatten(value, f"{key}."))
+        elif isinstance(value, list | tuple):
+            result.update(flatten({str(i): item for i, item in enumerate(value)}, f"{key}."))
+        else:
+            result[key] = value
+    return result
+
+
+def _entry_name(name: str) -> str:
+    """MLflow allows letters, digits and `_-. :/` in the names of metrics and parameters."""
+    return re.sub(r"[^\w\-. :/]", "_", name)[:250]
+
+
+class StageRun:
+    """What a stage reports. Every method returns at once and none raises because of MLflow.
+
+    Without a tracking server (`environment.mlflow_uri` is None) the methods do nothing.
+    """
+
+    def __init__(self, environment: Environment, header: RunHeader) -> None:
+        self._environment = environment
+        self._header = header
+        self._folder = environment.state / "spool" / header.key
+        self._changed = threading.Condition()
+        self._pending: list[Event] = []
+        self._closing_until: float | None = None
+        self._down_since: float | None = None
+        self._failure: str | None = None
+        self._files = 0
+        self._tables: list[dict[str, str]] = []
+        self._delivery: Delivery | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of the MLflow run; None without tracking, or while MLflow has not been reached yet."""
+        return self._header.run_id
+
+    @property
+    def active(self) -> bool:
+        """Whether a tracking server is configured."""
+        return self._thread is not None
+
+    def log_metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Appends a point to each curve; `step` counts what the stage counts (optimiser steps, clips)."""
+        numbers = {_entry_name(name): float(value) for name, value in values.items()}
+        self._add({"kind": "metrics", "values": numbers, "step": step or 0})
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        """Notes parameters; nested ones get dotted names, secrets are masked."""
+        texts = {_entry_name(n): self._environment.mask(str(v)) for n, v in flatten(values).items()}
+        self._add({"kind": "params", "values": texts})
+
+    def set_tags(self, values: Mapping[str, str]) -> None:
+        """Notes tags; secrets are masked."""
+        texts = {name: self._environment.mask(str(value)) for name, value in values.items()}
+        self._add({"kind": "tags", "values": texts})
+
+    def log_artifact(self, path: str | Path, folder: str = "") -> None:
+        """Stores a file or a folder's files as they are now, under `folder` of the run's artifacts."""
+        if not self.active:
+            return
+        path = Path(path)
+        self._files += 1
+        copy = self._folder / "files" / str(self._files) / path.name
+        copy.parent.mkdir(parents=True)
+        if path.is_dir():
+            shutil.copytree(path, copy)
+        else:
+            shutil.copyfile(path, copy)
+        self._add({"kind": "artifact", "path": str(copy), "folder": folder})
+
+    def log_text(self, text: str, name: str) -> None:
+        """Stores a text as the artifact `name`; secrets are masked."""
+        self._add({"kind": "text", "text": self._environment.mask(text), "name": name})
+
+    def log_table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], name: str) -> None:
+        """Stores a table as the artifact `<name>.json`, which MLflow shows as a table; secrets are masked."""
+        table = {"columns": list(columns), "data": [list(row) for row in rows]}
+        self.log_text(json.dumps(table) + "\n", f"{name}.json")
+        # What MLflow itself notes for a table; the last ones, as many as a tag has room for.
+        self._tables = [*self._tables, {"path": f"{name}.json", "type": "table"}][-_TABLES:]
+        self.set_tags({_TABLES_TAG: json.dumps(self._tables)})
+
+    def log_dataset(self, name: str, path: str | Path, context: str) -> None:
+        """Notes an input with DVC's hash of its content as the digest.
+
+        Args:
+            name: what people call it, `mafw`.
+            path: the file or folder, as `dvc.yaml` names it.
+            context: what it is used for: `source`, `training`, `validation`, `evaluation`.
+
+        Raises:
+            DataError: there is nothing at `path`.
+        """
+        if self.active:
+            digest = content_digest(path)
+            self._add(
+                {"kind": "dataset", "name": name, "digest": digest, "path": str(path), "context": context}
+            )
+
+    def close(self, status: Status) -> None:
+        """Ends the run; waits some seconds for the last deliveries, then leaves the rest in the spool."""
+        if self._thread is None:
+            return
+        patience = _PATIENCE_SECONDS[status]
+        with self._changed:
+            self._pending.append({"kind": "end", "status": status, "time": _now()})
+            self._closing_until = time.monotonic() + patience
+            self._changed.notify_all()
+        self._thread.join(patience + 2.0)
+        self._thread = None
+        with self._changed:
+            left = list(self._pending)
+        if left:
+            write_events(self._folder, left)
+            logger.warning(
+                "%s; %d events of %s are kept in .erv/spool for the next `erv stack up`",
+                self._failure or "MLflow can't be reached",
+                len(left),
+                self._header.address,
+            )
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _open(self, uri: str) -> None:
+        """Opens the run and starts the thread; an outage is only reported."""
+        write_header(self._folder, self._header)
+        self._delivery = Delivery(uri, self._environment.mlflow_experiment)
+        try:
+            self._open_in_mlflow()
+        except Outage as outage:
+            self._report_down(outage)
+        self._thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
+        self._thread.start()
+
+    def _open_in_mlflow(self) -> None:
+        assert self._delivery is not None
+        self._header.run_id = self._delivery.open(self._header, search=self._down_since is not None)
+        write_header(self._folder, self._header)
+        write_record(self._environment, self._header)
+
+    def _add(self, event: Event) -> None:
+        if not self.active:
+            return
+        event["time"] = _now()
+        with self._changed:
+            self._pending.append(event)
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        """The thread. What it did not foresee ends it under its own name; the stage goes on."""
+        try:
+            self._deliver_all()
+        except Exception as error:
+            text = self._environment.mask(" ".join(str(error).split()))[:300]
+            self._failure = f"delivery to MLflow has ended ({type(error).__name__}: {text})"
+            logger.warning("%s; what is logged from now on is kept for later", self._failure)
+
+    def _deliver_all(self) -> None:
+        """Delivers in order, pauses longer and longer while MLflow is down."""
+        pause = 1.0
+        while True:
+            with self._changed:
+                while not self._pending and self._closing_until is None:
+                    self._changed.wait()
+                batch = list(self._pending)
+                closing = self._closing_until
+            if not batch:
+                return
+            try:
+                self._deliver(batch)
+                pause = 1.0
+                self._report_up()
+            except Outage as outage:
+                self._report_down(outage)
+                if not self._wait_and_spool(pause):
+                    return
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                continue
+            if closing is None:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing_until is not None, _BETWEEN_CALLS_SECONDS)
+
+    def _wait_and_spool(self, seconds: float) -> bool:
+        """Waits in an outage, keeping on the disk what comes in meanwhile; False when no time is left.
+
+        A stage that ends wakes the thread for a last attempt; a new metric does not.
+        """
+        with self._changed:
+            closing = self._closing_until
+        until = time.monotonic() + seconds
+        if closing is not None:
+            until = min(until, closing)
+            if until <= time.monotonic():
+                return False
+        written = 0
+        while True:
+            with self._changed:
+                events = list(self._pending)
+            if len(events) != written:  # outside the lock: an outage does not hold the stage up
+                write_events(self._folder, events)
+                written = len(events)
+            rest = min(until - time.monotonic(), _SPOOL_SECONDS)
+            if rest <= 0:
+                return True
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closing_until != closing, rest):
+                    return True
+
+    def _deliver(self, batch: list[Event]) -> None:
+        assert self._delivery is not None
+        if self._header.run_id is None:
+            self._open_in_mlflow()
+        assert self._header.run_id is not None
+        for count in self._delivery.deliver(self._header.run_id, batch):
+            with self._changed:
+                del self._pending[:count]
+
+    def _report_down(self, outage: Outage) -> None:
+        if self._down_since is None:
+            self._down_since = time.monotonic()
+            text = self._environment.mask(str(outage))
+            logger.warning("MLflow can't be reached, going on and buffering what is to be logged: %s", text)
+
+    def _report_up(self) -> None:
+        if self._down_since is not None:
+            logger.info(
+                "MLflow is back after %.0f s; the buffer is delivered", time.monotonic() - self._down_since
+            )
+            self._down_since = None
+
+
+def open_run(
+    environment: Environment,
+    stage: str,
+    address: str,
+    tags: Mapping[str, str] | None = None,
+    *,
+    silent: bool = False,
+) -> StageRun:
+    """Opens the MLflow run of a stage.
+
+    Args:
+        environment: where MLflow is; without one the returned run does nothing, and one line says so.
+        stage: `grpo`.
+        address: `grpo@erv`; the run's name.
+        tags: more tags than the usual ones.
+        silent: track nothing; for the processes beside the one that does.
+    """
+    all_tags = {"erv.stage": stage, "mlflow.source.name": f"stages/{stage}.py", "mlflow.source.type": "LOCAL"}
+    all_tags.update(_git_tags(environment.workspace))
+    parent = os.environ.get(PARENT_VARIABLE)
+    flow = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
+    if parent:
+        all_tags["mlflow.parentRunId"] = parent
+    if flow:
+        all_tags["prefect.flow_run_id"] = flow
+    all_tags.update({name: environment.mask(value) for name, value in (tags or {}).items()})
+
+    import psutil
+
+    header = RunHeader(
+        key=uuid.uuid4().hex,
+        address=address,
+        started=_now(),
+        tags=all_tags,
+        pid=os.getpid(),
+        created=psutil.Process().create_time(),
+    )
+    run = StageRun(environment, header)
+    if silent:
+        return run
+    if environment.mlflow_uri is None:
+        logger.info("no MLflow server is configured, nothing is tracked; `erv stack up` starts one")
+    else:
+        run._open(environment.mlflow_uri)
+    return run
+
+
+def read_record(environment: Environment, address: str) -> dict[str, Any] | None:
+    """The newest run of a stage on this machine: run_id, started (ms), or None."""
+    path = environment.state / "runs" / f"{address}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _git_tags(workspace: Path) -> dict[str, str]:
+    """The commit, and whether the tree differs from it in more than `dvc.lock`."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            result = subprocess.run(
+                ["git", "-C", str(workspace), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return result.stdout if result.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    changes = git("status", "--porcelain", "--untracked-files=no") or ""
+    dirty = any(line[3:] != "dvc.lock" for line in changes.splitlines())
+    commit = commit.strip()
+    return {"erv.git_commit": commit, "mlflow.source.git.commit": commit, "erv.git_dirty": str(dirty).lower()}

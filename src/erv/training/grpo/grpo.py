@@ -1,0 +1,365 @@
+"""GRPO from a cold-start folder to a policy folder: rows, trainer, checkpoints, metrics, output.
+
+The setting is the paper's, not TRL's: the loss is a mean per sequence (`loss_type: grpo`), the KL term is
+`exp(d) - d - 1` without an importance weight on it, rewards are a weighted sum, advantages are
+(reward - mean) / (std + 1e-4) within the group, one update per generation.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import (
+    PrinterCallback,
+)
+from trl import GRPOConfig
+
+from erv.checkpoints import discard_incomplete, latest_checkpoint
+from erv.manifest import ClipRow
+from erv.determinism import resolve_device, resolve_dtype, seed_everything
+from erv.errors import DataError, SettingsError, TrainingError
+from erv.rewards.explanation import Verifier
+from erv.policies import Policy, load_policy
+from erv.settings.policies import GrpoSettings, LoraSettings, VariantSettings
+from erv.prompts import user_content
+from erv.training.ranks import one_at_a_time, one_gpu_each
+from erv.settings import RuntimeSettings
+from erv.shards import ShardReader
+from erv.training.adapters import (
+    ADAPTER,
+    is_sharded,
+    lora_config,
+    merge_adapter,
+    prepare_for_lora,
+    refuse_sharded_adapters,
+    without_dropout,
+    write_adapter,
+)
+from erv.training.grpo.checked_reward import CheckedReward
+from erv.training.clip_features import ClipFeatures, policy_encoder
+from erv.training.grpo.collapse import CollapseAlarm, Diverged, most_by_reward
+from erv.training.grpo.trainer import Kept, OmniGRPOTrainer
+from erv.training.grpo.watch import OnMetrics, Watcher, quiet_libraries
+from erv.training.grpo.reward_watch import DriftAlarm
+from erv.training.grpo.rollout_watch import OnSamples, RolloutWatcher
+from erv.training.throughput import Throughput
+
+logger = logging.getLogger(__name__)
+
+Rewards = Sequence[tuple[str, Callable[..., Any], float]]
+
+# What a policy folder holds besides its processor.
+MODEL_FILES = ("model*", "config.json", "generation_config.json", "adapter")
+
+
+def build_rows(
+    manifests: Iterable[Sequence[ClipRow]], shards: Mapping[str, ShardReader]
+) -> list[dict[str, Any]]:
+    """The training clips as rows for `train_grpo`.
+
+    Args:
+        manifests: the clips of each data set; only the split `train` is used.
+        shards: decoded clips by data set name. A clip of the manifest that is not in its shards is in
+            quarantine and is left out; the log says how many.
+
+    Returns:
+        `{"prompt", "clip", "solution", "dataset", "clip_id"}` in the order of data set and clip id. The
+        prompt of a clip without sound has no placeholder for sound.
+
+    Raises:
+        DataError: a manifest is of a data set that has no shards here.
+    """
+    rows, absent = [], 0
+    for clip in (clip for manifest in manifests for clip in manifest if clip.split == "train"):
+        if clip.dataset not in shards:
+            raise DataError(f"the manifest of {clip.dataset} came without its shards; give both")
+        reader = shards[clip.dataset]
+        if clip.clip_id not in reader:
+            absent += 1
+            continue
+        content = user_content(audio=clip.clip_id not in reader.silent)
+        rows.append(
+            {
+                "prompt": [{"role": "user", "content": content}],
+                "clip": f"{clip.dataset}/{clip.clip_id}",
+                "solution": f"<answer>{clip.label}</answer>",
+                "dataset": clip.dataset,
+                "clip_id": clip.clip_id,
+            }
+        )
+    logger.info("grpo: %d training clips, %d more are in quarantine", len(rows), absent)
+    return sorted(rows, key=lambda row: (row["dataset"], row["clip_id"]))
+
+
+def variant_settings(settings: GrpoSettings, name: str) -> VariantSettings:
+    """The variant of this name.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    try:
+        return settings.variants[name]
+    except KeyError:
+        known = ", ".join(sorted(settings.variants))
+        raise SettingsError(f"grpo.variants has no {name!r}, expected one of {known}") from None
+
+
+def order_rows(rows: Sequence[dict[str, Any]], steps: int, per_step: int, seed: int) -> Dataset:
+    """The rows in the order in which training takes them: for `steps` generations `per_step` distinct clips.
+
+    Each pass is a new permutation; what does not fill a step is left for another pass. The whole order is
+    laid out here, so that the position in it is all that a resumed run has to know.
+
+    Raises:
+        TrainingError: fewer rows than one step takes.
+    """
+    if len(rows) < per_step:
+        raise TrainingError(
+            f"grpo.prompts_per_step is {per_step}, but there are only {len(rows)} training clips; lower it"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    while len(order) < steps * per_step:
+        permutation = torch.randperm(len(rows), generator=generator).tolist()
+        order += permutation[: len(rows) // per_step * per_step]
+    return Dataset.from_list(list(rows)).select(order[: steps * per_step])
+
+
+def total_steps(settings: GrpoSettings, clips: int) -> int:
+    """Optimiser steps of a run: as many as the settings say, or as their epochs take."""
+    if settings.max_steps is not None:
+        return settings.max_steps
+    assert settings.epochs is not None
+    return settings.epochs * (clips // settings.prompts_per_step) * settings.num_iterations
+
+
+def train_grpo(
+    policy_folder: Path,
+    rows: Sequence[dict[str, Any]],
+    shards: Mapping[str, ShardReader],
+    rewards: Rewards,
+    settings: GrpoSettings,
+    *,
+    output: Path,
+    checkpoints: Path,
+    on_metrics: OnMetrics,
+    seed: int,
+    runtime: RuntimeSettings,
+    rows_per_pass: int | None = None,
+    kept: Sequence[Kept] = (),
+    on_samples: OnSamples | None = None,
+    verifier: Verifier | None = None,
+) -> Path:
+    """Optimises a cold-start policy against rewards and writes the result as a policy folder.
+
+    Resumes from the newest complete checkpoint in `checkpoints`; the result is that of an uninterrupted run.
+
+    Args:
+        policy_folder: the cold start, a `from_pretrained` folder. It is also the reference of the KL term.
+        rows: from `build_rows`, or the like of it.
+        shards: decoded clips by data set name.
+        rewards: (name, callable, weight); called with `completions`, `prompts` and the rows' columns.
+        settings: the section `grpo`.
+        output: folder to write; replaced as a whole.
+        checkpoints: folder outside the outputs, owned by exactly these inputs (see `erv.checkpoints`).
+        on_metrics: called after each step with its metrics and its number, from 1.
+        seed: of order, generation and adapters.
+        runtime: device, precision, threads.
+        rows_per_pass: completions per forward and backward pass, a divisor of the completions of a step; all
+            of them when absent. Fewer take less memory and more time; the update is the same.
+        kept: states of the rewards that belong into the checkpoints.
+        on_samples: called with some completions every `sample_steps` steps, at the last one, and where
+            training ends early.
+        verifier: reads the sentences of these; it must not change what the rewards see.
+
+    Returns:
+        `output`: weights and processor; with LoRA also `adapter/`, already merged into the weights.
+
+    Training ends early, and well, when every completion has earned the most there is for `collapse_patience`
+    steps.
+
+    Raises:
+        TrainingError: too few clips, a reward at fault, a loss, gradient or weight that is not finite, no
+            difference of reward within any group for `collapse_patience` steps, a reference that is not the
+            cold start.
+    """
+    seed_everything(seed, runtime.threads)
+    device = resolve_device(runtime.device)
+    dtype = resolve_dtype(runtime.dtype, device)  # half precision is autocast; a CPU refuses it
+    memory = round(runtime.feature_cache_gb * 1e9)
+    steps = total_steps(settings, len(rows))
+    order = order_rows(rows, steps // settings.num_iterations, settings.prompts_per_step, seed)
+    with one_at_a_time(checkpoints):
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        discard_incomplete(checkpoints)
+    alarm = DriftAlarm()
+    collapse = CollapseAlarm(settings.collapse_patience, most_by_reward(rewards))
+    states: list[Kept] = [alarm, collapse, *kept]
+    with quiet_libraries(), Throughput(device) as throughput:
+        policy = load_policy(policy_folder)
+        arguments = grpo_config(settings, steps, rewards, policy, checkpoints, seed, runtime, rows_per_pass)
+        one_gpu_each("grpo", arguments.n_gpu)
+        trained = prepare_for_lora(policy, settings.lora, arguments.device, dtype)
+        trained.model.config._name_or_path = str(policy_folder)  # where TRL loads the reference from
+        if settings.freeze_projectors:
+            trained.model.freeze_projectors()
+        without_dropout(trained.model)
+        trainer = OmniGRPOTrainer(
+            model=trained.model,
+            args=arguments,
+            reward_funcs=[
+                CheckedReward(name, reward, watches=not index, max_named=settings.shaping.max_named)
+                for index, (name, reward, _) in enumerate(rewards)
+            ],
+            train_dataset=order,
+            processing_class=trained.processor.tokenizer,
+            peft_config=lora_config(trained.model, settings.lora) if settings.lora.enabled else None,
+            callbacks=[
+                Watcher(
+                    on_metrics,
+                    steps,
+                    alarm,
+                    throughput,
+                    settings.prompts_per_step * settings.num_generations,
+                )
+            ],
+            kept=states,
+            last_good=collapse.last_good,
+            clip_features=ClipFeatures(policy_encoder(trained), shards, memory_bytes=memory),
+            question=trained.processor.question_inputs(),
+        )
+        refuse_sharded_adapters(trainer, "grpo", settings.lora)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(RolloutWatcher(trainer, collapse, on_samples, verifier, settings))
+        _check_reference(trainer)
+        newest = latest_checkpoint(checkpoints)
+        if newest is not None:
+            logger.info("grpo: resuming from %s", newest.name)
+            trainer.load_kept(newest)
+        try:
+            trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+            trainer.check_weights(trainer.state.global_step)
+        except Diverged as error:
+            good = latest_checkpoint(checkpoints, until=collapse.last_good())
+            where = f"the last good checkpoint is {good}" if good else "there is no checkpoint from before"
+            raise TrainingError(f"{error}; {where}") from error
+        return _write_policy(trainer, policy, settings.lora, policy_folder, output)
+
+
+def _check_reference(trainer: OmniGRPOTrainer) -> None:
+    """Makes sure that the reference TRL loaded is the policy as it stands before the first step."""
+    if trainer.ref_model is None or is_sharded(trainer):
+        return  # no reference, or one that is in pieces by now
+    reference = trainer.accelerator.unwrap_model(trainer.ref_model).state_dict()
+    for name, value in trainer.model.state_dict().items():
+        if not torch.equal(value, reference[name]):
+            raise TrainingError(f"the reference of the KL term differs from the cold start in {name}")
+
+
+def _write_policy(
+    trainer: OmniGRPOTrainer, policy: Policy, lora: LoraSettings, cold_start: Path, output: Path
+) -> Path:
+    """Writes weights and processor beside the target, then renames; one process does, all wait for it."""
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if is_sharded(trainer) else None
+    if trainer.accelerator.is_main_process:
+        base = policy.model if lora.quantize != "none" else None
+        _write_files(model, base, state, cold_start, output)
+    trainer.accelerator.wait_for_everyone()
+    return output
+
+
+def _write_files(
+    model: Any, base: Any, state: Mapping[str, Any] | None, cold_start: Path, output: Path
+) -> None:
+    """Writes what was trained.
+
+    Args:
+        model: maybe with adapters.
+        base: the weights that adapters are added to, where those of the model are rounded; else None.
+        state: the weights, where the model holds shards of them only.
+        cold_start: where the processor is taken from.
+        output: the folder.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    # The processor's files are taken as they are: one that was used would save its last truncation with it.
+    shutil.copytree(cold_start, partial, ignore=shutil.ignore_patterns(*MODEL_FILES))
+    if hasattr(model, "peft_config"):
+        write_adapter(model, partial / ADAPTER)
+        model = model.merge_and_unload() if base is None else merge_adapter(base, partial / ADAPTER)
+    model.save_pretrained(partial, state_dict=state)
+    shutil.rmtree(output, ignore_errors=True)
+    partial.replace(output)
+
+
+def grpo_config(
+    settings: GrpoSettings,
+    steps: int,
+    rewards: Rewards,
+    policy: Policy,
+    checkpoints: Path,
+    seed: int,
+    runtime: RuntimeSettings,
+    rows_per_pass: int | None = None,
+) -> GRPOConfig:
+    """TRL's configuration of a run, see `train_grpo` for the arguments; `steps` as `total_steps` counts.
+
+    Raises:
+        TrainingError: the completions of a step can't be shared out to the processes or the passes.
+    """
+    on_cpu = resolve_device(runtime.device).type == "cpu"
+    completions = settings.prompts_per_step * settings.num_generations
+    if completions % runtime.processes:
+        raise TrainingError(
+            f"the {completions} completions of a step (grpo.prompts_per_step x grpo.num_generations) can't be"
+            f" shared out to {runtime.processes} processes (runtime.processes); make one divide the other"
+        )
+    own = completions // runtime.processes
+    per_pass = rows_per_pass or own
+    if own % per_pass:
+        raise TrainingError(
+            f"{per_pass} rows per pass don't divide the {own} completions of a step in each process"
+            " (grpo.prompts_per_step x grpo.num_generations / runtime.processes)"
+        )
+    return GRPOConfig(
+        output_dir=str(checkpoints),
+        seed=seed,
+        use_cpu=on_cpu,
+        bf16=runtime.dtype == "bfloat16",
+        fp16=runtime.dtype == "float16",
+        max_steps=steps,
+        per_device_train_batch_size=per_pass,
+        gradient_accumulation_steps=own // per_pass,
+        num_generations=settings.num_generations,
+        num_iterations=settings.num_iterations,
+        max_completion_length=settings.max_completion_length,
+        temperature=settings.temperature,
+        generation_kwargs={"suppress_tokens": policy.model.placeholder_ids},
+        learning_rate=settings.learning_rate,
+        beta=settings.beta,
+        loss_type=settings.loss_type,
+        scale_rewards=settings.scale_rewards,
+        epsilon=settings.epsilon,
+        epsilon_high=settings.epsilon_high,
+        importance_sampling_level=settings.importance_sampling,
+        use_bias_correction_kl=False,
+        reward_weights=[weight for _, _, weight in rewards],
+        shuffle_dataset=False,
+        save_steps=settings.save_steps,
+        save_total_limit=None,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        activation_checkpointing=settings.gradient_checkpointing,
+        ddp_find_unused_parameters=False,  # every weight that trains takes part in every pass
+        disable_tqdm=True,
+        report_to=[],
+        dataloader_pin_memory=not on_cpu,
+    )

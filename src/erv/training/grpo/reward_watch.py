@@ -1,0 +1,198 @@
+"""What the rewards are paid for while GRPO runs, and whether that drifts.
+
+A policy that games its reward shows it before the reward does: explanations repeat themselves, shrink or
+swell, name every emotion at once, vanish, or one emotion stops being explained while the mean still rises.
+`measure` counts this per step; `DriftAlarm` compares the last steps with the first ones and says what moved
+beyond its bound and beyond noise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+from pathlib import Path
+from statistics import fmean, variance
+from typing import Any
+
+from erv.rewards.answers import bare, mafw_name, normalize
+from erv.files import write_document
+from erv.errors import DataError
+from erv.evaluate.metrics import explanation_shape
+from erv.rewards.explanation import Shaping
+from erv.labels import LabelSpace
+from erv.prompts import Completion, completion_text, tagged
+from erv.sentences import split_sentences
+
+WINDOW = 10  # steps: the first that count as the beginning, and the last that are compared with them
+BEYOND_NOISE = 3.0  # standard errors: few clips of an emotion in a step make its mean reward jump
+BY_CLASS = "reward_by_class/"
+FILE = "drift.json"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """When a metric has drifted.
+
+    Attributes:
+        metric: name of it.
+        says: what it means when it has.
+        above: drifted if it lies above the beginning by more than this.
+        below: drifted if it lies below the beginning by more than this.
+        times: drifted if it is more than so many times the beginning, or less than the beginning so many
+            times.
+    """
+
+    metric: str
+    says: str
+    above: float | None = None
+    below: float | None = None
+    times: float | None = None
+
+    def drifted(self, beginning: float, now: float) -> bool:
+        """Whether `now` is too far from `beginning`."""
+        if self.above is not None and now > beginning + self.above:
+            return True
+        if self.below is not None and now < beginning - self.below:
+            return True
+        return self.times is not None and not beginning / self.times <= now <= beginning * self.times
+
+
+BOUNDS = (
+    Bound("explanations/repeated", "explanations repeat their own sentences", above=0.1),
+    Bound("explanations/words", "explanations change their length", times=1.6),
+    Bound("explanations/sentences", "explanations change their number of sentences", times=1.6),
+    Bound("explanations/listing", "sentences list emotions", above=0.05),
+    Bound("explanations/missing", "completions have no explanation", above=0.1),
+    Bound("answers/listing", "answers name several emotions", above=0.05),
+)
+CLASS_BOUND = Bound(BY_CLASS, "the reward of one emotion falls", below=0.2)
+
+
+def measure(
+    completions: Sequence[Completion], *, max_named: int | None = Shaping().max_named
+) -> dict[str, float]:
+    """The shape of a batch of completions.
+
+    Args:
+        completions: n completions.
+        max_named: emotions that a sentence may name before it is a listing; None: two.
+
+    Returns:
+        explanations/sentences, explanations/words (means of those that there are), explanations/repeated
+        (share of sentences that repeat one before in their explanation), explanations/listing (share of
+        sentences that list emotions), explanations/missing (share of completions without an explanation),
+        answers/listing (share of completions whose answers name more than one emotion).
+    """
+    space = LabelSpace.load("mafw")
+    limit = 2 if max_named is None else max_named
+    texts = [completion_text(completion) for completion in completions]
+    explanations = [" ".join(tagged(text, "think")) for text in texts]
+    sentences = [item for text in explanations for item in split_sentences(text, semantics="strict")]
+    shape = explanation_shape(texts)
+    answers = [space.named_in(" ".join(tagged(text, "answer"))) for text in texts]
+    return {
+        **{f"explanations/{name}": shape[name] for name in ("sentences", "words", "repeated")},
+        "explanations/listing": _share(len(space.named_in(text)) > limit for text in sentences),
+        "explanations/missing": _share(not text.strip() for text in explanations),
+        "answers/listing": _share(len(names) > 1 for names in answers),
+    }
+
+
+def reward_by_class(
+    name: str, values: Sequence[float | None], solution: Sequence[str], dataset: Sequence[str | None]
+) -> dict[str, float]:
+    """The mean of a reward by true emotion, without values that could not be scored.
+
+    Emotions have their MAFW names, and those of their own space where that has no map to MAFW's.
+    """
+    found: dict[str, list[float]] = {}
+    for value, truth, space in zip(values, solution, dataset, strict=True):
+        label = _label(truth, space)
+        if value is not None and label is not None:
+            found.setdefault(label, []).append(value)
+    return {f"{BY_CLASS}{name}/{label}": fmean(numbers) for label, numbers in sorted(found.items())}
+
+
+@dataclass
+class DriftAlarm:
+    """Compares the last steps with the first ones, metric by metric; says each drift once.
+
+    Attributes:
+        beginning: the first values of each metric, `WINDOW` of them.
+        latest: the last ones.
+        raised: metrics that have drifted and not come back.
+        warnings: how many drifts were said.
+    """
+
+    beginning: dict[str, list[float]] = field(default_factory=dict)
+    latest: dict[str, list[float]] = field(default_factory=dict)
+    raised: set[str] = field(default_factory=set)
+    warnings: int = 0
+
+    def update(self, metrics: Mapping[str, float]) -> list[str]:
+        """Takes the metrics of a step; returns a sentence for each that has drifted since."""
+        said = []
+        for metric, value in metrics.items():
+            bound = _bound(metric)
+            if bound is None:
+                continue
+            first = self.beginning.setdefault(metric, [])
+            if len(first) < WINDOW:
+                first.append(value)
+                continue
+            latest = self.latest.setdefault(metric, [])
+            latest.append(value)
+            del latest[:-WINDOW]
+            before, now = fmean(first), fmean(latest)
+            if not bound.drifted(before, now) or abs(now - before) <= BEYOND_NOISE * _error(first, latest):
+                self.raised.discard(metric)
+            elif len(latest) == WINDOW and metric not in self.raised:
+                self.raised.add(metric)
+                self.warnings += 1
+                said.append(
+                    f"{bound.says}: {metric} was {before:.2f} at first, {now:.2f} in the last {WINDOW} steps"
+                )
+        return said
+
+    def save(self, checkpoint: Path) -> None:
+        """Writes what it knows into a checkpoint's folder."""
+        state = {
+            "beginning": self.beginning,
+            "latest": self.latest,
+            "raised": sorted(self.raised),
+            "warnings": self.warnings,
+        }
+        write_document(state, checkpoint / FILE)
+
+    def load(self, checkpoint: Path) -> None:
+        """Takes over what a checkpoint holds; one without a record of drift begins anew."""
+        state: dict[str, Any] = {"beginning": {}, "latest": {}, "raised": [], "warnings": 0}
+        if (checkpoint / FILE).is_file():
+            state = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
+        self.beginning, self.latest = state["beginning"], state["latest"]
+        self.raised, self.warnings = set(state["raised"]), int(state["warnings"])
+
+
+def _label(truth: str, space: str | None) -> str | None:
+    try:
+        return mafw_name(bare(truth), space)
+    except DataError:  # a space of one's own needs no map to train with format and accuracy
+        return normalize(bare(truth), space)
+
+
+def _error(first: Sequence[float], latest: Sequence[float]) -> float:
+    """Standard error of the difference of two means."""
+    return sqrt(sum(variance(values) / len(values) for values in (first, latest) if len(values) > 1))
+
+
+def _bound(metric: str) -> Bound | None:
+    if metric.startswith(BY_CLASS):
+        return CLASS_BOUND
+    return next((bound for bound in BOUNDS if bound.metric == metric), None)
+
+
+def _share(flags: Any) -> float:
+    values = list(flags)
+    return sum(values) / len(values) if values else 0.0

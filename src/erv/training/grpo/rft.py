@@ -1,0 +1,342 @@
+"""Rejection sampling fine-tuning: learning from what the cold start itself gets right.
+
+The variant that asks what GRPO adds to its rewards. The cold start answers the prompts that GRPO would see,
+as often and at the same temperature; the completions whose every reward reaches a mark are kept, each once
+per clip, and learned by the code of `sft`.
+
+Equal compute: with `prompts_per_step` x `num_generations` completions in a step, GRPO samples so many in each
+generation and runs so many forward and backward in each optimiser step. So does this, the accepted ones
+repeated in shuffled passes, with GRPO's learning rate, linear schedule and number of steps. GRPO alone also
+runs its reference, one forward pass of each sampled completion. Both counts are among the metrics.
+
+Rollouts are written one generation at a time, each with a seed of its own: a run that is stopped goes on
+where it was, and gives what it would have given. Several processes share the generations.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from erv.rewards.answers import bare
+from erv.determinism import resolve_device, resolve_dtype, seed_everything
+from erv.files import write_text
+from erv.errors import TrainingError
+from erv.policies import Policy, load_policy
+from erv.settings.policies import GrpoSettings, SftSettings
+from erv.settings import RuntimeSettings
+from erv.shards import ShardReader
+from erv.training.grpo.checked_reward import CheckedReward
+from erv.training.clip_features import ClipFeatures, policy_encoder
+from erv.training.collate import Example
+from erv.training.fine_tuning import Course, fine_tune, shuffled_passes
+from erv.training.grpo.grpo import Rewards, order_rows, total_steps
+from erv.training.sft.sft import completion_ids
+from erv.training.sft_trainer import OnMetrics
+
+logger = logging.getLogger(__name__)
+
+ROLLOUTS = "rollouts"  # folder beside the checkpoints
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A completion of the cold start and what the rewards say.
+
+    Attributes:
+        clip: `<data set>/<clip id>`.
+        label: the true emotion.
+        completion: the text, tags included.
+        rewards: value by name; None where it can't be scored.
+    """
+
+    clip: str
+    label: str
+    completion: str
+    rewards: dict[str, float | None]
+
+    def passes(self, mark: float) -> bool:
+        """Whether every reward is at least `mark`."""
+        return all(value is not None and value >= mark for value in self.rewards.values())
+
+
+def train_rft(
+    policy_folder: Path,
+    rows: Sequence[dict[str, Any]],
+    shards: Mapping[str, ShardReader],
+    rewards: Rewards,
+    settings: GrpoSettings,
+    *,
+    passes_at: float,
+    output: Path,
+    checkpoints: Path,
+    on_metrics: OnMetrics,
+    seed: int,
+    runtime: RuntimeSettings,
+) -> Path:
+    """Fine-tunes a cold start on its own accepted completions and writes the result as a policy folder.
+
+    Args:
+        policy_folder: the cold start, a `from_pretrained` folder.
+        rows: from `grpo_run.build_rows`.
+        shards: decoded clips by data set name.
+        rewards: (name, callable, weight), called as in GRPO; weights don't matter here.
+        settings: the section `grpo`.
+        passes_at: a completion is accepted when each of its rewards is at least this.
+        output: folder to write; replaced as a whole.
+        checkpoints: folder outside the outputs, owned by exactly these inputs (see `erv.checkpoints`).
+        on_metrics: called with the counts of `measure` and step 0, then as `fine_tune` does.
+        seed: of order, sampling and adapters.
+        runtime: device, precision, threads.
+
+    Returns:
+        `output`.
+
+    Raises:
+        TrainingError: too few clips, a reward at fault, no completion that passes, or see `fine_tune`.
+    """
+    seed_everything(seed, runtime.threads)
+    steps = total_steps(settings, len(rows))
+    batch = settings.prompts_per_step * settings.num_generations
+    folder = checkpoints / ROLLOUTS
+    generations = steps // settings.num_iterations
+    order = order_rows(rows, generations, settings.prompts_per_step, seed)
+    sample_rollouts(policy_folder, order, shards, rewards, settings, folder, seed=seed, runtime=runtime)
+    rollouts = [item for number in range(generations) for item in read_rollouts(rollout_file(folder, number))]
+    accepted = accept(rollouts, passes_at)
+    if not accepted:
+        raise TrainingError(
+            f"grpo: none of {len(rollouts)} completions of the cold start has every reward"
+            f" ({', '.join(name for name, _, _ in rewards)}) at {passes_at} or more, so there is nothing to"
+            " learn from; lower passes_at of the variant, or train the cold start longer"
+        )
+    measured = measure(rollouts, accepted, passes_at) | {"rollouts/trained": float(steps * batch)}
+    policy = load_policy(policy_folder)
+    examples = build_examples(policy, accepted, shards)
+    first = _state(runtime).is_main_process
+    if first:
+        on_metrics(measured, 0)
+        logger.info("grpo: %d of %d completions pass, %s", len(accepted), len(rollouts), "each once per clip")
+    course = Course(
+        name="grpo",
+        train=examples,
+        order=shuffled_passes(len(examples), steps * batch, seed),
+        schedule="linear",
+        freeze_projectors=settings.freeze_projectors,
+        freeze_question_encoder=False,
+    )
+    fine_tune(
+        policy,
+        course,
+        shards,
+        _learning(settings, steps, batch),
+        checkpoints=checkpoints,
+        on_metrics=on_metrics,
+        seed=seed,
+        runtime=runtime,
+        output=output,
+    )
+    return output
+
+
+def sample_rollouts(
+    policy_folder: Path,
+    order: Sequence[dict[str, Any]],
+    shards: Mapping[str, ShardReader],
+    rewards: Rewards,
+    settings: GrpoSettings,
+    folder: Path,
+    *,
+    seed: int,
+    runtime: RuntimeSettings,
+) -> None:
+    """Samples and scores what is not yet in the folder, one file per generation.
+
+    Args:
+        policy_folder: what answers.
+        order: rows in the order of training, `prompts_per_step` for each generation.
+        shards: decoded clips by data set name.
+        rewards: see `train_rft`.
+        settings: the section `grpo`.
+        folder: where `rollout_file` lies.
+        seed: of the sampling, with the number of the generation.
+        runtime: device, precision, threads.
+    """
+    state = _state(runtime)
+    generations = len(order) // settings.prompts_per_step
+    mine = range(state.process_index, generations, state.num_processes)
+    missing = [number for number in mine if not rollout_file(folder, number).exists()]
+    if len(missing) < len(mine):
+        logger.info("grpo: going on with rollouts, %d of %d are there", len(mine) - len(missing), len(mine))
+    if missing:
+        checked = [CheckedReward(name, reward) for name, reward, _ in rewards]
+        policy = load_policy(policy_folder, device=state.device)
+        features = ClipFeatures(
+            policy_encoder(policy), shards, memory_bytes=round(runtime.feature_cache_gb * 1e9)
+        )
+        for number in missing:
+            start = number * settings.prompts_per_step
+            rows = [order[place] for place in range(start, start + settings.prompts_per_step)]
+            rows = [row for row in rows for _ in range(settings.num_generations)]
+            texts = _generate(
+                policy, features, rows, shards, settings, seed=_seed(seed, number), runtime=runtime
+            )
+            content = json.dumps(_score(rows, texts, checked), indent=1, ensure_ascii=False)
+            write_text(content + "\n", rollout_file(folder, number))
+            logger.info("grpo: rollouts %d of %d", number + 1, generations)
+    state.wait_for_everyone()
+
+
+def rollout_file(folder: Path, number: int) -> Path:
+    """Where the completions of a generation lie."""
+    return folder / f"{number:06d}.json"
+
+
+def read_rollouts(path: Path) -> list[Rollout]:
+    """The completions of one generation, in the order in which they were sampled."""
+    return [Rollout(**item) for item in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def accept(rollouts: Sequence[Rollout], mark: float) -> list[Rollout]:
+    """Those that pass, each text once per clip, by clip and text."""
+    found = {(item.clip, item.completion): item for item in rollouts if item.passes(mark)}
+    return [found[key] for key in sorted(found)]
+
+
+def measure(rollouts: Sequence[Rollout], accepted: Sequence[Rollout], mark: float) -> dict[str, float]:
+    """Counts of what was sampled and kept, and the share that passes, by true emotion too."""
+    sampled = Counter(item.label for item in rollouts)
+    passing = Counter(item.label for item in rollouts if item.passes(mark))
+    return {
+        "rollouts/sampled": float(len(rollouts)),
+        "rollouts/accepted": float(len(accepted)),
+        "rollouts/accepted_clips": float(len({item.clip for item in accepted})),
+        "rollouts/passing_share": passing.total() / sampled.total(),
+        **{f"rollouts/passing_share/{label}": passing[label] / sampled[label] for label in sorted(sampled)},
+    }
+
+
+def build_examples(
+    policy: Policy, accepted: Sequence[Rollout], shards: Mapping[str, ShardReader]
+) -> list[Example]:
+    """Accepted completions as examples, in their order; texts are tokenized as in the cold start."""
+    return [
+        Example(
+            key=item.clip,
+            prompt=_prompt(policy, item.clip, shards),
+            completion=completion_ids(policy, item.completion),
+        )
+        for item in accepted
+    ]
+
+
+def _state(runtime: RuntimeSettings) -> Any:
+    """Which process of how many this is, and its device."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=resolve_device(runtime.device).type == "cpu")
+
+
+def _seed(seed: int, number: int) -> int:
+    return (seed * 1_000_003 + number + 1) % 2**63
+
+
+def _prompt(policy: Policy, clip: str, shards: Mapping[str, ShardReader]) -> list[int]:
+    dataset, _, clip_id = clip.partition("/")
+    prompt: list[int] = policy.processor.prompt_ids(audio=clip_id not in shards[dataset].silent)
+    return prompt
+
+
+def _generate(
+    policy: Policy,
+    features: ClipFeatures,
+    rows: Sequence[dict[str, Any]],
+    shards: Mapping[str, ShardReader],
+    settings: GrpoSettings,
+    *,
+    seed: int,
+    runtime: RuntimeSettings,
+) -> list[str]:
+    """One completion per row."""
+    tokenizer, device = policy.processor.tokenizer, policy.device
+    keys = list(dict.fromkeys(row["clip"] for row in rows))
+    prompts = {key: _prompt(policy, key, shards) for key in keys}
+    length = max(map(len, prompts.values()))
+    padding = {key: length - len(prompt) for key, prompt in prompts.items()}
+    ids = [[tokenizer.pad_token_id] * padding[row["clip"]] + prompts[row["clip"]] for row in rows]
+    mask = [[0] * padding[row["clip"]] + [1] * len(prompts[row["clip"]]) for row in rows]
+    inputs = {
+        "input_ids": torch.tensor(ids),
+        "attention_mask": torch.tensor(mask),
+        "clip_index": torch.tensor([keys.index(row["clip"]) for row in rows]),
+        **features(keys),
+        **policy.processor.question_inputs(),
+    }
+    dtype = resolve_dtype(runtime.dtype, device)
+    with (
+        torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else []),
+        torch.inference_mode(),
+        torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
+    ):
+        torch.manual_seed(seed)
+        generated = policy.model.generate(
+            **{name: value.to(device) for name, value in inputs.items()},
+            generation_config=GenerationConfig(
+                max_new_tokens=settings.max_completion_length,
+                do_sample=True,
+                temperature=settings.temperature,
+                top_k=0,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                suppress_tokens=policy.model.placeholder_ids,
+            ),
+        )
+    texts: list[str] = tokenizer.batch_decode(generated[:, length:], skip_special_tokens=True)
+    return texts
+
+
+def _score(
+    rows: Sequence[dict[str, Any]], texts: Sequence[str], rewards: Sequence[CheckedReward]
+) -> list[dict[str, Any]]:
+    """Rollouts as they are written; rewards see what they see in GRPO."""
+    completions = [[{"role": "assistant", "content": text}] for text in texts]
+    columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
+    prompts = [row["prompt"] for row in rows]
+    values = {
+        reward.__name__: reward(completions=completions, prompts=prompts, **columns) for reward in rewards
+    }
+    return [
+        {
+            "clip": row["clip"],
+            "label": bare(row["solution"]),
+            "completion": text,
+            "rewards": {name: value[place] for name, value in values.items()},
+        }
+        for place, (row, text) in enumerate(zip(rows, texts, strict=True))
+    ]
+
+
+def _learning(settings: GrpoSettings, steps: int, batch: int) -> SftSettings:
+    """How GRPO learns, as settings of fine-tuning; what `grpo` does not say is TRL's default for GRPO."""
+    return SftSettings(
+        max_steps=steps,
+        epochs=None,
+        batch_size=batch,
+        rows_per_pass=settings.rows_per_pass,
+        packing=False,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        learning_rate=settings.learning_rate,
+        warmup_share=0.0,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        save_steps=settings.save_steps,
+        lora=settings.lora,
+    )

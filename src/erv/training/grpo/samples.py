@@ -1,0 +1,206 @@
+"""A few completions of a step with what they earned and what the verifier reads in each sentence.
+
+They are for people to look at. Reading changes nothing: not the rewards, not the verifier's memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from erv.rewards.answers import bare
+from erv.rewards.explanation import Assessment, ReadSentence, Shaping, Verifier, assess
+from erv.training.grpo.generation import Generation
+from erv.sentences import Semantics, encodable
+
+COUNT = 8
+_READ = ("sentences_matching", "sentences_counted", "explanation_reward", "verdicts")
+
+_STYLE = (
+    "body{font:14px/1.45 sans-serif;margin:1.5em;max-width:72em}"
+    "section{border-top:1px solid #ccc;padding:.8em 0}"
+    "pre{white-space:pre-wrap;background:#f6f6f6;padding:.6em}"
+    "td,th{text-align:left;padding:.15em .8em .15em 0;vertical-align:top}"
+    ".yes{color:#06702c}.no{color:#a3160b}.none{color:#666}"
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion.
+
+    Attributes:
+        clip_id, dataset, label: the clip and its true emotion; None where the rows don't say.
+        completion: as it was sampled.
+        rewards: by name, None where it can't be scored.
+        total: their weighted sum.
+        advantage: that it was trained with.
+        read: by the verifier; None without one or without a label.
+    """
+
+    clip_id: str | None
+    dataset: str | None
+    label: str | None
+    completion: str
+    rewards: dict[str, float | None]
+    total: float | None
+    advantage: float
+    read: Assessment | None
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """The samples of a step; `columns` and `rows` for a table, `html` for people."""
+
+    step: int
+    samples: tuple[Sample, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns; those of the verifier's reading are missing where there is none."""
+        rewards = [f"reward/{name}" for name in self.samples[0].rewards] if self.samples else []
+        named = ["step", "clip_id", "dataset", "label", "completion", *rewards, "reward", "advantage"]
+        return [*named, *_READ] if self._is_read() else named
+
+    @property
+    def rows(self) -> list[list[Any]]:
+        """A row per sample; verdicts are one line per sentence."""
+        return [self._row(sample) for sample in self.samples]
+
+    def _is_read(self) -> bool:
+        return any(sample.read is not None for sample in self.samples)
+
+    def _row(self, sample: Sample) -> list[Any]:
+        row = [
+            self.step,
+            sample.clip_id,
+            sample.dataset,
+            sample.label,
+            sample.completion,
+            *sample.rewards.values(),
+            sample.total,
+            sample.advantage,
+        ]
+        if not self._is_read():
+            return row
+        if sample.read is None:
+            return [*row, None, None, None, None]
+        lines = [f"[{verdict(item, sample.read.target)}] {_said(item)}" for item in sample.read.sentences]
+        return [*row, sample.read.matching, sample.read.counted, sample.read.reward, "\n".join(lines)]
+
+    def html(self) -> str:
+        """A page of its own: each completion, what it earned, and its sentences with their verdicts."""
+        parts = "\n".join(_section(sample) for sample in self.samples)
+        title = f"Samples of step {self.step}"
+        return encodable(
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            f"<style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n{parts}\n</body></html>\n"
+        )
+
+
+def take_samples(
+    step: int,
+    generation: Generation,
+    verifier: Verifier | None,
+    *,
+    semantics: Semantics = "strict",
+    shaping: Shaping | None = None,
+    count: int = COUNT,
+) -> SampleTable:
+    """The first completions of the first groups, then their second ones, until there are `count`.
+
+    Args:
+        step: optimiser step, from 1.
+        generation: what the step has sampled.
+        verifier: reads the sentences; None: nobody does. One that remembers must be a reader of its memory
+            only (`EmotionVerifier.reader`), else a resumed run is another one.
+        semantics: as in `erv.rewards.explanation.assess`.
+        shaping: as in `erv.rewards.explanation.assess`.
+        count: at most so many.
+    """
+    total = len(generation.completions)
+    places = sorted(range(total), key=lambda row: (row % generation.group, row))[:count]
+    texts = [generation.completions[row] for row in places]
+    truths = [_cell(generation, "solution", row) for row in places]
+    datasets = [_cell(generation, "dataset", row) for row in places]
+    read: Sequence[Assessment | None] = [None] * len(places)
+    if verifier is not None and all(truth is not None for truth in truths):
+        read = assess(verifier, texts, truths, datasets, semantics=semantics, shaping=shaping)
+    totals = generation.totals
+    samples = [
+        Sample(
+            clip_id=_cell(generation, "clip_id", row),
+            dataset=dataset,
+            label=None if truth is None else bare(truth),
+            completion=text,
+            rewards={name: values[row] for name, values in generation.rewards.items()},
+            total=totals[row],
+            advantage=generation.advantages[row],
+            read=found,
+        )
+        for row, text, truth, dataset, found in zip(places, texts, truths, datasets, read, strict=True)
+    ]
+    return SampleTable(step, tuple(samples))
+
+
+def verdict(sentence: ReadSentence, target: str | None) -> str:
+    """Whether a sentence speaks of the true emotion, and if not, why not."""
+    if target is None:
+        said = "the verifier has no such emotion"
+    elif sentence.listing:
+        said = "names too many emotions, matches none"
+    elif sentence.speaks_of(target):
+        said = "matches"
+    elif sentence.counts_for(target):
+        said = "another emotion"
+    else:
+        said = "merely neutral, not counted"
+    return f"{said}; said {sentence.times} times, counts once" if sentence.times > 1 else said
+
+
+def _cell(generation: Generation, column: str, row: int) -> Any:
+    values = generation.columns.get(column)
+    return None if values is None else values[row]
+
+
+def _said(sentence: ReadSentence) -> str:
+    return f"{', '.join(sentence.labels)}: {' '.join(sentence.text.split())}"
+
+
+def _section(sample: Sample) -> str:
+    title = escape(f"{sample.dataset or ''} {sample.clip_id or ''}: {sample.label or 'no label'}".strip())
+    rewards = ", ".join(f"{name} {_number(value)}" for name, value in sample.rewards.items())
+    earned = escape(f"{rewards}; sum {_number(sample.total)}, advantage {sample.advantage:+.2f}")
+    return (
+        f"<section><h2>{title}</h2><p>{earned}</p><pre>{escape(sample.completion)}</pre>"
+        f"{_sentences(sample.read)}</section>"
+    )
+
+
+def _sentences(read: Assessment | None) -> str:
+    if read is None:
+        return ""
+    if not read.sentences:
+        return '<p class="none">No explanation with a sentence.</p>'
+    lines = []
+    for item in read.sentences:
+        words = verdict(item, read.target)
+        kind = "none"
+        if read.target is not None and item.counts_for(read.target):
+            kind = "yes" if item.speaks_of(read.target) else "no"
+        cells = (words, ", ".join(item.labels), " ".join(item.text.split()))
+        lines.append(f'<tr class="{kind}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    earns = (
+        f"{read.matching} of {max(read.counted, read.needed)} sentences, length x {read.length:.2f}:"
+        f" explanation reward {_number(read.reward)}"
+    )
+    return (
+        "<table><tr><th>Verdict</th><th>Verifier</th><th>Sentence</th></tr>"
+        f"{''.join(lines)}</table><p>{escape(earns)}</p>"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "not scored" if value is None else f"{value:.2f}"

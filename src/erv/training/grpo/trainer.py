@@ -1,0 +1,355 @@
+"""GRPO for policies that see and hear, on the seams of TRL's trainer.
+
+TRL's `GRPOTrainer` (1.16) knows images only. `OmniGRPOTrainer` overrides these of its methods and copies
+none:
+
+- `_generate_and_score_completions` encodes the distinct clips of a batch once, without gradient, into a side
+  table and adds `clip_index` (row -> clip) to what TRL carries along. TRL indexes every tensor of a batch by
+  row, so the features themselves can't travel in the batch;
+- `_tokenize_prompts` adds the features to the fields that TRL hands to `generate()`;
+- `_generate_single_turn` and `_get_per_token_logps_and_entropies` run the prompt once per clip instead of
+  once per completion (`erv.training.grpo.shared_prompts`); `share_prompts=False` goes the plain way, and a test
+  compares the two;
+- `_compute_loss` hands `clip_index` to scoring, and stops at a loss that is not finite;
+- `_save_checkpoint` writes the completion record.
+
+No telemetry, no model card. The objective is TRL's; `grpo_run` sets it to the paper's. With several processes
+each has rows, clips and a side table of its own, and TRL gathers rewards and metrics.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from transformers import PreTrainedModel
+from trl import GRPOTrainer
+from trl.models import unwrap_model_for_generation
+
+from erv.checkpoints import PREFIX, keep_newest, mark_complete
+from erv.policies.base import token_positions
+from erv.training.grpo.collapse import Diverged
+from erv.training.grpo.growing_cache import with_room
+from erv.training.grpo.shared_prompts import SharedPrompt, accept_shared_prompts, distinct_rows, repeat_cache
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Kept(Protocol):
+    """A state outside of the trainer that decides what comes of a run."""
+
+    def save(self, checkpoint: Path) -> None:
+        """Writes it into a checkpoint's folder."""
+
+    def load(self, checkpoint: Path) -> None:
+        """Takes it over from a checkpoint's folder."""
+
+
+class OmniGRPOTrainer(GRPOTrainer):
+    """`trl.GRPOTrainer` for rows `{"prompt": messages, "clip": key, ...}` and a policy that takes features.
+
+    The model follows the contract of `erv.policies`: its inner model (`base_model`) takes `clip_index` and
+    the features of clips, returns `last_hidden_state`, and keeps a key-value cache.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        clip_features: Callable[[Sequence[str]], Tensors],
+        question: Tensors | None = None,
+        share_prompts: bool = True,
+        keep_checkpoints: int = 2,
+        kept: Sequence[Kept] = (),
+        last_good: Callable[[], int | None] = lambda: None,
+        **kwargs: Any,
+    ) -> None:
+        """Takes what `trl.GRPOTrainer` takes, and:
+
+        Args:
+            *args: as in TRL.
+            clip_features: from clip keys to features stacked by clip, see `erv.training.clip_features`.
+            question: further inputs of the inner model that are the same for every clip.
+            share_prompts: run each prompt once for all its completions. Off by itself with gradient
+                checkpointing, which keeps no keys and values.
+            keep_checkpoints: how many complete checkpoints to keep.
+            kept: what else belongs into a checkpoint, so that a resumed run is the one that was interrupted.
+            last_good: the step whose checkpoint must not go, None where any may.
+            **kwargs: as in TRL.
+        """
+        self._clip_features = clip_features
+        self._question = question or {}
+        self._table: dict[
+            str, Tensors
+        ] = {}  # per mode: an evaluation must not take the table of buffered rows
+        self._clip_index: torch.Tensor | None = None
+        self._keep_checkpoints = keep_checkpoints
+        self._kept = kept
+        self._last_good = last_good
+        super().__init__(*args, **kwargs)
+        self.share_prompts = share_prompts and not self.args.activation_checkpointing
+        if self.share_prompts:
+            for model in (self.model, self.ref_model):
+                if model is not None:
+                    accept_shared_prompts(self._inner(model))
+        self._question = {name: value.to(self.accelerator.device) for name, value in self._question.items()}
+
+    # --- the side table ---
+
+    @property
+    def _mode(self) -> str:
+        return "train" if self.model.training else "eval"
+
+    @contextmanager
+    def _rows_of_clips(self, clip_index: torch.Tensor) -> Iterator[None]:
+        """Within: the rows being generated or scored belong to these clips of the side table."""
+        self._clip_index = clip_index
+        try:
+            yield
+        finally:
+            self._clip_index = None
+
+    def _features_of(self, clip_index: torch.Tensor) -> Tensors:
+        """Model inputs for rows of clips: the features of the distinct clips, and `clip_index` into these."""
+        clips, index = torch.unique(clip_index, return_inverse=True)
+        table = self._table[self._mode]
+        features = {name: value[clips] for name, value in table.items()}
+        return features | self._question | {"clip_index": index}
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self.check_weights(self.state.global_step + 1)  # before sampling from them fails with a riddle
+        keys = [row["clip"] for row in inputs]
+        place = {key: position for position, key in enumerate(dict.fromkeys(keys))}
+        device = self.accelerator.device
+        with torch.no_grad():
+            features = self._clip_features(list(place))
+        self._table[self._mode] = {name: value.to(device) for name, value in features.items()}
+        clip_index = torch.tensor([place[key] for key in keys], device=device)
+        with self._rows_of_clips(clip_index):
+            try:
+                output = super()._generate_and_score_completions(inputs)
+            except RuntimeError as error:
+                if "probability tensor" in str(error):  # finite weights whose logits are not
+                    raise self._diverged("the policy's output") from error
+                raise
+        output["clip_index"] = clip_index
+        return output
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], Any, dict[str, Any]]:
+        # The prompts of a batch are mostly the same text: tokenize each distinct one once.
+        texts = [json.dumps(prompt, sort_keys=True) for prompt in prompts]
+        place = {text: position for position, text in enumerate(dict.fromkeys(texts))}
+        distinct = [prompts[texts.index(text)] for text in place]
+        prompt_ids, images, fields = super()._tokenize_prompts(distinct)
+        rows = [place[text] for text in texts]
+        fields = {name: [values[row] for row in rows] for name, values in fields.items()}
+        assert self._clip_index is not None
+        fields |= self._features_of(self._clip_index)
+        return [prompt_ids[row] for row in rows], images, fields
+
+    # --- one prompt for all its completions ---
+
+    def _prompt_of(
+        self, model: Any, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, clip_index: torch.Tensor
+    ) -> SharedPrompt:
+        """All prompt tokens but the last of rows padded on the left, once per distinct prompt and clip."""
+        rows = torch.cat([prompt_ids, clip_index.unsqueeze(1)], dim=1)
+        first, group_of_row = distinct_rows(rows)
+        mask = prompt_mask[first, :-1]
+        ids = prompt_ids[first, :-1]
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": self._positions(model, ids, mask),
+            **self._features_of(clip_index[first]),
+        }
+        return SharedPrompt(inputs, group_of_row)
+
+    def _policy(self, model: Any) -> Any:
+        """The model below wrappers and adapters."""
+        model = self.accelerator.unwrap_model(model)
+        return model if isinstance(model, PreTrainedModel) else model.get_base_model()
+
+    def _inner(self, model: Any) -> Any:
+        """The model below wrappers, adapters and language head."""
+        return self._policy(model).base_model
+
+    def _positions(self, model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Position of each token in its row, along the last axis, as the policy counts them."""
+        return token_positions(self._policy(model), ids, mask)
+
+    def _generate_single_turn(
+        self,
+        prompt_ids: list[list[int]],
+        images: Any,
+        multimodal_fields: dict[str, Any],
+        num_generations: int,
+        has_tool_images: bool = False,
+    ) -> tuple[list[list[int]], Any]:
+        if not self.share_prompts:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+        assert self._clip_index is not None
+        device = self.accelerator.device
+        length = max(len(ids) for ids in prompt_ids)
+        pad_id = self._tokenizer.pad_token_id
+        ids = torch.tensor([[pad_id] * (length - len(row)) + row for row in prompt_ids], device=device)
+        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in prompt_ids], device=device)
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=self.generation_kwargs,
+            ) as model,
+            torch.no_grad(),
+            self._dist.summon_full_params(self.model_wrapped, recurse=False),
+            self.accelerator.autocast(),
+        ):
+            prompt = self._prompt_of(model, ids, mask, self._clip_index)
+            # Through the whole model: one that is sharded gathers its weights in its outermost forward.
+            cache = model(**prompt.inputs, use_cache=True, logits_to_keep=1).past_key_values
+            cache = with_room(repeat_cache(cache, prompt.group_of_row), self.max_completion_length)
+            output = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                generation_config=self.generation_config,
+            )
+        return [self._until_end(row) for row in output[:, length:].tolist()], None
+
+    def _until_end(self, completion: list[int]) -> list[int]:
+        """A completion up to and including the first end token."""
+        ends = [completion.index(token) for token in set(self.eos_token_ids) if token in completion]
+        return completion[: min(ends) + 1] if ends else completion
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **images: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Log-probabilities (and entropies) of the last `logits_to_keep` tokens of each row.
+
+        Args:
+            model: the policy or the reference.
+            input_ids: prompt and completion, long [B, P + C].
+            attention_mask: [B, P + C].
+            logits_to_keep: C.
+            batch_size: rows per forward pass; all when absent.
+            compute_entropy: whether to return entropies too.
+            compute_aux_loss: for mixtures of experts, which are not supported.
+            **images: TRL's own image arguments, all empty here.
+
+        Returns:
+            Log-probabilities [B, C], entropies [B, C] or `None`, and `None`.
+        """
+        assert self._clip_index is not None
+        log_probs, entropies = [], []
+        for rows in torch.arange(input_ids.size(0), device=input_ids.device).split(
+            batch_size or input_ids.size(0)
+        ):
+            score = self._score_shared if self.share_prompts else self._score_plain
+            with self.accelerator.autocast():
+                outputs = score(
+                    model, input_ids[rows], attention_mask[rows], logits_to_keep, self._clip_index[rows]
+                )
+            log_probs.append(outputs.log_probs[:, -logits_to_keep:])
+            if compute_entropy:
+                entropies.append(outputs.entropy[:, -logits_to_keep:])
+        return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
+
+    def _score_plain(
+        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, clip_index: torch.Tensor
+    ) -> Any:
+        labels = ids.masked_fill(mask == 0, -100)
+        labels[:, :-keep] = -100
+        return model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=self._positions(model, ids, mask),
+            labels=labels,
+            fused_lm_head=True,
+            **self._features_of(clip_index),
+        )
+
+    def _score_shared(
+        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, clip_index: torch.Tensor
+    ) -> Any:
+        prompt = ids.size(1) - keep
+        # The last prompt token is run with the completion: its output is what predicts the first token of it.
+        labels = ids.masked_fill(mask == 0, -100)[:, prompt - 1 :]
+        labels[:, 0] = -100
+        return model(
+            input_ids=ids[:, prompt - 1 :],
+            attention_mask=mask,
+            position_ids=self._positions(model, ids, mask)[..., prompt - 1 :],
+            shared_prompt=self._prompt_of(model, ids[:, :prompt], mask[:, :prompt], clip_index),
+            labels=labels,
+            fused_lm_head=True,
+        )
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        with self._rows_of_clips(inputs["clip_index"]):
+            loss = super()._compute_loss(model, inputs)
+        self._check_finite("the loss", [loss])
+        return loss
+
+    def check_weights(self, step: int) -> None:
+        """Raises `Diverged`, which names this step, if a weight that trains is not finite."""
+        trained = (value for value in self.model.parameters() if value.requires_grad)
+        self._check_finite("a weight", trained, step)
+
+    def _check_finite(self, name: str, values: Iterable[torch.Tensor], step: int | None = None) -> None:
+        if not all(bool(torch.isfinite(value).all()) for value in values):
+            raise self._diverged(name, step)
+
+    def _diverged(self, name: str, step: int | None = None) -> Diverged:
+        return Diverged(
+            f"grpo step {step or self.state.global_step + 1}: {name} is not finite; "
+            "lower grpo.learning_rate or check the rewards"
+        )
+
+    # --- checkpoints, and what we leave out ---
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.check_weights(self.state.global_step)  # nobody shall resume from what is broken
+        super()._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir)
+        checkpoint = folder / f"{PREFIX}{self.state.global_step}"
+        for item in self._kept:
+            item.save(self._own_part(checkpoint))
+        self.accelerator.wait_for_everyone()  # the record says what all processes have written
+        if self.accelerator.is_main_process:
+            (checkpoint / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
+            mark_complete(checkpoint)
+            keep_newest(folder, self._keep_checkpoints, last_good=self._last_good())
+        self.accelerator.wait_for_everyone()
+
+    def load_kept(self, checkpoint: Path) -> None:
+        """Takes over from a checkpoint what `kept` saved there; `train` resumes all else."""
+        for item in self._kept:
+            item.load(self._own_part(checkpoint))
+
+    def _own_part(self, checkpoint: Path) -> Path:
+        """Where this process keeps what only it knows: the folder itself for the main one."""
+        if self.accelerator.is_main_process:
+            return checkpoint
+        part = checkpoint / f"process-{self.accelerator.process_index}"
+        part.mkdir(parents=True, exist_ok=True)
+        return part
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes nothing: the card belongs to the registered bundle."""
+
+    def _send_telemetry(self) -> None:
+        """Sends nothing."""

@@ -1,0 +1,131 @@
+"""Cold start: supervised fine-tuning on explained clips.
+
+The towers are frozen and run once per clip. Projectors, gate and language model learn to write the target
+completion; the loss is on the assistant's turn alone. The gate's text encoder stays frozen, as in the
+released code. With LoRA only the adapters of the language model learn.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from erv.manifest import ClipRow
+from erv.determinism import seed_everything
+from erv.errors import TrainingError
+from erv.policies import Policy
+from erv.settings.policies import SftSettings
+from erv.settings import RuntimeSettings
+from erv.shards import ShardReader
+from erv.training.collate import Example
+from erv.training.fine_tuning import Course, fine_tune, shuffled_passes
+from erv.training.sft_trainer import OnMetrics
+
+logger = logging.getLogger(__name__)
+
+
+def build_examples(
+    policy: Policy, rows: Sequence[ClipRow], shards: Mapping[str, ShardReader]
+) -> dict[str, list[Example]]:
+    """Turns manifest rows into examples by split, sorted by clip.
+
+    Clips that are not in the shards are in quarantine; the log says how many.
+
+    Raises:
+        TrainingError: a row has no completion, or no clip is left to train on.
+    """
+    examples: dict[str, list[Example]] = {"train": [], "validation": []}
+    prompts = {sound: policy.processor.prompt_ids(audio=sound) for sound in (True, False)}
+    absent = 0
+    for row in sorted(rows, key=lambda row: (row.dataset, row.clip_id)):
+        if row.split not in examples:
+            continue
+        if row.completion is None:
+            raise TrainingError(f"clip {row.clip_id} of {row.dataset} has no completion to learn from")
+        reader = shards[row.dataset]
+        if row.clip_id not in reader:
+            absent += 1
+            continue
+        examples[row.split].append(
+            Example(
+                key=f"{row.dataset}/{row.clip_id}",
+                prompt=prompts[row.clip_id not in reader.silent],
+                completion=completion_ids(policy, row.completion),
+            )
+        )
+    counts = ", ".join(f"{len(found)} {split}" for split, found in examples.items())
+    logger.info("sft: %s clips, %d more are in quarantine", counts, absent)
+    if not examples["train"]:
+        raise TrainingError(
+            "sft: no training clip is left; see data/quarantine/reasoning.parquet for the reasons"
+        )
+    return examples
+
+
+def completion_ids(policy: Policy, text: str) -> list[int]:
+    """Token ids of a completion to learn, with the end token."""
+    tokenizer = policy.processor.tokenizer
+    return [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+
+
+def train_sft(
+    policy: Policy,
+    rows: Sequence[ClipRow],
+    shards: Mapping[str, ShardReader],
+    settings: SftSettings,
+    *,
+    checkpoints: Path,
+    on_metrics: OnMetrics,
+    seed: int,
+    runtime: RuntimeSettings,
+    output: Path | None = None,
+) -> Policy:
+    """Fine-tunes a policy in place; resumes from the newest complete checkpoint.
+
+    Args:
+        policy: the base checkpoint, on the CPU.
+        rows: the manifest; splits `train` and `validation` are used.
+        shards: decoded clips by data set name.
+        settings: the section `sft`.
+        checkpoints: folder outside the outputs, owned by exactly these inputs (see `erv.checkpoints`).
+        on_metrics: see `fine_tune`.
+        seed: of the order.
+        runtime: device, precision, threads.
+        output: policy folder to write, see `fine_tune`.
+
+    Returns:
+        The same policy, trained, in evaluation mode.
+
+    Raises:
+        TrainingError: no clip to train on, or see `fine_tune`.
+    """
+    seed_everything(seed, runtime.threads)
+    examples = build_examples(policy, rows, shards)
+    steps = total_steps(settings, len(examples["train"]))
+    course = Course(
+        name="sft",
+        train=examples["train"],
+        order=shuffled_passes(len(examples["train"]), steps * settings.batch_size, seed),
+        validation=examples["validation"],
+    )
+    return fine_tune(
+        policy,
+        course,
+        shards,
+        settings,
+        checkpoints=checkpoints,
+        on_metrics=on_metrics,
+        seed=seed,
+        runtime=runtime,
+        output=output,
+    )
+
+
+def total_steps(settings: SftSettings, clips: int) -> int:
+    """Optimiser steps of a run: as many as the settings say, or as their epochs take."""
+    if settings.max_steps is not None:
+        return settings.max_steps
+    assert settings.epochs is not None
+    return settings.epochs * math.ceil(clips / settings.batch_size)

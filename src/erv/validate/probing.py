@@ -1,0 +1,125 @@
+"""Looks into clips: what their media hold, at the cost of one pass over the sound and a few pictures.
+
+What is found is judged by `erv.validate.validate`; nothing is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from erv.manifest import ClipRow
+from erv.sources import Lock, ObjectStore, fetch_all
+from erv.media.frames import list_frames, read_frame
+from erv.media.limits import MediaError
+from erv.validate.probes import LOOKS, THUMBNAIL, Probe, luma, spread
+from erv.settings import ValidateSettings
+from erv.validate.video_probe import probe_video
+from erv.media.workers import isolated
+
+__all__ = ["Probe", "probe", "probe_clips"]
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+def probe_clips(
+    rows: Sequence[ClipRow], lock: Lock, store: ObjectStore | None, settings: ValidateSettings
+) -> dict[str, Probe]:
+    """Looks into every clip in worker processes that a broken file may kill.
+
+    Args:
+        rows: of one manifest.
+        lock: of the source that they come from.
+        store: for clips in an object store.
+        settings: workers, and each clip's time and memory.
+
+    Returns:
+        A probe per clip id, in the order of the rows.
+
+    Raises:
+        DataError: manifest and lock do not belong together, or a local clip is gone.
+        StorageError: a clip can't be fetched.
+    """
+    tasks = ((row.clip_id, path) for row, path in zip(rows, fetch_all(rows, lock, store), strict=True))
+    clock = _Progress(rows[0].dataset if rows else "", len(rows))
+    probes = {}
+    for outcome in isolated(
+        _probe_task,
+        tasks,
+        workers=settings.workers,
+        seconds=float(settings.clip_timeout_seconds),
+        memory_mb=settings.clip_memory_mb,
+        prepare=_load_prober,
+    ):
+        found = outcome.result or Probe(fault=outcome.failure)
+        probes[outcome.item[0]] = found
+        clock.tick(found.decodable)
+    return probes
+
+
+def _load_prober() -> None:
+    """Imports what `probe` needs, before the clock of a clip runs."""
+    import av.subtitles.stream  # noqa: F401  # PyAV imports it when it opens the first file
+    import PIL.Image  # noqa: F401
+
+
+def _probe_task(task: tuple[str, Path]) -> Probe:
+    return probe(task[1])
+
+
+def probe(path: Path) -> Probe:
+    """Looks into a video, or into a frame folder if `path` is one. Never raises for bad content."""
+    return _probe_folder(path) if path.is_dir() else probe_video(path)
+
+
+def _probe_folder(path: Path) -> Probe:
+    """Looks at some images of a folder, the first and the last included."""
+    from PIL import Image
+
+    width = height = count = 0
+    brightest: float | None = None
+    fault = None
+    try:
+        frames = list_frames(path)
+        count = len(frames)
+        for index in spread(list(range(count)), LOOKS):
+            image = read_frame(frames[index])
+            width, height = image.size
+            small = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+            brightest = max(brightest or 0.0, luma(np.asarray(small)))
+    except MediaError as error:
+        fault = str(error)
+    except MemoryError:
+        fault = "an image takes more memory than there is"
+    return Probe(fault=fault, frames=count, width=width, height=height, brightness=brightest)
+
+
+class _Progress:
+    """A line every few seconds."""
+
+    def __init__(self, dataset: str, total: int) -> None:
+        self._dataset, self._total, self._done, self._faults = dataset, total, 0, 0
+        self._started = self._said = time.monotonic()
+
+    def tick(self, decodable: bool) -> None:
+        self._done += 1
+        self._faults += not decodable
+        now = time.monotonic()
+        if self._done < self._total and now - self._said < _SECONDS_BETWEEN_LINES:
+            return
+        self._said = now
+        rate = self._done / max(now - self._started, 1e-9)
+        logger.info(
+            "validate %s: looked into %d/%d clips, %d can't be decoded, %.0f clips/s",
+            self._dataset,
+            self._done,
+            self._total,
+            self._faults,
+            rate,
+        )

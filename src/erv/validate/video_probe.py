@@ -1,0 +1,249 @@
+"""A look into a video: one pass over its packets and its sound, and a few of its pictures.
+
+Of the pictures some key frames are decoded, and everything after the last one, for the end is what a broken
+copy lacks. Clips whose edit list hides pictures are few, and are decoded as `erv.media.decode` does it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from erv.media.limits import MediaError, check_size, media_options, read_header, short_reason
+from erv.media.sequential import shown_pictures
+from erv.validate.probes import LOOKS, QUIETEST_DB, THUMBNAIL, Probe, luma, spread
+
+_TAIL_LOOKS = 8  # pictures after the last key frame whose brightness is measured
+# Pictures that a decoder may leave out after the last key frame: those that refer to what came before it,
+# and a few bad ones.
+_LEADING = 2
+_TAIL_MISSING = 0.1
+# What PyAV and numpy raise over content that no encoder writes.
+_BAD_CONTENT = (OSError, ValueError, ArithmeticError, LookupError, MemoryError, RuntimeError)
+_PROMISE_KEPT = 0.8  # share of the seconds in a header that must be there
+
+
+def probe_video(path: Path) -> Probe:
+    """Looks into a video; never raises for bad content."""
+    import av
+
+    bad_content = (av.FFmpegError, *_BAD_CONTENT)
+    try:
+        shown = read_header(path).shown
+        packets, sound = _read_packets(path, shown)
+    except MediaError as error:
+        return Probe(fault=str(error))
+    except bad_content as error:
+        return Probe(fault=f"container can't be read: {short_reason(error, path)}")
+    common: dict[str, Any] = {
+        "seconds": packets.frames / packets.rate if packets.rate else None,
+        "frames": packets.frames,
+        "fps": packets.rate or None,
+        "width": packets.width,
+        "height": packets.height,
+        "has_audio": sound.samples > 0,
+        "audio_seconds": sound.seconds,
+        "loudness_db": sound.loudness_db(),
+    }
+    fault, brightness = packets.fault, None
+    longest = max(common["seconds"] or 0.0, sound.seconds)
+    if fault is None and longest < _PROMISE_KEPT * packets.promised:
+        fault = f"truncated: {longest:.1f} of {packets.promised:.1f} s"
+    if fault is None:
+        try:
+            if shown is None:
+                fault, brightness = _look(path, packets)
+            else:
+                brightness = _brightness_of_shown(path, shown)
+        except MediaError as error:
+            fault = str(error)
+        except bad_content as error:
+            fault = f"video can't be decoded: {short_reason(error, path)}"
+    return Probe(fault=fault or sound.fault, brightness=brightness, **common)
+
+
+@dataclass
+class _Packets:
+    """A video track as its packets tell.
+
+    Attributes:
+        width: of the pictures, in pixels.
+        height: in pixels.
+        rate: pictures per second.
+        declared: pictures that there are to be: those of the container, or those that its edit list shows.
+        promised: seconds of the longest track that the file's header speaks of.
+        keys: for each packet whether it is a key frame, in the order of decoding.
+        hidden: packets whose pictures the edit list hides.
+    """
+
+    width: int
+    height: int
+    rate: float
+    declared: int
+    promised: float = 0.0
+    keys: list[bool] = field(default_factory=list)
+    hidden: int = 0
+
+    @property
+    def frames(self) -> int:
+        return len(self.keys) - self.hidden
+
+    @property
+    def fault(self) -> str | None:
+        if not self.keys:
+            return "video track has no frames"
+        if self.declared > self.frames:
+            return f"truncated: {self.frames} of {self.declared} frames"
+        return None
+
+
+@dataclass
+class _Sound:
+    """What the sound track adds up to."""
+
+    samples: int = 0
+    seconds: float = 0.0
+    energy: float = 0.0
+    values: int = 0
+    error: str | None = None
+    finite: bool = True
+
+    def add(self, frame: Any) -> None:
+        values = frame.to_ndarray()
+        if values.dtype.kind in "iu":
+            info = np.iinfo(values.dtype)
+            half = (float(info.max) + 1.0) / (2.0 if values.dtype.kind == "u" else 1.0)
+            values = (values.astype(np.float64) - (half if values.dtype.kind == "u" else 0.0)) / half
+        flat = values.astype(np.float64).ravel()
+        self.finite = self.finite and bool(np.isfinite(flat).all())
+        if self.finite:
+            self.energy += float(flat @ flat)
+        self.values += flat.size
+        self.samples += frame.samples
+        self.seconds += frame.samples / frame.sample_rate if frame.sample_rate else 0.0
+
+    @property
+    def fault(self) -> str | None:
+        if not self.finite:
+            return "sound holds values that are not numbers"
+        if not self.samples and self.error is not None:
+            return f"sound can't be decoded: {self.error}"
+        return None
+
+    def loudness_db(self) -> float | None:
+        if not self.values or not self.finite:
+            return None
+        mean = self.energy / self.values
+        return max(QUIETEST_DB, 10.0 * math.log10(mean)) if mean > 0 else QUIETEST_DB
+
+
+def _read_packets(path: Path, shown: int | None) -> tuple[_Packets, _Sound]:
+    """Reads all packets, decodes the sound; `shown` as in `erv.media.limits.Header`."""
+    import av
+
+    sound = _Sound()
+    with av.open(str(path), options=media_options(), metadata_errors="replace") as container:
+        video = container.streams.video[0]
+        rate = video.average_rate or video.guessed_rate
+        declared = video.frames if shown is None else shown
+        packets = _Packets(video.width, video.height, float(rate or 0), declared)
+        # Other containers only guess it, or say how many frames there are.
+        if "matroska" in container.format.name and container.duration:
+            packets.promised = container.duration / av.time_base
+        streams = [video]
+        for audio in container.streams.audio[:1]:
+            if audio.codec_context is None:
+                sound.error = "no decoder for it"
+            else:
+                audio.codec_context.thread_count = 1
+                streams.append(audio)
+        for packet in container.demux(*streams):
+            if packet.stream is video:
+                if packet.size:
+                    packets.keys.append(packet.is_keyframe)
+                    packets.hidden += shown is not None and packet.is_discard
+                continue
+            try:
+                for frame in packet.decode():
+                    sound.add(frame)
+            except (av.FFmpegError, ValueError) as error:  # one packet: its neighbours may be sound
+                sound.error = sound.error or short_reason(error, path)
+    return packets, sound
+
+
+def _look(path: Path, packets: _Packets) -> tuple[str | None, float | None]:
+    """Decodes some key frames and all that follows the last one; a fault or None, and the brightness.
+
+    Every chosen packet comes with all it refers to, so that nothing has to be sought: files from anywhere
+    have wrong indices more often than wrong pictures.
+    """
+    import av
+
+    last = max((i for i, key in enumerate(packets.keys) if key), default=0)
+    chosen = spread([i for i, key in enumerate(packets.keys[:last]) if key], LOOKS)
+    tail = len(packets.keys) - last
+    errors: list[str] = []
+    brightest, final = -1.0, None
+    found = {False: 0, True: 0}  # pictures of the key frames, and of the tail
+    every = max(1, tail // _TAIL_LOOKS)
+    with av.open(str(path), options=media_options(), metadata_errors="replace") as container:
+        video = container.streams.video[0]
+        video.codec_context.thread_count = 1
+
+        def take(packet: Any, in_tail: bool) -> None:
+            nonlocal brightest, final
+            try:
+                for frame in packet.decode() if packet is not None else video.decode(None):
+                    check_size(frame.width, frame.height)
+                    if not in_tail or found[True] % every == 0:
+                        brightest = max(brightest, _brightness(frame))
+                    final = frame
+                    found[in_tail] += 1
+            except av.FFmpegError as error:
+                errors.append(short_reason(error, path))
+
+        newest = None
+        for index, packet in enumerate(_video_packets(container, video)):
+            if index >= last:
+                if packet.pts is not None:
+                    newest = packet.pts if newest is None else max(newest, packet.pts)
+                take(packet, True)
+            elif index in chosen:
+                take(packet, False)
+        take(None, True)
+        if final is not None:
+            brightest = max(brightest, _brightness(final))
+    # A decoder may hand a key frame's picture over with the next one's, but it makes no pictures up.
+    why = f": {errors[0]}" if errors else ""
+    wanted, decoded = len(chosen) + tail, found[False] + found[True]
+    if final is None:
+        return f"no frame can be decoded{why}", None
+    if newest is not None and final.pts is not None and final.pts < newest:
+        return f"the last frames can't be decoded{why}", brightest
+    if wanted - decoded > int(_TAIL_MISSING * tail) + (_LEADING if tail > 2 * _LEADING else 0):
+        return f"{wanted - decoded} of the {wanted} frames looked at can't be decoded{why}", brightest
+    return None, brightest
+
+
+def _brightness_of_shown(path: Path, shown: int) -> float:
+    """Decodes all that an edit list shows; the brightest of some pictures, the last included."""
+    every = max(1, shown // _TAIL_LOOKS)
+    return max(
+        _brightness(frame)
+        for number, frame in enumerate(shown_pictures(path, shown))
+        if number % every == 0 or number == shown - 1
+    )
+
+
+def _video_packets(container: Any, video: Any) -> Iterator[Any]:
+    return (packet for packet in container.demux(video) if packet.size)
+
+
+def _brightness(frame: Any) -> float:
+    small = frame.reformat(width=THUMBNAIL, height=THUMBNAIL, format="rgb24", threads=1).to_ndarray()
+    return luma(small)

@@ -1,0 +1,176 @@
+"""What would be found out after hours is found out before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from erv.pinning.pinning import pin
+from erv.environment import load_environment
+from erv.doctor.gpus import Gpu, visible_gpus
+from erv.pipeline.dvc import PipelineError, PipelineStage
+from erv.sample.tiny_policy import build_tiny_policy
+from erv.doctor.policy_sizes import nominal
+from erv.doctor.preflight import check, gpu_faults
+from erv.prompts import INSTRUCTION
+from erv.settings import parse_settings
+from tests.support.sizes import SMALLEST
+
+STAGES = [
+    PipelineStage(name, (), "true", (), ())
+    for name in (
+        *("grpo@r1_omni", "grpo@erv", "evaluate@sft", "evaluate@r1_omni", "evaluate@erv"),
+        *("report", "register"),
+    )
+]
+
+
+@pytest.fixture
+def raw(root: Path) -> dict[str, Any]:
+    return yaml.safe_load((root / "params.yaml").read_text())
+
+
+def checked(raw: dict[str, Any], folder: Path, stages: list[PipelineStage]) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    check(load_environment(folder), stages)
+
+
+def test_shipped_parameters_fit_the_stages(raw: dict[str, Any], tmp_path: Path) -> None:
+    checked(raw, tmp_path, STAGES)
+
+
+def test_a_policy_without_a_stage(raw: dict[str, Any], tmp_path: Path) -> None:
+    raw["grpo"]["train"] += ["rft"]
+    with pytest.raises(PipelineError, match=r"grpo\.train names rft, which would not be in the report"):
+        checked(raw, tmp_path, STAGES)
+    raw["evaluate"]["policies"] += ["rft"]
+    with pytest.raises(PipelineError, match=r"names rft: dvc\.yaml has no grpo@rft, evaluate@rft"):
+        checked(raw, tmp_path, STAGES)
+    checked(raw, tmp_path, STAGES[:2])
+    stages = [PipelineStage(name, (), "true", (), ()) for name in ("grpo@rft", "evaluate@rft")]
+    checked(raw, tmp_path, [*stages, *STAGES])
+
+
+def test_figures_on_validation_clips_are_not_registered(raw: dict[str, Any], tmp_path: Path) -> None:
+    raw["evaluate"]["split"] = "validation"
+    with pytest.raises(PipelineError, match=r"evaluate\.split is validation, but register"):
+        checked(raw, tmp_path, STAGES)
+    checked(raw, tmp_path, STAGES[:-1])
+
+
+DISTILL = [PipelineStage("distill", (), "true", (), ())]
+
+
+def pinned(folder: Path, source: str, *paths: str) -> None:
+    tree = folder / f"{source} tree"
+    for path in paths:
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text("content")
+    (folder / "data" / "sources").mkdir(parents=True, exist_ok=True)
+    pin(source, str(tree), None).save(folder / "data" / "sources" / f"{source}.lock.json")
+
+
+def test_teachers_that_can_not_label(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned(tmp_path, "reasoning", "EMER.csv")
+    pinned(tmp_path, "base", "encoder/config.json", "teacher/config.json")
+    endpoint = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "MY_KEY"}
+    raw["distill"]["teachers"] = [{"kind": "reference"}, endpoint, {"kind": "local", "model": "other"}]
+    with pytest.raises(PipelineError) as caught:
+        checked(raw, tmp_path, DISTILL)
+    assert str(caught.value).splitlines()[1:] == [
+        "  - distill.teachers[0] (reference): the reasoning source has no sentence_labels.csv; add it and pin"
+        " again, or let openai or local read the sentences",
+        "  - distill.teachers[1] (openai:m): the environment variable MY_KEY is not set; put the key in it",
+        "  - distill.teachers[2] (local:other): the base source has no folder other; add it and pin again",
+    ]
+    checked(raw, tmp_path, STAGES[:2])  # without distill nobody asks
+    pinned(tmp_path, "reasoning", "EMER.csv", "sentence_labels.csv")
+    raw["distill"]["teachers"][2]["model"] = "teacher"
+    monkeypatch.setenv("MY_KEY", "k")
+    checked(raw, tmp_path, DISTILL)
+    monkeypatch.delenv("MY_KEY")
+    summary = tmp_path / "data" / "sentences.json"
+    summary.write_text('{"teachers": {"reference": {}, "openai:m": {}}}')
+    checked(raw, tmp_path, DISTILL)  # labelled before
+    summary.write_text('{"teachers": {"reference": {}}}')
+    with pytest.raises(PipelineError, match="MY_KEY is not set"):
+        checked(raw, tmp_path, DISTILL)
+
+
+def test_a_policy_that_does_not_fit_is_known_before_anything_starts(
+    raw: dict[str, Any], tmp_path: Path
+) -> None:
+    tree = tmp_path / "base tree"
+    model, _ = build_tiny_policy([INSTRUCTION], 0, SMALLEST)
+    model.config.save_pretrained(tree / "policy")
+    (tmp_path / "data" / "sources").mkdir(parents=True)
+    pin("base", str(tree), None).save(tmp_path / "data" / "sources" / "base.lock.json")
+    raw["extract"].update(frames=2, size=32)
+    checked(raw, tmp_path, STAGES)
+    raw["grpo"]["max_completion_length"] = 1000
+    raw["extract"]["size"] = 64
+    with pytest.raises(PipelineError) as caught:
+        checked(raw, tmp_path, STAGES)
+    frames, length = str(caught.value).splitlines()[1:]
+    assert "extract makes 2 frames of 64 pixels, but the policy of" in frames
+    assert "grpo.max_completion_length is 1000: 2 tokens of frames + 8 of sound" in length
+    assert " of 1024; lower it to " in length
+    checked(raw, tmp_path, STAGES[2:4])  # nothing trains
+    (tree / "policy" / "config.json").write_text("{}")
+    with pytest.raises(PipelineError, match=r"policy/config\.json"):
+        checked(raw, tmp_path, STAGES)
+
+
+def test_gpus_that_are_too_few_or_too_small(raw: dict[str, Any]) -> None:
+    raw["runtime"].update(processes=2, accelerate="ddp")
+    settings, sizes = parse_settings(raw), nominal("HumanOmni-0.5B")
+    assert gpu_faults(settings, sizes, []) == ([], [])
+    assert gpu_faults(settings, sizes, [Gpu("big", 10**15)] * 2) == ([], [])
+    assert gpu_faults(settings, None, [Gpu("big", 10**15)]) == (
+        ["runtime.processes is 2, but this machine has 1 GPU(s); lower it"],
+        [],
+    )
+    certain, likely = gpu_faults(settings, sizes, [Gpu("big", 10**15), Gpu("small", 24_000_000_000)])
+    assert certain == []
+    assert [sentence.split()[0] for sentence in likely] == ["sft", "grpo"]
+    certain, likely = gpu_faults(settings, sizes, [Gpu("small", 8_000_000_000)] * 2)
+    assert [sentence.split()[0] for sentence in certain] == ["sft", "grpo"]
+    assert likely == []
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "named"),
+    [
+        ("runtime", {"device": "cuda"}, "runtime.device: cuda"),
+        ("runtime", {"dtype": "bfloat16"}, "runtime.dtype: bfloat16"),
+        ("runtime", {"accelerate": "zero2"}, "runtime.accelerate: zero2"),
+        (
+            "grpo",
+            {"lora": {"enabled": True, "rank": 4, "alpha": 8, "dropout": 0.0, "quantize": "nf4"}},
+            "grpo.lora.quantize: nf4",
+        ),
+    ],
+)
+def test_what_needs_a_gpu_is_said_where_there_is_none(
+    raw: dict[str, Any], section: str, changes: dict[str, Any], named: str
+) -> None:
+    raw[section].update(changes)
+    assert gpu_faults(parse_settings(raw), None, []) == ([f"{named}: needs a GPU, and this run has none"], [])
+
+
+def test_gpus_that_one_process_would_split_batches_over(
+    raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certain, _ = gpu_faults(parse_settings(raw), None, [Gpu("big", 10**15)] * 4)
+    assert "this machine has 4 GPUs and runtime.accelerate is null" in certain[0]
+    gpus = [Gpu(f"{number}", 1) for number in range(4)]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus(gpus) == gpus
+    for named, left in (("2", [2]), ("0, 3", [0, 3]), ("", []), ("9", []), ("GPU-a1,GPU-b2", [0, 1])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+        assert visible_gpus(gpus) == [gpus[number] for number in left]

@@ -1,0 +1,114 @@
+import pytest
+
+from erv.manifest import ClipRow
+from erv.sample.emotions import EMOTIONS
+from erv.sample.sample import stream
+from erv.sample.wordings import compose_explanation
+from erv.errors import EvaluationError
+from erv.evaluate.evaluate import judge_completions
+from erv.evaluate.judges import LexicalJudge, check_independence
+from erv.labels import LabelSpace
+from erv.verifier import split_sentences
+
+
+def join(sentences):
+    return " ".join(text for text, _ in sentences)
+
+
+MAFW, DFEW = LabelSpace.load("mafw"), LabelSpace.load("dfew")
+
+
+def texts(family, count, name):
+    rng = stream(0, "test", name)
+    return [(join(compose_explanation(emotion, rng, family)), emotion) for emotion in EMOTIONS * count]
+
+
+@pytest.fixture(scope="module")
+def judge():
+    rows = texts("b", 40, "judge")
+    return LexicalJudge([text for text, _ in rows], [label for _, label in rows])
+
+
+def test_it_reads_wordings_that_it_was_not_trained_on(judge):
+    rows = texts("a", 20, "policy")
+    read = judge.judge([text for text, _ in rows], MAFW)
+    assert sum(heard == label for heard, (_, label) in zip(read, rows, strict=True)) / len(rows) > 0.9
+    assert judge.held_out_accuracy > 0.95
+
+
+def test_it_names_emotions_of_the_data_set(judge):
+    rows = texts("a", 3, "dfew")
+    read = judge.judge([text for text, _ in rows], DFEW)
+    assert set(read) <= set(DFEW.names)
+    to_dfew = MAFW.to(DFEW)
+    known = [(heard, to_dfew(label)) for heard, (_, label) in zip(read, rows, strict=True) if to_dfew(label)]
+    assert sum(heard == label for heard, label in known) / len(known) > 0.9
+
+
+def test_nothing_to_read_is_nothing_not_neutral(judge):
+    assert judge.judge([None, "", "  ", "..."], MAFW) == [None] * 4
+    assert judge.judge([], MAFW) == []
+    assert judge.judge(["Zxqv wplk.", "qqq"], MAFW) == [None] * 2
+    assert judge.judge(["Zxqv", "Someone here is angry, anger."], MAFW) == [None, "anger"]
+
+
+def test_words_about_the_setting_are_no_emotion(judge):
+    settings = ["The camera stays close to the head and shoulders.", "The shot is short and has no cut."]
+    assert judge.judge(settings, MAFW) == [None, None]
+
+
+def test_it_knows_a_word_by_its_stem(judge):
+    said = ["The person must feel scornful.", "Altogether the person seems worried."]
+    assert judge.judge(said, MAFW) == ["contempt", "anxiety"]
+
+
+def test_equal_texts_make_an_equal_judge(judge):
+    rows = texts("b", 40, "judge")[::-1]
+    again = LexicalJudge([text for text, _ in rows], [label for _, label in rows])
+    assert again.describe() == judge.describe()
+    assert (again._model.coef_ == judge._model.coef_).all()
+    assert again.digest == judge.digest
+
+
+def test_another_text_label_or_seed_makes_another_digest(judge):
+    rows = texts("b", 40, "judge")
+    said, labels = [text for text, _ in rows], [label for _, label in rows]
+    others = (
+        LexicalJudge([*said, "One text more."], [*labels, "anger"]),
+        LexicalJudge(said, ["fear", *labels[1:]]),
+        LexicalJudge(said, labels, seed=1),
+    )
+    assert len({judge.digest, *(other.digest for other in others)}) == 4
+
+
+def test_csv_and_refusals():
+    rows = texts("b", 5, "csv")
+    sheet = "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows)
+    assert LexicalJudge.from_csv(sheet).describe()["trained_on"] > 20
+    with pytest.raises(EvaluationError, match="lacks the columns label"):
+        LexicalJudge.from_csv("text\nx\n")
+    with pytest.raises(EvaluationError, match="'bored' is not a name"):
+        LexicalJudge(["x"], ["bored"])
+    with pytest.raises(EvaluationError, match="too few"):
+        LexicalJudge(["x"], ["anger"])
+
+
+def test_a_judge_must_not_share_a_sentence_with_the_verifier(judge):
+    ours = [sentence for text, _ in texts("a", 5, "verifier") for sentence in split_sentences(text)]
+    check_independence(judge.texts, ours)
+    shared = split_sentences(judge.texts[0])[-1].upper() + "  "
+    with pytest.raises(EvaluationError, match="share the sentence"):
+        check_independence(judge.texts, [*ours, shared])
+
+
+def test_every_clip_needs_a_completion(judge):
+    clip = ClipRow(
+        "1", "dfew", 1, "test", "happy", "1", None, None, "video", "s3://x", 1, "0" * 64, "", "", None
+    )
+    text = join(compose_explanation("happiness", stream(0, "x"), "a"))
+    completion = f"<think>{text}</think>\n<answer>happiness</answer>"
+    (found,) = judge_completions([clip], {"1": completion}, judge)
+    assert (found["predicted"], found["judged"]) == ("happy", "happy")
+    assert found["sentences"] == len(split_sentences(text))
+    with pytest.raises(EvaluationError, match="'1' of dfew has no completion"):
+        judge_completions([clip], {}, judge)

@@ -1,0 +1,95 @@
+"""Clips by the names that people type, whatever their ids look like."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from erv.tracking.lock_entries import clips as clip_history
+from erv.manifest import ClipRow, write_manifest
+
+ROW = ClipRow(
+    clip_id="00019",
+    dataset="mafw",
+    fold=1,
+    split="train",
+    label="anger",
+    raw_label="anger",
+    caption="He frowns.",
+    completion=None,
+    media="video",
+    uri="s3://raw/mafw/00019.mp4",
+    bytes=1,
+    sha256="0" * 64,
+    label_from="train.txt:1",
+    split_from="train.txt:1",
+    caption_from="captions.txt:7",
+)
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data/manifest"
+    folder.mkdir(parents=True)
+    write_manifest([ROW], folder / "mafw.parquet")
+    write_manifest(
+        [
+            dataclasses.replace(ROW, clip_id=clip, dataset="films", caption=None, caption_from=None)
+            for clip in ("mafw/3", "v/3")
+        ],
+        folder / "films.parquet",
+    )
+    absent = ["data/clips/00020.mp4", "data/clips/00120.mp4"]
+    (folder / "mafw.checks.json").write_text(json.dumps({"absent": absent}))
+    (folder / "films.checks.json").write_text(json.dumps({"absent": ["v/4.mp4", "frames/00007"]}))
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("mafw/00019", [("mafw", "00019")]),
+        ("00019", [("mafw", "00019")]),
+        ("films/v/3", [("films", "v/3")]),
+        ("v/3", [("films", "v/3")]),
+        ("mafw/3", [("films", "mafw/3")]),
+        ("films/00019", []),
+        ("3", []),
+        ("../mafw", []),
+        ("*", []),
+        ("mafw/", []),
+    ],
+)
+def test_rows(target: str, found: list[tuple[str, str]]) -> None:
+    rows = clip_history.manifest_rows(target)
+    assert [(row["dataset"], row["clip_id"]) for row in rows] == found
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("mafw/00020", ["mafw"]),
+        ("00020", ["mafw"]),
+        ("0020", []),
+        ("films/v/4", ["films"]),
+        ("4", ["films"]),
+        ("00007", ["films"]),
+        ("mafw/00019", []),
+        ("", []),
+    ],
+)
+def test_clips_that_a_source_lacks(target: str, found: list[str]) -> None:
+    assert clip_history.absent_from(target) == found
+
+
+def test_where_each_value_came_from() -> None:
+    facts = clip_history.facts(clip_history.manifest_rows("mafw/00019")[0])
+    assert facts[1:] == [
+        "label from train.txt:1",
+        "split from train.txt:1",
+        "caption from captions.txt:7",
+    ]
+    assert len(clip_history.facts(clip_history.manifest_rows("v/3")[0])) == 3

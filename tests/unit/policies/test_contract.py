@@ -1,0 +1,29 @@
+"""Both families of policies against the one contract."""
+
+import pytest
+import torch
+
+from erv.policies import Policy
+from erv.sample.tiny_policy import build_tiny_policy
+from erv.prompts import format_completion
+from tests.support.policy_contract import PolicyContract
+from tests.support.tiny_qwen_omni import tiny_qwen_omni
+from tests.support.sizes import SMALLEST
+
+TEXTS = [format_completion("The voice is loud. She seems angry.", "anger")] * 3
+
+
+class TestHumanOmni(PolicyContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def policy(cls):
+        torch.set_num_threads(1)
+        return Policy(*build_tiny_policy(TEXTS, seed=1, sizes=SMALLEST))
+
+
+class TestQwenOmni(PolicyContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def policy(cls):
+        torch.set_num_threads(1)
+        return tiny_qwen_omni(TEXTS, seed=1)

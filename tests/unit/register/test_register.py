@@ -1,0 +1,204 @@
+"""The candidate bundle: equal inputs, equal bytes; gates decided on lower ends; nothing that runs code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from erv.register.register import Bundle, read_bundle, write_candidate
+from erv.digest import content_digest
+from erv.errors import RegistryError
+from erv.evaluate.compare import compare
+from erv.evaluate.evaluate import write_predictions
+from erv.register.gates import Verdict, decide, decide_against_champion
+from erv.lineage.trace import _lock_check
+from erv.register.publish import _extended, check_lock
+from erv.settings import GateSettings, RegisterSettings
+
+GATES = (
+    GateSettings(metric="WAR", minimum=0.5),
+    GateSettings(metric="EPC", minimum=0.0, against="r1_omni"),
+    GateSettings(metric="WAR", minimum=-0.05, against="champion"),
+)
+SETTINGS = RegisterSettings(model_name="m", policy="erv", gates=GATES)
+SERVING = {"frames": 8, "size": 64, "geometry": "stretch", "sample_rate": 16000, "max_new_tokens": 96}
+
+
+def predictions(right: int, agreeing: int, clips: int = 60, prefix: str = "") -> list[dict]:
+    """`clips` rows of which `right` are answered rightly and `agreeing` explain their answer."""
+    rows = []
+    for index in range(clips):
+        label = ("anger", "sadness", "surprise")[index % 3]
+        predicted = label if index < right else "fear"
+        judged = predicted if index % clips < agreeing else "disgust"
+        rows.append(
+            {
+                "dataset": "mafw",
+                "clip_id": f"{prefix}{index:05d}",
+                "split": "test",
+                "label": label,
+                "completion": f"<think>x</think>\n<answer>{predicted}</answer>",
+                "predicted": predicted,
+                "judged": judged,
+                "sentences": 1,
+            }
+        )
+    return rows
+
+
+def comparison_of(**policies: list[dict]) -> dict:
+    return compare(policies, samples=200, confidence=0.95, seed=0)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    for name, content in {"policy/model.safetensors": b"weights", "policy/sub/config.json": b"{}"}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (tmp_path / "verifier").mkdir()
+    (tmp_path / "verifier/verifier.json").write_text("{}")
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval/metrics.json").write_text("{}")
+    mine, base = predictions(54, 55), predictions(50, 20)
+    write_predictions(mine, tmp_path / "eval/predictions.parquet")
+    compared = comparison_of(r1_omni=base, erv=mine)
+    (tmp_path / "comparison.json").write_text(json.dumps(compared))
+    return {
+        "policy": tmp_path / "policy",
+        "verifier": tmp_path / "verifier",
+        "evaluation": tmp_path / "eval",
+        "comparison": tmp_path / "comparison.json",
+    }
+
+
+def write(folder: Path, inputs: dict[str, Path]) -> Bundle:
+    return write_candidate(folder, **inputs, serving=SERVING, settings=SETTINGS)
+
+
+def test_equal_inputs_give_equal_bundles(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    one, two = write(tmp_path / "one", inputs), write(tmp_path / "two", inputs)
+    assert one.hash == two.hash
+    assert one.files == two.files
+    assert set(one.files) == {
+        "card.md", "comparison.json", "gates.json", "metrics.json", "policy/model.safetensors",
+        "policy/sub/config.json", "predictions.parquet", "serving.json", "verifier/verifier.json",
+    }  # fmt: skip
+    (inputs["policy"] / "model.safetensors").write_bytes(b"other")
+    assert write(tmp_path / "two", inputs).hash != one.hash
+
+
+def test_verdicts_are_written_and_the_champion_is_left_open(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    verdicts = write(tmp_path / "bundle", inputs).verdicts
+    assert [v.passed for v in verdicts] == [True, True, None]
+    card = (tmp_path / "bundle/card.md").read_text()
+    assert "- holds: WAR: lower end 0." in card
+    assert "- decided when published: WAR minus champion: not decided, needs -0.0500 or more" in card
+
+
+def test_a_changed_missing_or_added_file_is_found(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    folder = tmp_path / "bundle"
+    for damage in (
+        lambda: (folder / "policy/model.safetensors").write_bytes(b"changed"),
+        lambda: (folder / "serving.json").unlink(),
+        lambda: (folder / "policy/extra.json").write_text("{}"),
+    ):
+        write(folder, inputs)
+        damage()
+        with pytest.raises(RegistryError, match=r"is not what bundle\.json says"):
+            read_bundle(folder)
+
+
+def test_files_that_run_code_are_refused(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    (inputs["policy"] / "training_args.bin").write_bytes(b"")
+    with pytest.raises(RegistryError, match=r"training_args\.bin: such a file runs code"):
+        write(tmp_path / "bundle", inputs)
+    assert not (tmp_path / "bundle").exists()
+    assert not list(tmp_path.glob(".bundle*"))
+
+
+def test_figures_of_another_split_are_refused(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    rows = [{**row, "split": "validation"} for row in predictions(54, 55)]
+    write_predictions(rows, inputs["evaluation"] / "predictions.parquet")
+    with pytest.raises(RegistryError, match="of the split validation, but gates are decided on test only"):
+        write(tmp_path / "bundle", inputs)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_missing_inputs_name_the_stage_to_run(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    inputs["comparison"].unlink()
+    with pytest.raises(RegistryError, match=r"comparison\.json: not found; run `dvc repro report` first"):
+        write(tmp_path / "bundle", inputs)
+
+
+def test_a_floor_holds_for_the_lower_end_only() -> None:
+    compared = comparison_of(erv=predictions(54, 55))
+    low = compared["policies"]["erv"]["overall"]["WAR"]["low"]
+    value = compared["policies"]["erv"]["overall"]["WAR"]["value"]
+    between = (low + value) / 2
+    assert [
+        decide([GateSettings(metric="WAR", minimum=m)], "erv", compared)[0].passed
+        for m in (low - 0.01, between)
+    ] == [True, False]
+
+
+def test_differences_are_read_in_either_direction() -> None:
+    better, worse = predictions(58, 55), predictions(30, 55)
+    gate = [GateSettings(metric="WAR", minimum=0.0, against="other")]
+    for compared in (
+        comparison_of(other=worse, erv=better),
+        comparison_of(erv=better, other=worse),
+    ):
+        assert decide(gate, "erv", compared)[0].passed
+    assert not decide(gate, "erv", comparison_of(other=better, erv=worse))[0].passed
+    with pytest.raises(RegistryError, match=r"register\.policy is 'erv', but the comparison has only: other"):
+        decide(gate, "erv", comparison_of(other=worse))
+
+
+def test_the_champion_is_compared_on_the_same_clips_or_the_gate_fails() -> None:
+    open_gate = (Verdict("WAR", "champion", -0.05), Verdict("WAR", None, 0.5, 0.8, True))
+    settings = {"samples": 200, "confidence": 0.95, "seed": 0}
+    equal = decide_against_champion(open_gate, predictions(54, 55), predictions(54, 55), **settings)
+    assert (equal[0].passed, equal[0].value) == (True, 0.0)
+    assert equal[1] == open_gate[1]
+    worse = decide_against_champion(open_gate, predictions(30, 55), predictions(54, 55), **settings)
+    assert worse[0].passed is False
+    other = decide_against_champion(
+        open_gate, predictions(54, 55), predictions(54, 55, prefix="x"), **settings
+    )
+    assert other[0].passed is False
+    assert other[0].text() == (
+        "WAR minus champion: the champion was not evaluated on the same clips, needs -0.0500 or more"
+    )
+
+
+def test_a_publication_taken_up_again_is_in_the_history_once() -> None:
+    assert _extended([], "1") == ["1"]
+    assert _extended(["1"], "2") == ["1", "2"]
+    assert _extended(["1", "2"], "2") == ["1", "2"]
+    assert _extended(["1", "2"], "1") == ["1", "2", "1"]
+
+
+def test_only_the_bundle_of_the_lock_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "models/candidate"
+    folder.mkdir(parents=True)
+    (folder / "card.md").write_text("one")
+    check_lock(folder)  # nothing has ever run: there is no lock to be at odds with
+    out = f"{{path: models/candidate, md5: {content_digest(folder)}}}"
+    Path("dvc.lock").write_text(f"schema: '2.0'\nstages:\n  register:\n    cmd: x\n    outs: [{out}]\n")
+    check_lock(folder)
+    (folder / "card.md").write_text("another")
+    with pytest.raises(RegistryError, match=r"dvc\.lock describes; run `dvc repro register`"):
+        check_lock(Path("models/candidate"))
+    check_lock(tmp_path)  # not what `register` writes
+
+
+def test_a_version_with_the_lock_of_another_bundle_is_a_broken_link(tmp_path: Path) -> None:
+    (tmp_path / "card.md").write_text("one")
+    outs = [{"path": "models/candidate", "md5": content_digest(tmp_path)}]
+    assert _lock_check(tmp_path, {"outs": outs}).ok is True
+    (tmp_path / "card.md").write_text("another")
+    assert _lock_check(tmp_path, {"outs": outs}).ok is False

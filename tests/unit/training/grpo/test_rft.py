@@ -1,0 +1,211 @@
+"""Rejection sampling: what is sampled, what is kept, what is learned, and how an interrupted run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from erv.errors import TrainingError
+from erv.policies import load_policy
+from erv.settings.policies import GrpoSettings, RewardSettings
+from erv.rewards.rewards import build_rewards
+from erv.settings import load_settings
+from erv.shards import ShardReader
+from erv.training.grpo.trainer import rft
+from erv.training.grpo.grpo import build_rows, order_rows
+from erv.training.grpo.rft import Rollout, accept, measure, read_rollouts, rollout_file, train_rft
+from tests.support.sft_policy import (
+    ROWS,
+    SETTINGS,
+    largest_difference,
+    train,
+    weights,
+    write_base,
+    write_clips,
+)
+from tests.support.runtime import RUNTIME
+
+REWARDS = build_rewards(
+    [RewardSettings(name=name, weight=1.0) for name in ("format", "accuracy")], None, "strict"
+)
+STEPS, PROMPTS, GENERATIONS = 3, 4, 3
+
+
+@pytest.fixture(scope="module")
+def settings() -> GrpoSettings:
+    shipped = load_settings("params.yaml").grpo.model_dump()
+    changes = {
+        "max_steps": STEPS,
+        "prompts_per_step": PROMPTS,
+        "num_generations": GENERATIONS,
+        "max_completion_length": 40,
+        "save_steps": 2,
+        "learning_rate": 1e-3,
+    }
+    return GrpoSettings.model_validate(shipped | changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rft")
+
+
+@pytest.fixture(scope="module")
+def shards(folder: Path) -> dict[str, ShardReader]:
+    return write_clips(folder)
+
+
+@pytest.fixture(scope="module")
+def base(folder: Path) -> Path:
+    return write_base(folder / "base")
+
+
+@pytest.fixture(scope="module")
+def cold_start(base: Path, folder: Path, shards: dict[str, ShardReader]) -> Path:
+    """It writes well-formed completions, and doesn't always see what is felt."""
+    longer = SETTINGS.model_copy(update={"max_steps": 60, "save_steps": 60, "learning_rate": 1e-2})
+    train(base, shards, folder / "sft", longer, output=folder / "policy")
+    return folder / "policy"
+
+
+@pytest.fixture(scope="module")
+def rows(shards: dict[str, ShardReader]) -> list[dict[str, Any]]:
+    return build_rows([ROWS], shards)
+
+
+class Run:
+    """A call of `train_rft` with its metrics."""
+
+    def __init__(self, settings: GrpoSettings, *inputs: Any, out: Path, passes_at: float = 1.0) -> None:
+        self.metrics: list[tuple[int, dict[str, float]]] = []
+        self.checkpoints = out / "checkpoints"
+        self.policy = train_rft(
+            *inputs,
+            settings,
+            passes_at=passes_at,
+            output=out / "policy",
+            checkpoints=self.checkpoints,
+            on_metrics=lambda metrics, step: self.metrics.append((step, metrics)),
+            seed=0,
+            runtime=RUNTIME,
+        )
+
+    def rollouts(self) -> list[Rollout]:
+        files = sorted((self.checkpoints / rft.ROLLOUTS).iterdir())
+        return [rollout for path in files for rollout in read_rollouts(path)]
+
+
+@pytest.fixture(scope="module")
+def whole(
+    cold_start: Path,
+    rows: list[dict[str, Any]],
+    shards: dict[str, ShardReader],
+    settings: GrpoSettings,
+    folder: Path,
+) -> Run:
+    """An uninterrupted run."""
+    return Run(settings, cold_start, rows, shards, REWARDS, out=folder / "whole")
+
+
+def test_as_many_are_sampled_and_trained_as_in_grpo(
+    whole: Run, rows: list[dict[str, Any]], settings: GrpoSettings
+) -> None:
+    rollouts = whole.rollouts()
+    order = order_rows(rows, STEPS, PROMPTS, seed=0)
+    assert [item.clip for item in rollouts] == [row["clip"] for row in order for _ in range(GENERATIONS)]
+    assert len({item.completion for item in rollouts}) > 3, "sampling, not greedy"
+    step, measured = whole.metrics[0]
+    assert step == 0
+    assert measured["rollouts/sampled"] == measured["rollouts/trained"] == STEPS * PROMPTS * GENERATIONS
+
+
+def test_what_passes_is_learned(whole: Run, cold_start: Path, shards: dict[str, ShardReader]) -> None:
+    rollouts = whole.rollouts()
+    accepted = accept(rollouts, 1.0)
+    assert 0 < len(accepted) < len(rollouts)
+    assert all(f"<answer>{item.label}</answer>" in item.completion for item in accepted)
+    measured = whole.metrics[0][1]
+    assert measured["rollouts/accepted"] == len(accepted)
+    passing = sum(item.passes(1.0) for item in rollouts)
+    assert measured["rollouts/passing_share"] == passing / len(rollouts)
+    policy = load_policy(cold_start)
+    examples = rft.build_examples(policy, accepted, shards)
+    tokenizer = policy.processor.tokenizer
+    for example, item in zip(examples, accepted, strict=True):
+        assert example["key"] == item.clip
+        assert tokenizer.decode(example["completion"], skip_special_tokens=True) == item.completion
+    before, after = weights(policy), weights(load_policy(whole.policy))
+    moved = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"language_model", "weight"}, "grpo.freeze_projectors holds here too; the head is tied"
+
+
+def test_a_run_that_is_stopped_goes_on(
+    whole: Run,
+    cold_start: Path,
+    rows: list[dict[str, Any]],
+    shards: dict[str, ShardReader],
+    settings: GrpoSettings,
+    tmp_path: Path,
+) -> None:
+    name, reward, weight = REWARDS[0]
+    calls: list[int] = []
+
+    def dies(**columns: Any) -> Any:
+        calls.append(len(columns["completions"]))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return reward(**columns)
+
+    inputs = (cold_start, rows, shards)
+    with pytest.raises(KeyboardInterrupt):
+        Run(settings, *inputs, [(name, dies, weight), *REWARDS[1:]], out=tmp_path)
+    folder = tmp_path / "checkpoints" / rft.ROLLOUTS
+    assert [path.name for path in folder.iterdir()] == [rollout_file(folder, 0).name]
+    resumed = Run(settings, *inputs, [(name, dies, weight), *REWARDS[1:]], out=tmp_path)
+    assert calls == [PROMPTS * GENERATIONS] * (STEPS + 1), "the first generation was scored again"
+    assert resumed.rollouts() == whole.rollouts()
+    after = (weights(load_policy(run.policy)) for run in (whole, resumed))
+    assert largest_difference(*after) == 0.0
+
+
+def test_nothing_passes(
+    cold_start: Path,
+    rows: list[dict[str, Any]],
+    shards: dict[str, ShardReader],
+    settings: GrpoSettings,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(
+        TrainingError, match=r"none of 36 completions .* \(format, accuracy\) at 1\.5 or more"
+    ):
+        Run(settings, cold_start, rows, shards, REWARDS, out=tmp_path, passes_at=1.5)
+    assert not (tmp_path / "policy").exists()
+
+
+def rollout(clip: str, label: str, completion: str, *rewards: float | None) -> Rollout:
+    return Rollout(clip, label, completion, {str(number): value for number, value in enumerate(rewards)})
+
+
+def test_what_is_kept_and_counted() -> None:
+    rollouts = [
+        rollout("mafw/2", "anger", "b", 1.0, 0.75),
+        rollout("mafw/2", "anger", "b", 1.0, 0.75),
+        rollout("mafw/2", "anger", "a", 1.0, 0.7),
+        rollout("mafw/1", "fear", "b", 1.0, 1.0),
+        rollout("mafw/3", "fear", "c", 1.0, None),
+        rollout("mafw/4", "contempt", "c", 0.0, 1.0),
+    ]
+    accepted = accept(rollouts, 0.75)
+    assert [(item.clip, item.completion) for item in accepted] == [("mafw/1", "b"), ("mafw/2", "b")]
+    assert measure(rollouts, accepted, 0.75) == {
+        "rollouts/sampled": 6.0,
+        "rollouts/accepted": 2.0,
+        "rollouts/accepted_clips": 2.0,
+        "rollouts/passing_share": 0.5,
+        "rollouts/passing_share/anger": 2 / 3,
+        "rollouts/passing_share/contempt": 0.0,
+        "rollouts/passing_share/fear": 0.5,
+    }

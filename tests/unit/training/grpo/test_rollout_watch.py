@@ -1,0 +1,231 @@
+"""What is seen of GRPO while it trains, on a very small policy: speed, samples, and the end of a collapse."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erv.checkpoints import is_complete
+from erv.errors import TrainingError
+from erv.shards import ShardReader
+from erv.training.grpo.grpo import train_grpo
+from erv.training.grpo.samples import SampleTable
+from erv.training.throughput import TIMED
+from tests.support.tiny_grpo import write_cold_start
+from tests.support.runtime import RUNTIME
+from tests.support.tiny_grpo_text import CLIPS, clip_rows, grpo_settings, write_clips
+
+
+@pytest.fixture(scope="module")
+def cold_start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cold_start(tmp_path_factory.mktemp("policies") / "sft")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> ShardReader:
+    return write_clips(tmp_path_factory.mktemp("shards") / "mafw")
+
+
+Seen = list[dict[str, float]]
+Train = Callable[..., tuple[Path, Seen, list[SampleTable]]]
+
+
+@pytest.fixture
+def train(cold_start: Path, clips: ShardReader, tmp_path: Path) -> Train:
+    def run(name: str = "out", *, rewards: Any = None, stop_in: int | None = None, **changes: Any) -> Any:
+        seen: Seen = []
+        tables: list[SampleTable] = changes.pop("tables", [])
+
+        def on_metrics(metrics: dict[str, float], step: int) -> None:
+            seen.append(metrics)
+            if step == stop_in:
+                raise KeyboardInterrupt
+
+        folder = train_grpo(
+            cold_start,
+            clip_rows(),
+            {"mafw": clips},
+            rewards or [("place", place, 1.0)],
+            grpo_settings(**changes),
+            output=tmp_path / name,
+            checkpoints=tmp_path / f"{name}-checkpoints",
+            on_metrics=on_metrics,
+            seed=0,
+            runtime=RUNTIME,
+            on_samples=tables.append,
+        )
+        return folder, seen, tables
+
+    return run
+
+
+def place(completions: list[Any], **columns: Any) -> list[float]:
+    return [float(index) for index in range(len(completions))]
+
+
+def until(step: int, then: float, maximum: float | None = None) -> Callable[..., list[float]]:
+    """A reward that differs in the first steps and is the same for all from then on."""
+
+    def reward(completions: list[Any], trainer_state: Any, **columns: Any) -> list[float]:
+        return place(completions) if trainer_state.global_step < step else [then] * len(completions)
+
+    if maximum is not None:
+        reward.maximum = maximum  # type: ignore[attr-defined]
+    return reward
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- speed ---
+
+
+def test_a_step_says_how_fast_it_was(train: Train) -> None:
+    _, seen, _ = train(max_steps=1)
+    assert {name for name in seen[0] if name in TIMED} == {
+        "step_seconds",
+        "tokens_per_second",
+        "trained_tokens_per_second",
+    }, "a CPU has no GPU"
+    # Both are of the same seconds; the prompts of frames and sound are trained on too.
+    share = seen[0]["tokens_per_second"] / seen[0]["trained_tokens_per_second"]
+    assert 0 < share < 0.5
+    sampled = seen[0]["completion_length"] * 4
+    assert seen[0]["tokens_per_second"] <= sampled / seen[0]["step_seconds"]
+
+
+def test_a_further_step_on_the_same_completions_is_reported_too(train: Train) -> None:
+    _, seen, _ = train(max_steps=4, num_iterations=2, save_steps=2, learning_rate=0.05)
+    assert len(seen) == 4
+    for first, second in (seen[:2], seen[2:]):
+        assert {"reward", "completion_length", "tokens_per_second"} <= first.keys()
+        assert not {"reward", "completion_length", "tokens_per_second"} & second.keys()
+        assert {"loss", "kl", "grad_norm", "trained_tokens_per_second"} <= second.keys()
+        assert first["clipped_share"] == 0.0
+        assert second["clipped_share"] > 0.0  # the only steps in which a ratio can leave its bounds
+
+
+# --- samples ---
+
+
+def test_samples_come_every_so_many_steps_and_at_the_end(train: Train) -> None:
+    rewards = [("place", place, 1.0), ("none", lambda completions, **_: [None] * len(completions), 2.0)]
+    _, _, tables = train(rewards=rewards, max_steps=3, sample_steps=2)
+    assert [table.step for table in tables] == [2, 3]
+    table = tables[0]
+    columns = ["step", "clip_id", "dataset", "label", "completion"]
+    assert table.columns == [*columns, "reward/place", "reward/none", "reward", "advantage"]
+    found = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    # The first completions of both clips, then the second ones.
+    assert [row["reward/place"] for row in found] == [0.0, 2.0, 1.0, 3.0]
+    assert {row["reward/none"] for row in found} == {None}
+    assert [row["reward"] for row in found] == [0.0, 2.0, 1.0, 3.0]
+    assert [row["advantage"] < 0 for row in found] == [True, True, False, False]
+    assert {row["clip_id"] for row in found[:2]} == set(CLIPS)
+    assert [row["clip_id"] for row in found[:2]] == [row["clip_id"] for row in found[2:]]
+    assert {(row["step"], row["dataset"], row["label"]) for row in found} == {(2, "mafw", "happiness")}
+    assert all(isinstance(row["completion"], str) and row["completion"] for row in found)
+
+
+def test_a_resumed_run_shows_the_same_samples(train: Train) -> None:
+    whole, _, tables = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("resumed", stop_in=2)
+    resumed, _, rest = train("resumed")
+    assert [table.rows for table in rest] == [table.rows for table in tables]
+    assert files(resumed) == files(whole)
+
+
+# --- collapse ---
+
+
+def test_a_collapse_fails_the_stage_and_keeps_what_came_before(train: Train, tmp_path: Path) -> None:
+    rewards = [("mine", until(3, 0.25), 2.0)]
+    with pytest.raises(TrainingError) as caught:
+        train(rewards=rewards, max_steps=12, collapse_patience=4)
+    checkpoints = tmp_path / "out-checkpoints"
+    assert str(caught.value) == (
+        "grpo step 7: for 4 steps the completions of each clip have had the same reward (they earn 0.50 in"
+        " the mean), and nothing can be learned from that; lower grpo.learning_rate, raise"
+        " grpo.temperature or grpo.beta, check the rewards, or set grpo.collapse_patience to null;"
+        f" the last good checkpoint is {checkpoints / 'checkpoint-3'}"
+    )
+    assert names(checkpoints) == ["checkpoint-3", "checkpoint-5", "checkpoint-6"]
+    assert is_complete(checkpoints / "checkpoint-3")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(TrainingError) as again:  # started again, it knows how long it has been so
+        train(rewards=rewards, max_steps=12, collapse_patience=4)
+    assert str(again.value) == str(caught.value)
+
+
+def test_a_collapse_is_shown_before_it_fails(train: Train, tmp_path: Path) -> None:
+    tables: list[SampleTable] = []
+    with pytest.raises(
+        TrainingError, match=r"grpo step 3: for 3 steps .*; there is no checkpoint from before"
+    ):
+        train(rewards=[("mine", until(0, 0.0), 1.0)], collapse_patience=3, sample_steps=9, tables=tables)
+    assert [table.step for table in tables] == [3]
+    assert names(tmp_path / "out-checkpoints") == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_a_difference_in_time_is_no_collapse_and_old_checkpoints_go_again(
+    train: Train, tmp_path: Path
+) -> None:
+    def now_and_then(completions: list[Any], trainer_state: Any, **columns: Any) -> list[float]:
+        return place(completions) if trainer_state.global_step in (0, 4) else [1.0] * len(completions)
+
+    _, seen, _ = train(rewards=[("mine", now_and_then, 1.0)], max_steps=7, collapse_patience=4)
+    assert [metrics["zero_std_share"] for metrics in seen] == [0, 1, 1, 1, 0, 1, 1]
+    assert names(tmp_path / "out-checkpoints") == ["checkpoint-5", "checkpoint-6", "checkpoint-7"]
+
+
+def test_a_policy_that_earns_all_there_is_ends_early_and_well(
+    train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rewards = [("mine", until(1, 1.0, maximum=1.0), 1.0)]
+    options: dict[str, Any] = {"rewards": rewards, "max_steps": 9, "collapse_patience": 2, "sample_steps": 9}
+    with caplog.at_level("INFO"):
+        whole, seen, tables = train("whole", **options)
+    assert len(seen) == 3
+    assert [table.step for table in tables] == [3]
+    assert "grpo step 3: for 2 steps every completion has earned the most there is" in caplog.text
+    assert names(tmp_path / "whole-checkpoints") == ["checkpoint-1", "checkpoint-2"]
+
+    with pytest.raises(KeyboardInterrupt):
+        train("resumed", stop_in=2, **options)
+    resumed, rest, _ = train("resumed", **options)
+    assert len(rest) == 2
+    assert files(resumed) == files(whole)
+    again, once_more, _ = train("whole", **options)  # its output is written again from the last checkpoint
+    assert len(once_more) == 1
+    assert files(again) == files(resumed)
+
+
+# --- what is not finite ---
+
+
+def test_weights_that_are_not_finite_never_make_a_checkpoint(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"grpo step 1: a weight is not finite; .*no checkpoint from before"
+    ):
+        train(max_steps=3, learning_rate=1e39)
+    assert [path for path in (tmp_path / "out-checkpoints").iterdir() if is_complete(path)] == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_divergence_leaves_the_checkpoints_from_before(train: Train, tmp_path: Path) -> None:
+    def explodes(completions: list[Any], trainer_state: Any, **columns: Any) -> list[float]:
+        return [value * (1e38 if trainer_state.global_step >= 2 else 1.0) for value in place(completions)]
+
+    with pytest.raises(
+        TrainingError, match=r"is not finite; .* the last good checkpoint is .*/checkpoint-2$"
+    ):
+        train(rewards=[("mine", explodes, 1.0)], max_steps=5, scale_rewards="none")
+    assert is_complete(tmp_path / "out-checkpoints" / "checkpoint-2")
+    assert names(tmp_path / "out-checkpoints") == ["checkpoint-1", "checkpoint-2"]

@@ -1,0 +1,256 @@
+"""The cold start and generation: what is learned, from which tokens, and how an interrupted run goes on."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from erv.manifest import ClipRow
+from erv.errors import TrainingError
+from erv.policies.generate import generate_completions
+from erv.policies import Policy, load_policy
+from erv.sample.tiny_policy import build_tiny_policy
+from erv.settings.policies import LoraSettings, SftSettings
+from erv.prompts import format_completion
+from erv.shards import Clip, ShardReader, ShardWriter
+from erv.training.sft.sft import sft
+from erv.training.clip_features import ClipFeatures, policy_encoder
+from erv.training.collate import Collator, completion_loss
+from erv.training.sft_trainer import OmniSFTTrainer
+from erv.distill.rollouts import sample_explanations
+from erv.settings.verifier import RolloutSettings
+from tests.support.runtime import RUNTIME
+from tests.support.sizes import SMALLEST
+
+SIZES = SMALLEST
+SETTINGS = SftSettings(
+    max_steps=6,
+    epochs=None,
+    batch_size=4,
+    rows_per_pass=None,
+    packing=False,
+    gradient_checkpointing=False,
+    learning_rate=1e-2,
+    warmup_share=0.1,
+    weight_decay=0.01,
+    max_grad_norm=1.0,
+    save_steps=3,
+    lora=LoraSettings(enabled=False, rank=4, alpha=8, dropout=0.0, quantize="none"),
+)
+TEXTS = {
+    "anger": format_completion("The voice is loud. She seems angry.", "anger"),
+    "fear": format_completion("The voice trembles. He seems afraid.", "fear"),
+}
+
+
+def row(number, split="train"):
+    label = sorted(TEXTS)[number % 2]
+    name = f"sample_{number:08d}"
+    return ClipRow(
+        name, "reasoning", 0, split, label, label, None, TEXTS[label], "video", "", 0, "", "", "", None
+    )
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return [row(i, "validation" if i >= 8 else "train") for i in range(10)]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory, rows):
+    """Red clips are angry, blue ones afraid; clip 3 has no sound."""
+    folder = tmp_path_factory.mktemp("shards") / "reasoning"
+    random = np.random.default_rng(0)
+    with ShardWriter(folder, clips_per_shard=4) as writer:
+        for number, item in enumerate(rows):
+            frames = random.integers(0, 60, (2, 32, 32, 3), dtype=np.uint8)
+            frames[..., 2 * (item.label == "fear")] += 180
+            sound = number != 3
+            audio = random.integers(-900, 900, 16000 * sound).astype(np.int16)
+            writer.add(Clip(item.clip_id, frames, audio, 16000, has_audio=sound))
+    return {"reasoning": ShardReader(folder)}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("base") / "policy"
+    Policy(*build_tiny_policy([*TEXTS.values()] * 3, seed=2, sizes=SIZES)).save(folder)
+    return folder
+
+
+def train(base, rows, shards, checkpoints, settings=SETTINGS, on_metrics=lambda metrics, step: None):
+    return sft.train_sft(
+        load_policy(base),
+        rows,
+        shards,
+        settings,
+        checkpoints=checkpoints,
+        on_metrics=on_metrics,
+        seed=0,
+        runtime=RUNTIME,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(base, rows, shards, tmp_path_factory):
+    """An uninterrupted run with its metrics."""
+    seen = []
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    policy = train(
+        base, rows, shards, checkpoints, on_metrics=lambda metrics, step: seen.append((step, metrics))
+    )
+    return policy, seen, checkpoints
+
+
+def weights(policy):
+    return {name: value.clone() for name, value in policy.model.state_dict().items()}
+
+
+def test_labels_cover_the_completion_alone(base, rows, shards):
+    policy = load_policy(base)
+    examples = sft.build_examples(policy, rows, shards)["train"]
+    batch = Collator(policy, ClipFeatures(policy_encoder(policy), shards))(examples[:4])
+    tokenizer = policy.processor.tokenizer
+    for labels, item in zip(batch["labels"], rows[:4], strict=True):
+        told = labels[labels != -100]
+        assert told[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(told, skip_special_tokens=True) == item.completion
+    silent = batch["input_ids"][3]
+    assert policy.model.config.audio_token_id not in silent
+    assert policy.model.config.video_token_id in silent
+
+
+def test_the_loss_of_kept_positions_is_the_models_own(base, rows, shards):
+    policy = load_policy(base)
+    examples = sft.build_examples(policy, rows, shards)["train"]
+    batch = Collator(policy, ClipFeatures(policy_encoder(policy), shards))(examples[:4])
+    with torch.no_grad():
+        ours, tokens = completion_loss(policy.model, batch)
+        assert torch.isclose(ours / tokens, policy.model(**batch).loss, atol=1e-5)
+    assert tokens == int((batch["labels"] != -100).sum())
+
+
+def test_it_learns_and_towers_stay(base, trained):
+    policy, seen, _ = trained
+    before, after = weights(load_policy(base)), weights(policy)
+    changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
+    assert changed >= {"language_model", "visual_projector", "audio_projector", "gate"}
+    assert not changed & {"vision_tower", "audio_tower", "gate_encoder"}
+    losses = [metrics["validation_loss"] for _, metrics in seen if "validation_loss" in metrics]
+    assert len(losses) == 2
+    assert losses[1] < losses[0]
+
+
+def test_interrupted_and_resumed_is_the_uninterrupted_run(base, rows, shards, trained, tmp_path, monkeypatch):
+    whole = weights(trained[0])
+
+    class Crash(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 4:
+                raise KeyboardInterrupt
+
+    original = OmniSFTTrainer.__init__
+
+    def crashing(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        self.add_callback(Crash())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OmniSFTTrainer, "__init__", crashing)
+        with pytest.raises(KeyboardInterrupt):
+            train(base, rows, shards, tmp_path)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-3"]
+    steps = []
+    resumed = train(base, rows, shards, tmp_path, on_metrics=lambda metrics, step: steps.append(step))
+    assert set(steps) == {6}, "it began again instead of going on from step 3"
+    for name, value in weights(resumed).items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_a_checkpoint_cut_off_while_written_is_not_resumed_from(base, rows, shards, trained, tmp_path):
+    shutil.copytree(trained[2] / "checkpoint-3", tmp_path / "checkpoint-3")
+    (tmp_path / "checkpoint-3" / "complete.json").unlink()
+    steps = []
+    train(base, rows, shards, tmp_path, on_metrics=lambda metrics, step: steps.append(step))
+    assert min(steps) == 3, "the whole run was expected"
+
+
+def test_a_loss_that_is_not_finite_stops_it(base, rows, shards, tmp_path):
+    broken = load_policy(base)
+    with torch.no_grad():
+        broken.model.model.language_model.norm.weight.fill_(float("nan"))
+    broken.save(tmp_path / "broken")
+    with pytest.raises(
+        TrainingError, match=r"sft: the loss is nan at step 1; lower sft.learning_rate \(0.01\)"
+    ):
+        train(tmp_path / "broken", rows, shards, tmp_path / "checkpoints")
+
+
+def test_weights_that_are_not_finite_are_never_written(base, rows, shards, tmp_path):
+    wild = SETTINGS.model_copy(update={"max_steps": 1, "save_steps": 1, "learning_rate": 3e38})
+    with pytest.raises(TrainingError, match=r"sft: a weight is not finite after step 1; lower sft"):
+        train(base, rows, shards, tmp_path, wild)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_clip_left_is_said(base, rows, shards, tmp_path):
+    with pytest.raises(TrainingError, match="no training clip is left"):
+        train(base, [item for item in rows if item.split != "train"], shards, tmp_path)
+
+
+def test_the_saved_policy_holds_no_pickle(trained, tmp_path):
+    trained[0].save(tmp_path / "policy")
+    assert {p.suffix for p in (tmp_path / "policy").rglob("*") if p.is_file()} == {
+        ".json",
+        ".jinja",
+        ".safetensors",
+    }
+
+
+def completions(policy, clips, **changes):
+    options = {"batch_size": 4, "max_new_tokens": 12, "temperature": 0.0, "seed": 0, **changes}
+    return generate_completions(policy, clips, **options)
+
+
+def test_a_completion_does_not_depend_on_the_batch(trained, shards):
+    done = []
+    together = completions(trained[0], iter(shards["reasoning"]), progress=done.append)
+    alone = completions(trained[0], iter(shards["reasoning"]), batch_size=1)
+    assert together == alone
+    assert list(together) == shards["reasoning"].clip_ids
+    assert done == [4, 8, 10]
+
+
+def test_sampling_repeats_with_its_seed_and_leaves_the_stream_alone(trained, shards):
+    state = torch.get_rng_state()
+    first = completions(trained[0], iter(shards["reasoning"]), temperature=1.0)
+    assert torch.equal(state, torch.get_rng_state())
+    assert first == completions(trained[0], iter(shards["reasoning"]), temperature=1.0)
+    assert first != completions(trained[0], iter(shards["reasoning"]), temperature=1.0, seed=1)
+
+
+def test_rollouts_are_explanations_of_the_clips_that_there_are(base, rows, shards, tmp_path):
+    settings = SETTINGS.model_copy(update={"max_steps": 120, "save_steps": 120})
+    train(base, rows, shards, tmp_path / "checkpoints", settings).save(tmp_path / "policy")
+    rollouts = RolloutSettings(per_clip=2, temperature=0.5, max_new_tokens=40, batch_size=4)
+    wanted = [item.clip_id for item in rows[:3]] + ["in quarantine"]
+    arguments = (tmp_path / "policy", wanted, shards["reasoning"], rollouts, RUNTIME)
+    explanations, empty = sample_explanations(*arguments, seed=0)
+    assert len(explanations) + empty == 6
+    assert {clip_id for clip_id, _ in explanations} <= set(wanted[:3])
+    assert explanations == sorted(explanations)
+    assert len(explanations) >= 3
+    assert all("think" not in text for _, text in explanations)
+    assert sample_explanations(*arguments, seed=0) == (explanations, empty)
+    hot = (*arguments[:3], rollouts.model_copy(update={"temperature": 1.2}), RUNTIME)
+    assert sample_explanations(*hot, seed=0) != sample_explanations(*hot, seed=1)
+
+
+def test_completions_without_an_explanation_are_counted(base, rows, shards):
+    rollouts = RolloutSettings(per_clip=1, temperature=1.0, max_new_tokens=4, batch_size=4)
+    clips = [item.clip_id for item in rows]
+    found = sample_explanations(base, clips, shards["reasoning"], rollouts, RUNTIME, seed=0)
+    assert found == ([], 10)
