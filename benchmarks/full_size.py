@@ -76,12 +76,13 @@ def write_table(root: Path, count: int, clips: list[bytes]) -> None:
 
 def step(name: str, dataset: str, work: Path) -> dict[str, Any]:
     """One step, in this process; what it leaves for the next lies in `work`."""
-    from erv.ingest.ingest import ingest
-    from erv.manifest import read_manifest, write_manifest
-    from erv.ingest.readers.by_name import selection_of
-    from erv.sources import Lock, pin
     from erv.files import read_document, write_document
+    from erv.ingest.ingest import ingest
+    from erv.ingest.readers.by_name import selection_of
+    from erv.manifest import read_manifest, write_manifest
+    from erv.pinning import pin
     from erv.settings import load_settings
+    from erv.sources import Lock
 
     settings = load_settings("params.yaml")
     lock_file, manifest, checks = (work / f for f in ("lock.json", "manifest.parquet", "checks.json"))

@@ -18,8 +18,8 @@ import torch
 
 from erv.policies import Policy
 from erv.policies.humanomni import HumanOmniForConditionalGeneration
-from erv.sample.tiny_policy import TinySizes, build_tiny_policy, tiny_config
 from erv.prompts import format_completion
+from erv.sample.tiny_policy import TinySizes, build_tiny_policy, tiny_config
 from erv.shards import Clip, ShardReader, ShardWriter
 
 DATASET, SAMPLE_RATE = "mafw", 16000

@@ -24,13 +24,13 @@ from transformers import PrinterCallback
 from trl.models import unwrap_model_for_generation
 
 from erv.policies import Policy
-from erv.settings.policies import GrpoSettings
 from erv.settings import RuntimeSettings
+from erv.settings.policies import GrpoSettings
 from erv.shards import Clip, ShardReader
-from erv.training.grpo.trainer import grpo as grpo_run
 from erv.training.clip_features import ClipFeatures, policy_encoder
-from erv.training.grpo.trainer import OmniGRPOTrainer
+from erv.training.grpo import grpo as grpo_run
 from erv.training.grpo.shared_prompts import SharedPrompt
+from erv.training.grpo.trainer import OmniGRPOTrainer
 
 Tensors = dict[str, torch.Tensor]
 

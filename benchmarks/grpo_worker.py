@@ -22,8 +22,8 @@ from benchmarks.grpo_sizes import DATASET, SIZES, build_policy, write_clips
 from benchmarks.grpo_ways import PARTS, WAYS, MeasuredTrainer, Seen, Stopwatch, agree, make_trainer, step
 from erv.determinism import seed_everything
 from erv.policies import Policy, load_policy
-from erv.settings.policies import GrpoSettings
 from erv.settings import RuntimeSettings, load_settings
+from erv.settings.policies import GrpoSettings
 from erv.shards import ShardReader
 
 Row = dict[str, Any]

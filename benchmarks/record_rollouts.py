@@ -47,7 +47,7 @@ def main() -> None:
     import pyarrow as pa
 
     from erv.manifest import read_manifest, write_table
-    from erv.rewards.rewards import Shaping, build_rewards
+    from erv.rewards import Shaping, build_rewards
     from erv.settings import load_settings
     from erv.shards import ShardReader
     from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings

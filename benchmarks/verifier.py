@@ -129,7 +129,7 @@ def recorded(steps: int) -> list[Batch]:
 
 def walk(batches: Sequence[Batch], ways: dict[str, Noted]) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Seconds per batch of each way, in turns; sentences of a batch, and how far the ways are apart."""
-    from erv.rewards.rewards import explanation_reward
+    from erv.rewards import explanation_reward
 
     rewards: dict[str, Callable[..., Any]] = {name: explanation_reward(way) for name, way in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}

@@ -11,10 +11,9 @@ from uuid import UUID
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
-from erv.tracking.run import lock_entries as lineage
-
-from erv.pipeline.dvc import dvc as pipeline
 from erv.environment import Environment
+from erv.pipeline import dvc as pipeline
+from erv.tracking import lock_entries
 from erv.tracking.run import DATA_DOCS_TAG, StageRun, read_record
 from flows.graph import StageReport
 from flows.summary import REPORT, duration, metric_rows
@@ -37,7 +36,9 @@ def show_artifacts(
         create_table_artifact(
             key="metrics", table=metric_rows(comparison), description="Policies on the same clips"
         )
-    create_markdown_artifact(key="lineage", markdown=lineage.markdown(pipeline.read_lock(), runs, outcomes))
+    create_markdown_artifact(
+        key="lineage", markdown=lock_entries.markdown(pipeline.read_lock(), runs, outcomes)
+    )
 
 
 def show_data_docs(
@@ -61,7 +62,7 @@ def show_data_docs(
         return {}
     from mlflow.exceptions import MlflowException
 
-    client, links = lineage.client_of(environment), {}
+    client, links = lock_entries.client_of(environment), {}
     for report in reports:
         run_id = runs.get(report.name) or _failed_run(environment, report)
         if run_id is None:
@@ -103,7 +104,7 @@ def show_links(environment: Environment, run_id: str | None, flow_run_id: UUID) 
     """
     addresses: dict[str, str] = {}
     if environment.mlflow_uri and run_id:
-        url = _run_url(environment, lineage.client_of(environment).get_run(run_id))
+        url = _run_url(environment, lock_entries.client_of(environment).get_run(run_id))
         create_link_artifact(key="mlflow-run", link=url, link_text="MLflow run of this flow")
         addresses["MLflow"] = url
         if REPORT.is_file():

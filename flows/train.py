@@ -22,15 +22,14 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from erv.tracking.run import lock_entries as lineage
-
-from erv.pipeline.dvc import dvc as pipeline
-
-from erv.doctor.doctor import preflight
-from erv.stack.dvc_remote import write_dvc_remote
+from erv.doctor import preflight
 from erv.environment import Environment, child_environment, isolate, load_environment
 from erv.errors import ErvError
+from erv.pipeline import dvc as pipeline
 from erv.pipeline.dvc import PipelineStage, StageCancelledError, StageFailedError, StageResult
+from erv.stack.dvc_remote import write_dvc_remote
+from erv.stack.reach import require
+from erv.tracking import lock_entries
 from erv.tracking.run import StageRun, open_run
 from flows.abandoned import noted
 from flows.artifacts import show_artifacts, show_data_docs, show_links
@@ -155,7 +154,7 @@ def _stage_runner(
             force=force,
             environment=variables,
         )
-        lineage.reconcile(environment, pipeline.read_lock(), [name])
+        lock_entries.reconcile(environment, pipeline.read_lock(), [name])
         return result
 
     return run
@@ -167,11 +166,11 @@ def _record(
     """Ties every stage's run, of now or earlier, to the parent, and keeps the files that say what was run."""
     lock = pipeline.read_lock()
     done = {r.name: r.outcome for r in reports if r.outcome in ("ran", "restored", "unchanged")}
-    lineage.reconcile(environment, lock)
-    runs = lineage.link(environment, parent, lock, done)
-    for file in lineage.pipeline_files():
-        parent.log_artifact(file, lineage.LOCK_ARTIFACT_FOLDER)
-    parent.log_text(lineage.markdown(lock, runs, done), "lineage.md")
+    lock_entries.reconcile(environment, lock)
+    runs = lock_entries.link(environment, parent, lock, done)
+    for file in lock_entries.pipeline_files():
+        parent.log_artifact(file, lock_entries.LOCK_ARTIFACT_FOLDER)
+    parent.log_text(lock_entries.markdown(lock, runs, done), "lineage.md")
     return runs
 
 
@@ -201,8 +200,8 @@ def _publish(
     """Makes sure that the candidate is registered and gated here; what happened, and its lineage."""
     if not _includes(stages, "register"):
         return [], []
-    from erv.register import publish as registry
     from erv.lineage.trace import Provenance, brief
+    from erv.register import publish as registry
 
     candidate = next(s.outputs[0] for s in stages if s.group == "register")
     result = registry.publish(Path(candidate), environment, settings, parent_run_id=parent.run_id)
@@ -225,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=WORKERS, help="stages side by side (%(default)s)")
     options = parser.parse_args(arguments)
     try:
-        preflight.require("Prefect", load_environment().prefect_api_url)
+        require("Prefect", load_environment().prefect_api_url)
         state: Any = train(options.targets or None, options.force, options.workers, return_state=True)
     except ErvError as error:
         return _fail(str(error))

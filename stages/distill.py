@@ -17,18 +17,18 @@ from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 if TYPE_CHECKING:
-    from erv.distill.teachers import Teacher
     from erv.distill.corpus import Sentence
+    from erv.distill.teachers import Teacher
 
 TEACHERS = Path(".erv/base")
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Collects the sentences, has them labelled and writes table, quarantine and summary."""
-    from erv.manifest import write_table
-    from erv.files import write_document
     from erv.distill.distill import distill
     from erv.distill.table import write_sentences
+    from erv.files import write_document
+    from erv.manifest import write_table
 
     corpus, lost = _corpus(arguments, settings)
     teachers = _teachers(arguments, settings)
@@ -59,11 +59,11 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 def _corpus(arguments: Arguments, settings: Settings) -> tuple[list[Sentence], int]:
     """The sentences, and how many sampled completions had no explanation."""
-    from erv.manifest import read_manifest
-    from erv.sources import Lock, store_for
-    from erv.shards import ShardReader
     from erv.distill.corpus import read_corpus, rollout_sentences
     from erv.distill.rollouts import sample_explanations
+    from erv.manifest import read_manifest
+    from erv.shards import ShardReader
+    from erv.sources import Lock, store_for
 
     lock = Lock.load(arguments.reasoning)
     rows = read_manifest(arguments.manifest)
@@ -84,8 +84,8 @@ def _corpus(arguments: Arguments, settings: Settings) -> tuple[list[Sentence], i
 
 def _teachers(arguments: Arguments, settings: Settings) -> dict[str, Teacher | None]:
     """The teachers by name; None for the labels that came with the corpus."""
-    from erv.sources import Lock, store_for
     from erv.distill.teachers import build_teacher
+    from erv.sources import Lock, store_for
 
     base = Lock.load(arguments.base)
 

@@ -18,8 +18,8 @@ from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 if TYPE_CHECKING:
-    from erv.manifest import ClipRow
     from erv.evaluate.judges import Judge
+    from erv.manifest import ClipRow
     from erv.policies import Policy
     from erv.shards import ShardReader
 
@@ -28,9 +28,9 @@ logger = logging.getLogger("stages.evaluate")
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Generates, judges, measures and writes the predictions."""
-    from erv.manifest import read_manifest
     from erv.determinism import resolve_device, seed_everything
     from erv.evaluate.evaluate import OVERALL, judge_completions, measure, write_json, write_predictions
+    from erv.manifest import read_manifest
     from erv.policies import load_policy
     from erv.shards import ShardReader
 
@@ -66,9 +66,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 def _judge(arguments: Arguments, settings: Settings) -> Judge:
     """The judge of the settings, refused when it shares a sentence with the verifier."""
-    from erv.sources import Lock, store_for
     from erv.evaluate.judges import TEXTS_FILE, LexicalJudge, check_independence
-    from erv.distill.table import read_sentences
+    from erv.sentences import read_sentences
+    from erv.sources import Lock, store_for
 
     lock = Lock.load(arguments.judge)
     store = store_for([lock.uri])

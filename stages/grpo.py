@@ -30,7 +30,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Trains `--variant` and writes `--policy`."""
     from erv.checkpoints import checkpoint_folder, clear, source_files
     from erv.manifest import read_manifest
-    from erv.rewards.rewards import Shaping, build_rewards
+    from erv.rewards import Shaping, build_rewards
     from erv.shards import ShardReader
     from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
     from erv.training.grpo.rft import train_rft

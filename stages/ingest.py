@@ -16,13 +16,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from erv.ingest.ingest import ingest, require_current
-from erv.manifest import write_manifest
-from erv.sources import Lock, store_for
+from erv.figures.pages import class_balance_page
 from erv.figures.tables import write_class_balance
 from erv.files import write_document
-from erv.figures.pages import class_balance_page
+from erv.ingest.ingest import ingest, require_current
+from erv.manifest import write_manifest
 from erv.settings import Settings
+from erv.sources import Lock, store_for
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 logger = logging.getLogger(__name__)

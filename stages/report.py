@@ -24,11 +24,11 @@ logger = logging.getLogger("stages.report")
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Compares the policies, writes comparison and page."""
+    from erv.evaluate.compare import format_table, metrics_table
+    from erv.evaluate.evaluate import write_json
     from erv.files import read_document, write_text
     from erv.report import report
-    from erv.evaluate.compare import format_table, metrics_table
     from erv.report.datasets import read_datasets
-    from erv.evaluate.evaluate import write_json
     from erv.shards import ShardReader
     from erv.verifier import EmotionVerifier
     from erv.verifier.model import read_metrics
@@ -68,8 +68,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 
 def _cues(sources: Path, datasets: list[str]) -> CueRecord:
-    from erv.sources import Lock, store_for
     from erv.report.cues import read_cues
+    from erv.sources import Lock, store_for
 
     locks = {name: Lock.load(sources / f"{name}.lock.json") for name in [*datasets, "reasoning"]}
     return read_cues(locks, store_for(lock.uri for lock in locks.values()))

@@ -13,8 +13,8 @@ Deviations from the paper:
 from pathlib import Path
 
 from erv.checkpoints import checkpoint_folder, clear
-from erv.sources import Lock, store_for
 from erv.settings import Settings
+from erv.sources import Lock, store_for
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 BASE = Path(".erv/base/policy")
@@ -24,8 +24,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Fine-tunes the base policy and writes `--policy`."""
     from erv.manifest import read_manifest
     from erv.policies import load_policy
-    from erv.training.ranks import one_at_a_time
     from erv.shards import ShardReader
+    from erv.training.ranks import one_at_a_time
     from erv.training.sft.sft import train_sft
 
     lock = Lock.load(arguments.base)

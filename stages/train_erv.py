@@ -13,8 +13,8 @@ Command: see `train_erv` in dvc.yaml. Deviations from the paper:
 from pathlib import Path
 
 from erv.checkpoints import checkpoint_folder, clear
-from erv.sources import Lock, store_for
 from erv.settings import Settings
+from erv.sources import Lock, store_for
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 ENCODER = Path(".erv/base/encoder")

@@ -16,16 +16,16 @@ import logging
 import tempfile
 from pathlib import Path
 
-from erv.manifest import read_manifest
-from erv.sources import Lock, store_for
+from erv.figures.pages import durations_page
 from erv.figures.tables import write_durations
 from erv.files import read_document, write_document
-from erv.figures.pages import durations_page
-from erv.validate.probing import probe_clips
-from erv.validate.validate import missed, require_success, validate
+from erv.manifest import read_manifest
 from erv.settings import Settings
+from erv.sources import Lock, store_for
 from erv.stage import Arguments, Option, StageRun, run_stage
 from erv.tracking.run import DATA_DOCS_TAG
+from erv.validate.probing import probe_clips
+from erv.validate.validate import missed, require_success, validate
 
 logger = logging.getLogger("stages.validate")
 

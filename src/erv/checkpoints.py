@@ -17,31 +17,18 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from erv.errors import DataError
+from erv.determinism import code_of, code_version
+from erv.files import sha256_of
 
 logger = logging.getLogger(__name__)
 
 ROOT = Path(".erv/checkpoints")
 RECORD = "complete.json"
 PREFIX = "checkpoint-"
-# What decides the result of a training run besides its inputs: our code and the libraries that compute.
-CODE = (
-    "training",
-    "policies",
-    "verifier",
-    "rewards.py",
-    "explanation.py",
-    "answers.py",
-    "prompts.py",
-    "labels.py",
-    "label_spaces",
-    "shards.py",
-    "determinism.py",
-)
+# The libraries that compute, besides our code.
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
 
 
@@ -63,7 +50,7 @@ def checkpoint_folder(stage: str, *, root: str | Path = ROOT, **inputs: Any) -> 
     digest = hashlib.sha256()
     for name in sorted(inputs):
         digest.update(f"{name}={_fingerprint(inputs[name])}\n".encode())
-    digest.update(f"code={_code_version()}\n".encode())
+    digest.update(f"code={code_version(code_of(stage), LIBRARIES)}\n".encode())
     return Path(root) / stage / digest.hexdigest()
 
 
@@ -71,7 +58,7 @@ def source_files(names: Iterable[str]) -> list[Path]:
     """The files of the rewards that are given as dotted paths, for the key: an edited one starts anew.
 
     Args:
-        names: of rewards; built-in ones (no dot, no colon) are part of `CODE` and have no file here.
+        names: of rewards; built-in ones (no dot, no colon) are code of the stage and have no file here.
 
     Returns:
         The source of each module (`package.module:callable` or `package.module.callable`), sorted.
@@ -175,36 +162,9 @@ def _step(path: Path) -> int:
 def _fingerprint(value: Any) -> str:
     """A string that changes when the content of an input changes, and only then."""
     if isinstance(value, Path):
-        return _tree_hash(value)
+        return sha256_of(value)
     if isinstance(value, list | tuple) and any(isinstance(item, Path) for item in value):
         return json.dumps([_fingerprint(item) for item in value])
     if hasattr(value, "model_dump"):
         value = value.model_dump(mode="json", by_alias=True)
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def _tree_hash(path: Path) -> str:
-    """SHA-256 over the content of a file, or over the names and contents of all files in a folder."""
-    if path.is_file():
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    if not path.is_dir():
-        raise DataError(f"{path}: not found; run the stage that writes it first")
-    digest = hashlib.sha256()
-    for file in sorted(
-        item for item in path.rglob("*") if item.is_file() and "__pycache__" not in item.parts
-    ):
-        digest.update(f"{file.relative_to(path).as_posix()}={_tree_hash(file)}\n".encode())
-    return digest.hexdigest()
-
-
-def _code_version() -> str:
-    """What computes: the source of our training parts and the versions of the libraries below them."""
-    package = Path(__file__).parent
-    parts = {name: _tree_hash(package / name) for name in CODE if (package / name).exists()}
-    for library in LIBRARIES:
-        try:
-            parts[library] = version(library)
-        except PackageNotFoundError:
-            parts[library] = "absent"
-    return json.dumps(parts, sort_keys=True)

@@ -1,15 +1,60 @@
-"""Seeds, threads, device and precision: what makes two runs of the same inputs write the same bytes."""
+"""Code, seeds, threads, device and precision: what makes two runs of the same inputs write the same bytes."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from erv.errors import SettingsError
+from erv.files import sha256_of
 
 if TYPE_CHECKING:
     import torch
+
+
+PACKAGE = "src/erv"
+
+
+def code_of(stage: str) -> tuple[str, ...]:
+    """The code that decides what a stage writes, as its `deps` in `dvc.yaml` name it, and nothing else does.
+
+    Args:
+        stage: as in `dvc.yaml`, or one of its matrix such as `grpo@erv`.
+
+    Returns:
+        Paths of rooms and modules below `src/erv`; the whole package where the working folder has no
+        `dvc.yaml` with that stage.
+    """
+    import yaml
+
+    try:
+        stages = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        dependencies = stages[stage.partition("@")[0]]["deps"]
+    except (FileNotFoundError, KeyError):
+        return (PACKAGE,)
+    return tuple(path for path in dependencies if path.startswith(f"{PACKAGE}/"))
+
+
+def code_version(code: Sequence[str], libraries: Sequence[str]) -> str:
+    """What computes: the content of our code and the versions of the libraries below it, as JSON.
+
+    Args:
+        code: from `code_of`; read from the package that is imported, wherever it is installed.
+        libraries: names of distributions.
+    """
+    package = Path(__file__).parent
+    parts = {path: sha256_of(package / Path(path).relative_to(PACKAGE)) for path in code}
+    for library in libraries:
+        try:
+            parts[library] = version(library)
+        except PackageNotFoundError:
+            parts[library] = "absent"
+    return json.dumps(parts, sort_keys=True)
 
 
 def seed_everything(seed: int, threads: int) -> None:

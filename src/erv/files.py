@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,3 +43,21 @@ def read_document(path: Path, stage: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: not what {stage} writes; run `dvc repro {stage}` again")
     return content
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, or of the names and contents of all files below a folder.
+
+    Raises:
+        DataError: there is nothing at `path`.
+    """
+    if path.is_file():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    if not path.is_dir():
+        raise DataError(f"{path}: not found; run the stage that writes it first")
+    digest = hashlib.sha256()
+    files = (item for item in path.rglob("*") if item.is_file() and "__pycache__" not in item.parts)
+    for file in sorted(files):
+        digest.update(f"{file.relative_to(path).as_posix()}={sha256_of(file)}\n".encode())
+    return digest.hexdigest()

@@ -31,6 +31,8 @@ _WANTED = {
     "dict_type": "expected a mapping",
     "too_short": "expected at least one",
 }
+# The name that every space with a neutral label gives it.
+NEUTRAL = "neutral"
 _EDGES = " \t\r\n.,;:!?\"'`*()[]"
 
 

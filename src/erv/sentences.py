@@ -1,9 +1,14 @@
-"""Splits an explanation into sentences: what the verifier labels and the explanation reward counts."""
+"""Sentences of explanations: what the verifier labels, the explanation reward counts and judges read."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
+
+from erv.errors import DataError
+from erv.prompts import parse_completion
 
 Semantics = Literal["strict", "official"]
 
@@ -60,6 +65,42 @@ def encodable(text: str) -> str:
 def count_words(text: str) -> int:
     """Words between blanks; of scripts without blanks (Chinese, Japanese), each character."""
     return len(_IDEOGRAPH.sub(" x ", text).split())
+
+
+def read_sentences(path: Path) -> list[str]:
+    """The sentences of `data/sentences.parquet`, of all splits; raises DataError when the file is missing."""
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise DataError(f"{path}: sentences not found; run `dvc repro distill` first")
+    return [str(value) for value in pq.read_table(path, columns=["sentence"]).column("sentence").to_pylist()]
+
+
+def explanation_shape(completions: Sequence[str]) -> dict[str, float]:
+    """How long explanations are and how much they repeat themselves: what a reward may be gamed with.
+
+    Args:
+        completions: n completions; one without an explanation has no sentence and no word.
+
+    Returns:
+        sentences and words (means per completion) and repeated (share of all sentences that say again, but
+        for case and punctuation, what the same explanation has said before). All are 0 for n = 0.
+    """
+    sentences = words = repeated = 0
+    for completion in completions:
+        said = [
+            normalize(text)
+            for text in split_sentences(parse_completion(completion).explanation or "", semantics="strict")
+        ]
+        sentences += len(said)
+        words += sum(count_words(text) for text in said)
+        repeated += len(said) - len(set(said))
+    n = max(1, len(completions))
+    return {
+        "sentences": sentences / n,
+        "words": words / n,
+        "repeated": repeated / sentences if sentences else 0.0,
+    }
 
 
 def _split_official(text: str) -> list[str]:

@@ -19,11 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from erv.training import ranks
 from erv.environment import Environment, isolate, load_environment
 from erv.errors import ErvError
 from erv.settings import Settings, load_settings
 from erv.tracking.run import StageRun, open_run
+from erv.training import ranks
 
 __all__ = ["Arguments", "Option", "StageRun", "run_stage"]
 

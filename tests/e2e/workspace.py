@@ -16,7 +16,9 @@ from pathlib import Path
 import psutil
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
+REPOSITORY = ROOT
 BIN = Path(sys.executable).parent
 
 # Small enough for two cores and minutes; the code path is the demo's.

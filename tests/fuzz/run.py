@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from erv.sample.clips import encode
-from erv.sources.selection import Selection
 from erv.extract.extract import Extracted, extract
-from erv.validate.probes import Probe
-from erv.validate.probing import probe_clips
+from erv.sample.clips import encode
 from erv.settings import ExtractSettings, ValidateSettings, load_settings
 from erv.shards import ShardReader
-from tests.support.clips import CONTAINERS, clip_bytes, movie, numbered_clip, pinned, settings, tone, trimmed
+from erv.sources.selection import Selection
+from erv.validate.probes import Probe
+from erv.validate.probing import probe_clips
 from tests.fuzz.folders import write_folder, write_images
 from tests.fuzz.mutations import mutate
+from tests.support.clips import CONTAINERS, clip_bytes, movie, numbered_clip, pinned, settings, tone, trimmed
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 _MEMORY_MB = 600

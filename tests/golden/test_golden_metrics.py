@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from erv.rewards.answers import official_normalize
 from erv.evaluate.metrics import explanation_metrics, recognition_metrics
 from erv.labels import LabelSpace
+from erv.rewards.answers import official_normalize
 
 DATA = Path(__file__).parent / "data"
 CASES = json.loads((DATA / "metrics_golden.json").read_text(encoding="utf-8"))["cases"]

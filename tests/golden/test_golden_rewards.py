@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from erv.rewards.rewards import accuracy_reward, explanation_reward, format_reward
+from erv.rewards import accuracy_reward, explanation_reward, format_reward
 from erv.verifier import split_sentences
 
 DATA = Path(__file__).parent / "data"

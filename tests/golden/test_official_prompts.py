@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 from erv.policies.humanomni import HumanOmniProcessor
 from erv.policies.humanomni.official_prompts import official_prompt, tokenize_pieces, wrap_tags
 from erv.policies.humanomni.processing import chat_template
-from erv.sample.tiny_policy import train_tokenizer, train_wordpiece
 from erv.prompts import INSTRUCTION, OUTPUT_FORMAT, QUESTION
+from erv.sample.tiny_policy import train_tokenizer, train_wordpiece
 
 DATA = Path(__file__).parent / "data" / "preprocess"
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 
 from erv.environment import Environment
-from erv.tracking.lock_entries import client_of
 from erv.storage.store import open_store
+from erv.tracking.lock_entries import client_of
 from tests.conftest import ROOT
 
 PIPELINE = """

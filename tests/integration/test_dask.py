@@ -16,15 +16,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from erv.extract import dask_cluster as extract_dask
 from erv.environment import Environment
 from erv.errors import DataError, StorageError
+from erv.extract import dask_cluster as extract_dask
 from erv.extract.extract import extract
 from erv.storage.store import open_store
 from tests.support.clips import copy_tree, pinned, same_files, settings, write_clips
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).parents[2]
 DASK = str(Path(sys.executable).with_name("dask"))
 
 

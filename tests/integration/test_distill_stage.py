@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from erv.manifest import ClipRow, write_manifest
-from erv.pinning.pinning import pin
+from erv.pinning import pin
 from erv.prompts import format_completion
 from erv.shards import Clip, ShardWriter
-from tests.support.chat_server import Script, fails, says
 from tests.conftest import ROOT
+from tests.support.chat_server import Script, fails, says
 from tests.support.tiny_teacher import SENTENCES, make_teacher
 
 pytestmark = pytest.mark.integration

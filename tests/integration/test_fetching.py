@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from erv.sources import fetch_all, pin
 from erv.environment import Environment
+from erv.pinning import pin
+from erv.sources import fetch_all
 from erv.storage.store import open_store
-from tests.support.clips import row_of
 from tests.integration.proxy import Proxy
+from tests.support.clips import row_of
 
 pytestmark = pytest.mark.integration
 
@@ -25,7 +26,7 @@ MB = 1 << 20
 PIN = """
 import sys
 from pathlib import Path
-from erv.sources import pin
+from erv.pinning import pin
 from erv.environment import load_environment
 from erv.storage.store import open_store
 uri, folder = sys.argv[1], Path(sys.argv[2])

@@ -10,9 +10,9 @@ import pytest
 from mlflow.entities import Run
 
 from erv.environment import Environment
-from erv.tracking.lock_entries import ENTRY_TAG, entry_hash, run_tag
 from erv.pipeline.dvc import read_lock
 from erv.storage.store import open_store
+from erv.tracking.lock_entries import ENTRY_TAG, entry_hash, run_tag
 from tests.integration.scratch import Scratch
 
 pytestmark = pytest.mark.integration

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from erv.sources import Lock, Selection, fetch_all, pin
 from erv.environment import Environment
 from erv.errors import DataError, StorageError
+from erv.pinning import pin
+from erv.sources import Lock, Selection, fetch_all
 from erv.storage.store import Store, open_store
 from tests.integration.proxy import Proxy
 from tests.support.zips import zip_of
@@ -190,7 +191,7 @@ def test_the_sentence_of_a_broken_connection(
 PIN = """
 import sys
 from pathlib import Path
-from erv.sources import pin
+from erv.pinning import pin
 from erv.environment import load_environment
 from erv.storage.store import open_store
 uri, folder = sys.argv[1], Path(sys.argv[2])

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from erv.environment import Environment, isolate
-from erv.tracking.lock_entries import client_of
 from erv.pipeline.dvc import read_lock
 from erv.storage.store import open_store
+from erv.tracking.lock_entries import client_of
 from tests.integration.scratch import Scratch
 
 pytestmark = pytest.mark.integration
@@ -65,8 +65,8 @@ def write_models(folder: Path) -> None:
 
     from erv.labels import LabelSpace
     from erv.policies import Policy
-    from erv.sample.tiny_policy import TinySizes, build_tiny_policy, train_wordpiece
     from erv.prompts import format_completion
+    from erv.sample.tiny_policy import TinySizes, build_tiny_policy, train_wordpiece
     from erv.verifier import EmotionVerifier
 
     sizes = TinySizes(

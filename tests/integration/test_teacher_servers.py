@@ -20,13 +20,13 @@ from typing import Any
 
 import pytest
 
+from erv.distill.teachers import Refusal, TeacherError, Usage, build_teacher
 from erv.errors import DataError
 from erv.labels import LabelSpace
 from erv.settings.teachers import LocalTeacher, OpenAITeacher
-from erv.distill.teachers import Refusal, TeacherError, Usage, build_teacher
 from tests.support.chat_server import ANGER, Answer, Script, fails, says
-from tests.support.tiny_teacher import SENTENCES, make_teacher
 from tests.support.runtime import RUNTIME
+from tests.support.tiny_teacher import SENTENCES, make_teacher
 
 pytestmark = pytest.mark.integration
 

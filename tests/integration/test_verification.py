@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from erv.sources import Lock, Selection, pin
 from erv.digest import md5_of_file
 from erv.environment import Environment
-from erv.storage.store import Store, open_store
 from erv.lineage.links import Check, Verifier
+from erv.pinning import pin
+from erv.sources import Lock, Selection
+from erv.storage.store import Store, open_store
 from tests.support.zips import zip_of
 
 pytestmark = pytest.mark.integration

@@ -11,10 +11,11 @@ import av
 import numpy as np
 
 from erv.manifest import ClipRow
+from erv.pinning import pin
 from erv.sample.clips import encode
-from erv.sources.selection import Selection
-from erv.sources import Lock, pin
 from erv.settings import ExtractSettings
+from erv.sources import Lock
+from erv.sources.selection import Selection
 
 # Suffix of a file, container, encoders: what each suffix of a listed video usually holds.
 CONTAINERS = (

@@ -1,14 +1,14 @@
 """The demo's verifier without the demo: its sentences need no clips, and its encoder no towers."""
 
-from erv.sample.base_checkpoint import _write_encoder
-from erv.sample.contrasts import compose_contrasts
-from erv.sample.emotions import EMOTIONS
-from erv.sample.sample import _CONTRASTS_PER_CLIP, SampleSize, _plan
-from erv.sample.clips import stream
-from erv.settings import load_settings
 from erv.distill.corpus import Sentence
 from erv.distill.distill import distill
 from erv.distill.table import write_sentences
+from erv.sample.base_checkpoint import _write_encoder
+from erv.sample.clips import stream
+from erv.sample.contrasts import compose_contrasts
+from erv.sample.emotions import EMOTIONS
+from erv.sample.sample import _CONTRASTS_PER_CLIP, SampleSize, _plan
+from erv.settings import load_settings
 from erv.train_erv.train_erv import train_verifier
 
 

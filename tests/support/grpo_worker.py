@@ -1,4 +1,6 @@
-"""Trains the tiny policy in one process or in several, as a stage does: `python -m tests.support.grpo_worker SPEC`.
+"""Trains the tiny policy in one process or in several, as a stage does.
+
+Command: `python -m tests.support.grpo_worker SPEC`.
 
 SPEC is a JSON file: `folder` (holds `sft/` and `shards/`), `processes`, `runs`: a list of
 `{"name", "settings", "recorded", "rows_per_pass", "stop_in", "optimizer"}`. Each writes its policy and its
@@ -14,12 +16,12 @@ from typing import Any
 
 import torch
 
-from erv.training import ranks
 from erv.shards import ShardReader
-from erv.training.grpo.trainer import grpo as grpo_run
+from erv.training import ranks
+from erv.training.grpo import grpo as grpo_run
 from erv.training.grpo.trainer import OmniGRPOTrainer
-from tests.support.tiny_grpo import letter_e, many_letters, settings, training_rows
 from tests.support.runtime import RUNTIME
+from tests.support.tiny_grpo import letter_e, many_letters, settings, training_rows
 
 
 class Counter:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from erv.policies.humanomni import HumanOmniForConditionalGeneration
 
-DATA = Path(__file__).parent / "golden" / "data" / "humanomni_parity"
+DATA = Path(__file__).parents[1] / "golden" / "data" / "humanomni_parity"
 VISION, AUDIO = "model.vision_tower.", "model.audio_tower."
 WEIGHTS = load_file(DATA / "model.safetensors")
 load = HumanOmniForConditionalGeneration.from_pretrained

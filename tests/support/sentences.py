@@ -3,10 +3,10 @@
 import csv
 import io
 
-from erv.manifest import ClipRow
-from erv.prompts import format_completion
 from erv.distill.corpus import explanation_sentences
 from erv.distill.distill import distill
+from erv.manifest import ClipRow
+from erv.prompts import format_completion
 from erv.sentences import split_sentences
 from erv.settings.verifier import DistillSettings, RolloutSettings
 

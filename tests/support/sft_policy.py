@@ -10,9 +10,9 @@ import torch
 
 from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
+from erv.prompts import format_completion
 from erv.sample.tiny_policy import build_tiny_policy
 from erv.settings.policies import LoraSettings, SftSettings
-from erv.prompts import format_completion
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training.sft.sft import train_sft
 from tests.support.runtime import RUNTIME

@@ -10,9 +10,9 @@ import numpy as np
 
 from erv.manifest import ClipRow
 from erv.policies import Policy
+from erv.prompts import format_completion
 from erv.sample.tiny_policy import build_tiny_policy
 from erv.settings.policies import GrpoSettings, LoraSettings
-from erv.prompts import format_completion
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training.grpo.grpo import build_rows
 from tests.support.sizes import SMALLEST

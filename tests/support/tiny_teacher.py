@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
+from erv.distill.teachers.asking import first_messages
 from erv.labels import LabelSpace
 from erv.sample.tiny_policy import train_tokenizer
-from erv.distill.teachers.asking import first_messages
 
 SENTENCES: dict[str, tuple[str, ...]] = {
     "His brow is furrowed and he shouts.": ("anger",),

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from erv.ingest.published import figures
-from erv.settings.ingest import DfewReader, MafwReader
 from erv.labels import LabelSpace
+from erv.settings.ingest import DfewReader, MafwReader
 
 Content = Callable[[int], bytes]
 FOLDS = range(1, 6)

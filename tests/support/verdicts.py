@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from erv.manifest import ClipRow
 from erv.labels import LabelSpace
+from erv.manifest import ClipRow
+from erv.settings import ValidateSettings
 from erv.validate.probing import Probe
 from erv.validate.validate import validate
-from erv.settings import ValidateSettings
 
 SETTINGS = ValidateSettings(
     min_seconds=0.5,

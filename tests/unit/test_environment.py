@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from erv.stack.dvc_remote import write_dvc_remote
 from erv.environment import (
     Environment,
     child_environment,
@@ -19,6 +18,7 @@ from erv.environment import (
     shell_lines,
 )
 from erv.errors import SettingsError
+from erv.stack.dvc_remote import write_dvc_remote
 
 FULL = Environment(
     Path("/w"),

@@ -12,8 +12,8 @@ import yaml
 from click.testing import CliRunner
 
 from erv.cli import command as erv
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
     ROOT / name
     for name in (

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from erv.verifier import split_sentences
 from erv.sentences import count_words
+from erv.verifier import split_sentences
 
 OFFICIAL = re.compile(r'(?<=[.!?])\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')
 

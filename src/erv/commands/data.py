@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from erv.sources import Lock, Selection
     from erv.settings.ingest import ReaderSettings
+    from erv.sources import Lock, Selection
 
 
 @click.group(name="data")
@@ -30,10 +30,11 @@ def pin(names: tuple[str, ...], params: Path) -> None:
     pin again after the source has changed, and what depends on it runs again. A pin that was interrupted goes
     on where it stopped.
     """
-    from erv.sources import LOCKS, PINS, Selection, store_for
-    from erv.sources import pin as pin_source
     from erv.errors import SettingsError
+    from erv.pinning import PINS
+    from erv.pinning import pin as pin_source
     from erv.settings import load_settings
+    from erv.sources import LOCKS, Selection, store_for
 
     settings = load_settings(params)
     sources, readers = settings.sources.model_dump(), settings.ingest.readers
@@ -61,8 +62,8 @@ def pin(names: tuple[str, ...], params: Path) -> None:
 
 def _previous(path: Path) -> Lock | None:
     """The lock of before; one that is damaged is said to be and written anew."""
-    from erv.sources import Lock
     from erv.errors import DataError
+    from erv.sources import Lock
 
     if not path.is_file():
         return None

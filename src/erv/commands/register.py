@@ -20,17 +20,17 @@ def command(candidate: Path) -> None:
 
     `erv run` does this at its end; use it after a plain `dvc repro`.
     """
-    from erv.tracking.run import lock_entries as lineage
-    from erv.pipeline.dvc import dvc as pipeline
     from erv.environment import isolate, load_environment
-    from erv.doctor.preflight import require
+    from erv.pipeline import dvc as pipeline
     from erv.register.publish import publish
     from erv.settings import load_settings
+    from erv.stack.reach import require
+    from erv.tracking import lock_entries
 
     environment = load_environment()
     isolate(environment)
     settings = load_settings()
     require("MLflow", environment.mlflow_uri)
-    lineage.reconcile(environment, pipeline.read_lock())
+    lock_entries.reconcile(environment, pipeline.read_lock())
     for line in publish(candidate, environment, settings).lines():
         click.echo(line)

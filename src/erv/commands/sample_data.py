@@ -27,8 +27,8 @@ def command(out: Path, seed: int, size: str, workers: int, upload: bool, skip_ba
 
     folders = write_sample(out, seed, size, workers=workers, skip_base=skip_base, progress=progress)
     if upload:
-        from erv.sample.upload import upload_sample
         from erv.environment import load_environment
+        from erv.sample.upload import upload_sample
         from erv.storage.store import open_store
 
         environment = load_environment()

@@ -11,8 +11,8 @@ import click
 
 if TYPE_CHECKING:
     from erv.rewards.explanation import Assessment, ReadSentence, Shaping
-    from erv.verifier import EmotionVerifier
     from erv.sentences import Semantics
+    from erv.verifier import EmotionVerifier
 
 COLOURS: dict[str, str | int] = {
     "anger": "red",
@@ -48,9 +48,9 @@ def command(text: str | None, target: str | None, folder: Path) -> None:
     its own answer. Sentences are read as `grpo.semantics` and `grpo.shaping` of params.yaml say.
     """
     from erv.errors import DataError
-    from erv.rewards.explanation import assess
     from erv.labels import LabelSpace
     from erv.prompts import TAGS, parse_completion
+    from erv.rewards.explanation import assess
     from erv.verifier import EmotionVerifier
 
     text = _read_input(text)

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from erv.manifest import ClipRow
 from erv.errors import DataError
 from erv.labels import LabelSpace
+from erv.manifest import ClipRow
 from erv.prompts import parse_completion
 from erv.sentences import split_sentences
 

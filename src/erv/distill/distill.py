@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from erv.manifest import SPLITS
-from erv.errors import DataError
-from erv.labels import LabelSpace
-from erv.distill.teachers.agreement import agreement, majority
-from erv.distill.teachers.base import Refusal, Teacher, Verdict
 from erv.distill.corpus import Sentence
 from erv.distill.table import QUARANTINE_SCHEMA, SCHEMA
+from erv.distill.teachers.agreement import agreement, majority
+from erv.distill.teachers.base import Refusal, Teacher, Verdict
+from erv.errors import DataError
+from erv.labels import LabelSpace
+from erv.manifest import SPLITS
 from erv.sentences import normalize
 from erv.settings.verifier import DistillSettings
 

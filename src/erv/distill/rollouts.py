@@ -8,8 +8,8 @@ from pathlib import Path
 
 from erv.prompts import parse_completion
 from erv.settings import RuntimeSettings
-from erv.shards import ShardReader
 from erv.settings.verifier import RolloutSettings
+from erv.shards import ShardReader
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ def sample_explanations(
         (clip id, explanation) by clip and sample, and how many completions had no explanation.
     """
     from erv.determinism import resolve_device, seed_everything
-    from erv.policies.generate import generate_completions
     from erv.policies import load_policy
+    from erv.policies.generate import generate_completions
 
     seed_everything(seed, runtime.threads)
     model = load_policy(policy, device=resolve_device(runtime.device), dtype=runtime.dtype)

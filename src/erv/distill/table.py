@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from erv.manifest import SPLITS, write_table
 from erv.errors import DataError
+from erv.manifest import SPLITS, write_table
 
 SCHEMA = pa.schema(
     [
@@ -37,10 +36,3 @@ def write_sentences(table: pa.Table, path: Path) -> None:
                 " raise distill.validation_share and distill.test_share"
             )
     write_table(table, path)
-
-
-def read_sentences(path: Path) -> list[str]:
-    """The sentences of the table, of all splits; raises DataError when the file is missing."""
-    if not path.is_file():
-        raise DataError(f"{path}: sentences not found; run `dvc repro distill` first")
-    return [str(value) for value in pq.read_table(path, columns=["sentence"]).column("sentence").to_pylist()]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from erv.sources.fetching import CACHE
-from erv.sources.lock import Lock
+from erv.doctor.policy_sizes import PolicySizes, sizes_of
 from erv.environment import Environment
 from erv.errors import DataError
-from erv.doctor.policy_sizes import PolicySizes, sizes_of
+from erv.sources.fetching import CACHE
+from erv.sources.lock import Lock
 
 CONFIG = "policy/config.json"
 

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erv.doctor.doctor import fit
+from erv.doctor import fit
 from erv.doctor.base_policy import CONFIG, base_lock, base_sizes
 from erv.doctor.doctor import Check
-from erv.environment import Environment, load_environment
-from erv.errors import ErvError, TrainingError
 from erv.doctor.gpus import Accelerator, see_accelerator
 from erv.doctor.policy_sizes import RELEASED, nominal, sizes_of, tower_configs
-from erv.settings.profile import load_profile, merged_where_needed
+from erv.environment import Environment, load_environment
+from erv.errors import ErvError, TrainingError
 from erv.settings import Settings, load_settings
+from erv.settings.profile import load_profile, merged_where_needed
 
 if TYPE_CHECKING:
     from erv.policies import Policy
@@ -153,8 +153,8 @@ def random_policy(released: Mapping[str, Any], **towers: Mapping[str, Any]) -> P
     from erv.policies import Policy
     from erv.policies.humanomni import HumanOmniConfig, HumanOmniForConditionalGeneration, HumanOmniProcessor
     from erv.policies.humanomni.processing import chat_template
-    from erv.sample.tiny_policy import train_tokenizer, train_wordpiece
     from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER
+    from erv.sample.tiny_policy import train_tokenizer, train_wordpiece
 
     tokenizer = train_tokenizer([INSTRUCTION], 400)
     gate_tokenizer = train_wordpiece([INSTRUCTION], 256, max_length=64)

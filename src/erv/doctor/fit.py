@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from erv.settings.policies import LoraSettings
 from erv.doctor.policy_sizes import PolicySizes
 from erv.prompts import INSTRUCTION
 from erv.settings import Settings
+from erv.settings.policies import LoraSettings
 
 # Bytes kept of a token in a block, per unit of width and of inner width, by bytes of the numbers that are
 # computed with: of a block that trains, and of one that only passes the gradient on.

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from importlib import metadata, util
 from pathlib import Path
 
-from erv.doctor.doctor import fit
+from erv.doctor import fit
 from erv.doctor.base_policy import CONFIG, base_lock, base_sizes
-from erv.sources.lock import Lock
 from erv.doctor.doctor import Check
-from erv.environment import Environment, load_environment
-from erv.errors import ErvError
 from erv.doctor.gpus import Accelerator, see_accelerator
 from erv.doctor.policy_sizes import PolicySizes, nominal
 from erv.doctor.preflight import teacher_faults
-from erv.settings.profile import Profile, differences, load_profile, merged_where_needed
+from erv.environment import Environment, load_environment
+from erv.errors import ErvError
 from erv.settings import Settings
+from erv.settings.profile import Profile, differences, load_profile, merged_where_needed
+from erv.sources.lock import Lock
 
 _ROBERTA_BYTES = 500_000_000  # the verifier of the method, float32
 _TINY = 0.5  # a base policy with less than this share of the profile's parameters is another model

@@ -5,22 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from erv.doctor.doctor import fit
-from erv.files import read_document
-from erv.environment import Environment
-from erv.errors import DataError, StackError, StorageError
+from erv.doctor import fit
 from erv.doctor.gpus import Gpu, installed_gpus
-from erv.pipeline.dvc import PipelineError, PipelineStage
 from erv.doctor.policy_sizes import PolicySizes
+from erv.environment import Environment
+from erv.errors import DataError, StorageError
+from erv.files import read_document
+from erv.pipeline.dvc import PipelineError, PipelineStage
 from erv.settings import Settings, load_settings
+from erv.stack.reach import unreachable
 
 NEEDED_BYTES = 1_000_000_000
-_TIMEOUT_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +109,8 @@ def teacher_faults(
     """
     if stages is not None and "distill" not in {stage.name for stage in stages}:
         return []
-    from erv.sources import Lock
     from erv.distill.corpus import REFERENCE_FILE
+    from erv.sources import Lock
 
     def has(source: str, start: str) -> bool:
         """Whether a pinned source has such files; a source that is not pinned is told of elsewhere."""
@@ -221,42 +219,6 @@ def _unreachable(environment: Environment) -> list[str]:
         "Prefect": environment.prefect_api_url and f"{environment.prefect_api_url.rstrip('/')}/health",
     }
     return [fault for name, url in servers.items() if url and (fault := unreachable(name, url))]
-
-
-def unreachable(name: str, url: str) -> str | None:
-    """One sentence if nothing answers at `url` within seconds; None if something does, even a refusal."""
-    if not url.startswith(("http://", "https://")):
-        return f"{name}: {url!r} is not an http address; check ERV_{name.upper()}_* or run `erv stack up`"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}) if _is_local(url) else _keep_proxy())
-    try:
-        with opener.open(url, timeout=_TIMEOUT_SECONDS):
-            return None
-    except urllib.error.HTTPError as error:
-        return None if error.code < 500 else f"{name} at {url} answers {error.code}; see `erv stack status`"
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        return f"{name} at {url} can't be reached ({reason}); run `erv stack up`"
-
-
-def require(name: str, url: str | None) -> str:
-    """The address of a server that must answer.
-
-    Raises:
-        StackError: there is none, or it does not answer.
-    """
-    if not url:
-        raise StackError(f"no {name} server is configured; run `erv stack up`")
-    if fault := unreachable(name, f"{url.rstrip('/')}/health"):
-        raise StackError(fault)
-    return url
-
-
-def _is_local(url: str) -> bool:
-    return "//127.0.0.1" in url or "//localhost" in url
-
-
-def _keep_proxy() -> urllib.request.BaseHandler:
-    return urllib.request.ProxyHandler()
 
 
 def _disk(workspace: Path) -> list[str]:

@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from erv.manifest import ClipRow, write_table
-from erv.files import write_text
 from erv.errors import EvaluationError
 from erv.evaluate.judges import Judge
 from erv.evaluate.metrics import all_metrics, read_completion
+from erv.files import write_text
 from erv.labels import LabelSpace
+from erv.manifest import ClipRow, write_table
 
 OVERALL = "overall"
 

@@ -17,7 +17,7 @@ import numpy as np
 from erv.errors import EvaluationError
 from erv.labels import LabelSpace
 from erv.prompts import parse_completion
-from erv.sentences import Semantics, count_words, normalize, split_sentences
+from erv.sentences import Semantics, split_sentences
 
 METRICS = ("WAR", "UAR", "EEA", "EPC", "FCR")
 MEANINGS = {
@@ -138,30 +138,6 @@ def explanation_metrics(
         "FCR": sum(true == answer == heard for true, answer, heard in rows) * share,
         "unreadable": total - len(rows),
         "total": total,
-    }
-
-
-def explanation_shape(completions: Sequence[str]) -> dict[str, float]:
-    """How long explanations are and how much they repeat themselves: what a reward may be gamed with.
-
-    Args:
-        completions: n completions; one without an explanation has no sentence and no word.
-
-    Returns:
-        sentences and words (means per completion) and repeated (share of all sentences that say again, but
-        for case and punctuation, what the same explanation has said before). All are 0 for n = 0.
-    """
-    sentences = words = repeated = 0
-    for completion in completions:
-        said = [normalize(text) for text in _sentences(parse_completion(completion).explanation)]
-        sentences += len(said)
-        words += sum(count_words(text) for text in said)
-        repeated += len(said) - len(set(said))
-    n = max(1, len(completions))
-    return {
-        "sentences": sentences / n,
-        "words": words / n,
-        "repeated": repeated / sentences if sentences else 0.0,
     }
 
 

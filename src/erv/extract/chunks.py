@@ -12,34 +12,21 @@ import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
-from erv.manifest import ClipRow
-from erv.sources import CACHE, Lock, ObjectStore, fetch_all
+from erv.determinism import code_of, code_version
 from erv.errors import DataError
+from erv.manifest import ClipRow
 from erv.media.decode import Decoded, DecodeRule, MediaError, decode_item, load_decoders
+from erv.media.workers import isolated
 from erv.settings import ExtractSettings
 from erv.shards import Clip, ShardFile, shard_name
-from erv.media.workers import isolated
+from erv.sources import CACHE, Lock, ObjectStore, fetch_all
 
-# What decides the bytes of a shard besides rows and settings, below the package.
-_CODE = (
-    "data/frame_folders.py",
-    "data/selection.py",
-    "extract_chunks.py",
-    "media.py",
-    "media_frames.py",
-    "media_limits.py",
-    "media_seeking.py",
-    "media_sequential.py",
-    "shards.py",
-    "worker_process.py",
-    "workers.py",
-)
-_LIBRARIES = ("decord", "eva-decord", "av", "pillow", "numpy", "pyarrow")
+# The libraries that decode and write, besides our code.
+LIBRARIES = ("decord", "eva-decord", "av", "pillow", "numpy", "pyarrow")
 _DECIDING = (
     "frames",
     "size",
@@ -84,21 +71,9 @@ def plan(rows: Sequence[ClipRow], clips_per_shard: int) -> list[Chunk]:
     ]
 
 
-def code_version() -> str:
-    """Our modules that decode and write, and the versions of the libraries below them, as JSON."""
-    package = Path(__file__).parent
-    parts = {name: hashlib.sha256((package / name).read_bytes()).hexdigest() for name in _CODE}
-    for library in _LIBRARIES:
-        try:
-            parts[library] = version(library)
-        except PackageNotFoundError:
-            parts[library] = "absent"
-    return json.dumps(parts, sort_keys=True)
-
-
 def extraction_key(rows: Sequence[ClipRow], settings: ExtractSettings) -> str:
     """Hex sha256 over all that decides the shards of a data set; not the workers, here or elsewhere."""
-    digest = hashlib.sha256(code_version().encode())
+    digest = hashlib.sha256(code_version(code_of("extract"), LIBRARIES).encode())
     digest.update(json.dumps({name: getattr(settings, name) for name in _DECIDING}).encode())
     for row in rows:
         digest.update(json.dumps([row.dataset, row.clip_id, row.media, row.sha256]).encode())

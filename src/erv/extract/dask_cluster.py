@@ -23,11 +23,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from erv.sources import Lock, store_for
+from erv.determinism import code_of, code_version
 from erv.errors import DataError, StorageError
-from erv.extract.chunks import Chunk, Finished, code_version, write_chunks
+from erv.extract.chunks import LIBRARIES, Chunk, Finished, write_chunks
 from erv.settings import ExtractSettings
 from erv.shards import shard_name
+from erv.sources import Lock, store_for
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class ChunkTask:
     chunk: Chunk
     lock: Lock
     settings: ExtractSettings
-    code: str
+    code: tuple[str, ...]
+    version: str
 
 
 def run_chunk(task: ChunkTask) -> tuple[bytes, Finished]:
@@ -56,7 +58,7 @@ def run_chunk(task: ChunkTask) -> tuple[bytes, Finished]:
         DataError: the worker has other code or versions; else as `write_chunks`.
         StorageError: as `write_chunks`.
     """
-    if code_version() != task.code:
+    if code_version(task.code, LIBRARIES) != task.version:
         raise DataError(
             "a worker has another version of erv, decord, av, pillow, numpy or pyarrow than this machine;"
             " install the same requirements.lock on both"
@@ -84,7 +86,8 @@ def write_chunks_on_cluster(
     if not chunks:
         return
     address = str(settings.dask)
-    code = code_version()
+    code = code_of("extract")
+    version = code_version(code, LIBRARIES)
     with _connected(address) as client:
         _check_versions(client, address)
         limit = max(_PER_WORKER, _PER_WORKER * len(client.nthreads()))
@@ -94,7 +97,7 @@ def write_chunks_on_cluster(
         while waiting or running:
             while waiting and len(running) < limit:
                 chunk = waiting.pop()
-                task = ChunkTask(chunk, _part(lock, chunk), settings, code)
+                task = ChunkTask(chunk, _part(lock, chunk), settings, code, version)
                 running.add(client.submit(run_chunk, task, pure=False))
             done = _first_done(client, running, address)
             for future in done:

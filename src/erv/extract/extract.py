@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from erv.manifest import ClipRow, write_table
-from erv.sources import Lock, ObjectStore
 from erv.errors import DataError
 from erv.extract.chunks import Finished, extraction_key, plan, write_chunks
 from erv.extract.kept_shards import ROOT, ExtractState, one_at_a_time
+from erv.manifest import ClipRow, write_table
 from erv.settings import ExtractSettings
 from erv.shards import QUARANTINE_SCHEMA
+from erv.sources import Lock, ObjectStore
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from erv.manifest import SPLITS, ClipRow
-from erv.files import write_text
 from erv.errors import DataError
+from erv.files import write_text
 from erv.labels import LabelSpace
+from erv.manifest import SPLITS, ClipRow
 
 if TYPE_CHECKING:
     from erv.validate.probes import Probe

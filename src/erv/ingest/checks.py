@@ -6,7 +6,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from erv.ingest.published import Published
-from erv.ingest.readers.reading import Check, Expect, Listing, Reading, Severity, first_clips, severity_of, some
+from erv.ingest.readers.reading import (
+    Check,
+    Expect,
+    Listing,
+    Reading,
+    Severity,
+    first_clips,
+    severity_of,
+    some,
+)
 
 EXCHANGED = "exchanged"  # in the hint of a check that knows what happened
 _FETCH = "use the official files as they were delivered"

@@ -7,16 +7,16 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from erv.errors import DataError
 from erv.ingest import checks as common
 from erv.ingest import list_checks
 from erv.ingest.checks import EXCHANGED
-from erv.manifest import SPLITS, ClipRow
 from erv.ingest.published import figures
 from erv.ingest.readers.by_name import read, selection_of
 from erv.ingest.readers.reading import Check, Entry, Excluded, Folds, Reading
-from erv.sources import Lock, ObjectStore
-from erv.errors import DataError
 from erv.labels import LabelSpace
+from erv.manifest import SPLITS, ClipRow
+from erv.sources import Lock, ObjectStore
 
 if TYPE_CHECKING:
     from erv.settings import IngestSettings

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from erv.tracking.lock_entries import clips as clip_history
-
-from erv.tracking.run import lock_entries as lineage
 from erv.digest import content_digest
 from erv.environment import Environment
 from erv.errors import RegistryError
-from erv.pipeline.dvc import read_lock
-from erv.doctor.preflight import require
-from erv.settings import Settings
+from erv.lineage import clips as clip_history
 from erv.lineage.links import Check, Verifier
+from erv.pipeline.dvc import read_lock
+from erv.settings import Settings
+from erv.stack.reach import require
+from erv.tracking import lock_entries
 
 Locked = Mapping[str, Mapping[str, Any]]
 _HEX = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -59,7 +58,7 @@ class Provenance:
         self._verifier = Verifier(environment, deep)
         if environment.mlflow_uri:
             require("MLflow", environment.mlflow_uri)
-        self._client = lineage.client_of(environment) if environment.mlflow_uri else None
+        self._client = lock_entries.client_of(environment) if environment.mlflow_uri else None
 
     def trace(self, target: str) -> Node:
         """The lineage of a target.
@@ -143,7 +142,7 @@ class Provenance:
         """The folder with the pipeline files that a run has kept."""
         if run_id is None:
             return None
-        return self._download(f"runs:/{run_id}/{lineage.LOCK_ARTIFACT_FOLDER}", folder)
+        return self._download(f"runs:/{run_id}/{lock_entries.LOCK_ARTIFACT_FOLDER}", folder)
 
     def _download(self, uri: str, folder: str) -> Path | None:
         import mlflow
@@ -162,7 +161,7 @@ class Provenance:
     def _stage(self, lock: Locked, name: str, locks: Path | None, seen: set[str]) -> Node:
         """A stage with its outputs verified, and below it what it was made from; each stage is told once."""
         entry = lock[name]
-        node = Node(f"{name}  lock entry {lineage.entry_hash(entry)[:12]}")
+        node = Node(f"{name}  lock entry {lock_entries.entry_hash(entry)[:12]}")
         if name in seen:
             node.facts.append("see above")
             return node
@@ -189,7 +188,7 @@ class Provenance:
         from mlflow.exceptions import MlflowException
 
         try:
-            return [str(run.info.run_id) for run in lineage.find_runs(self._environment, entry)[:3]]
+            return [str(run.info.run_id) for run in lock_entries.find_runs(self._environment, entry)[:3]]
         except (MlflowException, OSError):
             return []
 
@@ -214,8 +213,8 @@ class Provenance:
         with tempfile.TemporaryDirectory() as folder:
             locks = self._pipeline_of(run_id, folder) or self._pipeline_of(parent, folder)
             lock = read_lock(locks / "dvc.lock") if locks else read_lock()
-            digest = tags.get(lineage.ENTRY_TAG)
-            mine = [name for name, entry in lock.items() if lineage.entry_hash(entry) == digest]
+            digest = tags.get(lock_entries.ENTRY_TAG)
+            mine = [name for name, entry in lock.items() if lock_entries.entry_hash(entry) == digest]
             seen: set[str] = set()
             if digest and not mine:
                 node.facts.append(f"lock entry {digest[:12]} is in no dvc.lock at hand")
@@ -236,7 +235,7 @@ class Provenance:
             if str(out.get("md5", "")).removesuffix(".dir") == md5.removesuffix(".dir")
         ]
         if not owners:
-            runs = lineage.search(self._environment, f"tags.`{lineage.OUTPUTS_TAG}` LIKE '%{md5}%'")
+            runs = lock_entries.search(self._environment, f"tags.`{lock_entries.OUTPUTS_TAG}` LIKE '%{md5}%'")
             if not runs:
                 raise RegistryError(
                     f"{md5}: no run id, and no output of dvc.lock or of any run on this server"

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from erv.errors import DataError
+from erv.pinning.journal import Journal
 from erv.sources.fetching import ObjectStore
 from erv.sources.frame_folders import Frames, keep, place
-from erv.pinning.journal import Journal
 from erv.sources.lock import SourceFile, first_outside
 from erv.sources.threads import Progress, digest
-from erv.errors import DataError
 from erv.temporaries import temporary_name
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from erv.errors import DataError
 from erv.sources.fetching import local_root
 from erv.sources.frame_folders import hash_images
 from erv.sources.lock import SourceFile
 from erv.sources.threads import Progress, digest
-from erv.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)

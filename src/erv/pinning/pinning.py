@@ -8,16 +8,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from erv.sources.archives import Archive, Member, is_zip, refuse_split
+from erv.errors import DataError
 from erv.pinning.bucket_source import BucketSource
-from erv.sources.fetching import CACHE, ObjectStore, is_remote, need
 from erv.pinning.folder_source import FolderSource
-from erv.sources.frame_folders import aggregate
 from erv.pinning.journal import Journal
+from erv.sources.archives import Archive, Member, is_zip, refuse_split
+from erv.sources.fetching import CACHE, ObjectStore, is_remote, need
+from erv.sources.frame_folders import aggregate
 from erv.sources.lock import Lock, SourceFile
 from erv.sources.selection import Selection, Skipped, folder_of, sort_out
 from erv.sources.threads import Progress, in_order
-from erv.errors import DataError
 from erv.temporaries import sweep
 
 logger = logging.getLogger(__name__)

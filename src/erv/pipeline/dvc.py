@@ -1,8 +1,8 @@
 """The DVC pipeline: its graph, one stage of it at a time, and what came of it. Knows nothing of Prefect.
 
 `dvc.yaml` is the only description of the graph and DVC the only cache. A stage runs as `dvc repro -s` below
-`erv.pipeline.guard`, in a process of its own, so that independent stages can run side by side: `dvc` gives up the
-repository's lock while a command runs and waits for it afterwards.
+`erv.pipeline.guard`, in a process of its own, so that independent stages can run side by side: `dvc` gives
+up the repository's lock while a command runs and waits for it afterwards.
 """
 
 from __future__ import annotations

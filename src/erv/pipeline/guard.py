@@ -30,7 +30,9 @@ _STEP_SECONDS = 0.05
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m erv.pipeline.guard", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m erv.pipeline.guard", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--grace", type=float, default=GRACE_SECONDS, help="seconds from SIGTERM to SIGKILL")
     parser.add_argument("command", nargs="+", metavar="COMMAND")
     options = parser.parse_args(arguments)

@@ -3,7 +3,8 @@
 A stage whose `dvc` is gone may not go on writing: it would later overwrite the outputs of the next attempt.
 Three layers hold that, whichever process is killed, and however (`kill -9` included):
 
-- the flow holds the write end of a pipe; `erv.pipeline.guard` reads its end and stops everything when the pipe closes;
+- the flow holds the write end of a pipe; `erv.pipeline.guard` reads its end and stops everything when the
+  pipe closes;
 - `dvc` is started with the kernel's parent-death signal, so it dies with the guard;
 - a stage calls `die_with_parent`, so it dies with `dvc` and with the guard.
 """

@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erv.register.register import Bundle, read_bundle
+import erv
 from erv.digest import content_digest
 from erv.environment import Environment
 from erv.errors import RegistryError
-from erv.register.gates import Verdict, decide_against_champion
-from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, client_of, pipeline_files
 from erv.pipeline.dvc import read_lock
-from erv.doctor.preflight import require
+from erv.register.gates import Verdict, decide_against_champion
+from erv.register.register import Bundle, read_bundle
 from erv.settings import Settings
+from erv.stack.reach import require
+from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, client_of, pipeline_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -230,11 +231,11 @@ def _register(bundle: Bundle, name: str, environment: Environment, parent_run_id
     with mlflow.start_run(experiment_id=experiment.experiment_id, run_name="publish", tags=tags) as run:
         for file in pipeline_files():
             mlflow.log_artifact(str(file), LOCK_ARTIFACT_FOLDER)
-        package = Path(__file__).parent
+        package = Path(erv.__file__).parent
         columns = [ColSpec("string", column) for column in ("clip", "answer", "explanation")]
         info = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(package / "serving_model.py"),
+            python_model=str(package / "register" / "serving_model.py"),
             artifacts={"bundle": str(bundle.folder)},
             code_paths=[str(package)],
             pip_requirements=_requirements(),

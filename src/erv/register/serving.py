@@ -21,7 +21,7 @@ class Predictor:
     def __init__(self, bundle: str | Path, device: str = "cpu") -> None:
         from erv.media.decode import DecodeRule
         from erv.policies import load_policy
-        from erv.rewards.rewards import NO_SHAPING, explanation_reward
+        from erv.rewards import NO_SHAPING, explanation_reward
         from erv.verifier import EmotionVerifier
 
         bundle = Path(bundle)

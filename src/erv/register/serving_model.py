@@ -1,6 +1,7 @@
 """The MLflow model of a published version, as code: MLflow runs this file when it loads the model.
 
-Input: a table with the column `clip`, paths of video files. Output: see `erv.register.serving.Predictor.predict`.
+Input: a table with the column `clip`, paths of video files. Output: see
+`erv.register.serving.Predictor.predict`.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from erv.sources import Lock, ObjectStore
 from erv.report.examples import FindCues
+from erv.sources import Lock, ObjectStore
 
 CUES_FILE = "cues.parquet"
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from erv.rewards.explanation import Verifier, sentence_labels, thresholds_of
 from erv.prompts import parse_completion
-from erv.shards import Clip
 from erv.sentences import split_sentences
+from erv.shards import Clip
+from erv.verifier.base import Verifier, sentence_labels, thresholds_of
 
 FRAMES = 6
 FRAME_SIDE = 128

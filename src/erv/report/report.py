@@ -8,13 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from erv.manifest import SPLITS
-from erv.figures.charts import class_balance_svg, durations_svg, quarantine_table
 from erv.errors import EvaluationError
-from erv.report.charts import bar_chart, difference_chart
 from erv.evaluate.compare import check_measured_alike, compare
-from erv.report.datasets import DatasetEvidence
 from erv.evaluate.evaluate import OVERALL, read_predictions, scope_rows, scope_space
+from erv.evaluate.metrics import (
+    MEANINGS,
+    METRICS,
+    recognition_metrics,
+    shuffled_eea,
+)
+from erv.figures.charts import class_balance_svg, durations_svg, quarantine_table
+from erv.manifest import SPLITS
+from erv.report.charts import bar_chart, difference_chart
+from erv.report.datasets import DatasetEvidence
 from erv.report.examples import (
     FindCues,
     choose_examples,
@@ -22,18 +28,12 @@ from erv.report.examples import (
     describe_example,
     label_explanations,
 )
-from erv.evaluate.metrics import (
-    MEANINGS,
-    METRICS,
-    explanation_shape,
-    recognition_metrics,
-    shuffled_eea,
-)
 from erv.report.verifier_charts import precision_recall_chart, reliability_chart
-from erv.rewards.explanation import Verifier
+from erv.sentences import explanation_shape
 from erv.settings import ReportSettings
 from erv.shards import Clip
 from erv.train_erv.behaviour import ABILITIES
+from erv.verifier.base import Verifier
 
 TITLES = {
     "sft": "Cold start",

@@ -8,34 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from erv.rewards.answers import OFFICIAL_NAMES, bare, mafw_name, official_answer, official_normalize
+from erv.labels import NEUTRAL
 from erv.prompts import Completion, completion_text, tagged
+from erv.rewards.answers import OFFICIAL_NAMES, bare, mafw_name, official_answer, official_normalize
 from erv.sentences import Semantics, count_words, normalize, split_sentences
+from erv.verifier.base import (
+    MAX_LABELS_PER_SENTENCE,
+    Verifier,
+    as_array,
+    strict_label_set,
+    thresholds_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-DEFAULT_THRESHOLD = 0.1
-MAX_LABELS_PER_SENTENCE = 2
-NEUTRAL = "neutral"
 
 ExplanationReward = Callable[..., list[float | None]]
-
-
-class Verifier(Protocol):
-    """Anything that names the emotions of sentences.
-
-    `thresholds` is optional: a float per label, or a mapping by label; 0.1 for each without it.
-    """
-
-    @property
-    def labels(self) -> Sequence[str]:
-        """A name per column."""
-
-    def predict(self, sentences: list[str]) -> Any:
-        """Independent probabilities, float tensor [len(sentences), len(labels)]."""
 
 
 @dataclass(frozen=True)
@@ -198,32 +189,6 @@ def assess(
     return found
 
 
-def sentence_labels(probabilities: Any, labels: Sequence[str], thresholds: Any) -> list[list[str]]:
-    """The labels of each sentence as the strict explanation reward reads them, in the order of probability.
-
-    Args:
-        probabilities: float [n, len(labels)].
-        labels: a name per column.
-        thresholds: float [len(labels)].
-    """
-    limits = _as_array(thresholds)
-    return [_strict_label_set(row, limits, list(labels)) for row in _as_array(probabilities)]
-
-
-def thresholds_of(verifier: Verifier) -> np.ndarray:
-    """Per column the probability above which a sentence has the label, float32 [len(labels)]."""
-    import numpy as np
-
-    count = len(verifier.labels)
-    declared = getattr(verifier, "thresholds", None)
-    if declared is None:
-        return np.full(count, DEFAULT_THRESHOLD, dtype=np.float32)
-    if isinstance(declared, dict):
-        declared = [declared[label] for label in verifier.labels]
-    limits = _as_array(declared)
-    return np.broadcast_to(limits, (count,)) if limits.ndim == 0 else limits
-
-
 def _weighed(
     sentences: tuple[ReadSentence, ...], words: int, target: str | None, rule: Shaping
 ) -> Assessment:
@@ -283,8 +248,8 @@ def _read(
     if not flat:
         return []
     labels, thresholds = list(verifier.labels), thresholds_of(verifier)
-    rows = _as_array(verifier.predict([text for text, _ in flat]))
-    label_set = _official_label_set if semantics == "official" else _strict_label_set
+    rows = as_array(verifier.predict([text for text, _ in flat]))
+    label_set = _official_label_set if semantics == "official" else strict_label_set
     return [
         ReadSentence(text, tuple(label_set(row, thresholds, labels)), times, _lists(text, rule.max_named))
         for (text, times), row in zip(flat, rows, strict=True)
@@ -297,15 +262,6 @@ def _lists(text: str, max_named: int | None) -> bool:
     return max_named is not None and len(LabelSpace.load("mafw").named_in(text)) > max_named
 
 
-def _as_array(values: Any) -> np.ndarray:
-    """float32 array of a tensor on any device, an array or a list: the precision in which thresholds hold."""
-    import numpy as np
-
-    if hasattr(values, "detach"):
-        values = values.detach().float().cpu().numpy()
-    return np.asarray(values, dtype=np.float32)
-
-
 def _official_label_set(row: np.ndarray, thresholds: np.ndarray, labels: list[str]) -> list[str]:
     above = (row > thresholds).nonzero()[0].tolist()
     if not above:
@@ -313,11 +269,3 @@ def _official_label_set(row: np.ndarray, thresholds: np.ndarray, labels: list[st
     elif len(above) > MAX_LABELS_PER_SENTENCE:
         above = (-row).argsort(kind="stable")[:MAX_LABELS_PER_SENTENCE].tolist()
     return [labels[index] for index in above]
-
-
-def _strict_label_set(row: np.ndarray, thresholds: np.ndarray, labels: list[str]) -> list[str]:
-    order = (-row).argsort(kind="stable")
-    chosen = [labels[index] for index in order if row[index] > thresholds[index]] or [labels[order[0]]]
-    if chosen[0] == NEUTRAL:
-        return [NEUTRAL]
-    return [label for label in chosen if label != NEUTRAL][:MAX_LABELS_PER_SENTENCE]

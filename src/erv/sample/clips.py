@@ -14,9 +14,9 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image
 
+from erv.sample.emotions import FACE_CUES, ONE_SIDED, PROFILES
 from erv.sample.face import FaceRenderer, Pose
 from erv.sample.people import draw_person
-from erv.sample.emotions import FACE_CUES, ONE_SIDED, PROFILES
 from erv.sample.voice import SAMPLE_RATE, draw_speaker, prosody, synthesize
 
 FPS = 12

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from erv.labels import LabelSpace
 from erv.manifest import write_table
 from erv.sample.clips import ClipCues
 from erv.sample.wordings import CUE_WORDINGS, Sentence
-from erv.labels import LabelSpace
 
 MARK = "SAMPLE.txt"  # in the trees without cues.parquet, neither of which a user's own tree has
 _FOLDS = range(1, 6)

@@ -16,25 +16,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from erv.determinism import PACKAGE, code_version
+from erv.errors import DataError
 from erv.sample import layouts
+from erv.sample.clips import ClipCues, draw_cues, render_clip, stream
 from erv.sample.contrasts import compose_contrasts
 from erv.sample.emotions import EMOTIONS, PROFILES, contradiction_rate
-from erv.sample.clips import ClipCues, draw_cues, render_clip, stream
 from erv.sample.wordings import compose_explanation
-from erv.errors import DataError
 
 TREES = ("mafw", "dfew", "reasoning", "judge", "base")
 _SIZES = {"demo": (660, 420, 560, 60), "tiny": (66, 42, 66, 12)}
 _DFEW_EMOTIONS = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
 _FOLDS = 5
 _CONTRASTS_PER_CLIP = 4  # labelled sentences without a clip, per clip of the reasoning set
-_DRAWN = ("sample_clips", "profiles", "people", "face", "voice")
-_MODULES = ("sample", "sample_layouts", *_DRAWN, "wordings", "contrasts")
 
 
 @dataclass(frozen=True)
@@ -230,19 +228,9 @@ def _stamp(folder: Path, name: str, seed: int, counts: SampleSize) -> dict[str, 
 
 
 def _code_digest(name: str) -> str:
-    """Hash of the modules, and the versions of the libraries, that a tree's bytes come from."""
-    here = Path(__file__).parent
-    modules = [here / f"{module}.py" for module in _MODULES]
-    libraries = ["av", "numpy", "pillow", "pyarrow"]
+    """The code, and the versions of the libraries, that a tree's bytes come from."""
+    code, libraries = [f"{PACKAGE}/sample"], ["av", "numpy", "pillow", "pyarrow"]
     if name == "base":
-        modules += [
-            here / "base.py",
-            here.parent / "prompts.py",
-            *sorted((here.parent / "policies").rglob("*.py")),
-        ]
+        code += [f"{PACKAGE}/policies", f"{PACKAGE}/prompts.py"]
         libraries += ["torch", "transformers", "tokenizers"]
-    digest = hashlib.sha256()
-    for module in modules:
-        digest.update(module.read_bytes())
-    digest.update(" ".join(f"{library}={version(library)}" for library in libraries).encode())
-    return digest.hexdigest()
+    return code_version(code, libraries)

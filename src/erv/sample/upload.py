@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from erv.sample.layouts import MARK
 from erv.errors import DataError
+from erv.sample.layouts import MARK
 
 # What every tree of the sample has and no other does.
 _MARKS = {

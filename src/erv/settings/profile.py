@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from erv.files import write_text
 from erv.errors import SettingsError
+from erv.files import write_text
 from erv.settings import Settings, load_settings, parse_settings
 
 FOLDER = Path(__file__).with_name("profiles")
@@ -31,7 +31,8 @@ class Profile:
     Attributes:
         name: as `erv params use` takes it.
         title: what it is, in a few words.
-        policy: the base model that it was made for, a name of `erv.doctor.policy_sizes.RELEASED`, or None for any.
+        policy: the base model that it was made for, a name of `erv.doctor.policy_sizes.RELEASED`, or None for
+            any.
         adjustable: dotted names, or beginnings of such, whose values are a matter of the machine.
         params: the differences, by section as in `params.yaml`.
     """

@@ -18,10 +18,10 @@ from pydantic import (
     model_validator,
 )
 
-from erv.settings.ingest import DatasetName, ReaderSettings
 from erv.errors import SettingsError
-from erv.settings.policies import GrpoSettings, SftSettings
 from erv.settings.faults import describe
+from erv.settings.ingest import DatasetName, ReaderSettings
+from erv.settings.policies import GrpoSettings, SftSettings
 from erv.settings.section import PositiveFloat, PositiveInt, Section, Share
 from erv.settings.verifier import DistillSettings, TrainErvSettings
 

@@ -1,7 +1,7 @@
 """Sources: what a raw tree consists of, pinned in a small lock file that lives in git.
 
-A source is a local folder or a prefix of a bucket, with zips as they were delivered. `pin` writes down what
-it consists of, a `Lock` reads it, verified, and `fetch_all` brings the clips of a manifest.
+A source is a local folder or a prefix of a bucket, with zips as they were delivered. `erv.pinning`
+writes down what it consists of, a `Lock` reads it, verified, and `fetch_all` brings the clips of a manifest.
 """
 
 from __future__ import annotations
@@ -10,21 +10,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from erv.sources.fetching import CACHE, ObjectStore, fetch_all
-from erv.pinning.journal import PINS
 from erv.sources.lock import Lock, SourceFile
-from erv.pinning.pinning import pin
 from erv.sources.selection import Selection
 
 __all__ = [
     "CACHE",
     "LOCKS",
-    "PINS",
     "Lock",
     "ObjectStore",
     "Selection",
     "SourceFile",
     "fetch_all",
-    "pin",
     "store_for",
 ]
 

@@ -24,9 +24,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from erv.errors import DataError
 from erv.sources.selection import folder_of, is_junk
 from erv.sources.zip_directory import MAX_MEMBERS, check_end
-from erv.errors import DataError
 
 # A member larger than this is no clip and no annotation file.
 MAX_MEMBER_BYTES = 16 << 30

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from erv.errors import DataError
 from erv.sources.archives import Archive
 from erv.sources.frame_folders import check, collect, hash_folder, is_frame, place
 from erv.sources.threads import THREADS, Progress, digest, in_order
-from erv.errors import DataError
 from erv.temporaries import sweep, temporary_name
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from erv.errors import DataError
 from erv.sources.selection import is_image, is_junk
 from erv.sources.threads import Progress, digest
-from erv.errors import DataError
 from erv.temporaries import temporary_name
 
 

@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from erv.errors import DataError
+from erv.files import write_text
 from erv.sources.fetching import CACHE, Fetcher, ObjectStore
 from erv.sources.selection import Selection
-from erv.files import write_text
-from erv.errors import DataError
 
 HOW_TO_PIN = "`erv data pin`"
 

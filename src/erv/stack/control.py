@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from erv.stack.dvc_remote import write_dvc_remote, write_private
 from erv.environment import Environment, load_environment, read_stack_file, silence_telemetry
 from erv.errors import StackError, StorageError
 from erv.stack import ports as port_choice
 from erv.stack import processes
+from erv.stack.dvc_remote import write_dvc_remote, write_private
 from erv.stack.services import GRACE_SECONDS, PORTS, SERVICES, Service, build, write_s3_keys
 
 logger = logging.getLogger(__name__)

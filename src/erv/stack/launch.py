@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from erv.environment import Environment, child_environment, load_environment
 from erv.errors import StackError
-from erv.doctor.preflight import require
+from erv.stack.reach import require
 
 POOL = "erv"
 # One line per message, and which stage it comes from; Prefect's own format repeats much that is the same.

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from erv.storage.downloads import DIGEST_KEY, Download
 from erv.environment import Environment
 from erv.errors import StorageError
+from erv.storage.downloads import DIGEST_KEY, Download
 from erv.storage.errors import AMAZON, MISSING, REFUSED, code_of, explain, explained
 
 __all__ = ["ObjectInfo", "Store", "explain", "open_store", "split_uri"]

@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from erv.digest import content_digest
+from erv.environment import Environment
 from erv.tracking.delivery import (
     Delivery,
     Event,
@@ -30,8 +32,6 @@ from erv.tracking.delivery import (
     write_header,
     write_record,
 )
-from erv.digest import content_digest
-from erv.environment import Environment
 
 __all__ = ["Outage", "StageRun", "Status", "deliver_spool", "flatten", "open_run"]
 

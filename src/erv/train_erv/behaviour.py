@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from erv.rewards.explanation import Verifier, sentence_labels, thresholds_of
 from erv.sentences import normalize
+from erv.verifier.base import Verifier, sentence_labels, thresholds_of
 
 ABILITIES = ("minimum", "negation", "invariance", "directional")
 FILE = "behaviour.yaml"

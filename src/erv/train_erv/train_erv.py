@@ -31,18 +31,18 @@ from transformers.utils import logging as transformers_logging
 
 from erv.checkpoints import discard_incomplete, latest_checkpoint, mark_complete
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
-from erv.files import write_text
 from erv.errors import DataError, TrainingError
+from erv.files import write_text
 from erv.labels import LabelSpace
+from erv.sentences import normalize
 from erv.settings import RuntimeSettings
+from erv.settings.verifier import TrainErvSettings
 from erv.train_erv.behaviour import check_behaviour
-from erv.verifier.calibration import choose_thresholds, fit_calibration
 from erv.train_erv.card import model_card
 from erv.train_erv.encoder import add_to_bias, load_encoder
-from erv.verifier.model import METRICS_FILE, EmotionVerifier, mafw_columns
 from erv.train_erv.scores import classification_report
-from erv.sentences import normalize
-from erv.settings.verifier import TrainErvSettings
+from erv.verifier.calibration import choose_thresholds, fit_calibration
+from erv.verifier.model import METRICS_FILE, EmotionVerifier, mafw_columns
 
 logger = logging.getLogger(__name__)
 

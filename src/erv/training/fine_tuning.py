@@ -17,9 +17,8 @@ from erv.checkpoints import discard_incomplete, latest_checkpoint
 from erv.determinism import resolve_device, resolve_dtype
 from erv.errors import TrainingError
 from erv.policies import Policy
-from erv.settings.policies import SftSettings
-from erv.training.ranks import one_at_a_time, one_gpu_each
 from erv.settings import RuntimeSettings
+from erv.settings.policies import SftSettings
 from erv.shards import ShardReader
 from erv.training.adapters import (
     ADAPTER,
@@ -34,6 +33,7 @@ from erv.training.adapters import (
 )
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.collate import Collator, Example, check_packing
+from erv.training.ranks import one_at_a_time, one_gpu_each
 from erv.training.sft_trainer import LOG_STEPS, OmniSFTTrainer, OnMetrics, Watcher
 from erv.training.throughput import Throughput
 

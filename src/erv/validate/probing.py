@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from erv.manifest import ClipRow
-from erv.sources import Lock, ObjectStore, fetch_all
 from erv.media.frames import list_frames, read_frame
 from erv.media.limits import MediaError
-from erv.validate.probes import LOOKS, THUMBNAIL, Probe, luma, spread
-from erv.settings import ValidateSettings
-from erv.validate.video_probe import probe_video
 from erv.media.workers import isolated
+from erv.settings import ValidateSettings
+from erv.sources import Lock, ObjectStore, fetch_all
+from erv.validate.probes import LOOKS, THUMBNAIL, Probe, luma, spread
+from erv.validate.video_probe import probe_video
 
 __all__ = ["Probe", "probe", "probe_clips"]
 

@@ -1,7 +1,7 @@
 """Data quality: Great Expectations over a manifest and a look into each of its clips.
 
-What is expected is in `erv.validate.expectations`. Great Expectations raises nothing when an expectation is missed, so
-the verdict is read from its result.
+What is expected is in `erv.validate.expectations`. Great Expectations raises nothing when an expectation is
+missed, so the verdict is read from its result.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erv.validate.clip_table import content_across_splits, manifest_table
-from erv.manifest import SPLITS, ClipRow
 from erv.errors import DataError
-from erv.validate.expectations import Rule, suite
+from erv.manifest import SPLITS, ClipRow
 from erv.settings import ValidateSettings
+from erv.validate.clip_table import content_across_splits, manifest_table
+from erv.validate.expectations import Rule, suite
 
 if TYPE_CHECKING:
     from erv.validate.probes import Probe

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 
 from erv.determinism import resolve_device, resolve_dtype
-from erv.files import write_document
 from erv.errors import DataError
-from erv.rewards.explanation import DEFAULT_THRESHOLD
+from erv.files import write_document
+from erv.sentences import encodable
 from erv.settings import RuntimeSettings
+from erv.verifier.base import DEFAULT_THRESHOLD
 from erv.verifier.calibration import Calibration
 from erv.verifier.goemotions import column_names
 from erv.verifier.loading import check_length, load_classifier, longest_input
 from erv.verifier.memory import MemoryView, SentenceMemory
-from erv.sentences import encodable
 
 FILE = "verifier.json"
 METRICS_FILE = "metrics.json"

@@ -7,15 +7,15 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from sklearn.metrics import cohen_kappa_score
 
-from erv.errors import DataError, SettingsError
-from erv.labels import LabelSpace
-from erv.settings.faults import describe
-from erv.settings.teachers import OpenAITeacher, TeacherSettings
 from erv.distill.teachers import Refusal, build_teacher
 from erv.distill.teachers.agreement import agreement, majority
 from erv.distill.teachers.asking import correction, first_messages, one_line, read_reply
 from erv.distill.teachers.budget import Budget, Tokens
 from erv.distill.teachers.cache import ReplyCache
+from erv.errors import DataError, SettingsError
+from erv.labels import LabelSpace
+from erv.settings.faults import describe
+from erv.settings.teachers import OpenAITeacher, TeacherSettings
 from tests.support.runtime import RUNTIME
 
 SPACE = LabelSpace.load("mafw")

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
-from erv.pinning.pinning import pin
 from erv.doctor.dry_run import dry_run, examine_gpu, random_policy
+from erv.doctor.gpus import Accelerator
+from erv.doctor.policy_sizes import RELEASED, sizes_of
 from erv.environment import load_environment
 from erv.errors import TrainingError
-from erv.doctor.gpus import Accelerator
+from erv.pinning import pin
 from erv.policies import Policy
-from erv.sample.tiny_policy import build_tiny_policy
-from erv.doctor.policy_sizes import RELEASED, sizes_of
 from erv.prompts import INSTRUCTION
+from erv.sample.tiny_policy import build_tiny_policy
 from tests.support.sizes import SMALLEST
 
 

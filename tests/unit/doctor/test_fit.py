@@ -13,16 +13,16 @@ import torch
 import yaml
 from transformers import Qwen2Config, Qwen2Model
 
-from erv.doctor.doctor import fit
-from erv.errors import DataError
+from erv.doctor import fit
 from erv.doctor.gpus import Gpu, parse_gpus
+from erv.doctor.policy_sizes import PolicySizes, nominal, sizes_of
+from erv.errors import DataError
 from erv.policies.humanomni import HumanOmniConfig, HumanOmniForConditionalGeneration
 from erv.policies.humanomni.projector import VisualProjector
-from erv.sample.tiny_policy import build_tiny_policy
-from erv.doctor.policy_sizes import PolicySizes, nominal, sizes_of
-from erv.settings.profile import load_profile, merged
 from erv.prompts import INSTRUCTION
+from erv.sample.tiny_policy import build_tiny_policy
 from erv.settings import Settings, parse_settings
+from erv.settings.profile import load_profile, merged
 from tests.support.sizes import SMALLEST
 
 

@@ -11,16 +11,16 @@ import yaml
 from click.testing import CliRunner
 
 from erv.cli import command
-from erv.sources.lock import Lock, SourceFile
-from erv.pinning.pinning import pin
 from erv.doctor.doctor import Check
-from erv.doctor.lacks import disk_bytes, examine_profile
-from erv.errors import SettingsError
 from erv.doctor.gpus import Accelerator, Gpu
-from erv.sample.tiny_policy import build_tiny_policy
+from erv.doctor.lacks import disk_bytes, examine_profile
 from erv.doctor.policy_sizes import RELEASED, nominal
-from erv.settings.profile import load_profile, merged, use
+from erv.errors import SettingsError
+from erv.pinning import pin
 from erv.prompts import INSTRUCTION
+from erv.sample.tiny_policy import build_tiny_policy
+from erv.settings.profile import load_profile, merged, use
+from erv.sources.lock import Lock, SourceFile
 from tests.support.sizes import SMALLEST
 
 NOTHING = Accelerator("2.13.0+cpu", cuda_build=False, gpus=(), bfloat16=False)

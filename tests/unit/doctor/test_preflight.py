@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from erv.pinning.pinning import pin
-from erv.environment import load_environment
 from erv.doctor.gpus import Gpu, visible_gpus
-from erv.pipeline.dvc import PipelineError, PipelineStage
-from erv.sample.tiny_policy import build_tiny_policy
 from erv.doctor.policy_sizes import nominal
 from erv.doctor.preflight import check, gpu_faults
+from erv.environment import load_environment
+from erv.pinning import pin
+from erv.pipeline.dvc import PipelineError, PipelineStage
 from erv.prompts import INSTRUCTION
+from erv.sample.tiny_policy import build_tiny_policy
 from erv.settings import parse_settings
 from tests.support.sizes import SMALLEST
 

@@ -1,13 +1,13 @@
 import pytest
 
-from erv.manifest import ClipRow
-from erv.sample.emotions import EMOTIONS
-from erv.sample.sample import stream
-from erv.sample.wordings import compose_explanation
 from erv.errors import EvaluationError
 from erv.evaluate.evaluate import judge_completions
 from erv.evaluate.judges import LexicalJudge, check_independence
 from erv.labels import LabelSpace
+from erv.manifest import ClipRow
+from erv.sample.emotions import EMOTIONS
+from erv.sample.sample import stream
+from erv.sample.wordings import compose_explanation
 from erv.verifier import split_sentences
 
 

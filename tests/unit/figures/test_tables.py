@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from erv.figures.tables import read_plot, write_class_balance, write_durations, write_quarantine
 from erv.errors import DataError
 from erv.figures.pages import class_balance_page, durations_page, quarantine_page
+from erv.figures.tables import read_plot, write_class_balance, write_durations, write_quarantine
 from erv.labels import LabelSpace
 from erv.validate.probing import Probe
 from tests.conftest import ROOT

@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
+from erv.errors import DataError
 from erv.ingest.ingest import ingest
 from erv.ingest.readers.by_name import selection_of
-from erv.sources import pin
-from erv.errors import DataError
+from erv.pinning import pin
 from erv.settings import IngestSettings
 from tests.support import trees
 

@@ -6,12 +6,12 @@ import shutil
 import pytest
 from openpyxl import load_workbook
 
-from erv.ingest.ingest import ingest
-from erv.manifest import read_manifest, read_table, write_manifest
-from erv.ingest.readers.by_name import selection_of
-from erv.sources import pin
-from erv.files import write_document
 from erv.errors import DataError
+from erv.files import write_document
+from erv.ingest.ingest import ingest
+from erv.ingest.readers.by_name import selection_of
+from erv.manifest import read_manifest, read_table, write_manifest
+from erv.pinning import pin
 from erv.settings import IngestSettings
 
 SINGLE = "Train & Test Set/single/no_caption"

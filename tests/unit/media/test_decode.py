@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from erv.sample.clips import encode
 from erv.media.decode import DecodeRule, MediaError, decode, frame_indices, to_square, whole_sound
 from erv.media.limits import read_header
 from erv.media.seeking import survey
-from tests.support.clips import CONTAINERS, movie, numbered_clip, picture_numbers, tone, trimmed
+from erv.sample.clips import encode
 from tests.fuzz.mutations import index_first
+from tests.support.clips import CONTAINERS, movie, numbered_clip, picture_numbers, tone, trimmed
 
 RULE = DecodeRule(frames=8, size=64, geometry="stretch", sample_rate=16000)
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from erv.pipeline.dvc import dvc as pipeline
+from erv.pipeline import dvc as pipeline
 from erv.pipeline.dvc import PipelineError, StageCancelledError, StageFailedError
 
 PIPELINE = """

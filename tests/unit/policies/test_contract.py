@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from erv.policies import Policy
-from erv.sample.tiny_policy import build_tiny_policy
 from erv.prompts import format_completion
+from erv.sample.tiny_policy import build_tiny_policy
 from tests.support.policy_contract import PolicyContract
-from tests.support.tiny_qwen_omni import tiny_qwen_omni
 from tests.support.sizes import SMALLEST
+from tests.support.tiny_qwen_omni import tiny_qwen_omni
 
 TEXTS = [format_completion("The voice is loud. She seems angry.", "anger")] * 3
 

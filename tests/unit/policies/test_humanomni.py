@@ -7,8 +7,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from erv.errors import TrainingError
 from erv.policies import Policy, load_policy
-from erv.sample.tiny_policy import build_tiny_policy
 from erv.prompts import format_completion
+from erv.sample.tiny_policy import build_tiny_policy
 from tests.support.sizes import SMALLEST
 
 SIZES = SMALLEST

@@ -7,8 +7,8 @@ from transformers import GenerationConfig
 
 from erv.policies import Policy
 from erv.policies.humanomni.splicing import expand_rows
-from erv.sample.tiny_policy import build_tiny_policy
 from erv.prompts import format_completion
+from erv.sample.tiny_policy import build_tiny_policy
 from tests.support.sizes import SMALLEST
 
 TEXTS = [format_completion("The voice is loud. She seems angry.", "anger")] * 3

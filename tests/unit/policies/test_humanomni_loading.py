@@ -15,8 +15,8 @@ from erv.errors import TrainingError
 from erv.policies import Policy, load_policy
 from erv.policies.humanomni import HumanOmniConfig, HumanOmniForConditionalGeneration
 from erv.policies.humanomni.official import official_processor
-from erv.sample.tiny_policy import train_tokenizer, train_wordpiece
 from erv.prompts import format_completion
+from erv.sample.tiny_policy import train_tokenizer, train_wordpiece
 from tests.support.released import (
     DATA,
     WEIGHTS,

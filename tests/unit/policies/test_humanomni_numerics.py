@@ -11,8 +11,8 @@ from transformers.utils import is_flash_attn_2_available
 
 from erv.policies import Policy, load_policy
 from erv.policies.humanomni import HumanOmniForConditionalGeneration
-from erv.sample.tiny_policy import build_tiny_policy
 from erv.prompts import format_completion
+from erv.sample.tiny_policy import build_tiny_policy
 from tests.support.sizes import SMALLEST
 
 TEXTS = [format_completion("The voice is loud. She seems angry.", "anger")] * 3

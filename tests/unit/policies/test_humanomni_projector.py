@@ -5,7 +5,6 @@ The reference shares no line with our projector: channels first, Conv2d and Conv
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +14,9 @@ from torch.nn import functional as F
 from erv.policies.humanomni import HumanOmniForConditionalGeneration
 from erv.policies.humanomni.projector import DEPTHS, VisualProjector
 from erv.policies.humanomni.released_weights import convert_weights
+from tests.support.paths import ROOT
 
-DATA = Path(__file__).parents[1] / "golden" / "data" / "humanomni_parity"
+DATA = ROOT / "tests" / "golden" / "data" / "humanomni_parity"
 PREFIX = "model.mm_projector."
 WIDTH, HIDDEN = 20, 24  # squeezed: round(5.0) = 5 for the first block, round(6.0) = 6 for all others
 

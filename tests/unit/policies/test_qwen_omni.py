@@ -14,23 +14,23 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from erv.manifest import ClipRow
 from erv.errors import DataError, TrainingError
-from erv.policies.generate import generate_completions
+from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
+from erv.policies.generate import generate_completions
 from erv.policies.qwen_omni import Geometry, load_released
 from erv.prompts import format_completion
 from erv.settings import load_settings
 from erv.shards import Clip, ShardReader, ShardWriter
-from erv.training.grpo.trainer import grpo as grpo_run
-from erv.training.grpo.trainer import OmniGRPOTrainer
+from erv.training.grpo import grpo as grpo_run
 from erv.training.grpo.grpo import build_rows, train_grpo
+from erv.training.grpo.trainer import OmniGRPOTrainer
 from erv.training.sft.sft import train_sft
+from tests.support.paths import ROOT
 from tests.support.policy_contract import prepared, prompt, random_clips
-from tests.support.tiny_qwen_omni import FRAMES, RATE, SECONDS, SIZE, tiny_qwen_omni, tiny_thinker_config
 from tests.support.runtime import RUNTIME
+from tests.support.tiny_qwen_omni import FRAMES, RATE, SECONDS, SIZE, tiny_qwen_omni, tiny_thinker_config
 
-ROOT = Path(__file__).parents[2]
 TEXTS = [format_completion("The voice is loud. She seems angry.", "anger")] * 3
 GEOMETRY = Geometry(num_frames=FRAMES, image_size=SIZE, window_seconds=SECONDS)
 

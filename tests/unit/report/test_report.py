@@ -7,13 +7,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from erv.manifest import write_table
-from erv.sources import pin
-from erv.sample.wordings import find_cues
-from erv.figures.tables import write_class_balance, write_durations, write_quarantine
 from erv.errors import DataError, EvaluationError
-from erv.report.datasets import DatasetEvidence, Missed, read_datasets
 from erv.evaluate.evaluate import measure, write_json, write_predictions
+from erv.figures.tables import write_class_balance, write_durations, write_quarantine
+from erv.labels import LabelSpace
+from erv.manifest import write_table
+from erv.pinning import pin
+from erv.report.cues import read_cues
+from erv.report.datasets import DatasetEvidence, Missed, read_datasets
 from erv.report.examples import choose_examples, cue_precision, sound
 from erv.report.report import (
     Evidence,
@@ -21,13 +22,12 @@ from erv.report.report import (
     load_evaluations,
     render_report,
 )
-from erv.report.cues import read_cues
-from erv.labels import LabelSpace
-from erv.validate.probing import Probe
+from erv.sample.wordings import find_cues
 from erv.settings import ReportSettings
 from erv.shards import Clip
 from erv.train_erv.behaviour import ABILITIES
 from erv.train_erv.scores import classification_report
+from erv.validate.probing import Probe
 from tests.support.verdicts import judge, rows_of
 
 SETTINGS = ReportSettings(bootstrap_samples=100, confidence=0.95, examples=3)

@@ -6,7 +6,7 @@ The holes are those that `official` reproduces on purpose; the strict reading is
 import pytest
 import torch
 
-from erv.rewards.rewards import NO_SHAPING, Shaping, accuracy_reward, explanation_reward, format_reward
+from erv.rewards import NO_SHAPING, Shaping, accuracy_reward, explanation_reward, format_reward
 from erv.verifier import split_sentences
 
 LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")

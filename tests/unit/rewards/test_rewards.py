@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from erv.errors import SettingsError
-from erv.settings.policies import RewardSettings
-from erv.rewards.rewards import (
+from erv.rewards import (
     NO_SHAPING,
     Shaping,
     accuracy_reward,
@@ -14,6 +13,7 @@ from erv.rewards.rewards import (
     format_reward,
     sentence_labels,
 )
+from erv.settings.policies import RewardSettings
 
 LABELS = ("anger", "happiness", "sadness", "neutral")
 

@@ -7,14 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 from openpyxl import load_workbook
 
-from erv.sample.face import FaceRenderer, Pose
-from erv.sample.people import draw_person
-from erv.sample.emotions import EMOTIONS, PROFILES
-from erv.sample.sample import TREES, SampleSize, write_sample
-from erv.sample.layouts import MARK
-from erv.sources import pin
-from erv.sample.voice import Prosody, Speaker, prosody, synthesize
 from erv.errors import DataError
+from erv.pinning import pin
+from erv.sample.emotions import EMOTIONS, PROFILES
+from erv.sample.face import FaceRenderer, Pose
+from erv.sample.layouts import MARK
+from erv.sample.people import draw_person
+from erv.sample.sample import TREES, SampleSize, write_sample
+from erv.sample.voice import Prosody, Speaker, prosody, synthesize
 from tests.unit.conftest import SMALL
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from erv.sample.upload import upload_sample
 from erv.errors import DataError
+from erv.sample.upload import upload_sample
 
 
 class _Bucket(dict):

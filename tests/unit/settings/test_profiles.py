@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from erv.cli import command
 from erv.errors import SettingsError
-from erv.settings.profile import FOLDER, differences, flat, load_profile, merged, names, use
 from erv.settings import load_settings
+from erv.settings.profile import FOLDER, differences, flat, load_profile, merged, names, use
 
 PAPER = ("paper-0.5b", "paper-7b")
 

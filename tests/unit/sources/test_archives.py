@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from erv.sources import archives
-from erv.sources.archives import Archive, check_zip_bytes
-from erv.sources import Lock, Selection, fetch_all, pin
 from erv.errors import DataError
+from erv.pinning import pin
+from erv.sources import Lock, Selection, archives, fetch_all
+from erv.sources.archives import Archive, check_zip_bytes
 from tests.support.zips import encrypted, overlapping, patched, zip_of
 
 CLIPS = {f"clips/{n:05d}.mp4": bytes([n]) * (n + 1) for n in range(40)}

@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from erv.errors import DataError, StorageError
+from erv.pinning import pin
+from erv.sources import Lock, SourceFile, fetch_all
 from erv.sources.frame_folders import aggregate
 from erv.sources.selection import Selection, Skipped, sort_out
-from erv.sources import Lock, SourceFile, fetch_all, pin
-from erv.errors import DataError, StorageError
 
 FRAMES = Selection(frames=r"clip_224x224/\d{5}$", aggregate=True)
 

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 from erv import temporaries
 from erv.commands.data import command
-from erv.sources import threads
-from erv.sources import Lock, Selection, fetch_all, pin
 from erv.errors import DataError
+from erv.pinning import pin
+from erv.sources import Lock, Selection, fetch_all, threads
 
 
 @pytest.fixture

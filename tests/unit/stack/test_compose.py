@@ -15,8 +15,8 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from erv.environment import load_environment
 from infra.compose import make_env
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "infra" / "compose"
 FILES = ("compose.yaml", "compose.gpu.yaml")
 # ${NAME}, ${NAME:-default}, ${NAME:?message}; $$ is a literal dollar.

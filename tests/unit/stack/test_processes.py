@@ -12,13 +12,14 @@ from accelerate.commands.config import load_config_from_file
 from safetensors.torch import load_file
 
 from erv.errors import SettingsError
-from erv.training.ranks import CONFIGURATIONS, launch, launch_command
 from erv.settings import RuntimeSettings
+from erv.training.ranks import CONFIGURATIONS, launch, launch_command
 from erv.training.throughput import TIMED
-from tests.support.tiny_grpo import write_cold_start, write_shards
+from tests.support.paths import ROOT
 from tests.support.runtime import RUNTIME
+from tests.support.tiny_grpo import write_cold_start, write_shards
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = ROOT
 # Plain gradient descent: its update is the gradient, where Adam's would be little more than the sign of it.
 RECORDED: dict[str, Any] = {"recorded": True, "optimizer": "sgd"}
 ONE_STEP = {"max_steps": 1, "save_steps": 1, "learning_rate": 1.0, "prompts_per_step": 4}

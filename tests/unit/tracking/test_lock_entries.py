@@ -6,9 +6,9 @@ import copy
 
 import pytest
 
-from erv.tracking.lock_entries import entry_hash, markdown, run_tag
-from erv.lineage.trace import Node, _consumers, _link, _overlap, _producers, broken
 from erv.lineage.links import Check
+from erv.lineage.trace import Node, _consumers, _link, _overlap, _producers, broken
+from erv.tracking.lock_entries import entry_hash, markdown, run_tag
 
 ENTRY = {
     "cmd": "python -m stages.grpo",

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from erv.cli import command, main
 from erv.labels import LabelSpace
-from erv.verifier import EmotionVerifier
-from erv.train_erv.behaviour import ABILITIES, check_behaviour, load_cases
 from erv.sentences import normalize
+from erv.train_erv.behaviour import ABILITIES, check_behaviour, load_cases
+from erv.verifier import EmotionVerifier
 from tests.support.demo_verifier import train_demo_verifier
 
 JOY = "A broad smile spreads over the face, full of joy."

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from erv.verifier.calibration import Calibration, Curve, choose_thresholds, fit_calibration
 from erv.train_erv.scores import calibration_error, classification_report, confusion
+from erv.verifier.calibration import Calibration, Curve, choose_thresholds, fit_calibration
 
 
 def sigmoid(logits):

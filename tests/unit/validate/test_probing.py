@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from erv.errors import DataError
+from erv.ingest.readers.table import _VIDEO
+from erv.media.decode import DecodeRule, decode
+from erv.pinning import pin
 from erv.sample.clips import encode
 from erv.sources.selection import Selection
-from erv.sources import pin
-from erv.ingest.readers.table import _VIDEO
-from erv.errors import DataError
-from erv.media.decode import DecodeRule, decode
 from erv.validate.probing import Probe, probe, probe_clips
-from tests.support.clips import CONTAINERS, movie, numbered_clip, pinned, row_of, tone, trimmed
 from tests.fuzz.mutations import boxes, index_first
+from tests.support.clips import CONTAINERS, movie, numbered_clip, pinned, row_of, tone, trimmed
 from tests.support.verdicts import SETTINGS
 
 

@@ -1,7 +1,6 @@
 import hashlib
 import json
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,21 +11,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from erv.checkpoints import latest_checkpoint
+from erv.distill.table import SCHEMA, write_sentences
 from erv.errors import DataError
-from erv.rewards.explanation import explanation_reward
 from erv.labels import LabelSpace
-from erv.verifier import EmotionVerifier
+from erv.rewards.explanation import explanation_reward
+from erv.sentences import normalize
+from erv.settings.verifier import TrainErvSettings
 from erv.train_erv.encoder import add_to_bias, load_encoder
+from erv.train_erv.train_erv import _weighted_loss, load_splits, positive_weights, train_verifier
+from erv.verifier import EmotionVerifier
 from erv.verifier.goemotions import LABELS as GOEMOTIONS
 from erv.verifier.goemotions import column_names
 from erv.verifier.loading import longest_input
 from erv.verifier.memory import SentenceMemory
-from erv.distill.table import SCHEMA, write_sentences
-from erv.sentences import normalize
-from erv.train_erv.train_erv import _weighted_loss, load_splits, positive_weights, train_verifier
-from erv.settings.verifier import TrainErvSettings
-from tests.support.sentences import labelled, rows_and_sheet
+from tests.support.paths import ROOT
 from tests.support.runtime import RUNTIME
+from tests.support.sentences import labelled, rows_and_sheet
 
 
 @pytest.fixture(scope="module")
@@ -382,7 +382,7 @@ def released(encoder, tmp_path_factory):
 
 
 def test_the_index_map_is_that_of_the_vectors():
-    document = json.loads((Path(__file__).parents[1] / "golden/data/reward_golden.json").read_text())["doc"]
+    document = json.loads((ROOT / "tests" / "golden/data/reward_golden.json").read_text())["doc"]
     names = column_names(dict(enumerate(GOEMOTIONS)))
     assert {name: names.index(name) for name in document["label_map"]} == document["label_map"]
     assert len(set(names)) == 28

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from erv.distill.teachers.base import Refusal, Teacher, TeacherError, Usage, Verdict
 from erv.labels import LabelSpace
 from erv.settings import RuntimeSettings
 from erv.settings.teachers import LocalTeacher, OpenAITeacher
-from erv.distill.teachers.base import Refusal, Teacher, TeacherError, Usage, Verdict
 
 __all__ = ["Refusal", "Teacher", "TeacherError", "Usage", "Verdict", "build_teacher"]
 

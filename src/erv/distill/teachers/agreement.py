@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from erv.labels import LabelSpace
 from erv.distill.teachers.base import Refusal, Verdict
+from erv.labels import LabelSpace
 
 _DIGITS = 6
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import NoReturn
 
-from erv.rewards.explanation import NEUTRAL
-from erv.labels import LabelSpace
+from erv.labels import NEUTRAL, LabelSpace
 from erv.sentences import encodable
 
 Message = dict[str, str]

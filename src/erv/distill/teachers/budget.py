@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from erv.settings.teachers import OpenAITeacher
 from erv.distill.teachers.asking import Message
+from erv.settings.teachers import OpenAITeacher
 
 # What a chat template adds around a conversation and around each message, generously.
 _AROUND_ALL, _AROUND_EACH = 64, 16

@@ -15,8 +15,8 @@ from typing import Any
 import diskcache
 from diskcache.core import MODE_PICKLE
 
-from erv.errors import DataError
 from erv.distill.teachers.asking import Message
+from erv.errors import DataError
 
 # Replies stay in the one database file, whatever their length.
 _ALL_INSIDE = 2**40

@@ -9,10 +9,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from erv.settings.teachers import OpenAITeacher
 from erv.distill.teachers.asking import Message, one_line
 from erv.distill.teachers.base import TeacherError
 from erv.distill.teachers.budget import Budget, Tokens
+from erv.settings.teachers import OpenAITeacher
 
 if TYPE_CHECKING:
     import httpx2

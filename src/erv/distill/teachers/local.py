@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from erv.determinism import resolve_device, resolve_dtype
+from erv.distill.teachers.asking import Message, correction, first_messages, one_line, read_reply
+from erv.distill.teachers.base import Refusal, Usage, Verdict
+from erv.distill.teachers.progress import Progress
 from erv.errors import DataError
 from erv.labels import LabelSpace
 from erv.settings import RuntimeSettings
 from erv.settings.teachers import LocalTeacher
-from erv.distill.teachers.asking import Message, correction, first_messages, one_line, read_reply
-from erv.distill.teachers.base import Refusal, Usage, Verdict
-from erv.distill.teachers.progress import Progress
 
 
 class LocalChat:

@@ -15,9 +15,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erv.errors import SettingsError
-from erv.labels import LabelSpace
-from erv.settings.teachers import OpenAITeacher
 from erv.distill.teachers.asking import correction, first_messages, one_line, read_reply
 from erv.distill.teachers.base import Refusal, TeacherError, Usage, Verdict
 from erv.distill.teachers.budget import Budget, BudgetSpentError, Tokens
@@ -30,6 +27,9 @@ from erv.distill.teachers.chat_requests import (
     note_response,
 )
 from erv.distill.teachers.progress import Progress
+from erv.errors import SettingsError
+from erv.labels import LabelSpace
+from erv.settings.teachers import OpenAITeacher
 
 if TYPE_CHECKING:
     import httpx2

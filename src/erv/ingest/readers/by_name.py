@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from erv.ingest.readers import dfew
-
-from erv.ingest.readers import mafw
-
-from erv.ingest.readers import ravdess
-
-from erv.ingest.readers import reasoning
-
-from erv.ingest.readers import table
+from erv.ingest.readers import dfew, mafw, ravdess, reasoning, table
 from erv.ingest.readers.reading import Reading
-from erv.sources.selection import Selection
-from erv.sources import Lock, ObjectStore
 from erv.settings.ingest import (
     DfewReader,
     MafwReader,
@@ -21,6 +11,8 @@ from erv.settings.ingest import (
     ReaderSettings,
     ReasoningReader,
 )
+from erv.sources import Lock, ObjectStore
+from erv.sources.selection import Selection
 
 
 def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: ReaderSettings, fold: int) -> Reading:

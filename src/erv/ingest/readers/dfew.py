@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import re
 
+from erv.errors import DataError
 from erv.ingest.readers import tree as trees
 from erv.ingest.readers.dfew_annotation import compare
 from erv.ingest.readers.reading import OFFICIAL_FOLDS, Listed, Reading, gather, require_official
-from erv.sources.selection import Selection
-from erv.sources import Lock, ObjectStore
 from erv.ingest.readers.tabular import csv_rows
 from erv.ingest.readers.tree import Tree
-from erv.settings.ingest import DfewReader
-from erv.errors import DataError
 from erv.labels import LabelSpace
+from erv.settings.ingest import DfewReader
+from erv.sources import Lock, ObjectStore
+from erv.sources.selection import Selection
 
 # Folders of each kind of media below the tree's root, and the shape of a clip's name in them.
 _FOLDERS = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from erv.errors import DataError
 from erv.ingest.readers.reading import Check, Listing
 from erv.ingest.readers.sheets import agreement, cell, column, number, read_rows
 from erv.ingest.readers.tree import Tree
-from erv.errors import DataError
 from erv.labels import LabelSpace
 
 _PATHS = ("Annotation/annotation.xlsx", "annotation.xlsx", "label/annotation.xlsx")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import PurePosixPath
 
+from erv.errors import DataError
 from erv.ingest.readers.explanations import Explained, stem
 from erv.ingest.readers.reading import Check, some
 from erv.ingest.readers.tabular import csv_rows
 from erv.ingest.readers.tree import Tree
-from erv.errors import DataError
 
 _NAMES = ["names", "name"]
 _LABELS = "labels.csv"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from erv.errors import DataError
 from erv.ingest.readers import mafw_lists as lists
 from erv.ingest.readers import mafw_sheets as sheets
 from erv.ingest.readers import tree as trees
@@ -23,12 +24,11 @@ from erv.ingest.readers.reading import (
     require_official,
     some,
 )
-from erv.sources.selection import Selection
-from erv.sources import Lock, ObjectStore
 from erv.ingest.readers.tree import Tree
-from erv.settings.ingest import MafwReader
-from erv.errors import DataError
 from erv.labels import LabelSpace
+from erv.settings.ingest import MafwReader
+from erv.sources import Lock, ObjectStore
+from erv.sources.selection import Selection
 
 _CLIP_FOLDERS = ("data/clips", "clips")
 _NO_CLIP = r"(^|/)frames(/|\.zip$)|(^|/)Labels\(auto\)(/|\.zip$)"

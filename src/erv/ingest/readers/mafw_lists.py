@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from erv.errors import DataError
 from erv.ingest.readers.reading import Check
 from erv.ingest.readers.tree import Tree
-from erv.errors import DataError
 from erv.labels import LabelSpace
 
 _LINES = re.compile(r"\r\n|\n|\r")  # splitlines() also cuts at characters that captions may hold

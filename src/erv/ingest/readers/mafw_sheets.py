@@ -10,12 +10,12 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from erv.errors import DataError
 from erv.ingest.readers.reading import Check, Listing, first_clips, some
 from erv.ingest.readers.sheets import agreement, cell, column, number, read_rows, sheet_in
 from erv.ingest.readers.tree import Tree
-from erv.settings.ingest import MafwReader
-from erv.errors import DataError
 from erv.labels import LabelSpace
+from erv.settings.ingest import MafwReader
 
 _FOLDER = "Labels"
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 
+from erv.errors import DataError
 from erv.ingest.readers.explanations import Explained, stem
 from erv.ingest.readers.reading import Check, first_clips, some
 from erv.ingest.readers.tabular import text_of
 from erv.ingest.readers.tree import Tree
-from erv.errors import DataError
 
 _LABEL = "pseu_emotion"
 _TEXTS = ("smp_reason_caption", "caption")

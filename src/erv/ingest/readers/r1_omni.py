@@ -6,10 +6,10 @@ it is the bare label, which explains nothing.
 
 from __future__ import annotations
 
+from erv.errors import DataError
 from erv.ingest.readers.explanations import Explained, stem
 from erv.ingest.readers.reading import Check
 from erv.ingest.readers.tree import Tree
-from erv.errors import DataError
 from erv.prompts import parse_completion
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from erv.errors import DataError
 from erv.ingest.readers import tree as trees
 from erv.ingest.readers.reading import Excluded, Listed, Reading, gather
-from erv.sources.selection import Selection
-from erv.sources import Lock, ObjectStore
 from erv.ingest.readers.tree import Tree
-from erv.settings.ingest import RavdessReader
-from erv.errors import DataError
 from erv.labels import LabelSpace
+from erv.settings.ingest import RavdessReader
+from erv.sources import Lock, ObjectStore
+from erv.sources.selection import Selection
 
 _CHANNELS = {"speech": "01", "song": "02"}
 _NAME = re.compile(r"01-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")

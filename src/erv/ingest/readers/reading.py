@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from erv.sources import Lock
 from erv.errors import DataError
+from erv.sources import Lock
 
 OFFICIAL_FOLDS = range(1, 6)
 _SHOWN = 5

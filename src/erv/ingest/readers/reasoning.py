@@ -11,21 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from erv.ingest.readers import emer
-
-from erv.ingest.readers import merr
-
-from erv.ingest.readers import r1_omni
+from erv.errors import DataError
+from erv.ingest.readers import emer, merr, r1_omni
 from erv.ingest.readers.explanations import Explained
 from erv.ingest.readers.reading import Check, Excluded, Listed, Reading, first_clips, gather, some
-from erv.sources.selection import Selection
-from erv.sources import Lock, ObjectStore
 from erv.ingest.readers.tabular import csv_records, json_document
 from erv.ingest.readers.tree import Tree, top_of
-from erv.settings.ingest import ReasoningReader
-from erv.errors import DataError
 from erv.labels import LabelSpace
 from erv.prompts import TAGS, format_completion
+from erv.settings.ingest import ReasoningReader
+from erv.sources import Lock, ObjectStore
+from erv.sources.selection import Selection
 
 _VIDEO = re.compile(r".+\.(?:mp4|avi|mkv|mov|webm)", re.IGNORECASE)
 _DEEPEST = 3  # folders down to which tables are looked for

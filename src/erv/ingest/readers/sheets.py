@@ -7,10 +7,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from erv.sources.archives import check_zip_bytes
+from erv.errors import DataError
 from erv.ingest.readers.reading import Check, first_clips, some
 from erv.ingest.readers.tree import Tree
-from erv.errors import DataError
+from erv.sources.archives import check_zip_bytes
 
 Row = tuple[Any, ...]
 _MOST_ROWS = 100_000

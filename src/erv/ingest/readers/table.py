@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from erv.manifest import SPLITS
+from erv.errors import DataError
 from erv.ingest.readers.reading import Excluded, Listed, Reading, gather, some
-from erv.sources.selection import Selection
-from erv.sources import Lock, ObjectStore
 from erv.ingest.readers.tabular import column_of, csv_records, jsonl_objects
 from erv.ingest.readers.tree import Tree, top_of
-from erv.settings.ingest import TableReader
-from erv.errors import DataError
 from erv.labels import LabelSpace
+from erv.manifest import SPLITS
+from erv.settings.ingest import TableReader
+from erv.sources import Lock, ObjectStore
+from erv.sources.selection import Selection
 
 _VIDEO = re.compile(r".+\.(?:mp4|avi|mkv|mov|webm|m4v|mpg|mpeg|flv|wmv)", re.IGNORECASE)
 

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from erv.ingest.readers.reading import some
 from erv.errors import DataError
+from erv.ingest.readers.reading import some
 
 _OFFICIAL = "use the official file, whose first line has it"
 

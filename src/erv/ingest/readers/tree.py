@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from erv.errors import DataError
 from erv.ingest.readers.reading import Check, some
 from erv.sources import Lock, ObjectStore
-from erv.errors import DataError
 
 
 @dataclass(frozen=True)

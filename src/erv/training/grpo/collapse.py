@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from erv.files import write_document
 from erv.errors import TrainingError
+from erv.files import write_document
 from erv.settings.policies import BUILT_IN_REWARDS
 from erv.training.grpo.generation import Generation
 

@@ -21,15 +21,13 @@ from transformers import (
 from trl import GRPOConfig
 
 from erv.checkpoints import discard_incomplete, latest_checkpoint
-from erv.manifest import ClipRow
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, SettingsError, TrainingError
-from erv.rewards.explanation import Verifier
+from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
-from erv.settings.policies import GrpoSettings, LoraSettings, VariantSettings
 from erv.prompts import user_content
-from erv.training.ranks import one_at_a_time, one_gpu_each
 from erv.settings import RuntimeSettings
+from erv.settings.policies import GrpoSettings, LoraSettings, VariantSettings
 from erv.shards import ShardReader
 from erv.training.adapters import (
     ADAPTER,
@@ -41,14 +39,16 @@ from erv.training.adapters import (
     without_dropout,
     write_adapter,
 )
-from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.clip_features import ClipFeatures, policy_encoder
+from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.collapse import CollapseAlarm, Diverged, most_by_reward
-from erv.training.grpo.trainer import Kept, OmniGRPOTrainer
-from erv.training.grpo.watch import OnMetrics, Watcher, quiet_libraries
 from erv.training.grpo.reward_watch import DriftAlarm
 from erv.training.grpo.rollout_watch import OnSamples, RolloutWatcher
+from erv.training.grpo.trainer import Kept, OmniGRPOTrainer
+from erv.training.grpo.watch import OnMetrics, Watcher, quiet_libraries
+from erv.training.ranks import one_at_a_time, one_gpu_each
 from erv.training.throughput import Throughput
+from erv.verifier.base import Verifier
 
 logger = logging.getLogger(__name__)
 

@@ -16,14 +16,13 @@ from pathlib import Path
 from statistics import fmean, variance
 from typing import Any
 
-from erv.rewards.answers import bare, mafw_name, normalize
-from erv.files import write_document
 from erv.errors import DataError
-from erv.evaluate.metrics import explanation_shape
-from erv.rewards.explanation import Shaping
+from erv.files import write_document
 from erv.labels import LabelSpace
 from erv.prompts import Completion, completion_text, tagged
-from erv.sentences import split_sentences
+from erv.rewards.answers import bare, mafw_name, normalize
+from erv.rewards.explanation import Shaping
+from erv.sentences import explanation_shape, split_sentences
 
 WINDOW = 10  # steps: the first that count as the beginning, and the last that are compared with them
 BEYOND_NOISE = 3.0  # standard errors: few clips of an emotion in a step make its mean reward jump

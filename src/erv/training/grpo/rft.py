@@ -26,18 +26,18 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from erv.rewards.answers import bare
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
-from erv.files import write_text
 from erv.errors import TrainingError
+from erv.files import write_text
 from erv.policies import Policy, load_policy
-from erv.settings.policies import GrpoSettings, SftSettings
+from erv.rewards.answers import bare
 from erv.settings import RuntimeSettings
+from erv.settings.policies import GrpoSettings, SftSettings
 from erv.shards import ShardReader
-from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.collate import Example
 from erv.training.fine_tuning import Course, fine_tune, shuffled_passes
+from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.grpo import Rewards, order_rows, total_steps
 from erv.training.sft.sft import completion_ids
 from erv.training.sft_trainer import OnMetrics

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from erv.rewards.explanation import Shaping, Verifier
+from erv.rewards.explanation import Shaping
 from erv.settings.policies import GrpoSettings
 from erv.training.grpo.collapse import CollapseAlarm, Diverged, Outlook
 from erv.training.grpo.generation import Generation, last_generation
 from erv.training.grpo.samples import SampleTable, take_samples
+from erv.verifier.base import Verifier
 
 if TYPE_CHECKING:
     from erv.training.grpo.trainer import OmniGRPOTrainer

@@ -8,8 +8,8 @@ none:
   row, so the features themselves can't travel in the batch;
 - `_tokenize_prompts` adds the features to the fields that TRL hands to `generate()`;
 - `_generate_single_turn` and `_get_per_token_logps_and_entropies` run the prompt once per clip instead of
-  once per completion (`erv.training.grpo.shared_prompts`); `share_prompts=False` goes the plain way, and a test
-  compares the two;
+  once per completion (`erv.training.grpo.shared_prompts`); `share_prompts=False` goes the plain way, and a
+  test compares the two;
 - `_compute_loss` hands `clip_index` to scoring, and stops at a loss that is not finite;
 - `_save_checkpoint` writes the completion record.
 

@@ -12,12 +12,12 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from erv.manifest import ClipRow
 from erv.determinism import seed_everything
 from erv.errors import TrainingError
+from erv.manifest import ClipRow
 from erv.policies import Policy
-from erv.settings.policies import SftSettings
 from erv.settings import RuntimeSettings
+from erv.settings.policies import SftSettings
 from erv.shards import ShardReader
 from erv.training.collate import Example
 from erv.training.fine_tuning import Course, fine_tune, shuffled_passes

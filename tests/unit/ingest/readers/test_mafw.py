@@ -5,11 +5,11 @@ import zipfile
 import pytest
 from openpyxl import load_workbook
 
+from erv.errors import DataError
 from erv.ingest.ingest import ingest
 from erv.ingest.readers.by_name import selection_of
-from erv.sources import pin
-from erv.errors import DataError
 from erv.labels import LabelSpace
+from erv.pinning import pin
 from erv.settings import IngestSettings
 from tests.support import trees
 

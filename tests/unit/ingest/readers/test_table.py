@@ -3,11 +3,11 @@ import zipfile
 
 import pytest
 
+from erv.errors import DataError
 from erv.ingest.ingest import ingest
 from erv.ingest.readers.by_name import selection_of
-from erv.sources import pin
 from erv.ingest.readers.tabular import csv_rows
-from erv.errors import DataError
+from erv.pinning import pin
 from erv.settings import IngestSettings
 from tests.support import trees
 

@@ -12,15 +12,16 @@ from safetensors.torch import load_file
 from erv.checkpoints import is_complete, latest_checkpoint
 from erv.errors import DataError, SettingsError, TrainingError
 from erv.policies import load_policy
-from erv.settings.policies import LoraSettings
 from erv.prompts import user_content
+from erv.settings.policies import LoraSettings
 from erv.shards import ShardReader
-from erv.training.grpo.trainer import grpo as grpo_run
-from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.clip_features import ClipFeatures, policy_encoder
-from erv.training.grpo.trainer import OmniGRPOTrainer
+from erv.training.grpo import grpo as grpo_run
+from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.grpo import build_rows, order_rows, train_grpo, variant_settings
+from erv.training.grpo.trainer import OmniGRPOTrainer
 from erv.training.throughput import TIMED
+from tests.support.runtime import RUNTIME
 from tests.support.tiny_grpo import (
     CLIPS,
     LORA,
@@ -33,7 +34,6 @@ from tests.support.tiny_grpo import (
     write_cold_start,
     write_shards,
 )
-from tests.support.runtime import RUNTIME
 
 
 @pytest.fixture(scope="module")

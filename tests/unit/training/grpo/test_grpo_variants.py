@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from erv.errors import SettingsError
-from erv.settings.policies import LossType
 from erv.settings import load_settings, parse_settings
+from erv.settings.policies import LossType
 from erv.shards import ShardReader
 from erv.training.grpo.grpo import total_steps, train_grpo
+from tests.support.runtime import RUNTIME
 from tests.support.tiny_grpo import (
     LORA,
     letter_e,
@@ -21,7 +22,6 @@ from tests.support.tiny_grpo import (
     write_cold_start,
     write_shards,
 )
-from tests.support.runtime import RUNTIME
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from erv.errors import TrainingError
 from erv.training.grpo.checked_reward import CheckedReward
-from erv.training.grpo.watch import Watcher
 from erv.training.grpo.reward_watch import WINDOW, DriftAlarm, measure, reward_by_class
+from erv.training.grpo.watch import Watcher
 from erv.training.throughput import Throughput
 
 

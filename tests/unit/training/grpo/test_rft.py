@@ -10,13 +10,14 @@ import torch
 
 from erv.errors import TrainingError
 from erv.policies import load_policy
-from erv.settings.policies import GrpoSettings, RewardSettings
-from erv.rewards.rewards import build_rewards
+from erv.rewards import build_rewards
 from erv.settings import load_settings
+from erv.settings.policies import GrpoSettings, RewardSettings
 from erv.shards import ShardReader
-from erv.training.grpo.trainer import rft
+from erv.training.grpo import rft
 from erv.training.grpo.grpo import build_rows, order_rows
 from erv.training.grpo.rft import Rollout, accept, measure, read_rollouts, rollout_file, train_rft
+from tests.support.runtime import RUNTIME
 from tests.support.sft_policy import (
     ROWS,
     SETTINGS,
@@ -26,7 +27,6 @@ from tests.support.sft_policy import (
     write_base,
     write_clips,
 )
-from tests.support.runtime import RUNTIME
 
 REWARDS = build_rewards(
     [RewardSettings(name=name, weight=1.0) for name in ("format", "accuracy")], None, "strict"

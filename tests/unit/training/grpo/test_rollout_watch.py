@@ -12,8 +12,8 @@ from erv.shards import ShardReader
 from erv.training.grpo.grpo import train_grpo
 from erv.training.grpo.samples import SampleTable
 from erv.training.throughput import TIMED
-from tests.support.tiny_grpo import write_cold_start
 from tests.support.runtime import RUNTIME
+from tests.support.tiny_grpo import write_cold_start
 from tests.support.tiny_grpo_text import CLIPS, clip_rows, grpo_settings, write_clips
 
 

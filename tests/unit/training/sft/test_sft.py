@@ -7,20 +7,20 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from erv.manifest import ClipRow
+from erv.distill.rollouts import sample_explanations
 from erv.errors import TrainingError
-from erv.policies.generate import generate_completions
+from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
+from erv.policies.generate import generate_completions
+from erv.prompts import format_completion
 from erv.sample.tiny_policy import build_tiny_policy
 from erv.settings.policies import LoraSettings, SftSettings
-from erv.prompts import format_completion
+from erv.settings.verifier import RolloutSettings
 from erv.shards import Clip, ShardReader, ShardWriter
-from erv.training.sft.sft import sft
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.collate import Collator, completion_loss
+from erv.training.sft import sft
 from erv.training.sft_trainer import OmniSFTTrainer
-from erv.distill.rollouts import sample_explanations
-from erv.settings.verifier import RolloutSettings
 from tests.support.runtime import RUNTIME
 from tests.support.sizes import SMALLEST
 

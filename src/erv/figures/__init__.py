@@ -1,0 +1,1 @@
+"""Figures of a data set: their tables, their charts, their pages."""

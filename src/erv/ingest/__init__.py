@@ -1,0 +1,1 @@
+"""From a pinned source to the manifest of a data set."""

@@ -1,0 +1,1 @@
+"""From files to frames and sound, in worker processes that may die."""

@@ -1,0 +1,6 @@
+"""Pinning: what a raw tree consists of, written to the lock file that the stages depend on."""
+
+from erv.pinning.journal import PINS
+from erv.pinning.pinning import pin
+
+__all__ = ["PINS", "pin"]

@@ -1,0 +1,1 @@
+"""The DVC pipeline and the processes that run it."""

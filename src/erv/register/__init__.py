@@ -1,0 +1,1 @@
+"""The candidate, its gates, its publication, and what answers from it."""

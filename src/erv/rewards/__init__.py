@@ -1,0 +1,31 @@
+"""Rewards of a completion: format, accuracy and agreement of the explanation with the truth.
+
+Pure functions in TRL's convention: `completions` are strings or message lists, columns of the data set arrive
+as lists, and `None` in the result means "not scorable". Each reads a completion in one of two ways:
+
+* `official`: exactly what the method's released code computes (its vectors are in `tests/golden/`), quirks
+  included. Where that code crashes, a value is defined here: a batch without any sentence scores 0.0, and a
+  truth outside the eleven MAFW names is `None` for its own row instead of a `KeyError` for the whole batch.
+* `strict`: the same ideas without the loopholes; each function says what it mends.
+"""
+
+from erv.prompts import Completion, completion_text
+from erv.rewards.accuracy import accuracy_reward
+from erv.rewards.explanation import NO_SHAPING, Shaping, explanation_reward
+from erv.rewards.format import format_reward
+from erv.rewards.variant import Reward, build_rewards
+from erv.verifier.base import Verifier, sentence_labels
+
+__all__ = [
+    "NO_SHAPING",
+    "Completion",
+    "Reward",
+    "Shaping",
+    "Verifier",
+    "accuracy_reward",
+    "build_rewards",
+    "completion_text",
+    "explanation_reward",
+    "format_reward",
+    "sentence_labels",
+]

@@ -1,0 +1,82 @@
+"""The rewards of a variant: from the names and weights of `params.yaml` to callables."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from functools import partial, update_wrapper
+from typing import TYPE_CHECKING, Any
+
+from erv.errors import SettingsError
+from erv.rewards.accuracy import accuracy_reward
+from erv.rewards.explanation import Shaping, explanation_reward
+from erv.rewards.format import format_reward
+from erv.sentences import Semantics
+from erv.settings.policies import BUILT_IN_REWARDS
+from erv.verifier.base import Verifier
+
+if TYPE_CHECKING:
+    from erv.settings.policies import RewardSettings
+
+Reward = Callable[..., list[float | None]]
+
+
+def build_rewards(
+    settings: Sequence[RewardSettings],
+    verifier: Verifier | None,
+    semantics: Semantics,
+    *,
+    shaping: Shaping | None = None,
+) -> list[tuple[str, Reward, float]]:
+    """Turns the `rewards` of a variant into callables.
+
+    Args:
+        settings: names and weights; a name is built in (`format`, `accuracy`, `explanation`) or the dotted
+            path of a callable (`package.module:callable` or `package.module.callable`) that is called with
+            `completions` and the data set's columns as keywords.
+        verifier: needed for `explanation` only.
+        semantics: how the built-in rewards read a completion.
+        shaping: see `explanation_reward`.
+
+    Returns:
+        (name, callable, weight) in the order of `settings`.
+
+    Raises:
+        SettingsError: a name that can't be resolved, or `explanation` without a verifier.
+    """
+    rewards: list[tuple[str, Reward, float]] = []
+    for item in settings:
+        rewards.append((item.name, _build(item.name, verifier, semantics, shaping), item.weight))
+    return rewards
+
+
+def _build(name: str, verifier: Verifier | None, semantics: Semantics, shaping: Shaping | None) -> Reward:
+    if name == "format":
+        return _bound(format_reward, semantics)
+    if name == "accuracy":
+        return _bound(accuracy_reward, semantics)
+    if name == "explanation":
+        if verifier is None:
+            raise SettingsError("reward 'explanation' needs a verifier: give one with --verifier")
+        return explanation_reward(verifier, semantics=semantics, shaping=shaping)
+    return _import_reward(name)
+
+
+def _bound(reward: Callable[..., Any], semantics: Semantics) -> Reward:
+    """A reward with its semantics chosen, still named after the function: TRL logs `__name__`."""
+    return update_wrapper(partial(reward, semantics=semantics), reward)
+
+
+def _import_reward(path: str) -> Reward:
+    module_name, _, attribute = path.replace(":", ".").rpartition(".")
+    if not module_name:
+        raise SettingsError(
+            f"reward {path!r}: expected one of {', '.join(BUILT_IN_REWARDS)} or the dotted path of a callable"
+        )
+    try:
+        reward = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"reward {path!r}: can't be imported: {error}") from error
+    if not callable(reward):
+        raise SettingsError(f"reward {path!r}: expected a callable, found {type(reward).__name__}")
+    return reward

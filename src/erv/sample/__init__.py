@@ -1,0 +1,1 @@
+"""The sample corpus: drawn clips in official layouts, and a tiny checkpoint."""

@@ -1,0 +1,1 @@
+"""The MLflow run of a stage, and how it gets there."""

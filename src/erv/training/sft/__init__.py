@@ -1,0 +1,1 @@
+"""The cold start: supervised fine-tuning on explained clips."""

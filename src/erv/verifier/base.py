@@ -1,0 +1,72 @@
+"""What every verifier offers, and how its probabilities become the labels of a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from erv.labels import NEUTRAL
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DEFAULT_THRESHOLD = 0.1
+MAX_LABELS_PER_SENTENCE = 2
+
+
+class Verifier(Protocol):
+    """Anything that names the emotions of sentences.
+
+    `thresholds` is optional: a float per label, or a mapping by label; 0.1 for each without it.
+    """
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """A name per column."""
+
+    def predict(self, sentences: list[str]) -> Any:
+        """Independent probabilities, float tensor [len(sentences), len(labels)]."""
+
+
+def thresholds_of(verifier: Verifier) -> np.ndarray:
+    """Per column the probability above which a sentence has the label, float32 [len(labels)]."""
+    import numpy as np
+
+    count = len(verifier.labels)
+    declared = getattr(verifier, "thresholds", None)
+    if declared is None:
+        return np.full(count, DEFAULT_THRESHOLD, dtype=np.float32)
+    if isinstance(declared, dict):
+        declared = [declared[label] for label in verifier.labels]
+    limits = as_array(declared)
+    return np.broadcast_to(limits, (count,)) if limits.ndim == 0 else limits
+
+
+def sentence_labels(probabilities: Any, labels: Sequence[str], thresholds: Any) -> list[list[str]]:
+    """The labels of each sentence as the strict explanation reward reads them, in the order of probability.
+
+    Args:
+        probabilities: float [n, len(labels)].
+        labels: a name per column.
+        thresholds: float [len(labels)].
+    """
+    limits = as_array(thresholds)
+    return [strict_label_set(row, limits, list(labels)) for row in as_array(probabilities)]
+
+
+def strict_label_set(row: np.ndarray, thresholds: np.ndarray, labels: list[str]) -> list[str]:
+    """The labels of one sentence: one or two, the most probable first; `neutral` only by itself."""
+    order = (-row).argsort(kind="stable")
+    chosen = [labels[index] for index in order if row[index] > thresholds[index]] or [labels[order[0]]]
+    if chosen[0] == NEUTRAL:
+        return [NEUTRAL]
+    return [label for label in chosen if label != NEUTRAL][:MAX_LABELS_PER_SENTENCE]
+
+
+def as_array(values: Any) -> np.ndarray:
+    """float32 array of a tensor on any device, an array or a list: the precision in which thresholds hold."""
+    import numpy as np
+
+    if hasattr(values, "detach"):
+        values = values.detach().float().cpu().numpy()
+    return np.asarray(values, dtype=np.float32)
