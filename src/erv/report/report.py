@@ -177,7 +177,7 @@ def render_report(
         for key in chosen
     ]
     environment = Environment(
-        loader=PackageLoader("erv.evaluation"),
+        loader=PackageLoader("erv.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -29,7 +29,7 @@ def write_data_docs(verdict: Mapping[str, Any], checks: Mapping[str, Any], resul
     from markupsafe import Markup
 
     environment = Environment(
-        loader=PackageLoader("erv"),
+        loader=PackageLoader("erv.validate"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

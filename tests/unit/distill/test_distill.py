@@ -13,10 +13,11 @@ from erv.distill.corpus import (
     rollout_sentences,
 )
 from erv.distill.distill import distill
+from erv.distill.table import write_sentences
 from erv.distill.teachers import Refusal, Usage
 from erv.errors import DataError, SettingsError
 from erv.pinning import pinning
-from erv.sentences import normalize, read_sentences, write_sentences
+from erv.sentences import normalize, read_sentences
 from erv.settings import parse_settings
 from tests.support.sentences import DISTILL, labelled, rows_and_sheet
 

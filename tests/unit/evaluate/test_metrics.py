@@ -5,12 +5,12 @@ from erv.evaluate.evaluate import measure, read_predictions, scope_rows, write_p
 from erv.evaluate.metrics import (
     all_metrics,
     explanation_metrics,
-    explanation_shape,
     read_completion,
     recognition_metrics,
     shuffled_eea,
 )
 from erv.labels import LabelSpace
+from erv.sentences import explanation_shape
 
 MAFW, DFEW = LabelSpace.load("mafw"), LabelSpace.load("dfew")
 

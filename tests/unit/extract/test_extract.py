@@ -165,7 +165,7 @@ def test_a_source_that_cannot_be_read_ends_the_stage_and_keeps_what_is_done(sour
 def interrupted(source, after):
     """An extraction in a process of its own, killed as soon as a shard is finished."""
     script = (
-        "import sys; from pathlib import Path; from tests.unit.test_extraction import run;"
+        "import sys; from pathlib import Path; from tests.unit.extract.test_extract import run;"
         f"run(Path({str(source)!r}), clips_per_shard=2, workers=1)"
     )
     root = REPOSITORY

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from erv.lineage import clips as clip_history
 from erv.manifest import ClipRow, write_manifest
-from erv.tracking.lock_entries import clips as clip_history
 
 ROW = ClipRow(
     clip_id="00019",

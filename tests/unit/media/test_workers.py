@@ -304,7 +304,7 @@ def test_workers_die_with_their_parent(tmp_path):
     import sys
 
     script = (
-        "from erv.media.workers import isolated; from tests.unit.test_workers import misbehave\n"
+        "from erv.media.workers import isolated; from tests.unit.media.test_workers import misbehave\n"
         "list(isolated(misbehave, [4], workers=1, seconds=600))"
     )
     parent = subprocess.Popen([sys.executable, "-c", script])

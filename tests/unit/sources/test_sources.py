@@ -268,7 +268,7 @@ def test_a_source_of_nothing_but_skipped_files(tree):
 
 def test_a_long_pin_says_how_far_it_is(tree, caplog, monkeypatch):
     monkeypatch.setattr(threads, "_EVERY_SECONDS", 0.0)
-    with caplog.at_level(logging.INFO, "erv.data"):
+    with caplog.at_level(logging.INFO, "erv"):
         pin("raw", str(tree), None)
     assert "source raw: 3 of 3 files, 0 MB read" in caplog.text
 
