@@ -170,7 +170,9 @@ def test_independent_stages_run_side_by_side(project: Path) -> None:
 def test_a_second_pipeline_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.lock"
     with pipeline.workspace_lock(path):
-        script = f"from erv.pipeline import dvc as pipeline\nwith pipeline.workspace_lock({str(path)!r}): print('in')"
+        script = (
+            f"from erv.pipeline.dvc import workspace_lock\nwith workspace_lock({str(path)!r}): print('in')"
+        )
         second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
         assert "another pipeline runs in" in second.stderr
     third = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -1,9 +1,8 @@
-"""Label spaces: the explicit, ordered and versioned names of a data set's emotions.
+"""A label space: a YAML file with ids, canonical names, synonyms and maps to other spaces.
 
-A space is a YAML file with ids, canonical names, synonyms and maps to other spaces. A data set's name is the
-name of its space: one that comes with the package (`label_spaces/*.yaml`) or one of your own, in the
-workspace's `data/label_spaces/`. A file may say `uses: NAME` and share another space. Nothing is ever derived
-from the order in which labels happen to appear in data.
+A data set's name is the name of its space: one that comes with the package (`spaces/*.yaml`) or one of your
+own, in the workspace's `data/label_spaces/`. A file may say `uses: NAME` and share another space. Nothing is
+ever derived from the order in which labels happen to appear in data.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from erv.errors import DataError
 
-_FOLDER = Path(__file__).parent / "label_spaces"
+_FOLDER = Path(__file__).parent / "spaces"
 OWN_FOLDER = Path("data/label_spaces")
 _WANTED = {
     "string_type": "expected text (what YAML takes for something else, like no or 1, needs quotes)",

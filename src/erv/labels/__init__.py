@@ -1,0 +1,5 @@
+"""Label spaces: the explicit, ordered and versioned names of a data set's emotions."""
+
+from erv.labels.label_space import NEUTRAL, LabelSpace
+
+__all__ = ["NEUTRAL", "LabelSpace"]

@@ -1,0 +1,168 @@
+"""Which code decides a stage's bytes: the rooms in its `deps`, which are what its script imports."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from erv.determinism import code_of
+from tests.support.paths import ROOT
+from tests.support.rooms import rooms_of
+
+PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+LABELS = "data/label_spaces"
+
+ALL = tuple(PIPELINE)
+MEDIA = ("validate", "extract")
+POLICIES = ("sft", "distill", "grpo", "evaluate")
+READ_SOURCES = ("ingest", *MEDIA, "sft", "distill", "train_erv", "evaluate", "report")
+READ_LABELS = ("ingest", *MEDIA, "distill", "train_erv", "grpo", "evaluate", "report", "register")
+
+# A change in the file on the left must run the stages on the right again, and no other by itself.
+DECIDES = {
+    "src/erv/manifest.py": ALL,
+    "src/erv/files.py": ALL,
+    "src/erv/labels/label_space.py": READ_LABELS,
+    "src/erv/labels/spaces/mafw.yaml": READ_LABELS,
+    "data/label_spaces/README.md": READ_LABELS,
+    "src/erv/ingest/ingest.py": ("ingest",),
+    "src/erv/ingest/published.yaml": ("ingest",),
+    "src/erv/ingest/readers/mafw_sheets.py": ("ingest",),
+    "src/erv/sources/lock.py": READ_SOURCES,
+    "src/erv/sources/frame_folders.py": READ_SOURCES,
+    "src/erv/sources/selection.py": READ_SOURCES,
+    "src/erv/figures/tables.py": ("ingest", *MEDIA, "report"),
+    "src/erv/validate/expectations.py": ("validate",),
+    "src/erv/validate/video_probe.py": ("validate",),
+    "src/erv/media/frames.py": MEDIA,
+    "src/erv/media/seeking.py": MEDIA,
+    "src/erv/media/worker_process.py": MEDIA,
+    "src/erv/extract/chunks.py": ("extract",),
+    "src/erv/shards.py": ("extract", *POLICIES, "report"),
+    "src/erv/prompts.py": ("ingest", *POLICIES, "train_erv", "report", "register"),
+    "src/erv/sentences.py": ("distill", "train_erv", "grpo", "evaluate", "report", "register"),
+    "src/erv/determinism.py": ("extract", *POLICIES, "train_erv", "report"),
+    "src/erv/checkpoints.py": ("sft", "train_erv", "grpo"),
+    "src/erv/policies/humanomni/modeling.py": POLICIES,
+    "src/erv/training/sft/sft.py": ("sft",),
+    "src/erv/distill/corpus.py": ("distill",),
+    "src/erv/distill/teachers/asking.py": ("distill",),
+    "src/erv/verifier/calibration.py": ("train_erv", "grpo", "report"),
+    "src/erv/train_erv/encoder.py": ("train_erv",),
+    "src/erv/rewards/explanation.py": ("grpo",),
+    "src/erv/training/grpo/trainer.py": ("grpo",),
+    "src/erv/evaluate/judges.py": ("evaluate", "report", "register"),
+    "src/erv/report/templates/report.html.j2": ("report",),
+    "src/erv/sample/wordings.py": ("report",),
+    "src/erv/register/register.py": ("register",),
+    **{f"stages/{stage}.py": (stage,) for stage in ALL},
+    # And what can't change a stage's bytes runs nothing.
+    "src/erv/stack/control.py": (),
+    "src/erv/stage.py": (),
+    "src/erv/errors.py": (),
+    "src/erv/environment.py": (),
+    "src/erv/storage/store.py": (),
+    "src/erv/pinning/journal.py": (),
+    "src/erv/tracking/delivery.py": (),
+    "src/erv/lineage/trace.py": (),
+    "src/erv/doctor/fit.py": (),
+    "src/erv/pipeline/guard.py": (),
+    "src/erv/commands/run.py": (),
+    "src/erv/policies/qwen_omni/modeling.py": (),
+    "flows/train.py": (),
+}
+
+
+def code(stage: str) -> set[str]:
+    return {path for path in PIPELINE[stage]["deps"] if path.startswith(("src/erv", LABELS))}
+
+
+@pytest.mark.parametrize("stage", ALL)
+def test_its_rooms_are_what_it_imports(stage: str) -> None:
+    rooms = rooms_of(stage)
+    wanted = {f"src/erv/{room}" for room in rooms}
+    if "labels" in rooms:
+        wanted.add(LABELS)
+    if (ROOT / "src" / "erv" / "settings" / f"{stage}.py").is_file():
+        wanted.add(f"src/erv/settings/{stage}.py")  # its section: what a parameter is when it is left out
+    found = code(stage)
+    assert found == wanted, f"dvc.yaml, {stage}: add {wanted - found}, remove {found - wanted}"
+
+
+def test_the_key_of_checkpoints_has_the_rooms_of_dvc_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for stage in ALL:
+        assert set(code_of(stage)) == code(stage) - {LABELS}
+    assert code_of("grpo@erv") == code_of("grpo")
+    monkeypatch.chdir("/")
+    assert code_of("grpo") == ("src/erv",), "without dvc.yaml, all of the code decides"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which every stage counts as done; its outputs are empty."""
+    folder = tmp_path_factory.mktemp("planted")
+    for name in ("src", "stages", "flows", "data/label_spaces", ".dvc"):
+        ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local", "*.egg-info")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder)
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    from dvc.repo import Repo
+
+    with contextlib.chdir(folder), Repo(".") as repo:
+        written = {out.fs_path for stage in repo.index.stages for out in stage.outs}
+        for stage in repo.index.stages:
+            for dependency in (item.fs_path for item in stage.deps):
+                path = Path(dependency)
+                inside = any(path == Path(out) or path in Path(out).parents for out in written)
+                if not path.exists() and not inside:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch()
+        for out in written:
+            path = Path(out)
+            if not path.suffix:
+                path = path / "content"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(out)
+        repo.commit(force=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stages(workspace: Path) -> Iterator[list[Any]]:
+    from dvc.repo import Repo
+
+    with contextlib.chdir(workspace), Repo(".") as repo:
+        yield list(repo.index.stages)
+
+
+def changed(stages: list[Any]) -> set[str]:
+    """The stages that DVC would run again, not counting those that wait for another's outputs."""
+    dependencies = {item.fs_path: item for stage in stages for item in stage.deps if item.fs_path}
+    dirty = {path for path, item in dependencies.items() if item.changed_checksum()}
+    return {s.name.partition("@")[0] for s in stages if dirty & {item.fs_path for item in s.deps}}
+
+
+def test_nothing_is_to_do_without_a_change(stages: list[Any]) -> None:
+    assert changed(stages) == set()
+
+
+@pytest.mark.parametrize("path", DECIDES)
+def test_a_planted_change_runs_what_it_decides(workspace: Path, stages: list[Any], path: str) -> None:
+    file = workspace / path
+    before = file.read_bytes()
+    file.write_bytes(before + b"\n# planted\n")
+    try:
+        assert changed(stages) == set(DECIDES[path])
+    finally:
+        file.write_bytes(before)
+    assert set().union(*DECIDES.values()) == set(ALL), "a stage has no module in the table"
