@@ -32,7 +32,7 @@ class StageReport:
 
 def run_graph(
     stages: Sequence[PipelineStage],
-    run_stage: RunStage,
+    repro: RunStage,
     *,
     workers: int,
     cancelled: Callable[[], bool],
@@ -46,9 +46,9 @@ def run_graph(
 
     Args:
         stages: in an order in which each comes after its upstream.
-        run_stage: takes a name and a callback for lines of output; raises `ErvError` if the stage fails.
+        repro: takes a name and a callback for lines of output; raises `ErvError` if the stage fails.
         workers: how many stages run at the same time.
-        cancelled: whether to stop; `run_stage` looks at the same switch.
+        cancelled: whether to stop; `repro` looks at the same switch.
 
     Returns:
         A report for every stage, in the order of `stages`.
@@ -68,7 +68,7 @@ def run_graph(
         for stage in urgent if healthy and not cancelled() else ():
             if running < workers and ready(stage):
                 upstream = [futures[up] for up in stage.upstream if up in names]
-                future = _as_task(stage.name, run_stage).submit(wait_for=upstream)
+                future = _as_task(stage.name, repro).submit(wait_for=upstream)
                 future.add_done_callback(lambda _future, name=stage.name: finished.put(name))
                 futures[stage.name] = future
                 running += 1
@@ -100,7 +100,7 @@ def most_urgent_first(stages: Sequence[PipelineStage]) -> list[PipelineStage]:
     return sorted(stages, key=lambda stage: (-behind[stage.name], -before[stage.name]))
 
 
-def _as_task(name: str, run_stage: RunStage) -> Any:
+def _as_task(name: str, repro: RunStage) -> Any:
     @task(
         name=name,
         task_run_name=name,
@@ -117,7 +117,7 @@ def _as_task(name: str, run_stage: RunStage) -> Any:
                 logger.info("%s", line)
 
         try:
-            return run_stage(name, on_line)
+            return repro(name, on_line)
         except StageCancelledError as error:
             return Cancelled(message=str(error))
         except ErvError as error:

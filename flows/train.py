@@ -95,8 +95,8 @@ def _train(
     logger.info("%d stages, up to %d side by side", len(stages), workers)
 
     with _parent_run(environment, flow_run_id) as parent:
-        run_stage = _stage_runner(environment, parent, flow_run_id, force, cancellation)
-        reports = run_graph(stages, run_stage, workers=workers, cancelled=cancellation.asked)
+        repro = _stage_runner(environment, parent, flow_run_id, force, cancellation)
+        reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)
         logger.info("stages:\n%s", stage_table(reports))
         runs = _record(environment, parent, reports)
         show_data_docs(environment, reports, runs, parent)
@@ -146,7 +146,7 @@ def _stage_runner(
         variables["ERV_PARENT_RUN_ID"] = parent.run_id
 
     def run(name: str, on_line: Any) -> StageResult:
-        result = pipeline.run_stage(
+        result = pipeline.repro(
             name,
             on_line=on_line,
             cancelled=cancellation.asked,

@@ -1,7 +1,7 @@
 """register: the candidate bundle of the policy that is offered, with the verdicts of its gates.
 
 Command: see `register` in dvc.yaml. Publishing to a registry is not part of it, for what a registry holds is
-no file: the flow, or `erv register`, makes sure that this bundle is registered.
+no file: the flow, or `erv publish`, makes sure that this bundle is registered.
 
 Deviations from the paper: it has no such step.
 """

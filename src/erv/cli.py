@@ -21,11 +21,13 @@ COMMANDS = {
     "data": "data",
     "run": "run",
     "verify": "verify",
-    "register": "register",
+    "publish": "publish",
     "lineage": "lineage",
     "promote": "promote",
     "rollback": "rollback",
 }
+# Names that commands had before, which still work and say the new one.
+FORMER = {"register": "publish"}
 
 
 class LazyGroup(click.Group):
@@ -37,6 +39,9 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports a command; None if there is none of that name."""
+        if cmd_name in FORMER:
+            click.echo(f"erv {cmd_name} is now called erv {FORMER[cmd_name]}", err=True)
+            cmd_name = FORMER[cmd_name]
         module = COMMANDS.get(cmd_name)
         if module is None or not _exists(module):
             return None

@@ -165,7 +165,7 @@ def test_dvc_repro_alone_in_another_clone_gives_the_same_hashes(
         other.run("erv", "sample-data", "--size", "tiny", "--upload")
         other.run("erv", "data", "pin")
         other.run("dvc", "repro")
-        published = other.run("erv", "register").stdout
+        published = other.run("erv", "publish").stdout
         assert "challenger" in published
     finally:
         other.run("erv", "stack", "down", check=False)

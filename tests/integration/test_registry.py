@@ -115,7 +115,7 @@ def test_the_flow_registers_the_first_candidate_as_champion(scratch: Scratch, fi
 
 
 def test_the_same_bundle_is_registered_once(scratch: Scratch, first: str) -> None:
-    assert f"{NAME} version 1 was registered before" in scratch.erv("register").stdout
+    assert f"{NAME} version 1 was registered before" in scratch.erv("publish").stdout
     assert len(client_of(scratch.environment).search_model_versions(f"name = '{NAME}'")) == 1
 
 
@@ -190,7 +190,7 @@ def test_a_worse_candidate_is_kept_from_champion(scratch: Scratch, first: str) -
 def test_promotion_and_rollback_by_hand_stand(scratch: Scratch, first: str) -> None:
     assert "version 2 is the champion now; it was version 1" in scratch.erv("promote", "2").stdout
     assert "version 1 is the champion again; it was version 2" in scratch.erv("rollback").stdout
-    scratch.erv("register")
+    scratch.erv("publish")
     assert aliases(scratch)["champion"] == "1"
     result = scratch.erv("rollback", check=False)
     assert "there is no champion before the present one" in result.stderr
@@ -201,7 +201,7 @@ def test_promotion_and_rollback_by_hand_stand(scratch: Scratch, first: str) -> N
 def test_other_clips_are_no_comparison(scratch: Scratch, first: str) -> None:
     scratch.control("quality", "58 58 other")
     scratch.python("-m", "dvc", "repro", "-q")
-    output = scratch.erv("register").stdout
+    output = scratch.erv("publish").stdout
     assert "WAR minus champion: the champion was not evaluated on the same clips" in output
     assert aliases(scratch)["champion"] == "1"
 
@@ -210,7 +210,7 @@ def test_other_clips_are_no_comparison(scratch: Scratch, first: str) -> None:
 def test_another_judge_is_no_comparison(scratch: Scratch, first: str) -> None:
     scratch.control("quality", "59 59 judge")
     scratch.python("-m", "dvc", "repro", "-q")
-    output = scratch.erv("register").stdout
+    output = scratch.erv("publish").stdout
     assert "WAR minus champion: the champion was judged by another judge or decoded otherwise" in output
     assert aliases(scratch)["champion"] == "1"
 
@@ -220,7 +220,7 @@ def test_a_changed_bundle_is_refused(scratch: Scratch, first: str) -> None:
     text = path.read_text()
     path.unlink()  # may be a link into the cache
     path.write_text("better than it is")
-    result = scratch.erv("register", check=False)
+    result = scratch.erv("publish", check=False)
     path.write_text(text)
     assert result.returncode == 1
     assert "card.md is not what bundle.json says" in result.stderr

@@ -9,7 +9,7 @@ import pytest
 
 from erv.digest import md5_of_file
 from erv.environment import Environment
-from erv.lineage.links import Check, Verifier
+from erv.lineage.links import Link, LinkChecker
 from erv.pinning import pin
 from erv.sources import Lock, Selection
 from erv.storage.store import Store, open_store
@@ -27,10 +27,10 @@ FILES = {
 PARTS = {"list.txt", "clips.zip", "clips/1.mp4", "clips/2.mp4", "frames/00001"}
 
 
-def verdict(lock: Lock, environment: Environment, folder: Path) -> Check:
+def verdict(lock: Lock, environment: Environment, folder: Path) -> Link:
     path = folder / "raw.lock.json"
     lock.save(path)
-    return Verifier(environment).source("raw.lock.json", md5_of_file(path), path)
+    return LinkChecker(environment).source("raw.lock.json", md5_of_file(path), path)
 
 
 @pytest.fixture
@@ -101,6 +101,6 @@ def test_a_folder_of_frames_that_lost_one(
 def test_a_lock_that_is_another_one(tree: Path, stack: Environment, tmp_path: Path) -> None:
     path = tmp_path / "raw.lock.json"
     pin("raw", str(tree), None, selection=FRAMES).save(path)
-    found = Verifier(stack).source("raw.lock.json", "0" * 32, path)
+    found = LinkChecker(stack).source("raw.lock.json", "0" * 32, path)
     assert found.ok is None
     assert "restore it from git" in found.detail

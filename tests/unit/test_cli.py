@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from erv.cli import COMMANDS, command, main
+from erv.cli import COMMANDS, FORMER, command, main
 
 HEAVY = (
     "torch",
@@ -45,6 +45,15 @@ def test_every_command_has_help(name: str) -> None:
     assert loaded is not None
     assert loaded.name == name
     assert loaded.get_short_help_str(200)
+
+
+@pytest.mark.parametrize(("before", "now"), FORMER.items())
+def test_a_former_name_works_and_says_the_new_one(before: str, now: str) -> None:
+    result = CliRunner().invoke(command, [before, "--help"])
+    assert result.exit_code == 0
+    assert f"erv {before} is now called erv {now}\n" in result.output
+    assert before not in COMMANDS
+    assert now in COMMANDS
 
 
 def sentence(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -21,8 +21,8 @@ SMALL_BYTES = 4_000_000  # objects up to this size are read and hashed, larger o
 
 
 @dataclass(frozen=True)
-class Check:
-    """One verified link: `ok` is None where it can't be verified from here."""
+class Link:
+    """A link of the lineage, checked: `ok` is None where it can't be checked from here."""
 
     what: str
     ok: bool | None
@@ -34,7 +34,7 @@ class Check:
         return f"{mark}: {self.what} ({self.detail})"
 
 
-class Verifier:
+class LinkChecker:
     """Looks objects up in the DVC remote and in the raw bucket; each answer is kept.
 
     Args:
@@ -45,7 +45,7 @@ class Verifier:
     def __init__(self, environment: Environment, deep: bool = False) -> None:
         self._environment = environment
         self._deep = deep
-        self._checked: dict[str, Check] = {}
+        self._checked: dict[str, Link] = {}
 
     @cached_property
     def _store(self) -> Store:
@@ -60,20 +60,20 @@ class Verifier:
         listing = self._store.list(f"s3://{self._environment.dvc_bucket}/{prefix.rstrip('/')}")
         return {info.key.removeprefix(prefix).replace("/", ""): info.size for info in listing}
 
-    def output(self, path: str, md5: str | None) -> Check:
+    def output(self, path: str, md5: str | None) -> Link:
         """Verifies a file or folder that DVC tracks."""
         if md5 is None:
-            return Check(path, None, "not hashed")
+            return Link(path, None, "not hashed")
         if not self._environment.has_storage:
-            return Check(path, None, "no object store is configured")
+            return Link(path, None, "no object store is configured")
         if md5 not in self._checked:
             try:
                 ok, detail = self._folder(md5) if md5.endswith(".dir") else self._object(md5)
             except ErvError as error:
                 ok, detail = None, str(error)
-            self._checked[md5] = Check(path, ok, detail)
+            self._checked[md5] = Link(path, ok, detail)
         known = self._checked[md5]
-        return Check(path, known.ok, known.detail)
+        return Link(path, known.ok, known.detail)
 
     def _object(self, md5: str) -> tuple[bool, str]:
         size = self._remote.get(md5)
@@ -103,7 +103,7 @@ class Verifier:
     def _read(self, md5: str) -> bytes:
         return self._store.read(f"s3://{self._environment.dvc_bucket}/files/md5/{md5[:2]}/{md5[2:]}")
 
-    def source(self, path: str, md5: str | None, lock_file: Path | None) -> Check:
+    def source(self, path: str, md5: str | None, lock_file: Path | None) -> Link:
         """Verifies a pinned source: its lock is the one that was used, and each of its objects is there.
 
         Args:
@@ -115,9 +115,9 @@ class Verifier:
         from erv.sources import Lock
 
         if lock_file is None or not lock_file.is_file():
-            return Check(path, None, "the lock is not here; restore it from git")
+            return Link(path, None, "the lock is not here; restore it from git")
         if md5_of_file(lock_file) != md5:
-            return Check(path, None, f"the lock here is another one than {md5}; restore it from git")
+            return Link(path, None, f"the lock here is another one than {md5}; restore it from git")
         lock = Lock.load(lock_file)
         if not lock.uri.startswith("s3://"):
             root = Path(lock.uri.removeprefix("file://"))
@@ -126,13 +126,11 @@ class Verifier:
             try:
                 missing = self._missing(lock)
             except ErvError as error:
-                return Check(path, None, str(error))
+                return Link(path, None, str(error))
         if missing:
-            return Check(
-                path, False, f"{len(missing)} of {len(lock.files)} files of {lock.uri}: {missing[0]}"
-            )
+            return Link(path, False, f"{len(missing)} of {len(lock.files)} files of {lock.uri}: {missing[0]}")
         versions = " in their pinned versions" if any(file.version_id for file in lock.files) else ""
-        return Check(path, True, f"{len(lock.files)} files of {lock.uri} present{versions}")
+        return Link(path, True, f"{len(lock.files)} files of {lock.uri} present{versions}")
 
     def _missing(self, lock: Lock) -> list[str]:
         from erv.sources.frame_folders import is_frame

@@ -13,7 +13,7 @@ from erv.digest import content_digest
 from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.lineage import clips as clip_history
-from erv.lineage.links import Check, Verifier
+from erv.lineage.links import Link, LinkChecker
 from erv.pipeline.dvc import read_lock
 from erv.settings import Settings
 from erv.stack.reach import require
@@ -25,11 +25,11 @@ _HEX = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 @dataclass
 class Node:
-    """A node of the answer: a title, facts, verified links, and what it is made from."""
+    """A node of the answer: a title, facts, checked links, and what it is made from."""
 
     title: str
     facts: list[str] = field(default_factory=list)
-    checks: list[Check] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
     children: list[Node] = field(default_factory=list)
 
     def walk(self) -> Iterator[Node]:
@@ -43,8 +43,8 @@ class Node:
         yield f"{indent}{self.title}"
         for fact in self.facts:
             yield f"{indent}  {fact}"
-        for check in self.checks:
-            yield f"{indent}  {check.text()}"
+        for link in self.links:
+            yield f"{indent}  {link.text()}"
         for child in self.children:
             yield from child.lines(indent + "    ")
 
@@ -55,7 +55,7 @@ class Provenance:
     def __init__(self, environment: Environment, settings: Settings, deep: bool = False) -> None:
         self._environment = environment
         self._name = settings.register_.model_name
-        self._verifier = Verifier(environment, deep)
+        self._links = LinkChecker(environment, deep)
         if environment.mlflow_uri:
             require("MLflow", environment.mlflow_uri)
         self._client = lock_entries.client_of(environment) if environment.mlflow_uri else None
@@ -115,28 +115,28 @@ class Provenance:
         node.facts += _gate_lines(tags.get(GATES_TAG))
         with tempfile.TemporaryDirectory() as folder:
             bundle = self._download(f"models:/{self._name}/{version.version}/{tags.get(PATH_TAG)}", folder)
-            node.checks.append(self._bundle_check(bundle))
+            node.links.append(self._bundle_check(bundle))
             locks = self._pipeline_of(tags.get(PUBLISH_RUN_TAG), folder)
             lock = read_lock(locks / "dvc.lock") if locks else {}
             producer = next((n for n in lock if n.partition("@")[0] == "register"), None)
             if producer is None:
-                node.checks.append(Check("dvc.lock", False, "not kept with the publication"))
+                node.links.append(Link("dvc.lock", False, "not kept with the publication"))
             else:
                 if bundle is not None:
-                    node.checks.append(_lock_check(bundle, lock[producer]))
+                    node.links.append(_lock_check(bundle, lock[producer]))
                 node.children.append(self._stage(lock, producer, locks, set()))
         return node
 
-    def _bundle_check(self, folder: Path | None) -> Check:
+    def _bundle_check(self, folder: Path | None) -> Link:
         from erv.register.register import read_bundle
 
         if folder is None:
-            return Check("bundle", False, "its files can't be read from the artifact store")
+            return Link("bundle", False, "its files can't be read from the artifact store")
         try:
             bundle = read_bundle(folder)
         except RegistryError as error:
-            return Check("bundle", False, str(error))
-        return Check("bundle", True, f"{len(bundle.files)} files in the artifact store, hashes equal")
+            return Link("bundle", False, str(error))
+        return Link("bundle", True, f"{len(bundle.files)} files in the artifact store, hashes equal")
 
     def _pipeline_of(self, run_id: str | None, folder: str) -> Path | None:
         """The folder with the pipeline files that a run has kept."""
@@ -169,18 +169,16 @@ class Provenance:
         runs = self._runs_of(entry)
         node.facts.append(f"MLflow run {', '.join(runs)}" if runs else "no MLflow run on this server")
         for out in entry.get("outs") or []:
-            node.checks.append(self._verifier.output(out["path"], out.get("md5")))
+            node.links.append(self._links.output(out["path"], out.get("md5")))
         producers: set[str] = set()
         for dependency in entry.get("deps") or []:
             path = dependency["path"]
             made_by = _producers(lock, path)
             producers |= made_by
             if path.endswith(".lock.json") and not made_by:
-                node.checks.append(
-                    self._verifier.source(path, dependency.get("md5"), _find_lock(path, locks))
-                )
+                node.links.append(self._links.source(path, dependency.get("md5"), _find_lock(path, locks)))
             elif len(made_by) == 1:
-                node.checks += _link(lock, made_by, dependency)
+                node.links += _link(lock, made_by, dependency)
         node.children = [self._stage(lock, up, locks, seen) for up in sorted(producers)]
         return node
 
@@ -320,14 +318,14 @@ def _titles(node: Node, indent: str) -> Iterator[str]:
 
 def summary(node: Node) -> str:
     """`57 links checked, 0 broken, 2 not verifiable from here`."""
-    checks = [check for part in node.walk() for check in part.checks]
-    unknown = sum(check.ok is None for check in checks)
-    return f"{len(checks)} links checked, {len(broken(node))} broken, {unknown} not verifiable from here"
+    links = [link for part in node.walk() for link in part.links]
+    unknown = sum(link.ok is None for link in links)
+    return f"{len(links)} links checked, {len(broken(node))} broken, {unknown} not verifiable from here"
 
 
-def broken(node: Node) -> list[Check]:
+def broken(node: Node) -> list[Link]:
     """The links that do not hold."""
-    return [check for part in node.walk() for check in part.checks if check.ok is False]
+    return [check for part in node.walk() for check in part.links if check.ok is False]
 
 
 def _gate_lines(text: str | None) -> list[str]:
@@ -357,23 +355,23 @@ def _consumers(lock: Locked, name: str) -> set[str]:
     }
 
 
-def _link(lock: Locked, made_by: set[str], dependency: Mapping[str, Any]) -> list[Check]:
+def _link(lock: Locked, made_by: set[str], dependency: Mapping[str, Any]) -> list[Link]:
     """A broken link if what a stage read is not what its producer's entry says it wrote."""
     outs = [out for name in made_by for out in lock[name].get("outs") or []]
     same = [out for out in outs if out["path"] == dependency["path"]]
     if not same or same[0].get("md5") == dependency.get("md5"):
         return []
     detail = f"read as {dependency.get('md5')}, but {sorted(made_by)[0]} wrote {same[0].get('md5')}"
-    return [Check(dependency["path"], False, f"{detail}; run `erv run`")]
+    return [Link(dependency["path"], False, f"{detail}; run `erv run`")]
 
 
-def _lock_check(bundle: Path, entry: Mapping[str, Any]) -> Check:
+def _lock_check(bundle: Path, entry: Mapping[str, Any]) -> Link:
     """Whether the bundle of a version is the output of the entry that was kept with it."""
     digest = content_digest(bundle)
     written = [str(out.get("md5")) for out in entry.get("outs") or []]
     if digest in written:
-        return Check("dvc.lock", True, f"its output of register is this bundle, md5 {digest}")
-    return Check("dvc.lock", False, f"its register wrote {', '.join(written)}, but the bundle is {digest}")
+        return Link("dvc.lock", True, f"its output of register is this bundle, md5 {digest}")
+    return Link("dvc.lock", False, f"its register wrote {', '.join(written)}, but the bundle is {digest}")
 
 
 def _find_lock(path: str, locks: Path | None) -> Path | None:

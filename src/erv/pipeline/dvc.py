@@ -77,7 +77,7 @@ class PipelineStage:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What `run_stage` did, and how long it took in seconds of wall time."""
+    """What `repro` did, and how long it took in seconds of wall time."""
 
     name: str
     outcome: Outcome
@@ -183,7 +183,7 @@ def workspace_lock(path: str | Path = LOCK_FILE) -> Iterator[None]:
         lock.release()
 
 
-def run_stage(
+def repro(
     name: str,
     *,
     on_line: Callable[[str], None] = lambda _line: None,

@@ -83,18 +83,18 @@ def test_outside_a_repository_it_says_so(tmp_path: Path) -> None:
 
 def test_ran_unchanged_restored(project: Path) -> None:
     lines: list[str] = []
-    assert pipeline.run_stage("make@a", workspace=project, on_line=lines.append).outcome == "ran"
+    assert pipeline.repro("make@a", workspace=project, on_line=lines.append).outcome == "ran"
     assert any("Running stage 'make@a'" in line for line in lines)
-    assert pipeline.run_stage("make@a", workspace=project).outcome == "unchanged"
+    assert pipeline.repro("make@a", workspace=project).outcome == "unchanged"
     (project / "out_a.txt").unlink()
-    assert pipeline.run_stage("make@a", workspace=project).outcome == "restored"
+    assert pipeline.repro("make@a", workspace=project).outcome == "restored"
     assert (project / "out_a.txt").read_text() == "a\n"
-    assert pipeline.run_stage("make@a", workspace=project, force=True).outcome == "ran"
+    assert pipeline.repro("make@a", workspace=project, force=True).outcome == "ran"
     assert pipeline.read_lock(project / "dvc.lock")["make@a"]["outs"][0]["path"] == "out_a.txt"
 
 
 def test_restored_from_the_remote_when_the_cache_is_gone(project: Path, tmp_path: Path) -> None:
-    pipeline.run_stage("make@b", workspace=project)
+    pipeline.repro("make@b", workspace=project)
     pipeline.push(workspace=project)
     clone = tmp_path / "clone"
     clone.mkdir()
@@ -105,31 +105,31 @@ def test_restored_from_the_remote_when_the_cache_is_gone(project: Path, tmp_path
         [sys.executable, "-m", "dvc", "config", "remote.store.url"], cwd=project, text=True
     ).strip())  # fmt: skip
     dvc(clone, "remote", "add", "-d", "store", remote)
-    assert pipeline.run_stage("make@b", workspace=clone, pull=True).outcome == "restored"
+    assert pipeline.repro("make@b", workspace=clone, pull=True).outcome == "restored"
     assert (clone / "out_b.txt").read_text() == "b\n"
 
 
 def test_a_failure_carries_the_stages_own_words(project: Path) -> None:
     for name in ("make@a", "make@b", "join"):
-        pipeline.run_stage(name, workspace=project)
+        pipeline.repro(name, workspace=project)
     with pytest.raises(StageFailedError) as caught:
-        pipeline.run_stage("fail", workspace=project)
+        pipeline.repro("fail", workspace=project)
     assert str(caught.value) == "fail: clip 7 is broken;\n  - first\n  - second"
 
 
 def test_a_crash_carries_the_last_line_of_its_traceback(project: Path) -> None:
     (project / "fail.py").write_text("raise ZeroDivisionError('no clips to divide by')")
     with pytest.raises(StageFailedError, match=r"^fail: ZeroDivisionError: no clips to divide by$"):
-        pipeline.run_stage("fail", workspace=project)
+        pipeline.repro("fail", workspace=project)
     (project / "fail.py").write_text("import sys; sys.exit(3)")
     with pytest.raises(StageFailedError, match=r"^fail: .*python fail.py"):
-        pipeline.run_stage("fail", workspace=project)
+        pipeline.repro("fail", workspace=project)
     (project / "fail.py").write_text(FAIL)
 
 
 def test_cancelling_stops_the_command_at_once(project: Path) -> None:
     for name in ("make@a", "make@b", "join"):
-        pipeline.run_stage(name, workspace=project)
+        pipeline.repro(name, workspace=project)
     running = threading.Event()
     started = time.monotonic()
 
@@ -138,7 +138,7 @@ def test_cancelling_stops_the_command_at_once(project: Path) -> None:
             running.set()
 
     with pytest.raises(StageCancelledError, match="other: cancelled"):
-        pipeline.run_stage("other", workspace=project, on_line=on_line, cancelled=running.is_set)
+        pipeline.repro("other", workspace=project, on_line=on_line, cancelled=running.is_set)
     assert time.monotonic() - started < 10
     mine = psutil.Process(os.getpid()).children(recursive=True)
     assert not [p for p in mine if "sleep" in p.name()]
@@ -154,7 +154,7 @@ def test_independent_stages_run_side_by_side(project: Path) -> None:
             if line.startswith("Running stage"):
                 begun[name] = time.monotonic()
 
-        pipeline.run_stage(name, workspace=project, on_line=on_line)
+        pipeline.repro(name, workspace=project, on_line=on_line)
         finished[name] = time.monotonic()
 
     threads = [threading.Thread(target=work, args=(name,)) for name in ("make@a", "make@b")]

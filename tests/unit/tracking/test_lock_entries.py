@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from erv.lineage.links import Check
+from erv.lineage.links import Link
 from erv.lineage.trace import Node, _consumers, _link, _overlap, _producers, broken
 from erv.tracking.lock_entries import entry_hash, markdown, run_tag
 
@@ -73,8 +73,8 @@ def test_a_dependency_that_was_made_anew_is_a_broken_link() -> None:
 
 
 def test_broken_links_are_found_at_any_depth() -> None:
-    bad = Check("x", False, "gone")
-    tree = Node("top", checks=[Check("y", None, "?")], children=[Node("below", checks=[bad])])
+    bad = Link("x", False, "gone")
+    tree = Node("top", checks=[Link("y", None, "?")], children=[Node("below", checks=[bad])])
     assert broken(tree) == [bad]
     assert list(tree.lines())[-1] == "      BROKEN: x (gone)"
 

@@ -1,4 +1,4 @@
-"""`erv register`: make sure that the candidate bundle is registered and gated."""
+"""`erv publish`: make sure that the candidate bundle is registered and gated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command(name="register")
+@click.command(name="publish")
 @click.option(
     "--candidate",
     type=click.Path(path_type=Path),
@@ -16,7 +16,7 @@ import click
     help="The bundle that the stage register has written.",
 )
 def command(candidate: Path) -> None:
-    """Register the candidate in MLflow and decide its gates; the same bundle is registered once.
+    """Publish the candidate in MLflow and decide its gates; the same bundle is published once.
 
     `erv run` does this at its end; use it after a plain `dvc repro`.
     """
