@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Trains `--variant` and writes `--policy`."""
-    from erv.checkpoints import checkpoint_folder, clear, source_files
+    from erv.checkpoints import checkpoint_folder, clear, reward_files
     from erv.manifest import read_manifest
     from erv.rewards import Shaping, build_rewards
     from erv.shards import ShardReader
@@ -61,7 +61,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         variant=variant,
         seed=settings.seed,
         runtime=settings.runtime.model_dump(exclude={"feature_cache_gb"}),  # memory, not numbers
-        reward_code=source_files([reward.name for reward in variant.rewards]),
+        reward_code=reward_files([reward.name for reward in variant.rewards]),
     )
     inputs = (arguments.cold_start, build_rows(manifests, shards), shards, rewards, settings.grpo)
     options: dict[str, Any] = {

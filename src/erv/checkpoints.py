@@ -54,7 +54,7 @@ def checkpoint_folder(stage: str, *, root: str | Path = ROOT, **inputs: Any) -> 
     return Path(root) / stage / digest.hexdigest()
 
 
-def source_files(names: Iterable[str]) -> list[Path]:
+def reward_files(names: Iterable[str]) -> list[Path]:
     """The files of the rewards that are given as dotted paths, for the key: an edited one starts anew.
 
     Args:

@@ -17,7 +17,7 @@ from erv.checkpoints import (
     keep_newest,
     latest_checkpoint,
     mark_complete,
-    source_files,
+    reward_files,
 )
 from erv.errors import DataError
 from erv.settings.policies import LoraSettings
@@ -74,14 +74,14 @@ def test_an_edited_reward_starts_anew(tmp_path: Path, monkeypatch: pytest.Monkey
     module = tmp_path / "own_rewards.py"
     module.write_text("def brief(completions, **_): return [1.0] * len(completions)")
     names = ["format", "own_rewards:brief", "own_rewards.brief"]
-    assert source_files(names) == [module]
-    assert source_files(["format", "accuracy"]) == []
-    before = checkpoint_folder("grpo@own", reward_code=source_files(names))
-    assert before == checkpoint_folder("grpo@own", reward_code=source_files(names))
+    assert reward_files(names) == [module]
+    assert reward_files(["format", "accuracy"]) == []
+    before = checkpoint_folder("grpo@own", reward_code=reward_files(names))
+    assert before == checkpoint_folder("grpo@own", reward_code=reward_files(names))
     module.write_text("def brief(completions, **_): return [0.0] * len(completions)")
-    assert checkpoint_folder("grpo@own", reward_code=source_files(names)) != before
+    assert checkpoint_folder("grpo@own", reward_code=reward_files(names)) != before
     with pytest.raises(FileNotFoundError, match=r"'no_such\.module'"):
-        source_files(["no_such.module:reward"])
+        reward_files(["no_such.module:reward"])
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:

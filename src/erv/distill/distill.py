@@ -13,7 +13,7 @@ import pyarrow as pa
 from erv.distill.corpus import Sentence
 from erv.distill.table import QUARANTINE_SCHEMA, SCHEMA
 from erv.distill.teachers.agreement import agreement, majority
-from erv.distill.teachers.base import Refusal, Teacher, Verdict
+from erv.distill.teachers.protocol import Refusal, Teacher, Verdict
 from erv.errors import DataError
 from erv.labels import LabelSpace
 from erv.manifest import SPLITS

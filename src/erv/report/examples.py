@@ -14,7 +14,7 @@ import numpy as np
 from erv.prompts import parse_completion
 from erv.sentences import split_sentences
 from erv.shards import Clip
-from erv.verifier.base import Verifier, sentence_labels, thresholds_of
+from erv.verifier.protocol import Verifier, sentence_labels, thresholds_of
 
 FRAMES = 6
 FRAME_SIDE = 128

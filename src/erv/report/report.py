@@ -33,7 +33,7 @@ from erv.sentences import explanation_shape
 from erv.settings import ReportSettings
 from erv.shards import Clip
 from erv.train_erv.behaviour import ABILITIES
-from erv.verifier.base import Verifier
+from erv.verifier.protocol import Verifier
 
 TITLES = {
     "sft": "Cold start",

@@ -14,7 +14,7 @@ from erv.rewards.accuracy import accuracy_reward
 from erv.rewards.explanation import NO_SHAPING, Shaping, explanation_reward
 from erv.rewards.format import format_reward
 from erv.rewards.variant import Reward, build_rewards
-from erv.verifier.base import Verifier, sentence_labels
+from erv.verifier.protocol import Verifier, sentence_labels
 
 __all__ = [
     "NO_SHAPING",

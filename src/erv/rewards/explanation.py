@@ -14,7 +14,7 @@ from erv.labels import NEUTRAL
 from erv.prompts import Completion, completion_text, tagged
 from erv.rewards.answers import OFFICIAL_NAMES, bare, mafw_name, official_answer, official_normalize
 from erv.sentences import Semantics, count_words, normalize, split_sentences
-from erv.verifier.base import (
+from erv.verifier.protocol import (
     MAX_LABELS_PER_SENTENCE,
     Verifier,
     as_array,

@@ -13,7 +13,7 @@ from erv.rewards.explanation import Shaping, explanation_reward
 from erv.rewards.format import format_reward
 from erv.sentences import Semantics
 from erv.settings.policies import BUILT_IN_REWARDS
-from erv.verifier.base import Verifier
+from erv.verifier.protocol import Verifier
 
 if TYPE_CHECKING:
     from erv.settings.policies import RewardSettings

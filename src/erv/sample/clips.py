@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image
 
-from erv.sample.emotions import FACE_CUES, ONE_SIDED, PROFILES
+from erv.sample.emotions import EXPRESSIONS, FACE_CUES, ONE_SIDED
 from erv.sample.face import FaceRenderer, Pose
 from erv.sample.people import draw_person
 from erv.sample.voice import SAMPLE_RATE, draw_speaker, prosody, synthesize
@@ -62,9 +62,9 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
 
 def draw_cues(clip_id: str, emotion: str, rng: np.random.Generator) -> ClipCues:
     """Draws which of an emotion's cues a clip shows."""
-    profile = PROFILES[emotion]
-    shows_face, shows_voice = profile.face != ("face_still",), profile.voice != ("voice_even",)
-    face, voice = _some(profile.face, rng), _some(profile.voice, rng)
+    expression = EXPRESSIONS[emotion]
+    shows_face, shows_voice = expression.face != ("face_still",), expression.voice != ("voice_even",)
+    face, voice = _some(expression.face, rng), _some(expression.voice, rng)
     masked = rng.random()
     if shows_face and shows_voice and masked < 2 * _MASKED_CHANNEL:
         shows_face, shows_voice = (True, False) if masked < _MASKED_CHANNEL else (False, True)

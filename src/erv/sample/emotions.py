@@ -53,7 +53,7 @@ VOICE_CUES: tuple[str, ...] = (
 
 
 @dataclass(frozen=True)
-class Profile:
+class Expression:
     """The cues of one emotion, and the emotion that a contradicting explanation describes instead."""
 
     face: tuple[str, ...]
@@ -69,21 +69,21 @@ _TREMBLING = ("voice_trembling", "voice_high")
 _FALLING = ("voice_slow", "voice_falling")
 _EVEN = ("voice_even",)
 
-PROFILES: dict[str, Profile] = {
-    "anger": Profile(("brows_lowered", "hard_stare", "lips_pressed"), _HARSH, "sadness"),
-    "disgust": Profile(("nose_wrinkled", "upper_lip_raised", "chin_raised"), _HARSH, "happiness"),
-    "fear": Profile(_WIDE, _TREMBLING, "anger"),
-    "happiness": Profile(("smile", "eyes_crinkled"), ("voice_melodic", "voice_fast"), "contempt"),
-    "neutral": Profile(_STILL, _EVEN, "anxiety"),
-    "sadness": Profile(_GRIEF, _FALLING, "surprise"),
-    "surprise": Profile(_WIDE, ("voice_rising", "voice_sudden"), "anxiety"),
-    "contempt": Profile(("smirk", "cheek_dimpled", "brow_cocked"), _EVEN, "fear"),
-    "anxiety": Profile(_STILL, _TREMBLING, "disappointment"),
-    "helplessness": Profile(_GRIEF, ("voice_faint", "voice_halting"), "anger"),
-    "disappointment": Profile(("corners_down", "chin_raised", "gaze_down"), _FALLING, "fear"),
+EXPRESSIONS: dict[str, Expression] = {
+    "anger": Expression(("brows_lowered", "hard_stare", "lips_pressed"), _HARSH, "sadness"),
+    "disgust": Expression(("nose_wrinkled", "upper_lip_raised", "chin_raised"), _HARSH, "happiness"),
+    "fear": Expression(_WIDE, _TREMBLING, "anger"),
+    "happiness": Expression(("smile", "eyes_crinkled"), ("voice_melodic", "voice_fast"), "contempt"),
+    "neutral": Expression(_STILL, _EVEN, "anxiety"),
+    "sadness": Expression(_GRIEF, _FALLING, "surprise"),
+    "surprise": Expression(_WIDE, ("voice_rising", "voice_sudden"), "anxiety"),
+    "contempt": Expression(("smirk", "cheek_dimpled", "brow_cocked"), _EVEN, "fear"),
+    "anxiety": Expression(_STILL, _TREMBLING, "disappointment"),
+    "helplessness": Expression(_GRIEF, ("voice_faint", "voice_halting"), "anger"),
+    "disappointment": Expression(("corners_down", "chin_raised", "gaze_down"), _FALLING, "fear"),
 }
 
-EMOTIONS: tuple[str, ...] = tuple(PROFILES)
+EMOTIONS: tuple[str, ...] = tuple(EXPRESSIONS)
 
 # Emotions whose cold-start explanations mostly contradict the answer. Systematic, because random noise
 # vanishes under greedy decoding and could not be told from a coherent policy. Their partners are one another,
@@ -101,5 +101,7 @@ def contradiction_rate(emotion: str) -> float:
 
 
 def emotions_with(cue: str) -> tuple[str, ...]:
-    """The emotions whose profile has this cue."""
-    return tuple(name for name, profile in PROFILES.items() if cue in (*profile.face, *profile.voice))
+    """The emotions whose expression has this cue."""
+    return tuple(
+        name for name, expression in EXPRESSIONS.items() if cue in (*expression.face, *expression.voice)
+    )

@@ -25,7 +25,7 @@ from erv.errors import DataError
 from erv.sample import layouts
 from erv.sample.clips import ClipCues, draw_cues, render_clip, stream
 from erv.sample.contrasts import compose_contrasts
-from erv.sample.emotions import EMOTIONS, PROFILES, contradiction_rate
+from erv.sample.emotions import EMOTIONS, EXPRESSIONS, contradiction_rate
 from erv.sample.wordings import compose_explanation
 
 TREES = ("mafw", "dfew", "reasoning", "judge", "base")
@@ -159,7 +159,7 @@ def _with_explanation(item: layouts.Item, rng: np.random.Generator) -> layouts.I
     cues = item.cues
     contradicts = bool(rng.random() < contradiction_rate(cues.emotion))
     if contradicts:
-        sentences = compose_explanation(PROFILES[cues.emotion].partner, rng, "a")
+        sentences = compose_explanation(EXPRESSIONS[cues.emotion].partner, rng, "a")
     else:
         # Says nothing of a channel that shows nothing of the emotion.
         face = cues.face_cues if cues.channel in ("both", "face") or cues.emotion == "anxiety" else ()

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from erv.sample.emotions import PROFILES, emotions_with
+from erv.sample.emotions import EXPRESSIONS, emotions_with
 
 Family = Literal["a", "b"]
 Sentence = tuple[str, tuple[str, ...]]
@@ -291,13 +291,13 @@ def compose_explanation(
         Sentences in order with their labels (canonical MAFW names); joined by spaces they are the
         explanation.
     """
-    profile = PROFILES[emotion]
+    shown = EXPRESSIONS[emotion]
     picks = [_FILLERS[family][int(i)] for i in rng.permutation(len(_FILLERS[family]))[:fillers]]
     sentences: list[Sentence] = [(text, ("neutral",)) for text in picks]
     order, said = rng.permutation(3), 0  # so that an explanation does not repeat itself
     for cues in (
-        profile.face if face_cues is None else tuple(face_cues),
-        profile.voice if voice_cues is None else tuple(voice_cues),
+        shown.face if face_cues is None else tuple(face_cues),
+        shown.voice if voice_cues is None else tuple(voice_cues),
     ):
         if cues:
             count = 2 if len(cues) > 1 and rng.random() < _SECOND_CUE_SHARE else 1

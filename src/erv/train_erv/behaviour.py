@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from erv.sentences import normalize
-from erv.verifier.base import Verifier, sentence_labels, thresholds_of
+from erv.verifier.protocol import Verifier, sentence_labels, thresholds_of
 
 ABILITIES = ("minimum", "negation", "invariance", "directional")
 FILE = "behaviour.yaml"

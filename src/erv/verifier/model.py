@@ -23,11 +23,11 @@ from erv.errors import DataError
 from erv.files import write_document
 from erv.sentences import encodable
 from erv.settings import RuntimeSettings
-from erv.verifier.base import DEFAULT_THRESHOLD
 from erv.verifier.calibration import Calibration
 from erv.verifier.goemotions import column_names
 from erv.verifier.loading import check_length, load_classifier, longest_input
 from erv.verifier.memory import MemoryView, SentenceMemory
+from erv.verifier.protocol import DEFAULT_THRESHOLD
 
 FILE = "verifier.json"
 METRICS_FILE = "metrics.json"

@@ -9,7 +9,7 @@ from openpyxl import load_workbook
 
 from erv.errors import DataError
 from erv.pinning import pin
-from erv.sample.emotions import EMOTIONS, PROFILES
+from erv.sample.emotions import EMOTIONS, EXPRESSIONS
 from erv.sample.face import FaceRenderer, Pose
 from erv.sample.layouts import MARK
 from erv.sample.people import draw_person
@@ -60,9 +60,9 @@ def test_the_cues_written_are_cues_of_the_emotion(corpus):
     for tree in ("mafw", "dfew", "reasoning"):
         table = pq.read_table(corpus / tree / "cues.parquet").to_pylist()
         for row in table:
-            profile = PROFILES[row["emotion"]]
-            assert set(row["face_cues"]) <= {*profile.face, "face_still"}
-            assert set(row["voice_cues"]) <= {*profile.voice, "voice_even"}
+            expression = EXPRESSIONS[row["emotion"]]
+            assert set(row["face_cues"]) <= {*expression.face, "face_still"}
+            assert set(row["voice_cues"]) <= {*expression.voice, "voice_even"}
             assert row["face_cues"]
             assert row["voice_cues"]
         assert ("contradicts" in table[0]) == (tree == "reasoning")
@@ -99,7 +99,7 @@ def test_faces_of_different_emotions_differ_and_those_of_a_pair_do_not():
 
     def face(emotion):
         return renderer.frame(
-            {unit: 0.9 for cue in PROFILES[emotion].face for unit in FACE_CUES[cue]}, Pose()
+            {unit: 0.9 for cue in EXPRESSIONS[emotion].face for unit in FACE_CUES[cue]}, Pose()
         )
 
     shots = {emotion: face(emotion).astype(int) for emotion in EMOTIONS}
@@ -107,7 +107,7 @@ def test_faces_of_different_emotions_differ_and_those_of_a_pair_do_not():
     for one in EMOTIONS:
         for other in EMOTIONS:
             moved = np.mean(np.abs(shots[one] - shots[other]).max(axis=2) > 40)
-            if PROFILES[one].face == PROFILES[other].face:
+            if EXPRESSIONS[one].face == EXPRESSIONS[other].face:
                 assert moved == 0
             else:
                 assert moved > 0.008, (one, other)

@@ -3,7 +3,14 @@ import re
 import numpy as np
 import pytest
 
-from erv.sample.emotions import EMOTIONS, FACE_CUES, PROFILES, VOICE_CUES, contradiction_rate, emotions_with
+from erv.sample.emotions import (
+    EMOTIONS,
+    EXPRESSIONS,
+    FACE_CUES,
+    VOICE_CUES,
+    contradiction_rate,
+    emotions_with,
+)
 from erv.sample.wordings import CUE_WORDINGS, TAILS, compose_explanation, cue_sentence, find_cues
 
 
@@ -14,17 +21,17 @@ def join(sentences):
 def test_every_cue_and_emotion_has_words():
     assert set(CUE_WORDINGS) == {*FACE_CUES, *VOICE_CUES}
     assert set(TAILS) == set(EMOTIONS)
-    for name, profile in PROFILES.items():
-        assert profile.partner in EMOTIONS
-        assert profile.partner not in (name, "neutral")
-        assert set(profile.face) <= set(FACE_CUES)
-        assert set(profile.voice) <= set(VOICE_CUES)
+    for name, expression in EXPRESSIONS.items():
+        assert expression.partner in EMOTIONS
+        assert expression.partner not in (name, "neutral")
+        assert set(expression.face) <= set(FACE_CUES)
+        assert set(expression.voice) <= set(VOICE_CUES)
 
 
 def test_no_two_emotions_look_and_sound_alike():
-    assert len({(profile.face, profile.voice) for profile in PROFILES.values()}) == len(EMOTIONS)
-    assert len({profile.face for profile in PROFILES.values()}) < len(EMOTIONS)
-    assert len({profile.voice for profile in PROFILES.values()}) < len(EMOTIONS)
+    assert len({(expression.face, expression.voice) for expression in EXPRESSIONS.values()}) == len(EMOTIONS)
+    assert len({expression.face for expression in EXPRESSIONS.values()}) < len(EMOTIONS)
+    assert len({expression.voice for expression in EXPRESSIONS.values()}) < len(EMOTIONS)
 
 
 def test_an_explanation_speaks_of_its_emotion_and_its_cues():
@@ -37,7 +44,7 @@ def test_an_explanation_speaks_of_its_emotion_and_its_cues():
             assert all(emotion in labels and len(labels) <= 2 for _, labels in sentences[1:])
             cues = find_cues(join(sentences))
             assert cues
-            assert set(cues) <= {*PROFILES[emotion].face, *PROFILES[emotion].voice}
+            assert set(cues) <= {*EXPRESSIONS[emotion].face, *EXPRESSIONS[emotion].voice}
 
 
 @pytest.mark.parametrize("family", ["a", "b"])

@@ -74,7 +74,7 @@ def test_a_dependency_that_was_made_anew_is_a_broken_link() -> None:
 
 def test_broken_links_are_found_at_any_depth() -> None:
     bad = Link("x", False, "gone")
-    tree = Node("top", checks=[Link("y", None, "?")], children=[Node("below", checks=[bad])])
+    tree = Node("top", links=[Link("y", None, "?")], children=[Node("below", links=[bad])])
     assert broken(tree) == [bad]
     assert list(tree.lines())[-1] == "      BROKEN: x (gone)"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from erv.distill.teachers.base import Refusal, Teacher, TeacherError, Usage, Verdict
+from erv.distill.teachers.protocol import Refusal, Teacher, TeacherError, Usage, Verdict
 from erv.labels import LabelSpace
 from erv.settings import RuntimeSettings
 from erv.settings.teachers import LocalTeacher, OpenAITeacher

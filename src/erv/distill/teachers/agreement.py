@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from erv.distill.teachers.base import Refusal, Verdict
+from erv.distill.teachers.protocol import Refusal, Verdict
 from erv.labels import LabelSpace
 
 _DIGITS = 6

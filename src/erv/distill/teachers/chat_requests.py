@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erv.distill.teachers.asking import Message, one_line
-from erv.distill.teachers.base import TeacherError
 from erv.distill.teachers.budget import Budget, Tokens
+from erv.distill.teachers.protocol import TeacherError
 from erv.settings.teachers import OpenAITeacher
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any
 
 from erv.determinism import resolve_device, resolve_dtype
 from erv.distill.teachers.asking import Message, correction, first_messages, one_line, read_reply
-from erv.distill.teachers.base import Refusal, Usage, Verdict
 from erv.distill.teachers.progress import Progress
+from erv.distill.teachers.protocol import Refusal, Usage, Verdict
 from erv.errors import DataError
 from erv.labels import LabelSpace
 from erv.settings import RuntimeSettings

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erv.distill.teachers.asking import correction, first_messages, one_line, read_reply
-from erv.distill.teachers.base import Refusal, TeacherError, Usage, Verdict
 from erv.distill.teachers.budget import Budget, BudgetSpentError, Tokens
 from erv.distill.teachers.cache import ReplyCache
 from erv.distill.teachers.chat_requests import (
@@ -27,6 +26,7 @@ from erv.distill.teachers.chat_requests import (
     note_response,
 )
 from erv.distill.teachers.progress import Progress
+from erv.distill.teachers.protocol import Refusal, TeacherError, Usage, Verdict
 from erv.errors import SettingsError
 from erv.labels import LabelSpace
 from erv.settings.teachers import OpenAITeacher

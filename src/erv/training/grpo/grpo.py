@@ -48,7 +48,7 @@ from erv.training.grpo.trainer import Kept, OmniGRPOTrainer
 from erv.training.grpo.watch import OnMetrics, Watcher, quiet_libraries
 from erv.training.ranks import one_at_a_time, one_gpu_each
 from erv.training.throughput import Throughput
-from erv.verifier.base import Verifier
+from erv.verifier.protocol import Verifier
 
 logger = logging.getLogger(__name__)
 

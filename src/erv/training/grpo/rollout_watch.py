@@ -13,7 +13,7 @@ from erv.settings.policies import GrpoSettings
 from erv.training.grpo.collapse import CollapseAlarm, Diverged, Outlook
 from erv.training.grpo.generation import Generation, last_generation
 from erv.training.grpo.samples import SampleTable, take_samples
-from erv.verifier.base import Verifier
+from erv.verifier.protocol import Verifier
 
 if TYPE_CHECKING:
     from erv.training.grpo.trainer import OmniGRPOTrainer

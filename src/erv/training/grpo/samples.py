@@ -14,7 +14,7 @@ from erv.rewards.answers import bare
 from erv.rewards.explanation import Assessment, ReadSentence, Shaping, assess
 from erv.sentences import Semantics, encodable
 from erv.training.grpo.generation import Generation
-from erv.verifier.base import Verifier
+from erv.verifier.protocol import Verifier
 
 COUNT = 8
 _READ = ("sentences_matching", "sentences_counted", "explanation_reward", "verdicts")
