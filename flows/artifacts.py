@@ -11,8 +11,8 @@ from uuid import UUID
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
+from erv import pipeline
 from erv.environment import Environment
-from erv.pipeline import dvc as pipeline
 from erv.tracking import lock_entries
 from erv.tracking.run import DATA_DOCS_TAG, StageRun, read_record
 from flows.graph import StageReport

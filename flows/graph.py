@@ -14,7 +14,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Failed
 
 from erv.errors import ErvError
-from erv.pipeline.dvc import PipelineStage, StageCancelledError, StageResult
+from erv.pipeline import PipelineStage, StageCancelledError, StageResult
 
 RunStage = Callable[[str, Callable[[str], None]], StageResult]
 _POLL_SECONDS = 0.5

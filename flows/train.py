@@ -22,11 +22,11 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from erv import pipeline
 from erv.doctor import preflight
 from erv.environment import Environment, child_environment, isolate, load_environment
 from erv.errors import ErvError
-from erv.pipeline import dvc as pipeline
-from erv.pipeline.dvc import PipelineStage, StageCancelledError, StageFailedError, StageResult
+from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult
 from erv.stack.dvc_remote import write_dvc_remote
 from erv.stack.reach import require
 from erv.tracking import lock_entries

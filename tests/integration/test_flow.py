@@ -10,7 +10,7 @@ import pytest
 from mlflow.entities import Run
 
 from erv.environment import Environment
-from erv.pipeline.dvc import read_lock
+from erv.pipeline import read_lock
 from erv.storage.store import open_store
 from erv.tracking.lock_entries import ENTRY_TAG, entry_hash, run_tag
 from tests.integration.scratch import Scratch

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from erv.environment import Environment, isolate
-from erv.pipeline.dvc import read_lock
+from erv.pipeline import read_lock
 from erv.storage.store import open_store
 from erv.tracking.lock_entries import client_of
 from tests.integration.scratch import Scratch

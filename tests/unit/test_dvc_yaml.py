@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from erv.pipeline.dvc import read_stages
+from erv.pipeline import read_stages
 from erv.settings import parse_settings
 from tests.support.paths import ROOT
 

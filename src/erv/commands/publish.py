@@ -20,8 +20,8 @@ def command(candidate: Path) -> None:
 
     `erv run` does this at its end; use it after a plain `dvc repro`.
     """
+    from erv import pipeline
     from erv.environment import isolate, load_environment
-    from erv.pipeline import dvc as pipeline
     from erv.register.publish import publish
     from erv.settings import load_settings
     from erv.stack.reach import require

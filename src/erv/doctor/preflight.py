@@ -14,7 +14,7 @@ from erv.doctor.policy_sizes import PolicySizes
 from erv.environment import Environment
 from erv.errors import DataError, StorageError
 from erv.files import read_document
-from erv.pipeline.dvc import PipelineError, PipelineStage
+from erv.pipeline import PipelineError, PipelineStage
 from erv.settings import Settings, load_settings
 from erv.stack.reach import unreachable
 

@@ -14,7 +14,7 @@ from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.lineage import clips as clip_history
 from erv.lineage.links import Link, LinkChecker
-from erv.pipeline.dvc import read_lock
+from erv.pipeline import read_lock
 from erv.settings import Settings
 from erv.stack.reach import require
 from erv.tracking import lock_entries

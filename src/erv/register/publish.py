@@ -19,7 +19,7 @@ import erv
 from erv.digest import content_digest
 from erv.environment import Environment
 from erv.errors import RegistryError
-from erv.pipeline.dvc import read_lock
+from erv.pipeline import read_lock
 from erv.register.gates import Verdict, decide_against_champion
 from erv.register.register import Bundle, read_bundle
 from erv.settings import Settings

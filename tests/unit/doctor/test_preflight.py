@@ -13,7 +13,7 @@ from erv.doctor.policy_sizes import nominal
 from erv.doctor.preflight import check, gpu_faults
 from erv.environment import load_environment
 from erv.pinning import pin
-from erv.pipeline.dvc import PipelineError, PipelineStage
+from erv.pipeline import PipelineError, PipelineStage
 from erv.prompts import INSTRUCTION
 from erv.sample.tiny_policy import build_tiny_policy
 from erv.settings import parse_settings

@@ -1,4 +1,4 @@
-from erv.pipeline.dvc import PipelineStage
+from erv.pipeline import PipelineStage
 from flows.graph import most_urgent_first
 
 

@@ -13,8 +13,8 @@ import psutil
 import pytest
 import yaml
 
-from erv.pipeline import dvc as pipeline
-from erv.pipeline.dvc import PipelineError, StageCancelledError, StageFailedError
+from erv import pipeline
+from erv.pipeline import PipelineError, StageCancelledError, StageFailedError
 
 PIPELINE = """
 stages:
@@ -170,9 +170,7 @@ def test_independent_stages_run_side_by_side(project: Path) -> None:
 def test_a_second_pipeline_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.lock"
     with pipeline.workspace_lock(path):
-        script = (
-            f"from erv.pipeline.dvc import workspace_lock\nwith workspace_lock({str(path)!r}): print('in')"
-        )
+        script = f"from erv.pipeline import workspace_lock\nwith workspace_lock({str(path)!r}): print('in')"
         second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
         assert "another pipeline runs in" in second.stderr
     third = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

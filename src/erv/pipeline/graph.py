@@ -1,0 +1,131 @@
+"""The graph of `dvc.yaml`, which is its only description, and the entries of `dvc.lock`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from erv.errors import ErvError
+
+
+class PipelineError(ErvError):
+    """The pipeline can't be read or run."""
+
+
+@dataclass(frozen=True)
+class PipelineStage:
+    """A stage of `dvc.yaml` after its matrix was expanded.
+
+    Attributes:
+        name: as DVC addresses it, such as `grpo@erv`.
+        upstream: names of the stages whose outputs it reads, sorted.
+        command: the command that DVC runs.
+        dependencies: workspace paths of files and folders that it reads, sorted.
+        outputs: workspace paths that it writes, sorted.
+    """
+
+    name: str
+    upstream: tuple[str, ...]
+    command: str
+    dependencies: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def group(self) -> str:
+        """The name in `dvc.yaml`: `grpo` for `grpo@erv`."""
+        return self.name.partition("@")[0]
+
+
+def read_stages(workspace: str | Path = ".") -> tuple[PipelineStage, ...]:
+    """The stages of the workspace's `dvc.yaml`, each after all that it depends on; ties by name.
+
+    Raises:
+        PipelineError: no DVC repository, or a `dvc.yaml` that DVC refuses.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    root = Path(workspace).resolve()
+    try:
+        with Repo(str(root)) as repo:
+            graph = repo.index.graph
+            found = {
+                stage.name: PipelineStage(
+                    name=stage.name,
+                    upstream=tuple(sorted(up.name for up in graph.successors(stage))),
+                    command=str(stage.cmd),
+                    dependencies=tuple(sorted({_relative(dep, root) for dep in stage.deps if dep.fs_path})),
+                    outputs=tuple(sorted(_relative(out, root) for out in stage.outs)),
+                )
+                for stage in graph.nodes
+            }
+    except DvcException as error:
+        raise PipelineError(f"dvc.yaml: {_one_line(str(error))}") from error
+    if not found:
+        raise PipelineError(f"{root / 'dvc.yaml'}: no stages found; run this from the top of the repository")
+    return tuple(_sorted(found))
+
+
+def select(stages: Sequence[PipelineStage], targets: Iterable[str] | None) -> tuple[PipelineStage, ...]:
+    """The stages named by `targets` and all that they need, in the order of `stages`.
+
+    Args:
+        stages: from `read_stages`.
+        targets: full names (`grpo@erv`) or groups (`grpo`); None or nothing means every stage.
+
+    Raises:
+        PipelineError: a target names no stage.
+    """
+    wanted = list(targets or ())
+    if not wanted:
+        return tuple(stages)
+    by_name = {stage.name: stage for stage in stages}
+    pending: list[str] = []
+    for target in wanted:
+        matches = [stage.name for stage in stages if target in (stage.name, stage.group)]
+        if not matches:
+            raise PipelineError(f"no stage {target!r} in dvc.yaml, expected one of {', '.join(by_name)}")
+        pending.extend(matches)
+    needed: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name not in needed:
+            needed.add(name)
+            pending.extend(by_name[name].upstream)
+    return tuple(stage for stage in stages if stage.name in needed)
+
+
+def read_lock(path: str | Path = "dvc.lock") -> dict[str, dict[str, Any]]:
+    """The entries of `dvc.lock` by stage name; nothing when no stage has ever run."""
+    import yaml
+
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except yaml.YAMLError as error:
+        raise PipelineError(
+            f"{path}: not valid YAML ({_one_line(str(error))}); restore it from git, or delete it and"
+            " run the pipeline again"
+        ) from error
+    return dict((raw or {}).get("stages") or {})
+
+
+def _sorted(found: dict[str, PipelineStage]) -> Iterator[PipelineStage]:
+    done: set[str] = set()
+    while len(done) < len(found):
+        ready = sorted(n for n, s in found.items() if n not in done and done.issuperset(s.upstream))
+        for name in ready:
+            yield found[name]
+        done.update(ready)
+
+
+def _relative(item: Any, root: Path) -> str:
+    path = Path(item.fs_path)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
