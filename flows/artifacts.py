@@ -37,7 +37,7 @@ def show_artifacts(
             key="metrics", table=metric_rows(comparison), description="Policies on the same clips"
         )
     create_markdown_artifact(
-        key="lineage", markdown=lock_entries.markdown(pipeline.read_lock(), runs, outcomes)
+        key="lineage", markdown=lock_entries.markdown(pipeline.read_lock_entries(), runs, outcomes)
     )
 
 

@@ -67,7 +67,7 @@ def train(targets: list[str] | None = None, force: bool = False, workers: int = 
     assert context.flow_run is not None
     try:
         with (
-            pipeline.workspace_lock(),
+            pipeline.one_pipeline_at_a_time(),
             noted(context.flow_run.id),
             Cancellation(context.flow_run.id) as cancellation,
         ):
@@ -154,7 +154,7 @@ def _stage_runner(
             force=force,
             environment=variables,
         )
-        lock_entries.reconcile(environment, pipeline.read_lock(), [name])
+        lock_entries.reconcile(environment, pipeline.read_lock_entries(), [name])
         return result
 
     return run
@@ -164,7 +164,7 @@ def _record(
     environment: Environment, parent: StageRun, reports: Sequence[StageReport]
 ) -> dict[str, str | None]:
     """Ties every stage's run, of now or earlier, to the parent, and keeps the files that say what was run."""
-    lock = pipeline.read_lock()
+    lock = pipeline.read_lock_entries()
     done = {r.name: r.outcome for r in reports if r.outcome in ("ran", "restored", "unchanged")}
     lock_entries.reconcile(environment, lock)
     runs = lock_entries.link(environment, parent, lock, done)

@@ -10,7 +10,7 @@ import pytest
 from mlflow.entities import Run
 
 from erv.environment import Environment
-from erv.pipeline import read_lock
+from erv.pipeline import read_lock_entries
 from erv.storage.store import open_store
 from erv.tracking.lock_entries import ENTRY_TAG, entry_hash, run_tag
 from tests.integration.scratch import Scratch
@@ -76,7 +76,7 @@ def test_each_run_is_tied_to_its_lock_entry_and_to_its_flow(scratch: Scratch, fi
     runs = scratch.runs()
     parent = runs["train"][-1]
     assert parent.info.status == "FINISHED"
-    lock = read_lock(scratch.folder / "dvc.lock")
+    lock = read_lock_entries(scratch.folder / "dvc.lock")
     assert set(lock) == {"make@a", "make@b", "join", "last"}
     for name, entry in lock.items():
         run = runs[name][-1]
@@ -89,7 +89,7 @@ def test_each_run_is_tied_to_its_lock_entry_and_to_its_flow(scratch: Scratch, fi
 
 def test_outputs_are_in_the_store(scratch: Scratch, first: str) -> None:
     store = open_store(scratch.environment)
-    for entry in read_lock(scratch.folder / "dvc.lock").values():
+    for entry in read_lock_entries(scratch.folder / "dvc.lock").values():
         md5 = entry["outs"][0]["md5"]
         assert store.exists(f"s3://{scratch.environment.dvc_bucket}/files/md5/{md5[:2]}/{md5[2:]}")
 

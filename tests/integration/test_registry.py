@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from erv.environment import Environment, isolate
-from erv.pipeline import read_lock
+from erv.pipeline import read_lock_entries
 from erv.storage.store import open_store
 from erv.tracking.lock_entries import client_of
 from tests.integration.scratch import Scratch
@@ -142,7 +142,7 @@ def test_a_version_answers_for_a_clip(
 
 def test_lineage_of_the_champion_holds(scratch: Scratch, first: str) -> None:
     output = scratch.erv("lineage", "champion").stdout
-    entry = read_lock(scratch.folder / "dvc.lock")["register"]
+    entry = read_lock_entries(scratch.folder / "dvc.lock")["register"]
     assert output.startswith(f"{NAME} version 1 (challenger, champion)")
     assert "register  lock entry " in output
     assert f"md5 {entry['outs'][0]['md5']}" in output

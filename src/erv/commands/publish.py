@@ -31,6 +31,6 @@ def command(candidate: Path) -> None:
     isolate(environment)
     settings = load_settings()
     require("MLflow", environment.mlflow_uri)
-    lock_entries.reconcile(environment, pipeline.read_lock())
+    lock_entries.reconcile(environment, pipeline.read_lock_entries())
     for line in publish(candidate, environment, settings).lines():
         click.echo(line)

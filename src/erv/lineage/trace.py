@@ -14,7 +14,7 @@ from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.lineage import clips as clip_history
 from erv.lineage.links import Link, LinkChecker
-from erv.pipeline import read_lock
+from erv.pipeline import read_lock_entries
 from erv.settings import Settings
 from erv.stack.reach import require
 from erv.tracking import lock_entries
@@ -117,7 +117,7 @@ class Provenance:
             bundle = self._download(f"models:/{self._name}/{version.version}/{tags.get(PATH_TAG)}", folder)
             node.links.append(self._bundle_check(bundle))
             locks = self._pipeline_of(tags.get(PUBLISH_RUN_TAG), folder)
-            lock = read_lock(locks / "dvc.lock") if locks else {}
+            lock = read_lock_entries(locks / "dvc.lock") if locks else {}
             producer = next((n for n in lock if n.partition("@")[0] == "register"), None)
             if producer is None:
                 node.links.append(Link("dvc.lock", False, "not kept with the publication"))
@@ -210,7 +210,7 @@ class Provenance:
             node.facts.append(f"flow run {parent}")
         with tempfile.TemporaryDirectory() as folder:
             locks = self._pipeline_of(run_id, folder) or self._pipeline_of(parent, folder)
-            lock = read_lock(locks / "dvc.lock") if locks else read_lock()
+            lock = read_lock_entries(locks / "dvc.lock") if locks else read_lock_entries()
             digest = tags.get(lock_entries.ENTRY_TAG)
             mine = [name for name, entry in lock.items() if lock_entries.entry_hash(entry) == digest]
             seen: set[str] = set()
@@ -225,7 +225,7 @@ class Provenance:
     # --- contents
 
     def _content(self, md5: str) -> Node:
-        lock = read_lock()
+        lock = read_lock_entries()
         owners = [
             (name, out["path"])
             for name, entry in lock.items()
@@ -269,7 +269,7 @@ class Provenance:
             for version in versions(self._client, self._name) if self._client else []:
                 with tempfile.TemporaryDirectory() as folder:
                     locks = self._pipeline_of(version.tags.get(PUBLISH_RUN_TAG), folder)
-                    lock = read_lock(locks / "dvc.lock") if locks else {}
+                    lock = read_lock_entries(locks / "dvc.lock") if locks else {}
                     outs = {str(o.get("md5")) for e in lock.values() for o in e.get("outs") or []}
                     if md5s & outs:
                         found.append(str(version.version))
@@ -281,7 +281,7 @@ class Provenance:
 
     def _clip(self, target: str) -> Node | None:
         """A clip: its row in the manifest, what was made from it, what the policies said of it."""
-        lock = read_lock()
+        lock = read_lock_entries()
         rows, excluded = clip_history.manifest_rows(target), clip_history.excluded_rows(target)
         absent = clip_history.absent_from(target)
         if not rows and not excluded and not absent:

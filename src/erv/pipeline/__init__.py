@@ -1,15 +1,15 @@
 """The DVC pipeline: its graph, one stage of it at a time, and what came of it. Knows nothing of Prefect."""
 
-from erv.pipeline.graph import PipelineError, PipelineStage, read_lock, read_stages, select
+from erv.pipeline.graph import PipelineError, PipelineStage, read_lock_entries, read_stages, select
 from erv.pipeline.run import (
     StageCancelledError,
     StageFailedError,
     StageResult,
     dvc_command,
+    one_pipeline_at_a_time,
     push,
     repro,
     run_guarded,
-    workspace_lock,
 )
 
 __all__ = [
@@ -19,11 +19,11 @@ __all__ = [
     "StageFailedError",
     "StageResult",
     "dvc_command",
+    "one_pipeline_at_a_time",
     "push",
-    "read_lock",
+    "read_lock_entries",
     "read_stages",
     "repro",
     "run_guarded",
     "select",
-    "workspace_lock",
 ]

@@ -97,7 +97,7 @@ def select(stages: Sequence[PipelineStage], targets: Iterable[str] | None) -> tu
     return tuple(stage for stage in stages if stage.name in needed)
 
 
-def read_lock(path: str | Path = "dvc.lock") -> dict[str, dict[str, Any]]:
+def read_lock_entries(path: str | Path = "dvc.lock") -> dict[str, dict[str, Any]]:
     """The entries of `dvc.lock` by stage name; nothing when no stage has ever run."""
     import yaml
 

@@ -57,7 +57,7 @@ class StageResult:
 
 
 @contextmanager
-def workspace_lock(path: str | Path = LOCK_FILE) -> Iterator[None]:
+def one_pipeline_at_a_time(path: str | Path = LOCK_FILE) -> Iterator[None]:
     """Holds the workspace for one pipeline; the kernel frees it when the holder dies, whatever the way.
 
     Raises:

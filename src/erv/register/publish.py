@@ -19,7 +19,7 @@ import erv
 from erv.digest import content_digest
 from erv.environment import Environment
 from erv.errors import RegistryError
-from erv.pipeline import read_lock
+from erv.pipeline import read_lock_entries
 from erv.register.gates import Verdict, decide_against_champion
 from erv.register.register import Bundle, read_bundle
 from erv.settings import Settings
@@ -133,7 +133,7 @@ def check_lock(folder: Path) -> None:
     Raises:
         RegistryError: the folder holds another bundle than the lock says.
     """
-    for name, entry in read_lock().items():
+    for name, entry in read_lock_entries().items():
         if name.partition("@")[0] != "register":
             continue
         for out in entry.get("outs") or []:

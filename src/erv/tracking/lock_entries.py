@@ -60,7 +60,7 @@ def reconcile(
 
     Args:
         environment: where MLflow is; nothing happens without one.
-        lock: from `erv.pipeline.read_lock`.
+        lock: from `erv.pipeline.read_lock_entries`.
         names: stages to look at; all of `lock` by default.
     """
     if environment.mlflow_uri is None:

@@ -90,7 +90,7 @@ def test_ran_unchanged_restored(project: Path) -> None:
     assert pipeline.repro("make@a", workspace=project).outcome == "restored"
     assert (project / "out_a.txt").read_text() == "a\n"
     assert pipeline.repro("make@a", workspace=project, force=True).outcome == "ran"
-    assert pipeline.read_lock(project / "dvc.lock")["make@a"]["outs"][0]["path"] == "out_a.txt"
+    assert pipeline.read_lock_entries(project / "dvc.lock")["make@a"]["outs"][0]["path"] == "out_a.txt"
 
 
 def test_restored_from_the_remote_when_the_cache_is_gone(project: Path, tmp_path: Path) -> None:
@@ -163,14 +163,14 @@ def test_independent_stages_run_side_by_side(project: Path) -> None:
     for thread in threads:
         thread.join()
     assert max(begun.values()) < min(finished.values()), "they ran one after the other"
-    lock = pipeline.read_lock(project / "dvc.lock")
+    lock = pipeline.read_lock_entries(project / "dvc.lock")
     assert lock["make@a"]["params"] == lock["make@b"]["params"] == {"params.yaml": {"delay": 3}}
 
 
 def test_a_second_pipeline_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.lock"
-    with pipeline.workspace_lock(path):
-        script = f"from erv.pipeline import workspace_lock\nwith workspace_lock({str(path)!r}): print('in')"
+    with pipeline.one_pipeline_at_a_time(path):
+        script = f"from erv.pipeline import one_pipeline_at_a_time\nwith one_pipeline_at_a_time({str(path)!r}): print('in')"
         second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
         assert "another pipeline runs in" in second.stderr
     third = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
