@@ -170,7 +170,8 @@ def test_independent_stages_run_side_by_side(project: Path) -> None:
 def test_a_second_pipeline_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.lock"
     with pipeline.one_pipeline_at_a_time(path):
-        script = f"from erv.pipeline import one_pipeline_at_a_time\nwith one_pipeline_at_a_time({str(path)!r}): print('in')"
+        held = f"with pipeline.one_pipeline_at_a_time({str(path)!r}): print('in')"
+        script = f"from erv import pipeline\n{held}"
         second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
         assert "another pipeline runs in" in second.stderr
     third = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
