@@ -21,7 +21,7 @@ from erv.doctor import fit
 from erv.doctor.base_policy import CONFIG, base_lock, base_sizes
 from erv.doctor.doctor import Check
 from erv.doctor.gpus import Accelerator, see_accelerator
-from erv.doctor.policy_sizes import RELEASED, nominal, sizes_of, tower_configs
+from erv.doctor.policy_sizes import RELEASED, nominal, our_config, sizes_of
 from erv.environment import Environment, load_environment
 from erv.errors import ErvError, TrainingError
 from erv.settings import Settings, load_settings
@@ -159,22 +159,21 @@ def random_policy(released: Mapping[str, Any], **towers: Mapping[str, Any]) -> P
     tokenizer = train_tokenizer([INSTRUCTION], 400)
     gate_tokenizer = train_wordpiece([INSTRUCTION], 256, max_length=64)
     video, audio = tokenizer.convert_tokens_to_ids([VIDEO_PLACEHOLDER, AUDIO_PLACEHOLDER])
-    language = {key: value for key, value in released.items() if not key.startswith(("mm_", "model_type"))}
-    frames = language.pop("num_frames")
     pads = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = HumanOmniConfig(
-        text_config={"model_type": "qwen2", **language, **pads, "bos_token_id": None},
-        **{**tower_configs(released), **towers},
-        projector_type=released["mm_projector_type"],
-        num_frames=frames,
-        video_token_id=video,
-        audio_token_id=audio,
+    ours = our_config(released)
+    config = HumanOmniConfig.from_dict(
+        ours
+        | towers
+        | {"text_config": ours["text_config"] | pads | {"bos_token_id": None}}
+        | {"video_token_id": video, "audio_token_id": audio}
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = HumanOmniForConditionalGeneration(config)
     model.generation_config = GenerationConfig(**pads, suppress_tokens=[video, audio])
-    tokenizer.chat_template = chat_template(frames * config.tokens_per_frame, config.audio_tokens, wrap=True)
+    tokenizer.chat_template = chat_template(
+        config.num_frames * config.tokens_per_frame, config.audio_tokens, wrap=True
+    )
     mel_seconds = config.audio_config.max_source_positions * 2 * 160 // 16000
     processor = HumanOmniProcessor(
         feature_extractor=WhisperFeatureExtractor(
@@ -183,7 +182,7 @@ def random_policy(released: Mapping[str, Any], **towers: Mapping[str, Any]) -> P
         tokenizer=tokenizer,
         gate_tokenizer=gate_tokenizer,
         image_size=config.vision_config.image_size,
-        num_frames=frames,
+        num_frames=config.num_frames,
     )
     return Policy(model.eval(), processor)
 
