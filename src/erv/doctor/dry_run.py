@@ -140,6 +140,28 @@ def _policy(environment: Environment, wanted: str | None) -> tuple[str, Policy]:
     return f"random weights of {wanted}'s sizes", random_policy(RELEASED[wanted])
 
 
+def released_config(released: Mapping[str, Any], tokenizer: Any, **towers: Mapping[str, Any]) -> Any:
+    """The `HumanOmniConfig` of a released `config.json` for a tokenizer of ours.
+
+    Args:
+        released: the configuration.
+        tokenizer: that knows the placeholders.
+        **towers: as for `random_policy`.
+    """
+    from erv.policies.humanomni import HumanOmniConfig
+    from erv.prompts import AUDIO_PLACEHOLDER, VIDEO_PLACEHOLDER
+
+    ours = our_config(released)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    video, audio = tokenizer.convert_tokens_to_ids([VIDEO_PLACEHOLDER, AUDIO_PLACEHOLDER])
+    given = {
+        "text_config": ours["text_config"] | ends | {"bos_token_id": None},
+        "video_token_id": video,
+        "audio_token_id": audio,
+    }
+    return HumanOmniConfig.from_dict(ours | towers | given)
+
+
 def random_policy(released: Mapping[str, Any], **towers: Mapping[str, Any]) -> Policy:
     """A HumanOmni policy of the sizes in a released `config.json`, with random weights and few words.
 
@@ -151,26 +173,22 @@ def random_policy(released: Mapping[str, Any], **towers: Mapping[str, Any]) -> P
     from transformers import GenerationConfig, WhisperFeatureExtractor
 
     from erv.policies import Policy
-    from erv.policies.humanomni import HumanOmniConfig, HumanOmniForConditionalGeneration, HumanOmniProcessor
+    from erv.policies.humanomni import HumanOmniForConditionalGeneration, HumanOmniProcessor
     from erv.policies.humanomni.processing import chat_template
-    from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER
+    from erv.prompts import INSTRUCTION
     from erv.sample.tiny_policy import train_tokenizer, train_wordpiece
 
     tokenizer = train_tokenizer([INSTRUCTION], 400)
     gate_tokenizer = train_wordpiece([INSTRUCTION], 256, max_length=64)
-    video, audio = tokenizer.convert_tokens_to_ids([VIDEO_PLACEHOLDER, AUDIO_PLACEHOLDER])
-    pads = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    ours = our_config(released)
-    config = HumanOmniConfig.from_dict(
-        ours
-        | towers
-        | {"text_config": ours["text_config"] | pads | {"bos_token_id": None}}
-        | {"video_token_id": video, "audio_token_id": audio}
-    )
+    config = released_config(released, tokenizer, **towers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = HumanOmniForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(**pads, suppress_tokens=[video, audio])
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=model.placeholder_ids,
+    )
     tokenizer.chat_template = chat_template(
         config.num_frames * config.tokens_per_frame, config.audio_tokens, wrap=True
     )
@@ -197,7 +215,8 @@ def _prepare(
     _never_end(policy)
     with quiet_libraries():
         policy.save(folder / "policy")
-    return name, _estimate(settings, policy)
+    sizes = sizes_of(policy.model.config.to_dict(), "the policy")
+    return name, fit.grpo_memory(settings, sizes) if sizes else None
 
 
 def _measure(settings: Settings, name: str, estimate: fit.Estimate | None, folder: Path) -> Measured:
@@ -258,11 +277,6 @@ def _measure(settings: Settings, name: str, estimate: fit.Estimate | None, folde
         device_bytes=total,
         estimate=estimate,
     )
-
-
-def _estimate(settings: Settings, policy: Policy) -> fit.Estimate | None:
-    sizes = sizes_of(policy.model.config.to_dict(), "the policy")
-    return fit.grpo_memory(settings, sizes) if sizes else None
 
 
 def _never_end(policy: Policy) -> None:
