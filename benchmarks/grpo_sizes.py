@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
+from erv.doctor.dry_run import released_config
+from erv.doctor.policy_sizes import RELEASED
 from erv.policies import Policy
 from erv.policies.humanomni import HumanOmniForConditionalGeneration
 from erv.prompts import format_completion
@@ -35,38 +37,19 @@ class Size:
         prompts: distinct clips of a step.
         completion: tokens of every completion.
         changes: values that replace those of the tiny policy's configuration, by section.
-        projector: which projector.
+        released: model of `RELEASED` whose sizes it has; `policy` then only says what clips are like.
     """
 
     policy: TinySizes
     prompts: int
     completion: int
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    projector: Literal["all_in_one_small", "all_in_one"] = "all_in_one_small"
+    released: str | None = None
 
 
-_WHISPER_LARGE = {"encoder_attention_heads": 20, "encoder_ffn_dim": 5120}
-_BERT_BASE = {
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "max_position_embeddings": 512,
-}
-_HALF_BILLION = TinySizes(
-    image_size=224,
-    vision_width=768,
-    vision_layers=11,
-    mels=128,
-    window_seconds=30,
-    hop=160,
-    audio_width=1280,
-    audio_layers=32,
-    hidden=896,
-    layers=24,
-    heads=14,
-    mlp=4864,
-    gate_width=768,
-)
+_CLIPS = TinySizes(image_size=224, mels=128, window_seconds=30, hop=160)  # as SigLIP and Whisper take them
+# BERT-base without dropout, by which the ways through a step would differ.
+_GATE = {"model_type": "bert", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 SIZES = {
     "tiny": Size(TinySizes(), prompts=16, completion=80),
@@ -94,43 +77,9 @@ SIZES = {
             "audio_config": {"encoder_ffn_dim": 1280},
         },
     ),
-    "0.5b": Size(
-        _HALF_BILLION,
-        prompts=2,
-        completion=256,
-        changes={
-            "text_config": {"vocab_size": 151936, "num_key_value_heads": 2, "max_position_embeddings": 32768},
-            "vision_config": {"intermediate_size": 3072, "num_attention_heads": 12},
-            "audio_config": _WHISPER_LARGE,
-            "gate_config": _BERT_BASE,
-        },
-    ),
+    "0.5b": Size(_CLIPS, prompts=2, completion=256, released="HumanOmni-0.5B"),
     "7b": Size(
-        replace(
-            _HALF_BILLION,
-            image_size=384,
-            patch_size=14,
-            vision_width=1152,
-            vision_layers=26,
-            hidden=3584,
-            layers=28,
-            heads=28,
-            mlp=18944,
-        ),
-        prompts=2,
-        completion=256,
-        changes={
-            "text_config": {
-                "vocab_size": 152064,
-                "num_key_value_heads": 4,
-                "max_position_embeddings": 32768,
-                "tie_word_embeddings": False,
-            },
-            "vision_config": {"intermediate_size": 4304, "num_attention_heads": 16},
-            "audio_config": _WHISPER_LARGE,
-            "gate_config": _BERT_BASE,
-        },
-        projector="all_in_one",
+        replace(_CLIPS, image_size=384, patch_size=14), prompts=2, completion=256, released="HumanOmni-7B"
     ),
 }
 
@@ -143,12 +92,13 @@ def build_policy(size: Size, device: str = "cpu") -> Policy:
         size.policy, hidden=32, heads=2, mlp=32, layers=1, vision_layers=1, audio_layers=1, gate_width=32
     )
     small, processor = build_tiny_policy(texts, 0, thin)
-    config = tiny_config(processor.tokenizer, len(processor.gate_tokenizer), size.policy)
-    for section, values in size.changes.items():
-        for name, value in values.items():
-            setattr(getattr(config, section), name, value)
-    config.projector_type = size.projector
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings
+    if size.released is not None:
+        config = released_config(RELEASED[size.released], processor.tokenizer, gate_config=_GATE)
+    else:
+        config = tiny_config(processor.tokenizer, len(processor.gate_tokenizer), size.policy)
+        for section, values in size.changes.items():
+            for name, value in values.items():
+                setattr(getattr(config, section), name, value)
     torch.manual_seed(0)
     with torch.device(device):
         model = HumanOmniForConditionalGeneration(config)

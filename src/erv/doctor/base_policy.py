@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
 from erv.doctor.policy_sizes import PolicySizes, sizes_of
 from erv.environment import Environment
 from erv.errors import DataError
+from erv.files import sha256_of, write_document
 from erv.sources.fetching import CACHE
 from erv.sources.lock import Lock
 
 CONFIG = "policy/config.json"
+_COUNTED = Path(".erv/sizes")
 
 
 def base_lock(environment: Environment) -> Lock | None:
@@ -25,6 +33,9 @@ def base_lock(environment: Environment) -> Lock | None:
 
 def base_sizes(environment: Environment) -> PolicySizes | None:
     """Sizes of the pinned base policy; fetches its configuration, a few kilobytes.
+
+    Counting imports torch, which is not worth it in every run of the pipeline: the sizes are kept in
+    `.erv/sizes` until the configuration or the code of the policies changes.
 
     Returns:
         None if nothing is pinned, no policy is in it, or it is of a family without known sizes.
@@ -46,4 +57,18 @@ def base_sizes(environment: Environment) -> PolicySizes | None:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{lock.uri}/{CONFIG}: not JSON ({error}); mend it and pin again") from error
-    return sizes_of(config, f"the policy of {lock.uri}")
+    return _kept_sizes(config, f"the policy of {lock.uri}", environment.workspace / _COUNTED)
+
+
+def _kept_sizes(config: Mapping[str, Any], name: str, folder: Path) -> PolicySizes | None:
+    library = Path(__file__).parents[1]
+    code = [sha256_of(library / path) for path in ("policies", "doctor/policy_sizes.py")]
+    key = json.dumps([name, config, code, metadata.version("transformers")], sort_keys=True)
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    try:
+        return PolicySizes(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # not there, or damaged
+        sizes = sizes_of(config, name)
+    if sizes is not None:
+        write_document(asdict(sizes), path)
+    return sizes

@@ -21,7 +21,7 @@ from erv.doctor import fit
 from erv.doctor.base_policy import CONFIG, base_lock, base_sizes
 from erv.doctor.doctor import Check
 from erv.doctor.gpus import Accelerator, see_accelerator
-from erv.doctor.policy_sizes import RELEASED, nominal, sizes_of, tower_configs
+from erv.doctor.policy_sizes import RELEASED, nominal, our_config, sizes_of
 from erv.environment import Environment, load_environment
 from erv.errors import ErvError, TrainingError
 from erv.settings import Settings, load_settings
@@ -140,6 +140,28 @@ def _policy(environment: Environment, wanted: str | None) -> tuple[str, Policy]:
     return f"random weights of {wanted}'s sizes", random_policy(RELEASED[wanted])
 
 
+def released_config(released: Mapping[str, Any], tokenizer: Any, **towers: Mapping[str, Any]) -> Any:
+    """The `HumanOmniConfig` of a released `config.json` for a tokenizer of ours.
+
+    Args:
+        released: the configuration.
+        tokenizer: that knows the placeholders.
+        **towers: as for `random_policy`.
+    """
+    from erv.policies.humanomni import HumanOmniConfig
+    from erv.prompts import AUDIO_PLACEHOLDER, VIDEO_PLACEHOLDER
+
+    ours = our_config(released)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    video, audio = tokenizer.convert_tokens_to_ids([VIDEO_PLACEHOLDER, AUDIO_PLACEHOLDER])
+    given = {
+        "text_config": ours["text_config"] | ends | {"bos_token_id": None},
+        "video_token_id": video,
+        "audio_token_id": audio,
+    }
+    return HumanOmniConfig.from_dict(ours | towers | given)
+
+
 def random_policy(released: Mapping[str, Any], **towers: Mapping[str, Any]) -> Policy:
     """A HumanOmni policy of the sizes in a released `config.json`, with random weights and few words.
 
@@ -151,30 +173,25 @@ def random_policy(released: Mapping[str, Any], **towers: Mapping[str, Any]) -> P
     from transformers import GenerationConfig, WhisperFeatureExtractor
 
     from erv.policies import Policy
-    from erv.policies.humanomni import HumanOmniConfig, HumanOmniForConditionalGeneration, HumanOmniProcessor
+    from erv.policies.humanomni import HumanOmniForConditionalGeneration, HumanOmniProcessor
     from erv.policies.humanomni.processing import chat_template
-    from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER
+    from erv.prompts import INSTRUCTION
     from erv.sample.tiny_policy import train_tokenizer, train_wordpiece
 
     tokenizer = train_tokenizer([INSTRUCTION], 400)
     gate_tokenizer = train_wordpiece([INSTRUCTION], 256, max_length=64)
-    video, audio = tokenizer.convert_tokens_to_ids([VIDEO_PLACEHOLDER, AUDIO_PLACEHOLDER])
-    language = {key: value for key, value in released.items() if not key.startswith(("mm_", "model_type"))}
-    frames = language.pop("num_frames")
-    pads = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = HumanOmniConfig(
-        text_config={"model_type": "qwen2", **language, **pads, "bos_token_id": None},
-        **{**tower_configs(released), **towers},
-        projector_type=released["mm_projector_type"],
-        num_frames=frames,
-        video_token_id=video,
-        audio_token_id=audio,
-    )
+    config = released_config(released, tokenizer, **towers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = HumanOmniForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(**pads, suppress_tokens=[video, audio])
-    tokenizer.chat_template = chat_template(frames * config.tokens_per_frame, config.audio_tokens, wrap=True)
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=model.placeholder_ids,
+    )
+    tokenizer.chat_template = chat_template(
+        config.num_frames * config.tokens_per_frame, config.audio_tokens, wrap=True
+    )
     mel_seconds = config.audio_config.max_source_positions * 2 * 160 // 16000
     processor = HumanOmniProcessor(
         feature_extractor=WhisperFeatureExtractor(
@@ -183,7 +200,7 @@ def random_policy(released: Mapping[str, Any], **towers: Mapping[str, Any]) -> P
         tokenizer=tokenizer,
         gate_tokenizer=gate_tokenizer,
         image_size=config.vision_config.image_size,
-        num_frames=frames,
+        num_frames=config.num_frames,
     )
     return Policy(model.eval(), processor)
 
@@ -198,7 +215,8 @@ def _prepare(
     _never_end(policy)
     with quiet_libraries():
         policy.save(folder / "policy")
-    return name, _estimate(settings, policy)
+    sizes = sizes_of(policy.model.config.to_dict(), "the policy")
+    return name, fit.grpo_memory(settings, sizes) if sizes else None
 
 
 def _measure(settings: Settings, name: str, estimate: fit.Estimate | None, folder: Path) -> Measured:
@@ -259,11 +277,6 @@ def _measure(settings: Settings, name: str, estimate: fit.Estimate | None, folde
         device_bytes=total,
         estimate=estimate,
     )
-
-
-def _estimate(settings: Settings, policy: Policy) -> fit.Estimate | None:
-    sizes = sizes_of(policy.model.config.to_dict(), "the policy")
-    return fit.grpo_memory(settings, sizes) if sizes else None
 
 
 def _never_end(policy: Policy) -> None:

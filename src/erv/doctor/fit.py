@@ -1,12 +1,13 @@
-"""Does it fit? Sequence, shapes and memory of a training, told from parameters and sizes in milliseconds.
+"""Does it fit? Sequence, shapes and memory of a training, from parameters and sizes, without torch.
 
-Nothing here imports torch. What is exact and what is an estimate:
+What is exact and what is an estimate:
 
-- numbers of weights, gradients, optimiser states, features and tokens are exact;
+- numbers of weights, gradients, optimiser states, features and tokens are exact (`PolicySizes` counts them);
 - activations are what autograd keeps of a block, per token: measured with `saved_tensors_hooks` on models of
   several sizes, where they are linear in the widths (a test measures again);
 - generation, the autocast copies and what CUDA itself takes are bounds by hand, not measured on a GPU.
-  `erv doctor --gpu` measures.
+
+The truth is the step that `erv doctor --gpu` measures.
 
 Weights are float32 whatever `runtime.dtype` says: half precision is autocast, whose copies of the weights
 count too. Towers run once per clip, without gradient, and are no part of a step.
@@ -101,7 +102,7 @@ class Estimate:
 def budget(sizes: PolicySizes, completion: int) -> Budget:
     """Tokens of a row with a completion of so many tokens."""
     text = len(INSTRUCTION.encode()) + _TEMPLATE_BYTES
-    return Budget(sizes.video_tokens, sizes.audio_tokens, text, completion, sizes.language.positions)
+    return Budget(sizes.video_tokens, sizes.audio_tokens, text, completion, sizes.positions)
 
 
 def faults(settings: Settings, sizes: PolicySizes) -> list[str]:
@@ -147,6 +148,20 @@ def memory_faults(
     ]
 
 
+def sft_memory(settings: Settings, sizes: PolicySizes) -> Estimate:
+    """Memory of a device in a step of `sft`; completions count with `grpo.max_completion_length`."""
+    sft, wide = settings.sft, _number_bytes(settings)
+    of_process = max(1, sft.batch_size // settings.runtime.processes)
+    rows = min(sft.rows_per_pass or of_process, of_process)
+    completion = settings.grpo.max_completion_length
+    tokens = rows * (_prompt(sizes) + completion)
+    # Logits of the completion, their float32 copy, the softmax that is kept and its gradient.
+    update = _blocks(sizes, sft, wide, tokens, tokens) + rows * completion * sizes.vocabulary * (wide + 12)
+    update += 0 if sft.lora.enabled else _PROJECTOR[wide] * sizes.width * sizes.projected * rows
+    parts = _standing(settings, sizes, sft, sizes.trainable - sizes.question_encoder, rows)
+    return Estimate("sft", parts | {"update": update, "CUDA": _CUDA})
+
+
 def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0) -> Estimate:
     """Memory of a device in a step of `grpo`: generation or update, whichever takes more.
 
@@ -155,29 +170,26 @@ def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0)
         sizes: of the policy.
         verifier_bytes: of the verifier's weights, which lie on the same device.
     """
-    grpo, processes = settings.grpo, settings.runtime.processes
-    wide = _number_bytes(settings)
-    of_process = max(1, grpo.prompts_per_step * grpo.num_generations // processes)
+    grpo, wide = settings.grpo, _number_bytes(settings)
+    of_process = max(1, grpo.prompts_per_step * grpo.num_generations // settings.runtime.processes)
     rows = min(grpo.rows_per_pass or of_process, of_process)
-    shared = not grpo.gradient_checkpointing
-    prompt = _prompt(sizes)
-    length = prompt + grpo.max_completion_length
-    groups = -(-rows // grpo.num_generations)
-    tokens = groups * prompt + rows * grpo.max_completion_length if shared else rows * length
-    trains_projector = not (grpo.freeze_projectors or grpo.lora.enabled)
-    trained = _trained(sizes, grpo.lora, projector=trains_projector, gate_encoder=trains_projector)
-    update = (
-        _blocks(sizes, grpo, wide, tokens, rows * length)
-        + (_projector(sizes, wide, groups) if trains_projector else 0)
-        + min(_TILE, rows * grpo.max_completion_length * 32768 * 8)
+    shared = not grpo.gradient_checkpointing  # rows of a group read their prompt once
+    prompt, completion = _prompt(sizes), grpo.max_completion_length
+    length = prompt + completion
+    groups, all_groups = -(-rows // grpo.num_generations), -(-of_process // grpo.num_generations)
+    update = _blocks(
+        sizes, grpo, wide, (groups if shared else rows) * prompt + rows * completion, rows * length
     )
-    generation = _generation(
-        sizes, wide, of_process, -(-of_process // grpo.num_generations), prompt, length, shared
-    )
-    parts = _standing(settings, sizes, grpo, trained, reference=grpo.beta > 0 and not grpo.lora.enabled)
-    parts["features"] = (
-        round(settings.runtime.feature_cache_gb * 1e9) + grpo.prompts_per_step * sizes.feature_bytes
-    )
+    if not (grpo.freeze_projectors or grpo.lora.enabled):
+        update += _PROJECTOR[wide] * sizes.width * sizes.projected * groups
+    update += min(_TILE, rows * completion * 32768 * 8)
+    # Keys and values of all rows (rotated keys stay float32; the prompt's twice, while the cache grows its
+    # room), what is made of the prompts, and the logits of a token.
+    cached = of_process * (length + prompt) * sizes.layers * sizes.key_value_width * (4 + wide)
+    reading = (all_groups if shared else of_process) * prompt * (8 * sizes.width + 3 * sizes.mlp) * wide
+    generation = cached + reading + of_process * sizes.vocabulary * 12
+    full = sizes.language if grpo.freeze_projectors else sizes.trainable
+    parts = _standing(settings, sizes, grpo, full, grpo.prompts_per_step, reference=grpo.beta > 0)
     parts["verifier"] = verifier_bytes
     parts["update" if update >= generation else "generation"] = max(update, generation)
     return Estimate("grpo", parts | {"CUDA": _CUDA})
@@ -196,65 +208,41 @@ def needs_gpu(settings: Settings) -> list[str]:
     return [f"{name}: {value}" for name, value in found.items() if value is not None]
 
 
-def _kept(settings: Settings) -> int:
-    """What `ClipFeatures` keeps at most."""
-    return round(settings.runtime.feature_cache_gb * 1e9)
-
-
-def sft_memory(settings: Settings, sizes: PolicySizes) -> Estimate:
-    """Memory of a device in a step of `sft`; completions count with `grpo.max_completion_length`."""
-    sft, wide = settings.sft, _number_bytes(settings)
-    of_process = max(1, sft.batch_size // settings.runtime.processes)
-    rows = min(sft.rows_per_pass or of_process, of_process)
-    completion = settings.grpo.max_completion_length
-    length = _prompt(sizes) + completion
-    trained = _trained(sizes, sft.lora, projector=not sft.lora.enabled, gate_encoder=False)
-    # Logits of the completion, their float32 copy, the softmax that is kept and its gradient.
-    logits = rows * completion * sizes.language.vocabulary * (wide + 12)
-    update = _blocks(sizes, sft, wide, rows * length, rows * length) + logits
-    update += 0 if sft.lora.enabled else _projector(sizes, wide, rows)
-    parts = _standing(settings, sizes, sft, trained, reference=False)
-    parts["features"] = _kept(settings) + rows * sizes.feature_bytes
-    return Estimate("sft", parts | {"update": update, "CUDA": _CUDA})
-
-
 def _standing(
-    settings: Settings, sizes: PolicySizes, stage: _Stage, trained: int, *, reference: bool
+    settings: Settings, sizes: PolicySizes, stage: _Stage, full: int, clips: int, *, reference: bool = False
 ) -> dict[str, int]:
-    """What lies on the device from the first step to the last, sharded as the launcher does it."""
-    language = sizes.language
-    weights = 4 * sizes.parameters
-    if stage.lora.quantize == "nf4":
-        weights -= round((4 - _NF4) * language.matrix_parameters)
-    if stage.lora.enabled:
-        weights += 4 * trained
+    """What lies on the device from the first step to the last, sharded as the launcher does it.
+
+    Args:
+        settings: all parameters.
+        sizes: of the policy.
+        stage: its adapters and checkpointing.
+        full: weights that train where no adapters do.
+        clips: whose features a step needs besides those that are kept.
+        reference: whether full training keeps one.
+    """
+    runtime, lora = settings.runtime, stage.lora
+    trained = lora.rank * sizes.adapter if lora.enabled else full
     parts = {
-        "weights": weights,
-        "reference": 4 * sizes.parameters if reference else 0,
+        "weights": 4 * sizes.parameters + (4 * trained if lora.enabled else 0),
+        "reference": 4 * sizes.parameters if reference and not lora.enabled else 0,
         "gradients": 4 * trained,
         "optimiser": _ADAM * trained,
     }
-    shards = settings.runtime.processes
-    for name in _SHARDED[settings.runtime.accelerate]:
-        parts[name] //= shards
-    if settings.runtime.accelerate in ("zero3", "fsdp"):  # of a block that is at work all weights are there
-        parts["weights"] += 8 * language.block_parameters
-    if settings.runtime.accelerate == "ddp":
+    if lora.quantize == "nf4":
+        parts["weights"] -= round((4 - _NF4) * sizes.matrices)
+    for name in _SHARDED[runtime.accelerate]:
+        parts[name] //= runtime.processes
+    if runtime.accelerate in ("zero3", "fsdp"):  # of a block that is at work all weights are there
+        parts["weights"] += 8 * sizes.block
+    if runtime.accelerate == "ddp":
         parts["gradients"] *= 2  # the buckets in which they are averaged
     if _number_bytes(settings) == 2:
-        matrices = language.matrix_parameters
-        # Frozen ones are cast anew by each block, and kept for the way back unless it is computed again.
-        kept = not stage.lora.enabled or not stage.gradient_checkpointing
-        parts["autocast"] = 2 * (matrices if kept else language.block_parameters)
+        # Frozen matrices are cast anew by each block, and kept for the way back unless it is computed again.
+        kept = not lora.enabled or not stage.gradient_checkpointing
+        parts["autocast"] = 2 * (sizes.matrices if kept else sizes.block)
+    parts["features"] = round(runtime.feature_cache_gb * 1e9) + clips * sizes.feature_bytes
     return parts
-
-
-def _trained(sizes: PolicySizes, lora: LoraSettings, *, projector: bool, gate_encoder: bool) -> int:
-    """Weights with a gradient."""
-    if lora.enabled:
-        return sizes.language.adapter_parameters(lora.rank)
-    between = sizes.projector_parameters + sizes.gate_parameters if projector else 0
-    return sizes.language.parameters + between + (sizes.gate_encoder_parameters if gate_encoder else 0)
 
 
 def _blocks(sizes: PolicySizes, stage: _Stage, wide: int, tokens: int, attended: int) -> int:
@@ -267,32 +255,14 @@ def _blocks(sizes: PolicySizes, stage: _Stage, wide: int, tokens: int, attended:
         tokens: that go through the blocks.
         attended: rows times their length: keys and values are copied for each head.
     """
-    language = sizes.language
     per_width, per_inner = (_FROZEN if stage.lora.enabled else _TRAINED)[wide]
     if stage.lora.enabled:
         per_width += 4 * wide  # the adapters' inputs
-    block = tokens * (per_width * language.width + per_inner * language.mlp)
-    block += attended * 2 * wide * language.width
+    block = tokens * (per_width * sizes.width + per_inner * sizes.mlp)
+    block += attended * 2 * wide * sizes.width
     if stage.gradient_checkpointing:  # the inputs of all blocks, and one that is computed again
-        return block + language.layers * tokens * 4 * language.width
-    return language.layers * block
-
-
-def _projector(sizes: PolicySizes, wide: int, clips: int) -> int:
-    patches = clips * sizes.frames * sizes.vision.positions
-    return _PROJECTOR[wide] * sizes.depth * sizes.language.width * patches
-
-
-def _generation(
-    sizes: PolicySizes, wide: int, rows: int, clips: int, prompt: int, length: int, shared: bool
-) -> int:
-    """Keys and values of all rows, what is made of the prompts, and the logits of a token."""
-    language = sizes.language
-    of_token = language.layers * language.key_value_width * (4 + wide)  # rotated keys stay float32
-    cache = rows * (length + prompt) * of_token  # the prompt's twice, while the cache grows its room
-    prompts = (clips if shared else rows) * prompt
-    reading = prompts * (8 * language.width + 3 * language.mlp) * wide
-    return cache + reading + rows * language.vocabulary * 12
+        return block + sizes.layers * tokens * 4 * sizes.width
+    return sizes.layers * block
 
 
 def _prompt(sizes: PolicySizes) -> int:

@@ -1,13 +1,9 @@
-"""The GPUs of this machine: what the driver lists, in milliseconds, and what torch can use."""
+"""The GPUs of this machine that torch can use."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from dataclasses import dataclass
-
-from erv.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -42,43 +38,10 @@ def see_accelerator() -> Accelerator:
         return Accelerator(torch.__version__, cuda, (), bfloat16=False)
     devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     gpus = tuple(Gpu(device.name, device.total_memory) for device in devices)
-    return Accelerator(torch.__version__, cuda, gpus, torch.cuda.is_bf16_supported())
+    bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return Accelerator(torch.__version__, cuda, gpus, bfloat16)
 
 
-def installed_gpus() -> list[Gpu]:
-    """What `nvidia-smi` lists of what CUDA_VISIBLE_DEVICES leaves; nothing without program or driver."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        said = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return visible_gpus(parse_gpus(said.stdout)) if said.returncode == 0 else []
-
-
-def visible_gpus(gpus: list[Gpu]) -> list[Gpu]:
-    """Those that CUDA_VISIBLE_DEVICES leaves: by number, or so many as it names otherwise (UUIDs)."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        return gpus
-    entries = [entry.strip() for entry in named.split(",") if entry.strip()]
-    if all(entry.isdigit() for entry in entries):
-        return [gpus[int(entry)] for entry in entries if int(entry) < len(gpus)]
-    return gpus[: len(entries)]
-
-
-def parse_gpus(listing: str) -> list[Gpu]:
-    """GPUs from lines `name, MiB`.
-
-    Raises:
-        DataError: a line is something else.
-    """
-    gpus = []
-    for line in filter(str.strip, listing.splitlines()):
-        name, _, mebibytes = line.rpartition(",")
-        if not name or not mebibytes.strip().isdigit():
-            raise DataError(f"nvidia-smi lists {line.strip()!r}; expected a name and its memory in MiB")
-        gpus.append(Gpu(name.strip(), int(mebibytes) * 2**20))
-    return gpus
+def installed_gpus() -> tuple[Gpu, ...]:
+    """What `see_accelerator` finds; without NVIDIA's driver nothing, and torch is not imported."""
+    return see_accelerator().gpus if shutil.which("nvidia-smi") else ()

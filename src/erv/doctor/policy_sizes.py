@@ -1,7 +1,7 @@
-"""How large a policy is: parameters, tokens of a clip, features, told from its configuration without torch.
+"""How large a policy is: the class that trains, built on torch's meta device and counted.
 
-The counts are exact (a test builds the released sizes on torch's meta device and compares). They serve the
-checks that run before a GPU or a download is touched.
+Nothing is downloaded and no weight takes memory. The time goes into importing torch and transformers, about
+four seconds; the count itself takes less than one, for 7B too.
 """
 
 from __future__ import annotations
@@ -12,249 +12,174 @@ from typing import Any
 
 from erv.errors import DataError
 
-_DEPTHS = {"all_in_one_small": 2, "all_in_one": 4}  # residual blocks on each side of the projector's sampler
-
-
-@dataclass(frozen=True)
-class Language:
-    """Qwen2: width, blocks, key-value width of all heads, inner width, vocabulary, longest sequence."""
-
-    width: int
-    layers: int
-    key_value_width: int
-    mlp: int
-    vocabulary: int
-    positions: int
-    tied: bool
-
-    @property
-    def block_parameters(self) -> int:
-        """Weights of one block."""
-        width, narrow = self.width, self.key_value_width
-        attention = 2 * width * width + width + 2 * (width * narrow + narrow)
-        return attention + 3 * width * self.mlp + 2 * width
-
-    @property
-    def matrix_parameters(self) -> int:
-        """Weights of the matrices of all blocks: what `quantize: nf4` keeps in four bits."""
-        width, narrow = self.width, self.key_value_width
-        return self.layers * (2 * width * width + 2 * width * narrow + 3 * width * self.mlp)
-
-    @property
-    def parameters(self) -> int:
-        """All weights; a tied head counts once."""
-        tables = self.vocabulary * self.width * (1 if self.tied else 2)
-        return tables + self.layers * self.block_parameters + self.width
-
-    def adapter_parameters(self, rank: int) -> int:
-        """Weights of adapters on q, k, v and o of all blocks."""
-        width, narrow = self.width, self.key_value_width
-        return self.layers * rank * (2 * (width + width) + 2 * (width + narrow))
-
-
-@dataclass(frozen=True)
-class Tower:
-    """SigLIP or Whisper's encoder: width, computed blocks, inner width, positions, weights besides."""
-
-    width: int
-    layers: int
-    mlp: int
-    positions: int
-    other_parameters: int
-    key_bias: bool
-
-    @property
-    def parameters(self) -> int:
-        """All weights that are built."""
-        width = self.width
-        attention = 4 * width * width + (4 if self.key_bias else 3) * width
-        block = attention + 2 * width * self.mlp + self.mlp + width + 4 * width
-        return self.layers * block + self.other_parameters
+_COUNTED = ("humanomni", "qwen_omni")
 
 
 @dataclass(frozen=True)
 class PolicySizes:
-    """Sizes of a HumanOmni policy.
+    """Sizes of a policy; plain numbers, so that they can be kept in a file.
 
     Attributes:
         name: for messages.
-        language: the language model.
-        vision: SigLIP; its positions are the patches of a frame.
-        audio: Whisper's encoder.
-        gate_encoder_parameters: weights of the BERT that reads the question.
-        gate_parameters: weights of the gate.
-        depth: residual blocks on each side of the visual projector's sampler.
+        parameters: all weights; a tied head counts once.
+        trainable: those outside the towers.
+        question_encoder: of them, those that read the question beside the language model.
+        language: of them, the language model and its head.
+        block: weights of one block of the language model.
+        matrices: weights of the linear layers of all its blocks: what `quantize: nf4` keeps in four bits.
+        adapter: weights of adapters of rank one.
+        width: of the language model.
+        layers: its blocks.
+        mlp: its inner width.
+        key_value_width: of all heads.
+        vocabulary: rows of its table.
+        positions: longest sequence.
         frames: per clip.
         image_size: side of a frame in pixels.
-        audio_pool: audio positions per token.
+        video_tokens: of all frames of a clip.
+        audio_tokens: of a clip's sound, however short it is.
+        projected: patches of a clip times residual blocks that project them; 0 if no projector can train.
+        feature_bytes: what the towers make of a clip, float32.
     """
 
     name: str
-    language: Language
-    vision: Tower
-    audio: Tower
-    gate_encoder_parameters: int
-    gate_parameters: int
-    depth: int
+    parameters: int
+    trainable: int
+    question_encoder: int
+    language: int
+    block: int
+    matrices: int
+    adapter: int
+    width: int
+    layers: int
+    mlp: int
+    key_value_width: int
+    vocabulary: int
+    positions: int
     frames: int
     image_size: int
-    audio_pool: int
-
-    @property
-    def tokens_per_frame(self) -> int:
-        """The grid of patches halved in both directions, rounded up."""
-        side = round(self.vision.positions**0.5)
-        return ((side + 1) // 2) ** 2
-
-    @property
-    def video_tokens(self) -> int:
-        """Tokens of all frames of a clip."""
-        return self.frames * self.tokens_per_frame
-
-    @property
-    def audio_tokens(self) -> int:
-        """Tokens of a clip's sound, however short it is."""
-        return self.audio.positions // self.audio_pool
-
-    @property
-    def projector_parameters(self) -> int:
-        """Weights of the visual and the audio projector."""
-        width, seen = self.language.width, self.vision.width
-        first, further = _bottleneck(seen, width), _bottleneck(width, width)
-        branch = first + (2 * self.depth - 1) * further + 8 * width * width + width
-        branch += 2 * (width * width + width)
-        face = seen * width + width + width * width + width
-        audio = self.audio.width * width + width + width * width + width
-        return 2 * branch + face + audio
-
-    @property
-    def parameters(self) -> int:
-        """All weights."""
-        joined = self.projector_parameters + self.gate_parameters + self.gate_encoder_parameters
-        return self.language.parameters + self.vision.parameters + self.audio.parameters + joined
-
-    @property
-    def feature_bytes(self) -> int:
-        """What the towers say of a clip, float32."""
-        seen = self.frames * self.vision.positions * self.vision.width
-        return 4 * (seen + self.audio.positions * self.audio.width)
-
-
-def _bottleneck(inside: int, width: int) -> int:
-    squeezed = round(inside * 0.25)
-    excite = 2 * width * squeezed + squeezed + width
-    shortcut = 0 if inside == width else inside * width + 2 * width
-    return inside * width + width * width + 9 * width + 6 * width + excite + shortcut
+    video_tokens: int
+    audio_tokens: int
+    projected: int
+    feature_bytes: int
 
 
 def sizes_of(config: Mapping[str, Any], name: str) -> PolicySizes | None:
-    """Sizes from a policy's `config.json`: one that we wrote, or a released one.
-
-    A released one names its towers only: SigLIP's size follows from the width of its features, Whisper and
-    BERT are the same in all of them.
+    """Sizes from a policy's `config.json`: one that we wrote, or a released HumanOmni's.
 
     Returns:
-        The sizes, or None for a family whose sizes are not known here.
+        The sizes, or None for a model that is not one of our classes.
 
     Raises:
-        DataError: the configuration lacks a size.
+        DataError: no model can be built from the configuration.
     """
     try:
-        if config.get("model_type") == "humanomni":
-            return _ours(config, name)
         if config.get("model_type") == "HumanOmni_qwen2":
-            return _released(config, name)
-    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+            config = our_config(config)
+        return _count(config, name) if config.get("model_type") in _COUNTED else None
+    except Exception as error:  # whatever the classes make of a configuration that isn't one
         raise DataError(
             f"{name}: not a policy's configuration ({error!r}); pin the checkpoint again"
         ) from error
-    return None
 
 
-def _ours(config: Mapping[str, Any], name: str) -> PolicySizes:
-    vision, gate = config["vision_config"], config["gate_config"]
+def _count(mapping: Mapping[str, Any], name: str) -> PolicySizes:
+    import torch
+    from peft import inject_adapter_in_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from erv.policies.base import FAMILIES
+    from erv.settings.policies import LoraSettings
+    from erv.training.adapters import lora_config
+
+    FAMILIES[mapping["model_type"]]()  # registers its classes
+    config = AutoConfig.for_model(**mapping)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+
+    def trainable() -> int:
+        return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+    model.requires_grad_(True)
+    parameters = trainable()
+    model.freeze_towers()
+    outside_towers = trainable()
+    model.freeze_question_encoder()
+    question_encoder = outside_towers - trainable()
+    model.freeze_projectors()
+    language = trainable()
+    decoder = model.get_decoder()
+    linear = [module for module in decoder.modules() if isinstance(module, torch.nn.Linear)]
+    matrices = sum(module.weight.numel() for module in linear)
+    block = sum(weight.numel() for weight in decoder.layers[0].parameters())
+    one = LoraSettings(enabled=True, rank=1, alpha=1, dropout=0.0, quantize="none")
+    inject_adapter_in_model(lora_config(model, one), model)  # freezes all but the adapters
+    adapter = trainable()
+    text = decoder.config
     return PolicySizes(
         name=name,
-        language=_language(config["text_config"]),
-        vision=_siglip(vision, vision["num_hidden_layers"]),
-        audio=_whisper(config["audio_config"]),
-        gate_encoder_parameters=_bert(gate),
-        gate_parameters=_gate(gate["hidden_size"], config.get("gate_hidden_size", 3584)),
-        depth=_DEPTHS[config.get("projector_type", "all_in_one_small")],
-        frames=config.get("num_frames", 8),
-        image_size=vision["image_size"],
-        audio_pool=config.get("audio_pool", 3),
+        parameters=parameters,
+        trainable=outside_towers,
+        question_encoder=question_encoder,
+        language=language,
+        block=block,
+        matrices=matrices,
+        adapter=adapter,
+        width=text.hidden_size,
+        layers=text.num_hidden_layers,
+        mlp=text.intermediate_size,
+        key_value_width=decoder.layers[0].self_attn.k_proj.out_features,
+        vocabulary=text.vocab_size,
+        positions=text.max_position_embeddings,
+        frames=config.num_frames,
+        audio_tokens=config.audio_tokens,
+        **_clip(config),
     )
 
 
-def _released(config: Mapping[str, Any], name: str) -> PolicySizes:
-    vision = _SIGLIP[config["mm_hidden_size"]]
-    # Of SigLIP's blocks those above the one that is read are not built.
-    layers = vision["num_hidden_layers"] + 1 + config.get("mm_vision_select_layer", -2)
-    return PolicySizes(
-        name=name,
-        language=_language(config),
-        vision=_siglip(vision, layers),
-        audio=_whisper(_WHISPER_LARGE_V3),
-        gate_encoder_parameters=_bert(_BERT_BASE),
-        gate_parameters=_gate(_BERT_BASE["hidden_size"], 3584),
-        depth=_DEPTHS[config["mm_projector_type"]],
-        frames=config.get("num_frames", 8),
-        image_size=vision["image_size"],
-        audio_pool=3,
-    )
+def _clip(config: Any) -> dict[str, int]:
+    """What a clip is to a family of policies, from its configuration."""
+    vision, audio = config.vision_config, config.audio_config
+    if config.model_type == "qwen_omni":  # its towers project what they see and hear themselves
+        tokens = config.video_tokens + config.audio_tokens
+        return {
+            "image_size": config.image_size,
+            "video_tokens": config.video_tokens,
+            "projected": 0,
+            "feature_bytes": 4 * tokens * config.text_config.hidden_size,
+        }
+    from erv.policies.humanomni.projector import DEPTHS
+
+    patches = config.num_frames * config.patches_per_side**2
+    features = patches * vision.hidden_size + audio.max_source_positions * audio.d_model
+    return {
+        "image_size": vision.image_size,
+        "video_tokens": config.num_frames * config.tokens_per_frame,
+        "projected": patches * DEPTHS[config.projector_type],
+        "feature_bytes": 4 * features,
+    }
 
 
-def _language(config: Mapping[str, Any]) -> Language:
-    heads = config["num_attention_heads"]
-    return Language(
-        width=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        key_value_width=config["hidden_size"] // heads * config["num_key_value_heads"],
-        mlp=config["intermediate_size"],
-        vocabulary=config["vocab_size"],
-        positions=config["max_position_embeddings"],
-        tied=bool(config.get("tie_word_embeddings", False)),
-    )
+def nominal(name: str) -> PolicySizes:
+    """Sizes of a released model, known without its files; `name` is a key of `RELEASED`."""
+    return _count(our_config(RELEASED[name]), name)
 
 
-def _siglip(config: Mapping[str, Any], layers: int) -> Tower:
-    width, patch = config["hidden_size"], config["patch_size"]
-    patches = (config["image_size"] // patch) ** 2
-    embeddings = 3 * patch * patch * width + width + patches * width
-    return Tower(width, layers, config["intermediate_size"], patches, embeddings, key_bias=True)
+def our_config(released: Mapping[str, Any]) -> dict[str, Any]:
+    """Our configuration of a released one, which names its towers but doesn't hold their sizes.
+
+    SigLIP is told by the width of its features; Whisper and BERT are the same in all released models.
+    """
+    from erv.policies.humanomni.released_config import convert_config
+
+    return convert_config(dict(released), _SIGLIP[released["mm_hidden_size"]], _WHISPER_LARGE_V3, _BERT_BASE)
 
 
-def _whisper(config: Mapping[str, Any]) -> Tower:
-    width, positions = config["d_model"], config["max_source_positions"]
-    convolutions = 3 * config["num_mel_bins"] * width + width + 3 * width * width + width
-    other = convolutions + positions * width + 2 * width
-    return Tower(width, config["encoder_layers"], config["encoder_ffn_dim"], positions, other, key_bias=False)
-
-
-def _bert(config: Mapping[str, Any]) -> int:
-    width = config["hidden_size"]
-    rows = config["vocab_size"] + config["max_position_embeddings"] + config.get("type_vocab_size", 2)
-    blocks = Tower(
-        width, config["num_hidden_layers"], config["intermediate_size"], 0, 0, key_bias=True
-    ).parameters
-    return blocks + rows * width + 2 * width
-
-
-def _gate(width: int, inner: int) -> int:
-    return width * inner + inner + inner * 3 + 3
-
-
-_SIGLIP = {  # base-patch16-224 and so400m-patch14-384, told by the width of their features
-    768: {
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-        "patch_size": 16,
-        "image_size": 224,
-    },
-    1152: {
+# From config.json of the public models that `erv.policies.humanomni.released_config` names; the rest are
+# defaults of transformers' classes, which are those of siglip-base-patch16-224 and bert-base-uncased.
+_SIGLIP: dict[int, dict[str, Any]] = {
+    768: {},  # base-patch16-224
+    1152: {  # so400m-patch14-384
         "hidden_size": 1152,
         "num_hidden_layers": 27,
         "num_attention_heads": 16,
@@ -269,16 +194,8 @@ _WHISPER_LARGE_V3 = {
     "encoder_attention_heads": 20,
     "encoder_ffn_dim": 5120,
     "num_mel_bins": 128,
-    "max_source_positions": 1500,
 }
-_BERT_BASE = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "intermediate_size": 3072,
-    "vocab_size": 30522,
-    "max_position_embeddings": 512,
-    "type_vocab_size": 2,
-}
+_BERT_BASE: dict[str, Any] = {}
 # What the released checkpoints' config.json say of their language model and their projector.
 RELEASED: dict[str, dict[str, Any]] = {
     "HumanOmni-0.5B": {
@@ -310,19 +227,3 @@ RELEASED: dict[str, dict[str, Any]] = {
         "num_frames": 8,
     },
 }
-
-
-def nominal(name: str) -> PolicySizes:
-    """Sizes of a released model, known without its files; `name` is a key of `RELEASED`."""
-    return _released(RELEASED[name], name)
-
-
-def tower_configs(released: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The towers of a released configuration as parts of ours: what a model of its sizes is built from."""
-    vision = _SIGLIP[released["mm_hidden_size"]]
-    blocks = vision["num_hidden_layers"] - 1  # the last is never read
-    return {
-        "vision_config": {**vision, "model_type": "siglip_vision_model", "num_hidden_layers": blocks},
-        "audio_config": {**_WHISPER_LARGE_V3, "model_type": "whisper"},
-        "gate_config": {**_BERT_BASE, "model_type": "bert"},
-    }

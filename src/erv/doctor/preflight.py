@@ -150,7 +150,7 @@ def _unfitting(environment: Environment, settings: Settings, stages: Sequence[Pi
     except DataError as error:
         return [str(error)]
     faults = fit.faults(settings, sizes) if sizes else []
-    gpus = installed_gpus() if settings.runtime.device != "cpu" else []
+    gpus = installed_gpus() if settings.runtime.device != "cpu" else ()
     certain, likely = gpu_faults(settings, sizes, gpus)
     for sentence in likely:
         logger.warning("%s; `erv doctor --gpu` measures", sentence)

@@ -113,7 +113,7 @@ def test_random_weights_of_released_shapes(workspace: Path) -> None:
     sizes = sizes_of(policy.model.config.to_dict(), "random")
     assert sizes is not None
     assert sizes.parameters == sum(p.numel() for p in policy.model.parameters())
-    assert sizes.language.vocabulary == 3000, "more than the tokenizer knows, as in the released tables"
+    assert sizes.vocabulary == 3000, "more than the tokenizer knows, as in the released tables"
     policy.save(workspace / "other tree" / "policy")
     lock = workspace / "data" / "sources" / "base.lock.json"
     pin("base", str(workspace / "other tree"), None).save(lock)

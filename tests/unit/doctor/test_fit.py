@@ -8,15 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from transformers import Qwen2Config, Qwen2Model
 
 from erv.doctor import fit
-from erv.doctor.gpus import Gpu, parse_gpus
 from erv.doctor.policy_sizes import PolicySizes, nominal, sizes_of
 from erv.errors import DataError
+from erv.policies import Policy
 from erv.policies.humanomni import HumanOmniConfig, HumanOmniForConditionalGeneration
 from erv.policies.humanomni.projector import VisualProjector
 from erv.prompts import INSTRUCTION
@@ -24,6 +25,7 @@ from erv.sample.tiny_policy import build_tiny_policy
 from erv.settings import Settings, parse_settings
 from erv.settings.profile import load_profile, merged
 from tests.support.sizes import SMALLEST
+from tests.support.tiny_qwen_omni import tiny_qwen_omni
 
 
 @pytest.fixture
@@ -68,47 +70,78 @@ def released_config(name: str) -> HumanOmniConfig:
     )
 
 
-def count(module: Any) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def count(*modules: Any) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
 def assert_counts(sizes: PolicySizes, model: Any) -> None:
     inner = model.model
-    assert sizes.vision.parameters == count(inner.vision_tower)
-    assert sizes.audio.parameters == count(inner.audio_tower)
-    assert sizes.gate_encoder_parameters == count(inner.gate_encoder)
-    assert sizes.gate_parameters == count(inner.gate)
-    assert sizes.projector_parameters == count(inner.visual_projector) + count(inner.audio_projector)
     assert sizes.parameters == count(model)
+    assert sizes.trainable == count(model) - count(inner.vision_tower, inner.audio_tower)
+    assert sizes.question_encoder == count(inner.gate_encoder)
+    between = count(inner.gate, inner.visual_projector, inner.audio_projector, inner.gate_encoder)
+    assert sizes.language == sizes.trainable - between
 
 
-@pytest.mark.parametrize(("name", "frames"), [("HumanOmni-0.5B", 392), ("HumanOmni-7B", 1568)])
-def test_released_sizes_are_those_of_the_models(name: str, frames: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "weights", "frames"),
+    [("HumanOmni-0.5B", 1_358_082_371, 392), ("HumanOmni-7B", 9_550_188_643, 1568)],
+)
+def test_released_sizes_are_those_of_the_models(name: str, weights: int, frames: int, tmp_path: Path) -> None:
     config = released_config(name)
     with torch.device("meta"):
         model = HumanOmniForConditionalGeneration(config)
     sizes = nominal(name)
+    assert sizes.parameters == weights
     assert_counts(sizes, model)
-    assert sizes.language.matrix_parameters == sum(
-        p.numel() for n, p in model.model.language_model.layers.named_parameters() if p.ndim == 2
-    )
+    layers = model.model.language_model.layers
+    assert sizes.matrices == sum(p.numel() for p in layers.parameters() if p.ndim == 2)
+    assert sizes.block == count(layers) // len(layers)
+    assert (sizes.width, sizes.layers) == (config.text_config.hidden_size, len(layers))
     assert (sizes.video_tokens, sizes.audio_tokens) == (frames, 500)
-    assert sizes.video_tokens == config.num_frames * config.tokens_per_frame
     config.save_pretrained(tmp_path)
     ours = sizes_of(json.loads((tmp_path / "config.json").read_text()), name)
     assert ours == sizes
 
 
+def features_of(policy: Policy, **clip: Any) -> int:
+    prepared = policy.processor.prepare_clip(**clip)
+    encoded = policy.model.encode_clips(**{name: value[None] for name, value in prepared.items()})
+    return sum(value.nbytes for value in encoded.values())
+
+
 def test_a_policy_folder_and_what_is_none(tmp_path: Path) -> None:
-    model, _ = build_tiny_policy([INSTRUCTION], 0, SMALLEST)
-    model.save_pretrained(tmp_path)
+    policy = Policy(*build_tiny_policy([INSTRUCTION], 0, SMALLEST))
+    policy.model.save_pretrained(tmp_path)
     sizes = sizes_of(json.loads((tmp_path / "config.json").read_text()), "tiny")
     assert sizes is not None
-    assert_counts(sizes, model)
-    assert sizes.feature_bytes == 4 * (2 * 4 * 16 + 25 * 16)
+    assert_counts(sizes, policy.model)
+    clip = np.zeros((2, 32, 32, 3), np.uint8), np.zeros(16000, np.int16)
+    assert sizes.feature_bytes == features_of(policy, frames=clip[0], audio=clip[1], sample_rate=16000)
     assert sizes_of({"model_type": "qwen2_5_omni"}, "other") is None
-    with pytest.raises(DataError, match="not a policy's configuration"):
-        sizes_of({"model_type": "HumanOmni_qwen2", "hidden_size": 896}, "broken")
+    for broken in (
+        {"model_type": "HumanOmni_qwen2", "hidden_size": 896},
+        {"model_type": "humanomni", "text_config": {"hidden_size": "many"}},
+    ):
+        with pytest.raises(DataError, match="not a policy's configuration"):
+            sizes_of(broken, "broken")
+
+
+def test_another_family() -> None:
+    policy = tiny_qwen_omni([INSTRUCTION], 0)
+    sizes = sizes_of(policy.model.config.to_dict(), "qwen")
+    assert sizes is not None
+    inner = policy.model.model
+    assert sizes.parameters == count(policy.model)
+    assert sizes.trainable == sizes.language == count(policy.model) - count(inner.visual, inner.audio_tower)
+    config = policy.model.config
+    prompt = policy.processor.prompt_ids()
+    assert (sizes.frames, sizes.image_size) == (policy.processor.num_frames, policy.processor.image_size)
+    assert sizes.video_tokens == prompt.count(config.video_token_id)
+    assert sizes.audio_tokens == prompt.count(config.audio_token_id)
+    frames = np.zeros((sizes.frames, sizes.image_size, sizes.image_size, 3), np.uint8)
+    silence = np.zeros(16000, np.int16)
+    assert sizes.feature_bytes == features_of(policy, frames=frames, audio=silence, sample_rate=16000)
 
 
 def kept_bytes(module: Any, run: Any, half: bool) -> int:
@@ -181,8 +214,7 @@ def test_budget_of_the_paper_s_setting(root: Path) -> None:
 
 
 def test_what_does_not_fit_is_named(raw: dict[str, Any]) -> None:
-    sizes = nominal("HumanOmni-0.5B")
-    sizes = replace(sizes, language=replace(sizes.language, positions=1500))
+    sizes = replace(nominal("HumanOmni-0.5B"), positions=1500)
     raw["grpo"]["max_completion_length"] = 512
     frames, grpo = fit.faults(parse_settings(raw), sizes)
     assert frames == (
@@ -202,8 +234,7 @@ def test_memory_by_what_takes_it(root: Path, raw: dict[str, Any]) -> None:
     settings, sizes = paper(root)
     whole = fit.grpo_memory(settings, sizes)
     assert whole.parts["weights"] == whole.parts["reference"] == 4 * sizes.parameters
-    towers = sizes.vision.parameters + sizes.audio.parameters
-    assert whole.parts["optimiser"] == 8 * (sizes.parameters - towers)
+    assert whole.parts["optimiser"] == 8 * sizes.trainable
     assert fit.sft_memory(settings, sizes).parts["reference"] == 0
 
     def with_(**changes: Any) -> fit.Estimate:
@@ -213,7 +244,7 @@ def test_memory_by_what_takes_it(root: Path, raw: dict[str, Any]) -> None:
         return fit.grpo_memory(parse_settings(parameters), sizes)
 
     assert with_(beta=0.0).parts["reference"] == 0
-    assert with_(freeze_projectors=True).parts["optimiser"] == 8 * sizes.language.parameters
+    assert with_(freeze_projectors=True).parts["optimiser"] == 8 * sizes.language
     lora = {"enabled": True, "rank": 8, "alpha": 16, "dropout": 0.0, "quantize": "none"}
     adapters = with_(lora=lora)
     # q and o: 896 -> 896, k and v: 896 -> 128, in 24 blocks
@@ -240,14 +271,3 @@ def test_devices_that_are_too_small(root: Path) -> None:
     sft, grpo = fit.memory_faults(big, sizes, 40_000_000_000)
     assert "lower grpo.prompts_per_step" in grpo, "generation is what takes most"
     assert "grpo.lora.quantize: nf4" in grpo
-
-
-def test_gpus_as_nvidia_smi_lists_them() -> None:
-    listing = "NVIDIA H100 80GB HBM3, 81559\nNVIDIA A10, 23028\n"
-    assert parse_gpus(listing) == [
-        Gpu("NVIDIA H100 80GB HBM3", 81559 * 2**20),
-        Gpu("NVIDIA A10", 23028 * 2**20),
-    ]
-    assert parse_gpus("") == []
-    with pytest.raises(DataError, match=r"nvidia-smi lists 'NVIDIA H100, \[N/A\]'"):
-        parse_gpus("NVIDIA H100, [N/A]\n")

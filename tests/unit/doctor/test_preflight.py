@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from erv.doctor.gpus import Gpu, visible_gpus
-from erv.doctor.policy_sizes import nominal
+from erv.doctor import base_policy, gpus
+from erv.doctor.gpus import Accelerator, Gpu
+from erv.doctor.policy_sizes import PolicySizes, nominal
 from erv.doctor.preflight import check, gpu_faults
 from erv.environment import load_environment
 from erv.pinning import pin
@@ -163,14 +166,49 @@ def test_what_needs_a_gpu_is_said_where_there_is_none(
     assert gpu_faults(parse_settings(raw), None, []) == ([f"{named}: needs a GPU, and this run has none"], [])
 
 
-def test_gpus_that_one_process_would_split_batches_over(
-    raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_that_one_process_would_split_batches_over(raw: dict[str, Any]) -> None:
     certain, _ = gpu_faults(parse_settings(raw), None, [Gpu("big", 10**15)] * 4)
     assert "this machine has 4 GPUs and runtime.accelerate is null" in certain[0]
-    gpus = [Gpu(f"{number}", 1) for number in range(4)]
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert visible_gpus(gpus) == gpus
-    for named, left in (("2", [2]), ("0, 3", [0, 3]), ("", []), ("9", []), ("GPU-a1,GPU-b2", [0, 1])):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-        assert visible_gpus(gpus) == [gpus[number] for number in left]
+
+
+def test_gpus_without_a_driver_cost_no_import_of_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Accelerator("2.13.0", cuda_build=True, gpus=(Gpu("one", 1),), bfloat16=True)
+    monkeypatch.setattr(gpus, "see_accelerator", lambda: found)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus.installed_gpus() == ()
+    (tmp_path / "nvidia-smi").touch(mode=0o755)
+    assert gpus.installed_gpus() == found.gpus
+
+
+def test_sizes_of_the_base_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment, asked = load_environment(tmp_path), []
+    assert base_policy.base_sizes(environment) is None
+
+    def count(config: dict[str, Any], name: str) -> PolicySizes:
+        asked.append(config["num_frames"])
+        return replace(sizes, name=name, frames=config["num_frames"])
+
+    def counted(frames: int) -> PolicySizes | None:
+        tree = tmp_path / "base tree"
+        (tree / "policy").mkdir(parents=True, exist_ok=True)
+        (tree / "policy" / "config.json").write_text(json.dumps({"num_frames": frames}))
+        (tmp_path / "data" / "sources").mkdir(parents=True, exist_ok=True)
+        pin("base", str(tree), None).save(tmp_path / "data" / "sources" / "base.lock.json")
+        return base_policy.base_sizes(environment)
+
+    sizes = nominal("HumanOmni-0.5B")
+    monkeypatch.setattr(base_policy, "sizes_of", count)
+    first = counted(2)
+    assert first is not None
+    assert (first.frames, asked) == (2, [2])
+    assert (counted(2), asked) == (first, [2])
+    counted(4)
+    assert asked == [2, 4], "another configuration"
+    for path in (tmp_path / ".erv" / "sizes").iterdir():
+        path.write_text('{"name": ')
+    assert counted(2) == first
+    assert asked == [2, 4, 2], "a damaged file"
+    monkeypatch.setattr(base_policy, "sha256_of", lambda path: "other code")
+    assert (counted(2), asked) == (first, [2, 4, 2, 2])
