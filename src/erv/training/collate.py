@@ -34,6 +34,12 @@ class Example(TypedDict):
     completion: list[int]  # token ids of the target, end token included
 
 
+def completion_ids(policy: Policy, text: str) -> list[int]:
+    """Token ids of a completion to learn, with the end token."""
+    tokenizer = policy.processor.tokenizer
+    return [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+
+
 class Collator:
     """Callable from examples to the inputs of a policy."""
 

@@ -34,8 +34,8 @@ from erv.training.adapters import (
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.collate import Collator, Example, check_packing
 from erv.training.ranks import one_at_a_time, one_gpu_each
-from erv.training.sft_trainer import LOG_STEPS, OmniSFTTrainer, OnMetrics, Watcher
-from erv.training.throughput import Throughput
+from erv.training.sft_trainer import LOG_STEPS, OmniSFTTrainer, Reporter
+from erv.training.throughput import OnMetrics, Throughput
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def fine_tune(
     validation = Collator(trained, features)
     throughput = Throughput(arguments.device)
     trainer.add_callback(
-        Watcher(
+        Reporter(
             course.name,
             on_metrics,
             settings.save_steps,

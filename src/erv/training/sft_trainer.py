@@ -33,11 +33,9 @@ from trl import SFTTrainer
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
 from erv.errors import TrainingError
 from erv.training.collate import Collator, Example, completion_logits, completion_loss
-from erv.training.throughput import Throughput
+from erv.training.throughput import OnMetrics, Throughput
 
 logger = logging.getLogger(__name__)
-
-OnMetrics = Callable[[dict[str, float], int], None]
 
 LOG_STEPS = 10
 _KEPT_CHECKPOINTS = 2
@@ -147,7 +145,7 @@ class OmniSFTTrainer(SFTTrainer):
         """Sends nothing."""
 
 
-class Watcher(TrainerCallback):
+class Reporter(TrainerCallback):
     """Measures on held-out clips, and reports metrics from the first process."""
 
     def __init__(

@@ -8,11 +8,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import torch
 
 logger = logging.getLogger(__name__)
+
+OnMetrics = Callable[[dict[str, float], int], None]  # takes the metrics of a step and its number, from 1
 
 # Metrics that differ between two runs of the same thing.
 TIMED = frozenset(

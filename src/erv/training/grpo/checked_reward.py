@@ -9,34 +9,22 @@ from collections.abc import Callable
 from typing import Any
 
 from erv.errors import ErvError, TrainingError
-from erv.training.grpo.reward_watch import measure, reward_by_class
-
-CLIP_COLUMNS = ("clip_id", "dataset", "solution")
 
 
 class CheckedReward:
     """Wraps a reward callable: same call, same result, but a fault says which reward and what is wrong.
 
-    TRL logs a reward under its `__name__`; here that is the name from the settings. Through TRL's
-    `log_metric` it also logs the reward by true emotion, and, if it is the one that watches, the shape of the
-    completions and, through `log_extra`, which clips they are of.
+    TRL logs a reward under its `__name__`; here that is the name from the settings.
+
+    Attributes:
+        values: what the newest call returned.
     """
 
-    def __init__(
-        self, name: str, reward: Callable[..., Any], *, watches: bool = False, max_named: int | None = None
-    ) -> None:
-        """Wraps a reward.
-
-        Args:
-            name: that it is logged under.
-            reward: the callable.
-            watches: log the shape of the completions and their clips too; one reward of a run does.
-            max_named: emotions that a sentence may name before it counts as a listing.
-        """
+    def __init__(self, name: str, reward: Callable[..., Any]) -> None:
+        """Wraps a reward under the name that it is logged under."""
         self.__name__ = name
         self._reward = reward
-        self._watches = watches
-        self._max_named = max_named
+        self.values: list[float | None] = []
 
     def __call__(self, *, completions: list[Any], **columns: Any) -> list[float | None]:
         """One reward per completion; `None` where the completion can't be scored.
@@ -64,25 +52,8 @@ class CheckedReward:
                 f"reward {name!r} returned {len(values)} values for {len(completions)} completions; "
                 "return one per completion, None where it can't be scored"
             )
-        numbers = [None if value is None else _number(name, value) for value in values]
-        self._log(completions, numbers, columns)
-        return numbers
-
-    def _log(self, completions: list[Any], values: list[float | None], columns: dict[str, Any]) -> None:
-        log = columns.get("log_metric")
-        if log is None:
-            return
-        found = measure(completions, max_named=self._max_named) if self._watches else {}
-        if "solution" in columns:
-            datasets = columns.get("dataset") or [None] * len(values)
-            found |= reward_by_class(self.__name__, values, columns["solution"], datasets)
-        for name, value in found.items():
-            log(name, value)
-        log_column = columns.get("log_extra")
-        if self._watches and log_column is not None:
-            for name in CLIP_COLUMNS:
-                if name in columns:
-                    log_column(name, list(columns[name]))
+        self.values = [None if value is None else _number(name, value) for value in values]
+        return self.values
 
 
 async def _await(value: Any) -> Any:

@@ -8,20 +8,15 @@ most: the policy has collapsed, the stage fails, and the last checkpoint from be
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from erv.errors import TrainingError
-from erv.files import write_document
 from erv.settings.policies import BUILT_IN_REWARDS
 from erv.training.grpo.generation import Generation
-
-FILE = "collapse.json"
 
 
 class Diverged(TrainingError):
@@ -81,16 +76,13 @@ class CollapseAlarm:
             " grpo.temperature or grpo.beta, check the rewards, or set grpo.collapse_patience to null"
         )
 
-    def save(self, checkpoint: Path) -> None:
-        """Writes what it knows into a checkpoint's folder."""
-        write_document({"since": self.since, "solved": self.solved}, checkpoint / FILE)
+    def state(self) -> dict[str, Any]:
+        """What it knows, for a checkpoint."""
+        return {"since": self.since, "solved": self.solved}
 
-    def load(self, checkpoint: Path) -> None:
-        """Takes over what a checkpoint holds; one without a record begins anew."""
-        self.since, self.solved = None, True
-        if (checkpoint / FILE).is_file():
-            state = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
-            self.since, self.solved = state["since"], bool(state["solved"])
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state` returned; an empty one starts from nothing."""
+        self.since, self.solved = state.get("since"), bool(state.get("solved", True))
 
 
 def most_by_reward(rewards: Sequence[tuple[str, Callable[..., Any], float]]) -> dict[str, float | None]:

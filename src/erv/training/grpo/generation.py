@@ -1,18 +1,17 @@
-"""What a training step has sampled and what that earned, read from where TRL keeps it for its own logs."""
+"""The completions of a step of GRPO and what they earned: one object, made by the trainer for its watcher."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
 
-from erv.prompts import completion_text
-
-if TYPE_CHECKING:
-    from erv.training.grpo.trainer import OmniGRPOTrainer
+import torch
 
 EQUAL = 1e-6  # rewards of a group that differ by less are the same: float32 sums of equal parts
+COLUMNS = ("clip_id", "dataset", "solution")
 
 
 @dataclass(frozen=True)
@@ -20,29 +19,62 @@ class Generation:
     """The completions of a step, of all processes, group after group.
 
     Attributes:
+        step: optimiser step that first trains on them, from 1.
+        group: completions per prompt; n is a multiple of it.
         completions: n texts.
-        rewards: per reward n values, None where a completion could not be scored.
+        rewards: per reward n values as it returned them, None where a completion could not be scored.
         weights: of the rewards, by name.
         advantages: n values.
-        columns: further columns of n values: `clip_id`, `dataset`, `solution`, where the rows have them.
-        group: completions per prompt; n is a multiple of it.
+        columns: those of `COLUMNS` that the rows have, n values each.
+        prompt_tokens: of all n prompts, without padding.
+        completion_tokens: of all n completions.
+        processes: that sampled them: n / processes rows each, one process after the other.
     """
 
+    step: int
+    group: int
     completions: Sequence[str]
     rewards: Mapping[str, Sequence[float | None]]
     weights: Mapping[str, float]
     advantages: Sequence[float]
     columns: Mapping[str, Sequence[Any]]
-    group: int
+    prompt_tokens: int
+    completion_tokens: int
+    processes: int = 1
+
+    @classmethod
+    def join(cls, parts: Sequence[Generation]) -> Generation:
+        """The generation of all processes from that of each, in their order."""
+        first = parts[0]
+        return replace(
+            first,
+            completions=_chained(part.completions for part in parts),
+            rewards={name: _chained(part.rewards[name] for part in parts) for name in first.rewards},
+            advantages=_chained(part.advantages for part in parts),
+            columns={name: _chained(part.columns[name] for part in parts) for name in first.columns},
+            prompt_tokens=sum(part.prompt_tokens for part in parts),
+            completion_tokens=sum(part.completion_tokens for part in parts),
+            processes=len(parts),
+        )
+
+    @property
+    def shares(self) -> list[slice]:
+        """The rows of each process."""
+        size = len(self.completions) // self.processes
+        return [slice(rank * size, (rank + 1) * size) for rank in range(self.processes)]
+
+    @property
+    def trained_rewards(self) -> dict[str, list[float | None]]:
+        """The rewards in float32, as training takes them."""
+        return {name: _single(values) for name, values in self.rewards.items()}
 
     @property
     def totals(self) -> list[float | None]:
         """The weighted sum of each completion; None for one that no reward could score."""
+        rewards = self.trained_rewards
         found: list[float | None] = []
         for row in range(len(self.completions)):
-            scored = {
-                name: value for name, values in self.rewards.items() if (value := values[row]) is not None
-            }
+            scored = {name: value for name, values in rewards.items() if (value := values[row]) is not None}
             found.append(
                 sum(self.weights[name] * value for name, value in scored.items()) if scored else None
             )
@@ -65,7 +97,7 @@ class Generation:
         """
         if any(total is None for total in self.totals):
             return False
-        for name, values in self.rewards.items():
+        for name, values in self.trained_rewards.items():
             limit = most[name]
             if self.weights[name] == 0.0:
                 continue
@@ -74,17 +106,10 @@ class Generation:
         return True
 
 
-def last_generation(trainer: OmniGRPOTrainer) -> Generation:
-    """The newest completions of a trainer; the same on every process."""
-    logs = trainer._logs
-    return Generation(
-        completions=[completion_text(item) for item in logs["completion"]],
-        rewards={
-            name: [None if math.isnan(value) else value for value in values]
-            for name, values in logs["rewards"].items()
-        },
-        weights=dict(zip(trainer.reward_func_names, trainer.reward_weights.tolist(), strict=True)),
-        advantages=list(logs["advantages"]),
-        columns={name: list(values) for name, values in logs["extra"].items()},
-        group=trainer.num_generations,
-    )
+def _chained(values: Iterable[Sequence[Any]]) -> list[Any]:
+    return list(chain.from_iterable(values))
+
+
+def _single(values: Sequence[float | None]) -> list[float | None]:
+    numbers = torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float32)
+    return [None if math.isnan(number) else number for number in numbers.tolist()]

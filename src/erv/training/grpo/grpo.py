@@ -41,13 +41,11 @@ from erv.training.adapters import (
 )
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.grpo.checked_reward import CheckedReward
-from erv.training.grpo.collapse import CollapseAlarm, Diverged, most_by_reward
-from erv.training.grpo.reward_watch import DriftAlarm
-from erv.training.grpo.rollout_watch import OnSamples, RolloutWatcher
+from erv.training.grpo.collapse import Diverged
 from erv.training.grpo.trainer import Kept, OmniGRPOTrainer
-from erv.training.grpo.watch import OnMetrics, Watcher, quiet_libraries
+from erv.training.grpo.watch import OnSamples, Watcher, quiet_libraries
 from erv.training.ranks import one_at_a_time, one_gpu_each
-from erv.training.throughput import Throughput
+from erv.training.throughput import OnMetrics, Throughput
 from erv.verifier.protocol import Verifier
 
 logger = logging.getLogger(__name__)
@@ -162,7 +160,7 @@ def train_grpo(
 
     Args:
         policy_folder: the cold start, a `from_pretrained` folder. It is also the reference of the KL term.
-        rows: from `build_rows`, or the like of it.
+        rows: from `build_rows`, or of the same form.
         shards: decoded clips by data set name.
         rewards: (name, callable, weight); called with `completions`, `prompts` and the rows' columns.
         settings: the section `grpo`.
@@ -198,10 +196,8 @@ def train_grpo(
     with one_at_a_time(checkpoints):
         checkpoints.mkdir(parents=True, exist_ok=True)
         discard_incomplete(checkpoints)
-    alarm = DriftAlarm()
-    collapse = CollapseAlarm(settings.collapse_patience, most_by_reward(rewards))
-    states: list[Kept] = [alarm, collapse, *kept]
     with quiet_libraries(), Throughput(device) as throughput:
+        watcher = Watcher(settings, steps, rewards, throughput, on_metrics, on_samples, verifier)
         policy = load_policy(policy_folder)
         arguments = grpo_config(settings, steps, rewards, policy, checkpoints, seed, runtime, rows_per_pass)
         one_gpu_each("grpo", arguments.n_gpu)
@@ -213,30 +209,18 @@ def train_grpo(
         trainer = OmniGRPOTrainer(
             model=trained.model,
             args=arguments,
-            reward_funcs=[
-                CheckedReward(name, reward, watches=not index, max_named=settings.shaping.max_named)
-                for index, (name, reward, _) in enumerate(rewards)
-            ],
+            reward_funcs=[CheckedReward(name, reward) for name, reward, _ in rewards],
             train_dataset=order,
             processing_class=trained.processor.tokenizer,
             peft_config=lora_config(trained.model, settings.lora) if settings.lora.enabled else None,
-            callbacks=[
-                Watcher(
-                    on_metrics,
-                    steps,
-                    alarm,
-                    throughput,
-                    settings.prompts_per_step * settings.num_generations,
-                )
-            ],
-            kept=states,
-            last_good=collapse.last_good,
+            callbacks=[watcher],
+            watcher=watcher,
+            kept=kept,
             clip_features=ClipFeatures(policy_encoder(trained), shards, memory_bytes=memory),
             question=trained.processor.question_inputs(),
         )
         refuse_sharded_adapters(trainer, "grpo", settings.lora)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(RolloutWatcher(trainer, collapse, on_samples, verifier, settings))
         _check_reference(trainer)
         newest = latest_checkpoint(checkpoints)
         if newest is not None:
@@ -246,7 +230,7 @@ def train_grpo(
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
             trainer.check_weights(trainer.state.global_step)
         except Diverged as error:
-            good = latest_checkpoint(checkpoints, until=collapse.last_good())
+            good = latest_checkpoint(checkpoints, until=watcher.last_good())
             where = f"the last good checkpoint is {good}" if good else "there is no checkpoint from before"
             raise TrainingError(f"{error}; {where}") from error
         return _write_policy(trainer, policy, settings.lora, policy_folder, output)

@@ -35,12 +35,11 @@ from erv.settings import RuntimeSettings
 from erv.settings.policies import GrpoSettings, SftSettings
 from erv.shards import ShardReader
 from erv.training.clip_features import ClipFeatures, policy_encoder
-from erv.training.collate import Example
+from erv.training.collate import Example, completion_ids
 from erv.training.fine_tuning import Course, fine_tune, shuffled_passes
 from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.grpo import Rewards, order_rows, total_steps
-from erv.training.sft.sft import completion_ids
-from erv.training.sft_trainer import OnMetrics
+from erv.training.throughput import OnMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ def train_rft(
 
     Args:
         policy_folder: the cold start, a `from_pretrained` folder.
-        rows: from `grpo_run.build_rows`.
+        rows: from `grpo.build_rows`.
         shards: decoded clips by data set name.
         rewards: (name, callable, weight), called as in GRPO; weights don't matter here.
         settings: the section `grpo`.

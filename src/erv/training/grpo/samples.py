@@ -129,14 +129,14 @@ def take_samples(
     read: Sequence[Assessment | None] = [None] * len(places)
     if verifier is not None and all(truth is not None for truth in truths):
         read = assess(verifier, texts, truths, datasets, semantics=semantics, shaping=shaping)
-    totals = generation.totals
+    rewards, totals = generation.trained_rewards, generation.totals
     samples = [
         Sample(
             clip_id=_cell(generation, "clip_id", row),
             dataset=dataset,
             label=None if truth is None else bare(truth),
             completion=text,
-            rewards={name: values[row] for name, values in generation.rewards.items()},
+            rewards={name: values[row] for name, values in rewards.items()},
             total=totals[row],
             advantage=generation.advantages[row],
             read=found,

@@ -10,6 +10,8 @@ none:
 - `_generate_single_turn` and `_get_per_token_logps_and_entropies` run the prompt once per clip instead of
   once per completion (`erv.training.grpo.shared_prompts`); `share_prompts=False` goes the plain way, and a
   test compares the two;
+- `_calculate_rewards` keeps the completions that rewards see: with what they earned they are the `Generation`
+  that is handed to the watcher;
 - `_compute_loss` hands `clip_index` to scoring, and stops at a loss that is not finite;
 - `_save_checkpoint` writes the completion record.
 
@@ -26,13 +28,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from accelerate.utils import gather_object
 from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
 from erv.policies.base import token_positions
+from erv.prompts import completion_text
 from erv.training.grpo.collapse import Diverged
+from erv.training.grpo.generation import COLUMNS, Generation
 from erv.training.grpo.growing_cache import with_room
 from erv.training.grpo.shared_prompts import SharedPrompt, accept_shared_prompts, distinct_rows, repeat_cache
 
@@ -49,6 +54,16 @@ class Kept(Protocol):
         """Takes it over from a checkpoint's folder."""
 
 
+class GenerationWatcher(Kept, Protocol):
+    """What sees all that is generated, see `erv.training.grpo.watch`."""
+
+    def on_generation(self, generation: Generation) -> None:
+        """Takes the completions of a step, of all processes, in each of them."""
+
+    def last_good(self) -> int | None:
+        """The step whose checkpoint must not go, None where any may."""
+
+
 class OmniGRPOTrainer(GRPOTrainer):
     """`trl.GRPOTrainer` for rows `{"prompt": messages, "clip": key, ...}` and a policy that takes features.
 
@@ -63,8 +78,8 @@ class OmniGRPOTrainer(GRPOTrainer):
         question: Tensors | None = None,
         share_prompts: bool = True,
         keep_checkpoints: int = 2,
+        watcher: GenerationWatcher | None = None,
         kept: Sequence[Kept] = (),
-        last_good: Callable[[], int | None] = lambda: None,
         **kwargs: Any,
     ) -> None:
         """Takes what `trl.GRPOTrainer` takes, and:
@@ -76,8 +91,9 @@ class OmniGRPOTrainer(GRPOTrainer):
             share_prompts: run each prompt once for all its completions. Off by itself with gradient
                 checkpointing, which keeps no keys and values.
             keep_checkpoints: how many complete checkpoints to keep.
-            kept: what else belongs into a checkpoint, so that a resumed run is the one that was interrupted.
-            last_good: the step whose checkpoint must not go, None where any may.
+            watcher: is handed every generation of training. With one, `reward_funcs` are `CheckedReward`s.
+            kept: what belongs into a checkpoint besides the watcher's state, so that a resumed run is the one
+                that was interrupted.
             **kwargs: as in TRL.
         """
         self._clip_features = clip_features
@@ -87,8 +103,9 @@ class OmniGRPOTrainer(GRPOTrainer):
         ] = {}  # per mode: an evaluation must not take the table of buffered rows
         self._clip_index: torch.Tensor | None = None
         self._keep_checkpoints = keep_checkpoints
-        self._kept = kept
-        self._last_good = last_good
+        self._watcher = watcher
+        self._kept = [*([] if watcher is None else [watcher]), *kept]
+        self._completions: list[str] = []  # those that were scored last
         super().__init__(*args, **kwargs)
         self.share_prompts = share_prompts and not self.args.activation_checkpointing
         if self.share_prompts:
@@ -135,8 +152,32 @@ class OmniGRPOTrainer(GRPOTrainer):
                 if "probability tensor" in str(error):  # finite weights whose logits are not
                     raise self._diverged("the policy's output") from error
                 raise
+        if self._watcher is not None and self._mode == "train":
+            own = self._own_generation(inputs, output)
+            self._watcher.on_generation(Generation.join(gather_object([own])))
         output["clip_index"] = clip_index
         return output
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: Any, completions: list[Any], completion_ids_list: Any
+    ) -> torch.Tensor:
+        self._completions = [completion_text(completion) for completion in completions]
+        rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        return rewards
+
+    def _own_generation(self, inputs: list[dict[str, Any]], output: dict[str, Any]) -> Generation:
+        """What this process has sampled, and what TRL and the rewards make of it."""
+        return Generation(
+            step=self.state.global_step + 1,
+            group=self.num_generations,
+            completions=self._completions,
+            rewards={reward.__name__: reward.values for reward in self.reward_funcs},
+            weights=dict(zip(self.reward_func_names, self.reward_weights.tolist(), strict=True)),
+            advantages=output["advantages"].tolist(),
+            columns={name: [row[name] for row in inputs] for name in COLUMNS if name in inputs[0]},
+            prompt_tokens=int(output["prompt_mask"].sum()),
+            completion_tokens=int(output["completion_mask"].sum()),
+        )
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], Any, dict[str, Any]]:
         # The prompts of a batch are mostly the same text: tokenize each distinct one once.
@@ -332,11 +373,12 @@ class OmniGRPOTrainer(GRPOTrainer):
         if self.accelerator.is_main_process:
             (checkpoint / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
             mark_complete(checkpoint)
-            keep_newest(folder, self._keep_checkpoints, last_good=self._last_good())
+            good = None if self._watcher is None else self._watcher.last_good()
+            keep_newest(folder, self._keep_checkpoints, last_good=good)
         self.accelerator.wait_for_everyone()
 
     def load_kept(self, checkpoint: Path) -> None:
-        """Takes over from a checkpoint what `kept` saved there; `train` resumes all else."""
+        """Takes over from a checkpoint what watcher and `kept` saved there; `train` resumes all else."""
         for item in self._kept:
             item.load(self._own_part(checkpoint))
 

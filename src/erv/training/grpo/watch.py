@@ -1,24 +1,32 @@
-"""What is seen of GRPO while it runs: metrics under our names, lines of progress, no chatter of libraries."""
+"""What is seen of GRPO while it runs: metrics, drift, samples, lines of progress, no chatter of libraries."""
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from erv.training.grpo.collapse import Diverged
-from erv.training.grpo.reward_watch import BY_CLASS, DriftAlarm
-from erv.training.throughput import Throughput
+from erv.files import write_document
+from erv.rewards.explanation import Shaping
+from erv.settings.policies import GrpoSettings
+from erv.training.grpo.collapse import CollapseAlarm, Diverged, Outlook, most_by_reward
+from erv.training.grpo.drift import DriftAlarm, shape
+from erv.training.grpo.generation import Generation
+from erv.training.grpo.samples import SampleTable, take_samples
+from erv.training.throughput import OnMetrics, Throughput
+from erv.verifier.protocol import Verifier
 
 logger = logging.getLogger(__name__)
 
-OnMetrics = Callable[[dict[str, float], int], None]
+OnSamples = Callable[[SampleTable], None]
 
 # TRL's names on the left, ours on the right; rewards by name are added.
 METRICS = {
@@ -36,35 +44,73 @@ METRICS = {
     "step_time": "step_seconds",
 }
 
-WATCHED = (BY_CLASS, "explanations/", "answers/")
+FILE = "watch.json"  # in a checkpoint: what the watcher knows of the steps before
 
 
 class Watcher(TrainerCallback):
-    """Passes each step's metrics on, warns of drift, stops at a gradient that is not finite, says how far.
+    """Sees every generation and every step of a run.
 
-    Of several processes each checks, and the main one alone reports.
+    It passes each step's metrics on, warns of drift, hands out samples, logs progress, and ends a training
+    that has nothing left to learn from. In several processes each sees the same and so decides alike; only
+    the main one reports.
     """
 
     def __init__(
-        self, on_metrics: OnMetrics, steps: int, alarm: DriftAlarm, throughput: Throughput, rows: int
+        self,
+        settings: GrpoSettings,
+        steps: int,
+        rewards: Sequence[tuple[str, Callable[..., Any], float]],
+        throughput: Throughput,
+        on_metrics: OnMetrics,
+        on_samples: OnSamples | None = None,
+        verifier: Verifier | None = None,
     ) -> None:
         """Takes what it reports to.
 
         Args:
-            on_metrics: called with the metrics of a step and its number, from 1.
+            settings: the section `grpo`.
             steps: of the whole run.
-            alarm: of drift.
+            rewards: (name, callable, weight).
             throughput: of this process's device.
-            rows: completions of a step, of all processes.
+            on_metrics: called with the metrics of a step and its number, from 1.
+            on_samples: called with some completions every `sample_steps` steps, at the last one, and where
+                training ends early.
+            verifier: reads the sentences of these.
         """
-        self._on_metrics = on_metrics
-        self._alarm = alarm
+        self._settings = settings
         self._throughput = throughput
-        self._rows = rows
-        self._seen: float = 0  # tokens that were sampled or prompts, when the step began
-        self._tokens = 0  # of the completions that are trained on, with their prompts
+        self._on_metrics = on_metrics
+        self._on_samples = on_samples
+        self._verifier = verifier
+        self._drift = DriftAlarm()
+        self._collapse = CollapseAlarm(settings.collapse_patience, most_by_reward(rewards))
+        self._generation: Generation | None = None
         self._every = max(1, steps // 20)
         self._began: tuple[float, int] | None = None
+
+    # --- what the trainer calls ---
+
+    def on_generation(self, generation: Generation) -> None:
+        """Takes what the steps until the next one train on."""
+        self._generation = generation
+
+    def save(self, checkpoint: Path) -> None:
+        """Writes what it knows into a checkpoint's folder."""
+        state = {"drift": self._drift.state(), "collapse": self._collapse.state()}
+        write_document(state, checkpoint / FILE)
+
+    def load(self, checkpoint: Path) -> None:
+        """Takes over what a checkpoint holds; without a record it starts from nothing."""
+        path = checkpoint / FILE
+        state = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self._drift.restore(state.get("drift", {}))
+        self._collapse.restore(state.get("collapse", {}))
+
+    def last_good(self) -> int | None:
+        """The last step that learned something, while the policy may have collapsed since."""
+        return self._collapse.last_good()
+
+    # --- what `transformers` calls ---
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -72,7 +118,6 @@ class Watcher(TrainerCallback):
         """Notes when training and the step began."""
         if self._began is None:
             self._began = time.monotonic(), state.global_step
-        self._seen = state.num_input_tokens_seen
         self._throughput.start()
 
     def on_step_end(
@@ -89,38 +134,71 @@ class Watcher(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Passes the metrics of a step on.
+        """Looks at a step that has ended.
 
         Raises:
-            Diverged: loss or gradient is not finite.
+            Diverged: loss or gradient is not finite; or no group has differed in its reward for
+                `collapse_patience` steps, and it is not the most that there is to earn.
         """
         if not logs or "loss" not in logs:
             return  # the summary at the end
+        assert self._generation is not None
+        step, generation = state.global_step, self._generation
         metrics = _metrics(logs)
         for name in ("loss", "grad_norm"):
-            if not torch.isfinite(torch.tensor(metrics.get(name, 0.0))):
+            if not math.isfinite(metrics.get(name, 0.0)):
                 raise Diverged(
-                    f"grpo step {state.global_step}: {name} is {metrics[name]}; "
+                    f"grpo step {step}: {name} is {metrics[name]}; "
                     "lower grpo.learning_rate or check the rewards"
                 )
-        drifts = self._alarm.update(metrics)
-        metrics["drift_warnings"] = float(self._alarm.warnings)
-        metrics |= self._speed(metrics, state)
-        if not state.is_world_process_zero:
-            return
+        fresh = generation.step == step  # what a further step on the same completions sees was reported
+        if fresh:
+            metrics |= shape(generation, max_named=self._settings.shaping.max_named)
+        drifts = self._drift.update(metrics)
+        metrics["drift_warnings"] = float(self._drift.warnings)
+        generated = generation.completion_tokens
+        self._throughput.count(
+            trained=generation.prompt_tokens + generated, generated=generated if fresh else 0
+        )
+        metrics |= self._throughput.read()
+        if state.is_world_process_zero:
+            self._report(metrics, drifts, state)
+        self._look_ahead(generation, state, control)
+
+    def _report(self, metrics: dict[str, float], drifts: Sequence[str], state: TrainerState) -> None:
         for sentence in drifts:
             logger.warning("grpo step %d: %s", state.global_step, sentence)
         self._on_metrics(metrics, state.global_step)
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
             logger.info("grpo: %s", self._line(metrics, state))
 
-    def _speed(self, metrics: Mapping[str, float], state: TrainerState) -> dict[str, float]:
-        """Tokens per second and the GPU; a further step on the same completions samples none."""
-        generated = round(metrics.get("completion_length", 0.0) * self._rows)
-        if generated:
-            self._tokens = round(state.num_input_tokens_seen - self._seen)
-        self._throughput.count(trained=self._tokens, generated=generated)
-        return self._throughput.read()
+    def _look_ahead(self, generation: Generation, state: TrainerState, control: TrainerControl) -> None:
+        """Hands out samples when they are due, and ends a training that learns nothing."""
+        step = state.global_step
+        outlook = self._collapse.update(step, generation)
+        ends = outlook is not Outlook.LEARNS or step == state.max_steps
+        if state.is_world_process_zero and (ends or step % self._settings.sample_steps == 0):
+            self._show(step, generation)
+        if outlook is Outlook.COLLAPSED:
+            raise Diverged(self._collapse.describe(step, generation))
+        if outlook is Outlook.SOLVED:
+            logger.info(
+                "grpo step %d: for %d steps every completion has earned the most there is;"
+                " nothing is left to learn, and training ends here",
+                step,
+                self._collapse.patience,
+            )
+            control.should_training_stop = True
+            # Checkpoints are for going on; started again, training reaches this end from the last one.
+            control.should_save = False
+
+    def _show(self, step: int, generation: Generation) -> None:
+        if self._on_samples is not None:
+            shaping = Shaping(**self._settings.shaping.model_dump())
+            semantics = self._settings.semantics
+            self._on_samples(
+                take_samples(step, generation, self._verifier, semantics=semantics, shaping=shaping)
+            )
 
     def _line(self, metrics: dict[str, float], state: TrainerState) -> str:
         assert self._began is not None
@@ -145,8 +223,6 @@ def _metrics(logs: Mapping[str, Any]) -> dict[str, float]:
     for name, value in logs.items():
         if name.startswith("rewards/") and name.endswith("/mean") and value is not None:
             metrics[f"reward/{name.removeprefix('rewards/').removesuffix('/mean')}"] = float(value)
-        elif name.startswith(WATCHED) and value is not None:
-            metrics[name] = float(value)
     return metrics
 
 

@@ -19,9 +19,9 @@ from erv.policies import Policy
 from erv.settings import RuntimeSettings
 from erv.settings.policies import SftSettings
 from erv.shards import ShardReader
-from erv.training.collate import Example
+from erv.training.collate import Example, completion_ids
 from erv.training.fine_tuning import Course, fine_tune, shuffled_passes
-from erv.training.sft_trainer import OnMetrics
+from erv.training.throughput import OnMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +62,6 @@ def build_examples(
             "sft: no training clip is left; see data/quarantine/reasoning.parquet for the reasons"
         )
     return examples
-
-
-def completion_ids(policy: Policy, text: str) -> list[int]:
-    """Token ids of a completion to learn, with the end token."""
-    tokenizer = policy.processor.tokenizer
-    return [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
 
 
 def train_sft(

@@ -26,12 +26,15 @@ def completion(explanation: str) -> str:
 def generation(*rewards: float | None, **changes) -> Generation:
     rows = len(rewards)
     made = Generation(
+        step=1,
+        group=2,
         completions=[completion(f"Joy {row}.") for row in range(rows)],
         rewards={"mine": list(rewards)},
         weights={"mine": 1.0},
         advantages=[0.5] * rows,
         columns={"clip_id": [f"c{row // 2}" for row in range(rows)]},
-        group=2,
+        prompt_tokens=50,
+        completion_tokens=10,
     )
     return replace(made, **changes)
 
@@ -58,6 +61,35 @@ def test_sums_are_what_is_compared():
     assert replace(made, weights={"mine": 1.0, "other": 1.0}).differs()
 
 
+def test_rewards_are_compared_as_they_are_trained_with():
+    made = generation(1 / 3, None)
+    assert made.rewards == {"mine": [1 / 3, None]}
+    assert made.trained_rewards == {"mine": [0.3333333432674408, None]}
+    assert made.totals == [0.3333333432674408, None]
+
+
+def test_what_processes_sampled_is_joined_in_their_order():
+    columns = {"clip_id": ["c8", "c9"]}
+    last = generation(None, 1.0, completions=["third", "fourth"], advantages=[0.1, 0.2], columns=columns)
+    joined = Generation.join([generation(0.0, 0.5), last])
+    assert joined == generation(
+        0.0,
+        0.5,
+        None,
+        1.0,
+        completions=[completion("Joy 0."), completion("Joy 1."), "third", "fourth"],
+        advantages=[0.5, 0.5, 0.1, 0.2],
+        columns={"clip_id": ["c0", "c0", "c8", "c9"]},
+        prompt_tokens=100,
+        completion_tokens=20,
+        processes=2,
+    )
+    assert [joined.completions[share] for share in joined.shares] == [
+        [completion("Joy 0."), completion("Joy 1.")],
+        ["third", "fourth"],
+    ]
+
+
 def test_the_most_that_there_is_to_earn():
     def own(**columns):
         return []
@@ -81,19 +113,20 @@ def test_the_most_that_there_is_to_earn():
     )
 
 
-def test_the_row_counts_anew_after_a_difference(tmp_path: Path):
+def test_the_count_starts_again_after_a_difference():
     alarm = CollapseAlarm(3, {"mine": 1.0})
     same, differs, most = generation(0.2, 0.2), generation(0.0, 1.0), generation(1.0, 1.0)
-    told = [alarm.update(step, made) for step, made in enumerate([same, same, differs, most, most], start=1)]
-    assert told == [Outlook.LEARNS] * 5
+    outlooks = [
+        alarm.update(step, made) for step, made in enumerate([same, same, differs, most, most], start=1)
+    ]
+    assert outlooks == [Outlook.LEARNS] * 5
     assert alarm.last_good() == 3
-    alarm.save(tmp_path)
     resumed = CollapseAlarm(3, {"mine": 1.0})
-    resumed.load(tmp_path)
+    resumed.restore(json.loads(json.dumps(alarm.state())))
     assert resumed == alarm
     assert resumed.update(6, most) is Outlook.SOLVED
     assert alarm.update(6, same) is Outlook.COLLAPSED
-    resumed.load(tmp_path / "no such checkpoint")
+    resumed.restore({})
     assert resumed == CollapseAlarm(3, {"mine": 1.0})
 
 

@@ -16,6 +16,7 @@ from erv.training.grpo.trainer import OmniGRPOTrainer
 SEAMS = {
     "__init__": None,  # handed on as it comes
     "_generate_and_score_completions": ["inputs"],
+    "_calculate_rewards": ["inputs", "prompts", "completions", "completion_ids_list"],
     "_tokenize_prompts": ["prompts"],
     "_generate_single_turn": [
         "prompt_ids",
@@ -69,6 +70,16 @@ def test_trl_calls_the_seam_as_before(name: str) -> None:
         ("_prepare_inputs", "self._generate_and_score_completions(generation_batch)"),
         ("_prepare_inputs", "split_tensor_dict(generation_batch, self.args.steps_per_generation)"),
         ("_prepare_inputs", "generate_every = self.args.steps_per_generation * self.num_iterations"),
+        # what the generation that the watcher is handed is made of
+        (
+            "_generate_and_score_completions",
+            "self._calculate_rewards(inputs, prompts, completions, completion_ids_list)",
+        ),
+        ("_generate_and_score_completions", '"advantages": advantages, "num_items_in_batch"'),
+        ("_generate_and_score_completions", "self.accelerator.process_index * len(prompts)"),
+        ("_generate_and_score_completions", '"prompt_mask": prompt_mask'),
+        ("_generate_and_score_completions", '"completion_mask": completion_mask'),
+        ("_calculate_rewards", "rewards_per_func = gather(rewards_per_func)"),
         ("_generate", "self._tokenize_prompts(prompts)"),
         ("_generate", "self._generate_single_turn("),
         ("_generate_and_score_completions", "self._get_per_token_logps_and_entropies("),

@@ -1,17 +1,21 @@
 """What is seen of GRPO while it trains, on a very small policy: speed, samples, and the end of a collapse."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from erv.checkpoints import is_complete
 from erv.errors import TrainingError
 from erv.shards import ShardReader
+from erv.training.grpo.generation import Generation
 from erv.training.grpo.grpo import train_grpo
 from erv.training.grpo.samples import SampleTable
-from erv.training.throughput import TIMED
+from erv.training.grpo.watch import Watcher
+from erv.training.throughput import TIMED, Throughput
 from tests.support.runtime import RUNTIME
 from tests.support.tiny_grpo import write_cold_start
 from tests.support.tiny_grpo_text import CLIPS, clip_rows, grpo_settings, write_clips
@@ -229,3 +233,104 @@ def test_divergence_leaves_the_checkpoints_from_before(train: Train, tmp_path: P
         train(rewards=[("mine", explodes, 1.0)], max_steps=5, scale_rewards="none")
     assert is_complete(tmp_path / "out-checkpoints" / "checkpoint-2")
     assert names(tmp_path / "out-checkpoints") == ["checkpoint-1", "checkpoint-2"]
+
+
+# --- the watcher ---
+
+
+def test_the_watcher_is_handed_what_was_sampled(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Generation] = []
+    take = Watcher.on_generation
+
+    def on_generation(self: Watcher, generation: Generation) -> None:
+        made.append(generation)
+        take(self, generation)
+
+    monkeypatch.setattr(Watcher, "on_generation", on_generation)
+    rewards = [("place", place, 0.5), ("none", lambda completions, **_: [None] * len(completions), 1.0)]
+    _, seen, tables = train(rewards=rewards, max_steps=4, num_iterations=2, save_steps=2, sample_steps=1)
+    assert [generation.step for generation in made] == [1, 3]
+    for generation, metrics, table in zip(made, seen[::2], tables[::2], strict=True):
+        assert (generation.group, generation.processes) == (2, 1)
+        assert generation.rewards == {"place": [0.0, 1.0, 2.0, 3.0], "none": [None] * 4}
+        assert generation.weights == {"place": 0.5, "none": 1.0}
+        assert generation.totals == [0.0, 0.5, 1.0, 1.5]
+        assert generation.advantages == pytest.approx([-0.707, 0.707] * 2, abs=1e-3)
+        first, second = generation.columns["clip_id"][::2]
+        assert generation.columns["clip_id"] == [first, first, second, second]
+        assert {first, second} == set(CLIPS)
+        assert generation.columns["dataset"] == ["mafw"] * 4
+        assert generation.completion_tokens == metrics["completion_length"] * 4
+        assert generation.prompt_tokens > generation.completion_tokens  # frames and sound
+        shown = [row[table.columns.index("completion")] for row in table.rows]
+        assert shown == [generation.completions[row] for row in (0, 2, 1, 3)]
+
+
+def watcher(on_metrics: Callable[[dict[str, float], int], None], **changes: Any) -> Watcher:
+    rewards = [("mine", place, 1.0)]
+    return Watcher(grpo_settings(**changes), 100, rewards, Throughput("cpu"), on_metrics)
+
+
+def generation(step: int, explanation: str) -> Generation:
+    return Generation(
+        step=step,
+        group=2,
+        completions=[f"<think>{explanation}</think>\n<answer>anger</answer>"] * 2,
+        rewards={"mine": [0.0, 1.0]},
+        weights={"mine": 1.0},
+        advantages=[-1.0, 1.0],
+        columns={},
+        prompt_tokens=50,
+        completion_tokens=18,
+    )
+
+
+def test_a_resumed_run_knows_how_it_began(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The first steps are gone with the process; what they were is kept with the checkpoint."""
+    arguments, control = TrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerControl()
+    seen: list[dict[str, float]] = []
+
+    def steps(watching: Watcher, explanation: str, begin: int, end: int) -> None:
+        state = TrainerState(global_step=begin, max_steps=100)
+        watching.on_step_begin(arguments, state, control)
+        for step in range(begin + 1, end + 1):
+            watching.on_generation(generation(step, explanation))
+            state.global_step = step
+            watching.on_log(arguments, state, control, logs={"loss": 0.0, "reward": 1.0})
+
+    first = watcher(lambda metrics, step: seen.append(metrics))
+    steps(first, "He is in rage. She weeps.", 0, 15)
+    first.save(tmp_path)
+    second = watcher(lambda metrics, step: seen.append(metrics))
+    second.load(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        steps(second, "He is in rage. He is in rage.", 15, 25)
+    assert [record.getMessage() for record in caplog.records] == [
+        "grpo step 21: explanations repeat their own sentences: explanations/repeated was 0.00 at first,"
+        " 0.30 in the last 10 steps"
+    ]
+    assert [metrics["drift_warnings"] for metrics in seen] == [0.0] * 20 + [1.0] * 5
+    second.save(tmp_path / "later")
+    second.load(tmp_path / "no such checkpoint")
+    second.save(tmp_path / "emptied")
+    watcher(lambda metrics, step: None).save(tmp_path / "new")
+    assert files(tmp_path / "emptied") == files(tmp_path / "new") != files(tmp_path / "later")
+
+
+def test_every_process_checks_and_the_main_one_reports(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments, control = TrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerControl()
+    seen: list[int] = []
+    for main in (True, False):
+        state = TrainerState(global_step=5, max_steps=9, is_world_process_zero=main)
+        watching = watcher(lambda metrics, step: seen.append(step))
+        watching.on_generation(generation(5, "He is in rage."))
+        watching.on_step_begin(arguments, TrainerState(), control)
+        with caplog.at_level(logging.INFO):
+            watching.on_log(arguments, state, control, logs={"loss": 0.5, "kl": 0.1})
+        with pytest.raises(TrainingError, match="grpo step 5: grad_norm is nan"):
+            watching.on_log(arguments, state, control, logs={"loss": 0.5, "grad_norm": float("nan")})
+        watching.on_log(arguments, state, control, logs={"train_loss": 0.5})  # the summary
+    assert seen == [5]
+    assert [record.getMessage().split(",")[0] for record in caplog.records] == ["grpo: step 5/9"]

@@ -2,32 +2,31 @@
 
 A policy that games its reward shows it before the reward does: explanations repeat themselves, shrink or
 swell, name every emotion at once, vanish, or one emotion stops being explained while the mean still rises.
-`measure` counts this per step; `DriftAlarm` compares the last steps with the first ones and says what moved
-beyond its bound and beyond noise.
+`shape` counts this for each generation; `DriftAlarm` compares the last steps with the first ones and says
+what moved beyond its bound and beyond noise.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
-from pathlib import Path
 from statistics import fmean, variance
 from typing import Any
 
+import torch
+
 from erv.errors import DataError
-from erv.files import write_document
 from erv.labels import LabelSpace
 from erv.prompts import Completion, completion_text, tagged
 from erv.rewards.answers import bare, mafw_name, normalize
 from erv.rewards.explanation import Shaping
 from erv.sentences import explanation_shape, split_sentences
+from erv.training.grpo.generation import Generation
 
 WINDOW = 10  # steps: the first that count as the beginning, and the last that are compared with them
 BEYOND_NOISE = 3.0  # standard errors: few clips of an emotion in a step make its mean reward jump
 BY_CLASS = "reward_by_class/"
-FILE = "drift.json"
 
 
 @dataclass(frozen=True)
@@ -114,6 +113,27 @@ def reward_by_class(
     return {f"{BY_CLASS}{name}/{label}": fmean(numbers) for label, numbers in sorted(found.items())}
 
 
+def shape(generation: Generation, *, max_named: int | None = Shaping().max_named) -> dict[str, float]:
+    """What is watched of a generation: `measure` of its completions and `reward_by_class` of each reward.
+
+    Of several processes each counts for itself, and the result is the mean over them, in float32.
+    """
+    found: dict[str, list[float]] = {}
+    for own in generation.shares:
+        measured = measure(generation.completions[own], max_named=max_named)
+        if "solution" in generation.columns:
+            truths = generation.columns["solution"][own]
+            datasets = generation.columns.get("dataset", [None] * len(generation.completions))[own]
+            for name, values in generation.rewards.items():
+                measured |= reward_by_class(name, values[own], truths, datasets)
+        for name, value in measured.items():
+            found.setdefault(name, []).append(value)
+    return {
+        name: torch.tensor(values, dtype=torch.float32).sum().item() / len(values)
+        for name, values in sorted(found.items())
+    }
+
+
 @dataclass
 class DriftAlarm:
     """Compares the last steps with the first ones, metric by metric; says each drift once.
@@ -155,23 +175,19 @@ class DriftAlarm:
                 )
         return said
 
-    def save(self, checkpoint: Path) -> None:
-        """Writes what it knows into a checkpoint's folder."""
-        state = {
+    def state(self) -> dict[str, Any]:
+        """What it knows, for a checkpoint."""
+        return {
             "beginning": self.beginning,
             "latest": self.latest,
             "raised": sorted(self.raised),
             "warnings": self.warnings,
         }
-        write_document(state, checkpoint / FILE)
 
-    def load(self, checkpoint: Path) -> None:
-        """Takes over what a checkpoint holds; one without a record of drift begins anew."""
-        state: dict[str, Any] = {"beginning": {}, "latest": {}, "raised": [], "warnings": 0}
-        if (checkpoint / FILE).is_file():
-            state = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
-        self.beginning, self.latest = state["beginning"], state["latest"]
-        self.raised, self.warnings = set(state["raised"]), int(state["warnings"])
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state` returned; an empty one starts from nothing."""
+        self.beginning, self.latest = state.get("beginning", {}), state.get("latest", {})
+        self.raised, self.warnings = set(state.get("raised", ())), int(state.get("warnings", 0))
 
 
 def _label(truth: str, space: str | None) -> str | None:

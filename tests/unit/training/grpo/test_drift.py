@@ -1,15 +1,11 @@
 """What is watched while GRPO runs: the shape of completions, rewards by emotion, and drift."""
 
-import logging
+from dataclasses import replace
 
 import pytest
-from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from erv.errors import TrainingError
-from erv.training.grpo.checked_reward import CheckedReward
-from erv.training.grpo.reward_watch import WINDOW, DriftAlarm, measure, reward_by_class
-from erv.training.grpo.watch import Watcher
-from erv.training.throughput import Throughput
+from erv.training.grpo.drift import BY_CLASS, WINDOW, DriftAlarm, measure, reward_by_class, shape
+from erv.training.grpo.generation import Generation
 
 
 def completion(explanation, answer="anger"):
@@ -57,22 +53,55 @@ def test_a_space_without_a_map_to_mafw_is_counted_by_its_own_names(tmp_path, mon
     assert found == {"reward_by_class/accuracy/bored": 1.0, "reward_by_class/accuracy/keen": 0.0}
 
 
-def test_a_reward_logs_what_is_watched_through_trl():
-    logged = {}
-    columns = {
-        "solution": ["anger", "sadness"],
-        "dataset": ["mafw", "mafw"],
-        "log_metric": logged.__setitem__,
+def generation(*explanations, **changes):
+    rows = len(explanations)
+    made = Generation(
+        step=1,
+        group=rows,
+        completions=[completion(text) for text in explanations],
+        rewards={"mine": [1.0] * rows},
+        weights={"mine": 1.0},
+        advantages=[0.0] * rows,
+        columns={},
+        prompt_tokens=50,
+        completion_tokens=10,
+    )
+    return replace(made, **changes)
+
+
+def test_the_shape_of_a_generation_and_its_rewards_by_emotion():
+    columns = {"solution": ["anger", "sadness"], "dataset": ["mafw", "mafw"]}
+    rewards = {"mine": [1 / 3, 0.0], "other": [None, 2.0]}
+    found = shape(generation("He is in rage.", "She weeps. She weeps.", columns=columns, rewards=rewards))
+    assert {name: value for name, value in found.items() if name.startswith(BY_CLASS)} == {
+        "reward_by_class/mine/anger": 0.3333333432674408,  # in float32
+        "reward_by_class/mine/sadness": 0.0,
+        "reward_by_class/other/sadness": 2.0,
     }
-    texts = [completion("He is in rage."), completion("She weeps.", "sadness")]
-    CheckedReward("mine", lambda **_: [1.0, 0.0], watches=True)(completions=texts, **columns)
-    assert logged["reward_by_class/mine/anger"] == 1.0
-    assert logged["reward_by_class/mine/sadness"] == 0.0
-    assert logged["explanations/sentences"] == 1.0
-    logged.clear()
-    CheckedReward("mine", lambda **_: [None, None])(completions=texts, **columns)
-    assert logged == {}
-    assert CheckedReward("mine", lambda **_: [1.0, 0.0], watches=True)(completions=texts) == [1.0, 0.0]
+    assert found["explanations/sentences"] == 1.5
+    assert found["explanations/repeated"] == 0.3333333432674408
+    assert list(found) == sorted(found)
+    unscored = shape(generation("He is in rage.", columns=columns, rewards={"mine": [None]}))
+    assert not any(name.startswith(BY_CLASS) for name in unscored)
+    unlabelled = shape(generation("Anger, fear."), max_named=1)
+    assert unlabelled["explanations/listing"] == 1.0
+    assert not any(name.startswith(BY_CLASS) for name in unlabelled)
+
+
+def test_a_data_set_need_not_be_named():
+    columns = {"solution": ["anger"]}
+    assert shape(generation("He is in rage.", columns=columns))["reward_by_class/mine/anger"] == 1.0
+
+
+def test_the_shape_of_several_processes_is_the_mean_over_them():
+    columns = {"solution": ["anger", "anger", "anger", "sadness"]}
+    rewards = {"mine": [1.0, 0.0, 0.0, 0.25]}
+    made = generation("One.", "One. Two. Three.", "One.", "One.", columns=columns, rewards=rewards)
+    assert shape(made)["reward_by_class/mine/anger"] == pytest.approx(1 / 3)
+    two = shape(replace(made, processes=2))
+    assert two["explanations/sentences"] == 1.5
+    assert two["reward_by_class/mine/anger"] == 0.25  # 1/2 and 0
+    assert two["reward_by_class/mine/sadness"] == 0.25  # one process has none
 
 
 def run(alarm, metric, values):
@@ -119,53 +148,3 @@ def test_what_is_no_drift(metric, values):
 def test_one_odd_step_is_no_drift():
     alarm = DriftAlarm()
     assert run(alarm, "explanations/repeated", [0.0] * 15 + [0.9] + [0.0] * 15) == []
-
-
-def test_a_resumed_run_knows_how_it_began(tmp_path, caplog):
-    """The first steps are gone with the process; what they were is kept with the checkpoint."""
-    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
-    control, seen = TrainerControl(), []
-
-    def steps(alarm, repeated, begin, end):
-        state = TrainerState(global_step=begin, max_steps=100)
-        watcher = Watcher(lambda metrics, step: seen.append(metrics), 100, alarm, Throughput("cpu"), 8)
-        watcher.on_step_begin(arguments, state, control)
-        for state.global_step in range(begin + 1, end + 1):
-            logs = {
-                "loss": 0.0,
-                "reward": 1.0,
-                "completions/mean_length": 9.0,
-                "explanations/repeated": repeated,
-            }
-            watcher.on_log(arguments, state, control, logs=logs)
-
-    first = DriftAlarm()
-    steps(first, 0.0, 0, 15)
-    first.save(tmp_path)
-    second = DriftAlarm()
-    second.load(tmp_path)
-    with caplog.at_level(logging.WARNING):
-        steps(second, 0.5, 15, 25)
-    assert [record.getMessage() for record in caplog.records] == [
-        "grpo step 21: explanations repeat their own sentences: explanations/repeated was 0.00 at first,"
-        " 0.30 in the last 10 steps"
-    ]
-    assert [metrics["drift_warnings"] for metrics in seen] == [0.0] * 20 + [1.0] * 5
-    second.load(tmp_path / "no such checkpoint")
-    assert second == DriftAlarm()
-
-
-def test_every_process_checks_and_the_main_one_reports(tmp_path, caplog):
-    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
-    seen = []
-    for main in (True, False):
-        state = TrainerState(global_step=1, max_steps=9, is_world_process_zero=main)
-        watcher = Watcher(lambda metrics, step: seen.append(step), 9, DriftAlarm(), Throughput("cpu"), 8)
-        watcher.on_step_begin(arguments, TrainerState(), TrainerControl())
-        with caplog.at_level(logging.INFO):
-            watcher.on_log(arguments, state, TrainerControl(), logs={"loss": 0.5, "kl": 0.1})
-        with pytest.raises(TrainingError, match="grpo step 1: grad_norm is nan"):
-            watcher.on_log(arguments, state, TrainerControl(), logs={"loss": 0.5, "grad_norm": float("nan")})
-        watcher.on_log(arguments, state, TrainerControl(), logs={"train_loss": 0.5})  # the summary
-    assert seen == [1]
-    assert [record.getMessage().split(",")[0] for record in caplog.records] == ["grpo: step 1/9"]
