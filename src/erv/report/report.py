@@ -17,9 +17,17 @@ from erv.evaluate.metrics import (
     recognition_metrics,
     shuffled_eea,
 )
-from erv.figures.charts import class_balance_svg, durations_svg, quarantine_table
+from erv.figures.charts import class_balance_svg, durations_svg
+from erv.figures.drawing import stylesheet
+from erv.figures.pages import quarantine_table
 from erv.manifest import SPLITS
-from erv.report.charts import bar_chart, difference_chart
+from erv.report.charts import (
+    HUES,
+    bar_chart,
+    difference_chart,
+    precision_recall_chart,
+    reliability_chart,
+)
 from erv.report.datasets import DatasetEvidence
 from erv.report.examples import (
     FindCues,
@@ -28,11 +36,9 @@ from erv.report.examples import (
     describe_example,
     label_explanations,
 )
-from erv.report.verifier_charts import precision_recall_chart, reliability_chart
 from erv.sentences import explanation_shape
 from erv.settings import ReportSettings
 from erv.shards import Clip
-from erv.train_erv.behaviour import ABILITIES
 from erv.verifier.base import Verifier
 
 TITLES = {
@@ -177,7 +183,7 @@ def render_report(
         for key in chosen
     ]
     environment = Environment(
-        loader=PackageLoader("erv.evaluation"),
+        loader=PackageLoader("erv.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -193,12 +199,13 @@ def render_report(
         evidence=evidence,
         bars=bar_chart({p: comparison["policies"][p][OVERALL] for p in policies}, METRICS, names),
         differences=_differences(comparison, names),
-        abilities=ABILITIES,
         precision_recall=precision_recall_chart(evidence.verifier["per_label"]),
         reliability=reliability_chart(evidence.verifier["reliability"]),
         confusions={policy: _confusion(rows) for policy, rows in predictions.items()},
         examples=examples,
-        data={name: _describe(item) for name, item in evidence.data.items()},
+        data={name: _describe(item, DATASETS.get(name, name)) for name, item in evidence.data.items()},
+        palette=stylesheet(),
+        hues=HUES,
     )
 
 
@@ -233,7 +240,7 @@ def _explanations(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, flo
     return {name: round(value, 6) for name, value in values.items()}
 
 
-def _describe(item: DatasetEvidence) -> dict[str, Any]:
+def _describe(item: DatasetEvidence, name: str) -> dict[str, Any]:
     """The charts of a data set, and its clips per label and split as the policies see them."""
     splits = [split for split in SPLITS if item.splits.get(split)]
     counts = {
@@ -243,8 +250,8 @@ def _describe(item: DatasetEvidence) -> dict[str, Any]:
     }
     return {
         "evidence": item,
-        "balance": class_balance_svg(item.balance),
-        "durations": durations_svg(item.durations),
+        "balance": class_balance_svg(item.balance, name),
+        "durations": durations_svg(item.durations, name),
         "quarantine": quarantine_table(item.quarantine),
         "splits": splits,
         "counts": {
