@@ -53,6 +53,12 @@ def test_the_users_settings_and_machine_change_no_byte(tmp_path):
     assert first == second
 
 
+def test_the_layout_takes_the_font_that_matplotlib_ships():
+    from matplotlib import font_manager, get_data_path
+
+    assert font_manager.findfont("DejaVu Sans").startswith(get_data_path())
+
+
 def test_a_chart_tells_readers_who_do_not_see_it_what_it_shows(chart):
     root = ElementTree.fromstring(chart)
     assert root.attrib["role"] == "img"
