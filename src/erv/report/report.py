@@ -21,13 +21,7 @@ from erv.figures.charts import class_balance_svg, durations_svg
 from erv.figures.drawing import stylesheet
 from erv.figures.pages import quarantine_table
 from erv.manifest import SPLITS
-from erv.report.charts import (
-    HUES,
-    bar_chart,
-    difference_chart,
-    precision_recall_chart,
-    reliability_chart,
-)
+from erv.report import charts
 from erv.report.datasets import DatasetEvidence
 from erv.report.examples import (
     FindCues,
@@ -197,15 +191,15 @@ def render_report(
         meanings=MEANINGS,
         comparison=comparison,
         evidence=evidence,
-        bars=bar_chart({p: comparison["policies"][p][OVERALL] for p in policies}, METRICS, names),
+        bars=charts.bar_chart({p: comparison["policies"][p][OVERALL] for p in policies}, METRICS, names),
         differences=_differences(comparison, names),
-        precision_recall=precision_recall_chart(evidence.verifier["per_label"]),
-        reliability=reliability_chart(evidence.verifier["reliability"]),
+        precision_recall=charts.precision_recall_chart(evidence.verifier["per_label"]),
+        reliability=charts.reliability_chart(evidence.verifier["reliability"]),
         confusions={policy: _confusion(rows) for policy, rows in predictions.items()},
         examples=examples,
         data={name: _describe(item, DATASETS.get(name, name)) for name, item in evidence.data.items()},
         palette=stylesheet(),
-        hues=HUES,
+        hues=charts.HUES,
     )
 
 
@@ -269,7 +263,7 @@ def _differences(comparison: Mapping[str, Any], names: Mapping[str, str]) -> lis
             values = comparison["differences"][f"{later}-{earlier}"][OVERALL]
             title = f"{names[later]} minus {names[earlier]}"
             ordered = {metric: values[metric] for metric in METRICS}
-            found.append({"title": title, "chart": difference_chart(ordered, title)})
+            found.append({"title": title, "chart": charts.difference_chart(ordered, title)})
     return found[::-1]
 
 
