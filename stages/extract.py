@@ -21,9 +21,9 @@ from pathlib import Path
 from erv.errors import DataError
 from erv.extract.extract import extract, quarantine_reasons
 from erv.figures.pages import quarantine_page
-from erv.figures.tables import write_quarantine
 from erv.files import read_document
 from erv.manifest import read_manifest
+from erv.plots.tables import write_quarantine
 from erv.settings import Settings
 from erv.sources import Lock, store_for
 from erv.stage import Arguments, Option, StageRun, run_stage

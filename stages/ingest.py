@@ -17,10 +17,10 @@ import logging
 from pathlib import Path
 
 from erv.figures.pages import class_balance_page
-from erv.figures.tables import write_class_balance
 from erv.files import write_document
 from erv.ingest.ingest import ingest, require_current
 from erv.manifest import write_manifest
+from erv.plots.tables import write_class_balance
 from erv.settings import Settings
 from erv.sources import Lock, store_for
 from erv.stage import Arguments, Option, StageRun, run_stage

@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 
 from erv.figures.pages import durations_page
-from erv.figures.tables import write_durations
 from erv.files import read_document, write_document
 from erv.manifest import read_manifest
+from erv.plots.tables import write_durations
 from erv.settings import Settings
 from erv.sources import Lock, store_for
 from erv.stage import Arguments, Option, StageRun, run_stage

@@ -1,1 +1,1 @@
-"""Figures of a data set: their tables, their charts, their pages."""
+"""Drawings: the style that all charts share, the charts of a data set and their pages in MLflow."""

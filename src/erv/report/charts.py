@@ -1,20 +1,33 @@
-"""Charts as inline SVG, made by hand: a few bars and points need no plotting library, and bytes stay equal.
-
-Colours come from the page's style sheet (classes `p0`, `p1`, ... per policy), so that charts follow light and
-dark.
-"""
+"""Charts of the report: the policies, their differences, and how good the verifier is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from colorsys import hls_to_rgb
 from typing import Any
-from xml.sax.saxutils import escape
 
 from markupsafe import Markup
 
+from erv.figures.drawing import COLOURS, draw, note
+
+# Degrees on the colour wheel; the page colours sentences with them too.
+HUES = {
+    "anger": 4,
+    "disgust": 92,
+    "fear": 268,
+    "happiness": 46,
+    "sadness": 216,
+    "surprise": 322,
+    "contempt": 20,
+    "anxiety": 180,
+    "helplessness": 242,
+    "disappointment": 150,
+}
+_POLICIES = [COLOURS[f"p{i}"] for i in range(5)]
+_PERCENT = [0, 25, 50, 75, 100]
 # Narrow drawings keep their letters readable on a phone; the page limits how far they grow.
 _WIDTH = 520
-_DIFFERENCE_WIDTH = 430
+_SQUARE = (300, 356)
 
 
 def bar_chart(
@@ -27,35 +40,33 @@ def bar_chart(
         metrics: the groups, in order.
         names: what to call each policy.
     """
-    top, height, left = 12, 190, 32
-    group = (_WIDTH - left) / len(metrics)
-    bar = group * 0.78 / max(1, len(values))
-    parts = []
-    for tick in range(0, 101, 25):
-        y = top + height * (1 - tick / 100)
-        parts.append(f'<line class="grid" x1="{left}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{tick}</text>')
-    for g, metric in enumerate(metrics):
-        start = left + g * group + group * 0.11
+    width = 0.78 / max(1, len(values))
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
         for i, (policy, by_metric) in enumerate(values.items()):
-            item = by_metric[metric]
-            x, y = start + i * bar, top + height * (1 - item["value"])
-            low, high = top + height * (1 - item["low"]), top + height * (1 - item["high"])
-            middle = x + bar * 0.46
-            label = f"{names[policy]}, {metric}: {_interval_text(item)}"
-            parts.append(
-                f'<rect class="p{i}" x="{x:.1f}" y="{y:.1f}" width="{bar * 0.92:.1f}"'
-                f' height="{max(0.5, top + height - y):.1f}" rx="3"><title>{escape(label)}</title></rect>'
+            places = [group + (i - (len(values) - 1) / 2) * width for group in range(len(metrics))]
+            value, low, high = (
+                [100 * by_metric[metric][end] for metric in metrics] for end in ("value", "low", "high")
             )
-            parts.append(
-                f'<path class="whisker" d="M{middle:.1f} {low:.1f}V{high:.1f}'
-                f'M{middle - 4:.1f} {low:.1f}h8M{middle - 4:.1f} {high:.1f}h8"/>'
-            )
-        parts.append(
-            f'<text class="label" x="{left + (g + 0.5) * group:.1f}" y="{top + height + 22}"'
-            f' text-anchor="middle">{escape(metric)}</text>'
-        )
-    return svg(parts, _WIDTH, top + height + 30, "Metrics of the policies in percent, with intervals")
+            bars = axes.bar(places, value, 0.92 * width, color=_POLICIES[i % len(_POLICIES)])
+            axes.vlines(places, low, high, color=COLOURS["ink"], linewidth=1.3, alpha=0.75)
+            for bar, metric in zip(bars, metrics, strict=True):
+                note(bar, f"{names[policy]}, {metric}: {_interval(by_metric[metric])}")
+        axes.set_xticks(range(len(metrics)), metrics, color=COLOURS["ink"])
+        axes.set_yticks(_PERCENT)
+        axes.set_ylim(0, 100)
+        axes.margins(x=0.02)
+        axes.grid(axis="y")
+
+    return draw(
+        paint,
+        size=(_WIDTH, 230),
+        title="Metrics of the policies in percent, with intervals",
+        description=". ".join(
+            f"{names[policy]}: {_list(by_metric, metrics)}" for policy, by_metric in values.items()
+        ),
+    )
 
 
 def difference_chart(values: Mapping[str, Mapping[str, float]], title: str) -> Markup:
@@ -65,34 +76,101 @@ def difference_chart(values: Mapping[str, Mapping[str, float]], title: str) -> M
         values: metric -> value, low, high as shares.
         title: what is compared with what.
     """
-    left, right, row = 44, 158, 28
-    width = _DIFFERENCE_WIDTH
-    reach = max(0.05, *(abs(item[end]) for item in values.values() for end in ("low", "high"))) * 1.08
-    middle, scale = left + (width - left - right) / 2, (width - left - right) / 2 / reach
-    bottom = len(values) * row + 6
-    parts = [f'<line class="zero" x1="{middle:.1f}" x2="{middle:.1f}" y1="2" y2="{bottom}"/>']
-    for index, (metric, item) in enumerate(values.items()):
-        y = index * row + 20
-        low, value, high = (middle + scale * item[end] for end in ("low", "value", "high"))
-        kind = "up" if item["low"] > 0 else "down" if item["high"] < 0 else "flat"
-        parts.append(f'<text class="label" x="0" y="{y + 5}">{escape(metric)}</text>')
-        parts.append(f'<line class="span {kind}" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<circle class="dot {kind}" cx="{value:.1f}" cy="{y}" r="6"/>')
-        parts.append(
-            f'<text class="tick" x="{width}" y="{y + 5}" text-anchor="end">{100 * item["value"]:+.1f}'
-            f" ({100 * item['low']:+.1f} to {100 * item['high']:+.1f})</text>"
-        )
-    return svg(parts, width, bottom + 4, title)
+    reach = 108 * max(0.05, *(abs(item[end]) for item in values.values() for end in ("low", "high")))
 
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.axvline(0, color=COLOURS["soft"], linewidth=1, linestyle=(0, (3, 4)))
+        for place, item in enumerate(values.values()):
+            colour = COLOURS["good" if item["low"] > 0 else "bad" if item["high"] < 0 else "p0"]
+            axes.hlines(place, 100 * item["low"], 100 * item["high"], color=colour, linewidth=4, alpha=0.55)
+            axes.scatter(100 * item["value"], place, s=144, color=colour, linewidth=0)
+        axes.set_xlim(-reach, reach)
+        axes.xaxis.set_visible(False)
+        axes.set_yticks(range(len(values)), values, color=COLOURS["ink"])
+        axes.set_ylim(len(values) - 0.5, -0.5)
+        right = axes.twinx()
+        right.set_ylim(axes.get_ylim())
+        right.set_yticks(range(len(values)), [_interval(item, "+") for item in values.values()])
 
-def svg(parts: Sequence[str], width: int, height: float, title: str) -> Markup:
-    """A drawing of finished elements; whoever makes them escapes their texts."""
-    body = "".join(parts)
-    return Markup(  # noqa: S704
-        f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(title)}"'
-        f' xmlns="http://www.w3.org/2000/svg">{body}</svg>'
+    return draw(
+        paint,
+        size=(430, 10 + 28 * len(values)),
+        title=title,
+        description=f"Percentage points: {_list(values, list(values), '+')}",
     )
 
 
-def _interval_text(item: Mapping[str, Any]) -> str:
-    return f"{100 * item['value']:.1f} ({100 * item['low']:.1f} to {100 * item['high']:.1f})"
+def precision_recall_chart(per_label: Mapping[str, Mapping[str, Any]]) -> Markup:
+    """Precision (up) against recall (across), a curve per label that occurs.
+
+    Args:
+        per_label: of `erv.train_erv.scores.classification_report`.
+    """
+    drawn = {label: row for label, row in per_label.items() if row["curve"] is not None}
+
+    def paint(figure: Any) -> None:
+        axes = _square(figure, "recall", "precision")
+        for label, row in drawn.items():
+            across, up = ([100 * share for share in row["curve"][key]] for key in ("recall", "precision"))
+            hue = HUES.get(label)
+            colour = COLOURS["soft"] if hue is None else hls_to_rgb(hue / 360, 0.5, 0.6)
+            (line,) = axes.plot(across, up, color=colour, linewidth=1.8, alpha=0.85, label=label)
+            average = 100 * row["average_precision"]
+            note(line, f"{label}: average precision {average:.1f}, {row['support']} texts")
+        legend = axes.get_legend_handles_labels()
+        figure.legend(*legend, loc="outside lower center", ncols=3, fontsize=10, columnspacing=1)
+
+    averages = ", ".join(f"{label} {100 * row['average_precision']:.1f}" for label, row in drawn.items())
+    return draw(
+        paint,
+        size=_SQUARE,
+        title="Precision against recall of each emotion",
+        description=f"Average precision in percent: {averages}",
+    )
+
+
+def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Markup:
+    """How often a label is true (up) where its probability is about so much (across); the line is right.
+
+    Args:
+        bins: of `erv.train_erv.scores.reliability`.
+    """
+    most = max((row["decisions"] for row in bins), default=1)
+    notes = [
+        f"{row['decisions']:.0f} decisions: probability {row['probability']:.2f}, true {row['frequency']:.2f}"
+        for row in bins
+    ]
+
+    def paint(figure: Any) -> None:
+        axes = _square(figure, "probability", "true")
+        axes.plot([0, 100], [0, 100], color=COLOURS["soft"], linewidth=1, linestyle=(0, (3, 4)))
+        for row, text in zip(bins, notes, strict=True):
+            radius = 2.5 + 6.0 * (row["decisions"] / most) ** 0.5
+            place = 100 * row["probability"], 100 * row["frequency"]
+            note(axes.scatter(*place, s=(2 * radius) ** 2, color=COLOURS["p0"], linewidth=0), text)
+
+    return draw(
+        paint,
+        size=(_SQUARE[0], 290),
+        title="Probability against frequency",
+        description="; ".join(notes),
+    )
+
+
+def _square(figure: Any, across: str, up: str) -> Any:
+    """Axes of percent against percent."""
+    axes = figure.subplots()
+    axes.set(xlabel=across, ylabel=up, xlim=(0, 100), ylim=(0, 100), xticks=_PERCENT, yticks=_PERCENT)
+    axes.set_aspect("equal")
+    axes.grid(axis="y")
+    return axes
+
+
+def _list(values: Mapping[str, Mapping[str, float]], metrics: Sequence[str], sign: str = "") -> str:
+    return ", ".join(f"{metric} {_interval(values[metric], sign)}" for metric in metrics)
+
+
+def _interval(item: Mapping[str, float], sign: str = "") -> str:
+    value, low, high = (f"{100 * item[end]:{sign}.1f}" for end in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"

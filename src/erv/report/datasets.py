@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from erv.figures.tables import CLASS_BALANCE, DURATIONS, QUARANTINE, read_plot
 from erv.files import read_document
+from erv.plots.tables import CLASS_BALANCE, DURATIONS, QUARANTINE, read_plot
 
 Rows = Sequence[Mapping[str, str]]
 
@@ -58,7 +58,7 @@ def read_datasets(
 
     Args:
         names: of the data sets.
-        plots: folder of a folder per data set, as `erv.figures.tables` writes them.
+        plots: folder of a folder per data set, as `erv.plots.tables` writes them.
         manifests: folder of `NAME.checks.json`.
         verdicts: folder of `NAME.json`.
 

@@ -17,9 +17,11 @@ from erv.evaluate.metrics import (
     recognition_metrics,
     shuffled_eea,
 )
-from erv.figures.charts import class_balance_svg, durations_svg, quarantine_table
+from erv.figures.charts import class_balance_svg, durations_svg
+from erv.figures.drawing import stylesheet
+from erv.figures.pages import quarantine_table
 from erv.manifest import SPLITS
-from erv.report.charts import bar_chart, difference_chart
+from erv.report import charts
 from erv.report.datasets import DatasetEvidence
 from erv.report.examples import (
     FindCues,
@@ -28,11 +30,9 @@ from erv.report.examples import (
     describe_example,
     label_explanations,
 )
-from erv.report.verifier_charts import precision_recall_chart, reliability_chart
 from erv.sentences import explanation_shape
 from erv.settings import ReportSettings
 from erv.shards import Clip
-from erv.train_erv.behaviour import ABILITIES
 from erv.verifier.protocol import Verifier
 
 TITLES = {
@@ -191,14 +191,15 @@ def render_report(
         meanings=MEANINGS,
         comparison=comparison,
         evidence=evidence,
-        bars=bar_chart({p: comparison["policies"][p][OVERALL] for p in policies}, METRICS, names),
+        bars=charts.bar_chart({p: comparison["policies"][p][OVERALL] for p in policies}, METRICS, names),
         differences=_differences(comparison, names),
-        abilities=ABILITIES,
-        precision_recall=precision_recall_chart(evidence.verifier["per_label"]),
-        reliability=reliability_chart(evidence.verifier["reliability"]),
+        precision_recall=charts.precision_recall_chart(evidence.verifier["per_label"]),
+        reliability=charts.reliability_chart(evidence.verifier["reliability"]),
         confusions={policy: _confusion(rows) for policy, rows in predictions.items()},
         examples=examples,
-        data={name: _describe(item) for name, item in evidence.data.items()},
+        data={name: _describe(item, DATASETS.get(name, name)) for name, item in evidence.data.items()},
+        palette=stylesheet(),
+        hues=charts.HUES,
     )
 
 
@@ -233,7 +234,7 @@ def _explanations(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, flo
     return {name: round(value, 6) for name, value in values.items()}
 
 
-def _describe(item: DatasetEvidence) -> dict[str, Any]:
+def _describe(item: DatasetEvidence, name: str) -> dict[str, Any]:
     """The charts of a data set, and its clips per label and split as the policies see them."""
     splits = [split for split in SPLITS if item.splits.get(split)]
     counts = {
@@ -243,8 +244,8 @@ def _describe(item: DatasetEvidence) -> dict[str, Any]:
     }
     return {
         "evidence": item,
-        "balance": class_balance_svg(item.balance),
-        "durations": durations_svg(item.durations),
+        "balance": class_balance_svg(item.balance, name),
+        "durations": durations_svg(item.durations, name),
         "quarantine": quarantine_table(item.quarantine),
         "splits": splits,
         "counts": {
@@ -262,7 +263,7 @@ def _differences(comparison: Mapping[str, Any], names: Mapping[str, str]) -> lis
             values = comparison["differences"][f"{later}-{earlier}"][OVERALL]
             title = f"{names[later]} minus {names[earlier]}"
             ordered = {metric: values[metric] for metric in METRICS}
-            found.append({"title": title, "chart": difference_chart(ordered, title)})
+            found.append({"title": title, "chart": charts.difference_chart(ordered, title)})
     return found[::-1]
 
 

@@ -11,15 +11,12 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from erv.errors import DataError
 from erv.files import write_text
 from erv.labels import LabelSpace
 from erv.manifest import SPLITS, ClipRow
-
-if TYPE_CHECKING:
-    from erv.validate.probes import Probe
 
 CLASS_BALANCE, DURATIONS, QUARANTINE = "class_balance.csv", "durations.csv", "quarantine.csv"
 BIN_SECONDS = 0.5  # .dvc/plots/durations.json draws bars of this width
@@ -28,6 +25,18 @@ _COLUMNS = {
     DURATIONS: ("seconds", "clips"),
     QUARANTINE: ("stage", "reason", "clips"),
 }
+
+
+class Timed(Protocol):
+    """What is needed of `erv.validate.probes.Probe`."""
+
+    @property
+    def decodable(self) -> bool:
+        """Whether the clip decodes."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Its length, where it has one."""
 
 
 def write_class_balance(
@@ -63,7 +72,7 @@ def write_class_balance(
     _write(records, path, CLASS_BALANCE)
 
 
-def write_durations(probes: Iterable[Probe], longest: float, path: Path) -> None:
+def write_durations(probes: Iterable[Timed], longest: float, path: Path) -> None:
     """Writes `seconds,clips`: a histogram in bins of `BIN_SECONDS`, each named by its lower end.
 
     Clips that can't be decoded and frame folders have no seconds and are not counted.
@@ -77,7 +86,7 @@ def write_durations(probes: Iterable[Probe], longest: float, path: Path) -> None
     bins = Counter(
         min(int(probe.seconds / BIN_SECONDS), last)
         for probe in probes
-        if probe.fault is None and probe.seconds is not None
+        if probe.decodable and probe.seconds is not None
     )
     first, end = (min(bins), max(bins)) if bins else (0, -1)
     _write([(f"{i * BIN_SECONDS:.1f}", bins[i]) for i in range(first, end + 1)], path, DURATIONS)
