@@ -27,7 +27,7 @@ from erv.policies import Policy
 from erv.settings import RuntimeSettings
 from erv.settings.policies import GrpoSettings
 from erv.shards import Clip, ShardReader
-from erv.training.clip_features import ClipFeatures, policy_encoder
+from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.grpo import grpo as grpo_run
 from erv.training.grpo.shared_prompts import SharedPrompt
 from erv.training.grpo.trainer import OmniGRPOTrainer

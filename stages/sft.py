@@ -25,7 +25,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.manifest import read_manifest
     from erv.policies import load_policy
     from erv.shards import ShardReader
-    from erv.training.ranks import one_at_a_time
+    from erv.training.common.ranks import one_at_a_time
     from erv.training.sft.sft import train_sft
 
     lock = Lock.load(arguments.base)

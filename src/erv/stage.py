@@ -23,7 +23,7 @@ from erv.environment import Environment, isolate, load_environment
 from erv.errors import ErvError
 from erv.settings import Settings, load_settings
 from erv.tracking.run import StageRun, open_run
-from erv.training import ranks
+from erv.training.common import ranks
 
 __all__ = ["Arguments", "Option", "StageRun", "run_stage"]
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from erv.shards import ShardReader
-from erv.training import ranks
+from erv.training.common import ranks
 from erv.training.grpo import grpo as grpo_run
 from erv.training.grpo.trainer import OmniGRPOTrainer
 from tests.support.runtime import RUNTIME

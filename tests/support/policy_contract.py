@@ -21,7 +21,7 @@ from erv.policies import Policy, load_policy
 from erv.policies.base import FAMILIES, token_positions
 from erv.settings.policies import LoraSettings
 from erv.shards import Clip
-from erv.training.clip_features import policy_encoder
+from erv.training.common.clip_features import policy_encoder
 from erv.training.grpo.grpo import lora_config
 
 RATE = 16000

@@ -23,6 +23,8 @@ AROUND = {
     "storage",  # brings bytes, which are checked against the hashes of the lock file
     "tracking",  # what goes to MLflow
 }
+# What a step shows in MLflow alone, while it decides the page of the report.
+SHOWN = {"figures": ("ingest", "validate", "extract")}
 # Rooms that hold several: a stage depends on the ones inside that it uses.
 HALLS = ("policies", "training")
 
@@ -52,13 +54,15 @@ def rooms_of(stage: str) -> set[str]:
     graph, found, pending = _graph(), set(), [f"stages.{stage}"]
     while pending:
         for module in graph.find_modules_directly_imported_by(pending.pop()):
-            if module == "erv" or module in found or _is_around(module):
+            if module == "erv" or module in found or _is_around(module, stage):
                 continue
             found.add(module)
             pending.append(module)
     return {room_of(module) for module in found}
 
 
-def _is_around(module: str) -> bool:
+def _is_around(module: str, stage: str) -> bool:
     top = module.split(".")[1]
+    if stage in SHOWN.get(top, ()):
+        return True
     return top in AROUND or f"{top}.py" in AROUND or top == "settings"

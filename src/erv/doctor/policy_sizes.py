@@ -90,7 +90,7 @@ def _count(mapping: Mapping[str, Any], name: str) -> PolicySizes:
 
     from erv.policies.base import FAMILIES
     from erv.settings.policies import LoraSettings
-    from erv.training.adapters import lora_config
+    from erv.training.common.adapters import lora_config
 
     FAMILIES[mapping["model_type"]]()  # registers its classes
     config = AutoConfig.for_model(**mapping)

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from erv.errors import SettingsError
 from erv.settings import RuntimeSettings
-from erv.training.ranks import CONFIGURATIONS, launch, launch_command
-from erv.training.throughput import TIMED
+from erv.training.common.ranks import CONFIGURATIONS, launch, launch_command
+from erv.training.common.throughput import TIMED
 from tests.support.paths import ROOT
 from tests.support.runtime import RUNTIME
 from tests.support.tiny_grpo import write_cold_start, write_shards
@@ -27,7 +27,7 @@ LOSSES = ("grpo", "dapo")
 
 
 def run_worker(folder: Path, processes: int, runs: list[dict[str, Any]]) -> None:
-    """Runs `tests.support.grpo_worker` as `erv.training.ranks.launch` would."""
+    """Runs `tests.support.grpo_worker` as `erv.training.common.ranks.launch` would."""
     specification = folder / f"specification-{processes}.json"
     specification.write_text(json.dumps({"folder": str(folder), "processes": processes, "runs": runs}))
     runtime = RUNTIME.model_copy(update={"accelerate": "ddp", "processes": processes})

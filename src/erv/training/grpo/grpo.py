@@ -29,7 +29,7 @@ from erv.prompts import user_content
 from erv.settings import RuntimeSettings
 from erv.settings.policies import GrpoSettings, LoraSettings, VariantSettings
 from erv.shards import ShardReader
-from erv.training.adapters import (
+from erv.training.common.adapters import (
     ADAPTER,
     is_sharded,
     lora_config,
@@ -39,13 +39,13 @@ from erv.training.adapters import (
     without_dropout,
     write_adapter,
 )
-from erv.training.clip_features import ClipFeatures, policy_encoder
+from erv.training.common.clip_features import ClipFeatures, policy_encoder
+from erv.training.common.ranks import one_at_a_time, one_gpu_each
+from erv.training.common.throughput import OnMetrics, Throughput
 from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.collapse import Diverged
 from erv.training.grpo.trainer import Kept, OmniGRPOTrainer
 from erv.training.grpo.watch import OnSamples, Watcher, quiet_libraries
-from erv.training.ranks import one_at_a_time, one_gpu_each
-from erv.training.throughput import OnMetrics, Throughput
 from erv.verifier.protocol import Verifier
 
 logger = logging.getLogger(__name__)

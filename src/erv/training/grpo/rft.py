@@ -34,12 +34,12 @@ from erv.rewards.answers import bare
 from erv.settings import RuntimeSettings
 from erv.settings.policies import GrpoSettings, SftSettings
 from erv.shards import ShardReader
-from erv.training.clip_features import ClipFeatures, policy_encoder
-from erv.training.collate import Example, completion_ids
-from erv.training.fine_tuning import Course, fine_tune, shuffled_passes
+from erv.training.common.clip_features import ClipFeatures, policy_encoder
+from erv.training.common.collate import Example, completion_ids
+from erv.training.common.fine_tuning import Course, fine_tune, shuffled_passes
+from erv.training.common.throughput import OnMetrics
 from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.grpo import Rewards, order_rows, total_steps
-from erv.training.throughput import OnMetrics
 
 logger = logging.getLogger(__name__)
 

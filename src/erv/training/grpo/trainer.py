@@ -86,7 +86,8 @@ class OmniGRPOTrainer(GRPOTrainer):
 
         Args:
             *args: as in TRL.
-            clip_features: from clip keys to features stacked by clip, see `erv.training.clip_features`.
+            clip_features: from clip keys to features stacked by clip, see
+                `erv.training.common.clip_features`.
             question: further inputs of the inner model that are the same for every clip.
             share_prompts: run each prompt once for all its completions. Off by itself with gradient
                 checkpointing, which keeps no keys and values.

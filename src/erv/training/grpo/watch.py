@@ -17,11 +17,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from erv.files import write_document
 from erv.rewards.explanation import Shaping
 from erv.settings.policies import GrpoSettings
+from erv.training.common.throughput import OnMetrics, Throughput
 from erv.training.grpo.collapse import CollapseAlarm, Diverged, Outlook, most_by_reward
 from erv.training.grpo.drift import DriftAlarm, shape
 from erv.training.grpo.generation import Generation
 from erv.training.grpo.samples import SampleTable, take_samples
-from erv.training.throughput import OnMetrics, Throughput
 from erv.verifier.protocol import Verifier
 
 logger = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from erv.policies import Policy
 from erv.settings import RuntimeSettings
 from erv.settings.policies import SftSettings
 from erv.shards import ShardReader
-from erv.training.collate import Example, completion_ids
-from erv.training.fine_tuning import Course, fine_tune, shuffled_passes
-from erv.training.throughput import OnMetrics
+from erv.training.common.collate import Example, completion_ids
+from erv.training.common.fine_tuning import Course, fine_tune, shuffled_passes
+from erv.training.common.throughput import OnMetrics
 
 logger = logging.getLogger(__name__)
 

@@ -15,12 +15,12 @@ from erv.policies import load_policy
 from erv.prompts import user_content
 from erv.settings.policies import LoraSettings
 from erv.shards import ShardReader
-from erv.training.clip_features import ClipFeatures, policy_encoder
+from erv.training.common.clip_features import ClipFeatures, policy_encoder
+from erv.training.common.throughput import TIMED
 from erv.training.grpo import grpo as grpo_run
 from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.grpo import build_rows, order_rows, train_grpo, variant_settings
 from erv.training.grpo.trainer import OmniGRPOTrainer
-from erv.training.throughput import TIMED
 from tests.support.runtime import RUNTIME
 from tests.support.tiny_grpo import (
     CLIPS,
@@ -468,6 +468,7 @@ def test_lora_trains_the_language_model_alone_and_writes_adapter_and_merged_weig
     assert all("language_model.layers" in name and "_proj" in name for name in changed)
 
     adapter = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert adapter["target_modules"] == sorted(adapter["target_modules"]), "a set's order is not content"
     assert adapter["base_model_name_or_path"] is None
     assert not any("tower" in target for target in adapter["target_modules"])
     assert not (folder / "adapter" / "README.md").exists()

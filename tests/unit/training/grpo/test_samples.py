@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from erv.rewards.explanation import Shaping
-from erv.training import throughput
+from erv.training.common import throughput
+from erv.training.common.throughput import Throughput
 from erv.training.grpo.collapse import CollapseAlarm, Outlook, most_by_reward
 from erv.training.grpo.generation import Generation
 from erv.training.grpo.samples import take_samples
-from erv.training.throughput import Throughput
 from erv.verifier.memory import SentenceMemory
 from erv.verifier.model import EmotionVerifier
 

@@ -11,11 +11,11 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from erv.checkpoints import is_complete
 from erv.errors import TrainingError
 from erv.shards import ShardReader
+from erv.training.common.throughput import TIMED, Throughput
 from erv.training.grpo.generation import Generation
 from erv.training.grpo.grpo import train_grpo
 from erv.training.grpo.samples import SampleTable
 from erv.training.grpo.watch import Watcher
-from erv.training.throughput import TIMED, Throughput
 from tests.support.runtime import RUNTIME
 from tests.support.tiny_grpo import write_cold_start
 from tests.support.tiny_grpo_text import CLIPS, clip_rows, grpo_settings, write_clips

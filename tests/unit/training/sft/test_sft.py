@@ -17,10 +17,10 @@ from erv.sample.tiny_policy import build_tiny_policy
 from erv.settings.policies import LoraSettings, SftSettings
 from erv.settings.verifier import RolloutSettings
 from erv.shards import Clip, ShardReader, ShardWriter
-from erv.training.clip_features import ClipFeatures, policy_encoder
-from erv.training.collate import Collator, completion_loss
+from erv.training.common.clip_features import ClipFeatures, policy_encoder
+from erv.training.common.collate import Collator, completion_loss
+from erv.training.common.sft_trainer import OmniSFTTrainer
 from erv.training.sft import sft
-from erv.training.sft_trainer import OmniSFTTrainer
 from tests.support.runtime import RUNTIME
 from tests.support.sizes import SMALLEST
 

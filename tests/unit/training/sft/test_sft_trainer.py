@@ -20,11 +20,11 @@ from erv.errors import TrainingError
 from erv.policies import Policy, load_policy
 from erv.settings.policies import LoraSettings, SftSettings
 from erv.shards import ShardReader
-from erv.training import adapters, fine_tuning
-from erv.training.clip_features import ClipFeatures, policy_encoder
-from erv.training.collate import Collator, Example, check_packing, completion_loss
+from erv.training.common import adapters, fine_tuning
+from erv.training.common.clip_features import ClipFeatures, policy_encoder
+from erv.training.common.collate import Collator, Example, check_packing, completion_loss
+from erv.training.common.sft_trainer import OmniSFTTrainer
 from erv.training.sft.sft import build_examples
-from erv.training.sft_trainer import OmniSFTTrainer
 from tests.support.sft_policy import (
     ROWS,
     SETTINGS,

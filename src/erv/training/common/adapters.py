@@ -41,11 +41,13 @@ def lora_config(model: Any, settings: LoraSettings) -> Any:
 
 
 def write_adapter(model: Any, folder: Path) -> None:
-    """Saves the adapter without PEFT's card and without the path of this machine that it puts into it."""
+    """Saves the adapter without PEFT's card, the path of this machine and the order of a set in its files."""
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
+    if isinstance(config["target_modules"], list):  # PEFT keeps a set, whose order is another in each process
+        config["target_modules"].sort()
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from erv.errors import TrainingError
 from erv.policies import Policy
-from erv.training.clip_features import ClipFeatures
+from erv.training.common.clip_features import ClipFeatures
 
 Tensors = dict[str, torch.Tensor]
 

@@ -20,7 +20,7 @@ from erv.policies import Policy
 from erv.settings import RuntimeSettings
 from erv.settings.policies import SftSettings
 from erv.shards import ShardReader
-from erv.training.adapters import (
+from erv.training.common.adapters import (
     ADAPTER,
     is_sharded,
     lora_config,
@@ -31,11 +31,11 @@ from erv.training.adapters import (
     write_adapter,
     write_policy,
 )
-from erv.training.clip_features import ClipFeatures, policy_encoder
-from erv.training.collate import Collator, Example, check_packing
-from erv.training.ranks import one_at_a_time, one_gpu_each
-from erv.training.sft_trainer import LOG_STEPS, OmniSFTTrainer, Reporter
-from erv.training.throughput import OnMetrics, Throughput
+from erv.training.common.clip_features import ClipFeatures, policy_encoder
+from erv.training.common.collate import Collator, Example, check_packing
+from erv.training.common.ranks import one_at_a_time, one_gpu_each
+from erv.training.common.sft_trainer import LOG_STEPS, OmniSFTTrainer, Reporter
+from erv.training.common.throughput import OnMetrics, Throughput
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Fine-tuning of policies that see and hear, on the seams of TRL's `SFTTrainer` (1.16).
 
 TRL's data preparation knows text and images only, so examples come prepared (`skip_prepare_dataset`) and
-`erv.training.collate` makes the batches, packed ones too. What is overridden, and why:
+`erv.training.common.collate` makes the batches, packed ones too. What is overridden, and why:
 
 - `compute_loss`: one process on a CPU takes the plain cross entropy of the labelled tokens. TRL's own path
   runs the head tile by tile, whose sums differ in the last bits, and published figures hang on these. TRL's
@@ -32,8 +32,8 @@ from trl import SFTTrainer
 
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
 from erv.errors import TrainingError
-from erv.training.collate import Collator, Example, completion_logits, completion_loss
-from erv.training.throughput import OnMetrics, Throughput
+from erv.training.common.collate import Collator, Example, completion_logits, completion_loss
+from erv.training.common.throughput import OnMetrics, Throughput
 
 logger = logging.getLogger(__name__)
 
