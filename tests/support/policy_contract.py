@@ -18,7 +18,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from erv.errors import DataError
 from erv.policies import Policy, load_policy
-from erv.policies.base import FAMILIES, token_positions
+from erv.policies.common.base import token_positions
+from erv.policies.common.families import family_of
 from erv.settings.policies import LoraSettings
 from erv.shards import Clip
 from erv.training.clip_features import policy_encoder
@@ -271,7 +272,8 @@ class PolicyContract:
         texts = "".join(path.read_text() for path in folder.glob("*.json"))
         assert str(tmp_path) not in texts, "a path of this machine was saved"
         again = load_policy(folder)
-        assert again.model.config.model_type in FAMILIES
+        family = family_of(again.model.config.to_dict(), folder)
+        assert type(again.model).__module__.startswith(f"erv.policies.{family}.")
         inputs: dict[str, Any] = prompt(policy, 3) | features
         assert torch.equal(again.model(**inputs).logits, policy.model(**inputs).logits)
         assert again.model.generation_config.suppress_tokens == policy.model.placeholder_ids

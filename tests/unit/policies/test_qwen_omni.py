@@ -17,7 +17,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from erv.errors import DataError, TrainingError
 from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
-from erv.policies.generate import generate_completions
+from erv.policies.common.generate import generate_completions
 from erv.policies.qwen_omni import Geometry, load_released
 from erv.prompts import format_completion
 from erv.settings import load_settings

@@ -13,12 +13,12 @@ from transformers import BertModel, Cache, PreTrainedModel, Qwen2Model
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from erv.policies.common.splice import splice
 from erv.policies.humanomni.configuration import HumanOmniConfig
 from erv.policies.humanomni.loading import LoadsReleased
 from erv.policies.humanomni.projector import AudioProjector, Gate, VisualProjector
 from erv.policies.humanomni.splicing import AUDIO_ID, IMAGE_ID, VIDEO_ID, placeholders
 from erv.policies.humanomni.towers import FrameTower
-from erv.policies.splice import splice
 
 # What belongs to clips, not to rows.
 CLIP_INPUTS = (

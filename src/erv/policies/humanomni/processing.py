@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin, WhisperFeatureExtractor
 
-from erv.policies.clips import check_clip, waveform_of
+from erv.policies.common.clips import check_clip, waveform_of
 from erv.policies.humanomni.official_prompts import OfficialPrompt, Phase, official_prompt
 from erv.policies.humanomni.splicing import AUDIO_ID, VIDEO_ID
 from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER, user_content

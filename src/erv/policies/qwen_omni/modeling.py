@@ -16,8 +16,8 @@ from transformers import Cache, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 
+from erv.policies.common.splice import splice
 from erv.policies.qwen_omni.configuration import QwenOmniConfig
-from erv.policies.splice import splice
 
 _PREFILL_ONLY = ("video_features", "audio_features", "clip_index")  # needed once, when the prompt is read
 _CLIPS_AT_ONCE = 8  # bounds the memory of the towers; results don't depend on it beyond rounding

@@ -20,7 +20,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin, 
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from erv.errors import DataError
-from erv.policies.clips import check_clip, waveform_of
+from erv.policies.common.clips import check_clip, waveform_of
 from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER, user_content
 
 VIDEO_TOKEN, AUDIO_TOKEN, IMAGE_TOKEN = "<|VIDEO|>", "<|AUDIO|>", "<|IMAGE|>"

@@ -31,7 +31,7 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
-from erv.policies.base import token_positions
+from erv.policies.common.base import token_positions
 from erv.training.grpo.collapse import Diverged
 from erv.training.grpo.growing_cache import with_room
 from erv.training.grpo.shared_prompts import SharedPrompt, accept_shared_prompts, distinct_rows, repeat_cache
