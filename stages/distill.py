@@ -77,6 +77,7 @@ def _corpus(arguments: Arguments, settings: Settings) -> tuple[list[Sentence], i
         ShardReader(arguments.shards),
         settings.distill.rollouts,
         settings.runtime,
+        family=settings.policy.family,
         seed=settings.seed,
     )
     return sentences + rollout_sentences(explanations), lost

@@ -37,7 +37,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     seed_everything(settings.seed, settings.runtime.threads)
     judge = _judge(arguments, settings)
     device = resolve_device(settings.runtime.device)
-    policy = load_policy(arguments.policy, device=device, dtype=settings.runtime.dtype)
+    policy = load_policy(
+        arguments.policy, device=device, dtype=settings.runtime.dtype, family=settings.policy.family
+    )
     if len(arguments.manifest) != len(arguments.shards):
         raise EvaluationError("evaluate needs one --shards for each --manifest, in the same order")
     predictions, quarantined = [], {}
@@ -80,7 +82,7 @@ def _judge(arguments: Arguments, settings: Settings) -> Judge:
 
 
 def _generate(policy: Policy, reader: ShardReader, rows: list[ClipRow], settings: Settings) -> dict[str, str]:
-    from erv.policies.generate import generate_completions
+    from erv.policies.common.generate import generate_completions
 
     return generate_completions(
         policy,

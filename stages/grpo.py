@@ -30,6 +30,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Trains `--variant` and writes `--policy`."""
     from erv.checkpoints import checkpoint_folder, clear, reward_files
     from erv.manifest import read_manifest
+    from erv.policies.common.families import check_family
     from erv.rewards import Shaping, build_rewards
     from erv.shards import ShardReader
     from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
@@ -37,6 +38,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.verifier.memory import SentenceMemory
     from erv.verifier.model import load_for_training
 
+    check_family(arguments.cold_start, settings.policy.family)
     variant = variant_settings(settings.grpo, arguments.variant)
     manifests = [read_manifest(path) for path in arguments.manifest]
     shards = {folder.name: ShardReader(folder) for folder in arguments.shards}

@@ -43,7 +43,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     )
     run.log_dataset("reasoning", arguments.manifest, "training")
     train_sft(
-        load_policy(base),
+        load_policy(base, family=settings.policy.family),
         read_manifest(arguments.manifest),
         {arguments.shards.name: ShardReader(arguments.shards)},
         settings.sft,

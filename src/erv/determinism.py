@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from erv.errors import SettingsError
 from erv.files import sha256_of
@@ -37,7 +38,15 @@ def code_of(stage: str) -> tuple[str, ...]:
         dependencies = stages[stage.partition("@")[0]]["deps"]
     except (FileNotFoundError, KeyError):
         return (PACKAGE,)
-    return tuple(path for path in dependencies if path.startswith(f"{PACKAGE}/"))
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    code = [path for path in dependencies if path.startswith(f"{PACKAGE}/")]
+    return tuple(re.sub(r"\$\{([\w.]+)\}", lambda match: _parameter(params, match[1]), path) for path in code)
+
+
+def _parameter(params: Mapping[str, Any], name: str) -> str:
+    for part in name.split("."):
+        params = params[part]
+    return str(params)
 
 
 def code_version(code: Sequence[str], libraries: Sequence[str]) -> str:

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl.trainer.utils import add_fused_lm_head
 
-from erv.errors import DataError
+from erv.errors import DataError, TrainingError
 from erv.policies import Policy, load_policy
-from erv.policies.base import FAMILIES, token_positions
+from erv.policies.common.families import family_of
+from erv.policies.common.policy import token_positions
 from erv.settings.policies import LoraSettings
 from erv.shards import Clip
 from erv.training.common.clip_features import policy_encoder
@@ -196,6 +198,18 @@ class PolicyContract:
         assert torch.equal(generated, ids[:, -steps:])
 
     @torch.no_grad()
+    def test_beams_of_a_row_show_its_clip(self, policy, clips, features):
+        options = {"max_new_tokens": 5, "num_beams": 3, "num_return_sequences": 2, "do_sample": False}
+        options |= {"output_scores": True, "return_dict_in_generate": True}
+        index = torch.tensor([2, 0])
+        shared = policy.model.generate(**prompt(policy, 2), **features, clip_index=index, **options)
+        rows = policy.model.encode_clips(**{k: v[index] for k, v in prepared(policy, clips).items()})
+        rows |= policy.processor.question_inputs()
+        whole = policy.model.generate(**prompt(policy, 2), **rows, **options)
+        assert torch.equal(shared.sequences, whole.sequences)
+        torch.testing.assert_close(shared.sequences_scores, whole.sequences_scores, **TOLERANCE)
+
+    @torch.no_grad()
     def test_placeholders_stand_in_prompts_alone(self, policy, features):
         model = copy.deepcopy(policy.model)
         assert model.placeholder_ids
@@ -264,6 +278,19 @@ class PolicyContract:
 
     # --- folders ---
 
+    def test_weights_that_are_missing_or_of_another_shape_are_refused(self, policy, tmp_path: Path):
+        policy.save(tmp_path)
+        whole = load_file(tmp_path / "model.safetensors")
+        name = next(name for name, weight in whole.items() if weight.ndim == 2 and "tower" not in name)
+        lost = {key: weight for key, weight in whole.items() if key != name}
+        for weights, fault in (
+            (lost, f"missing {name}"),
+            (lost | {name: whole[name][:-1].clone()}, rf"{name} is \[\d+, \d+\], expected \["),
+        ):
+            save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+            with pytest.raises(TrainingError, match=rf"don't fit together \({fault}"):
+                load_policy(tmp_path)
+
     @torch.no_grad()
     def test_save_and_load(self, policy, features, tmp_path: Path):
         folder = tmp_path / "policy"
@@ -271,7 +298,8 @@ class PolicyContract:
         texts = "".join(path.read_text() for path in folder.glob("*.json"))
         assert str(tmp_path) not in texts, "a path of this machine was saved"
         again = load_policy(folder)
-        assert again.model.config.model_type in FAMILIES
+        family = family_of(again.model.config.to_dict(), folder)
+        assert type(again.model).__module__.startswith(f"erv.policies.{family}.")
         inputs: dict[str, Any] = prompt(policy, 3) | features
         assert torch.equal(again.model(**inputs).logits, policy.model(**inputs).logits)
         assert again.model.generation_config.suppress_tokens == policy.model.placeholder_ids

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import grimp
 
@@ -37,12 +36,10 @@ def _graph() -> grimp.ImportGraph:
 def room_of(module: str) -> str:
     """The room of a module, as a path below `src/erv`: `media`, `shards.py`, `training/grpo`."""
     parts = module.split(".")[1:]
-    for depth in (2, 1) if parts[0] in HALLS else (1,):
-        place = ROOT / "src" / "erv" / Path(*parts[:depth])
-        if place.is_dir() and not (depth == 1 and parts[0] in HALLS):
-            return "/".join(parts[:depth])
-    file = ROOT / "src" / "erv" / Path(*parts)
-    return f"{'/'.join(parts)}{'/__init__' if file.is_dir() else ''}.py"
+    if parts[0] in HALLS and len(parts) == 1:
+        return f"{parts[0]}/__init__.py"
+    place = "/".join(parts[: 2 if parts[0] in HALLS else 1])
+    return place if (ROOT / "src" / "erv" / place).is_dir() else f"{place}.py"
 
 
 def rooms_of(stage: str) -> set[str]:
@@ -58,7 +55,9 @@ def rooms_of(stage: str) -> set[str]:
                 continue
             found.add(module)
             pending.append(module)
-    return {room_of(module) for module in found}
+    rooms = {room_of(module) for module in found}
+    # A family is imported by the name that the parameter gives it.
+    return rooms | ({"policies/${policy.family}"} if "policies/common" in rooms else set())
 
 
 def _is_around(module: str, stage: str) -> bool:

@@ -21,6 +21,7 @@ def sample_explanations(
     settings: RolloutSettings,
     runtime: RuntimeSettings,
     *,
+    family: str,
     seed: int,
 ) -> tuple[list[tuple[str, str]], int]:
     """Asks a policy about clips, several times each.
@@ -31,6 +32,7 @@ def sample_explanations(
         shards: their decoded frames and sound.
         settings: section `distill.rollouts`.
         runtime: device, precision and threads.
+        family: of the policy, `policy.family`.
         seed: of the sampling.
 
     Returns:
@@ -38,10 +40,10 @@ def sample_explanations(
     """
     from erv.determinism import resolve_device, seed_everything
     from erv.policies import load_policy
-    from erv.policies.generate import generate_completions
+    from erv.policies.common.generate import generate_completions
 
     seed_everything(seed, runtime.threads)
-    model = load_policy(policy, device=resolve_device(runtime.device), dtype=runtime.dtype)
+    model = load_policy(policy, device=resolve_device(runtime.device), dtype=runtime.dtype, family=family)
     wanted = sorted(clip_id for clip_id in clip_ids if clip_id in shards)
     explanations: list[tuple[str, str]] = []
     empty = 0

@@ -31,17 +31,14 @@ def base_lock(environment: Environment) -> Lock | None:
     return Lock.load(path) if path.is_file() else None
 
 
-def base_sizes(environment: Environment) -> PolicySizes | None:
-    """Sizes of the pinned base policy; fetches its configuration, a few kilobytes.
-
-    Counting imports torch, which is not worth it in every run of the pipeline: the sizes are kept in
-    `.erv/sizes` until the configuration or the code of the policies changes.
+def base_config(environment: Environment) -> tuple[dict[str, Any], str] | None:
+    """`config.json` of the pinned base policy, fetched if need be, and the place that it is pinned at.
 
     Returns:
-        None if nothing is pinned, no policy is in it, or it is of a family without known sizes.
+        None if nothing is pinned, or no policy is in it.
 
     Raises:
-        DataError: its configuration is not one, or not what was pinned.
+        DataError: it is not a JSON object, or not what was pinned.
         StorageError: it can't be fetched.
     """
     lock = base_lock(environment)
@@ -56,8 +53,46 @@ def base_sizes(environment: Environment) -> PolicySizes | None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{lock.uri}/{CONFIG}: not JSON ({error}); mend it and pin again") from error
-    return _kept_sizes(config, f"the policy of {lock.uri}", environment.workspace / _COUNTED)
+        raise DataError(f"{lock.uri}/{CONFIG}: not JSON ({error}); correct it and pin again") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{lock.uri}/{CONFIG}: expected a JSON object; correct it and pin again")
+    return config, lock.uri
+
+
+def base_family_fault(environment: Environment, family: str) -> str | None:
+    """What is wrong with the family of the pinned base policy, None if it is the expected one or not pinned.
+
+    Args:
+        environment: workspace and store.
+        family: the value of `policy.family`.
+
+    Raises:
+        DataError, StorageError: see `base_config`.
+    """
+    from erv.policies.common.families import family_fault
+
+    found = base_config(environment)
+    return family_fault(found[0], f"{found[1]}/policy", family) if found else None
+
+
+def base_sizes(environment: Environment) -> PolicySizes | None:
+    """Sizes of the pinned base policy; fetches its configuration, a few kilobytes.
+
+    Counting imports torch, which is not worth it in every run of the pipeline: the sizes are kept in
+    `.erv/sizes` until the configuration or the code of the policies changes.
+
+    Returns:
+        None if nothing is pinned, no policy is in it, or it is of a family without known sizes.
+
+    Raises:
+        DataError: its configuration is not one, or not what was pinned.
+        StorageError: it can't be fetched.
+    """
+    found = base_config(environment)
+    if found is None:
+        return None
+    config, uri = found
+    return _kept_sizes(config, f"the policy of {uri}", environment.workspace / _COUNTED)
 
 
 def _kept_sizes(config: Mapping[str, Any], name: str, folder: Path) -> PolicySizes | None:

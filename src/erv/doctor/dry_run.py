@@ -119,7 +119,7 @@ def dry_run(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _policy(environment: Environment, wanted: str | None) -> tuple[str, Policy]:
+def _policy(environment: Environment, wanted: str | None, family: str) -> tuple[str, Policy]:
     """The pinned base policy, or one of the released sizes."""
     from erv.policies import load_policy
 
@@ -131,7 +131,8 @@ def _policy(environment: Environment, wanted: str | None) -> tuple[str, Policy]:
 
             target = environment.workspace / _BASE
             target.parent.mkdir(parents=True, exist_ok=True)
-            return f"{lock.uri}/policy", load_policy(lock.fetch_tree(store_for([lock.uri]), "policy", target))
+            base = lock.fetch_tree(store_for([lock.uri]), "policy", target)
+            return f"{lock.uri}/policy", load_policy(base, family=family)
     if wanted is None:
         raise TrainingError(
             "no base policy is pinned; run `erv data pin base`, or name a profile whose sizes are known"
@@ -211,7 +212,7 @@ def _prepare(
     """Writes the policy to measure into the folder, for the trainer to load; here it is then gone again."""
     from erv.training.grpo.watch import quiet_libraries
 
-    name, policy = _policy(environment, wanted)
+    name, policy = _policy(environment, wanted, settings.policy.family)
     _never_end(policy)
     with quiet_libraries():
         policy.save(folder / "policy")

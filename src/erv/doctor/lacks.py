@@ -9,7 +9,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from erv.doctor import fit
-from erv.doctor.base_policy import CONFIG, base_lock, base_sizes
+from erv.doctor.base_policy import CONFIG, base_family_fault, base_lock, base_sizes
 from erv.doctor.doctor import Check
 from erv.doctor.gpus import Accelerator, see_accelerator
 from erv.doctor.policy_sizes import PolicySizes, nominal
@@ -49,7 +49,7 @@ def examine_profile(
     checks = [
         *_params(profile, path),
         *doubts,
-        *_base(environment, profile, sizes),
+        *_base(environment, settings, profile, sizes),
         *_gpus(settings, sizes, origin, verifier, accelerator or see_accelerator()),
         *_packages(settings),
         *_data(environment, settings, profile),
@@ -87,7 +87,9 @@ def _sizes(environment: Environment, profile: Profile) -> tuple[PolicySizes | No
     return told, f"released sizes of {profile.policy}, no such checkpoint is pinned", []
 
 
-def _base(environment: Environment, profile: Profile, sizes: PolicySizes | None) -> Iterator[Check]:
+def _base(
+    environment: Environment, settings: Settings, profile: Profile, sizes: PolicySizes | None
+) -> Iterator[Check]:
     wanted = profile.policy or "a policy"
     put = "put it into policy/ of sources.base (docs/paper.md), then `erv data pin base`"
     put = put if profile.policy else "`make data`"
@@ -105,6 +107,9 @@ def _base(environment: Environment, profile: Profile, sizes: PolicySizes | None)
     if CONFIG not in lock or not weights:
         lacks = CONFIG if CONFIG not in lock else "policy/*.safetensors"
         yield Check("base policy", "fail", f"{lock.uri} has no {lacks}", put)
+    elif wrong := _wrong_family(environment, settings):
+        sentence, _, remedy = wrong.partition("; ")
+        yield Check("base policy", "fail", sentence, remedy)
     elif profile.policy and sizes is not None and sizes.name == profile.policy:
         yield Check("base policy", "fail", f"{lock.uri}/policy is not {wanted}", put)
     elif _PROCESSOR not in lock:
@@ -114,6 +119,13 @@ def _base(environment: Environment, profile: Profile, sizes: PolicySizes | None)
         size = sum(file.bytes for file in weights)
         yield Check("base policy", "ok", f"{lock.uri}/policy, {size / 1e9:.2f} GB of weights")
     yield _encoder(lock, profile)
+
+
+def _wrong_family(environment: Environment, settings: Settings) -> str | None:
+    try:
+        return base_family_fault(environment, settings.policy.family)
+    except ErvError:  # said by _sizes, which reads the same file
+        return None
 
 
 def _encoder(lock: Lock, profile: Profile) -> Check:

@@ -88,11 +88,11 @@ def _count(mapping: Mapping[str, Any], name: str) -> PolicySizes:
     from peft import inject_adapter_in_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from erv.policies.base import FAMILIES
+    from erv.policies.common.families import family_module, family_of
     from erv.settings.policies import LoraSettings
     from erv.training.common.adapters import lora_config
 
-    FAMILIES[mapping["model_type"]]()  # registers its classes
+    family_module(family_of(mapping, name))  # registers its classes
     config = AutoConfig.for_model(**mapping)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

@@ -141,9 +141,12 @@ def _unfitting(environment: Environment, settings: Settings, stages: Sequence[Pi
     """
     if not {"sft", "grpo"} & {stage.name.partition("@")[0] for stage in stages}:
         return []
-    from erv.doctor.base_policy import base_sizes
+    from erv.doctor.base_policy import base_family_fault, base_sizes
 
     try:
+        wrong = base_family_fault(environment, settings.policy.family)
+        if wrong is not None:  # the cold start, which is trained from it, would be of the wrong family too
+            return [wrong]
         sizes = base_sizes(environment)
     except StorageError:  # told by _store
         return []

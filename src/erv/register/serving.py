@@ -49,7 +49,7 @@ class Predictor:
         Raises:
             DataError: a file is missing, can't be decoded, or has no sound.
         """
-        from erv.policies.generate import generate_completions
+        from erv.policies.common.generate import generate_completions
         from erv.prompts import parse_completion
 
         clips = [self._decode(Path(path), str(index)) for index, path in enumerate(paths)]

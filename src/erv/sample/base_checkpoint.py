@@ -48,7 +48,7 @@ def write_base(
     """
     import torch
 
-    from erv.policies.base import Policy
+    from erv.policies import Policy
     from erv.sample.pretraining import AUDIO_STEPS, VISION_STEPS, train_towers
     from erv.sample.tiny_policy import TinySizes, build_tiny_policy
 

@@ -22,6 +22,7 @@ from erv.errors import SettingsError
 from erv.settings.faults import describe
 from erv.settings.ingest import DatasetName, ReaderSettings
 from erv.settings.policies import GrpoSettings, SftSettings
+from erv.settings.policy import PolicySettings
 from erv.settings.section import PositiveFloat, PositiveInt, Section, Share
 from erv.settings.verifier import DistillSettings, TrainErvSettings
 
@@ -179,6 +180,7 @@ class Settings(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     runtime: RuntimeSettings
+    policy: PolicySettings
     datasets: Annotated[tuple[DatasetName, ...], Field(min_length=1)]
     sources: SourcesSettings
     ingest: IngestSettings

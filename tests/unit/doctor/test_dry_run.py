@@ -76,6 +76,14 @@ def test_what_keeps_it_from_running(workspace: Path) -> None:
     assert check.remedy.startswith("run `erv data pin base`, or name a profile")
 
 
+def test_a_base_of_another_family(workspace: Path) -> None:
+    change(workspace, "policy", family="qwen_omni")
+    (check,) = examine_gpu(workspace=workspace)
+    assert check.state == "fail"
+    assert "a checkpoint of the family humanomni (model_type humanomni), but policy.family" in check.detail
+    assert check.remedy == "set policy.family: humanomni, or use a checkpoint of qwen_omni"
+
+
 @pytest.mark.parametrize("profile", [None, "paper-0.5b"])
 def test_without_a_gpu(workspace: Path, profile: str | None) -> None:
     change(workspace, "runtime", device="cuda")

@@ -139,6 +139,13 @@ def test_the_tiny_base_is_not_the_paper_s(workspace: Path) -> None:
     demo = found(workspace, NOTHING, "demo")
     assert "has no policy/processor_config.json" in demo["base policy"].detail
     assert demo["sequence"].state == "fail", "the demo extracts other frames than this policy takes"
+    config = tree / "policy" / "config.json"
+    config.write_text(json.dumps({"model_type": "qwen_omni"}))
+    pin("base", str(tree), None).save(workspace / "data" / "sources" / "base.lock.json")
+    for profile in ("paper-0.5b", "demo"):
+        other = found(workspace, NOTHING, profile)["base policy"]
+        assert "/tiny/policy: a checkpoint of the family qwen_omni (model_type qwen_omni)" in other.detail
+        assert other.remedy == "set policy.family: qwen_omni, or use a checkpoint of humanomni"
 
 
 def test_gpus_that_do_not_do(workspace: Path) -> None:

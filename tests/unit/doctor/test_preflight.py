@@ -129,6 +129,30 @@ def test_a_policy_that_does_not_fit_is_known_before_anything_starts(
         checked(raw, tmp_path, STAGES)
 
 
+def test_a_base_of_another_family_is_refused(raw: dict[str, Any], tmp_path: Path) -> None:
+    """Each stage that loads a policy needs the cold start, so `sft` is always among the stages."""
+    (tmp_path / "base tree" / "policy").mkdir(parents=True)
+    config = tmp_path / "base tree" / "policy" / "config.json"
+    (tmp_path / "data" / "sources").mkdir(parents=True)
+    stages = [PipelineStage("sft", (), "true", (), ())]
+    for kind, message in (
+        (
+            "qwen2_5_omni",
+            r"/policy: a checkpoint of the family qwen_omni .* policy\.family is humanomni;",
+        ),
+        ("qwen2", r"model_type 'qwen2' is no policy that sees and hears"),
+    ):
+        config.write_text(json.dumps({"model_type": kind}))
+        pin("base", str(config.parents[1]), None).save(tmp_path / "data" / "sources" / "base.lock.json")
+        with pytest.raises(PipelineError, match=message):
+            checked(raw, tmp_path, stages)
+        checked(raw, tmp_path, [])
+    raw["policy"]["family"] = "qwen_omni"
+    config.write_text(json.dumps({"model_type": "qwen2_5_omni"}))
+    pin("base", str(config.parents[1]), None).save(tmp_path / "data" / "sources" / "base.lock.json")
+    checked(raw, tmp_path, stages)
+
+
 def test_gpus_that_are_too_few_or_too_small(raw: dict[str, Any]) -> None:
     raw["runtime"].update(processes=2, accelerate="ddp")
     settings, sizes = parse_settings(raw), nominal("HumanOmni-0.5B")

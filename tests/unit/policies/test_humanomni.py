@@ -1,6 +1,5 @@
 """The contract of HumanOmni with its trainers, on a random model of a few thousand weights."""
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -9,6 +8,7 @@ from erv.errors import TrainingError
 from erv.policies import Policy, load_policy
 from erv.prompts import format_completion
 from erv.sample.tiny_policy import build_tiny_policy
+from tests.support.policy_contract import prepared, prompt, random_clips
 from tests.support.sizes import SMALLEST
 
 SIZES = SMALLEST
@@ -23,21 +23,7 @@ def policy():
 
 @pytest.fixture(scope="module")
 def clips(policy):
-    random = np.random.default_rng(0)
-    prepared = [
-        policy.processor.prepare_clip(
-            random.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8),
-            random.integers(-3000, 3000, 12000).astype(np.int16),
-            16000,
-        )
-        for _ in range(3)
-    ]
-    return {name: torch.stack([clip[name] for clip in prepared]) for name in prepared[0]}
-
-
-def prompt(policy, rows):
-    ids = torch.tensor([policy.processor.prompt_ids()] * rows)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return prepared(policy, random_clips(policy, 3))
 
 
 @torch.no_grad()

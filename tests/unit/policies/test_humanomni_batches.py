@@ -1,6 +1,5 @@
 """Batches of every kind: sizes, lengths, padding on either side, silent rows, packed rows, released ids."""
 
-import numpy as np
 import pytest
 import torch
 from transformers import GenerationConfig
@@ -9,6 +8,7 @@ from erv.policies import Policy
 from erv.policies.humanomni.splicing import expand_rows
 from erv.prompts import format_completion
 from erv.sample.tiny_policy import build_tiny_policy
+from tests.support.policy_contract import prepared, random_clips
 from tests.support.sizes import SMALLEST
 
 TEXTS = [format_completion("The voice is loud. She seems angry.", "anger")] * 3
@@ -28,16 +28,7 @@ def model(policy):
 
 @pytest.fixture(scope="module")
 def clips(policy):
-    random = np.random.default_rng(0)
-    prepared = [
-        policy.processor.prepare_clip(
-            random.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8),
-            random.integers(-3000, 3000, 12000).astype(np.int16),
-            16000,
-        )
-        for _ in range(5)
-    ]
-    return {name: torch.stack([clip[name] for clip in prepared]) for name in prepared[0]}
+    return prepared(policy, random_clips(policy, 5))
 
 
 @pytest.fixture(scope="module")

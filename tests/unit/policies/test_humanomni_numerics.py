@@ -3,7 +3,6 @@
 import copy
 import logging
 
-import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -13,6 +12,7 @@ from erv.policies import Policy, load_policy
 from erv.policies.humanomni import HumanOmniForConditionalGeneration
 from erv.prompts import format_completion
 from erv.sample.tiny_policy import build_tiny_policy
+from tests.support.policy_contract import prepared, random_clips
 from tests.support.sizes import SMALLEST
 
 TEXTS = [format_completion("The voice is loud. She seems angry.", "anger")] * 3
@@ -28,20 +28,11 @@ def policy():
 @pytest.fixture(scope="module")
 def inputs(policy):
     """Three right-padded rows over raw clips, of which one is silent."""
-    random = np.random.default_rng(0)
-    prepared = [
-        policy.processor.prepare_clip(
-            random.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8),
-            random.integers(-3000, 3000, 12000).astype(np.int16),
-            16000,
-        )
-        for _ in range(3)
-    ]
     rows = [policy.processor.prompt_ids(audio=sound) for sound in (True, False, True)]
     length = max(map(len, rows))
     ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
-    media = {name: torch.stack([clip[name] for clip in prepared]) for name in prepared[0]}
+    media = prepared(policy, random_clips(policy, 3))
     return {"input_ids": ids, "attention_mask": mask, **media, **policy.processor.gate_inputs(1)}
 
 

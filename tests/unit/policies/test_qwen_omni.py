@@ -17,7 +17,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from erv.errors import DataError, TrainingError
 from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
-from erv.policies.generate import generate_completions
+from erv.policies.common.generate import generate_completions
 from erv.policies.qwen_omni import Geometry, load_released
 from erv.prompts import format_completion
 from erv.settings import load_settings
@@ -173,6 +173,11 @@ def test_a_filled_cache_needs_positions(policy):
         policy.model(input_ids=inputs["input_ids"][:, -1:], past_key_values=cache)
 
 
+def test_generation_from_embeddings_is_refused(policy):
+    with pytest.raises(ValueError, match="generate from input_ids, not from inputs_embeds"):
+        policy.model.generate(inputs_embeds=torch.zeros(1, 4, 32), max_new_tokens=1)
+
+
 def test_wrong_number_of_placeholders_is_refused(policy, clips):
     inputs = prompt(policy, 1)
     number = int((inputs["input_ids"][0] == policy.model.config.video_token_id).nonzero()[0])
@@ -263,7 +268,7 @@ def test_a_released_folder_that_is_not_whole_is_refused(policy, tmp_path):
     weights = load_file(folder / "model.safetensors")
     del weights["thinker.visual.patch_embed.proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(TrainingError, match=r"1 weights are missing .*first: model\.visual\.patch_embed"):
+    with pytest.raises(TrainingError, match=r"\(missing model\.visual\.patch_embed\.proj\.weight\)"):
         load_released(folder, geometry=GEOMETRY)
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(TrainingError, match=r"preprocessor_config\.json: not found"):

@@ -7,19 +7,17 @@ The Auto classes read our folders (`model_type` "humanomni") and, as they are, r
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig
 
 from erv.errors import TrainingError
+from erv.policies.common.modeling import register
 from erv.policies.humanomni.backbone import HumanOmniModel
 from erv.policies.humanomni.configuration import HumanOmniConfig, ReleasedHumanOmniConfig
 from erv.policies.humanomni.modeling import HumanOmniForConditionalGeneration
 from erv.policies.humanomni.processing import HumanOmniProcessor
 
-AutoConfig.register(HumanOmniConfig.model_type, HumanOmniConfig, exist_ok=True)
+register(HumanOmniConfig, HumanOmniForConditionalGeneration, HumanOmniProcessor)
 AutoConfig.register(ReleasedHumanOmniConfig.model_type, ReleasedHumanOmniConfig, exist_ok=True)
-AutoModelForCausalLM.register(HumanOmniConfig, HumanOmniForConditionalGeneration, exist_ok=True)
-AutoModelForImageTextToText.register(HumanOmniConfig, HumanOmniForConditionalGeneration, exist_ok=True)
-AutoProcessor.register(HumanOmniConfig, HumanOmniProcessor, exist_ok=True)
 
 
 def load(folder: Path, dtype: torch.dtype) -> tuple[HumanOmniForConditionalGeneration, HumanOmniProcessor]:

@@ -13,12 +13,12 @@ from transformers import BertModel, Cache, PreTrainedModel, Qwen2Model
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from erv.policies.common.splice import rows_of_clips, splice
 from erv.policies.humanomni.configuration import HumanOmniConfig
 from erv.policies.humanomni.loading import LoadsReleased
 from erv.policies.humanomni.projector import AudioProjector, Gate, VisualProjector
 from erv.policies.humanomni.splicing import AUDIO_ID, IMAGE_ID, VIDEO_ID, placeholders
 from erv.policies.humanomni.towers import FrameTower
-from erv.policies.splice import splice
 
 # What belongs to clips, not to rows.
 CLIP_INPUTS = (
@@ -174,13 +174,7 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
 
         The arguments are those of `forward`; placeholders are expanded, of the vocabulary or negative.
         """
-        if clip_index is None:
-            clip_index = torch.arange(input_ids.shape[0], device=input_ids.device)
-        elif clip_index.ndim == 2 and clip_index.shape != input_ids.shape:
-            raise ValueError(
-                f"clip_index has the shape {list(clip_index.shape)}, expected [rows] or that of input_ids"
-                f" {list(input_ids.shape)}"
-            )
+        clip_index = rows_of_clips(input_ids, clip_index)
         embeddings = self.get_input_embeddings()(input_ids.clamp(min=0))
         if video_features is not None:
             tokens = self.visual_tokens(video_features, gate_input_ids, gate_attention_mask)

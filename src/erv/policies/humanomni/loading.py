@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedConfig
 
 from erv.errors import TrainingError
+from erv.policies.common.loading import check_loaded
 from erv.policies.humanomni.checkpoint_files import CheckpointFiles
 from erv.policies.humanomni.configuration import HumanOmniConfig
 from erv.policies.humanomni.released_config import RELEASED_MODEL_TYPE
@@ -77,11 +78,11 @@ class LoadsReleased:
     @classmethod
     def _load_ours(cls, files: CheckpointFiles, *args: Any, **kwargs: Any) -> Any:
         with_info = kwargs.pop("output_loading_info", False)
-        options = {"ignore_mismatched_sizes": True, **kwargs}  # told by `_check` in one sentence
+        options = {"ignore_mismatched_sizes": True, **kwargs}  # `check_loaded` says it in one sentence
         model, info = super().from_pretrained(  # type: ignore[misc]
             files.name, *args, output_loading_info=True, **options
         )
-        _check(files, info | {"unexpected_keys": []})  # the inner model has no use for the head
+        check_loaded(files.name, info, unexpected=False)  # the inner model has no use for the head
         return (model, info) if with_info else model
 
     @classmethod
@@ -112,7 +113,7 @@ class LoadsReleased:
             ignore_mismatched_sizes=True,
             **rest,
         )
-        _check(files, info)
+        check_loaded(files.name, info, unexpected=True)
         model.name_or_path = model.config.name_or_path = files.name
         return (model, info) if with_info else model
 
@@ -135,24 +136,6 @@ def _generation_config(files: CheckpointFiles, config: HumanOmniConfig) -> Gener
     return GenerationConfig(
         bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id
     )
-
-
-def _check(files: CheckpointFiles, info: dict[str, Any]) -> None:
-    """Weights that don't fit their configuration would leave a part of the model random."""
-    missing = sorted(name for name in info["missing_keys"] if not name.endswith("position_ids"))
-    faults = [
-        *(f"missing {name}" for name in missing[:3]),
-        *(f"unexpected {name}" for name in sorted(info["unexpected_keys"])[:3]),
-        *(
-            f"{name} is {list(found)}, expected {list(expected)}"
-            for name, found, expected in sorted(info["mismatched_keys"])[:3]
-        ),
-    ]
-    if faults:
-        raise TrainingError(
-            f"{files.name}: weights and configuration don't fit together ({'; '.join(faults)});"
-            " fetch both again"
-        )
 
 
 def _freeze(model: Any) -> None:

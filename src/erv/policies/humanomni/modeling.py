@@ -14,13 +14,16 @@ from torch import nn
 from transformers import Cache, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from erv.policies.common.modeling import ConditionedOnClips
 from erv.policies.humanomni.backbone import CLIP_INPUTS, HumanOmniModel, HumanOmniPreTrainedModel
 from erv.policies.humanomni.configuration import HumanOmniConfig
 from erv.policies.humanomni.splicing import ExpandedRows, expand_rows
 
 
-class HumanOmniForConditionalGeneration(HumanOmniPreTrainedModel, GenerationMixin):
+class HumanOmniForConditionalGeneration(ConditionedOnClips, HumanOmniPreTrainedModel, GenerationMixin):
     """HumanOmni with its language-model head."""
+
+    clip_inputs = CLIP_INPUTS
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {
         "lm_head.weight": "model.language_model.embed_tokens.weight"
@@ -49,10 +52,6 @@ class HumanOmniForConditionalGeneration(HumanOmniPreTrainedModel, GenerationMixi
     def freeze_projectors(self) -> None:
         """See `HumanOmniModel.freeze_projectors`."""
         self.model.freeze_projectors()
-
-    def get_decoder(self) -> nn.Module:
-        """The language model."""
-        return self.model.language_model
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's table."""
@@ -162,19 +161,7 @@ class HumanOmniForConditionalGeneration(HumanOmniPreTrainedModel, GenerationMixi
             clip_index=clip_index,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        loss = None
-        if labels is not None:
-            vocabulary = self.config.text_config.vocab_size
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocabulary, **kwargs)
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+        return self.with_head(outputs, labels, logits_to_keep, **kwargs)
 
     @torch.no_grad()
     def generate(
@@ -206,47 +193,6 @@ class HumanOmniForConditionalGeneration(HumanOmniPreTrainedModel, GenerationMixi
         return super().generate(
             None, generation_config, inputs_embeds=embeddings, attention_mask=rows.attention_mask, **kwargs
         )
-
-    def _expand_inputs_for_generation(
-        self,
-        expand_size: int = 1,
-        is_encoder_decoder: bool = False,
-        input_ids: torch.Tensor | None = None,
-        **model_kwargs: Any,
-    ) -> tuple[torch.Tensor | None, dict[str, Any]]:
-        """Repeats rows for beams and several samples; clips are not repeated, rows point at them."""
-        clips = {name: model_kwargs.pop(name) for name in CLIP_INPUTS if name in model_kwargs}
-        if expand_size > 1 and clips and input_ids is not None and model_kwargs.get("clip_index") is None:
-            model_kwargs["clip_index"] = torch.arange(input_ids.shape[0], device=input_ids.device)
-        ids, model_kwargs = super()._expand_inputs_for_generation(
-            expand_size, is_encoder_decoder, input_ids, **model_kwargs
-        )
-        return ids, model_kwargs | clips
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: torch.Tensor,
-        next_sequence_length: int | None = None,
-        past_key_values: Cache | None = None,
-        attention_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        is_first_iteration: bool | None = False,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """The stock preparation; the clip's inputs are dropped once the cache holds the prompt."""
-        inputs = super().prepare_inputs_for_generation(
-            input_ids,
-            next_sequence_length=next_sequence_length,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            is_first_iteration=is_first_iteration,
-            **kwargs,
-        )
-        if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in (*CLIP_INPUTS, "clip_index"):
-                inputs.pop(name, None)
-        return inputs
 
 
 __all__ = ["HumanOmniForConditionalGeneration", "HumanOmniModel", "HumanOmniPreTrainedModel"]

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin, WhisperFeatureExtractor
+from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 
-from erv.policies.clips import check_clip, waveform_of
+from erv.policies.common.processing import ClipProcessor, chatml
 from erv.policies.humanomni.official_prompts import OfficialPrompt, Phase, official_prompt
 from erv.policies.humanomni.splicing import AUDIO_ID, VIDEO_ID
-from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER, user_content
+from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER
 
 _HALF_RANGE = 127.5  # SigLIP normalises with mean = std = 0.5
 
@@ -28,20 +28,10 @@ def chat_template(video_tokens: int, audio_tokens: int, *, wrap: bool) -> str:
     video, audio = f"'{VIDEO_PLACEHOLDER}' * {video_tokens}", f"'{AUDIO_PLACEHOLDER}' * {audio_tokens}"
     if wrap:
         video, audio = f"'<vi_start>' + {video} + '<vi_end>'", f"'<au_start>' + {audio} + '<au_end>'"
-    return (
-        "{%- for message in messages -%}"
-        "{%- set content = message['content'] -%}"
-        "{%- if message['role'] == 'user' -%}"
-        f"{{%- set content = content | replace('{VIDEO_PLACEHOLDER}', {video})"
-        f" | replace('{AUDIO_PLACEHOLDER}', {audio}) -%}}"
-        "{%- endif -%}"
-        "{{- '<|im_start|>' + message['role'] + '\\n' + content + '<|im_end|>\\n' -}}"
-        "{%- endfor -%}"
-        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
-    )
+    return chatml(video, audio)
 
 
-class HumanOmniProcessor(ProcessorMixin):
+class HumanOmniProcessor(ClipProcessor):
     """Whisper's log-mel, SigLIP's normalisation, the language model's tokenizer and the gate's own.
 
     The geometry of frames is settled when shards are written; here they are only normalised.
@@ -71,43 +61,10 @@ class HumanOmniProcessor(ProcessorMixin):
         self.image_size = image_size
         self.num_frames = num_frames
 
-    def prepare_clip(
-        self, frames: np.ndarray, audio: np.ndarray, sample_rate: int
-    ) -> dict[str, torch.Tensor]:
-        """Normalises the frames of a clip and makes the log-mel of its sound.
-
-        Args:
-            frames: uint8 RGB [T, S, S, 3].
-            audio: int16 mono [n]; longer than the window is cut, shorter is padded with silence. An empty
-                array (a clip without sound) gives the log-mel of silence: leave `<audio>` out of its prompt.
-            sample_rate: Hz, that of the feature extractor.
-
-        Returns:
-            `pixel_values` float32 [T, 3, S, S] in -1..1, `input_features` float32 [mels, steps].
-
-        Raises:
-            DataError: shape, type or rate are not what this policy takes.
-        """
-        check_clip(
-            frames,
-            audio,
-            sample_rate,
-            num_frames=self.num_frames,
-            image_size=self.image_size,
-            rate=self.feature_extractor.sampling_rate,
-        )
+    def prepare_frames(self, frames: np.ndarray) -> dict[str, torch.Tensor]:
+        """`pixel_values` float32 [T, 3, S, S] in -1..1."""
         pixels = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).float()
-        features = self.feature_extractor(waveform_of(audio), sampling_rate=sample_rate, return_tensors="np")
-        return {
-            "pixel_values": pixels / _HALF_RANGE - 1.0,
-            "input_features": torch.from_numpy(features["input_features"][0]),
-        }
-
-    def build_messages(
-        self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
-    ) -> list[dict[str, str]]:
-        """The user turn of a clip, for the tokenizer's chat template."""
-        return [{"role": "user", "content": user_content(instruction, video=video, audio=audio)}]
+        return {"pixel_values": pixels / _HALF_RANGE - 1.0}
 
     def official_prompt(
         self, instruction: str | None = None, phase: Phase = "inference", **options: Any
@@ -139,9 +96,7 @@ class HumanOmniProcessor(ProcessorMixin):
         """
         if official is not None:
             return self.expand(self._official(instruction, official, video, audio).input_ids)
-        messages = self.build_messages(instruction, video=video, audio=audio)
-        encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        return list(encoded["input_ids"])
+        return super().prompt_ids(instruction, video=video, audio=audio)
 
     def _official(self, instruction: str, phase: Phase, video: bool, audio: bool) -> OfficialPrompt:
         """The released prompt for what `prompt_ids` and `gate_inputs` are asked."""
@@ -196,10 +151,6 @@ class HumanOmniProcessor(ProcessorMixin):
         if self.official_template is None:
             content.pop("official_template", None)
         return content
-
-    def __call__(self, text: str | list[str], **kwargs: Any) -> BatchFeature:
-        """Tokenizes text; clips go through `prepare_clip`."""
-        return self.tokenizer(text, **kwargs)
 
 
 __all__ = ["HumanOmniProcessor", "chat_template"]

@@ -3,21 +3,18 @@
 Nothing beyond this package's own requirements is needed, torchvision included.
 """
 
-import json
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
+from erv.policies.common.families import read_config
+from erv.policies.common.modeling import register
 from erv.policies.qwen_omni.configuration import QwenOmniConfig
 from erv.policies.qwen_omni.modeling import QwenOmniForConditionalGeneration, QwenOmniModel
 from erv.policies.qwen_omni.processing import QwenOmniProcessor
 from erv.policies.qwen_omni.released import Geometry, load_released, load_whole
 
-AutoConfig.register(QwenOmniConfig.model_type, QwenOmniConfig, exist_ok=True)
-AutoModelForCausalLM.register(QwenOmniConfig, QwenOmniForConditionalGeneration, exist_ok=True)
-AutoModelForImageTextToText.register(QwenOmniConfig, QwenOmniForConditionalGeneration, exist_ok=True)
-AutoProcessor.register(QwenOmniConfig, QwenOmniProcessor, exist_ok=True)
+register(QwenOmniConfig, QwenOmniForConditionalGeneration, QwenOmniProcessor)
 
 
 def load(folder: Path, dtype: torch.dtype) -> tuple[QwenOmniForConditionalGeneration, QwenOmniProcessor]:
@@ -25,8 +22,7 @@ def load(folder: Path, dtype: torch.dtype) -> tuple[QwenOmniForConditionalGenera
 
     A released folder is taken with the default `Geometry`; see `load_released` for another.
     """
-    kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    if kind != QwenOmniConfig.model_type:
+    if read_config(folder)["model_type"] != QwenOmniConfig.model_type:
         return load_released(folder, dtype)
     return load_whole(folder, dtype), QwenOmniProcessor.from_pretrained(folder)
 

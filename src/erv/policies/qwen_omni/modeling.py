@@ -11,15 +11,14 @@ The contract with TRL's trainers is that of `erv.policies.humanomni.modeling`.
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import Cache, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 
+from erv.policies.common.modeling import ConditionedOnClips
+from erv.policies.common.splice import rows_of_clips, splice
 from erv.policies.qwen_omni.configuration import QwenOmniConfig
-from erv.policies.splice import splice
 
-_PREFILL_ONLY = ("video_features", "audio_features", "clip_index")  # needed once, when the prompt is read
 _CLIPS_AT_ONCE = 8  # bounds the memory of the towers; results don't depend on it beyond rounding
 
 
@@ -126,8 +125,7 @@ class QwenOmniModel(Qwen2_5OmniThinkerModel):
                     raise ValueError("give position_ids with a filled cache; take them from positions()")
                 mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
                 position_ids = self.positions(input_ids, mask)
-            if clip_index is None:
-                clip_index = torch.arange(input_ids.shape[0], device=input_ids.device)
+            clip_index = rows_of_clips(input_ids, clip_index)
             inputs_embeds = self.get_input_embeddings()(input_ids)
             for tokens, token_id, modality in (
                 (video_features, self.config.video_token_id, "video"),
@@ -145,9 +143,10 @@ class QwenOmniModel(Qwen2_5OmniThinkerModel):
         )
 
 
-class QwenOmniForConditionalGeneration(Qwen2_5OmniThinkerForConditionalGeneration):
+class QwenOmniForConditionalGeneration(ConditionedOnClips, Qwen2_5OmniThinkerForConditionalGeneration):
     """The thinker with its language-model head."""
 
+    clip_inputs = ("video_features", "audio_features")
     config: QwenOmniConfig
 
     def __init__(self, config: QwenOmniConfig) -> None:
@@ -182,10 +181,6 @@ class QwenOmniForConditionalGeneration(Qwen2_5OmniThinkerForConditionalGeneratio
     def freeze_question_encoder(self) -> None:
         """Nothing to do: nothing but the language model reads the question."""
 
-    def get_decoder(self) -> nn.Module:
-        """The language model."""
-        return self.model.language_model
-
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -218,41 +213,19 @@ class QwenOmniForConditionalGeneration(Qwen2_5OmniThinkerForConditionalGeneratio
             clip_index=clip_index,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        loss = None
-        if labels is not None:
-            vocabulary = self.config.text_config.vocab_size
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocabulary, **kwargs)
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+        return self.with_head(outputs, labels, logits_to_keep, **kwargs)
 
     def _prepare_position_ids_for_generation(
         self, inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any]
     ) -> torch.Tensor:
         # transformers' seam: called once, for the whole prompt; each new token then adds one.
+        if inputs_tensor.is_floating_point():
+            raise ValueError(
+                "positions follow from the placeholders of the prompt: generate from input_ids, not from"
+                " inputs_embeds"
+            )
         mask = model_kwargs.get("attention_mask")
         return self.positions(inputs_tensor, torch.ones_like(inputs_tensor) if mask is None else mask)
-
-    def prepare_inputs_for_generation(
-        self,
-        input_ids: torch.Tensor,
-        is_first_iteration: bool | None = False,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """The stock preparation; the clip's inputs are dropped once the cache holds the prompt."""
-        inputs = super().prepare_inputs_for_generation(
-            input_ids, is_first_iteration=is_first_iteration, **kwargs
-        )
-        if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in _PREFILL_ONLY:
-                inputs.pop(name, None)
-        return inputs
 
 
 __all__ = ["QwenOmniForConditionalGeneration", "QwenOmniModel"]

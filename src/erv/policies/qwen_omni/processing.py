@@ -12,16 +12,15 @@ Deviations from transformers' own processor:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin, WhisperFeatureExtractor
+from transformers import PreTrainedTokenizerBase, WhisperFeatureExtractor
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from erv.errors import DataError
-from erv.policies.clips import check_clip, waveform_of
-from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER, user_content
+from erv.policies.common.processing import ClipProcessor, chatml
+from erv.prompts import INSTRUCTION
 
 VIDEO_TOKEN, AUDIO_TOKEN, IMAGE_TOKEN = "<|VIDEO|>", "<|AUDIO|>", "<|IMAGE|>"
 VIDEO_START, VIDEO_END = "<|vision_bos|>", "<|vision_eos|>"
@@ -38,23 +37,10 @@ def chat_template(video_tokens: int, audio_tokens: int) -> str:
     """
     video = f"'{VIDEO_START}' + '{VIDEO_TOKEN}' * {video_tokens} + '{VIDEO_END}'"
     audio = f"'{AUDIO_START}' + '{AUDIO_TOKEN}' * {audio_tokens} + '{AUDIO_END}'"
-    return (
-        "{%- for message in messages -%}"
-        "{%- set content = message['content'] -%}"
-        "{%- if loop.first and message['role'] != 'system' -%}"
-        f"{{{{- '<|im_start|>system\\n{_SYSTEM}<|im_end|>\\n' -}}}}"
-        "{%- endif -%}"
-        "{%- if message['role'] == 'user' -%}"
-        f"{{%- set content = content | replace('{VIDEO_PLACEHOLDER}', {video})"
-        f" | replace('{AUDIO_PLACEHOLDER}', {audio}) -%}}"
-        "{%- endif -%}"
-        "{{- '<|im_start|>' + message['role'] + '\\n' + content + '<|im_end|>\\n' -}}"
-        "{%- endfor -%}"
-        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
-    )
+    return chatml(video, audio, _SYSTEM)
 
 
-class QwenOmniProcessor(ProcessorMixin):
+class QwenOmniProcessor(ClipProcessor):
     """Whisper's log-mel, the patches of the vision tower and the language model's tokenizer.
 
     Args:
@@ -92,42 +78,20 @@ class QwenOmniProcessor(ProcessorMixin):
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
 
-    def prepare_clip(
-        self, frames: np.ndarray, audio: np.ndarray, sample_rate: int
-    ) -> dict[str, torch.Tensor]:
-        """Cuts the frames of a clip into patches and makes the log-mel of its sound.
+    def prepare_frames(self, frames: np.ndarray) -> dict[str, torch.Tensor]:
+        """`pixel_values_videos` float32 [patches, 3 * time * side * side], in the order of the vision tower.
 
-        Args:
-            frames: uint8 RGB [T, S, S, 3].
-            audio: int16 mono [n]; longer than the window is cut, shorter is padded with silence. An empty
-                array (a clip without sound) gives the log-mel of silence: leave `<audio>` out of its prompt.
-            sample_rate: Hz, that of the feature extractor.
-
-        Returns:
-            `pixel_values_videos` float32 [patches, 3 * time * side * side], in the order of the vision tower:
-            patches that become one token are neighbours; `input_features` float32 [mels, steps].
-
-        Raises:
-            DataError: shape, type or rate are not what this policy takes.
+        Patches that become one token are neighbours.
         """
-        rate = self.feature_extractor.sampling_rate
-        check_clip(
-            frames, audio, sample_rate, num_frames=self.num_frames, image_size=self.image_size, rate=rate
-        )
-        features = self.feature_extractor(waveform_of(audio), sampling_rate=rate, return_tensors="np")
-        return {
-            "pixel_values_videos": self._patches(torch.from_numpy(frames.astype(np.float32))),
-            "input_features": torch.from_numpy(features["input_features"][0]),
-        }
-
-    def _patches(self, frames: torch.Tensor) -> torch.Tensor:
-        pixels = (frames / 255.0 - torch.tensor(self.image_mean)) / torch.tensor(self.image_std)
+        pixels = torch.from_numpy(frames.astype(np.float32))
+        pixels = (pixels / 255.0 - torch.tensor(self.image_mean)) / torch.tensor(self.image_std)
         time, merge, side = self.temporal_patch_size, self.merge_size, self.patch_size
         cells = self.image_size // (side * merge)
         cut = pixels.reshape(self.num_frames // time, time, cells, merge, side, cells, merge, side, 3)
         # From (grid, time, row, merged row, y, column, merged column, x, colour): the tower wants rows,
         # columns and what is merged first, and colour before time within a patch.
-        return cut.permute(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(-1, 3 * time * side * side).contiguous()
+        patches = cut.permute(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(-1, 3 * time * side * side)
+        return {"pixel_values_videos": patches.contiguous()}
 
     def build_messages(
         self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
@@ -142,27 +106,7 @@ class QwenOmniProcessor(ProcessorMixin):
                 "a prompt without frames and sound was asked for; this policy is trained on clips alone:"
                 " give it at least one of them"
             )
-        return [{"role": "user", "content": user_content(instruction, video=video, audio=audio)}]
-
-    def prompt_ids(
-        self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
-    ) -> list[int]:
-        """Token ids of the prompt, placeholders expanded, up to where the completion begins.
-
-        Raises:
-            DataError: neither frames nor sound.
-        """
-        messages = self.build_messages(instruction, video=video, audio=audio)
-        encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        return list(encoded["input_ids"])
-
-    def question_inputs(self, instruction: str = INSTRUCTION) -> dict[str, torch.Tensor]:
-        """Nothing: the language model alone reads the question."""
-        return {}
-
-    def __call__(self, text: str | list[str], **kwargs: Any) -> BatchFeature:
-        """Tokenizes text; clips go through `prepare_clip`."""
-        return self.tokenizer(text, **kwargs)
+        return super().build_messages(instruction, video=video, audio=audio)
 
 
 __all__ = ["QwenOmniProcessor", "chat_template"]

@@ -15,6 +15,8 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from erv.errors import TrainingError
+from erv.policies.common.families import read_config
+from erv.policies.common.loading import check_loaded
 from erv.policies.qwen_omni.configuration import QwenOmniConfig
 from erv.policies.qwen_omni.modeling import QwenOmniForConditionalGeneration
 from erv.policies.qwen_omni.processing import (
@@ -123,21 +125,16 @@ def load_whole(folder: Path, dtype: torch.dtype, **options: Any) -> QwenOmniForC
     Raises:
         TrainingError: a weight is missing or has another shape.
     """
-    model, report = QwenOmniForConditionalGeneration.from_pretrained(
-        folder, dtype=dtype, output_loading_info=True, **options
+    model, info = QwenOmniForConditionalGeneration.from_pretrained(
+        folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
-    faults = [*sorted(report["missing_keys"]), *sorted(str(key) for key in report["mismatched_keys"])]
-    if faults:
-        raise TrainingError(
-            f"{folder}: {len(faults)} weights are missing or of another shape (first: {faults[0]});"
-            " the folder is not whole, fetch it again"
-        )
+    check_loaded(folder, info, unexpected=False)  # a released folder has the parts that speak besides
     return model
 
 
 def _config(folder: Path, geometry: Geometry, mel_steps: int) -> QwenOmniConfig:
     """The thinker's part of a configuration, with a geometry."""
-    released = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    released = read_config(folder)
     thinker = dict(released.get("thinker_config", released))
     for key in ("architectures", "model_type", "torch_dtype", "dtype", "transformers_version"):
         thinker.pop(key, None)

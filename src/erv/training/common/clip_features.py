@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from erv.errors import DataError
-from erv.policies.base import Policy
+from erv.policies import Policy
 from erv.shards import Clip, ShardReader
 
 Tensors = dict[str, torch.Tensor]

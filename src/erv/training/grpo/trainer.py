@@ -34,7 +34,7 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
-from erv.policies.base import token_positions
+from erv.policies.common.policy import token_positions
 from erv.prompts import completion_text
 from erv.training.grpo.collapse import Diverged
 from erv.training.grpo.generation import COLUMNS, Generation

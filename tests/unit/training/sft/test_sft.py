@@ -1,5 +1,6 @@
 """The cold start and generation: what is learned, from which tokens, and how an interrupted run goes on."""
 
+import functools
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ from erv.distill.rollouts import sample_explanations
 from erv.errors import TrainingError
 from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
-from erv.policies.generate import generate_completions
+from erv.policies.common.generate import generate_completions
 from erv.prompts import format_completion
 from erv.sample.tiny_policy import build_tiny_policy
 from erv.settings.policies import LoraSettings, SftSettings
@@ -238,19 +239,22 @@ def test_rollouts_are_explanations_of_the_clips_that_there_are(base, rows, shard
     rollouts = RolloutSettings(per_clip=2, temperature=0.5, max_new_tokens=40, batch_size=4)
     wanted = [item.clip_id for item in rows[:3]] + ["in quarantine"]
     arguments = (tmp_path / "policy", wanted, shards["reasoning"], rollouts, RUNTIME)
-    explanations, empty = sample_explanations(*arguments, seed=0)
+    sample = functools.partial(sample_explanations, family="humanomni")
+    explanations, empty = sample(*arguments, seed=0)
     assert len(explanations) + empty == 6
     assert {clip_id for clip_id, _ in explanations} <= set(wanted[:3])
     assert explanations == sorted(explanations)
     assert len(explanations) >= 3
     assert all("think" not in text for _, text in explanations)
-    assert sample_explanations(*arguments, seed=0) == (explanations, empty)
+    assert sample(*arguments, seed=0) == (explanations, empty)
     hot = (*arguments[:3], rollouts.model_copy(update={"temperature": 1.2}), RUNTIME)
-    assert sample_explanations(*hot, seed=0) != sample_explanations(*hot, seed=1)
+    assert sample(*hot, seed=0) != sample(*hot, seed=1)
 
 
 def test_completions_without_an_explanation_are_counted(base, rows, shards):
     rollouts = RolloutSettings(per_clip=1, temperature=1.0, max_new_tokens=4, batch_size=4)
     clips = [item.clip_id for item in rows]
-    found = sample_explanations(base, clips, shards["reasoning"], rollouts, RUNTIME, seed=0)
+    found = sample_explanations(
+        base, clips, shards["reasoning"], rollouts, RUNTIME, family="humanomni", seed=0
+    )
     assert found == ([], 10)

@@ -1,50 +1,27 @@
 """A policy: the model that answers, with the processor that prepares what it sees and hears.
 
 `PolicyModel` and `PolicyProcessor` are all that training, generation and serving know of a policy, so that
-one model can take another's place. Each family of models is a module of its own that `load_policy` finds by
+one model can take another's place. Each family of models is a package of its own that `load_policy` finds by
 the `model_type` of the folder; docs/policies.md is the recipe for one more.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import torch
-from torch import nn
-
-from erv.errors import TrainingError
+from erv.policies.common.families import check_family, family_module, family_of, read_config
 from erv.prompts import INSTRUCTION
 
-Tensors = dict[str, torch.Tensor]
+if TYPE_CHECKING:  # so that the checks before a run can ask for a family without loading torch
+    import numpy as np
+    import torch
+    from torch import nn
 
-
-def _humanomni() -> ModuleType:
-    from erv.policies import humanomni
-
-    return humanomni
-
-
-def _qwen_omni() -> ModuleType:
-    from erv.policies import qwen_omni
-
-    return qwen_omni
-
-
-# `model_type` of a folder's config.json -> the module that has `load(folder, dtype) -> (model, processor)`.
-FAMILIES: dict[str, Callable[[], ModuleType]] = {
-    "humanomni": _humanomni,
-    "HumanOmni_qwen2": _humanomni,  # as it was released
-    "qwen_omni": _qwen_omni,
-    "qwen2_5_omni": _qwen_omni,  # as it was released: the thinker is taken, the parts that speak are left
-    "qwen2_5_omni_thinker": _qwen_omni,
-}
+    Tensors = dict[str, torch.Tensor]
 
 
 class PolicyModel(Protocol):
@@ -158,19 +135,33 @@ class Policy:
         partial.replace(folder)
 
 
-def load_policy(folder: str | Path, device: str | torch.device = "cpu", dtype: str = "float32") -> Policy:
+def load_policy(
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: str = "float32",
+    *,
+    family: str | None = None,
+) -> Policy:
     """Loads a policy folder in evaluation mode, its towers frozen.
 
     Args:
         folder: what `Policy.save` wrote.
         device: torch device.
         dtype: "float32", "bfloat16" or "float16".
+        family: the one that `policy.family` expects. None takes the folder's own: a bundle that is served
+            comes without parameters.
 
     Raises:
-        TrainingError: the folder is not a policy, or its model neither sees nor hears.
+        TrainingError: the folder is not a policy, or one of another family than expected.
     """
+    import torch
+
     folder = Path(folder)
-    model, processor = family_of(folder).load(folder, getattr(torch, dtype))
+    if family is None:
+        family = family_of(read_config(folder), folder)
+    else:
+        check_family(folder, family)
+    model, processor = family_module(family).load(folder, getattr(torch, dtype))
     model.freeze_towers()  # loading makes every weight trainable
     return Policy(model=model.to(device).eval(), processor=processor)
 
@@ -193,26 +184,3 @@ def token_positions(model: Any, input_ids: torch.Tensor, attention_mask: torch.T
     if own is not None:
         return own(input_ids, attention_mask)
     return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
-
-
-def family_of(folder: Path) -> ModuleType:
-    """The module of `FAMILIES` that loads a policy folder.
-
-    Raises:
-        TrainingError: no config.json here, or one of a model that no family knows.
-    """
-    path = folder / "config.json"
-    try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("model_type")
-    except FileNotFoundError:
-        raise TrainingError(
-            f"{folder}: no policy here (config.json is missing); run the stage that writes it first"
-        ) from None
-    except (ValueError, AttributeError) as error:
-        raise TrainingError(f"{path}: not a model's configuration ({error})") from error
-    if kind not in FAMILIES:
-        raise TrainingError(
-            f"{path}: model_type {kind!r} is no policy that sees and hears (known: {', '.join(FAMILIES)});"
-            " a text-only model can't be trained on clips; docs/policies.md tells how to add a family"
-        )
-    return FAMILIES[kind]()

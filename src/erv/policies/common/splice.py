@@ -68,4 +68,24 @@ def _shown_by_runs(
     return runs[:, 0]
 
 
-__all__ = ["splice"]
+def rows_of_clips(input_ids: torch.Tensor, clip_index: torch.Tensor | None) -> torch.Tensor:
+    """The clip of each row, or of each token: `clip_index`, or clip i for row i where it is None.
+
+    Args:
+        input_ids: long [rows, length].
+        clip_index: long [rows] or [rows, length], or None.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    if clip_index is None:
+        return torch.arange(input_ids.shape[0], device=input_ids.device)
+    if clip_index.ndim == 2 and clip_index.shape != input_ids.shape:
+        raise ValueError(
+            f"clip_index has the shape {list(clip_index.shape)}, expected [rows] or that of input_ids"
+            f" {list(input_ids.shape)}"
+        )
+    return clip_index
+
+
+__all__ = ["rows_of_clips", "splice"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from transformers import GenerationConfig
 
-from erv.policies import Policy
+from erv.policies.common.policy import Policy
 from erv.shards import Clip
 
 

@@ -1,0 +1,121 @@
+"""What the processors of all families do alike: checking clips, log-mel, and prompts in ChatML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature, ProcessorMixin
+
+from erv.policies.common.clips import check_clip, waveform_of
+from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER, user_content
+
+
+def chatml(video: str, audio: str, system: str | None = None) -> str:
+    """A ChatML template in which each placeholder of a user turn becomes the tokens that it stands for.
+
+    Args:
+        video: Jinja expression of what replaces the placeholder of the frames.
+        audio: the same for the sound.
+        system: system turn of conversations that begin without one; None for none.
+    """
+    opening = (
+        ""
+        if system is None
+        else (
+            "{%- if loop.first and message['role'] != 'system' -%}"
+            f"{{{{- '<|im_start|>system\\n{system}<|im_end|>\\n' -}}}}"
+            "{%- endif -%}"
+        )
+    )
+    return (
+        "{%- for message in messages -%}"
+        "{%- set content = message['content'] -%}"
+        f"{opening}"
+        "{%- if message['role'] == 'user' -%}"
+        f"{{%- set content = content | replace('{VIDEO_PLACEHOLDER}', {video})"
+        f" | replace('{AUDIO_PLACEHOLDER}', {audio}) -%}}"
+        "{%- endif -%}"
+        "{{- '<|im_start|>' + message['role'] + '\\n' + content + '<|im_end|>\\n' -}}"
+        "{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+    )
+
+
+class ClipProcessor(ProcessorMixin):
+    """A processor of clips of a fixed geometry; a family adds how it takes frames.
+
+    Its own `__init__` sets what follows: transformers reads the signature.
+
+    Attributes:
+        feature_extractor: log-mel of a fixed window.
+        tokenizer: a fast tokenizer; its chat template expands the placeholders, so that it serves on its own.
+        num_frames: frames per clip.
+        image_size: side of a frame in pixels.
+    """
+
+    feature_extractor: Any
+    tokenizer: Any
+    num_frames: int
+    image_size: int
+
+    def prepare_frames(self, frames: np.ndarray) -> dict[str, torch.Tensor]:
+        """What the vision tower takes of the frames of a clip, uint8 RGB [T, S, S, 3]."""
+        raise NotImplementedError
+
+    def prepare_clip(
+        self, frames: np.ndarray, audio: np.ndarray, sample_rate: int
+    ) -> dict[str, torch.Tensor]:
+        """What the towers take of a clip.
+
+        Args:
+            frames: uint8 RGB [T, S, S, 3].
+            audio: int16 mono [n]; longer than the window is cut, shorter is padded with silence. An empty
+                array (a clip without sound) gives the log-mel of silence: leave `<audio>` out of its prompt.
+            sample_rate: Hz, that of the feature extractor.
+
+        Returns:
+            What `prepare_frames` says, and `input_features` float32 [mels, steps].
+
+        Raises:
+            DataError: shape, type or rate are not what this policy takes.
+        """
+        rate = self.feature_extractor.sampling_rate
+        check_clip(
+            frames, audio, sample_rate, num_frames=self.num_frames, image_size=self.image_size, rate=rate
+        )
+        features = self.feature_extractor(waveform_of(audio), sampling_rate=rate, return_tensors="np")
+        return {
+            **self.prepare_frames(frames),
+            "input_features": torch.from_numpy(features["input_features"][0]),
+        }
+
+    def build_messages(
+        self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
+    ) -> list[dict[str, str]]:
+        """The user turn of a clip, for the tokenizer's chat template."""
+        return [{"role": "user", "content": user_content(instruction, video=video, audio=audio)}]
+
+    def prompt_ids(
+        self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
+    ) -> list[int]:
+        """Token ids of the prompt, placeholders expanded, up to where the completion begins.
+
+        Raises:
+            DataError: see `build_messages` of the family.
+        """
+        messages = self.build_messages(instruction, video=video, audio=audio)
+        encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+    def question_inputs(self, instruction: str = INSTRUCTION) -> dict[str, torch.Tensor]:
+        """Nothing: the language model alone reads the question."""
+        return {}
+
+    def __call__(self, text: str | list[str], **kwargs: Any) -> BatchFeature:
+        """Tokenizes text; clips go through `prepare_clip`."""
+        return self.tokenizer(text, **kwargs)
+
+
+__all__ = ["ClipProcessor", "chatml"]
