@@ -14,7 +14,6 @@ read on one core, and what is left of the size: none 1.1 and 0.3 ms, 100%; lz4 1
 from __future__ import annotations
 
 import collections
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from erv.errors import DataError
+from erv.files import whole_folder
 
 ROWS_PER_GROUP = 16
 BYTES_PER_GROUP = 32 * 2**20
@@ -190,7 +190,7 @@ class ShardWriter:
 
     def __init__(self, folder: Path, clips_per_shard: int) -> None:
         self._folder = folder
-        self._temporary = folder.with_name(f".{folder.name}.tmp")
+        self._whole = whole_folder(folder)
         self._clips_per_shard = clips_per_shard
         self._shard: ShardFile | None = None
         self._shards = 0
@@ -198,8 +198,7 @@ class ShardWriter:
         self.clips = 0
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        self._temporary.mkdir(parents=True)
+        self._temporary = self._whole.__enter__()
         return self
 
     def add(self, clip: Clip) -> None:
@@ -225,16 +224,13 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            if self._shard is not None:
-                self._shard.__exit__(kind, error, trace)
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            return
-        if not self._shards:
-            self._open()
-        self._close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._temporary.replace(self._folder)
+        if kind is None:
+            if not self._shards:
+                self._open()
+            self._close()
+        elif self._shard is not None:
+            self._shard.__exit__(kind, error, trace)
+        self._whole.__exit__(kind, error, trace)
 
 
 class ShardReader:

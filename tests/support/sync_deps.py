@@ -24,7 +24,6 @@ PLUMBING = {
     "erv.tracking.delivery",  # how it gets there
     "erv.figures.pages",  # so do the figures of the data
     "erv.validate.data_docs",  # and the Data Docs
-    "erv.digest",  # hashes shown in MLflow
     "erv.environment",  # addresses and keys
     "erv.pipeline.process",  # dying with the parent
     "erv.errors",  # sentences

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from erv.errors import DataError
+from erv.files import sweep
 from erv.pinning.bucket_source import BucketSource
 from erv.pinning.folder_source import FolderSource
 from erv.pinning.journal import Journal
@@ -18,7 +19,6 @@ from erv.sources.frame_folders import aggregate
 from erv.sources.lock import Lock, SourceFile
 from erv.sources.selection import Selection, Skipped, folder_of, sort_out
 from erv.sources.threads import Progress, in_order
-from erv.temporaries import sweep
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from erv.errors import DataError
+from erv.files import sha256_of_file, sweep, whole_file
 from erv.sources.archives import Archive
 from erv.sources.frame_folders import check, collect, hash_folder, is_frame, place
-from erv.sources.threads import THREADS, Progress, digest, in_order
-from erv.temporaries import sweep, temporary_name
+from erv.sources.threads import THREADS, Progress, in_order
 
 if TYPE_CHECKING:
     from erv.sources.lock import Lock, SourceFile
@@ -163,14 +163,9 @@ class Fetcher:
     def _extract(self, archive: Archive, file: SourceFile, target: Path, uri: str) -> Path:
         member = file.member or ""
         if not file.frames:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = temporary_name(target)
-            try:
+            with whole_file(target, shared=True) as temporary:
                 archive.copy(member, temporary, self.progress.read)
                 _check_file(temporary, file.sha256, uri, self.progress)
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
             return target
 
         def fill(folder: Path) -> None:
@@ -224,7 +219,7 @@ class Fetcher:
         if file.frames:
             whole = path.is_dir() and hash_folder(path, str(path), self.progress).sha256 == file.sha256
         else:
-            whole = path.is_file() and digest(path, self.progress) == file.sha256
+            whole = path.is_file() and sha256_of_file(path, self.progress.read) == file.sha256
         return path if whole else None
 
 
@@ -268,7 +263,7 @@ def _belonging(row: _Stored, lock: Lock) -> SourceFile:
 
 
 def _check_file(path: Path, sha256: str, uri: str, progress: Progress) -> None:
-    found = digest(path, progress)
+    found = sha256_of_file(path, progress.read)
     if found != sha256:
         raise DataError(
             f"{uri}: content has changed since it was pinned (sha256 {found[:12]}, expected {sha256[:12]});"

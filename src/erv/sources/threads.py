@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 logger = logging.getLogger(__name__)
 
 THREADS = 8
 _AHEAD = 32
-_CHUNK = 1 << 20
 _EVERY_SECONDS = 5.0
 
 T = TypeVar("T")
@@ -103,14 +100,3 @@ def _first_fault(futures: Iterable[Future[R]]) -> BaseException | None:
     """The first error of items that have ended, but for those that were stopped or dropped."""
     errors = (future.exception() for future in futures if not future.cancelled())
     return next((error for error in errors if error and not isinstance(error, StoppedError)), None)
-
-
-def digest(path: Path, progress: Progress | None = None) -> str:
-    """Hex sha256 of a file."""
-    result = hashlib.sha256()
-    with path.open("rb", buffering=0) as stream:
-        while chunk := stream.read(_CHUNK):
-            result.update(chunk)
-            if progress is not None:
-                progress.read(len(chunk))
-    return result.hexdigest()

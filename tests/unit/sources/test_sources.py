@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from erv import temporaries
+from erv import files
 from erv.commands.data import command
 from erv.errors import DataError
 from erv.pinning import pin
@@ -319,7 +319,7 @@ LEAVE = """
 import os, signal, sys
 from pathlib import Path
 from erv.sources.frame_folders import collect, place
-from erv.temporaries import temporary_name
+from erv.files import temporary_name
 cache = Path(sys.argv[1])
 incoming = cache / "incoming" / "0123456789abcdef"
 incoming.mkdir(parents=True)
@@ -353,12 +353,12 @@ def test_what_a_killed_process_left_in_the_cache_is_removed(tree, tmp_path, monk
     assert len(parts) == 4
     assert len(left) == 4
     # Those of a process that lives, and of another machine, are none of ours.
-    mine = temporaries.temporary_name(cache / "bb" / "mine")
+    mine = files.temporary_name(cache / "bb" / "mine")
     mine.write_text("")
     with monkeypatch.context() as patch:
         patch.setattr("platform.node", lambda: "another")
         patch.setattr("os.getpid", lambda: 2**22 + 1)  # more than Linux gives
-        theirs, old = (temporaries.temporary_name(cache / "bb" / name) for name in ("theirs", "old"))
+        theirs, old = (files.temporary_name(cache / "bb" / name) for name in ("theirs", "old"))
     for path in (theirs, old):
         path.write_text("")
     os.utime(old, (0, 0))
