@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,9 +20,11 @@ import torch
 from torch import nn
 
 from erv.errors import TrainingError
+from erv.files import model_folder
 from erv.prompts import INSTRUCTION
 
 Tensors = dict[str, torch.Tensor]
+ADAPTER = "adapter"  # its folder within a policy's
 
 
 def _humanomni() -> ModuleType:
@@ -146,16 +148,21 @@ class Policy:
         """Where the model lives."""
         return self.model.device
 
-    def save(self, folder: Path) -> None:
-        """Writes a `from_pretrained` folder: written beside it, then renamed: whole or absent."""
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        self.model.save_pretrained(partial)
-        self.processor.save_pretrained(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
+    def save(
+        self, folder: Path, *, state: Mapping[str, torch.Tensor] | None = None, adapter: Path | None = None
+    ) -> None:
+        """Writes a `from_pretrained` folder, whole or not at all.
+
+        Args:
+            folder: replaced as a whole.
+            state: the weights, where the model holds shards of them only.
+            adapter: the folder of an adapter that is merged into the weights, to be kept with them.
+        """
+        with model_folder(Path(folder)) as whole:
+            self.model.save_pretrained(whole, **({} if state is None else {"state_dict": state}))
+            self.processor.save_pretrained(whole)
+            if adapter is not None:
+                shutil.copytree(adapter, whole / ADAPTER)
 
 
 def load_policy(folder: str | Path, device: str | torch.device = "cpu", dtype: str = "float32") -> Policy:

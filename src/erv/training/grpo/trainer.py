@@ -330,7 +330,6 @@ class OmniGRPOTrainer(GRPOTrainer):
             item.save(self._own_part(checkpoint))
         self.accelerator.wait_for_everyone()  # the record says what all processes have written
         if self.accelerator.is_main_process:
-            (checkpoint / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
             mark_complete(checkpoint)
             keep_newest(folder, self._keep_checkpoints, last_good=self._last_good())
         self.accelerator.wait_for_everyone()
