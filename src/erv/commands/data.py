@@ -100,7 +100,7 @@ def _summary(lock: Lock) -> str:
 @contextmanager
 def _progress() -> Iterator[None]:
     """Shows on stderr how far a long pin is."""
-    logger, handler = logging.getLogger("erv.data"), logging.StreamHandler()
+    logger, handler = logging.getLogger("erv"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     before, propagate = logger.level, logger.propagate
     logger.addHandler(handler)

@@ -267,10 +267,13 @@ def test_a_source_of_nothing_but_skipped_files(tree):
 
 
 def test_a_long_pin_says_how_far_it_is(tree, caplog, monkeypatch):
-    monkeypatch.setattr(threads, "_EVERY_SECONDS", 0.0)
-    with caplog.at_level(logging.INFO, "erv.data"):
+    monkeypatch.setattr("erv.sources.meter.SECONDS_BETWEEN_LINES", 0.0)
+    with caplog.at_level(logging.INFO, "erv"):
         pin("raw", str(tree), None)
-    assert "source raw: 3 of 3 files, 0 MB read" in caplog.text
+    lines = [line.partition(" [")[0] for line in caplog.messages]
+    assert lines[0] == "source raw: 0/3 files"
+    assert lines[-1] == "source raw: 3/3 files, 0 MB read"
+    assert {f"source raw: {done}/3 files, 0 MB read" for done in range(4)} <= set(lines)
 
 
 def test_giving_up_stops_what_runs(tmp_path):
