@@ -14,14 +14,13 @@ import hashlib
 import importlib.util
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from erv.determinism import code_of, code_version
-from erv.files import sha256_of
+from erv.files import sha256_of, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -80,18 +79,17 @@ def reward_files(names: Iterable[str]) -> list[Path]:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Writes the completion record of a checkpoint, every file with its size; call it after all else."""
+    """Writes the completion record of a checkpoint, every file with its size; call it after all else.
+
+    The arguments that a trainer of `transformers` saves with it go: they are a pickle, and nothing reads it.
+    """
+    (checkpoint / "training_args.bin").unlink(missing_ok=True)
     files = {
         path.relative_to(checkpoint).as_posix(): path.stat().st_size
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file() and path.name != RECORD
     }
-    temporary = checkpoint / f".{RECORD}.partial"
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump({"files": files}, stream, indent=2, sort_keys=True)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(checkpoint / RECORD)
+    write_text(json.dumps({"files": files}, indent=2, sort_keys=True), checkpoint / RECORD, durable=True)
 
 
 def is_complete(checkpoint: Path) -> bool:

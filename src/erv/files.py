@@ -1,22 +1,138 @@
-"""Files that are complete or not there, and the JSON documents that one stage writes and others read."""
+"""Files and folders that are whole or not there, their hashes, and the JSON that one stage writes for others.
+
+What is written goes to a temporary name first and gets its own name when it is complete. There are two kinds
+of temporary names:
+
+- `.NAME.tmp`, for what one process writes, such as the output of a stage: the next attempt replaces what a
+  killed one left.
+- `temporary_name`, for what several processes may write at once (`shared`). It holds the machine, the process
+  and a random part, so that `sweep` can remove what a killed process left. The machine is part of it because
+  a workspace may lie on a file system that several machines share, where a process id alone says nothing.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from erv.errors import DataError
 
+# Files that run code when they are loaded; no model folder of ours has one.
+PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pkl", ".pickle", ".pt", ".pth"})
 
-def write_text(text: str, path: Path) -> None:
-    """Writes a text file under a temporary name, then renames it."""
+_NAME = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,10})-[0-9a-f]{8}")
+# What another machine (a container that is gone) left untouched for so long belongs to nobody.
+_ABANDONED_SECONDS = 7 * 24 * 3600.0
+_CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, *, shared: bool = False, durable: bool = False) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; what was written there becomes `path` if the block succeeds.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        shared: other processes may write the same file at the same time.
+        durable: the content is on the disk (fsync) before the file gets its name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)
+    temporary = _temporary(path, shared)
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def scratch_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Yields an empty folder beside `path`, which is removed in the end unless it was moved elsewhere.
+
+    Args:
+        path: whose temporary name it gets.
+        shared: other processes may do the same at the same time.
+    """
+    temporary = _temporary(path, shared)
+    remove(temporary)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        remove(temporary)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `path`, which replaces `path` as a whole if the block succeeds."""
+    with scratch_folder(path) as folder:
+        yield folder
+        # Renamed first: a process killed while it deletes must not leave half of the old folder.
+        old = path.with_name(f".{path.name}.old")
+        remove(old)
+        with contextlib.suppress(FileNotFoundError):
+            path.replace(old)
+        folder.replace(path)
+        remove(old)
+
+
+@contextlib.contextmanager
+def model_folder(path: Path) -> Iterator[Path]:
+    """As `whole_folder`, for a `from_pretrained` folder: all its weights are safetensors.
+
+    Raises:
+        DataError: the block wrote a file that runs code when it is loaded.
+    """
+    with whole_folder(path) as folder:
+        yield folder
+        pickles = sorted(file for file in folder.rglob("*") if file.suffix in PICKLES)
+        if pickles:
+            name = pickles[0].relative_to(folder)
+            raise DataError(f"{path}: {name} runs code when it is loaded; save as safetensors")
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder, as far as that is allowed; nothing to remove is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):  # another process removed it, or it is another user's
+            path.unlink()
+
+
+def temporary_name(path: Path) -> Path:
+    """A fresh name beside `path`, for what is to replace it when it is complete."""
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{os.urandom(4).hex()}")
+
+
+def sweep(cache: Path) -> None:
+    """Removes what killed processes left in a cache of content by hash.
+
+    Only entries with a `temporary_name` are touched, and of those only what belongs to a process of this
+    machine that is gone, or to another machine and untouched for a week. Parts of large downloads have other
+    names and stay, so that the download goes on from them.
+    """
+    for path in _entries(cache):
+        match = _NAME.fullmatch(path.name)
+        if match is not None and _is_dead(path, match["machine"], int(match["process"])):
+            remove(path)
+
+
+def write_text(text: str, path: Path, *, shared: bool = False, durable: bool = False) -> None:
+    """Writes a text file as a whole, see `whole_file`."""
+    with whole_file(path, shared=shared, durable=durable) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_document(document: Mapping[str, Any], path: Path) -> None:
@@ -45,6 +161,25 @@ def read_document(path: Path, stage: str) -> dict[str, Any]:
     return content
 
 
+def sha256_of_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """The SHA-256 of a file's content, 64 hexadecimal digits.
+
+    Args:
+        path: of the file.
+        on_bytes: called with the size of each chunk that was read; it may raise to stop.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+            if on_bytes is not None:
+                on_bytes(len(chunk))
+    return digest.hexdigest()
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's content, or of the names and contents of all files below a folder.
 
@@ -52,12 +187,66 @@ def sha256_of(path: Path) -> str:
         DataError: there is nothing at `path`.
     """
     if path.is_file():
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of_file(path)
     if not path.is_dir():
         raise DataError(f"{path}: not found; run the stage that writes it first")
-    digest = hashlib.sha256()
     files = (item for item in path.rglob("*") if item.is_file() and "__pycache__" not in item.parts)
-    for file in sorted(files):
-        digest.update(f"{file.relative_to(path).as_posix()}={sha256_of(file)}\n".encode())
-    return digest.hexdigest()
+    lines = (f"{file.relative_to(path).as_posix()}={sha256_of_file(file)}\n" for file in sorted(files))
+    return sha256_of_text("".join(lines))
+
+
+def sha256_of_text(text: str) -> str:
+    """The SHA-256 of a text in UTF-8, 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def md5_of_file(path: Path) -> str:
+    """The MD5 of a file's bytes, 32 hexadecimal digits (an identity, not a protection)."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def content_digest(path: str | Path) -> str:
+    """DVC's hash of a file or a folder, at most 36 characters: what MLflow shows is what `dvc.lock` holds.
+
+    A folder's hash is the MD5 of the JSON list of its files' hashes and relative paths, with `.dir` behind it
+    (dvc_data.hashfile.tree.Tree.as_bytes, dvc-data 3.18).
+
+    Raises:
+        DataError: there is nothing at `path`.
+    """
+    path = Path(path)
+    if path.is_file():
+        return md5_of_file(path)
+    if not path.is_dir():
+        raise DataError(f"{path}: not found; run the stage that writes it first")
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    entries = [{"md5": md5_of_file(files[name]), "relpath": name} for name in sorted(files)]
+    listing = json.dumps(entries, sort_keys=True).encode("utf-8")
+    return hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _temporary(path: Path, shared: bool) -> Path:
+    return temporary_name(path) if shared else path.with_name(f".{path.name}.tmp")
+
+
+def _entries(cache: Path) -> Iterator[Path]:
+    """The entries of `cache/XX` and of `cache/incoming/SOURCE` whose names begin with a dot."""
+    for pattern in ("[0-9a-f][0-9a-f]/.*", "incoming/*/.*"):
+        with contextlib.suppress(FileNotFoundError):  # a folder went while it was listed
+            yield from list(cache.glob(pattern))
+
+
+def _is_dead(path: Path, machine: str, process: int) -> bool:
+    import psutil
+
+    if machine == _machine():
+        return not psutil.pid_exists(process)
+    try:
+        return time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS
+    except OSError:  # it is complete or gone meanwhile
+        return False
+
+
+def _machine() -> str:
+    return sha256_of_text(platform.node())[:8]

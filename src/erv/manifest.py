@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from erv.errors import DataError
+from erv.files import whole_file
 
 SPLITS = ("train", "validation", "test")
 
@@ -124,7 +125,5 @@ def read_manifest(path: Path) -> list[ClipRow]:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Writes a small parquet file under a temporary name, then renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")

@@ -13,8 +13,7 @@ read on one core, and what is left of the size: none 1.1 and 0.3 ms, 100%; lz4 1
 
 from __future__ import annotations
 
-import collections
-import shutil
+import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from erv.errors import DataError
+from erv.files import whole_folder
 
 ROWS_PER_GROUP = 16
 BYTES_PER_GROUP = 32 * 2**20
@@ -189,8 +189,7 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path, clips_per_shard: int) -> None:
-        self._folder = folder
-        self._temporary = folder.with_name(f".{folder.name}.tmp")
+        self._whole = whole_folder(folder)
         self._clips_per_shard = clips_per_shard
         self._shard: ShardFile | None = None
         self._shards = 0
@@ -198,8 +197,7 @@ class ShardWriter:
         self.clips = 0
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        self._temporary.mkdir(parents=True)
+        self._temporary = self._whole.__enter__()
         return self
 
     def add(self, clip: Clip) -> None:
@@ -225,16 +223,13 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            if self._shard is not None:
-                self._shard.__exit__(kind, error, trace)
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            return
-        if not self._shards:
-            self._open()
-        self._close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._temporary.replace(self._folder)
+        if kind is None:
+            if not self._shards:
+                self._open()
+            self._close()
+        elif self._shard is not None:
+            self._shard.__exit__(kind, error, trace)
+        self._whole.__exit__(kind, error, trace)
 
 
 class ShardReader:
@@ -253,17 +248,15 @@ class ShardReader:
         if not paths:
             raise DataError(f"{folder}: no shards; run `dvc repro extract` first")
         self._folder = folder
-        self._files: list[pq.ParquetFile] = []
+        files: list[pq.ParquetFile] = []
         self._where: dict[str, tuple[int, int, int]] = {}
-        self._groups: collections.OrderedDict[tuple[int, int], pa.Table] = collections.OrderedDict()
-        self._cached_groups = cached_groups
         self.silent: set[str] = set()  # clips without sound, under the policy `missing_audio: mark`
         for index, path in enumerate(paths):
             try:
                 file = pq.ParquetFile(path)
             except pa.ArrowInvalid as error:
                 raise DataError(f"{path}: not a readable shard ({error}); run extract again") from error
-            self._files.append(file)
+            files.append(file)
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=["clip_id", "has_audio"])
                 ids = table.column("clip_id").to_pylist()
@@ -271,6 +264,12 @@ class ShardReader:
                 heard = table.column("has_audio").to_pylist()
                 self.silent.update(clip_id for clip_id, has in zip(ids, heard, strict=True) if not has)
         self.clip_ids: list[str] = list(self._where)
+
+        @functools.lru_cache(cached_groups)
+        def read_group(shard: int, group: int) -> pa.Table:
+            return files[shard].read_row_group(group)
+
+        self._group = read_group
 
     def __len__(self) -> int:
         return len(self._where)
@@ -303,13 +302,3 @@ class ShardReader:
             sample_rate=values["sample_rate"],
             has_audio=values["has_audio"],
         )
-
-    def _group(self, shard: int, group: int) -> pa.Table:
-        key = (shard, group)
-        if key in self._groups:
-            self._groups.move_to_end(key)
-        else:
-            self._groups[key] = self._files[shard].read_row_group(group)
-            if len(self._groups) > self._cached_groups:
-                self._groups.popitem(last=False)
-        return self._groups[key]

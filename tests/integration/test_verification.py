@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from erv.digest import md5_of_file
 from erv.environment import Environment
+from erv.files import md5_of_file
 from erv.lineage.links import Link, LinkChecker
 from erv.pinning import pin
 from erv.sources import Lock, Selection

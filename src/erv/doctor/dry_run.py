@@ -9,7 +9,6 @@ and time don't depend on what the weights are.
 from __future__ import annotations
 
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -111,12 +110,10 @@ def dry_run(
             f"no GPU here ({here.why_none}), and runtime.device is {settings.runtime.device}; run it on a"
             " machine with one, or set runtime.device: cpu to measure the same step on the CPU"
         )
-    folder = Path(tempfile.mkdtemp(prefix="erv-dry-run-"))
-    try:
+    with tempfile.TemporaryDirectory(prefix="erv-dry-run-", ignore_cleanup_errors=True) as name_of_folder:
+        folder = Path(name_of_folder)
         name, estimate = _prepare(environment, settings, chosen.policy if chosen else None, folder)
         return _measure(settings, name, estimate, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _policy(environment: Environment, wanted: str | None, family: str) -> tuple[str, Policy]:

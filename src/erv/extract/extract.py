@@ -8,7 +8,6 @@ a Dask cluster. A run that is interrupted leaves its finished shards to the next
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -18,16 +17,16 @@ from pathlib import Path
 import pyarrow as pa
 
 from erv.errors import DataError
-from erv.extract.chunks import Finished, extraction_key, plan, write_chunks
+from erv.extract.chunks import extraction_key, plan, write_chunks
 from erv.extract.kept_shards import ROOT, ExtractState, one_at_a_time
 from erv.manifest import ClipRow, write_table
 from erv.settings import ExtractSettings
 from erv.shards import QUARANTINE_SCHEMA
 from erv.sources import Lock, ObjectStore
+from erv.sources.meter import meter, ticker
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_BETWEEN_LINES = 5.0
 _SHOWN = 5
 
 
@@ -91,16 +90,18 @@ def extract(
     chunks = plan(rows, settings.clips_per_shard)
     with one_at_a_time(dataset, state_root):
         state = ExtractState(dataset, extraction_key(rows, settings), chunks, state_root)
-        clock = _Progress(dataset, len(rows), state.finished.values())
+        kept = sum(item.clips + len(item.rejected) for item in state.finished.values())
+        bar = meter(f"extract {dataset}", len(rows), "clips", logger, done=kept)
+        tick = ticker(bar, "quarantined", seen=len(_rejected(state)))
         todo = [chunk for chunk in chunks if chunk.number not in state.finished]
         if settings.dask is not None:
             from erv.extract.dask_cluster import write_chunks_on_cluster
 
-            finishing = write_chunks_on_cluster(todo, lock, settings, state.folder, tick=clock.tick)
+            finishing = write_chunks_on_cluster(todo, lock, settings, state.folder, tick=tick)
         else:
-            finishing = write_chunks(todo, lock, store, settings, state.folder, tick=clock.tick)
+            finishing = write_chunks(todo, lock, store, settings, state.folder, tick=tick)
         _check_share(state, len(rows), settings)
-        with closing(finishing):
+        with bar, closing(finishing):
             for finished in finishing:
                 for clip_id, reason in finished.rejected:
                     logger.warning("quarantined %s %s: %s", dataset, clip_id, reason)
@@ -177,30 +178,3 @@ def _quarantine_table(
     ]
     records.sort(key=lambda record: (record["clip_id"], record["stage"], record["reason"]))
     return pa.Table.from_pylist(records, schema=QUARANTINE_SCHEMA)
-
-
-class _Progress:
-    """A line every few seconds."""
-
-    def __init__(self, dataset: str, total: int, finished: Iterable[Finished]) -> None:
-        done = list(finished)
-        self._dataset, self._total = dataset, total
-        self._rejected = sum(len(item.rejected) for item in done)
-        self._done = self._kept = sum(item.clips for item in done) + self._rejected
-        self._started = self._said = time.monotonic()
-
-    def tick(self, rejected: bool) -> None:
-        self._done += 1
-        self._rejected += rejected
-        now = time.monotonic()
-        if self._done < self._total and now - self._said < _SECONDS_BETWEEN_LINES:
-            return
-        self._said = now
-        logger.info(
-            "extract %s: %d/%d clips, %d quarantined, %.0f clips/s",
-            self._dataset,
-            self._done,
-            self._total,
-            self._rejected,
-            (self._done - self._kept) / max(now - self._started, 1e-9),
-        )

@@ -15,7 +15,6 @@ hardlink, may hold the same one; it is only removed and made anew.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ from pathlib import Path
 
 from erv.errors import DataError
 from erv.extract.chunks import Chunk, Finished
+from erv.files import sha256_of_file, whole_folder, write_text
 from erv.shards import shard_name
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class ExtractState:
         shard = self.folder / shard_name(chunk.number)
         try:
             record = json.loads(shard.with_suffix(".json").read_text(encoding="utf-8"))
-            whole = record["sha256"] == _digest(shard)
+            whole = record["sha256"] == sha256_of_file(shard)
             rejected = tuple((str(clip_id), str(reason)) for clip_id, reason in record["rejected"])
             kept = Finished(chunk.number, int(record["clips"]), rejected)
         except (OSError, ValueError, KeyError, TypeError):
@@ -114,11 +114,8 @@ class ExtractState:
         """Writes the completion record of a shard whose file is in the folder."""
         shard = self.folder / shard_name(finished.number)
         # No fsync: whatever a crash of the machine leaves, the digest tells.
-        record = {"sha256": _digest(shard), "clips": finished.clips, "rejected": finished.rejected}
-        temporary = shard.with_suffix(".partial")
-        with temporary.open("w", encoding="utf-8") as stream:
-            json.dump(record, stream, ensure_ascii=False)
-        temporary.replace(shard.with_suffix(".json"))
+        record = {"sha256": sha256_of_file(shard), "clips": finished.clips, "rejected": finished.rejected}
+        write_text(json.dumps(record, ensure_ascii=False), shard.with_suffix(".json"))
         self.finished[finished.number] = finished
 
     def publish(self, shards: Path) -> None:
@@ -127,19 +124,15 @@ class ExtractState:
         Hard links, so that nothing is copied and a kill in between loses nothing. Where the file system has
         none, copies; then nothing is kept, since it would take the space twice.
         """
-        temporary = shards.with_name(f".{shards.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
         linked = True
-        for number in sorted(self.finished):
-            name = shard_name(number)
-            try:
-                os.link(self.folder / name, temporary / name)
-            except OSError:
-                linked = False
-                shutil.copyfile(self.folder / name, temporary / name)
-        shutil.rmtree(shards, ignore_errors=True)
-        temporary.replace(shards)
+        with whole_folder(shards) as published:
+            for number in sorted(self.finished):
+                name = shard_name(number)
+                try:
+                    os.link(self.folder / name, published / name)
+                except OSError:
+                    linked = False
+                    shutil.copyfile(self.folder / name, published / name)
         self._remove_others()
         if not linked:
             shutil.rmtree(self.folder)
@@ -156,8 +149,3 @@ class ExtractState:
                 "extract %s: removed the shards kept of runs with other clips, settings or versions",
                 self._dataset,
             )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -111,7 +111,7 @@ class LinkChecker:
             md5: of the lock, as `dvc.lock` has it.
             lock_file: where a copy of the lock is to be found; None if nowhere.
         """
-        from erv.digest import md5_of_file
+        from erv.files import md5_of_file
         from erv.sources import Lock
 
         if lock_file is None or not lock_file.is_file():

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from erv.digest import content_digest
 from erv.environment import Environment
 from erv.errors import RegistryError
+from erv.files import content_digest
 from erv.lineage import clips as clip_history
 from erv.lineage.links import Link, LinkChecker
 from erv.pipeline import read_lock_entries

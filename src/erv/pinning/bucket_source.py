@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from erv.errors import DataError
+from erv.files import scratch_folder, sha256_of_file, sha256_of_text, temporary_name
 from erv.pinning.journal import Journal
 from erv.sources.fetching import ObjectStore
 from erv.sources.frame_folders import Frames, keep, place
 from erv.sources.lock import SourceFile, first_outside
-from erv.sources.threads import Progress, digest
-from erv.temporaries import temporary_name
+from erv.sources.threads import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ class BucketSource:
     def local_copy(self, file: SourceFile) -> Path:
         """The object in the cache, read again if it is not there; raises StorageError."""
         kept = place(self._cache, file.sha256)
-        if kept.is_file() and digest(kept, self._progress) == file.sha256:
+        if kept.is_file() and sha256_of_file(kept, self._progress.read) == file.sha256:
             return kept
         return self._store.download(
             self._uri_of(file.path),
@@ -123,23 +122,20 @@ class BucketSource:
         shutil.rmtree(self._incoming, ignore_errors=True)
 
     def _bring(self, file: RemoteFile) -> str:
+        # Not `whole_file`: the name in the cache is the hash, which is known only when the file is here.
         fresh = temporary_name(self._incoming / _short(file.path))
         self._download(file, fresh)
-        sha256 = digest(fresh)
+        sha256 = sha256_of_file(fresh)
         kept = place(self._cache, sha256)
         kept.parent.mkdir(parents=True, exist_ok=True)
         fresh.replace(kept)
         return sha256
 
     def _bring_folder(self, folder: str, images: Sequence[RemoteFile]) -> Frames:
-        fresh = temporary_name(self._incoming / _short(folder))
-        fresh.mkdir(parents=True)
-        try:
+        with scratch_folder(self._incoming / _short(folder), shared=True) as fresh:
             for image in images:
                 self._download(image, fresh / image.path.rpartition("/")[2])
             return keep(fresh, self._cache, f"{self._uri}/{folder}")
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
 
     def _download(self, file: RemoteFile, target: Path) -> None:
         self._store.download(
@@ -159,8 +155,8 @@ def _versions(images: Sequence[RemoteFile], of: Callable[[RemoteFile], str | Non
     ids = [(image.path, of(image)) for image in images]
     if any(item is None for _path, item in ids):
         return None
-    return hashlib.sha256("".join(f"{path} {item}\n" for path, item in sorted(ids)).encode()).hexdigest()
+    return sha256_of_text("".join(f"{path} {item}\n" for path, item in sorted(ids)))
 
 
 def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_of_text(text)[:16]

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erv.errors import DataError
+from erv.files import sha256_of_file
 from erv.sources.fetching import local_root
 from erv.sources.frame_folders import hash_images
 from erv.sources.lock import SourceFile
-from erv.sources.threads import Progress, digest
+from erv.sources.threads import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class FolderSource:
 
     def lock_file(self, file: LocalFile) -> SourceFile:
         """A file with its digest; raises OSError when it can't be read."""
-        return SourceFile(file.path, file.bytes, digest(self._root / file.path, self._progress))
+        return SourceFile(file.path, file.bytes, sha256_of_file(self._root / file.path, self._progress.read))
 
     def lock_folder(self, folder: str, images: Sequence[LocalFile]) -> SourceFile:
         """A folder of frames with its digest; raises OSError when an image can't be read."""

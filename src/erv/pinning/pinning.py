@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
 from erv.errors import DataError
+from erv.files import sweep
 from erv.pinning.bucket_source import BucketSource
 from erv.pinning.folder_source import FolderSource
 from erv.pinning.journal import Journal
@@ -18,7 +20,6 @@ from erv.sources.frame_folders import aggregate
 from erv.sources.lock import Lock, SourceFile
 from erv.sources.selection import Selection, Skipped, folder_of, sort_out
 from erv.sources.threads import Progress, in_order
-from erv.temporaries import sweep
 
 logger = logging.getLogger(__name__)
 
@@ -68,18 +69,18 @@ def pin(
             is damaged or not safe to read, or two files would have the same path.
         StorageError: the bucket can't be read.
     """
-    progress = Progress(f"source {name}")
     selection = selection or Selection()
     known = previous.by_path if previous and previous.uri == uri else {}
     try:
-        if not is_remote(uri):
-            return _pin(name, uri, FolderSource(name, uri, progress), selection, known, progress)
-        sweep(cache)
-        with Journal(journal, uri) as notes:
-            source = BucketSource(name, uri, need(store, uri), known, notes, cache, progress)
-            lock = _pin(name, uri, source, selection, known, progress)
-            source.complete()
-        return lock
+        with closing(Progress(f"source {name}")) as progress:
+            if not is_remote(uri):
+                return _pin(name, uri, FolderSource(name, uri, progress), selection, known, progress)
+            sweep(cache)
+            with Journal(journal, uri) as notes:
+                source = BucketSource(name, uri, need(store, uri), known, notes, cache, progress)
+                lock = _pin(name, uri, source, selection, known, progress)
+                source.complete()
+            return lock
     except OSError as error:
         raise DataError(
             f"source {name}: {error.filename or uri}: {error.strerror or error}; mend it and pin again"

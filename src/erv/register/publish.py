@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import erv
-from erv.digest import content_digest
 from erv.environment import Environment
 from erv.errors import RegistryError
+from erv.files import content_digest
 from erv.pipeline import read_lock_entries
 from erv.register.gates import Verdict, decide_against_champion
 from erv.register.register import Bundle, read_bundle

@@ -10,7 +10,6 @@ bundle.json              SHA-256 of every file, and the hash of them all: the bu
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from erv.errors import RegistryError
+from erv.files import PICKLES, sha256_of_file, sha256_of_text, whole_folder
 from erv.register.gates import SCOPE, Verdict, decide, require_test_split
 from erv.settings import RegisterSettings
 
 MANIFEST = "bundle.json"
-# Files that run code when they are loaded have no place in a bundle.
-_UNSAFE = {".bin", ".ckpt", ".joblib", ".pkl", ".pickle", ".pt", ".pth"}
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,7 @@ def write_candidate(
 
     compared = _read_json(comparison, "report")
     verdicts = decide(settings.gates, settings.policy, compared)
-    work = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as work:
         _copy_tree(policy, work / "policy", "grpo")
         _copy_tree(verifier, work / "verifier", "train_erv")
         _copy(evaluation / "metrics.json", work / "metrics.json", "evaluate")
@@ -86,11 +81,6 @@ def write_candidate(
         (work / "card.md").write_text(card, encoding="utf-8")
         files = hash_files(work)
         _write_json(work / MANIFEST, {"files": files, "hash": bundle_hash(files)})
-        if folder.exists():
-            shutil.rmtree(folder)
-        work.replace(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return read_bundle(folder)
 
 
@@ -117,13 +107,12 @@ def hash_files(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a bundle but its manifest, by relative path, sorted."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     found = {path.relative_to(folder).as_posix(): path for path in paths}
-    return {name: _sha256(path) for name, path in sorted(found.items()) if name != MANIFEST}
+    return {name: sha256_of_file(path) for name, path in sorted(found.items()) if name != MANIFEST}
 
 
 def bundle_hash(files: Mapping[str, str]) -> str:
     """The hash of a bundle: SHA-256 over its files' paths and hashes."""
-    listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
-    return hashlib.sha256(listing.encode("utf-8")).hexdigest()
+    return sha256_of_text("".join(f"{digest}  {name}\n" for name, digest in sorted(files.items())))
 
 
 def _card(
@@ -171,7 +160,7 @@ def _copy_tree(source: Path, target: Path, stage: str) -> None:
     if not source.is_dir():
         raise RegistryError(f"{source}: not found; run `dvc repro {stage}` first")
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
-        if path.suffix in _UNSAFE:
+        if path.suffix in PICKLES:
             raise RegistryError(f"{path}: such a file runs code when it is loaded; save as safetensors")
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -195,8 +184,3 @@ def _read_json(path: Path, stage: str) -> Any:
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from erv.errors import DataError
+from erv.files import model_folder
 from erv.prompts import format_completion
 
 logger = logging.getLogger(__name__)
@@ -148,5 +149,6 @@ def _write_encoder(texts: list[str], folder: Path, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BertModel(config)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with model_folder(folder) as whole:
+        model.save_pretrained(whole)
+        tokenizer.save_pretrained(whole)

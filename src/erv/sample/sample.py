@@ -8,13 +8,11 @@ shows. The explanations of the reasoning set contradict their answer in a plante
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +20,7 @@ import numpy as np
 
 from erv.determinism import PACKAGE, code_version
 from erv.errors import DataError
+from erv.files import sha256_of_text, whole_folder, write_text
 from erv.sample import layouts
 from erv.sample.clips import ClipCues, draw_cues, render_clip, stream
 from erv.sample.contrasts import compose_contrasts
@@ -103,22 +102,22 @@ def write_sample(
             if name not in missing:
                 say(f"{name}: unchanged")
                 continue
-            folder = _fresh(out, name)
-            (folder / clips[name]).mkdir(parents=True)
-            jobs = [(seed, name, item.cues, folder / clips[name]) for item in plan]
-            for done, _ in enumerate(pool.map(_render, jobs, chunksize=8), start=1):
-                if done % 100 == 0 or done == len(jobs):
-                    say(f"{name}: {done}/{len(jobs)} clips")
-            writers[name](folder, plan, stream(seed, name, "texts"))
-            if name == "reasoning":
-                count = _CONTRASTS_PER_CLIP * len(plan)
-                layouts.write_sentences(folder, compose_contrasts(count, stream(seed, name, "contrasts")))
-            _publish(folder, out, name, seed, counts)
+            with _whole_tree(out, name, seed, counts) as folder:
+                (folder / clips[name]).mkdir(parents=True)
+                jobs = [(seed, name, item.cues, folder / clips[name]) for item in plan]
+                for done, _ in enumerate(pool.map(_render, jobs, chunksize=8), start=1):
+                    if done % 100 == 0 or done == len(jobs):
+                        say(f"{name}: {done}/{len(jobs)} clips")
+                writers[name](folder, plan, stream(seed, name, "texts"))
+                if name == "reasoning":
+                    contrasts = stream(seed, name, "contrasts")
+                    layouts.write_sentences(
+                        folder, compose_contrasts(_CONTRASTS_PER_CLIP * len(plan), contrasts)
+                    )
     if not _is_current(out, "judge", seed, counts):
-        folder = _fresh(out, "judge")
-        layouts.write_judge(folder, _judge_texts(counts.judge, seed))
-        layouts.write_mark(folder)
-        _publish(folder, out, "judge", seed, counts)
+        with _whole_tree(out, "judge", seed, counts) as folder:
+            layouts.write_judge(folder, _judge_texts(counts.judge, seed))
+            layouts.write_mark(folder)
     written = [out / name for name in (*plans, "judge")]
     if skip_base:
         return written
@@ -128,10 +127,9 @@ def write_sample(
         from erv.sample.base_checkpoint import write_base
 
         say("base: training the towers of the base checkpoint")
-        folder = _fresh(out, "base")
-        layouts.write_mark(folder)
-        write_base(out / "reasoning", folder, seed, progress=lambda line: say(f"base: {line}"))
-        _publish(folder, out, "base", seed, counts)
+        with _whole_tree(out, "base", seed, counts) as folder:
+            layouts.write_mark(folder)
+            write_base(out / "reasoning", folder, seed, progress=lambda line: say(f"base: {line}"))
     return [*written, out / "base"]
 
 
@@ -184,22 +182,14 @@ def _render(job: tuple[int, str, ClipCues, Path]) -> None:
     (folder / f"{cues.clip_id}.mp4").write_bytes(content)
 
 
-def _fresh(out: Path, name: str) -> Path:
-    folder = out / f".{name}.tmp"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
-
-
-def _publish(folder: Path, out: Path, name: str, seed: int, counts: SampleSize) -> None:
-    """Puts a finished tree in its place; its stamp is written last."""
-    target = out / name
+@contextmanager
+def _whole_tree(out: Path, name: str, seed: int, counts: SampleSize) -> Iterator[Path]:
+    """Yields a folder that becomes a tree when it is finished; its stamp is written last."""
     stamp = _stamp_path(out, name)
-    stamp.unlink(missing_ok=True)
-    shutil.rmtree(target, ignore_errors=True)
-    folder.replace(target)
-    stamp.parent.mkdir(exist_ok=True)
-    stamp.write_text(json.dumps(_stamp(target, name, seed, counts), sort_keys=True), encoding="utf-8")
+    with whole_folder(out / name) as folder:
+        yield folder
+        stamp.unlink(missing_ok=True)
+    write_text(json.dumps(_stamp(out / name, name, seed, counts), sort_keys=True), stamp)
 
 
 def _is_current(out: Path, name: str, seed: int, counts: SampleSize) -> bool:
@@ -223,7 +213,7 @@ def _stamp(folder: Path, name: str, seed: int, counts: SampleSize) -> dict[str, 
         "seed": seed,
         "counts": [counts.mafw, counts.dfew, counts.reasoning, counts.judge],
         "code": _code_digest(name),
-        "files": hashlib.sha256(listing.encode()).hexdigest(),
+        "files": sha256_of_text(listing),
     }
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from erv.errors import DataError
+from erv.files import sha256_of_file, sweep, whole_file
 from erv.sources.archives import Archive
 from erv.sources.frame_folders import check, collect, hash_folder, is_frame, place
-from erv.sources.threads import THREADS, Progress, digest, in_order
-from erv.temporaries import sweep, temporary_name
+from erv.sources.threads import THREADS, Progress, in_order
 
 if TYPE_CHECKING:
     from erv.sources.lock import Lock, SourceFile
@@ -61,28 +61,16 @@ def need(store: ObjectStore | None, uri: str) -> ObjectStore:
     return store
 
 
-class Fetcher:
+class Fetcher(ExitStack):
     """Reads files of a pinned source; keeps its zips open until it is closed. Safe for several threads."""
 
     def __init__(self, lock: Lock, store: ObjectStore | None, cache: Path = CACHE) -> None:
+        super().__init__()
         self._source, self._store, self._cache = lock, store, cache
         self.progress = Progress()
         self._archives: dict[str, Archive] = {}
         self._opening: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
-
-    def __enter__(self) -> Fetcher:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes all zips."""
-        while self._archives:
-            self._archives.popitem()[1].close()
 
     def get(self, file: SourceFile) -> Path:
         """A local file, or folder of frames, with the pinned content.
@@ -163,14 +151,9 @@ class Fetcher:
     def _extract(self, archive: Archive, file: SourceFile, target: Path, uri: str) -> Path:
         member = file.member or ""
         if not file.frames:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = temporary_name(target)
-            try:
+            with whole_file(target, shared=True) as temporary:
                 archive.copy(member, temporary, self.progress.read)
                 _check_file(temporary, file.sha256, uri, self.progress)
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
             return target
 
         def fill(folder: Path) -> None:
@@ -192,15 +175,14 @@ class Fetcher:
                     path = local_root(self._source.uri) / archive
                     if not path.is_file():
                         raise DataError(f"{uri}: file not found; restore it or run `erv data pin`")
-                    self._archives[archive] = Archive(path, uri, archive)
-                    return self._archives[archive]
-                path = place(self._cache, file.sha256)
-                try:
-                    self._archives[archive] = Archive(
-                        path if path.is_file() else self._object(file, uri), uri, archive
-                    )
-                except DataError:  # the kept copy is damaged: hashed as a whole it is read again
-                    self._archives[archive] = Archive(self._object(file, uri), uri, archive)
+                    opened = Archive(path, uri, archive)
+                else:
+                    path = place(self._cache, file.sha256)
+                    try:
+                        opened = Archive(path if path.is_file() else self._object(file, uri), uri, archive)
+                    except DataError:  # the kept copy is damaged: hashed as a whole it is read again
+                        opened = Archive(self._object(file, uri), uri, archive)
+                self._archives[archive] = self.enter_context(opened)
             return self._archives[archive]
 
     def _renew(self, archive: str, damaged: Archive) -> Archive:
@@ -208,10 +190,8 @@ class Fetcher:
         with self._turn(archive):
             if self._archives[archive] is damaged:
                 file, uri = self._source.find(archive), self._source.uri_of(archive)
-                fresh = Archive(self._object(file, uri), uri, archive)
-                # The damaged one stays open, since another thread may be reading from it.
-                self._archives[f"{archive}!{len(self._archives)}"] = damaged
-                self._archives[archive] = fresh
+                # The damaged one stays open to the end, since another thread may be reading from it.
+                self._archives[archive] = self.enter_context(Archive(self._object(file, uri), uri, archive))
             return self._archives[archive]
 
     def _turn(self, archive: str) -> threading.Lock:
@@ -224,7 +204,7 @@ class Fetcher:
         if file.frames:
             whole = path.is_dir() and hash_folder(path, str(path), self.progress).sha256 == file.sha256
         else:
-            whole = path.is_file() and digest(path, self.progress) == file.sha256
+            whole = path.is_file() and sha256_of_file(path, self.progress.read) == file.sha256
         return path if whole else None
 
 
@@ -268,7 +248,7 @@ def _belonging(row: _Stored, lock: Lock) -> SourceFile:
 
 
 def _check_file(path: Path, sha256: str, uri: str, progress: Progress) -> None:
-    found = digest(path, progress)
+    found = sha256_of_file(path, progress.read)
     if found != sha256:
         raise DataError(
             f"{uri}: content has changed since it was pinned (sha256 {found[:12]}, expected {sha256[:12]});"

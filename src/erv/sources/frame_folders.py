@@ -6,16 +6,15 @@ still verified: the digest of a folder covers the name and the digest of each im
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from erv.errors import DataError
+from erv.files import scratch_folder, sha256_of_file, sha256_of_text
 from erv.sources.selection import is_image, is_junk
-from erv.sources.threads import Progress, digest
-from erv.temporaries import temporary_name
+from erv.sources.threads import Progress
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def aggregate(digests: Mapping[str, str], what: str) -> str:
     if broken:
         raise DataError(f"{what}: the name {broken[0]!r} holds a line break; rename the file")
     lines = (f"{name} {digests[name]}\n" for name in sorted(digests))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return sha256_of_text("".join(lines))
 
 
 def hash_folder(folder: Path, what: str, progress: Progress | None = None) -> Frames:
@@ -64,7 +63,7 @@ def hash_images(images: Iterable[tuple[str, Path]], what: str, progress: Progres
     """Hashes images given by name and place; raises as `hash_folder`."""
     digests, size = {}, 0
     for name, path in images:
-        digests[name] = digest(path, progress)
+        digests[name] = sha256_of_file(path, progress.read if progress else None)
         size += path.stat().st_size
     return Frames(aggregate(digests, what), size, len(digests))
 
@@ -81,14 +80,11 @@ def collect(target: Path, sha256: str, what: str, fill: Callable[[Path], None]) 
     Raises:
         DataError: the images are not those that were pinned.
     """
-    temporary = temporary_name(target)
-    temporary.mkdir(parents=True)
-    try:
+    # Not `whole_folder`: a folder of the same content that another process brought meanwhile stays.
+    with scratch_folder(target, shared=True) as temporary:
         fill(temporary)
         check(hash_folder(temporary, what), sha256, what)
         _move(temporary, target, sha256, what)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 

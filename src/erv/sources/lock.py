@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.errors import DataError
-from erv.files import write_text
+from erv.files import whole_folder, write_text
 from erv.sources.fetching import CACHE, Fetcher, ObjectStore
 from erv.sources.selection import Selection
 
@@ -189,19 +189,15 @@ class Lock:
         files = [file for file in self.files if file.path.startswith(start)]
         if not files:
             raise DataError(f"source {self.name} ({self.uri}) has nothing below {prefix!r}")
-        temporary = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        with Fetcher(self, store, cache) as fetcher:
+        with whole_folder(folder) as copy, Fetcher(self, store, cache) as fetcher:
             for file in files:
-                target = temporary / file.path.removeprefix(start)
+                target = copy / file.path.removeprefix(start)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 found = fetcher.get(file)
                 if file.frames:
                     shutil.copytree(found, target)
                 else:
                     shutil.copyfile(found, target)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
         return folder
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
+
+from tqdm import tqdm
+
+from erv.sources.meter import meter
 
 logger = logging.getLogger(__name__)
 
 THREADS = 8
 _AHEAD = 32
-_CHUNK = 1 << 20
-_EVERY_SECONDS = 5.0
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,20 +27,26 @@ class StoppedError(Exception):
 
 
 class Progress:
-    """Counts what is read, says so every few seconds, and stops the readers when the work is given up."""
+    """Counts what is read, shows it, and stops the readers when the work is given up.
+
+    Args:
+        what: is read, for the meter; nothing is shown before the first `begin`.
+    """
 
     def __init__(self, what: str = "") -> None:
         self._what = what
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._bytes = self._files = 0
-        self._of = ""
-        self._next = time.monotonic() + _EVERY_SECONDS
+        self._bytes = 0
+        self._meter: tqdm | None = None
 
     def begin(self, files: int) -> None:
-        """Starts to count a batch of files."""
+        """So many more files are going to be read."""
         with self._lock:
-            self._files, self._of = 0, f" of {files:,}"
+            if self._meter is None:
+                self._meter = meter(self._what, files, "files", logger, patient=True)
+            else:
+                self._meter.total += files
 
     def read(self, count: int) -> None:
         """Counts bytes; raises StoppedError when the work was given up."""
@@ -49,24 +54,26 @@ class Progress:
             raise StoppedError
         with self._lock:
             self._bytes += count
-            self._say()
+            self._show(files=0)
 
     def done(self) -> None:
         """Counts a file."""
         with self._lock:
-            self._files += 1
-            self._say()
+            self._show(files=1)
 
     def stop(self) -> None:
         """Lets all readers stop at their next chunk."""
         self._stopped.set()
 
-    def _say(self) -> None:
-        now = time.monotonic()
-        if self._what and now >= self._next:
-            self._next = now + _EVERY_SECONDS
-            files = f"{self._files:,}{self._of} files"
-            logger.info("%s: %s, %.0f MB read", self._what, files, self._bytes / 1e6)
+    def close(self) -> None:
+        """Ends the meter."""
+        if self._meter is not None:
+            self._meter.close()
+
+    def _show(self, files: int) -> None:
+        if self._meter is not None:
+            self._meter.set_postfix_str(f"{self._bytes / 1e6:.0f} MB read", refresh=False)
+            self._meter.update(files)
 
 
 def in_order(
@@ -103,14 +110,3 @@ def _first_fault(futures: Iterable[Future[R]]) -> BaseException | None:
     """The first error of items that have ended, but for those that were stopped or dropped."""
     errors = (future.exception() for future in futures if not future.cancelled())
     return next((error for error in errors if error and not isinstance(error, StoppedError)), None)
-
-
-def digest(path: Path, progress: Progress | None = None) -> str:
-    """Hex sha256 of a file."""
-    result = hashlib.sha256()
-    with path.open("rb", buffering=0) as stream:
-        while chunk := stream.read(_CHUNK):
-            result.update(chunk)
-            if progress is not None:
-                progress.read(len(chunk))
-    return result.hexdigest()

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from erv.errors import StorageError
+from erv.files import sha256_of_file, sha256_of_text, whole_file
 from erv.storage.errors import code_of, explain, explained
-from erv.temporaries import temporary_name
 
 # Objects from this size on, in bytes, leave a part behind when the connection breaks.
 RESUMED_FROM = 8 << 20
@@ -92,27 +92,24 @@ class Download:
         return answer
 
     def _in_one_go(self, path: Path) -> Path:
-        temporary = temporary_name(path)
         content = _Content()
-        try:
+        with whole_file(path, shared=True) as temporary:
             response = self._ask(self.client.get_object)
             with temporary.open("wb") as stream:
                 self._receive(response, stream, content, response["ContentLength"], "")
             self._verify(content, response)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
         return path
 
     def _in_parts(self, path: Path, head: Mapping[str, Any]) -> Path:
         from filelock import FileLock
 
         size, etag = head["ContentLength"], head["ETag"]
+        # Not `whole_file`: the next process has to find the part, so its name is the same for all.
         part = path.with_name(f".{_short(self.uri)}-{_short(self.version_id or etag)}.part")
         # Two processes that want the same object take turns; the second finds it complete.
         turn = part.with_suffix(".lock")
         with FileLock(turn):
-            if self.sha256 and path.is_file() and digest_of(path) == self.sha256:
+            if self.sha256 and path.is_file() and sha256_of_file(path) == self.sha256:
                 return path
             if part.is_file() and part.stat().st_size > size:
                 part.unlink()
@@ -217,11 +214,5 @@ class _Content:
         self.md5.update(chunk)
 
 
-def digest_of(path: Path) -> str:
-    """Hex sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_of_text(text)[:16]

@@ -7,7 +7,6 @@ Retries are botocore's own (standard mode). Where the store is and which key is 
 from __future__ import annotations
 
 import builtins
-import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 
 from erv.environment import Environment
 from erv.errors import StorageError
+from erv.files import sha256_of_file
 from erv.storage.downloads import DIGEST_KEY, Download
 from erv.storage.errors import AMAZON, MISSING, REFUSED, code_of, explain, explained
 
@@ -108,8 +108,7 @@ class Store:
 
         def bring(item: tuple[str, Path]) -> bool:
             name, path = item
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = sha256_of_file(path)
             if name in present and self._digest(f"{base}/{name}") == digest:
                 return False
             bucket, key = split_uri(f"{base}/{name}")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.environment import Environment
+from erv.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -231,28 +232,21 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Writes a small file so that a reader sees the old or the new text, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def write_header(folder: Path, header: RunHeader) -> None:
     """Notes in the run's spool folder that the run exists, so that a killed process's run can be closed."""
-    write_text_atomically(folder / HEADER, json.dumps(asdict(header), indent=1) + "\n")
+    write_text(json.dumps(asdict(header), indent=1) + "\n", folder / HEADER, shared=True)
 
 
 def write_events(folder: Path, events: Sequence[Event]) -> None:
     """Keeps undelivered events, one JSON object a line."""
-    write_text_atomically(folder / EVENTS, "".join(json.dumps(event) + "\n" for event in events))
+    write_text("".join(json.dumps(event) + "\n" for event in events), folder / EVENTS, shared=True)
 
 
 def write_record(environment: Environment, header: RunHeader) -> None:
     """Notes the newest run of a stage in `.erv/runs/<address>.json`: run_id and start (milliseconds)."""
     record = {"run_id": header.run_id, "started": header.started, "key": header.key}
-    write_text_atomically(environment.state / "runs" / f"{header.address}.json", json.dumps(record) + "\n")
+    path = environment.state / "runs" / f"{header.address}.json"
+    write_text(json.dumps(record) + "\n", path, shared=True)
 
 
 def waiting(environment: Environment) -> int:

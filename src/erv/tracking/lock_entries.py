@@ -8,7 +8,6 @@ flow's parent run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erv.environment import Environment
+from erv.files import sha256_of_text
 from erv.tracking.run import StageRun, flatten, read_record
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def entry_hash(entry: Mapping[str, Any]) -> str:
         "params": entry.get("params", {}),
         "outs": _hashes(entry, "outs"),
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
+    return sha256_of_text(json.dumps(content, sort_keys=True))
 
 
 def _hashes(entry: Mapping[str, Any], kind: str) -> dict[str, str | None]:

@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from erv.digest import content_digest
 from erv.environment import Environment
+from erv.files import content_digest
 from erv.tracking.delivery import (
     Delivery,
     Event,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 from erv.checkpoints import discard_incomplete, latest_checkpoint, mark_complete
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, TrainingError
-from erv.files import write_text
+from erv.files import model_folder, write_text
 from erv.labels import LabelSpace
 from erv.sentences import normalize
 from erv.settings import RuntimeSettings
@@ -365,11 +364,7 @@ def _measure(
 
 
 def _write(verifier: EmotionVerifier, metrics: dict[str, Any], output: Path) -> None:
-    temporary = output.with_name(f".{output.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    verifier.save_pretrained(temporary)
-    write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n", temporary / METRICS_FILE)
-    write_text(model_card(metrics, verifier), temporary / "README.md")
-    shutil.rmtree(output, ignore_errors=True)
-    temporary.replace(output)
+    with model_folder(output) as folder:
+        verifier.save_pretrained(folder)
+        write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n", folder / METRICS_FILE)
+        write_text(model_card(metrics, verifier), folder / "README.md")

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from erv.files import write_text
+
 _SHOWN = 20  # clips or values per expectation; the verdict has more
 
 
@@ -42,8 +44,7 @@ def write_data_docs(verdict: Mapping[str, Any], checks: Mapping[str, Any], resul
         # Values are escaped below; the rest is what Great Expectations' templates write.
         sections=[Markup(section) for section in _sections(result)],  # noqa: S704
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_text(page, path)
 
 
 def _sections(result: Any) -> list[str]:

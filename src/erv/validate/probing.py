@@ -6,7 +6,6 @@ What is found is judged by `erv.validate.validate`; nothing is kept.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,14 +17,13 @@ from erv.media.limits import MediaError
 from erv.media.workers import isolated
 from erv.settings import ValidateSettings
 from erv.sources import Lock, ObjectStore, fetch_all
+from erv.sources.meter import meter, ticker
 from erv.validate.probes import LOOKS, THUMBNAIL, Probe, luma, spread
 from erv.validate.video_probe import probe_video
 
 __all__ = ["Probe", "probe", "probe_clips"]
 
 logger = logging.getLogger(__name__)
-
-_SECONDS_BETWEEN_LINES = 5.0
 
 
 def probe_clips(
@@ -47,19 +45,20 @@ def probe_clips(
         StorageError: a clip can't be fetched.
     """
     tasks = ((row.clip_id, path) for row, path in zip(rows, fetch_all(rows, lock, store), strict=True))
-    clock = _Progress(rows[0].dataset if rows else "", len(rows))
     probes = {}
-    for outcome in isolated(
-        _probe_task,
-        tasks,
-        workers=settings.workers,
-        seconds=float(settings.clip_timeout_seconds),
-        memory_mb=settings.clip_memory_mb,
-        prepare=_load_prober,
-    ):
-        found = outcome.result or Probe(fault=outcome.failure)
-        probes[outcome.item[0]] = found
-        clock.tick(found.decodable)
+    with meter(f"validate {rows[0].dataset if rows else ''}", len(rows), "clips", logger) as bar:
+        tick = ticker(bar, "can't be decoded")
+        for outcome in isolated(
+            _probe_task,
+            tasks,
+            workers=settings.workers,
+            seconds=float(settings.clip_timeout_seconds),
+            memory_mb=settings.clip_memory_mb,
+            prepare=_load_prober,
+        ):
+            found = outcome.result or Probe(fault=outcome.failure)
+            probes[outcome.item[0]] = found
+            tick(not found.decodable)
     return probes
 
 
@@ -98,28 +97,3 @@ def _probe_folder(path: Path) -> Probe:
     except MemoryError:
         fault = "an image takes more memory than there is"
     return Probe(fault=fault, frames=count, width=width, height=height, brightness=brightest)
-
-
-class _Progress:
-    """A line every few seconds."""
-
-    def __init__(self, dataset: str, total: int) -> None:
-        self._dataset, self._total, self._done, self._faults = dataset, total, 0, 0
-        self._started = self._said = time.monotonic()
-
-    def tick(self, decodable: bool) -> None:
-        self._done += 1
-        self._faults += not decodable
-        now = time.monotonic()
-        if self._done < self._total and now - self._said < _SECONDS_BETWEEN_LINES:
-            return
-        self._said = now
-        rate = self._done / max(now - self._started, 1e-9)
-        logger.info(
-            "validate %s: looked into %d/%d clips, %d can't be decoded, %.0f clips/s",
-            self._dataset,
-            self._done,
-            self._total,
-            self._faults,
-            rate,
-        )

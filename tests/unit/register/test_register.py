@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from erv.digest import content_digest
 from erv.errors import RegistryError
 from erv.evaluate.compare import compare
 from erv.evaluate.evaluate import write_predictions
+from erv.files import content_digest
 from erv.lineage.trace import _lock_check
 from erv.register.gates import Verdict, decide, decide_against_champion
 from erv.register.publish import _extended, check_lock

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from erv import temporaries
+from erv import files
 from erv.commands.data import command
 from erv.errors import DataError
 from erv.pinning import pin
@@ -267,10 +267,13 @@ def test_a_source_of_nothing_but_skipped_files(tree):
 
 
 def test_a_long_pin_says_how_far_it_is(tree, caplog, monkeypatch):
-    monkeypatch.setattr(threads, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr("erv.sources.meter.SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO, "erv"):
         pin("raw", str(tree), None)
-    assert "source raw: 3 of 3 files, 0 MB read" in caplog.text
+    lines = [line.partition(" [")[0] for line in caplog.messages]
+    assert lines[0] == "source raw: 0/3 files"
+    assert lines[-1] == "source raw: 3/3 files, 0 MB read"
+    assert {f"source raw: {done}/3 files, 0 MB read" for done in range(4)} <= set(lines)
 
 
 def test_giving_up_stops_what_runs(tmp_path):
@@ -319,7 +322,7 @@ LEAVE = """
 import os, signal, sys
 from pathlib import Path
 from erv.sources.frame_folders import collect, place
-from erv.temporaries import temporary_name
+from erv.files import temporary_name
 cache = Path(sys.argv[1])
 incoming = cache / "incoming" / "0123456789abcdef"
 incoming.mkdir(parents=True)
@@ -353,12 +356,12 @@ def test_what_a_killed_process_left_in_the_cache_is_removed(tree, tmp_path, monk
     assert len(parts) == 4
     assert len(left) == 4
     # Those of a process that lives, and of another machine, are none of ours.
-    mine = temporaries.temporary_name(cache / "bb" / "mine")
+    mine = files.temporary_name(cache / "bb" / "mine")
     mine.write_text("")
     with monkeypatch.context() as patch:
         patch.setattr("platform.node", lambda: "another")
         patch.setattr("os.getpid", lambda: 2**22 + 1)  # more than Linux gives
-        theirs, old = (temporaries.temporary_name(cache / "bb" / name) for name in ("theirs", "old"))
+        theirs, old = (files.temporary_name(cache / "bb" / name) for name in ("theirs", "old"))
     for path in (theirs, old):
         path.write_text("")
     os.utime(old, (0, 0))

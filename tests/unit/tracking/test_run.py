@@ -12,9 +12,9 @@ import pytest
 from botocore.exceptions import ClientError
 from filelock import FileLock
 
-from erv.digest import content_digest
 from erv.environment import Environment
 from erv.errors import DataError, StorageError
+from erv.files import content_digest
 from erv.storage.store import explain, open_store, split_uri
 from erv.tracking.delivery import Delivery, Event, RunHeader, _group, deliver_spool, waiting, write_header
 from erv.tracking.run import StageRun, _entry_name, flatten, open_run

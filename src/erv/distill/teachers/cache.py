@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import sqlite3
 import zlib
@@ -17,6 +16,7 @@ from diskcache.core import MODE_PICKLE
 
 from erv.distill.teachers.asking import Message
 from erv.errors import DataError
+from erv.files import sha256_of_text
 
 # Replies stay in the one database file, whatever their length.
 _ALL_INSIDE = 2**40
@@ -68,7 +68,7 @@ class ReplyCache:
     def key(model: str, messages: Sequence[Message], temperature: float, max_reply_tokens: int) -> str:
         """What stands for a question: the SHA-256 of all that decides its reply."""
         asked = json.dumps([model, list(messages), float(temperature), max_reply_tokens])
-        return hashlib.sha256(asked.encode()).hexdigest()
+        return sha256_of_text(asked)
 
     def get(self, key: str) -> str | None:
         """A reply; None when there is none, or none that can be read."""

@@ -5,18 +5,21 @@ Greedy decoding, in batches of sentences of about equal length, padded on the le
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from erv.determinism import resolve_device, resolve_dtype
 from erv.distill.teachers.asking import Message, correction, first_messages, one_line, read_reply
-from erv.distill.teachers.progress import Progress
 from erv.distill.teachers.protocol import Refusal, Usage, Verdict
 from erv.errors import DataError
 from erv.labels import LabelSpace
 from erv.settings import RuntimeSettings
 from erv.settings.teachers import LocalTeacher
+from erv.sources.meter import meter
+
+logger = logging.getLogger(__name__)
 
 
 class LocalChat:
@@ -56,21 +59,21 @@ class LocalChat:
         """
         known: dict[str, Verdict] = {}
         asked = {sentence: first_messages(sentence, self._space) for sentence in dict.fromkeys(sentences)}
-        progress = Progress(self.name, len(asked))
-        for attempt in range(1, self._settings.attempts + 1):
-            self._retried += len(asked) if attempt > 1 else 0
-            again: dict[str, list[Message]] = {}
-            for batch in self._batches(asked):
-                for sentence, reply in zip(batch, self._replies(batch, asked), strict=True):
-                    labels = read_reply(reply, self._space)
-                    if isinstance(labels, tuple):
-                        known[sentence] = labels
-                    elif attempt == self._settings.attempts:
-                        known[sentence] = Refusal("malformed", one_line(reply) or labels)
-                    else:
-                        again[sentence] = [*asked[sentence], *correction(reply, labels, self._space)]
-                progress.add(sum(sentence in known for sentence in batch))
-            asked = again
+        with meter(self.name, len(asked), "sentences", logger) as bar:
+            for attempt in range(1, self._settings.attempts + 1):
+                self._retried += len(asked) if attempt > 1 else 0
+                again: dict[str, list[Message]] = {}
+                for batch in self._batches(asked):
+                    for sentence, reply in zip(batch, self._replies(batch, asked), strict=True):
+                        labels = read_reply(reply, self._space)
+                        if isinstance(labels, tuple):
+                            known[sentence] = labels
+                        elif attempt == self._settings.attempts:
+                            known[sentence] = Refusal("malformed", one_line(reply) or labels)
+                        else:
+                            again[sentence] = [*asked[sentence], *correction(reply, labels, self._space)]
+                    bar.update(sum(sentence in known for sentence in batch))
+                asked = again
         return [known[sentence] for sentence in sentences]
 
     def _batches(self, asked: dict[str, list[Message]]) -> list[list[str]]:

@@ -8,6 +8,7 @@ sends only what OpenAI, `transformers serve` and vLLM all accept: the model, the
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
@@ -25,15 +26,17 @@ from erv.distill.teachers.chat_requests import (
     note_request,
     note_response,
 )
-from erv.distill.teachers.progress import Progress
 from erv.distill.teachers.protocol import Refusal, TeacherError, Usage, Verdict
 from erv.errors import SettingsError
 from erv.labels import LabelSpace
 from erv.settings.teachers import OpenAITeacher
+from erv.sources.meter import meter
 
 if TYPE_CHECKING:
     import httpx2
     from openai import AsyncOpenAI
+
+logger = logging.getLogger(__name__)
 
 # More unanswered sentences than this end a run: a server that is gone must not take hours.
 _FEWEST_UNANSWERED, _UNANSWERED_SHARE = 5, 0.05
@@ -121,7 +124,7 @@ class OpenAIChat:
     async def _ask_all(self, missing: list[str], cache: ReplyCache, known: dict[str, Verdict]) -> None:
         """Asks for every missing sentence and puts the verdicts into `known`."""
         self._budget.begin()
-        progress = Progress(self.name, len(missing))
+        bar = meter(self.name, len(missing), "sentences", logger)
         unanswered = malformed = decided = 0
         total = len(known) + len(missing)
 
@@ -154,7 +157,7 @@ class OpenAIChat:
                                 f" asked for, at last: {verdict.detail}; take a model that follows it, or"
                                 " raise max_reply_tokens for one that thinks first"
                             )
-                progress.add()
+                bar.update()
 
         async with self._client() as client:
             requests = ChatRequests(client, self._settings, self._budget, self._mask)
@@ -167,6 +170,7 @@ class OpenAIChat:
             try:
                 await asyncio.gather(*workers)
             finally:
+                bar.close()
                 for worker in workers:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)

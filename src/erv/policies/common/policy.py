@@ -8,11 +8,12 @@ the `model_type` of the folder; docs/policies.md is the recipe for one more.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from erv.files import model_folder
 from erv.policies.common.families import check_family, family_module, family_of, read_config
 from erv.prompts import INSTRUCTION
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:  # so that the checks before a run can ask for a family withou
     from torch import nn
 
     Tensors = dict[str, torch.Tensor]
+
+ADAPTER = "adapter"  # its folder within a policy's
 
 
 class PolicyModel(Protocol):
@@ -123,16 +126,21 @@ class Policy:
         """Where the model lives."""
         return self.model.device
 
-    def save(self, folder: Path) -> None:
-        """Writes a `from_pretrained` folder: written beside it, then renamed: whole or absent."""
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        self.model.save_pretrained(partial)
-        self.processor.save_pretrained(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
+    def save(
+        self, folder: Path, *, state: Mapping[str, torch.Tensor] | None = None, adapter: Path | None = None
+    ) -> None:
+        """Writes a `from_pretrained` folder, whole or not at all.
+
+        Args:
+            folder: replaced as a whole.
+            state: the weights, where the model holds shards of them only.
+            adapter: the folder of an adapter that is merged into the weights, to be kept with them.
+        """
+        with model_folder(Path(folder)) as whole:
+            self.model.save_pretrained(whole, **({} if state is None else {"state_dict": state}))
+            self.processor.save_pretrained(whole)
+            if adapter is not None:
+                shutil.copytree(adapter, whole / ADAPTER)
 
 
 def load_policy(

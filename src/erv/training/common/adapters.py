@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ import torch
 from erv.errors import TrainingError
 from erv.policies import Policy
 from erv.settings.policies import LoraSettings
-
-ADAPTER = "adapter"  # its folder within a policy's
 
 
 def lora_config(model: Any, settings: LoraSettings) -> Any:
@@ -41,13 +38,15 @@ def lora_config(model: Any, settings: LoraSettings) -> Any:
 
 
 def write_adapter(model: Any, folder: Path) -> None:
-    """Saves the adapter without PEFT's card, the path of this machine and the order of a set in its files."""
+    """Saves the adapter without PEFT's card and without the path of this machine that it puts into it.
+
+    PEFT keeps the names of the adapted modules in a set: they are sorted, for equal bytes from equal runs.
+    """
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": None}
-    if isinstance(config["target_modules"], list):  # PEFT keeps a set, whose order is another in each process
-        config["target_modules"].sort()
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": None, "target_modules": sorted(config["target_modules"])}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -140,25 +139,3 @@ def refuse_sharded_adapters(trainer: Any, stage: str, settings: LoraSettings) ->
             f"{stage}: adapters can't be merged into weights that lie in shards; set runtime.accelerate"
             " to ddp, or lora.enabled to false"
         )
-
-
-def write_policy(
-    policy: Policy, output: Path, *, state: dict[str, torch.Tensor] | None = None, adapter: Path | None = None
-) -> None:
-    """Writes a policy folder, beside its place first and renamed then: whole or absent.
-
-    Args:
-        policy: what is written.
-        output: the folder; replaced as a whole.
-        state: its weights, where the model holds shards of them only.
-        adapter: the folder of an adapter that is merged into the weights, to be kept with them.
-    """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    policy.model.save_pretrained(partial, **({} if state is None else {"state_dict": state}))
-    policy.processor.save_pretrained(partial)
-    if adapter is not None:
-        shutil.copytree(adapter, partial / ADAPTER)
-    shutil.rmtree(output, ignore_errors=True)
-    partial.replace(output)

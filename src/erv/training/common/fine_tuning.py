@@ -17,11 +17,11 @@ from erv.checkpoints import discard_incomplete, latest_checkpoint
 from erv.determinism import resolve_device, resolve_dtype
 from erv.errors import TrainingError
 from erv.policies import Policy
+from erv.policies.common.policy import ADAPTER
 from erv.settings import RuntimeSettings
 from erv.settings.policies import SftSettings
 from erv.shards import ShardReader
 from erv.training.common.adapters import (
-    ADAPTER,
     is_sharded,
     lora_config,
     merge_adapter,
@@ -29,7 +29,6 @@ from erv.training.common.adapters import (
     refuse_sharded_adapters,
     without_dropout,
     write_adapter,
-    write_policy,
 )
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.collate import Collator, Example, check_packing
@@ -174,7 +173,7 @@ def _finish(
     policy.model.freeze_towers()
     policy.model.eval()
     if output is not None and first:
-        write_policy(policy, output, state=state, adapter=adapter)
+        policy.save(output, state=state, adapter=adapter)
     trainer.accelerator.wait_for_everyone()
     return policy
 

@@ -133,7 +133,6 @@ class OmniSFTTrainer(SFTTrainer):
         if self.is_world_process_zero():
             folder = Path(str(self.args.output_dir))
             checkpoint = folder / f"{PREFIX}{self.state.global_step}"
-            (checkpoint / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
             mark_complete(checkpoint)
             keep_newest(folder, _KEPT_CHECKPOINTS)
         self.accelerator.wait_for_everyone()

@@ -23,14 +23,15 @@ from trl import GRPOConfig
 from erv.checkpoints import discard_incomplete, latest_checkpoint
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, SettingsError, TrainingError
+from erv.files import model_folder
 from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
+from erv.policies.common.policy import ADAPTER
 from erv.prompts import user_content
 from erv.settings import RuntimeSettings
 from erv.settings.policies import GrpoSettings, LoraSettings, VariantSettings
 from erv.shards import ShardReader
 from erv.training.common.adapters import (
-    ADAPTER,
     is_sharded,
     lora_config,
     merge_adapter,
@@ -271,17 +272,14 @@ def _write_files(
         cold_start: where the processor is taken from.
         output: the folder.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    # The processor's files are taken as they are: one that was used would save its last truncation with it.
-    shutil.copytree(cold_start, partial, ignore=shutil.ignore_patterns(*MODEL_FILES))
-    if hasattr(model, "peft_config"):
-        write_adapter(model, partial / ADAPTER)
-        model = model.merge_and_unload() if base is None else merge_adapter(base, partial / ADAPTER)
-    model.save_pretrained(partial, state_dict=state)
-    shutil.rmtree(output, ignore_errors=True)
-    partial.replace(output)
+    with model_folder(output) as folder:
+        # The processor's files are taken as they are: one that was used would save its last truncation too.
+        others = shutil.ignore_patterns(*MODEL_FILES)
+        shutil.copytree(cold_start, folder, ignore=others, dirs_exist_ok=True)
+        if hasattr(model, "peft_config"):
+            write_adapter(model, folder / ADAPTER)
+            model = model.merge_and_unload() if base is None else merge_adapter(base, folder / ADAPTER)
+        model.save_pretrained(folder, state_dict=state)
 
 
 def grpo_config(

@@ -372,7 +372,6 @@ class OmniGRPOTrainer(GRPOTrainer):
             item.save(self._own_part(checkpoint))
         self.accelerator.wait_for_everyone()  # the record says what all processes have written
         if self.accelerator.is_main_process:
-            (checkpoint / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing reads
             mark_complete(checkpoint)
             good = None if self._watcher is None else self._watcher.last_good()
             keep_newest(folder, self._keep_checkpoints, last_good=good)

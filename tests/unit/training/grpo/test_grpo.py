@@ -471,6 +471,7 @@ def test_lora_trains_the_language_model_alone_and_writes_adapter_and_merged_weig
     assert adapter["target_modules"] == sorted(adapter["target_modules"]), "a set's order is not content"
     assert adapter["base_model_name_or_path"] is None
     assert not any("tower" in target for target in adapter["target_modules"])
+    assert adapter["target_modules"] == sorted(adapter["target_modules"])
     assert not (folder / "adapter" / "README.md").exists()
 
     merged, base = load_policy(folder), load_policy(cold_start)
