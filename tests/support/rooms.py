@@ -16,6 +16,7 @@ AROUND = {
     "errors.py",  # sentences; a clip's reason for quarantine is written where it is raised
     "lineage",  # reads what stages wrote
     "pipeline",  # starts and stops processes
+    "progress.py",  # lines for whoever waits
     "pinning",  # makes the lock files, which are dependencies themselves
     "stack",  # servers
     "stage.py",  # arguments, logging, exit codes

@@ -71,6 +71,7 @@ DECIDES = {
     "src/erv/stack/control.py": (),
     "src/erv/stage.py": (),
     "src/erv/errors.py": (),
+    "src/erv/progress.py": (),
     "src/erv/environment.py": (),
     "src/erv/storage/store.py": (),
     "src/erv/pinning/journal.py": (),

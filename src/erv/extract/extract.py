@@ -20,10 +20,10 @@ from erv.errors import DataError
 from erv.extract.chunks import extraction_key, plan, write_chunks
 from erv.extract.kept_shards import ROOT, ExtractState, one_at_a_time
 from erv.manifest import ClipRow, write_table
+from erv.progress import meter, ticker
 from erv.settings import ExtractSettings
 from erv.shards import QUARANTINE_SCHEMA
 from erv.sources import Lock, ObjectStore
-from erv.sources.meter import meter, ticker
 
 logger = logging.getLogger(__name__)
 

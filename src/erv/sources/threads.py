@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from erv.sources.meter import meter
+from erv.progress import meter
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from erv.manifest import ClipRow
 from erv.media.frames import list_frames, read_frame
 from erv.media.limits import MediaError
 from erv.media.workers import isolated
+from erv.progress import meter, ticker
 from erv.settings import ValidateSettings
 from erv.sources import Lock, ObjectStore, fetch_all
-from erv.sources.meter import meter, ticker
 from erv.validate.probes import LOOKS, THUMBNAIL, Probe, luma, spread
 from erv.validate.video_probe import probe_video
 

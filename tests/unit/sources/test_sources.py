@@ -267,7 +267,7 @@ def test_a_source_of_nothing_but_skipped_files(tree):
 
 
 def test_a_long_pin_says_how_far_it_is(tree, caplog, monkeypatch):
-    monkeypatch.setattr("erv.sources.meter.SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("erv.progress.SECONDS_BETWEEN_LINES", 0.0)
     with caplog.at_level(logging.INFO, "erv"):
         pin("raw", str(tree), None)
     lines = [line.partition(" [")[0] for line in caplog.messages]

@@ -15,9 +15,9 @@ from erv.distill.teachers.asking import Message, correction, first_messages, one
 from erv.distill.teachers.protocol import Refusal, Usage, Verdict
 from erv.errors import DataError
 from erv.labels import LabelSpace
+from erv.progress import meter
 from erv.settings import RuntimeSettings
 from erv.settings.teachers import LocalTeacher
-from erv.sources.meter import meter
 
 logger = logging.getLogger(__name__)
 

@@ -29,8 +29,8 @@ from erv.distill.teachers.chat_requests import (
 from erv.distill.teachers.protocol import Refusal, TeacherError, Usage, Verdict
 from erv.errors import SettingsError
 from erv.labels import LabelSpace
+from erv.progress import meter
 from erv.settings.teachers import OpenAITeacher
-from erv.sources.meter import meter
 
 if TYPE_CHECKING:
     import httpx2

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from erv.sources import meter as meters
-from erv.sources.meter import meter, ticker
+from erv import progress as meters
+from erv.progress import meter, ticker
 
 LOG = logging.getLogger("erv.test")
 
