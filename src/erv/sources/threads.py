@@ -1,4 +1,4 @@
-"""Reading and hashing many files at once, in order and without holding all of them in memory."""
+"""Reads and hashes many files at once, in order and without holding all of them in memory."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ R = TypeVar("R")
 
 
 class StoppedError(Exception):
-    """Raised in a worker whose result nobody waits for any more."""
+    """Raised in a worker whose result is no longer wanted."""
 
 
 class Progress:
-    """Counts what is read, says so every few seconds, and stops the readers when the work is given up."""
+    """Counts what is read, logs it every few seconds, and stops the readers when the work is cancelled."""
 
     def __init__(self, what: str = "") -> None:
         self._what = what
@@ -39,12 +39,12 @@ class Progress:
         self._next = time.monotonic() + _EVERY_SECONDS
 
     def begin(self, files: int) -> None:
-        """Starts to count a batch of files."""
+        """Starts counting a batch of files."""
         with self._lock:
             self._files, self._of = 0, f" of {files:,}"
 
     def read(self, count: int) -> None:
-        """Counts bytes; raises StoppedError when the work was given up."""
+        """Counts bytes; raises StoppedError once the work is cancelled."""
         if self._stopped.is_set():
             raise StoppedError
         with self._lock:
@@ -58,7 +58,7 @@ class Progress:
             self._say()
 
     def stop(self) -> None:
-        """Lets all readers stop at their next chunk."""
+        """Makes all readers stop at their next chunk."""
         self._stopped.set()
 
     def _say(self) -> None:
@@ -72,10 +72,10 @@ class Progress:
 def in_order(
     function: Callable[[T], R], items: Iterable[T], progress: Progress, *, threads: int = THREADS
 ) -> Iterator[R]:
-    """`function` of each item, in order, computed some way ahead in threads.
+    """Yields `function` of each item, in order, computed a little ahead in threads.
 
-    When one fails, or the caller goes away, what runs is stopped and what waits is dropped. An item that was
-    itself stopped is never the reason that is given: that is the error of the first other item that failed.
+    When one fails, or the caller goes away, running items are stopped and waiting ones dropped. The error
+    raised is that of the first item that failed by itself, never of one that was stopped.
     """
     with ThreadPoolExecutor(threads) as pool:
         ahead: deque[Future[R]] = deque()
@@ -88,7 +88,7 @@ def in_order(
                 yield ahead.popleft().result()
         except StoppedError:
             progress.stop()
-            pool.shutdown(cancel_futures=True)  # the one that failed may not have come to its end yet
+            pool.shutdown(cancel_futures=True)  # the one that failed may not have finished yet
             fault = _first_fault(ahead)
             if fault is None:
                 raise
@@ -100,7 +100,7 @@ def in_order(
 
 
 def _first_fault(futures: Iterable[Future[R]]) -> BaseException | None:
-    """The first error of items that have ended, but for those that were stopped or dropped."""
+    """The first error of finished items, ignoring those that were stopped or dropped."""
     errors = (future.exception() for future in futures if not future.cancelled())
     return next((error for error in errors if error and not isinstance(error, StoppedError)), None)
 

@@ -212,7 +212,7 @@ def test_run_without_server_does_nothing(tmp_path: Path) -> None:
     ("code", "sentence"),
     [
         ("ExpiredToken", "s3://b/k: the session token for S has expired; renew it and ERV_S3_SESSION_TOKEN"),
-        ("NoSuchBucket", "s3://b/k: bucket 'b' does not exist at S; `erv stack up` makes ours"),
+        ("NoSuchBucket", "s3://b/k: bucket 'b' does not exist at S; `erv stack up` creates ours"),
         ("SlowDown", "s3://b/k: S answered SlowDown: reduce"),
     ],
 )
