@@ -1,8 +1,9 @@
-"""The DVC pipeline: its graph, one stage of it at a time, and what came of it. Knows nothing of Prefect.
+"""The DVC pipeline: reads its graph, runs one stage at a time, and reports the outcome. Independent of
+Prefect.
 
-`dvc.yaml` is the only description of the graph and DVC the only cache. A stage runs as `dvc repro -s` below
-`erv.pipeline.guard`, in a process of its own, so that independent stages can run side by side: `dvc` gives
-up the repository's lock while a command runs and waits for it afterwards.
+`dvc.yaml` is the only description of the graph and DVC the only cache. A stage runs as `dvc repro -s` under
+`erv.pipeline.guard`, in its own process, so that independent stages can run side by side: `dvc` releases the
+repository's lock while a command runs and waits for it afterwards.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from erv.errors import ErvError
 Outcome = Literal["ran", "restored", "unchanged"]
 
 LOCK_FILE = Path(".erv/pipeline.lock")
-# Advice of dvc for someone at a terminal; in the log of a flow it only hides the stage's own lines.
+# Hints that dvc prints for someone at a terminal; in a flow's log they only hide the stage's own lines.
 _ADVICE = (
     "To track the changes with git, run:",
     "\tgit add ",
@@ -46,17 +47,17 @@ class StageFailedError(PipelineError):
 
 
 class StageCancelledError(PipelineError):
-    """A stage was stopped because its caller asked for it; nothing of it runs any more."""
+    """A stage was stopped at its caller's request; none of its processes are left."""
 
     exit_code = 130
 
 
 @dataclass(frozen=True)
 class PipelineStage:
-    """A stage of `dvc.yaml` after its matrix was expanded.
+    """A stage of `dvc.yaml`, with its matrix expanded.
 
     Attributes:
-        name: as DVC addresses it, such as `grpo@erv`.
+        name: DVC's address, such as `grpo@erv`.
         upstream: names of the stages whose outputs it reads, sorted.
         command: the command that DVC runs.
         dependencies: workspace paths of files and folders that it reads, sorted.
@@ -85,10 +86,10 @@ class StageResult:
 
 
 def read_stages(workspace: str | Path = ".") -> tuple[PipelineStage, ...]:
-    """The stages of the workspace's `dvc.yaml`, each after all that it depends on; ties by name.
+    """The stages of the workspace's `dvc.yaml`, each after its dependencies; ties are sorted by name.
 
     Raises:
-        PipelineError: no DVC repository, or a `dvc.yaml` that DVC refuses.
+        PipelineError: there is no DVC repository, or DVC refuses its `dvc.yaml`.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -115,11 +116,11 @@ def read_stages(workspace: str | Path = ".") -> tuple[PipelineStage, ...]:
 
 
 def select(stages: Sequence[PipelineStage], targets: Iterable[str] | None) -> tuple[PipelineStage, ...]:
-    """The stages named by `targets` and all that they need, in the order of `stages`.
+    """The stages named by `targets` and everything they need, in the order of `stages`.
 
     Args:
         stages: from `read_stages`.
-        targets: full names (`grpo@erv`) or groups (`grpo`); None or nothing means every stage.
+        targets: full names (`grpo@erv`) or groups (`grpo`); None or empty means every stage.
 
     Raises:
         PipelineError: a target names no stage.
@@ -144,7 +145,7 @@ def select(stages: Sequence[PipelineStage], targets: Iterable[str] | None) -> tu
 
 
 def read_lock(path: str | Path = "dvc.lock") -> dict[str, dict[str, Any]]:
-    """The entries of `dvc.lock` by stage name; nothing when no stage has ever run."""
+    """The entries of `dvc.lock` by stage name; empty if no stage has ever run."""
     import yaml
 
     try:
@@ -161,10 +162,10 @@ def read_lock(path: str | Path = "dvc.lock") -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def workspace_lock(path: str | Path = LOCK_FILE) -> Iterator[None]:
-    """Holds the workspace for one pipeline; the kernel frees it when the holder dies, whatever the way.
+    """Locks the workspace for one pipeline; the kernel releases the lock however the holder dies.
 
     Raises:
-        PipelineError: another pipeline runs here.
+        PipelineError: another pipeline is running here.
     """
     from filelock import FileLock, Timeout
 
@@ -197,16 +198,17 @@ def run_stage(
 
     Args:
         name: as in `read_stages`; what it depends on must be up to date.
-        on_line: called in this thread with each line of output, as it comes.
-        cancelled: asked several times a second; when it says yes, all that the stage started is stopped.
+        on_line: called in this thread with each line of output as it arrives.
+        cancelled: polled several times a second; once it returns True, everything the stage started is
+            stopped.
         pull: also look for outputs and earlier runs in the remote, which must be reachable.
         force: run even if nothing changed.
-        environment: the environment of the command; that of this process by default.
+        environment: the environment of the command; this process's by default.
         workspace: the top of the repository.
 
     Raises:
         StageFailedError: with the stage's own last error.
-        StageCancelledError: `cancelled` said yes; nothing of the stage runs any more.
+        StageCancelledError: `cancelled` returned True; none of the stage's processes are left.
     """
     flags = [*(["--pull"] if pull else []), *(["--force"] if force else [])]
     command = dvc_command("repro", "--single-item", *flags, name)
@@ -266,14 +268,14 @@ def run_guarded(
     environment: Mapping[str, str] | None = None,
     workspace: str | Path = ".",
 ) -> int:
-    """Runs `command` below `erv.pipeline.guard`, handing over its output line by line; returns its exit code.
+    """Runs `command` under `erv.pipeline.guard`, passing on its output line by line; returns its exit code.
 
     Raises:
-        StageCancelledError: `cancelled` said yes.
+        StageCancelledError: `cancelled` returned True.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "erv.pipeline.guard", "--", *command],
-        stdin=subprocess.PIPE,  # held open: the guard stops everything when it closes
+        stdin=subprocess.PIPE,  # kept open: the guard stops everything when it closes
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -323,12 +325,12 @@ def _environment(given: Mapping[str, str] | None) -> dict[str, str]:
         [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
     )
     environment["PYTHONUNBUFFERED"] = "1"
-    environment["SHELL"] = "/bin/sh"  # dvc takes the user's; its start files are no part of a stage
+    environment["SHELL"] = "/bin/sh"  # not the user's shell, whose start-up files could affect a stage
     return environment
 
 
 class _Transcript:
-    """Reads from dvc's output what happened; dvc has no other way of telling."""
+    """Reads from dvc's output what happened; dvc reports it nowhere else."""
 
     def __init__(self, name: str) -> None:
         self._running = f"Running stage '{name}':"
@@ -366,7 +368,7 @@ class _Transcript:
         return self._outcome or "unchanged"
 
     def reason(self, code: int) -> str:
-        """The stage's own error if it told one, else its traceback's last line, else what dvc says."""
+        """The stage's own error if it printed one, else its traceback's last line, else dvc's message."""
         text = "\n".join(self._own) or self._traceback or self._dvc or f"ended with code {code}"
         text = text.strip()
         group = self._name.partition("@")[0]

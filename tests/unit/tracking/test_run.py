@@ -179,7 +179,7 @@ def test_a_fault_of_the_delivery_is_told_by_its_name(
     run._open("http://127.0.0.1:9")
     run.log_metrics({"a": 1.0})
     run.close("FINISHED")
-    assert "delivery to MLflow has ended (ZeroDivisionError: ours)" in caplog.text
+    assert "delivery to MLflow has stopped (ZeroDivisionError: ours)" in caplog.text
     assert "can't be reached" not in caplog.text
     assert len((tmp_path / ".erv/spool/k/events.jsonl").read_text().splitlines()) == 2
 
