@@ -1,4 +1,4 @@
-"""How far a teacher is, for whoever waits."""
+"""Reports the progress of a teacher."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ logger = logging.getLogger("erv.distill.teachers")
 
 
 class Progress:
-    """Says about every tenth of the way how many sentences are done and how long the rest will take.
+    """Logs about ten times how many sentences are done and how long the rest will take.
 
     Args:
         name: of the teacher.
-        total: sentences to ask; those that are known already are not among them.
+        total: sentences to ask, without those already known.
     """
 
     def __init__(self, name: str, total: int) -> None:
@@ -21,7 +21,7 @@ class Progress:
         self._began = time.monotonic()
 
     def add(self, sentences: int = 1) -> None:
-        """So many more sentences are done."""
+        """Adds to the number of sentences done."""
         before = self._done * 10 // self._total
         self._done += sentences
         if self._done * 10 // self._total > before:
