@@ -98,5 +98,5 @@ class ReplyCache:
         except (sqlite3.Error, OSError) as error:
             raise DataError(
                 f"{self._folder}: the stored replies of teachers can't be read or written ({error}); free"
-                " space and check permissions, or delete the folder, after which all sentences are asked again"
+                " space or check permissions, or delete the folder, after which sentences are asked again"
             ) from error
