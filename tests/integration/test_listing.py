@@ -41,7 +41,7 @@ def test_a_key_that_may_not_ask_for_versions_lists_without(
             (item,) = store.list(FOLDER)
     assert (item.uri, item.size, item.version_id) == (f"{FOLDER}/a.mp4", 3, None)
     (record,) = [record for record in caplog.records if record.name.startswith("erv")]
-    assert "bucket erv-raw: the key may not ask for versions, none are pinned" in record.getMessage()
+    assert "bucket erv-raw: the key may not list versions, so none are pinned" in record.getMessage()
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_the_sentence_of_a_broken_connection(
         through.download(f"{prefix}/big", target)
     message = str(refusal.value)
     assert message.startswith(f"{prefix}/big: the connection to {proxy.endpoint} broke after ")
-    assert message.endswith(" of 25.2 MB; run the same command again, it goes on from there")
+    assert message.endswith(" of 25.2 MB; run the same command again to resume from there")
     (part,) = [path for path in target.parent.iterdir() if path.suffix == ".part"]
     kept = part.stat().st_size
     assert 5 * MB < kept < 10 * MB
@@ -173,7 +173,9 @@ def test_the_sentence_of_a_broken_connection(
     # A part whose bytes are not those of the object does not get through.
     target.unlink()
     part.write_bytes(bytes(9 * MB))
-    with pytest.raises(StorageError, match="what was kept of an earlier attempt does not fit and is dropped"):
+    with pytest.raises(
+        StorageError, match="the part kept from an earlier attempt does not match and was dropped"
+    ):
         through.download(f"{prefix}/big", target, sha256="0" * 64)
     assert not part.exists()
     # One that is longer than the object is dropped.
@@ -309,7 +311,7 @@ def test_refusals_of_the_server(
         pin("mafw", "s3://erv-none/mafw", store, cache=tmp_path)
     with pytest.raises(
         DataError,
-        match=r"^source mafw: nothing lies below s3://erv-raw/pinning/empty; correct sources\.mafw in"
+        match=r"^source mafw: there is nothing below s3://erv-raw/pinning/empty; correct sources\.mafw in"
         r" params\.yaml, or put the tree there$",
     ):
         pin("mafw", "s3://erv-raw/pinning/empty", store, cache=tmp_path)
@@ -325,7 +327,7 @@ def test_refusals_of_the_server(
     stranger = open_store(replace(stack, s3_access_key="0123456789abcdef"))
     with pytest.raises(StorageError, match=r"refuses the key \(InvalidAccessKeyId\)"):
         pin("mafw", "s3://erv-raw/pinning", stranger, cache=tmp_path)
-    assert "may not ask for versions" not in caplog.text
+    assert "may not list versions" not in caplog.text
     expired = open_store(replace(stack, s3_session_token="of yesterday"))
     with pytest.raises(
         StorageError, match=r"the session token .* has expired; renew it|refuses the key \(.+\); check"

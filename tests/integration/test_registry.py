@@ -169,13 +169,14 @@ def test_a_lost_and_a_changed_object_break_the_lineage(scratch: Scratch, first: 
     assert (lost.returncode, changed.returncode) == (1, 1)
     assert "BROKEN: models/candidate" in lost.stdout
     assert "not in s3://" in lost.stdout
-    assert "is another" in changed.stdout
+    assert "its content in s3://" in changed.stdout
+    assert " differs" in changed.stdout
 
 
 def test_nothing_of_that_name(scratch: Scratch, first: str) -> None:
     result = scratch.erv("lineage", "nonsense", check=False)
     assert result.returncode == 1
-    assert f"error: 'nonsense' is no version or alias of {NAME}" in result.stderr
+    assert f"error: 'nonsense' is not a version or alias of {NAME}" in result.stderr
 
 
 def test_a_worse_candidate_is_kept_from_champion(scratch: Scratch, first: str) -> None:

@@ -150,7 +150,7 @@ def test_a_dead_port_ends_the_run(teacher: Any) -> None:
         f"openai:m: http://127.0.0.1:{port}/v1 gave no answer for 6 of 50 sentences, at last: no connection ("
     )
     assert str(caught.value).endswith(
-        "); 0 are labelled and kept, so see to the server and run it again to go on"
+        "); 0 are labelled and kept, so check the server and run it again to continue"
     )
     assert one.usage.prompt_tokens == 0
 
@@ -225,7 +225,7 @@ def test_a_refusal_ends_the_run_at_once_and_never_shows_the_key(
     assert message.startswith(
         f"openai:m: {script.url} answers {status} (Incorrect API key provided: ***. See."
     )
-    assert message.endswith("; mend the teacher's settings and run it again")
+    assert message.endswith("; fix the teacher's settings and run it again")
     assert len(message) < 400
     assert len(script.asked) <= 4
     assert "hunter2" not in message + caplog.text + repr(caught.value.__context__)
@@ -294,8 +294,8 @@ def test_the_budget_ends_a_run_and_the_next_one_asks_only_what_is_missing(
     assert one.usage.prompt_tokens + one.usage.reply_tokens == 15 * done <= cap
     assert str(caught.value) == (
         f"openai:m: stopped with {done} of 200 sentences labelled and kept: {15 * done} of {cap} tokens are"
-        " spent and the next request could pass that; raise max_tokens of the teacher and run it again to go"
-        " on"
+        " spent and the next request could exceed that; raise max_tokens of the teacher and run it again to"
+        " continue"
     )
     rest = teacher()
     assert rest.label(sentences) == [("anger",)] * 200

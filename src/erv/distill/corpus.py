@@ -1,8 +1,8 @@
-"""The sentences that a verifier learns from, before a teacher has labelled them.
+"""The sentences that a verifier learns from, before teachers label them.
 
-They come from three places: the explanations of the reasoning set, the sentences without a clip that its
-source may bring (`sentences.csv`), and explanations that the cold-start policy samples. The first two may
-carry labels: beside the explanations in `sentence_labels.csv`, in `sentences.csv` itself.
+They come from three places: the explanations of the reasoning set, sentences without a clip that its source
+may include (`sentences.csv`), and explanations that the cold-start policy samples. The first two may have
+labels: those of explanations in `sentence_labels.csv`, those of other sentences in `sentences.csv` itself.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Sentence:
     """A sentence and where it comes from.
 
     Attributes:
-        text: of it.
+        text: the sentence.
         source: name of the data set of its explanation, `sentences` or `rollouts`.
         clip_id: of its explanation; empty for a sentence without a clip.
-        labels: that came with it, names of the MAFW space; None when none did.
+        labels: those that came with it, names of the MAFW space; None if there were none.
     """
 
     text: str
@@ -54,10 +54,10 @@ def read_corpus(
         lock: the pinned source.
         store: for sources in an object store.
         rows: its manifest.
-        labelled: whether the labels that came with it are wanted.
+        labelled: whether to read the labels that came with the source.
 
     Raises:
-        DataError: labels are wanted and none came with it, or a file is malformed.
+        DataError: labels are wanted but the source has none, or a file is malformed.
     """
     has = {file.path for file in lock.files}
     if labelled and REFERENCE_FILE not in has:
@@ -79,8 +79,8 @@ def explanation_sentences(rows: Iterable[ClipRow], reference: str | None) -> lis
         reference: text of `sentence_labels.csv`; None leaves the sentences without labels.
 
     Raises:
-        DataError: a clip without an explanation; an explanation and its labels are not the same sentences, or
-            a label is unknown; names the clip.
+        DataError: a clip has no explanation, an explanation and its labels have different sentences, or a
+            label is unknown; the message names the clip.
     """
     labelled = _read_reference(reference) if reference is not None else None
     found: list[Sentence] = []
@@ -94,7 +94,7 @@ def explanation_sentences(rows: Iterable[ClipRow], reference: str | None) -> lis
         if [text for text, _ in known] != texts:
             raise DataError(
                 f"clip {row.clip_id!r}: {REFERENCE_FILE} does not match its explanation"
-                f" ({_difference(texts, [text for text, _ in known])}); label its sentences anew"
+                f" ({_difference(texts, [text for text, _ in known])}); label its sentences again"
             )
         found.extend(Sentence(text, row.dataset, row.clip_id, labels) for text, labels in known)
     if labelled:
@@ -113,7 +113,8 @@ def loose_sentences(content: str, *, labelled: bool) -> list[Sentence]:
         labelled: whether to read the labels, which may be missing otherwise.
 
     Raises:
-        DataError: a column is missing, a sentence is blank, or a label is unknown; names the line.
+        DataError: a column is missing, a sentence is blank, or a label is unknown; the message names the
+            line.
     """
     space = LabelSpace.load("mafw")
     found = []
@@ -129,7 +130,7 @@ def loose_sentences(content: str, *, labelled: bool) -> list[Sentence]:
 
 
 def rollout_sentences(explanations: Sequence[tuple[str, str]]) -> list[Sentence]:
-    """The sentences of sampled explanations, given as (clip id, explanation); they have no labels."""
+    """The sentences of sampled explanations, given as (clip id, explanation), without labels."""
     return [
         Sentence(text, ROLLOUTS, clip_id)
         for clip_id, explanation in explanations
@@ -162,7 +163,7 @@ def _read_reference(text: str) -> dict[str, list[tuple[str, tuple[str, ...] | No
 
 
 def _records(content: str, name: str, columns: Sequence[str]) -> Iterable[tuple[int, dict[str, str]]]:
-    """Line and content of each row; what a short row lacks is empty."""
+    """Line number and content of each row; missing cells of a short row are empty."""
     reader = csv.DictReader(io.StringIO(content.lstrip("\ufeff")), restval="")
     missing = set(columns) - set(reader.fieldnames or ())
     if missing:
@@ -173,7 +174,7 @@ def _records(content: str, name: str, columns: Sequence[str]) -> Iterable[tuple[
         for record in reader:
             yield reader.line_num, record
     except csv.Error as error:
-        raise DataError(f"{name}, line {reader.line_num}: not CSV ({error}); mend that line") from error
+        raise DataError(f"{name}, line {reader.line_num}: not CSV ({error}); fix that line") from error
 
 
 def _labels(space: LabelSpace, text: str, where: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Labelled sentences for the verifier: what teachers say of each, and no text in two splits."""
+"""Labelled sentences for the verifier: the teachers' labels, and splits that share no text."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ UNLABELLED = Refusal("unlabelled", "came without labels")
 
 @dataclass(frozen=True)
 class Distilled:
-    """What distillation gives.
+    """The result of distillation.
 
     Attributes:
         sentences: table with `SCHEMA`, in the order of the corpus.
-        quarantine: table with `QUARANTINE_SCHEMA`: the sentences that no teacher, or no majority, labelled.
+        quarantine: table with `QUARANTINE_SCHEMA`: the sentences without labels from a teacher or a majority.
         summary: counts, class balance and agreement; see `docs/verifier.md`.
     """
 
@@ -47,13 +47,13 @@ def distill(
         corpus: the sentences.
         teachers: by name, in order; None for the labels that came with the corpus.
         settings: section `distill`.
-        seed: of the split. A split takes sentence texts, wherever they occur (by a hash of the text without
-            case, punctuation and white space): explanations share phrases, so whole held-out explanations
+        seed: of the split. Sentences are split by text, wherever they occur (by a hash of the text without
+            case, punctuation and white space). Explanations share phrases, so held-out whole explanations
             would consist of sentences that were trained on.
 
     Raises:
         DataError: more sentences in quarantine than `settings.max_quarantine_share` allows, or none left.
-        ErvError: a teacher can't be asked any further.
+        ErvError: a teacher can't continue.
     """
     texts = [sentence.text for sentence in corpus]
     verdicts = {

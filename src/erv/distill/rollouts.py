@@ -1,4 +1,4 @@
-"""Explanations that the cold-start policy samples: what the verifier will have to read during GRPO."""
+"""Explanations that the cold-start policy samples, like those the verifier has to read during GRPO."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def sample_explanations(
     family: str,
     seed: int,
 ) -> tuple[list[tuple[str, str]], int]:
-    """Asks a policy about clips, several times each.
+    """Samples a policy's explanations of clips, several per clip.
 
     Args:
         policy: the cold start's folder.
-        clip_ids: the clips; those that are not in the shards are in quarantine and are left out.
+        clip_ids: the clips; those not in the shards are in quarantine and are left out.
         shards: their decoded frames and sound.
         settings: section `distill.rollouts`.
         runtime: device, precision and threads.
@@ -36,7 +36,7 @@ def sample_explanations(
         seed: of the sampling.
 
     Returns:
-        (clip id, explanation) by clip and sample, and how many completions had no explanation.
+        (clip id, explanation) by clip and sample, and the number of completions without an explanation.
     """
     from erv.determinism import resolve_device, seed_everything
     from erv.policies import load_policy

@@ -28,7 +28,7 @@ QUARANTINE_SCHEMA = pa.schema(
 
 
 def write_sentences(table: pa.Table, path: Path) -> None:
-    """Writes the sentences; raises DataError when a split is empty, since the verifier needs all three."""
+    """Writes the sentences; raises DataError if a split is empty, because the verifier needs all three."""
     for split in SPLITS:
         if split not in table.column("split").to_pylist():
             raise DataError(

@@ -22,7 +22,7 @@ _FETCH = "use the official files as they were delivered"
 
 
 def presence(reading: Reading, expect: Expect, max_excluded_share: float) -> list[Check]:
-    """Whether the source has the listed clips and they can be used.
+    """Checks that the source has the listed clips and that they can be used.
 
     Args:
         reading: as read.
@@ -30,7 +30,9 @@ def presence(reading: Reading, expect: Expect, max_excluded_share: float) -> lis
         max_excluded_share: share of the listed clips that may be unusable.
     """
     present = len(reading.entries) + len(reading.excluded)
-    total = present + len(reading.absent)  # of a subset most may be absent: shares are of what is there
+    total = present + len(
+        reading.absent
+    )  # most of a subset may be absent, so shares are of the clips present
     if not reading.entries and (reading.absent or not reading.excluded):
         lists = f"the lists of fold {reading.fold}" if reading.fold else "the source's lists"
         return [
@@ -79,7 +81,7 @@ def presence(reading: Reading, expect: Expect, max_excluded_share: float) -> lis
 
 
 def unlisted(reading: Reading, published: Published | None) -> Check:
-    """Whether the source has clips that no list names; the official sets have a known number of them."""
+    """Checks for clips that no list names; the official sets have a known number of them."""
     known = published.total - published.clips if published and published.total is not None else 0
     count = len(reading.unlisted)
     return Check(
@@ -95,7 +97,7 @@ def unlisted(reading: Reading, published: Published | None) -> Check:
 
 
 def against_published(reading: Reading, published: Published, expect: Expect) -> list[Check]:
-    """Whether clips, classes, folds and sheets have the published counts; errors for a full set."""
+    """Checks clips, classes, folds and sheets against the published counts; errors for a full set."""
     severity = severity_of(expect)
     labels = {item.clip_id: item.label for items in reading.listing.values() for item in items}
     classes = Counter(labels.values())

@@ -1,4 +1,4 @@
-"""Ingestion: a pinned source becomes a manifest, one row per clip of the chosen fold."""
+"""Ingestion: turns a pinned source into a manifest, one row per clip of the chosen fold."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Ingested:
 
     Attributes:
         rows: of the manifest, by clip id.
-        excluded: clips that are listed and can't be used, by clip id.
+        excluded: listed clips that can't be used, by clip id.
         unlisted: clips of the source that no list names, as paths.
-        folds: usable clips by fold, split and label, of all folds; 0 where the set has none.
-        checks: all of them; none of the failed ones is an error.
-        absent: clips that are listed and not in the source, as paths.
+        folds: usable clips of all folds by fold, split and label; fold 0 if the set has no folds.
+        checks: all of them; the failed ones are warnings.
+        absent: listed clips that are not in the source, as paths.
         dataset: its name.
         fold: of the rows.
         expect: full or subset.
@@ -51,7 +51,7 @@ class Ingested:
     expect: str
 
     def counts(self) -> dict[str, float]:
-        """Clips per split, and those that were excluded, absent or in no list; failed checks."""
+        """Counts of clips per split, of excluded, absent and unlisted clips, and of failed checks."""
         splits = Counter(row.split for row in self.rows)
         return {
             "clips": float(len(self.rows)),
@@ -63,10 +63,10 @@ class Ingested:
         }
 
     def warnings(self) -> list[str]:
-        """A sentence for each failed check; one for all published counts that a subset explains.
+        """A sentence per failed check, and a single one for all published counts that a subset explains.
 
-        The number of clips in the source always is one; the others are where the lists are shorter, too. What
-        looks like exchanged folds is told in full.
+        A subset always explains the number of clips in the source, and the other counts if the lists are
+        shorter too. Folds that seem to be exchanged are reported in full.
         """
         failed = [check for check in self.checks if not check.success]
         whole = any(check.name == "published_clips" and check.success for check in self.checks)
@@ -86,7 +86,7 @@ class Ingested:
         return lines
 
     def checks_document(self) -> dict[str, Any]:
-        """All of it but the rows, for JSON."""
+        """Everything but the rows, for JSON."""
         return {
             "dataset": self.dataset,
             "fold": self.fold,
@@ -109,8 +109,8 @@ def ingest(
 ) -> Ingested:
     """Reads the official files of a source, checks them and cuts a validation split from train.
 
-    Validation is cut by a hash of the clip id, never from test; a table that brings its own validation clips
-    is left as it is.
+    Validation is cut by a hash of the clip id, never from test. A table with its own validation clips stays
+    as it is.
 
     Args:
         dataset: its name, and that of its label space.
@@ -120,7 +120,7 @@ def ingest(
         seed: of the hash.
 
     Raises:
-        DataError: the source is not what its layout says; or checks failed, each told in a line.
+        DataError: the source does not match its layout, or checks failed (one line each).
         StorageError: an object can't be read.
     """
     reader = settings.readers.get(dataset)
@@ -131,7 +131,7 @@ def ingest(
         )
     if lock.selection is not None and lock.selection != selection_of(reader):
         raise DataError(
-            f"{dataset}: the source was pinned for other settings than ingest.readers.{dataset} has now;"
+            f"{dataset}: the source was pinned with other settings than ingest.readers.{dataset} has now;"
             f" pin it again with `erv data pin {lock.name}`"
         )
     reading = read(dataset, lock, store, reader, settings.fold)
@@ -159,14 +159,14 @@ def ingest(
 
 
 def require_current(lock: Lock, source: str) -> None:
-    """Refuses a lock of another place than `params.yaml` names: the data would be those of before.
+    """Refuses a lock made from another place than `params.yaml` names: its data would be outdated.
 
     Raises:
         DataError: they differ.
     """
     if lock.uri != source:
         raise DataError(
-            f"{lock.name}: pinned from {lock.uri}, and sources.{lock.name} is {source}; pin that with"
+            f"{lock.name}: pinned from {lock.uri}, but sources.{lock.name} is {source}; pin that with"
             f" `erv data pin {lock.name}`, or set sources.{lock.name} back"
         )
 

@@ -1,4 +1,4 @@
-"""Whether a data set's lists contradict themselves, whatever part of the clips one has."""
+"""Checks that a data set's lists don't contradict themselves, whichever clips are present."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _LISTS = ("train", "test")
 
 
 def structural(listing: Listing, published: Published | None, expect: Expect, fold: int) -> list[Check]:
-    """Whether the lists contradict themselves.
+    """Checks that the lists don't contradict themselves.
 
     Args:
-        listing: the lines of every fold; fold 0 where the set has none.
+        listing: the lines of every fold; fold 0 if the set has no folds.
         published: figures of the set, if any.
         expect: full or subset.
-        fold: the chosen one, whose lists must not be empty in a subset either.
+        fold: the chosen one; its lists must not be empty, even in a subset.
     """
     remedy = _MEND if published is None else _FETCH
     checks = [_listed_once(listing, remedy), _splits_apart(listing, remedy)]
@@ -41,7 +41,7 @@ def structural(listing: Listing, published: Published | None, expect: Expect, fo
         for items in listing.values()
         for clip in {item.clip_id for item in items if item.split == "test"}
     )
-    # Known of the single sets and of DFEW, meant by a table's column of folds; not said of the compound set.
+    # Published for the single sets and DFEW, implied by a table's fold column, unknown for the compound set.
     once = published is None or published.tested_once
     checks += [
         _one_label(listing, remedy),
@@ -201,7 +201,7 @@ def _same_clips(listing: Listing, severity: Severity) -> Check:
 
 
 def _filled(listing: Listing, fold: int, expect: Expect) -> Check:
-    """Whether official folds have both lists filled."""
+    """Checks that neither list of an official fold is empty."""
     empty = _empty_lists(listing)
     chosen = _empty_lists({fold: listing[fold]})
     return Check(
@@ -235,7 +235,7 @@ def _sizes(listing: Listing) -> dict[int, Counter[str]]:
 
 
 def _larger_tests(listing: Listing) -> list[int]:
-    """Folds with more clips for testing than, some at least, for training."""
+    """Folds with more clips for testing than for training, if they have any for training."""
     return [fold for fold, size in _sizes(listing).items() if size["test"] > size["train"] > 0]
 
 

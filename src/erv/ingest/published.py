@@ -1,4 +1,4 @@
-"""The counts that the authors of the official sets published, to hold a source against."""
+"""The counts that the authors of the official sets published, to check a source against."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FILE = Path(__file__).with_suffix(".yaml")
 
 @dataclass(frozen=True)
 class Published:
-    """Published figures; an empty mapping or None where none is known.
+    """Published figures; an empty mapping or None if unknown.
 
     Attributes:
-        source: who says so.
+        source: who published them.
         clips: listed by the official files.
         classes: clips by label.
         class_count: number of labels that occur.
@@ -41,7 +41,7 @@ class Published:
 
 
 def figures(settings: ReaderSettings) -> Published | None:
-    """What was published of the set that a reader reads, or None."""
+    """The figures published for the set that a reader reads, or None."""
     if isinstance(settings, MafwReader):
         return _one(f"mafw {settings.set} {settings.listing}")
     if isinstance(settings, DfewReader):

@@ -1,4 +1,4 @@
-"""Whether what a lock entry names is still in the object store, with the content that its hash promises."""
+"""Checks that what a lock entry names is still in the object store, with the content of its hash."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from erv.sources import Lock, SourceFile
     from erv.storage.store import Store
 
-SMALL_BYTES = 4_000_000  # objects up to this size are read and hashed, larger ones only looked for
+SMALL_BYTES = 4_000_000  # objects up to this size are read and hashed; larger ones are only looked up
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Link:
     detail: str
 
     def text(self) -> str:
-        """`ok`, `BROKEN` or `?`, and what was looked at."""
+        """`ok`, `BROKEN` or `?`, and what was checked."""
         mark = {True: "ok", False: "BROKEN", None: "?"}[self.ok]
         return f"{mark}: {self.what} ({self.detail})"
 
 
 class LinkChecker:
-    """Looks objects up in the DVC remote and in the raw bucket; each answer is kept.
+    """Looks up objects in the DVC remote and in the raw bucket, and caches each answer.
 
     Args:
         environment: where the store is.
@@ -55,7 +55,7 @@ class LinkChecker:
 
     @cached_property
     def _remote(self) -> dict[str, int]:
-        """Size by hash of every object in the DVC remote: one listing instead of a question per object."""
+        """Size by hash of every object in the DVC remote: one listing instead of one request per object."""
         prefix = "files/md5/"
         listing = self._store.list(f"s3://{self._environment.dvc_bucket}/{prefix.rstrip('/')}")
         return {info.key.removeprefix(prefix).replace("/", ""): info.size for info in listing}
@@ -82,7 +82,7 @@ class LinkChecker:
         if size > SMALL_BYTES and not self._deep:
             return True, f"md5 {md5}, {size} bytes, present"
         if self._digest(md5) != md5.removesuffix(".dir"):
-            return False, f"md5 {md5}: its content in s3://{self._environment.dvc_bucket} is another"
+            return False, f"md5 {md5}: its content in s3://{self._environment.dvc_bucket} differs"
         return True, f"md5 {md5}, {size} bytes, hash equal"
 
     def _folder(self, md5: str) -> tuple[bool, str]:
@@ -104,20 +104,20 @@ class LinkChecker:
         return self._store.read(f"s3://{self._environment.dvc_bucket}/files/md5/{md5[:2]}/{md5[2:]}")
 
     def source(self, path: str, md5: str | None, lock_file: Path | None) -> Link:
-        """Verifies a pinned source: its lock is the one that was used, and each of its objects is there.
+        """Verifies a pinned source: its lock is the one that was used, and each of its objects exists.
 
         Args:
-            path: of the lock, as `dvc.lock` names it.
-            md5: of the lock, as `dvc.lock` has it.
-            lock_file: where a copy of the lock is to be found; None if nowhere.
+            path: of the lock, as in `dvc.lock`.
+            md5: of the lock, as in `dvc.lock`.
+            lock_file: a copy of the lock; None if there is none.
         """
         from erv.files import md5_of_file
         from erv.sources import Lock
 
         if lock_file is None or not lock_file.is_file():
-            return Link(path, None, "the lock is not here; restore it from git")
+            return Link(path, None, "the lock is missing here; restore it from git")
         if md5_of_file(lock_file) != md5:
-            return Link(path, None, f"the lock here is another one than {md5}; restore it from git")
+            return Link(path, None, f"the lock here differs from {md5}; restore it from git")
         lock = Lock.load(lock_file)
         if not lock.uri.startswith("s3://"):
             root = Path(lock.uri.removeprefix("file://"))
@@ -158,7 +158,7 @@ class LinkChecker:
 
 
 def _is_in(root: Path, file: SourceFile) -> bool:
-    """Whether a local source still has a file, by its size; content is verified when it is read."""
+    """Whether a local source still has a file of the right size; content is verified when it is read."""
     if file.archive:  # its zip is listed too
         return (root / file.archive).is_file()
     if file.frames:

@@ -1,9 +1,8 @@
-"""Media: decoding of a clip to frames and audio as the policy takes them.
+"""Media: decodes a clip to frames and audio as the policy takes them.
 
-The rules are HumanOmni's: frames spread evenly over the clip, resized with PIL's bicubic filter to the
-square of the vision tower after padding (training in the released code) or stretching (its inference),
-audio as 16 kHz mono. Unlike there, a clip without sound is said to have none; it never becomes seconds of
-zeros.
+The rules are HumanOmni's: frames spread evenly over the clip, padded (the released training code) or
+stretched (its inference code) to the square of the vision tower with PIL's bicubic filter, audio as 16 kHz
+mono. Unlike there, a clip without sound is marked as such and never becomes seconds of zeros.
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ class DecodeRule:
     Attributes:
         frames: per clip.
         size: of the square, in pixels.
-        geometry: how a picture that is not square becomes one.
+        geometry: how a picture is made square.
         sample_rate: in Hz.
-        short_folders: how a folder with fewer images than `frames` gets to that number: `repeat` takes some
-            twice, as for a video; `black` appends black pictures, as the released code does.
+        short_folders: what to do with a folder of fewer images than `frames`: `repeat` takes some twice, as
+            for a video; `black` appends black pictures, as the released code does.
     """
 
     frames: int
@@ -69,7 +68,7 @@ class Decoded:
 
 
 def frame_indices(count: int, wanted: int) -> np.ndarray:
-    """Which frames of a file are taken: the middles of `wanted` equal parts, with duplicates in short files.
+    """Indices of the frames to take: the middles of `wanted` equal parts, with duplicates in short files.
 
     `round(((count - 1) / wanted) * (i + 0.5) + 1e-6)`, half to even, as the released code computes it.
 
@@ -94,7 +93,7 @@ def to_square(frames: np.ndarray, size: int, geometry: Geometry) -> np.ndarray:
 
 
 def _square(image: Image, size: int, geometry: Geometry) -> np.ndarray:
-    """Rows first, as Pillow did until it began to choose the order by cost: pixels differ by up to 2."""
+    """Resizes rows first, as Pillow did before it chose the order by cost: pixels differ by up to 2."""
     from PIL import Image
 
     width, height = image.size
@@ -104,7 +103,7 @@ def _square(image: Image, size: int, geometry: Geometry) -> np.ndarray:
         image = canvas
     wide = image.resize((size, height), Image.Resampling.BICUBIC)
     if geometry == "pad" and width > height:
-        # Rows of grey stay grey when they are resized, so they are added now: the same pixels for less work.
+        # Grey rows stay grey when resized, so adding them now gives the same pixels for less work.
         canvas = Image.new("RGB", (size, width), _PAD_COLOR)
         canvas.paste(wide, (0, (width - height) // 2))
         wide = canvas
@@ -114,17 +113,17 @@ def _square(image: Image, size: int, geometry: Geometry) -> np.ndarray:
 def decode(path: Path, rule: DecodeRule) -> Decoded:
     """Decodes a video file with decord, or a folder of frames with PIL.
 
-    A video in which decord would not find pictures by their number (`erv.media.seeking`) is decoded from its
-    begin (`erv.media.sequential`); of one whose edit list hides pictures, those that a player shows are
-    taken. Sound with an edit list of its own begins where that begins and ends with the packet in which that
-    ends (1024 samples of AAC).
+    A video in which decord can't seek to pictures by number (`erv.media.seeking`) is decoded from the start
+    (`erv.media.sequential`). If an edit list hides pictures, only those that a player shows are taken. Sound
+    with its own edit list starts where the edit starts, and ends with the packet in which the edit ends (1024
+    samples of AAC).
 
     Returns:
         The clip; a folder has no sound.
 
     Raises:
-        MediaError: the clip can't be read, has no frame, is larger or longer than `erv.media.limits` takes,
-            was cut off, or its sound holds values that are not numbers. The message is the same in every run.
+        MediaError: the clip can't be read, has no frame, exceeds `erv.media.limits`, was cut off, or its
+            sound holds values that are not numbers. The message is the same in every run.
     """
     if path.is_dir():
         return Decoded(np.stack(list(_folder_frames(path, rule))), None)
@@ -134,12 +133,12 @@ def decode(path: Path, rule: DecodeRule) -> Decoded:
 
 
 def decode_item(item: tuple[Path, DecodeRule]) -> Decoded:
-    """`decode` for worker processes, whose items are one value; this module alone is imported there."""
+    """`decode` for worker processes, which pass a single value and import only this module."""
     return decode(*item)
 
 
 def load_decoders() -> None:
-    """Imports what `decode` needs, before the clock of a clip runs."""
+    """Imports what `decode` needs, before any clip's time limit starts."""
     import av  # noqa: F401
     import decord  # noqa: F401
     import PIL.Image
@@ -162,8 +161,8 @@ def _folder_frames(folder: Path, rule: DecodeRule) -> Iterator[np.ndarray]:
             last, square, shape = index, _square(image, rule.size, rule.geometry), image.size
         yield square
     for _ in range(black):
-        # The released code makes each with the width and height of the one before it swapped, so that padding
-        # puts grey at the sides of one and above and below the next.
+        # The released code creates each with the previous one's width and height swapped, so padding puts
+        # grey at the sides of one and above and below the next.
         shape = (shape[1], shape[0])
         yield _square(Image.new("RGB", shape), rule.size, rule.geometry)
 
@@ -186,7 +185,7 @@ def _frames_by_number(path: Path, rule: DecodeRule, header: Header) -> np.ndarra
     from PIL import Image
 
     squares: dict[int, np.ndarray] = {}
-    # With num_threads=0 FFmpeg takes a thread per core in every worker.
+    # With num_threads=0, FFmpeg starts a thread per core in every worker.
     try:
         video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
         if not len(video):
@@ -195,7 +194,7 @@ def _frames_by_number(path: Path, rule: DecodeRule, header: Header) -> np.ndarra
             raise MediaError(f"truncated: {len(video)} of {header.frames} frames")
         indices = frame_indices(len(video), rule.frames).tolist()
         wanted = sorted(set(indices))
-        # All at once is 10% faster than one by one, and takes the memory of all.
+        # Reading all at once is 10% faster than one by one, but holds all of them in memory.
         together = max(1, _BATCH_BYTES // (header.width * header.height * 3))
         for start in range(0, len(wanted), together):
             part = wanted[start : start + together]
@@ -208,9 +207,9 @@ def _frames_by_number(path: Path, rule: DecodeRule, header: Header) -> np.ndarra
 
 
 def _frames_in_order(path: Path, rule: DecodeRule, expected: int, shown: int | None = None) -> np.ndarray:
-    """uint8 [T, size, size, 3] of a video that is decoded from its begin.
+    """uint8 [T, size, size, 3] of a video that is decoded from the start.
 
-    In one pass where it has as many pictures as expected, else in two.
+    Takes one pass if it has as many pictures as expected, otherwise two.
 
     Args:
         path: of the file.
@@ -229,7 +228,7 @@ def _frames_in_order(path: Path, rule: DecodeRule, expected: int, shown: int | N
 def _squares(
     path: Path, rule: DecodeRule, expected: int, shown: int | None
 ) -> tuple[dict[int, np.ndarray], int]:
-    """The frames that are chosen of so many, by their number, and how many there are."""
+    """The frames chosen out of `expected`, by number, and how many frames there really are."""
     from PIL import Image
 
     wanted = set(frame_indices(expected, rule.frames).tolist()) if expected else set()
@@ -242,7 +241,7 @@ def _squares(
 
 
 class _Borrowed:
-    """A decord array as numpy takes it without a copy (`asnumpy` makes one)."""
+    """A decord array as numpy, without a copy (`asnumpy` makes one)."""
 
     def __init__(self, array: Any) -> None:
         self._capsule = array.to_dlpack()
@@ -257,8 +256,8 @@ class _Borrowed:
 def whole_sound(wave: Any) -> np.ndarray:
     """All samples of decord's reader [channels * samples], equal to `wave[:]`.
 
-    The public way makes a list of all their indices first, which takes longer than decoding them (5 ms for
-    3 s); the array itself is behind an underscore.
+    The public API first builds a list of all indices, which takes longer than decoding them (5 ms for 3 s);
+    the array itself is behind an underscore.
     """
     array = getattr(wave, "_array", None)
     if isinstance(array, np.ndarray) and array.ndim == 2 and array.shape[1] >= wave.shape[1]:
@@ -267,7 +266,7 @@ def whole_sound(wave: Any) -> np.ndarray:
 
 
 def _audio(path: Path, sample_rate: int) -> np.ndarray | None:
-    """int16 mono samples, or None when the sound track is empty."""
+    """int16 mono samples, or None if the sound track is empty."""
     import decord
 
     try:

@@ -1,7 +1,7 @@
 """Frame folders: a clip as images, e.g. `00001/00001_00012.jpg` of DFEW. Such a clip has no sound.
 
-Images are taken in the order of the last number in their names. They may differ in size: each is made square
-by itself, as the released code does with a list of images.
+Images are sorted by the last number in their names. They may differ in size: each is made square separately,
+as the released code does with a list of images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"\d+")
 _FORMATS = ("JPEG", "PNG", "BMP")
-# What is plainly a picture in 8 bits; 16-bit images would have to be scaled by a rule that nobody stated.
+# Modes that are plainly 8-bit pictures. Scaling 16-bit images would need a rule that nobody has stated.
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
@@ -49,10 +49,10 @@ def list_frames(folder: Path) -> list[Path]:
 
 
 def read_frame(path: Path) -> Image:
-    """Decodes an image to RGB; its size is looked at before its pixels are.
+    """Decodes an image to RGB, checking its size before its pixels.
 
     Raises:
-        MediaError: it can't be decoded, is too large, or has not 8 bits a channel.
+        MediaError: it can't be decoded, is too large, or doesn't have 8 bits per channel.
     """
     from PIL import Image
 
@@ -68,5 +68,5 @@ def read_frame(path: Path) -> Image:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MediaError(f"too large: {short_reason(error, path)}") from error
-    except Exception as error:  # the plugins of PIL raise anything over bytes that no encoder writes
+    except Exception as error:  # PIL's plugins can raise anything for malformed bytes
         raise MediaError(f"image can't be decoded: {path.name!r}: {short_reason(error, path)}") from error

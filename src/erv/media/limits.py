@@ -1,7 +1,7 @@
-"""What a file may claim before anything of it is decoded, and the words for what is wrong with one.
+"""Limits on what a file may claim, checked before anything is decoded, and the wording of faults.
 
-Clips come from anywhere. A header of some bytes can claim pictures of gigabytes, ten hours, or other files to
-read; all that is looked at here, in the container, without a decoder.
+Clips come from arbitrary sources. A small header can claim pictures of gigabytes, ten hours, or other files
+to read. All of that is checked here, in the container, without a decoder.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 MAX_SIDE = 8192  # pixels, of a video frame or an image
-MAX_PIXELS = 8192 * 4320  # of one; a frame takes 106 MB as RGB then
+MAX_PIXELS = 8192 * 4320  # of a frame, which then takes 106 MB as RGB
 MAX_SECONDS = 3600.0
 MAX_FRAMES = 432_000  # an hour at 120 per second
 MAX_CHANNELS = 64
 MAX_SAMPLE_RATE = 768_000  # Hz
 # Containers of media.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpeg,mpegts,asf,ogg,wav,mp3,aac,flac,m4v,h264,ivf"
-# A playlist (HLS, DASH, concat) would make the decoder open what it names.
+# A playlist (HLS, DASH, concat) would make the decoder open the files it names.
 _MEDIA_ONLY = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-# Nothing is decoded and nothing beyond the header is read: 0.7 ms a clip instead of 8.
+# Decode nothing and read nothing beyond the header: 0.7 ms a clip instead of 8.
 _HEADER_ONLY = {**_MEDIA_ONLY, "skip_frame": "all", "probesize": "32"}
-# Streams that announce themselves in their packets are looked for as far as decoders do: FFmpeg's default.
+# Look for streams that are announced only in packets as far as decoders do: FFmpeg's default.
 _LONGER_LOOK = {**_MEDIA_ONLY, "skip_frame": "all"}
-# Containers whose header names all streams; others (FLV, MPEG-PS, MPEG-TS) may name some of them or none.
+# Containers whose header lists all streams; others (FLV, MPEG-PS, MPEG-TS) may list only some or none.
 _NAME_ALL_STREAMS = frozenset({"mov", "matroska", "avi", "asf"})
-# What decord puts before a message: the time of day and the place in its source.
+# decord's message prefix: the time of day and the location in its source.
 _STAMP = re.compile(r"\[\d\d:\d\d:\d\d\]\s+\S+?:\d+:\s*")
 _ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{5,}\b")
 _LONGEST_REASON = 200
@@ -37,7 +37,7 @@ _UNKNOWN_SIZES = frozenset({0, 0xFFFFFFFF})
 
 
 class MediaError(Exception):
-    """A clip can't be decoded; the message is the reason that its quarantine entry gives."""
+    """A clip can't be decoded; the message becomes the reason in its quarantine entry."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Header:
     Attributes:
         width: of the pictures, in pixels.
         height: in pixels.
-        frames: pictures by the index of an mp4 file; 0 for containers that don't say it reliably.
+        frames: pictures according to the index of an mp4 file; 0 for containers without a reliable number.
         has_audio: whether there is a sound track.
-        shown: how many of the pictures a player shows, where the edit list of an mp4 file hides some (see
+        shown: how many pictures a player shows, if the edit list of an mp4 file hides some (see
             `erv.media.sequential`); None for all other clips.
-        form: FFmpeg's name of the container, the first of them: mov, matroska, avi, ...
+        form: FFmpeg's first name for the container: mov, matroska, avi, ...
     """
 
     width: int
@@ -63,15 +63,15 @@ class Header:
 
 
 def media_options() -> dict[str, str]:
-    """For `av.open`: media alone is opened, and no file but the one that is named."""
+    """Options for `av.open`: open only media, and no file but the given one."""
     return dict(_MEDIA_ONLY)
 
 
 def read_header(path: Path) -> Header:
-    """Looks at what a video file claims to be, without decoding any of it.
+    """Reads what a video file claims to be, without decoding any of it.
 
     Raises:
-        MediaError: it is no media file, has no video track, is cut off, or claims more than the limits here.
+        MediaError: it is not a media file, has no video track, is cut off, or exceeds the limits here.
     """
     if not path.stat().st_size:
         raise MediaError("the file is empty")
@@ -97,7 +97,7 @@ def check_size(width: int, height: int, what: str = "pictures") -> None:
 
 
 def _claims(path: Path, options: dict[str, str], *, last: bool = False) -> Header | None:
-    """What the container claims; None without a video track, or where a longer look may find more."""
+    """What the container claims; None without a video track, or if reading further may find more."""
     import av
 
     try:
@@ -129,10 +129,10 @@ def _claims(path: Path, options: dict[str, str], *, last: bool = False) -> Heade
 
 
 def _shown_pictures(path: Path, video: Any) -> int | None:
-    """How many pictures of an mp4 or mov file a player shows, where the edit list changes which; else None.
+    """How many pictures of an mp4 or mov file a player shows if the edit list hides some; otherwise None.
 
     The index is in memory once the file is open, so this takes microseconds for a clip of seconds. The file
-    is opened once more where the index marks pictures as hidden or differs from what the track counts.
+    is opened a second time if the index marks pictures as hidden or differs from the track's count.
     """
     index = video.index_entries
     _check_length(0.0, len(index))
@@ -150,7 +150,7 @@ def _shown_pictures(path: Path, video: Any) -> int | None:
 
 
 def _held_frames(path: Path, stream: int) -> int:
-    """Pictures in the index of a file when its edit list is left out of account."""
+    """Pictures in the index of a file, ignoring its edit list."""
     import av
 
     options = {**_HEADER_ONLY, "ignore_editlist": "1"}
@@ -167,7 +167,7 @@ def _check_length(seconds: float, frames: int) -> None:
 
 def _check_sound(codec: Any) -> None:
     if codec is None:
-        return  # without a decoder; the one that reads the sound says so
+        return  # no decoder; whoever reads the sound reports it
     if codec.channels > MAX_CHANNELS or (codec.sample_rate or 0) > MAX_SAMPLE_RATE:
         raise MediaError(
             f"sound of {codec.channels} channels at {codec.sample_rate} Hz, at most {MAX_CHANNELS} and"
@@ -176,9 +176,9 @@ def _check_sound(codec: Any) -> None:
 
 
 def missing_bytes(path: Path) -> int:
-    """How many bytes an mp4 or AVI file lacks by its own count: a copy that was cut off.
+    """How many bytes an mp4 or AVI file lacks by its own count, as a truncated copy does.
 
-    Decoders play what is left of such a file and say nothing.
+    Decoders silently play what is left of such a file.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -198,7 +198,7 @@ def _end_of_boxes(stream: BinaryIO, size: int) -> int:
         length, kind = struct.unpack(">I4s", head[:8])
         if length == 1 and len(head) == 16:
             length = struct.unpack(">Q", head[8:])[0]
-        if length < 8:  # 0: up to the end of the file; 2..7: not a box, which the demuxer judges
+        if length < 8:  # 0: up to the end of the file; 2..7: not a box, left to the demuxer
             break
         position += length
         if kind in (b"mdat", b"moov", b"moof"):
@@ -207,7 +207,7 @@ def _end_of_boxes(stream: BinaryIO, size: int) -> int:
 
 
 def short_reason(error: BaseException, path: Path) -> str:
-    """The first line of a decoder's message, without what differs between runs: time, address, path."""
+    """The first line of a decoder's message, without parts that differ between runs: time, address, path."""
     said = getattr(error, "strerror", None) or str(error)
     lines = [line.strip() for line in _STAMP.sub("", said).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__

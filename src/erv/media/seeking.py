@@ -1,15 +1,16 @@
-"""Whether decord finds the pictures of a video by their number.
+"""Whether decord can seek to the pictures of a video by number.
 
-decord seeks to the key frame before a picture and counts from there. Where that is not right it gives another
-picture and says nothing (decord 0.6.0):
+decord seeks to the key frame before a picture and counts from there. In these cases decord 0.6.0 silently
+returns a wrong picture:
 
-- after a key frame that is no fresh start, as in open groups of pictures (the usual form of HEVC, and of
-  MPEG-2 and MPEG-4 part 2 with B-frames) and where the picture is refreshed bit by bit;
-- in containers that don't tell the time of each picture (AVI), or have no index (MPEG-PS, MPEG-TS, ASF, FLV);
-- where the first picture is no key frame, for then those before the first one are counted and not decoded.
+- after a key frame that is not a fresh start, as in open groups of pictures (the usual form of HEVC, and of
+  MPEG-2 and MPEG-4 part 2 with B-frames) and with gradual refresh;
+- in containers that don't store the time of each picture (AVI) or have no index (MPEG-PS, MPEG-TS, ASF, FLV);
+- if the first picture is not a key frame, because pictures before the first key frame are counted but not
+  decoded.
 
-It says so where it knows no decoder (AV1), or where a Matroska file has no duration (a browser's recording).
-So it is asked only for what is known to be right; all else is decoded from its begin
+It does raise an error if it has no decoder (AV1), or if a Matroska file has no duration (a browser's
+recording). So decord is used only where it is known to be right. Everything else is decoded from the start
 (`erv.media.sequential`).
 """
 
@@ -25,20 +26,20 @@ from erv.media.limits import MediaError, media_options, short_reason
 
 # Containers with an index and the time of each picture; their header names all streams.
 _INDEXED = frozenset({"mov", "matroska"})
-# Codecs of which every key frame is a fresh start. H.264 has both kinds.
+# Codecs in which every key frame is a fresh start. H.264 has both kinds.
 _FRESH = frozenset({"vp8", "vp9"})
-_LENGTH_AT = 4  # in the head of H.264 in these containers (avcC): bytes of the length of a unit, less one
-# Kinds of units with pictures, and the one that starts afresh (H.264, table 7-1).
+_LENGTH_AT = 4  # in the header of H.264 in these containers (avcC): bytes of a unit's length field, minus one
+# Types of units with pictures, and the type of a fresh start (H.264, table 7-1).
 _SLICES, _IDR = range(1, 6), 5
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A video track as its packets tell.
+    """A video track, as read from its packets.
 
     Attributes:
-        packets: number of them; mostly that of the pictures.
-        seekable: whether decord finds a picture by its number.
+        packets: number of packets; usually the number of pictures.
+        seekable: whether decord finds a picture by number.
     """
 
     packets: int
@@ -46,10 +47,10 @@ class Survey:
 
 
 def survey(path: Path, form: str) -> Survey:
-    """Reads the packets of the first video track, and decodes none.
+    """Reads the packets of the first video track without decoding them.
 
     Args:
-        path: of a file that `erv.media.limits.read_header` took.
+        path: of a file that `erv.media.limits.read_header` accepted.
         form: of its header.
 
     Raises:
@@ -57,7 +58,7 @@ def survey(path: Path, form: str) -> Survey:
     """
     import av
 
-    # Nothing is decoded, and nothing looked for that the header tells: 0.9 ms a clip of 3 s instead of 2.8.
+    # Decode nothing, and don't probe for what the header states: 0.9 ms per clip of 3 s instead of 2.8.
     options = {**media_options(), "skip_frame": "all"}
     if form in _INDEXED:
         options["probesize"] = "32"
@@ -78,7 +79,7 @@ def survey(path: Path, form: str) -> Survey:
 
 
 def _test_of(video: Any) -> Callable[[memoryview], bool]:
-    """What says of a packet with a key frame whether that is known to be a fresh start."""
+    """A function that tells whether the key frame in a packet is known to be a fresh start."""
     codec = video.codec_context.codec.canonical_name
     if codec in _FRESH:
         return lambda _packet: True
@@ -89,7 +90,7 @@ def _test_of(video: Any) -> Callable[[memoryview], bool]:
 
 
 def _is_idr(packet: memoryview, length_bytes: int) -> bool:
-    """Whether the first unit with a picture is of an IDR picture; units come behind their lengths."""
+    """Whether the first unit with a picture is an IDR picture; each unit follows its length."""
     at = 0
     while at + length_bytes < len(packet):
         kind = packet[at + length_bytes] & 31

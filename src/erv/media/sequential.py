@@ -1,12 +1,12 @@
-"""Clips that are decoded from the first picture to the last, because decord takes wrong ones by their number.
+"""Decodes clips from the first picture to the last, where decord would return wrong ones by number.
 
-They are those in which it can't seek (`erv.media.seeking`), and those whose edit list (`elst` of an mp4 or
-mov file) hides pictures, as cutting without encoding writes it.
+These are the clips in which it can't seek (`erv.media.seeking`), and those whose edit list (`elst` of an mp4
+or mov file) hides pictures, as written when a clip is cut without re-encoding.
 
 A trimmed file holds more pictures than a player shows: those from the key frame up to the cut, which the
-first shown ones refer to, and those behind the end. FFmpeg marks them in the index of the track, or leaves
-them out of it. decord counts and returns marked ones as well; PyAV drops them. The list that encoders write
-to shift B-frames hides nothing, and such a clip is none of these.
+first visible ones refer to, and those after the end. FFmpeg marks them in the track's index, or omits them.
+decord counts and returns marked ones too; PyAV drops them. The list that encoders write to shift B-frames
+hides nothing, and such a clip is not affected.
 
 A sound track has an edit list of its own, which decord's AudioReader follows: its samples begin where the
 track's edit begins, and end with the last packet (1024 samples of AAC) that begins inside the edit.
@@ -28,13 +28,13 @@ def shown_pictures(path: Path, shown: int | None) -> Iterator[Any]:
 
     Args:
         path: of the file.
-        shown: how many its edit list shows; None where nothing says how many there are.
+        shown: how many its edit list shows; None if unknown.
 
     Yields:
         PyAV's frames, each within the limits.
 
     Raises:
-        MediaError: a picture can't be decoded or is too large, or there are not as many as are shown.
+        MediaError: a picture can't be decoded or is too large, or their number is not `shown`.
     """
     import av
 
@@ -54,10 +54,10 @@ def shown_pictures(path: Path, shown: int | None) -> Iterator[Any]:
 
 
 def upright(frame: Any) -> np.ndarray:
-    """uint8 RGB [H, W, 3] of a frame, turned as the file says, as decord turns it.
+    """uint8 RGB [H, W, 3] of a frame, rotated as the file says, like decord.
 
-    Of pictures with 8 bits a channel it is what decord gives, bit for bit; deeper ones may differ where the
-    colour changes.
+    Pictures with 8 bits per channel equal decord's bit for bit; deeper ones may differ where the colour
+    changes.
     """
     pixels = frame.reformat(format="rgb24", threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))

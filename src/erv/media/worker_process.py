@@ -1,9 +1,9 @@
-"""A worker process: how it is started, what it is sent, and how much memory it may take.
+"""A worker process: how it is started, what is sent to it, and how much memory it may take.
 
-It is started as a plain child process and not by `multiprocessing`: a child of a Dask worker, which is a
-daemon, may make none, and a worker then imports what decoding needs and not the main module of its parent.
-Arrays travel behind the pickle, as they lie in memory, and are read into the memory where they stay. Within
-it they cost more than three times as much (3.0 ms against less than 1.0 for the 1.3 MB of a clip at 224x224).
+It is a plain child process rather than one of `multiprocessing`: a Dask worker is a daemon and can't have
+such children, and a plain child imports only what decoding needs, not its parent's main module. Arrays are
+sent after the pickle as raw memory and read directly into place. Inside the pickle they would take more than
+three times as long (3.0 ms against less than 1.0 for the 1.3 MB of a clip at 224x224).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-# For a process to start and import its decoders; only one that hangs takes so long.
+# Time for a process to start and import its decoders; only one that hangs takes longer.
 START_SECONDS = 300.0
-# What surely fits into the pipe while nobody reads it, so that handing over an item never waits.
+# Bytes that always fit into the pipe while nobody reads it, so that handing over an item never blocks.
 _PIPE_BYTES = 32_768
 _COUNT = struct.Struct("<I")
-# A pickle, and the buffers that travel behind it.
+# A pickle, and the buffers that follow it.
 _Packed = tuple[bytes, list[memoryview]]
 _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
@@ -37,15 +37,15 @@ _BOOTSTRAP = (
 
 
 class Worker:
-    """A process, the pipe to it, and the items that it was given.
+    """A process, the pipe to it, and the items it was given.
 
     Attributes:
-        queue: numbers of the items given and not yet answered; it works on the first.
+        queue: numbers of the items without an answer; it works on the first.
         ready: whether it is prepared.
-        served: items that it answered.
+        served: number of items it has answered.
         worn: whether it seems to keep memory of earlier items; it gets no more until that is clear.
         deadline: when the first item is late, on the monotonic clock, or None.
-        limit: the seconds behind that deadline.
+        limit: the time limit in seconds behind that deadline.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Worker:
         self.deadline: float | None = time.monotonic() + self.limit
         self._memory_mb = memory_mb
         self._resident = 0
-        with contextlib.suppress(OSError):  # it died at once: the pipe tells, and how is said there
+        with contextlib.suppress(OSError):  # it died at once: the pipe will report how
             self.pipe.send((function, prepare, memory_mb))
 
     def give(self, index: int, message: bytes, seconds: float) -> bool:
-        """Hands over an item; False when the process is gone, which the pipe then tells."""
+        """Hands over an item; False if the process is gone, which the pipe then reports."""
         self.queue.append(index)
         if len(self.queue) == 1:
             self.start_clock(seconds)
@@ -84,19 +84,19 @@ class Worker:
         return True
 
     def start_clock(self, seconds: float) -> None:
-        """Begins the time of the first item, if there is one."""
+        """Starts the clock of the first item, if there is one."""
         self.limit = seconds
         self.deadline = time.monotonic() + seconds if self.queue else None
 
     def accepts_ahead(self, message: bytes) -> bool:
-        """Whether an item may be sent before the one at work is answered."""
+        """Whether an item may be sent before the current one is answered."""
         return len(self.queue) < 2 and len(message) <= _PIPE_BYTES
 
     def receive(self) -> tuple[str, Any]:
         """The next answer, `ready`, `result`, `memory`, `error` or `fault`, and a value.
 
-        The value of an `error` is the exception; of a `fault`, where that or the result can't be pickled, the
-        traceback as text.
+        The value of an `error` is the exception. A `fault` means that the exception or the result can't be
+        pickled; its value is the traceback as text.
 
         Raises:
             EOFError, OSError: the process ended.
@@ -109,16 +109,16 @@ class Worker:
         pickled = memoryview(head)[_COUNT.size + 8 * count :]
         try:
             kind, value = pickle.loads(pickled, buffers=buffers)  # noqa: S301  (our own process)
-        except Exception as error:  # whatever it is, it does not mean that the process ended
+        except Exception as error:  # whatever it is, the process has not ended
             raise RuntimeError(f"a result of a media worker can't be unpickled: {error!r}") from error
         return kind, value
 
     def measure(self) -> None:
-        """Remembers the resident memory that the process has before its first item."""
+        """Records the resident memory of the process before its first item."""
         self._resident = _resident(self.process.pid)
 
     def is_too_large(self) -> bool:
-        """Whether its resident memory grew by more than its items may take."""
+        """Whether its resident memory grew by more than an item may take."""
         return self._memory_mb is not None and self.growth() > self._memory_mb * 1_000_000
 
     def growth(self) -> int:
@@ -161,10 +161,10 @@ def serve(descriptor: int, parent: int) -> None:
 
 
 def limit_memory(megabytes: int) -> None:
-    """Lets this process take `megabytes` more than it has now; what asks for more fails at once.
+    """Lets this process allocate `megabytes` more than it has now; allocations beyond that fail at once.
 
-    The kernel counts the private writable memory that was asked for (`RLIMIT_DATA`), touched or not. Where
-    there is no such limit (macOS, Windows) only the parent's look at the resident memory holds.
+    The kernel counts private writable memory that was requested (`RLIMIT_DATA`), touched or not. Without such
+    a limit (macOS, Windows), only the parent's check of the resident memory applies.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -181,23 +181,23 @@ def limit_memory(megabytes: int) -> None:
 
 
 def _answer(function: Callable[[Any], Any], message: bytes) -> _Packed:
-    """What is sent for an item: its result, or what its computation raised."""
+    """The reply for an item: its result, or what its computation raised."""
     try:
         result = function(pickle.loads(message))  # noqa: S301  (from our parent)
     except MemoryError:
         return _packed("memory", None)
-    except Exception as error:  # handed to the parent, which knows which ones are expected
+    except Exception as error:  # passed to the parent, which knows which ones are expected
         return _packed_error(error)
     try:
         return _packed("result", result)
     except MemoryError:
         return _packed("memory", None)
-    except Exception as error:  # never an expected one: the function itself came to its end
+    except Exception as error:  # never an expected one: the function itself has finished
         return _fault(error)
 
 
 def _packed_error(error: Exception) -> _Packed:
-    """The exception, or its traceback where it would not arrive as what it is."""
+    """The exception, or its traceback if it would not survive pickling."""
     try:
         pickled, views = _packed("error", error)
         _, copy = pickle.loads(pickled, buffers=views)  # noqa: S301  (our own)
@@ -227,7 +227,7 @@ def _send(pipe: Connection, packed: _Packed) -> None:
 
 
 def _read(descriptor: int, size: int) -> Any:
-    """Exactly so many bytes; raises EOFError when the process ends before."""
+    """Reads exactly this many bytes; raises EOFError if the process ends first."""
     import numpy as np
 
     buffer = np.empty(size, np.uint8)
@@ -245,5 +245,5 @@ def _resident(pid: int) -> int:
 
     try:
         return int(psutil.Process(pid).memory_info().rss)
-    except psutil.NoSuchProcess:  # the pipe will tell
+    except psutil.NoSuchProcess:  # the pipe will report it
         return 0

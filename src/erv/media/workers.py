@@ -1,13 +1,13 @@
-"""Worker processes that may crash, hang or eat the memory: each costs the one item it was at, never the run.
+"""Worker processes that may crash, hang or exhaust memory: each failure costs one item, never the run.
 
-Decoders are C code fed with files from anywhere. `isolated` hands items to processes of its own, kills one
-that takes too long or too much memory, replaces a dead one, and yields the outcomes in the order of the
-items. A worker holds its next item already while it sends a result; when it dies, the item that it was at is
-the one to blame and the other goes to another worker.
+Decoders are C code that reads arbitrary files. `isolated` hands items to its own processes, kills one that
+takes too long or too much memory, replaces a dead one, and yields the outcomes in the order of the items. A
+worker already holds its next item while it sends a result. If it dies, the current item is to blame, and the
+next goes to another worker.
 
-An item whose worker died, was late or lacked memory is tried once more, alone and in a fresh process: so
-neither a loaded machine nor what an earlier item left behind costs a good item. A worker that leaks is
-replaced before that, so that the memory of a long run is bounded.
+An item whose worker died, was late or lacked memory is tried once more, alone and in a fresh process, so that
+neither a loaded machine nor the leftovers of an earlier item cost a good item. A worker that leaks is
+replaced before it comes to that, which bounds the memory of a long run.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# How far a fast worker may run ahead of the item whose outcome is due; bounds the results in memory.
+# How far a fast worker may run ahead of the next outcome to yield; bounds the results in memory.
 _AHEAD = 16
-# A process that is killed while it starts (by the kernel, for want of memory) is tried as often.
+# How often to retry a process that is killed while starting (by the kernel, when memory is short).
 _STARTS = 3
 _SECONDS_BETWEEN_LOOKS = 0.25
 # A worker that keeps more than this of its earlier items is replaced between two items. decord 0.6.0 never
@@ -40,7 +40,7 @@ _KEPT_BYTES = 256_000_000
 
 @dataclass(frozen=True)
 class Outcome(Generic[Item, Result]):
-    """What became of an item: a result, or the reason why there is none."""
+    """The outcome of an item: a result, or the reason why there is none."""
 
     item: Item
     result: Result | None
@@ -65,17 +65,17 @@ def isolated(
         workers: number of processes.
         seconds: time for one item, after which its process is killed.
         memory_mb: megabytes (10^6 bytes) that an item may take beyond what its process has at the start;
-            None for no limit. On Linux the kernel refuses more; everywhere a process whose resident memory
-            outgrows it is killed.
+            None for no limit. On Linux the kernel refuses more. On any system, a process whose resident
+            memory exceeds it is killed.
         expected: exceptions that fail one item with their message; any other is re-raised here.
-        prepare: a module-level function that a worker calls first, in no item's time (slow imports).
+        prepare: a module-level function that a worker calls first, outside any time limit (slow imports).
 
     Yields:
         One outcome per item, in the order of the items.
 
     Raises:
-        RuntimeError: a worker can't start; or, with the traceback as text, it met a result or an exception
-            that can't be pickled.
+        RuntimeError: a worker can't start, or a result or an exception can't be pickled (with the traceback
+            as text).
     """
     crew: _Crew[Item, Result] = _Crew(function, prepare, seconds, memory_mb, expected)
     source = enumerate(items)
@@ -97,7 +97,7 @@ def isolated(
 
 
 class _Crew(Generic[Item, Result]):
-    """The workers, the items they are at or still have to try again, and the outcomes not yet due."""
+    """The workers, the items in progress or to be retried, and the outcomes that wait for their turn."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class _Crew(Generic[Item, Result]):
         self._function, self._prepare = function, prepare
         self._seconds, self._memory_mb, self._expected = seconds, memory_mb, expected
         self._pool: list[Worker] = []
-        self._untouched: deque[int] = deque()  # given to a worker that died before it came to them
+        self._untouched: deque[int] = deque()  # given to a worker that died before it started them
         self._again: deque[int] = deque()  # to be tried alone
         self._alone: set[int] = set()
         self._failed_starts = 0
@@ -130,7 +130,7 @@ class _Crew(Generic[Item, Result]):
         return Worker(self._function, self._prepare, self._memory_mb)
 
     def fill(self, source: Iterator[tuple[int, Item]]) -> None:
-        """Gives every worker an item, then a second one; none while an item is to be tried alone."""
+        """Gives every worker an item, then a second one; none while an item waits to be tried alone."""
         for depth in (0, 1):
             for worker in self._pool:
                 if self._again or any(set(other.queue) & self._alone for other in self._pool):
@@ -158,7 +158,7 @@ class _Crew(Generic[Item, Result]):
         return index
 
     def retry(self) -> None:
-        """Gives out an item that is to be tried alone, as soon as nothing else runs or starts."""
+        """Hands out an item that must be tried alone, once nothing else is running or starting."""
         if not self._again or not all(worker.ready and not worker.queue for worker in self._pool):
             return
         fresh = next((worker for worker in self._pool if not worker.served), None)
@@ -193,7 +193,7 @@ class _Crew(Generic[Item, Result]):
                 self._renew(position)
 
     def _look(self) -> None:
-        """Kills the workers that are too large, and notes those that may keep memory."""
+        """Kills workers that are too large, and marks those that may keep memory."""
         now = time.monotonic()
         if now - self._looked < _SECONDS_BETWEEN_LOOKS:
             return
@@ -205,7 +205,7 @@ class _Crew(Generic[Item, Result]):
                 worker.worn = True
 
     def _renew(self, position: int) -> None:
-        """Replaces a worker without items if it still holds memory now; else it was that of an item."""
+        """Replaces an idle worker if it still holds the memory; otherwise the memory was that of an item."""
         worker = self._pool[position]
         worker.worn = worker.growth() > _KEPT_BYTES
         if worker.worn:
@@ -233,7 +233,7 @@ class _Crew(Generic[Item, Result]):
             logger.warning("a media worker ended between two clips: %s; replaced", failure)
 
     def _fail(self, index: int, failure: str) -> None:
-        """An item whose worker failed: tried alone, and when it was that already, its outcome."""
+        """Handles an item whose worker failed: retries it alone, or records the failure of that retry."""
         if index in self._alone:
             self.done[index] = Outcome(self.waiting.pop(index), None, failure)
             self._alone.discard(index)

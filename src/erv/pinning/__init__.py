@@ -1,4 +1,4 @@
-"""Pinning: what a raw tree consists of, written to the lock file that the stages depend on."""
+"""Pinning: lists and hashes a raw tree and writes the lock file that the stages depend on."""
 
 from erv.pinning.journal import PINS
 from erv.pinning.pinning import pin

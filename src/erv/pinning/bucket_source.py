@@ -1,4 +1,4 @@
-"""A source in an object store: which objects it has, and their digests."""
+"""A source in an object store: its objects and their digests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from erv.sources.threads import Progress
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """An object: path below the source, size in bytes, version id and etag as the listing has them."""
+    """An object: path below the source, size in bytes, and the listing's version id and etag."""
 
     path: str
     bytes: int
@@ -32,14 +32,14 @@ class RemoteFile:
 
 
 class BucketSource:
-    """A prefix of a bucket. What is read is kept in the cache, where the stages find it.
+    """A prefix of a bucket. What it reads goes into the cache, where the stages find it.
 
     Args:
         name: of the source.
         uri: `s3://bucket/prefix`.
         store: to read from.
-        known: files of the lock of before, by path: a version never changes.
-        journal: what an interrupted pin has read.
+        known: files of the previous lock, by path: a version never changes.
+        journal: what an interrupted pin has already read.
         cache: folder of content by hash.
         progress: counts what is read.
     """
@@ -79,7 +79,7 @@ class BucketSource:
         ]
 
     def lock_file(self, file: RemoteFile) -> SourceFile:
-        """An object with its digest, read unless that is known; raises StorageError."""
+        """An object with its digest, read unless the digest is known; raises StorageError."""
         old = self._known.get(file.path)
         if old and file.version_id and (old.version_id, old.bytes) == (file.version_id, file.bytes):
             return SourceFile(file.path, file.bytes, old.sha256, file.version_id)
@@ -90,7 +90,7 @@ class BucketSource:
         return SourceFile(file.path, file.bytes, sha256, file.version_id)
 
     def lock_folder(self, folder: str, images: Sequence[RemoteFile]) -> SourceFile:
-        """A folder of frames with its digest, read unless that is known; raises StorageError, DataError."""
+        """A folder of frames with its digest, read unless that is known. Raises StorageError, DataError."""
         size = sum(image.bytes for image in images)
         version = _versions(images, lambda image: image.version_id)
         old = self._known.get(folder)
@@ -118,7 +118,7 @@ class BucketSource:
         )
 
     def complete(self) -> None:
-        """Drops what was only needed to go on after an interruption."""
+        """Drops what was only needed to resume after an interruption."""
         shutil.rmtree(self._incoming, ignore_errors=True)
 
     def _bring(self, file: RemoteFile) -> str:
@@ -151,7 +151,7 @@ class BucketSource:
 
 
 def _versions(images: Sequence[RemoteFile], of: Callable[[RemoteFile], str | None]) -> str | None:
-    """A digest of the ids of all images; None when one has none."""
+    """A digest of the ids of all images; None if one of them has no id."""
     ids = [(image.path, of(image)) for image in images]
     if any(item is None for _path, item in ids):
         return None

@@ -1,4 +1,4 @@
-"""A source that is a local folder: which files it has, and their digests."""
+"""A source that is a local folder: its files and their digests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LocalFile:
 
 
 class FolderSource:
-    """A local folder, symbolic links within it followed.
+    """A local folder. Symbolic links within it are followed.
 
     Args:
         name: of the source.
@@ -41,7 +41,7 @@ class FolderSource:
         """All files, sorted by path.
 
         Raises:
-            DataError: it is no folder, or a link leads out of it.
+            DataError: it is not a folder, or a link leads out of it.
             OSError: it can't be read.
         """
         if not self._root.is_dir():
@@ -64,7 +64,7 @@ class FolderSource:
         return SourceFile(folder, frames.bytes, frames.sha256, frames=frames.count)
 
     def local_copy(self, file: SourceFile) -> Path:
-        """Where a file lies."""
+        """The path of a file."""
         return self._root / file.path
 
     def _walk(self, folder: Path, prefix: str, top: Path, above: tuple[Path, ...]) -> Iterator[LocalFile]:
@@ -74,7 +74,7 @@ class FolderSource:
             folder: to walk.
             prefix: its path below the source, empty or ending in a slash.
             top: the source's folder, without links.
-            above: the folders that lead here, without links, to notice a circle.
+            above: the folders that lead here, without links, to detect cycles.
         """
         with os.scandir(folder) as entries:
             items = sorted(entries, key=lambda entry: entry.name)
@@ -87,7 +87,7 @@ class FolderSource:
             if stat.S_ISDIR(facts.st_mode):
                 if real in above:
                     raise DataError(
-                        f"source {self._name}: the link {place} leads in a circle, to a folder it lies in;"
+                        f"source {self._name}: the link {place} leads back to a folder that contains it;"
                         " remove it"
                     )
                 yield from self._walk(place, f"{path}/", top, (*above, real))
@@ -104,7 +104,7 @@ class FolderSource:
             real = link.resolve(strict=True)
         except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: it leads to itself
             raise DataError(
-                f"source {self._name}: the link {link} points to nothing; mend or remove it"
+                f"source {self._name}: the link {link} points to nothing; fix or remove it"
             ) from None
         if not real.is_relative_to(top):
             raise DataError(

@@ -1,4 +1,4 @@
-"""What an interrupted pin has already read: lines appended as it goes, dropped once the lock is saved."""
+"""The journal of a pin: what it has already read, appended as it goes and dropped once the lock is saved."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Journal:
     """Digests of objects by path, size and version; one pin of a source at a time.
 
     Args:
-        path: of the file, None to keep nothing.
-        uri: of the source; what was noted for another one is dropped.
+        path: of the file; None to keep nothing.
+        uri: of the source; entries for another source are dropped.
     """
 
     def __init__(self, path: Path | None, uri: str) -> None:
@@ -37,7 +37,7 @@ class Journal:
                 self._turn.acquire(timeout=0)
             except Timeout:
                 raise DataError(
-                    f"{self._path}: another `erv data pin` of this source is running; wait for it to end"
+                    f"{self._path}: another `erv data pin` of this source is running; wait for it to finish"
                 ) from None
             self._read(self._path)
         return self
@@ -49,11 +49,11 @@ class Journal:
             self._turn.release()
 
     def find(self, path: str, size: int, version: str | None) -> str | None:
-        """The noted sha256 of an object, or of a folder of frames; None if there is none."""
+        """The recorded sha256 of an object or a folder of frames; None if there is none."""
         return self._known.get((path, size, version)) if version else None
 
     def note(self, path: str, size: int, version: str | None, sha256: str) -> None:
-        """Notes what was read; from now on it survives this process."""
+        """Records what was read. From then on it survives this process."""
         if self._path is None or version is None:
             return
         line = json.dumps({"path": path, "bytes": size, "version": version, "sha256": sha256})

@@ -1,4 +1,4 @@
-"""Pinning: reads a source once and says what it consists of."""
+"""Pinning: reads a source once and lists its files with their hashes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """A folder or a prefix of a bucket; what it lists are items with path and bytes."""
+    """A folder or a bucket prefix; it lists items with path and bytes."""
 
     def list(self) -> list[Any]:
         """All files, sorted by path."""
@@ -50,23 +50,23 @@ def pin(
     cache: Path = CACHE,
     journal: Path | None = None,
 ) -> Lock:
-    """Lists and hashes a source, reading each file once, and looks into its zips.
+    """Lists and hashes a source and the members of its zips, reading each file once.
 
-    Objects whose version id and size are as in `previous` are not read again: a version never changes. What
-    is read from S3 is kept in the cache for the stages; what killed processes left there is removed.
+    Objects whose version id and size match `previous` are not read again: a version never changes. Objects
+    read from S3 stay in the cache for the stages. What killed processes left there is removed.
 
     Args:
         name: of the source.
         uri: `s3://bucket/prefix`, `file://…` or a local folder.
         store: needed for `s3://`.
-        selection: what of the source its reader needs; everything if left out.
-        previous: the lock of before, if any.
+        selection: what its reader needs of the source; everything if omitted.
+        previous: the previous lock, if any.
         cache: folder of content by hash.
-        journal: file that lets an interrupted pin of `s3://` go on; delete it once the lock is saved.
+        journal: file that lets an interrupted pin of `s3://` resume; delete it once the lock is saved.
 
     Raises:
         DataError: the source is empty, not a folder or can't be read, a name or link leads out of it, a zip
-            is damaged or not safe to read, or two files would have the same path.
+            is damaged or unsafe to read, or two files would have the same path.
         StorageError: the bucket can't be read.
     """
     selection = selection or Selection()
@@ -83,7 +83,7 @@ def pin(
             return lock
     except OSError as error:
         raise DataError(
-            f"source {name}: {error.filename or uri}: {error.strerror or error}; mend it and pin again"
+            f"source {name}: {error.filename or uri}: {error.strerror or error}; fix it and pin again"
         ) from error
 
 
@@ -101,8 +101,8 @@ def _pin(
         ours = f"s3://erv-raw/{name}"
         sample = " (`erv sample-data --upload`: the sample corpus)" if uri.rstrip("/") == ours else ""
         raise DataError(
-            f"source {name}: nothing lies below {uri}; correct sources.{name} in params.yaml, or put the tree"
-            f" there{sample}"
+            f"source {name}: there is nothing below {uri}; correct sources.{name} in params.yaml, or put the"
+            f" tree there{sample}"
         )
     found = sort_out(listed, selection, skipped)
     for file in found.files:
@@ -130,7 +130,7 @@ def _pin(
     files += members
     if not files:
         raise DataError(
-            f"source {name}: all {skipped.files:,} files below {uri} are of kinds that its reader does not"
+            f"source {name}: all {skipped.files:,} files below {uri} are of kinds its reader does not"
             f" need ({', '.join(skipped.examples)}, …); check sources.{name} and ingest.readers.{name}"
         )
     _refuse_collisions(files, name, uri)
@@ -147,7 +147,7 @@ def _members(
     known: Mapping[str, SourceFile],
     progress: Progress,
 ) -> list[SourceFile]:
-    """The members of a zip with their digests, streamed; those of the same zip in the lock of before stay."""
+    """The members of a zip with their digests, streamed; those of an unchanged zip come from the old lock."""
     what = f"{uri.rstrip('/')}/{zipped.path}"
     old = known.get(zipped.path)
     same = old is not None and old.sha256 == zipped.sha256

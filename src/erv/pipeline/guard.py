@@ -1,9 +1,10 @@
-"""Runs a command while its own parent lives: `python -m erv.pipeline.guard [--grace SECONDS] -- COMMAND...`.
+"""Runs a command for as long as its parent lives: `python -m erv.pipeline.guard [--grace SECONDS] --
+COMMAND...`.
 
-The parent keeps the write end of the guard's standard input open. When it closes, because the parent wants
-the command stopped or because it was killed, whatever the way, the guard stops all that the command
-started. Stopping is gentle first: SIGTERM goes to what the command runs (the stage below `dvc`), so that a
-stage can close its MLflow run and `dvc` can release its locks; after the grace time everything is killed.
+The parent keeps the write end of the guard's standard input open. When that closes, because the parent wants
+the command stopped or was killed in any way, the guard stops everything the command started. It is gentle
+first: it sends SIGTERM to what the command runs (the stage below `dvc`), so that a stage can close its MLflow
+run and `dvc` can release its locks. After the grace time it kills everything.
 Exits with the command's own code, or 128 + the signal that ended it.
 """
 
@@ -72,13 +73,13 @@ def main(arguments: list[str] | None = None) -> int:
         if stop_asked:
             stop(child, options.grace)
             break
-    _kill_group(child.pid)  # a helper that the command left behind must not write later
+    _kill_group(child.pid)  # a helper that outlived the command must not write later
     code = child.wait()
     return code if code >= 0 else 128 - code
 
 
 def stop(child: subprocess.Popen[bytes], grace: float) -> None:
-    """Ends the command's whole process group: gently, then, after `grace` seconds, not."""
+    """Ends the command's whole process group: gently, and by force after `grace` seconds."""
     for process in _leaves(child.pid):
         _signal(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + grace
@@ -90,7 +91,7 @@ def stop(child: subprocess.Popen[bytes], grace: float) -> None:
 
 
 def _leaves(pid: int) -> list[psutil.Process]:
-    """What to ask to end first: the command's children (looking through shells); without any, itself."""
+    """What to terminate first: the command's children (looking through shells), or itself if it has none."""
     import psutil
 
     try:
@@ -109,10 +110,10 @@ def _leaves(pid: int) -> list[psutil.Process]:
 
 
 def _group_alive(group: int) -> bool:
-    """Whether a process of the group still runs; reaps the orphans that came to us."""
+    """Whether a process of the group is still running; reaps the orphans that we adopted."""
     while True:
         try:
-            # Only adopted orphans of this group; the child itself is reaped by Popen before this is asked.
+            # Only adopted orphans of this group; Popen has already reaped the child itself.
             pid, _status = os.waitpid(-group, os.WNOHANG)
         except ChildProcessError:
             break

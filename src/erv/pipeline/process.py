@@ -1,7 +1,7 @@
 """Processes that never outlive the pipeline that started them.
 
-A stage whose `dvc` is gone may not go on writing: it would later overwrite the outputs of the next attempt.
-Three layers hold that, whichever process is killed, and however (`kill -9` included):
+A stage whose `dvc` is gone must not keep writing, because it would later overwrite the outputs of the next
+attempt. Three layers guarantee that, whichever process is killed and however (including `kill -9`):
 
 - the flow holds the write end of a pipe; `erv.pipeline.guard` reads its end and stops everything when the
   pipe closes;
@@ -30,9 +30,9 @@ _POLL_SECONDS = 1.0
 def die_with_parent() -> None:
     """Makes this process die as soon as the pipeline that started it is gone.
 
-    Watches the parent, the guard named in `ERV_GUARD_PID`, and, where a shell stands in between, the shell's
-    parent. Workers of `multiprocessing` watch the process that made them. A stage that a person starts
-    by hand (no guard, no dvc) is left alone, so that `nohup python -m stages.grpo` still works.
+    Watches the parent, the guard named in `ERV_GUARD_PID`, and the shell's parent if there is a shell in
+    between. Workers of `multiprocessing` watch the process that created them. A stage started by hand (no
+    guard, no dvc) is left alone, so that `nohup python -m stages.grpo` still works.
     """
     worker_of = multiprocessing.parent_process()
     guard = os.environ.get(GUARD_VARIABLE)
@@ -40,7 +40,7 @@ def die_with_parent() -> None:
         return
     parent = os.getppid()
     set_parent_death_signal()
-    if os.getppid() != parent:  # it died between the two calls: the kernel will not tell us any more
+    if os.getppid() != parent:  # it died between the two calls, so the kernel won't notify us
         _die()
     watched = set()
     if worker_of is not None and worker_of.pid is not None:
@@ -67,7 +67,7 @@ def set_parent_death_signal(signum: int = signal.SIGKILL) -> None:
 
 
 def become_subreaper() -> None:
-    """Adopts orphans among the descendants, so that they can be waited for (Linux; elsewhere: nothing)."""
+    """Adopts orphaned descendants, so that they can be waited for (Linux; elsewhere nothing happens)."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -81,7 +81,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _parent_of_shell(pid: int) -> set[int]:
-    """The parent of `pid` if `pid` is a shell, for `dvc` starts commands through one."""
+    """The parent of `pid` if `pid` is a shell, because `dvc` starts commands through one."""
     import psutil
 
     try:

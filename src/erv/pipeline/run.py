@@ -25,7 +25,7 @@ from erv.pipeline.graph import PipelineError
 Outcome = Literal["ran", "restored", "unchanged"]
 
 LOCK_FILE = Path(".erv/pipeline.lock")
-# Advice of dvc for someone at a terminal; in the log of a flow it only hides the stage's own lines.
+# Hints that dvc prints for someone at a terminal; in a flow's log they only hide the stage's own lines.
 _ADVICE = (
     "To track the changes with git, run:",
     "\tgit add ",
@@ -42,7 +42,7 @@ class StageFailedError(PipelineError):
 
 
 class StageCancelledError(PipelineError):
-    """A stage was stopped because its caller asked for it; nothing of it runs any more."""
+    """A stage was stopped at its caller's request; none of its processes are left."""
 
     exit_code = 130
 
@@ -61,7 +61,7 @@ def one_pipeline_at_a_time(path: str | Path = LOCK_FILE) -> Iterator[None]:
     """Holds the workspace for one pipeline; the kernel frees it when the holder dies, whatever the way.
 
     Raises:
-        PipelineError: another pipeline runs here.
+        PipelineError: another pipeline is running here.
     """
     from filelock import FileLock, Timeout
 
@@ -94,16 +94,17 @@ def repro(
 
     Args:
         name: as in `read_stages`; what it depends on must be up to date.
-        on_line: called in this thread with each line of output, as it comes.
-        cancelled: asked several times a second; when it says yes, all that the stage started is stopped.
+        on_line: called in this thread with each line of output as it arrives.
+        cancelled: polled several times a second; once it returns True, everything the stage started is
+            stopped.
         pull: also look for outputs and earlier runs in the remote, which must be reachable.
         force: run even if nothing changed.
-        environment: the environment of the command; that of this process by default.
+        environment: the environment of the command; this process's by default.
         workspace: the top of the repository.
 
     Raises:
         StageFailedError: with the stage's own last error.
-        StageCancelledError: `cancelled` said yes; nothing of the stage runs any more.
+        StageCancelledError: `cancelled` returned True; none of the stage's processes are left.
     """
     flags = [*(["--pull"] if pull else []), *(["--force"] if force else [])]
     command = dvc_command("repro", "--single-item", *flags, name)
@@ -163,14 +164,14 @@ def run_guarded(
     environment: Mapping[str, str] | None = None,
     workspace: str | Path = ".",
 ) -> int:
-    """Runs `command` below `erv.pipeline.guard`, handing over its output line by line; returns its exit code.
+    """Runs `command` under `erv.pipeline.guard`, passing on its output line by line; returns its exit code.
 
     Raises:
-        StageCancelledError: `cancelled` said yes.
+        StageCancelledError: `cancelled` returned True.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "erv.pipeline.guard", "--", *command],
-        stdin=subprocess.PIPE,  # held open: the guard stops everything when it closes
+        stdin=subprocess.PIPE,  # kept open: the guard stops everything when it closes
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -220,12 +221,12 @@ def _environment(given: Mapping[str, str] | None) -> dict[str, str]:
         [str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
     )
     environment["PYTHONUNBUFFERED"] = "1"
-    environment["SHELL"] = "/bin/sh"  # dvc takes the user's; its start files are no part of a stage
+    environment["SHELL"] = "/bin/sh"  # not the user's shell, whose start-up files could affect a stage
     return environment
 
 
 class _Transcript:
-    """Reads from dvc's output what happened; dvc has no other way of telling."""
+    """Reads from dvc's output what happened; dvc reports it nowhere else."""
 
     def __init__(self, name: str) -> None:
         self._running = f"Running stage '{name}':"
@@ -263,7 +264,7 @@ class _Transcript:
         return self._outcome or "unchanged"
 
     def reason(self, code: int) -> str:
-        """The stage's own error if it told one, else its traceback's last line, else what dvc says."""
+        """The stage's own error if it printed one, else its traceback's last line, else dvc's message."""
         text = "\n".join(self._own) or self._traceback or self._dvc or f"ended with code {code}"
         text = text.strip()
         group = self._name.partition("@")[0]

@@ -6,7 +6,7 @@ as lists, and `None` in the result means "not scorable". Each reads a completion
 * `official`: exactly what the method's released code computes (its vectors are in `tests/golden/`), quirks
   included. Where that code crashes, a value is defined here: a batch without any sentence scores 0.0, and a
   truth outside the eleven MAFW names is `None` for its own row instead of a `KeyError` for the whole batch.
-* `strict`: the same ideas without the loopholes; each function says what it mends.
+* `strict`: the same ideas without the loopholes; each function says what it fixes.
 """
 
 from erv.prompts import Completion, completion_text

@@ -20,9 +20,9 @@ def accuracy_reward(
 ) -> list[float | None]:
     """1.0 for the right answer, else 0.0.
 
-    Strict mends of the official rule: both sides are read through the label space, as whole words; an answer
-    may stand on a line of its own; text without an answer block is no answer; answers that name more than one
-    label, or several answer blocks that differ, are wrong.
+    `strict` fixes the official rule: both sides are read through the label space, as whole words; an answer
+    may be on its own line; text without an answer block is no answer; an answer that names more than one
+    label is wrong, and so are several answer blocks that differ.
 
     Args:
         completions: n completions.
@@ -32,7 +32,7 @@ def accuracy_reward(
         **columns: other columns of the batch; not read.
 
     Returns:
-        n rewards; strict: None where the truth is outside its label space.
+        n rewards; under `strict`, None if the truth is outside its label space.
     """
     score = _official_accuracy if semantics == "official" else _strict_accuracy
     return [

@@ -1,6 +1,6 @@
-"""How the answer of a completion and the truth of a clip are read, for the rewards.
+"""Reads the answer of a completion and the truth of a clip for the rewards.
 
-Strictly through the label spaces, or as the method's released code reads them (`official_...`).
+Either strictly, through the label spaces, or as the method's released code does (`official_...`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def mafw_name(text: str, dataset: str | None) -> str | None:
-    """A label of a data set as a name of the MAFW space, in which verifiers and judges speak, or None."""
+    """A data set's label as a name in the MAFW space, which verifiers and judges use, or None."""
     mafw = _space("mafw")
     space = mafw if dataset is None else _space(dataset)
     name = space.normalize(text)
@@ -22,18 +22,18 @@ def mafw_name(text: str, dataset: str | None) -> str | None:
 
 
 def official_answer(text: str) -> str:
-    """The words of an answer or a truth as the released code finds them: in tags on one line, or all."""
+    """The words of an answer or a truth as the released code finds them: inside tags on one line, or all."""
     blocks = (block for line in text.split("\n") for block in tagged(line, "answer"))
     return next(blocks, text).strip()
 
 
 def bare(truth: str) -> str:
-    """The words of a truth, `<answer>` around them or not."""
+    """The words of a truth, with or without `<answer>` around them."""
     return next(iter(tagged(truth, "answer")), truth).strip()
 
 
 def normalize(text: str, dataset: str | None) -> str | None:
-    """A label as the canonical name of its data set's space, or None; without a data set, the words alone."""
+    """A label's canonical name in its data set's space, or None; without a data set, the words themselves."""
     if dataset is None:
         return " ".join(text.casefold().split()) or None
     return _space(dataset).normalize(text)
@@ -70,7 +70,7 @@ _OFFICIAL_MAFW = {
 
 
 def official_normalize(text: str, dataset: str | None) -> str:
-    """The released code's spelling rules, substring matches included; unknown words pass unchanged."""
+    """The released code's spelling rules, including substring matches; unknown words pass unchanged."""
     if dataset == "mafw_compound":  # the released code looks for MAFW in the path
         dataset = "mafw"
     if dataset not in ("mafw", "dfew"):

@@ -1,7 +1,7 @@
-"""The explanation reward: the share of an explanation's sentences that speak of the true emotion.
+"""The explanation reward: the share of an explanation's sentences that express the true emotion.
 
-What the verifier reads in each sentence, what counts and why: `explanation_reward` returns the figures that
-GRPO optimises, `assess` the reading behind them, which `erv verify` prints.
+`explanation_reward` returns the values that GRPO optimises. `assess` returns the reading behind them: what
+the verifier reads in each sentence, what counts and why. `erv verify` prints it.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ ExplanationReward = Callable[..., list[float | None]]
 class Shaping:
     """What the strict reward asks of an explanation besides agreement, against known ways to game it.
 
-    It only ever lowers a reward. None switches a part off; `NO_SHAPING` has them all off. That a repeated
-    sentence counts once is not among them: it is always so under `strict`, and never under `official`.
+    Shaping can only lower a reward. None switches a part off; `NO_SHAPING` switches off all of them. Counting
+    a repeated sentence once is not a part of it: `strict` always does, `official` never.
 
     Attributes:
-        min_sentences: different sentences that count, for the full reward; fewer earn in proportion, so that
-            one closing phrase is not worth as much as an explanation.
+        min_sentences: distinct sentences that must count for the full reward; fewer earn in proportion, so
+            that one closing phrase is not worth as much as an explanation.
         min_words: words of the whole explanation; fewer earn in proportion.
         max_words: more earn in inverse proportion.
-        max_named: different emotions that one sentence may name in words; a sentence that lists more matches
-            no truth, and counts.
+        max_named: different emotions that one sentence may name; a sentence that lists more matches no truth,
+            but still counts.
     """
 
     min_sentences: int | None = 3
@@ -59,10 +59,10 @@ class ReadSentence:
     """A sentence as the reward reads it.
 
     Attributes:
-        text: of it.
+        text: the sentence.
         labels: one or two, the most probable first; MAFW names, or others of the verifier.
-        times: how often the explanation says it; above 1 under `strict` only, where it counts once.
-        listing: it names more emotions than allowed, and so matches none.
+        times: how often the explanation says it; above 1 only under `strict`, where it counts once.
+        listing: whether it names more emotions than allowed, and so matches none.
     """
 
     text: str
@@ -75,7 +75,7 @@ class ReadSentence:
         return target in self.labels and not self.listing
 
     def counts_for(self, target: str) -> bool:
-        """Whether it is in the denominator: for an emotion, a merely neutral sentence is not."""
+        """Whether it is in the denominator: if the target is an emotion, a purely neutral sentence is not."""
         return target == NEUTRAL or self.listing or self.labels != (NEUTRAL,)
 
 
@@ -84,9 +84,9 @@ class Assessment:
     """An explanation read against a truth.
 
     Attributes:
-        target: the true emotion as a column of the verifier, None when it has none.
+        target: the true emotion as a column of the verifier; None if it has no such column.
         sentences: in order of their first appearance.
-        matching: those that speak of the target.
+        matching: those that express the target.
         counted: those in the denominator.
         needed: the denominator is at least this.
         words: of the whole explanation; 0 under `official`, where they don't matter.
@@ -114,26 +114,27 @@ class Assessment:
 def explanation_reward(
     verifier: Verifier, *, semantics: Semantics = "strict", shaping: Shaping | None = None
 ) -> ExplanationReward:
-    """The reward of the Emotional Rationale Verifier: the share of sentences that speak of the true emotion.
+    """The reward of the Emotional Rationale Verifier: the share of sentences that express the true emotion.
 
-    A sentence has the labels above their thresholds, the most probable one if there is none, the two most
-    probable ones if there are more. For a neutral truth the reward is matching / all sentences, otherwise
-    matching / sentences that are not merely neutral (0.0 if there are none). No sentence: 0.0.
+    A sentence has the labels above their thresholds: the most probable one if there is none, the two most
+    probable ones if there are more than two. For a neutral truth the reward is matching / all sentences,
+    otherwise matching / sentences that are not purely neutral (0.0 if there are none). An explanation without
+    sentences earns 0.0.
 
-    Strict mends of the official rule: the truth is read in its own data set's label space; a repeated
-    sentence counts once; sentences are split as `split_sentences(..., semantics="strict")` does; `neutral`
-    does not stand beside an emotion: a sentence is neutral where that is the most probable of its labels,
-    else it is not; a completion with several think blocks is read as a whole; and see `Shaping`.
+    `strict` fixes the official rule: the truth is read in its own data set's label space; a repeated sentence
+    counts once; sentences are split by `split_sentences(..., semantics="strict")`; a sentence is neutral if
+    that is its most probable label, and otherwise not, so `neutral` never appears beside an emotion; a
+    completion with several think blocks is read as a whole; and see `Shaping`.
 
     Args:
-        verifier: see `Verifier`; its thresholds hold under both semantics, so that the official 0.1 is the
-            value of a verifier that declares none.
+        verifier: see `Verifier`; its thresholds apply under both semantics. A verifier that declares none has
+            the official 0.1.
         semantics: `strict` or `official`.
-        shaping: `strict` only; `Shaping()` when left out.
+        shaping: `strict` only; `Shaping()` if omitted.
 
     Returns:
-        A callable (completions, solution, **columns) -> rewards. It calls the verifier once per batch, and
-        not at all for a batch without sentences. A truth that has no column in `verifier.labels` gives None.
+        A callable (completions, solution, **columns) -> rewards. It calls the verifier once per batch, or not
+        at all for a batch without sentences. A truth without a column in `verifier.labels` gives None.
     """
 
     def explanation(
@@ -165,12 +166,12 @@ def assess(
     """Reads the explanations of a batch; see `explanation_reward`.
 
     Args:
-        verifier: asked once for all sentences, not at all if there are none.
+        verifier: called once for all sentences, or not at all if there are none.
         completions: n completions.
         solution: n truths, bare or as `<answer>truth</answer>`.
-        dataset: n names of label spaces, MAFW where None; `official` does not look at them.
+        dataset: n names of label spaces; None means MAFW. `official` ignores them.
         semantics: `strict` or `official`.
-        shaping: `strict` only; `Shaping()` when left out.
+        shaping: `strict` only; `Shaping()` if omitted.
 
     Returns:
         n readings.
@@ -211,7 +212,7 @@ def _weighed(
 
 
 def _target(truth: str, dataset: str | None, semantics: Semantics, labels: Sequence[str]) -> str | None:
-    """The MAFW name of a truth, or None when the verifier has no column for it."""
+    """The MAFW name of a truth, or None if the verifier has no column for it."""
     if semantics == "official":
         # Whatever the data set: the official code applies the MAFW rules to all.
         name: str | None = official_normalize(official_answer(truth), "mafw")
@@ -227,7 +228,7 @@ def _explanations(text: str, semantics: Semantics) -> list[str]:
 
 
 def _sentences(blocks: Sequence[str], semantics: Semantics) -> list[tuple[str, int]]:
-    """The sentences and how often each is said, in order of their first appearance."""
+    """The sentences and how often each occurs, in order of their first appearance."""
     found = [sentence for block in blocks for sentence in split_sentences(block, semantics=semantics)]
     if semantics == "official":
         return [(sentence, 1) for sentence in found]

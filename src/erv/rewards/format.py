@@ -19,7 +19,7 @@ def format_reward(
 ) -> list[float]:
     """1.0 for a completion that is one think block followed by one answer block, else 0.0.
 
-    Strict mends of the official rule: further tags inside the blocks (a second answer, a nested block) and
+    `strict` fixes the official rule: further tags inside the blocks (a second answer, a nested block) and
     blank blocks fail; white space around the whole, such as a trailing newline, passes.
 
     Args:
@@ -37,7 +37,7 @@ def format_reward(
 
 
 def _is_officially_well_formed(text: str) -> bool:
-    """As the released expression finds it in the whole text (think block, white space, answer block)."""
+    """Whether the released expression matches the whole text (think block, white space, answer block)."""
     begin, end = "<think>", "</answer>"
     inner = text[len(begin) : -len(end)]
     return text.startswith(begin) and text.endswith(end) and _BETWEEN_BLOCKS.search(inner) is not None

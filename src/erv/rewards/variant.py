@@ -63,7 +63,7 @@ def _build(name: str, verifier: Verifier | None, semantics: Semantics, shaping: 
 
 
 def _bound(reward: Callable[..., Any], semantics: Semantics) -> Reward:
-    """A reward with its semantics chosen, still named after the function: TRL logs `__name__`."""
+    """A reward with its semantics bound. It keeps the function's name, because TRL logs `__name__`."""
     return update_wrapper(partial(reward, semantics=semantics), reward)
 
 

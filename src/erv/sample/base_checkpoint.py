@@ -1,8 +1,9 @@
 """The base checkpoint of the sample corpus: a tiny HumanOmni with trained towers, and an encoder.
 
 It stands in for HumanOmni-0.5B and RoBERTa, which can't be shipped. Its language model and projectors are
-random: everything it will say it learns in `sft`. Its towers have seen the clips of the reasoning set alone,
-which are in no fold of the other sets.
+random: everything it says is learned in `sft`. Its towers have seen only the clips of the reasoning set,
+    which
+are in no fold of the other sets.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def write_base(
     audio_steps: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> None:
-    """Writes `out/policy` and `out/encoder` from the reasoning tree; the same tree and seed, the same bytes.
+    """Writes `out/policy` and `out/encoder` from the reasoning tree; equal tree and seed give equal bytes.
 
     Args:
         tree: the raw reasoning tree (`EMER.csv`, `cues.parquet`, `video/*.mp4`).
@@ -95,7 +96,7 @@ def _explanations(tree: Path) -> dict[str, tuple[str, str]]:
 
 
 def _sentences(tree: Path) -> list[str]:
-    """The sentences that belong to no clip; none in a tree without them."""
+    """The sentences without a clip; empty for a tree without `sentences.csv`."""
     path = tree / "sentences.csv"
     if not path.is_file():
         return []
@@ -104,7 +105,7 @@ def _sentences(tree: Path) -> list[str]:
 
 
 def _labelled_clips(tree: Path, frames: int, size: int) -> list:
-    """The clips of the tree with what they truly show, sorted by clip id."""
+    """The clips of the tree with what they really show, sorted by clip id."""
     import numpy as np
 
     from erv.media.decode import DecodeRule, MediaError, decode
@@ -141,7 +142,7 @@ def _write_encoder(texts: list[str], folder: Path, seed: int) -> None:
         num_attention_heads=4,
         max_position_embeddings=128,
         pad_token_id=tokenizer.pad_token_id,
-        # BERT's 0.02 suits a width of 768; so narrow an encoder would hardly learn from it in 300 steps.
+        # BERT's 0.02 suits a width of 768; an encoder this narrow would hardly learn with it in 300 steps.
         initializer_range=0.1,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,

@@ -1,7 +1,7 @@
 """Clips of the sample corpus: a face and a voice that show cues over time, as H.264/AAC in an mp4 file.
 
-Every clip has its own random stream (seed, data set, index), so its bytes depend neither on the other clips
-nor on the number of processes.
+Every clip has its own random stream (seed, data set, index), so its bytes don't depend on other clips or on
+the number of processes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from erv.sample.people import draw_person
 from erv.sample.voice import SAMPLE_RATE, draw_speaker, prosody, synthesize
 
 FPS = 12
-# One thread and no code paths that differ between processors. With x264's macroblock tree, equal frames gave
-# other bytes in one process than in the next.
+# One thread, and no code paths that differ between processors. With x264's macroblock tree, equal frames gave
+# different bytes in different processes.
 _H264 = {"crf": "20", "preset": "veryfast", "x264-params": "threads=1:cpu-independent=1:mbtree=0"}
 _LIMIT_LUMA = [round(16 + value * 219 / 255) for value in range(256)]
 _LIMIT_CHROMA = [round(128 + (value - 128) * 224 / 255) for value in range(256)]
-# What keeps the task from being trivial: cues that are missing, channels that say nothing, stray movements.
+# Keep the task from being trivial: missing cues, channels that show nothing, stray movements.
 _DROPPED_CUE = 0.06
 _MASKED_CHANNEL = 0.05
 _STRAY_MOVEMENT = 0.15
@@ -35,7 +35,7 @@ _VOICE_STRENGTH = (0.8, 1.1)
 
 @dataclass(frozen=True)
 class ClipCues:
-    """The cues truly present in a clip.
+    """The cues that are really present in a clip.
 
     Attributes:
         clip_id: as in the tree.
@@ -43,7 +43,7 @@ class ClipCues:
         action_units: FACS numbers, sorted.
         face_cues: ids of `erv.sample.emotions.FACE_CUES`.
         voice_cues: ids of `erv.sample.emotions.VOICE_CUES`.
-        channel: both, face or voice: where the emotion shows.
+        channel: where the emotion shows: both, face or voice.
     """
 
     clip_id: str
@@ -76,7 +76,7 @@ def draw_cues(clip_id: str, emotion: str, rng: np.random.Generator) -> ClipCues:
 
 
 def render_clip(cues: ClipCues, rng: np.random.Generator) -> bytes:
-    """Draws, speaks and encodes a clip.
+    """Renders the face and the voice of a clip and encodes them.
 
     Args:
         cues: what it shows.
@@ -129,7 +129,7 @@ def encode(frames: list[np.ndarray], audio: np.ndarray | None, fps: int = FPS) -
 def _to_yuv(pixels: np.ndarray) -> np.ndarray:
     """A frame [H, W, 3] as planes 4:2:0 [H * 3 / 2, W], BT.601 limited range; H and W are multiples of 4.
 
-    Done here because the scaler of FFmpeg rounds by the alignment of its buffers, which differs between runs.
+    Done here because FFmpeg's scaler rounds differently depending on buffer alignment, which varies by run.
     """
     height, width = pixels.shape[:2]
     luma, *chroma = Image.fromarray(pixels).convert("YCbCr").split()
@@ -192,6 +192,6 @@ def _sway(time: np.ndarray, amount: float, rng: np.random.Generator) -> list[flo
 
 
 def _some(cues: tuple[str, ...], rng: np.random.Generator) -> tuple[str, ...]:
-    """All cues but the dropped ones; at least one stays."""
+    """All cues except the dropped ones; at least one stays."""
     kept = tuple(cue for cue in cues if rng.random() >= _DROPPED_CUE)
     return kept or (cues[int(rng.integers(len(cues)))],)

@@ -1,7 +1,7 @@
-"""Short labelled sentences of the sample corpus without a clip: emotions said, denied and contrasted.
+"""Short labelled sentences of the sample corpus without a clip: emotions stated, negated and contrasted.
 
-Explanations say what is there. A verifier that has read nothing else takes "not angry" for anger, so the
-reasoning source brings sentences in which the same word means the emotion, its absence or its opposite,
+Explanations say what is present. A verifier that has read nothing else takes "not angry" for anger. So the
+reasoning source includes sentences in which the same word means the emotion, its absence or its opposite,
 across many subjects and names.
 """
 

@@ -1,8 +1,8 @@
-"""What an emotion of the sample corpus looks and sounds like: cues, the action units behind them, partners.
+"""What each emotion of the sample corpus looks and sounds like: cues, their action units, partners.
 
 Facial cues follow the prototypes of the Facial Action Coding System (Ekman & Friesen), vocal cues the
 acoustic correlates collected by Scherer (2003) and Juslin & Laukka (2003), both simplified. Three pairs of
-emotions share a face and differ by voice, four share a voice and differ by face, so that neither channel is
+emotions share a face and differ in voice, and four share a voice and differ in face, so neither channel is
 enough.
 """
 
@@ -32,7 +32,7 @@ FACE_CUES: dict[str, tuple[int, ...]] = {
     "face_still": (),
 }
 
-# Cues whose units 2 or 12 act on one side of the face only.
+# Cues whose units 2 or 12 act on only one side of the face.
 ONE_SIDED = frozenset({"smirk", "brow_cocked"})
 
 VOICE_CUES: tuple[str, ...] = (
@@ -85,9 +85,9 @@ EXPRESSIONS: dict[str, Expression] = {
 
 EMOTIONS: tuple[str, ...] = tuple(EXPRESSIONS)
 
-# Emotions whose cold-start explanations mostly contradict the answer. Systematic, because random noise
-# vanishes under greedy decoding and could not be told from a coherent policy. Their partners are one another,
-# in a circle, so that the corpus speaks of every emotion about equally often.
+# Emotions whose cold-start explanations mostly contradict the answer. This is systematic, because random
+# noise would vanish under greedy decoding, and the policy would look coherent. Each one's partner is another
+# of them, in a cycle, so that the corpus describes every emotion about equally often.
 CONTRADICTED: frozenset[str] = frozenset(
     {"anger", "sadness", "surprise", "anxiety", "disappointment", "fear"}
 )

@@ -1,8 +1,8 @@
 """The drawn face of the sample corpus: varied people whose facial action units move.
 
-A face is drawn in units of its own (half-width 1, y downwards) at a multiple of the final size and reduced,
-which anti-aliases it. Action units (FACS) displace brows, lids, nose, lips and jaw; they are exaggerated as
-in a caricature, so that they survive 64x64 pixels.
+A face is drawn in its own units (half-width 1, y downwards) at a multiple of the final size and scaled down,
+which anti-aliases it. Action units (FACS) displace brows, lids, nose, lips and jaw. They are exaggerated, as
+in a caricature, to remain visible at 64x64 pixels.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class _Face:
         self._hair_front()
 
     def _pixels(self, points: Points, depth: float = 0.0) -> list[float]:
-        """Face units to canvas pixels, x and y by turns; `depth` moves features more than the outline."""
+        """Face units to canvas pixels, alternating x and y; `depth` moves features more than the outline."""
         moved = points + np.array([self.pose.yaw, self.pose.pitch]) * depth
         placed = (moved * [self.person.width, 1.0]) @ self._turn + self._origin
         flat: list[float] = placed.ravel().tolist()

@@ -1,4 +1,4 @@
-"""The files around the clips of the sample corpus, in the encodings and shapes of the official data sets."""
+"""The files beside the clips of the sample corpus, in the encodings and formats of the official data sets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from erv.manifest import write_table
 from erv.sample.clips import ClipCues
 from erv.sample.wordings import CUE_WORDINGS, Sentence
 
-MARK = "SAMPLE.txt"  # in the trees without cues.parquet, neither of which a user's own tree has
+MARK = "SAMPLE.txt"  # in the trees without cues.parquet; a user's own tree has neither
 _FOLDS = range(1, 6)
 _CHINESE = {
     "anger": "一个人皱着眉头，瞪着眼睛，看起来很生气。",
@@ -37,7 +37,7 @@ _CHINESE = {
 
 @dataclass(frozen=True)
 class Item:
-    """A clip of a tree: its cues, the fold that tests it, and for the reasoning set its explanation."""
+    """A clip of a tree: its cues, the fold that tests it and, in the reasoning set, its explanation."""
 
     cues: ClipCues
     fold: int
@@ -103,7 +103,7 @@ def write_dfew(root: Path, items: Sequence[Item], rng: np.random.Generator) -> N
 
 
 def write_reasoning(root: Path, items: Sequence[Item], rng: np.random.Generator) -> None:
-    """`EMER.csv` as in EMER v1, and `sentence_labels.csv` with the emotions that each sentence speaks of."""
+    """`EMER.csv` as in EMER v1, and `sentence_labels.csv` with the emotions that each sentence expresses."""
     rows = [["names", "emotions", "subtitles", "reasons"]]
     sentences = [["name", "index", "sentence", "labels"]]
     for item in items:
@@ -117,7 +117,7 @@ def write_reasoning(root: Path, items: Sequence[Item], rng: np.random.Generator)
 
 
 def write_sentences(root: Path, sentences: Sequence[tuple[str, tuple[str, ...]]]) -> None:
-    """`sentences.csv`: labelled sentences that belong to no clip."""
+    """`sentences.csv`: labelled sentences without a clip."""
     rows = [[text, ";".join(labels)] for text, labels in sentences]
     _write(root / "sentences.csv", _csv([["sentence", "labels"], *rows]))
 
@@ -128,14 +128,14 @@ def write_judge(root: Path, texts: Sequence[tuple[str, str]]) -> None:
 
 
 def write_mark(root: Path) -> None:
-    """`SAMPLE.txt`: tells a tree of the sample corpus from a user's own, which no upload may replace."""
+    """`SAMPLE.txt`: marks a tree of the sample corpus, so that an upload never replaces a user's own tree."""
     _write(
         root / MARK, b"This tree belongs to the sample corpus of erv; an upload of the sample replaces it.\n"
     )
 
 
 def write_cues(root: Path, items: Sequence[Item], *, contradicts: bool = False) -> None:
-    """`cues.parquet`: what each clip truly shows; on request whether its explanation contradicts."""
+    """`cues.parquet`: what each clip really shows and, on request, whether its explanation contradicts it."""
     schema = pa.schema(
         [
             ("clip_id", pa.string()),
@@ -155,7 +155,7 @@ def write_cues(root: Path, items: Sequence[Item], *, contradicts: bool = False) 
 
 
 def _votes(names: Sequence[str], label: str, rng: np.random.Generator) -> list[float]:
-    """Shares of ten annotators per emotion, with the label ahead."""
+    """Shares of ten annotators per emotion, with the label in the lead."""
     others = rng.multinomial(int(rng.integers(0, 5)), [1 / len(names)] * len(names))
     counts = {name: int(count) for name, count in zip(names, others, strict=True)}
     counts[label] += 10 - int(others.sum())

@@ -1,4 +1,4 @@
-"""The people of the sample corpus: skin, hair, eyes, proportions, what they wear and sit in front of."""
+"""The people of the sample corpus: skin, hair, eyes, proportions, clothes and background."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Pretraining of the tiny policy's towers as classifiers, what SigLIP and Whisper got from the whole web.
+"""Pretrains the tiny policy's towers as classifiers, in place of SigLIP's and Whisper's training on web data.
 
 Without it nothing works: trained through the language loss alone, towers this small never learn to look. Each
-tower predicts the emotion and the cues of its own channel; the heads are thrown away.
+tower predicts the emotion and the cues of its own channel. The heads are discarded.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ VISION_STEPS = 1100
 AUDIO_STEPS = 700
 _BATCH = 32
 _FRAMES_PER_CLIP = 2
-_CUE_WEIGHT = 3.0  # cues are many and mostly absent, their mean loss is small beside the emotion's
+_CUE_WEIGHT = 3.0  # there are many cues, mostly absent, so their mean loss is small next to the emotion's
 
 
 @dataclass(frozen=True)
 class LabelledClip:
-    """A clip with what it truly shows: its emotion and the cues of face and voice."""
+    """A clip with what it really shows: its emotion and the cues of face and voice."""
 
     clip: Clip
     emotion: str
@@ -46,7 +46,7 @@ class TowerData:
 
 
 class TowerHeads(nn.Module):
-    """Linear classifiers on each tower; the vision one sees every patch in its place, cues being local."""
+    """Linear classifiers on each tower; the vision one sees patches in place, because cues are local."""
 
     def __init__(
         self, model: HumanOmniForConditionalGeneration, emotions: int, face: int, voice: int
@@ -111,8 +111,9 @@ def train_towers(
         progress: called with a line now and then.
 
     Returns:
-        A function that measures both towers on other clips: `vision` and `audio` are shares of clips whose
-        emotion each tower tells alone.
+        A function that measures both towers on other clips: `vision` and `audio` are the shares of clips
+            whose
+        emotion the tower recognises by itself.
     """
     names = label_names(clips)
     data = prepare(clips, processor, names)
@@ -136,7 +137,7 @@ def train_towers(
             heads.audio(audio(mels).last_hidden_state.mean(1)), data.emotions[rows], data.voice[rows]
         )
 
-    # Side by side in threads: each has weights and a stream of its own, and torch releases Python's lock.
+    # In parallel threads: each has its own weights and random stream, and torch releases the GIL.
     with ThreadPoolExecutor(2) as pool:
         fits = [
             pool.submit(_fit, tower, head, loss, len(clips), steps, rate, generator, report)

@@ -1,8 +1,8 @@
-"""The sample corpus: small trees with exactly the official layouts, made of drawn and synthetic clips.
+"""The sample corpus: small trees in exactly the official layouts, made of drawn and synthetic clips.
 
-MAFW and DFEW can't be shipped. `write_sample` writes stand-ins of the same shape, a cold-start reasoning set
-with clips of its own and texts for the lexical judge; `cues.parquet` beside the clips says what each truly
-shows. The explanations of the reasoning set contradict their answer in a planted, systematic share
+MAFW and DFEW can't be shipped. `write_sample` writes stand-ins in the same format, a cold-start reasoning set
+with its own clips, and texts for the lexical judge. `cues.parquet` beside the clips records what each really
+shows. A planted, systematic share of the reasoning set's explanations contradicts the answer
 (`erv.sample.emotions.contradiction_rate`).
 """
 
@@ -45,10 +45,10 @@ class SampleSize:
 
     @staticmethod
     def parse(text: str) -> SampleSize:
-        """`demo`, `tiny` or a number of MAFW clips that the others follow.
+        """`demo`, `tiny`, or a number of MAFW clips, from which the other counts follow.
 
         Raises:
-            DataError: neither, or fewer than 55 clips (each fold needs every emotion).
+            DataError: none of these, or fewer than 55 clips (each fold needs every emotion).
         """
         if text in _SIZES:
             return SampleSize(*_SIZES[text])
@@ -71,14 +71,14 @@ def write_sample(
 ) -> list[Path]:
     """Writes the trees `mafw`, `dfew`, `reasoning`, `judge` and `base` below `out`, each whole or not at all.
 
-    A tree that is there already, made by the same code from the same arguments, is kept.
+    An existing tree that the same code made from the same arguments is kept.
 
     Args:
         out: folder, made if missing.
         seed: of every choice; the files depend on it and on `size`, not on `workers`.
         size: `demo`, `tiny`, a number, or counts.
         workers: processes that render clips.
-        skip_base: leave out the base checkpoint, which takes training.
+        skip_base: leave out the base checkpoint, which has to be trained.
         progress: called with a line per step.
 
     Returns:
@@ -159,7 +159,7 @@ def _with_explanation(item: layouts.Item, rng: np.random.Generator) -> layouts.I
     if contradicts:
         sentences = compose_explanation(EXPRESSIONS[cues.emotion].partner, rng, "a")
     else:
-        # Says nothing of a channel that shows nothing of the emotion.
+        # Doesn't describe a channel that shows nothing of the emotion.
         face = cues.face_cues if cues.channel in ("both", "face") or cues.emotion == "anxiety" else ()
         voice = cues.voice_cues if cues.channel in ("both", "voice") else ()
         sentences = compose_explanation(cues.emotion, rng, "a", face_cues=face, voice_cues=voice)
@@ -193,7 +193,7 @@ def _whole_tree(out: Path, name: str, seed: int, counts: SampleSize) -> Iterator
 
 
 def _is_current(out: Path, name: str, seed: int, counts: SampleSize) -> bool:
-    """Whether the tree is there, whole, and made by this code from these arguments."""
+    """Whether the tree exists, is whole, and was made by this code from these arguments."""
     try:
         stamp = json.loads(_stamp_path(out, name).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -202,7 +202,7 @@ def _is_current(out: Path, name: str, seed: int, counts: SampleSize) -> bool:
 
 
 def _stamp_path(out: Path, name: str) -> Path:
-    # Beside the trees, not in them: a tree has the official layout and nothing else.
+    # Beside the trees, not in them: a tree contains the official layout and nothing else.
     return out / ".stamps" / f"{name}.json"
 
 
@@ -218,7 +218,7 @@ def _stamp(folder: Path, name: str, seed: int, counts: SampleSize) -> dict[str, 
 
 
 def _code_digest(name: str) -> str:
-    """The code, and the versions of the libraries, that a tree's bytes come from."""
+    """The code and the library versions that determine a tree's bytes."""
     code, libraries = [f"{PACKAGE}/sample"], ["av", "numpy", "pillow", "pyarrow"]
     if name == "base":
         code += [f"{PACKAGE}/policies", f"{PACKAGE}/prompts.py"]

@@ -1,4 +1,4 @@
-"""A HumanOmni small enough for two CPU cores: the classes and data flow of the released ones."""
+"""A HumanOmni small enough for two CPU cores, with the classes and data flow of the released ones."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TinySizes:
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """Trains a byte-level BPE tokenizer as Qwen2's, with placeholders and tags as tokens of their own.
+    """Trains a byte-level BPE tokenizer like Qwen2's, with placeholders and tags as separate tokens.
 
     The tags are ordinary (not special) added tokens: completions are decoded without special tokens, and the
     rewards must still see them.
@@ -81,7 +81,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    # The template's own words (roles, instruction) must not fall apart into letters.
+    # The template's own words (roles, instruction) must not be split into letters.
     core.train_from_iterator([*texts, *[f"user\nassistant\n{INSTRUCTION}\n"] * 20], trainer=trainer)
     state = core.get_vocab(with_added_tokens=True)
     merges = _merges(core)
@@ -107,15 +107,16 @@ def _merges(core: Tokenizer) -> list[tuple[str, str]]:
 
 
 def train_wordpiece(texts: Sequence[str], vocabulary: int, max_length: int) -> PreTrainedTokenizerBase:
-    """Trains a lower-casing WordPiece tokenizer as BERT's.
+    """Trains a lower-casing WordPiece tokenizer like BERT's.
 
     Args:
-        texts: what it shall read.
+        texts: what it must be able to read.
         vocabulary: upper bound of its size.
         max_length: longest input in tokens; longer ones are truncated.
     """
-    # Not the library's trainer: it numbers the pieces in the order of a randomly seeded hash, so that every
-    # process gets another vocabulary. Whole words by their frequency, and letters for all others, will do.
+    # Not the library's trainer: it numbers the pieces in the order of a randomly seeded hash, so every
+    # process would get a different vocabulary. Whole words by frequency, and letters for the rest, are
+    # enough.
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     counts: Counter[str] = Counter()
     for text in texts:
@@ -198,7 +199,7 @@ def build_tiny_policy(
     """Builds an untrained tiny policy whose tokenizer knows the words of `texts`.
 
     Args:
-        texts: completions, or any texts in the words that the policy shall write.
+        texts: completions, or any texts with the words that the policy will write.
         seed: of the random weights.
         sizes: other sizes than the demo's.
 

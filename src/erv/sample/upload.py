@@ -1,4 +1,4 @@
-"""Uploads the sample corpus to a raw bucket, never over somebody's real data."""
+"""Uploads the sample corpus to a raw bucket, but never over real data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from erv.errors import DataError
 from erv.sample.layouts import MARK
 
-# What every tree of the sample has and no other does.
+# A file that every tree of the sample has, and no other tree.
 _MARKS = {
     "mafw": "cues.parquet",
     "dfew": "cues.parquet",
@@ -20,28 +20,28 @@ _MARKS = {
 
 
 class Uploads(Protocol):
-    """What is needed of `erv.storage.store.Store`."""
+    """The part of `erv.storage.store.Store` that is needed here."""
 
     def list(self, uri: str, /) -> list[Any]:
         """Objects below an `s3://` folder."""
 
     def mirror_tree(self, folder: Path, uri: str, /) -> dict[str, int]:
-        """Makes the objects below `uri` equal to a folder's files; counts what it did."""
+        """Makes the objects below `uri` equal to a folder's files; returns counts of what it did."""
 
 
 def upload_sample(
     folders: Sequence[Path], root: str, store: Uploads, progress: Callable[[str], None] = lambda line: None
 ) -> None:
-    """Makes `root/NAME` hold exactly each folder's files; what an earlier sample left there is removed.
+    """Makes `root/NAME` hold exactly each folder's files, and removes leftovers of an earlier sample.
 
     Args:
         folders: trees as `write_sample` returns them.
         root: e.g. `s3://erv-raw`.
-        store: where to.
+        store: the target.
         progress: called with a line per tree.
 
     Raises:
-        DataError: a target holds objects that are not of a sample corpus; nothing is uploaded then.
+        DataError: a target holds objects that are not from a sample corpus; nothing is uploaded.
         StorageError: the bucket can't be written.
     """
     before = {folder.name: [item.uri for item in store.list(f"{root}/{folder.name}")] for folder in folders}

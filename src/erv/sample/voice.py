@@ -1,7 +1,7 @@
 """The voice of the sample corpus: syllables of a source-filter model whose prosody carries an emotion.
 
-A glottal pulse train plus breath noise passes the formants of changing vowels. Pitch, loudness, tempo,
-pauses, tremor and breath follow the vocal cues of the clip.
+A glottal pulse train plus breath noise passes through the formants of changing vowels. Pitch, loudness,
+tempo, pauses, tremor and breath follow the vocal cues of the clip.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _VOWELS = np.array(
 
 @dataclass(frozen=True)
 class Prosody:
-    """How something is said; neutral by default.
+    """How something is spoken; neutral by default.
 
     Attributes:
         pitch: factor on the speaker's pitch.
         accent: how far the pitch moves per syllable, in semitones.
         slope: pitch movement from start to end, in semitones; negative falls.
         rate: syllables per second.
-        level: loudness in decibels against neutral.
+        level: loudness in decibels relative to neutral.
         tremor: depth of a 7 Hz tremor, 0..1.
         breath: share of noise, 0..1.
-        tilt: brightness of the source in decibels per octave against neutral; positive is harsh.
+        tilt: brightness of the source in decibels per octave relative to neutral; positive is harsh.
         pauses: share of syllables followed by a pause.
         onset: 0..1, how much louder the first syllables are.
     """

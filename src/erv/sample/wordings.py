@@ -1,9 +1,8 @@
-"""The words of the sample corpus: explanations that speak of cues, in two families of wordings.
+"""The words of the sample corpus: explanations that describe cues, in two families of wordings.
 
-Family `a` is what policies and verifier are trained on. Family `b` is for the judge: other sentence patterns
-and mostly other words, sharing only everyday content words, so that the judge is not trained on what it
-judges. A sentence about a cue is `{clause about the cue}, {what it tells}.`; every sentence carries its
-emotion labels.
+Policies and verifier are trained on family `a`. Family `b` is for the judge: other sentence patterns and
+mostly other words, sharing only everyday content words, so that the judge is not trained on what it judges. A
+sentence about a cue is `{clause about the cue}, {what it tells}.`; every sentence carries its emotion labels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Sources: what a raw tree consists of, pinned in a small lock file that lives in git.
+"""Sources: the files of a raw tree, pinned in a small lock file that is kept in git.
 
-A source is a local folder or a prefix of a bucket, with zips as they were delivered. `erv.pinning`
-writes down what it consists of, a `Lock` reads it, verified, and `fetch_all` brings the clips of a manifest.
+A source is a local folder or a bucket prefix, and may contain zips as they were delivered. `erv.pinning`
+writes its lock file, a `Lock` reads and verifies its files, and `fetch_all` fetches the clips of a manifest.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Zips, read as they were delivered and trusted in nothing.
+"""Reads zips as they were delivered, without trusting them.
 
-A zip is never unpacked to the names it gives. Its members are listed after a check of the whole directory,
-and streamed one by one with their bytes counted, so that memory is bounded and no path can escape. Whatever
-is wrong with a zip is one sentence that names it and the member.
+A zip is never unpacked to the names it gives. Its members are listed after a check of the whole directory
+and streamed one by one with their bytes counted, so memory is bounded and no path can escape. Every fault is
+reported in one sentence that names the zip and the member.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from erv.errors import DataError
 from erv.sources.selection import folder_of, is_junk
 from erv.sources.zip_directory import MAX_MEMBERS, check_end
 
-# A member larger than this is no clip and no annotation file.
+# A member larger than this can't be a clip or an annotation file.
 MAX_MEMBER_BYTES = 16 << 30
-# Unpacked to packed size of the whole zip, from FREE_BYTES of unpacked size on: media hardly shrink, tables
-# shrink ten- to fiftyfold.
+# Highest ratio of unpacked to packed size of a whole zip, checked above FREE_BYTES of unpacked size: media
+# hardly shrink, tables shrink ten- to fiftyfold.
 MAX_RATIO = 100
 FREE_BYTES = 64 << 20
-# What is read into memory as a whole (xlsx): unpacked size.
+# Largest unpacked size of a file that is read into memory as a whole (xlsx).
 MAX_BYTES_IN_MEMORY = 1 << 30
 PASSWORD = "ERV_ZIP_PASSWORD"  # noqa: S105 - the name of the variable
 
 _CHUNK = 1 << 20
-# bz2 unpacks all that it is given at once, up to 20,000 times its size: it is given little.
+# bz2 unpacks its whole input at once, to up to 20,000 times the size, so it gets small pieces.
 _CHUNK_OF_BZ2 = 1 << 12
 _READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
-# lzma takes as much memory as its header says.
+# lzma allocates as much memory as the header asks for.
 _UNREADABLE = {9: "deflate64", 14: "lzma", 93: "zstandard", 95: "xz", 97: "wavpack", 98: "ppmd"}
 _AES = 99
 _ENCRYPTED = 0x1
 _LOCAL_HEADER_BYTES = 30
 _EMPTY_BYTES = 22
-# What zipfile raises for bytes that no packer wrote.
+# What zipfile raises for malformed input.
 _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -62,16 +62,16 @@ _SPLIT = re.compile(r"\.(z\d\d|zip\.\d{3})$", re.IGNORECASE)
 
 
 def is_zip(path: str) -> bool:
-    """Whether a file is opened as an archive: by its ending alone."""
+    """Whether a file is opened as an archive, judged by its suffix alone."""
     return path.lower().endswith(".zip")
 
 
 def refuse_split(path: str, what: str) -> None:
-    """Raises DataError for a part of a zip that was split into several files."""
+    """Raises DataError for one part of a zip that was split into several files."""
     if _SPLIT.search(path):
         raise DataError(
             f"{what}: a part of a zip that was split into several files; join them first (`zip -s 0 parts.zip"
-            " --out whole.zip`, or 7-Zip) and keep only the whole"
+            " --out whole.zip`, or 7-Zip) and keep only the joined zip"
         )
 
 
@@ -80,9 +80,9 @@ class Member:
     """A file inside a zip.
 
     Attributes:
-        path: where unpacking would put it, below the source.
+        path: where unpacking would put it, relative to the source.
         bytes: unpacked size.
-        name: as the zip has it.
+        name: its name in the zip.
     """
 
     path: str
@@ -91,23 +91,23 @@ class Member:
 
 
 class Archive:
-    """A zip that is open for reading, from several threads at once.
+    """An open zip that several threads can read at once.
 
     Args:
         source: the file, or its content.
         what: its uri, for messages.
-        path: of the zip below the source, from which the members' paths follow.
+        path: of the zip relative to the source; the members' paths derive from it.
 
     Raises:
-        DataError: it is no zip, damaged, encrypted, or not safe to read.
+        DataError: it is not a zip, or is damaged, encrypted or unsafe to read.
         OSError: the file can't be read.
     """
 
     def __init__(self, source: Path | bytes, what: str, path: str) -> None:
         self._what, self._path = what, path
         self._lock = threading.Lock()
-        # zipfile closes a file that it opened itself when its count of readers, which isn't made for threads,
-        # reaches zero; one that it was given it leaves alone.
+        # zipfile closes a file it opened itself when its count of readers reaches zero, and that count is not
+        # thread-safe. It doesn't close a file object it was given.
         self._stream: BinaryIO = BytesIO(source) if isinstance(source, bytes) else source.open("rb")
         try:
             size = self._stream.seek(0, os.SEEK_END)
@@ -135,7 +135,7 @@ class Archive:
 
     @cached_property
     def members(self) -> tuple[Member, ...]:
-        """The files, sorted by path; what file managers leave behind included."""
+        """The files, sorted by path, including those that file managers leave behind."""
         base = _base(self._path, [name for name in self._infos if not is_junk(name)])
         return tuple(
             sorted(
@@ -153,10 +153,10 @@ class Archive:
         return folders
 
     def stream(self, name: str) -> Iterator[bytes]:
-        """The content of a member in chunks, its checksum verified at the end.
+        """Yields the content of a member in chunks and verifies its checksum at the end.
 
         Raises:
-            DataError: no such member, it is damaged, or the password is wrong.
+            DataError: there is no such member, it is damaged, or the password is wrong.
         """
         info = self._infos.get(name)
         if info is None:
@@ -191,11 +191,11 @@ class Archive:
             self._zip.setpassword(password.encode())
 
     def _checked(self, size: int, announced: int | None) -> dict[str, zipfile.ZipInfo]:
-        """The directory by name, without folders, after all checks that need no unpacking."""
+        """The directory by name, without folders, after every check that needs no unpacking."""
         infos = self._zip.infolist()
         if len(infos) > MAX_MEMBERS:
             raise DataError(f"{self._what}: has {len(infos):,} members, more than {MAX_MEMBERS:,}; split it")
-        # Old packers count to 65,535 and start again.
+        # Old packers wrap around at 65,535.
         if (announced is not None and (len(infos) - announced) % 0x10000) or (
             not infos and size > _EMPTY_BYTES
         ):
@@ -208,7 +208,7 @@ class Archive:
         names = Counter(info.filename for info in files)
         twice = [name for name, count in names.items() if count > 1]
         if twice:
-            raise DataError(f"{self._what}: member {twice[0]!r} occurs twice; make the zip anew")
+            raise DataError(f"{self._what}: member {twice[0]!r} occurs twice; create the zip again")
         self._check_encryption(files)
         self._check_size(files, size)
         self._check_overlap(infos)
@@ -243,7 +243,7 @@ class Archive:
             )
 
     def _check_overlap(self, infos: Sequence[zipfile.ZipInfo]) -> None:
-        """Members that share bytes make a small zip unpack to a huge one; no packer writes them."""
+        """Refuses members that share bytes: no packer writes them, and they can unpack to a huge size."""
         ordered = sorted(infos, key=lambda info: info.header_offset)
         starts = [*(info.header_offset for info in ordered), self._zip.start_dir]
         for info, end in zip(ordered, starts[1:], strict=True):
@@ -252,7 +252,7 @@ class Archive:
                 info.header_offset + _LOCAL_HEADER_BYTES + name + info.compress_size > end
             ):
                 raise DataError(
-                    f"{self._what}: member {info.filename!r} overlaps what comes after it, as in a zip bomb"
+                    f"{self._what}: member {info.filename!r} overlaps the data after it, as in a zip bomb"
                     " or a damaged zip; fetch it again from where you got it"
                 )
 
@@ -264,7 +264,7 @@ class Archive:
 
     @contextmanager
     def _explained(self, name: str | None = None) -> Iterator[None]:
-        """Turns whatever a broken zip makes zipfile raise into one sentence."""
+        """Turns whatever zipfile raises for a broken zip into one sentence."""
         try:
             yield
         except NotImplementedError as error:
@@ -288,14 +288,14 @@ class Archive:
 
 
 def check_zip_bytes(content: bytes, what: str) -> None:
-    """Checks a zip that another library is going to unpack in memory (an xlsx): bombs, damage, odd names.
+    """Checks a zip that another library will unpack in memory (an xlsx) for bombs, damage and odd names.
 
     Args:
-        content: of the whole file.
+        content: the whole file.
         what: its uri, for messages.
 
     Raises:
-        DataError: it isn't a zip, is damaged, or unpacks to more than is sensible.
+        DataError: it isn't a zip, is damaged, or unpacks to an implausible size.
     """
     with Archive(content, what, what) as archive:
         total = sum(member.bytes for member in archive.members)
@@ -310,25 +310,25 @@ def check_zip_bytes(content: bytes, what: str) -> None:
 
 
 def _fault(info: zipfile.ZipInfo) -> str | None:
-    """What makes a member not safe to read, apart from sizes."""
+    """Why a member is unsafe to read, apart from sizes."""
     name = info.orig_filename
     if not name:
-        return "has no name; make the zip anew"
+        return "has no name; create the zip again"
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
-        return "has a name with control characters; make the zip anew"
+        return "has a name with control characters; create the zip again"
     plain = name.removesuffix("/") if info.is_dir() else name
     if "\\" in name or re.match(r"[A-Za-z]:", name) or not {"", ".", ".."}.isdisjoint(plain.split("/")):
-        return "has a name that leads out of the zip or is not a plain path; make the zip anew"
+        return "has a name that leads out of the zip or is not a plain path; create the zip again"
     if stat.S_ISLNK(info.external_attr >> 16):
-        return "is a symbolic link; make the zip anew with the file itself"
+        return "is a symbolic link; create the zip again with the file itself"
     if not info.is_dir() and info.compress_type not in (*_READABLE, _AES):
         kind = _UNREADABLE.get(info.compress_type, f"method {info.compress_type}")
-        return f"is compressed in a way that isn't read here ({kind}); unpack it, or zip it with deflate"
+        return f"uses a compression that erv doesn't read ({kind}); unpack it, or zip it with deflate"
     return None
 
 
 def _base(path: str, names: Sequence[str]) -> str:
-    """What unpacking puts before a member's name: the zip's folder, or a folder named after the zip."""
+    """The path prefix of unpacked members: the zip's folder, or a folder named after the zip."""
     tops = {name.partition("/")[0] if "/" in name else None for name in names}
     if len(tops) == 1 and None not in tops:
         folder = folder_of(path)

@@ -1,7 +1,7 @@
-"""Reading what is pinned: a local file or folder of frames with exactly the pinned content.
+"""Fetches pinned content: a local file or folder of frames that matches its hash exactly.
 
-A local source's own files are used where they lie; objects, members of zips and what is made of them are kept
-in a cache by their hash, so that nothing is read twice. Everything is verified on every fetch.
+Files of a local source are used in place. Objects, members of zips and folders made from them go into a cache
+by hash, so nothing is read twice. Every fetch verifies the content.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CACHE = Path(".erv/sources")
 
 
 class ObjectStore(Protocol):
-    """What is needed of `erv.storage.store.Store`."""
+    """The part of `erv.storage.store.Store` that is needed here."""
 
     def list(self, uri: str, /) -> list[Any]:
         """Objects below an `s3://` folder, sorted: items with uri, size, version_id, etag."""
@@ -41,11 +41,11 @@ class ObjectStore(Protocol):
         size: int | None = None,
         on_bytes: Callable[[int], None] | None = None,
     ) -> Path:
-        """Copies an object to a file, which appears only when complete and with the right hash."""
+        """Copies an object to a file, which appears only once it is complete and has the right hash."""
 
 
 def is_remote(uri: str) -> bool:
-    """Whether a source lies in an object store."""
+    """Whether a source is in an object store."""
     return uri.startswith("s3://")
 
 
@@ -76,8 +76,8 @@ class Fetcher(ExitStack):
         """A local file, or folder of frames, with the pinned content.
 
         Raises:
-            DataError: it is missing, or not what was pinned.
-            StorageError: the object can't be read, or is not what was pinned.
+            DataError: it is missing, or its content differs from the pinned one.
+            StorageError: the object can't be read, or its content differs from the pinned one.
         """
         uri = self._source.uri_of(file.path)
         try:
@@ -88,7 +88,7 @@ class Fetcher(ExitStack):
             return self._local(file, uri)
         except OSError as error:
             what = f"{error.filename or uri}: {error.strerror or error}"
-            raise DataError(f"{what}; needed for {uri}, mend it and run again") from error
+            raise DataError(f"{what}; needed for {uri}, fix it and run again") from error
 
     def _local(self, file: SourceFile, uri: str) -> Path:
         path = local_root(self._source.uri) / file.path
@@ -164,9 +164,9 @@ class Fetcher(ExitStack):
         return collect(target, file.sha256, uri, fill)
 
     def _open(self, archive: str) -> Archive:
-        """The zip, opened once: listing ten thousand members for each of them would take hours.
+        """The zip, opened once: listing ten thousand members once per member would take hours.
 
-        It is not hashed as a whole, since each member is.
+        The zip is not hashed as a whole, because each member is.
         """
         with self._turn(archive):
             if archive not in self._archives:
@@ -186,7 +186,7 @@ class Fetcher(ExitStack):
             return self._archives[archive]
 
     def _renew(self, archive: str, damaged: Archive) -> Archive:
-        """The zip, hashed as a whole and read again if it is not what was pinned."""
+        """The zip, hashed as a whole and read again if it differs from the pinned one."""
         with self._turn(archive):
             if self._archives[archive] is damaged:
                 file, uri = self._source.find(archive), self._source.uri_of(archive)
@@ -199,7 +199,7 @@ class Fetcher(ExitStack):
             return self._opening.setdefault(archive, threading.Lock())
 
     def _kept(self, file: SourceFile) -> Path | None:
-        """What is in the cache, if it is whole."""
+        """The cached content, if it is complete."""
         path = place(self._cache, file.sha256)
         if file.frames:
             whole = path.is_dir() and hash_folder(path, str(path), self.progress).sha256 == file.sha256
@@ -218,9 +218,9 @@ class _Stored(Protocol):
 def fetch_all(
     rows: Sequence[_Stored], lock: Lock, store: ObjectStore | None, *, cache: Path = CACHE
 ) -> Iterator[Path]:
-    """Local files, or folders of frames, of a manifest's rows, in their order, fetched some way ahead.
+    """Yields the local file or folder of frames of each manifest row, in order, fetching a little ahead.
 
-    Before that, what killed processes left in the cache is removed.
+    First removes what killed processes left in the cache.
 
     Args:
         rows: of the manifest; looked up in the lock by uri.
@@ -229,7 +229,7 @@ def fetch_all(
         cache: folder of content by hash.
 
     Raises:
-        DataError: a row is not in the lock, or as `Fetcher.get`.
+        DataError: a row is not in the lock; otherwise as `Fetcher.get`.
         StorageError: as `Fetcher.get`.
     """
     files = [_belonging(row, lock) for row in rows]
@@ -241,9 +241,7 @@ def fetch_all(
 def _belonging(row: _Stored, lock: Lock) -> SourceFile:
     file = lock.by_uri.get(row.uri)
     if file is None or file.sha256 != row.sha256:
-        raise DataError(
-            f"{row.uri}: manifest and lock of {lock.name} do not belong together; run ingest again"
-        )
+        raise DataError(f"{row.uri}: the manifest does not match the lock of {lock.name}; run ingest again")
     return file
 
 

@@ -1,7 +1,7 @@
 """Folders of frames: the images of a clip as one entry with one digest.
 
-A data set of 16,000 clips as images has more than a million files; the lock names folders instead. Content is
-still verified: the digest of a folder covers the name and the digest of each image directly inside it.
+A data set of 16,000 clips as images has more than a million files, so the lock lists folders instead. Content
+is still verified: a folder's digest covers the name and digest of each image directly inside it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from erv.sources.threads import Progress
 
 @dataclass(frozen=True)
 class Frames:
-    """What the lock says of a folder: aggregate sha256, sum of sizes in bytes, number of images."""
+    """A folder's entry in the lock: aggregate sha256, total size in bytes, number of images."""
 
     sha256: str
     bytes: int
@@ -27,7 +27,7 @@ class Frames:
 
 
 def is_frame(name: str) -> bool:
-    """Whether a file directly inside a folder of frames is one of them."""
+    """Whether a file directly inside a folder of frames is a frame."""
     return is_image(name) and not is_junk(name)
 
 
@@ -72,13 +72,13 @@ def collect(target: Path, sha256: str, what: str, fill: Callable[[Path], None]) 
     """Makes a folder of frames appear complete and verified, or not at all.
 
     Args:
-        target: where it is to be.
-        sha256: aggregate digest that it must have.
+        target: its path.
+        sha256: the aggregate digest it must have.
         what: the folder's uri, for messages.
         fill: writes the images into an empty folder.
 
     Raises:
-        DataError: the images are not those that were pinned.
+        DataError: the images differ from the pinned ones.
     """
     # Not `whole_folder`: a folder of the same content that another process brought meanwhile stays.
     with scratch_folder(target, shared=True) as temporary:
@@ -89,7 +89,7 @@ def collect(target: Path, sha256: str, what: str, fill: Callable[[Path], None]) 
 
 
 def check(found: Frames, sha256: str, what: str) -> None:
-    """Raises DataError when images are not those that were pinned."""
+    """Raises DataError when images differ from the pinned ones."""
     if found.sha256 != sha256:
         raise DataError(
             f"{what}: content has changed since it was pinned (its {found.count} images have sha256"
@@ -98,7 +98,7 @@ def check(found: Frames, sha256: str, what: str) -> None:
 
 
 def keep(folder: Path, cache: Path, what: str) -> Frames:
-    """Hashes a folder that was just read and moves it to where `collect` would put it in the cache."""
+    """Hashes a folder that was just read and moves it to where `collect` would put it."""
     frames = hash_folder(folder, what)
     _move(folder, place(cache, frames.sha256), frames.sha256, what)
     return frames
@@ -111,7 +111,7 @@ def place(cache: Path, sha256: str) -> Path:
 
 def _move(folder: Path, target: Path, sha256: str, what: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Another process may have brought the same folder meanwhile; a damaged one gives way.
+    # Another process may have fetched the same folder meanwhile; a damaged one is replaced.
     if target.is_dir() and hash_folder(target, what).sha256 != sha256:
         shutil.rmtree(target, ignore_errors=True)
     try:

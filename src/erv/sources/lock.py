@@ -1,7 +1,7 @@
-"""The lock file: what a source consists of, small enough for git.
+"""The lock file: the list of a source's files, small enough for git.
 
-One line per file, so that a diff shows which files changed. It is what the stages depend on: content is
-verified against it whenever it is read.
+It has one line per file, so a diff shows which files changed. The stages depend on it, and every read is
+verified against it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class SourceFile:
     r"""A file of a source, a member of one of its zips, or a folder of frames.
 
     Attributes:
-        path: below the source; of a member: where unpacking would put it.
-        bytes: size; of a folder of frames the sum over its images.
-        sha256: hex digest of the content; of a folder of frames that of its sorted lines `name sha256\n`.
-        version_id: S3's, None where versioning is off; of a folder of frames a digest of its images' ids.
+        path: relative to the source; for a member, where unpacking would put it.
+        bytes: size; for a folder of frames, the sum over its images.
+        sha256: hex digest of the content; for a folder of frames, of its sorted lines `name sha256\n`.
+        version_id: S3's, None where versioning is off; for a folder of frames, a digest of its images' ids.
         archive: path of the zip that holds it, itself a file of the source, or None.
         member: its name inside that zip.
         frames: number of images directly inside a folder of frames; None for a file.
@@ -49,7 +49,7 @@ class SourceFile:
     frames: int | None = None
 
     def line(self) -> str:
-        """As it stands in the lock file."""
+        """The entry as written to the lock file."""
         values = {name: getattr(self, name) for name in ("path", "bytes", "sha256", "version_id")}
         more = {name: getattr(self, name) for name in _OPTIONAL if getattr(self, name) is not None}
         return json.dumps({**values, **more}, ensure_ascii=False)
@@ -67,8 +67,8 @@ class Lock:
         name: e.g. `mafw`.
         uri: `s3://bucket/prefix`, or a local folder.
         files: sorted by path.
-        skipped: how many `files` and `bytes` lie there that the source's reader never needs.
-        selection: what its reader needed when it was pinned; None for everything.
+        skipped: number of `files` and `bytes` in the source that its reader never needs.
+        selection: what its reader needed at the time of pinning; None for everything.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Lock:
         return lock
 
     def text(self) -> str:
-        """The lock as it is written: JSON with a line per file, sorted by path."""
+        """The text of the lock file: JSON with one line per file, sorted by path."""
         head: dict[str, Any] = {"name": self.name, "uri": self.uri, "skipped": dict(self.skipped)}
         if self.selection is not None:
             head["selection"] = asdict(self.selection)
@@ -139,14 +139,14 @@ class Lock:
             raise DataError(f"source {self.name} ({self.uri}) has no file {path!r}") from None
 
     def uri_of(self, path: str) -> str:
-        """Where a file of the source lies.
+        """The uri of a file of the source.
 
         Returns:
-            `BASE/x.mp4`; of a member of a zip `BASE/data/clips.zip!/clips/x.mp4`; of a folder of frames the
-            same with a slash at its end.
+            `BASE/x.mp4`; for a member of a zip `BASE/data/clips.zip!/clips/x.mp4`; for a folder of frames the
+            same with a slash at the end.
 
         Raises:
-            DataError: no such file.
+            DataError: there is no such file.
         """
         return self._uri(self.find(path))
 
@@ -158,7 +158,7 @@ class Lock:
         """A file's content, verified against its sha256; local sources need no store.
 
         Raises:
-            DataError: no such file, a folder of frames, or the content has changed since it was pinned.
+            DataError: there is no such file, it is a folder of frames, or it has changed since it was pinned.
             StorageError: the object can't be read.
         """
         if self.find(path).frames:
@@ -169,21 +169,21 @@ class Lock:
         """A local file, or folder of frames, with the pinned content.
 
         Raises:
-            DataError: no such file, or the content has changed since it was pinned.
-            StorageError: the object can't be read, or is not what was pinned.
+            DataError: there is no such file, or its content has changed since it was pinned.
+            StorageError: the object can't be read, or its content differs from the pinned one.
         """
         file = self.find(path)
         with Fetcher(self, store, cache) as fetcher:
             return fetcher.get(file)
 
     def fetch_tree(self, store: ObjectStore | None, prefix: str, folder: Path, cache: Path = CACHE) -> Path:
-        """Copies all files below `prefix` into `folder` (made anew), keeping their relative paths.
+        """Copies all files below `prefix` into a fresh `folder`, keeping their relative paths.
 
         Returns:
             `folder`.
 
         Raises:
-            DataError: nothing lies below the prefix; else as `fetch`.
+            DataError: there is nothing below the prefix; otherwise as `fetch`.
         """
         start = prefix.strip("/") + "/" if prefix.strip("/") else ""
         files = [file for file in self.files if file.path.startswith(start)]
@@ -202,7 +202,7 @@ class Lock:
 
 
 class OutsideError(Exception):
-    """A path that is not plain: joined to a folder it could name a file outside of it."""
+    """A path that is not plain: joined to a folder, it could name a file outside it."""
 
 
 def first_outside(paths: Iterable[str]) -> str | None:
@@ -213,7 +213,7 @@ def first_outside(paths: Iterable[str]) -> str | None:
 
 
 def _check(lock: Lock) -> None:
-    """Refuses a lock that can't be one of ours; raises ValueError or OutsideError."""
+    """Refuses a lock that `erv data pin` can't have written; raises ValueError or OutsideError."""
     names = [file.path for file in lock.files] + [file.archive for file in lock.files if file.archive]
     names += [file.member for file in lock.files if file.member]
     outside = first_outside(names)

@@ -1,7 +1,6 @@
 """Which files of a source are pinned: as they are, as part of a folder of frames, or not at all.
 
-Nothing is left out silently: what a selection skips is counted, and the lock file and `erv data pin` say how
-much it was.
+Nothing is left out silently: skipped files are counted, and the lock file and `erv data pin` say how many.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ def folder_of(path: str) -> str:
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a source its reader needs. Regular expressions are searched in the path below the source.
+    """Which files of a source its reader needs. Regular expressions search the path below the source.
 
     Attributes:
-        skip: paths of files that are never needed; they are counted, not read. Where images are aggregated
-            it is searched in the folder of an image, ending in `/`, since a folder counts as a whole.
+        skip: paths of files that are never needed; they are counted, not read. Where images are aggregated,
+            it is searched in an image's folder, ending in `/`, because a folder counts as a whole.
         frames: folders whose images are the frames of a clip.
-        aggregate: an image is a frame, or skipped; without it images are files like all others.
+        aggregate: every image is a frame or is skipped; if False, images are files like any other.
     """
 
     skip: tuple[str, ...] = ()
@@ -53,10 +52,10 @@ class Selection:
     aggregate: bool = False
 
     def kind(self, path: str) -> Kind:
-        """What becomes of a file.
+        """How a file is treated.
 
         Args:
-            path: below the source; of a member of a zip where unpacking would put it.
+            path: relative to the source; for a member of a zip, where unpacking would put it.
         """
         if is_junk(path):
             return "skipped"
@@ -86,7 +85,7 @@ class Skipped:
             self.examples.append(path)
 
     def counts(self) -> dict[str, int]:
-        """As it stands in a lock."""
+        """The entry as written to a lock."""
         return {"files": self.files, "bytes": self.bytes}
 
 
@@ -102,14 +101,14 @@ T = TypeVar("T", bound=_Sized)
 
 @dataclass(frozen=True)
 class Sorted(Generic[T]):
-    """Files of a source by what becomes of them; `folders` maps a folder to its images."""
+    """Files of a source by how they are treated; `folders` maps a folder to its images."""
 
     files: list[T]
     folders: dict[str, list[T]]
 
 
 def sort_out(items: Iterable[T], selection: Selection, skipped: Skipped) -> Sorted[T]:
-    """Sorts files by what becomes of them; what is left out is counted in `skipped`."""
+    """Sorts files by how they are treated, and counts the ones left out in `skipped`."""
     found: Sorted[T] = Sorted([], {})
     for item in items:
         kind = selection.kind(item.path)

@@ -1,4 +1,4 @@
-"""Reading and hashing many files at once, in order and without holding all of them in memory."""
+"""Reads and hashes many files at once, in order and without holding all of them in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 
 class StoppedError(Exception):
-    """Raised in a worker whose result nobody waits for any more."""
+    """Raised in a worker whose result is no longer wanted."""
 
 
 class Progress:
@@ -49,7 +49,7 @@ class Progress:
                 self._meter.total += files
 
     def read(self, count: int) -> None:
-        """Counts bytes; raises StoppedError when the work was given up."""
+        """Counts bytes; raises StoppedError once the work is cancelled."""
         if self._stopped.is_set():
             raise StoppedError
         with self._lock:
@@ -62,7 +62,7 @@ class Progress:
             self._show(files=1)
 
     def stop(self) -> None:
-        """Lets all readers stop at their next chunk."""
+        """Makes all readers stop at their next chunk."""
         self._stopped.set()
 
     def close(self) -> None:
@@ -79,10 +79,10 @@ class Progress:
 def in_order(
     function: Callable[[T], R], items: Iterable[T], progress: Progress, *, threads: int = THREADS
 ) -> Iterator[R]:
-    """`function` of each item, in order, computed some way ahead in threads.
+    """Yields `function` of each item, in order, computed a little ahead in threads.
 
-    When one fails, or the caller goes away, what runs is stopped and what waits is dropped. An item that was
-    itself stopped is never the reason that is given: that is the error of the first other item that failed.
+    When one fails, or the caller goes away, running items are stopped and waiting ones dropped. The error
+    raised is that of the first item that failed by itself, never of one that was stopped.
     """
     with ThreadPoolExecutor(threads) as pool:
         ahead: deque[Future[R]] = deque()
@@ -95,7 +95,7 @@ def in_order(
                 yield ahead.popleft().result()
         except StoppedError:
             progress.stop()
-            pool.shutdown(cancel_futures=True)  # the one that failed may not have come to its end yet
+            pool.shutdown(cancel_futures=True)  # the one that failed may not have finished yet
             fault = _first_fault(ahead)
             if fault is None:
                 raise
@@ -107,6 +107,6 @@ def in_order(
 
 
 def _first_fault(futures: Iterable[Future[R]]) -> BaseException | None:
-    """The first error of items that have ended, but for those that were stopped or dropped."""
+    """The first error of finished items, ignoring those that were stopped or dropped."""
     errors = (future.exception() for future in futures if not future.cancelled())
     return next((error for error in errors if error and not isinstance(error, StoppedError)), None)

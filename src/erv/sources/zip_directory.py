@@ -1,4 +1,4 @@
-"""The end record of a zip, read before `zipfile` reads the directory that it announces into memory."""
+"""The end record of a zip, checked before `zipfile` reads the directory it announces into memory."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _MAX_COMMENT = 1 << 16
 
 
 def check_end(stream: BinaryIO, size: int, what: str) -> int | None:
-    """Refuses a zip that is one part of several, or whose directory is too large to be read.
+    """Refuses a zip that is one part of several, or whose directory is too large to read.
 
-    A file without an end record passes: `zipfile` says what is wrong with it.
+    A file without an end record passes: `zipfile` reports what is wrong with it.
 
     Args:
-        stream: of the whole file.
+        stream: the whole file.
         size: of the file in bytes.
         what: its uri, for messages.
 
     Returns:
-        How many members it announces; None without an end record.
+        The number of members it announces; None without an end record.
 
     Raises:
         DataError: it is refused.
@@ -51,7 +51,7 @@ def check_end(stream: BinaryIO, size: int, what: str) -> int | None:
     if disk or first_disk:
         raise DataError(
             f"{what}: the last part of a zip that was split into several files; join them first (`zip -s 0"
-            " parts.zip --out whole.zip`, or 7-Zip) and keep only the whole"
+            " parts.zip --out whole.zip`, or 7-Zip) and keep only the joined zip"
         )
     if members > MAX_MEMBERS or length > MAX_DIRECTORY_BYTES:
         raise DataError(

@@ -1,8 +1,8 @@
-"""Downloads that go on where they stopped.
+"""Resumable downloads.
 
-A large object is read into a `.part` file that is named from its uri and version; the next attempt asks the
-server for the rest only. A part is never trusted: the whole content is hashed before it gets its real name.
-Small objects are read in one go, since asking what is there already costs more than reading them again.
+A large object is read into a `.part` file named after its uri and version, and the next attempt requests only
+the rest. A part is never trusted: the whole content is hashed before the file gets its real name. Small
+objects are read in one go, because checking for a part costs more than reading them again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from erv.errors import StorageError
 from erv.files import sha256_of_file, sha256_of_text, whole_file
 from erv.storage.errors import code_of, explain, explained
 
-# Objects from this size on, in bytes, leave a part behind when the connection breaks.
+# Objects of at least this size, in bytes, leave a part behind when the connection breaks.
 RESUMED_FROM = 8 << 20
 # The metadata under which `Store.mirror_tree` keeps an object's sha256.
 DIGEST_KEY = "sha256"
@@ -34,7 +34,7 @@ def _nothing(count: int) -> None:
 
 @dataclass(frozen=True)
 class Download:
-    """An object that is to become a local file.
+    """The download of one object to a local file.
 
     Attributes:
         client: boto3's S3 client.
@@ -43,8 +43,8 @@ class Download:
         bucket: of the uri.
         key: of the uri.
         version_id: the version to read, None for the newest.
-        sha256: hex digest that the content must have; None where it isn't known yet, then what the server
-            says about the content is checked instead (its size, and its md5 or our sha256 where it has them).
+        sha256: hex digest that the content must have. None if it isn't known yet: then the content is checked
+            against what the server reports (its size, and its md5 or our sha256 if present).
         on_bytes: called with the size of each chunk that arrives; it may raise to stop the download.
     """
 
@@ -58,7 +58,7 @@ class Download:
     on_bytes: Callable[[int], None] = _nothing
 
     def to(self, path: Path, size: int | None = None) -> Path:
-        """Reads the object into `path`, which appears only when it is complete and verified.
+        """Reads the object into `path`, which appears only once it is complete and verified.
 
         Args:
             path: of the file.
@@ -66,7 +66,7 @@ class Download:
 
         Raises:
             StorageError: the object can't be read, the connection broke, the disk is full, or the content is
-            not what it should be.
+            wrong.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,11 +78,11 @@ class Download:
             return self._in_parts(path, head)
         except OSError as error:
             raise StorageError(
-                f"{error.filename or path}: {error.strerror or error}; mend it and run the same command again"
+                f"{error.filename or path}: {error.strerror or error}; fix it and run the same command again"
             ) from error
 
     def _head(self) -> Mapping[str, Any] | None:
-        """Size and etag; None when they are refused: the answer to HEAD has no words, that to GET has."""
+        """Size and etag; None if refused: a refused HEAD has no error message, a refused GET has one."""
         try:
             answer: Mapping[str, Any] = self._ask(self.client.head_object)
         except StorageError as error:
@@ -106,7 +106,7 @@ class Download:
         size, etag = head["ContentLength"], head["ETag"]
         # Not `whole_file`: the next process has to find the part, so its name is the same for all.
         part = path.with_name(f".{_short(self.uri)}-{_short(self.version_id or etag)}.part")
-        # Two processes that want the same object take turns; the second finds it complete.
+        # Two processes that want the same object take turns, and the second finds it complete.
         turn = part.with_suffix(".lock")
         with FileLock(turn):
             if self.sha256 and path.is_file() and sha256_of_file(path) == self.sha256:
@@ -120,13 +120,13 @@ class Download:
                     content.add(chunk)
                 kept = content.size
                 if kept < size:
-                    # The version or the etag sees to it that the rest belongs to the same content.
+                    # The version or the etag guarantees that the rest belongs to the same content.
                     asked = {"Range": f"bytes={kept}-"} if kept else {}
                     response = self._ask(self.client.get_object, IfMatch=etag, **asked)
                     if kept and response["ResponseMetadata"]["HTTPStatusCode"] != 206:
                         stream.truncate(0)
                         content = _Content()
-                    self._receive(response, stream, content, size, ", it goes on from there")
+                    self._receive(response, stream, content, size, " to resume from there")
             try:
                 self._verify(content, head)
             except StorageError as error:
@@ -134,11 +134,11 @@ class Download:
                 if not kept:
                     raise
                 raise StorageError(
-                    f"{self.uri}: what was kept of an earlier attempt does not fit and is dropped; "
+                    f"{self.uri}: the part kept from an earlier attempt does not match and was dropped; "
                     "run the same command again"
                 ) from error
             part.replace(path)
-            # Whoever still waits for it finds the file complete.
+            # A process still waiting for the lock finds the file complete.
             turn.unlink(missing_ok=True)
         return path
 
@@ -170,13 +170,13 @@ class Download:
             body.close()
 
     def _verify(self, content: _Content, response: Mapping[str, Any]) -> None:
-        """Compares with what is pinned, else with what the server says of the content."""
+        """Compares the content with the pinned hash, or else with what the server reports."""
         found = content.sha256.hexdigest()
         if self.sha256 is not None:
             if found != self.sha256:
                 raise StorageError(
                     f"{self.uri}: content has changed, sha256 is {found}, expected {self.sha256}; "
-                    "run `erv data pin` if the change is meant"
+                    "run `erv data pin` if the change is intended"
                 )
             return
         if content.size != response["ContentLength"]:
@@ -190,7 +190,7 @@ class Download:
                 f"{self.uri}: content is not what was uploaded (sha256 is {found[:12]}, the upload says"
                 f" {ours[:12]}); upload it again"
             )
-        # An etag is the md5 of the content unless that was uploaded in parts or encrypted with its own key.
+        # An etag is the md5 of the content unless it was uploaded in parts or encrypted with its own key.
         encrypted = response.get("SSECustomerAlgorithm") or "kms" in response.get("ServerSideEncryption", "")
         etag = _MD5.fullmatch(response["ETag"])
         if etag and not encrypted and etag.group(1) != content.md5.hexdigest():
@@ -201,7 +201,7 @@ class Download:
 
 
 class _Content:
-    """Size and digests of what has arrived."""
+    """Size and digests of the bytes received so far."""
 
     def __init__(self) -> None:
         self.size = 0

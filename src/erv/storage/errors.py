@@ -1,4 +1,4 @@
-"""What boto3 and the network raise, each as one sentence: what was asked, what is wrong, what to do."""
+"""Errors of boto3 and the network as one sentence: what was requested, what is wrong, what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from erv.errors import StorageError
 
 AMAZON = "Amazon S3"
 
-# The key is known and may not do what is asked.
+# The key is known but not allowed to do this.
 REFUSED = "AccessDenied"
 WRONG_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", REFUSED, "Forbidden", "403"}
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestExpired"}
@@ -18,12 +18,12 @@ MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "404", "InvalidVersionId", 
 
 @contextmanager
 def explained(uri: str, endpoint: str, version_id: str | None = None) -> Iterator[None]:
-    """Turns what boto3 raises inside into a StorageError.
+    """Turns what boto3 raises in the block into a StorageError.
 
     Args:
-        uri: what is asked for.
-        endpoint: of whom, for the message.
-        version_id: the version that is asked for, if one is named.
+        uri: what is requested.
+        endpoint: the server, for the message.
+        version_id: the requested version, if any.
     """
     from boto3.exceptions import S3UploadFailedError
     from botocore.exceptions import BotoCoreError, ClientError
@@ -38,7 +38,7 @@ def explained(uri: str, endpoint: str, version_id: str | None = None) -> Iterato
 
 
 def explain(error: BaseException, uri: str, endpoint: str, version_id: str | None = None) -> str:
-    """One sentence for what boto3 raised: what was asked of whom, what is wrong, what to do."""
+    """One sentence for a boto3 error: what was requested from where, what is wrong, what to do."""
     from botocore.exceptions import (
         ClientError,
         ConnectionClosedError,
@@ -59,7 +59,7 @@ def explain(error: BaseException, uri: str, endpoint: str, version_id: str | Non
 
 
 def code_of(error: BaseException) -> str:
-    """S3's name for what is wrong, `?` where there is none."""
+    """S3's error code, or `?` if there is none."""
     response = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", "?"))
 
@@ -75,7 +75,7 @@ def _refusal(error: BaseException, uri: str, endpoint: str, version_id: str | No
         )
     if code == "NoSuchBucket":
         bucket = uri.split("/")[2]
-        return f"{uri}: bucket {bucket!r} does not exist at {endpoint}; `erv stack up` makes ours"
+        return f"{uri}: bucket {bucket!r} does not exist at {endpoint}; `erv stack up` creates ours"
     if code in MISSING and version_id:
         return (
             f"{uri}: version {version_id} is no longer kept at {endpoint}; restore it, or pin what is there"

@@ -1,7 +1,7 @@
-"""The object store: a thin layer over boto3 that speaks in URIs and in errors of one sentence.
+"""The object store: a thin layer over boto3 that takes URIs and raises errors of one sentence.
 
-Retries are botocore's own (standard mode). Where the store is and which key is used is decided by
-`Environment`; the user's AWS profile and files are not read unless `ERV_S3_AMBIENT=1` asks for them.
+Retries are botocore's own (standard mode). `Environment` decides the endpoint and the key. The user's AWS
+profile and files are not read unless `ERV_S3_AMBIENT=1` asks for it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ObjectInfo:
         key: relative to the bucket.
         size: in bytes.
         version_id: None where versioning is off.
-        etag: changes with the content, quoted as S3 gives it.
+        etag: changes with the content; quoted, as S3 returns it.
     """
 
     uri: str
@@ -62,7 +62,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 class Store:
-    """One S3 server with one key. Safe to use from several threads."""
+    """One S3 server with one key. Thread-safe."""
 
     def __init__(self, client: Any, endpoint: str) -> None:
         self._client = client
@@ -70,7 +70,7 @@ class Store:
         self._versioned: dict[str, bool] = {}
 
     def read(self, uri: str, version_id: str | None = None) -> bytes:
-        """The bytes of an object, of its newest version unless one is named."""
+        """The bytes of an object, in its newest version unless one is given."""
         bucket, key = split_uri(uri)
         with self._explained(uri, version_id):
             return self._client.get_object(Bucket=bucket, Key=key, **_version(version_id))["Body"].read()
@@ -93,8 +93,8 @@ class Store:
     def mirror_tree(self, folder: str | Path, uri: str) -> dict[str, int]:
         """Makes the objects below `uri` equal to a folder's files: stores what differs, deletes the rest.
 
-        An object whose content is equal already is left alone, so that its version id, which a lock file may
-        name, stays the newest. What was stored by another program, without our `sha256`, is stored anew.
+        An object whose content already matches is left alone, so that its version id, which a lock file may
+        name, stays the newest. An object that another program stored, without our `sha256`, is replaced.
 
         Returns:
             How many objects were `stored`, `kept` and `deleted`.
@@ -138,21 +138,21 @@ class Store:
         size: int | None = None,
         on_bytes: Callable[[int], None] | None = None,
     ) -> Path:
-        """Copies an object to a file, which appears only when it is complete and has the right hash.
+        """Copies an object to a file, which appears only once it is complete and has the right hash.
 
-        A large object whose download was interrupted goes on where it stopped.
+        An interrupted download of a large object resumes where it stopped.
 
         Args:
             uri: of the object.
             path: of the file.
-            version_id: the version to read, the newest if left out.
-            sha256: hex digest that the content must have, if it is known.
-            size: in bytes, if known: saves asking the server for it.
+            version_id: the version to read; the newest if omitted.
+            sha256: hex digest that the content must have, if known.
+            size: in bytes, if known; saves a request.
             on_bytes: called with the size of each chunk that arrives; it may raise to stop the download.
 
         Raises:
-            StorageError: the object can't be read, the connection broke in the middle, or its content is not
-            what `sha256`, or the server, says.
+            StorageError: the object can't be read, the connection broke, or the content does not match
+            `sha256` or what the server reports.
         """
         bucket, key = split_uri(uri)
         more = {"on_bytes": on_bytes} if on_bytes else {}
@@ -160,9 +160,9 @@ class Store:
         return job.to(Path(path), size)
 
     def list(self, uri: str) -> builtins.list[ObjectInfo]:
-        """The objects below a folder `s3://bucket/prefix`, sorted by key; empty when there are none.
+        """The objects below a folder `s3://bucket/prefix`, sorted by key; empty if there are none.
 
-        With a key that may list but not ask about versions they have none.
+        If the key may list objects but not versions, they have no version ids.
         """
         bucket, prefix = split_uri(uri)
         where = f"{prefix}/" if prefix else ""
@@ -175,7 +175,7 @@ class Store:
                 found = self._list_plain(bucket, where)
                 self._versioned[bucket] = False
                 logger.warning(
-                    "bucket %s: the key may not ask for versions, none are pinned; content is protected by"
+                    "bucket %s: the key may not list versions, so none are pinned; content is protected by"
                     " sha256",
                     bucket,
                 )
@@ -207,7 +207,7 @@ class Store:
         ]
 
     def exists(self, uri: str, version_id: str | None = None) -> bool:
-        """Whether there is such an object; a missing bucket counts as no, a refused key is an error."""
+        """Whether the object exists; False for a missing bucket, an error for a refused key."""
         from botocore.exceptions import ClientError
 
         bucket, key = split_uri(uri)
@@ -221,13 +221,13 @@ class Store:
         return True
 
     def delete(self, uri: str, version_id: str | None = None) -> None:
-        """Removes an object, or one version of it for good."""
+        """Removes an object, or permanently removes one version of it."""
         bucket, key = split_uri(uri)
         with self._explained(uri):
             self._client.delete_object(Bucket=bucket, Key=key, **_version(version_id))
 
     def ensure_bucket(self, name: str, versioning: bool = False) -> None:
-        """Makes the bucket unless it is there, and switches versioning on if asked."""
+        """Creates the bucket if it doesn't exist, and switches versioning on if asked."""
         from botocore.exceptions import ClientError
 
         with self._explained(f"s3://{name}"):
@@ -245,7 +245,7 @@ class Store:
                 self._versioned[name] = True
 
     def versioned(self, bucket: str) -> bool:
-        """Whether the bucket keeps versions; asked once."""
+        """Whether the bucket keeps versions; requested once."""
         if bucket not in self._versioned:
             with self._explained(f"s3://{bucket}"):
                 state = self._client.get_bucket_versioning(Bucket=bucket).get("Status")
@@ -257,11 +257,11 @@ class Store:
 
 
 def open_store(environment: Environment, patient: bool = True) -> Store:
-    """Opens the store of an environment; nothing is sent yet.
+    """Opens the store of an environment, without sending a request.
 
     Args:
         environment: endpoint and key.
-        patient: retry for some seconds; without it one short attempt, for health checks.
+        patient: retry for some seconds; if False, make one short attempt, for health checks.
 
     Raises:
         StorageError: no store is configured, or the AWS profile that `ERV_S3_AMBIENT` points to does not
@@ -282,14 +282,14 @@ def open_store(environment: Environment, patient: bool = True) -> Store:
         connect_timeout=5 if patient else 2,
         read_timeout=60 if patient else 5,
         max_pool_connections=2 * _THREADS,
-        # A server of one's own seldom has a name for each bucket.
+        # Self-hosted servers seldom have a host name for each bucket.
         s3={"addressing_style": "path" if environment.s3_endpoint else "auto"},
         proxies={} if _is_local(environment.s3_endpoint) else None,
     )
     core = botocore.session.Session()
     keys: dict[str, Any] = {}
     if not environment.s3_ambient:
-        # The value wins over AWS_PROFILE and the files of the user, a profile that does not exist included.
+        # These override the user's files and AWS_PROFILE, even if it names a profile that doesn't exist.
         ours = {"profile": None, "config_file": os.devnull, "credentials_file": os.devnull}
         for variable, value in ours.items():
             core.session_var_map[variable] = (None, None, value, None)

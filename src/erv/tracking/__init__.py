@@ -1,1 +1,1 @@
-"""The MLflow run of a stage, and how it gets there."""
+"""The MLflow run of a stage, and its delivery to the server."""

@@ -1,7 +1,7 @@
-"""Events of a run and how they reach MLflow: at once, later, or from the spool after the process has ended.
+"""Events of a run and their delivery to MLflow: at once, later, or from the spool after the process ended.
 
 An event is a JSON object with a `kind`: `metrics`, `params`, `tags`, `artifact`, `text`, `dataset`, `end`.
-Each carries the time at which it happened, so that a late delivery draws the same curves. Delivering one
+Each carries the time at which it happened, so that a late delivery gives the same curves. Delivering an event
 twice does no harm: MLflow ignores equal metrics and parameters, artifacts are overwritten, and a run is found
 by its key.
 """
@@ -29,7 +29,7 @@ EVENTS = "events.jsonl"
 HEADER = "run.json"
 BAD = "bad"
 
-# Answers that another attempt will not change.
+# Responses that a retry won't change.
 _FINAL = {
     "BAD_REQUEST",
     "CUSTOMER_UNAUTHORIZED",
@@ -47,7 +47,7 @@ _DATASET_NAME_TAG = "mlflow.data.context"
 
 
 class Outage(Exception):
-    """MLflow can't be reached now; what was to be delivered is still with the caller."""
+    """MLflow can't be reached now; the caller still has what was to be delivered."""
 
 
 @dataclass
@@ -55,10 +55,10 @@ class RunHeader:
     """What is needed to open a run, now or later.
 
     Attributes:
-        key: a random name of this run, by which a repeated opening finds it again.
+        key: a random name of this run; a repeated opening finds the run by it.
         address: the stage with its matrix value, `grpo@erv`; the run's name.
         started: milliseconds since 1970.
-        pid, created: the process that feeds the run; while it lives nobody else delivers for it.
+        pid, created: the process that feeds the run; while it lives, no other process delivers for it.
     """
 
     key: str
@@ -70,7 +70,7 @@ class RunHeader:
     created: float = 0.0
 
     def owner_lives(self) -> bool:
-        """Whether the process that feeds this run is still there."""
+        """Whether the process that feeds this run is still alive."""
         import psutil
 
         try:
@@ -83,10 +83,10 @@ class RunHeader:
 
 
 class Delivery:
-    """Turns events into calls of one MLflow server."""
+    """Turns events into calls to one MLflow server."""
 
     def __init__(self, uri: str, experiment: str) -> None:
-        # A stage may not hang for minutes on a server that is down: the buffer above is what retries.
+        # A stage must not hang for minutes on a server that is down: the buffer above does the retrying.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         from mlflow import MlflowClient
@@ -99,7 +99,7 @@ class Delivery:
 
         Args:
             header: what the run is.
-            search: an earlier attempt seemed to fail and may have got through; look for its run first.
+            search: an earlier attempt seemed to fail but may have got through; look for its run first.
 
         Raises:
             Outage: the server is down or refuses.
@@ -137,13 +137,13 @@ class Delivery:
             return str(experiment.experiment_id)
 
     def deliver(self, run_id: str, events: Sequence[Event]) -> Iterator[int]:
-        """Delivers events in order; yields how many are done after each call, for the caller to forget them.
+        """Delivers events in order; yields after each call how many are done, so the caller can drop them.
 
-        An event that MLflow refuses for good, or that can't be sent for what it is, is reported as a warning
-        and counts as done.
+        An event that MLflow refuses permanently, or that can't be sent at all, is reported as a warning and
+        counts as done.
 
         Raises:
-            Outage: the server is down; what was not yielded is not delivered.
+            Outage: the server is down; events not yielded are not delivered.
         """
         from mlflow.exceptions import MlflowException
 
@@ -163,7 +163,7 @@ class Delivery:
             except OSError as error:
                 raise Outage(_first_line(error)) from error
             except Exception as error:
-                if len(group) > 1:  # one of them is to blame: each goes alone
+                if len(group) > 1:  # one of them is to blame: send each separately
                     alone_until = position + len(group)
                     continue
                 name, text = type(error).__name__, _first_line(error)
@@ -220,7 +220,7 @@ class Delivery:
 
 
 def _group(events: Sequence[Event], start: int) -> Sequence[Event]:
-    """The events from `start` that go in one call: a stretch of metrics, or a single other event."""
+    """The events from `start` that go into one call: a run of metrics, or a single other event."""
     end = start + 1
     if events[start]["kind"] == "metrics":
         while end < len(events) and events[end]["kind"] == "metrics" and end - start < _METRICS_PER_CALL:
@@ -243,14 +243,14 @@ def write_events(folder: Path, events: Sequence[Event]) -> None:
 
 
 def write_record(environment: Environment, header: RunHeader) -> None:
-    """Notes the newest run of a stage in `.erv/runs/<address>.json`: run_id and start (milliseconds)."""
+    """Records the newest run of a stage in `.erv/runs/<address>.json`: run_id and start (milliseconds)."""
     record = {"run_id": header.run_id, "started": header.started, "key": header.key}
     path = environment.state / "runs" / f"{header.address}.json"
     write_text(json.dumps(record) + "\n", path, shared=True)
 
 
 def waiting(environment: Environment) -> int:
-    """How many runs of ended processes are still to be completed in MLflow."""
+    """How many runs of ended processes are not yet completed in MLflow."""
     return sum(not _is_fed(folder) for folder in _spooled(environment))
 
 
@@ -258,9 +258,9 @@ def _is_fed(folder: Path) -> bool:
     try:
         return _read_header(folder).owner_lives()
     except FileNotFoundError:
-        return True  # it was completed this moment
+        return True  # it was completed just now
     except (ValueError, TypeError):
-        return False  # `deliver_spool` puts it aside
+        return False  # `deliver_spool` sets it aside
 
 
 def _spooled(environment: Environment) -> list[Path]:
@@ -278,16 +278,16 @@ def _read_header(folder: Path) -> RunHeader:
 
 
 def deliver_spool(environment: Environment) -> int:
-    """Delivers what stages have left in `.erv/spool` and closes the runs of killed processes as KILLED.
+    """Delivers what stages left in `.erv/spool` and closes the runs of killed processes as KILLED.
 
-    Runs whose process still lives are left to it. Safe to call at any time and from several processes. What
-    can't be read goes to `.erv/spool/bad/` with a warning, and the others are delivered.
+    Runs whose process is alive are left alone. Safe to call at any time and from several processes.
+    Unreadable entries go to `.erv/spool/bad/` with a warning, and the others are delivered.
 
     Returns:
-        The number of runs that are complete now.
+        The number of runs that are now complete.
 
     Raises:
-        Outage: MLflow can't be reached; what is left stays in the spool.
+        Outage: MLflow can't be reached; the rest stays in the spool.
     """
     folders = _spooled(environment)
     if not folders or not environment.mlflow_uri:
@@ -308,7 +308,7 @@ def deliver_spool(environment: Environment) -> int:
                 done += _deliver_folder(environment, delivery, folder)
             except Outage:
                 raise
-            except OSError as error:  # a full disk, a missing right: the entry itself may be sound
+            except OSError as error:  # a full disk or a missing permission: the entry itself may be fine
                 logger.warning("%s can't be delivered now: %s", folder, error)
             except Exception as error:
                 _put_aside(folder, error)
@@ -318,7 +318,7 @@ def deliver_spool(environment: Environment) -> int:
 
 
 def _put_aside(folder: Path, error: Exception) -> None:
-    """Moves what can't be delivered out of the way, so that it is warned of once and holds nothing up."""
+    """Moves an undeliverable entry out of the way, so that it gives one warning and blocks nothing."""
     target = folder.parent / BAD / folder.name
     reason = f"{type(error).__name__}: {_first_line(error)}"
     try:
@@ -326,13 +326,13 @@ def _put_aside(folder: Path, error: Exception) -> None:
         shutil.rmtree(target, ignore_errors=True)
         folder.rename(target)
     except OSError as trouble:
-        logger.warning("%s can't be delivered (%s) nor moved away (%s)", folder, reason, trouble)
+        logger.warning("%s can be neither delivered (%s) nor moved away (%s)", folder, reason, trouble)
     else:
-        logger.warning("a run in the spool can't be delivered (%s), it is now in %s", reason, target)
+        logger.warning("a run in the spool can't be delivered (%s); moved to %s", reason, target)
 
 
 def _deliver_folder(environment: Environment, delivery: Delivery, folder: Path) -> bool:
-    """Completes the run of a spool folder; says whether there was one to complete."""
+    """Completes the run of a spool folder; returns whether there was one to complete."""
     if not (folder / HEADER).is_file():
         return False
     header = _read_header(folder)

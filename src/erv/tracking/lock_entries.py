@@ -1,9 +1,8 @@
-"""Which MLflow run made what `dvc.lock` says: the tie between the two is the hash of a stage's lock entry.
+"""Connects MLflow runs with `dvc.lock`: a run is tagged with the hash of its stage's lock entry.
 
-A stage that runs opens its own MLflow run before it is known what it will produce; once DVC has written its
-lock entry (command, dependencies, parameters, outputs), `reconcile` tags the run with the entry's hash. A
-stage that is cached runs nothing: its earlier run is found again by that tag, and `link` names it in the
-flow's parent run.
+A stage opens its MLflow run before its outputs are known. Once DVC has written the lock entry (command,
+dependencies, parameters, outputs), `reconcile` tags the run with the entry's hash. A cached stage runs
+nothing: its earlier run is found by that tag, and `link` names it in the flow's parent run.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ RUN_TAG_PREFIX = "erv.run."
 LOCK_ARTIFACT_FOLDER = "pipeline"
 PIPELINE_FILES = ("dvc.lock", "dvc.yaml", "params.yaml")
 SOURCES = Path("data/sources")
-_TAG_LIMIT = 4900  # characters of a tag's value that every MLflow store takes
+_TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
 
 
 def entry_hash(entry: Mapping[str, Any]) -> str:
     """The identity of a lock entry: SHA-256 over command, hashes of dependencies and outputs, and parameters.
 
-    Sizes and file counts are left out: they follow from the hashes.
+    Sizes and file counts are left out, because the hashes determine them.
     """
     content = {
         "cmd": entry.get("cmd"),
@@ -55,8 +54,8 @@ def reconcile(
 ) -> None:
     """Delivers what an outage held back, then tags the newest run of each stage with its lock entry.
 
-    A run is tagged once, and only if it finished and its parameters are those of the entry: an entry that was
-    restored from the cache belongs to an earlier run. Safe to repeat; an outage of MLflow is only reported.
+    A run is tagged once, and only if it finished and its parameters match the entry: an entry restored from
+    the cache belongs to an earlier run. Safe to repeat. An outage of MLflow is only reported.
 
     Args:
         environment: where MLflow is; nothing happens without one.
@@ -77,7 +76,9 @@ def reconcile(
             if name in lock and record is not None and record.get("run_id"):
                 _tag(client, str(record["run_id"]), lock[name])
     except (MlflowException, Outage, OSError) as error:
-        logger.warning("runs are not tied to dvc.lock yet, the next flow will do it: %s", _first_line(error))
+        logger.warning(
+            "runs are not linked to dvc.lock yet, the next flow will do it: %s", _first_line(error)
+        )
 
 
 def _tag(client: MlflowClient, run_id: str, entry: Mapping[str, Any]) -> None:
@@ -87,7 +88,7 @@ def _tag(client: MlflowClient, run_id: str, entry: Mapping[str, Any]) -> None:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # a run of another server, or a deleted one
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # a run on another server, or a deleted one
             return
         raise
     if run.info.status != "FINISHED" or ENTRY_TAG in run.data.tags or not _same_parameters(run, entry):
@@ -98,7 +99,7 @@ def _tag(client: MlflowClient, run_id: str, entry: Mapping[str, Any]) -> None:
 
 
 def _same_parameters(run: Any, entry: Mapping[str, Any]) -> bool:
-    """Whether no parameter that the run has noted differs from the entry's."""
+    """Whether every parameter of the run that the entry has too has the same value there."""
     for parameters in (entry.get("params") or {}).values():
         for name, value in flatten(parameters or {}).items():
             noted = run.data.params.get(name)
@@ -108,7 +109,7 @@ def _same_parameters(run: Any, entry: Mapping[str, Any]) -> bool:
 
 
 def find_runs(environment: Environment, entry: Mapping[str, Any] | str) -> list[Any]:
-    """The MLflow runs that made a lock entry (or the entry with this hash), the newest first.
+    """The MLflow runs that produced a lock entry (or the entry with this hash), newest first.
 
     Raises:
         mlflow.exceptions.MlflowException: MLflow can't be reached.
@@ -118,7 +119,7 @@ def find_runs(environment: Environment, entry: Mapping[str, Any] | str) -> list[
 
 
 def search(environment: Environment, condition: str, limit: int = 50) -> list[Any]:
-    """The runs of our experiment that meet an MLflow filter, the newest first."""
+    """The runs of our experiment that match an MLflow filter, newest first."""
     if environment.mlflow_uri is None:
         return []
     client = client_of(environment)
@@ -138,11 +139,11 @@ def link(
     lock: Mapping[str, Mapping[str, Any]],
     names: Iterable[str],
 ) -> dict[str, str | None]:
-    """Names in a flow's parent run the run of each stage, whether it ran now or earlier.
+    """Records the run of each stage in a flow's parent run, whether the stage ran now or earlier.
 
     Returns:
-        For each stage the id of its run; None when this MLflow server knows none (it was restored from the
-        remote, say) or can't be asked.
+        The run id for each stage; None if this MLflow server has none (the stage was restored from the
+        remote, say) or can't be reached.
     """
     from mlflow.exceptions import MlflowException
 
@@ -159,7 +160,7 @@ def link(
 
 
 def pipeline_files() -> list[Path]:
-    """The files of the workspace that say what was run: lock, definition, parameters, locks of sources."""
+    """The workspace files that describe what was run: lock, definition, parameters, locks of sources."""
     files = [Path(name) for name in PIPELINE_FILES]
     return [path for path in [*files, *sorted(SOURCES.glob("*.lock.json"))] if path.is_file()]
 
@@ -170,7 +171,7 @@ def run_tag(name: str) -> str:
 
 
 def client_of(environment: Environment) -> MlflowClient:
-    """An MLflow client that does not hang for minutes on a server that is down."""
+    """An MLflow client that doesn't hang for minutes on a server that is down."""
     import os
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")

@@ -1,8 +1,8 @@
-"""The MLflow run of a stage: live while the stage runs, never a reason for the stage to fail.
+"""The MLflow run of a stage: updated while the stage runs, and never a reason for the stage to fail.
 
-Everything a stage reports goes into a buffer that a background thread empties. When MLflow is down, the
-buffer grows, is kept in `.erv/spool/<run>/` and is delivered as soon as MLflow answers again: by the same
-thread, or, if the stage has ended by then, by `deliver_spool`.
+Everything a stage reports goes into a buffer that a background thread empties. While MLflow is down, the
+buffer grows and is kept in `.erv/spool/<run>/`. It is delivered once MLflow answers again: by the same thread
+or, if the stage has ended by then, by `deliver_spool`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-DATA_DOCS_TAG = "erv.validate.data_docs"  # where among a run's artifacts its Data Docs are
-_TABLES_TAG = "mlflow.loggedArtifacts"  # which of a run's artifacts MLflow shows as tables
+DATA_DOCS_TAG = "erv.validate.data_docs"  # the path of the Data Docs among a run's artifacts
+_TABLES_TAG = "mlflow.loggedArtifacts"  # the artifacts that MLflow shows as tables
 _TABLES = 50
 PARENT_VARIABLE = "ERV_PARENT_RUN_ID"
 FLOW_VARIABLES = ("ERV_FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
@@ -74,7 +74,7 @@ def _entry_name(name: str) -> str:
 
 
 class StageRun:
-    """What a stage reports. Every method returns at once and none raises because of MLflow.
+    """Receives what a stage reports. Every method returns at once, and none raises because of MLflow.
 
     Without a tracking server (`environment.mlflow_uri` is None) the methods do nothing.
     """
@@ -104,22 +104,22 @@ class StageRun:
         return self._thread is not None
 
     def log_metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Appends a point to each curve; `step` counts what the stage counts (optimiser steps, clips)."""
+        """Appends a point to each curve; `step` is in the stage's own unit (optimiser steps, clips)."""
         numbers = {_entry_name(name): float(value) for name, value in values.items()}
         self._add({"kind": "metrics", "values": numbers, "step": step or 0})
 
     def log_params(self, values: Mapping[str, Any]) -> None:
-        """Notes parameters; nested ones get dotted names, secrets are masked."""
+        """Logs parameters; nested ones get dotted names, secrets are masked."""
         texts = {_entry_name(n): self._environment.mask(str(v)) for n, v in flatten(values).items()}
         self._add({"kind": "params", "values": texts})
 
     def set_tags(self, values: Mapping[str, str]) -> None:
-        """Notes tags; secrets are masked."""
+        """Sets tags; secrets are masked."""
         texts = {name: self._environment.mask(str(value)) for name, value in values.items()}
         self._add({"kind": "tags", "values": texts})
 
     def log_artifact(self, path: str | Path, folder: str = "") -> None:
-        """Stores a file or a folder's files as they are now, under `folder` of the run's artifacts."""
+        """Stores a file or a folder's files in their current state, under `folder` of the run's artifacts."""
         if not self.active:
             return
         path = Path(path)
@@ -140,17 +140,17 @@ class StageRun:
         """Stores a table as the artifact `<name>.json`, which MLflow shows as a table; secrets are masked."""
         table = {"columns": list(columns), "data": [list(row) for row in rows]}
         self.log_text(json.dumps(table) + "\n", f"{name}.json")
-        # What MLflow itself notes for a table; the last ones, as many as a tag has room for.
+        # What MLflow itself records for a table; as many of the last ones as fit into a tag.
         self._tables = [*self._tables, {"path": f"{name}.json", "type": "table"}][-_TABLES:]
         self.set_tags({_TABLES_TAG: json.dumps(self._tables)})
 
     def log_dataset(self, name: str, path: str | Path, context: str) -> None:
-        """Notes an input with DVC's hash of its content as the digest.
+        """Logs an input with DVC's hash of its content as the digest.
 
         Args:
-            name: what people call it, `mafw`.
-            path: the file or folder, as `dvc.yaml` names it.
-            context: what it is used for: `source`, `training`, `validation`, `evaluation`.
+            name: a readable name, `mafw`.
+            path: the file or folder, as in `dvc.yaml`.
+            context: its use: `source`, `training`, `validation`, `evaluation`.
 
         Raises:
             DataError: there is nothing at `path`.
@@ -211,16 +211,16 @@ class StageRun:
             self._changed.notify_all()
 
     def _work(self) -> None:
-        """The thread. What it did not foresee ends it under its own name; the stage goes on."""
+        """The thread. An unforeseen error ends it and is named; the stage continues."""
         try:
             self._deliver_all()
         except Exception as error:
             text = self._environment.mask(" ".join(str(error).split()))[:300]
-            self._failure = f"delivery to MLflow has ended ({type(error).__name__}: {text})"
-            logger.warning("%s; what is logged from now on is kept for later", self._failure)
+            self._failure = f"delivery to MLflow has stopped ({type(error).__name__}: {text})"
+            logger.warning("%s; everything logged from now on is kept for later", self._failure)
 
     def _deliver_all(self) -> None:
-        """Delivers in order, pauses longer and longer while MLflow is down."""
+        """Delivers in order, with growing pauses while MLflow is down."""
         pause = 1.0
         while True:
             with self._changed:
@@ -245,9 +245,9 @@ class StageRun:
                     self._changed.wait_for(lambda: self._closing_until is not None, _BETWEEN_CALLS_SECONDS)
 
     def _wait_and_spool(self, seconds: float) -> bool:
-        """Waits in an outage, keeping on the disk what comes in meanwhile; False when no time is left.
+        """Waits during an outage and writes incoming events to disk; returns False when no time is left.
 
-        A stage that ends wakes the thread for a last attempt; a new metric does not.
+        A stage that ends wakes the thread for a last attempt; a new metric doesn't.
         """
         with self._changed:
             closing = self._closing_until
@@ -260,7 +260,7 @@ class StageRun:
         while True:
             with self._changed:
                 events = list(self._pending)
-            if len(events) != written:  # outside the lock: an outage does not hold the stage up
+            if len(events) != written:  # outside the lock: an outage must not block the stage
                 write_events(self._folder, events)
                 written = len(events)
             rest = min(until - time.monotonic(), _SPOOL_SECONDS)
@@ -283,12 +283,12 @@ class StageRun:
         if self._down_since is None:
             self._down_since = time.monotonic()
             text = self._environment.mask(str(outage))
-            logger.warning("MLflow can't be reached, going on and buffering what is to be logged: %s", text)
+            logger.warning("MLflow can't be reached; continuing and buffering what is logged: %s", text)
 
     def _report_up(self) -> None:
         if self._down_since is not None:
             logger.info(
-                "MLflow is back after %.0f s; the buffer is delivered", time.monotonic() - self._down_since
+                "MLflow is back after %.0f s; delivering the buffer", time.monotonic() - self._down_since
             )
             self._down_since = None
 
@@ -304,11 +304,11 @@ def open_run(
     """Opens the MLflow run of a stage.
 
     Args:
-        environment: where MLflow is; without one the returned run does nothing, and one line says so.
+        environment: where MLflow is; without one, the returned run does nothing and one log line says so.
         stage: `grpo`.
         address: `grpo@erv`; the run's name.
-        tags: more tags than the usual ones.
-        silent: track nothing; for the processes beside the one that does.
+        tags: additional tags.
+        silent: track nothing; for all processes but the one that does.
     """
     all_tags = {"erv.stage": stage, "mlflow.source.name": f"stages/{stage}.py", "mlflow.source.type": "LOCAL"}
     all_tags.update(_git_tags(environment.workspace))
@@ -347,7 +347,7 @@ def read_record(environment: Environment, address: str) -> dict[str, Any] | None
 
 
 def _git_tags(workspace: Path) -> dict[str, str]:
-    """The commit, and whether the tree differs from it in more than `dvc.lock`."""
+    """The commit, and whether the working tree differs from it beyond `dvc.lock`."""
 
     def git(*arguments: str) -> str | None:
         try:

@@ -1,7 +1,7 @@
-"""Behavioural tests of a verifier: sentences written by hand that say what it must be able to do.
+"""Behavioural tests of a verifier: handwritten sentences that say what it must be able to do.
 
-Held-out sentences measure how well it reads texts like those it was trained on; these ask for abilities, each
-with a few minimal cases (`behaviour.yaml`), whatever it was trained on:
+Held-out sentences measure how well it reads texts like those it was trained on. These test abilities,
+whatever it was trained on, each with a few minimal cases (`behaviour.yaml`):
 
 * `minimum`: a plain sentence of each emotion is read as that emotion;
 * `negation`: an emotion that a sentence denies is not read in it;
@@ -28,11 +28,11 @@ LEAST_MOVE = 0.05
 
 
 def check_behaviour(verifier: Verifier, known: Collection[str] = ()) -> dict[str, Any]:
-    """Runs all cases but those with a sentence that the verifier was made from.
+    """Runs all cases except those with a sentence from the verifier's corpus.
 
     Args:
-        verifier: what is asked.
-        known: sentences of its corpus, as `erv.sentences.normalize` gives them.
+        verifier: the verifier to test.
+        known: sentences of its corpus, normalised by `erv.sentences.normalize`.
 
     Returns:
         By ability `passed`, `total`, `known` (cases left out) and `failed`: a line for each case that did not
@@ -98,7 +98,7 @@ def _fault(ability: str, case: dict[str, Any], labels: dict[str, list[str]], pro
         return f"{case['texts'][0]}: {', '.join(readings[0])} | {differing[0]}" if differing else None
     before, after = (probability(case[key], case["label"]) for key in ("plain", "changed"))
     move = after - before if case["moves"] == "up" else before - after
-    # What is certain already can't become more so.
+    # A probability that is already certain can't rise.
     if move >= LEAST_MOVE or (case["moves"] == "up" and min(before, after) > 1 - LEAST_MOVE):
         return None
     return f"{case['plain']} -> {case['changed']}: {case['label']} {before:.2f} -> {after:.2f}"

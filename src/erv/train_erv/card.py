@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def model_card(metrics: Mapping[str, Any], verifier: EmotionVerifier) -> str:
-    """The text of `README.md` in a verifier folder; Markdown with the head that model hubs read.
+    """The text of `README.md` in a verifier folder: Markdown with the header that model hubs read.
 
     Args:
         metrics: the content of `metrics.json`.

@@ -25,19 +25,19 @@ def load_encoder(folder: Path, names: tuple[str, ...], *, as_it_is: bool, max_le
         max_length: tokens that it must be able to read.
 
     Returns:
-        Model, tokenizer and a label per output. Without a head for these labels in the folder, the head is
-        new. The head of a classifier of the GoEmotions labels is cut down to the outputs that stand for
-        `names`, unless `as_it_is`.
+        Model, tokenizer and a label per output. If the folder has no head for these labels, the head is new.
+        The head of a classifier of the GoEmotions labels is reduced to the outputs for `names`, unless
+        `as_it_is`.
 
     Raises:
-        DataError: no encoder, one that can't be loaded or reads too few tokens, or `as_it_is` without a head
-            for the labels.
+        DataError: there is no encoder, it can't be loaded or reads too few tokens, or `as_it_is` is set and
+            there is no head for the labels.
     """
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder}: no encoder in it; pin a base source with encoder/config.json")
-    remedy = "pin a base source whose encoder/ is a whole folder of save_pretrained, tokenizer included"
+    remedy = "pin a base source whose encoder/ is a complete save_pretrained folder, tokenizer included"
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -60,7 +60,7 @@ def load_encoder(folder: Path, names: tuple[str, ...], *, as_it_is: bool, max_le
         id2label=dict(enumerate(wanted)),
         label2id={label: index for index, label in enumerate(wanted)},
     )
-    _last_layer(model)  # known now, not after hours
+    _last_layer(model)  # fail now rather than after hours
     check_length(model, max_length, "train_erv.max_length")
     # A folder's path would otherwise be saved with the model.
     model.config._name_or_path = ""
@@ -72,14 +72,14 @@ def load_encoder(folder: Path, names: tuple[str, ...], *, as_it_is: bool, max_le
 
 
 def add_to_bias(model: Any, shift: np.ndarray) -> None:
-    """Adds to the logits of each label; float [labels]."""
+    """Adds an offset to the logits of each label; float [labels]."""
     layer = _last_layer(model)
     with torch.no_grad():
         layer.bias.add_(torch.from_numpy(np.asarray(shift, dtype=np.float32)).to(layer.bias.device))
 
 
 def _labels_of(config: Any, names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """What the outputs of a saved classifier mean; None for an encoder without a head that we know."""
+    """The labels of a saved classifier's outputs; None for an encoder without a known head."""
     if not any("ForSequenceClassification" in kind for kind in config.architectures or ()):
         return None
     own = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
@@ -97,7 +97,7 @@ def _keep_outputs(model: Any, outputs: list[int], names: tuple[str, ...]) -> Non
 
 
 def _last_layer(model: Any) -> torch.nn.Linear:
-    """The layer whose outputs are the logits, whatever the architecture calls it."""
+    """The layer that outputs the logits, whatever the architecture calls it."""
     found = [
         module
         for module in model.modules()

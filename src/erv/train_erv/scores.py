@@ -1,4 +1,4 @@
-"""How good a multi-label classifier of sentences is, on sentences that nothing was fitted on."""
+"""The quality of a multi-label classifier of sentences, on sentences that nothing was fitted on."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def classification_report(
         labels: a name per column.
 
     Returns:
-        macro_f1 (over labels that occur), without_support (labels that don't, so that macro_f1 says nothing
-        of them), micro_f1, exact_match, calibration_error (of all decisions, most of which are easy noes),
-        named_calibration_error (of the labels that are named alone, which is what a reward hears),
+        macro_f1 (over labels that occur), without_support (labels that don't, about which macro_f1 says
+        nothing), micro_f1, exact_match, calibration_error (of all decisions, most of which are easy noes),
+        named_calibration_error (only of the labels that are named, which is what a reward sees),
         reliability (see `reliability`), n, per_label with precision, recall, f1, support, average_precision,
         calibration_error and curve (recall and precision from high thresholds to low; None without support),
         and confusion (see `confusion`).
@@ -71,10 +71,10 @@ def calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
 
 
 def reliability(probabilities: np.ndarray, targets: np.ndarray) -> list[dict[str, float]]:
-    """The decisions (sentence and label) in bins of equal width by probability, those that hold any.
+    """The decisions (sentence and label) in non-empty bins of equal width by probability.
 
     Returns:
-        Per bin the mean probability, the frequency of true ones and the number of decisions.
+        Per bin, the mean probability, the frequency of true decisions and the number of decisions.
     """
     values, truth = probabilities.ravel().astype(np.float64), targets.ravel()
     bins = np.minimum((values * BINS).astype(int), BINS - 1)
@@ -90,7 +90,7 @@ def reliability(probabilities: np.ndarray, targets: np.ndarray) -> list[dict[str
 
 
 def confusion(probabilities: np.ndarray, truth: np.ndarray) -> list[list[int]]:
-    """Sentences by true label (rows) and by the most probable label (columns); all of its labels count.
+    """Sentences by true label (rows) and most probable label (columns); a sentence counts for all its labels.
 
     Args:
         probabilities: float [n, labels].

@@ -1,8 +1,8 @@
 """Trains the verifier on labelled sentences and measures it on held-out ones.
 
-Fitting uses the train split; early stopping, calibration and thresholds the validation split; `metrics.json`
-the test split. No text is in two of them, or training refuses. Validation and test count each text once,
-however many explanations have it: repeats are no further evidence.
+Fitting uses the train split; early stopping, calibration and thresholds use the validation split;
+`metrics.json` uses the test split. Training refuses a text that is in two of them. Validation and test count
+each text once, however many explanations contain it, because repeats are no further evidence.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def train_verifier(
         encoder: `from_pretrained` folder of an encoder with its tokenizer. A classifier of the GoEmotions
             labels keeps the outputs that stand for MAFW names; with `max_steps: 0` it stays as it is, all its
             outputs included.
-        output: verifier folder, made anew; appears when complete.
+        output: verifier folder, replaced; appears when complete.
         settings: section `train_erv`.
         runtime: device, precision and threads.
         seed: of the head's initial weights, of dropout and of the order of batches.
@@ -92,7 +92,7 @@ def train_verifier(
         DataError: sentences or encoder are missing or unusable, or a text is in two splits.
         TrainingError: the loss is not finite.
     """
-    # Its bars and its report of the fresh head are noise in a stage's log.
+    # Its progress bars and its warning about the new head are noise in a stage's log.
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     seed_everything(seed, runtime.threads)
@@ -134,11 +134,11 @@ def train_verifier(
 
 
 def positive_weights(targets: np.ndarray, kind: str) -> np.ndarray:
-    """What the sentences that have a label weigh against those that don't, float32 [labels].
+    """The weight of sentences with a label relative to those without, float32 [labels].
 
     Args:
         targets: 0/1 [n, labels].
-        kind: `none`: 1; `balanced`: as much in sum, within 1 to 10, and 1 for a label that no sentence has.
+        kind: `none`: 1; `balanced`: equal sums, within 1 to 10, and 1 for a label that no sentence has.
     """
     positive = targets.sum(axis=0)
     if kind == "none":
@@ -148,10 +148,10 @@ def positive_weights(targets: np.ndarray, kind: str) -> np.ndarray:
 
 
 def load_splits(path: Path, labels: tuple[str, ...]) -> dict[str, Split]:
-    """Reads the sentences by split, those of validation and test once each.
+    """Reads the sentences by split; validation and test hold each text once.
 
     Raises:
-        DataError: a missing file or split, an unknown label, or a text that is in two splits.
+        DataError: a file or split is missing, a label is unknown, or a text is in two splits.
     """
     if not path.is_file():
         raise DataError(f"{path}: sentences not found; run `dvc repro distill` first")
@@ -185,7 +185,7 @@ def load_splits(path: Path, labels: tuple[str, ...]) -> dict[str, Split]:
 
 
 def _each_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each text, with all the labels that it was ever given."""
+    """One row per text, with all labels given to it anywhere."""
     merged: dict[str, dict[str, Any]] = {}
     for row in rows:
         key = normalize(row["sentence"])
@@ -195,7 +195,7 @@ def _each_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class _Reporter(TrainerCallback):
-    """Hands metrics on, stops at a non-finite loss and completes checkpoints."""
+    """Passes metrics on, stops at a non-finite loss and completes checkpoints."""
 
     def __init__(self, on_metrics: OnMetrics, checkpoints: Path, steps: int) -> None:
         self._on_metrics = on_metrics
@@ -222,12 +222,12 @@ class _Reporter(TrainerCallback):
 
 
 class _EarlyStopping(EarlyStoppingCallback):
-    """Also ends a training that is resumed from the very checkpoint at which it had ended."""
+    """Also ends a training that resumes from the very checkpoint at which it had ended."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         super().on_train_begin(args, state, control, **kwargs)
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
-            # One more step is made and thrown away, for the best weights are loaded at the end.
+            # One more step runs and is discarded, because the best weights are loaded at the end.
             control.should_training_stop = True
 
 
@@ -252,7 +252,7 @@ def _fit(
     checkpoints: Path,
     on_metrics: OnMetrics,
 ) -> None:
-    """Trains the model in place; it ends with the weights of the least loss on the validation split."""
+    """Trains the model in place; it ends with the weights of the lowest loss on the validation split."""
     discard_incomplete(checkpoints)
     resume = latest_checkpoint(checkpoints)
     arguments = TrainingArguments(
@@ -299,7 +299,7 @@ def _fit(
     if resume is not None:
         logger.info("resuming from %s", resume.name)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    logger.info("least loss on the validation split: %.4f", trainer.state.best_metric or float("nan"))
+    logger.info("lowest loss on the validation split: %.4f", trainer.state.best_metric or float("nan"))
 
 
 def _rows(split: Split, tokenizer: Any, max_length: int) -> list[dict[str, Any]]:
@@ -323,7 +323,7 @@ def _weighted_loss(weights: torch.Tensor) -> Callable[..., torch.Tensor]:
 def _calibrate(
     verifier: EmotionVerifier, validation: Split, columns: np.ndarray, settings: TrainErvSettings
 ) -> None:
-    """Fits calibration and thresholds of the MAFW columns; other columns keep what they have."""
+    """Fits calibration and thresholds of the MAFW columns; other columns keep theirs."""
     logits = verifier.logits(validation.sentences).numpy()
     fitted = fit_calibration(settings.calibration, logits[:, columns], validation.targets)
     if fitted.curves:

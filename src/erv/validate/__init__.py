@@ -1,1 +1,1 @@
-"""From a manifest to the verdict on it."""
+"""From a manifest to a verdict on it."""

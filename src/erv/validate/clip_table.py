@@ -1,4 +1,4 @@
-"""The table that expectations are checked over: a line per clip, of the manifest and of its media."""
+"""The table that expectations run on: one row per clip, from the manifest and the probed media."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def manifest_table(rows: Sequence[ClipRow], probes: Mapping[str, Probe]) -> Any:
-    """A pandas table, one line per clip, in the order of the rows: manifest, media, what follows from both.
+    """A pandas table, one row per clip in the order of `rows`: manifest, media, and values derived from both.
 
-    What is unknown is null, and no expectation counts it: the measures of a clip that can't be decoded, the
-    seconds and the sound of a frame folder. Places (uris, lines of lists) are only said to be there or not,
-    so that no path gets into a page.
+    Unknown values are null, and no expectation counts them: the measurements of a clip that can't be decoded,
+    the seconds and the sound of a frame folder. For locations (uris, lines of lists) the table only says
+    whether there is one, so that no path gets into a page.
     """
     import pandas as pd
 
@@ -66,7 +66,7 @@ def _objects(values: Sequence[Any]) -> Any:
 
 
 def content_across_splits(rows: Sequence[ClipRow]) -> list[str]:
-    """Equal content in different splits, a text per content: `00019 (train) = 00777 (test)`."""
+    """Equal content in different splits, one text per content: `00019 (train) = 00777 (test)`."""
     by_content: dict[str, list[ClipRow]] = defaultdict(list)
     for row in rows:
         by_content[row.sha256].append(row)

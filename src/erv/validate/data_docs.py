@@ -1,8 +1,8 @@
-"""Data Docs of a validation as one page: Great Expectations' own rendering, without what it loads elsewhere.
+"""Data Docs of a validation as one page: Great Expectations' own rendering, without external resources.
 
-The site that Great Expectations builds is a tree of pages with relative links, styled and moved by scripts
-of eight hosts. MLflow shows an artifact by itself, in a frame and often without any network, so here its
-sections get a style sheet of their own and stand on one page under the verdict.
+The site that Great Expectations builds is a tree of pages with relative links, and loads styles and scripts
+from eight hosts. MLflow shows a single artifact in a frame, often without network access. So its sections get
+our own style sheet and go on one page below the verdict.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def write_data_docs(verdict: Mapping[str, Any], checks: Mapping[str, Any], resul
 
     Args:
         verdict: of `erv.validate.validate.validate`.
-        checks: what ingest has checked, for the checks that were missed.
+        checks: the checks of ingest, for those that failed.
         result: Great Expectations' result of the suite.
         path: the HTML file.
     """
@@ -41,7 +41,7 @@ def write_data_docs(verdict: Mapping[str, Any], checks: Mapping[str, Any], resul
         verdict=verdict,
         shown=_SHOWN,
         checks=[check for check in checks.get("checks", ()) if not check["success"]],
-        # Values are escaped below; the rest is what Great Expectations' templates write.
+        # Values are escaped below; the rest comes from Great Expectations' templates.
         sections=[Markup(section) for section in _sections(result)],  # noqa: S704
     )
     write_text(page, path)
@@ -53,7 +53,7 @@ def _sections(result: Any) -> list[str]:
     from great_expectations.render.view import DefaultJinjaSectionView
 
     document = ValidationResultsPageRenderer(run_info_at_end=True).render(_escaped(result)).to_json_dict()
-    # The first section repeats the verdict, the last one tells times.
+    # The first section repeats the verdict, the last one contains times.
     wanted = [
         item for item in document["sections"] if item.get("section_name") not in ("Overview", "Run Info")
     ]
@@ -62,7 +62,7 @@ def _sections(result: Any) -> list[str]:
 
 
 def _escaped(result: Any) -> Any:
-    """A copy in which the values that clips were found to have are text and no markup, and few."""
+    """A copy in which the observed values of clips are escaped text, and few."""
     safe = copy.deepcopy(result)
     for item in safe.results:
         found = item.result

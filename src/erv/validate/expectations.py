@@ -1,8 +1,8 @@
-"""What is expected of a data set: a suite of Great Expectations over its manifest and its probed media.
+"""The expectations of a data set: a Great Expectations suite over its manifest and its probed media.
 
-A suite follows from what the manifest holds. Official folds need clips to train on and to test with, a set of
-explanations needs something to train on and a completion for each clip, and any other set may be for training
-or testing alone (RAVDESS is for testing). Labels belong to the space that has the data set's name.
+The suite depends on the manifest. Official folds need clips for training and for testing, a set of
+explanations needs training clips and a completion for each, and any other set may be for training or testing
+alone (RAVDESS is for testing). Labels must be in the space with the data set's name.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Literal
 from erv.manifest import SPLITS, ClipRow
 from erv.settings import ValidateSettings
 
-# critical: no clip may miss it. tolerated: `validate.max_failed_share` of the clips may, because extraction
-# quarantines those one by one. warning: it never fails the stage.
+# critical: every clip must meet it. tolerated: `validate.max_failed_share` of the clips may miss it, because
+# extraction quarantines them one by one. warning: it never fails the stage.
 Severity = Literal["critical", "tolerated", "warning"]
 
 _RUN_AGAIN = "the manifest is not what ingest writes: run ingest again"
@@ -32,9 +32,9 @@ class Rule:
     """An expectation.
 
     Attributes:
-        name: in the verdict.
-        severity: what it means to miss it.
-        expected: in words, with the values that were asked for.
+        name: its name in the verdict.
+        severity: the consequence of missing it.
+        expected: in words, with the required values.
         remedy: what to do about clips that miss it.
         expectation: the Great Expectations object.
     """
@@ -49,7 +49,7 @@ class Rule:
 def suite(
     dataset: str, rows: Sequence[ClipRow], labels: Sequence[str], settings: ValidateSettings
 ) -> list[Rule]:
-    """The expectations of a data set, in the order in which they are told.
+    """The expectations of a data set, in the order in which they are reported.
 
     Args:
         dataset: its name.
@@ -122,7 +122,8 @@ def _manifest_rules(
                 "caption_from": "the line that gave the caption",
             }.items()
         ),
-        # A clip that is trained on and tested with under two names; no official list is checked for it.
+        # A clip used for both training and testing, under two names; the official lists are not checked for
+        # this.
         Rule(
             "content_in_one_split",
             "critical" if settings.duplicates == "fail" else "warning",

@@ -1,4 +1,4 @@
-"""What a look into a clip tells, and the rules that looks into videos and into frame folders share."""
+"""The result of probing a clip, and the rules that probes of videos and of frame folders share."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 
 QUIETEST_DB = -120.0
 LOOKS = 5  # key frames of a video, images of a folder
-THUMBNAIL = 64  # pixels; brightness is a mean, small pictures do
+THUMBNAIL = 64  # pixels; brightness is a mean, so small pictures suffice
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a look into a clip tells.
+    """The result of probing a clip.
 
     Attributes:
-        fault: why the clip can't be decoded, equal on every machine; None when the frames looked at decode.
-        seconds: length of the video track; None for a frame folder and where the file does not say its rate.
+        fault: why the clip can't be decoded, the same on every machine; None if the probed frames decode.
+        seconds: length of the video track; None for a frame folder or if the file doesn't state its rate.
         frames: pictures in the file or folder.
-        fps: pictures per second; None as `seconds`.
+        fps: pictures per second; None under the same conditions as `seconds`.
         width: in pixels.
         height: in pixels.
         has_audio: whether there is a sound track with samples in it.
         audio_seconds: length of the sound track.
-        brightness: mean luma of the brightest picture looked at, 0..255; None when none was decoded.
+        brightness: mean luma of the brightest probed picture, 0..255; None if none was decoded.
         loudness_db: RMS over the whole sound track and all its channels, in dB of full scale, at least
             `QUIETEST_DB`; None without sound.
     """
@@ -44,7 +44,7 @@ class Probe:
 
     @property
     def decodable(self) -> bool:
-        """Whether the frames looked at, the last ones included, really decode."""
+        """Whether the probed frames, including the last ones, actually decode."""
         return self.fault is None
 
 
@@ -54,7 +54,7 @@ def luma(pixels: np.ndarray) -> float:
 
 
 def spread(items: Sequence[int], wanted: int) -> list[int]:
-    """At most `wanted` of the items, the first and the last included, evenly spread."""
+    """At most `wanted` of the items, evenly spread, including the first and the last."""
     if len(items) <= wanted:
         return list(items)
     return [items[round(i * (len(items) - 1) / (wanted - 1))] for i in range(wanted)]

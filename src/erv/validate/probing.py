@@ -1,6 +1,6 @@
-"""Looks into clips: what their media hold, at the cost of one pass over the sound and a few pictures.
+"""Probes clips: inspects their media at the cost of one pass over the sound and a few pictures.
 
-What is found is judged by `erv.validate.validate`; nothing is kept.
+`erv.validate.validate` judges the results; nothing else is kept.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 def probe_clips(
     rows: Sequence[ClipRow], lock: Lock, store: ObjectStore | None, settings: ValidateSettings
 ) -> dict[str, Probe]:
-    """Looks into every clip in worker processes that a broken file may kill.
+    """Probes every clip in worker processes, which a broken file may kill.
 
     Args:
         rows: of one manifest.
@@ -41,7 +41,7 @@ def probe_clips(
         A probe per clip id, in the order of the rows.
 
     Raises:
-        DataError: manifest and lock do not belong together, or a local clip is gone.
+        DataError: the manifest doesn't match the lock, or a local clip is gone.
         StorageError: a clip can't be fetched.
     """
     tasks = ((row.clip_id, path) for row, path in zip(rows, fetch_all(rows, lock, store), strict=True))
@@ -63,7 +63,7 @@ def probe_clips(
 
 
 def _load_prober() -> None:
-    """Imports what `probe` needs, before the clock of a clip runs."""
+    """Imports what `probe` needs, before any clip's time limit starts."""
     import av.subtitles.stream  # noqa: F401  # PyAV imports it when it opens the first file
     import PIL.Image  # noqa: F401
 
@@ -73,12 +73,12 @@ def _probe_task(task: tuple[str, Path]) -> Probe:
 
 
 def probe(path: Path) -> Probe:
-    """Looks into a video, or into a frame folder if `path` is one. Never raises for bad content."""
+    """Probes a video, or a frame folder if `path` is one. Never raises for bad content."""
     return _probe_folder(path) if path.is_dir() else probe_video(path)
 
 
 def _probe_folder(path: Path) -> Probe:
-    """Looks at some images of a folder, the first and the last included."""
+    """Probes some images of a folder, including the first and the last."""
     from PIL import Image
 
     width = height = count = 0

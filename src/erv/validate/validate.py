@@ -1,6 +1,6 @@
-"""Data quality: Great Expectations over a manifest and a look into each of its clips.
+"""Data quality: Great Expectations over a manifest and the probes of its clips.
 
-What is expected is in `erv.validate.expectations`. Great Expectations raises nothing when an expectation is
+The expectations are in `erv.validate.expectations`. Great Expectations doesn't raise when an expectation is
 missed, so the verdict is read from its result.
 """
 
@@ -44,16 +44,16 @@ def validate(
         rows: the manifest.
         probes: of every clip, by clip id.
         settings: the `validate` section.
-        checks: what ingest has checked (`NAME.checks.json`).
-        docs: where to write the Data Docs, one HTML page that needs nothing else; it is no output of a stage.
+        checks: the checks of ingest (`NAME.checks.json`).
+        docs: where to write the Data Docs, one self-contained HTML page; it is not a stage output.
 
     Returns:
         The verdict: `success`; `clips`, `splits` and `media` as counts; and `expectations` by name, each with
         its severity, what was expected, whether it was met, the number of clips that miss it and the first of
-        their ids. No times, no paths: equal manifests give equal verdicts.
+        their ids. It has no times and no paths, so equal manifests give equal verdicts.
 
     Raises:
-        DataError: manifest and checks do not belong together.
+        DataError: the manifest doesn't match the checks.
     """
     _require_same(dataset, rows, checks)
     rules = suite(dataset, rows, checks["labels"], settings)
@@ -85,7 +85,7 @@ def validate(
 
 
 def _most_frequent(faults: Iterable[str]) -> dict[str, int]:
-    """The most frequent of the faults with their numbers of clips."""
+    """The most frequent faults, with their numbers of clips."""
     counts = sorted(Counter(faults).items(), key=lambda item: (-item[1], item[0]))
     return dict(counts[:_FAULTS])
 
@@ -94,13 +94,13 @@ def _require_same(dataset: str, rows: Sequence[ClipRow], checks: Mapping[str, An
     said = (checks.get("dataset"), int(checks.get("counts", {}).get("clips", -1)))
     if said != (dataset, len(rows)):
         raise DataError(
-            f"{dataset}: the manifest has {len(rows)} clips, the checks of ingest speak of {said[1]} of"
-            f" {said[0]}; the two files do not belong together, run ingest again"
+            f"{dataset}: the manifest has {len(rows)} clips, but the checks of ingest are for {said[1]} of"
+            f" {said[0]}; the two files don't match, run ingest again"
         )
 
 
 def missed(verdict: Mapping[str, Any], *, warnings: bool) -> list[str]:
-    """A text per missed expectation: the warnings, or those that fail the stage."""
+    """One text per missed expectation: the warnings, or those that fail the stage."""
     return [
         _sentence(name, item)
         for name, item in verdict["expectations"].items()
@@ -163,13 +163,14 @@ def _run(dataset: str, table: Any, rules: Sequence[Rule]) -> Any:
     batch = asset.add_batch_definition_whole_dataframe("all clips")
     expectations = context.suites.add(gx.ExpectationSuite(name=dataset))
     for rule in rules:
-        # Its scale is critical, warning, info. What is tolerated up to a share stops the stage beyond it.
+        # Great Expectations has critical, warning and info. A tolerated expectation stops the stage above its
+        # share.
         rule.expectation.severity = "warning" if rule.severity == "warning" else "critical"
         rule.expectation.notes = f"{rule.name} ({rule.severity}): {rule.expected}"
         expectations.add_expectation(rule.expectation)
     definition = context.validation_definitions.add(
         gx.ValidationDefinition(name=dataset, data=batch, suite=expectations)
     )
-    # Positions of the first clips only: lists of all of them take seconds and hundreds of megabytes.
+    # Only the positions of the first clips: lists of all of them take seconds and hundreds of megabytes.
     form = {"result_format": "SUMMARY", "partial_unexpected_count": SHOWN}
     return definition.run(batch_parameters={"dataframe": table}, result_format=form)

@@ -1,7 +1,7 @@
-"""A look into a video: one pass over its packets and its sound, and a few of its pictures.
+"""Probes a video: one pass over its packets and its sound, and a few of its pictures.
 
-Of the pictures some key frames are decoded, and everything after the last one, for the end is what a broken
-copy lacks. Clips whose edit list hides pictures are few, and are decoded as `erv.media.decode` does it.
+It decodes some key frames and everything after the last one, because a broken copy usually lacks its end. The
+few clips whose edit list hides pictures are decoded as in `erv.media.decode`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from erv.media.sequential import shown_pictures
 from erv.validate.probes import LOOKS, QUIETEST_DB, THUMBNAIL, Probe, luma, spread
 
 _TAIL_LOOKS = 8  # pictures after the last key frame whose brightness is measured
-# Pictures that a decoder may leave out after the last key frame: those that refer to what came before it,
-# and a few bad ones.
+# Pictures that a decoder may drop after the last key frame: those that refer to earlier ones, and a few bad
+# ones.
 _LEADING = 2
 _TAIL_MISSING = 0.1
-# What PyAV and numpy raise over content that no encoder writes.
+# What PyAV and numpy raise for malformed content.
 _BAD_CONTENT = (OSError, ValueError, ArithmeticError, LookupError, MemoryError, RuntimeError)
-_PROMISE_KEPT = 0.8  # share of the seconds in a header that must be there
+_PROMISE_KEPT = 0.8  # share of the seconds in the header that must be present
 
 
 def probe_video(path: Path) -> Probe:
-    """Looks into a video; never raises for bad content."""
+    """Probes a video; never raises for bad content."""
     import av
 
     bad_content = (av.FFmpegError, *_BAD_CONTENT)
@@ -69,15 +69,15 @@ def probe_video(path: Path) -> Probe:
 
 @dataclass
 class _Packets:
-    """A video track as its packets tell.
+    """A video track, as read from its packets.
 
     Attributes:
         width: of the pictures, in pixels.
         height: in pixels.
         rate: pictures per second.
-        declared: pictures that there are to be: those of the container, or those that its edit list shows.
-        promised: seconds of the longest track that the file's header speaks of.
-        keys: for each packet whether it is a key frame, in the order of decoding.
+        declared: expected number of pictures: the container's, or those that its edit list shows.
+        promised: seconds of the longest track according to the file's header.
+        keys: for each packet, in decoding order, whether it is a key frame.
         hidden: packets whose pictures the edit list hides.
     """
 
@@ -104,7 +104,7 @@ class _Packets:
 
 @dataclass
 class _Sound:
-    """What the sound track adds up to."""
+    """Sums over the sound track."""
 
     samples: int = 0
     seconds: float = 0.0
@@ -143,7 +143,7 @@ class _Sound:
 
 
 def _read_packets(path: Path, shown: int | None) -> tuple[_Packets, _Sound]:
-    """Reads all packets, decodes the sound; `shown` as in `erv.media.limits.Header`."""
+    """Reads all packets and decodes the sound; `shown` as in `erv.media.limits.Header`."""
     import av
 
     sound = _Sound()
@@ -152,7 +152,7 @@ def _read_packets(path: Path, shown: int | None) -> tuple[_Packets, _Sound]:
         rate = video.average_rate or video.guessed_rate
         declared = video.frames if shown is None else shown
         packets = _Packets(video.width, video.height, float(rate or 0), declared)
-        # Other containers only guess it, or say how many frames there are.
+        # Other containers only estimate it, or state the number of frames.
         if "matroska" in container.format.name and container.duration:
             packets.promised = container.duration / av.time_base
         streams = [video]
@@ -171,16 +171,16 @@ def _read_packets(path: Path, shown: int | None) -> tuple[_Packets, _Sound]:
             try:
                 for frame in packet.decode():
                     sound.add(frame)
-            except (av.FFmpegError, ValueError) as error:  # one packet: its neighbours may be sound
+            except (av.FFmpegError, ValueError) as error:  # only this packet: its neighbours may be intact
                 sound.error = sound.error or short_reason(error, path)
     return packets, sound
 
 
 def _look(path: Path, packets: _Packets) -> tuple[str | None, float | None]:
-    """Decodes some key frames and all that follows the last one; a fault or None, and the brightness.
+    """Decodes some key frames and everything after the last one; returns a fault or None, and the brightness.
 
-    Every chosen packet comes with all it refers to, so that nothing has to be sought: files from anywhere
-    have wrong indices more often than wrong pictures.
+    Every chosen packet comes with all it refers to, so there is no seeking: files from arbitrary sources have
+    wrong indices more often than wrong pictures.
     """
     import av
 
@@ -218,7 +218,7 @@ def _look(path: Path, packets: _Packets) -> tuple[str | None, float | None]:
         take(None, True)
         if final is not None:
             brightest = max(brightest, _brightness(final))
-    # A decoder may hand a key frame's picture over with the next one's, but it makes no pictures up.
+    # A decoder may return a key frame's picture together with the next one's, but it doesn't invent pictures.
     why = f": {errors[0]}" if errors else ""
     wanted, decoded = len(chosen) + tail, found[False] + found[True]
     if final is None:
@@ -231,7 +231,7 @@ def _look(path: Path, packets: _Packets) -> tuple[str | None, float | None]:
 
 
 def _brightness_of_shown(path: Path, shown: int) -> float:
-    """Decodes all that an edit list shows; the brightest of some pictures, the last included."""
+    """Decodes all that an edit list shows; returns the brightest of some pictures, including the last."""
     every = max(1, shown // _TAIL_LOOKS)
     return max(
         _brightness(frame)

@@ -1,6 +1,6 @@
-"""From logits to probabilities that mean what they say, and from these to labels.
+"""Turns logits into calibrated probabilities, and these into labels.
 
-Both are fitted on validation sentences alone.
+Both steps are fitted on validation sentences only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Method = Literal["none", "temperature", "isotonic"]
 
 @dataclass(frozen=True)
 class Curve:
-    """A rising function of the logit, linear between its knots and constant outside."""
+    """An increasing function of the logit, linear between its knots and constant outside."""
 
     logits: tuple[float, ...]
     probabilities: tuple[float, ...]
@@ -30,9 +30,9 @@ class Calibration:
     """How logits become probabilities.
 
     Attributes:
-        method: `none` and `temperature`: sigmoid(logit / temperature), for `none` with 1.0; `isotonic`: a
-            curve per label, and the sigmoid for a label that has none.
-        temperature: what logits are divided by.
+        method: `none` and `temperature`: sigmoid(logit / temperature), with 1.0 for `none`; `isotonic`: a
+            curve per label, and the sigmoid for a label without one.
+        temperature: the divisor of the logits.
         curves: a curve or None per label; empty unless `isotonic`.
     """
 
@@ -49,7 +49,7 @@ class Calibration:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """What `verifier.json` holds."""
+        """The content for `verifier.json`."""
         if self.method != "isotonic":
             return {"method": self.method, "temperature": self.temperature}
         curves = [
@@ -60,7 +60,7 @@ class Calibration:
 
     @staticmethod
     def from_dict(content: dict[str, Any]) -> Calibration:
-        """Reads what `as_dict` wrote; KeyError, TypeError or ValueError when it is something else."""
+        """Reads what `as_dict` wrote; raises KeyError, TypeError or ValueError for anything else."""
         if content["method"] in ("none", "temperature"):
             return Calibration(content["method"], float(content["temperature"]))
         if content["method"] != "isotonic":
@@ -78,10 +78,10 @@ def fit_calibration(method: Method, logits: np.ndarray, targets: np.ndarray) -> 
     """Fits a calibration with scikit-learn.
 
     Args:
-        method: `temperature`: one temperature for all labels, that of the least binary cross-entropy (Guo et
-            al., 2017, "On Calibration of Modern Neural Networks"); `isotonic`: a curve for each label that
-            some sentences have and some have not, the closest rising one (needs far more sentences);
-            `none`: the sigmoid.
+        method: `temperature`: one temperature for all labels, with the lowest binary cross-entropy (Guo et
+            al., 2017, "On Calibration of Modern Neural Networks"); `isotonic`: for each label that some
+            sentences have and some don't, the closest increasing curve (needs far more sentences); `none`:
+            the sigmoid.
         logits: float [n, labels].
         targets: 0/1 [n, labels].
     """
@@ -94,15 +94,15 @@ def fit_calibration(method: Method, logits: np.ndarray, targets: np.ndarray) -> 
 
 
 def choose_thresholds(probabilities: np.ndarray, targets: np.ndarray, *, seed: int = 0) -> list[float]:
-    """For each label the threshold with the best F1, where choosing one beats 0.5 beyond chance; else 0.5.
+    """Per label, the threshold with the best F1 if choosing one beats 0.5 beyond chance; otherwise 0.5.
 
-    In each of many bootstrap samples a threshold is chosen, and held on the sentences outside of it against
-    0.5 and against saying yes to all; it has to win in 95% of them. With few sentences of a label a single
-    one can move the best threshold to 0.1, and a label that was not learned has its best F1 where nearly all
-    is said to have it: a reward would hear such labels in whatever it reads.
+    In each of many bootstrap samples a threshold is chosen and compared, on the sentences outside the sample,
+    with 0.5 and with saying yes to everything. It has to win in 95% of them. Without this test, a single
+    sentence of a rare label can move the best threshold to 0.1, and a label that was not learned has its best
+    F1 where nearly every sentence gets it: a reward would find such labels in whatever it reads.
 
-    Thresholds lie in the middle between neighbouring probabilities, since the middle of a gap holds best on
-    other sentences, and within [0.05, 0.95]; of equals the one nearest to 0.5 is taken.
+    Thresholds lie halfway between neighbouring probabilities, because the middle of a gap generalises best,
+    and within [0.05, 0.95]. Among equals, the one nearest to 0.5 is taken.
 
     Args:
         probabilities: float [n, labels].
@@ -162,6 +162,6 @@ def _curve(logits: np.ndarray, targets: np.ndarray) -> Curve | None:
 
 
 def _f1(chosen: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """F1 of choices [..., n] against the truth [n]; 0 where nothing is chosen and nothing true."""
+    """F1 of choices [..., n] against the truth [n]; 0 if nothing is chosen and nothing is true."""
     total = chosen.sum(axis=-1) + truth.sum()
     return 2.0 * (chosen & truth).sum(axis=-1) / np.maximum(total, 1)

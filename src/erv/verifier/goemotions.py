@@ -1,4 +1,4 @@
-"""The 28 labels of GoEmotions, of which the method's released classifier re-uses eleven for the MAFW names.
+"""The 28 labels of GoEmotions, eleven of which the method's released classifier reuses for the MAFW names.
 
 Source of the index map: the released reward (`<answer>` name -> output). Source of the order: GoEmotions
 (Demszky et al., 2020).
@@ -57,8 +57,8 @@ def column_names(id2label: Mapping[int, str]) -> tuple[str, ...] | None:
     """The labels of a classifier's outputs, MAFW names where the released reward maps them.
 
     Args:
-        id2label: of its configuration; names of GoEmotions in any order, or `LABEL_0` to `LABEL_27`, which
-            are taken to be in GoEmotions' own order.
+        id2label: of its configuration; names of GoEmotions in any order, or `LABEL_0` to `LABEL_27`, assumed
+            to be in GoEmotions' own order.
 
     Returns:
         28 names, or None for a classifier of other labels.

@@ -1,4 +1,4 @@
-"""Classifiers and their tokenizers from folders, with nothing missing and nothing made up."""
+"""Loads classifiers and their tokenizers from folders, and refuses missing weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def load_classifier(folder: Path, remedy: str, *, new_head: bool = False, **opti
 
     Args:
         folder: of `save_pretrained`.
-        remedy: what to do about a folder that can't be loaded; ends the sentence.
-        new_head: whether layers above the encoder may be missing; they are drawn at random then.
+        remedy: what to do about a folder that can't be loaded; ends the error message.
+        new_head: whether layers above the encoder may be missing; they are then initialised randomly.
         **options: for `from_pretrained`.
 
     Raises:
-        DataError: it can't be loaded, or weights are missing that would silently be random.
+        DataError: it can't be loaded, or weights are missing and would silently be random.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -36,7 +36,7 @@ def load_classifier(folder: Path, remedy: str, *, new_head: bool = False, **opti
     missing = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     if new_head:
         encoder = f"{model.base_model_prefix}."
-        # A pooler is made by this head, and many encoders come without one.
+        # The pooler belongs to this head, and many encoders come without one.
         missing = {name for name in missing if name.startswith(encoder) and ".pooler." not in name}
     if missing:
         raise DataError(f"{folder}: its weights lack {', '.join(sorted(missing)[:3])}; {remedy}")
@@ -44,7 +44,7 @@ def load_classifier(folder: Path, remedy: str, *, new_head: bool = False, **opti
 
 
 def longest_input(model: Any) -> int | None:
-    """The most tokens that an encoder has positions for; None where there is no such bound."""
+    """The number of tokens that an encoder has positions for; None if there is no such bound."""
     positions = getattr(model.config, "max_position_embeddings", None)
     if (
         not positions
@@ -52,7 +52,7 @@ def longest_input(model: Any) -> int | None:
         or getattr(model.config, "position_embedding_type", "absolute") != "absolute"
     ):
         return None
-    # RoBERTa and its like count positions from the one behind the padding token's.
+    # RoBERTa and similar models count positions from the one after the padding token's.
     embeddings = getattr(model.base_model, "embeddings", None)
     offset = getattr(embeddings, "padding_idx", None)
     return int(positions) - (int(offset) + 1 if offset is not None else 0)

@@ -1,8 +1,8 @@
-"""What a verifier has read before: sentences come back, within a batch and from step to step.
+"""Remembers what a verifier has read, because sentences recur within a batch and from step to step.
 
-Policies say the same things again and again, so most sentences of a training step were read in an earlier
-one. But the last bits of a logit depend on the sentences that shared its batch: a resumed run that read an
-old sentence anew would not be the run that was interrupted. So the memory goes into the checkpoints.
+Policies repeat themselves, so most sentences of a training step were read in an earlier one. But the last
+bits of a logit depend on the sentences that shared its batch: a resumed run that re-read an old sentence
+would differ from the interrupted run. So the memory goes into the checkpoints.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ LIMIT = 100_000  # sentences; with eleven labels about 20 MB
 
 
 class SentenceMemory:
-    """Logits by sentence; of more than `limit`, those that were not asked for the longest are forgotten."""
+    """Logits by sentence; above `limit`, the least recently used are forgotten."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
-        self._rows: dict[str, torch.Tensor] = {}  # the one asked for last is at the end
+        self._rows: dict[str, torch.Tensor] = {}  # the most recently used is at the end
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -38,7 +38,7 @@ class SentenceMemory:
         return row
 
     def peek(self, sentence: str) -> torch.Tensor | None:
-        """Like `find`, but nothing of it is remembered."""
+        """Like `find`, but leaves no trace in the order of use."""
         return self._rows.get(sentence)
 
     def note(self, sentences: Sequence[str], logits: torch.Tensor) -> None:
@@ -67,7 +67,7 @@ class SentenceMemory:
 
 
 class MemoryView(SentenceMemory):
-    """A memory that others fill: whoever reads through it leaves it exactly as it is."""
+    """A read-only view of a memory that others fill: reading through it changes nothing."""
 
     def __init__(self, memory: SentenceMemory) -> None:
         super().__init__(limit=0)

@@ -1,10 +1,10 @@
 """The verifier as a model: a multi-label sentence classifier with calibrated probabilities.
 
-A verifier folder is a `transformers` sequence-classification folder (safetensors, tokenizer, config) with
-`verifier.json` beside it: the labels in the order of the columns, a threshold for each and the calibration of
-the logits. `metrics.json` tells how well it does on texts that were not trained on. A classifier of the 28
-GoEmotions labels, such as the method's released one, is a verifier without that file too: thresholds of 0.1
-and plain sigmoids, which is how the released reward reads it.
+A verifier folder is a `transformers` sequence-classification folder (safetensors, tokenizer, config) plus
+`verifier.json`: the labels in column order, a threshold for each, and the calibration of the logits.
+`metrics.json` reports its quality on texts it was not trained on. A classifier of the 28 GoEmotions labels,
+such as the method's released one, is a verifier even without that file, with thresholds of 0.1 and plain
+sigmoids, which is how the released reward reads it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from erv.verifier.protocol import DEFAULT_THRESHOLD
 FILE = "verifier.json"
 METRICS_FILE = "metrics.json"
 RELEASED_MAX_LENGTH = 512
-# Tokens of a batch, padding included: few on a CPU, whose caches they should fit; many on a GPU, which waits.
+# Tokens per batch, padding included: few on a CPU, to fit its caches; many on a GPU, to keep it busy.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 
 
@@ -64,10 +64,10 @@ class EmotionVerifier:
             tokenizer: of the model.
             labels: a name per output.
             thresholds: a probability per output.
-            calibration: plain sigmoids when left out.
+            calibration: plain sigmoids if omitted.
             max_length: tokens of a sentence; the rest is cut.
-            batch_tokens: most tokens of a batch, padding included; by the device when left out.
-            memory: of sentences read before; each call stands for itself when left out.
+            batch_tokens: maximum tokens of a batch, padding included; depends on the device if omitted.
+            memory: of sentences read before; if omitted, calls share nothing.
         """
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -90,9 +90,9 @@ class EmotionVerifier:
 
         Args:
             folder: written by `save_pretrained`, or a `from_pretrained` folder of such a classifier.
-            device: where it predicts.
-            dtype: of the weights and of what is computed; half precision is for a GPU. Probabilities are
-                float32 in any case.
+            device: where it runs.
+            dtype: of the weights and the computation; half precision is for a GPU. Probabilities are always
+                float32.
             memory: of sentences read before, for training.
 
         Raises:
@@ -137,8 +137,8 @@ class EmotionVerifier:
         """Calibrated, independent probabilities of each label.
 
         Equal sentences are read once, and those in `memory` not at all. Sentences of similar length share a
-        batch, which depends on the set of sentences alone and not on their order. What can't be encoded as
-        UTF-8 (lone surrogates) is read as a question mark.
+        batch. Batches depend on the set of sentences, not on their order. Characters that can't be encoded as
+        UTF-8 (lone surrogates) are read as a question mark.
 
         Args:
             sentences: n texts; longer ones than `max_length` tokens are cut.
@@ -149,13 +149,13 @@ class EmotionVerifier:
         Raises:
             DataError: a value is not finite.
         """
-        # Before rows are repeated and put in order: the last bits of a vectorised function may depend on the
-        # place.
+        # Done before rows are repeated and reordered: the last bits of a vectorised function may depend on
+        # the position.
         logits, places = self._read(sentences)
         return torch.from_numpy(self.calibration.probabilities(logits.numpy()))[places]
 
     def reader(self) -> EmotionVerifier:
-        """The same verifier for reading beside a training: it knows what is in memory, and adds nothing."""
+        """The same verifier for use beside training: it reads the memory but adds nothing to it."""
         reader = copy.copy(self)
         reader.memory = None if self.memory is None else MemoryView(self.memory)
         return reader
@@ -166,7 +166,7 @@ class EmotionVerifier:
         return logits[places]
 
     def _read(self, sentences: Sequence[str]) -> tuple[torch.Tensor, list[int]]:
-        """Logits of the different sentences, and for each sentence its row."""
+        """Logits of the distinct sentences, and the row of each sentence."""
         texts = [encodable(sentence) for sentence in sentences]
         unique = sorted(set(texts))
         known = {text: self.memory.find(text) if self.memory is not None else None for text in unique}
@@ -184,7 +184,7 @@ class EmotionVerifier:
 
     @torch.inference_mode()
     def _classify(self, texts: Sequence[str]) -> torch.Tensor:
-        """Logits of different texts, float32 [n, len(labels)]."""
+        """Logits of distinct texts, float32 [n, len(labels)]."""
         logits = torch.zeros(len(texts), len(self.labels))
         if not texts:
             return logits
@@ -197,7 +197,7 @@ class EmotionVerifier:
         return logits.clone()
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Rows by length, as many at once as the longest of them allows."""
+        """Rows sorted by length, as many per batch as the longest of them allows."""
         batch: list[int] = []
         for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
             if batch and (len(batch) + 1) * lengths[row] > self.batch_tokens:
@@ -209,7 +209,7 @@ class EmotionVerifier:
 
 
 def load_for_training(folder: Path, runtime: RuntimeSettings, memory: SentenceMemory) -> EmotionVerifier:
-    """The verifier as a reward: on the device and in the precision of the training, with a memory."""
+    """The verifier for use as a reward: on the training's device, in its precision, with a memory."""
     device = resolve_device(runtime.device)
     return EmotionVerifier.from_pretrained(
         folder, device=device, dtype=resolve_dtype(runtime.dtype, device), memory=memory
@@ -217,7 +217,7 @@ def load_for_training(folder: Path, runtime: RuntimeSettings, memory: SentenceMe
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """The quality of a verifier on held-out sentences (`metrics.json`); DataError when it is missing."""
+    """The quality of a verifier on held-out sentences (`metrics.json`); raises DataError if it is missing."""
     try:
         metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -226,7 +226,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def mafw_columns(labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """The columns of a verifier that stand for the given names, in their order.
+    """The columns of a verifier for the given names, in that order.
 
     Raises:
         DataError: a name has no column.
@@ -238,7 +238,7 @@ def mafw_columns(labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
 
 
 def _description(folder: Path) -> dict[str, Any] | None:
-    """What `verifier.json` says, as arguments; None for a folder with a model and without that file."""
+    """The content of `verifier.json` as arguments; None for a folder with a model but without that file."""
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return {

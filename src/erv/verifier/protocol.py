@@ -1,4 +1,4 @@
-"""What every verifier offers, and how its probabilities become the labels of a sentence."""
+"""The interface of a verifier, and how its probabilities become the labels of a sentence."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def thresholds_of(verifier: Verifier) -> np.ndarray:
 
 
 def sentence_labels(probabilities: Any, labels: Sequence[str], thresholds: Any) -> list[list[str]]:
-    """The labels of each sentence as the strict explanation reward reads them, in the order of probability.
+    """The labels of each sentence as the strict explanation reward reads them, most probable first.
 
     Args:
         probabilities: float [n, len(labels)].
@@ -55,7 +55,7 @@ def sentence_labels(probabilities: Any, labels: Sequence[str], thresholds: Any) 
 
 
 def strict_label_set(row: np.ndarray, thresholds: np.ndarray, labels: list[str]) -> list[str]:
-    """The labels of one sentence: one or two, the most probable first; `neutral` only by itself."""
+    """The labels of one sentence: one or two, the most probable first; `neutral` only on its own."""
     order = (-row).argsort(kind="stable")
     chosen = [labels[index] for index in order if row[index] > thresholds[index]] or [labels[order[0]]]
     if chosen[0] == NEUTRAL:
@@ -64,7 +64,7 @@ def strict_label_set(row: np.ndarray, thresholds: np.ndarray, labels: list[str])
 
 
 def as_array(values: Any) -> np.ndarray:
-    """float32 array of a tensor on any device, an array or a list: the precision in which thresholds hold."""
+    """float32 array of a tensor on any device, an array or a list: the precision of the thresholds."""
     import numpy as np
 
     if hasattr(values, "detach"):

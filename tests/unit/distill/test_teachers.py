@@ -307,7 +307,7 @@ def test_kept_replies_survive_damage_and_load_no_pickle(tmp_path):
     (tmp_path / "cache.db").write_bytes(b"not a database" * 1000)
     for file in tmp_path.glob("cache.db-*"):
         file.unlink()
-    with pytest.raises(DataError, match=r"kept replies of teachers can't be read.*delete the folder"):
+    with pytest.raises(DataError, match=r"stored replies of teachers can't be read.*delete the folder"):
         ReplyCache(tmp_path)
 
 

@@ -142,7 +142,7 @@ def test_too_many_in_quarantine_fail_the_stage_and_keep_what_is_done(source, cap
 def test_rows_and_lock_must_belong_together(source):
     rows, lock = pinned(source)
     rows[3] = dataclasses.replace(rows[3], sha256="0" * 64)
-    with pytest.raises(DataError, match="do not belong together"):
+    with pytest.raises(DataError, match="the manifest does not match the lock"):
         extract(rows, lock, None, settings(), Path("s"), Path("q"))
 
 

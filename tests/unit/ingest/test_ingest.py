@@ -299,5 +299,5 @@ def test_a_source_pinned_for_other_reader_settings_is_refused(corpus):
     assert ingest("dfew", lock, None, settings, seed=0).rows
     other = settings.readers["dfew"].model_copy(update={"media": "frames"})
     changed = settings.model_copy(update={"readers": {"dfew": other}})
-    with pytest.raises(DataError, match=r"pinned for other settings than ingest\.readers\.dfew has now"):
+    with pytest.raises(DataError, match=r"pinned with other settings than ingest\.readers\.dfew has now"):
         ingest("dfew", lock, None, changed, seed=0)

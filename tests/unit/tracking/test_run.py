@@ -179,7 +179,7 @@ def test_a_fault_of_the_delivery_is_told_by_its_name(
     run._open("http://127.0.0.1:9")
     run.log_metrics({"a": 1.0})
     run.close("FINISHED")
-    assert "delivery to MLflow has ended (ZeroDivisionError: ours)" in caplog.text
+    assert "delivery to MLflow has stopped (ZeroDivisionError: ours)" in caplog.text
     assert "can't be reached" not in caplog.text
     assert len((tmp_path / ".erv/spool/k/events.jsonl").read_text().splitlines()) == 2
 
@@ -212,7 +212,7 @@ def test_run_without_server_does_nothing(tmp_path: Path) -> None:
     ("code", "sentence"),
     [
         ("ExpiredToken", "s3://b/k: the session token for S has expired; renew it and ERV_S3_SESSION_TOKEN"),
-        ("NoSuchBucket", "s3://b/k: bucket 'b' does not exist at S; `erv stack up` makes ours"),
+        ("NoSuchBucket", "s3://b/k: bucket 'b' does not exist at S; `erv stack up` creates ours"),
         ("SlowDown", "s3://b/k: S answered SlowDown: reduce"),
     ],
 )

@@ -207,7 +207,7 @@ def test_warnings_do_not_fail(mafw):
 
 def test_manifest_and_checks_belong_together(mafw):
     checks = {"dataset": "mafw", "counts": {"clips": 54.0}, "checks": []}
-    with pytest.raises(DataError, match="has 55 clips, the checks of ingest speak of 54 of mafw"):
+    with pytest.raises(DataError, match="has 55 clips, but the checks of ingest are for 54 of mafw"):
         validate("mafw", mafw, {row.clip_id: GOOD for row in mafw}, SETTINGS, checks)
 
 

@@ -1,4 +1,4 @@
-"""Teachers: they label the sentences that the verifier is trained on."""
+"""Teachers, which label the sentences that the verifier is trained on."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def build_teacher(
     folder_of: Callable[[str], Path],
     cache: Path = REPLIES,
 ) -> Teacher:
-    """The teacher that the settings describe; it labels in the MAFW space.
+    """Creates the teacher that the settings describe; it labels in the MAFW space.
 
     Args:
         settings: of an endpoint or of a local model. The reference labels need no teacher.
         runtime: device and precision of a local model.
-        folder_of: turns the name of a model into its folder in the pinned base source.
-        cache: folder of the replies that are kept of an endpoint.
+        folder_of: maps the name of a model to its folder in the pinned base source.
+        cache: folder of an endpoint's stored replies.
 
     Raises:
         SettingsError: the variable that holds an endpoint's key is not set, or holds no key.

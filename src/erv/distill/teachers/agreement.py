@@ -1,4 +1,4 @@
-"""Where several teachers agree on the same sentences."""
+"""How far several teachers agree on the same sentences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DIGITS = 6
 
 
 def agreement(labels_by_teacher: Mapping[str, Sequence[Verdict]], names: Sequence[str]) -> dict[str, Any]:
-    """How far each two teachers agree, over the sentences that both labelled.
+    """How far each pair of teachers agrees, over the sentences that both labelled.
 
     Args:
         labels_by_teacher: verdicts on the same sentences in the same order, by teacher.
@@ -22,12 +22,12 @@ def agreement(labels_by_teacher: Mapping[str, Sequence[Verdict]], names: Sequenc
 
     Returns:
         `{"pairs": [...]}`, each with `teachers` (their two names), `sentences` (that both labelled), `exact`
-        (share of those with the same labels; None without any), `per_label` (Cohen's kappa of saying the
-        label or not; None where both teachers say the same of every sentence, so that chance explains all)
-        and `kappa` (the mean of those that are not None; None without any). Rounded to 6 digits.
+        (share of those with the same labels; None if there are none), `per_label` (Cohen's kappa of giving
+        the label or not; None if both teachers say the same about every sentence, so that chance explains
+        all) and `kappa` (the mean of those that are not None; None if there are none). Rounded to 6 digits.
 
     Raises:
-        ValueError: the teachers' verdicts are not equally many.
+        ValueError: the teachers have different numbers of verdicts.
     """
     pairs = []
     for (one, first), (other, second) in itertools.combinations(labels_by_teacher.items(), 2):
@@ -56,17 +56,17 @@ def agreement(labels_by_teacher: Mapping[str, Sequence[Verdict]], names: Sequenc
 
 
 def majority(verdicts: Sequence[Verdict], names: Sequence[str] | None = None) -> Verdict:
-    """What most teachers say of one sentence.
+    """The majority's verdict on one sentence.
 
     Args:
         verdicts: one per teacher.
-        names: the labels in their order; those of the MAFW space when left out.
+        names: the labels in their order; those of the MAFW space if omitted.
 
     Returns:
-        The labels that more than half of ALL teachers name, in the order of `names`; a refusal names none.
-        Without any: a refusal "disagreement" that lists what each said. Neutral can't come to stand beside
-        another label: two labels that more than half name have a teacher in common who names both, and no
-        valid verdict has neutral beside another.
+        The labels that more than half of ALL teachers name, in the order of `names`; a refusal names none. If
+        there are none, a refusal "disagreement" that lists what each said. Neutral can't end up beside
+        another label: if two labels are each named by more than half, some teacher names both, and no valid
+        verdict has neutral beside another label.
     """
     names = LabelSpace.load("mafw").names if names is None else names
     said = Counter(label for verdict in verdicts if isinstance(verdict, tuple) for label in set(verdict))

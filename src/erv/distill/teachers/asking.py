@@ -1,4 +1,4 @@
-"""What a teacher is asked about a sentence, and how its reply is read."""
+"""The question to a teacher about a sentence, and the reading of its reply."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Message = dict[str, str]
 
 MAX_LABELS = 3
 SHOWN_CHARACTERS = 200
-# Of a malformed reply, as much as shows what was wrong with it.
+# As much of a malformed reply as shows what was wrong with it.
 _REPEATED_CHARACTERS = 500
 _LONGEST_LABEL = 40
 
@@ -41,14 +41,14 @@ def first_messages(sentence: str, space: LabelSpace) -> list[Message]:
 
 
 def correction(reply: str, reason: str, space: LabelSpace) -> list[Message]:
-    """What goes on a conversation whose last reply was malformed.
+    """The next turns of a conversation whose last reply was malformed.
 
     Args:
         reply: the malformed one.
-        reason: what `read_reply` says of it.
+        reason: what `read_reply` says about it.
         space: of the labels.
     """
-    # Not every server and chat template takes an empty turn.
+    # Not every server and chat template accepts an empty turn.
     repeated = encodable(reply[:_REPEATED_CHARACTERS]).strip() or "(nothing)"
     wanted = _CORRECTION.format(reason=reason, form=_FORM, names=", ".join(space.names))
     return [{"role": "assistant", "content": repeated}, {"role": "user", "content": encodable(wanted)}]
@@ -57,9 +57,9 @@ def correction(reply: str, reason: str, space: LabelSpace) -> list[Message]:
 def read_reply(text: str, space: LabelSpace) -> tuple[str, ...] | str:
     """The labels that a reply names, in the order of the space; or, as text, why it is malformed.
 
-    A reply is the JSON object `{"labels": [...]}` with one to three names or synonyms of the space, alone or
-    in a fence of three backticks, and possibly after thinking that ends with `</think>`. The tag that opens
-    it may be missing: some chat templates write it at the end of the prompt.
+    A reply is the JSON object `{"labels": [...]}` with one to three names or synonyms of the space, bare or
+    fenced by three backticks, and possibly after thinking that ends with `</think>`. The opening tag may be
+    missing: some chat templates write it at the end of the prompt.
     """
     body = text.rpartition("</think>")[2].strip()
     if body.startswith("<think>"):
@@ -94,8 +94,8 @@ def read_reply(text: str, space: LabelSpace) -> tuple[str, ...] | str:
 
 
 def one_line(text: str, length: int = SHOWN_CHARACTERS) -> str:
-    """The beginning of a text from outside, fit for a message: printable, on one line, cut."""
-    # Some more than is kept, since blanks fall away; a reply can be of any length.
+    """The start of an external text, made fit for a message: printable, on one line, truncated."""
+    # A little more than is kept, because blanks are dropped; a reply can have any length.
     plain = "".join(mark if mark.isprintable() else " " for mark in text[: 4 * length])
     line = " ".join(plain.split())
     return line if len(line) <= length else f"{line[: length - 1]}…"

@@ -1,4 +1,4 @@
-"""The caps of a run: no request is sent that could pass them."""
+"""The caps of a run: no request is sent that could exceed them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from erv.distill.teachers.asking import Message
 from erv.settings.teachers import OpenAITeacher
 
-# What a chat template adds around a conversation and around each message, generously.
+# Generous bounds for what a chat template adds around a conversation and around each message.
 _AROUND_ALL, _AROUND_EACH = 64, 16
-# Larger counts are no counts; they end a run as well as any, and still fit a float.
+# Larger counts are implausible; this one also ends a run, and still fits a float.
 _MOST_TOKENS = 10**15
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Of a request, or of many."""
+    """Tokens of one or several requests."""
 
     prompt: int = 0
     reply: int = 0
@@ -33,14 +33,14 @@ class Tokens:
 
 
 class BudgetSpentError(Exception):
-    """A request could pass a cap. The text says what is spent, of how much, and what to raise."""
+    """A request could exceed a cap. The text says how much of what is spent, and what to raise."""
 
 
 class Budget:
-    """What is spent and what the requests under way may take, of one teacher.
+    """What one teacher has spent, and what its requests in flight may still take.
 
     Attributes:
-        spent: so far.
+        spent: tokens so far.
     """
 
     def __init__(self, settings: OpenAITeacher) -> None:
@@ -49,25 +49,25 @@ class Budget:
         self.begin()
 
     def begin(self) -> None:
-        """Starts with nothing under way; for each event loop, since what waits belongs to one."""
+        """Starts with no requests in flight. Call it once per event loop, because waiters belong to one."""
         self._reserved, self._under_way = Tokens(), 0
         self._freed = asyncio.Event()
 
     @property
     def cost(self) -> float | None:
-        """Of what is spent, in the currency of the prices; None without prices."""
+        """The cost of what is spent, in the currency of the prices; None without prices."""
         return self._cost(self.spent)
 
     def bound(self, messages: Sequence[Message]) -> Tokens:
-        """The most that a request can take: a token stands for one byte at least."""
+        """The most that a request can take, because a token stands for at least one byte."""
         prompt = sum(len(message["content"].encode()) + _AROUND_EACH for message in messages)
         return Tokens(prompt + _AROUND_ALL, self._settings.max_reply_tokens)
 
     async def reserve(self, bound: Tokens) -> None:
-        """Sets aside what a request can take; waits for others under way where that may make room.
+        """Reserves what a request can take; waits for requests in flight if that may make room.
 
         Raises:
-            BudgetSpentError: it would pass a cap, and nothing is under way.
+            BudgetSpentError: it would exceed a cap, and nothing is in flight.
         """
         while (passed := self._passed(self.spent + self._reserved + bound)) is not None:
             if not self._under_way:
@@ -78,14 +78,14 @@ class Budget:
         self._under_way += 1
 
     def settle(self, bound: Tokens, taken: Tokens) -> None:
-        """A request is over: what it took counts, and what was set aside is free again."""
+        """Ends a request: counts what it took and releases its reservation."""
         self._reserved -= bound
         self._under_way -= 1
         self.spent += taken
         self._freed.set()
 
     def reported(self, usage: object, bound: Tokens) -> Tokens:
-        """What a server says that a request took; the bound where it doesn't say."""
+        """What a request took according to the server, or the bound if it doesn't say."""
         if not isinstance(usage, dict):
             return bound
         prompt, reply = usage.get("prompt_tokens"), usage.get("completion_tokens")
@@ -98,14 +98,14 @@ class Budget:
         if settings.max_tokens is not None and total.prompt + total.reply > settings.max_tokens:
             spent = self.spent.prompt + self.spent.reply
             return (
-                f"{spent} of {settings.max_tokens} tokens are spent and the next request could pass that;"
+                f"{spent} of {settings.max_tokens} tokens are spent and the next request could exceed that;"
                 " raise max_tokens of the teacher"
             )
         cost = self._cost(total)
         if settings.max_cost is not None and cost is not None and cost > settings.max_cost:
             return (
                 f"{self.cost:.6g} of {settings.max_cost:.6g} (max_cost) are spent and the next request could"
-                " pass that; raise max_cost of the teacher"
+                " exceed that; raise max_cost of the teacher"
             )
         return None
 

@@ -1,4 +1,4 @@
-"""Replies of earlier runs, kept on disk as soon as they arrive: a run that was stopped goes on."""
+"""Replies, stored on disk as soon as they arrive, so that a stopped run can resume."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _ALL_INSIDE = 2**40
 
 
 class _Json(diskcache.JSONDisk):
-    """JSON in and out; a pickle that somebody put into the file is not loaded."""
+    """Stores JSON; never loads a pickle that somebody put into the file."""
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
-        """A stored value; raises ValueError when it is none of ours."""
+        """A stored value; raises ValueError if this cache didn't write it."""
         if mode == MODE_PICKLE:
             raise ValueError("a pickle, which this cache never writes")
         return super().fetch(mode, filename, value, read)
 
 
 class ReplyCache:
-    """Replies by what was asked; a context manager.
+    """Replies by question; a context manager.
 
     Safe for several processes at a time, and against being killed at any moment.
 
     Args:
-        folder: made when it is not there.
+        folder: created if missing.
 
     Raises:
-        DataError: from any method, when the folder can't be read or written.
+        DataError: from any method, if the folder can't be read or written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,22 +66,22 @@ class ReplyCache:
 
     @staticmethod
     def key(model: str, messages: Sequence[Message], temperature: float, max_reply_tokens: int) -> str:
-        """What stands for a question: the SHA-256 of all that decides its reply."""
+        """The key of a question: the SHA-256 of everything that decides its reply."""
         asked = json.dumps([model, list(messages), float(temperature), max_reply_tokens])
         return sha256_of_text(asked)
 
     def get(self, key: str) -> str | None:
-        """A reply; None when there is none, or none that can be read."""
+        """A reply; None if there is none, or if it can't be read."""
         with self._clear_errors():
             try:
                 entry = self._cache.get(key)
             except (ValueError, TypeError, RecursionError, zlib.error):
-                return None  # damaged: it is asked again and written anew
+                return None  # damaged: ask again and overwrite it
         reply = entry.get("reply") if isinstance(entry, dict) else None
         return reply if isinstance(reply, str) else None
 
     def put(self, key: str, reply: str, prompt_tokens: int, reply_tokens: int) -> None:
-        """Keeps a reply and what it took."""
+        """Stores a reply and what it took."""
         entry = {"reply": reply, "prompt_tokens": prompt_tokens, "reply_tokens": reply_tokens}
         with self._clear_errors():
             self._cache.set(key, entry)
@@ -92,11 +92,11 @@ class ReplyCache:
             yield
         except diskcache.Timeout:
             raise DataError(
-                f"{self._folder}: another process holds the kept replies of teachers; let it end, and run"
-                " this again"
+                f"{self._folder}: another process holds the stored replies of teachers; let it finish, and"
+                " run this again"
             ) from None
         except (sqlite3.Error, OSError) as error:
             raise DataError(
-                f"{self._folder}: the kept replies of teachers can't be read or written ({error}); make room"
-                " and permission, or delete the folder, after which all sentences are asked anew"
+                f"{self._folder}: the stored replies of teachers can't be read or written ({error}); free"
+                " space or check permissions, or delete the folder, after which sentences are asked again"
             ) from error

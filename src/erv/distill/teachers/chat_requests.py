@@ -1,4 +1,4 @@
-"""One request to a chat endpoint: its budget, and its failures sorted by what can be done about them."""
+"""One request to a chat endpoint: its budget, and its failures by what can be done about them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import httpx2
     from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
-# Statuses below 500 that asking again may mend.
+# Statuses below 500 that a retry may resolve.
 _PASSING = (408, 409, 429)
-# What the SDK waits before a retry at most, when the server names a time and when it doesn't.
+# The SDK's longest wait before a retry, if the server names a time and if it doesn't.
 _LONGEST_WAIT = 120
 
 
@@ -29,16 +29,16 @@ class NoAnswerError(Exception):
 
 
 class NoChatError(Exception):
-    """An answer that is no chat completion; the text shows its beginning."""
+    """An answer that is not a chat completion; the text shows its start."""
 
 
 @dataclass
 class Attempts:
-    """What the SDK has sent for one request, its own retries included.
+    """What the SDK has sent for one request, including its own retries.
 
     Attributes:
-        sent: times it went out.
-        refused: of those, the ones that a status of failure answered; they are not billed.
+        sent: how often it was sent.
+        refused: how many of these got an error status; they are not billed.
     """
 
     sent: int = 0
@@ -46,7 +46,7 @@ class Attempts:
 
     @property
     def open(self) -> int:
-        """Those that may be billed: without an answer, or with a good one."""
+        """How many may be billed: those without an answer or with a good one."""
         return self.sent - self.refused
 
 
@@ -54,7 +54,7 @@ _ATTEMPTS: ContextVar[Attempts] = ContextVar("attempts")
 
 
 async def note_request(_: httpx2.Request) -> None:
-    """Hook of the client: counts what goes out for the request of this task."""
+    """Hook of the client: counts what is sent for this task's request."""
     _ATTEMPTS.get().sent += 1
 
 
@@ -70,8 +70,8 @@ class ChatRequests:
     Args:
         client: of the endpoint, with the hooks `note_request` and `note_response`; it retries by itself.
         settings: of the teacher.
-        budget: that all requests share.
-        mask: takes the key out of a text from the server.
+        budget: shared by all requests.
+        mask: removes the key from a text of the server.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class ChatRequests:
         """The reply to a conversation, and what it took.
 
         Raises:
-            BudgetSpentError: the request could pass a cap; it was not sent.
+            BudgetSpentError: the request could exceed a cap; it was not sent.
             NoAnswerError: a timeout, a lost connection, a 408, 409, 429 or 5xx, after all retries.
-            NoChatError: an answer of another form.
+            NoChatError: an answer in another form.
             TeacherError: a 3xx or another 4xx.
         """
         bound = self._budget.bound(messages)
@@ -101,7 +101,7 @@ class ChatRequests:
                 taken = Tokens()
                 raise error.told from None
             content = _json(body)
-            # What went out before and had no answer may be billed as well.
+            # Earlier attempts without an answer may be billed as well.
             taken = self._budget.reported(content.get("usage"), bound) + bound * (attempts.open - 1)
             return self._text(content, body), taken
         finally:
@@ -112,7 +112,8 @@ class ChatRequests:
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
         settings = self._settings
-        # The timeout holds for each part of an answer: one that comes byte by byte needs an end as well.
+        # The timeout applies to each part of an answer, so one that arrives byte by byte needs a limit as
+        # well.
         whole = (settings.max_retries + 1) * (2 * settings.timeout_seconds + _LONGEST_WAIT)
         messages_of_the_sdk: Any = list(messages)
         try:
@@ -130,7 +131,7 @@ class ChatRequests:
             failure = self._lost(error)
         except APIStatusError as error:
             failure = self._refused(error)
-        raise failure  # out here, so that the SDK's error, which may show the key, is not its context
+        raise failure  # raised out here, so that the SDK's error, which may show the key, is not its context
 
     def _lost(self, error: APIConnectionError) -> Exception:
         from httpx2 import ConnectError
@@ -145,13 +146,13 @@ class ChatRequests:
         answer = f"{status}{f' ({said})' if said else ''}"
         if status >= 500 or status in _PASSING:
             return NoAnswerError(f"the server answers {answer}")
-        advice = "mend the teacher's settings and run it again"
+        advice = "fix the teacher's settings and run it again"
         if status < 400:
-            advice = "redirects are not followed, so set base_url to where the server really is"
+            advice = "redirects are not followed, so set base_url to the server's real address"
         return TeacherError(f"{self._settings.name}: {self._settings.base_url} answers {answer}; {advice}")
 
     def _text(self, content: dict[str, Any], body: bytes) -> str:
-        """The text of the first choice; empty when the model said nothing.
+        """The text of the first choice; empty if the model said nothing.
 
         Raises:
             NoChatError: there is no such choice.
@@ -173,7 +174,7 @@ class _NothingSentError(Exception):
     """There is no connection, so nothing is billed.
 
     Attributes:
-        told: what it is to others.
+        told: the error to raise for callers.
     """
 
     def __init__(self, told: Exception) -> None:
@@ -182,7 +183,7 @@ class _NothingSentError(Exception):
 
 
 def _json(body: bytes) -> dict[str, Any]:
-    """The object that an answer is; empty when it is none."""
+    """An answer as an object; empty if it is not one."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
@@ -191,7 +192,7 @@ def _json(body: bytes) -> dict[str, Any]:
 
 
 def _said(error: APIStatusError) -> str:
-    """The server's message, where it has the form that most use; otherwise its whole answer."""
+    """The server's message if it has the usual form; otherwise its whole answer."""
     if error.status_code < 400:
         return f"to {error.response.headers.get('location', 'nowhere')}"
     body: Any = error.response.text

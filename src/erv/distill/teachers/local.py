@@ -1,6 +1,6 @@
-"""A teacher run by this process: a causal language model of transformers with a chat template.
+"""A teacher that runs in this process: a causal language model of transformers with a chat template.
 
-Greedy decoding, in batches of sentences of about equal length, padded on the left.
+It decodes greedily, in left-padded batches of sentences of about equal length.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class LocalChat:
-    """Labels sentences with a model from a folder; it is loaded when the first sentence comes.
+    """Labels sentences with a model from a folder, which is loaded for the first sentence.
 
     Args:
         settings: of the teacher.
@@ -46,16 +46,16 @@ class LocalChat:
 
     @property
     def usage(self) -> Usage:
-        """What was asked so far, over all calls of `label`; it has no cost."""
+        """The usage so far, over all calls of `label`; it has no cost."""
         return Usage(self._requests, 0, self._retried, self._prompt_tokens, self._reply_tokens)
 
     def label(self, sentences: Sequence[str]) -> list[Verdict]:
-        """One verdict per sentence, in their order; a sentence that occurs twice is asked once.
+        """One verdict per sentence, in order; a repeated sentence is asked only once.
 
         Raises:
-            DataError: the folder is no causal language model with a chat template, or a sentence is too long
-                for it.
-            SettingsError: the device or the precision is not to be had here.
+            DataError: the folder is not a causal language model with a chat template, or a sentence is too
+                long for it.
+            SettingsError: the device or the precision is not available here.
         """
         known: dict[str, Verdict] = {}
         asked = {sentence: first_messages(sentence, self._space) for sentence in dict.fromkeys(sentences)}
@@ -77,7 +77,7 @@ class LocalChat:
         return [known[sentence] for sentence in sentences]
 
     def _batches(self, asked: dict[str, list[Message]]) -> list[list[str]]:
-        """Sentences of about equal length together, the longest first: memory fails at once or never."""
+        """Batches of sentences of about equal length, longest first: memory fails at once or never."""
         ordered = sorted(asked, key=lambda sentence: -sum(len(item["content"]) for item in asked[sentence]))
         size = self._settings.batch_size
         return [ordered[start : start + size] for start in range(0, len(ordered), size)]
@@ -145,7 +145,7 @@ class LocalChat:
 
 
 def _load(folder: Path, runtime: RuntimeSettings) -> tuple[Any, Any]:
-    """Model and tokenizer of a folder; nothing is looked up elsewhere, no code of it is run."""
+    """Model and tokenizer of a folder; looks nothing up elsewhere and runs no code from the folder."""
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -186,7 +186,7 @@ def _load(folder: Path, runtime: RuntimeSettings) -> tuple[Any, Any]:
 
 
 def _counted(rows: list[list[int]], end: int | list[int] | None) -> int:
-    """Tokens of the replies up to their ends, what pads a batch not counted."""
+    """Tokens of the replies up to their ends, without padding."""
     ends = set(end) if isinstance(end, list) else {end}
     total = 0
     for row in rows:

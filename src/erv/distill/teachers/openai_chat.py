@@ -1,7 +1,7 @@
-"""A teacher behind an HTTP endpoint that speaks OpenAI's chat completions.
+"""A teacher behind an HTTP endpoint with OpenAI's chat completions API.
 
-Retries, backoff and timeouts of a single request are those of OpenAI's SDK. Of the fields of a request it
-sends only what OpenAI, `transformers serve` and vLLM all accept: the model, the messages, the temperature and
+Retries, backoff and timeouts of a single request are those of OpenAI's SDK. A request has only fields that
+OpenAI, `transformers serve` and vLLM all accept: the model, the messages, the temperature and
 `max_completion_tokens` (OpenAI's newer models refuse the older `max_tokens`).
 """
 
@@ -40,10 +40,10 @@ logger = logging.getLogger(__name__)
 
 # More unanswered sentences than this end a run: a server that is gone must not take hours.
 _FEWEST_UNANSWERED, _UNANSWERED_SHARE = 5, 0.05
-# Nor must a model that can't answer in the form be asked, and paid, for all.
+# Nor must a model that can't reply in the required form be asked, and paid, for all of them.
 _FEWEST_MALFORMED, _MALFORMED_SHARE = 20, 0.5
-# All that goes out; the SDK would add headers from its own environment variables and tell of this machine. By
-# the last one it knows that its caller wants the bytes of an answer.
+# The only headers sent; the SDK would add some from its own environment variables and describe this machine.
+# The last one tells it that its caller wants the bytes of an answer.
 _SENT_HEADERS = re.compile(
     r"(?i)host|accept(-encoding)?|connection|content-(type|length)|user-agent|x-stainless-raw-response"
 )
@@ -51,16 +51,16 @@ _KEY = re.compile(r"[!-~]+")
 
 
 class OpenAIChat:
-    """Labels sentences through an endpoint; replies are kept, so that a run which was stopped goes on.
+    """Labels sentences through an endpoint; replies are stored, so that a stopped run can resume.
 
     Args:
         settings: of the teacher.
         space: the labels.
-        cache: folder of the kept replies; made when it is not there.
-        environ: holds the variable of the key; that of this process when left out.
+        cache: folder of the stored replies; created if missing.
+        environ: holds the variable of the key; this process's environment if omitted.
 
     Raises:
-        SettingsError: the variable of the key is not set, or is no key.
+        SettingsError: the variable of the key is not set, or does not hold a key.
     """
 
     def __init__(
@@ -82,19 +82,19 @@ class OpenAIChat:
 
     @property
     def usage(self) -> Usage:
-        """What was asked so far, over all calls of `label`; the budget holds for them together."""
+        """The usage so far, over all calls of `label`; the budget covers all of them together."""
         spent = self._budget.spent
         return Usage(
             self._requests, self._cached, self._retried, spent.prompt, spent.reply, self._budget.cost
         )
 
     def label(self, sentences: Sequence[str]) -> list[Verdict]:
-        """One verdict per sentence, in their order; a sentence that occurs twice is asked once.
+        """One verdict per sentence, in order; a repeated sentence is asked only once.
 
         Raises:
-            TeacherError: the server refuses (a 3xx or 4xx that can't be mended by asking again), too many
-                sentences have no answer, or the budget is spent. What is labelled by then is kept.
-            DataError: the kept replies can't be read or written.
+            TeacherError: the server refuses (a 3xx or 4xx that a retry can't resolve), too many sentences
+                have no answer, or the budget is spent. What is labelled by then is kept.
+            DataError: the stored replies can't be read or written.
         """
         known: dict[str, Verdict] = {}
         with ReplyCache(self._folder) as cache:
@@ -116,7 +116,7 @@ class OpenAIChat:
         return labels if isinstance(labels, tuple) else None
 
     def _cache_key(self, sentence: str) -> str:
-        """Of the first question; a reply to a corrected one is kept under it, too."""
+        """The key of the first question; a reply to a corrected one is stored under it, too."""
         settings = self._settings
         messages = first_messages(sentence, self._space)
         return ReplyCache.key(settings.model, messages, settings.temperature, settings.max_reply_tokens)
@@ -136,7 +136,7 @@ class OpenAIChat:
                 except BudgetSpentError as error:
                     raise TeacherError(
                         f"{self.name}: stopped with {_labelled(known)} of {total} sentences labelled and"
-                        f" kept: {error} and run it again to go on"
+                        f" kept: {error} and run it again to continue"
                     ) from None
                 except NoAnswerError as error:
                     known[sentence] = Refusal("no_answer", str(error))
@@ -145,7 +145,7 @@ class OpenAIChat:
                         raise TeacherError(
                             f"{self.name}: {self._settings.base_url} gave no answer for {unanswered} of"
                             f" {total} sentences, at last: {error}; {_labelled(known)} are labelled and kept,"
-                            " so see to the server and run it again to go on"
+                            " so check the server and run it again to continue"
                         ) from None
                 else:
                     decided += 1
@@ -161,7 +161,7 @@ class OpenAIChat:
 
         async with self._client() as client:
             requests = ChatRequests(client, self._settings, self._budget, self._mask)
-            # One iterator for all workers: as many sentences are under way as there are workers.
+            # One iterator for all workers: as many sentences are in flight as there are workers.
             shared = iter(missing)
             workers = [
                 asyncio.create_task(work(shared))
@@ -216,7 +216,7 @@ class OpenAIChat:
             if key is not None:
                 request.headers["Authorization"] = f"Bearer {key}"
 
-        # A redirect is an answer like any other: the sentences and the key go to base_url and nowhere else.
+        # A redirect is not followed: the sentences and the key go to base_url and nowhere else.
         transport = DefaultAsyncHttpxClient(
             timeout=settings.timeout_seconds,
             follow_redirects=False,
@@ -247,13 +247,13 @@ def _key(settings: OpenAITeacher, environ: Mapping[str, str]) -> str | None:
     if not _KEY.fullmatch(key):
         raise SettingsError(
             f"{settings.name}: the environment variable {settings.api_key_env} holds blanks or characters"
-            " that no key has; put the key alone into it"
+            " that no key has; put only the key into it"
         )
     return key
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Runs to the end, or until a signal handler raises: asyncio only logs what that raises in a callback."""
+    """Runs to the end, or until a signal handler raises, which asyncio would only log from a callback."""
     stops: list[BaseException] = []
 
     async def watched() -> None:

@@ -1,4 +1,4 @@
-"""What every teacher offers: labels for sentences, and what they cost."""
+"""The interface of a teacher: labels for sentences, and their cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from erv.errors import ErvError
 
 
 class TeacherError(ErvError):
-    """A teacher can't be asked any further: its server refuses or is gone, or the budget is spent."""
+    """A teacher can't continue: its server refuses or is gone, or the budget is spent."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Refusal:
     """A sentence without labels.
 
     Attributes:
-        reason: "malformed" (no reply of the agreed form), "no_answer" (no reply at all) or "disagreement"
+        reason: "malformed" (no reply in the required form), "no_answer" (no reply at all) or "disagreement"
             (of several teachers).
-        detail: one line on it, e.g. the beginning of the last reply or the last error; holds no secret.
+        detail: one line about it, e.g. the start of the last reply or the last error; contains no secret.
     """
 
     reason: str
@@ -33,13 +33,13 @@ Verdict = tuple[str, ...] | Refusal
 
 @dataclass(frozen=True)
 class Usage:
-    """What a teacher was asked so far.
+    """A teacher's usage so far.
 
     Attributes:
-        requests: replies that came, malformed ones too; retries after errors are not counted.
-        cached: sentences whose reply was known from an earlier run; they cost nothing.
+        requests: replies received, malformed ones included; retries after errors are not counted.
+        cached: sentences whose reply was stored by an earlier run; they cost nothing.
         retried_replies: malformed replies after which the sentence was asked again.
-        prompt_tokens: as the server reports them; the upper bound of a request where it reports none.
+        prompt_tokens: as the server reports them, or the upper bound of the request if it reports none.
         reply_tokens: likewise.
         cost: of those tokens, in the currency of the prices; None without prices.
     """
@@ -57,15 +57,15 @@ class Teacher(Protocol):
 
     @property
     def name(self) -> str:
-        """What tables and messages call it."""
+        """Its name in tables and messages."""
 
     @property
     def usage(self) -> Usage:
-        """What it was asked so far, over all calls of `label`."""
+        """Its usage so far, over all calls of `label`."""
 
     def label(self, sentences: Sequence[str]) -> list[Verdict]:
-        """One verdict per sentence, in their order; a sentence that occurs twice is asked once.
+        """One verdict per sentence, in order; a repeated sentence is asked only once.
 
         Raises:
-            ErvError: the teacher can't be asked any further.
+            ErvError: the teacher can't continue.
         """

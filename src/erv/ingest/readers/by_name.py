@@ -1,4 +1,4 @@
-"""The readers of data sets by the name that `ingest.readers` gives them."""
+"""The readers of data sets, by their name in `ingest.readers`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: ReaderSe
         fold: official fold, 1..5; ignored by sets that have none.
 
     Raises:
-        DataError: the source is not what the reader's layout says.
+        DataError: the source does not match the reader's layout.
         StorageError: an object can't be read.
     """
     if isinstance(settings, MafwReader):

@@ -1,4 +1,4 @@
-"""DFEW (Jiang et al., ACM MM 2020): the official single-labelled splits, in both layouts that occur.
+"""DFEW (Jiang et al., ACM MM 2020): the official single-labelled splits, in both layouts in circulation.
 
 Layout A has `EmoLabel_DataSplit/{train,test}(single-labeled)/set_N.csv`, `Annotation/annotation.xlsx` and
 `Clip/`, layout B `label/single_{trainset,testset}_N.csv` and `clip/` or frames in `data/`. Original videos
@@ -37,8 +37,8 @@ _IMAGE_FOLDERS = {
     "frames": r"(^|/)(clip_224x224|data)/\d{5}/?$",
     "frames_16": r"(^|/)clip_224x224_16f/\d{5}/?$",
 }
-# Media that the chosen kind does not need; the first clip stays listed, which tells a wrong `media` from
-# missing clips.
+# Media that the chosen kind doesn't need. The first clip stays listed, to tell a wrong `media` from missing
+# clips.
 _FIRST_FOLDER = r"(^|/)(clip_224x224|clip_224x224_16f|data)/00001/?$"
 _SKIPPED = {
     "original": r"(^|/)(?!1\.mp4$)\d+\.mp4$|(^|/)original\.zip$",
@@ -49,7 +49,7 @@ _SKIPPED = {
 
 
 def selection(settings: DfewReader) -> Selection:
-    """The chosen kind of media alone; of the others the first clip."""
+    """The chosen kind of media, and the first clip of each other kind."""
     frames = _FIRST_FOLDER
     if settings.media in _IMAGE_FOLDERS:
         frames = f"{_IMAGE_FOLDERS[settings.media]}|{frames}"
@@ -103,7 +103,7 @@ def _padded(clip_id: str, media: str) -> str:
 
 
 def _place(tree: Tree, media: str, clips: dict[str, str]) -> tuple[str, str]:
-    """Folder and suffix of clips of this kind, for the name of one that is missing."""
+    """Folder and suffix of clips of this kind, to name a missing one."""
     first = next(iter(clips.values())).removeprefix(tree.prefix)
     return first.rpartition("/")[0], {"original": ".mp4", "avi": ".avi"}.get(media, "")
 
@@ -146,7 +146,7 @@ def _clips_of(tree: Tree, media: str) -> dict[str, str]:
 
 
 def _split_files(tree: Tree, fold: int, *, required: bool) -> dict[str, str]:
-    """Paths of the train and the test list of a fold; empty where the tree has neither."""
+    """Paths of the train and the test list of a fold; empty if the tree has neither."""
     candidates = {
         split: (
             f"EmoLabel_DataSplit/{split}(single-labeled)/set_{fold}.csv",
@@ -169,7 +169,7 @@ def _split_files(tree: Tree, fold: int, *, required: bool) -> dict[str, str]:
 
 
 def _labelled(tree: Tree, path: str) -> set[tuple[int, str]]:
-    """What a list says, as far as it can be read; what can't be is told where it is."""
+    """Clip numbers and labels of a list, without malformed names: `_lines` reports where those are."""
     rows = csv_rows(tree.read(path), tree.full(path), [["video_name"], ["label"]])
     return {(int(name), label) for _, (name, label) in rows if name.isdigit()}
 
@@ -180,7 +180,7 @@ def _lines(tree: Tree, path: str, split: str, space: LabelSpace) -> list[Listed]
     items = []
     for line, (name, raw) in csv_rows(tree.read(path), full, [["video_name"], ["label"]]):
         if not re.fullmatch(r"\d{1,5}", name):
-            raise DataError(f"{full}, line {line}: {name!r} is not a clip number as `1` or `00001`")
+            raise DataError(f"{full}, line {line}: {name!r} is not a clip number like `1` or `00001`")
         if not re.fullmatch(r"\d{1,9}", raw):
             raise DataError(
                 f"{full}, line {line}: label {raw!r} is not a label id of {ids}; use the official file, whose"

@@ -17,7 +17,7 @@ def compare(tree: Tree, listing: Listing, space: LabelSpace) -> list[Check]:
     """Compares the lists of all folds with the sheet, if the tree has one.
 
     Raises:
-        DataError: the sheet is damaged, lacks a column, or its vote columns are numbered otherwise.
+        DataError: the sheet is damaged, lacks a column, or numbers its vote columns differently.
     """
     path = next((path for path in _PATHS if path in tree), None)
     if path is None:
@@ -39,7 +39,7 @@ def compare(tree: Tree, listing: Listing, space: LabelSpace) -> list[Check]:
 
 
 def _check_votes(header: list[str], path: str, space: LabelSpace) -> None:
-    """The columns `1happy` .. `7fear` say themselves how the sheet is numbered."""
+    """The column names `1happy` .. `7fear` state how the sheet is numbered."""
     for name in header:
         match = re.fullmatch(r"(\d)([a-z]+)", name)
         if match and space.normalize(match[2]) is not None:
@@ -47,5 +47,5 @@ def _check_votes(header: list[str], path: str, space: LabelSpace) -> None:
             if label_id != int(match[1]):
                 raise DataError(
                     f"{path}: column {name!r} numbers {match[2]} {match[1]}, expected {label_id}; the sheet"
-                    " was numbered otherwise, use the official one"
+                    " is numbered differently, use the official one"
                 )

@@ -40,14 +40,14 @@ def rows_v2(tree: Tree, path: str, header: object) -> tuple[list[Explained], lis
     """The explanations of EMER v2; a clip that `labels.csv` does not name has no label.
 
     Raises:
-        DataError: the file is malformed, or there is no `labels.csv` beside it, or it names a clip twice.
+        DataError: the file is malformed, has no `labels.csv` beside it, or names a clip twice.
     """
     full = tree.full(path)
     beside = str(PurePosixPath(path).with_name(_LABELS))
     if beside not in tree:
         raise DataError(
-            f"{full}: EMER v2 has no label column; put {_LABELS} beside it (header `name,label`, a line for"
-            " each clip) and pin the source again with `erv data pin`"
+            f"{full}: EMER v2 has no label column; put {_LABELS} beside it (header `name,label`, one line"
+            " per clip) and pin the source again with `erv data pin`"
         )
     records = csv_rows(tree.read(beside), tree.full(beside), [_NAMES, ["label", "labels", "emotion"]])
     twice = [name for name, count in Counter(stem(name) for _, (name, _) in records).items() if count > 1]

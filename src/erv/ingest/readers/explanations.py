@@ -1,4 +1,4 @@
-"""What each shape of reasoning data comes down to: a clip, its label and its explanation."""
+"""What every format of reasoning data boils down to: a clip, its label and its explanation."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _SUFFIX = re.compile(r"\.(?:mp4|avi|mkv|mov|webm)$", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One explanation as a table gives it.
+    """One explanation from a table.
 
     Attributes:
         name: stem of its video.
-        raw: the label as written; empty when there is none.
-        explanation: text; empty when there is none.
+        raw: the label as written; empty if there is none.
+        explanation: text; empty if there is none.
         where: file and line, item or key.
-        label_from: where the label stands, if not there.
-        silent: why there is no explanation, if that is known.
+        label_from: where the label is, if elsewhere.
+        silent: why there is no explanation, if known.
     """
 
     name: str
@@ -31,5 +31,5 @@ class Explained:
 
 
 def stem(video: str) -> str:
-    """The name of a video without folders (of either slash) and without the suffix of a video."""
+    """The name of a video without folders (with either slash) and without the suffix."""
     return _SUFFIX.sub("", PurePosixPath(video.strip().replace("\\", "/")).name)

@@ -35,7 +35,7 @@ _NO_CLIP = r"(^|/)frames(/|\.zip$)|(^|/)Labels\(auto\)(/|\.zip$)"
 
 
 def selection(settings: MafwReader) -> Selection:
-    """Frames and automatic labels are not read: frames have no sound."""
+    """Skips frames, which have no sound, and automatic labels."""
     return Selection(skip=(_NO_CLIP,), aggregate=True)
 
 
@@ -108,7 +108,7 @@ def _clip_folder(tree: Tree) -> str:
 def _split_files(
     tree: Tree, settings: MafwReader, fold: int, *, required: bool, listing: str | None = None
 ) -> dict[str, str]:
-    """Paths of the train and the test list of a fold; empty where the tree has neither."""
+    """Paths of the train and the test list of a fold; empty if the tree has neither."""
     folder = f"Train & Test Set/{settings.set}/{listing or settings.listing}/set_{fold}"
     paths = {split: f"{folder}/{split}.txt" for split in ("train", "test")}
     if not required and not any(path in tree for path in paths.values()):
@@ -119,7 +119,7 @@ def _split_files(
 def _captions(
     tree: Tree, settings: MafwReader, fold: int, listing: Listing, space: LabelSpace
 ) -> tuple[dict[str, tuple[str, str]], list[Check]]:
-    """Captions of the captioned list of a fold, and whether it agrees with the list without captions."""
+    """Captions from the captioned list of a fold, and a check that it agrees with the plain list."""
     paths = _split_files(tree, settings, fold, required=False, listing="with_caption")
     captions: dict[str, tuple[str, str]] = {}
     checks: list[Check] = []
@@ -164,7 +164,7 @@ def _caption_check(told: set[str], captions: Mapping[str, tuple[str, str]]) -> C
 
 
 def _merged(notes: list[Check]) -> list[Check]:
-    """Checks of equal name and outcome as one; a fold's ten files otherwise say the same ten times."""
+    """Merges checks of equal name and outcome; otherwise a fold's ten files say the same ten times."""
     merged: dict[tuple[str, bool], list[Check]] = {}
     for note in notes:
         merged.setdefault((note.name, note.success), []).append(note)

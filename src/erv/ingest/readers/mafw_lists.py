@@ -28,7 +28,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Lines:
-    """A list, and what was noticed while it was read."""
+    """A list, and the checks made while reading it."""
 
     rows: tuple[Line, ...]
     checks: tuple[Check, ...] = ()
@@ -63,8 +63,8 @@ def plain(tree: Tree, path: str, space: LabelSpace) -> Lines:
 def captioned(tree: Tree, path: str, space: LabelSpace) -> Lines:
     """Reads a list with captions: clip, label, Chinese, English.
 
-    The official encoding is GB18030. A file that somebody saved as UTF-8 is read as such and noted, for as
-    GB18030 it would give other characters without an error.
+    The official encoding is GB18030. A file saved as UTF-8 is read as such and reported, because reading it
+    as GB18030 would silently give wrong characters.
 
     Raises:
         DataError: it is in neither encoding, or a line lacks a column, a clip or a label of the space.
@@ -103,7 +103,7 @@ def captioned(tree: Tree, path: str, space: LabelSpace) -> Lines:
 
 
 def canonical(raw: str, space: LabelSpace) -> str | None:
-    """The space's name of a label; the parts of a compound one are put in the order of their ids."""
+    """The space's name of a label; the parts of a compound one are sorted by their ids."""
     if raw in space.ids:
         return raw
     parts = re.split(r"[_&+,]", raw)

@@ -1,4 +1,4 @@
-"""MAFW's sheets in `Labels`: they must say of each clip what the lists say.
+"""MAFW's sheets in `Labels`: they must agree with the lists on every clip.
 
 `single-set.xlsx` (last column `single_label`, an id), `multi-set.xlsx` (`multi_label`, ids as "1,2"),
 `annotation.xlsx` (an `invalid` flag) and `descriptive_text.xlsx`, which has no header.
@@ -22,7 +22,7 @@ _FOLDER = "Labels"
 
 @dataclass(frozen=True)
 class Compared:
-    """What the sheets say of the lists, and how many rows each has."""
+    """The checks of the lists against the sheets, and the number of rows of each sheet."""
 
     checks: tuple[Check, ...]
     sizes: Mapping[str, int]
@@ -32,7 +32,7 @@ def compare(tree: Tree, settings: MafwReader, listing: Listing, space: LabelSpac
     """Compares the lists of all folds with the sheets that the tree has.
 
     Raises:
-        DataError: a sheet is damaged, lacks a column, or an id is out of the label space's range.
+        DataError: a sheet is damaged or lacks a column, or an id is outside the label space.
     """
     labels = {item.clip_id: item.label for items in listing.values() for item in items}
     checks: list[Check] = []
@@ -48,7 +48,7 @@ def compare(tree: Tree, settings: MafwReader, listing: Listing, space: LabelSpac
         if path is not None:
             said, rows = _ids(tree, path, "multi_label", space)
             sizes["rows of multi-set.xlsx"] = rows
-            # It has the compound clips alone.
+            # It has only the compound clips.
             compound = {clip for clip, label in labels.items() if "_" in label}
             checks += agreement(tree.full(path), labels, said, compound)
     path = sheet_in(tree, _FOLDER, "annotation")
@@ -102,7 +102,7 @@ def _ids(tree: Tree, path: str, name: str, space: LabelSpace) -> tuple[dict[str,
 
 
 def _label(value: object, space: LabelSpace) -> str:
-    """The name of an id, or of several joined; of an unlisted combination too."""
+    """The name of an id, or of several ids joined, including unlisted combinations."""
     single = number(value)
     if single is not None:
         return space.name_of(single)
@@ -139,6 +139,6 @@ def _invalid(path: str, clips: list[str]) -> Check:
 
 
 def _clip_of(value: object) -> str | None:
-    """The clip id that a cell means (`00019.mp4`, 19), or None."""
+    """The clip id in a cell (`00019.mp4`, 19), or None."""
     match = re.fullmatch(r"(\d{1,5})(?:\.mp4|\.0)?", str(value).strip())
     return f"{int(match[1]):05d}" if match else None

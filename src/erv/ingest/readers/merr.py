@@ -1,7 +1,7 @@
 """MERR (Cheng et al., NeurIPS 2024): JSON keyed by video, label `pseu_emotion`.
 
-The explanation is `smp_reason_caption` in the fine-grained file and `caption` in the coarse-grained one. The
-`.txt` of the same name (`video frames emotion`) must agree, where it is there.
+The explanation is `smp_reason_caption` in the fine-grained file and `caption` in the coarse-grained one. If
+there is a `.txt` of the same name (`video frames emotion`), it must agree.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def fits(document: object) -> bool:
 
 
 def rows(tree: Tree, path: str, document: object) -> tuple[list[Explained], list[Check]]:
-    """The explanations of the file, and whether the text beside it gives the same labels.
+    """The explanations of the file, and a check that the text file beside it gives the same labels.
 
     Raises:
-        DataError: an item is no object, or its label or explanation is no text.
+        DataError: an item is not an object, or its label or explanation is not text.
     """
     full = tree.full(path)
     found = []

@@ -1,7 +1,7 @@
 """R1-Omni's JSON: a list of `{"video": path, "conversations": [{"from", "value"}, ..]}`.
 
-For the cold start the last turn is `<think>..</think>` and `<answer>..</answer>`; for reinforcement learning
-it is the bare label, which explains nothing.
+In cold-start data the last turn is `<think>..</think>` and `<answer>..</answer>`. In reinforcement learning
+data it is the bare label, which explains nothing.
 """
 
 from __future__ import annotations

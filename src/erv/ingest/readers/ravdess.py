@@ -1,7 +1,7 @@
 """RAVDESS (Livingstone & Russo, PLoS ONE 13(5), 2018): acted speech and song, read from the file names.
 
 `modality-channel-emotion-intensity-statement-repetition-actor.mp4`. Audio-video files (modality 01) of the
-chosen channels are clips; all of them are for testing, for the set has no splits.
+chosen channels are clips, all for testing, because the set has no splits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SPLIT = "no official split: all clips are for testing"
 
 
 def selection(settings: RavdessReader) -> Selection:
-    """Audio-video files of the chosen channels; not the silent (02) nor the audio-only (03) ones."""
+    """Audio-video files of the chosen channels, without the silent (02) and audio-only (03) ones."""
     others = "".join(code[1] for name, code in _CHANNELS.items() if name not in settings.channels)
     skip = [r"(^|/)0[23](-\d\d){6}\.(mp4|wav)$", r"(^|/)Audio_[^/]*\.zip$"]
     if others:
@@ -48,7 +48,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: RavdessR
         settings: which channels.
 
     Raises:
-        DataError: no file of the chosen channels is there.
+        DataError: there is no file of the chosen channels.
     """
     space = LabelSpace.load(dataset)
     tree = Tree(lock, store, "")  # clips may lie in any folder
@@ -79,7 +79,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: RavdessR
     if not items and not excluded:
         trees.refuse_others(lock, trees.RAVDESS)
         raise DataError(
-            f"{lock.name}: no clip of {' or '.join(settings.channels)} in {lock.uri}; expected names as"
+            f"{lock.name}: no clip of {' or '.join(settings.channels)} in {lock.uri}; expected names like"
             f" `{trees.RAVDESS.example}` (first field 01: sound and video), found at its top"
             f" {trees.top_of(lock)}; set sources.{lock.name} to the folder of the set, or"
             f" ingest.readers.{lock.name}.channels to what it has, and pin it with `erv data pin`"
@@ -96,7 +96,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: RavdessR
 
 
 def _fault(path: PurePosixPath, match: re.Match[str], space: LabelSpace) -> str | None:
-    """Why a file can't be what its name says, or None."""
+    """Why a file's name can't be right, or None."""
     channel, emotion, intensity, statement, repetition, actor = (int(match[i]) for i in range(1, 7))
     folder = re.fullmatch(r"Actor_(\d\d)", path.parent.name)
     if f"{channel:02d}" not in _CHANNELS.values():

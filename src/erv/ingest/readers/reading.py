@@ -1,4 +1,4 @@
-"""What every reader of an official layout hands over, and how lists of clips become one."""
+"""What every reader returns, and how lists of clips are joined with the source."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Entry:
         split: train, validation or test.
         label: canonical name.
         raw_label: as written in the file.
-        path: of the clip below the source; of the folder, where media is frames.
+        path: of the clip, or of its folder if media is frames, relative to the source.
         media: video or frames.
         caption: a human description, or None.
         completion: the target completion of a reasoning clip, or None.
@@ -72,7 +72,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """A clip that the official files list and that can't be used: why, and where it is listed."""
+    """A listed clip that can't be used: why, and where it is listed."""
 
     clip_id: str
     reason: str
@@ -81,16 +81,16 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One comparison of the source with what it should be.
+    """One check of the source.
 
     Attributes:
         name: an identifier, e.g. `listed_but_absent`.
-        success: whether what was found is what was expected.
+        success: whether the finding matches the expectation.
         severity: error (ingest fails) or warning.
         expected: in words, with figures.
         found: in words, with figures; names the file or the first clips.
         clips: the clips concerned, sorted; the first hundred of many.
-        hint: what to do, when it failed.
+        hint: what to do if it failed.
     """
 
     name: str
@@ -112,11 +112,11 @@ class Reading:
 
     Attributes:
         entries: the usable clips of the chosen fold.
-        excluded: clips of the chosen fold that are listed and not usable.
+        excluded: listed clips of the chosen fold that can't be used.
         unlisted: clips of the source that no list names, as paths.
-        folds: usable clips by fold, split and label, of every fold with lists; 0 where it has none.
-        checks: what only this layout can be asked.
-        absent: clips of the chosen fold that are listed and not in the source, as paths.
+        folds: usable clips by fold, split and label, for every fold with lists; fold 0 if there are no folds.
+        checks: those that only this layout allows.
+        absent: listed clips of the chosen fold that are not in the source, as paths.
         listing: every line of the official lists by fold.
         fold: of the entries.
         clips: of the source, listed or not.
@@ -136,15 +136,15 @@ class Reading:
 
 
 def severity_of(expect: Expect) -> Severity:
-    """How a miss counts that only a part of the set would explain."""
+    """The severity of a failure that an incomplete set would explain."""
     return "error" if expect == "full" else "warning"
 
 
 def require_official(dataset: str, fold: int) -> None:
-    """Refuses a fold that the official lists do not have.
+    """Refuses a fold that the official lists don't have.
 
     Raises:
-        DataError: it has none of their numbers.
+        DataError: it is not one of their numbers.
     """
     if fold not in OFFICIAL_FOLDS:
         raise DataError(
@@ -202,8 +202,8 @@ def gather(
         media: video or frames.
         captions: by clip id, with their origin.
         completions: by clip id.
-        split_from: the rule that gave the split, where no file did.
-        excluded: clips that are listed and not usable; those that the source lacks count as absent.
+        split_from: the rule that gave the split, if no file did.
+        excluded: listed clips that can't be used; those missing from the source count as absent.
         checks: of the layout.
         sizes: counts that may be published.
     """

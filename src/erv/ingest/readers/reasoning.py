@@ -1,7 +1,7 @@
-"""Reasoning sets for the cold start: explanations of emotion with clips of their own.
+"""Reasoning sets for the cold start: explanations of emotion with their own clips.
 
-The shape is found by the files: the JSON of R1-Omni, EMER v1 or v2 (CSV), MERR (JSON). Labels are names of
-the data set's label space; all clips are for training.
+The files determine the format: R1-Omni (JSON), EMER v1 or v2 (CSV), MERR (JSON). Labels are names of the data
+set's label space; all clips are for training.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from erv.sources import Lock, ObjectStore
 from erv.sources.selection import Selection
 
 _VIDEO = re.compile(r".+\.(?:mp4|avi|mkv|mov|webm)", re.IGNORECASE)
-_DEEPEST = 3  # folders down to which tables are looked for
-_MOST = 50  # tables that are looked into; a tree with more has one per clip
+_DEEPEST = 3  # how many folders deep to look for tables
+_MOST = 50  # tables to open; a tree with more has one per clip
 _SPLIT = "no official split: all clips are for training"
 
 
@@ -52,7 +52,7 @@ def selection(settings: ReasoningReader) -> Selection:
 
 
 def read(dataset: str, lock: Lock, store: ObjectStore | None) -> Reading:
-    """Reads the set; it has no folds.
+    """Reads the set, which has no folds.
 
     Args:
         dataset: its name, and that of its label space.
@@ -60,7 +60,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None) -> Reading:
         store: for sources in an object store.
 
     Raises:
-        DataError: no table of a known shape is there, or several; or it is malformed.
+        DataError: there is no table in a known format, or several, or it is malformed.
     """
     space = LabelSpace.load(dataset)
     tree = Tree(lock, store, "")
@@ -122,14 +122,14 @@ def _one_video(twice: list[str], videos: Mapping[str, list[str]]) -> Check:
 
 
 def _table(tree: Tree) -> tuple[str, _Shape, object, Check]:
-    """The table of explanations: its path, shape, content and a check that names it."""
+    """The table of explanations: its path, format, content and a check that names it."""
     tables = [path for path in tree.paths if re.fullmatch(r"(?i).+\.(csv|json)", path)]
     tables = sorted((p for p in tables if p.count("/") <= _DEEPEST), key=lambda p: (p.count("/"), p))
     passed_over = len(tables) - _MOST
     found: dict[str, tuple[_Shape, object]] = {}
     broken: list[str] = []
     for path in tables[:_MOST]:
-        content = tree.read(path)  # what can't be read at all is not a table of another kind
+        content = tree.read(path)  # an unreadable file is not evidence of another kind of table
         try:
             head: object = (
                 csv_records(content, path)[0]
@@ -175,7 +175,7 @@ def _table(tree: Tree) -> tuple[str, _Shape, object, Check]:
 
 
 def _preferred(paths: list[str]) -> str | None:
-    """The one table; of a coarse and a fine one the fine, of a Chinese and an English one the English."""
+    """Picks one table: fine-grained over coarse-grained, English over Chinese."""
     if len(paths) == 1:
         return paths[0]
     for word in ("fine", "eng"):

@@ -1,4 +1,4 @@
-"""Official `.xlsx` sheets: read whole, damaged ones refused in one sentence."""
+"""Reads official `.xlsx` sheets as a whole; a damaged one is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_COLUMNS = 100
 
 
 def sheet_in(tree: Tree, folder: str, name: str) -> str | None:
-    """The path of a sheet whose name may be written with hyphens or underscores; None if it is not there."""
+    """The path of a sheet whose name may be written with hyphens or underscores; None if there is none."""
     wanted = re.sub("[-_ ]", "", name)
     for match in tree.matching(rf"{re.escape(folder)}/([^/]+)\.xlsx"):
         if re.sub("[-_ ]", "", match[1]) == wanted:
@@ -27,10 +27,10 @@ def sheet_in(tree: Tree, folder: str, name: str) -> str | None:
 
 
 def read_rows(tree: Tree, path: str) -> list[Row]:
-    """All rows of the first worksheet as values; a formula gives the value that was last computed, or None.
+    """All rows of the first worksheet as values; a formula gives its last computed value, or None.
 
     Raises:
-        DataError: the file is no readable workbook, or has no rows.
+        DataError: the file is not a readable workbook, or has no rows.
     """
     from openpyxl import load_workbook
 
@@ -46,11 +46,11 @@ def read_rows(tree: Tree, path: str) -> list[Row]:
             rows = [tuple(row) for row in sheet.iter_rows(values_only=True, **limits)]
         finally:
             book.close()
-    # A damaged workbook raises nearly anything: from zipfile, zlib, the XML parser, or a lookup.
+    # A damaged workbook can raise nearly anything: from zipfile, zlib, the XML parser, or a lookup.
     except Exception as error:
         raise DataError(
             f"{full}: not a readable .xlsx workbook ({type(error).__name__}: {error}); its download is"
-            " incomplete or it is another format, fetch it again and pin the source with `erv data pin`"
+            " incomplete or it has another format, fetch it again and pin the source with `erv data pin`"
         ) from error
     if len(rows) > _MOST_ROWS:
         raise DataError(
@@ -76,7 +76,7 @@ def column(rows: Sequence[Row], name: str, path: str) -> int:
 
 
 def cell(row: Row, index: int) -> Any:
-    """A cell, or None where the row is shorter; text is stripped, and empty text is None."""
+    """A cell, or None if the row is shorter; text is stripped, and empty text is None."""
     value = row[index] if index < len(row) else None
     if isinstance(value, str):
         return value.strip() or None
@@ -96,13 +96,13 @@ def number(value: Any) -> int | None:
 def agreement(
     path: str, labels: Mapping[str, str], said: Mapping[str, str], needed: Collection[str] | None = None
 ) -> list[Check]:
-    """Whether a sheet gives listed clips the labels of the lists, and whether it knows them all.
+    """Checks that a sheet gives listed clips the same labels as the lists, and that it knows them all.
 
     Args:
         path: of the sheet, for messages.
         labels: of the lists, by clip.
         said: of the sheet, by clip.
-        needed: the clips that the sheet should know; all of them where None.
+        needed: the clips that the sheet should know; None for all of them.
     """
     other = [clip for clip, label in labels.items() if clip in said and said[clip] != label]
     compared = labels.keys() & said.keys()

@@ -1,8 +1,8 @@
 """Any other data set: a CSV or JSONL table of clips, with the columns that `params.yaml` names.
 
-A label is a name or synonym of the data set's label space, or its id (then all of them must be ids). The
-split comes from a column, from the settings for all clips, or from a `fold` column: the fold whose test split
-has the clip.
+A label is a name or synonym in the data set's label space, or an id (then all labels must be ids). The split
+comes from a column, from the settings for all clips, or from a `fold` column: the fold whose test split has
+the clip.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: TableRea
         lock: the pinned source.
         store: for sources in an object store.
         settings: the table's path and columns.
-        fold: the chosen one, where the table has a column of folds.
+        fold: the chosen one, if the table has a fold column.
 
     Raises:
-        DataError: the table or one of its lines is not as the settings say.
+        DataError: the table or one of its lines does not match the settings.
     """
     space = LabelSpace.load(dataset)
     path = _locate(lock, settings)
@@ -102,14 +102,14 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: TableRea
 
 
 def _folds_to_list(folds: list[int], fold: int) -> list[int]:
-    """All folds, for the counts; of very many (one per person, say) the chosen one."""
+    """All folds, for the counts; only the chosen one if there are very many (one per person, say)."""
     if not folds:
         return [0]
     return folds if len(folds) <= _MOST_FOLDS else [fold]
 
 
 def _locate(lock: Lock, settings: TableReader) -> str:
-    """The table's path: as said, or below the one folder that has it."""
+    """The table's path: as given, or inside the one folder that contains it."""
     if settings.table in lock:
         return settings.table
     found = [file.path for file in lock.files if file.path.endswith(f"/{settings.table}")]

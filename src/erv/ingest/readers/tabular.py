@@ -1,4 +1,4 @@
-"""CSV and JSONL as people write them, read strictly: a fault is one sentence with the line it stands in."""
+"""Reads CSV and JSONL as people write them, strictly: every fault is one sentence that names the line."""
 
 from __future__ import annotations
 
@@ -40,11 +40,10 @@ def text_of(content: bytes, path: str) -> str:
 def csv_records(content: bytes, path: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The header of a CSV file, and its records with the number of their first line.
 
-    Cells are stripped of outer white space; empty lines are passed over.
+    Cells are stripped of outer white space; empty lines are skipped.
 
     Raises:
-        DataError: not UTF-8, no header, or a record with another number of cells; the latter while the
-            records are read.
+        DataError: not UTF-8, no header, or (while iterating) a record with the wrong number of cells.
     """
     stream = io.StringIO(text_of(content, path), newline="")
     rows = csv.reader(stream, strict=True)
@@ -84,7 +83,7 @@ def csv_rows(content: bytes, path: str, columns: Sequence[Sequence[str]]) -> lis
     Args:
         content: of the file, UTF-8, with or without a byte order mark.
         path: for messages.
-        columns: for each wanted column the names that it goes by.
+        columns: for each wanted column, its possible names.
 
     Returns:
         Number of the first line and the chosen cells of each record.
@@ -102,12 +101,12 @@ def column_of(header: Sequence[str], names: Sequence[str], path: str, remedy: st
 
     Args:
         header: names of all columns.
-        names: that the column goes by.
+        names: possible names of the column.
         path: for messages.
-        remedy: what to do where there is no such column.
+        remedy: what to do if there is no such column.
 
     Raises:
-        DataError: it has none, or that one twice.
+        DataError: there is no such column, or it appears twice.
     """
     for name in names:
         if header.count(name) > 1:
@@ -124,10 +123,10 @@ def column_of(header: Sequence[str], names: Sequence[str], path: str, remedy: st
 
 
 def jsonl_objects(content: bytes, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSONL file with their line numbers; empty lines are passed over.
+    """The objects of a JSONL file with their line numbers; empty lines are skipped.
 
     Raises:
-        DataError: not UTF-8, or a line that is no JSON object.
+        DataError: not UTF-8, or a line that is not a JSON object.
     """
     for line, text in enumerate(text_of(content, path).split("\n"), start=1):
         if not text.strip():
@@ -147,7 +146,7 @@ def json_document(content: bytes, path: str) -> Any:
     """A JSON document.
 
     Raises:
-        DataError: it is not UTF-8 or not JSON, or names a key twice, one of whose values would be lost.
+        DataError: it is not UTF-8 or not JSON, or has a key twice, which would lose a value.
     """
 
     def keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where an official tree begins below a source: at its top, or some folders down."""
+"""Finds where an official tree starts in a source: at the top, or some folders down."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Layout:
 
     Attributes:
         title: of the data set, for messages.
-        marker: of the files that only this tree has, as a regular expression of their end.
+        marker: regular expression for the end of paths that only this tree has.
         example: such a file.
-        holds: what the folder at the root of the tree holds.
+        holds: what the root folder of the tree contains.
         reader: its name in `ingest.readers`.
     """
 
@@ -57,7 +57,7 @@ OFFICIAL = (MAFW, DFEW, RAVDESS)
 
 @dataclass(frozen=True)
 class Tree:
-    """An official tree within a source; `prefix` is empty or ends with a slash."""
+    """An official tree in a source; `prefix` is empty or ends with a slash."""
 
     lock: Lock
     store: ObjectStore | None
@@ -73,7 +73,7 @@ class Tree:
         return tuple(sorted(f.path[start:] for f in self.lock.files if f.path.startswith(self.prefix)))
 
     def full(self, path: str) -> str:
-        """A path of the tree as one of the source."""
+        """The path in the source of a path in the tree."""
         return self.prefix + path
 
     def read(self, path: str) -> bytes:
@@ -81,7 +81,7 @@ class Tree:
         return self.lock.read(self.store, self.full(path))
 
     def matching(self, pattern: str) -> list[re.Match[str]]:
-        """Matches of a regular expression with whole paths of the tree."""
+        """Full matches of a regular expression with paths of the tree."""
         search = re.compile(pattern)
         return [match for path in self.paths if (match := search.fullmatch(path))]
 
@@ -101,7 +101,7 @@ class Tree:
         )
 
     def check(self) -> Check:
-        """Says where the tree begins, if that is not at the top."""
+        """A check that reports where the tree starts, if not at the top."""
         found = f"its tree begins at {self.prefix!r}" if self.prefix else "its tree begins at the top"
         return Check("root", True, "warning", "an official tree at the top or in one folder below", found)
 
@@ -110,7 +110,7 @@ def locate(lock: Lock, store: ObjectStore | None, layout: Layout) -> Tree:
     """Finds the root of a tree by its marker files.
 
     Raises:
-        DataError: there is none, or several, or the source holds another data set.
+        DataError: there is none, there are several, or the source holds another data set.
     """
     roots = _roots(lock, layout)
     if "" in roots:

@@ -117,7 +117,7 @@ def test_frames_alone_have_no_sound(tmp_path):
 
 
 def test_a_lock_of_other_media_is_not_taken_for_a_set_of_one_clip(built):
-    with pytest.raises(DataError, match=r"pinned for other settings than ingest\.readers\.dfew has now"):
+    with pytest.raises(DataError, match=r"pinned with other settings than ingest\.readers\.dfew has now"):
         ingest("dfew", lock_of(built, "avi"), None, settings("original"), seed=0)
 
 
