@@ -11,11 +11,15 @@ import csv
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
 from erv.errors import DataError
 from erv.prompts import format_completion
+
+if TYPE_CHECKING:
+    from erv.sample.pretraining import LabelledClip
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +106,7 @@ def _sentences(tree: Path) -> list[str]:
         return [row["sentence"] for row in csv.DictReader(stream)]
 
 
-def _labelled_clips(tree: Path, frames: int, size: int) -> list:
+def _labelled_clips(tree: Path, frames: int, size: int) -> list[LabelledClip]:
     """The clips of the tree with what they truly show, sorted by clip id."""
     import numpy as np
 
