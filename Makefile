@@ -76,8 +76,8 @@ bench-verifier: install  ## Sentences per second of the reward against one padde
 bench-grpo: install  ## A GRPO step against re-encoding per completion and the released trainer's way, in one run
 	$(BIN)/python -m benchmarks.grpo
 
-test-fast: install  ## Unit and golden tests only
-	$(BIN)/python -m pytest -m "not integration and not e2e and not slow"
+test-fast: install  ## Unit and golden tests only, without the long ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration and not e2e and not slow and not long"
 
 lint: install  ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
