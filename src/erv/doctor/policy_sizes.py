@@ -104,8 +104,7 @@ class PolicySizes:
     def tokens_per_frame(self) -> int:
         """The grid of patches halved in both directions, rounded up."""
         side = round(self.vision.positions**0.5)
-        count: int = ((side + 1) // 2) ** 2
-        return count
+        return ((side + 1) // 2) ** 2
 
     @property
     def video_tokens(self) -> int:
@@ -239,8 +238,7 @@ def _bert(config: Mapping[str, Any]) -> int:
     blocks = Tower(
         width, config["num_hidden_layers"], config["intermediate_size"], 0, 0, key_bias=True
     ).parameters
-    count: int = blocks + rows * width + 2 * width
-    return count
+    return blocks + rows * width + 2 * width
 
 
 def _gate(width: int, inner: int) -> int:
