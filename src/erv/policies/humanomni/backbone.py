@@ -96,8 +96,7 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's table."""
-        table: nn.Module = self.language_model.get_input_embeddings()
-        return table
+        return self.language_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the language model's table."""
@@ -138,8 +137,7 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
     ) -> torch.Tensor:
         """Shares of the visual branches, [rows, 3], from instructions [rows, L]."""
         encoded = self.gate_encoder(input_ids=gate_input_ids, attention_mask=gate_attention_mask)
-        shares: torch.Tensor = self.gate(encoded.last_hidden_state[:, 0])
-        return shares
+        return self.gate(encoded.last_hidden_state[:, 0])
 
     def visual_tokens(
         self,
@@ -161,8 +159,7 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
             raise ValueError(
                 f"gate_input_ids has {weights.shape[0]} rows, expected 1 or one per clip ({clips})"
             )
-        tokens: torch.Tensor = self.visual_projector(video_features.to(self.dtype), weights.expand(clips, -1))
-        return tokens
+        return self.visual_projector(video_features.to(self.dtype), weights.expand(clips, -1))
 
     def embed(
         self,
@@ -184,7 +181,7 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
                 f"clip_index has the shape {list(clip_index.shape)}, expected [rows] or that of input_ids"
                 f" {list(input_ids.shape)}"
             )
-        embeddings: torch.Tensor = self.get_input_embeddings()(input_ids.clamp(min=0))
+        embeddings = self.get_input_embeddings()(input_ids.clamp(min=0))
         if video_features is not None:
             tokens = self.visual_tokens(video_features, gate_input_ids, gate_attention_mask)
             mask = placeholders(input_ids, self.config.video_token_id, (VIDEO_ID, IMAGE_ID))

@@ -52,8 +52,7 @@ class HumanOmniForConditionalGeneration(HumanOmniPreTrainedModel, GenerationMixi
 
     def get_decoder(self) -> nn.Module:
         """The language model."""
-        decoder: nn.Module = self.model.language_model
-        return decoder
+        return self.model.language_model
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's table."""
@@ -235,7 +234,7 @@ class HumanOmniForConditionalGeneration(HumanOmniPreTrainedModel, GenerationMixi
         **kwargs: Any,
     ) -> dict[str, Any]:
         """The stock preparation; the clip's inputs are dropped once the cache holds the prompt."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+        inputs = super().prepare_inputs_for_generation(
             input_ids,
             next_sequence_length=next_sequence_length,
             past_key_values=past_key_values,

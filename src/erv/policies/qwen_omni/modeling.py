@@ -60,9 +60,7 @@ class QwenOmniModel(Qwen2_5OmniThinkerModel):
 
     def _hear(self, mels: torch.Tensor) -> torch.Tensor:
         whole = torch.ones(mels.shape[0], mels.shape[2], dtype=torch.long, device=mels.device)
-        hidden = self.get_audio_features(mels, whole).last_hidden_state
-        per_clip: torch.Tensor = hidden.unflatten(0, (mels.shape[0], -1))
-        return per_clip
+        return self.get_audio_features(mels, whole).last_hidden_state.unflatten(0, (mels.shape[0], -1))
 
     def positions(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Positions in time, row and column, as transformers' `get_rope_index` gives them.
@@ -186,8 +184,7 @@ class QwenOmniForConditionalGeneration(Qwen2_5OmniThinkerForConditionalGeneratio
 
     def get_decoder(self) -> nn.Module:
         """The language model."""
-        decoder: nn.Module = self.model.language_model
-        return decoder
+        return self.model.language_model
 
     def forward(
         self,
@@ -249,7 +246,7 @@ class QwenOmniForConditionalGeneration(Qwen2_5OmniThinkerForConditionalGeneratio
         **kwargs: Any,
     ) -> dict[str, Any]:
         """The stock preparation; the clip's inputs are dropped once the cache holds the prompt."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+        inputs = super().prepare_inputs_for_generation(
             input_ids, is_first_iteration=is_first_iteration, **kwargs
         )
         if not is_first_iteration and kwargs.get("use_cache", True):

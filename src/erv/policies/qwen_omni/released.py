@@ -123,7 +123,6 @@ def load_whole(folder: Path, dtype: torch.dtype, **options: Any) -> QwenOmniForC
     Raises:
         TrainingError: a weight is missing or has another shape.
     """
-    model: QwenOmniForConditionalGeneration
     model, report = QwenOmniForConditionalGeneration.from_pretrained(
         folder, dtype=dtype, output_loading_info=True, **options
     )
@@ -158,8 +157,7 @@ def _preprocessor(folder: Path) -> dict[str, Any]:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         raise TrainingError(f"{path}: not found; it tells how sound becomes a log-mel, fetch it too")
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _check_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase, config: QwenOmniConfig) -> None:
