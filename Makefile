@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # Where pip finds the CPU build of torch, if the default index of this machine serves another one, e.g.
 # make demo TORCH_INDEX=<address of an index with CPU wheels>
 TORCH_INDEX ?=
-TORCH_PIN := $(shell sed -n 's/^torch==/torch==/p' requirements.lock)
+TORCH_PIN := $(shell sed -n 's/^torch==/torch==/p' requirements/results.lock)
 SIZE ?= demo
 SEED ?= 0
 
@@ -22,17 +22,19 @@ export DO_NOT_TRACK := 1
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/.installed  ## Make the virtual environment from the exact versions of requirements.lock
+install: $(VENV)/.installed  ## Make the virtual environment from the exact versions in requirements/
 
-$(VENV)/.installed: requirements.lock pyproject.toml
+LOCKS := requirements/results.lock requirements/tools.lock
+
+$(VENV)/.installed: $(LOCKS) pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or set PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is not Python 3.11; set PYTHON=..."; exit 1; }
 	@command -v git >/dev/null || { echo "error: git not found; DVC needs it"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing the CPU build of torch ($(TORCH_PIN)), then the rest of requirements.lock"
+	@echo "installing the CPU build of torch ($(TORCH_PIN)), then the rest of requirements/"
 	@# torch first: on a machine without a GPU a newer one would bring gigabytes of CUDA packages.
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH_PIN)"
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps $(LOCKS:%=-r %)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -74,8 +76,8 @@ bench-verifier: install  ## Sentences per second of the reward against one padde
 bench-grpo: install  ## A GRPO step against re-encoding per completion and the released trainer's way, in one run
 	$(BIN)/python -m benchmarks.grpo
 
-test-fast: install  ## Unit and golden tests only
-	$(BIN)/python -m pytest -m "not integration and not e2e and not slow"
+test-fast: install  ## Unit and golden tests only, without the long ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration and not e2e and not slow and not long"
 
 lint: install  ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .
@@ -112,6 +114,5 @@ clean:  ## Stop the stack and remove everything the pipeline made; keeps the vir
 distclean: clean  ## clean, and the virtual environment too
 	rm -rf $(VENV)
 
-lock: install  ## Write the versions of the present environment to requirements.lock
-	$(BIN)/python infra/lock.py > requirements.lock.new
-	mv requirements.lock.new requirements.lock
+lock: install  ## Write the versions of the present environment to requirements/
+	$(BIN)/python infra/lock.py

@@ -1,32 +1,94 @@
-"""Prints the exact versions of the present environment as a lock file that pip installs.
+"""Writes the exact versions of the present environment to `requirements/`, as lock files that pip installs.
 
-Command: `make lock`. The editable install of this repository and pip itself are left out. Local version
-labels (`+cpu`) are dropped: an index that serves a build under its plain version refuses the labelled one.
+Command: `make lock`. Two files, each distribution in one of them:
+
+- `results.lock`: what may change a result; stages in `dvc.yaml` depend on it. It holds the dependencies in
+  `pyproject.toml` and all that they need, except those that `tool.erv.lock.no-results` lists.
+- `tools.lock`: the rest, which are those exceptions and the tools of development.
+
+The editable install of this repository and pip itself are left out. Local version labels (`+cpu`) are
+dropped: an index that serves a build under its plain version refuses the labelled one.
 """
 
 from __future__ import annotations
 
-import sys
-from importlib.metadata import distributions
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import NormalizedName, canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+RESULTS = "requirements/results.lock"
+TOOLS = "requirements/tools.lock"
 
 LEFT_OUT = {"erv", "pip"}
 # decord has wheels for x86-64 only; its fork offers the same module elsewhere (see pyproject.toml).
 MARKERS = {"decord": '; platform_machine == "x86_64" or platform_machine == "AMD64"'}
+_HEADER = "# Written by `make lock`; install with `make install` (torch first, CPU build).\n"
 
 
-def main() -> None:
-    """Writes one `name==version` line per installed distribution, sorted by name."""
-    versions = {
-        dist.metadata["Name"].lower().replace("_", "-"): dist.version.split("+")[0]
-        for dist in distributions()
-    }
-    lines = [
-        f"{name}=={version}{MARKERS.get(name, '')}"
-        for name, version in sorted(versions.items())
-        if name not in LEFT_OUT
-    ]
-    sys.stdout.write("# Written by `make lock`; install with `make install` (torch first, CPU build).\n")
-    sys.stdout.write("\n".join(lines) + "\n")
+def direct(root: Path = ROOT) -> list[Requirement]:
+    """The dependencies in `pyproject.toml` that may change a result.
+
+    Raises:
+        ValueError: `no-results` names something that is not a dependency.
+    """
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    requirements = [Requirement(line) for line in project["project"]["dependencies"]]
+    excepted = set(project["tool"]["erv"]["lock"]["no-results"])
+    if unknown := excepted - {requirement.name for requirement in requirements}:
+        raise ValueError(f"pyproject.toml, no-results: {', '.join(sorted(unknown))} is not a dependency")
+    return [requirement for requirement in requirements if requirement.name not in excepted]
+
+
+def needed(requirement: Requirement, extras: Iterable[str] = ()) -> bool:
+    """Whether the marker of a requirement holds on this machine, for a package installed with `extras`."""
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
+
+
+def closure(
+    start: Iterable[Requirement], installed: Mapping[NormalizedName, Distribution]
+) -> set[NormalizedName]:
+    """The canonical names of `start` and of all that they need, directly or not.
+
+    Raises:
+        ValueError: something that is needed is not installed.
+    """
+    waiting = [requirement for requirement in start if needed(requirement)]
+    seen: set[tuple[NormalizedName, frozenset[str]]] = set()
+    while waiting:
+        requirement = waiting.pop()
+        key = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if key in seen:
+            continue
+        if key[0] not in installed:
+            raise ValueError(f"{requirement.name} is needed but not installed; run `make install` first")
+        seen.add(key)
+        inner = [Requirement(line) for line in installed[key[0]].requires or []]
+        waiting += [item for item in inner if needed(item, key[1])]
+    return {name for name, _ in seen}
+
+
+def main(root: Path = ROOT) -> None:
+    """Writes a line `name==version` for each installed distribution to its file, sorted by name."""
+    installed = {canonicalize_name(dist.metadata["Name"]): dist for dist in distributions()}
+    computing = closure(direct(root), installed)
+    lines: dict[str, list[str]] = {RESULTS: [], TOOLS: []}
+    for key, dist in installed.items():
+        name = dist.metadata["Name"].lower().replace("_", "-")
+        if name not in LEFT_OUT:
+            line = f"{name}=={dist.version.split('+')[0]}{MARKERS.get(name, '')}"
+            lines[RESULTS if key in computing else TOOLS].append(line)
+    (root / "requirements").mkdir(exist_ok=True)
+    for file, found in lines.items():
+        temporary = root / f"{file}.new"
+        text = "\n".join(sorted(found, key=lambda line: line.split("==")[0]))
+        temporary.write_text(f"{_HEADER}{text}\n", encoding="utf-8")
+        temporary.replace(root / file)
 
 
 if __name__ == "__main__":

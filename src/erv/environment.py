@@ -4,6 +4,10 @@ Everything local lives in one ignored folder, `.erv/`. The addresses and keys of
 variables: those of the process win over the lines of `.erv/stack.env`, which `erv stack up` writes. The
 user's own `AWS_*`, `MLFLOW_*` and `PREFECT_*` are never read; a process of ours, and each of its children,
 gets a set of its own.
+
+pydantic-settings is left out on purpose: each `Environment(...)` would read the variables of the process,
+and python-dotenv, which reads files for it, expands `${...}` in keys, cuts values at ` #` and skips damaged
+lines.
 """
 
 from __future__ import annotations

@@ -70,14 +70,16 @@ def _python(environment: Environment) -> Iterator[Check]:
 
 
 def _packages(environment: Environment) -> Iterator[Check]:
-    lock = environment.workspace / "requirements.lock"
-    if not lock.is_file():
+    locks = sorted((environment.workspace / "requirements").glob("*.lock"))
+    if not locks:
         yield Check(
-            "packages", "warn", "no requirements.lock here", "run this from the top of the repository"
+            "packages", "warn", "no requirements/*.lock here", "run this from the top of the repository"
         )
         return
     lines = (
-        line.split("#")[0].split(";")[0].strip() for line in lock.read_text(encoding="utf-8").splitlines()
+        line.split("#")[0].split(";")[0].strip()
+        for lock in locks
+        for line in lock.read_text(encoding="utf-8").splitlines()
     )
     pinned = dict(line.split("==", 1) for line in lines if "==" in line and not line.startswith("-"))
     missing, different = [], []
@@ -90,13 +92,13 @@ def _packages(environment: Environment) -> Iterator[Check]:
         # A local label such as `+cpu` tells the build, not the version.
         if found.partition("+")[0] != wanted.strip().partition("+")[0]:
             different.append(f"{name} {found} instead of {wanted.strip()}")
-    remedy = "`make install` (or `pip install -r requirements.lock`)"
+    remedy = "`make install`"
     if missing:
         yield Check("packages", "fail", f"not installed: {_some(missing)}", remedy)
     if different:
-        yield Check("packages", "warn", f"not as in requirements.lock: {_some(different)}", remedy)
+        yield Check("packages", "warn", f"not as in requirements/: {_some(different)}", remedy)
     if not missing and not different:
-        yield Check("packages", "ok", f"all {len(pinned)} as in requirements.lock")
+        yield Check("packages", "ok", f"all {len(pinned)} as in requirements/")
 
 
 def _disk(environment: Environment) -> Iterator[Check]:

@@ -61,7 +61,7 @@ def run_chunk(task: ChunkTask) -> tuple[bytes, Finished]:
     if code_version(task.code, LIBRARIES) != task.version:
         raise DataError(
             "a worker has another version of erv, decord, av, pillow, numpy or pyarrow than this machine;"
-            " install the same requirements.lock on both"
+            " install the same requirements/results.lock on both"
         )
     store = store_for([task.lock.uri])
     with tempfile.TemporaryDirectory(prefix="erv-extract-") as folder:
@@ -187,7 +187,7 @@ def _check_versions(client: Any, address: str) -> None:
             part = different[0]
             raise DataError(
                 f"extract.dask: {name} has {part} {found.get(part)}, this machine {ours[part]}; install the"
-                " same requirements.lock on both"
+                " same requirements/*.lock on both"
             )
 
 
@@ -234,7 +234,7 @@ def _result(future: Any, address: str) -> tuple[bytes, Finished]:
     except ModuleNotFoundError as error:
         raise DataError(
             f"extract.dask: a worker at {address} lacks the module {error.name!r}; install the same"
-            " requirements.lock there"
+            " requirements/*.lock there"
         ) from error
     return content, finished
 

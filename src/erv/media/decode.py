@@ -262,7 +262,8 @@ def whole_sound(wave: Any) -> np.ndarray:
     array = getattr(wave, "_array", None)
     if isinstance(array, np.ndarray) and array.ndim == 2 and array.shape[1] >= wave.shape[1]:
         return array[:, : wave.shape[1]].reshape(-1)
-    return wave[:].asnumpy().reshape(-1)
+    samples: np.ndarray = wave[:].asnumpy().reshape(-1)
+    return samples
 
 
 def _audio(path: Path, sample_rate: int) -> np.ndarray | None:
@@ -278,4 +279,5 @@ def _audio(path: Path, sample_rate: int) -> np.ndarray | None:
         return None
     if not np.isfinite(samples).all():
         raise MediaError("sound holds values that are not numbers")
-    return np.round(np.clip(samples, -1.0, 1.0) * 32767).astype(np.int16)
+    rounded: np.ndarray = np.round(np.clip(samples, -1.0, 1.0) * 32767).astype(np.int16)
+    return rounded

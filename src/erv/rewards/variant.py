@@ -74,7 +74,7 @@ def _import_reward(path: str) -> Reward:
             f"reward {path!r}: expected one of {', '.join(BUILT_IN_REWARDS)} or the dotted path of a callable"
         )
     try:
-        reward = getattr(importlib.import_module(module_name), attribute)
+        reward: Reward = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise SettingsError(f"reward {path!r}: can't be imported: {error}") from error
     if not callable(reward):

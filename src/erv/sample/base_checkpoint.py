@@ -1,8 +1,7 @@
 """The base checkpoint of the sample corpus: a tiny HumanOmni with trained towers, and an encoder.
 
 It stands in for HumanOmni-0.5B and RoBERTa, which can't be shipped. Its language model and projectors are
-random: everything it says is learned in `sft`. Its towers have seen only the clips of the reasoning set,
-    which
+random: everything it says is learned in `sft`. Its towers have seen only the clips of the reasoning set, which
 are in no fold of the other sets.
 """
 
@@ -12,12 +11,16 @@ import csv
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
 from erv.errors import DataError
 from erv.files import model_folder
 from erv.prompts import format_completion
+
+if TYPE_CHECKING:
+    from erv.sample.pretraining import LabelledClip
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +107,7 @@ def _sentences(tree: Path) -> list[str]:
         return [row["sentence"] for row in csv.DictReader(stream)]
 
 
-def _labelled_clips(tree: Path, frames: int, size: int) -> list:
+def _labelled_clips(tree: Path, frames: int, size: int) -> list[LabelledClip]:
     """The clips of the tree with what they really show, sorted by clip id."""
     import numpy as np
 

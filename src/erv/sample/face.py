@@ -67,7 +67,8 @@ class FaceRenderer:
         image = self._background.copy()
         _Face(ImageDraw.Draw(image), self._person, dict(units), pose).draw()
         pixels = np.asarray(image.reduce(_SUPERSAMPLING), np.float32) * self._light
-        return np.clip(pixels, 0, 255).astype(np.uint8)
+        drawn: np.ndarray = np.clip(pixels, 0, 255).astype(np.uint8)
+        return drawn
 
 
 class _Face:

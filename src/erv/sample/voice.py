@@ -166,7 +166,8 @@ def _glottal(phase: np.ndarray) -> np.ndarray:
     closing = np.cos(np.pi / 2 * (table - 0.55) / 0.2)
     flow = np.where(table < 0.55, opening, np.where(table < 0.75, closing, 0.0))
     slope = np.gradient(flow) * 25
-    return np.interp(phase, table, slope)
+    wave: np.ndarray = np.interp(phase, table, slope)
+    return wave
 
 
 def _filter(source: np.ndarray, formants: np.ndarray, tract: float, tilt: float) -> np.ndarray:

@@ -73,7 +73,9 @@ class Store:
         """The bytes of an object, in its newest version unless one is given."""
         bucket, key = split_uri(uri)
         with self._explained(uri, version_id):
-            return self._client.get_object(Bucket=bucket, Key=key, **_version(version_id))["Body"].read()
+            answer = self._client.get_object(Bucket=bucket, Key=key, **_version(version_id))
+            content: bytes = answer["Body"].read()
+            return content
 
     def write(self, data: bytes, uri: str) -> None:
         """Stores bytes as an object."""
@@ -126,7 +128,8 @@ class Store:
         """The sha256 that `mirror_tree` stored with an object."""
         bucket, key = split_uri(uri)
         with self._explained(uri):
-            return self._client.head_object(Bucket=bucket, Key=key)["Metadata"].get(DIGEST_KEY)
+            found: str | None = self._client.head_object(Bucket=bucket, Key=key)["Metadata"].get(DIGEST_KEY)
+            return found
 
     def download(
         self,

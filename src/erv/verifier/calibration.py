@@ -164,4 +164,5 @@ def _curve(logits: np.ndarray, targets: np.ndarray) -> Curve | None:
 def _f1(chosen: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """F1 of choices [..., n] against the truth [n]; 0 if nothing is chosen and nothing is true."""
     total = chosen.sum(axis=-1) + truth.sum()
-    return 2.0 * (chosen & truth).sum(axis=-1) / np.maximum(total, 1)
+    f1: np.ndarray = 2.0 * (chosen & truth).sum(axis=-1) / np.maximum(total, 1)
+    return f1

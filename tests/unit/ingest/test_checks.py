@@ -48,6 +48,7 @@ def mafw(full):
     return locked(full, "mafw")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "listing", "clips", "unlisted"),
     [
@@ -72,6 +73,7 @@ def test_all_of_mafw(mafw, name, listing, clips, unlisted):
     } <= names
 
 
+@pytest.mark.long
 def test_all_of_dfew(tmp_path):
     trees.full_dfew(tmp_path)
     result = read(locked(tmp_path, "dfew"), "dfew")

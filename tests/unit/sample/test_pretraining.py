@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from erv.policies import Policy
@@ -60,6 +61,7 @@ def test_towers_learn_and_repeat(tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
+@pytest.mark.long  # two new interpreters import everything
 def test_the_untrained_policy_is_the_same_in_every_process(tmp_path):
     """Hash order differs between processes; no vocabulary or weight may follow it."""
     program = (

@@ -33,7 +33,8 @@ class ConditionedOnClips(_Model):
 
     def get_decoder(self) -> nn.Module:
         """The language model."""
-        return self.model.language_model
+        decoder: nn.Module = self.model.language_model
+        return decoder
 
     def with_head(
         self,
@@ -93,7 +94,7 @@ class ConditionedOnClips(_Model):
         **kwargs: Any,
     ) -> dict[str, Any]:
         """The stock preparation; the clip's inputs are dropped once the cache holds the prompt."""
-        inputs = super().prepare_inputs_for_generation(
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids,
             next_sequence_length=next_sequence_length,
             past_key_values=past_key_values,

@@ -124,7 +124,8 @@ class Policy:
     @property
     def device(self) -> torch.device:
         """Where the model lives."""
-        return self.model.device
+        device: torch.device = self.model.device
+        return device
 
     def save(
         self, folder: Path, *, state: Mapping[str, torch.Tensor] | None = None, adapter: Path | None = None
@@ -190,5 +191,6 @@ def token_positions(model: Any, input_ids: torch.Tensor, attention_mask: torch.T
     """
     own = getattr(model, "positions", None)
     if own is not None:
-        return own(input_ids, attention_mask)
+        found: torch.Tensor = own(input_ids, attention_mask)
+        return found
     return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)

@@ -96,7 +96,8 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's table."""
-        return self.language_model.get_input_embeddings()
+        table: nn.Module = self.language_model.get_input_embeddings()
+        return table
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the language model's table."""
@@ -137,7 +138,8 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
     ) -> torch.Tensor:
         """Shares of the visual branches, [rows, 3], from instructions [rows, L]."""
         encoded = self.gate_encoder(input_ids=gate_input_ids, attention_mask=gate_attention_mask)
-        return self.gate(encoded.last_hidden_state[:, 0])
+        shares: torch.Tensor = self.gate(encoded.last_hidden_state[:, 0])
+        return shares
 
     def visual_tokens(
         self,
@@ -159,7 +161,8 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
             raise ValueError(
                 f"gate_input_ids has {weights.shape[0]} rows, expected 1 or one per clip ({clips})"
             )
-        return self.visual_projector(video_features.to(self.dtype), weights.expand(clips, -1))
+        tokens: torch.Tensor = self.visual_projector(video_features.to(self.dtype), weights.expand(clips, -1))
+        return tokens
 
     def embed(
         self,
@@ -175,7 +178,7 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
         The arguments are those of `forward`; placeholders are expanded, of the vocabulary or negative.
         """
         clip_index = rows_of_clips(input_ids, clip_index)
-        embeddings = self.get_input_embeddings()(input_ids.clamp(min=0))
+        embeddings: torch.Tensor = self.get_input_embeddings()(input_ids.clamp(min=0))
         if video_features is not None:
             tokens = self.visual_tokens(video_features, gate_input_ids, gate_attention_mask)
             mask = placeholders(input_ids, self.config.video_token_id, (VIDEO_ID, IMAGE_ID))

@@ -75,7 +75,8 @@ class HumanOmniConfig(PreTrainedConfig):
     @property
     def patches_per_side(self) -> int:
         """Side of the square of patches that the vision tower makes of a frame."""
-        return self.vision_config.image_size // self.vision_config.patch_size
+        side: int = self.vision_config.image_size // self.vision_config.patch_size
+        return side
 
     @property
     def tokens_per_frame(self) -> int:
@@ -85,7 +86,8 @@ class HumanOmniConfig(PreTrainedConfig):
     @property
     def audio_tokens(self) -> int:
         """Audio tokens of a clip; the window is fixed, however short the sound."""
-        return self.audio_config.max_source_positions // self.audio_pool
+        tokens: int = self.audio_config.max_source_positions // self.audio_pool
+        return tokens
 
 
 class ReleasedHumanOmniConfig(HumanOmniConfig):

@@ -55,7 +55,8 @@ class HumanOmniForConditionalGeneration(ConditionedOnClips, HumanOmniPreTrainedM
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's table."""
-        return self.model.get_input_embeddings()
+        table: nn.Module = self.model.get_input_embeddings()
+        return table
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replaces the language model's table."""
@@ -73,7 +74,8 @@ class HumanOmniForConditionalGeneration(ConditionedOnClips, HumanOmniPreTrainedM
         self, pixel_values: torch.Tensor | None = None, input_features: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         """See `HumanOmniModel.encode_clips`."""
-        return self.model.encode_clips(pixel_values, input_features)
+        features: dict[str, torch.Tensor] = self.model.encode_clips(pixel_values, input_features)
+        return features
 
     def expand_placeholders(
         self,

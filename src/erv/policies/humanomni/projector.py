@@ -81,7 +81,8 @@ class Branch(nn.Module):
         pairs = torch.stack((grid[:, :-1], grid[:, 1:]), dim=2)
         windows = pairs.reshape(clips, frames, 2, half, 2, half, 2, hidden).permute(0, 1, 3, 5, 2, 4, 6, 7)
         sampled = functional.silu(self.sampler(windows.reshape(clips * frames, half, half, 8 * hidden)))
-        return self.readout(self.after(sampled)).reshape(clips, frames * half * half, hidden)
+        tokens: torch.Tensor = self.readout(self.after(sampled)).reshape(clips, frames * half * half, hidden)
+        return tokens
 
 
 class FaceBranch(nn.Module):
@@ -104,7 +105,8 @@ class FaceBranch(nn.Module):
             hidden = functional.interpolate(
                 hidden.permute(0, 3, 1, 2), size=(half, half), mode="bilinear", align_corners=False
             ).permute(0, 2, 3, 1)
-        return self.readout(hidden).reshape(clips, frames * half * half, -1)
+        tokens: torch.Tensor = self.readout(hidden).reshape(clips, frames * half * half, -1)
+        return tokens
 
 
 class VisualProjector(nn.Module):
@@ -140,7 +142,8 @@ class VisualProjector(nn.Module):
             raise ValueError(f"projector {self.kind} takes an {parity} patch grid, found {side}x{side}")
         branches = (self.video(features, side), self.body(features, side), self.face(features, side))
         mixed = [weights[:, i, None, None] * branch for i, branch in enumerate(branches)]
-        return mixed[0] + mixed[1] + mixed[2]
+        total: torch.Tensor = mixed[0] + mixed[1] + mixed[2]
+        return total
 
 
 class AudioProjector(nn.Module):
@@ -157,7 +160,8 @@ class AudioProjector(nn.Module):
         clips, positions, width = features.shape
         kept = positions // self.pool * self.pool
         pooled = features[:, :kept].reshape(clips, kept // self.pool, self.pool, width).mean(dim=2)
-        return self.readout(functional.gelu(self.enter(pooled)))
+        tokens: torch.Tensor = self.readout(functional.gelu(self.enter(pooled)))
+        return tokens
 
 
 class Gate(nn.Module):

@@ -23,7 +23,8 @@ class FrameTower(SiglipPreTrainedModel):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """`pixel_values`: [frames, 3, S, S] in -1..1; returns [frames, patches, width]."""
-        return self.encoder(inputs_embeds=self.embeddings(pixel_values)).last_hidden_state
+        hidden: torch.Tensor = self.encoder(inputs_embeds=self.embeddings(pixel_values)).last_hidden_state
+        return hidden
 
 
 __all__ = ["FrameTower"]

@@ -62,7 +62,8 @@ class QwenOmniConfig(Qwen2_5OmniThinkerConfig):
     @property
     def merged_side(self) -> int:
         """Visual tokens in a row of a frame."""
-        return self.grid[1] // self.vision_config.spatial_merge_size
+        side: int = self.grid[1] // self.vision_config.spatial_merge_size
+        return side
 
     @property
     def video_tokens(self) -> int:

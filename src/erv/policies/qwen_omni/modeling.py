@@ -59,7 +59,9 @@ class QwenOmniModel(Qwen2_5OmniThinkerModel):
 
     def _hear(self, mels: torch.Tensor) -> torch.Tensor:
         whole = torch.ones(mels.shape[0], mels.shape[2], dtype=torch.long, device=mels.device)
-        return self.get_audio_features(mels, whole).last_hidden_state.unflatten(0, (mels.shape[0], -1))
+        hidden = self.get_audio_features(mels, whole).last_hidden_state
+        per_clip: torch.Tensor = hidden.unflatten(0, (mels.shape[0], -1))
+        return per_clip
 
     def positions(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Positions in time, row and column, as transformers' `get_rope_index` gives them.
@@ -164,11 +166,13 @@ class QwenOmniForConditionalGeneration(ConditionedOnClips, Qwen2_5OmniThinkerFor
         self, pixel_values_videos: torch.Tensor | None = None, input_features: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         """See `QwenOmniModel.encode_clips`."""
-        return self.model.encode_clips(pixel_values_videos, input_features)
+        features: dict[str, torch.Tensor] = self.model.encode_clips(pixel_values_videos, input_features)
+        return features
 
     def positions(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """See `QwenOmniModel.positions`."""
-        return self.model.positions(input_ids, attention_mask)
+        positions: torch.Tensor = self.model.positions(input_ids, attention_mask)
+        return positions
 
     def freeze_towers(self) -> None:
         """Takes the gradients off both towers, their projections among them."""

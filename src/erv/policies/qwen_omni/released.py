@@ -125,6 +125,7 @@ def load_whole(folder: Path, dtype: torch.dtype, **options: Any) -> QwenOmniForC
     Raises:
         TrainingError: a weight is missing or has another shape.
     """
+    model: QwenOmniForConditionalGeneration
     model, info = QwenOmniForConditionalGeneration.from_pretrained(
         folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
@@ -154,7 +155,8 @@ def _preprocessor(folder: Path) -> dict[str, Any]:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         raise TrainingError(f"{path}: not found; it tells how sound becomes a log-mel, fetch it too")
-    return json.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def _check_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase, config: QwenOmniConfig) -> None:

@@ -94,7 +94,8 @@ class OmniSFTTrainer(SFTTrainer):
             accuracy = (logits.argmax(dim=-1) == tokens).float().mean()
         self._metrics["train"]["entropy"].append(entropy.item())
         self._metrics["train"]["mean_token_accuracy"].append(accuracy.item())
-        return functional.cross_entropy(logits, tokens, reduction="sum") / num_items
+        loss: torch.Tensor = functional.cross_entropy(logits, tokens, reduction="sum") / num_items
+        return loss
 
     @torch.no_grad()
     def mean_loss(self, examples: Sequence[Example], collate: Collator) -> float | None:

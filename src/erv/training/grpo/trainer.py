@@ -148,7 +148,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         clip_index = torch.tensor([place[key] for key in keys], device=device)
         with self._rows_of_clips(clip_index):
             try:
-                output = super()._generate_and_score_completions(inputs)
+                output: dict[str, Any] = super()._generate_and_score_completions(inputs)
             except RuntimeError as error:
                 if "probability tensor" in str(error):  # finite weights whose logits are not
                     raise self._diverged("the policy's output") from error
@@ -232,9 +232,10 @@ class OmniGRPOTrainer(GRPOTrainer):
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
         if not self.share_prompts:
-            return super()._generate_single_turn(
+            turn: tuple[list[list[int]], Any] = super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
+            return turn
         assert self._clip_index is not None
         device = self.accelerator.device
         length = max(len(ids) for ids in prompt_ids)
@@ -342,7 +343,7 @@ class OmniGRPOTrainer(GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         with self._rows_of_clips(inputs["clip_index"]):
-            loss = super()._compute_loss(model, inputs)
+            loss: torch.Tensor = super()._compute_loss(model, inputs)
         self._check_finite("the loss", [loss])
         return loss
 

@@ -1,0 +1,79 @@
+"""The lock files in `requirements/`: what may change results, and the rest."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from infra import lock
+from tests.support.paths import ROOT
+
+
+def pins(file: Path) -> dict[str, Requirement]:
+    """The requirements of a lock file by canonical name."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    found = [Requirement(line) for line in lines if not line.startswith("#")]
+    result = {canonicalize_name(requirement.name): requirement for requirement in found}
+    assert len(result) == len(found), f"{file} names a distribution twice"
+    return result
+
+
+RESULTS, TOOLS = pins(ROOT / lock.RESULTS), pins(ROOT / lock.TOOLS)
+
+
+def test_each_distribution_stands_in_one_file_with_an_exact_version() -> None:
+    assert not RESULTS.keys() & TOOLS.keys()
+    assert all(re.fullmatch(r"==[^,*]+", str(pin.specifier)) for pin in [*RESULTS.values(), *TOOLS.values()])
+
+
+def test_results_are_closed_under_dependencies() -> None:
+    for name, pin in RESULTS.items():
+        if not lock.needed(pin):
+            continue
+        for line in distribution(name).requires or []:
+            requirement = Requirement(line)
+            if lock.needed(requirement):
+                assert canonicalize_name(requirement.name) in RESULTS, f"{name} needs {requirement}"
+
+
+def test_every_dependency_is_locked_in_its_file() -> None:
+    assert {canonicalize_name(item.name) for item in lock.direct() if lock.needed(item)} <= RESULTS.keys()
+    assert {"torch", "transformers", "tokenizers", "numpy", "decord", "pillow"} <= RESULTS.keys()
+    assert {"prefect", "dvc", "mlflow", "fastapi", "boto3", "ruff", "mypy", "pytest"} <= TOOLS.keys()
+
+
+def test_nothing_stands_among_results_without_being_needed() -> None:
+    needed = {canonicalize_name(item.name) for item in lock.direct()}
+    for name, pin in RESULTS.items():
+        for line in distribution(name).requires or [] if lock.needed(pin) else []:
+            needed.add(canonicalize_name(Requirement(line).name))
+    assert needed >= RESULTS.keys()
+
+
+def test_stages_depend_on_results_alone() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    deps = {str(dep) for stage in stages.values() for dep in stage.get("do", stage).get("deps", [])}
+    assert {dep for dep in deps if dep.endswith(".lock")} == {lock.RESULTS}
+
+
+def test_an_exception_that_is_no_dependency_is_refused(tmp_path: Path) -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text(text.replace('"prefect", ', '"prefekt", '))
+    with pytest.raises(ValueError, match="no-results: prefekt is not a dependency"):
+        lock.direct(tmp_path)
+
+
+def test_make_lock_puts_each_distribution_where_it_stands(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    lock.main(tmp_path)
+    for file, elsewhere in ((lock.RESULTS, TOOLS), (lock.TOOLS, RESULTS)):
+        written = pins(tmp_path / file)
+        assert len(written) > 50
+        assert not written.keys() & elsewhere.keys()
