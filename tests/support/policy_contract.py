@@ -19,7 +19,7 @@ from trl.trainer.utils import add_fused_lm_head
 from erv.errors import DataError
 from erv.policies import Policy, load_policy
 from erv.policies.base import FAMILIES, token_positions
-from erv.settings.policies import LoraSettings
+from erv.settings import LoraSettings
 from erv.shards import Clip
 from erv.training.clip_features import policy_encoder
 from erv.training.grpo.grpo import lora_config

@@ -20,8 +20,7 @@ from typing import Protocol
 
 from erv.doctor.policy_sizes import PolicySizes
 from erv.prompts import INSTRUCTION
-from erv.settings import Settings
-from erv.settings.policies import LoraSettings
+from erv.settings import LoraSettings, Settings
 
 # Bytes kept of a token in a block, per unit of width and of inner width, by bytes of the numbers that are
 # computed with: of a block that trains, and of one that only passes the gradient on.
@@ -155,10 +154,10 @@ def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0)
         sizes: of the policy.
         verifier_bytes: of the verifier's weights, which lie on the same device.
     """
-    grpo, processes = settings.grpo, settings.runtime.processes
+    grpo, processes = settings.grpo, settings.machine.processes
     wide = _number_bytes(settings)
     of_process = max(1, grpo.prompts_per_step * grpo.num_generations // processes)
-    rows = min(grpo.rows_per_pass or of_process, of_process)
+    rows = min(settings.machine.grpo.rows_per_pass or of_process, of_process)
     shared = not grpo.gradient_checkpointing
     prompt = _prompt(sizes)
     length = prompt + grpo.max_completion_length
@@ -176,7 +175,7 @@ def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0)
     )
     parts = _standing(settings, sizes, grpo, trained, reference=grpo.beta > 0 and not grpo.lora.enabled)
     parts["features"] = (
-        round(settings.runtime.feature_cache_gb * 1e9) + grpo.prompts_per_step * sizes.feature_bytes
+        round(settings.machine.feature_cache_gb * 1e9) + grpo.prompts_per_step * sizes.feature_bytes
     )
     parts["verifier"] = verifier_bytes
     parts["update" if update >= generation else "generation"] = max(update, generation)
@@ -185,11 +184,11 @@ def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0)
 
 def needs_gpu(settings: Settings) -> list[str]:
     """The parameters that only a GPU can do, as `name: value`."""
-    runtime = settings.runtime
+    runtime, accelerate = settings.runtime, settings.machine.accelerate
     found = {
         "runtime.device": runtime.device if runtime.device == "cuda" else None,
         "runtime.dtype": runtime.dtype if runtime.dtype != "float32" else None,
-        "runtime.accelerate": runtime.accelerate if runtime.accelerate not in (None, "ddp") else None,
+        "machine.accelerate": accelerate if accelerate not in (None, "ddp") else None,
         "sft.lora.quantize": settings.sft.lora.quantize if settings.sft.lora.quantize != "none" else None,
         "grpo.lora.quantize": settings.grpo.lora.quantize if settings.grpo.lora.quantize != "none" else None,
     }
@@ -198,14 +197,14 @@ def needs_gpu(settings: Settings) -> list[str]:
 
 def _kept(settings: Settings) -> int:
     """What `ClipFeatures` keeps at most."""
-    return round(settings.runtime.feature_cache_gb * 1e9)
+    return round(settings.machine.feature_cache_gb * 1e9)
 
 
 def sft_memory(settings: Settings, sizes: PolicySizes) -> Estimate:
     """Memory of a device in a step of `sft`; completions count with `grpo.max_completion_length`."""
     sft, wide = settings.sft, _number_bytes(settings)
-    of_process = max(1, sft.batch_size // settings.runtime.processes)
-    rows = min(sft.rows_per_pass or of_process, of_process)
+    of_process = max(1, sft.batch_size // settings.machine.processes)
+    rows = min(settings.machine.sft.rows_per_pass or of_process, of_process)
     completion = settings.grpo.max_completion_length
     length = _prompt(sizes) + completion
     trained = _trained(sizes, sft.lora, projector=not sft.lora.enabled, gate_encoder=False)
@@ -234,12 +233,12 @@ def _standing(
         "gradients": 4 * trained,
         "optimiser": _ADAM * trained,
     }
-    shards = settings.runtime.processes
-    for name in _SHARDED[settings.runtime.accelerate]:
+    shards = settings.machine.processes
+    for name in _SHARDED[settings.machine.accelerate]:
         parts[name] //= shards
-    if settings.runtime.accelerate in ("zero3", "fsdp"):  # of a block that is at work all weights are there
+    if settings.machine.accelerate in ("zero3", "fsdp"):  # of a block that is at work all weights are there
         parts["weights"] += 8 * language.block_parameters
-    if settings.runtime.accelerate == "ddp":
+    if settings.machine.accelerate == "ddp":
         parts["gradients"] *= 2  # the buckets in which they are averaged
     if _number_bytes(settings) == 2:
         matrices = language.matrix_parameters
@@ -308,7 +307,7 @@ def remedies(settings: Settings, estimate: Estimate) -> str:
     """What lowers the peak of a stage."""
     stage = estimate.stage
     section = settings.grpo if stage == "grpo" else settings.sft
-    at_peak = "grpo.prompts_per_step" if "generation" in estimate.parts else f"{stage}.rows_per_pass"
+    at_peak = "grpo.prompts_per_step" if "generation" in estimate.parts else f"machine.{stage}.rows_per_pass"
     wishes = [f"lower {at_peak}"]
     if "update" in estimate.parts and not section.gradient_checkpointing:
         wishes.append(f"set {stage}.gradient_checkpointing")
@@ -316,4 +315,4 @@ def remedies(settings: Settings, estimate: Estimate) -> str:
         wishes.append(f"train adapters ({stage}.lora.enabled)")
     elif section.lora.quantize == "none":
         wishes.append(f"set {stage}.lora.quantize: nf4")
-    return ", ".join([*wishes, "or shard it (runtime.accelerate: zero3 with more processes)"])
+    return ", ".join([*wishes, "or shard it (machine.accelerate: zero3 with more processes)"])

@@ -13,7 +13,7 @@ import torch
 
 from erv.errors import TrainingError
 from erv.policies import Policy
-from erv.settings.policies import LoraSettings
+from erv.settings import LoraSettings
 
 ADAPTER = "adapter"  # its folder within a policy's
 
@@ -135,7 +135,7 @@ def refuse_sharded_adapters(trainer: Any, stage: str, settings: LoraSettings) ->
     """Raises `TrainingError` for adapters on weights in shards, into which they can't be merged."""
     if settings.enabled and is_sharded(trainer):
         raise TrainingError(
-            f"{stage}: adapters can't be merged into weights that lie in shards; set runtime.accelerate"
+            f"{stage}: adapters can't be merged into weights that lie in shards; set machine.accelerate"
             " to ddp, or lora.enabled to false"
         )
 

@@ -29,7 +29,12 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 def probe_clips(
-    rows: Sequence[ClipRow], lock: Lock, store: ObjectStore | None, settings: ValidateSettings
+    rows: Sequence[ClipRow],
+    lock: Lock,
+    store: ObjectStore | None,
+    settings: ValidateSettings,
+    *,
+    workers: int,
 ) -> dict[str, Probe]:
     """Looks into every clip in worker processes that a broken file may kill.
 
@@ -37,7 +42,8 @@ def probe_clips(
         rows: of one manifest.
         lock: of the source that they come from.
         store: for clips in an object store.
-        settings: workers, and each clip's time and memory.
+        settings: each clip's time and memory.
+        workers: processes that look into clips.
 
     Returns:
         A probe per clip id, in the order of the rows.
@@ -52,7 +58,7 @@ def probe_clips(
     for outcome in isolated(
         _probe_task,
         tasks,
-        workers=settings.workers,
+        workers=workers,
         seconds=float(settings.clip_timeout_seconds),
         memory_mb=settings.clip_memory_mb,
         prepare=_load_prober,

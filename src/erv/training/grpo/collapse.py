@@ -18,7 +18,7 @@ from typing import Any
 
 from erv.errors import TrainingError
 from erv.files import write_document
-from erv.settings.policies import BUILT_IN_REWARDS
+from erv.settings import BUILT_IN_REWARDS
 from erv.training.grpo.generation import Generation
 
 FILE = "collapse.json"

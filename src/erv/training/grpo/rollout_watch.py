@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from erv.rewards.explanation import Shaping
-from erv.settings.policies import GrpoSettings
+from erv.settings import GrpoSettings
 from erv.training.grpo.collapse import CollapseAlarm, Diverged, Outlook
 from erv.training.grpo.generation import Generation, last_generation
 from erv.training.grpo.samples import SampleTable, take_samples
@@ -36,13 +36,19 @@ class RolloutWatcher(TrainerCallback):
         on_samples: OnSamples | None,
         verifier: Verifier | None,
         settings: GrpoSettings,
+        *,
+        sample_steps: int,
     ) -> None:
-        """Takes the trainer, the alarm, what gets the samples, who reads them, and the section `grpo`."""
+        """Takes the trainer, the alarm, what gets the samples, who reads them, and the section `grpo`.
+
+        Samples are handed out every `sample_steps` steps.
+        """
         self._trainer = trainer
         self._collapse = collapse
         self._on_samples = on_samples
         self._verifier = verifier
         self._settings = settings
+        self._sample_steps = sample_steps
 
     def on_log(
         self,
@@ -64,7 +70,7 @@ class RolloutWatcher(TrainerCallback):
         generation = last_generation(self._trainer)
         outlook = self._collapse.update(step, generation)
         ends = outlook is not Outlook.LEARNS or step == state.max_steps
-        if state.is_world_process_zero and (ends or step % self._settings.sample_steps == 0):
+        if state.is_world_process_zero and (ends or step % self._sample_steps == 0):
             self._show(step, generation)
         if outlook is Outlook.COLLAPSED:
             raise Diverged(self._collapse.describe(step, generation))

@@ -16,8 +16,7 @@ from erv.determinism import seed_everything
 from erv.errors import TrainingError
 from erv.manifest import ClipRow
 from erv.policies import Policy
-from erv.settings import RuntimeSettings
-from erv.settings.policies import SftSettings
+from erv.settings import MachineSettings, RuntimeSettings, SftSettings
 from erv.shards import ShardReader
 from erv.training.collate import Example
 from erv.training.fine_tuning import Course, fine_tune, shuffled_passes
@@ -80,6 +79,7 @@ def train_sft(
     on_metrics: OnMetrics,
     seed: int,
     runtime: RuntimeSettings,
+    machine: MachineSettings,
     output: Path | None = None,
 ) -> Policy:
     """Fine-tunes a policy in place; resumes from the newest complete checkpoint.
@@ -93,6 +93,7 @@ def train_sft(
         on_metrics: see `fine_tune`.
         seed: of the order.
         runtime: device, precision, threads.
+        machine: memory of features, clips in a pass.
         output: policy folder to write, see `fine_tune`.
 
     Returns:
@@ -119,6 +120,8 @@ def train_sft(
         on_metrics=on_metrics,
         seed=seed,
         runtime=runtime,
+        machine=machine,
+        rows_per_pass=machine.sft.rows_per_pass,
         output=output,
     )
 

@@ -12,7 +12,7 @@ from erv.shards import ShardReader
 from erv.training.grpo.grpo import train_grpo
 from erv.training.grpo.samples import SampleTable
 from erv.training.throughput import TIMED
-from tests.support.runtime import RUNTIME
+from tests.support.runtime import RUNTIME, machine
 from tests.support.tiny_grpo import write_cold_start
 from tests.support.tiny_grpo_text import CLIPS, clip_rows, grpo_settings, write_clips
 
@@ -36,6 +36,7 @@ def train(cold_start: Path, clips: ShardReader, tmp_path: Path) -> Train:
     def run(name: str = "out", *, rewards: Any = None, stop_in: int | None = None, **changes: Any) -> Any:
         seen: Seen = []
         tables: list[SampleTable] = changes.pop("tables", [])
+        every = changes.pop("sample_steps", 2)
 
         def on_metrics(metrics: dict[str, float], step: int) -> None:
             seen.append(metrics)
@@ -53,6 +54,7 @@ def train(cold_start: Path, clips: ShardReader, tmp_path: Path) -> Train:
             on_metrics=on_metrics,
             seed=0,
             runtime=RUNTIME,
+            machine=machine(sample_steps=every),
             on_samples=tables.append,
         )
         return folder, seen, tables

@@ -14,14 +14,13 @@ from erv.policies import Policy, load_policy
 from erv.policies.generate import generate_completions
 from erv.prompts import format_completion
 from erv.sample.tiny_policy import build_tiny_policy
-from erv.settings.policies import LoraSettings, SftSettings
-from erv.settings.verifier import RolloutSettings
+from erv.settings import LoraSettings, RolloutSettings, SftSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training.clip_features import ClipFeatures, policy_encoder
 from erv.training.collate import Collator, completion_loss
 from erv.training.sft import sft
 from erv.training.sft_trainer import OmniSFTTrainer
-from tests.support.runtime import RUNTIME
+from tests.support.runtime import MACHINE, RUNTIME
 from tests.support.sizes import SMALLEST
 
 SIZES = SMALLEST
@@ -29,7 +28,6 @@ SETTINGS = SftSettings(
     max_steps=6,
     epochs=None,
     batch_size=4,
-    rows_per_pass=None,
     packing=False,
     gradient_checkpointing=False,
     learning_rate=1e-2,
@@ -91,6 +89,7 @@ def train(base, rows, shards, checkpoints, settings=SETTINGS, on_metrics=lambda 
         on_metrics=on_metrics,
         seed=0,
         runtime=RUNTIME,
+        machine=MACHINE,
     )
 
 
