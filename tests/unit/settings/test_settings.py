@@ -360,3 +360,13 @@ def test_settings_of_the_verifier_and_of_shaping_that_contradict_themselves(raw:
     raw["train_erv"]["max_steps"] = 0  # nothing is trained
     raw["grpo"]["shaping"] |= {"min_words": None}
     parse_settings(raw)
+
+
+@pytest.mark.parametrize(
+    ("accelerate", "processes", "folder"), [(None, 1, "one"), ("ddp", 1, "ddp-1"), ("zero2", 4, "zero2-4")]
+)
+def test_checkpoints_of_other_processes_are_kept_apart(
+    raw: dict[str, Any], accelerate: str | None, processes: int, folder: str
+) -> None:
+    raw["machine"].update(accelerate=accelerate, processes=processes)
+    assert parse_settings(raw).machine.layout == folder

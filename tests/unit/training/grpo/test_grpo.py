@@ -394,6 +394,20 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
     assert files(resumed) == files(whole)
 
 
+def test_a_run_goes_on_in_smaller_passes(train: Train) -> None:
+    """As after it ran out of memory: the same completions and, but for rounding, the same updates."""
+    whole, seen = train("whole", max_steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        train("resumed", max_steps=3, stop_in=3)
+    resumed, rest = train("resumed", max_steps=3, rows_per_pass=2)
+    assert len(rest) == 1
+    for key in ("reward", "reward_std", "completion_length"):
+        assert rest[0][key] == seen[2][key], key
+    before = weights(whole)
+    for name, value in weights(resumed).items():
+        assert torch.isclose(value, before[name], atol=1e-5, rtol=0).float().mean() > 0.98, name
+
+
 class Counter:
     """A state of a reward: how many steps it has seen."""
 
