@@ -44,12 +44,10 @@ class Option:
     Attributes:
         name: without the dashes.
         kind: str or Path.
-        multiple: given any number of times; the stage gets a list.
     """
 
     name: str
     kind: type = str
-    multiple: bool = False
 
 
 class _Stopped(BaseException):
@@ -72,8 +70,7 @@ def run_stage(name: str, main: Main, *options: Option, distributed: bool = False
 def _parse(name: str, options: tuple[Option, ...]) -> Arguments:
     parser = argparse.ArgumentParser(prog=f"python -m stages.{name}", allow_abbrev=False)
     for option in options:
-        action = "append" if option.multiple else "store"
-        parser.add_argument(f"--{option.name}", type=option.kind, required=True, action=action)
+        parser.add_argument(f"--{option.name}", type=option.kind, required=True)
     return parser.parse_args()
 
 
@@ -157,10 +154,10 @@ def _prepare(address: str, settings: Settings) -> None:
 
 
 def _parameters(name: str, arguments: Arguments, settings: Settings) -> dict[str, Any]:
-    """The stage's own section, seed, runtime and machine; of the variants only the one that runs."""
+    """The stage's own section and those of all stages; of the variants only the one that runs."""
     everything = settings.model_dump(by_alias=True)
     found = {"seed": settings.seed, name: everything.get(name, {})}
-    found |= {section: everything[section] for section in ("runtime", "machine")}
+    found |= {section: everything[section] for section in ("runtime", "machine", "roles")}
     variant = getattr(arguments, "variant", None)
     if variant is not None:
         found["variants"] = {variant: everything["variants"].get(variant, {})}
