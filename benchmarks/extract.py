@@ -113,11 +113,11 @@ def plain_loop(folder: Path, geometry: str, out: Path | None, part: slice = slic
     return time.perf_counter() - began
 
 
-def extract_settings(workers: int, geometry: str) -> Any:
+def extract_settings(geometry: str) -> Any:
     """The settings of the repository at 224x224."""
     from erv.settings import load_settings
 
-    changes = {"size": SIZE, "frames": FRAMES, "geometry": geometry, "workers": workers, "dask": None}
+    changes = {"size": SIZE, "frames": FRAMES, "geometry": geometry}
     return load_settings(Path(__file__).parents[1] / "params.yaml").extract.model_copy(update=changes)
 
 
@@ -145,10 +145,12 @@ def run_way(way: str, folder: Path, geometry: str) -> dict[str, float]:
             from tests.support.clips import pinned
 
             rows, lock = pinned(folder)
-            settings = extract_settings(int(way[-1]), geometry)
+            settings = extract_settings(geometry)
             shards, quarantine = out / "shards", out / "quarantine.parquet"
             began = time.perf_counter()
-            result = extract(rows, lock, None, settings, shards, quarantine, state_root=out / "state")
+            result = extract(
+                rows, lock, None, settings, shards, quarantine, workers=int(way[-1]), state_root=out / "state"
+            )
             seconds = time.perf_counter() - began
             if result.extracted != len(rows):
                 raise SystemExit(f"{way}: {result.reasons}")

@@ -102,7 +102,7 @@ def step(name: str, dataset: str, work: Path) -> dict[str, Any]:
     if name == "probe":
         from erv.validate.probing import probe_clips
 
-        probes = probe_clips(rows, lock, None, settings.validate_)
+        probes = probe_clips(rows, lock, None, settings.validate_, workers=settings.machine.validate_.workers)
         (work / "probes.json").write_text(json.dumps({clip: asdict(p) for clip, p in probes.items()}))
         return {"clips": len(probes), "faults": sum(p.fault is not None for p in probes.values())}
     document = read_document(checks, "ingest")
@@ -122,6 +122,8 @@ def step(name: str, dataset: str, work: Path) -> dict[str, Any]:
         settings.extract,
         work / "shards",
         work / "quarantine.parquet",
+        workers=settings.machine.extract.workers,
+        dask=settings.machine.extract.dask,
         excluded=document["excluded"],
         state_root=work / "state",
     )
@@ -178,6 +180,7 @@ def workspace(folder: Path, datasets: list[str], sources: dict[str, str], expect
 
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["datasets"] = datasets
+    params["roles"] = {"cold_start": datasets[0], "train": datasets, "test": datasets}
     params["sources"] |= sources
     params["ingest"]["expect"] = expect
     params["ingest"]["readers"]["films"] = {

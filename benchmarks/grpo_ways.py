@@ -24,8 +24,7 @@ from transformers import PrinterCallback
 from trl.models import unwrap_model_for_generation
 
 from erv.policies import Policy
-from erv.settings import RuntimeSettings
-from erv.settings.policies import GrpoSettings
+from erv.settings import GrpoSettings, RuntimeSettings, load_settings
 from erv.shards import Clip, ShardReader
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.grpo import grpo as grpo_run
@@ -250,7 +249,10 @@ def make_trainer(
     steps = grpo_run.total_steps(settings, len(rows))
     per_pass = (WAYS[way].prompts_per_pass or settings.prompts_per_step) * settings.num_generations
     rewards = [("reward", _reward, 1.0)]
-    config = grpo_run.grpo_config(settings, steps, rewards, policy, output, 0, runtime, per_pass)
+    machine = load_settings().machine
+    passes = machine.grpo.model_copy(update={"rows_per_pass": per_pass})
+    machine = machine.model_copy(update={"accelerate": None, "processes": 1, "grpo": passes})
+    config = grpo_run.grpo_config(settings, steps, rewards, policy, output, 0, runtime, machine)
     config.steps_per_generation, config.generation_batch_size = 1, per_pass  # each pass writes its own
     end = policy.model.generation_config.eos_token_id
     config.generation_kwargs = {"suppress_tokens": [*policy.model.placeholder_ids, end]}

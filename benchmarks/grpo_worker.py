@@ -22,8 +22,7 @@ from benchmarks.grpo_sizes import DATASET, SIZES, build_policy, write_clips
 from benchmarks.grpo_ways import PARTS, WAYS, MeasuredTrainer, Seen, Stopwatch, agree, make_trainer, step
 from erv.determinism import seed_everything
 from erv.policies import Policy, load_policy
-from erv.settings import RuntimeSettings, load_settings
-from erv.settings.policies import GrpoSettings
+from erv.settings import GrpoSettings, RuntimeSettings, load_settings
 from erv.shards import ShardReader
 
 Row = dict[str, Any]
@@ -40,7 +39,6 @@ def settings_for(size: str, group: int, steps: int, device: str, dtype: str) -> 
             "num_generations": group,
             "max_completion_length": chosen.completion,
             "num_iterations": 1,
-            "rows_per_pass": None,
             "gradient_checkpointing": False,
         }
     )

@@ -60,10 +60,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RECORDED)
     arguments = parser.parse_args()
     settings = load_settings()
-    names = ("mafw", "dfew")
+    names = settings.roles.train
     shards = {name: ShardReader(Path("data/shards") / name) for name in names}
     rewards = build_rewards(
-        variant_settings(settings.grpo, arguments.variant).rewards,
+        variant_settings(settings.variants, arguments.variant).rewards,
         EmotionVerifier.from_pretrained("models/verifier"),
         settings.grpo.semantics,
         shaping=Shaping(**settings.grpo.shaping.model_dump()),
@@ -81,6 +81,7 @@ def main() -> None:
             on_metrics=lambda metrics, step: print(f"step {step} of {settings.grpo.max_steps}", flush=True),
             seed=settings.seed,
             runtime=settings.runtime,
+            machine=settings.machine,
         )
     write_table(pa.Table.from_pylist(recorder.rows), arguments.out)
     print(f"{arguments.out}: {len(recorder.rows)} completions")

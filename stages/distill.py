@@ -44,7 +44,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     write_table(found.quarantine, arguments.quarantine)
     write_sentences(found.sentences, arguments.sentences)
     write_document(found.summary, arguments.summary)
-    run.log_dataset("reasoning", arguments.manifest, "training")
+    run.log_dataset(arguments.manifest.stem, arguments.manifest, "training")
     run.log_metrics(
         {f"sentences/{split}": float(count) for split, count in found.summary["splits"].items()}
         | {"sentences/quarantined": float(found.quarantine.num_rows)}

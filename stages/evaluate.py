@@ -40,20 +40,23 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     policy = load_policy(
         arguments.policy, device=device, dtype=settings.runtime.dtype, family=settings.policy.family
     )
-    if len(arguments.manifest) != len(arguments.shards):
-        raise EvaluationError("evaluate needs one --shards for each --manifest, in the same order")
     predictions, quarantined = [], {}
-    for manifest, shards in zip(arguments.manifest, arguments.shards, strict=True):
-        run.log_dataset(manifest.stem, manifest, "evaluation")
+    for name in settings.roles.test:
+        manifest = arguments.manifests / f"{name}.parquet"
+        run.log_dataset(name, manifest, "evaluation")
         rows = [row for row in read_manifest(manifest) if row.split == settings.evaluate.split]
-        reader = ShardReader(shards)
+        reader = ShardReader(arguments.shards / name)
         shown = [row for row in rows if row.clip_id in reader]
-        quarantined[manifest.stem] = len(rows) - len(shown)
-        logger.info("%s: %d clips, %d in quarantine", manifest.stem, len(shown), len(rows) - len(shown))
+        quarantined[name] = len(rows) - len(shown)
+        logger.info("%s: %d clips, %d in quarantine", name, len(shown), len(rows) - len(shown))
         completions = _generate(policy, reader, shown, settings)
         predictions += judge_completions(shown, completions, judge)
     if not predictions:
-        raise EvaluationError(f"no clip in the {settings.evaluate.split} split of the manifests given")
+        tested = ", ".join(settings.roles.test)
+        raise EvaluationError(
+            f"no clip in the {settings.evaluate.split} split of {tested};"
+            " change roles.test or evaluate.split in params.yaml"
+        )
     metrics = measure(predictions)
     write_predictions(predictions, arguments.predictions)
     decoding = settings.evaluate.model_dump(include={"max_new_tokens", "temperature", "split"})
@@ -101,8 +104,8 @@ if __name__ == "__main__":
         main,
         Option("name"),
         Option("policy", Path),
-        Option("manifest", Path, multiple=True),
-        Option("shards", Path, multiple=True),
+        Option("manifests", Path),
+        Option("shards", Path),
         Option("sentences", Path),
         Option("judge", Path),
         Option("predictions", Path),

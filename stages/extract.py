@@ -44,6 +44,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         settings.extract,
         arguments.shards,
         arguments.quarantine,
+        workers=settings.machine.extract.workers,
+        dask=settings.machine.extract.dask,
         excluded=read_document(arguments.checks, "ingest")["excluded"],
     )
     write_quarantine(quarantine_reasons(arguments.quarantine), arguments.plot)

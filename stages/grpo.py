@@ -11,7 +11,7 @@ Deviations from the paper:
    few steps and tiny policy, both keep what the cold start recognises.
 5. A variant of `method: rft` is rejection sampling fine-tuning at equal compute; the paper has none, and the
    demo leaves it out. With it:
-   `dvc exp run -S 'grpo.train=[r1_omni,erv,rft]' -S 'evaluate.policies=[sft,r1_omni,erv,rft]'`.
+   `dvc exp run -S 'compare.train=[r1_omni,erv,rft]' -S 'compare.policies=[sft,r1_omni,erv,rft]'`.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.verifier.model import load_for_training
 
     check_family(arguments.cold_start, settings.policy.family)
-    variant = variant_settings(settings.grpo, arguments.variant)
-    manifests = [read_manifest(path) for path in arguments.manifest]
-    shards = {folder.name: ShardReader(folder) for folder in arguments.shards}
-    for path in arguments.manifest:
+    variant = variant_settings(settings.variants, arguments.variant)
+    manifests = [arguments.manifests / f"{name}.parquet" for name in settings.roles.train]
+    folders = [arguments.shards / name for name in settings.roles.train]
+    shards = {folder.name: ShardReader(folder) for folder in folders}
+    for path in manifests:
         run.log_dataset(path.stem, path, "source")  # of its rows, the training split is used
     memory = SentenceMemory()
     verifier = load_for_training(arguments.verifier, settings.runtime, memory)
@@ -54,31 +55,31 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     )
     checkpoints = checkpoint_folder(
         f"grpo@{arguments.variant}",
-        manifests=arguments.manifest,
-        shards=arguments.shards,
+        manifests=manifests,
+        shards=folders,
         cold_start=arguments.cold_start,
         verifier=arguments.verifier,
-        # which others are trained, and how often samples are shown, decides nothing here
-        settings=settings.grpo.model_dump(exclude={"train", "variants", "sample_steps"}),
+        settings=settings.grpo,
         variant=variant,
         seed=settings.seed,
-        runtime=settings.runtime.model_dump(exclude={"feature_cache_gb"}),  # memory, not numbers
+        runtime=settings.runtime,
         reward_code=reward_files([reward.name for reward in variant.rewards]),
     )
-    inputs = (arguments.cold_start, build_rows(manifests, shards), shards, rewards, settings.grpo)
+    rows = build_rows([read_manifest(path) for path in manifests], shards)
+    inputs = (arguments.cold_start, rows, shards, rewards, settings.grpo)
     options: dict[str, Any] = {
         "output": arguments.policy,
-        "checkpoints": checkpoints,
+        "checkpoints": checkpoints / settings.machine.layout,
         "on_metrics": run.log_metrics,
         "seed": settings.seed,
         "runtime": settings.runtime,
+        "machine": settings.machine,
     }
     if variant.passes_at is not None:
         train_rft(*inputs, passes_at=variant.passes_at, **options)
     else:
         train_grpo(
             *inputs,
-            rows_per_pass=settings.grpo.rows_per_pass,
             kept=[memory],
             on_samples=lambda table: log_samples(run, table),
             verifier=verifier.reader(),
@@ -99,8 +100,8 @@ if __name__ == "__main__":
         "grpo",
         main,
         Option("variant"),
-        Option("manifest", Path, multiple=True),
-        Option("shards", Path, multiple=True),
+        Option("manifests", Path),
+        Option("shards", Path),
         Option("cold-start", Path),
         Option("verifier", Path),
         Option("policy", Path),

@@ -33,9 +33,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.verifier import EmotionVerifier
     from erv.verifier.model import read_metrics
 
-    predictions, evaluations = report.load_evaluations(arguments.evaluations, settings.evaluate.policies)
+    predictions, evaluations = report.load_evaluations(arguments.evaluations, settings.compare.policies)
     datasets = sorted({row["dataset"] for rows in predictions.values() for row in rows})
-    record = _cues(arguments.sources, datasets)
+    record = _cues(arguments.sources, [*datasets, settings.roles.cold_start])
     evidence = report.Evidence(
         evaluations=evaluations,
         verifier=read_metrics(arguments.verifier),
@@ -71,7 +71,7 @@ def _cues(sources: Path, datasets: list[str]) -> CueRecord:
     from erv.report.cues import read_cues
     from erv.sources import Lock, store_for
 
-    locks = {name: Lock.load(sources / f"{name}.lock.json") for name in [*datasets, "reasoning"]}
+    locks = {name: Lock.load(sources / f"{name}.lock.json") for name in datasets}
     return read_cues(locks, store_for(lock.uri for lock in locks.values()))
 
 

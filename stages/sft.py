@@ -38,19 +38,20 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         shards=arguments.shards,
         base=base,
         settings=settings.sft,
-        runtime=settings.runtime.model_dump(exclude={"feature_cache_gb"}),  # memory, not numbers
+        runtime=settings.runtime,
         seed=settings.seed,
     )
-    run.log_dataset("reasoning", arguments.manifest, "training")
+    run.log_dataset(arguments.manifest.stem, arguments.manifest, "training")
     train_sft(
         load_policy(base, family=settings.policy.family),
         read_manifest(arguments.manifest),
         {arguments.shards.name: ShardReader(arguments.shards)},
         settings.sft,
-        checkpoints=checkpoints,
+        checkpoints=checkpoints / settings.machine.layout,
         on_metrics=run.log_metrics,
         seed=settings.seed,
         runtime=settings.runtime,
+        machine=settings.machine,
         output=arguments.policy,
     )
     clear(checkpoints)

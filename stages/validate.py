@@ -37,7 +37,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     rows = read_manifest(arguments.manifest)
     checks = read_document(arguments.checks, "ingest")
     lock = Lock.load(arguments.lock)
-    probes = probe_clips(rows, lock, store_for([lock.uri]), settings.validate_)
+    workers = settings.machine.validate_.workers
+    probes = probe_clips(rows, lock, store_for([lock.uri]), settings.validate_, workers=workers)
     with tempfile.TemporaryDirectory() as folder:
         docs = Path(folder) / f"{arguments.dataset}.html"
         verdict = validate(arguments.dataset, rows, probes, settings.validate_, checks, docs)

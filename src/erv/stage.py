@@ -44,12 +44,10 @@ class Option:
     Attributes:
         name: without the dashes.
         kind: str or Path.
-        multiple: given any number of times; the stage gets a list.
     """
 
     name: str
     kind: type = str
-    multiple: bool = False
 
 
 class _Stopped(BaseException):
@@ -63,7 +61,7 @@ def run_stage(name: str, main: Main, *options: Option, distributed: bool = False
         name: of the stage.
         main: what it does.
         *options: its command line.
-        distributed: it trains, and may do so in the processes that `runtime.accelerate` asks for.
+        distributed: it trains, and may do so in the processes that `machine.accelerate` asks for.
     """
     arguments = _parse(name, options)
     sys.exit(_run(name, main, arguments, distributed))
@@ -72,8 +70,7 @@ def run_stage(name: str, main: Main, *options: Option, distributed: bool = False
 def _parse(name: str, options: tuple[Option, ...]) -> Arguments:
     parser = argparse.ArgumentParser(prog=f"python -m stages.{name}", allow_abbrev=False)
     for option in options:
-        action = "append" if option.multiple else "store"
-        parser.add_argument(f"--{option.name}", type=option.kind, required=True, action=action)
+        parser.add_argument(f"--{option.name}", type=option.kind, required=True)
     return parser.parse_args()
 
 
@@ -94,8 +91,10 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
             set_parent_death_signal()  # the launcher puts each process into a session of its own
         settings = load_settings(environment.workspace / "params.yaml")
         _prepare(address, settings)
-        if distributed and settings.runtime.accelerate and not ranks.is_launched():
-            ranks.launch(f"stages.{name}", sys.argv[1:], settings.runtime, environment.workspace)
+        if distributed and settings.machine.accelerate and not ranks.is_launched():
+            ranks.launch(
+                f"stages.{name}", sys.argv[1:], settings.runtime, settings.machine, environment.workspace
+            )
         run = open_run(environment, name, address, silent=not ranks.is_main())
         run.log_params(_parameters(name, arguments, settings))
         main(arguments, settings, run)
@@ -155,13 +154,14 @@ def _prepare(address: str, settings: Settings) -> None:
 
 
 def _parameters(name: str, arguments: Arguments, settings: Settings) -> dict[str, Any]:
-    """The stage's own section, the seed and the runtime; of the variants only the one that runs."""
+    """The stage's own section and those of all stages; of the variants only the one that runs."""
     everything = settings.model_dump(by_alias=True)
-    section = dict(everything.get(name, {}))
+    found = {"seed": settings.seed, name: everything.get(name, {})}
+    found |= {section: everything[section] for section in ("runtime", "machine", "roles")}
     variant = getattr(arguments, "variant", None)
-    if variant is not None and "variants" in section:
-        section["variants"] = {variant: section["variants"].get(variant, {})}
-    return {"seed": settings.seed, "runtime": everything["runtime"], name: section}
+    if variant is not None:
+        found["variants"] = {variant: everything["variants"].get(variant, {})}
+    return found
 
 
 def _close(run: StageRun | None, status: Any, started: float) -> None:

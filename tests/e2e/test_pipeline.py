@@ -108,16 +108,16 @@ def test_deployment_runs_with_a_worker(trained: Workspace) -> None:
 def test_a_stage_trains_in_two_processes_and_reports_once(trained: Workspace) -> None:
     before = (trained.path / "params.yaml").read_text()
     output = trained.path.parent / "two"
-    trained.set_params({"runtime": {"accelerate": "ddp", "processes": 2}})
+    trained.set_params({"machine": {"accelerate": "ddp", "processes": 2}})
     options = {
-        "variant": ["r1_omni"],
-        "manifest": ["data/manifest/mafw.parquet", "data/manifest/dfew.parquet"],
-        "shards": ["data/shards/mafw", "data/shards/dfew"],
-        "cold-start": ["models/policy/sft"],
-        "verifier": ["models/verifier"],
-        "policy": [str(output)],
+        "variant": "r1_omni",
+        "manifests": "data/manifest",
+        "shards": "data/shards",
+        "cold-start": "models/policy/sft",
+        "verifier": "models/verifier",
+        "policy": str(output),
     }
-    words = [word for name, values in options.items() for value in values for word in (f"--{name}", value)]
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
     try:
         said = trained.run("python", "-m", "stages.grpo", *words).stdout
     finally:

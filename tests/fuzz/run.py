@@ -123,15 +123,16 @@ def feed(folder: Path, kinds: dict[str, str], *, workers: int = 2) -> Report:
     rows, lock = pinned(folder / "raw", selection=Selection(frames=".", aggregate=True))
     rows.sort(key=lambda row: row.clip_id)
     began = time.monotonic()
-    probes = probe_clips(rows, lock, None, _validate_settings(workers))
+    probes = probe_clips(rows, lock, None, _validate_settings(), workers=workers)
     probed = time.monotonic()
     result = extract(
         rows,
         lock,
         None,
-        _extract_settings(workers),
+        _extract_settings(),
         folder / "shards",
         folder / "q.parquet",
+        workers=workers,
         state_root=folder / "state",
     )
     done = time.monotonic()
@@ -161,9 +162,8 @@ def _compare(report: Report, probe: Probe, extracted: bool) -> None:
         report.disagreements["quarantined, though probing finds no fault"] += 1
 
 
-def _extract_settings(workers: int) -> ExtractSettings:
+def _extract_settings() -> ExtractSettings:
     return settings(
-        workers=workers,
         clip_timeout_seconds=_SECONDS,
         clip_memory_mb=_MEMORY_MB,
         clips_per_shard=64,
@@ -172,6 +172,6 @@ def _extract_settings(workers: int) -> ExtractSettings:
     )
 
 
-def _validate_settings(workers: int) -> ValidateSettings:
-    changes = {"workers": workers, "clip_timeout_seconds": _SECONDS, "clip_memory_mb": _MEMORY_MB}
+def _validate_settings() -> ValidateSettings:
+    changes = {"clip_timeout_seconds": _SECONDS, "clip_memory_mb": _MEMORY_MB}
     return load_settings(PARAMS).validate_.model_copy(update=changes)

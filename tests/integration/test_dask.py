@@ -108,10 +108,20 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
-def run(source: Path, out: str, **changes):
+def run(source: Path, out: str, *, workers: int = 2, dask: str | None = None):
     rows, lock = pinned(source)
-    state = Path(".erv/extract" if "dask" in changes else "of-this-machine")  # else the shards would be kept
-    return extract(rows, lock, None, settings(**changes), Path(out), Path(f"{out}.parquet"), state_root=state)
+    state = Path(".erv/extract" if dask else "of-this-machine")  # else the shards would be kept
+    return extract(
+        rows,
+        lock,
+        None,
+        settings(),
+        Path(out),
+        Path(f"{out}.parquet"),
+        workers=workers,
+        dask=dask,
+        state_root=state,
+    )
 
 
 def test_a_cluster_gives_the_same_bytes(cluster: Cluster, source: Path) -> None:
@@ -159,8 +169,9 @@ def test_workers_read_s3_themselves(cluster: Cluster, stack: Environment, source
     store.mirror_tree(source, uri)
     rows, lock = pinned(source, store=store, uri=uri)
     cluster.add_worker(**stack.variables())
-    there = settings(dask=cluster.address)
-    extract(rows, lock, None, there, Path("there"), Path("there.parquet"))  # no store here, and none needed
+    there = {"workers": 2, "dask": cluster.address}
+    # No store here, and none needed.
+    extract(rows, lock, None, settings(), Path("there"), Path("there.parquet"), **there)
     assert same_files(Path("here"), Path("there"))
     # An object that is lost is a fault of the source: no clip is quarantined for it.
     store.delete(lock.uri_of("00009.mp4"))
@@ -169,13 +180,15 @@ def test_workers_read_s3_themselves(cluster: Cluster, stack: Environment, source
     files = tuple(file if file.path == other.path else other for other in lock.files)
     lost = dataclasses.replace(lock, files=files)
     rows[rows.index(changed)] = dataclasses.replace(changed, sha256="0" * 64)
-    with pytest.raises(StorageError, match=r"extract\.dask .*00009\.mp4"):
-        extract(rows, lost, None, there, Path("lost"), Path("lost.parquet"))
+    with pytest.raises(StorageError, match=r"machine\.extract\.dask .*00009\.mp4"):
+        extract(rows, lost, None, settings(), Path("lost"), Path("lost.parquet"), **there)
     assert not Path("lost").exists()
 
 
 def test_what_is_wrong_with_a_cluster_is_one_sentence(cluster: Cluster, source: Path) -> None:
-    with pytest.raises(DataError, match=r"extract\.dask: no Dask scheduler answers at tcp://127\.0\.0\.1:9 "):
+    with pytest.raises(
+        DataError, match=r"machine\.extract\.dask: no Dask scheduler answers at tcp://127\.0\.0\.1:9 "
+    ):
         run(source, "s", dask="tcp://127.0.0.1:9")
     other = copy_tree(ROOT / "src", source.parent / "other")
     with (other / "erv" / "media.py").open("a") as stream:
@@ -215,7 +228,7 @@ def test_an_address_where_no_scheduler_answers_leaves_nothing_behind(kind: str) 
         )
     assert done.stderr == ""
     (line,) = done.stdout.splitlines()
-    assert line.startswith(f"extract.dask: no Dask scheduler answers at {address} (")
+    assert line.startswith(f"machine.extract.dask: no Dask scheduler answers at {address} (")
     assert done.returncode == 0
 
 
@@ -233,5 +246,5 @@ def test_a_source_that_a_worker_cannot_read_is_named(cluster: Cluster, source: P
     rows, lock = pinned(source)
     (source / "00012.mp4").unlink()
     cluster.add_worker()
-    with pytest.raises(DataError, match=r"extract\.dask .*00012.mp4: file not found"):
-        extract(rows, lock, None, settings(dask=cluster.address), Path("s"), Path("q"))
+    with pytest.raises(DataError, match=r"machine\.extract\.dask .*00012.mp4: file not found"):
+        extract(rows, lock, None, settings(), Path("s"), Path("q"), workers=2, dask=cluster.address)

@@ -31,7 +31,7 @@ def test_shards_stream_from_s3(stack: Environment, tmp_path: Path) -> None:
     for number in range(5, 10):  # the second shard is empty
         (source / f"{number:05d}.mp4").write_bytes(b"not a film")
     rows, lock = pinned(source)
-    extract(rows, lock, None, settings(), Path("shards"), Path("q.parquet"))
+    extract(rows, lock, None, settings(), Path("shards"), Path("q.parquet"), workers=2)
     uri = f"s3://{stack.artifact_bucket}/streaming/shards"
     open_store(stack).mirror_tree(Path("shards"), uri)
     options = {
@@ -74,11 +74,11 @@ def test_an_object_that_is_lost_is_a_fault_of_the_source(
     few = settings(clips_per_shard=2)
     shutil.rmtree(".erv/sources")  # what pinning kept
     with pytest.raises(StorageError, match=r"00057\.mp4"):
-        extract(rows, lock, store, few, Path("s"), Path("q.parquet"))
+        extract(rows, lock, store, few, Path("s"), Path("q.parquet"), workers=2)
     assert not Path("s").exists()
     assert not Path("q.parquet").exists()
     store.mirror_tree(source, uri)
     rows, lock = pinned(source, store=store, uri=uri)
     caplog.set_level("INFO")
-    assert extract(rows, lock, store, few, Path("s"), Path("q.parquet")).extracted == 60
+    assert extract(rows, lock, store, few, Path("s"), Path("q.parquet"), workers=2).extracted == 60
     assert "of 30 shards kept from an earlier run" in caplog.text

@@ -449,9 +449,7 @@ signal.signal(signal.SIGTERM, stop)
 url, folder = sys.argv[1:]
 teacher = build_teacher(
     OpenAITeacher(kind="openai", model="m", base_url=url, api_key_env=None, concurrency=4),
-    runtime=RuntimeSettings(
-        device="cpu", dtype="float32", threads=1, accelerate=None, processes=1, feature_cache_gb=1.0
-    ),
+    runtime=RuntimeSettings(device="cpu", dtype="float32", threads=1),
     folder_of=Path,
     cache=Path(folder),
 )

@@ -47,8 +47,6 @@ SETTINGS = ExtractSettings(
     missing_audio="quarantine",
     clip_timeout_seconds=30,
     clip_memory_mb=1000,
-    workers=2,
-    dask=None,
     clips_per_shard=5,
     max_quarantine_share=0.5,
 )

@@ -20,7 +20,7 @@ from erv.shards import ShardReader
 from erv.training.common import ranks
 from erv.training.grpo import grpo as grpo_run
 from erv.training.grpo.trainer import OmniGRPOTrainer
-from tests.support.runtime import RUNTIME
+from tests.support.runtime import RUNTIME, machine
 from tests.support.tiny_grpo import letter_e, many_letters, settings, training_rows
 
 
@@ -105,8 +105,8 @@ def train(folder: Path, run: dict[str, Any], processes: int) -> None:
             checkpoints=folder / f"{run.get('checkpoints', run['name'])}-checkpoints",
             on_metrics=on_metrics,
             seed=0,
-            runtime=RUNTIME.model_copy(update={"accelerate": "ddp", "processes": processes}),
-            rows_per_pass=run.get("rows_per_pass"),
+            runtime=RUNTIME,
+            machine=machine(accelerate="ddp", processes=processes, rows_per_pass=run.get("rows_per_pass")),
             kept=[counter],
         )
     except KeyboardInterrupt:

@@ -21,7 +21,7 @@ from erv.errors import DataError, TrainingError
 from erv.policies import Policy, load_policy
 from erv.policies.common.families import family_of
 from erv.policies.common.policy import token_positions
-from erv.settings.policies import LoraSettings
+from erv.settings import LoraSettings
 from erv.shards import Clip
 from erv.training.common.clip_features import policy_encoder
 from erv.training.grpo.grpo import lora_config

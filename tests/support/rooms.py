@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
 
 import grimp
+from pydantic import BaseModel
 
+from erv.settings import Settings
 from tests.support.paths import ROOT
 
 # Rooms around a stage: they can't change what it writes, so a change in one of them runs nothing again.
@@ -46,8 +50,7 @@ def room_of(module: str) -> str:
 def rooms_of(stage: str) -> set[str]:
     """The rooms that a stage's script imports, directly or through others; not those around it.
 
-    Imports inside functions count, those for type checking alone do not. Of the settings, a stage has the
-    section of its own name: what it reads of others is a parameter in `dvc.yaml`.
+    Imports inside functions count, those for type checking alone do not. For the settings see `settings_of`.
     """
     graph, found, pending = _graph(), set(), [f"stages.{stage}"]
     while pending:
@@ -59,6 +62,24 @@ def rooms_of(stage: str) -> set[str]:
     rooms = {room_of(module) for module in found}
     # A family is imported by the name that the parameter gives it.
     return rooms | ({"policies/${policy.family}"} if "policies/common" in rooms else set())
+
+
+def settings_of(parameters: Iterable[str]) -> set[str]:
+    """The modules of settings that give a value to what `params.yaml` may leave out, by parameters listed."""
+    sections = {key.partition(".")[0] for key in parameters}
+    fields = {field.alias or name: field for name, field in Settings.model_fields.items()}
+    models = {model for name in sections for model in _models(fields[name].annotation)}
+    optional = [m for m in models if not all(field.is_required() for field in m.model_fields.values())]
+    return {f"src/{model.__module__.replace('.', '/')}.py" for model in optional}
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from _models(field.annotation)
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def _is_around(module: str, stage: str) -> bool:

@@ -1,7 +1,24 @@
 """The runtime of tests: one process with one thread on the CPU."""
 
-from erv.settings import RuntimeSettings
+from typing import Any
 
-RUNTIME = RuntimeSettings(
-    device="cpu", dtype="float32", threads=1, accelerate=None, processes=1, feature_cache_gb=1.0
-)
+from erv.settings import MachineSettings, RuntimeSettings
+
+RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1)
+
+
+def machine(*, rows_per_pass: int | None = None, sample_steps: int = 2, **changes: Any) -> MachineSettings:
+    """A machine with one process for all, with some of it changed."""
+    values = {
+        "accelerate": None,
+        "processes": 1,
+        "feature_cache_gb": 1.0,
+        "validate": {"workers": 2},
+        "extract": {"workers": 2, "dask": None},
+        "sft": {"rows_per_pass": rows_per_pass},
+        "grpo": {"rows_per_pass": rows_per_pass, "sample_steps": sample_steps},
+    }
+    return MachineSettings.model_validate(values | changes)
+
+
+MACHINE = machine()

@@ -8,7 +8,7 @@ from erv.distill.distill import distill
 from erv.manifest import ClipRow
 from erv.prompts import format_completion
 from erv.sentences import split_sentences
-from erv.settings.verifier import DistillSettings, RolloutSettings
+from erv.settings import DistillSettings, RolloutSettings
 
 NO_ROLLOUTS = RolloutSettings(per_clip=0, temperature=1.0, max_new_tokens=8, batch_size=8)
 DISTILL = DistillSettings(

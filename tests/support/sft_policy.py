@@ -12,17 +12,16 @@ from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
 from erv.prompts import format_completion
 from erv.sample.tiny_policy import build_tiny_policy
-from erv.settings.policies import LoraSettings, SftSettings
+from erv.settings import LoraSettings, SftSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training.sft.sft import train_sft
-from tests.support.runtime import RUNTIME
+from tests.support.runtime import MACHINE, RUNTIME
 from tests.support.sizes import SMALLEST
 
 SETTINGS = SftSettings(
     max_steps=2,
     epochs=None,
     batch_size=4,
-    rows_per_pass=None,
     packing=False,
     gradient_checkpointing=False,
     learning_rate=1e-3,
@@ -81,6 +80,7 @@ def train(
         "on_metrics": lambda metrics, step: None,
         "seed": 0,
         "runtime": RUNTIME,
+        "machine": MACHINE,
     }
     return train_sft(load_policy(base), ROWS, shards, settings, **(options | changes))
 

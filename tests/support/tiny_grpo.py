@@ -12,7 +12,7 @@ from erv.manifest import ClipRow
 from erv.policies import Policy
 from erv.prompts import format_completion
 from erv.sample.tiny_policy import build_tiny_policy
-from erv.settings.policies import GrpoSettings, LoraSettings
+from erv.settings import GrpoSettings, LoraSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training.grpo.grpo import build_rows
 from tests.support.sizes import SMALLEST
@@ -59,14 +59,10 @@ def settings(**changes: Any) -> GrpoSettings:
         "semantics": "strict",
         "shaping": {"min_sentences": 1, "min_words": None, "max_words": None, "max_named": None},
         "freeze_projectors": False,
-        "rows_per_pass": None,
         "gradient_checkpointing": False,
         "save_steps": 2,
-        "sample_steps": 2,
         "collapse_patience": None,
         "lora": {"enabled": False, "rank": 4, "alpha": 8, "dropout": 0.0, "quantize": "none"},
-        "train": ["erv"],
-        "variants": {"erv": {"rewards": [{"name": "format", "weight": 1.0}]}},
     }
     return GrpoSettings.model_validate(values | changes)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from erv.prompts import user_content
-from erv.settings.policies import GrpoSettings
+from erv.settings import GrpoSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from tests.support.tiny_grpo import settings
 

@@ -17,7 +17,6 @@ SETTINGS = ValidateSettings(
     min_loudness_db=-60.0,
     max_failed_share=0.1,
     duplicates="fail",
-    workers=2,
     clip_timeout_seconds=60,
     clip_memory_mb=1000,
 )

@@ -20,7 +20,7 @@ from erv.checkpoints import (
     reward_files,
 )
 from erv.errors import DataError
-from erv.settings.policies import LoraSettings
+from erv.settings import LoraSettings
 
 
 def write_checkpoint(folder: Path, step: int, complete: bool = True) -> Path:

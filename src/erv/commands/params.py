@@ -64,6 +64,25 @@ def show(path: Path, prefix: str) -> None:
 
 
 @command.command()
+@click.argument("prefix", default="")
+@click.pass_obj
+def reruns(path: Path, prefix: str) -> None:
+    """Say which stages run again when a parameter changes, of all or of those that begin with PREFIX.
+
+    Computed from dvc.yaml, which must lie beside the parameters. What follows runs again where its input
+    becomes another one.
+    """
+    from erv.errors import SettingsError
+    from erv.pipeline.reruns import all_reruns
+
+    chosen = [item for item in all_reruns(path.parent) if item.name.startswith(prefix)]
+    if not chosen:
+        raise SettingsError(f"{path}: no parameter begins with {prefix!r}; `erv params show` lists all")
+    for item in chosen:
+        click.echo(str(item))
+
+
+@command.command()
 @click.argument("name")
 @click.pass_obj
 def use(path: Path, name: str) -> None:

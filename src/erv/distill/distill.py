@@ -18,7 +18,7 @@ from erv.errors import DataError
 from erv.labels import LabelSpace
 from erv.manifest import SPLITS
 from erv.sentences import normalize
-from erv.settings.verifier import DistillSettings
+from erv.settings import DistillSettings
 
 UNLABELLED = Refusal("unlabelled", "came without labels")
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from erv.prompts import parse_completion
-from erv.settings import RuntimeSettings
-from erv.settings.verifier import RolloutSettings
+from erv.settings import RolloutSettings, RuntimeSettings
 from erv.shards import ShardReader
 
 logger = logging.getLogger(__name__)

@@ -227,14 +227,17 @@ def _measure(settings: Settings, name: str, estimate: fit.Estimate | None, folde
     device = resolve_device(settings.runtime.device)
     on_gpu = device.type == "cuda"
     # One process of several takes its share of the step, whole groups of it.
-    processes = settings.runtime.processes
+    processes = settings.machine.processes
     prompts = -(-settings.grpo.prompts_per_step // processes)
     own = prompts * settings.grpo.num_generations
-    rows_per_pass = settings.grpo.rows_per_pass and math.gcd(settings.grpo.rows_per_pass, own)
+    whole = settings.machine.grpo
+    share = whole.model_copy(
+        update={"rows_per_pass": whole.rows_per_pass and math.gcd(whole.rows_per_pass, own)}
+    )
     grpo = settings.grpo.model_copy(
         update={"max_steps": settings.grpo.num_iterations, "epochs": None, "prompts_per_step": prompts}
     )
-    runtime = settings.runtime.model_copy(update={"accelerate": None, "processes": 1})
+    machine = settings.machine.model_copy(update={"accelerate": None, "processes": 1, "grpo": share})
     rows = _write_clips(settings, prompts, folder / "shards" / _DATASET)
     found: dict[str, float] = {}
 
@@ -256,13 +259,13 @@ def _measure(settings: Settings, name: str, estimate: fit.Estimate | None, folde
             checkpoints=folder / "checkpoints",
             on_metrics=stop,
             seed=settings.seed,
-            runtime=runtime,
-            rows_per_pass=rows_per_pass,
+            runtime=settings.runtime,
+            machine=machine,
         )
     except _Enough:
         pass
     except torch.OutOfMemoryError as error:
-        remedy = fit.remedies(settings, estimate) if estimate else "lower grpo.rows_per_pass"
+        remedy = fit.remedies(settings, estimate) if estimate else "lower machine.grpo.rows_per_pass"
         raise TrainingError(f"a step of grpo does not fit into {_name(device)}; {remedy}") from error
     total = torch.cuda.get_device_properties(device).total_memory if on_gpu else None
     return Measured(

@@ -21,8 +21,7 @@ from typing import Protocol
 
 from erv.doctor.policy_sizes import PolicySizes
 from erv.prompts import INSTRUCTION
-from erv.settings import Settings
-from erv.settings.policies import LoraSettings
+from erv.settings import LoraSettings, Settings
 
 # Bytes kept of a token in a block, per unit of width and of inner width, by bytes of the numbers that are
 # computed with: of a block that trains, and of one that only passes the gradient on.
@@ -151,8 +150,8 @@ def memory_faults(
 def sft_memory(settings: Settings, sizes: PolicySizes) -> Estimate:
     """Memory of a device in a step of `sft`; completions count with `grpo.max_completion_length`."""
     sft, wide = settings.sft, _number_bytes(settings)
-    of_process = max(1, sft.batch_size // settings.runtime.processes)
-    rows = min(sft.rows_per_pass or of_process, of_process)
+    of_process = max(1, sft.batch_size // settings.machine.processes)
+    rows = min(settings.machine.sft.rows_per_pass or of_process, of_process)
     completion = settings.grpo.max_completion_length
     tokens = rows * (_prompt(sizes) + completion)
     # Logits of the completion, their float32 copy, the softmax that is kept and its gradient.
@@ -171,8 +170,8 @@ def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0)
         verifier_bytes: of the verifier's weights, which lie on the same device.
     """
     grpo, wide = settings.grpo, _number_bytes(settings)
-    of_process = max(1, grpo.prompts_per_step * grpo.num_generations // settings.runtime.processes)
-    rows = min(grpo.rows_per_pass or of_process, of_process)
+    of_process = max(1, grpo.prompts_per_step * grpo.num_generations // settings.machine.processes)
+    rows = min(settings.machine.grpo.rows_per_pass or of_process, of_process)
     shared = not grpo.gradient_checkpointing  # rows of a group read their prompt once
     prompt, completion = _prompt(sizes), grpo.max_completion_length
     length = prompt + completion
@@ -197,11 +196,11 @@ def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0)
 
 def needs_gpu(settings: Settings) -> list[str]:
     """The parameters that only a GPU can do, as `name: value`."""
-    runtime = settings.runtime
+    runtime, accelerate = settings.runtime, settings.machine.accelerate
     found = {
         "runtime.device": runtime.device if runtime.device == "cuda" else None,
         "runtime.dtype": runtime.dtype if runtime.dtype != "float32" else None,
-        "runtime.accelerate": runtime.accelerate if runtime.accelerate not in (None, "ddp") else None,
+        "machine.accelerate": accelerate if accelerate not in (None, "ddp") else None,
         "sft.lora.quantize": settings.sft.lora.quantize if settings.sft.lora.quantize != "none" else None,
         "grpo.lora.quantize": settings.grpo.lora.quantize if settings.grpo.lora.quantize != "none" else None,
     }
@@ -221,7 +220,7 @@ def _standing(
         clips: whose features a step needs besides those that are kept.
         reference: whether full training keeps one.
     """
-    runtime, lora = settings.runtime, stage.lora
+    lora = stage.lora
     trained = lora.rank * sizes.adapter if lora.enabled else full
     parts = {
         "weights": 4 * sizes.parameters + (4 * trained if lora.enabled else 0),
@@ -231,17 +230,17 @@ def _standing(
     }
     if lora.quantize == "nf4":
         parts["weights"] -= round((4 - _NF4) * sizes.matrices)
-    for name in _SHARDED[runtime.accelerate]:
-        parts[name] //= runtime.processes
-    if runtime.accelerate in ("zero3", "fsdp"):  # of a block that is at work all weights are there
+    for name in _SHARDED[settings.machine.accelerate]:
+        parts[name] //= settings.machine.processes
+    if settings.machine.accelerate in ("zero3", "fsdp"):  # of a block that is at work all weights are there
         parts["weights"] += 8 * sizes.block
-    if runtime.accelerate == "ddp":
+    if settings.machine.accelerate == "ddp":
         parts["gradients"] *= 2  # the buckets in which they are averaged
     if _number_bytes(settings) == 2:
         # Frozen matrices are cast anew by each block, and kept for the way back unless it is computed again.
         kept = not lora.enabled or not stage.gradient_checkpointing
         parts["autocast"] = 2 * (sizes.matrices if kept else sizes.block)
-    parts["features"] = round(runtime.feature_cache_gb * 1e9) + clips * sizes.feature_bytes
+    parts["features"] = round(settings.machine.feature_cache_gb * 1e9) + clips * sizes.feature_bytes
     return parts
 
 
@@ -278,7 +277,7 @@ def remedies(settings: Settings, estimate: Estimate) -> str:
     """What lowers the peak of a stage."""
     stage = estimate.stage
     section = settings.grpo if stage == "grpo" else settings.sft
-    at_peak = "grpo.prompts_per_step" if "generation" in estimate.parts else f"{stage}.rows_per_pass"
+    at_peak = "grpo.prompts_per_step" if "generation" in estimate.parts else f"machine.{stage}.rows_per_pass"
     wishes = [f"lower {at_peak}"]
     if "update" in estimate.parts and not section.gradient_checkpointing:
         wishes.append(f"set {stage}.gradient_checkpointing")
@@ -286,4 +285,4 @@ def remedies(settings: Settings, estimate: Estimate) -> str:
         wishes.append(f"train adapters ({stage}.lora.enabled)")
     elif section.lora.quantize == "none":
         wishes.append(f"set {stage}.lora.quantize: nf4")
-    return ", ".join([*wishes, "or shard it (runtime.accelerate: zero3 with more processes)"])
+    return ", ".join([*wishes, "or shard it (machine.accelerate: zero3 with more processes)"])

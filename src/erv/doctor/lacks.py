@@ -156,7 +156,7 @@ def _gpus(
 ) -> Iterator[Check]:
     estimates = [fit.sft_memory(settings, sizes), fit.grpo_memory(settings, sizes, verifier)] if sizes else []
     needed = max((estimate.total for estimate in estimates), default=0)
-    processes = settings.runtime.processes
+    processes = settings.machine.processes
     wish = f"{processes} GPU(s) with {math.ceil(needed / 1e9)} GB each"
     reasons = fit.needs_gpu(settings)
     if not reasons and (settings.runtime.device == "cpu" or not here.gpus):
@@ -167,13 +167,13 @@ def _gpus(
         )
         detail = f"none here: {here.why_none}; needed are {wish} ({', '.join(reasons)})"
         yield Check("gpu", "fail", detail, remedy)
-    elif len(here.gpus) > 1 and settings.runtime.accelerate is None:
-        detail = f"{len(here.gpus)} here, and runtime.accelerate is null"
-        remedy = "set it and runtime.processes to use them, or CUDA_VISIBLE_DEVICES to use one"
+    elif len(here.gpus) > 1 and settings.machine.accelerate is None:
+        detail = f"{len(here.gpus)} here, and machine.accelerate is null"
+        remedy = "set it and machine.processes to use them, or CUDA_VISIBLE_DEVICES to use one"
         yield Check("gpu", "fail", detail, remedy)
     elif len(here.gpus) < processes:
-        detail = f"{len(here.gpus)} here, runtime.processes is {processes}"
-        yield Check("gpu", "fail", detail, "lower runtime.processes, or run it on a larger machine")
+        detail = f"{len(here.gpus)} here, machine.processes is {processes}"
+        yield Check("gpu", "fail", detail, "lower machine.processes, or run it on a larger machine")
     else:
         yield Check(
             "gpu", "ok", ", ".join(f"{gpu.name} ({gpu.memory_bytes / 1e9:.1f} GB)" for gpu in here.gpus)
@@ -211,10 +211,10 @@ def _packages(settings: Settings) -> Iterator[Check]:
     for stage, lora in (("sft", settings.sft.lora), ("grpo", settings.grpo.lora)):
         if lora.quantize == "nf4":
             wanted["bitsandbytes"] = f"{stage}.lora.quantize is nf4"
-    if settings.runtime.accelerate in ("zero2", "zero3"):
-        wanted["deepspeed"] = f"runtime.accelerate is {settings.runtime.accelerate}"
-    if settings.extract.dask is not None:
-        wanted["distributed"] = "extract.dask names a scheduler"
+    if settings.machine.accelerate in ("zero2", "zero3"):
+        wanted["deepspeed"] = f"machine.accelerate is {settings.machine.accelerate}"
+    if settings.machine.extract.dask is not None:
+        wanted["distributed"] = "machine.extract.dask names a scheduler"
     for package, reason in wanted.items():
         if util.find_spec(package) is None:
             yield Check(f"package {package}", "fail", f"not installed; {reason}", f"`pip install {package}`")
@@ -320,7 +320,7 @@ def disk_bytes(settings: Settings, sizes: PolicySizes, clips: int) -> int:
     frames = extract.frames * extract.size**2 * 3 * _COMPRESSED
     shards = clips * round(frames + _SECONDS * 2 * extract.sample_rate)
     policy = 4 * sizes.parameters
-    policies = policy * (1 + len(settings.grpo.train))
+    policies = policy * (1 + len(settings.compare.train))
     estimate = fit.grpo_memory(settings, sizes).parts
     # Two complete checkpoints and one that is being written, for each of two variants side by side.
     checkpoint = estimate["optimiser"] + (0 if settings.grpo.lora.enabled else policy)

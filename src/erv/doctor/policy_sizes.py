@@ -89,7 +89,7 @@ def _count(mapping: Mapping[str, Any], name: str) -> PolicySizes:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from erv.policies.common.families import family_module, family_of
-    from erv.settings.policies import LoraSettings
+    from erv.settings import LoraSettings
     from erv.training.common.adapters import lora_config
 
     family_module(family_of(mapping, name))  # registers its classes

@@ -57,16 +57,16 @@ def _unplaced(settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
     names = {stage.name for stage in stages}
     faults = []
     if "report" in names:
-        evaluated = settings.evaluate.policies
+        evaluated = settings.compare.policies
         faults += [
-            f"evaluate.policies names {policy}: dvc.yaml has no {missing}; the matrices of grpo and evaluate"
-            " should be ${grpo.train} and ${evaluate.policies}"
+            f"compare.policies names {policy}: dvc.yaml has no {missing}; the matrices of grpo and evaluate"
+            " should be ${compare.train} and ${compare.policies}"
             for policy in evaluated
             if (missing := ", ".join(stage for stage in _stages_of(policy) if stage not in names))
         ]
         faults += [
-            f"grpo.train names {variant}, which would not be in the report; add it to evaluate.policies too"
-            for variant in settings.grpo.train
+            f"compare.train names {variant}, which would not be in the report; add it to compare.policies too"
+            for variant in settings.compare.train
             if variant not in evaluated
         ]
     if "register" in names and settings.evaluate.split != "test":
@@ -92,7 +92,7 @@ def _missing_files(workspace: Path, stages: Sequence[PipelineStage]) -> list[str
     }
     return [
         f"{path}: not found; "
-        + ("run `erv data pin`" if path.endswith(".lock.json") else "restore it from git")
+        + ("run `erv data pin`" if path.startswith("data/sources") else "restore it from git")
         for path in sorted(missing)
     ]
 
@@ -117,13 +117,14 @@ def teacher_faults(
         path = workspace / "data" / "sources" / f"{source}.lock.json"
         return not path.is_file() or any(file.path.startswith(start) for file in Lock.load(path).files)
 
+    explained = settings.roles.cold_start
     faults = []
     for index, teacher in enumerate(settings.distill.teachers):
         where = f"distill.teachers[{index}] ({teacher.name})"
-        if teacher.kind == "reference" and not has("reasoning", REFERENCE_FILE):
+        if teacher.kind == "reference" and not has(explained, REFERENCE_FILE):
             faults.append(
-                f"{where}: the reasoning source has no {REFERENCE_FILE}; add it and pin again, or let openai"
-                " or local read the sentences"
+                f"{where}: the {explained} source has no {REFERENCE_FILE}; add it and pin again, or let"
+                " openai or local read the sentences"
             )
         if teacher.kind == "local" and not has("base", f"{teacher.model}/"):
             faults.append(f"{where}: the base source has no folder {teacher.model}; add it and pin again")
@@ -174,14 +175,14 @@ def gpu_faults(
         reasons = fit.needs_gpu(settings)
         return ([f"{', '.join(reasons)}: needs a GPU, and this run has none"] if reasons else []), []
     certain, likely = [], []
-    processes = settings.runtime.processes
-    if len(gpus) > 1 and settings.runtime.accelerate is None:
+    processes = settings.machine.processes
+    if len(gpus) > 1 and settings.machine.accelerate is None:
         certain.append(
-            f"this machine has {len(gpus)} GPUs and runtime.accelerate is null; set it and runtime.processes"
+            f"this machine has {len(gpus)} GPUs and machine.accelerate is null; set it and machine.processes"
             " to use them, or CUDA_VISIBLE_DEVICES to use one"
         )
     if processes > len(gpus):
-        certain.append(f"runtime.processes is {processes}, but this machine has {len(gpus)} GPU(s); lower it")
+        certain.append(f"machine.processes is {processes}, but this machine has {len(gpus)} GPU(s); lower it")
     if sizes is not None:
         available = min(gpu.memory_bytes for gpu in gpus)
         sure = fit.memory_faults(settings, sizes, available, certain=True)

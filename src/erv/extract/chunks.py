@@ -87,6 +87,7 @@ def write_chunks(
     settings: ExtractSettings,
     folder: Path,
     *,
+    workers: int,
     cache: Path = CACHE,
     tick: Callable[[bool], None] = lambda rejected: None,
 ) -> Generator[Finished, None, None]:
@@ -100,6 +101,7 @@ def write_chunks(
         store: for clips in an object store.
         settings: the `extract` section.
         folder: where `shard-00000.parquet` and so on are written; one is complete when its chunk is yielded.
+        workers: decoding processes.
         cache: of fetched clips.
         tick: called after each clip with whether it was quarantined.
 
@@ -115,7 +117,7 @@ def write_chunks(
     outcomes = isolated(
         decode_item,
         ((path, rule) for path in fetched),
-        workers=settings.workers,
+        workers=workers,
         seconds=settings.clip_timeout_seconds,
         memory_mb=settings.clip_memory_mb,
         expected=(MediaError,),

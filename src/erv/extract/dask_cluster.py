@@ -2,9 +2,9 @@
 
 What it needs: `pip install erv[dask]` here, on the scheduler and on the workers, in equal versions, which is
 checked. A scheduler (`dask scheduler`) and workers (`dask worker tcp://HOST:8786 --nthreads 1`); one thread
-each, since a task itself starts `extract.workers` decoding processes. Those are plain child processes, so a
-worker may run under its nanny, which `multiprocessing` would forbid. Workers read the sources themselves:
-from S3 with their own environment, or from the same path as here.
+each, since a task itself starts `machine.extract.workers` decoding processes. Those are plain child
+processes, so a worker may run under its nanny, which `multiprocessing` would forbid. Workers read the sources
+themselves: from S3 with their own environment, or from the same path as here.
 
 Security: Dask moves pickles between coordinator, scheduler and workers, so whoever reaches the scheduler's
 port runs code on all of them. Bind it to a private address, or use Dask's TLS; connect only to a cluster that
@@ -42,11 +42,12 @@ _COMPARED = ("distributed", "cloudpickle", "msgpack")
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """What a worker gets: rows, their part of the lock, settings, and the code that it must have."""
+    """What a worker gets: rows, their part of the lock, how to decode, and the code that it must have."""
 
     chunk: Chunk
     lock: Lock
     settings: ExtractSettings
+    workers: int
     code: tuple[str, ...]
     version: str
 
@@ -65,7 +66,10 @@ def run_chunk(task: ChunkTask) -> tuple[bytes, Finished]:
         )
     store = store_for([task.lock.uri])
     with tempfile.TemporaryDirectory(prefix="erv-extract-") as folder:
-        finished = next(write_chunks([task.chunk], task.lock, store, task.settings, Path(folder)))
+        chunks = write_chunks(
+            [task.chunk], task.lock, store, task.settings, Path(folder), workers=task.workers
+        )
+        finished = next(chunks)
         return (Path(folder) / shard_name(task.chunk.number)).read_bytes(), finished
 
 
@@ -75,9 +79,11 @@ def write_chunks_on_cluster(
     settings: ExtractSettings,
     folder: Path,
     *,
+    address: str,
+    workers: int,
     tick: Callable[[bool], None],
 ) -> Generator[Finished, None, None]:
-    """As `erv.extract.chunks.write_chunks`, on the cluster at `extract.dask`; chunks come as they finish.
+    """As `erv.extract.chunks.write_chunks`, on the cluster at `address`; chunks come as they finish.
 
     Raises:
         DataError: no cluster answers, it has other versions, its workers die, or as `write_chunks`.
@@ -85,7 +91,6 @@ def write_chunks_on_cluster(
     """
     if not chunks:
         return
-    address = str(settings.dask)
     code = code_of("extract")
     version = code_version(code, LIBRARIES)
     with _connected(address) as client:
@@ -97,7 +102,7 @@ def write_chunks_on_cluster(
         while waiting or running:
             while waiting and len(running) < limit:
                 chunk = waiting.pop()
-                task = ChunkTask(chunk, _part(lock, chunk), settings, code, version)
+                task = ChunkTask(chunk, _part(lock, chunk), settings, workers, code, version)
                 running.add(client.submit(run_chunk, task, pure=False))
             done = _first_done(client, running, address)
             for future in done:
@@ -131,9 +136,13 @@ def _connected(address: str) -> Iterator[Any]:
         from distributed.utils import LoopRunner
     except ImportError:
         raise DataError(
-            "extract.dask is set and Dask is not installed; run `pip install erv[dask]` or set it to null"
+            "machine.extract.dask is set and Dask is not installed; run `pip install erv[dask]` or set it to"
+            " null"
         ) from None
-    lost = f"extract.dask: the Dask scheduler at {address} went away; start it again and run extract again"
+    lost = (
+        f"machine.extract.dask: the Dask scheduler at {address} went away; start it again and run extract"
+        " again"
+    )
     start = f"start some with `dask worker {address} --nthreads 1`"
     security = Security()
     try:
@@ -142,8 +151,8 @@ def _connected(address: str) -> Iterator[Any]:
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, security=security)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise DataError(
-            f"extract.dask: no Dask scheduler answers at {address} ({_first_line(error)}); start one with"
-            " `dask scheduler`, correct the address, or set extract.dask to null"
+            f"machine.extract.dask: no Dask scheduler answers at {address} ({_first_line(error)});"
+            " start one with `dask scheduler`, correct the address, or set machine.extract.dask to null"
         ) from error
     try:
         if not client.nthreads():
@@ -173,7 +182,7 @@ def _wait_for_a_worker(client: Any, address: str, start: str) -> None:
     try:
         client.wait_for_workers(1, timeout=_SECONDS_WITHOUT_WORKER)
     except TimeoutError as error:
-        raise DataError(f"extract.dask: the scheduler at {address} has no worker; {start}") from error
+        raise DataError(f"machine.extract.dask: the scheduler at {address} has no worker; {start}") from error
 
 
 def _check_versions(client: Any, address: str) -> None:
@@ -186,8 +195,8 @@ def _check_versions(client: Any, address: str) -> None:
         if different:
             part = different[0]
             raise DataError(
-                f"extract.dask: {name} has {part} {found.get(part)}, this machine {ours[part]}; install the"
-                " same requirements/*.lock on both"
+                f"machine.extract.dask: {name} has {part} {found.get(part)}, this machine"
+                f" {ours[part]}; install the same requirements/*.lock on both"
             )
 
 
@@ -214,7 +223,7 @@ def _first_done(client: Any, running: set[Any], address: str) -> set[Any]:
         alone_since = None if client.nthreads() else alone_since or now
         if alone_since is not None and now - alone_since > _SECONDS_WITHOUT_WORKER:
             raise DataError(
-                f"extract.dask: the workers at {address} are gone; start some again with `dask worker"
+                f"machine.extract.dask: the workers at {address} are gone; start some again with `dask worker"
                 f" {address} --nthreads 1` and run extract again, finished shards are kept"
             )
 
@@ -225,15 +234,15 @@ def _result(future: Any, address: str) -> tuple[bytes, Finished]:
     try:
         content, finished = future.result()
     except (DataError, StorageError) as error:
-        raise type(error)(f"extract.dask ({address}): {error}") from error
+        raise type(error)(f"machine.extract.dask ({address}): {error}") from error
     except KilledWorker as error:
         raise DataError(
-            f"extract.dask: workers at {address} died over and over on one chunk; look into their logs"
-            " (memory of their machines?), or set extract.dask to null"
+            f"machine.extract.dask: workers at {address} died over and over on one chunk; look into"
+            " their logs (memory of their machines?), or set machine.extract.dask to null"
         ) from error
     except ModuleNotFoundError as error:
         raise DataError(
-            f"extract.dask: a worker at {address} lacks the module {error.name!r}; install the same"
+            f"machine.extract.dask: a worker at {address} lacks the module {error.name!r}; install the same"
             " requirements/*.lock there"
         ) from error
     return content, finished

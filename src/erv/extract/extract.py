@@ -60,6 +60,8 @@ def extract(
     shards: Path,
     quarantine: Path,
     *,
+    workers: int,
+    dask: str | None = None,
     excluded: Sequence[Mapping[str, str]] = (),
     state_root: Path = ROOT,
 ) -> Extracted:
@@ -75,6 +77,8 @@ def extract(
         settings: the `extract` section.
         shards: folder to write; appears when complete.
         quarantine: parquet file of the clips left out, with reasons.
+        workers: decoding processes, of this machine or of each task of the cluster.
+        dask: address of a Dask scheduler whose workers do it; None: this machine.
         excluded: the clips that ingest excluded, with `clip_id` and `reason`.
         state_root: parent of the folders of unfinished extractions.
 
@@ -94,12 +98,14 @@ def extract(
         bar = meter(f"extract {dataset}", len(rows), "clips", logger, done=kept)
         tick = ticker(bar, "quarantined", seen=len(_rejected(state)))
         todo = [chunk for chunk in chunks if chunk.number not in state.finished]
-        if settings.dask is not None:
+        if dask is not None:
             from erv.extract.dask_cluster import write_chunks_on_cluster
 
-            finishing = write_chunks_on_cluster(todo, lock, settings, state.folder, tick=tick)
+            finishing = write_chunks_on_cluster(
+                todo, lock, settings, state.folder, address=dask, workers=workers, tick=tick
+            )
         else:
-            finishing = write_chunks(todo, lock, store, settings, state.folder, tick=tick)
+            finishing = write_chunks(todo, lock, store, settings, state.folder, workers=workers, tick=tick)
         _check_share(state, len(rows), settings)
         with bar, closing(finishing):
             for finished in finishing:

@@ -24,6 +24,7 @@ class PipelineStage:
         command: the command that DVC runs.
         dependencies: workspace paths of files and folders that it reads, sorted.
         outputs: workspace paths that it writes, sorted.
+        parameters: the parameters, or sections of them, that it depends on, sorted.
     """
 
     name: str
@@ -31,6 +32,7 @@ class PipelineStage:
     command: str
     dependencies: tuple[str, ...]
     outputs: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -44,6 +46,7 @@ def read_stages(workspace: str | Path = ".") -> tuple[PipelineStage, ...]:
     Raises:
         PipelineError: no DVC repository, or a `dvc.yaml` that DVC refuses.
     """
+    from dvc.dependency import ParamsDependency
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -58,6 +61,14 @@ def read_stages(workspace: str | Path = ".") -> tuple[PipelineStage, ...]:
                     command=str(stage.cmd),
                     dependencies=tuple(sorted({_relative(dep, root) for dep in stage.deps if dep.fs_path})),
                     outputs=tuple(sorted(_relative(out, root) for out in stage.outs)),
+                    parameters=tuple(
+                        sorted(
+                            name
+                            for dep in stage.deps
+                            if isinstance(dep, ParamsDependency)
+                            for name in dep.params
+                        )
+                    ),
                 )
                 for stage in graph.nodes
             }

@@ -12,11 +12,11 @@ from erv.rewards.accuracy import accuracy_reward
 from erv.rewards.explanation import Shaping, explanation_reward
 from erv.rewards.format import format_reward
 from erv.sentences import Semantics
-from erv.settings.policies import BUILT_IN_REWARDS
+from erv.settings import BUILT_IN_REWARDS
 from erv.verifier.protocol import Verifier
 
 if TYPE_CHECKING:
-    from erv.settings.policies import RewardSettings
+    from erv.settings import RewardSettings
 
 Reward = Callable[..., list[float | None]]
 

@@ -1,8 +1,8 @@
 """The base checkpoint of the sample corpus: a tiny HumanOmni with trained towers, and an encoder.
 
 It stands in for HumanOmni-0.5B and RoBERTa, which can't be shipped. Its language model and projectors are
-random: everything it says is learned in `sft`. Its towers have seen only the clips of the reasoning set, which
-are in no fold of the other sets.
+random: everything it says is learned in `sft`. Its towers have seen only the clips of the reasoning set,
+which are in no fold of the other sets.
 """
 
 from __future__ import annotations

@@ -1,31 +1,51 @@
 """`params.yaml` as frozen, typed settings; parsed once, every fault reported at once."""
 
-from erv.settings.settings import (
-    EvaluateSettings,
-    ExtractSettings,
-    GateSettings,
-    IngestSettings,
-    RegisterSettings,
-    ReportSettings,
-    RuntimeSettings,
-    Settings,
-    SourcesSettings,
-    ValidateSettings,
-    load_settings,
-    parse_settings,
-)
+from erv.settings.compare import CompareSettings
+from erv.settings.distill import DistillSettings, RolloutSettings
+from erv.settings.evaluate import EvaluateSettings
+from erv.settings.extract import ExtractSettings
+from erv.settings.grpo import GrpoSettings, LossType, ShapingSettings
+from erv.settings.ingest import IngestSettings
+from erv.settings.lora import LoraSettings
+from erv.settings.machine import MachineSettings
+from erv.settings.policy import PolicySettings
+from erv.settings.register import GateSettings, RegisterSettings
+from erv.settings.report import ReportSettings
+from erv.settings.roles import RolesSettings
+from erv.settings.runtime import RuntimeSettings
+from erv.settings.settings import Settings, load_settings, parse_settings
+from erv.settings.sft import SftSettings
+from erv.settings.sources import SourcesSettings
+from erv.settings.train_erv import TrainErvSettings
+from erv.settings.validate import ValidateSettings
+from erv.settings.variants import BUILT_IN_REWARDS, RewardSettings, VariantSettings
 
 __all__ = [
+    "BUILT_IN_REWARDS",
+    "CompareSettings",
+    "DistillSettings",
     "EvaluateSettings",
     "ExtractSettings",
     "GateSettings",
+    "GrpoSettings",
     "IngestSettings",
+    "LoraSettings",
+    "LossType",
+    "MachineSettings",
+    "PolicySettings",
     "RegisterSettings",
     "ReportSettings",
+    "RewardSettings",
+    "RolesSettings",
+    "RolloutSettings",
     "RuntimeSettings",
     "Settings",
+    "SftSettings",
+    "ShapingSettings",
     "SourcesSettings",
+    "TrainErvSettings",
     "ValidateSettings",
+    "VariantSettings",
     "load_settings",
     "parse_settings",
 ]

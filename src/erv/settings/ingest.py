@@ -1,10 +1,12 @@
-"""How the data sets of a run are read: the entries of `ingest.readers` in `params.yaml`."""
+"""The section `ingest`: the fold, the splits, and how each data set is read."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from erv.settings.section import PositiveInt, Section, Share
 
 DATASET_NAME = r"^[a-z][a-z0-9_]*$"
 DatasetName = Annotated[str, Field(pattern=DATASET_NAME)]
@@ -98,3 +100,13 @@ class TableReader(_Reader):
 ReaderSettings = Annotated[
     MafwReader | DfewReader | RavdessReader | ReasoningReader | TableReader, Field(discriminator="reader")
 ]
+
+
+class IngestSettings(Section):
+    """Fold, validation split, what is expected of the data sets and how each is read."""
+
+    fold: PositiveInt
+    validation_share: Share
+    expect: Literal["full", "subset"]
+    max_excluded_share: Share
+    readers: dict[DatasetName, ReaderSettings]

@@ -20,6 +20,7 @@ from erv.errors import SettingsError
 from erv.files import write_text
 from erv.settings import Settings, load_settings, parse_settings
 
+MACHINE = "machine"
 FOLDER = Path(__file__).with_name("profiles")
 _ABSENT = object()
 
@@ -33,7 +34,8 @@ class Profile:
         title: what it is, in a few words.
         policy: the base model that it was made for, a name of `erv.doctor.policy_sizes.RELEASED`, or None for
             any.
-        adjustable: dotted names, or beginnings of such, whose values are a matter of the machine.
+        adjustable: dotted names, or beginnings of such, whose values are not the method: `machine`, and what
+            a run may choose though results depend on it, such as device, adapters or fold.
         params: the differences, by section as in `params.yaml`.
     """
 
@@ -84,7 +86,7 @@ def load_profile(name: str) -> Profile:
         name=name,
         title=raw["title"],
         policy=raw["policy"],
-        adjustable=tuple(raw["adjustable"]),
+        adjustable=(MACHINE, *raw["adjustable"]),
         params=raw["params"],
     )
 

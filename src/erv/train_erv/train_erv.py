@@ -34,8 +34,7 @@ from erv.errors import DataError, TrainingError
 from erv.files import model_folder, write_text
 from erv.labels import LabelSpace
 from erv.sentences import normalize
-from erv.settings import RuntimeSettings
-from erv.settings.verifier import TrainErvSettings
+from erv.settings import RuntimeSettings, TrainErvSettings
 from erv.train_erv.behaviour import check_behaviour
 from erv.train_erv.card import model_card
 from erv.train_erv.encoder import add_to_bias, load_encoder

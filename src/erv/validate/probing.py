@@ -27,7 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 def probe_clips(
-    rows: Sequence[ClipRow], lock: Lock, store: ObjectStore | None, settings: ValidateSettings
+    rows: Sequence[ClipRow],
+    lock: Lock,
+    store: ObjectStore | None,
+    settings: ValidateSettings,
+    *,
+    workers: int,
 ) -> dict[str, Probe]:
     """Probes every clip in worker processes, which a broken file may kill.
 
@@ -35,7 +40,8 @@ def probe_clips(
         rows: of one manifest.
         lock: of the source that they come from.
         store: for clips in an object store.
-        settings: workers, and each clip's time and memory.
+        settings: each clip's time and memory.
+        workers: processes that look into clips.
 
     Returns:
         A probe per clip id, in the order of the rows.
@@ -51,7 +57,7 @@ def probe_clips(
         for outcome in isolated(
             _probe_task,
             tasks,
-            workers=settings.workers,
+            workers=workers,
             seconds=float(settings.clip_timeout_seconds),
             memory_mb=settings.clip_memory_mb,
             prepare=_load_prober,

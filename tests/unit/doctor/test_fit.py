@@ -239,7 +239,7 @@ def test_memory_by_what_takes_it(root: Path, raw: dict[str, Any]) -> None:
 
     def with_(**changes: Any) -> fit.Estimate:
         parameters = settings.model_dump(mode="json", by_alias=True)
-        parameters["runtime"].update(changes.pop("runtime", {}))
+        parameters["machine"].update(changes.pop("machine", {}))
         parameters["grpo"].update(changes)
         return fit.grpo_memory(parse_settings(parameters), sizes)
 
@@ -251,13 +251,16 @@ def test_memory_by_what_takes_it(root: Path, raw: dict[str, Any]) -> None:
     assert adapters.parts["gradients"] == 4 * 24 * 8 * (2 * (896 + 896) + 2 * (896 + 128))
     assert adapters.parts["reference"] == 0
     assert with_(lora=lora | {"quantize": "nf4"}).parts["weights"] < 0.8 * adapters.parts["weights"]
-    assert with_(rows_per_pass=1).parts["update"] < whole.parts["update"] / 2
+    assert (
+        with_(machine={"grpo": {"rows_per_pass": 1, "sample_steps": 1}}).parts["update"]
+        < whole.parts["update"] / 2
+    )
     assert with_(gradient_checkpointing=True).total < whole.total
     two = {"processes": 2, "accelerate": "zero2"}
-    assert with_(runtime=two).parts["optimiser"] == whole.parts["optimiser"] // 2
-    assert with_(runtime=two).parts["weights"] == whole.parts["weights"]
-    assert with_(runtime=two | {"accelerate": "zero3"}).parts["reference"] == whole.parts["reference"] // 2
-    assert with_(runtime=two | {"accelerate": "ddp"}).parts["gradients"] == 2 * whole.parts["gradients"]
+    assert with_(machine=two).parts["optimiser"] == whole.parts["optimiser"] // 2
+    assert with_(machine=two).parts["weights"] == whole.parts["weights"]
+    assert with_(machine=two | {"accelerate": "zero3"}).parts["reference"] == whole.parts["reference"] // 2
+    assert with_(machine=two | {"accelerate": "ddp"}).parts["gradients"] == 2 * whole.parts["gradients"]
 
 
 def test_devices_that_are_too_small(root: Path) -> None:
@@ -265,7 +268,7 @@ def test_devices_that_are_too_small(root: Path) -> None:
     assert fit.memory_faults(settings, sizes, 80_000_000_000) == []
     sft, grpo = fit.memory_faults(settings, sizes, 16_000_000_000)
     assert sft.startswith("sft about ")
-    assert "don't fit into the GPU's 16.0 GB; lower grpo.rows_per_pass" in grpo
+    assert "don't fit into the GPU's 16.0 GB; lower machine.grpo.rows_per_pass" in grpo
     big, sizes = paper(root, "paper-7b")
     assert fit.memory_faults(big, sizes, 80_000_000_000) == []
     sft, grpo = fit.memory_faults(big, sizes, 40_000_000_000)

@@ -154,18 +154,18 @@ def test_gpus_that_do_not_do(workspace: Path) -> None:
     assert {"precision", "memory sft", "memory grpo"} <= set(failed(checks))
     assert checks["memory grpo"].detail.endswith("the GPU has 16.0 GB")
     assert checks["memory grpo"].remedy.startswith(
-        "lower grpo.rows_per_pass, set grpo.gradient_checkpointing"
+        "lower machine.grpo.rows_per_pass, set grpo.gradient_checkpointing"
     )
     raw = yaml.safe_load((workspace / "params.yaml").read_text())
-    raw["runtime"].update(processes=4, accelerate="zero2")
-    raw["grpo"]["rows_per_pass"], raw["sft"]["rows_per_pass"] = 4, 2
+    raw["machine"].update(processes=4, accelerate="zero2")
+    raw["machine"]["grpo"]["rows_per_pass"], raw["machine"]["sft"]["rows_per_pass"] = 4, 2
     (workspace / "params.yaml").write_text(yaml.safe_dump(raw))
     checks = found(workspace)
-    assert checks["gpu"].detail == "1 here, runtime.processes is 4"
+    assert checks["gpu"].detail == "1 here, machine.processes is 4"
     assert checks["parameters"].state == "ok"
-    assert "runtime.processes 4 (profile: 1)" in checks["parameters"].detail
+    assert "machine.processes 4 (profile: 1)" in checks["parameters"].detail
     package = checks["package deepspeed"]
-    assert package.detail.endswith("runtime.accelerate is zero2")
+    assert package.detail.endswith("machine.accelerate is zero2")
     assert package.state == ("fail" if package.detail.startswith("not installed") else "ok")
 
 

@@ -46,10 +46,10 @@ def test_shipped_parameters_fit_the_stages(raw: dict[str, Any], tmp_path: Path) 
 
 
 def test_a_policy_without_a_stage(raw: dict[str, Any], tmp_path: Path) -> None:
-    raw["grpo"]["train"] += ["rft"]
-    with pytest.raises(PipelineError, match=r"grpo\.train names rft, which would not be in the report"):
+    raw["compare"]["train"] += ["rft"]
+    with pytest.raises(PipelineError, match=r"compare\.train names rft, which would not be in the report"):
         checked(raw, tmp_path, STAGES)
-    raw["evaluate"]["policies"] += ["rft"]
+    raw["compare"]["policies"] += ["rft"]
     with pytest.raises(PipelineError, match=r"names rft: dvc\.yaml has no grpo@rft, evaluate@rft"):
         checked(raw, tmp_path, STAGES)
     checked(raw, tmp_path, STAGES[:2])
@@ -154,12 +154,12 @@ def test_a_base_of_another_family_is_refused(raw: dict[str, Any], tmp_path: Path
 
 
 def test_gpus_that_are_too_few_or_too_small(raw: dict[str, Any]) -> None:
-    raw["runtime"].update(processes=2, accelerate="ddp")
+    raw["machine"].update(processes=2, accelerate="ddp")
     settings, sizes = parse_settings(raw), nominal("HumanOmni-0.5B")
     assert gpu_faults(settings, sizes, []) == ([], [])
     assert gpu_faults(settings, sizes, [Gpu("big", 10**15)] * 2) == ([], [])
     assert gpu_faults(settings, None, [Gpu("big", 10**15)]) == (
-        ["runtime.processes is 2, but this machine has 1 GPU(s); lower it"],
+        ["machine.processes is 2, but this machine has 1 GPU(s); lower it"],
         [],
     )
     certain, likely = gpu_faults(settings, sizes, [Gpu("big", 10**15), Gpu("small", 24_000_000_000)])
@@ -175,7 +175,7 @@ def test_gpus_that_are_too_few_or_too_small(raw: dict[str, Any]) -> None:
     [
         ("runtime", {"device": "cuda"}, "runtime.device: cuda"),
         ("runtime", {"dtype": "bfloat16"}, "runtime.dtype: bfloat16"),
-        ("runtime", {"accelerate": "zero2"}, "runtime.accelerate: zero2"),
+        ("machine", {"accelerate": "zero2"}, "machine.accelerate: zero2"),
         (
             "grpo",
             {"lora": {"enabled": True, "rank": 4, "alpha": 8, "dropout": 0.0, "quantize": "nf4"}},
@@ -192,7 +192,7 @@ def test_what_needs_a_gpu_is_said_where_there_is_none(
 
 def test_gpus_that_one_process_would_split_batches_over(raw: dict[str, Any]) -> None:
     certain, _ = gpu_faults(parse_settings(raw), None, [Gpu("big", 10**15)] * 4)
-    assert "this machine has 4 GPUs and runtime.accelerate is null" in certain[0]
+    assert "this machine has 4 GPUs and machine.accelerate is null" in certain[0]
 
 
 def test_gpus_without_a_driver_cost_no_import_of_torch(

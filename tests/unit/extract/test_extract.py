@@ -35,7 +35,7 @@ def source(tmp_path):
     return tmp_path / "raw"
 
 
-def run(source, out="s", excluded=(), state=ROOT, **changes):
+def run(source, out="s", excluded=(), state=ROOT, workers=2, **changes):
     rows, lock = pinned(source)
     return extract(
         rows,
@@ -44,6 +44,7 @@ def run(source, out="s", excluded=(), state=ROOT, **changes):
         settings(**changes),
         Path(out),
         Path(f"{out}.parquet"),
+        workers=workers,
         excluded=excluded,
         state_root=Path(state),
     )
@@ -124,7 +125,7 @@ def test_folders_of_frames_are_told_at_once_what_they_lack(source):
     rows, lock = pinned(source)
     rows = [dataclasses.replace(row, media="frames") for row in rows]
     with pytest.raises(DataError, match=r"all 12 clips are frame folders.*missing_audio.* set it to mark"):
-        extract(rows, lock, None, settings(), Path("s"), Path("q"))
+        extract(rows, lock, None, settings(), Path("s"), Path("q"), workers=2)
 
 
 def test_too_many_in_quarantine_fail_the_stage_and_keep_what_is_done(source, caplog):
@@ -143,7 +144,7 @@ def test_rows_and_lock_must_belong_together(source):
     rows, lock = pinned(source)
     rows[3] = dataclasses.replace(rows[3], sha256="0" * 64)
     with pytest.raises(DataError, match="the manifest does not match the lock"):
-        extract(rows, lock, None, settings(), Path("s"), Path("q"))
+        extract(rows, lock, None, settings(), Path("s"), Path("q"), workers=2)
 
 
 def test_a_source_that_cannot_be_read_ends_the_stage_and_keeps_what_is_done(source, caplog):
@@ -153,12 +154,12 @@ def test_a_source_that_cannot_be_read_ends_the_stage_and_keeps_what_is_done(sour
     (source / "00038.mp4").unlink()
     few = settings(clips_per_shard=2)
     with pytest.raises(DataError, match=r"00038.mp4: file not found; restore it"):
-        extract(rows, lock, None, few, Path("s"), Path("s.parquet"))
+        extract(rows, lock, None, few, Path("s"), Path("s.parquet"), workers=2)
     assert not Path("s").exists()
     assert not Path("s.parquet").exists()
     (source / "00038.mp4").write_bytes(content)
     caplog.set_level("INFO")
-    assert extract(rows, lock, None, few, Path("s"), Path("s.parquet")).extracted == 40
+    assert extract(rows, lock, None, few, Path("s"), Path("s.parquet"), workers=2).extracted == 40
     assert "of 20 shards kept from an earlier run" in caplog.text
 
 
@@ -218,7 +219,7 @@ def test_what_another_run_left_is_removed(source, caplog):
 def test_the_key_is_what_decides_the_shards(source):
     rows, _ = pinned(source)
     key = extraction_key(rows, settings())
-    indifferent = {"workers": 7, "dask": "tcp://x:1", "max_quarantine_share": 0.9}
+    indifferent = {"max_quarantine_share": 0.9}
     assert key == extraction_key(rows, settings(**indifferent))
     decisive = {
         "frames": 4,
@@ -277,7 +278,7 @@ def test_what_cannot_alter_a_shard_decodes_nothing(source, caplog, undecodable):
     (source / "00002.mp4").write_bytes(b"not a film")
     rows, lock = pinned(source)
     changed = [dataclasses.replace(row, fold=2, split="test", label="anger") for row in rows]
-    first = extract(rows, lock, None, settings(), Path("s"), Path("s.parquet"))
+    first = extract(rows, lock, None, settings(), Path("s"), Path("s.parquet"), workers=2)
     (folder,) = kept()
     assert inodes(folder) == inodes("s")  # which takes no space
     shutil.copytree("s", "before")
@@ -285,8 +286,8 @@ def test_what_cannot_alter_a_shard_decodes_nothing(source, caplog, undecodable):
     shutil.rmtree(source)
     shutil.rmtree("s")  # as DVC does before it runs a stage
     caplog.set_level("INFO")
-    few = settings(max_quarantine_share=0.1, workers=1)
-    again = extract(changed, lock, None, few, Path("s"), Path("t.parquet"))
+    few = settings(max_quarantine_share=0.1)
+    again = extract(changed, lock, None, few, Path("s"), Path("t.parquet"), workers=2)
     assert again == first
     assert "extract mafw: 3 of 3 shards kept from an earlier run" in caplog.text
     assert same_files(Path("before"), Path("s"))
@@ -294,7 +295,7 @@ def test_what_cannot_alter_a_shard_decodes_nothing(source, caplog, undecodable):
     assert kept() == [folder]
     # The limits hold for what is kept too.
     with pytest.raises(DataError, match="1 of 12 clips went into quarantine"):
-        extract(rows, lock, None, settings(max_quarantine_share=0.0), Path("u"), Path("u.parquet"))
+        extract(rows, lock, None, settings(max_quarantine_share=0.0), Path("u"), Path("u.parquet"), workers=2)
     assert not Path("u").exists()
 
 

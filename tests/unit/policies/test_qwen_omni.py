@@ -28,7 +28,7 @@ from erv.training.grpo.trainer import OmniGRPOTrainer
 from erv.training.sft.sft import train_sft
 from tests.support.paths import ROOT
 from tests.support.policy_contract import prepared, prompt, random_clips
-from tests.support.runtime import RUNTIME
+from tests.support.runtime import MACHINE, RUNTIME
 from tests.support.tiny_qwen_omni import FRAMES, RATE, SECONDS, SIZE, tiny_qwen_omni, tiny_thinker_config
 
 TEXTS = [format_completion("The voice is loud. She seems angry.", "anger")] * 3
@@ -323,6 +323,7 @@ def cold_start(policy, shards, tmp_path_factory) -> Path:
         on_metrics=lambda metrics, step: None,
         seed=0,
         runtime=RUNTIME,
+        machine=MACHINE,
     )
     trained.save(folder / "sft")
     return folder / "sft"
@@ -370,6 +371,7 @@ def grpo(cold_start: Path, shards: dict[str, ShardReader], place: Path, *, adapt
         on_metrics=lambda metrics, step: seen.append(metrics),
         seed=0,
         runtime=RUNTIME,
+        machine=MACHINE,
     )
     return out, seen
 

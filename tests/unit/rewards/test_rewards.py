@@ -13,7 +13,7 @@ from erv.rewards import (
     format_reward,
     sentence_labels,
 )
-from erv.settings.policies import RewardSettings
+from erv.settings import RewardSettings
 
 LABELS = ("anger", "happiness", "sadness", "neutral")
 
@@ -197,7 +197,7 @@ def test_build_rewards_resolves_names_and_dotted_paths():
     [
         ("fromat", "expected one of format, accuracy, explanation or the dotted path"),
         ("no.such.module", "can't be imported"),
-        ("erv.settings.policies:BUILT_IN_REWARDS", "expected a callable, found tuple"),
+        ("erv.settings.variants:BUILT_IN_REWARDS", "expected a callable, found tuple"),
         ("explanation", "needs a verifier"),
     ],
 )

@@ -42,7 +42,7 @@ def test_published_settings(name: str, params: Path) -> None:
     assert (settings.train_erv.thresholds, settings.train_erv.calibration) == (0.1, "none")
     assert settings.evaluate.max_new_tokens == 512
     assert (settings.runtime.device, settings.runtime.dtype) == ("cuda", "bfloat16")
-    rewards = {key: [r.name for r in variant.rewards] for key, variant in grpo.variants.items()}
+    rewards = {key: [r.name for r in variant.rewards] for key, variant in settings.variants.items()}
     assert rewards["r1_omni"] == ["format", "accuracy"]
     assert rewards["erv"] == ["format", "accuracy", "explanation"]
 
@@ -108,7 +108,7 @@ def test_what_would_have_faults_is_not_written(params: Path) -> None:
 
 def test_what_is_a_matter_of_the_machine_may_stay(params: Path) -> None:
     profile = load_profile("paper-7b")
-    assert profile.is_adjustable("runtime.processes")
+    assert profile.is_adjustable("machine.processes")
     assert not profile.is_adjustable("grpo.beta")
     kept = merged(profile, params, keep_adjusted=True)
     assert kept.runtime.device == "auto"

@@ -28,7 +28,7 @@ def faults(raw: dict[str, Any]) -> list[str]:
 
 def test_shipped_parameters_have_no_faults(root: Path) -> None:
     settings = load_settings(root / "params.yaml")
-    assert settings.grpo.variants["erv"].rewards[-1].name == "explanation"
+    assert settings.variants["erv"].rewards[-1].name == "explanation"
     with pytest.raises(ValueError, match="frozen"):
         settings.grpo.beta = 1.0
 
@@ -37,6 +37,31 @@ def test_shipped_parameters_each_have_a_comment_or_a_plain_name(root: Path) -> N
     """Every key of the file is known to the settings and the other way round."""
     raw = yaml.safe_load((root / "params.yaml").read_text())
     assert parse_settings(raw).model_dump(by_alias=True, exclude_none=True).keys() == raw.keys()
+
+
+def change(raw: dict[str, Any], path: str, value: Any) -> None:
+    *sections, name = path.split(".")
+    for section in sections:
+        raw = raw[section]
+    raw[name] = value
+
+
+def test_faults_between_sections_are_reported_together(raw: dict[str, Any]) -> None:
+    for path, value in {
+        "roles.train": ["films"],
+        "compare.train": ["erv", "erv"],
+        "register.policy": "best",
+        "machine.sft.rows_per_pass": 3,
+    }.items():
+        change(raw, path, value)
+    (line,) = faults(raw)
+    assert line.split("; ") == [
+        "roles.train names 'films', expected one of datasets: mafw, dfew, reasoning",
+        "compare.train names a variant twice: erv, erv",
+        "compare.policies names 'r1_omni', expected some of sft, erv, erv",
+        "register.policy is 'best', expected one of erv, r1_omni, sft",
+        "machine.sft.rows_per_pass (3) must divide sft.batch_size, 16",
+    ]
 
 
 def test_all_faults_are_reported_together(raw: dict[str, Any]) -> None:
@@ -62,29 +87,42 @@ def test_all_faults_are_reported_together(raw: dict[str, Any]) -> None:
     [
         ("register.policy", "best", "register.policy is 'best', expected one of erv, r1_omni, sft"),
         (
-            "evaluate.policies",
+            "compare.policies",
             ["sft", "erv"],
             "register.gates[WAR].against is 'r1_omni', expected one of erv",
         ),
         (
-            "evaluate.policies",
+            "compare.policies",
             ["sft", "r1_omni", "erv", "rft"],
-            "evaluate.policies names 'rft', expected some of sft, r1_omni, erv",
+            "compare.policies names 'rft', expected some of sft, r1_omni, erv",
         ),
-        ("evaluate.policies", ["erv", "r1_omni", "erv"], "evaluate.policies names one twice: erv, r1_omni"),
-        ("grpo.train", ["r1_omni", "erv", "erv"], "grpo: train names a variant twice: r1_omni, erv, erv"),
-        ("grpo.train", ["best"], "grpo: train names 'best', expected some of erv, r1_omni, rft"),
+        ("compare.policies", ["erv", "r1_omni", "erv"], "compare.policies names one twice: erv, r1_omni"),
+        (
+            "compare.train",
+            ["r1_omni", "erv", "erv"],
+            "compare.train names a variant twice: r1_omni, erv, erv",
+        ),
+        ("compare.train", ["best"], "compare.train names 'best', expected some of erv, r1_omni, rft"),
+        ("variants.sft", {"rewards": [{"name": "format", "weight": 1}]}, "variants names one sft, which is"),
+        (
+            "roles.cold_start",
+            "emer",
+            "roles.cold_start names 'emer', expected one of datasets: mafw, dfew, rea",
+        ),
+        ("roles.train", ["mafw", "ravdess"], "roles.train names 'ravdess', expected one of datasets: mafw"),
+        ("roles.test", ["mafw", "mafw"], "roles.test names a data set twice: mafw, mafw"),
+        ("roles.train", [], "roles.train: "),
+        ("machine.processes", 2, "machine: processes is 2, but accelerate is null; name a configuration of"),
         ("validate.min_seconds", 90.0, "min_seconds (90.0) must be smaller than max_seconds (60.0)"),
         ("distill.test_share", 0.49, None),
         ("ingest.fold", 0, "found 0"),
         ("runtime.threads", 0, "found 0"),
-        ("grpo.variants", {"erv": {"rewards": []}}, "grpo.variants.erv.rewards"),
+        ("variants.erv", {"rewards": []}, "variants.erv.rewards"),
     ],
 )
 def test_one_fault(raw: dict[str, Any], path: str, value: Any, message: str | None) -> None:
-    section, _, name = path.partition(".")
     changed = copy.deepcopy(raw)
-    changed[section][name] = value
+    change(changed, path, value)
     if message is None:
         parse_settings(changed)
     else:
@@ -92,6 +130,7 @@ def test_one_fault(raw: dict[str, Any], path: str, value: Any, message: str | No
 
 
 def test_a_data_set_has_a_place_and_a_reader(raw: dict[str, Any]) -> None:
+    raw["roles"] = {"cold_start": "mafw", "train": ["mafw"], "test": ["mafw"]}
     raw["datasets"] = ["mafw", "mine", "mafw"]
     (line,) = faults(raw)
     assert line.split("; ") == [
@@ -141,24 +180,23 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"variants.erv.rewards": [{"name": "explanaton", "weight": 1}]}, "expected format, accuracy"),
+        ({"variants.erv.rewards": [{"name": "no_such_package:f", "weight": 1}]}, "no module"),
+        ({"variants.erv.method": "rft"}, "passes_at is for method: rft"),
         (
-            {"variants": {"erv": {"rewards": [{"name": "explanaton", "weight": 1}]}}},
-            "expected format, accuracy",
+            {"machine.grpo.rows_per_pass": 7},
+            r"machine\.grpo\.rows_per_pass \(7\) must divide grpo\.prompts_per_step x .*, 128",
         ),
-        ({"variants": {"erv": {"rewards": [{"name": "no_such_package:f", "weight": 1}]}}}, "no module"),
-        (
-            {"variants": {"erv": {"method": "rft", "rewards": [{"name": "format", "weight": 1}]}}},
-            "passes_at is for method: rft",
-        ),
-        ({"rows_per_pass": 7}, "must divide"),
-        ({"learning_rate": float("inf")}, "finite number"),
-        ({"max_steps": -1}, "greater than 0"),
+        ({"machine.sft.rows_per_pass": 3}, r"sft\.rows_per_pass \(3\) must divide sft\.batch_size, 16"),
+        ({"grpo.learning_rate": float("inf")}, "finite number"),
+        ({"grpo.max_steps": -1}, "greater than 0"),
     ],
 )
 def test_what_only_grpo_would_find_out_is_found_before(
     raw: dict[str, Any], changes: dict[str, Any], message: str
 ) -> None:
-    raw["grpo"] |= changes
+    for name, value in changes.items():
+        change(raw, name, value)
     with pytest.raises(SettingsError, match=message):
         parse_settings(raw)
 
@@ -167,17 +205,27 @@ def test_what_only_grpo_would_find_out_is_found_before(
     ("processes", "grpo", "sft", "expected"),
     [
         (3, {}, {}, ["must divide grpo.prompts_per_step x grpo.num_generations, 128", "sft.batch_size, 16"]),
-        (4, {"rows_per_pass": 64}, {}, ["grpo.rows_per_pass (64) must divide the share of a process"]),
-        (4, {}, {"rows_per_pass": 8}, ["sft.rows_per_pass (8) must divide the share", "sft.batch_size, 4"]),
+        (
+            4,
+            {"rows_per_pass": 64},
+            {},
+            ["machine.grpo.rows_per_pass (64) must divide the share of a process"],
+        ),
+        (
+            4,
+            {},
+            {"rows_per_pass": 8},
+            ["machine.sft.rows_per_pass (8) must divide the share", "sft.batch_size, 4"],
+        ),
         (4, {"rows_per_pass": 32}, {"rows_per_pass": 4}, []),
     ],
 )
 def test_processes_share_a_step_evenly(
     raw: dict[str, Any], processes: int, grpo: dict[str, Any], sft: dict[str, Any], expected: list[str]
 ) -> None:
-    raw["runtime"].update(accelerate="ddp", processes=processes)
-    raw["grpo"] |= grpo
-    raw["sft"] |= sft
+    raw["machine"].update(accelerate="ddp", processes=processes)
+    raw["machine"]["grpo"] |= grpo
+    raw["machine"]["sft"] |= sft
     if not expected:
         parse_settings(raw)
         return
@@ -238,8 +286,8 @@ def test_a_reader_s_fault_has_its_path_and_its_keys(
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("grpo.variants.erv.rewards.0.wieght", "did you mean 'weight'?"),
-        ("grpo.variants.erv.weights", "expected one of method, passes_at, rewards"),
+        ("variants.erv.rewards.0.wieght", "did you mean 'weight'?"),
+        ("variants.erv.weights", "expected one of method, passes_at, rewards"),
         ("grpo.lora.rnk", "did you mean 'rank'?"),
         ("register.gates.0.minimun", "did you mean 'minimum'?"),
         ("validation", "did you mean 'validate'?"),
@@ -261,10 +309,10 @@ def test_an_unknown_parameter_is_held_against_its_own_section(
     ["localhost", "tcp://host", "tcp://host:99999", "tcp://host:0", "inproc://x:1", "host:8786", ""],
 )
 def test_an_address_that_is_no_scheduler_s(raw: dict[str, Any], address: str) -> None:
-    raw["extract"]["dask"] = address
+    raw["machine"]["extract"]["dask"] = address
     (line,) = faults(raw)
     assert line.startswith(
-        "extract.dask: not an address of a Dask scheduler; expected tcp://host:port or tls:"
+        "machine.extract.dask: not an address of a Dask scheduler; expected tcp://host:port or tls:"
     )
 
 
@@ -272,8 +320,8 @@ def test_an_address_that_is_no_scheduler_s(raw: dict[str, Any], address: str) ->
     "address", ["tcp://10.0.0.1:8786", "tls://dask.example.org:8786", "tcp://[::1]:8786"]
 )
 def test_an_address_of_a_scheduler(raw: dict[str, Any], address: str) -> None:
-    raw["extract"]["dask"] = address
-    assert parse_settings(raw).extract.dask == address
+    raw["machine"]["extract"]["dask"] = address
+    assert parse_settings(raw).machine.extract.dask == address
 
 
 @pytest.mark.parametrize(
@@ -312,3 +360,13 @@ def test_settings_of_the_verifier_and_of_shaping_that_contradict_themselves(raw:
     raw["train_erv"]["max_steps"] = 0  # nothing is trained
     raw["grpo"]["shaping"] |= {"min_words": None}
     parse_settings(raw)
+
+
+@pytest.mark.parametrize(
+    ("accelerate", "processes", "folder"), [(None, 1, "one"), ("ddp", 1, "ddp-1"), ("zero2", 4, "zero2-4")]
+)
+def test_checkpoints_of_other_processes_are_kept_apart(
+    raw: dict[str, Any], accelerate: str | None, processes: int, folder: str
+) -> None:
+    raw["machine"].update(accelerate=accelerate, processes=processes)
+    assert parse_settings(raw).machine.layout == folder

@@ -233,7 +233,7 @@ def test_clips_are_looked_into_by_workers_in_the_order_of_the_rows(tmp_path, cap
     (source / "a.mp4").write_bytes(b"junk")
     rows, lock = pinned(source)
     with caplog.at_level("INFO", logger="erv.validate.probing"):
-        found = probe_clips(rows[::-1], lock, None, SETTINGS)
+        found = probe_clips(rows[::-1], lock, None, SETTINGS, workers=2)
     assert list(found) == ["b", "a"]
     assert found["b"] == probe(source / "b.mp4")
     assert "container can't be read" in found["a"].fault
@@ -247,7 +247,7 @@ def test_a_clip_that_needs_too_much_memory_costs_itself_alone(tmp_path):
     (source / "b.mp4").write_bytes(encode(movie(), tone(2.0)))
     lock = pin("dfew", str(source), None, selection=Selection(aggregate=True, frames=r"^\d+$"))
     rows = [row_of(lock, file.path) for file in lock.files]
-    found = probe_clips(rows, lock, None, SETTINGS.model_copy(update={"clip_memory_mb": 60}))
+    found = probe_clips(rows, lock, None, SETTINGS.model_copy(update={"clip_memory_mb": 60}), workers=2)
     assert found["b"].fault is None
     assert found["00001"].fault is not None
     assert "MB" in found["00001"].fault or "memory" in found["00001"].fault
@@ -259,7 +259,7 @@ def test_manifest_and_lock_belong_together(tmp_path):
     (source / "a.mp4").write_bytes(b"junk")
     rows, lock = pinned(source)
     with pytest.raises(DataError, match="run ingest again"):
-        probe_clips([replace(rows[0], sha256="0" * 64)], lock, None, SETTINGS)
+        probe_clips([replace(rows[0], sha256="0" * 64)], lock, None, SETTINGS, workers=2)
 
 
 def test_a_probe_knows_whether_it_decodes():

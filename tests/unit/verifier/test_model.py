@@ -16,7 +16,7 @@ from erv.errors import DataError
 from erv.labels import LabelSpace
 from erv.rewards.explanation import explanation_reward
 from erv.sentences import normalize
-from erv.settings.verifier import TrainErvSettings
+from erv.settings import TrainErvSettings
 from erv.train_erv.encoder import add_to_bias, load_encoder
 from erv.train_erv.train_erv import _weighted_loss, load_splits, positive_weights, train_verifier
 from erv.verifier import EmotionVerifier

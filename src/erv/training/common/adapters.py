@@ -12,7 +12,7 @@ import torch
 
 from erv.errors import TrainingError
 from erv.policies import Policy
-from erv.settings.policies import LoraSettings
+from erv.settings import LoraSettings
 
 
 def lora_config(model: Any, settings: LoraSettings) -> Any:
@@ -136,6 +136,6 @@ def refuse_sharded_adapters(trainer: Any, stage: str, settings: LoraSettings) ->
     """Raises `TrainingError` for adapters on weights in shards, into which they can't be merged."""
     if settings.enabled and is_sharded(trainer):
         raise TrainingError(
-            f"{stage}: adapters can't be merged into weights that lie in shards; set runtime.accelerate"
+            f"{stage}: adapters can't be merged into weights that lie in shards; set machine.accelerate"
             " to ddp, or lora.enabled to false"
         )

@@ -18,8 +18,7 @@ from erv.determinism import resolve_device, resolve_dtype
 from erv.errors import TrainingError
 from erv.policies import Policy
 from erv.policies.common.policy import ADAPTER
-from erv.settings import RuntimeSettings
-from erv.settings.policies import SftSettings
+from erv.settings import MachineSettings, RuntimeSettings, SftSettings
 from erv.shards import ShardReader
 from erv.training.common.adapters import (
     is_sharded,
@@ -81,6 +80,8 @@ def fine_tune(
     on_metrics: OnMetrics,
     seed: int,
     runtime: RuntimeSettings,
+    machine: MachineSettings,
+    rows_per_pass: int | None,
     output: Path | None = None,
 ) -> Policy:
     """Trains a policy in place; resumes from the newest complete checkpoint.
@@ -97,6 +98,8 @@ def fine_tune(
             `validation_loss`, what `Throughput.read` returns, and the step, from 1.
         seed: of adapters and dropout.
         runtime: device, precision, threads.
+        machine: memory of features.
+        rows_per_pass: examples that a process puts through the model at once; None: its share of a batch.
         output: policy folder to write; with LoRA it also holds `adapter/`, already merged into the weights.
 
     Returns:
@@ -107,7 +110,7 @@ def fine_tune(
     """
     device = resolve_device(runtime.device)
     dtype = resolve_dtype(runtime.dtype, device)  # half precision is autocast; a CPU refuses it
-    arguments = _arguments(course, settings, checkpoints, seed, runtime)
+    arguments = _arguments(course, settings, checkpoints, seed, runtime, rows_per_pass)
     one_gpu_each(course.name, arguments.n_gpu)
     lora = settings.lora
     trained = prepare_for_lora(policy, lora, arguments.device, dtype)
@@ -116,7 +119,7 @@ def fine_tune(
         trained.model.freeze_question_encoder()
     if course.freeze_projectors:
         trained.model.freeze_projectors()
-    memory = round(runtime.feature_cache_gb * 1e9)
+    memory = round(machine.feature_cache_gb * 1e9)
     features = ClipFeatures(policy_encoder(trained), shards, memory_bytes=memory)
     if settings.packing:
         check_packing(trained, course.train, features)
@@ -179,11 +182,16 @@ def _finish(
 
 
 def _arguments(
-    course: Course, settings: SftSettings, checkpoints: Path, seed: int, runtime: RuntimeSettings
+    course: Course,
+    settings: SftSettings,
+    checkpoints: Path,
+    seed: int,
+    runtime: RuntimeSettings,
+    rows_per_pass: int | None,
 ) -> SFTConfig:
     """TRL's configuration, with everything said that decides the result: its defaults are others."""
     steps = len(course.order) // settings.batch_size
-    rows, passes = _passes(course.name, settings)
+    rows, passes = _passes(course.name, settings.batch_size, rows_per_pass)
     return SFTConfig(
         output_dir=str(checkpoints),
         max_steps=steps,
@@ -225,17 +233,17 @@ def _arguments(
     )
 
 
-def _passes(stage: str, settings: SftSettings) -> tuple[int, int]:
+def _passes(stage: str, batch: int, rows_per_pass: int | None) -> tuple[int, int]:
     """Rows that a process takes at once, and how often it does so for one update.
 
     Raises:
         TrainingError: the batch can't be divided so.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate launch say it
-    rows = settings.rows_per_pass or max(1, settings.batch_size // processes)
-    if settings.batch_size % (rows * processes):
+    rows = rows_per_pass or max(1, batch // processes)
+    if batch % (rows * processes):
         raise TrainingError(
-            f"{stage}: a batch of {settings.batch_size} can't be divided among {processes} processes with"
-            f" {rows} rows in a pass; change runtime.processes, batch_size or rows_per_pass"
+            f"{stage}: a batch of {batch} can't be divided among {processes} processes with"
+            f" {rows} rows in a pass; change machine.processes, machine.{stage}.rows_per_pass or the batch"
         )
-    return rows, settings.batch_size // (rows * processes)
+    return rows, batch // (rows * processes)

@@ -1,6 +1,6 @@
 """Several processes that train one policy: how a stage starts them, and which of them speaks.
 
-A training stage whose `runtime.accelerate` names a configuration becomes `accelerate launch`, which starts
+A training stage whose `machine.accelerate` names a configuration becomes `accelerate launch`, which starts
 the same stage once per process. The first of them, rank 0, has the MLflow run, the log and the outputs.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from erv.errors import SettingsError
-from erv.settings import RuntimeSettings
+from erv.settings import MachineSettings, RuntimeSettings
 
 CONFIGURATIONS = Path("infra/accelerate")
 _LAUNCHED = "ERV_LAUNCHED"
@@ -32,29 +32,34 @@ def is_main() -> bool:
 
 
 def launch_command(
-    module: str, arguments: Sequence[str], runtime: RuntimeSettings, workspace: Path
+    module: str,
+    arguments: Sequence[str],
+    runtime: RuntimeSettings,
+    machine: MachineSettings,
+    workspace: Path,
 ) -> list[str]:
     """The command that runs a module once per process.
 
     Args:
         module: `stages.grpo`.
         arguments: its command line.
-        runtime: names the configuration and the number of processes.
+        runtime: precision, and threads of each process.
+        machine: names the configuration and the number of processes.
         workspace: the top of the repository.
 
     Raises:
         SettingsError: there is no such configuration.
     """
-    configuration = workspace / CONFIGURATIONS / f"{runtime.accelerate}.yaml"
+    configuration = workspace / CONFIGURATIONS / f"{machine.accelerate}.yaml"
     if not configuration.is_file():
         raise SettingsError(
-            f"{configuration}: not found, but runtime.accelerate is {runtime.accelerate};"
-            " take the file from the repository or set runtime.accelerate: null"
+            f"{configuration}: not found, but machine.accelerate is {machine.accelerate};"
+            " take the file from the repository or set machine.accelerate: null"
         )
     precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[runtime.dtype]
     options = {
         "config_file": str(configuration),
-        "num_processes": str(runtime.processes),
+        "num_processes": str(machine.processes),
         "num_machines": "1",
         "mixed_precision": precision,
         "num_cpu_threads_per_process": str(runtime.threads),
@@ -64,7 +69,13 @@ def launch_command(
     return [sys.executable, "-m", _LAUNCHER, *flags, "--module", module, *arguments]
 
 
-def launch(module: str, arguments: Sequence[str], runtime: RuntimeSettings, workspace: Path) -> NoReturn:
+def launch(
+    module: str,
+    arguments: Sequence[str],
+    runtime: RuntimeSettings,
+    machine: MachineSettings,
+    workspace: Path,
+) -> NoReturn:
     """Becomes `accelerate launch` of a module, so that signals and the exit code are those of the launch.
 
     Raises:
@@ -72,11 +83,11 @@ def launch(module: str, arguments: Sequence[str], runtime: RuntimeSettings, work
     """
     from erv.determinism import resolve_device
 
-    if runtime.accelerate != "ddp" and resolve_device(runtime.device).type == "cpu":
+    if machine.accelerate != "ddp" and resolve_device(runtime.device).type == "cpu":
         raise SettingsError(
-            f"runtime.accelerate is {runtime.accelerate}, which needs GPUs; on a CPU use ddp or null"
+            f"machine.accelerate is {machine.accelerate}, which needs GPUs; on a CPU use ddp or null"
         )
-    command = launch_command(module, arguments, runtime, workspace)
+    command = launch_command(module, arguments, runtime, machine, workspace)
     os.execve(command[0], command, os.environ | {_LAUNCHED: "1"})  # noqa: S606
 
 
@@ -88,8 +99,8 @@ def one_gpu_each(stage: str, count: int) -> None:
     """
     if count > 1:
         raise SettingsError(
-            f"{stage}: {count} GPUs are visible to one process; set runtime.accelerate and"
-            " runtime.processes to use them, or CUDA_VISIBLE_DEVICES to use one"
+            f"{stage}: {count} GPUs are visible to one process; set machine.accelerate and"
+            " machine.processes to use them, or CUDA_VISIBLE_DEVICES to use one"
         )
 
 

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from erv.errors import TrainingError
-from erv.settings.policies import BUILT_IN_REWARDS
+from erv.settings import BUILT_IN_REWARDS
 from erv.training.grpo.generation import Generation
 
 

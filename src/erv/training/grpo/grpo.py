@@ -28,8 +28,7 @@ from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
 from erv.policies.common.policy import ADAPTER
 from erv.prompts import user_content
-from erv.settings import RuntimeSettings
-from erv.settings.policies import GrpoSettings, LoraSettings, VariantSettings
+from erv.settings import GrpoSettings, LoraSettings, MachineSettings, RuntimeSettings, VariantSettings
 from erv.shards import ShardReader
 from erv.training.common.adapters import (
     is_sharded,
@@ -96,17 +95,17 @@ def build_rows(
     return sorted(rows, key=lambda row: (row["dataset"], row["clip_id"]))
 
 
-def variant_settings(settings: GrpoSettings, name: str) -> VariantSettings:
+def variant_settings(variants: Mapping[str, VariantSettings], name: str) -> VariantSettings:
     """The variant of this name.
 
     Raises:
         SettingsError: there is none.
     """
     try:
-        return settings.variants[name]
+        return variants[name]
     except KeyError:
-        known = ", ".join(sorted(settings.variants))
-        raise SettingsError(f"grpo.variants has no {name!r}, expected one of {known}") from None
+        known = ", ".join(sorted(variants))
+        raise SettingsError(f"variants has no {name!r}, expected one of {known}") from None
 
 
 def order_rows(rows: Sequence[dict[str, Any]], steps: int, per_step: int, seed: int) -> Dataset:
@@ -150,7 +149,7 @@ def train_grpo(
     on_metrics: OnMetrics,
     seed: int,
     runtime: RuntimeSettings,
-    rows_per_pass: int | None = None,
+    machine: MachineSettings,
     kept: Sequence[Kept] = (),
     on_samples: OnSamples | None = None,
     verifier: Verifier | None = None,
@@ -170,8 +169,8 @@ def train_grpo(
         on_metrics: called after each step with its metrics and its number, from 1.
         seed: of order, generation and adapters.
         runtime: device, precision, threads.
-        rows_per_pass: completions per forward and backward pass, a divisor of the completions of a step; all
-            of them when absent. Fewer take less memory and more time; the update is the same.
+        machine: processes, memory of features, and the completions of a step that go through the model at
+            once. Fewer take less memory and more time; the update is the same.
         kept: states of the rewards that belong into the checkpoints.
         on_samples: called with some completions every `sample_steps` steps, at the last one, and where
             training ends early.
@@ -191,16 +190,25 @@ def train_grpo(
     seed_everything(seed, runtime.threads)
     device = resolve_device(runtime.device)
     dtype = resolve_dtype(runtime.dtype, device)  # half precision is autocast; a CPU refuses it
-    memory = round(runtime.feature_cache_gb * 1e9)
+    memory = round(machine.feature_cache_gb * 1e9)
     steps = total_steps(settings, len(rows))
     order = order_rows(rows, steps // settings.num_iterations, settings.prompts_per_step, seed)
     with one_at_a_time(checkpoints):
         checkpoints.mkdir(parents=True, exist_ok=True)
         discard_incomplete(checkpoints)
     with quiet_libraries(), Throughput(device) as throughput:
-        watcher = Watcher(settings, steps, rewards, throughput, on_metrics, on_samples, verifier)
+        watcher = Watcher(
+            settings,
+            steps,
+            rewards,
+            throughput,
+            on_metrics,
+            on_samples,
+            verifier,
+            sample_steps=machine.grpo.sample_steps,
+        )
         policy = load_policy(policy_folder)
-        arguments = grpo_config(settings, steps, rewards, policy, checkpoints, seed, runtime, rows_per_pass)
+        arguments = grpo_config(settings, steps, rewards, policy, checkpoints, seed, runtime, machine)
         one_gpu_each("grpo", arguments.n_gpu)
         trained = prepare_for_lora(policy, settings.lora, arguments.device, dtype)
         trained.model.config._name_or_path = str(policy_folder)  # where TRL loads the reference from
@@ -290,7 +298,7 @@ def grpo_config(
     checkpoints: Path,
     seed: int,
     runtime: RuntimeSettings,
-    rows_per_pass: int | None = None,
+    machine: MachineSettings,
 ) -> GRPOConfig:
     """TRL's configuration of a run, see `train_grpo` for the arguments; `steps` as `total_steps` counts.
 
@@ -299,17 +307,17 @@ def grpo_config(
     """
     on_cpu = resolve_device(runtime.device).type == "cpu"
     completions = settings.prompts_per_step * settings.num_generations
-    if completions % runtime.processes:
+    if completions % machine.processes:
         raise TrainingError(
             f"the {completions} completions of a step (grpo.prompts_per_step x grpo.num_generations) can't be"
-            f" shared out to {runtime.processes} processes (runtime.processes); make one divide the other"
+            f" shared out to {machine.processes} processes (machine.processes); make one divide the other"
         )
-    own = completions // runtime.processes
-    per_pass = rows_per_pass or own
+    own = completions // machine.processes
+    per_pass = machine.grpo.rows_per_pass or own
     if own % per_pass:
         raise TrainingError(
-            f"{per_pass} rows per pass don't divide the {own} completions of a step in each process"
-            " (grpo.prompts_per_step x grpo.num_generations / runtime.processes)"
+            f"{per_pass} rows per pass (machine.grpo.rows_per_pass) don't divide the {own} completions of a"
+            " step in each process (grpo.prompts_per_step x grpo.num_generations / machine.processes)"
         )
     return GRPOConfig(
         output_dir=str(checkpoints),

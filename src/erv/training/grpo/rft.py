@@ -31,8 +31,7 @@ from erv.errors import TrainingError
 from erv.files import write_text
 from erv.policies import Policy, load_policy
 from erv.rewards.answers import bare
-from erv.settings import RuntimeSettings
-from erv.settings.policies import GrpoSettings, SftSettings
+from erv.settings import GrpoSettings, MachineSettings, RuntimeSettings, SftSettings
 from erv.shards import ShardReader
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.collate import Example, completion_ids
@@ -80,6 +79,7 @@ def train_rft(
     on_metrics: OnMetrics,
     seed: int,
     runtime: RuntimeSettings,
+    machine: MachineSettings,
 ) -> Path:
     """Fine-tunes a cold start on its own accepted completions and writes the result as a policy folder.
 
@@ -95,6 +95,7 @@ def train_rft(
         on_metrics: called with the counts of `measure` and step 0, then as `fine_tune` does.
         seed: of order, sampling and adapters.
         runtime: device, precision, threads.
+        machine: memory of features, completions in a pass.
 
     Returns:
         `output`.
@@ -108,7 +109,9 @@ def train_rft(
     folder = checkpoints / ROLLOUTS
     generations = steps // settings.num_iterations
     order = order_rows(rows, generations, settings.prompts_per_step, seed)
-    sample_rollouts(policy_folder, order, shards, rewards, settings, folder, seed=seed, runtime=runtime)
+    sample_rollouts(
+        policy_folder, order, shards, rewards, settings, folder, seed=seed, runtime=runtime, machine=machine
+    )
     rollouts = [item for number in range(generations) for item in read_rollouts(rollout_file(folder, number))]
     accepted = accept(rollouts, passes_at)
     if not accepted:
@@ -141,6 +144,8 @@ def train_rft(
         on_metrics=on_metrics,
         seed=seed,
         runtime=runtime,
+        machine=machine,
+        rows_per_pass=machine.grpo.rows_per_pass,
         output=output,
     )
     return output
@@ -156,6 +161,7 @@ def sample_rollouts(
     *,
     seed: int,
     runtime: RuntimeSettings,
+    machine: MachineSettings,
 ) -> None:
     """Samples and scores what is not yet in the folder, one file per generation.
 
@@ -168,6 +174,7 @@ def sample_rollouts(
         folder: where `rollout_file` lies.
         seed: of the sampling, with the number of the generation.
         runtime: device, precision, threads.
+        machine: memory of features, completions in a pass.
     """
     state = _state(runtime)
     generations = len(order) // settings.prompts_per_step
@@ -179,7 +186,7 @@ def sample_rollouts(
         checked = [CheckedReward(name, reward) for name, reward, _ in rewards]
         policy = load_policy(policy_folder, device=state.device)
         features = ClipFeatures(
-            policy_encoder(policy), shards, memory_bytes=round(runtime.feature_cache_gb * 1e9)
+            policy_encoder(policy), shards, memory_bytes=round(machine.feature_cache_gb * 1e9)
         )
         for number in missing:
             start = number * settings.prompts_per_step
@@ -329,7 +336,6 @@ def _learning(settings: GrpoSettings, steps: int, batch: int) -> SftSettings:
         max_steps=steps,
         epochs=None,
         batch_size=batch,
-        rows_per_pass=settings.rows_per_pass,
         packing=False,
         gradient_checkpointing=settings.gradient_checkpointing,
         learning_rate=settings.learning_rate,

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from erv.files import write_document
 from erv.rewards.explanation import Shaping
-from erv.settings.policies import GrpoSettings
+from erv.settings import GrpoSettings
 from erv.training.common.throughput import OnMetrics, Throughput
 from erv.training.grpo.collapse import CollapseAlarm, Diverged, Outlook, most_by_reward
 from erv.training.grpo.drift import DriftAlarm, shape
@@ -64,6 +64,8 @@ class Watcher(TrainerCallback):
         on_metrics: OnMetrics,
         on_samples: OnSamples | None = None,
         verifier: Verifier | None = None,
+        *,
+        sample_steps: int,
     ) -> None:
         """Takes what it reports to.
 
@@ -76,8 +78,9 @@ class Watcher(TrainerCallback):
             on_samples: called with some completions every `sample_steps` steps, at the last one, and where
                 training ends early.
             verifier: reads the sentences of these.
+            sample_steps: see `on_samples`.
         """
-        self._settings = settings
+        self._settings, self._sample_steps = settings, sample_steps
         self._throughput = throughput
         self._on_metrics = on_metrics
         self._on_samples = on_samples
@@ -177,7 +180,7 @@ class Watcher(TrainerCallback):
         step = state.global_step
         outlook = self._collapse.update(step, generation)
         ends = outlook is not Outlook.LEARNS or step == state.max_steps
-        if state.is_world_process_zero and (ends or step % self._settings.sample_steps == 0):
+        if state.is_world_process_zero and (ends or step % self._sample_steps == 0):
             self._show(step, generation)
         if outlook is Outlook.COLLAPSED:
             raise Diverged(self._collapse.describe(step, generation))

@@ -16,8 +16,7 @@ from erv.determinism import seed_everything
 from erv.errors import TrainingError
 from erv.manifest import ClipRow
 from erv.policies import Policy
-from erv.settings import RuntimeSettings
-from erv.settings.policies import SftSettings
+from erv.settings import MachineSettings, RuntimeSettings, SftSettings
 from erv.shards import ShardReader
 from erv.training.common.collate import Example, completion_ids
 from erv.training.common.fine_tuning import Course, fine_tune, shuffled_passes
@@ -74,6 +73,7 @@ def train_sft(
     on_metrics: OnMetrics,
     seed: int,
     runtime: RuntimeSettings,
+    machine: MachineSettings,
     output: Path | None = None,
 ) -> Policy:
     """Fine-tunes a policy in place; resumes from the newest complete checkpoint.
@@ -87,6 +87,7 @@ def train_sft(
         on_metrics: see `fine_tune`.
         seed: of the order.
         runtime: device, precision, threads.
+        machine: memory of features, clips in a pass.
         output: policy folder to write, see `fine_tune`.
 
     Returns:
@@ -113,6 +114,8 @@ def train_sft(
         on_metrics=on_metrics,
         seed=seed,
         runtime=runtime,
+        machine=machine,
+        rows_per_pass=machine.sft.rows_per_pass,
         output=output,
     )
 

@@ -13,7 +13,7 @@ from erv.checkpoints import is_complete, latest_checkpoint
 from erv.errors import DataError, SettingsError, TrainingError
 from erv.policies import load_policy
 from erv.prompts import user_content
-from erv.settings.policies import LoraSettings
+from erv.settings import LoraSettings, RewardSettings, VariantSettings
 from erv.shards import ShardReader
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.throughput import TIMED
@@ -21,7 +21,7 @@ from erv.training.grpo import grpo as grpo_run
 from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.grpo import build_rows, order_rows, train_grpo, variant_settings
 from erv.training.grpo.trainer import OmniGRPOTrainer
-from tests.support.runtime import RUNTIME
+from tests.support.runtime import MACHINE, RUNTIME, machine
 from tests.support.tiny_grpo import (
     CLIPS,
     LORA,
@@ -59,7 +59,8 @@ def train(
     cold_start: Path, shards: dict[str, ShardReader], rows: list[dict[str, Any]], tmp_path: Path
 ) -> Train:
     def run(name: str = "out", rewards: Any = None, stop_in: int | None = None, **changes: Any) -> Any:
-        options = {key: changes.pop(key) for key in ("rows_per_pass", "seed", "kept") if key in changes}
+        options = {key: changes.pop(key) for key in ("seed", "kept") if key in changes}
+        rows_per_pass = changes.pop("rows_per_pass", None)
         seen: list[dict[str, float]] = []
 
         def on_metrics(metrics: dict[str, float], step: int) -> None:
@@ -77,6 +78,7 @@ def train(
             checkpoints=tmp_path / f"{name}-checkpoints",
             on_metrics=on_metrics,
             runtime=RUNTIME,
+            machine=machine(rows_per_pass=rows_per_pass),
             **({"seed": 0} | options),
         )
         return folder, seen
@@ -110,7 +112,7 @@ def make_trainer(
     rewards = [("letters", many_letters, 1.0)]
     return OmniGRPOTrainer(
         model=policy.model,
-        args=grpo_run.grpo_config(chosen, 2, rewards, policy, output, 0, RUNTIME),
+        args=grpo_run.grpo_config(chosen, 2, rewards, policy, output, 0, RUNTIME, MACHINE),
         reward_funcs=[many_letters],
         train_dataset=order_rows(rows, 2, 4, 0),
         processing_class=policy.processor.tokenizer,
@@ -232,12 +234,12 @@ def test_the_device_of_the_settings_is_the_one_of_the_trainer(
     for kind, on_cpu in (("cuda", False), ("cpu", True)):
         with monkeypatch.context() as patch:
             patch.setattr(grpo_run, "resolve_device", lambda name, kind=kind: torch.device(kind))
-            config = grpo_run.grpo_config(settings(), 2, [], policy, tmp_path, 0, RUNTIME)
+            config = grpo_run.grpo_config(settings(), 2, [], policy, tmp_path, 0, RUNTIME, MACHINE)
         assert config.use_cpu is on_cpu
 
 
 def test_passes_must_divide_the_step(train: Train) -> None:
-    with pytest.raises(TrainingError, match="3 rows per pass don't divide the 8 completions"):
+    with pytest.raises(TrainingError, match=r"3 rows per pass .* don't divide the 8 completions"):
         train(rows_per_pass=3)
 
 
@@ -390,6 +392,20 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
     resumed, rest = train("resumed", max_steps=4, lora=lora)
     assert [without_time(metrics) for metrics in rest] == [without_time(metrics) for metrics in seen[2:]]
     assert files(resumed) == files(whole)
+
+
+def test_a_run_goes_on_in_smaller_passes(train: Train) -> None:
+    """As after it ran out of memory: the same completions and, but for rounding, the same updates."""
+    whole, seen = train("whole", max_steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        train("resumed", max_steps=3, stop_in=3)
+    resumed, rest = train("resumed", max_steps=3, rows_per_pass=2)
+    assert len(rest) == 1
+    for key in ("reward", "reward_std", "completion_length"):
+        assert rest[0][key] == seen[2][key], key
+    before = weights(whole)
+    for name, value in weights(resumed).items():
+        assert torch.isclose(value, before[name], atol=1e-5, rtol=0).float().mean() > 0.98, name
 
 
 class Counter:
@@ -594,5 +610,6 @@ def test_order_is_by_seed_and_a_step_never_shows_a_clip_twice(rows: list[dict[st
 
 
 def test_an_unknown_variant_is_named() -> None:
+    variant = VariantSettings(rewards=(RewardSettings(name="format", weight=1.0),))
     with pytest.raises(SettingsError, match="no 'evr', expected one of erv"):
-        variant_settings(settings(), "evr")
+        variant_settings({"erv": variant}, "evr")

@@ -8,11 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from erv.errors import SettingsError
-from erv.settings import load_settings, parse_settings
-from erv.settings.policies import LossType
+from erv.settings import LossType, load_settings, parse_settings
 from erv.shards import ShardReader
 from erv.training.grpo.grpo import total_steps, train_grpo
-from tests.support.runtime import RUNTIME
+from tests.support.runtime import MACHINE, RUNTIME
 from tests.support.tiny_grpo import (
     LORA,
     letter_e,
@@ -54,6 +53,7 @@ def train(
         on_metrics=on_metrics,
         seed=0,
         runtime=RUNTIME,
+        machine=MACHINE,
     )
     return load_file(output / "model.safetensors"), seen
 
@@ -113,7 +113,6 @@ def test_epochs_are_passes_over_the_clips() -> None:
             "max_steps (82) must be a multiple of num_iterations (4)",
         ),
         ({"loss_type": "luspo"}, "grpo: loss_type luspo needs importance_sampling: sequence, found token"),
-        ({"rows_per_pass": 3}, "grpo: rows_per_pass (3) must divide prompts_per_step x num_generations, 128"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], sentence: str) -> None:
@@ -134,15 +133,15 @@ def test_four_bits_train_adapters_alone() -> None:
 def test_adapters_and_shards_are_refused_together() -> None:
     raw = load_settings().model_dump(by_alias=True, mode="json")
     raw["sft"]["lora"]["enabled"] = True
-    raw["runtime"]["accelerate"] = "fsdp"
-    with pytest.raises(SettingsError, match=r"sft\.lora\.enabled is true and runtime\.accelerate fsdp"):
+    raw["machine"]["accelerate"] = "fsdp"
+    with pytest.raises(SettingsError, match=r"sft\.lora\.enabled is true and machine\.accelerate fsdp"):
         parse_settings(raw)
-    raw["runtime"]["accelerate"] = "ddp"
+    raw["machine"]["accelerate"] = "ddp"
     parse_settings(raw)
 
 
 def test_a_reward_named_twice_is_refused() -> None:
     raw = load_settings().model_dump(by_alias=True, mode="json")
-    raw["grpo"]["variants"]["erv"]["rewards"].append({"name": "format", "weight": 2.0})
+    raw["variants"]["erv"]["rewards"].append({"name": "format", "weight": 2.0})
     with pytest.raises(SettingsError, match="rewards names one twice: format, accuracy, explanation, format"):
         parse_settings(raw)

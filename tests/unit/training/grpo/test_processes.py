@@ -12,11 +12,10 @@ from accelerate.commands.config import load_config_from_file
 from safetensors.torch import load_file
 
 from erv.errors import SettingsError
-from erv.settings import RuntimeSettings
 from erv.training.common.ranks import CONFIGURATIONS, launch, launch_command
 from erv.training.common.throughput import TIMED
 from tests.support.paths import ROOT
-from tests.support.runtime import RUNTIME
+from tests.support.runtime import RUNTIME, machine
 from tests.support.tiny_grpo import write_cold_start, write_shards
 
 REPOSITORY = ROOT
@@ -30,8 +29,8 @@ def run_worker(folder: Path, processes: int, runs: list[dict[str, Any]]) -> None
     """Runs `tests.support.grpo_worker` as `erv.training.common.ranks.launch` would."""
     specification = folder / f"specification-{processes}.json"
     specification.write_text(json.dumps({"folder": str(folder), "processes": processes, "runs": runs}))
-    runtime = RUNTIME.model_copy(update={"accelerate": "ddp", "processes": processes})
-    command = launch_command("tests.support.grpo_worker", [str(specification)], runtime, REPOSITORY)
+    here = machine(accelerate="ddp", processes=processes)
+    command = launch_command("tests.support.grpo_worker", [str(specification)], RUNTIME, here, REPOSITORY)
     environment = os.environ | {
         "ERV_LAUNCHED": "1",
         "OMP_NUM_THREADS": "1",
@@ -101,9 +100,9 @@ def test_a_resumed_run_of_two_processes_is_the_uninterrupted_one(folder: Path) -
 
 @pytest.mark.parametrize("name", ["fsdp", "zero2", "zero3"])
 def test_a_cpu_runs_ddp_alone(name: str, tmp_path: Path) -> None:
-    runtime = RUNTIME.model_copy(update={"accelerate": name, "processes": 2})
+    here = machine(accelerate=name, processes=2)
     with pytest.raises(SettingsError, match=f"accelerate is {name}, which needs GPUs; on a CPU use ddp"):
-        launch("stages.grpo", [], runtime, REPOSITORY)
+        launch("stages.grpo", [], RUNTIME, here, REPOSITORY)
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "zero2", "zero3"])
@@ -114,8 +113,6 @@ def test_accelerate_reads_every_configuration(name: str) -> None:
 
 
 def test_a_launch_needs_its_configuration(tmp_path: Path) -> None:
-    runtime = RuntimeSettings(
-        device="cpu", dtype="float32", threads=1, accelerate="zero3", processes=2, feature_cache_gb=1.0
-    )
+    here = machine(accelerate="zero3", processes=2)
     with pytest.raises(SettingsError, match=r"infra/accelerate/zero3\.yaml: not found"):
-        launch_command("stages.grpo", [], runtime, tmp_path)
+        launch_command("stages.grpo", [], RUNTIME, here, tmp_path)

@@ -11,13 +11,12 @@ import torch
 from erv.errors import TrainingError
 from erv.policies import load_policy
 from erv.rewards import build_rewards
-from erv.settings import load_settings
-from erv.settings.policies import GrpoSettings, RewardSettings
+from erv.settings import GrpoSettings, RewardSettings, load_settings
 from erv.shards import ShardReader
 from erv.training.grpo import rft
 from erv.training.grpo.grpo import build_rows, order_rows
 from erv.training.grpo.rft import Rollout, accept, measure, read_rollouts, rollout_file, train_rft
-from tests.support.runtime import RUNTIME
+from tests.support.runtime import MACHINE, RUNTIME
 from tests.support.sft_policy import (
     ROWS,
     SETTINGS,
@@ -91,6 +90,7 @@ class Run:
             on_metrics=lambda metrics, step: self.metrics.append((step, metrics)),
             seed=0,
             runtime=RUNTIME,
+            machine=MACHINE,
         )
 
     def rollouts(self) -> list[Rollout]:

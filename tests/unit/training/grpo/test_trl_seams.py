@@ -9,7 +9,7 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer import grpo_trainer
 from trl.trainer.utils import FusedCausalLMOutput
 
-from erv.settings.policies import LossType
+from erv.settings import LossType
 from erv.training.grpo.trainer import OmniGRPOTrainer
 
 # What we override, with the parameters that TRL 1.16 calls it by.

@@ -16,7 +16,7 @@ from erv.training.grpo.generation import Generation
 from erv.training.grpo.grpo import train_grpo
 from erv.training.grpo.samples import SampleTable
 from erv.training.grpo.watch import Watcher
-from tests.support.runtime import RUNTIME
+from tests.support.runtime import RUNTIME, machine
 from tests.support.tiny_grpo import write_cold_start
 from tests.support.tiny_grpo_text import CLIPS, clip_rows, grpo_settings, write_clips
 
@@ -40,6 +40,7 @@ def train(cold_start: Path, clips: ShardReader, tmp_path: Path) -> Train:
     def run(name: str = "out", *, rewards: Any = None, stop_in: int | None = None, **changes: Any) -> Any:
         seen: Seen = []
         tables: list[SampleTable] = changes.pop("tables", [])
+        every = changes.pop("sample_steps", 2)
 
         def on_metrics(metrics: dict[str, float], step: int) -> None:
             seen.append(metrics)
@@ -57,6 +58,7 @@ def train(cold_start: Path, clips: ShardReader, tmp_path: Path) -> Train:
             on_metrics=on_metrics,
             seed=0,
             runtime=RUNTIME,
+            machine=machine(sample_steps=every),
             on_samples=tables.append,
         )
         return folder, seen, tables
@@ -268,7 +270,7 @@ def test_the_watcher_is_handed_what_was_sampled(train: Train, monkeypatch: pytes
 
 def watcher(on_metrics: Callable[[dict[str, float], int], None], **changes: Any) -> Watcher:
     rewards = [("mine", place, 1.0)]
-    return Watcher(grpo_settings(**changes), 100, rewards, Throughput("cpu"), on_metrics)
+    return Watcher(grpo_settings(**changes), 100, rewards, Throughput("cpu"), on_metrics, sample_steps=20)
 
 
 def generation(step: int, explanation: str) -> Generation:

@@ -15,14 +15,13 @@ from erv.policies import Policy, load_policy
 from erv.policies.common.generate import generate_completions
 from erv.prompts import format_completion
 from erv.sample.tiny_policy import build_tiny_policy
-from erv.settings.policies import LoraSettings, SftSettings
-from erv.settings.verifier import RolloutSettings
+from erv.settings import LoraSettings, RolloutSettings, SftSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.collate import Collator, completion_loss
 from erv.training.common.sft_trainer import OmniSFTTrainer
 from erv.training.sft import sft
-from tests.support.runtime import RUNTIME
+from tests.support.runtime import MACHINE, RUNTIME, machine
 from tests.support.sizes import SMALLEST
 
 SIZES = SMALLEST
@@ -30,7 +29,6 @@ SETTINGS = SftSettings(
     max_steps=6,
     epochs=None,
     batch_size=4,
-    rows_per_pass=None,
     packing=False,
     gradient_checkpointing=False,
     learning_rate=1e-2,
@@ -82,7 +80,9 @@ def base(tmp_path_factory):
     return folder
 
 
-def train(base, rows, shards, checkpoints, settings=SETTINGS, on_metrics=lambda metrics, step: None):
+def train(
+    base, rows, shards, checkpoints, settings=SETTINGS, on_metrics=lambda metrics, step: None, here=MACHINE
+):
     return sft.train_sft(
         load_policy(base),
         rows,
@@ -92,6 +92,7 @@ def train(base, rows, shards, checkpoints, settings=SETTINGS, on_metrics=lambda 
         on_metrics=on_metrics,
         seed=0,
         runtime=RUNTIME,
+        machine=here,
     )
 
 
@@ -145,7 +146,11 @@ def test_it_learns_and_towers_stay(base, trained):
     assert losses[1] < losses[0]
 
 
-def test_interrupted_and_resumed_is_the_uninterrupted_run(base, rows, shards, trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("rows_per_pass", [None, 2])
+def test_interrupted_and_resumed_is_the_uninterrupted_run(
+    base, rows, shards, trained, tmp_path, monkeypatch, rows_per_pass
+):
+    """Bit for bit; with other passes than before, as after it ran out of memory, but for rounding."""
     whole = weights(trained[0])
 
     class Crash(TrainerCallback):
@@ -165,10 +170,14 @@ def test_interrupted_and_resumed_is_the_uninterrupted_run(base, rows, shards, tr
             train(base, rows, shards, tmp_path)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-3"]
     steps = []
-    resumed = train(base, rows, shards, tmp_path, on_metrics=lambda metrics, step: steps.append(step))
+    here = machine(rows_per_pass=rows_per_pass)
+    resumed = train(base, rows, shards, tmp_path, on_metrics=lambda _, step: steps.append(step), here=here)
     assert set(steps) == {6}, "it began again instead of going on from step 3"
     for name, value in weights(resumed).items():
-        assert torch.equal(value, whole[name]), name
+        if rows_per_pass is None:
+            assert torch.equal(value, whole[name]), name
+        else:
+            torch.testing.assert_close(value, whole[name], atol=1e-4, rtol=0, msg=name)
 
 
 def test_a_checkpoint_cut_off_while_written_is_not_resumed_from(base, rows, shards, trained, tmp_path):

@@ -18,13 +18,14 @@ from trl import SFTTrainer
 
 from erv.errors import TrainingError
 from erv.policies import Policy, load_policy
-from erv.settings.policies import LoraSettings, SftSettings
+from erv.settings import LoraSettings, SftSettings
 from erv.shards import ShardReader
 from erv.training.common import adapters, fine_tuning
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.collate import Collator, Example, check_packing, completion_loss
 from erv.training.common.sft_trainer import OmniSFTTrainer
 from erv.training.sft.sft import build_examples
+from tests.support.runtime import machine
 from tests.support.sft_policy import (
     ROWS,
     SETTINGS,
@@ -197,7 +198,7 @@ def test_packed_rows_have_no_padding(base: Path, shards: dict[str, ShardReader])
 def test_training_on_packed_rows_learns_the_same(
     base: Path, shards: dict[str, ShardReader], plain: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    packed = train(base, shards, tmp_path, changed(packing=True, rows_per_pass=2))
+    packed = train(base, shards, tmp_path, changed(packing=True), machine=machine(rows_per_pass=2))
     assert largest_difference(weights(packed), plain) < 1e-5
 
 
@@ -239,7 +240,7 @@ def test_several_passes_make_the_same_update(
     """The completions differ in length: a mean of means would be another update."""
     lengths = {len(item["completion"]) for item in examples_of(base, shards)[1]}
     assert len(lengths) > 1
-    policy = train(base, shards, tmp_path, changed(rows_per_pass=1))
+    policy = train(base, shards, tmp_path, SETTINGS, machine=machine(rows_per_pass=1))
     assert largest_difference(weights(policy), plain) < 1e-5
 
 
@@ -254,10 +255,10 @@ def test_gradient_checkpointing_learns_the_same(
 def test_a_batch_that_the_processes_can_not_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(TrainingError, match="a batch of 4 can't be divided among 3 processes with 1 rows"):
-        fine_tuning._passes("sft", SETTINGS)
+        fine_tuning._passes("sft", 4, None)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert fine_tuning._passes("sft", SETTINGS) == (2, 1)
-    assert fine_tuning._passes("sft", changed(rows_per_pass=1)) == (1, 2)
+    assert fine_tuning._passes("sft", 4, None) == (2, 1)
+    assert fine_tuning._passes("sft", 4, 1) == (1, 2)
 
 
 # --- adapters ---

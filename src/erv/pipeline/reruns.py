@@ -1,0 +1,117 @@
+"""Which stages run again when a parameter changes, as `dvc.yaml` has it: there is no second list.
+
+A stage runs again when a parameter under its `params` changes, or one that is written into its command or its
+dependencies (`${...}`); then the stages that read what it makes, where that became something else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from erv.pipeline import PipelineStage, read_stages
+from erv.settings import load_settings
+from erv.settings.profile import flat
+
+_WRITTEN = re.compile(r"\$\{([^}]+)\}")
+# Why a change of these runs nothing again, by the beginning of their names.
+WITHOUT_STAGES = {
+    "machine": "how the machine does the work",
+    "sources": "what lies there counts, once `erv data pin` has pinned it",
+    "variants": "compare.train does not name the variant",
+    "ingest.readers": "datasets does not name the data set",
+}
+
+
+@dataclass(frozen=True)
+class Reruns:
+    """What a change of one parameter runs again.
+
+    Attributes:
+        name: of the parameter, dotted.
+        own: stages that depend on it: `grpo@erv`, or `grpo` where all of that name do.
+        then: stages that read what these make, directly or through others.
+        members: stages of which each entry of the parameter has one, such as `grpo`.
+        reason: why nothing depends on it; empty where something does.
+    """
+
+    name: str
+    own: tuple[str, ...]
+    then: tuple[str, ...]
+    members: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        parts = [", ".join(self.own) or "nothing"]
+        parts += [f"then {', '.join(self.then)}"] if self.then else []
+        parts += [f"each entry has its own {', '.join(self.members)}"] if self.members else []
+        return f"{self.name}: {'; '.join(parts)}" + (f" ({self.reason})" if self.reason else "")
+
+
+def all_reruns(workspace: Path = Path()) -> list[Reruns]:
+    """Of each parameter, in the order of `params.yaml`.
+
+    Raises:
+        SettingsError: `params.yaml` has faults.
+        PipelineError: `dvc.yaml` has.
+    """
+    names = flat(load_settings(workspace / "params.yaml").model_dump(mode="json", by_alias=True))
+    stages = read_stages(workspace)
+    definitions = yaml.safe_load((workspace / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    return [_reruns(name, stages, definitions) for name in names]
+
+
+def _reruns(name: str, stages: Sequence[PipelineStage], definitions: Mapping[str, Any]) -> Reruns:
+    written = {group: _written(definition) for group, definition in definitions.items()}
+    own = [
+        stage.name
+        for stage in stages
+        if any(_covers(key, name) for key in (*stage.parameters, *written[stage.group]))
+    ]
+    members = tuple(
+        group for group, definition in definitions.items() if name in _names_in(definition.get("matrix", {}))
+    )
+    reason = ""
+    if not own:
+        reason = next((text for start, text in WITHOUT_STAGES.items() if _covers(start, name)), "")
+    return Reruns(name, _short(own, stages), _short(_after(own, stages), stages), members, reason)
+
+
+def _covers(key: str, name: str) -> bool:
+    """Whether a parameter is that of a key, or in the section that the key names."""
+    return name == key or name.startswith(f"{key}.")
+
+
+def _written(definition: Mapping[str, Any]) -> set[str]:
+    """Parameters whose values stand in a stage, as in `data/manifest/${roles.cold_start}.parquet`."""
+    fixed = {key: value for key, value in definition.items() if key not in ("matrix", "params")}
+    return {name for name in _names_in(fixed) if not name.startswith("item.")}
+
+
+def _names_in(value: Any) -> set[str]:
+    return set(_WRITTEN.findall(yaml.safe_dump(value, width=float("inf"))))
+
+
+def _short(names: Sequence[str], stages: Sequence[PipelineStage]) -> tuple[str, ...]:
+    """Names of stages, with that of a group in place of all its members."""
+    groups = {stage.name: stage.group for stage in stages}
+    parts = Counter(groups.values())
+    found = Counter(groups[name] for name in names)
+    return tuple(
+        dict.fromkeys(groups[name] if found[groups[name]] == parts[groups[name]] else name for name in names)
+    )
+
+
+def _after(own: Iterable[str], stages: Sequence[PipelineStage]) -> list[str]:
+    """All that follows, in the order of the stages."""
+    reached = set(own)
+    for stage in stages:  # each comes after all that it depends on
+        if reached.intersection(stage.upstream):
+            reached.add(stage.name)
+    return [stage.name for stage in stages if stage.name in reached.difference(own)]

@@ -1,0 +1,107 @@
+"""Checks across sections of `params.yaml`; each gives its faults as sentences that name the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from erv.settings.settings import Settings
+
+COLD_START = "sft"  # the policy that no variant makes
+
+
+def faults(settings: Settings) -> list[str]:
+    """All that does not fit together."""
+    checks = (_datasets, _roles, _arms, _gates, _shares, _passes, _adapters)
+    return [fault for check in checks for fault in check(settings)]
+
+
+def _twice(name: str, what: str, values: Sequence[str]) -> Iterator[str]:
+    if len(set(values)) != len(values):
+        yield f"{name} names {what} twice: {', '.join(values)}"
+
+
+def _datasets(settings: Settings) -> Iterator[str]:
+    """Each data set is described, and its source has a place."""
+    yield from _twice("datasets", "one", settings.datasets)
+    for name in settings.datasets:
+        if name not in settings.ingest.readers:
+            yield f"datasets names {name!r}, which ingest.readers does not describe"
+        if name not in settings.sources.model_dump():
+            yield f"datasets names {name!r}, and sources.{name} does not say where it lies"
+
+
+def _roles(settings: Settings) -> Iterator[str]:
+    """What trains or tests is among the data sets."""
+    roles = settings.roles
+    for role, names in (("cold_start", (roles.cold_start,)), ("train", roles.train), ("test", roles.test)):
+        yield from _twice(f"roles.{role}", "a data set", names)
+        for name in names:
+            if name not in settings.datasets:
+                yield f"roles.{role} names {name!r}, expected one of datasets: {', '.join(settings.datasets)}"
+
+
+def _arms(settings: Settings) -> Iterator[str]:
+    """What is trained is a variant, and what is evaluated is trained."""
+    train, policies = settings.compare.train, settings.compare.policies
+    if COLD_START in settings.variants:
+        yield f"variants names one {COLD_START}, which is the cold start; choose another name"
+    yield from _twice("compare.train", "a variant", train)
+    for name in train:
+        if name not in settings.variants:
+            yield f"compare.train names {name!r}, expected some of {', '.join(sorted(settings.variants))}"
+    trained = [COLD_START, *train]
+    for name in policies:
+        if name not in trained:
+            yield f"compare.policies names {name!r}, expected some of {', '.join(trained)}"
+    yield from _twice("compare.policies", "one", policies)
+
+
+def _gates(settings: Settings) -> Iterator[str]:
+    """What is offered, and what it is held against, is evaluated."""
+    known = settings.compare.policies
+    wanted = {"register.policy": settings.register_.policy}
+    for gate in settings.register_.gates:
+        if gate.against not in (None, "champion"):
+            wanted[f"register.gates[{gate.metric}].against"] = str(gate.against)
+    for key, name in wanted.items():
+        if name not in known:
+            yield f"{key} is {name!r}, expected one of {', '.join(sorted(set(known)))}"
+
+
+def _shares(settings: Settings) -> Iterator[str]:
+    if settings.distill.validation_share + settings.distill.test_share >= 0.8:
+        yield "distill.validation_share + distill.test_share leave under 20% to train on"
+
+
+def _passes(settings: Settings) -> Iterator[str]:
+    """Processes share a step evenly, and passes divide the share of each."""
+    machine, grpo, sft = settings.machine, settings.grpo, settings.sft
+    completions = grpo.prompts_per_step * grpo.num_generations
+    for what, rows, parameter, per_pass in (
+        (
+            "grpo.prompts_per_step x grpo.num_generations",
+            completions,
+            "machine.grpo.rows_per_pass",
+            machine.grpo.rows_per_pass,
+        ),
+        ("sft.batch_size", sft.batch_size, "machine.sft.rows_per_pass", machine.sft.rows_per_pass),
+    ):
+        own = rows // machine.processes
+        if rows % machine.processes:
+            yield f"machine.processes ({machine.processes}) must divide {what}, {rows}"
+        elif per_pass is not None and own % per_pass:
+            share = "" if machine.processes == 1 else "the share of a process of "
+            yield f"{parameter} ({per_pass}) must divide {share}{what}, {own}"
+
+
+def _adapters(settings: Settings) -> Iterator[str]:
+    accelerate = settings.machine.accelerate
+    for stage, lora in (("sft", settings.sft.lora), ("grpo", settings.grpo.lora)):
+        if lora.enabled and accelerate not in (None, "ddp"):
+            yield (
+                f"{stage}.lora.enabled is true and machine.accelerate {accelerate}: adapters can't be merged"
+                " into weights that lie in shards; set machine.accelerate: ddp, or"
+                f" {stage}.lora.enabled: false"
+            )

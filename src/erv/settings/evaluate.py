@@ -1,0 +1,19 @@
+"""The section `evaluate`: generation and judgement."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from erv.settings.section import PositiveInt, Section
+
+
+class EvaluateSettings(Section):
+    """Generation and judgement on held-out clips."""
+
+    split: Literal["test", "validation"]
+    batch_size: PositiveInt
+    max_new_tokens: PositiveInt
+    temperature: Annotated[float, Field(ge=0.0)]
+    judge: Literal["lexical"]

@@ -1,0 +1,17 @@
+"""The section `report`: the paired comparison and its page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from erv.settings.section import Section
+
+
+class ReportSettings(Section):
+    """Paired comparison and the page."""
+
+    bootstrap_samples: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+    examples: Annotated[int, Field(ge=0)]

@@ -1,0 +1,32 @@
+"""The section `validate`: what is expected of a manifest and its media."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from erv.settings.section import PositiveFloat, PositiveInt, Section, Share
+
+
+class ValidateSettings(Section):
+    """Expectations over the manifest and the probed media."""
+
+    min_seconds: PositiveFloat
+    max_seconds: PositiveFloat
+    min_fps: PositiveFloat
+    min_side: PositiveInt
+    min_brightness: Annotated[float, Field(ge=0.0, le=255.0)]
+    min_loudness_db: Annotated[float, Field(le=0.0)]
+    max_failed_share: Share
+    duplicates: Literal["fail", "warn"]
+    clip_timeout_seconds: PositiveInt
+    clip_memory_mb: PositiveInt
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ValidateSettings:
+        if self.min_seconds >= self.max_seconds:
+            raise ValueError(
+                f"min_seconds ({self.min_seconds}) must be smaller than max_seconds ({self.max_seconds})"
+            )
+        return self

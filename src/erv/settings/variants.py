@@ -1,0 +1,54 @@
+"""The section `variants`: the arms of the comparison, each with its rewards."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from erv.settings.section import Section
+
+BUILT_IN_REWARDS = ("format", "accuracy", "explanation")
+
+
+class RewardSettings(Section):
+    """One reward: a built-in name or the dotted path of a callable, and its weight in the sum."""
+
+    name: str
+    weight: float
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name in BUILT_IN_REWARDS:
+            return name
+        package = name.replace(":", ".").split(".")[0]
+        if not ("." in name or ":" in name):
+            raise ValueError(
+                f"expected {', '.join(BUILT_IN_REWARDS)}, or the path of a callable (package.module:name)"
+            )
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(f"no module {package!r} to import the reward from; install it or mend the path")
+        return name
+
+
+class VariantSettings(Section):
+    """One arm of the comparison: how it is trained, and the rewards that decide."""
+
+    method: Literal["grpo", "rft"] = "grpo"
+    passes_at: float | None = None  # rft: a completion is learned from when each reward is at least this
+    rewards: Annotated[tuple[RewardSettings, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _rewards_differ(self) -> VariantSettings:
+        names = [reward.name for reward in self.rewards]
+        if len(set(names)) != len(names):
+            raise ValueError(f"rewards names one twice: {', '.join(names)}; give one a larger weight instead")
+        return self
+
+    @model_validator(mode="after")
+    def _rejection_has_a_mark(self) -> VariantSettings:
+        if (self.method == "rft") != (self.passes_at is not None):
+            raise ValueError("passes_at is for method: rft, which needs it; give both or neither")
+        return self
