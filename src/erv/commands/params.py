@@ -72,8 +72,8 @@ def reruns(path: Path, prefix: str) -> None:
     Computed from dvc.yaml, which must lie beside the parameters. What follows runs again where its input
     becomes another one.
     """
+    from erv.doctor.reruns import all_reruns
     from erv.errors import SettingsError
-    from erv.pipeline.reruns import all_reruns
 
     chosen = [item for item in all_reruns(path.parent) if item.name.startswith(prefix)]
     if not chosen:

@@ -15,8 +15,8 @@ import yaml
 from click.testing import CliRunner
 
 from erv.commands.params import command
+from erv.doctor.reruns import WITHOUT_STAGES, Reruns, all_reruns
 from erv.pipeline import PipelineStage, read_stages
-from erv.pipeline.reruns import WITHOUT_STAGES, Reruns, all_reruns
 from erv.settings import parse_settings
 from tests.support.paths import ROOT
 
