@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from erv.doctor.doctor import Check
+    from erv.doctor.doctor import Finding
 
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -17,7 +17,7 @@ _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 @click.option("--profile", default=None, metavar="NAME", help="Say what is missing here for this profile.")
 @click.option("--gpu", is_flag=True, help="Run one step of GRPO at the real shapes and measure it.")
 def command(profile: str | None, gpu: bool) -> None:
-    """Check versions, disk, servers, remote and pins; exit code 1 when something required is missing.
+    """Finding versions, disk, servers, remote and pins; exit code 1 when something required is missing.
 
     With --profile (demo, paper-0.5b, paper-7b) also GPU, memory, packages, checkpoints, data and disk of
     that setting. --gpu takes minutes; with --profile it needs no checkpoint.
@@ -30,17 +30,17 @@ def command(profile: str | None, gpu: bool) -> None:
         load_profile(profile)  # a wrong name is told before anything is waited for
     failed = count = 0
     for found in _batches(profile, gpu, examine):
-        for check in found:
+        for finding in found:
             count += 1
-            failed += check.state == "fail"
-            remedy = f"\n{'':18}-> {check.remedy}" if check.remedy else ""
-            click.echo(f"{_MARKS[check.state]}  {check.name:15} {check.detail}{remedy}")
+            failed += finding.state == "fail"
+            remedy = f"\n{'':18}-> {finding.remedy}" if finding.remedy else ""
+            click.echo(f"{_MARKS[finding.state]}  {finding.name:15} {finding.detail}{remedy}")
     if failed:
         click.echo(f"{failed} of {count} checks failed", err=True)
         raise SystemExit(1)
 
 
-def _batches(profile: str | None, gpu: bool, examine: Callable[[], list[Check]]) -> Iterator[list[Check]]:
+def _batches(profile: str | None, gpu: bool, examine: Callable[[], list[Finding]]) -> Iterator[list[Finding]]:
     """The checks in the order of the time that they take."""
     yield examine()
     if profile is not None:

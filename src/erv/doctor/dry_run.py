@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from erv.doctor import fit
 from erv.doctor.base_policy import CONFIG, base_lock, base_sizes
-from erv.doctor.doctor import Check
+from erv.doctor.doctor import Finding
 from erv.doctor.gpus import Accelerator, see_accelerator
 from erv.doctor.policy_sizes import RELEASED, nominal, our_config, sizes_of
 from erv.environment import Environment, load_environment
@@ -73,7 +73,7 @@ class _Enough(Exception):
     """Ends the run once its step is measured: no checkpoint, no policy is written."""
 
 
-def examine_gpu(profile: str | None = None, workspace: str | Path = ".") -> list[Check]:
+def examine_gpu(profile: str | None = None, workspace: str | Path = ".") -> list[Finding]:
     """The dry run as a check; raises nothing that a user can act on.
 
     Args:
@@ -84,8 +84,8 @@ def examine_gpu(profile: str | None = None, workspace: str | Path = ".") -> list
         measured = dry_run(load_environment(workspace), profile)
     except ErvError as error:
         sentence, _, remedy = str(error).rpartition("; ")
-        return [Check("dry run", "fail", sentence or remedy, remedy if sentence else "")]
-    return [Check("dry run", "ok", str(measured))]
+        return [Finding("dry run", "fail", sentence or remedy, remedy if sentence else "")]
+    return [Finding("dry run", "ok", str(measured))]
 
 
 def dry_run(

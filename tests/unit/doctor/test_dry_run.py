@@ -64,16 +64,16 @@ def test_several_updates_and_passes_and_a_share_of_the_processes(workspace: Path
         workspace, "grpo", num_iterations=2, max_steps=4, save_steps=2, rows_per_pass=2, prompts_per_step=4
     )
     change(workspace, "runtime", accelerate="ddp", processes=2)
-    (check,) = examine_gpu(workspace=workspace)
-    assert check.state == "ok", check
-    assert check.detail.startswith("one step of 4 completions of 12 tokens")
+    (finding,) = examine_gpu(workspace=workspace)
+    assert finding.state == "ok", finding
+    assert finding.detail.startswith("one step of 4 completions of 12 tokens")
 
 
 def test_what_keeps_it_from_running(workspace: Path) -> None:
     (workspace / "data" / "sources" / "base.lock.json").unlink()
-    (check,) = examine_gpu(workspace=workspace)
-    assert (check.state, check.detail) == ("fail", "no base policy is pinned")
-    assert check.remedy.startswith("run `erv data pin base`, or name a profile")
+    (finding,) = examine_gpu(workspace=workspace)
+    assert (finding.state, finding.detail) == ("fail", "no base policy is pinned")
+    assert finding.remedy.startswith("run `erv data pin base`, or name a profile")
 
 
 @pytest.mark.parametrize("profile", [None, "paper-0.5b"])
@@ -90,10 +90,10 @@ def test_without_a_gpu(workspace: Path, profile: str | None) -> None:
 
 def test_clips_that_the_policy_does_not_take(workspace: Path) -> None:
     change(workspace, "extract", size=64)
-    (check,) = examine_gpu(workspace=workspace)
-    assert check.state == "fail"
-    assert "this policy takes uint8 [2, 32, 32, 3]" in check.detail
-    assert check.remedy == "set extract.frames: 2 and extract.size: 32"
+    (finding,) = examine_gpu(workspace=workspace)
+    assert finding.state == "fail"
+    assert "this policy takes uint8 [2, 32, 32, 3]" in finding.detail
+    assert finding.remedy == "set extract.frames: 2 and extract.size: 32"
 
 
 def test_random_weights_of_released_shapes(workspace: Path) -> None:
@@ -118,5 +118,5 @@ def test_random_weights_of_released_shapes(workspace: Path) -> None:
     lock = workspace / "data" / "sources" / "base.lock.json"
     pin("base", str(workspace / "other tree"), None).save(lock)
     change(workspace, "extract", size=64)
-    (check,) = examine_gpu(workspace=workspace)
-    assert check.state == "ok", check
+    (finding,) = examine_gpu(workspace=workspace)
+    assert finding.state == "ok", finding
