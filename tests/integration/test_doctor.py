@@ -48,9 +48,7 @@ def test_missing_pins_have_a_remedy(stack: Environment) -> None:
         (folder / f"{name}.lock.json").write_text(json.dumps(lock))
     assert by_name(examine(stack.workspace))["sources"].state == "ok"
     (folder / "mafw.lock.json").write_text('{"uri": "s3://elsewhere/mafw"}')
-    assert (
-        by_name(examine(stack.workspace))["sources"].detail == "pinned elsewhere than params.yaml says: mafw"
-    )
+    assert by_name(examine(stack.workspace))["sources"].detail == "not pinned where params.yaml says: mafw"
 
 
 @pytest.mark.slow
@@ -74,6 +72,6 @@ def test_command_says_what_to_do_and_exits_with_1(tmp_path: Path) -> None:
     said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert said.returncode == 1
     assert "FAIL  stack           the local stack has not been started here" in said.stdout
-    assert "-> `erv stack up`, or ERV_* variables that name servers of your own" in said.stdout
+    assert "-> run `erv stack up`, or set ERV_* variables to use your own servers" in said.stdout
     assert "FAIL  git" in said.stdout
     assert "Traceback" not in said.stderr

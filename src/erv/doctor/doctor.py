@@ -1,4 +1,4 @@
-"""`erv doctor`: what is needed, whether it is there, and what to do where it is not."""
+"""`erv doctor`: what is needed, whether it is there, and what to do if it is not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NEEDED_BYTES = 500_000_000
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one check; `warn` is worth knowing, `fail` is what the pipeline can not do without."""
+    """What the doctor found in one place: `warn` is worth knowing, `fail` must be fixed."""
 
     name: str
     state: State
@@ -35,7 +35,7 @@ class Finding:
 
 
 def examine(workspace: str | Path = ".") -> list[Finding]:
-    """Runs all checks of a workspace; none changes anything, and none raises."""
+    """Examines a workspace; changes nothing and raises nothing."""
     workspace = Path(workspace).resolve()
     try:
         environment = load_environment(workspace)
@@ -65,7 +65,7 @@ def _python(environment: Environment) -> Iterator[Finding]:
         yield Finding("python", "ok", version)
     else:
         yield Finding(
-            "python", "fail", f"{version}, expected 3.11", "make the environment anew: `make install`"
+            "python", "fail", f"{version}, expected 3.11", "recreate the environment: `make install`"
         )
 
 
@@ -87,7 +87,7 @@ def _packages(environment: Environment) -> Iterator[Finding]:
         except metadata.PackageNotFoundError:
             missing.append(name)
             continue
-        # A local label such as `+cpu` tells the build, not the version.
+        # A local label such as `+cpu` names the build, not the version.
         if found.partition("+")[0] != wanted.strip().partition("+")[0]:
             different.append(f"{name} {found} instead of {wanted.strip()}")
     remedy = "`make install` (or `pip install -r requirements.lock`)"
@@ -138,7 +138,7 @@ def _variables(environment: Environment) -> Iterator[Finding]:
     written = read_stack_file(environment.stack_file)
     other = [n for n, value in written.items() if n in os.environ and os.environ[n] != value]
     if other:
-        remedy = "the shell wins; if that is not meant: `unset " + " ".join(other) + "`"
+        remedy = "the shell wins; if you don't want that: `unset " + " ".join(other) + "`"
         yield Finding("variables", "warn", f"the shell's {_some(other)} differ from .erv/stack.env", remedy)
 
 
@@ -147,7 +147,7 @@ def _stack(environment: Environment) -> Iterator[Finding]:
 
     if not environment.stack_file.is_file():
         state: State = "warn" if environment.has_storage else "fail"
-        remedy = "`erv stack up`, or ERV_* variables that name servers of your own"
+        remedy = "run `erv stack up`, or set ERV_* variables to use your own servers"
         yield Finding("stack", state, "the local stack has not been started here", remedy)
         return
     for service in status(environment.workspace):
@@ -175,9 +175,9 @@ def _storage(environment: Environment) -> Iterator[Finding]:
     if versioned:
         yield Finding("storage", "ok", f"{where} accepts the key, all three buckets are there")
     else:
-        detail = f"bucket {environment.raw_bucket} keeps no versions"
+        detail = f"bucket {environment.raw_bucket} does not keep versions"
         yield Finding(
-            "storage", "warn", detail, "switch versioning on, or a raw file can change under its pin"
+            "storage", "warn", detail, "turn versioning on, or a raw file can change after it was pinned"
         )
 
 
@@ -215,7 +215,10 @@ def _server(name: str, title: str, url: str, path: str, expected: str) -> Findin
         )
     if version != expected:
         return Finding(
-            name, "warn", f"{title} at {url} is {version}, the client {expected}", "use equal versions"
+            name,
+            "warn",
+            f"{title} at {url} is {version}, the client {expected}",
+            "use equal versions",
         )
     return Finding(name, "ok", f"{title} {version} at {url}")
 
@@ -241,10 +244,10 @@ def _dvc(environment: Environment) -> Iterator[Finding]:
         yield Finding("dvc", "fail", detail, "`erv stack up` writes it")
         return
     if _is_locked(folder / "tmp" / "lock"):
-        yield Finding("dvc", "warn", "another dvc is at work here", "wait for it; one pipeline per workspace")
+        yield Finding("dvc", "warn", "another dvc is running here", "wait for it; run one pipeline at a time")
         return
     lock = environment.workspace / "dvc.lock"
-    detail = "dvc.lock is there" if lock.is_file() else "nothing was run yet (no dvc.lock)"
+    detail = "dvc.lock is there" if lock.is_file() else "nothing has run yet (no dvc.lock)"
     yield Finding("dvc", "ok", f"remote {local.get('url', 'as in .dvc/config')}, {detail}")
 
 
@@ -289,7 +292,7 @@ def _sources(environment: Environment) -> Iterator[Finding]:
         yield Finding("sources", "fail", f"not pinned: {_some(missing)}", "`make data`, or `erv data pin`")
     if other:
         yield Finding(
-            "sources", "warn", f"pinned elsewhere than params.yaml says: {_some(other)}", "`erv data pin`"
+            "sources", "warn", f"not pinned where params.yaml says: {_some(other)}", "`erv data pin`"
         )
     if not missing and not other:
         yield Finding("sources", "ok", f"all {len(sources)} are pinned")
@@ -300,7 +303,7 @@ def _spool(environment: Environment) -> Iterator[Finding]:
 
     count = waiting(environment)
     if count:
-        detail = f"{count} runs of ended stages are not complete in MLflow"
+        detail = f"{count} runs of finished stages are not yet complete in MLflow"
         yield Finding("spool", "warn", detail, "`erv stack up` delivers them")
 
 

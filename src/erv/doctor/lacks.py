@@ -1,4 +1,4 @@
-"""`erv doctor --profile NAME`: everything that this machine lacks for running a profile, each by its name."""
+"""`erv doctor --profile NAME`: everything that this machine lacks to run a profile, item by item."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from erv.settings.profile import Profile, differences, load_profile, merged_wher
 from erv.sources.lock import Lock
 
 _ROBERTA_BYTES = 500_000_000  # the verifier of the method, float32
-_TINY = 0.5  # a base policy with less than this share of the profile's parameters is another model
+_TINY = 0.5  # a base policy with a smaller share of the profile's parameters is a different model
 _PROCESSOR = "policy/processor_config.json"
 _SECONDS = 4  # of sound in a clip of MAFW or DFEW, on average
 _COMPRESSED = 0.77  # of frames in shards, see erv.shards
@@ -30,12 +30,12 @@ _COMPRESSED = 0.77  # of frames in shards, see erv.shards
 def examine_profile(
     name: str, workspace: str | Path = ".", accelerator: Accelerator | None = None
 ) -> list[Finding]:
-    """The checks of a profile; none changes anything.
+    """The findings for a profile; changes nothing.
 
     Args:
-        name: of the profile.
+        name: name of the profile.
         workspace: top of the repository.
-        accelerator: what to hold the profile against; what torch sees when left out.
+        accelerator: what to compare the profile with; by default, what torch sees.
 
     Raises:
         SettingsError: there is no such profile, or `params.yaml` has faults.
@@ -67,7 +67,7 @@ def _params(profile: Profile, path: Path) -> Iterator[Finding]:
     own = [item for item in found if profile.is_adjustable(item.name)]
     remedy = f"`erv params use {profile.name}`"
     if other:
-        detail = f"{len(other)} are not the profile's: " + ", ".join(map(str, other))
+        detail = f"{len(other)} differ from the profile: " + ", ".join(map(str, other))
         yield Finding("parameters", "fail", detail, remedy)
         return
     detail = f"those of {profile.name}" + ("; for this machine: " + ", ".join(map(str, own)) if own else "")
@@ -75,7 +75,7 @@ def _params(profile: Profile, path: Path) -> Iterator[Finding]:
 
 
 def _sizes(environment: Environment, profile: Profile) -> tuple[PolicySizes | None, str, list[Finding]]:
-    """Sizes to reckon with, where they come from, and a check where the checkpoint can't say them."""
+    """The sizes to use, where they come from, and a finding if the checkpoint can't be read."""
     told = nominal(profile.policy) if profile.policy else None
     try:
         pinned = base_sizes(environment)
@@ -108,7 +108,7 @@ def _base(environment: Environment, profile: Profile, sizes: PolicySizes | None)
     elif profile.policy and sizes is not None and sizes.name == profile.policy:
         yield Finding("base policy", "fail", f"{lock.uri}/policy is not {wanted}", put)
     elif _PROCESSOR not in lock:
-        detail = f"{lock.uri} has no {_PROCESSOR}: it is a checkpoint as it was released"
+        detail = f"{lock.uri} has no {_PROCESSOR}: it still has the released format"
         yield Finding("base policy", "fail", detail, put)
     else:
         size = sum(file.bytes for file in weights)
@@ -148,12 +148,12 @@ def _gpus(
     wish = f"{processes} GPU(s) with {math.ceil(needed / 1e9)} GB each"
     reasons = fit.needs_gpu(settings)
     if not reasons and (settings.runtime.device == "cpu" or not here.gpus):
-        yield Finding("gpu", "ok", f"not asked for: runtime.device is {settings.runtime.device}")
+        yield Finding("gpu", "ok", f"not needed: runtime.device is {settings.runtime.device}")
     elif not here.gpus:
-        remedy = f"run it where there are {wish}" + (
+        remedy = f"run it on a machine with {wish}" + (
             "" if here.cuda_build else ", and install a CUDA build of torch there"
         )
-        detail = f"none here: {here.why_none}; needed are {wish} ({', '.join(reasons)})"
+        detail = f"none here: {here.why_none}; the profile needs {wish} ({', '.join(reasons)})"
         yield Finding("gpu", "fail", detail, remedy)
     elif len(here.gpus) > 1 and settings.runtime.accelerate is None:
         detail = f"{len(here.gpus)} here, and runtime.accelerate is null"
@@ -173,13 +173,13 @@ def _gpus(
     for estimate in estimates:
         name = f"memory {estimate.stage}"
         if available is None or settings.runtime.device == "cpu":
-            yield Finding(name, "ok", f"{estimate}; only told, from {origin}: no GPU to hold it against")
+            yield Finding(name, "ok", f"{estimate}; from {origin}, with no GPU here to compare it with")
         elif estimate.total > available:
             detail = f"{estimate}, the GPU has {available / 1e9:.1f} GB"
             yield Finding(name, "fail", detail, fit.remedies(settings, estimate))
         elif estimate.total > 0.9 * available:
-            detail = f"{estimate}, of {available / 1e9:.1f} GB: close, and an estimate"
-            yield Finding(name, "warn", detail, "`erv doctor --gpu` measures")
+            detail = f"{estimate}, of {available / 1e9:.1f} GB: close, and only an estimate"
+            yield Finding(name, "warn", detail, "`erv doctor --gpu` measures it")
         else:
             yield Finding(name, "ok", f"{estimate} of {available / 1e9:.1f} GB")
 
@@ -243,14 +243,14 @@ def _data(environment: Environment, settings: Settings, profile: Profile) -> Ite
             detail = f"{lock.uri} has {clips} clips, {published.source} say {published.clips}"
             yield Finding(f"data {name}", "fail", detail, remedy)
         elif profile.policy and MARK in lock:
-            detail = f"{lock.uri}: the judge learns from the sample corpus, whose wordings are not yours"
-            yield Finding(f"data {name}", "warn", detail, "texts.csv (text, label) of your own judge better")
+            detail = f"{lock.uri}: the judge would learn from the sample corpus, which is worded differently"
+            yield Finding(f"data {name}", "warn", detail, "write a texts.csv (text, label) of your own")
         else:
             yield Finding(f"data {name}", "ok", f"{lock.uri}, {clips or len(lock.files)} files are pinned")
 
 
 def _clips(lock: Lock) -> int:
-    """Files that may be clips: films and folders of frames."""
+    """Number of files that may be clips: videos and folders of frames."""
     return sum(
         bool(file.frames) or file.path.lower().endswith((".mp4", ".avi", ".mkv")) for file in lock.files
     )
@@ -259,7 +259,7 @@ def _clips(lock: Lock) -> int:
 def _teachers(environment: Environment, settings: Settings) -> Iterator[Finding]:
     try:
         faults = teacher_faults(environment.workspace, settings)
-    except ErvError:  # a lock file at fault, which the checks of the sources tell
+    except ErvError:  # a faulty lock file, which the findings on the data report
         return
     for fault in faults:
         sentence, _, remedy = fault.partition("; ")
@@ -280,7 +280,7 @@ def _disk(environment: Environment, settings: Settings, sizes: PolicySizes | Non
 
 
 def _pinned_clips(environment: Environment, settings: Settings) -> int:
-    """Clips of all data sets: published where known, else as pinned."""
+    """Number of clips of all data sets: as published if known, else as pinned."""
     from erv.ingest.published import figures
 
     total = 0
@@ -293,18 +293,18 @@ def _pinned_clips(environment: Environment, settings: Settings) -> int:
         elif path.is_file():
             try:
                 total += _clips(Lock.load(path))
-            except ErvError:  # told by the checks of the sources
+            except ErvError:  # reported by the findings on the data
                 continue
     return total
 
 
 def disk_bytes(settings: Settings, sizes: PolicySizes, clips: int) -> int:
-    """What a whole run writes, without the raw data: shards, policies, checkpoints, twice what DVC caches.
+    """What a whole run writes, without the raw data: shards, policies, checkpoints; twice if DVC caches it.
 
     Args:
         settings: all parameters.
-        sizes: of the policy.
-        clips: of all data sets.
+        sizes: sizes of the policy.
+        clips: number of clips of all data sets.
     """
     extract = settings.extract
     frames = extract.frames * extract.size**2 * 3 * _COMPRESSED
@@ -312,6 +312,6 @@ def disk_bytes(settings: Settings, sizes: PolicySizes, clips: int) -> int:
     policy = 4 * sizes.parameters
     policies = policy * (1 + len(settings.grpo.train))
     estimate = fit.grpo_memory(settings, sizes).parts
-    # Two complete checkpoints and one that is being written, for each of two variants side by side.
+    # Two complete checkpoints and one that is being written, for each of two variants in parallel.
     checkpoint = estimate["optimiser"] + (0 if settings.grpo.lora.enabled else policy)
     return 2 * (shards + policies + policy) + policy + 6 * checkpoint

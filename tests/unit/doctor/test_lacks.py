@@ -80,7 +80,7 @@ def test_a_bare_machine(workspace: Path) -> None:
     assert findings["parameters"].remedy == "`erv params use paper-0.5b`"
     assert findings["base policy"].detail == "HumanOmni-0.5B is missing: sources.base is not pinned"
     assert findings["gpu"].detail.startswith(
-        "none here: torch 2.13.0+cpu is a build without CUDA; needed are 1 GPU(s) with "
+        "none here: torch 2.13.0+cpu is a build without CUDA; the profile needs 1 GPU(s) with "
     )
     assert "released sizes of HumanOmni-0.5B" in findings["memory grpo"].detail
     assert findings["sequence"].detail.startswith("392 tokens of frames + 500 of sound")
