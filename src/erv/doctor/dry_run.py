@@ -142,7 +142,7 @@ def _policy(environment: Environment, wanted: str | None) -> tuple[str, Policy]:
 
 
 def released_config(released: Mapping[str, Any], tokenizer: Any, **towers: Mapping[str, Any]) -> Any:
-    """The `HumanOmniConfig` of a released `config.json`, for a tokenizer of ours.
+    """The `HumanOmniConfig` of a released `config.json`, for our tokenizer.
 
     Args:
         released: the released configuration.

@@ -273,7 +273,7 @@ def _disk(environment: Environment, settings: Settings, sizes: PolicySizes | Non
     free = shutil.disk_usage(environment.workspace).free
     detail = f"{free / 1e9:.0f} GB free, the profile writes about {needed / 1e9:.0f} GB"
     if free < needed:
-        remedy = "make room; DVC's cache may lie on another disk: `dvc cache dir --local PATH`"
+        remedy = "make room; DVC's cache can be on another disk: `dvc cache dir --local PATH`"
         yield Finding("disk needed", "fail", detail, remedy)
     else:
         yield Finding("disk needed", "ok", detail)
