@@ -1,4 +1,4 @@
-"""Prints the exact versions in this environment as a lock file for pip.
+"""Prints the exact versions of the present environment as a lock file that pip installs.
 
 Command: `make lock`. The editable install of this repository and pip itself are left out. Local version
 labels (`+cpu`) are dropped: an index that serves a build under its plain version refuses the labelled one.

@@ -80,7 +80,7 @@ def reward_files(names: Iterable[str]) -> list[Path]:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Writes the completion record of a checkpoint: every file with its size. Call it last."""
+    """Writes the completion record of a checkpoint, every file with its size; call it after all else."""
     files = {
         path.relative_to(checkpoint).as_posix(): path.stat().st_size
         for path in sorted(checkpoint.rglob("*"))

@@ -34,14 +34,14 @@ def base_lock(environment: Environment) -> Lock | None:
 def base_sizes(environment: Environment) -> PolicySizes | None:
     """Sizes of the pinned base policy; fetches its configuration, a few kilobytes.
 
-    Counting imports torch, which is too slow for every run of the pipeline, so the sizes are kept in
+    Counting imports torch, which is not worth it in every run of the pipeline: the sizes are kept in
     `.erv/sizes` until the configuration or the code of the policies changes.
 
     Returns:
-        None if nothing is pinned, the pinned base has no policy, or its family has no known sizes.
+        None if nothing is pinned, no policy is in it, or it is of a family without known sizes.
 
     Raises:
-        DataError: its configuration is not valid, or not what was pinned.
+        DataError: its configuration is not one, or not what was pinned.
         StorageError: it can't be fetched.
     """
     lock = base_lock(environment)
@@ -56,7 +56,7 @@ def base_sizes(environment: Environment) -> PolicySizes | None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{lock.uri}/{CONFIG}: not JSON ({error}); fix it and pin again") from error
+        raise DataError(f"{lock.uri}/{CONFIG}: not JSON ({error}); mend it and pin again") from error
     return _kept_sizes(config, f"the policy of {lock.uri}", environment.workspace / _COUNTED)
 
 

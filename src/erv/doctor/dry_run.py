@@ -121,7 +121,7 @@ def dry_run(
 
 
 def _policy(environment: Environment, wanted: str | None) -> tuple[str, Policy]:
-    """The pinned base policy, or one with the released sizes; and its description."""
+    """The pinned base policy, or one of the released sizes."""
     from erv.policies import load_policy
 
     lock = base_lock(environment)

@@ -60,7 +60,7 @@ def run_chunk(task: ChunkTask) -> tuple[bytes, Finished]:
     """
     if code_version(task.code, LIBRARIES) != task.version:
         raise DataError(
-            "a worker and this machine have different versions of erv, decord, av, pillow, numpy or pyarrow;"
+            "a worker has another version of erv, decord, av, pillow, numpy or pyarrow than this machine;"
             " install the same requirements.lock on both"
         )
     store = store_for([task.lock.uri])

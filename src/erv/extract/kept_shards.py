@@ -113,7 +113,7 @@ class ExtractState:
     def complete(self, finished: Finished) -> None:
         """Writes the completion record of a shard whose file is in the folder."""
         shard = self.folder / shard_name(finished.number)
-        # No fsync: if the machine crashes, the digest shows what is damaged.
+        # No fsync: whatever a crash of the machine leaves, the digest tells.
         record = {"sha256": _digest(shard), "clips": finished.clips, "rejected": finished.rejected}
         temporary = shard.with_suffix(".partial")
         with temporary.open("w", encoding="utf-8") as stream:

@@ -1,1 +1,1 @@
-"""Where something came from and what was made from it."""
+"""Where something came from and what came of it."""

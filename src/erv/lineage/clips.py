@@ -1,4 +1,4 @@
-"""What the outputs of the pipeline say about one clip: manifests, quarantine, predictions."""
+"""What the outputs of the pipeline say of one clip: manifests, quarantine, predictions."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from erv.files import read_document
 
 
 def manifest_rows(target: str) -> list[dict[str, Any]]:
-    """The manifest rows of a clip: `mafw/00019`, or `00019` in any data set that has it."""
+    """The manifest rows of a clip, `mafw/00019` or `00019` in whatever data set has one."""
     return _found(Path("data/manifest"), target)
 
 
 def excluded_rows(target: str) -> list[dict[str, Any]]:
-    """The quarantine rows of a clip that ingest excluded."""
+    """The quarantine rows of a clip that ingest listed and left out."""
     return [row for row in _found(Path("data/quarantine"), target) if row["stage"] == "ingest"]
 
 
 def absent_from(target: str) -> list[str]:
-    """The data sets that list a clip which their source lacks."""
+    """The data sets whose lists have a clip that their sources lack."""
     names = []
     for path in sorted(Path("data/manifest").glob("*.checks.json")):
         dataset = path.name.removesuffix(".checks.json")
@@ -31,7 +31,7 @@ def absent_from(target: str) -> list[str]:
 
 
 def facts(row: dict[str, Any]) -> list[str]:
-    """Where a manifest row comes from, whether its clip is in quarantine, what the policies said about it."""
+    """Where a manifest row comes from, whether its clip is in quarantine, what the policies said of it."""
     dataset, clip_id = row["dataset"], row["clip_id"]
     found = [
         f"{row['uri']}  sha256 {row['sha256']}",
@@ -51,9 +51,9 @@ def facts(row: dict[str, Any]) -> list[str]:
 
 
 def _found(folder: Path, target: str) -> list[dict[str, Any]]:
-    """Rows of a clip in the files of a folder: from the data set before the first slash, else from any.
+    """Rows of a clip in the files of a folder: of the data set before the first slash, else of any.
 
-    Clip ids may contain slashes themselves, for instance those from tables.
+    Clip ids may hold slashes themselves, those of tables for instance.
     """
     dataset, _, clip_id = target.partition("/")
     files = {path.stem: path for path in sorted(folder.glob("*.parquet"))}

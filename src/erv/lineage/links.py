@@ -22,20 +22,20 @@ SMALL_BYTES = 4_000_000  # objects up to this size are read and hashed, larger o
 
 @dataclass(frozen=True)
 class Link:
-    """A checked link of the lineage; `ok` is None if it can't be checked from here."""
+    """A link of the lineage, checked: `ok` is None where it can't be checked from here."""
 
     what: str
     ok: bool | None
     detail: str
 
     def text(self) -> str:
-        """`ok`, `BROKEN` or `?`, and what was checked."""
+        """`ok`, `BROKEN` or `?`, and what was looked at."""
         mark = {True: "ok", False: "BROKEN", None: "?"}[self.ok]
         return f"{mark}: {self.what} ({self.detail})"
 
 
 class LinkChecker:
-    """Looks objects up in the DVC remote and in the raw bucket, and remembers each answer.
+    """Looks objects up in the DVC remote and in the raw bucket; each answer is kept.
 
     Args:
         environment: where the store is.
@@ -55,7 +55,7 @@ class LinkChecker:
 
     @cached_property
     def _remote(self) -> dict[str, int]:
-        """Size by hash of every object in the DVC remote: one listing instead of one request per object."""
+        """Size by hash of every object in the DVC remote: one listing instead of a question per object."""
         prefix = "files/md5/"
         listing = self._store.list(f"s3://{self._environment.dvc_bucket}/{prefix.rstrip('/')}")
         return {info.key.removeprefix(prefix).replace("/", ""): info.size for info in listing}
@@ -82,7 +82,7 @@ class LinkChecker:
         if size > SMALL_BYTES and not self._deep:
             return True, f"md5 {md5}, {size} bytes, present"
         if self._digest(md5) != md5.removesuffix(".dir"):
-            return False, f"md5 {md5}: its content in s3://{self._environment.dvc_bucket} differs"
+            return False, f"md5 {md5}: its content in s3://{self._environment.dvc_bucket} is another"
         return True, f"md5 {md5}, {size} bytes, hash equal"
 
     def _folder(self, md5: str) -> tuple[bool, str]:
@@ -109,15 +109,15 @@ class LinkChecker:
         Args:
             path: of the lock, as `dvc.lock` names it.
             md5: of the lock, as `dvc.lock` has it.
-            lock_file: where a copy of the lock is; None if there is none.
+            lock_file: where a copy of the lock is to be found; None if nowhere.
         """
         from erv.digest import md5_of_file
         from erv.sources import Lock
 
         if lock_file is None or not lock_file.is_file():
-            return Link(path, None, "the lock is missing here; restore it from git")
+            return Link(path, None, "the lock is not here; restore it from git")
         if md5_of_file(lock_file) != md5:
-            return Link(path, None, f"the lock here is not {md5}; restore it from git")
+            return Link(path, None, f"the lock here is another one than {md5}; restore it from git")
         lock = Lock.load(lock_file)
         if not lock.uri.startswith("s3://"):
             root = Path(lock.uri.removeprefix("file://"))

@@ -1,4 +1,4 @@
-"""`erv lineage X`: where a version, a run, a hash or a clip came from, and what was made from it."""
+"""Where something came from and what came of it: `erv lineage X` for a version, a run, a hash or a clip."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Node:
 
 
 class Provenance:
-    """Traces lineage for one workspace and its servers."""
+    """Answers questions of lineage for one workspace and its servers."""
 
     def __init__(self, environment: Environment, settings: Settings, deep: bool = False) -> None:
         self._environment = environment
@@ -68,7 +68,7 @@ class Provenance:
                 md5 of an output, or a clip (`mafw/00019`, or `00019` alone).
 
         Raises:
-            RegistryError: nothing of that name is known.
+            RegistryError: nothing of that name is known; the message says what was looked for.
         """
         plain = target.removeprefix(f"{self._name}/").removeprefix(f"{self._name}@")
         if _HEX.fullmatch(plain):
@@ -80,7 +80,7 @@ class Provenance:
         if clip is not None:
             return clip
         raise RegistryError(
-            f"{target!r} is not a version or alias of {self._name}, a run id, an md5 or a known clip"
+            f"{target!r} is no version or alias of {self._name}, no run id, no md5 and no known clip"
         )
 
     # --- model versions
@@ -139,7 +139,7 @@ class Provenance:
         return Link("bundle", True, f"{len(bundle.files)} files in the artifact store, hashes equal")
 
     def _pipeline_of(self, run_id: str | None, folder: str) -> Path | None:
-        """The folder with the pipeline files that a run stored."""
+        """The folder with the pipeline files that a run has kept."""
         if run_id is None:
             return None
         return self._download(f"runs:/{run_id}/{lock_entries.LOCK_ARTIFACT_FOLDER}", folder)
@@ -159,7 +159,7 @@ class Provenance:
     # --- stages
 
     def _stage(self, lock: Locked, name: str, locks: Path | None, seen: set[str]) -> Node:
-        """A stage with its outputs verified, and below it what it was made from; each stage is shown once."""
+        """A stage with its outputs verified, and below it what it was made from; each stage is told once."""
         entry = lock[name]
         node = Node(f"{name}  lock entry {lock_entries.entry_hash(entry)[:12]}")
         if name in seen:
@@ -215,7 +215,7 @@ class Provenance:
             mine = [name for name, entry in lock.items() if lock_entries.entry_hash(entry) == digest]
             seen: set[str] = set()
             if digest and not mine:
-                node.facts.append(f"lock entry {digest[:12]} is in no dvc.lock available here")
+                node.facts.append(f"lock entry {digest[:12]} is in no dvc.lock at hand")
             if tags.get("erv.kind") in ("flow", "publish"):
                 mine = [n for n in lock if not _consumers(lock, n)]
             node.children = [self._stage(lock, name, locks, seen) for name in mine]
@@ -236,7 +236,7 @@ class Provenance:
             runs = lock_entries.search(self._environment, f"tags.`{lock_entries.OUTPUTS_TAG}` LIKE '%{md5}%'")
             if not runs:
                 raise RegistryError(
-                    f"{md5}: not a run id, nor an output in dvc.lock or of any run on this server"
+                    f"{md5}: no run id, and no output of dvc.lock or of any run on this server"
                 )
             found = self._run(str(runs[0].info.run_id))
             assert found is not None
@@ -247,7 +247,7 @@ class Provenance:
         return node
 
     def _came_of(self, lock: Locked, names: list[str]) -> list[str]:
-        """Sentences about what was made from the outputs of stages: other stages, model versions."""
+        """Sentences on what was made from the outputs of stages: other stages, model versions."""
         below: set[str] = set()
         pending = list(names)
         while pending:
@@ -280,7 +280,7 @@ class Provenance:
     # --- clips
 
     def _clip(self, target: str) -> Node | None:
-        """A clip: its row in the manifest, what was made from it, what the policies said about it."""
+        """A clip: its row in the manifest, what was made from it, what the policies said of it."""
         lock = read_lock_entries()
         rows, excluded = clip_history.manifest_rows(target), clip_history.excluded_rows(target)
         absent = clip_history.absent_from(target)
@@ -300,12 +300,12 @@ class Provenance:
             title = f"{row['dataset']}/{row['clip_id']}  left out by ingest"
             node.children.append(Node(title, [row["reason"]]))
         for dataset in absent:
-            node.children.append(Node(f"{target}  listed by {dataset}, but not in its source"))
+            node.children.append(Node(f"{target}  listed by {dataset}, and not in its source"))
         return node
 
 
 def brief(node: Node) -> list[str]:
-    """Only the titles of the tree, each node once, and how many links hold; for the end of a flow run."""
+    """The tree by its titles alone, each node once, and how many links hold; for the end of a flow run."""
     return [*_titles(node, ""), summary(node)]
 
 
@@ -375,7 +375,7 @@ def _lock_check(bundle: Path, entry: Mapping[str, Any]) -> Link:
 
 
 def _find_lock(path: str, locks: Path | None) -> Path | None:
-    """The lock of a source: the copy that a run stored, else the one in the workspace."""
+    """The lock of a source: the copy that a run has kept, else the workspace's."""
     for candidate in (locks / Path(path).name if locks else None, Path(path)):
         if candidate is not None and candidate.is_file():
             return candidate

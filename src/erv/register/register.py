@@ -172,7 +172,7 @@ def _copy_tree(source: Path, target: Path, stage: str) -> None:
         raise RegistryError(f"{source}: not found; run `dvc repro {stage}` first")
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
         if path.suffix in _UNSAFE:
-            raise RegistryError(f"{path}: such a file can run code when loaded; save it as safetensors")
+            raise RegistryError(f"{path}: such a file runs code when it is loaded; save as safetensors")
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)

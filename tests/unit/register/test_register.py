@@ -113,7 +113,7 @@ def test_a_changed_missing_or_added_file_is_found(tmp_path: Path, inputs: dict[s
 
 def test_files_that_run_code_are_refused(tmp_path: Path, inputs: dict[str, Path]) -> None:
     (inputs["policy"] / "training_args.bin").write_bytes(b"")
-    with pytest.raises(RegistryError, match=r"training_args\.bin: such a file can run code"):
+    with pytest.raises(RegistryError, match=r"training_args\.bin: such a file runs code"):
         write(tmp_path / "bundle", inputs)
     assert not (tmp_path / "bundle").exists()
     assert not list(tmp_path.glob(".bundle*"))
