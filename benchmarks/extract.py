@@ -2,19 +2,19 @@
 
     python benchmarks/extract.py                  # make bench-extract
     python benchmarks/extract.py --clips 100 --rounds 2 --geometry pad
-    python benchmarks/extract.py --scratch /dev/shm    # where the disk is slower than two decoders
+    python benchmarks/extract.py --scratch /dev/shm    # if the disk is slower than two decoders
 
 The clips are H.264 and AAC, 640x360 at 25 frames a second, 3 s: a camera that moves over photographs, with
 sensor noise and a voice-like tone. All ways take the same 8 frames, resize them in the same way and read the
-whole sound at 16 kHz. They run in turns, each in a process of its own, so that the ratios hold on a busy
-machine too. Ratios are taken within a round; what is given is their median and range.
+whole sound at 16 kHz. They run in turns, each in its own process, so that the ratios hold on a busy machine
+too. Ratios are taken within a round; their median and range are reported.
 
 - plain: one process, one decoding thread; keeps nothing
-- plain_save: besides saves frames and sound with `np.save`
+- plain_save: also saves frames and sound with `np.save`
 - plain_2: two plain loops at once, each over half of the clips: what two cores of this machine can do
 - extract_1, extract_2: the stage's own function with 1 and 2 workers, from verified files to written shards
 
-`extract` is timed from the call to the last file, the start of its workers included. A plain loop is timed
+`extract` is timed from the call to the last file, including the start of its workers. A plain loop is timed
 twice: the loop alone, and with the start of its process and its imports.
 """
 
@@ -85,7 +85,7 @@ def make_clip(number: int) -> bytes:
 
 
 def plain_loop(folder: Path, geometry: str, out: Path | None, part: slice = slice(None)) -> float:
-    """What one writes who knows decord, PIL and numpy; returns the seconds of the loop."""
+    """The loop that anyone who knows decord, PIL and numpy would write; returns its seconds."""
     import decord
     import numpy as np
     from PIL import Image
@@ -125,7 +125,7 @@ def run_way(way: str, folder: Path, geometry: str) -> dict[str, float]:
     """Runs one way in this process.
 
     Returns:
-        Seconds; CPU seconds of this process, its imports and its workers; its peak memory in MB, without
+        Seconds; CPU seconds of this process, including imports and workers; its peak memory in MB, without
         workers.
     """
     import resource
@@ -163,7 +163,7 @@ def run_way(way: str, folder: Path, geometry: str) -> dict[str, float]:
 
 
 def measure(way: str, folder: Path, geometry: str) -> dict[str, float]:
-    """Runs one way in a process of its own; adds the seconds of the whole process."""
+    """Runs one way in its own process; adds the seconds of the whole process."""
     command = [sys.executable, __file__, "--way", way, "--folder", str(folder), "--geometry", geometry]
     began = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -172,7 +172,7 @@ def measure(way: str, folder: Path, geometry: str) -> dict[str, float]:
 
 
 def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
-    """Milliseconds a clip in each part of `extract`, measured one by one in this process."""
+    """Milliseconds per clip in each part of `extract`, measured one by one in this process."""
     import hashlib
     import pickle
     from contextlib import ExitStack
@@ -201,7 +201,7 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
     ours, theirs = multiprocessing.Pipe()
 
     def transfer(frames: Any, sound: Any) -> None:
-        # As a worker does, in pieces that fit into the pipe, since both ends are in one process here.
+        # As a worker does it, in pieces that fit into the pipe, since both ends are in this process.
         buffers: list[pickle.PickleBuffer] = []
         pickle.dumps(("result", media.Decoded(frames, sound)), protocol=5, buffer_callback=buffers.append)
         for buffer in buffers:
@@ -211,7 +211,7 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
                 theirs.recv_bytes()
 
     with tempfile.TemporaryDirectory(prefix="erv-bench-") as scratch, ExitStack() as stack:
-        with ShardFile(Path(scratch) / "warm.parquet"):  # what is loaded once is not a clip's
+        with ShardFile(Path(scratch) / "warm.parquet"):  # what is loaded once doesn't count
             read_header(paths[0])
         shard = stack.enter_context(ShardFile(Path(scratch) / "s.parquet"))
         clips = []
@@ -261,8 +261,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=480)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--geometry", choices=["stretch", "pad"], default="stretch")
-    parser.add_argument("--scratch", help="folder for clips and shards; default: that of temporary files")
-    parser.add_argument("--results", type=Path, help=f"default: {RESULTS.name}, for the default run alone")
+    parser.add_argument("--scratch", help="folder for clips and shards; default: the temporary folder")
+    parser.add_argument("--results", type=Path, help=f"default: {RESULTS.name}, but only for the default run")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -274,7 +274,7 @@ def main() -> None:
     if arguments.way:
         print(json.dumps(run_way(arguments.way, arguments.folder, arguments.geometry)))
         return
-    if arguments.scratch:  # for the processes below, too
+    if arguments.scratch:  # for the child processes, too
         os.environ["TMPDIR"] = tempfile.tempdir = arguments.scratch
     with tempfile.TemporaryDirectory(prefix="erv-bench-") as scratch:
         folder = Path(scratch) / "clips"
@@ -300,7 +300,7 @@ def report(
     shares: dict[str, float],
     clip_bytes: float,
 ) -> None:
-    """Prints and writes the figures."""
+    """Prints the figures and writes them to a file."""
     result: dict[str, Any] = {
         "command": f"python benchmarks/extract.py --clips {arguments.clips} --rounds {arguments.rounds}"
         f" --geometry {arguments.geometry}"
@@ -335,12 +335,12 @@ def report(
             f"{way:<12}{values['median']:7.1f} clips/s  ({values['lowest']:.1f} to {values['highest']:.1f})"
         )
     for way, values in result["cpu_milliseconds_a_clip"].items():
-        print(f"{way:<12}{values['median']:7.1f} ms of CPU a clip, imports and pinning included")
+        print(f"{way:<12}{values['median']:7.1f} ms of CPU per clip, including imports and pinning")
     for name, values in result["ratios"].items():
         print(f"{name:<40}{values['median']:5.2f}x  ({values['lowest']:.2f} to {values['highest']:.2f})")
     total = sum(shares.values())
     for name, value in sorted(shares.items(), key=lambda item: -item[1]):
-        print(f"{name:<20}{value:7.2f} ms a clip  {100 * value / total:4.1f}%")
+        print(f"{name:<20}{value:7.2f} ms per clip  {100 * value / total:4.1f}%")
 
 
 if __name__ == "__main__":

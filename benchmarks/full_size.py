@@ -1,15 +1,15 @@
-"""What the data stages cost at full size: 26,417 clips, as many as MAFW and DFEW have together.
+"""The cost of the data stages at full size: 26,417 clips, as many as MAFW and DFEW have together.
 
     python benchmarks/full_size.py                  # make bench-full; writes benchmarks/full_size.json
     python benchmarks/full_size.py --sizes 200 1000 --skip-official     # writes nothing without --out
 
-Two parts. First the growth: a table of 1,000, 5,000 and 26,417 small clips goes through pin, ingest, probing,
-expectations and extraction, each step in a process of its own; time and memory must grow linearly. Then the
-official trees at full size: MAFW with its 10,045 clips and DFEW with its 16,372, every published count
-expected (`ingest.expect: full`), from pin to shards.
+There are two parts. First growth: tables of 1,000, 5,000 and 26,417 small clips go through pin, ingest,
+probing, expectations and extraction, each step in its own process; time and memory must grow linearly. Then
+the official trees at full size, from pin to shards: MAFW with its 10,045 clips and DFEW with its 16,372, with
+every published count expected (`ingest.expect: full`).
 
-Clips are a few dozen drawn ones, made different in their bytes by an MP4 box that decoders skip. Memory is
-the sum over a step's processes of their proportional set sizes, looked at five times a second.
+The clips are a few dozen synthetic ones, given different bytes by an MP4 box that decoders skip. Memory is
+the sum of the proportional set sizes of a step's processes, sampled five times a second.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def templates() -> list[bytes]:
 
 
 def write_table(root: Path, count: int, clips: list[bytes]) -> None:
-    """A tree for the `table` reader."""
+    """Writes a tree for the `table` reader."""
     from erv.labels import LabelSpace
     from tests.support.trees import sign
 
@@ -75,7 +75,7 @@ def write_table(root: Path, count: int, clips: list[bytes]) -> None:
 
 
 def step(name: str, dataset: str, work: Path) -> dict[str, Any]:
-    """One step, in this process; what it leaves for the next lies in `work`."""
+    """Runs one step in this process; its results for the next step are in `work`."""
     from erv.files import read_document, write_document
     from erv.ingest.ingest import ingest
     from erv.ingest.readers.by_name import selection_of
@@ -137,7 +137,7 @@ def step(name: str, dataset: str, work: Path) -> dict[str, Any]:
 
 
 def measured(name: str, dataset: str, work: Path) -> dict[str, Any]:
-    """A step in a process of its own: what it says, seconds, peak memory of its whole process tree."""
+    """Runs a step in its own process: its answer, seconds, peak memory of its whole process tree."""
     work.mkdir(parents=True, exist_ok=True)
     answer = work / f"{name}.answer.json"
     command = [sys.executable, __file__, "--step", name, "--dataset", dataset, "--work", str(work)]
@@ -175,7 +175,7 @@ def _tree_bytes(pid: int) -> int:
 
 
 def workspace(folder: Path, datasets: list[str], sources: dict[str, str], expect: str) -> None:
-    """`params.yaml` and label spaces of a run."""
+    """Writes `params.yaml` and the label spaces of a run."""
     import yaml
 
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -194,7 +194,7 @@ def workspace(folder: Path, datasets: list[str], sources: dict[str, str], expect
 
 
 def growth(folder: Path, sizes: list[int], clips: list[bytes]) -> dict[str, Any]:
-    """The table at several sizes."""
+    """Measures the table at several sizes."""
     result = {}
     for size in sizes:
         print(f"{size} clips in a table", flush=True)
@@ -209,7 +209,7 @@ def growth(folder: Path, sizes: list[int], clips: list[bytes]) -> dict[str, Any]
 
 
 def slopes(result: dict[str, Any]) -> dict[str, Any]:
-    """Per step: milliseconds and kilobytes that each clip adds, between the smallest and each larger size."""
+    """Milliseconds and kilobytes that each clip adds to a step, between the smallest and each larger size."""
     sizes = sorted(int(size) for size in result)
     table: dict[str, Any] = {}
     for name in STEPS:
@@ -232,7 +232,7 @@ def slopes(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def official(folder: Path, clips: list[bytes]) -> dict[str, Any]:
-    """MAFW and DFEW with all their clips and published counts."""
+    """Measures MAFW and DFEW with all their clips and published counts."""
     from tests.support import trees
 
     def clip(index: int) -> bytes:
@@ -253,7 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--skip-official", action="store_true")
-    parser.add_argument("--out", type=Path, help=f"default: {RESULTS.name}, for the default run alone")
+    parser.add_argument("--out", type=Path, help=f"default: {RESULTS.name}, but only for the default run")
     parser.add_argument("--folder", type=Path, default=None, help="for the clips; a temporary one by default")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--dataset", help=argparse.SUPPRESS)
@@ -265,7 +265,7 @@ def main() -> None:
         return
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     before = Path.cwd()
-    os.chdir(folder)  # label spaces and kept downloads are those of the working directory
+    os.chdir(folder)  # label spaces and cached downloads are found in the working directory
     try:
         clips = templates()
         grown = growth(folder, sorted(options.sizes), clips)

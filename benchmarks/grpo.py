@@ -1,19 +1,20 @@
-"""What a GRPO step costs against two other ways through the same step, in one run, with random weights.
+"""The cost of a GRPO step compared with two other ways to run it, in one run, with random weights.
 
     python -m benchmarks.grpo                     # make bench-grpo
     python -m benchmarks.grpo --size tiny         # about two minutes
     python -m benchmarks.grpo --size 0.5b --largest      # on a GPU: bfloat16, and the largest batches
 
-The ways (`grpo_ways.py`) are what the stage does, the same in one batch with towers and prompt run for every
-completion, and the released trainer's way: a clip at a time. They train clips that they have not seen, write
-completions of the same length, and are compared on the same completions: log-probabilities, loss, gradients.
+The ways (`grpo_ways.py`) are what the stage does; the same in one batch, but with towers and prompt run for
+every completion; and the released trainer's way, one clip at a time. They train on clips that they have not
+seen, write completions of the same length, and are compared on the same completions: log-probabilities, loss,
+gradients.
 
-On a CPU they go in turns in one process, one step each, the first turn not counted; a ratio is the median
-over turns, of CPU seconds of this process, so that it holds on a busy machine. Parts are timed around the
-real calls, and a part within a part counts for itself. The peak of memory is that of a process that runs one
-way. On a GPU every way has a process of its own for everything and seconds are wall clock. Utilisation
-(`grpo_flops.py`) is of the scoring of the policy and its backward pass. Sizes that were not asked for keep
-the results that the file has.
+On a CPU they take turns in one process, one step each, and the first turn does not count. A ratio is the
+median over turns of CPU seconds of this process, so that it holds on a busy machine. Parts are timed around
+the real calls, and time in a nested part counts only for that part. Peak memory is that of a process that
+runs one way. On a GPU every way runs in its own process, and seconds are wall clock. Utilisation
+(`grpo_flops.py`) covers the scoring of the policy and its backward pass. Sizes that are not selected keep
+their results in the file.
 
 What needs a GPU (bfloat16, 0.5b, utilisation, `--largest`) has not been run on one yet: the file has no such
 result, and only the search and the count of operations are tested.
@@ -54,7 +55,7 @@ Row = dict[str, Any]
 def in_turns(
     size: str, group: int, steps: int, policy: Path, shards: Path, dtype: str
 ) -> dict[str, list[Row]]:
-    """Seconds of each way, step by step in turns; the first turn is a warm-up."""
+    """Seconds of each way, which take turns step by step; the first turn is a warm-up."""
     grpo, runtime = settings_for(size, group, steps + 1, "cpu", dtype)
     trainers = {way: load_trainer(way, policy, shards, grpo, runtime) for way in WAYS}
     turns: dict[str, list[Row]] = {way: [] for way in WAYS}
@@ -68,7 +69,7 @@ def in_turns(
 
 
 def worker(way: str, size: str, scratch: Path, arguments: argparse.Namespace, *more: str) -> Row:
-    """One way in a process of its own."""
+    """Runs one way in its own process."""
     command = [sys.executable, "-m", "benchmarks.grpo_worker", "--way", way, "--size", size, *more]
     command += ["--policy", str(scratch / "policy"), "--shards", str(scratch / DATASET)]
     command += ["--seen", str(scratch / "seen.pt"), "--group", str(arguments.group)]
@@ -112,7 +113,7 @@ def utilisation(row: Row, language: Language, work: Work, device: str, dtype: st
 
 
 def measure(size: str, arguments: argparse.Namespace, device_name: str) -> Row:
-    """All figures of a size."""
+    """Measures all figures of a size."""
     chosen, steps = SIZES[size], arguments.steps or STEPS[size]
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -210,11 +211,11 @@ def main() -> int:
     parser.add_argument(
         "--size", nargs="+", choices=list(STEPS), default=["0.5b"] if gpu else ["tiny", "50m"]
     )
-    parser.add_argument("--steps", type=int, help="steps that count; per size when absent")
+    parser.add_argument("--steps", type=int, help="steps that count; the default depends on the size")
     parser.add_argument("--group", type=int, default=8, help="completions per prompt")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if gpu else "cpu")
     parser.add_argument("--dtype", choices=list(LARGEST_GAP))
-    parser.add_argument("--largest", action="store_true", help="search the largest batches too (GPU only)")
+    parser.add_argument("--largest", action="store_true", help="also find the largest batches (GPU only)")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     arguments.dtype = arguments.dtype or ("float32" if arguments.device == "cpu" else "bfloat16")

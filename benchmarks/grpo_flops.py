@@ -2,8 +2,8 @@
 
 A forward pass costs 2 operations per weight and token in the blocks of the language model, 2 per weight of
 the head and scored token, and 4 x layers x width per pair of a token and one that it attends to; a backward
-pass costs twice that. Only the language model counts, towers and projectors don't, and only what a way really
-runs: a shared prompt counts once. Utilisation is then these operations per second of the part, against the
+pass costs twice that. Only the language model counts, not towers and projectors, and only what a way really
+runs: a shared prompt counts once. Utilisation is then the operations per second of the part, divided by the
 device's peak for dense bfloat16 products.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# TFLOP/s of dense bfloat16 products as the vendor gives them; the first name that is contained counts.
+# TFLOP/s of dense bfloat16 products, from the vendor; the first name contained in the device's name counts.
 PEAKS = {
     "H200": 989.0,
     "H100 PCIe": 756.0,
@@ -42,13 +42,13 @@ class Language:
         )
 
     def forward(self, tokens: int, scored: int, pairs: int) -> int:
-        """Operations of a forward pass: tokens run, tokens scored, pairs attended."""
+        """Operations of a forward pass, from tokens run, tokens scored and pairs attended."""
         return 2 * self.blocks * tokens + 2 * self.head * scored + 4 * self.layers * self.width * pairs
 
 
 @dataclass(frozen=True)
 class Work:
-    """What scoring a step's completions makes the language model run.
+    """The work of the language model in scoring a step's completions.
 
     Attributes:
         tokens: tokens that go through the blocks.
@@ -67,7 +67,7 @@ class Work:
         whole = length * (length + 1) // 2
         if not shared:
             return cls(rows * length, rows * completion, rows * whole)
-        # The last token of the prompt runs with the completion.
+        # The last token of the prompt is run with the completion.
         once = prompt - 1
         before = once * (once + 1) // 2
         return cls(
@@ -83,7 +83,7 @@ def peak_of(device: str) -> float | None:
 
 
 def largest(fits: Callable[[int], bool], limit: int = 4096) -> int:
-    """The largest number from 1 to `limit` that fits, 0 if none does; what fits must be a range from 1."""
+    """The largest number from 1 to `limit` that fits, 0 if none does; all smaller ones must fit too."""
     low, high = 0, 1
     while high <= limit and fits(high):
         low, high = high, high * 2

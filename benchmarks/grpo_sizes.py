@@ -2,7 +2,7 @@
 
 - tiny: what `make demo` trains
 - 50m: about 50 million parameters in the proportions of the released model: towers that cost more than the
-  prompt, a prompt that is longer than its completion
+  prompt, and a prompt that is longer than its completion
 - 0.5b, 7b: the released sizes; for a GPU
 """
 
@@ -30,14 +30,14 @@ _WORDS = ["the", "person", "smiles", "and", "a", "loud", "voice", "while", "tear
 
 @dataclass(frozen=True)
 class Size:
-    """A policy's sizes and how much of it one step trains.
+    """The sizes of a policy and of a step.
 
     Attributes:
         policy: widths and depths, as for the tiny policy.
-        prompts: distinct clips of a step.
+        prompts: number of distinct clips in a step.
         completion: tokens of every completion.
         changes: values that replace those of the tiny policy's configuration, by section.
-        released: model of `RELEASED` whose sizes it has; `policy` then only says what clips are like.
+        released: model of `RELEASED` to take the sizes from; `policy` then only describes the clips.
     """
 
     policy: TinySizes
@@ -48,7 +48,7 @@ class Size:
 
 
 _CLIPS = TinySizes(image_size=224, mels=128, window_seconds=30, hop=160)  # as SigLIP and Whisper take them
-# BERT-base without dropout, by which the ways through a step would differ.
+# BERT-base without dropout, which would make the ways differ.
 _GATE = {"model_type": "bert", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 SIZES = {
@@ -87,7 +87,7 @@ SIZES = {
 def build_policy(size: Size, device: str = "cpu") -> Policy:
     """A policy of this size with random weights of seed 0, float32."""
     texts = [format_completion(" ".join(_WORDS[n % 9 :]) + ".", "happiness") for n in range(60)]
-    # The processor asks only for the sizes of what a clip becomes: a model of one layer will do for it.
+    # The processor only needs to know the sizes of a prepared clip, so a model of one layer will do.
     thin = replace(
         size.policy, hidden=32, heads=2, mlp=32, layers=1, vision_layers=1, audio_layers=1, gate_width=32
     )
@@ -107,7 +107,7 @@ def build_policy(size: Size, device: str = "cpu") -> Policy:
 
 
 def write_clips(folder: Path, size: Size, count: int) -> ShardReader:
-    """So many clips of noise."""
+    """Writes `count` clips of noise."""
     random = np.random.default_rng(0)
     side, seconds = size.policy.image_size, size.policy.window_seconds
     with ShardWriter(folder, clips_per_shard=32) as writer:

@@ -1,13 +1,13 @@
-"""Three ways through the same GRPO step, and what each part of it takes.
+"""Three ways to run the same GRPO step, and the cost of each of its parts.
 
 - erv: what the stage does: towers once per clip, the prompt once per clip and pass, one batch
-- reencoding: one batch too, but towers, projectors and prompt run for every completion in every pass
+- reencoding: also one batch, but towers, projectors and prompt run for every completion in every pass
 - released: the released trainer's way: one clip at a time, its completions by plain `generate`, towers,
-  projectors and prompt for every completion in both scorings; gradients of the clips are added up
+  projectors and prompt for every completion in both scorings; the gradients of the clips are summed
 
-All have the same attention, the same head (on the completions only), the same precision and, but for the
-plain `generate`, the same cache that grows in place: they differ in what runs how often, and in nothing
-else. `agree` shows it: log-probabilities, loss and gradients on the same completions.
+All have the same attention, the same head (only on the completions), the same precision and, except for the
+plain `generate`, the same cache that grows in place. They differ only in how often each part runs. `agree`
+shows this: log-probabilities, loss and gradients on the same completions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SMALL = 10_000  # gradients of weights up to this size are compared
 
 
 class Stopwatch:
-    """Seconds by part of a step; a part within a part counts for itself alone."""
+    """Seconds by part of a step; time in a nested part counts only for that part."""
 
     def __init__(self, device: str = "cpu") -> None:
         self.wall = dict.fromkeys(PARTS, 0.0)
@@ -49,7 +49,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        """Within: time belongs to this part."""
+        """Counts the time within for this part."""
         self._charge()
         self._open.append(part)
         try:
@@ -59,7 +59,7 @@ class Stopwatch:
             self._open.pop()
 
     def around(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, its calls timed."""
+        """The function, with its calls timed."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             with self(part):
@@ -79,13 +79,13 @@ class Stopwatch:
 
 @dataclass
 class Seen:
-    """What a step came to, to compare ways by.
+    """The results of a step, to compare ways.
 
     Attributes:
         completions: token ids in the order of the rows.
-        log_probs: by "policy" and "reference" and by completion.
-        loss: of the whole step.
-        gradients: of the small weights.
+        log_probs: log-probabilities by "policy" or "reference", and by completion.
+        loss: loss of the whole step.
+        gradients: gradients of the small weights.
     """
 
     completions: list[list[int]] = field(default_factory=list)
@@ -100,7 +100,7 @@ class MeasuredTrainer(OmniGRPOTrainer):
     prompts_per_pass: int | None = None  # None: all of a step
     watch: Stopwatch
     seen: Seen
-    replay: list[list[int]] | None = None  # completions to take instead of those that were written
+    replay: list[list[int]] | None = None  # completions to use instead of the written ones
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> tuple[list[list[int]], Any]:
         with self.watch("generation"):
@@ -133,7 +133,7 @@ class MeasuredTrainer(OmniGRPOTrainer):
 
 
 class ReencodingTrainer(MeasuredTrainer):
-    """Takes prepared clips instead of features, hands every row a clip of its own, and shares no prompt."""
+    """Takes prepared clips instead of features, gives every row its own clip, and shares no prompt."""
 
     def _features_of(self, clip_index: torch.Tensor) -> Tensors:
         table = self._table[self._mode]
@@ -202,7 +202,7 @@ WAYS: dict[str, type[MeasuredTrainer]] = {
 
 @contextmanager
 def _last_positions(inner: Any, count: int) -> Iterator[None]:
-    """Within: the model gives hidden states of the last positions only; the head runs on no others."""
+    """Within, the model returns hidden states only for the last positions, so the head runs on no others."""
 
     def cut(module: Any, inputs: Any, outputs: Any) -> Any:
         outputs.last_hidden_state = outputs.last_hidden_state[:, -count:]
@@ -228,9 +228,9 @@ def make_trainer(
     runtime: RuntimeSettings,
     output: Path,
 ) -> MeasuredTrainer:
-    """A trainer that goes one of the ways; its policy's folder is `model.config._name_or_path`.
+    """A trainer for one of the ways; its policy's folder is `model.config._name_or_path`.
 
-    Completions never end before their full length, so that all ways write the same number of tokens.
+    Completions never end before their full length, so all ways write the same number of tokens.
     """
     if settings.freeze_projectors:
         policy.model.freeze_projectors()
@@ -287,13 +287,13 @@ def step(
     replay: Sequence[list[int]] | None = None,
     update: bool = True,
 ) -> tuple[Stopwatch, Seen]:
-    """Generation, scoring, backward pass and update.
+    """Runs generation, scoring, backward pass and update.
 
     Args:
         trainer: from `make_trainer`.
         prompts: rows of distinct clips.
-        replay: completions to train on in place of those that the step writes, in the order of the rows.
-        update: whether weights change.
+        replay: completions to train on instead of those that the step writes, in the order of the rows.
+        update: whether to update the weights.
     """
     trainer.watch, trainer.seen = Stopwatch(str(trainer.accelerator.device)), Seen()
     trainer.replay = None if replay is None else list(replay)
@@ -318,14 +318,14 @@ def step(
 
 
 def agree(first: Seen, second: Seen) -> dict[str, float]:
-    """How far two steps on the same completions are apart.
+    """How far apart two steps on the same completions are.
 
     Returns:
         Largest difference of a log-probability of policy and reference, of the loss, and of a gradient of the
         small weights as a share of the largest of these.
 
     Raises:
-        ValueError: they are not about the same completions, or trained other weights, or none.
+        ValueError: they had different completions, trained different weights, or trained none.
     """
     if first.completions != second.completions or first.gradients.keys() != second.gradients.keys():
         raise ValueError("the two steps had different completions or trained different weights")

@@ -1,8 +1,8 @@
-"""One way of `benchmarks/grpo.py` in a process of its own: its peak of memory, and its agreement with others.
+"""One way of `benchmarks/grpo.py` in its own process: its peak memory, and its agreement with the others.
 
-The first process to come writes what its first step came to into `--seen`; a later one trains on the same
-completions first and says how far it is apart. Both write completions of their own in this step too, so that
-the peak is that of a whole one.
+The first process writes the results of its first step to `--seen`; later ones first train on the same
+completions and report how far apart they are. All of them also write their own completions in this step, so
+that the peak is that of a whole step.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def load_trainer(
 
 
 def prompts_of(trainer: MeasuredTrainer, turn: int, size: int) -> list[Row]:
-    """The rows of a step: clips that no earlier step had."""
+    """The rows of a step: clips that no earlier step used."""
     return list(trainer.train_dataset.select(range(turn * size, (turn + 1) * size)))
 
 
@@ -71,7 +71,7 @@ def seconds_of(watch: Stopwatch, device: str) -> Row:
 
 
 def largest_batch(size: str, folder: Path, grpo: GrpoSettings, runtime: RuntimeSettings) -> Row:
-    """How many clips a step of the stage's way can hold on this GPU; 7b trains adapters."""
+    """How many clips a step of the stage's way can take on this GPU; 7b trains adapters."""
     lora = size == "7b"
     with tempfile.TemporaryDirectory() as scratch:
         reader = write_clips(Path(scratch) / DATASET, SIZES[size], 64)
@@ -88,7 +88,7 @@ def largest_batch(size: str, folder: Path, grpo: GrpoSettings, runtime: RuntimeS
 def search(
     policy: Policy, reader: ShardReader, grpo: GrpoSettings, runtime: RuntimeSettings, output: Path
 ) -> int:
-    """The largest number of clips, of those in the reader, with which a step does not run out of memory."""
+    """The largest number of clips of the reader with which a step does not run out of memory."""
     trainer = make_trainer("erv", policy, {DATASET: reader}, grpo, runtime, output)
     rows = [
         {"prompt": policy.processor.build_messages(), "clip": f"{DATASET}/{key}"} for key in reader.clip_ids
@@ -107,7 +107,7 @@ def search(
 
 
 def run(arguments: argparse.Namespace) -> Row:
-    """Steps of one way: peak of memory, seconds, agreement."""
+    """Runs steps of one way: peak memory, seconds, agreement."""
     device = arguments.device
     grpo, runtime = settings_for(
         arguments.size, arguments.group, arguments.steps + 1, device, arguments.dtype
@@ -136,7 +136,7 @@ def run(arguments: argparse.Namespace) -> Row:
 
 
 def main() -> None:
-    """Prints the result as the last line, JSON."""
+    """Prints the result as JSON, in the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--way", choices=list(WAYS), default="erv")
     parser.add_argument("--size", choices=list(SIZES), required=True)

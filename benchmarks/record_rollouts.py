@@ -2,8 +2,8 @@
 
     python benchmarks/record_rollouts.py
 
-After `make demo`, in its workspace: trains the variant `erv` again, as the stage does, and keeps of every
-step the first 64 completions (8 clips, 8 each) with their truths.
+Run it in the workspace after `make demo`. It trains the variant `erv` again, as the stage does, and keeps the
+first 64 completions of every step (8 clips, 8 each) with their truths.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ KEPT = 64
 
 
 class Recorder:
-    """A reward that is worth nothing and writes down what it is asked about."""
+    """A reward of zero that records what it is asked about."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self._step = 0
 
     def __call__(self, completions: list[Any], **columns: Any) -> list[float]:
-        """Notes a step."""
+        """Records a step."""
         from erv.prompts import completion_text
 
         for text, truth, dataset in zip(
@@ -43,7 +43,7 @@ class Recorder:
 
 
 def main() -> None:
-    """Trains, and writes the completions."""
+    """Trains and writes the completions."""
     import pyarrow as pa
 
     from erv.manifest import read_manifest, write_table

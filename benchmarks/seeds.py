@@ -1,14 +1,14 @@
-"""The paper's headline in miniature: three seeds named beforehand, fresh corpus and fresh training each.
+"""The paper's headline in miniature: three seeds chosen in advance, each with a fresh corpus and training.
 
 Command: `python benchmarks/seeds.py [--seeds 11 12 13] [--out benchmarks/seeds.json]`, from the top of the
-repository, after `make install`. About a quarter of an hour a seed on two cores.
+repository, after `make install`. It takes about a quarter of an hour per seed on two cores.
 
-Each seed gets a clone of the repository with a stack of its own: corpus, base checkpoint and all trainings
-are drawn from that seed, parameters are those of params.yaml. The table shows every seed, good or bad: the
+Each seed gets a clone of the repository with its own stack: corpus, base checkpoint and all training runs
+use that seed, and the parameters are those of params.yaml. The table shows every seed, good or bad: the
 metrics of each policy, the paired differences of `erv` and `r1_omni` with their intervals, the number and
-length of sentences, the share of repeated ones, and the control in which explanations are judged against
-the labels of shuffled clips. A seed that was run already is kept, so that an interrupted run goes on:
-after a change of code or parameters delete the results first.
+length of sentences, the share of repeated ones, and the control in which explanations are judged against the
+labels of shuffled clips. Results of finished seeds are kept, so that an interrupted run can resume; delete
+them first if code or parameters have changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-SEEDS = (11, 12, 13)  # named before the first run; never replaced by better ones
+SEEDS = (11, 12, 13)  # chosen before the first run; never replaced by better ones
 METRICS = ("WAR", "UAR", "EEA", "EPC", "FCR")
 
 
@@ -64,7 +64,7 @@ def run_seed(seed: int, folder: Path) -> dict[str, Any]:
 
 
 def call(*command: str, where: Path) -> None:
-    """Runs a command of this environment on the clone's own code; its output is shown."""
+    """Runs a command of this environment on the clone's own code and shows its output."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("ERV_")}
     variables["PYTHONPATH"] = str(where / "src")
     variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"

@@ -1,4 +1,4 @@
-"""Sentences per second of the explanation reward against one padded batch of the same sentences.
+"""Sentences per second of the explanation reward, compared with one padded batch of the same sentences.
 
     python benchmarks/verifier.py                 # make bench-verifier
     python benchmarks/verifier.py --rounds 5 --steps 80 --device cuda --dtype bfloat16
@@ -7,21 +7,21 @@ The verifier is an encoder of RoBERTa-base's size (12 layers, 768 wide, 50,265 t
 eleven outputs. All ways compute the whole reward (splitting, labels, share) with the same weights; they
 differ in how sentences reach the encoder:
 
-- plain: all sentences of the batch, repeated ones too, padded to the longest, in one batch
-- erv: `EmotionVerifier.predict`: each different sentence once, batches of similar length
-- memory: besides, what was read in an earlier step is not read again; what the stage grpo does
+- plain: all sentences of the batch, including repeated ones, padded to the longest, in one batch
+- erv: `EmotionVerifier.predict`: each different sentence once, in batches of similar length
+- memory: also skips what an earlier step has read, as the stage grpo does
 
 over these batches of 64 completions:
 
 - distinct: 8 different sentences per completion, of mixed length (4 to 40 words, evenly spread)
-- skewed: the same with lengths as prose has them (log-normal, median 14 words, 4 to 60)
-- recorded: what the policy of `make demo` wrote in its GRPO, step by step, groups of 8 (`rollouts.parquet`,
-  by `record_rollouts.py`)
+- skewed: the same with lengths as in prose (log-normal, median 14 words, 4 to 60)
+- recorded: what the policy of `make demo` wrote in its GRPO, step by step, in groups of 8
+  (`rollouts.parquet`, written by `record_rollouts.py`)
 
-They run in turns in one process, so that the ratio holds on a busy machine. Drawn sets are repeated, and the
-ratio is the median over rounds; the first recorded steps are walked through once in their order, and the
-ratio is that of the whole walk, first step included. Rewards and probabilities of all ways are compared.
-Sets that were not asked for keep the results that the file has.
+The ways take turns in one process, so that the ratio holds on a busy machine. Generated sets are repeated,
+and the ratio is the median over rounds; the first recorded steps are run once, in order, and the ratio is
+that of all of them, first step included. Rewards and probabilities of all ways are compared. Sets that are
+not selected keep their results in the file.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Batch = tuple[list[str], list[str], list[str]]  # completions, truths, data sets
 
 
 class OnePaddedBatch:
-    """The plain way, with the weights of a verifier."""
+    """The plain way, with a verifier's weights."""
 
     def __init__(self, verifier: Any) -> None:
         self.labels, self.thresholds = verifier.labels, verifier.thresholds
@@ -69,7 +69,7 @@ class OnePaddedBatch:
 
 
 class Noted:
-    """A verifier whose last answer is kept, to compare."""
+    """A verifier that keeps its last answer, for comparison."""
 
     def __init__(self, verifier: Any) -> None:
         self.labels, self.thresholds = verifier.labels, verifier.thresholds
@@ -84,7 +84,7 @@ class Noted:
 
 
 def build_verifiers(texts: Sequence[str], device: str, dtype: str) -> dict[str, Noted]:
-    """The three ways over one encoder of RoBERTa-base's size with random weights."""
+    """The three ways, with one encoder of RoBERTa-base's size and random weights."""
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
     from erv.labels import LabelSpace
@@ -108,7 +108,7 @@ def build_verifiers(texts: Sequence[str], device: str, dtype: str) -> dict[str, 
 
 
 def drawn(lengths: np.ndarray, words: Sequence[str], rng: np.random.Generator) -> Batch:
-    """Completions of different sentences of these lengths in words."""
+    """Completions made of different sentences with these lengths in words."""
     sentences = [
         " ".join([f"no{index}", *rng.choice(words, size - 1)]) + "." for index, size in enumerate(lengths)
     ]
@@ -118,7 +118,7 @@ def drawn(lengths: np.ndarray, words: Sequence[str], rng: np.random.Generator) -
 
 
 def recorded(steps: int) -> list[Batch]:
-    """The first so many steps of a demo's GRPO."""
+    """The first `steps` steps of the demo's GRPO."""
     rows = pq.read_table(ROLLOUTS).to_pylist()
     batches = []
     for step in sorted({row["step"] for row in rows})[:steps]:
@@ -128,7 +128,7 @@ def recorded(steps: int) -> list[Batch]:
 
 
 def walk(batches: Sequence[Batch], ways: dict[str, Noted]) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Seconds per batch of each way, in turns; sentences of a batch, and how far the ways are apart."""
+    """Seconds per batch of each way, in turns; sentences per batch, and how far apart the ways are."""
     from erv.rewards import explanation_reward
 
     rewards: dict[str, Callable[..., Any]] = {name: explanation_reward(way) for name, way in ways.items()}
@@ -159,7 +159,7 @@ def show(name: str, row: dict[str, Any]) -> None:
     ratios = ", ".join(f"{way} {ratio:.2f} times" for way, ratio in row["ratio"].items())
     pace = row["sentences"] * row.get("steps", 1) / row["seconds"]["plain"]
     print(
-        f"{name:<9} {row['sentences']:>4} sentences a batch, {row['different']:>4} different;"
+        f"{name:<9} {row['sentences']:>4} sentences per batch, {row['different']:>4} different;"
         f" plain {pace:>6.1f}/s; {ratios}; gap {row['largest_gap']:.1e}",
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""A flow that was killed outright can't tell Prefect that it ended; the next one in its workspace does."""
+"""Closes a flow run that was killed outright: the next flow in its workspace tells Prefect."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ NOTE = Path(".erv") / "flow_run"
 
 @contextmanager
 def noted(flow_run_id: UUID, note: Path = NOTE) -> Iterator[None]:
-    """Within: `note` names the flow run of this workspace. Whoever holds the workspace's lock calls it.
+    """Keeps the id of this workspace's flow run in `note` while the block runs; hold the workspace's lock.
 
-    A note that is there already was left by a flow that was killed: Prefect is told that it crashed.
+    An existing note was left by a flow that was killed: it is marked as crashed in Prefect.
     """
     if note.is_file():
         left = note.read_text(encoding="utf-8").strip()
-        if left != str(flow_run_id):  # a retry of the same flow run goes on in its name
+        if left != str(flow_run_id):  # a retry of the same flow run keeps the name
             _close(left)
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(f"{flow_run_id}\n", encoding="utf-8")
@@ -51,7 +51,7 @@ def _close(left: str) -> None:
                 if task_run.state is None or not task_run.state.is_final():
                     client.set_task_run_state(task_run.id, _killed(), force=True)
             client.set_flow_run_state(flow_run_id, _killed(), force=True)
-            get_run_logger().warning("the flow run before this one was killed: %s", flow_run_id)
+            get_run_logger().warning("the previous flow run was killed: %s", flow_run_id)
 
 
 def _killed() -> State[None]:

@@ -51,8 +51,8 @@ def show_data_docs(
 
     Args:
         environment: where MLflow is; nothing happens without one.
-        reports: of this flow run.
-        runs: the MLflow run of each stage that is done.
+        reports: the stages of this flow run.
+        runs: the MLflow run of each finished stage.
         parent: the flow's own MLflow run.
 
     Returns:
@@ -73,7 +73,7 @@ def show_data_docs(
             get_run_logger().warning("the Data Docs of %s can't be looked up now: %s", report.name, error)
             continue
         path = run.data.tags.get(DATA_DOCS_TAG)
-        # A stage that failed before it wrote any has left those of an earlier flow run as its newest.
+        # If a stage failed before it wrote any, its newest Data Docs are those of an earlier flow run.
         ours = run.data.tags.get("mlflow.parentRunId") == parent.run_id
         if path and (report.outcome != "failed" or ours):
             links[report.name] = f"{_run_url(environment, run)}/artifacts/{path}"

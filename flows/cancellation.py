@@ -1,4 +1,4 @@
-"""One switch that stops every stage of a flow run, thrown by whatever asks for it."""
+"""One switch that stops every stage of a flow run, whoever asks for it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _POLL_SECONDS = 2.0
 
 
 class Cancellation:
-    """Tells the stages to stop: when the flow leaves its body early, or when the server has it cancelled.
+    """Tells the stages to stop when the flow leaves its body early, or when the server cancels it.
 
-    A worker turns a cancellation into SIGTERM, which Prefect raises in the flow's main thread. A flow that a
-    person runs from a terminal has no worker: it asks the server itself, every two seconds.
+    A worker turns a cancellation into SIGTERM, which Prefect raises in the flow's main thread. A flow
+    started from a terminal has no worker, so it asks the server itself, every two seconds.
     """
 
     def __init__(self, flow_run_id: UUID) -> None:
@@ -26,7 +26,7 @@ class Cancellation:
         self._stop = threading.Event()
         self._left = threading.Event()
         self.by_server = False
-        # With the context of the flow: Prefect keeps its settings there, the server's address among them.
+        # In the context of the flow, where Prefect keeps its settings, such as the server's address.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._watch,), name="cancel", daemon=True)
 
@@ -44,7 +44,7 @@ class Cancellation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stop.set()  # SIGTERM, Ctrl-C or a bug: nothing may go on below a flow that has ended
+        self._stop.set()  # SIGTERM, Ctrl-C or a bug: no stage may outlive the flow
         self._left.set()
 
     def _watch(self) -> None:
@@ -54,7 +54,7 @@ class Cancellation:
                     state = client.read_flow_run(self._flow_run_id).state
                 except Exception as error:
                     # The server may be away for a moment; stages go on, and the next poll asks again.
-                    get_logger("flows").debug("can't ask for cancellation: %s", error)
+                    get_logger("flows").debug("can't ask whether the flow is cancelled: %s", error)
                     continue
                 if state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED):
                     self.by_server = True

@@ -1,4 +1,4 @@
-"""The DVC graph as Prefect tasks: one per stage, started as soon as what it needs is there."""
+"""The DVC graph as Prefect tasks: one per stage, started as soon as its inputs are ready."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def run_graph(
     workers: int,
     cancelled: Callable[[], bool],
 ) -> list[StageReport]:
-    """Runs `stages` side by side, at most `workers` at a time, each after all that it depends on.
+    """Runs `stages` in parallel, at most `workers` at a time, each after everything it depends on.
 
-    Of those that could start, the one with the longest chain of stages behind it goes first: it is what the
-    end of the flow waits for.
+    Of the stages that are ready, the one with the longest chain of stages behind it starts first, because the
+    end of the flow waits for that chain.
 
-    After a failure nothing new is started; what runs may finish, for its work would only be done again.
+    After a failure no stage is started; running ones may finish, since their work would only be done again.
 
     Args:
-        stages: in an order in which each comes after its upstream.
+        stages: the stages, each after its upstream.
         repro: takes a name and a callback for lines of output; raises `ErvError` if the stage fails.
         workers: how many stages run at the same time.
         cancelled: whether to stop; `repro` looks at the same switch.
@@ -87,7 +87,7 @@ def most_urgent_first(stages: Sequence[PipelineStage]) -> list[PipelineStage]:
     """The stages by the length of the longest chain that waits for them, then by that of the one before them.
 
     Args:
-        stages: in an order in which each comes after its upstream.
+        stages: the stages, each after its upstream.
     """
     behind = {stage.name: 0 for stage in stages}
     before = dict(behind)
@@ -121,7 +121,7 @@ def _as_task(name: str, repro: RunStage) -> Any:
         except StageCancelledError as error:
             return Cancelled(message=str(error))
         except ErvError as error:
-            # As a state, not an exception: Prefect would print our own call stack above the stage's words.
+            # A state, not an exception: Prefect would print our own call stack above the stage's message.
             return Failed(message=str(error))
 
     return stage

@@ -1,4 +1,4 @@
-"""What a flow run tells at its end: in the terminal, in Prefect's artifacts and in the logs."""
+"""What a flow run reports at its end: in the terminal, in Prefect's artifacts and in the logs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Summary:
         reports: one per stage.
         metrics: the table of metrics, or nothing when the run ended before the report.
         registered: sentences on the registered version, its alias and its gates.
-        addresses: what to look at, by name.
-        lineage: the registered version's, a line per node.
+        addresses: where to look, by name.
+        lineage: lineage of the registered version, a line per node.
     """
 
     reports: Sequence[StageReport]
@@ -41,7 +41,7 @@ class Summary:
             parts.append("\n".join(self.registered))
         if self.lineage:
             parts.append(
-                "\n".join(["lineage (`erv lineage` tells more):", *(f"  {line}" for line in self.lineage)])
+                "\n".join(["lineage (`erv lineage` shows more):", *(f"  {line}" for line in self.lineage)])
             )
         if self.addresses:
             width = max(len(name) for name in self.addresses)

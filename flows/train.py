@@ -1,8 +1,8 @@
-"""The train flow: every stage of `dvc.yaml` in order, then stored, registered and told.
+"""The train flow: runs every stage of `dvc.yaml` in order, then stores, registers and reports the results.
 
     python -m flows.train [TARGET...] [--force] [--workers N]
 
-`erv run` starts it with the addresses of the stack; `prefect deployment run train/local` through a worker.
+`erv run` starts it with the addresses of the stack, `prefect deployment run train/local` through a worker.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from flows.summary import (
 )
 
 WORKERS = 2
-_MOST_WORKERS = 32  # threads; how many stages really run at a time is the flow's parameter
+_MOST_WORKERS = 32  # threads; the flow's parameter sets how many stages run at a time
 
 
 @flow(
@@ -55,12 +55,12 @@ _MOST_WORKERS = 32  # threads; how many stages really run at a time is the flow'
     task_runner=ThreadPoolTaskRunner(max_workers=_MOST_WORKERS),  # type: ignore[arg-type]
 )
 def train(targets: list[str] | None = None, force: bool = False, workers: int = WORKERS) -> Any:
-    """Brings the targets and all they need up to date, stores the outputs, registers the candidate.
+    """Brings the targets and everything they need up to date, stores the outputs, registers the candidate.
 
     Args:
         targets: stages (`grpo@erv`) or groups (`grpo`) of `dvc.yaml`; all of them by default.
         force: run the selected stages even if nothing changed.
-        workers: how many independent stages run side by side.
+        workers: how many independent stages run in parallel.
     """
     context = FlowRunContext.get()
     assert context is not None
@@ -163,7 +163,7 @@ def _stage_runner(
 def _record(
     environment: Environment, parent: StageRun, reports: Sequence[StageReport]
 ) -> dict[str, str | None]:
-    """Ties every stage's run, of now or earlier, to the parent, and keeps the files that say what was run."""
+    """Links every stage's run, new or earlier, to the parent, and stores the files that say what ran."""
     lock = pipeline.read_lock_entries()
     done = {r.name: r.outcome for r in reports if r.outcome in ("ran", "restored", "unchanged")}
     lock_entries.reconcile(environment, lock)
@@ -179,11 +179,11 @@ def _raise_for(reports: Sequence[StageReport], cancellation: Cancellation) -> No
     if failed:
         raise StageFailedError("; ".join(failed))
     if cancellation.asked():
-        raise StageCancelledError("cancelled; what was done is kept, run it again to go on")
+        raise StageCancelledError("cancelled; finished work is kept, run it again to resume")
 
 
 def _push(environment: Environment, cancellation: Cancellation) -> None:
-    """Stores every output in the remote; a published version must be found there."""
+    """Stores every output in the remote, where that of a published version must be available."""
     if not environment.has_storage:
         get_run_logger().warning("no object store is configured: outputs stay on this machine")
         return
@@ -197,7 +197,7 @@ def _push(environment: Environment, cancellation: Cancellation) -> None:
 def _publish(
     environment: Environment, stages: Sequence[PipelineStage], settings: Any, parent: StageRun
 ) -> tuple[list[str], list[str]]:
-    """Makes sure that the candidate is registered and gated here; what happened, and its lineage."""
+    """Makes sure that the candidate is registered and gated; returns what happened, and its lineage."""
     if not _includes(stages, "register"):
         return [], []
     from erv.lineage.trace import Provenance, brief
@@ -220,8 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the flow in this process; returns 0 if it completed, 1 if it failed, 130 if it was cancelled."""
     parser = argparse.ArgumentParser(prog="python -m flows.train", description="Runs the train flow.")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="stage or group; all by default")
-    parser.add_argument("--force", action="store_true", help="run even what did not change")
-    parser.add_argument("--workers", type=int, default=WORKERS, help="stages side by side (%(default)s)")
+    parser.add_argument("--force", action="store_true", help="run stages even if nothing changed")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="stages in parallel (%(default)s)")
     options = parser.parse_args(arguments)
     try:
         require("Prefect", load_environment().prefect_api_url)
@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ErvError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("interrupted; what was done is kept, run it again to go on", 130)
+        return _fail("interrupted; finished work is kept, run it again to resume", 130)
     if state.is_completed():
         print(state.result().text())  # noqa: T201
         return 0

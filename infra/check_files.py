@@ -1,8 +1,7 @@
 """Refuses files that must not be committed: secrets, private keys, large files.
 
-Command: `python infra/check_files.py FILE...` (the hook of .pre-commit-config.yaml), or without files for
-everything that git tracks. Standard library only. A line that only looks like a secret says so itself, with
-`not-a-secret` in it.
+Command: `python infra/check_files.py FILE...` (the hook in .pre-commit-config.yaml), or without files for
+everything that git tracks. Standard library only. Put `not-a-secret` on a line that only looks like a secret.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 MAX_BYTES = 500_000  # data and models belong to DVC
-# Reference vectors that tests compare with: they belong to the commit that they were recorded for.
+# Reference vectors for tests: they belong to the commit that they were recorded for.
 GOLDEN = "tests/golden/data"
 MAX_GOLDEN_BYTES = 8_000_000
 ALLOWED = "not-a-secret"

@@ -1,10 +1,10 @@
-"""distill: every sentence of the explanations, labelled by teachers, for the verifier.
+"""distill: teachers label every sentence of the explanations, for the verifier.
 
 Command: see `distill` in dvc.yaml. Deviations from the paper:
 
 1. The demo's teacher, `reference`, reads the labels that came with the reasoning set; the paper asks a large
    language model, as the teachers `openai` and `local` do.
-2. Sentences are held out by a hash of their text, so that no text is in two splits.
+2. Sentences are held out by a hash of their text, so no text is in two splits.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     try:
         found = distill(corpus, teachers, settings.distill, settings.seed)
     finally:
-        for name, teacher in teachers.items():  # what was spent is told whatever came of it
+        for name, teacher in teachers.items():  # log the usage even after a failure
             if teacher is not None:
                 usage = dataclasses.asdict(teacher.usage)
                 run.log_metrics({f"{name}/{key}": float(n) for key, n in usage.items() if n is not None})

@@ -1,8 +1,8 @@
-"""evaluate: one policy on held-out clips; what it answers, and what a judge reads in its explanations.
+"""evaluate: what one policy answers on held-out clips, and what a judge reads in its explanations.
 
 Command: see `evaluate` in dvc.yaml. Deviations from the paper:
 
-1. The judge is a classifier trained on texts of its own (`evaluate.judge` in params.yaml), not GPT-4.1-mini.
+1. The judge is a classifier trained on its own texts (`evaluate.judge` in params.yaml), not GPT-4.1-mini.
 2. An explanation that is empty, or in which no emotion stands out for the judge, has no emotion; the
    released code lets the judge call it neutral.
 """
@@ -70,7 +70,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 
 def _judge(arguments: Arguments, settings: Settings) -> Judge:
-    """The judge of the settings, refused when it shares a sentence with the verifier."""
+    """The judge from the settings; raises an error if it shares a sentence with the verifier."""
     from erv.evaluate.judges import TEXTS_FILE, LexicalJudge, check_independence
     from erv.sentences import read_sentences
     from erv.sources import Lock, store_for

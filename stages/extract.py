@@ -1,4 +1,4 @@
-"""extract: decodes the clips of a manifest to shards of frames and audio.
+"""extract: decodes the clips of a manifest into shards of frames and audio.
 
 Command (one per data set, from dvc.yaml):
     python -m stages.extract --dataset mafw --manifest data/manifest/mafw.parquet
@@ -8,8 +8,8 @@ Command (one per data set, from dvc.yaml):
 
 Deviations from the paper:
 1. Geometry is one parameter for training and inference; the released code pads in training and stretches in
-inference. 2. A clip without sound is quarantined, marked or refused; the released code hears ten seconds of
-zeros. 3. A clip that can't be decoded costs itself and is listed with the reason, not the run. 4. A frame
+inference. 2. A clip without sound is quarantined, marked or refused; the released code uses ten seconds of
+zeros. 3. A clip that can't be decoded is left out and listed with the reason; the run goes on. 4. A frame
 folder with too few frames repeats some; the released code appends black ones (`extract.short_folders`).
 """
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
-    """Decodes, writes shards and quarantine, checks that no clip was lost."""
+    """Decodes the clips, writes shards and quarantine, and checks that no clip was lost."""
     verdict = read_document(arguments.verdict, "validate")
     if not verdict["success"]:
         raise DataError(f"{arguments.verdict}: the manifest did not pass validation; repair the source first")

@@ -1,4 +1,4 @@
-"""grpo: optimises the cold-start policy against the rewards of one variant, or learns from what they accept.
+"""grpo: optimises the cold-start policy for the rewards of one variant, or trains it on what they accept.
 
 Command: see dvc.yaml (`python -m stages.grpo --variant erv ...`). Resumes from its checkpoints under
 `.erv/checkpoints/` when it is started again with the same inputs.
@@ -6,7 +6,7 @@ Command: see dvc.yaml (`python -m stages.grpo --variant erv ...`). Resumes from 
 Deviations from the paper:
 1. Learning rate, KL weight, group size and number of steps are the demo's.
 2. Rewards read completions strictly (`grpo.semantics: strict`); `official` is the released code's reading.
-3. Clips of both data sets are mixed in one order; the paper's code trains on the MAFW list alone.
+3. Clips of both data sets are mixed in one order; the paper's code trains only on the MAFW list.
 4. Projectors and gate are frozen (`grpo.freeze_projectors`), and rollouts are sampled at 0.8: with the demo's
    few steps and tiny policy, both keep what the cold start recognises.
 5. A variant of `method: rft` is rejection sampling fine-tuning at equal compute; the paper has none, and the

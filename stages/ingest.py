@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
-    """Reads the official files, writes one row per clip, the checks and the class balance."""
+    """Reads the official files; writes one row per clip, the checks and the class balance."""
     lock = Lock.load(arguments.lock)
     require_current(lock, settings.sources.model_dump()[arguments.dataset])
     result = ingest(arguments.dataset, lock, store_for([lock.uri]), settings.ingest, seed=settings.seed)

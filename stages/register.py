@@ -1,9 +1,9 @@
-"""register: the candidate bundle of the policy that is offered, with the verdicts of its gates.
+"""register: writes the candidate bundle of the chosen policy, with the verdicts of its gates.
 
-Command: see `register` in dvc.yaml. Publishing to a registry is not part of it, for what a registry holds is
-no file: the flow, or `erv publish`, makes sure that this bundle is registered.
+Command: see `register` in dvc.yaml. Publishing is not part of this stage, because a registry entry is not a
+file: the flow, or `erv publish`, makes sure that the bundle is registered.
 
-Deviations from the paper: it has no such step.
+Deviations from the paper: the paper has no such step.
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""report: all policies on the same clips, with intervals, on one page that needs nothing else.
+"""report: compares all policies on the same clips, with intervals, on one self-contained page.
 
 Command: see `report` in dvc.yaml. Deviations from the paper:
 
-1. Intervals and paired differences; the paper gives single figures.
-2. Where the source has a record of the true cues, it also says whether what an explanation claims is in the
-clip.
+1. It gives intervals and paired differences; the paper gives single figures.
+2. If the source has a record of the true cues, it also says whether the clip shows what an explanation
+claims.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger("stages.report")
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
-    """Compares the policies, writes comparison and page."""
+    """Compares the policies; writes the comparison and the page."""
     from erv.evaluate.compare import format_table, metrics_table
     from erv.evaluate.evaluate import write_json
     from erv.files import read_document, write_text

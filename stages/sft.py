@@ -1,13 +1,13 @@
-"""sft: the cold start, a policy that has learned to explain before it answers.
+"""sft: the cold start, which teaches a policy to explain before it answers.
 
 Command: see `sft` in dvc.yaml. Resumes from its checkpoints under `.erv/checkpoints/` when it is started
 again with the same inputs.
 
 Deviations from the paper:
-1. The explanations are those of the reasoning source: EMER's when you have them, else the sample's.
-2. Prompt, tokenizer and chat template are the ones of inference; the released code changes them in between.
+1. The explanations are those of the reasoning source: EMER's if you have them, else the sample's.
+2. Prompt, tokenizer and chat template are those of inference; in the released code they differ.
 3. Towers run once per clip, and their features are kept; they are frozen either way.
-4. `sft.lora` trains adapters of the language model alone and adds them to its weights.
+4. `sft.lora` trains only adapters of the language model and adds them to its weights.
 """
 
 from pathlib import Path

@@ -2,12 +2,12 @@
 
 Command: see `train_erv` in dvc.yaml. Deviations from the paper:
 
-1. The encoder is the base source's, in the demo a small one from random weights; the paper starts from a
-   RoBERTa on GoEmotions, of whose outputs eleven are kept here.
+1. The encoder comes from the base source; the demo's is small, with random weights. The paper starts from a
+   RoBERTa trained on GoEmotions; if you use it, eleven of its outputs are kept.
 2. The eleven MAFW names are the labels, not the 28 of GoEmotions.
-3. Probabilities are calibrated and each label has a threshold of its own, both chosen on the validation
-   split; the paper's threshold is 0.1 for all.
-4. Quality is measured on texts that were not trained on, each counted once, and on cases written by hand.
+3. Probabilities are calibrated and each label has its own threshold, both chosen on the validation split;
+   the paper uses 0.1 for all labels.
+4. Quality is measured on texts held out of training, each counted once, and on cases written by hand.
 """
 
 from pathlib import Path

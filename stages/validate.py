@@ -1,4 +1,4 @@
-"""validate: judges a manifest and its media, fails when an expectation does.
+"""validate: examines a manifest and its media, and fails if an expectation is not met.
 
 Command (one per data set, from dvc.yaml):
     python -m stages.validate --dataset mafw --manifest data/manifest/mafw.parquet
@@ -6,8 +6,8 @@ Command (one per data set, from dvc.yaml):
         --verdict data/validation/mafw.json --plot data/plots/mafw/durations.csv
 
 Deviations from the paper:
-1. The paper validates nothing; here clips that no decoder reads, that are black or silent, or that lie in two
-splits are known before a GPU is touched.
+1. The paper validates nothing; here, clips that no decoder reads, that are black or silent, or that are in
+two splits are found before a GPU is used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DOCS_FOLDER = "data_docs"
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
-    """Looks into the clips, checks the expectations, keeps verdict, Data Docs and durations."""
+    """Probes the clips, checks the expectations, and stores verdict, Data Docs and durations."""
     rows = read_manifest(arguments.manifest)
     checks = read_document(arguments.checks, "ingest")
     lock = Lock.load(arguments.lock)

@@ -1,4 +1,4 @@
-"""Makes the buckets of the stack: the one-shot service `buckets` of compose.yaml.
+"""Creates the buckets of the stack: the one-shot service `buckets` of compose.yaml.
 
 Command: `python init_buckets.py` with the `ERV_*` variables of `.env.example` in the environment. Running it
 again changes nothing. The raw bucket keeps versions, because lock files name the version of each object.
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 
 def main(environment: Mapping[str, str] = os.environ) -> None:
-    """Creates what is missing, then says what exists.
+    """Creates the missing buckets and prints the state of each.
 
     Raises:
         KeyError: a variable is not set.

@@ -1,7 +1,7 @@
 """Writes `.env` from `.env.example` with fresh secrets, readable by its owner only.
 
-Command: `python make_env.py` in infra/compose (standard library only). An existing `.env` is left alone: its
-passwords are those of the databases that exist already.
+Command: `python make_env.py` in infra/compose (standard library only). An existing `.env` is left alone: the
+existing databases use its passwords.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def fill(example: str) -> str:
 
 
 def main(folder: Path = HERE) -> int:
-    """Writes the file; returns the exit code, 1 when there is one already."""
+    """Writes the file; returns the exit code, 1 if it exists already."""
     target = folder / ".env"
     try:
         # O_EXCL: the check and the creation are one step; the mode holds from the first byte on.

@@ -1,7 +1,7 @@
 """Health check of the worker's container: exit code 0 while the Prefect server sees a worker online.
 
 Command: `python worker_health.py [POOL]` with `ERV_PREFECT_API_URL` set (standard library only). A worker
-that hangs sends no heartbeats and goes offline after a while, which a look at its process would not show.
+that hangs sends no heartbeats and goes offline after a while; a check of its process would not notice.
 """
 
 from __future__ import annotations

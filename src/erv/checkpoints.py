@@ -1,8 +1,8 @@
-"""Training checkpoints: where they lie, which one is whole, and when they go.
+"""Training checkpoints: where they are kept, which ones are complete, and when they are deleted.
 
 DVC deletes the outputs of a stage before it runs, so checkpoints live outside them, under `.erv/checkpoints`,
 in a folder whose name is the hash of everything that decides the result. A stage that is started again with
-the same inputs finds its checkpoints; one with other inputs can't take them by mistake.
+the same inputs finds its checkpoints; with other inputs it can't pick them up by mistake.
 
 A checkpoint counts only with its completion record, which is written last: a process killed while writing
 leaves a folder without one, and that folder is never resumed from.
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(".erv/checkpoints")
 RECORD = "complete.json"
 PREFIX = "checkpoint-"
-# The libraries that compute, besides our code.
+# The libraries that, besides our code, decide the result.
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
 
 
@@ -54,10 +54,10 @@ def checkpoint_folder(stage: str, *, root: str | Path = ROOT, **inputs: Any) -> 
 
 
 def reward_files(names: Iterable[str]) -> list[Path]:
-    """The files of the rewards that are given as dotted paths, for the key: an edited one starts anew.
+    """Source files of the rewards given as dotted paths, for the key: editing one restarts the training.
 
     Args:
-        names: of rewards; built-in ones (no dot, no colon) are code of the stage and have no file here.
+        names: names of rewards; built-in ones (no dot, no colon) are code of the stage and have no file here.
 
     Returns:
         The source of each module (`package.module:callable` or `package.module.callable`), sorted.
@@ -73,7 +73,7 @@ def reward_files(names: Iterable[str]) -> list[Path]:
         except ModuleNotFoundError:
             spec = None
         if spec is None or not spec.has_location or spec.origin is None:
-            raise FileNotFoundError(f"reward module {module!r}: no file; it decides which checkpoints fit")
+            raise FileNotFoundError(f"reward module {module!r} has no source file, which checkpoints need")
         files.append(Path(spec.origin))
     return files
 
@@ -105,8 +105,8 @@ def latest_checkpoint(folder: Path, *, until: int | None = None) -> Path | None:
     """The newest complete `checkpoint-N` in a folder, by its step N; `None` when there is none.
 
     Args:
-        folder: of the checkpoints.
-        until: of those with at most this step.
+        folder: folder of the checkpoints.
+        until: consider only checkpoints up to this step.
     """
     complete = [
         path for path in _checkpoints(folder) if is_complete(path) and (until is None or _step(path) <= until)
@@ -115,7 +115,7 @@ def latest_checkpoint(folder: Path, *, until: int | None = None) -> Path | None:
 
 
 def discard_incomplete(folder: Path) -> list[Path]:
-    """Deletes checkpoints that were cut off while being written, and says so; returns their paths."""
+    """Deletes checkpoints that were not written completely and logs it; returns their paths."""
     broken = [path for path in _checkpoints(folder) if not is_complete(path)]
     for path in broken:
         logger.warning(
@@ -129,9 +129,9 @@ def keep_newest(folder: Path, count: int, *, last_good: int | None = None) -> No
     """Deletes all but the `count` newest complete checkpoints.
 
     Args:
-        folder: of the checkpoints.
+        folder: folder of the checkpoints.
         count: how many to keep.
-        last_good: the newest one of at most this step stays too.
+        last_good: the newest checkpoint up to this step is kept too.
     """
     complete = [path for path in _checkpoints(folder) if is_complete(path)]
     good = None if last_good is None else latest_checkpoint(folder, until=last_good)

@@ -1,4 +1,4 @@
-"""The command `erv`. Each command lives in a module of its own and is loaded when it is asked for."""
+"""The `erv` command line. Each command lives in its own module, which is imported on demand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from erv import __version__
 from erv.errors import ErvError, SettingsError
 
-# Command name -> module of `erv.commands`, whose `command` is the click command. In the order of use.
+# Command name -> module of `erv.commands` that defines the click command `command`. In the order of use.
 COMMANDS = {
     "stack": "stack",
     "doctor": "doctor",
@@ -26,19 +26,19 @@ COMMANDS = {
     "promote": "promote",
     "rollback": "rollback",
 }
-# Names that commands had before, which still work and say the new one.
+# Former command names. They still work, and print the new name.
 FORMER = {"register": "publish"}
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported one by one, so that `--help` and errors come at once."""
+    """A group that imports each command on demand, so that `--help` and errors appear at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands there are, in the order of `COMMANDS`."""
+        """The available commands, in the order of `COMMANDS`."""
         return [name for name, module in COMMANDS.items() if _exists(module)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports a command; None if there is none of that name."""
+        """Imports a command; returns None if there is none of that name."""
         if cmd_name in FORMER:
             click.echo(f"erv {cmd_name} is now called erv {FORMER[cmd_name]}", err=True)
             cmd_name = FORMER[cmd_name]
@@ -61,8 +61,8 @@ def command(context: click.Context) -> None:
 
     Run it from the top of the repository. The pipeline itself is `dvc repro` or `make demo`.
     """
-    # `erv stack` must see the user's own variables, to say which to unset; it and the doctor work where
-    # stack.env is damaged.
+    # `erv stack` must see the user's own variables, to say which ones to unset. It and the doctor also work
+    # when stack.env is damaged.
     if context.invoked_subcommand != "stack":
         from erv.environment import isolate, load_environment
 
@@ -74,14 +74,14 @@ def command(context: click.Context) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: an error that a user can act on is one sentence and an exit code, not a traceback."""
+    """Entry point: an error that the user can act on becomes one sentence and an exit code, no traceback."""
     try:
         command.main(args=arguments, prog_name="erv")
     except ErvError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        # A disk that is full, a folder that may not be written: the system's words name the file.
+        # A full disk, say, or a folder without write permission: the system's error names the file.
         if error.strerror is None:
             raise
         where = f"{error.filename}: " if error.filename else ""

@@ -1,4 +1,4 @@
-"""Code, seeds, threads, device and precision: what makes two runs of the same inputs write the same bytes."""
+"""Code, seeds, threads, device and precision: what makes two runs with equal inputs write equal bytes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PACKAGE = "src/erv"
 
 
 def code_of(stage: str) -> tuple[str, ...]:
-    """The code that decides what a stage writes, as its `deps` in `dvc.yaml` name it, and nothing else does.
+    """The code that decides what a stage writes: its `deps` in `dvc.yaml` that are code, and nothing else.
 
     Args:
-        stage: as in `dvc.yaml`, or one of its matrix such as `grpo@erv`.
+        stage: name as in `dvc.yaml`, or with an item of its matrix, such as `grpo@erv`.
 
     Returns:
-        Paths of rooms and modules below `src/erv`; the whole package where the working folder has no
-        `dvc.yaml` with that stage.
+        Paths of rooms and modules below `src/erv`; the whole package if the working folder has no `dvc.yaml`
+        with that stage.
     """
     import yaml
 
@@ -50,7 +50,7 @@ def _parameter(params: Mapping[str, Any], name: str) -> str:
 
 
 def code_version(code: Sequence[str], libraries: Sequence[str]) -> str:
-    """What computes: the content of our code and the versions of the libraries below it, as JSON.
+    """The content of our code and the versions of the libraries that it uses, as JSON.
 
     Args:
         code: from `code_of`; read from the package that is imported, wherever it is installed.
@@ -69,7 +69,7 @@ def code_version(code: Sequence[str], libraries: Sequence[str]) -> str:
 def seed_everything(seed: int, threads: int) -> None:
     """Seeds Python, NumPy and torch, fixes the CPU threads and asks torch for deterministic kernels.
 
-    The thread count belongs to determinism: floating-point sums are split by it.
+    The thread count matters for determinism, because floating-point sums are split by it.
 
     Args:
         seed: any non-negative integer.
@@ -87,7 +87,7 @@ def seed_everything(seed: int, threads: int) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling fresh buffers serves only code that reads what it never wrote; it took a quarter of a GRPO step.
+    # Filling fresh buffers only helps code that reads what it never wrote; it took a quarter of a GRPO step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
@@ -113,7 +113,7 @@ def resolve_dtype(dtype: str, device: torch.device | str) -> torch.dtype:
     """Turns `runtime.dtype` into a torch dtype.
 
     Raises:
-        SettingsError: half precision on a CPU, where it is slower and not what any result was checked with.
+        SettingsError: half precision on a CPU, where it is slower and no result was checked with it.
     """
     import torch
 

@@ -45,15 +45,15 @@ class ClipRow:
 
     Attributes:
         clip_id: unique within its data set, e.g. `00019`, `1`, `sample_00000001`.
-        dataset: the data set's name in params.yaml, which is also that of its label space.
-        fold: the official fold (1..5); 0 where the set has none.
+        dataset: the data set's name in params.yaml, which is also the name of its label space.
+        fold: the official fold (1..5); 0 if the data set has none.
         split: train, validation or test.
         label: canonical name in the data set's label space.
         raw_label: what the data set's own file says.
-        caption: a human description of the clip, where the set has one.
+        caption: a human description of the clip, if the data set has one.
         completion: target completion of a reasoning clip, `<think>..</think>` and `<answer>..</answer>`.
         media: video, or frames for a folder of images, which has no sound.
-        uri: where the clip lies; its content is fixed by `sha256`. `archive.zip!/name` is a member of an
+        uri: where the clip is; its content is fixed by `sha256`. `archive.zip!/name` is a member of an
             archive, a trailing slash marks a frame folder.
         bytes: size in bytes.
         sha256: hex digest of the clip's file, or over names and digests of a folder's frames.
@@ -83,7 +83,7 @@ def write_manifest(rows: Iterable[ClipRow], path: Path) -> None:
     """Writes rows sorted by clip id.
 
     Raises:
-        DataError: no rows, a clip id twice, or an unknown split.
+        DataError: there are no rows, a clip id occurs twice, or a split is unknown.
     """
     ordered = sorted(rows, key=lambda row: row.clip_id)
     if not ordered:

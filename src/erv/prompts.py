@@ -1,4 +1,4 @@
-"""The question that every policy is asked, and the shape of what it answers.
+"""The question that every policy is asked, and the format of its answer.
 
 The wording is the method's own (R1-Omni, ERV): the same question for every clip, followed by two spaces and
 the sentence that asks for reasoning and answer in tags.
@@ -53,7 +53,7 @@ def parse_completion(text: str) -> Parsed:
 
 
 def completion_text(completion: Completion) -> str:
-    """The text of a completion: a string, or messages of which the first counts; empty without any."""
+    """The text of a completion: a string, or messages, of which the first counts; empty if there is none."""
     if isinstance(completion, str):
         return completion
     content = completion[0].get("content") if completion else None
@@ -65,8 +65,8 @@ def completion_text(completion: Completion) -> str:
 def tagged(text: str, tag: str) -> list[str]:
     """What stands between `<tag>` and the next `</tag>`, in order, as `re.findall` with `.*?` gives it.
 
-    In linear time: the regular expression looks to the end of the text from each tag that is never closed,
-    and a policy that babbles writes thousands of them.
+    It takes linear time: the regular expression would scan to the end of the text from each unclosed tag, and
+    a babbling policy writes thousands of them.
     """
     opening, closing = f"<{tag}>", f"</{tag}>"
     blocks = []

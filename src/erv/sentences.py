@@ -1,4 +1,4 @@
-"""Sentences of explanations: what the verifier labels, the explanation reward counts and judges read."""
+"""Sentences of explanations, as the verifier labels, the explanation reward counts and judges read them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Semantics = Literal["strict", "official"]
 
 _OFFICIAL_BOUNDARY = re.compile(r"(?<=[.!?])\s+")
 
-# Within a line, a sentence ends with a run of terminators, with the quotes and brackets that it closes,
-# before white space; CJK terminators need no white space after them.
+# Within a line, a sentence ends with a run of terminators and any closing quotes and brackets, followed by
+# white space; CJK terminators need no white space after them.
 _STRICT_BOUNDARY = re.compile(r"""(?<=[.!?…])["'”’)\]]*\s+|(?<=[。！？])["”’』」)]*\s*""")
 _ABBREVIATIONS = frozenset(
     ["mr", "mrs", "ms", "dr", "prof", "vs", "etc", "e.g", "i.e", "cf", "a.m", "p.m", "u.s", "u.k"]
@@ -35,7 +35,7 @@ def split_sentences(text: str, *, semantics: Semantics = "official") -> list[str
     does not. The rule's regular expression looks ahead to the end at every boundary; this counts the quotes
     instead, in linear time.
 
-    `strict` mends that: closing quotes and brackets belong to their sentence, `…`, line breaks and CJK
+    `strict` fixes that: closing quotes and brackets belong to their sentence, `…`, line breaks and CJK
     terminators end one, abbreviations, initials and the numbers of items do not, and pieces without a letter
     or digit are dropped.
 
@@ -53,17 +53,17 @@ def split_sentences(text: str, *, semantics: Semantics = "official") -> list[str
 
 
 def normalize(sentence: str) -> str:
-    """The words of a sentence without case, punctuation and white space: what makes two of them the same."""
+    """The words of a sentence without case, punctuation and white space, to find equal sentences."""
     return " ".join(_WORDS.findall(sentence.casefold()))
 
 
 def encodable(text: str) -> str:
-    """The text with lone surrogates replaced: Python may hold them; UTF-8, and so a tokenizer, may not."""
+    """The text with lone surrogates replaced: Python allows them, but UTF-8, and so a tokenizer, does not."""
     return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def count_words(text: str) -> int:
-    """Words between blanks; of scripts without blanks (Chinese, Japanese), each character."""
+    """Number of words between blanks; in scripts without blanks (Chinese, Japanese), of characters."""
     return len(_IDEOGRAPH.sub(" x ", text).split())
 
 
@@ -77,14 +77,14 @@ def read_sentences(path: Path) -> list[str]:
 
 
 def explanation_shape(completions: Sequence[str]) -> dict[str, float]:
-    """How long explanations are and how much they repeat themselves: what a reward may be gamed with.
+    """How long explanations are and how much they repeat themselves: two ways to game a reward.
 
     Args:
         completions: n completions; one without an explanation has no sentence and no word.
 
     Returns:
-        sentences and words (means per completion) and repeated (share of all sentences that say again, but
-        for case and punctuation, what the same explanation has said before). All are 0 for n = 0.
+        sentences and words (means per completion) and repeated (share of all sentences that repeat an earlier
+        one of the same explanation, ignoring case and punctuation). All are 0 for n = 0.
     """
     sentences = words = repeated = 0
     for completion in completions:
@@ -117,7 +117,7 @@ def _split_official(text: str) -> list[str]:
 
 
 def _split_strict(text: str) -> list[str]:
-    # Everything here takes linear time: what a policy writes may be long and have no shape at all.
+    # Everything here takes linear time, since a policy may write long and shapeless text.
     pieces = [piece for line in text.splitlines() for piece in _split_line(line.strip())]
     return [piece for piece in pieces if _WORD.search(piece)]
 

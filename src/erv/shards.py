@@ -1,14 +1,14 @@
 """Shards: decoded clips in parquet files, lossless, written and read by clip id.
 
 `shard-00000.parquet` holds up to N clips in the order of their ids: frames uint8 RGB [T, H, W, 3] in C order
-with their shape, audio int16 little-endian mono with its rate. The bytes depend on the clips alone.
+with their shape, audio int16 little-endian mono with its rate. The bytes depend only on the clips.
 
-A row group is what a reader fetches at once, also when it streams a shard from S3: at most 16 clips, and not
-more than 32 MiB unless a single clip is larger (16 clips of 8 frames at 224x224 with 3 s of sound: 21 MB).
+A row group is what a reader fetches at once, even when it streams a shard from S3: at most 16 clips, and at
+most 32 MiB unless a single clip is larger (16 clips of 8 frames at 224x224 with 3 s of sound: 21 MB).
 
-Compression is zstd at level -1. Photographs of 8 x 224 x 224 and a tone, 1.3 MB a clip, per clip written and
-read on one core, and what is left of the size: none 1.1 and 0.3 ms, 100%; lz4 1.7 and 0.5 ms, 80%; zstd -1
-2.1 and 0.7 ms, 77%; zstd 1 2.9 and 1.2 ms, 76%; zstd 3 6.2 and 1.5 ms, 72%.
+Compression is zstd at level -1. Measured on one core with clips of 8 photographs of 224 x 224 and a tone (1.3
+MB), the time to write and to read a clip, and the size compared with uncompressed: none 1.1 and 0.3 ms, 100%;
+lz4 1.7 and 0.5 ms, 80%; zstd -1 2.1 and 0.7 ms, 77%; zstd 1 2.9 and 1.2 ms, 76%; zstd 3 6.2 and 1.5 ms, 72%.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Clip:
         clip_id: as in the manifest.
         frames: uint8 RGB [T, H, W, 3].
         audio: int16 mono [samples]; empty when the clip has no sound.
-        sample_rate: of `audio`, in Hz.
+        sample_rate: sample rate of `audio`, in Hz.
         has_audio: False only under the policy `missing_audio: mark`.
     """
 
@@ -79,7 +79,7 @@ def shard_name(number: int) -> str:
 
 
 class ShardFile:
-    """Writes clips, handed over in the order of their ids, into one parquet file.
+    """Writes clips, given in the order of their ids, to one parquet file.
 
     A thread compresses and writes a row group while the next one is collected, so at most two are in memory.
     Use as a context manager; when the block raises, the file is removed.
@@ -141,7 +141,7 @@ class ShardFile:
         self._group, self._bytes = [], 0
 
     def _wait(self) -> None:
-        """Waits for the row group that is being written; raises what it raised."""
+        """Waits for the row group that is being written and raises its error, if any."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -183,7 +183,7 @@ def _binary(arrays: Sequence[np.ndarray]) -> pa.Array:
 
 
 class ShardWriter:
-    """Writes clips, handed over in the order of their ids, into a fresh folder that appears when complete.
+    """Writes clips, given in the order of their ids, to a fresh folder that appears when complete.
 
     Use as a context manager; when the block raises, nothing is left behind.
     """
@@ -237,7 +237,7 @@ class ShardReader:
 
     Args:
         folder: written by `ShardWriter`.
-        cached_groups: row groups (up to 16 clips each) kept.
+        cached_groups: number of row groups (up to 16 clips each) to keep in memory.
 
     Raises:
         DataError: the folder has no shards, or one is not readable.

@@ -1,6 +1,6 @@
-"""The frame around every stage: arguments, settings, environment, MLflow run, errors in one sentence.
+"""What all stages share: arguments, settings, environment, MLflow run, errors in one sentence.
 
-A stage script says what is particular to it and ends with `run_stage(name, main, Option(...), ...)`.
+A stage script contains only what is specific to it and ends with `run_stage(name, main, Option(...), ...)`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Arguments = argparse.Namespace
 Main = Callable[[Arguments, Settings, StageRun], None]
 
 NEEDED_BYTES = 500_000_000
-# The option whose value tells one matrix stage from its siblings, as in `grpo@erv`.
+# The option whose value distinguishes one matrix stage from its siblings, as in `grpo@erv`.
 _MATRIX_OPTIONS = ("dataset", "variant", "name")
 
 logger = logging.getLogger("erv.stage")
@@ -51,7 +51,7 @@ class Option:
 
 
 class _Stopped(BaseException):
-    """SIGTERM; not an Exception, so that no `except Exception` on the way takes it for a failure."""
+    """SIGTERM arrived. Not an Exception, so that no `except Exception` mistakes it for a failure."""
 
 
 def run_stage(name: str, main: Main, *options: Option, distributed: bool = False) -> NoReturn:
@@ -88,7 +88,7 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
 
         die_with_parent()
         if ranks.is_launched():
-            set_parent_death_signal()  # the launcher puts each process into a session of its own
+            set_parent_death_signal()  # the launcher starts each process in its own session
         settings = load_settings(environment.workspace / "params.yaml")
         _prepare(address, settings)
         if distributed and settings.machine.accelerate and not ranks.is_launched():
@@ -102,16 +102,16 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         _close(run, "FAILED", started)
         return _fail(address, environment.mask(str(error)), error.exit_code)
     except (_Stopped, KeyboardInterrupt) as stop:
-        # Whoever stops us may kill us soon: no second signal may cut the closing short.
+        # Whoever stopped us may soon kill us: a second signal must not interrupt the cleanup.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _close(run, "KILLED", started)
         code = 143 if isinstance(stop, _Stopped) else 130
-        return _fail(address, "stopped before it was done; run it again to go on", code)
+        return _fail(address, "stopped before it finished; run it again to resume", code)
     except SystemExit:
         _close(run, "FAILED", started)
         raise
     except Exception:
-        logger.exception("%s failed with an error that is ours; please report it", address)
+        logger.exception("%s failed because of a bug in erv; please report it", address)
         _close(run, "FAILED", started)
         return 1
     _close(run, "FINISHED", started)
@@ -137,7 +137,7 @@ def _address(name: str, arguments: Arguments) -> str:
 
 
 def _prepare(address: str, settings: Settings) -> None:
-    """Disk space, threads and seeds; threads must be set before a numeric library is loaded."""
+    """Checks disk space, sets threads and seeds. Threads must be set before a numeric library is loaded."""
     free = shutil.disk_usage(Path.cwd()).free
     if free < NEEDED_BYTES:
         raise ErvError(
@@ -189,7 +189,7 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 class _Masked(logging.Formatter):
-    """Plain lines without secrets."""
+    """Formats plain lines and masks secrets."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__("%(levelname)s %(message)s")
@@ -200,12 +200,12 @@ class _Masked(logging.Formatter):
 
 
 def configure_logging(environment: Environment) -> None:
-    """Our own messages from INFO on, those of libraries from WARNING on, to standard error."""
+    """Logs to standard error: our own messages from INFO up, those of libraries from WARNING up."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Masked(environment))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    if ranks.is_main():  # what the others would say is the same
+    if ranks.is_main():  # the other processes would log the same
         for ours in ("erv", "stages", "flows", "__main__"):
             logging.getLogger(ours).setLevel(logging.INFO)
-    # Its warnings tell of each retry; what matters of them is said once by erv.tracking.run.
+    # It warns of every retry; erv.tracking.run reports once what matters.
     logging.getLogger("urllib3").setLevel(logging.ERROR)

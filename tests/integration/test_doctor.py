@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from erv.doctor.doctor import Check, examine
+from erv.doctor.doctor import Finding, examine
 from erv.environment import Environment
 
 pytestmark = pytest.mark.integration
 
 
-def by_name(checks: list[Check]) -> dict[str, Check]:
-    return {check.name: check for check in checks}
+def by_name(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.name: finding for finding in findings}
 
 
 def test_servers_that_work(stack: Environment) -> None:
-    checks = by_name(examine(stack.workspace))
+    findings = by_name(examine(stack.workspace))
     for name in (
         "stack s3",
         "stack mlflow",
@@ -32,15 +32,15 @@ def test_servers_that_work(stack: Environment) -> None:
         "dvc",
         "params",
     ):
-        assert checks[name].state == "ok", checks[name]
-    assert checks["storage"].detail == f"{stack.s3_endpoint} accepts the key, all three buckets are there"
-    assert "spool" not in checks
+        assert findings[name].state == "ok", findings[name]
+    assert findings["storage"].detail == f"{stack.s3_endpoint} accepts the key, all three buckets are there"
+    assert "spool" not in findings
 
 
 def test_missing_pins_have_a_remedy(stack: Environment) -> None:
-    check = by_name(examine(stack.workspace))["sources"]
-    assert (check.state, check.remedy) == ("fail", "`make data`, or `erv data pin`")
-    assert "mafw, dfew" in check.detail
+    finding = by_name(examine(stack.workspace))["sources"]
+    assert (finding.state, finding.remedy) == ("fail", "`make data`, or `erv data pin`")
+    assert "mafw, dfew" in finding.detail
     folder = stack.workspace / "data" / "sources"
     folder.mkdir(parents=True)
     for name in ("mafw", "dfew", "reasoning", "base", "judge"):
@@ -48,9 +48,7 @@ def test_missing_pins_have_a_remedy(stack: Environment) -> None:
         (folder / f"{name}.lock.json").write_text(json.dumps(lock))
     assert by_name(examine(stack.workspace))["sources"].state == "ok"
     (folder / "mafw.lock.json").write_text('{"uri": "s3://elsewhere/mafw"}')
-    assert (
-        by_name(examine(stack.workspace))["sources"].detail == "pinned elsewhere than params.yaml says: mafw"
-    )
+    assert by_name(examine(stack.workspace))["sources"].detail == "not pinned where params.yaml says: mafw"
 
 
 @pytest.mark.slow
@@ -58,14 +56,14 @@ def test_wrong_key_and_dead_servers(stack: Environment, monkeypatch: pytest.Monk
     monkeypatch.setenv("ERV_S3_SECRET_KEY", "wrong")
     monkeypatch.setenv("ERV_MLFLOW_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("ERV_PREFECT_API_URL", f"{stack.mlflow_uri}/nothing")
-    checks = by_name(examine(stack.workspace))
-    assert checks["storage"].state == "fail"
-    assert "refuses the key" in checks["storage"].detail
-    assert checks["storage"].remedy.startswith("check ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY")
-    assert checks["tracking"].detail == "MLflow at http://127.0.0.1:9 can't be reached"
-    assert checks["prefect"].state == "fail"
-    assert "ERV_S3_SECRET_KEY" in checks["variables"].detail
-    assert "wrong" not in str(checks), "no key in what is printed"
+    findings = by_name(examine(stack.workspace))
+    assert findings["storage"].state == "fail"
+    assert "refuses the key" in findings["storage"].detail
+    assert findings["storage"].remedy.startswith("check ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY")
+    assert findings["tracking"].detail == "MLflow at http://127.0.0.1:9 can't be reached"
+    assert findings["prefect"].state == "fail"
+    assert "ERV_S3_SECRET_KEY" in findings["variables"].detail
+    assert "wrong" not in str(findings), "no key in what is printed"
 
 
 def test_command_says_what_to_do_and_exits_with_1(tmp_path: Path) -> None:
@@ -74,6 +72,6 @@ def test_command_says_what_to_do_and_exits_with_1(tmp_path: Path) -> None:
     said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert said.returncode == 1
     assert "FAIL  stack           the local stack has not been started here" in said.stdout
-    assert "-> `erv stack up`, or ERV_* variables that name servers of your own" in said.stdout
+    assert "-> run `erv stack up`, or set ERV_* variables to use your own servers" in said.stdout
     assert "FAIL  git" in said.stdout
     assert "Traceback" not in said.stderr

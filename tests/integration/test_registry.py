@@ -115,7 +115,7 @@ def test_the_flow_registers_the_first_candidate_as_champion(scratch: Scratch, fi
 
 
 def test_the_same_bundle_is_registered_once(scratch: Scratch, first: str) -> None:
-    assert f"{NAME} version 1 was registered before" in scratch.erv("publish").stdout
+    assert f"{NAME} version 1 was already registered" in scratch.erv("publish").stdout
     assert len(client_of(scratch.environment).search_model_versions(f"name = '{NAME}'")) == 1
 
 
@@ -146,7 +146,7 @@ def test_lineage_of_the_champion_holds(scratch: Scratch, first: str) -> None:
     assert output.startswith(f"{NAME} version 1 (challenger, champion)")
     assert "register  lock entry " in output
     assert f"md5 {entry['outs'][0]['md5']}" in output
-    assert f"ok: dvc.lock (its output of register is this bundle, md5 {entry['outs'][0]['md5']})" in output
+    assert f"ok: dvc.lock (register's output in it is this bundle, md5 {entry['outs'][0]['md5']})" in output
     assert "0 broken" in output
     by_hash = scratch.erv("lineage", entry["outs"][0]["md5"]).stdout
     assert f"in {NAME} version 1" in by_hash
@@ -189,12 +189,12 @@ def test_a_worse_candidate_is_kept_from_champion(scratch: Scratch, first: str) -
 
 
 def test_promotion_and_rollback_by_hand_stand(scratch: Scratch, first: str) -> None:
-    assert "version 2 is the champion now; it was version 1" in scratch.erv("promote", "2").stdout
+    assert "version 2 is now the champion; it was version 1" in scratch.erv("promote", "2").stdout
     assert "version 1 is the champion again; it was version 2" in scratch.erv("rollback").stdout
     scratch.erv("publish")
     assert aliases(scratch)["champion"] == "1"
     result = scratch.erv("rollback", check=False)
-    assert "there is no champion before the present one" in result.stderr
+    assert "there is no previous champion" in result.stderr
     assert "has no version or alias '99'" in scratch.erv("promote", "99", check=False).stderr
 
 
@@ -212,7 +212,7 @@ def test_another_judge_is_no_comparison(scratch: Scratch, first: str) -> None:
     scratch.control("quality", "59 59 judge")
     scratch.python("-m", "dvc", "repro", "-q")
     output = scratch.erv("publish").stdout
-    assert "WAR minus champion: the champion was judged by another judge or decoded otherwise" in output
+    assert "WAR minus champion: the champion had a different judge or different decoding" in output
     assert aliases(scratch)["champion"] == "1"
 
 
@@ -224,7 +224,7 @@ def test_a_changed_bundle_is_refused(scratch: Scratch, first: str) -> None:
     result = scratch.erv("publish", check=False)
     path.write_text(text)
     assert result.returncode == 1
-    assert "card.md is not what bundle.json says" in result.stderr
+    assert "card.md does not match bundle.json" in result.stderr
 
 
 def test_gates_of_the_shipped_parameters_are_understood(root: Path) -> None:

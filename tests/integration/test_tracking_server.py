@@ -223,7 +223,7 @@ def test_stopped_stage(
         assert client.get_run(run_id).info.status == "RUNNING"
         assert deliver_spool(here) == 1
     else:
-        assert errors.splitlines()[-1].startswith("error: grpo@slow: stopped before it was done")
+        assert errors.splitlines()[-1].startswith("error: grpo@slow: stopped before it finished")
         assert "Traceback" not in errors
     found = client.get_run(run_id)
     assert found.info.status == state

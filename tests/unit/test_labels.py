@@ -131,7 +131,7 @@ def test_a_space_may_share_another(own):
     with pytest.raises(DataError, match=r"odd\.yaml: uses 'films', expected a space that comes with"):
         LabelSpace.load("odd")
     (own / "other.yaml").write_text(OWN)
-    with pytest.raises(DataError, match=r"calls itself 'own', expected 'other'"):
+    with pytest.raises(DataError, match=r"`name` is 'own', expected 'other'"):
         LabelSpace.load("other")
 
 
@@ -175,11 +175,11 @@ def test_compound_emotions_are_named_by_their_parts_in_the_order_of_ids():
         (b"uses: mafw\nlabels: []", ": has an unknown key 'labels'; expected uses, name, version"),
         (
             b"name: my2\nlabels:\n  - {id: 1, name: a\n  - {id: 2}\n",
-            ", line 4, column 5: not YAML: expected ',' or '}', but got '{'; mend that line",
+            ", line 4, column 5: not YAML: expected ',' or '}', but got '{'; fix that line",
         ),
         (
             b"name: my2\n\tlabels: 3",
-            ", line 2, column 1: not YAML: found character '\\t' that cannot start any token; mend that line",
+            ", line 2, column 1: not YAML: found character '\\t' that cannot start any token; fix that line",
         ),
         (b"name: \xff", ": not UTF-8 (byte 6); save it again in UTF-8"),
     ],

@@ -1,1 +1,1 @@
-"""One module per command of `erv`; each has a click command named `command` and imports its work lazily."""
+"""One module per `erv` command. Each defines a click command named `command` and imports its code lazily."""

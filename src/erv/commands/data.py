@@ -24,11 +24,11 @@ def command() -> None:
 @click.argument("names", nargs=-1)
 @click.option("--params", type=click.Path(path_type=Path), default=Path("params.yaml"), show_default=True)
 def pin(names: tuple[str, ...], params: Path) -> None:
-    """Write data/sources/NAME.lock.json for all sources of params.yaml, or for NAMES.
+    """Write data/sources/NAME.lock.json for every source in params.yaml, or only for NAMES.
 
-    A lock lists every file of a source with its hash, and what its zips hold. The stages depend on the lock:
-    pin again after the source has changed, and what depends on it runs again. A pin that was interrupted goes
-    on where it stopped.
+    A lock lists every file of a source with its hash, including the files inside its zips. The stages depend
+    on the lock: pin again when the source changes, and everything that depends on it runs again. An
+    interrupted pin resumes where it stopped.
     """
     from erv.errors import SettingsError
     from erv.pinning import PINS
@@ -61,7 +61,7 @@ def pin(names: tuple[str, ...], params: Path) -> None:
 
 
 def _previous(path: Path) -> Lock | None:
-    """The lock of before; one that is damaged is said to be and written anew."""
+    """The existing lock, if any. A damaged one is reported, then written from scratch."""
     from erv.errors import DataError
     from erv.sources import Lock
 
@@ -81,7 +81,7 @@ def _selection(reader: ReaderSettings) -> Selection:
 
 
 def _summary(lock: Lock) -> str:
-    """What a lock holds, in one line."""
+    """A one-line summary of a lock."""
     members = sum(file.archive is not None for file in lock.files)
     folders = sum(file.frames is not None for file in lock.files)
     whole = [file for file in lock.files if file.archive is None]
@@ -99,7 +99,7 @@ def _summary(lock: Lock) -> str:
 
 @contextmanager
 def _progress() -> Iterator[None]:
-    """Shows on stderr how far a long pin is."""
+    """Shows the progress of a long pin on stderr."""
     logger, handler = logging.getLogger("erv"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     before, propagate = logger.level, logger.propagate

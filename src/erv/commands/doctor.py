@@ -1,4 +1,4 @@
-"""`erv doctor`: what is there, what is missing, what to do."""
+"""`erv doctor`: what is there, what is missing and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from erv.doctor.doctor import Check
+    from erv.doctor.doctor import Finding
 
 _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
 
 @click.command(name="doctor")
-@click.option("--profile", default=None, metavar="NAME", help="Say what is missing here for this profile.")
-@click.option("--gpu", is_flag=True, help="Run one step of GRPO at the real shapes and measure it.")
+@click.option("--profile", default=None, metavar="NAME", help="Also show what is missing for this profile.")
+@click.option("--gpu", is_flag=True, help="Run and measure one GRPO step at the real shapes.")
 def command(profile: str | None, gpu: bool) -> None:
-    """Check versions, disk, servers, remote and pins; exit code 1 when something required is missing.
+    """Check versions, disk, servers, remote and pins; exit code 1 if something required is missing.
 
-    With --profile (demo, paper-0.5b, paper-7b) also GPU, memory, packages, checkpoints, data and disk of
-    that setting. --gpu takes minutes; with --profile it needs no checkpoint.
+    With --profile (demo, paper-0.5b, paper-7b), also check GPU, memory, packages, checkpoints, data and disk
+    for that profile. --gpu takes minutes; with --profile it needs no checkpoint.
     """
     from erv.doctor.doctor import examine
 
     if profile is not None:
         from erv.settings.profile import load_profile
 
-        load_profile(profile)  # a wrong name is told before anything is waited for
+        load_profile(profile)  # a wrong name is reported before anything slow starts
     failed = count = 0
     for found in _batches(profile, gpu, examine):
-        for check in found:
+        for finding in found:
             count += 1
-            failed += check.state == "fail"
-            remedy = f"\n{'':18}-> {check.remedy}" if check.remedy else ""
-            click.echo(f"{_MARKS[check.state]}  {check.name:15} {check.detail}{remedy}")
+            failed += finding.state == "fail"
+            remedy = f"\n{'':18}-> {finding.remedy}" if finding.remedy else ""
+            click.echo(f"{_MARKS[finding.state]}  {finding.name:15} {finding.detail}{remedy}")
     if failed:
         click.echo(f"{failed} of {count} checks failed", err=True)
         raise SystemExit(1)
 
 
-def _batches(profile: str | None, gpu: bool, examine: Callable[[], list[Check]]) -> Iterator[list[Check]]:
-    """The checks in the order of the time that they take."""
+def _batches(profile: str | None, gpu: bool, examine: Callable[[], list[Finding]]) -> Iterator[list[Finding]]:
+    """The findings in batches, the quickest first."""
     yield examine()
     if profile is not None:
         from erv.doctor.lacks import examine_profile

@@ -1,4 +1,4 @@
-"""`erv lineage`: where something came from, what came of it, and whether every link still holds."""
+"""`erv lineage`: where something came from, what was made from it, and whether every link still holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`erv params`: check the parameters, show them flat, hold them against a profile, write one into them."""
+"""`erv params`: check the parameters, list them, compare them with a profile, or apply one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import click
     show_default=True,
     help="The parameters to read.",
 )
-@click.option("--profile", default=None, metavar="NAME", help="Say what differs from this profile.")
+@click.option("--profile", default=None, metavar="NAME", help="Show what differs from this profile.")
 @click.pass_context
 def command(context: click.Context, path: Path, profile: str | None) -> None:
     """Check params.yaml and print every fault at once (the same as `erv params check`).
 
-    Profiles are named settings of the whole pipeline: demo (what ships), paper-0.5b, paper-7b.
+    A profile is a named set of parameters of the whole pipeline: demo (shipped), paper-0.5b, paper-7b.
     """
     context.obj = path
     if context.invoked_subcommand is not None:
         if profile is not None:
-            raise click.UsageError("--profile goes without a subcommand; `erv params use NAME` writes one")
+            raise click.UsageError("--profile takes no subcommand; `erv params use NAME` applies a profile")
         return
     context.invoke(check)
     if profile is not None:
@@ -47,7 +47,7 @@ def check(path: Path) -> None:
 @click.argument("prefix", default="")
 @click.pass_obj
 def show(path: Path, prefix: str) -> None:
-    """Print the parameters as dotted names, all or those that begin with PREFIX.
+    """Print the parameters by dotted name: all of them, or those that begin with PREFIX.
 
     The names are those that `dvc exp run -S NAME=VALUE` takes.
     """
@@ -88,7 +88,7 @@ def reruns(path: Path, prefix: str) -> None:
 def use(path: Path, name: str) -> None:
     """Write the profile NAME into the parameters and list what changed; comments and the rest stay.
 
-    `erv params use demo` goes back to what ships.
+    `erv params use demo` restores the parameters as shipped.
     """
     from erv.settings import profile
 
@@ -104,7 +104,7 @@ def use(path: Path, name: str) -> None:
 
 
 def _compare(path: Path, name: str) -> None:
-    """Says what differs from a profile; exit code 1 when its setting does, not just its machine."""
+    """Prints the differences from a profile; exit code 1 unless all of them are matters of the machine."""
     from erv.settings import profile
 
     chosen = profile.load_profile(name)

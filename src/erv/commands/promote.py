@@ -8,7 +8,7 @@ import click
 @click.command(name="promote")
 @click.argument("version", default="challenger")
 def command(version: str) -> None:
-    """Make VERSION (a number or an alias; the challenger by default) the champion, whatever its gates say."""
+    """Make VERSION (a number or an alias, by default the challenger) the champion, whatever its gates say."""
     from erv.environment import isolate, load_environment
     from erv.register.publish import promote
     from erv.settings import load_settings

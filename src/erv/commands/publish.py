@@ -13,12 +13,12 @@ import click
     type=click.Path(path_type=Path),
     default=Path("models/candidate"),
     show_default=True,
-    help="The bundle that the stage register has written.",
+    help="The bundle written by the stage register.",
 )
 def command(candidate: Path) -> None:
-    """Publish the candidate in MLflow and decide its gates; the same bundle is published once.
+    """Publish the candidate to MLflow and decide its gates; a bundle is published only once.
 
-    `erv run` does this at its end; use it after a plain `dvc repro`.
+    `erv run` does this at the end. Use this command after a plain `dvc repro`.
     """
     from erv import pipeline
     from erv.environment import isolate, load_environment

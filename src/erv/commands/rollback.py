@@ -1,4 +1,4 @@
-"""`erv rollback`: back to the champion before the present one."""
+"""`erv rollback`: go back to the previous champion."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 
 @click.command(name="rollback")
 def command() -> None:
-    """Make the champion before the present one champion again; later runs do not undo it."""
+    """Make the previous champion the champion again; later runs do not undo this."""
     from erv.environment import isolate, load_environment
     from erv.register.publish import rollback
     from erv.settings import load_settings

@@ -7,20 +7,20 @@ import click
 
 @click.command(name="run")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
-@click.option("--force", is_flag=True, help="Run even what did not change.")
+@click.option("--force", is_flag=True, help="Run stages even if nothing changed.")
 @click.option(
-    "--workers", default=2, show_default=True, type=click.IntRange(1, 32), help="Stages side by side."
+    "--workers", default=2, show_default=True, type=click.IntRange(1, 32), help="Stages to run in parallel."
 )
 @click.option("--deploy", is_flag=True, help="Register the deployment train/local instead of running.")
 @click.option("--worker", is_flag=True, help="Serve deployments in the foreground instead of running.")
 def command(targets: tuple[str, ...], force: bool, workers: int, deploy: bool, worker: bool) -> None:
     """Run the pipeline: every stage, or TARGETs (`grpo`, `grpo@erv`) and what they need.
 
-    Ends with what each stage did, the metrics, the registered version and where to look. Ctrl-C stops
-    everything; what was done is kept.
+    At the end it prints what each stage did, the metrics, the registered version and where to look. Ctrl-C
+    stops everything; finished work is kept.
     """
     if deploy and worker:
-        raise click.UsageError("--deploy and --worker exclude each other")
+        raise click.UsageError("--deploy and --worker can't be combined; give one of them")
     if (deploy or worker) and (targets or force):
         raise click.UsageError("--deploy and --worker take no targets; give them to `prefect deployment run`")
     from erv.stack import launch

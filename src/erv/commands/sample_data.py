@@ -1,4 +1,4 @@
-"""`erv sample-data`: writes the sample corpus, and uploads it to the raw bucket on request."""
+"""`erv sample-data`: writes the sample corpus and, on request, uploads it to the raw bucket."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import click
 @click.option("--size", default="demo", show_default=True, help="demo, tiny, or a number of MAFW clips.")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Rendering processes.")
 @click.option("--upload", is_flag=True, help="Also upload each tree to the raw bucket of the stack.")
-@click.option("--skip-base", is_flag=True, help="Leave out the base checkpoint, which takes training.")
+@click.option("--skip-base", is_flag=True, help="Leave out the base checkpoint, which has to be trained.")
 def command(out: Path, seed: int, size: str, workers: int, upload: bool, skip_base: bool) -> None:
     """Write stand-ins for MAFW, DFEW and the reasoning set, with a base checkpoint to start from.
 
-    The clips are drawn and synthetic, the layouts are the official ones. The same seed and size give the same
-    files, whatever the number of workers; trees that are there already are kept.
+    The clips are synthetic drawings; the layouts are the official ones. The same seed and size give the same
+    files for any number of workers. Existing trees are kept.
     """
     from erv.sample.sample import write_sample
 

@@ -20,9 +20,9 @@ def command() -> None:
 @command.command()
 @click.argument("services", nargs=-1, type=click.Choice(["s3", "mlflow", "prefect"]))
 def up(services: tuple[str, ...]) -> None:
-    """Start the servers that are not running, all or the named ones, and print their addresses.
+    """Start the servers that are not running, all or only the named ones, and print their addresses.
 
-    The first start takes about half a minute: MLflow and Prefect make their tables.
+    The first start takes about half a minute, because MLflow and Prefect create their tables.
     """
     from erv import stack
 
@@ -38,7 +38,7 @@ def up(services: tuple[str, ...]) -> None:
 
 @command.command()
 def down() -> None:
-    """Stop the servers; what they have stored stays."""
+    """Stop the servers; their data stays."""
     from erv import stack
 
     _say_what_happens()
@@ -70,7 +70,7 @@ def env() -> None:
 @command.command()
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def clean(yes: bool) -> None:
-    """Stop the servers and delete all they have stored: objects, runs, registered models, flows."""
+    """Stop the servers and delete everything they have stored: objects, runs, registered models, flows."""
     from erv import stack
 
     if not yes:

@@ -1,4 +1,4 @@
-"""`erv verify`: what the verifier reads in an explanation, sentence by sentence, and what that earns."""
+"""`erv verify`: what the verifier reads in an explanation, sentence by sentence, and the reward for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LONGEST_PATH = 4096
 
 @click.command(name="verify")
 @click.argument("text", required=False, metavar="[TEXT|FILE]")
-@click.option("--target", help="The true emotion: also prints the explanation reward and why.")
+@click.option("--target", help="The true emotion; also prints the explanation reward and its reasons.")
 @click.option(
     "--verifier",
     "folder",
@@ -44,8 +44,9 @@ _LONGEST_PATH = 4096
 def command(text: str | None, target: str | None, folder: Path) -> None:
     """Name the emotions of each sentence of TEXT, of a UTF-8 FILE, or of standard input.
 
-    It is an explanation, or a whole completion with its tags; a completion without --target is held against
-    its own answer. Sentences are read as `grpo.semantics` and `grpo.shaping` of params.yaml say.
+    The text is an explanation, or a whole completion with its tags. Without --target, a completion is
+    compared with its own answer. `grpo.semantics` and `grpo.shaping` in params.yaml decide how sentences are
+    read.
     """
     from erv.errors import DataError
     from erv.labels import LabelSpace
@@ -60,7 +61,7 @@ def command(text: str | None, target: str | None, folder: Path) -> None:
         raise DataError(f"--target {target!r} is not an emotion of the MAFW space: {', '.join(space.names)}")
     if truth is None:
         truth = space.normalize(parse_completion(text).answer)
-    # With any tag it is a completion, and read as GRPO would; without one it is the explanation alone.
+    # A text with any tag is a completion, read as GRPO reads it; one without tags is a bare explanation.
     completion = text if any(tag in text for tag in TAGS) else f"<think>{text}</think>"
     semantics, shaping = _rule()
     verifier = EmotionVerifier.from_pretrained(folder)
@@ -83,7 +84,7 @@ def command(text: str | None, target: str | None, folder: Path) -> None:
 
 
 def _read_input(text: str | None) -> str:
-    """The text itself, what the file of this name holds, or standard input."""
+    """The text itself, the content of the file with this name, or standard input."""
     from erv.errors import DataError
 
     if text is None:
@@ -101,7 +102,7 @@ def _read_input(text: str | None) -> str:
             return text
         raise DataError(f"{text}: can't be read ({error.strerror or error})") from error
     if len(text.split()) == 1 and "<" not in text and ("/" in text or path.suffix[1:].isalpha()):
-        raise DataError(f"{text}: no such file; give one that is there, or a text of several words")
+        raise DataError(f"{text}: no such file; give an existing one, or a text of several words")
     return text
 
 
@@ -117,7 +118,7 @@ def _decoded(content: bytes, name: str) -> str:
 
 
 def _rule() -> tuple[Semantics, Shaping]:
-    """How GRPO of this workspace reads explanations; the library's rule outside of one."""
+    """How GRPO reads explanations in this workspace; outside a workspace, the library's defaults."""
     from erv.rewards.explanation import Shaping
     from erv.settings import load_settings
 
@@ -128,7 +129,7 @@ def _rule() -> tuple[Semantics, Shaping]:
 
 
 def _readings(found: Assessment, verifier: EmotionVerifier) -> list[str]:
-    """Labels with their probabilities, and the sentence in the colour of the first."""
+    """A line per sentence: labels with probabilities, and the text in the colour of the first label."""
     probabilities = verifier.predict([sentence.text for sentence in found.sentences])
     columns = list(verifier.labels)
     lines = []
@@ -149,7 +150,7 @@ def _mark(sentence: ReadSentence, truth: str | None) -> str:
 
 
 def _why(found: Assessment, shaping: Shaping) -> list[str]:
-    """The sum behind the reward, a line for each thing that moved it."""
+    """How the reward comes about, with a line for everything that affected it."""
     kind = "sentences" if found.target == "neutral" else "sentences that are not merely neutral"
     lines = [f"{found.matching} of {found.counted} {kind} speak of {found.target}"]
     repeated = sum(sentence.times - 1 for sentence in found.sentences)
@@ -160,8 +161,8 @@ def _why(found: Assessment, shaping: Shaping) -> list[str]:
         verbs = ("names", "matches") if listings == 1 else ("name", "match")
         lines.append(f"{listings} {verbs[0]} more than {shaping.max_named} emotions, and so {verbs[1]} none")
     if found.counted < found.needed and found.needed > 1:
-        lines.append(f"at least {found.needed} such sentences are asked for: counted as {found.needed}")
+        lines.append(f"at least {found.needed} such sentences are required: counted as {found.needed}")
     if found.length < 1.0:
         band = f"{shaping.min_words or 0} to {shaping.max_words or 'any number of'}"
-        lines.append(f"{found.words} words where {band} are asked for: times {found.length:.2f}")
+        lines.append(f"{found.words} words where {band} are required: times {found.length:.2f}")
     return lines

@@ -1,1 +1,1 @@
-"""What is there, what is missing, what to do about it; before hours are spent."""
+"""What is there, what is missing and what to do about it, before hours are spent."""

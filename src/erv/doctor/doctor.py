@@ -1,4 +1,4 @@
-"""`erv doctor`: what is needed, whether it is there, and what to do where it is not."""
+"""`erv doctor`: what is needed, whether it is there, and what to do if it is not."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _NEEDED_BYTES = 500_000_000
 
 
 @dataclass(frozen=True)
-class Check:
-    """The outcome of one check; `warn` is worth knowing, `fail` is what the pipeline can not do without."""
+class Finding:
+    """What the doctor found in one place: `warn` is worth knowing, `fail` must be fixed."""
 
     name: str
     state: State
@@ -34,14 +34,14 @@ class Check:
     remedy: str = ""
 
 
-def examine(workspace: str | Path = ".") -> list[Check]:
-    """Runs all checks of a workspace; none changes anything, and none raises."""
+def examine(workspace: str | Path = ".") -> list[Finding]:
+    """Examines a workspace; changes nothing and raises nothing."""
     workspace = Path(workspace).resolve()
     try:
         environment = load_environment(workspace)
     except SettingsError as error:
-        return [Check("environment", "fail", str(error), "delete .erv/stack.env and run `erv stack up`")]
-    checks: list[Callable[[Environment], Iterator[Check]]] = [
+        return [Finding("environment", "fail", str(error), "delete .erv/stack.env and run `erv stack up`")]
+    sections: list[Callable[[Environment], Iterator[Finding]]] = [
         _python,
         _packages,
         _disk,
@@ -56,23 +56,23 @@ def examine(workspace: str | Path = ".") -> list[Check]:
         _sources,
         _spool,
     ]
-    return [outcome for check in checks for outcome in check(environment)]
+    return [finding for section in sections for finding in section(environment)]
 
 
-def _python(environment: Environment) -> Iterator[Check]:
+def _python(environment: Environment) -> Iterator[Finding]:
     version = ".".join(str(part) for part in sys.version_info[:3])
     if sys.version_info[:2] == (3, 11):
-        yield Check("python", "ok", version)
+        yield Finding("python", "ok", version)
     else:
-        yield Check(
-            "python", "fail", f"{version}, expected 3.11", "make the environment anew: `make install`"
+        yield Finding(
+            "python", "fail", f"{version}, expected 3.11", "recreate the environment: `make install`"
         )
 
 
-def _packages(environment: Environment) -> Iterator[Check]:
+def _packages(environment: Environment) -> Iterator[Finding]:
     locks = sorted((environment.workspace / "requirements").glob("*.lock"))
     if not locks:
-        yield Check(
+        yield Finding(
             "packages", "warn", "no requirements/*.lock here", "run this from the top of the repository"
         )
         return
@@ -89,79 +89,79 @@ def _packages(environment: Environment) -> Iterator[Check]:
         except metadata.PackageNotFoundError:
             missing.append(name)
             continue
-        # A local label such as `+cpu` tells the build, not the version.
+        # A local label such as `+cpu` names the build, not the version.
         if found.partition("+")[0] != wanted.strip().partition("+")[0]:
             different.append(f"{name} {found} instead of {wanted.strip()}")
     remedy = "`make install`"
     if missing:
-        yield Check("packages", "fail", f"not installed: {_some(missing)}", remedy)
+        yield Finding("packages", "fail", f"not installed: {_some(missing)}", remedy)
     if different:
-        yield Check("packages", "warn", f"not as in requirements/: {_some(different)}", remedy)
+        yield Finding("packages", "warn", f"not as in requirements/: {_some(different)}", remedy)
     if not missing and not different:
-        yield Check("packages", "ok", f"all {len(pinned)} as in requirements/")
+        yield Finding("packages", "ok", f"all {len(pinned)} as in requirements/")
 
 
-def _disk(environment: Environment) -> Iterator[Check]:
+def _disk(environment: Environment) -> Iterator[Finding]:
     free = shutil.disk_usage(environment.workspace).free
     detail = f"{free / 1e9:.1f} GB free"
     if free < _NEEDED_BYTES:
-        yield Check("disk", "fail", detail, "make room: stages refuse to start below 0.5 GB")
+        yield Finding("disk", "fail", detail, "make room: stages refuse to start below 0.5 GB")
     elif free < _ENOUGH_BYTES:
-        yield Check("disk", "warn", detail, "make room: the demo writes about 1 GB, a real corpus far more")
+        yield Finding("disk", "warn", detail, "make room: the demo writes about 1 GB, a real corpus far more")
     else:
-        yield Check("disk", "ok", detail)
+        yield Finding("disk", "ok", detail)
 
 
-def _git(environment: Environment) -> Iterator[Check]:
+def _git(environment: Environment) -> Iterator[Finding]:
     commit = _output(["git", "-C", str(environment.workspace), "rev-parse", "--short", "HEAD"])
     if commit is None:
-        yield Check(
+        yield Finding(
             "git", "fail", "no commit here", "`git init && git add . && git commit`: DVC and runs refer to it"
         )
         return
     changes = _output(["git", "-C", str(environment.workspace), "status", "--porcelain"]) or ""
     changed = [line[3:] for line in changes.splitlines() if line[3:] != "dvc.lock"]
     detail = f"commit {commit}, " + (f"{len(changed)} files differ from it" if changed else "clean")
-    yield Check("git", "ok", detail)
+    yield Finding("git", "ok", detail)
 
 
-def _parameters(environment: Environment) -> Iterator[Check]:
+def _parameters(environment: Environment) -> Iterator[Finding]:
     from erv.settings import load_settings
 
     try:
         load_settings(environment.workspace / "params.yaml")
     except SettingsError as error:
-        yield Check("params", "fail", str(error).replace("\n", " "), "correct params.yaml")
+        yield Finding("params", "fail", str(error).replace("\n", " "), "correct params.yaml")
     else:
-        yield Check("params", "ok", "params.yaml has no faults")
+        yield Finding("params", "ok", "params.yaml has no faults")
 
 
-def _variables(environment: Environment) -> Iterator[Check]:
+def _variables(environment: Environment) -> Iterator[Finding]:
     written = read_stack_file(environment.stack_file)
     other = [n for n, value in written.items() if n in os.environ and os.environ[n] != value]
     if other:
-        remedy = "the shell wins; if that is not meant: `unset " + " ".join(other) + "`"
-        yield Check("variables", "warn", f"the shell's {_some(other)} differ from .erv/stack.env", remedy)
+        remedy = "the shell wins; if you don't want that: `unset " + " ".join(other) + "`"
+        yield Finding("variables", "warn", f"the shell's {_some(other)} differ from .erv/stack.env", remedy)
 
 
-def _stack(environment: Environment) -> Iterator[Check]:
+def _stack(environment: Environment) -> Iterator[Finding]:
     from erv.stack import status
 
     if not environment.stack_file.is_file():
         state: State = "warn" if environment.has_storage else "fail"
-        remedy = "`erv stack up`, or ERV_* variables that name servers of your own"
-        yield Check("stack", state, "the local stack has not been started here", remedy)
+        remedy = "run `erv stack up`, or set ERV_* variables to use your own servers"
+        yield Finding("stack", state, "the local stack has not been started here", remedy)
         return
     for service in status(environment.workspace):
         if service.state == "running":
-            yield Check(f"stack {service.name}", "ok", f"{service.url} (process {service.pid})")
+            yield Finding(f"stack {service.name}", "ok", f"{service.url} (process {service.pid})")
         else:
-            yield Check(
+            yield Finding(
                 f"stack {service.name}", "fail", service.state, f"`erv stack up`; its log is {service.log}"
             )
 
 
-def _storage(environment: Environment) -> Iterator[Check]:
+def _storage(environment: Environment) -> Iterator[Finding]:
     from erv.storage.store import open_store
 
     try:
@@ -171,28 +171,30 @@ def _storage(environment: Environment) -> Iterator[Check]:
             store.list(f"s3://{bucket}/.doctor")
     except StorageError as error:
         sentence, _, remedy = str(error).partition("; ")
-        yield Check("storage", "fail", sentence, remedy)
+        yield Finding("storage", "fail", sentence, remedy)
         return
     where = environment.s3_endpoint or "Amazon S3"
     if versioned:
-        yield Check("storage", "ok", f"{where} accepts the key, all three buckets are there")
+        yield Finding("storage", "ok", f"{where} accepts the key, all three buckets are there")
     else:
-        detail = f"bucket {environment.raw_bucket} keeps no versions"
-        yield Check("storage", "warn", detail, "switch versioning on, or a raw file can change under its pin")
+        detail = f"bucket {environment.raw_bucket} does not keep versions"
+        yield Finding(
+            "storage", "warn", detail, "turn versioning on, or a raw file can change after it was pinned"
+        )
 
 
-def _tracking(environment: Environment) -> Iterator[Check]:
+def _tracking(environment: Environment) -> Iterator[Finding]:
     if environment.mlflow_uri is None:
-        yield Check(
+        yield Finding(
             "tracking", "warn", "no MLflow server is configured, runs are not tracked", "`erv stack up`"
         )
         return
     yield _server("tracking", "MLflow", environment.mlflow_uri, "/version", metadata.version("mlflow"))
 
 
-def _orchestration(environment: Environment) -> Iterator[Check]:
+def _orchestration(environment: Environment) -> Iterator[Finding]:
     if environment.prefect_api_url is None:
-        yield Check(
+        yield Finding(
             "prefect", "warn", "no Prefect server is configured", "`erv stack up`; `dvc repro` needs none"
         )
         return
@@ -200,28 +202,33 @@ def _orchestration(environment: Environment) -> Iterator[Check]:
     yield _server("prefect", "Prefect", url, "/admin/version", version)
 
 
-def _server(name: str, title: str, url: str, path: str, expected: str) -> Check:
+def _server(name: str, title: str, url: str, path: str, expected: str) -> Finding:
     opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if "//127.0.0.1" in url else []))
     try:
         with opener.open(url + path, timeout=5) as response:
             version = response.read(200).decode().strip().strip('"')
     except urllib.error.HTTPError as error:
-        return Check(name, "fail", f"{title} at {url} answers {error.code}", "check its address and its key")
+        return Finding(
+            name, "fail", f"{title} at {url} answers {error.code}", "check its address and its key"
+        )
     except (urllib.error.URLError, OSError):
-        return Check(
+        return Finding(
             name, "fail", f"{title} at {url} can't be reached", "`erv stack up`, or check its address"
         )
     if version != expected:
-        return Check(
-            name, "warn", f"{title} at {url} is {version}, the client {expected}", "use equal versions"
+        return Finding(
+            name,
+            "warn",
+            f"{title} at {url} is {version}, the client {expected}",
+            "use equal versions",
         )
-    return Check(name, "ok", f"{title} {version} at {url}")
+    return Finding(name, "ok", f"{title} {version} at {url}")
 
 
-def _dvc(environment: Environment) -> Iterator[Check]:
+def _dvc(environment: Environment) -> Iterator[Finding]:
     folder = environment.workspace / ".dvc"
     if not (folder / "config").is_file():
-        yield Check(
+        yield Finding(
             "dvc", "fail", "no .dvc/config here", "run this from the top of the repository, or `dvc init`"
         )
         return
@@ -230,20 +237,20 @@ def _dvc(environment: Environment) -> Iterator[Check]:
     try:
         local = ConfigObj(str(folder / "config.local")).get('remote "erv"', {})
     except ConfigObjError as error:
-        yield Check("dvc", "fail", f".dvc/config.local: {error}", "delete it and run `erv stack up`")
+        yield Finding("dvc", "fail", f".dvc/config.local: {error}", "delete it and run `erv stack up`")
         return
     if environment.has_storage and local.get("endpointurl") != environment.s3_endpoint:
         detail = (
             f"the remote in .dvc/config.local is {local.get('endpointurl')}, not {environment.s3_endpoint}"
         )
-        yield Check("dvc", "fail", detail, "`erv stack up` writes it")
+        yield Finding("dvc", "fail", detail, "`erv stack up` writes it")
         return
     if _is_locked(folder / "tmp" / "lock"):
-        yield Check("dvc", "warn", "another dvc is at work here", "wait for it; one pipeline per workspace")
+        yield Finding("dvc", "warn", "another dvc is running here", "wait for it; run one pipeline at a time")
         return
     lock = environment.workspace / "dvc.lock"
-    detail = "dvc.lock is there" if lock.is_file() else "nothing was run yet (no dvc.lock)"
-    yield Check("dvc", "ok", f"remote {local.get('url', 'as in .dvc/config')}, {detail}")
+    detail = "dvc.lock is there" if lock.is_file() else "nothing has run yet (no dvc.lock)"
+    yield Finding("dvc", "ok", f"remote {local.get('url', 'as in .dvc/config')}, {detail}")
 
 
 def _is_locked(path: Path) -> bool:
@@ -263,7 +270,7 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def _sources(environment: Environment) -> Iterator[Check]:
+def _sources(environment: Environment) -> Iterator[Finding]:
     from erv.settings import load_settings
 
     try:
@@ -279,27 +286,27 @@ def _sources(environment: Environment) -> Iterator[Check]:
         except FileNotFoundError:
             missing.append(name)
         except (ValueError, KeyError, TypeError):
-            yield Check("sources", "fail", f"{path.name} is not a lock file", f"`erv data pin {name}`")
+            yield Finding("sources", "fail", f"{path.name} is not a lock file", f"`erv data pin {name}`")
         else:
             if pinned != uri:
                 other.append(name)
     if missing:
-        yield Check("sources", "fail", f"not pinned: {_some(missing)}", "`make data`, or `erv data pin`")
+        yield Finding("sources", "fail", f"not pinned: {_some(missing)}", "`make data`, or `erv data pin`")
     if other:
-        yield Check(
-            "sources", "warn", f"pinned elsewhere than params.yaml says: {_some(other)}", "`erv data pin`"
+        yield Finding(
+            "sources", "warn", f"not pinned where params.yaml says: {_some(other)}", "`erv data pin`"
         )
     if not missing and not other:
-        yield Check("sources", "ok", f"all {len(sources)} are pinned")
+        yield Finding("sources", "ok", f"all {len(sources)} are pinned")
 
 
-def _spool(environment: Environment) -> Iterator[Check]:
+def _spool(environment: Environment) -> Iterator[Finding]:
     from erv.tracking.delivery import waiting
 
     count = waiting(environment)
     if count:
-        detail = f"{count} runs of ended stages are not complete in MLflow"
-        yield Check("spool", "warn", detail, "`erv stack up` delivers them")
+        detail = f"{count} runs of finished stages are not yet complete in MLflow"
+        yield Finding("spool", "warn", detail, "`erv stack up` delivers them")
 
 
 def _output(command: list[str]) -> str | None:

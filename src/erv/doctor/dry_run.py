@@ -1,9 +1,9 @@
 """`erv doctor --gpu`: one step of GRPO at the real shapes, on the device that training will use.
 
-The trainer is the one that trains. The clips are noise, the completions all have the longest length there may
-be (the end token is one that generation never writes), and the run ends before it would write a checkpoint.
-Where no base checkpoint is pinned, a policy of the released sizes with random weights takes its place: memory
-and time don't depend on what the weights are.
+The trainer is the real one. The clips are noise, all completions have the maximum length (the end token is
+one that generation never writes), and the run ends before it would write a checkpoint. If no base checkpoint
+is pinned, a policy of the released sizes with random weights takes its place: memory and time don't depend on
+the values of the weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from erv.doctor import fit
 from erv.doctor.base_policy import CONFIG, base_lock, base_sizes
-from erv.doctor.doctor import Check
+from erv.doctor.doctor import Finding
 from erv.doctor.gpus import Accelerator, see_accelerator
 from erv.doctor.policy_sizes import RELEASED, nominal, our_config, sizes_of
 from erv.environment import Environment, load_environment
@@ -29,9 +29,9 @@ from erv.settings.profile import load_profile, merged_where_needed
 if TYPE_CHECKING:
     from erv.policies import Policy
 
-_DATASET = "mafw"  # whose label space the rewards' statistics read
+_DATASET = "mafw"  # the statistics of the rewards read its label space
 _SECONDS_OF_SOUND = 4
-_BASE = Path(".erv/base/policy")  # where the stage sft unpacks it, too
+_BASE = Path(".erv/base/policy")  # the stage sft unpacks it here, too
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Measured:
     """What one step took.
 
     Attributes:
-        policy: that took it.
-        device: its name.
-        rows: completions that were generated and scored.
-        tokens: of each completion.
-        seconds: of the step: encoding, generation, scoring, update.
-        peak_bytes: of the device; on a CPU of the process, libraries included.
-        device_bytes: what the device has; None on a CPU.
-        estimate: what `erv.doctor.fit` says of it, None for a family of unknown sizes.
+        policy: the policy that took the step.
+        device: name of the device.
+        rows: number of completions generated and scored.
+        tokens: tokens per completion.
+        seconds: time of the step: encoding, generation, scoring, update.
+        peak_bytes: peak memory of the device; on a CPU, of the process, libraries included.
+        device_bytes: memory of the device; None on a CPU.
+        estimate: the estimate of `erv.doctor.fit`, None for a family of unknown sizes.
     """
 
     policy: str
@@ -69,22 +69,22 @@ class Measured:
 
 
 class _Enough(Exception):
-    """Ends the run once its step is measured: no checkpoint, no policy is written."""
+    """Ends the run once its step is measured, before a checkpoint or a policy is written."""
 
 
-def examine_gpu(profile: str | None = None, workspace: str | Path = ".") -> list[Check]:
-    """The dry run as a check; raises nothing that a user can act on.
+def examine_gpu(profile: str | None = None, workspace: str | Path = ".") -> list[Finding]:
+    """The dry run as a finding; raises no error that a user can act on.
 
     Args:
-        profile: take its parameters, and its sizes where its base checkpoint is not pinned.
+        profile: use its parameters, and its sizes if its base checkpoint is not pinned.
         workspace: top of the repository.
     """
     try:
         measured = dry_run(load_environment(workspace), profile)
     except ErvError as error:
         sentence, _, remedy = str(error).rpartition("; ")
-        return [Check("dry run", "fail", sentence or remedy, remedy if sentence else "")]
-    return [Check("dry run", "ok", str(measured))]
+        return [Finding("dry run", "fail", sentence or remedy, remedy if sentence else "")]
+    return [Finding("dry run", "ok", str(measured))]
 
 
 def dry_run(
@@ -93,13 +93,14 @@ def dry_run(
     """Runs and measures one step.
 
     Args:
-        environment: of the workspace.
+        environment: environment of the workspace.
         profile: as in `examine_gpu`.
-        accelerator: what torch sees; found out when left out.
+        accelerator: what torch sees; by default, it is asked.
 
     Raises:
-        TrainingError: no GPU though `runtime.device` is not cpu, no base policy, or the step does not fit.
-        ErvError: the parameters, the pinned policy or the trainer are at fault.
+        TrainingError: there is no GPU though `runtime.device` is not cpu, no base policy is pinned, or
+            the step does not fit.
+        ErvError: the parameters, the pinned policy or the trainer fail.
     """
     path = environment.workspace / "params.yaml"
     chosen = load_profile(profile) if profile else None
@@ -139,11 +140,11 @@ def _policy(environment: Environment, wanted: str | None, family: str) -> tuple[
 
 
 def released_config(released: Mapping[str, Any], tokenizer: Any, **towers: Mapping[str, Any]) -> Any:
-    """The `HumanOmniConfig` of a released `config.json` for a tokenizer of ours.
+    """The `HumanOmniConfig` of a released `config.json`, for our tokenizer.
 
     Args:
-        released: the configuration.
-        tokenizer: that knows the placeholders.
+        released: the released configuration.
+        tokenizer: a tokenizer that knows the placeholders.
         **towers: as for `random_policy`.
     """
     from erv.policies.humanomni import HumanOmniConfig
@@ -161,10 +162,10 @@ def released_config(released: Mapping[str, Any], tokenizer: Any, **towers: Mappi
 
 
 def random_policy(released: Mapping[str, Any], **towers: Mapping[str, Any]) -> Policy:
-    """A HumanOmni policy of the sizes in a released `config.json`, with random weights and few words.
+    """A HumanOmni policy with the sizes of a released `config.json`, random weights and a small tokenizer.
 
     Args:
-        released: the configuration.
+        released: the released configuration.
         **towers: other sizes of `vision_config`, `audio_config`, `gate_config` than the released towers'.
     """
     import torch
@@ -206,7 +207,7 @@ def random_policy(released: Mapping[str, Any], **towers: Mapping[str, Any]) -> P
 def _prepare(
     environment: Environment, settings: Settings, wanted: str | None, folder: Path
 ) -> tuple[str, fit.Estimate | None]:
-    """Writes the policy to measure into the folder, for the trainer to load; here it is then gone again."""
+    """Writes the policy to measure into the folder; the trainer loads it, so it leaves memory here."""
     from erv.training.grpo.watch import quiet_libraries
 
     name, policy = _policy(environment, wanted, settings.policy.family)
@@ -289,7 +290,7 @@ def _never_end(policy: Policy) -> None:
 
 
 def _write_clips(settings: Settings, count: int, folder: Path) -> list[dict[str, Any]]:
-    """Clips of noise in a shard, and the rows that ask about them."""
+    """Writes clips of noise to a shard; returns the rows that ask about them."""
     import numpy as np
 
     from erv.prompts import user_content

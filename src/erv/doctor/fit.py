@@ -1,16 +1,16 @@
-"""Does it fit? Sequence, shapes and memory of a training, from parameters and sizes, without torch.
+"""Does it fit? Sequence, shapes and memory of a training run, from parameters and sizes, without torch.
 
 What is exact and what is an estimate:
 
 - numbers of weights, gradients, optimiser states, features and tokens are exact (`PolicySizes` counts them);
-- activations are what autograd keeps of a block, per token: measured with `saved_tensors_hooks` on models of
-  several sizes, where they are linear in the widths (a test measures again);
-- generation, the autocast copies and what CUDA itself takes are bounds by hand, not measured on a GPU.
+- activations, what autograd keeps of a block per token, were measured with `saved_tensors_hooks` on models of
+  several sizes and are linear in the widths (a test repeats the measurement);
+- generation, the autocast copies and what CUDA itself takes are bounds set by hand, not measured on a GPU.
 
-The truth is the step that `erv doctor --gpu` measures.
+The real figure is that of the step which `erv doctor --gpu` measures.
 
 Weights are float32 whatever `runtime.dtype` says: half precision is autocast, whose copies of the weights
-count too. Towers run once per clip, without gradient, and are no part of a step.
+count too. Towers run once per clip, without gradient, and are not part of a step.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from erv.doctor.policy_sizes import PolicySizes
 from erv.prompts import INSTRUCTION
 from erv.settings import LoraSettings, Settings
 
-# Bytes kept of a token in a block, per unit of width and of inner width, by bytes of the numbers that are
-# computed with: of a block that trains, and of one that only passes the gradient on.
+# Bytes that a block keeps per token, per unit of width and of inner width, by the bytes of a number in the
+# computation: for a block that trains, and for one that only passes the gradient on.
 _TRAINED = {4: (32, 16), 2: (30, 8)}
 _FROZEN = {4: (16, 12), 2: (12, 6)}
-# The same of the visual projector, per patch, width and depth.
+# The same for the visual projector, per patch, width and depth.
 _PROJECTOR = {4: 121, 2: 60}
 _TILE = 4096 * 32768 * 4 * 2  # TRL's head scores this many tokens and words at a time, forward and backward
 _ADAM = 8  # two moments, float32
@@ -51,10 +51,10 @@ class Budget:
     """Tokens of the longest row.
 
     Attributes:
-        video: of the frames.
-        audio: of the sound.
-        text: of question and template, at most: a byte-level tokenizer makes no more tokens than bytes.
-        completion: at most.
+        video: tokens of the frames.
+        audio: tokens of the sound.
+        text: most tokens of question and template: a byte-level tokenizer makes no more tokens than bytes.
+        completion: most tokens of the completion.
         limit: longest sequence of the language model.
     """
 
@@ -78,7 +78,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Memory of one device at the peak of a stage, in bytes by what takes it."""
+    """Peak memory of a stage on one device, in bytes, by what takes it."""
 
     stage: str
     parts: Mapping[str, int]
@@ -90,7 +90,7 @@ class Estimate:
 
     @property
     def certain(self) -> int:
-        """What is needed whatever the estimates are worth: weights, gradients, optimiser."""
+        """What is needed even if the estimates are wrong: weights, gradients, optimiser."""
         return sum(self.parts[name] for name in ("weights", "reference", "gradients", "optimiser"))
 
     def __str__(self) -> str:
@@ -99,13 +99,13 @@ class Estimate:
 
 
 def budget(sizes: PolicySizes, completion: int) -> Budget:
-    """Tokens of a row with a completion of so many tokens."""
+    """Tokens of a row whose completion has this many tokens."""
     text = len(INSTRUCTION.encode()) + _TEMPLATE_BYTES
     return Budget(sizes.video_tokens, sizes.audio_tokens, text, completion, sizes.positions)
 
 
 def faults(settings: Settings, sizes: PolicySizes) -> list[str]:
-    """What would fail for certain: a sequence that is too long, frames that the policy doesn't take."""
+    """What is certain to fail: a sequence that is too long, frames that the policy doesn't take."""
     found = []
     extract = settings.extract
     if (extract.frames, extract.size) != (sizes.frames, sizes.image_size):
@@ -132,29 +132,29 @@ def faults(settings: Settings, sizes: PolicySizes) -> list[str]:
 def memory_faults(
     settings: Settings, sizes: PolicySizes, available: int, *, certain: bool = False
 ) -> list[str]:
-    """Stages that take more than a device has, each with the remedies.
+    """Stages that take more memory than a device has, each with remedies.
 
     Args:
         settings: all parameters.
-        sizes: of the policy.
+        sizes: sizes of the policy.
         available: memory of the device in bytes.
         certain: count only what does not rest on estimates.
     """
     return [
-        f"{estimate} don't fit into the GPU's {available / 1e9:.1f} GB; {remedies(settings, estimate)}"
+        f"{estimate} does not fit into the GPU's {available / 1e9:.1f} GB; {remedies(settings, estimate)}"
         for estimate in (sft_memory(settings, sizes), grpo_memory(settings, sizes))
         if (estimate.certain if certain else estimate.total) > available
     ]
 
 
 def sft_memory(settings: Settings, sizes: PolicySizes) -> Estimate:
-    """Memory of a device in a step of `sft`; completions count with `grpo.max_completion_length`."""
+    """Memory of a device in a step of `sft`, with completions of `grpo.max_completion_length` tokens."""
     sft, wide = settings.sft, _number_bytes(settings)
     of_process = max(1, sft.batch_size // settings.machine.processes)
     rows = min(settings.machine.sft.rows_per_pass or of_process, of_process)
     completion = settings.grpo.max_completion_length
     tokens = rows * (_prompt(sizes) + completion)
-    # Logits of the completion, their float32 copy, the softmax that is kept and its gradient.
+    # Logits of the completion, their float32 copy, the saved softmax and its gradient.
     update = _blocks(sizes, sft, wide, tokens, tokens) + rows * completion * sizes.vocabulary * (wide + 12)
     update += 0 if sft.lora.enabled else _PROJECTOR[wide] * sizes.width * sizes.projected * rows
     parts = _standing(settings, sizes, sft, sizes.trainable - sizes.question_encoder, rows)
@@ -166,8 +166,8 @@ def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0)
 
     Args:
         settings: all parameters.
-        sizes: of the policy.
-        verifier_bytes: of the verifier's weights, which lie on the same device.
+        sizes: sizes of the policy.
+        verifier_bytes: size of the verifier's weights, which are on the same device.
     """
     grpo, wide = settings.grpo, _number_bytes(settings)
     of_process = max(1, grpo.prompts_per_step * grpo.num_generations // settings.machine.processes)
@@ -182,8 +182,8 @@ def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0)
     if not (grpo.freeze_projectors or grpo.lora.enabled):
         update += _PROJECTOR[wide] * sizes.width * sizes.projected * groups
     update += min(_TILE, rows * completion * 32768 * 8)
-    # Keys and values of all rows (rotated keys stay float32; the prompt's twice, while the cache grows its
-    # room), what is made of the prompts, and the logits of a token.
+    # Keys and values of all rows (rotated keys stay float32; the prompt's count twice, for while the cache
+    # grows), the activations of the prompts, and the logits of a token.
     cached = of_process * (length + prompt) * sizes.layers * sizes.key_value_width * (4 + wide)
     reading = (all_groups if shared else of_process) * prompt * (8 * sizes.width + 3 * sizes.mlp) * wide
     generation = cached + reading + of_process * sizes.vocabulary * 12
@@ -210,15 +210,15 @@ def needs_gpu(settings: Settings) -> list[str]:
 def _standing(
     settings: Settings, sizes: PolicySizes, stage: _Stage, full: int, clips: int, *, reference: bool = False
 ) -> dict[str, int]:
-    """What lies on the device from the first step to the last, sharded as the launcher does it.
+    """What stays on the device from the first step to the last, sharded as the launcher shards it.
 
     Args:
         settings: all parameters.
-        sizes: of the policy.
-        stage: its adapters and checkpointing.
-        full: weights that train where no adapters do.
-        clips: whose features a step needs besides those that are kept.
-        reference: whether full training keeps one.
+        sizes: sizes of the policy.
+        stage: settings of the stage, for adapters and checkpointing.
+        full: number of weights that train if adapters don't.
+        clips: number of clips whose features a step needs besides the cached ones.
+        reference: whether full training keeps a reference policy.
     """
     lora = stage.lora
     trained = lora.rank * sizes.adapter if lora.enabled else full
@@ -237,7 +237,7 @@ def _standing(
     if settings.machine.accelerate == "ddp":
         parts["gradients"] *= 2  # the buckets in which they are averaged
     if _number_bytes(settings) == 2:
-        # Frozen matrices are cast anew by each block, and kept for the way back unless it is computed again.
+        # Each block casts its frozen matrices, and keeps them for the backward pass unless it is recomputed.
         kept = not lora.enabled or not stage.gradient_checkpointing
         parts["autocast"] = 2 * (sizes.matrices if kept else sizes.block)
     parts["features"] = round(settings.machine.feature_cache_gb * 1e9) + clips * sizes.feature_bytes
@@ -248,10 +248,10 @@ def _blocks(sizes: PolicySizes, stage: _Stage, wide: int, tokens: int, attended:
     """What autograd keeps of the language model.
 
     Args:
-        sizes: of the policy.
-        stage: its adapters and checkpointing.
-        wide: bytes of a number that is computed with.
-        tokens: that go through the blocks.
+        sizes: sizes of the policy.
+        stage: settings of the stage, for adapters and checkpointing.
+        wide: bytes of a number in the computation.
+        tokens: number of tokens that go through the blocks.
         attended: rows times their length: keys and values are copied for each head.
     """
     per_width, per_inner = (_FROZEN if stage.lora.enabled else _TRAINED)[wide]
@@ -259,13 +259,13 @@ def _blocks(sizes: PolicySizes, stage: _Stage, wide: int, tokens: int, attended:
         per_width += 4 * wide  # the adapters' inputs
     block = tokens * (per_width * sizes.width + per_inner * sizes.mlp)
     block += attended * 2 * wide * sizes.width
-    if stage.gradient_checkpointing:  # the inputs of all blocks, and one that is computed again
+    if stage.gradient_checkpointing:  # the inputs of all blocks, and one recomputed block
         return block + sizes.layers * tokens * 4 * sizes.width
     return sizes.layers * block
 
 
 def _prompt(sizes: PolicySizes) -> int:
-    """Likely tokens of a prompt: three bytes of text make one."""
+    """Likely number of tokens of a prompt, with three bytes of text per token."""
     return sizes.video_tokens + sizes.audio_tokens + (len(INSTRUCTION.encode()) + _TEMPLATE_BYTES) // 3
 
 

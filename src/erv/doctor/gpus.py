@@ -16,7 +16,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Accelerator:
-    """What torch sees: its own version, whether it was built for CUDA, the devices, bfloat16."""
+    """What torch sees: its own version, whether it was built for CUDA, the devices, bfloat16 support."""
 
     torch: str
     cuda_build: bool
@@ -30,7 +30,7 @@ class Accelerator:
 
 
 def see_accelerator() -> Accelerator:
-    """What torch sees on this machine; imports it."""
+    """What torch sees on this machine; imports torch."""
     import torch
 
     cuda = torch.version.cuda is not None
@@ -43,5 +43,5 @@ def see_accelerator() -> Accelerator:
 
 
 def installed_gpus() -> tuple[Gpu, ...]:
-    """What `see_accelerator` finds; without NVIDIA's driver nothing, and torch is not imported."""
+    """The GPUs that `see_accelerator` finds; without NVIDIA's driver, none, and torch is not imported."""
     return see_accelerator().gpus if shutil.which("nvidia-smi") else ()

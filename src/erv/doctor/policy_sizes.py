@@ -1,7 +1,7 @@
-"""How large a policy is: the class that trains, built on torch's meta device and counted.
+"""How large a policy is: the class that trains is built on torch's meta device, and its weights are counted.
 
-Nothing is downloaded and no weight takes memory. The time goes into importing torch and transformers, about
-four seconds; the count itself takes less than one, for 7B too.
+Nothing is downloaded and no weight takes memory. Importing torch and transformers takes about four seconds,
+the count itself less than one, even for 7B.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ class PolicySizes:
     """Sizes of a policy; plain numbers, so that they can be kept in a file.
 
     Attributes:
-        name: for messages.
+        name: name of the policy in messages.
         parameters: all weights; a tied head counts once.
-        trainable: those outside the towers.
-        question_encoder: of them, those that read the question beside the language model.
-        language: of them, the language model and its head.
+        trainable: weights outside the towers.
+        question_encoder: trainable weights that read the question beside the language model.
+        language: trainable weights of the language model and its head.
         block: weights of one block of the language model.
         matrices: weights of the linear layers of all its blocks: what `quantize: nf4` keeps in four bits.
         adapter: weights of adapters of rank one.
-        width: of the language model.
-        layers: its blocks.
-        mlp: its inner width.
-        key_value_width: of all heads.
-        vocabulary: rows of its table.
-        positions: longest sequence.
-        frames: per clip.
+        width: width of the language model.
+        layers: number of its blocks.
+        mlp: inner width of its blocks.
+        key_value_width: width of its keys, and of its values, over all heads.
+        vocabulary: rows of its embedding table.
+        positions: its longest sequence.
+        frames: frames per clip.
         image_size: side of a frame in pixels.
-        video_tokens: of all frames of a clip.
-        audio_tokens: of a clip's sound, however short it is.
+        video_tokens: tokens of all frames of a clip.
+        audio_tokens: tokens of a clip's sound, however short it is.
         projected: patches of a clip times residual blocks that project them; 0 if no projector can train.
-        feature_bytes: what the towers make of a clip, float32.
+        feature_bytes: size of the features that the towers make of a clip, float32.
     """
 
     name: str
@@ -77,7 +77,7 @@ def sizes_of(config: Mapping[str, Any], name: str) -> PolicySizes | None:
         if config.get("model_type") == "HumanOmni_qwen2":
             config = our_config(config)
         return _count(config, name) if config.get("model_type") in _COUNTED else None
-    except Exception as error:  # whatever the classes make of a configuration that isn't one
+    except Exception as error:  # whatever the classes raise for an invalid configuration
         raise DataError(
             f"{name}: not a policy's configuration ({error!r}); pin the checkpoint again"
         ) from error
@@ -138,9 +138,9 @@ def _count(mapping: Mapping[str, Any], name: str) -> PolicySizes:
 
 
 def _clip(config: Any) -> dict[str, int]:
-    """What a clip is to a family of policies, from its configuration."""
+    """The sizes of a clip for a family of policies, from its configuration."""
     vision, audio = config.vision_config, config.audio_config
-    if config.model_type == "qwen_omni":  # its towers project what they see and hear themselves
+    if config.model_type == "qwen_omni":  # its towers include their projection
         tokens = config.video_tokens + config.audio_tokens
         return {
             "image_size": config.image_size,
@@ -166,9 +166,9 @@ def nominal(name: str) -> PolicySizes:
 
 
 def our_config(released: Mapping[str, Any]) -> dict[str, Any]:
-    """Our configuration of a released one, which names its towers but doesn't hold their sizes.
+    """Our configuration for a released one, which names its towers but does not give their sizes.
 
-    SigLIP is told by the width of its features; Whisper and BERT are the same in all released models.
+    The width of its features identifies SigLIP; Whisper and BERT are the same in all released models.
     """
     from erv.policies.humanomni.released_config import convert_config
 
@@ -196,7 +196,7 @@ _WHISPER_LARGE_V3 = {
     "num_mel_bins": 128,
 }
 _BERT_BASE: dict[str, Any] = {}
-# What the released checkpoints' config.json say of their language model and their projector.
+# What config.json of the released checkpoints says about their language model and their projector.
 RELEASED: dict[str, dict[str, Any]] = {
     "HumanOmni-0.5B": {
         "model_type": "HumanOmni_qwen2",

@@ -1,4 +1,4 @@
-"""What can be known in seconds before a pipeline of hours starts: settings, locks, servers, disk."""
+"""What can be checked in seconds before hours of work start: settings, locks, servers, disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings:
-    """Checks all that the stages will need.
+    """Checks everything that the stages will need.
 
     Returns:
         The settings.
@@ -53,7 +53,7 @@ def _bullets(faults: Sequence[str]) -> list[str]:
 
 
 def _unplaced(settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
-    """What `params.yaml` asks for and the selected stages can't give, though only the last would find out."""
+    """What `params.yaml` asks for but the selected stages can't provide; only the last would notice."""
     names = {stage.name for stage in stages}
     faults = []
     if "report" in names:
@@ -71,7 +71,7 @@ def _unplaced(settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
         ]
     if "register" in names and settings.evaluate.split != "test":
         faults.append(
-            f"evaluate.split is {settings.evaluate.split}, but register takes figures on test clips alone;"
+            f"evaluate.split is {settings.evaluate.split}, but register only accepts figures on test clips;"
             " run `erv run report`, or set it to test"
         )
     return faults
@@ -82,7 +82,7 @@ def _stages_of(policy: str) -> list[str]:
 
 
 def _missing_files(workspace: Path, stages: Sequence[PipelineStage]) -> list[str]:
-    """Dependencies that no stage writes and that are not there."""
+    """Dependencies that are missing and that no stage writes."""
     written = {output for stage in stages for output in stage.outputs}
     missing = {
         path
@@ -100,12 +100,12 @@ def _missing_files(workspace: Path, stages: Sequence[PipelineStage]) -> list[str
 def teacher_faults(
     workspace: Path, settings: Settings, stages: Sequence[PipelineStage] | None = None
 ) -> list[str]:
-    """What keeps a teacher from labelling: `distill` would find out only after the cold start.
+    """What keeps a teacher from labelling; `distill` would only find out after the cold start.
 
     Args:
         workspace: top of the repository.
         settings: all parameters.
-        stages: that will run; without `distill` among them nobody asks. None: all.
+        stages: the stages that will run; without `distill`, nothing is checked. None means all.
     """
     if stages is not None and "distill" not in {stage.name for stage in stages}:
         return []
@@ -113,7 +113,7 @@ def teacher_faults(
     from erv.sources import Lock
 
     def has(source: str, start: str) -> bool:
-        """Whether a pinned source has such files; a source that is not pinned is told of elsewhere."""
+        """Whether a pinned source has such files; an unpinned source is reported elsewhere."""
         path = workspace / "data" / "sources" / f"{source}.lock.json"
         return not path.is_file() or any(file.path.startswith(start) for file in Lock.load(path).files)
 
@@ -129,7 +129,7 @@ def teacher_faults(
         if teacher.kind == "local" and not has("base", f"{teacher.model}/"):
             faults.append(f"{where}: the base source has no folder {teacher.model}; add it and pin again")
         key = teacher.api_key_env if teacher.kind == "openai" else None
-        # Sentences that it has labelled already need no key: whoever pulled them may have none.
+        # Sentences that it has already labelled need no key: someone who pulled them may not have one.
         if key and not os.environ.get(key) and not _has_labelled(workspace, teacher.name):
             faults.append(f"{where}: the environment variable {key} is not set; put the key in it")
     return faults
@@ -138,7 +138,8 @@ def teacher_faults(
 def _unfitting(environment: Environment, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
     """What can't fit the base policy or the GPUs here, before hours of extraction and training.
 
-    A memory estimate that is passed is a warning, for it is one; weights and optimiser alone are a fault.
+    Exceeding a memory estimate is only a warning, because it is an estimate. If the weights and the optimiser
+    alone don't fit, that is a fault.
     """
     if not {"sft", "grpo"} & {stage.name.partition("@")[0] for stage in stages}:
         return []
@@ -149,7 +150,7 @@ def _unfitting(environment: Environment, settings: Settings, stages: Sequence[Pi
         if wrong is not None:  # the cold start, which is trained from it, would be of the wrong family too
             return [wrong]
         sizes = base_sizes(environment)
-    except StorageError:  # told by _store
+    except StorageError:  # reported by _store
         return []
     except DataError as error:
         return [str(error)]
@@ -157,19 +158,19 @@ def _unfitting(environment: Environment, settings: Settings, stages: Sequence[Pi
     gpus = installed_gpus() if settings.runtime.device != "cpu" else ()
     certain, likely = gpu_faults(settings, sizes, gpus)
     for sentence in likely:
-        logger.warning("%s; `erv doctor --gpu` measures", sentence)
+        logger.warning("%s; `erv doctor --gpu` measures it", sentence)
     return faults + certain
 
 
 def gpu_faults(
     settings: Settings, sizes: PolicySizes | None, gpus: Sequence[Gpu]
 ) -> tuple[list[str], list[str]]:
-    """What can't run on these GPUs for certain, or on none, and what probably can't.
+    """What certainly can't run on these GPUs, or without any, and what probably can't.
 
     Args:
         settings: all parameters.
-        sizes: of the base policy, None where they are not known.
-        gpus: of this machine.
+        sizes: sizes of the base policy, None if they are not known.
+        gpus: GPUs of this machine.
     """
     if not gpus:
         reasons = fit.needs_gpu(settings)
@@ -192,20 +193,20 @@ def gpu_faults(
 
 
 def _has_labelled(workspace: Path, teacher: str) -> bool:
-    """Whether the sentences that are there come from this teacher, alone or with others."""
+    """Whether the existing sentences come from this teacher, alone or with others."""
     summary = workspace / "data" / "sentences.json"
     return summary.is_file() and teacher in read_document(summary, "distill").get("teachers", {})
 
 
 def _comes_from(path: str, written: set[str]) -> bool:
-    """Whether `path` is an output, lies in one, or is a folder of some."""
+    """Whether `path` is an output, is inside one, or contains one."""
     return any(
         path == output or path.startswith(f"{output}/") or output.startswith(f"{path}/") for output in written
     )
 
 
 def _store(environment: Environment) -> list[str]:
-    """What keeps us from the store; asks with our key, so that a wrong one is known before hours of work."""
+    """Why the store can't be used; asks with our key, so that a wrong one is noticed before hours of work."""
     if not environment.has_storage:
         return []
     from erv.storage.store import open_store

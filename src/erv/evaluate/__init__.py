@@ -1,1 +1,1 @@
-"""A policy on held-out clips: judged and measured."""
+"""Judges and measures a policy on held-out clips."""

@@ -1,7 +1,7 @@
 """Compares policies on the same clips: paired bootstrap intervals of every metric and of every difference.
 
-Clips are drawn with replacement, the same draw for all policies, so that a difference between two of them is
-not blurred by easy and hard clips that both were given (paired percentile bootstrap; Efron and Tibshirani,
+Clips are drawn with replacement, with the same draw for all policies, so that easy and hard clips, which all
+policies share, do not blur the difference between two (paired percentile bootstrap; Efron and Tibshirani,
 1993).
 """
 
@@ -34,8 +34,8 @@ def compare(
         predictions: rows of the predictions table by policy, in the order of the comparison (the earliest
             stage of training first).
         samples: number of bootstrap draws.
-        confidence: of the intervals, e.g. 0.95.
-        seed: of the draws; each scope has a stream of its own.
+        confidence: confidence level of the intervals, e.g. 0.95.
+        seed: seed of the draws; each scope has its own stream.
 
     Returns:
         `order` (of the policies), `policies` (policy -> scope -> metric -> value, low, high), `differences`
@@ -43,7 +43,7 @@ def compare(
         `clips` (by scope), `confidence` and `bootstrap_samples`. Scopes are `overall` and the data sets.
 
     Raises:
-        EvaluationError: no policy or no clip, or the policies were not evaluated on the same clips.
+        EvaluationError: there is no policy or no clip, or the policies were not evaluated on the same clips.
     """
     check_paired(predictions)
     names = list(predictions)
@@ -87,7 +87,7 @@ def difference(comparison: Mapping[str, Any], policy: str, against: str, scope: 
     if f"{against}-{policy}" in differences:
         other = differences[f"{against}-{policy}"][scope][metric]
         return {"value": -other["value"], "low": -other["high"], "high": -other["low"]}
-    raise EvaluationError(f"policies {policy!r} and {against!r} were not compared; evaluate both and report")
+    raise EvaluationError(f"policies {policy!r} and {against!r} were not compared; evaluate and report both")
 
 
 def check_paired(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -109,20 +109,20 @@ def check_paired(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> None
 
 
 def measuring(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What figures of two policies must share to be compared: the judge's digest, and how was decoded.
+    """What two policies must share for their figures to be comparable: the judge and the decoding.
 
     Args:
         metrics: content of a policy's `metrics.json`.
 
     Returns:
-        The two, or None when the metrics do not say.
+        The judge's digest and the decoding settings, or None if the metrics lack either.
     """
     digest, decoding = metrics.get("judge", {}).get("digest"), metrics.get("decoding")
     return {"judge": digest, "decoding": decoding} if digest and decoding else None
 
 
 def check_measured_alike(evaluations: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises EvaluationError unless all policies had the same judge and were decoded alike.
+    """Raises EvaluationError unless all policies had the same judge and the same decoding.
 
     Args:
         evaluations: content of `metrics.json` by policy.
@@ -139,7 +139,7 @@ def check_measured_alike(evaluations: Mapping[str, Mapping[str, Any]]) -> None:
         differing = [part for part in expected if found[part] != expected[part]]
         if differing:
             raise EvaluationError(
-                f"policies {first!r} and {name!r} differ in their {' and '.join(differing)}, so that they"
+                f"policies {first!r} and {name!r} differ in their {' and '.join(differing)}, so they"
                 " can't be compared; run `dvc repro evaluate` for both"
             )
 
@@ -185,8 +185,8 @@ def _bootstrap(
     n = len(truth)
     stream = np.random.default_rng([seed, zlib.crc32(scope.encode())])
     values = _metrics(np.ones((1, n), dtype=np.float32), counted, one_hot)[0]
-    # How often each clip is drawn says all: metrics of all draws are matrix products. In pieces, so that
-    # 2000 draws of 10,000 clips do not fill the memory.
+    # Only how often each clip is drawn matters, so the metrics of all draws are matrix products. They are
+    # computed in pieces, so that 2000 draws of 10,000 clips do not fill the memory.
     piece = max(1, 4_000_000 // n)
     draws = []
     for start in range(0, samples, piece):

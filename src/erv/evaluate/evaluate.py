@@ -85,7 +85,7 @@ def scope_rows(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[
     `overall` pools all clips with label, predicted and judged in the MAFW space, which the others map into.
 
     Raises:
-        EvaluationError: a label has no name in the MAFW space, so that it can't be pooled.
+        EvaluationError: a label has no name in the MAFW space, so it can't be pooled.
     """
     mafw = LabelSpace.load("mafw")
     scopes: dict[str, list[dict[str, Any]]] = {OVERALL: []}

@@ -1,8 +1,8 @@
-"""Judges: name the emotion that an explanation speaks of, without seeing clip, answer or truth.
+"""Judges name the emotion that an explanation speaks of, without seeing clip, answer or truth.
 
-What is optimised must not be what evaluates. The lexical judge is a bag of word pieces with a linear
-classifier, trained on texts of its own (the judge source); the reward is a transformer that was trained on
-sentences of the reasoning source. `check_independence` refuses to judge when the two share a text.
+What is optimised must not also evaluate. The lexical judge is a linear classifier of a bag of word pieces,
+trained on its own texts (the judge source); the reward is a transformer trained on sentences of the reasoning
+source. `check_independence` refuses to judge if the two share a text.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Judge(Protocol):
         """A name of `space` per explanation; None where there is nothing to read."""
 
     def describe(self) -> dict[str, Any]:
-        """What a report says of the judge: name, architecture, digest, number of texts, held-out accuracy."""
+        """What reports say of the judge: name, architecture, digest, number of texts, held-out accuracy."""
 
 
 class LexicalJudge:
@@ -44,10 +44,10 @@ class LexicalJudge:
 
     Attributes:
         name: `lexical`.
-        held_out_accuracy: on the texts that were not trained on, chosen by a hash of the text. They come from
-            the same generator as the others, so it says little of texts by policies.
+        held_out_accuracy: accuracy on the texts held out of training, chosen by a hash of the text. They come
+            from the same generator as the others, so it says little about texts written by policies.
         digest: sha256 of architecture, threshold, texts with labels, and seed; equal for equal judges only.
-        texts: everything that it was given, trained on or not.
+        texts: all texts that it was given, trained on or not.
     """
 
     name = "lexical"
@@ -59,7 +59,7 @@ class LexicalJudge:
         Args:
             texts: n explanations.
             labels: n names of the MAFW space.
-            seed: of the held-out choice.
+            seed: seed of the choice of held-out texts.
 
         Raises:
             EvaluationError: an unknown label, or too few texts to train on and to measure with.
@@ -115,12 +115,12 @@ class LexicalJudge:
 
         Args:
             explanations: n texts, read whole.
-            space: the data set's own; emotions without a counterpart in it are not considered, as a judge
-                model is given the list of the data set's labels.
+            space: the data set's own space; emotions without a counterpart in it are ignored, just as a judge
+                model would only be given the data set's labels.
 
         Returns:
             n names of `space`; None for a missing or blank explanation, and for one in which no emotion
-            stands out (none of all classes reaches `MIN_PROBABILITY`): that is not neutral but nothing.
+            stands out (no class reaches `MIN_PROBABILITY`): no reading is not the same as neutral.
         """
         to_space = self._mafw.to(space)
         classes = [str(name) for name in self._model.classes_]
@@ -130,7 +130,7 @@ class LexicalJudge:
             return judged
         features = self._vectorizer.transform([text or "" for text in explanations]).tocsr()
         scores = self._model.predict_proba(features)
-        # Without known words the intercepts, and with words about the setting chance, would choose.
+        # Otherwise the intercepts would decide where no word is known, and chance where no emotion is named.
         readable = (np.diff(features.indptr) > 0) & (scores.max(axis=1) >= MIN_PROBABILITY)
         for index in np.flatnonzero(readable):
             judged[int(index)] = to_space(classes[allowed[int(np.argmax(scores[index, allowed]))]])
@@ -149,10 +149,10 @@ class LexicalJudge:
 
 
 def check_independence(judge_texts: Iterable[str], verifier_sentences: Iterable[str]) -> None:
-    """Refuses a judge that has been given a sentence which the verifier was trained or measured on.
+    """Refuses a judge that was given a sentence on which the verifier was trained or measured.
 
     Raises:
-        EvaluationError: they share a sentence; case, punctuation and white space don't count.
+        EvaluationError: they share a sentence, ignoring case, punctuation and white space.
     """
     sentences = {normalize(sentence) for sentence in verifier_sentences}
     for text in judge_texts:

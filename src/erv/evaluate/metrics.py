@@ -1,9 +1,8 @@
 """Metrics of recognition (WAR, UAR) and of explanations (EEA, EPC, FCR), as shares in 0..1.
 
-One principle holds for all of them: a sample that can't be read (no answer, a word that is no label, nothing
+One rule holds for all of them: a sample that can't be read (no answer, an answer that is not a label, nothing
 to judge, no truth) is wrong and stays in every total. The released code agrees except in one place, see
-`recognition_metrics`; where it crashes (no sample at all, an unreadable first one) the values here are
-defined.
+`recognition_metrics`; where it crashes (no samples, or an unreadable first one), the values here are defined.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Reading:
     """What a completion says.
 
     Attributes:
-        predicted: the answer as a name of the data set's space; None when there is none or it is no label.
+        predicted: the answer as a name of the data set's space; None if there is none or it is not a label.
         explanation: the text of the think block; None when it is missing or blank.
         sentences: number of sentences of the explanation.
     """
@@ -63,10 +62,10 @@ def recognition_metrics(
     Args:
         truth: n canonical names; None counts as wrong, in no class.
         predicted: n canonical names; None or a foreign word is wrong and counts as unknown.
-        label_space: the classes, over all of which UAR is averaged: one without a sample has recall 0.
+        label_space: the classes. UAR is averaged over all of them; a class without samples has recall 0.
         semantics: `official` leaves unknown predictions out of their class's total in the MAFW space, as the
-            released MAFW code does (its DFEW code does not); that raises UAR for a model that answers
-            unreadably. Only for comparison with published figures.
+            released MAFW code does (its DFEW code does not). That raises the UAR of a model whose answers
+            can't be read. Use it only to compare with published figures.
 
     Returns:
         WAR, UAR, correct, total, unknown, per_class (name -> correct, total, recall) and confusion
@@ -113,7 +112,7 @@ def explanation_metrics(
     """EEA, EPC and FCR of n samples.
 
     A sample with a missing truth, prediction or judgement counts for none of them, as in the released code:
-    an explanation without an answer is a failed completion, however good it reads.
+    an explanation without an answer is a failed completion, however well it reads.
 
     Args:
         truth: n canonical names.
@@ -150,7 +149,7 @@ def shuffled_eea(
     seed: int,
     permutations: int = 100,
 ) -> float:
-    """EEA against the labels of other clips, the mean of several seeded permutations.
+    """EEA against the labels of other clips, averaged over several seeded permutations.
 
     A control: what is left of EEA when explanations have nothing to do with their clips.
 
@@ -158,10 +157,10 @@ def shuffled_eea(
         truth: n canonical names.
         predicted: n canonical names or None.
         judged: n canonical names or None.
-        groups: n names of data sets; labels change places within one, since a judge names the emotions of the
-            data set only.
-        seed: of the permutations.
-        permutations: how many.
+        groups: n names of data sets; labels are shuffled within a data set, since a judge only names the
+            emotions of that set.
+        seed: seed of the permutations.
+        permutations: number of permutations.
     """
     _same_length(truth=truth, predicted=predicted, judged=judged, groups=groups)
     stream = np.random.default_rng(seed)
@@ -182,7 +181,7 @@ def all_metrics(
     """The five metrics of one scope, with the number of clips and of malformed completions.
 
     UAR is averaged over the emotions that occur in `truth`, in the order of the space: a small test set, or
-    one of several pooled data sets, need not have all.
+    one pooled from several data sets, may lack some.
     """
     present = [name for name in space.names if name in set(truth)]
     recognition = recognition_metrics(truth, predicted, present)

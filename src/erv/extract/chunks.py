@@ -1,8 +1,8 @@
 """Chunks of an extraction: the clips of one shard, decoded and written, here or on another machine.
 
-Chunk i holds rows i*N up to (i+1)*N of the manifest and becomes shard i, less the clips that are
-quarantined. So a shard depends on its own rows alone and can be made, kept and verified by itself. A chunk of
-which no clip is left becomes a shard without rows: its number is not skipped.
+Chunk i holds rows i*N up to (i+1)*N of the manifest and becomes shard i, minus the quarantined clips. So a
+shard depends only on its own rows and can be written, kept and verified by itself. A chunk with no clips left
+becomes a shard without rows; no number is skipped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from erv.settings import ExtractSettings
 from erv.shards import Clip, ShardFile, shard_name
 from erv.sources import CACHE, Lock, ObjectStore, fetch_all
 
-# The libraries that decode and write, besides our code.
+# The libraries that, besides our code, decode clips and write shards.
 LIBRARIES = ("decord", "eva-decord", "av", "pillow", "numpy", "pyarrow")
 _DECIDING = (
     "frames",
@@ -53,8 +53,8 @@ class Finished:
     """A chunk that is done.
 
     Attributes:
-        number: of the chunk and of its shard.
-        clips: in the shard.
+        number: number of the chunk and of its shard.
+        clips: number of clips in the shard.
         rejected: clip id and reason of each quarantined clip, in the order of the rows.
     """
 
@@ -64,7 +64,7 @@ class Finished:
 
 
 def plan(rows: Sequence[ClipRow], clips_per_shard: int) -> list[Chunk]:
-    """Cuts rows into chunks; one empty chunk where there is no row."""
+    """Cuts rows into chunks; without rows, one empty chunk."""
     starts = range(0, len(rows), clips_per_shard) or [0]
     return [
         Chunk(number, tuple(rows[start : start + clips_per_shard])) for number, start in enumerate(starts)
@@ -72,7 +72,7 @@ def plan(rows: Sequence[ClipRow], clips_per_shard: int) -> list[Chunk]:
 
 
 def extraction_key(rows: Sequence[ClipRow], settings: ExtractSettings) -> str:
-    """Hex sha256 over all that decides the shards of a data set; not the workers, here or elsewhere."""
+    """Hex sha256 of everything that decides the shards of a data set; workers, local or remote, don't."""
     digest = hashlib.sha256(code_version(code_of("extract"), LIBRARIES).encode())
     digest.update(json.dumps({name: getattr(settings, name) for name in _DECIDING}).encode())
     for row in rows:
@@ -93,12 +93,12 @@ def write_chunks(
 ) -> Generator[Finished, None, None]:
     """Decodes the clips of chunks in worker processes and writes each chunk's shard.
 
-    The workers go on from chunk to chunk without a pause.
+    Workers move from chunk to chunk without a pause.
 
     Args:
-        chunks: of one data set.
-        lock: of its source.
-        store: for clips in an object store.
+        chunks: chunks of one data set.
+        lock: lock of its source.
+        store: the object store that holds the clips, if they are in one.
         settings: the `extract` section.
         folder: where `shard-00000.parquet` and so on are written; one is complete when its chunk is yielded.
         workers: decoding processes.
@@ -107,7 +107,7 @@ def write_chunks(
 
     Raises:
         DataError: a clip has no sound under `missing_audio: fail`, or rows and lock do not belong together.
-        StorageError: a clip can't be fetched. That is a fault of the source and not of the clip.
+        StorageError: a clip can't be fetched, which is the fault of the source, not of the clip.
     """
     rule = DecodeRule(
         settings.frames, settings.size, settings.geometry, settings.sample_rate, settings.short_folders
@@ -139,7 +139,7 @@ def write_chunks(
 
 
 def _add(shard: ShardFile, row: ClipRow, decoded: Decoded, settings: ExtractSettings) -> str | None:
-    """Adds a decoded clip; returns the reason when it is not wanted."""
+    """Adds a decoded clip; returns the reason if it is rejected."""
     audio = decoded.audio
     if audio is None and settings.missing_audio == "fail":
         raise DataError(

@@ -6,9 +6,9 @@ each, since a task itself starts `machine.extract.workers` decoding processes. T
 processes, so a worker may run under its nanny, which `multiprocessing` would forbid. Workers read the sources
 themselves: from S3 with their own environment, or from the same path as here.
 
-Security: Dask moves pickles between coordinator, scheduler and workers, so whoever reaches the scheduler's
-port runs code on all of them. Bind it to a private address, or use Dask's TLS; connect only to a cluster that
-you trust.
+Security: Dask moves pickles between coordinator, scheduler and workers, so anyone who reaches the scheduler's
+port can run code on all of them. Bind it to a private address, or use Dask's TLS; connect only to a cluster
+that you trust.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def run_chunk(task: ChunkTask) -> tuple[bytes, Finished]:
     """Makes the shard of a chunk on a worker; returns the file's bytes and the counts.
 
     Raises:
-        DataError: the worker has other code or versions; else as `write_chunks`.
+        DataError: the worker has different code or versions, or as `write_chunks`.
         StorageError: as `write_chunks`.
     """
     if code_version(task.code, LIBRARIES) != task.version:
@@ -86,7 +86,7 @@ def write_chunks_on_cluster(
     """As `erv.extract.chunks.write_chunks`, on the cluster at `address`; chunks come as they finish.
 
     Raises:
-        DataError: no cluster answers, it has other versions, its workers die, or as `write_chunks`.
+        DataError: no cluster answers, versions differ, its workers die, or as `write_chunks`.
         StorageError: a worker can't fetch a clip.
     """
     if not chunks:
@@ -115,12 +115,12 @@ def write_chunks_on_cluster(
 
 
 def _part(lock: Lock, chunk: Chunk) -> Lock:
-    """The lock with the files of a chunk alone: that of a whole data set takes megabytes."""
+    """The lock with only the files of a chunk: the lock of a whole data set takes megabytes."""
     files = {}
     for row in chunk.rows:
         file = lock.by_uri.get(row.uri)
         if file is None:
-            continue  # `fetch_all` says it
+            continue  # `fetch_all` reports it
         files[file.path] = file
         if file.archive is not None:
             files[file.archive] = lock.find(file.archive)
@@ -146,7 +146,7 @@ def _connected(address: str) -> Iterator[Any]:
     start = f"start some with `dask worker {address} --nthreads 1`"
     security = Security()
     try:
-        # A client that can't connect is not to be had rid of at once, and one that gets no answer waits on.
+        # A client that can't connect can't be closed quickly, and one that gets no answer waits forever.
         LoopRunner().run_sync(_shake_hands, address, security, callback_timeout=_CONNECT_SECONDS)
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, security=security)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
@@ -171,7 +171,7 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 async def _shake_hands(address: str, security: Any) -> None:
-    """Raises OSError where nobody answers as a scheduler does, ValueError or TypeError for no address."""
+    """Raises OSError if no scheduler answers, ValueError or TypeError if the address is malformed."""
     from distributed.comm import connect
 
     comm = await connect(address, timeout=_CONNECT_SECONDS, **security.get_connection_args("client"))
@@ -186,7 +186,7 @@ def _wait_for_a_worker(client: Any, address: str, start: str) -> None:
 
 
 def _check_versions(client: Any, address: str) -> None:
-    """Other versions of Dask can't talk to each other, or do so in ways that nobody tested."""
+    """Raises DataError if versions differ, since Dask is not tested across versions and may not work."""
     versions = client.get_versions(packages=list(_COMPARED))
     ours = _compared(versions["client"])
     for name, theirs in {address: versions["scheduler"], **versions["workers"]}.items():
@@ -207,7 +207,7 @@ def _compared(versions: Any) -> dict[str, Any]:
 
 
 def _first_done(client: Any, running: set[Any], address: str) -> set[Any]:
-    """Waits until some chunk is done; gives up when there is no worker for a while."""
+    """Waits until a chunk is done; gives up after a while without workers."""
     from distributed import wait
 
     alone_since: float | None = None

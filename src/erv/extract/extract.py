@@ -2,7 +2,7 @@
 
 Every clip of the manifest is in a shard or in quarantine, and what ingest excluded is listed there too. The
 shards depend on the clips and the settings, not on the number of workers, nor on whether they run here or on
-a Dask cluster. A run that is interrupted leaves its finished shards to the next one.
+a Dask cluster. An interrupted run leaves its finished shards for the next one.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Extracted:
     """Counts of an extraction.
 
     Attributes:
-        clips: of the manifest.
+        clips: clips in the manifest.
         extracted: clips in the shards.
         reasons: quarantined clips of the manifest by reason.
-        excluded: clips that ingest excluded; they are in no manifest, and in the quarantine file.
+        excluded: clips that ingest excluded; they are not in the manifest, only in the quarantine file.
     """
 
     clips: int
@@ -67,15 +67,15 @@ def extract(
 ) -> Extracted:
     """Decodes clips in worker processes and writes shards in the order of clip ids.
 
-    The memory of this process does not grow with the number of clips: it holds some decoded clips and one row
-    group.
+    The memory of this process does not grow with the number of clips: it holds a few decoded clips and one
+    row group.
 
     Args:
-        rows: of one data set, sorted by clip id.
-        lock: of its source.
-        store: for clips in an object store.
+        rows: rows of one data set, sorted by clip id.
+        lock: lock of its source.
+        store: the object store that holds the clips, if they are in one.
         settings: the `extract` section.
-        shards: folder to write; appears when complete.
+        shards: folder to write; it appears when complete.
         quarantine: parquet file of the clips left out, with reasons.
         workers: decoding processes, of this machine or of each task of the cluster.
         dask: address of a Dask scheduler whose workers do it; None: this machine.
@@ -84,9 +84,9 @@ def extract(
 
     Raises:
         DataError: more clips than allowed went into quarantine, a clip has no sound under `missing_audio:
-            fail`, rows and lock do not belong together, the Dask cluster can't do it, another extraction of
-            the data set runs here, or clips were lost.
-        StorageError: a clip can't be fetched. That is a fault of the source and not of the clip; the shards
+            fail`, rows and lock do not belong together, the Dask cluster fails, another extraction of the
+            data set is running here, or clips were lost.
+        StorageError: a clip can't be fetched, which is the fault of the source, not of the clip; the shards
             finished so far are kept.
     """
     dataset = rows[0].dataset if rows else lock.name
@@ -135,7 +135,7 @@ def quarantine_reasons(quarantine: Path) -> list[tuple[str, str]]:
 
 
 def _check_policy(rows: Sequence[ClipRow], settings: ExtractSettings) -> None:
-    """Says at once what would else be said after hours: folders of frames have no sound."""
+    """Fails now instead of after hours: folders of frames have no sound."""
     if rows and settings.missing_audio == "quarantine" and all(row.media == "frames" for row in rows):
         raise DataError(
             f"{rows[0].dataset}: all {len(rows)} clips are frame folders, which have no sound, and"
@@ -148,7 +148,7 @@ def _rejected(state: ExtractState) -> list[tuple[str, str]]:
 
 
 def _check_share(state: ExtractState, clips: int, settings: ExtractSettings) -> None:
-    """Stops as soon as more clips are in quarantine than may be in all."""
+    """Stops as soon as more clips are in quarantine than are allowed in total."""
     rejected = _rejected(state)
     if len(rejected) <= settings.max_quarantine_share * clips:
         return

@@ -1,16 +1,16 @@
-"""Finished shards of an extraction, kept for the next one: after an interruption, and after it was complete.
+"""Finished shards of an extraction, kept for the next one, whether this one was interrupted or completed.
 
 DVC deletes the outputs of a stage before it runs, so shards are first written to
-`.erv/extract/<data set>/<key>/` and linked into the outputs when all are there. The key is the hash of all
-that decides them. A shard counts only with its completion record, written last; it is verified before it is
-used again.
+`.erv/extract/<data set>/<key>/` and linked into the outputs when all are there. The key is the hash of
+everything that decides them. A shard counts only with its completion record, which is written last, and is
+verified before it is reused.
 
-Published shards stay here too: what can't alter a shard (another fold, another limit of a check) runs the
-stage again, and then nothing is decoded. They go when an extraction of the same data set with another key is
-complete. They are hard links to the outputs and take no space, until DVC replaces the outputs by copies from
-its cache, as it does by default on file systems without reflinks; then they take as much as the outputs. No
-file here is opened for writing once it has its record, since the outputs, and DVC's cache where its type is
-hardlink, may hold the same one; it is only removed and made anew.
+Published shards stay here too. A change that can't alter a shard (another fold, another limit of a check)
+runs the stage again, but then nothing has to be decoded. They are deleted when an extraction of the same data
+set with another key is complete. They are hard links to the outputs and take no space until DVC replaces the
+outputs with copies from its cache, as it does by default on file systems without reflinks; then they take as
+much space as the outputs. Once a file here has its record, it is never opened for writing, since the outputs,
+and DVC's cache if its type is hardlink, may share it; it is only removed and written from scratch.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ ROOT = Path(".erv/extract")
 
 @contextmanager
 def one_at_a_time(dataset: str, root: Path = ROOT) -> Iterator[None]:
-    """Keeps a second extraction of a data set out of the same folder; a killed one does not.
+    """Keeps a second extraction of a data set out of the same folder; a killed one does not block it.
 
     Raises:
-        DataError: one runs.
+        DataError: another one is running.
     """
     from filelock import FileLock, Timeout
 
@@ -48,8 +48,8 @@ def one_at_a_time(dataset: str, root: Path = ROOT) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         raise DataError(
-            f"{dataset}: another extraction of it runs in this workspace ({lock.lock_file} is held); wait for"
-            " it or stop it"
+            f"{dataset}: another extraction of it is running in this workspace ({lock.lock_file} is held);"
+            " wait for it or stop it"
         ) from None
     try:
         yield
@@ -61,9 +61,9 @@ class ExtractState:
     """The folder of one extraction.
 
     Args:
-        dataset: whose.
-        key: `erv.extract.chunks.extraction_key`.
-        chunks: all of the extraction.
+        dataset: name of the data set.
+        key: from `erv.extract.chunks.extraction_key`.
+        chunks: all chunks of the extraction.
         root: parent of all such folders.
 
     Attributes:
@@ -79,7 +79,7 @@ class ExtractState:
         self._load()
 
     def _load(self) -> None:
-        """Takes over the shards that are whole; removes the rest."""
+        """Takes over the intact shards and removes the rest."""
         for chunk in self._chunks:
             kept = self._verified(chunk)
             if kept is not None:
@@ -106,7 +106,7 @@ class ExtractState:
         except (OSError, ValueError, KeyError, TypeError):
             return None  # killed while it was written, or before
         if not whole or kept.clips + len(rejected) != len(chunk.rows):
-            logger.warning("extract %s: kept shard %d is damaged, made anew", self._dataset, chunk.number)
+            logger.warning("extract %s: kept shard %d is damaged, rewriting it", self._dataset, chunk.number)
             return None
         return kept
 
@@ -121,8 +121,8 @@ class ExtractState:
     def publish(self, shards: Path) -> None:
         """Puts all shards into the output folder, which appears complete, and removes those of other keys.
 
-        Hard links, so that nothing is copied and a kill in between loses nothing. Where the file system has
-        none, copies; then nothing is kept, since it would take the space twice.
+        It uses hard links, so that nothing is copied and a kill in between loses nothing. Where the file
+        system has none it copies, and then keeps nothing here, since that would take the space twice.
         """
         linked = True
         with whole_folder(shards) as published:
@@ -146,6 +146,6 @@ class ExtractState:
             shutil.rmtree(path)
         if others:
             logger.info(
-                "extract %s: removed the shards kept of runs with other clips, settings or versions",
+                "extract %s: removed the shards kept from runs with other clips, settings or versions",
                 self._dataset,
             )

@@ -30,7 +30,7 @@ _WANTED = {
     "dict_type": "expected a mapping",
     "too_short": "expected at least one",
 }
-# The name that every space with a neutral label gives it.
+# The name of the neutral label in every space that has one.
 NEUTRAL = "neutral"
 _EDGES = " \t\r\n.,;:!?\"'`*()[]"
 
@@ -41,7 +41,7 @@ class LabelSpace:
 
     Attributes:
         name: name of the space, e.g. `mafw`.
-        version: raised when ids, names or synonyms change.
+        version: increased when ids, names or synonyms change.
         names: canonical names in the order of their ids.
         ids: canonical name -> id as the data set's own files write it.
     """
@@ -58,7 +58,7 @@ class LabelSpace:
         """Loads the space of a data set by name, or one from a YAML file.
 
         Raises:
-            DataError: no such space, or the file contradicts itself.
+            DataError: there is no such space, or the file contradicts itself.
         """
         text = str(space)
         if text.endswith((".yaml", ".yml")):
@@ -73,7 +73,7 @@ class LabelSpace:
         return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
     def normalize(self, text: str | None) -> str | None:
-        """The canonical name that `text` means, or None when it means none of this space.
+        """The canonical name that `text` means, or None if it means none in this space.
 
         The whole text must be a name or a synonym: `unhappy` is not happiness and `danger` is not anger,
         unlike the substring rules of the method's released code. Case, runs of white space and surrounding
@@ -86,7 +86,7 @@ class LabelSpace:
     def named_in(self, text: str) -> tuple[str, ...]:
         """The canonical names of the emotions that a text names by name or synonym, as whole words.
 
-        In the order of their ids. What a sentence says of them is not read: "not angry" names anger.
+        In the order of their ids. What the text says about them does not matter: "not angry" names anger.
         """
         found = {self._synonyms[" ".join(word.split())] for word in self._words.findall(text.lower())}
         return tuple(name for name in self.names if name in found)
@@ -101,12 +101,12 @@ class LabelSpace:
         """A function from this space's canonical names to those of `other`; None where there is no
         counterpart.
 
-        A space without a map to `other` uses the map of `other` backwards; of several labels that it maps to
-        the same one, the first is the counterpart. So a space of one's own needs a map to MAFW and no change
-        in MAFW's.
+        A space without a map to `other` uses the map of `other` backwards; if that maps several labels to the
+        same one, the first is the counterpart. So your own space needs a map to MAFW, but MAFW's file
+        need not change.
 
         Raises:
-            DataError: no such space, or neither of the two declares a map.
+            DataError: there is no such space, or neither of the two declares a map.
         """
         space = LabelSpace.load(other) if isinstance(other, str) else other
         if space.name == self.name:
@@ -127,15 +127,15 @@ class LabelSpace:
         """The canonical name of a data set's own id.
 
         Raises:
-            DataError: the id is not one of the space's (a 0-based or re-numbered file, usually).
+            DataError: the space has no such id (usually because a file is 0-based or renumbered).
         """
         for name, known in self.ids.items():
             if known == label_id:
                 return name
         low, high = min(self.ids.values()), max(self.ids.values())
         raise DataError(
-            f"label id {label_id} is not in {self.name}'s range {low}..{high}; the file was numbered"
-            " otherwise, use the data set's original one"
+            f"label id {label_id} is not in {self.name}'s range {low}..{high}; the file has other"
+            " numbers, use the data set's original one"
         )
 
 
@@ -172,7 +172,7 @@ def _load(path: Path, shown: str) -> LabelSpace:
 
     Args:
         path: absolute.
-        shown: the path for messages.
+        shown: the path to show in messages.
     """
     if not path.is_file():
         shipped = ", ".join(LabelSpace.shipped())
@@ -193,7 +193,7 @@ def _load(path: Path, shown: str) -> LabelSpace:
     except ValidationError as error:
         raise DataError(f"{shown}: {_fault(error)}") from error
     if file.name != path.stem and path.parent in (_FOLDER, OWN_FOLDER.resolve()):
-        raise DataError(f"{shown}: calls itself {file.name!r}, expected {path.stem!r}; the two must be equal")
+        raise DataError(f"{shown}: `name` is {file.name!r}, expected {path.stem!r}, the name of the file")
     return _checked(shown, file)
 
 
@@ -208,11 +208,11 @@ def _yaml(path: Path, shown: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "can't be parsed"
-        raise DataError(f"{shown}{where}: not YAML: {problem}; mend that line") from error
+        raise DataError(f"{shown}{where}: not YAML: {problem}; fix that line") from error
 
 
 def _fault(error: ValidationError) -> str:
-    """What is wrong in the first place that is not as expected, in one sentence."""
+    """What is wrong in the first place that differs from what is expected, in one sentence."""
     faults = error.errors()
     first = faults[0]
     inside: type[BaseModel] = _Shared if error.title == _Shared.__name__ else _File

@@ -370,8 +370,8 @@ def _lock_check(bundle: Path, entry: Mapping[str, Any]) -> Link:
     digest = content_digest(bundle)
     written = [str(out.get("md5")) for out in entry.get("outs") or []]
     if digest in written:
-        return Link("dvc.lock", True, f"its output of register is this bundle, md5 {digest}")
-    return Link("dvc.lock", False, f"its register wrote {', '.join(written)}, but the bundle is {digest}")
+        return Link("dvc.lock", True, f"register's output in it is this bundle, md5 {digest}")
+    return Link("dvc.lock", False, f"in it register wrote {', '.join(written)}, but the bundle is {digest}")
 
 
 def _find_lock(path: str, locks: Path | None) -> Path | None:

@@ -1,1 +1,1 @@
-"""The candidate, its gates, its publication, and what answers from it."""
+"""The candidate bundle, its gates, its publication, and the model that serves it."""

@@ -1,6 +1,6 @@
 """The conditions a candidate must meet to become champion, and the verdict on each.
 
-A floor holds for the lower end of the interval; `against` for the lower end of the paired difference.
+A floor applies to the lower end of the interval, a gate with `against` to that of the paired difference.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Verdict:
         minimum: what the lower end must reach.
         value: the lower end of the interval; None while undecided or where nothing could be measured.
         passed: None while undecided (a gate against the champion is decided when publishing).
-        reason: why it could not be measured, if so.
+        reason: why it could not be measured, if it couldn't.
     """
 
     metric: str
@@ -97,18 +97,18 @@ def decide_against_champion(
     candidate_metrics: Mapping[str, Any] | None = None,
     champion_metrics: Mapping[str, Any] | None = None,
 ) -> tuple[Verdict, ...]:
-    """Decides what `decide` left open, on the same clips, from both models' own predictions.
+    """Decides what `decide` left open, from both models' own predictions on the same clips.
 
     Args:
         verdicts: from `decide`.
         candidate: rows of the candidate's predictions.
-        champion: rows of the champion's predictions; of other clips, every open gate fails and says so.
-        samples: bootstrap draws.
-        confidence: of the intervals.
-        seed: of the draws.
-        candidate_metrics: content of the candidate's `metrics.json`; None for both leaves out the check that
-            judge and decoding are the same. When they are not, or one does not say, every open gate fails.
-        champion_metrics: the same of the champion.
+        champion: rows of the champion's predictions; if they are of other clips, every open gate fails.
+        samples: number of bootstrap draws.
+        confidence: confidence level of the intervals.
+        seed: seed of the draws.
+        candidate_metrics: content of the candidate's `metrics.json`; None for both skips the check that judge
+            and decoding are the same. If they differ, or one is not recorded, every open gate fails.
+        champion_metrics: the same for the champion.
     """
     from erv.evaluate.compare import compare, difference, measuring
 
@@ -117,7 +117,7 @@ def decide_against_champion(
     if candidate_metrics is not None or champion_metrics is not None:
         mine, other = measuring(candidate_metrics or {}), measuring(champion_metrics or {})
         if mine is None or mine != other:
-            return _fail_open(verdicts, "the champion was judged by another judge or decoded otherwise")
+            return _fail_open(verdicts, "the champion had a different judge or different decoding")
     try:
         comparison = compare(
             {CHAMPION: champion, "candidate": candidate}, samples=samples, confidence=confidence, seed=seed

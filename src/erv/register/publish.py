@@ -1,8 +1,8 @@
 """The model registry in MLflow: publishing a bundle, gating it, moving aliases.
 
-`publish` makes sure that a bundle is registered and gated on a server, however often it is called: a version
-is known by its bundle's hash. A version is gated once; what a person decided later (`promote`, `rollback`)
-stands.
+`publish` makes sure that a bundle is registered and gated on a server, however often it is called: it
+recognises a version by the hash of its bundle. A version is gated once; whatever a person decides later
+(`promote`, `rollback`) stands.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PATH_TAG = "erv.bundle_path"
 GATES_TAG = "erv.register.gates"
 PUBLISH_RUN_TAG = "erv.publish_run"
 HISTORY_TAG = "erv.champions"
-# What loading a version needs; the exact versions of this environment are noted with it.
+# Packages that loading a version needs; the exact versions in this environment are recorded with it.
 _REQUIREMENTS = (
     "boto3", "click", "decord", "eva-decord", "filelock", "mlflow", "numpy", "pandas", "pillow",
     "psutil", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch", "transformers",
@@ -48,10 +48,10 @@ class PublishResult:
     """A registered version.
 
     Attributes:
-        name: of the registered model.
-        version: its number.
-        aliases: those that point to it now.
-        verdicts: of its gates, as decided when it was first published.
+        name: name of the registered model.
+        version: number of the version.
+        aliases: the aliases that point to it now.
+        verdicts: the verdicts on its gates, as decided when it was first published.
         new: whether this call registered it.
         champion: the version that is champion now, or None.
     """
@@ -69,8 +69,8 @@ class PublishResult:
         return all(verdict.passed is not False for verdict in self.verdicts)
 
     def lines(self) -> list[str]:
-        """What happened, for people."""
-        what = "registered" if self.new else "was registered before"
+        """What happened, in sentences for people."""
+        what = "registered" if self.new else "was already registered"
         aliases = f"; alias {', '.join(self.aliases)}" if self.aliases else ""
         lines = [f"{self.name} version {self.version} {what}{aliases}"]
         failed = [verdict for verdict in self.verdicts if verdict.passed is False]
@@ -99,8 +99,8 @@ def publish(
         parent_run_id: the flow's run, under which the publication is shown.
 
     Raises:
-        RegistryError: no bundle, a changed one, one that `dvc.lock` does not describe, no MLflow server, or
-            one that refuses.
+        RegistryError: there is no bundle, it was changed, `dvc.lock` does not describe it, or MLflow can't be
+            reached or refuses.
     """
     bundle = read_bundle(Path(folder))
     check_lock(bundle.folder)
@@ -113,7 +113,7 @@ def publish(
             version = _register(bundle, name, environment, parent_run_id)
         number = str(version.version)
         if GATES_TAG not in version.tags:
-            # The tag comes last: a publication that was cut short is gated by the next one.
+            # The tag comes last, so that the next publication gates one that was interrupted.
             client.set_registered_model_alias(name, CHALLENGER, number)
             verdicts = _gate(client, bundle, name, number, settings)
             if all(verdict.passed for verdict in verdicts):
@@ -128,10 +128,10 @@ def publish(
 
 
 def check_lock(folder: Path) -> None:
-    """Makes sure that a bundle that `register` writes is the one of `dvc.lock`, which is kept with it.
+    """Makes sure that a bundle written by `register` is the one in `dvc.lock`, which is stored with it.
 
     Raises:
-        RegistryError: the folder holds another bundle than the lock says.
+        RegistryError: the folder holds a different bundle.
     """
     for name, entry in read_lock_entries().items():
         if name.partition("@")[0] != "register":
@@ -155,13 +155,13 @@ def promote(version: str, environment: Environment, settings: Settings) -> str:
         number = str(get_version(client, name, version).version)
         before = _champion(client, name)
         if before == number:
-            return f"{name} version {number} is the champion already"
+            return f"{name} version {number} is already the champion"
         _make_champion(client, name, number)
-    return f"{name} version {number} is the champion now" + (f"; it was version {before}" if before else "")
+    return f"{name} version {number} is now the champion" + (f"; it was version {before}" if before else "")
 
 
 def rollback(environment: Environment, settings: Settings) -> str:
-    """Makes the champion before the present one champion again; returns a sentence for people.
+    """Makes the previous champion the champion again; returns a sentence for people.
 
     Raises:
         RegistryError: there was none.
@@ -171,7 +171,7 @@ def rollback(environment: Environment, settings: Settings) -> str:
         client = client_of(environment)
         history = _history(client, name)
         if len(history) < 2:
-            raise RegistryError(f"{name}: there is no champion before the present one; see `erv promote`")
+            raise RegistryError(f"{name}: there is no previous champion; see `erv promote`")
         present, before = history[-1], history[-2]
         client.set_registered_model_alias(name, CHAMPION, before)
         client.set_registered_model_tag(name, HISTORY_TAG, ",".join(history[:-1]))
@@ -179,7 +179,7 @@ def rollback(environment: Environment, settings: Settings) -> str:
 
 
 def find_version(client: MlflowClient, name: str, bundle_hash: str) -> ModelVersion | None:
-    """The version of a bundle, or None."""
+    """The version registered for a bundle, or None."""
     found = [v for v in versions(client, name) if v.tags.get(HASH_TAG) == bundle_hash]
     return min(found, key=lambda v: int(v.version)) if found else None
 
@@ -217,7 +217,7 @@ def get_version(client: MlflowClient, name: str, target: str) -> ModelVersion:
 
 
 def _register(bundle: Bundle, name: str, environment: Environment, parent_run_id: str | None) -> ModelVersion:
-    """Stores the bundle as a model and registers it, with its hash from the first moment on."""
+    """Stores the bundle as a model and registers it, tagged with its hash from the start."""
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
@@ -268,7 +268,7 @@ def _register(bundle: Bundle, name: str, environment: Environment, parent_run_id
 def _gate(
     client: MlflowClient, bundle: Bundle, name: str, number: str, settings: Settings
 ) -> tuple[Verdict, ...]:
-    """All verdicts; without a champion, floors and differences alone decide."""
+    """All verdicts; without a champion, only the gates that need none."""
     from erv.evaluate.evaluate import read_predictions
 
     champion = _champion(client, name)
@@ -324,12 +324,12 @@ def _make_champion(client: MlflowClient, name: str, number: str) -> None:
 
 
 def _extended(history: Sequence[str], number: str) -> list[str]:
-    """The history with a new champion; a publication that is taken up again does not count twice."""
+    """The history with a new champion; a publication that is resumed does not count twice."""
     return [*history] if list(history[-1:]) == [number] else [*history, number]
 
 
 def _history(client: MlflowClient, name: str) -> list[str]:
-    """The champions so far, the present one last; an alias that was moved elsewhere counts too."""
+    """The champions so far, the current one last, even if its alias was moved by other means."""
     history = [n for n in client.get_registered_model(name).tags.get(HISTORY_TAG, "").split(",") if n]
     present = _champion(client, name)
     if present is not None and history[-1:] != [present]:
@@ -357,7 +357,7 @@ def _requirements() -> list[str]:
 
 @contextmanager
 def _explained(environment: Environment) -> Iterator[None]:
-    """Errors of MLflow in one sentence."""
+    """Turns errors of MLflow into one sentence."""
     require("MLflow", environment.mlflow_uri)
     from mlflow.exceptions import MlflowException
 

@@ -1,4 +1,4 @@
-"""The candidate bundle: one folder with all that a model version is, equal inputs giving equal bytes.
+"""The candidate bundle: one folder with everything in a model version. Equal inputs give equal bytes.
 
 policy/ verifier/        the models, as `from_pretrained` folders (safetensors, no pickles)
 metrics.json             of the policy alone; comparison.json with the others, on the same clips
@@ -27,7 +27,7 @@ MANIFEST = "bundle.json"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk whose files are what `bundle.json` says."""
+    """A bundle on disk that matches its `bundle.json`."""
 
     folder: Path
     hash: str
@@ -52,13 +52,13 @@ def write_candidate(
     """Writes the bundle of `settings.policy` and decides the gates that need no champion.
 
     Args:
-        folder: where to; replaced as a whole.
+        folder: the folder to write; it is replaced as a whole.
         policy: the policy's folder.
         verifier: the verifier's folder.
         evaluation: the folder with the policy's `metrics.json` and `predictions.parquet`.
         comparison: the report's `comparison.json`.
         serving: what `erv.register.serving` needs to decode a clip as it was decoded for training.
-        settings: the section `register`.
+        settings: the `register` section.
 
     Raises:
         RegistryError: an input is missing, holds a file that runs code when loaded, or was not measured on
@@ -88,7 +88,7 @@ def read_bundle(folder: Path) -> Bundle:
     """Opens a bundle and checks every file against its manifest.
 
     Raises:
-        RegistryError: no bundle there, or a file is missing, changed or added.
+        RegistryError: there is no bundle, or a file is missing, changed or added.
     """
     manifest = _read_json(folder / MANIFEST, "register")
     files = hash_files(folder)
@@ -96,7 +96,7 @@ def read_bundle(folder: Path) -> Bundle:
     changed = sorted({path for path in {*files, *listed} if files.get(path) != listed.get(path)})
     if changed or bundle_hash(files) != manifest.get("hash"):
         raise RegistryError(
-            f"{folder}: {', '.join(changed[:3]) or MANIFEST} is not what {MANIFEST} says; "
+            f"{folder}: {', '.join(changed[:3]) or MANIFEST} does not match {MANIFEST}; "
             "restore it with `dvc checkout --force register`"
         )
     gates = json.loads((folder / "gates.json").read_text(encoding="utf-8"))
@@ -104,7 +104,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a bundle but its manifest, by relative path, sorted."""
+    """SHA-256 of every file of a bundle except its manifest, by relative path, sorted."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     found = {path.relative_to(folder).as_posix(): path for path in paths}
     return {name: sha256_of_file(path) for name, path in sorted(found.items()) if name != MANIFEST}

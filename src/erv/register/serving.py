@@ -28,12 +28,12 @@ class Predictor:
         try:
             serving = json.loads((bundle / "serving.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise RegistryError(f"{bundle}: no serving.json in it, so it is no bundle of register") from None
+            raise RegistryError(f"{bundle}: has no serving.json, so register did not write it") from None
         self._max_new_tokens = int(serving.pop("max_new_tokens"))
         self._rule = DecodeRule(**serving)
         self._policy = load_policy(bundle / "policy", device=device)
         verifier = EmotionVerifier.from_pretrained(bundle / "verifier")
-        self._agreement = explanation_reward(verifier, shaping=NO_SHAPING)  # a share, short or not
+        self._agreement = explanation_reward(verifier, shaping=NO_SHAPING)  # the plain share
 
     def predict(self, paths: Sequence[str | Path]) -> list[dict[str, Any]]:
         """Answers for clips, greedily decoded.
@@ -43,8 +43,8 @@ class Predictor:
 
         Returns:
             Per clip `clip`, `answer`, `explanation`, `completion` and `agreement`: the share of the
-            explanation's emotional sentences that speak of the answer, by the verifier; None where the answer
-            is no emotion that it knows.
+            explanation's emotional sentences that speak of the answer, by the verifier; None if the verifier
+            does not know the answer.
 
         Raises:
             DataError: a file is missing, can't be decoded, or has no sound.

@@ -69,9 +69,9 @@ def test_several_updates_and_passes_and_a_share_of_the_processes(workspace: Path
 
 def test_what_keeps_it_from_running(workspace: Path) -> None:
     (workspace / "data" / "sources" / "base.lock.json").unlink()
-    (check,) = examine_gpu(workspace=workspace)
-    assert (check.state, check.detail) == ("fail", "no base policy is pinned")
-    assert check.remedy.startswith("run `erv data pin base`, or name a profile")
+    (finding,) = examine_gpu(workspace=workspace)
+    assert (finding.state, finding.detail) == ("fail", "no base policy is pinned")
+    assert finding.remedy.startswith("run `erv data pin base`, or name a profile")
 
 
 def test_a_base_of_another_family(workspace: Path) -> None:
@@ -96,10 +96,10 @@ def test_without_a_gpu(workspace: Path, profile: str | None) -> None:
 
 def test_clips_that_the_policy_does_not_take(workspace: Path) -> None:
     change(workspace, "extract", size=64)
-    (check,) = examine_gpu(workspace=workspace)
-    assert check.state == "fail"
-    assert "this policy takes uint8 [2, 32, 32, 3]" in check.detail
-    assert check.remedy == "set extract.frames: 2 and extract.size: 32"
+    (finding,) = examine_gpu(workspace=workspace)
+    assert finding.state == "fail"
+    assert "this policy takes uint8 [2, 32, 32, 3]" in finding.detail
+    assert finding.remedy == "set extract.frames: 2 and extract.size: 32"
 
 
 def test_random_weights_of_released_shapes(workspace: Path) -> None:
@@ -124,5 +124,5 @@ def test_random_weights_of_released_shapes(workspace: Path) -> None:
     lock = workspace / "data" / "sources" / "base.lock.json"
     pin("base", str(workspace / "other tree"), None).save(lock)
     change(workspace, "extract", size=64)
-    (check,) = examine_gpu(workspace=workspace)
-    assert check.state == "ok", check
+    (finding,) = examine_gpu(workspace=workspace)
+    assert finding.state == "ok", finding

@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from erv.cli import command
-from erv.doctor.doctor import Check
+from erv.doctor.doctor import Finding
 from erv.doctor.gpus import Accelerator, Gpu
 from erv.doctor.lacks import disk_bytes, examine_profile
 from erv.doctor.policy_sizes import RELEASED, nominal
@@ -36,12 +36,12 @@ def workspace(root: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(workspace: Path, here: Accelerator = H100, name: str = "paper-0.5b") -> dict[str, Check]:
-    return {check.name: check for check in examine_profile(name, workspace, here)}
+def found(workspace: Path, here: Accelerator = H100, name: str = "paper-0.5b") -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine_profile(name, workspace, here)}
 
 
-def failed(checks: dict[str, Check]) -> list[str]:
-    return sorted(name for name, check in checks.items() if check.state == "fail")
+def failed(findings: dict[str, Finding]) -> list[str]:
+    return sorted(name for name, finding in findings.items() if finding.state == "fail")
 
 
 def write_lock(workspace: Path, name: str, paths: dict[str, int], uri: str | None = None) -> None:
@@ -73,29 +73,29 @@ def complete(workspace: Path) -> None:
 
 
 def test_a_bare_machine(workspace: Path) -> None:
-    checks = found(workspace, NOTHING)
-    assert {"parameters", "base policy", "base encoder", "gpu"} <= set(failed(checks))
-    assert {"data mafw", "data dfew", "data reasoning", "data judge"} <= set(failed(checks))
-    assert "grpo.num_generations 8 (profile: 4)" in checks["parameters"].detail
-    assert checks["parameters"].remedy == "`erv params use paper-0.5b`"
-    assert checks["base policy"].detail == "HumanOmni-0.5B is missing: sources.base is not pinned"
-    assert checks["gpu"].detail.startswith(
-        "none here: torch 2.13.0+cpu is a build without CUDA; needed are 1 GPU(s) with "
+    findings = found(workspace, NOTHING)
+    assert {"parameters", "base policy", "base encoder", "gpu"} <= set(failed(findings))
+    assert {"data mafw", "data dfew", "data reasoning", "data judge"} <= set(failed(findings))
+    assert "grpo.num_generations 8 (profile: 4)" in findings["parameters"].detail
+    assert findings["parameters"].remedy == "`erv params use paper-0.5b`"
+    assert findings["base policy"].detail == "HumanOmni-0.5B is missing: sources.base is not pinned"
+    assert findings["gpu"].detail.startswith(
+        "none here: torch 2.13.0+cpu is a build without CUDA; the profile needs 1 GPU(s) with "
     )
-    assert "released sizes of HumanOmni-0.5B" in checks["memory grpo"].detail
-    assert checks["sequence"].detail.startswith("392 tokens of frames + 500 of sound")
+    assert "released sizes of HumanOmni-0.5B" in findings["memory grpo"].detail
+    assert findings["sequence"].detail.startswith("392 tokens of frames + 500 of sound")
 
 
 def test_nothing_is_missing(workspace: Path) -> None:
     complete(workspace)
-    checks = found(workspace)
-    assert set(failed(checks)) <= {"disk needed"}, "which the machine of the tests may not have"
-    assert checks["parameters"].detail == "those of paper-0.5b"
-    assert checks["base policy"].detail.endswith("/policy, 2.70 GB of weights")
-    assert checks["data mafw"].detail == "s3://erv-raw/mafw, 10045 files are pinned"
-    assert checks["gpu"].detail == "H100 (85.0 GB)"
-    assert checks["memory grpo"].detail.endswith(" of 85.0 GB")
-    assert "sizes of the pinned checkpoint" in checks["sequence"].detail
+    findings = found(workspace)
+    assert set(failed(findings)) <= {"disk needed"}, "which the machine of the tests may not have"
+    assert findings["parameters"].detail == "those of paper-0.5b"
+    assert findings["base policy"].detail.endswith("/policy, 2.70 GB of weights")
+    assert findings["data mafw"].detail == "s3://erv-raw/mafw, 10045 files are pinned"
+    assert findings["gpu"].detail == "H100 (85.0 GB)"
+    assert findings["memory grpo"].detail.endswith(" of 85.0 GB")
+    assert "sizes of the pinned checkpoint" in findings["sequence"].detail
 
 
 def test_each_thing_that_is_taken_away_is_named(workspace: Path) -> None:
@@ -132,10 +132,10 @@ def test_the_tiny_base_is_not_the_paper_s(workspace: Path) -> None:
     model.save_pretrained(tree / "policy")
     shutil.copytree(tree / "policy", tree / "encoder")
     pin("base", str(tree), None).save(workspace / "data" / "sources" / "base.lock.json")
-    checks = found(workspace)
-    assert checks["base policy"].detail.endswith("/tiny/policy is not HumanOmni-0.5B")
-    assert "too small for the method's classifier" in checks["base encoder"].detail
-    assert checks["sequence"].state == "ok", "reckoned with the sizes that the profile names"
+    findings = found(workspace)
+    assert findings["base policy"].detail.endswith("/tiny/policy is not HumanOmni-0.5B")
+    assert "too small for the method's classifier" in findings["base encoder"].detail
+    assert findings["sequence"].state == "ok", "reckoned with the sizes that the profile names"
     demo = found(workspace, NOTHING, "demo")
     assert "has no policy/processor_config.json" in demo["base policy"].detail
     assert demo["sequence"].state == "fail", "the demo extracts other frames than this policy takes"

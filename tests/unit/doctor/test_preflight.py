@@ -87,7 +87,7 @@ def test_teachers_that_can_not_label(
         checked(raw, tmp_path, DISTILL)
     assert str(caught.value).splitlines()[1:] == [
         "  - distill.teachers[0] (reference): the reasoning source has no sentence_labels.csv; add it and pin"
-        " again, or let openai or local read the sentences",
+        " again, or let an openai or local teacher label the sentences",
         "  - distill.teachers[1] (openai:m): the environment variable MY_KEY is not set; put the key in it",
         "  - distill.teachers[2] (local:other): the base source has no folder other; add it and pin again",
     ]

@@ -193,7 +193,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, caplog):
     caplog.set_level("INFO")
     result = run(source, clips_per_shard=2)
     assert f"{len(records) - 1} of 30 shards kept from an earlier run" in caplog.text
-    assert "kept shard 0 is damaged, made anew" in caplog.text
+    assert "kept shard 0 is damaged, rewriting it" in caplog.text
     assert (result.clips, result.extracted, result.quarantined) == (60, 59, 1)
     for path, inode in times.items():
         if path != damaged:  # linked, not written again
@@ -211,7 +211,7 @@ def test_what_another_run_left_is_removed(source, caplog):
     other.mkdir(parents=True)
     caplog.set_level("INFO")
     run(source)
-    assert "extract mafw: removed the shards kept of runs with other clips, settings" in caplog.text
+    assert "extract mafw: removed the shards kept from runs with other clips, settings" in caplog.text
     assert not stale.exists()
     assert other.exists()
 
@@ -339,7 +339,7 @@ def test_a_kept_shard_that_is_damaged_is_made_anew(source, caplog, how):
     caplog.set_level("INFO")
     run(source, "t")
     assert "2 of 3 shards kept from an earlier run" in caplog.text
-    assert ("kept shard 1 is damaged, made anew" in caplog.text) == (how not in ("gone", "record"))
+    assert ("kept shard 1 is damaged, rewriting it" in caplog.text) == (how not in ("gone", "record"))
     assert same_files(Path("t"), Path("good"))
     # A file that others may hold is not written to, damaged or not.
     assert Path("s", shard.name).read_bytes() == linked
@@ -364,7 +364,7 @@ def test_nothing_is_kept_where_there_are_no_hard_links(source, monkeypatch):
 def test_a_second_extraction_of_the_same_data_set_is_refused(source):
     with (
         one_at_a_time("mafw", ROOT),
-        pytest.raises(DataError, match=r"^mafw: another extraction of it runs .*mafw\.lock is held"),
+        pytest.raises(DataError, match=r"^mafw: another extraction of it is running .*mafw\.lock is held"),
     ):
         run(source)
     assert run(source).extracted == 12

@@ -48,7 +48,7 @@ def test_a_champion_measured_alike_is_compared():
 def test_a_champion_measured_otherwise_fails_every_open_gate(other):
     found = verdicts(candidate_metrics=METRICS, champion_metrics=other)
     assert (found[0].passed, found[0].value) == (False, None)
-    assert found[0].reason == "the champion was judged by another judge or decoded otherwise"
+    assert found[0].reason == "the champion had a different judge or different decoding"
     assert found[1] == OPEN[1]
 
 

@@ -107,7 +107,7 @@ def test_a_changed_missing_or_added_file_is_found(tmp_path: Path, inputs: dict[s
     ):
         write(folder, inputs)
         damage()
-        with pytest.raises(RegistryError, match=r"is not what bundle\.json says"):
+        with pytest.raises(RegistryError, match=r"does not match bundle\.json"):
             read_bundle(folder)
 
 

@@ -149,8 +149,8 @@ def test_short_explanations_say_what_is_missing(demo):
     assert lines[1:] == [
         "explanation reward for happiness (--target): 0.17 (strict)",
         "  1 of 1 sentences that are not merely neutral speak of happiness",
-        "  at least 3 such sentences are asked for: counted as 3",
-        "  3 words where 6 to 300 are asked for: times 0.50",
+        "  at least 3 such sentences are required: counted as 3",
+        "  3 words where 6 to 300 are required: times 0.50",
     ]
 
 
