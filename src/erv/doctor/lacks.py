@@ -165,7 +165,7 @@ def _gpus(
         remedy = f"run it on a machine with {wish}" + (
             "" if here.cuda_build else ", and install a CUDA build of torch there"
         )
-        detail = f"none here: {here.why_none}; needed are {wish} ({', '.join(reasons)})"
+        detail = f"none here: {here.why_none}; the profile needs {wish} ({', '.join(reasons)})"
         yield Finding("gpu", "fail", detail, remedy)
     elif len(here.gpus) > 1 and settings.machine.accelerate is None:
         detail = f"{len(here.gpus)} here, and machine.accelerate is null"

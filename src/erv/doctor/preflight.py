@@ -123,8 +123,8 @@ def teacher_faults(
         where = f"distill.teachers[{index}] ({teacher.name})"
         if teacher.kind == "reference" and not has(explained, REFERENCE_FILE):
             faults.append(
-                f"{where}: the {explained} source has no {REFERENCE_FILE}; add it and pin again, or let"
-                " openai or local read the sentences"
+                f"{where}: the {explained} source has no {REFERENCE_FILE}; add it and pin again, or let an"
+                " openai or local teacher label the sentences"
             )
         if teacher.kind == "local" and not has("base", f"{teacher.model}/"):
             faults.append(f"{where}: the base source has no folder {teacher.model}; add it and pin again")

@@ -268,7 +268,7 @@ def test_devices_that_are_too_small(root: Path) -> None:
     assert fit.memory_faults(settings, sizes, 80_000_000_000) == []
     sft, grpo = fit.memory_faults(settings, sizes, 16_000_000_000)
     assert sft.startswith("sft about ")
-    assert "don't fit into the GPU's 16.0 GB; lower machine.grpo.rows_per_pass" in grpo
+    assert "does not fit into the GPU's 16.0 GB; lower machine.grpo.rows_per_pass" in grpo
     big, sizes = paper(root, "paper-7b")
     assert fit.memory_faults(big, sizes, 80_000_000_000) == []
     sft, grpo = fit.memory_faults(big, sizes, 40_000_000_000)
