@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,3 +178,16 @@ def test_a_planted_change_runs_what_it_decides(workspace: Path, stages: list[Any
     finally:
         file.write_bytes(before)
     assert set().union(*DECIDES.values()) == set(ALL), "a stage has no module in the table"
+
+
+def test_the_architecture_page_has_the_layers_of_the_import_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (contract,) = [item for item in contracts if item.get("containers") == ["erv"]]
+    wanted = [layer.split(" | ") for layer in contract["layers"]]
+    found: list[list[str]] = []
+    for line in (ROOT / "docs" / "architecture.md").read_text().splitlines():
+        if match := re.match(r"\| (\d*) ?\| (`.*?`) \|", line):
+            if match[1]:
+                found.append([])
+            found[-1] += re.findall(r"`(\w+)`", match[2])
+    assert found == wanted
