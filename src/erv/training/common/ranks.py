@@ -1,7 +1,7 @@
-"""Several processes that train one policy: how a stage starts them, and which of them speaks.
+"""Several processes that train one policy: how a stage starts them, and which one logs and writes.
 
 A training stage whose `runtime.accelerate` names a configuration becomes `accelerate launch`, which starts
-the same stage once per process. The first of them, rank 0, has the MLflow run, the log and the outputs.
+the same stage once per process. The first process, rank 0, has the MLflow run, the log and the outputs.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _LAUNCHER = "accelerate.commands.launch"
 
 
 def is_launched() -> bool:
-    """Whether this process is one of those that `launch` started."""
+    """Whether `launch` started this process."""
     return _LAUNCHED in os.environ
 
 
 def is_main() -> bool:
-    """Whether this process logs and writes: the only one, or rank 0."""
+    """Whether this process logs and writes: it is rank 0, or the only process."""
     return not is_launched() or os.environ.get("RANK", "0") == "0"
 
 
@@ -37,19 +37,19 @@ def launch_command(
     """The command that runs a module once per process.
 
     Args:
-        module: `stages.grpo`.
-        arguments: its command line.
+        module: the module, for example `stages.grpo`.
+        arguments: the module's command line arguments.
         runtime: names the configuration and the number of processes.
-        workspace: the top of the repository.
+        workspace: the root of the repository.
 
     Raises:
-        SettingsError: there is no such configuration.
+        SettingsError: the configuration does not exist.
     """
     configuration = workspace / CONFIGURATIONS / f"{runtime.accelerate}.yaml"
     if not configuration.is_file():
         raise SettingsError(
             f"{configuration}: not found, but runtime.accelerate is {runtime.accelerate};"
-            " take the file from the repository or set runtime.accelerate: null"
+            " restore the file from the repository, or set runtime.accelerate: null"
         )
     precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[runtime.dtype]
     options = {
@@ -65,10 +65,10 @@ def launch_command(
 
 
 def launch(module: str, arguments: Sequence[str], runtime: RuntimeSettings, workspace: Path) -> NoReturn:
-    """Becomes `accelerate launch` of a module, so that signals and the exit code are those of the launch.
+    """Replaces this process by `accelerate launch` of a module, so that signals and exit code pass through.
 
     Raises:
-        SettingsError: there is no such configuration, or it needs GPUs and there is none.
+        SettingsError: the configuration does not exist, or needs a GPU and there is none.
     """
     from erv.determinism import resolve_device
 
@@ -81,10 +81,14 @@ def launch(module: str, arguments: Sequence[str], runtime: RuntimeSettings, work
 
 
 def one_gpu_each(stage: str, count: int) -> None:
-    """Refuses several GPUs in one process, on which `transformers` would split batches by itself.
+    """Refuses several GPUs in one process, since `transformers` would split batches over them.
+
+    Args:
+        stage: the stage's name, for the message.
+        count: number of GPUs that the process sees.
 
     Raises:
-        SettingsError: `count`, what the process sees, is above one.
+        SettingsError: `count` is above one.
     """
     if count > 1:
         raise SettingsError(
@@ -95,10 +99,10 @@ def one_gpu_each(stage: str, count: int) -> None:
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Within: no other process of the launch is in here, for what all do but only one at a time may do.
+    """Holds a lock, for work that every process of the launch does but only one at a time may do.
 
     Args:
-        path: what it is about; the lock lies beside it.
+        path: the file or folder to protect; the lock file is next to it.
     """
     if not is_launched():
         yield
