@@ -1,9 +1,8 @@
-"""Which servers this workspace talks to, and nothing else: isolated from what the user's shell points at.
+"""Which servers this workspace talks to, isolated from the servers that the user's shell points to.
 
-Everything local lives in one ignored folder, `.erv/`. The addresses and keys of the servers are `ERV_*`
-variables: those of the process win over the lines of `.erv/stack.env`, which `erv stack up` writes. The
-user's own `AWS_*`, `MLFLOW_*` and `PREFECT_*` are never read; a process of ours, and each of its children,
-gets a set of its own.
+Everything local is in one ignored folder, `.erv/`. The addresses and keys of the servers are `ERV_*`
+variables; those of the process override `.erv/stack.env`, which `erv stack up` writes. The user's own
+`AWS_*`, `MLFLOW_*` and `PREFECT_*` variables are never read: our processes and their children get their own.
 
 pydantic-settings is left out on purpose: each `Environment(...)` would read the variables of the process,
 and python-dotenv, which reads files for it, expands `${...}` in keys, cuts values at ` #` and skips damaged
@@ -24,11 +23,11 @@ from erv.errors import SettingsError
 STATE = ".erv"
 STACK_FILE = "stack.env"
 
-# Variables of other tools that could send data somewhere else than to our servers. The CA bundle stays: it
-# says whom to trust, not where to go. `PREFECT__` is what Prefect hands to the process of a flow run.
+# Variables of other tools that could send data to servers other than ours. The CA bundle stays: it says whom
+# to trust, not where to connect. Prefect passes `PREFECT__` variables to the process of a flow run.
 _FOREIGN = re.compile(r"^(AWS_(?!CA_BUNDLE$)|MLFLOW_|_MLFLOW_|PREFECT_(?!_))")
 
-# Nothing reports home, nothing is looked up on a hub.
+# No tool sends telemetry, and nothing is looked up on a hub.
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -46,13 +45,13 @@ _QUIET = {
 
 @dataclass(frozen=True)
 class Environment:
-    """Addresses, buckets and keys. `None` means: not configured.
+    """Addresses, buckets and keys. `None` means not configured.
 
     Attributes:
-        workspace: absolute path of the top of the repository.
+        workspace: absolute path of the root of the repository.
         s3_endpoint: URL of the S3 server; `None` with keys set means Amazon's own.
-        s3_ambient: take credentials from AWS's own chain (profile, role) instead of keys of ours. The one way
-            in which the user's `AWS_*` reach us, and only when asked for with `ERV_S3_AMBIENT=1`.
+        s3_ambient: whether to take credentials from AWS's own chain (profile, role) instead of our keys. Only
+            with this setting (`ERV_S3_AMBIENT=1`) do we use the user's `AWS_*` variables.
         mlflow_uri: URL of the MLflow server.
         prefect_api_url: URL of the Prefect server, ending in `/api`.
     """
@@ -76,7 +75,7 @@ class Environment:
 
     @property
     def state(self) -> Path:
-        """The folder of everything local: `<workspace>/.erv`."""
+        """The folder for everything local: `<workspace>/.erv`."""
         return self.workspace / STATE
 
     @property
@@ -96,18 +95,18 @@ class Environment:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The values that may appear in no log, tag or parameter."""
+        """The values that must not appear in any log, tag or parameter."""
         values = (self.s3_secret_key, self.s3_session_token, self.mlflow_token, self.prefect_api_key)
         return tuple(value for value in values if value)
 
     def mask(self, text: str) -> str:
-        """`text` without secrets of ours and without passwords in URLs."""
+        """`text` without our secrets and without passwords in URLs."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return re.sub(r"(\w+://[^\s:/@]*):[^\s/@]+@", r"\1:***@", text)
 
     def variables(self) -> dict[str, str]:
-        """The `ERV_*` variables that describe this environment, as `stack.env` holds them."""
+        """The `ERV_*` variables that describe this environment, as written to `stack.env`."""
         names = {f"ERV_{name.upper()}": getattr(self, name) for name in _NAMES}
         return {
             name: ("1" if value is True else str(value))
@@ -120,7 +119,7 @@ _NAMES = tuple(item.name for item in fields(Environment) if item.name != "worksp
 
 
 def read_stack_file(path: Path) -> dict[str, str]:
-    """The `KEY=VALUE` lines of a `stack.env`; empty when there is none.
+    """The `KEY=VALUE` lines of a `stack.env`; empty if there is no such file.
 
     Raises:
         SettingsError: a line is neither a comment nor `KEY=VALUE`.
@@ -147,8 +146,8 @@ def load_environment(workspace: str | Path = ".", process: Mapping[str, str] | N
     """The environment of a workspace.
 
     Args:
-        workspace: top of the repository.
-        process: variables that win over `stack.env`; those of this process when left out.
+        workspace: root of the repository.
+        process: variables that override `stack.env`; by default those of this process.
 
     Raises:
         SettingsError: `stack.env` is damaged.
@@ -164,11 +163,11 @@ def load_environment(workspace: str | Path = ".", process: Mapping[str, str] | N
 
 
 def child_environment(environment: Environment, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables for a child process: the user's, less what points elsewhere, plus ours.
+    """The variables for a child process: the user's, without those that point elsewhere, plus ours.
 
     Args:
-        environment: where our servers are.
-        base: variables to start from; those of this process when left out.
+        environment: addresses and keys of our servers.
+        base: variables to start from; by default those of this process.
     """
     base = os.environ if base is None else base
     keep_aws = environment.s3_ambient
@@ -191,7 +190,7 @@ def child_environment(environment: Environment, base: Mapping[str, str] | None =
         "PREFECT_API_KEY": environment.prefect_api_key,
     }
     result.update({name: value for name, value in optional.items() if value})
-    # Our servers are on this machine: a proxy meant for the outside must not be asked for them.
+    # Our servers are on this machine: requests to them must not go through a proxy.
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [host for host in result.get(name, "").split(",") if host]
         result[name] = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))
@@ -199,7 +198,7 @@ def child_environment(environment: Environment, base: Mapping[str, str] | None =
 
 
 def _aws_variables(environment: Environment) -> dict[str, str]:
-    """What tools that only understand `AWS_*` need; the user's own AWS files are out of sight."""
+    """Variables for tools that only understand `AWS_*`; they hide the user's own AWS files."""
     endpoint = {"AWS_ENDPOINT_URL_S3": environment.s3_endpoint or ""}
     if environment.s3_endpoint:
         endpoint["MLFLOW_S3_ENDPOINT_URL"] = environment.s3_endpoint
@@ -208,7 +207,7 @@ def _aws_variables(environment: Environment) -> dict[str, str]:
     if environment.s3_ambient:
         return endpoint
     values = {
-        # A name that does not exist: boto reads no configuration then, whatever the home directory holds.
+        # Our own files, which may not exist: boto then reads no configuration from the home directory.
         "AWS_CONFIG_FILE": str(environment.stack / "aws" / "config"),
         "AWS_SHARED_CREDENTIALS_FILE": str(environment.stack / "aws" / "credentials"),
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -222,7 +221,7 @@ def _aws_variables(environment: Environment) -> dict[str, str]:
 
 
 def isolate(environment: Environment) -> None:
-    """Gives this process the variables of `child_environment`; call it before any tool is imported."""
+    """Sets the variables of `child_environment` in this process; call it before importing any tool."""
     wanted = child_environment(environment)
     for name in [name for name in os.environ if name not in wanted]:
         del os.environ[name]
@@ -230,12 +229,12 @@ def isolate(environment: Environment) -> None:
 
 
 def silence_telemetry() -> None:
-    """Switches the telemetry of all tools off in this process; the user's other variables stay."""
+    """Switches off the telemetry of all tools in this process; the user's other variables stay."""
     os.environ.update(_QUIET)
 
 
 def shell_lines(environment: Environment, base: Mapping[str, str] | None = None) -> list[str]:
-    """Lines for `eval "$(erv stack env)"`: what to unset of the user's, then what to export of ours."""
+    """Lines for `eval "$(erv stack env)"`: first unset the user's variables, then export ours."""
     base = os.environ if base is None else base
     child = child_environment(environment, base)
     gone = sorted(name for name in base if name not in child)

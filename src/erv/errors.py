@@ -1,7 +1,7 @@
-"""The exceptions that reach a user, each carrying one clear sentence.
+"""The exceptions that reach a user, each with one clear sentence.
 
 Every message names the file, clip or parameter, what was expected and what to do. The command line and the
-stages print the message alone and exit with `ErvError.exit_code`; a traceback means a bug of ours.
+stages print only the message and exit with `ErvError.exit_code`; a traceback means a bug in `erv`.
 """
 
 
@@ -18,7 +18,7 @@ class SettingsError(ErvError):
 
 
 class DataError(ErvError):
-    """A source, manifest, clip or shard is not what its contract says."""
+    """A source, manifest, clip or shard violates its contract."""
 
 
 class StorageError(ErvError):
@@ -30,7 +30,7 @@ class StackError(ErvError):
 
 
 class TrainingError(ErvError):
-    """Training can't go on: a non-finite loss, an unusable checkpoint, no trainable clip."""
+    """Training can't continue: a non-finite loss, an unusable checkpoint, no trainable clip."""
 
 
 class EvaluationError(ErvError):

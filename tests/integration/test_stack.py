@@ -186,7 +186,7 @@ def test_two_starts_at_a_time_make_one_stack(workspace: Path) -> None:
     both = [subprocess.Popen(command, cwd=workspace, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     errors = [process.communicate(timeout=100)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
-    assert sum("is at work in this workspace, waiting" in text for text in errors) == 1
+    assert sum("waiting for another `erv stack` that is running" in text for text in errors) == 1
     assert len(marked(workspace)) == 1
 
 
@@ -195,9 +195,7 @@ def test_half_failed_start_stops_what_it_started(workspace: Path) -> None:
     folder = workspace / ".erv" / "stack" / "mlflow"
     folder.mkdir(parents=True)
     (folder / "mlflow.db").write_text("not a database, but long enough to be read as one" * 50)
-    with pytest.raises(
-        StackError, match=r"mlflow ended while it was starting: .*file is not a database"
-    ) as caught:
+    with pytest.raises(StackError, match=r"mlflow exited while starting: .*file is not a database") as caught:
         up(workspace, names=("s3", "mlflow"))
     assert "mlflow.log" in str(caught.value)
     assert marked(workspace) == []

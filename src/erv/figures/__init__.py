@@ -1,1 +1,1 @@
-"""Drawings: the style that all charts share, the charts of a data set and their pages in MLflow."""
+"""Drawings: the common style of all charts, the charts of a data set, and their pages in MLflow."""

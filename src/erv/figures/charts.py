@@ -16,11 +16,11 @@ _SPLIT_COLOURS = dict(zip(SPLITS, (COLOURS["p2"], COLOURS["p0"], COLOURS["p1"]),
 
 
 def class_balance_svg(rows: Rows, name: str) -> Markup:
-    """A column of bars per fold, a bar per label, stacked by split; one scale for all folds.
+    """One column of bars per fold and one bar per label, stacked by split; all folds share one scale.
 
     Args:
-        rows: of `class_balance.csv`.
-        name: of the data set.
+        rows: rows of `class_balance.csv`.
+        name: name of the data set.
     """
     if not rows:
         return Markup('<p class="soft">No clip is listed.</p>')
@@ -74,11 +74,11 @@ def class_balance_svg(rows: Rows, name: str) -> Markup:
 
 
 def durations_svg(rows: Rows, name: str) -> Markup:
-    """A histogram of seconds.
+    """A histogram of clip lengths in seconds.
 
     Args:
-        rows: of `durations.csv`.
-        name: of the data set.
+        rows: rows of `durations.csv`.
+        name: name of the data set.
     """
     if not rows:
         return Markup('<p class="soft">No clip has a known length.</p>')
@@ -91,7 +91,7 @@ def durations_svg(rows: Rows, name: str) -> Markup:
         from matplotlib.ticker import MultipleLocator
 
         axes = figure.subplots()
-        # One clip among thousands must be visible too.
+        # Even one clip among thousands must be visible.
         heights = [max(count, 0.012 * most) if count else 0 for count in counts]
         bars = axes.bar(starts, heights, 0.92 * width, align="edge", color=COLOURS["p2"])
         for bar, start, count in zip(bars, starts, counts, strict=True):

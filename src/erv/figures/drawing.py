@@ -1,9 +1,9 @@
-"""Charts as SVG inside an HTML page: one style, and equal bytes from equal data on every machine.
+"""Charts as SVG inside an HTML page: one style, and equal data gives equal bytes on every machine.
 
-matplotlib draws them without a display and without the global state of pyplot. Whatever could differ between
-two runs is fixed: the user's matplotlibrc is set aside, ids are hashed with the chart's title, neither a date
-nor a version is written, and text stays text, laid out with the DejaVu font that matplotlib ships. Colours
-become variables of the page's style sheet, so charts follow light and dark.
+matplotlib draws them without a display and without the global state of pyplot. Everything that could differ
+between two runs is fixed: the user's matplotlibrc is ignored, ids are hashed with the chart's title, no date
+and no version is written, and text stays text, laid out with the DejaVu font that comes with matplotlib.
+Colours become variables of the page's style sheet, so that charts follow light and dark mode.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": [_FONT],
     "font.size": 12,
-    "figure.dpi": 72,  # a point is a pixel
+    "figure.dpi": 72,  # one point is one pixel
     "figure.frameon": False,
     "axes.facecolor": "none",
     "axes.axisbelow": True,
@@ -65,7 +65,7 @@ _STYLE = {
 
 
 def stylesheet() -> Markup:
-    """CSS of the palette, for every page with charts."""
+    """The palette as CSS, for every page with charts."""
     light, dark = (
         "".join(f"--{name}:{pair[side]}; " for name, pair in PALETTE.items()).strip() for side in (0, 1)
     )
@@ -80,8 +80,8 @@ def draw(paint: Callable[[Any], None], *, size: tuple[float, float], title: str,
 
     Args:
         paint: draws on an empty `matplotlib.figure.Figure`.
-        size: width and height in pixels; the page may scale it.
-        title: names the chart for readers who can't see it; differs from those of other charts on the page.
+        size: width and height in pixels; the page may scale the chart.
+        title: names the chart for readers who can't see it; must be unique on the page.
         description: what the chart shows, in words and numbers, for the same readers.
     """
     import matplotlib
@@ -89,7 +89,7 @@ def draw(paint: Callable[[Any], None], *, size: tuple[float, float], title: str,
 
     written = io.StringIO()
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # The reader's browser has the glyphs; only the layout is ours.
+        # The reader's browser has the glyphs; we only do the layout.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": title})
@@ -102,12 +102,12 @@ def draw(paint: Callable[[Any], None], *, size: tuple[float, float], title: str,
 
 
 def note(artist: Any, text: str) -> None:
-    """Shows a text when the pointer rests on a part of the chart."""
+    """Attaches a text that appears when the pointer rests on this part of the chart."""
     artist.set_gid(_NOTE + text)
 
 
 def _inline(svg: str, title: str, description: str) -> Markup:
-    """What matplotlib wrote as an element of a page, without style sheet, ids and fonts of its own."""
+    """Turns matplotlib's output into an element of a page, without its own style sheet, ids and fonts."""
     root = ElementTree.fromstring(svg)  # noqa: S314 (our own drawing)
     style = next(item for item in root if item.find(f"{_SVG}style") is not None)
     root.remove(style)
@@ -133,7 +133,7 @@ def _inline(svg: str, title: str, description: str) -> Markup:
 
 
 def _themed(name: str, value: str) -> str:
-    """A style with the page's colours and font."""
+    """Replaces the colours and the font of a style by those of the page."""
     if name != "style":
         return value
     for variable, colour in COLOURS.items():

@@ -1,4 +1,4 @@
-"""The figures of a data set in the MLflow run of the stage that made them: pages that need nothing else."""
+"""The figures of a data set as self-contained pages, for the MLflow run of the stage that made them."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ table { border-collapse:collapse; } td, th { text-align:left; padding:.25rem .6r
 
 
 def class_balance_page(path: Path) -> str:
-    """HTML of `data/plots/NAME/class_balance.csv`."""
+    """The HTML page for `data/plots/NAME/class_balance.csv`."""
     name = path.parent.name
     return _page(f"{name}: clips per label", class_balance_svg(read_plot(path), name))
 
 
 def durations_page(path: Path) -> str:
-    """HTML of `data/plots/NAME/durations.csv`."""
+    """The HTML page for `data/plots/NAME/durations.csv`."""
     name = path.parent.name
     return _page(f"{name}: clips per duration", durations_svg(read_plot(path), name))
 
 
 def quarantine_page(path: Path) -> str:
-    """HTML of `data/plots/NAME/quarantine.csv`."""
+    """The HTML page for `data/plots/NAME/quarantine.csv`."""
     return _page(f"{path.parent.name}: quarantine by reason", quarantine_table(read_plot(path)))
 
 
 def quarantine_table(rows: Rows) -> Markup:
-    """A line per stage and reason with a bar; the most frequent first."""
+    """One line with a bar per stage and reason, most frequent first."""
     if not rows:
         return Markup('<p class="soft">No clip is in quarantine.</p>')
     most = max(int(row["clips"]) for row in rows)

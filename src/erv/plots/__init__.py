@@ -1,1 +1,1 @@
-"""The small tables of a data set that `dvc plots`, the MLflow runs and the report draw."""
+"""Small tables about a data set, which `dvc plots`, the MLflow runs and the report draw as charts."""

@@ -1,7 +1,7 @@
-"""A data set in three small tables: class balance per fold, durations, quarantine by reason.
+"""Three small tables about a data set: class balance per fold, durations, and quarantine by reason.
 
-CSV files under `data/plots/NAME/`, drawn by `dvc plots` (templates in `.dvc/plots/`), in the MLflow run of
-the stage that writes each, and on the report's page. Equal inputs give equal bytes.
+They are CSV files under `data/plots/NAME/`. `dvc plots` draws them (templates in `.dvc/plots/`), and so do
+the MLflow run of the stage that writes each table and the report. Equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from erv.labels import LabelSpace
 from erv.manifest import SPLITS, ClipRow
 
 CLASS_BALANCE, DURATIONS, QUARANTINE = "class_balance.csv", "durations.csv", "quarantine.csv"
-BIN_SECONDS = 0.5  # .dvc/plots/durations.json draws bars of this width
+BIN_SECONDS = 0.5  # .dvc/plots/durations.json uses the same bar width
 _COLUMNS = {
     CLASS_BALANCE: ("fold", "split", "label", "clips"),
     DURATIONS: ("seconds", "clips"),
@@ -28,7 +28,7 @@ _COLUMNS = {
 
 
 class Timed(Protocol):
-    """What is needed of `erv.validate.probes.Probe`."""
+    """The part of `erv.validate.probes.Probe` that is needed here."""
 
     @property
     def decodable(self) -> bool:
@@ -36,7 +36,7 @@ class Timed(Protocol):
 
     @property
     def seconds(self) -> float | None:
-        """Its length, where it has one."""
+        """The clip's length, if it has one."""
 
 
 def write_class_balance(
@@ -45,13 +45,13 @@ def write_class_balance(
     rows: Sequence[ClipRow],
     path: Path,
 ) -> None:
-    """Writes `fold,split,label,clips`: every fold, its splits in order, labels in the order of their space.
+    """Writes `fold,split,label,clips`, sorted by fold, split and label, labels in the order of their space.
 
     Args:
-        folds: fold -> split -> label -> clips as the official lists have them; fold 0 where a set has none.
-        chosen_fold: the fold in use. It is counted as the manifest has it, with its validation split.
-        rows: of the manifest, one fold of one data set.
-        path: the file.
+        folds: fold -> split -> label -> clips in the official lists; fold 0 for a set without folds.
+        chosen_fold: the fold in use. It is counted from the manifest, with its validation split.
+        rows: rows of the manifest, one fold of one data set.
+        path: the file to write.
     """
     names = list(LabelSpace.load(rows[0].dataset).names) if rows else []
     used = rows[0].fold if rows else chosen_fold
@@ -73,14 +73,14 @@ def write_class_balance(
 
 
 def write_durations(probes: Iterable[Timed], longest: float, path: Path) -> None:
-    """Writes `seconds,clips`: a histogram in bins of `BIN_SECONDS`, each named by its lower end.
+    """Writes `seconds,clips`: a histogram with bins of `BIN_SECONDS`, each named by its lower end.
 
-    Clips that can't be decoded and frame folders have no seconds and are not counted.
+    Frame folders and clips that can't be decoded have no length and are not counted.
 
     Args:
-        probes: of the clips.
-        longest: `validate.max_seconds`; whatever is longer is in the bin that begins there.
-        path: the file.
+        probes: probes of the clips.
+        longest: `validate.max_seconds`; longer clips are counted in the bin that begins there.
+        path: the file to write.
     """
     last = int(longest / BIN_SECONDS)
     bins = Counter(
@@ -93,21 +93,21 @@ def write_durations(probes: Iterable[Timed], longest: float, path: Path) -> None
 
 
 def write_quarantine(reasons: Iterable[tuple[str, str]], path: Path) -> None:
-    """Writes `stage,reason,clips`, the most frequent reasons first.
+    """Writes `stage,reason,clips`, most frequent reasons first.
 
     Args:
         reasons: stage and reason of each clip in quarantine.
-        path: the file.
+        path: the file to write.
     """
     counts = sorted(Counter(reasons).items(), key=lambda item: (-item[1], item[0]))
     _write([(stage, reason, clips) for (stage, reason), clips in counts], path, QUARANTINE)
 
 
 def read_plot(path: Path) -> list[dict[str, str]]:
-    """The rows of a plot's file.
+    """The rows of a plot's table.
 
     Raises:
-        DataError: it is missing or has other columns.
+        DataError: the file is missing or has other columns.
     """
     try:
         with path.open(encoding="utf-8", newline="") as stream:
@@ -117,7 +117,7 @@ def read_plot(path: Path) -> list[dict[str, str]]:
         raise DataError(f"{path}: not found; `dvc repro` writes it") from None
     expected = _COLUMNS[path.name]
     if tuple(reader.fieldnames or ()) != expected:
-        raise DataError(f"{path}: has other columns than {','.join(expected)}; run `dvc repro` again")
+        raise DataError(f"{path}: expected the columns {','.join(expected)}; run `dvc repro` again")
     return rows
 
 

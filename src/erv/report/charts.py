@@ -1,4 +1,4 @@
-"""Charts of the report: the policies, their differences, and how good the verifier is."""
+"""The report's charts: the policies, their differences, and the quality of the verifier."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from erv.figures.drawing import COLOURS, draw, note
 
-# Degrees on the colour wheel; the page colours sentences with them too.
+# Degrees on the colour wheel; the page also colours sentences with them.
 HUES = {
     "anger": 4,
     "disgust": 92,
@@ -25,7 +25,7 @@ HUES = {
 }
 _POLICIES = [COLOURS[f"p{i}"] for i in range(5)]
 _PERCENT = [0, 25, 50, 75, 100]
-# Narrow drawings keep their letters readable on a phone; the page limits how far they grow.
+# Narrow drawings keep their text readable on a phone; the page limits how far they grow.
 _WIDTH = 520
 _SQUARE = (300, 356)
 
@@ -33,12 +33,12 @@ _SQUARE = (300, 356)
 def bar_chart(
     values: Mapping[str, Mapping[str, Mapping[str, float]]], metrics: Sequence[str], names: Mapping[str, str]
 ) -> Markup:
-    """Grouped bars with intervals: a group per metric, a bar per policy, 0 to 100 percent.
+    """Grouped bars with intervals: one group per metric, one bar per policy, from 0 to 100 percent.
 
     Args:
         values: policy -> metric -> value, low, high as shares.
         metrics: the groups, in order.
-        names: what to call each policy.
+        names: display name of each policy.
     """
     width = 0.78 / max(1, len(values))
 
@@ -70,7 +70,7 @@ def bar_chart(
 
 
 def difference_chart(values: Mapping[str, Mapping[str, float]], title: str) -> Markup:
-    """A point with its interval per metric, in percentage points around zero.
+    """One point with its interval per metric, in percentage points around zero.
 
     Args:
         values: metric -> value, low, high as shares.
@@ -102,10 +102,10 @@ def difference_chart(values: Mapping[str, Mapping[str, float]], title: str) -> M
 
 
 def precision_recall_chart(per_label: Mapping[str, Mapping[str, Any]]) -> Markup:
-    """Precision (up) against recall (across), a curve per label that occurs.
+    """Precision (vertical) against recall (horizontal), with one curve per label that occurs.
 
     Args:
-        per_label: of `erv.train_erv.scores.classification_report`.
+        per_label: `per_label` of `erv.train_erv.scores.classification_report`.
     """
     drawn = {label: row for label, row in per_label.items() if row["curve"] is not None}
 
@@ -131,10 +131,10 @@ def precision_recall_chart(per_label: Mapping[str, Mapping[str, Any]]) -> Markup
 
 
 def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Markup:
-    """How often a label is true (up) where its probability is about so much (across); the line is right.
+    """How often a label is true (vertical) at a predicted probability (horizontal); the diagonal is ideal.
 
     Args:
-        bins: of `erv.train_erv.scores.reliability`.
+        bins: bins from `erv.train_erv.scores.reliability`.
     """
     most = max((row["decisions"] for row in bins), default=1)
     notes = [
@@ -159,7 +159,7 @@ def reliability_chart(bins: Sequence[Mapping[str, float]]) -> Markup:
 
 
 def _square(figure: Any, across: str, up: str) -> Any:
-    """Axes of percent against percent."""
+    """Square axes, percent against percent."""
     axes = figure.subplots()
     axes.set(xlabel=across, ylabel=up, xlim=(0, 100), ylim=(0, 100), xticks=_PERCENT, yticks=_PERCENT)
     axes.set_aspect("equal")

@@ -1,4 +1,4 @@
-"""What is truly in the clips, where the source says so: the cues of the sample corpus."""
+"""The cues that clips really contain, for sources that record them: the sample corpus."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class CueRecord:
     Attributes:
         cues: (data set, clip id) -> row of `cues.parquet`.
         planted: share of the reasoning set's explanations that contradict their answer by design, or None.
-        find_cues: finds the cues that a text speaks of; None without a record, since it knows the wordings of
-            the sample corpus only.
+        find_cues: finds the cues that a text mentions. None if no source records cues, since it only knows
+            the wordings of the sample corpus.
     """
 
     cues: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
@@ -32,11 +32,11 @@ class CueRecord:
 
 
 def read_cues(locks: Mapping[str, Lock], store: ObjectStore | None) -> CueRecord:
-    """Reads the cues of those sources that have them; real data sets have none.
+    """Reads the cues of the sources that have them; real data sets have none.
 
     Args:
-        locks: pinned sources by data set, `reasoning` among them.
-        store: for sources in an object store.
+        locks: pinned sources by data set, including `reasoning`.
+        store: the object store, for sources that are in one.
     """
     cues: dict[tuple[str, str], Mapping[str, Any]] = {}
     planted = None

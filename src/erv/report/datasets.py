@@ -1,4 +1,4 @@
-"""What the report's page says of the data: class balance, durations, quarantine, and what was found amiss."""
+"""What the report says about the data: class balance, durations, quarantine, and problems that were found."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rows = Sequence[Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Missed:
-    """An expectation that was not met: its name, severity, what was expected and how many clips miss it."""
+    """An expectation that was not met: name, severity, what was expected, how many clips don't meet it."""
 
     name: str
     severity: str
@@ -25,15 +25,15 @@ class Missed:
 
 @dataclass(frozen=True)
 class DatasetEvidence:
-    """A data set, as its stages left it.
+    """What the stages found out about a data set.
 
     Attributes:
-        fold: the one in use; 0 where the set has none.
-        splits: clips of that fold by split.
+        fold: the fold in use; 0 if the set has no folds.
+        splits: number of clips of that fold by split.
         balance: rows of `class_balance.csv`.
         durations: rows of `durations.csv`.
         quarantine: rows of `quarantine.csv`.
-        warnings: a sentence per check that ingest found missed.
+        warnings: one sentence per failed check of ingest.
         missed: the expectations that were not met.
     """
 
@@ -47,23 +47,23 @@ class DatasetEvidence:
 
     @property
     def quarantined(self) -> int:
-        """Clips in quarantine."""
+        """Number of clips in quarantine."""
         return sum(int(row["clips"]) for row in self.quarantine)
 
 
 def read_datasets(
     names: Iterable[str], plots: Path, manifests: Path, verdicts: Path
 ) -> dict[str, DatasetEvidence]:
-    """The evidence of the data sets of a run, by name.
+    """The evidence about the data sets of a run, by name.
 
     Args:
-        names: of the data sets.
-        plots: folder of a folder per data set, as `erv.plots.tables` writes them.
-        manifests: folder of `NAME.checks.json`.
-        verdicts: folder of `NAME.json`.
+        names: names of the data sets.
+        plots: folder with one folder per data set, as written by `erv.plots.tables`.
+        manifests: folder with `NAME.checks.json`.
+        verdicts: folder with `NAME.json`.
 
     Raises:
-        DataError: a file is missing or not what its stage writes.
+        DataError: a file is missing or is not what its stage writes.
     """
     found = {}
     for name in names:
@@ -85,7 +85,7 @@ def read_datasets(
 
 
 def _warnings(checks: Mapping[str, Any]) -> list[str]:
-    """A sentence per missed check; the published counts, which a subset misses by its nature, in one."""
+    """One sentence per failed check; one for all published counts together, which any subset fails."""
     failed = [check for check in checks["checks"] if not check["success"]]
     counts = [check["name"].removeprefix("published_") for check in failed if _is_published(check)]
     told = [
@@ -94,7 +94,7 @@ def _warnings(checks: Mapping[str, Any]) -> list[str]:
         if not _is_published(check)
     ]
     if counts:
-        told.append(f"the published counts of {', '.join(counts)} differ: this is not the whole set")
+        told.append(f"the published counts of {', '.join(counts)} differ: this is not the complete set")
     return told
 
 

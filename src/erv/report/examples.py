@@ -1,4 +1,4 @@
-"""Examples for the report: clips with frames, sound and true cues, and what each policy said of them."""
+"""Examples for the report: clips with frames, sound and true cues, and what each policy said about them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ FindCues = Callable[[str], Sequence[str]]
 
 
 def choose_examples(rows: Sequence[Mapping[str, Any]], count: int, seed: int) -> list[Mapping[str, Any]]:
-    """Chooses clips by a hash of their id, every emotion in turn: nobody picked them by hand.
+    """Chooses clips by a hash of their id, each emotion in turn, so that nobody picks them by hand.
 
     Args:
         rows: predictions of one policy.
-        count: how many.
-        seed: of the hash.
+        count: number of clips.
+        seed: seed of the hash.
     """
     by_label: dict[str, list[Mapping[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: _order(row, seed)):
@@ -44,7 +44,7 @@ def choose_examples(rows: Sequence[Mapping[str, Any]], count: int, seed: int) ->
 
 
 def label_explanations(completions: Iterable[str], verifier: Verifier) -> dict[str, list[str]]:
-    """The emotions that a verifier reads in each sentence of the explanations, asked once for all."""
+    """The emotions that a verifier reads in each sentence of the explanations, in a single prediction."""
     sentences = sorted({sentence for text in completions for sentence in _sentences(text)})
     if not sentences:
         return {}
@@ -59,14 +59,14 @@ def describe_example(
     cues: Mapping[str, Any] | None,
     find_cues: FindCues | None,
 ) -> dict[str, Any]:
-    """What the page shows of a clip.
+    """What the page shows about a clip.
 
     Args:
         said: row of the predictions table by policy.
         clip: frames and sound.
-        labels: emotions by sentence, of `label_explanations`.
-        cues: row of `cues.parquet`, where the source has one.
-        find_cues: finds the cues that a text speaks of, where the wordings are known.
+        labels: emotions by sentence, from `label_explanations`.
+        cues: row of `cues.parquet`, if the source has one.
+        find_cues: finds the cues that a text mentions, if the wordings are known.
     """
     true_cues = _true_cues(cues)
     row = next(iter(said.values()))
@@ -88,7 +88,7 @@ def describe_example(
 def cue_precision(
     rows: Sequence[Mapping[str, Any]], cues: Mapping[tuple[str, str], Mapping[str, Any]], find_cues: FindCues
 ) -> dict[str, float | int]:
-    """How many of the cues that explanations speak of are in their clips: `claimed`, `present`, `share`."""
+    """How many of the cues that explanations mention are in their clips: `claimed`, `present`, `share`."""
     claimed = present = 0
     for row in rows:
         truth = cues.get((row["dataset"], row["clip_id"]))
@@ -101,7 +101,7 @@ def cue_precision(
 
 
 def frames_strip(frames: np.ndarray) -> str:
-    """Frames side by side as a JPEG data address.
+    """Frames side by side as a JPEG data URL.
 
     Args:
         frames: uint8 RGB [T, H, W, 3].
@@ -119,7 +119,7 @@ def frames_strip(frames: np.ndarray) -> str:
 
 
 def sound(clip: Clip) -> str:
-    """The first seconds of a clip's sound as a WAV data address, 8 kHz so that the page stays small."""
+    """The first seconds of a clip's sound as a WAV data URL, at 8 kHz so that the page stays small."""
     step = max(1, round(clip.sample_rate / AUDIO_RATE))
     rate = clip.sample_rate // step
     audio = clip.audio[: AUDIO_SECONDS * clip.sample_rate].astype(np.float32)

@@ -1,4 +1,4 @@
-"""The report: one HTML page without external parts, and the comparison behind it as JSON."""
+"""The report: one self-contained HTML page, and the comparison behind it as JSON."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ DATASETS = {
     OVERALL: "All clips",
 }
 
-# What of the verifier's quality goes into `comparison.json`; its folder has all of it.
+# The figures on the verifier's quality that go into `comparison.json`; the verifier's folder has all of them.
 VERIFIER_FIGURES = (
     "macro_f1",
     "micro_f1",
@@ -65,16 +65,16 @@ VERIFIER_FIGURES = (
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the page is made of, besides the predictions.
+    """What the page shows besides the predictions.
 
     Attributes:
         evaluations: `metrics.json` of each policy.
         verifier: content of the verifier's `metrics.json`.
-        sentences: content of `data/sentences.json`: what the verifier was made from.
-        data: what is known of each data set.
-        cues: (data set, clip id) -> row of `cues.parquet`; empty when the sources have none.
-        planted: share of cold-start explanations that contradict their answer by design; None when it is not
-            the sample corpus.
+        sentences: content of `data/sentences.json`: what the verifier was trained on.
+        data: what is known about each data set.
+        cues: (data set, clip id) -> row of `cues.parquet`; empty if the sources have none.
+        planted: share of cold-start explanations that contradict their answer by design; None unless the data
+            is the sample corpus.
     """
 
     evaluations: Mapping[str, Mapping[str, Any]]
@@ -95,12 +95,12 @@ def build_comparison(
 ) -> dict[str, Any]:
     """The content of `comparison.json`.
 
-    See `erv.evaluate.compare.compare`, with the quality of the verifier and of the judge, how was decoded,
-    malformed completions, the shape of explanations (`explanations`: sentences, words, repeated and
-    shuffled_EEA by policy) and, where cues are known, their precision.
+    It holds the result of `erv.evaluate.compare.compare`, the quality of the verifier and of the judge, the
+    decoding settings, the number of malformed completions, the shape of explanations (`explanations`:
+    sentences, words, repeated and shuffled_EEA by policy) and, if cues are known, their precision.
 
     Raises:
-        EvaluationError: a policy has no metrics, or policies differ in clips, judge or decoding.
+        EvaluationError: a policy has no metrics, or the policies differ in clips, judge or decoding.
     """
     for policy in predictions:
         if policy not in evidence.evaluations:
@@ -143,13 +143,13 @@ def render_report(
 
     Args:
         predictions: rows by policy, in the order of the comparison.
-        comparison: of `build_comparison`.
+        comparison: the result of `build_comparison`.
         evidence: see `Evidence`.
-        settings: section `report`.
-        seed: of the choice of examples.
-        verifier: colours sentences.
-        clip_of: the clip of a data set and id.
-        find_cues: finds the cues that a text speaks of.
+        settings: the section `report`.
+        seed: seed for the choice of examples.
+        verifier: reads the emotion of each sentence, which gives its colour.
+        clip_of: returns the clip for a data set and a clip id.
+        find_cues: finds the cues that a text mentions.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -206,10 +206,10 @@ def render_report(
 def load_evaluations(
     folder: Path, policies: Sequence[str]
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
-    """Predictions and metrics of the policies, each from its folder in `folder`, in the order given.
+    """Predictions and metrics of the policies, each from its folder in `folder`, in the given order.
 
     Raises:
-        EvaluationError: a policy has no folder there, or it lacks a file.
+        EvaluationError: a policy has no folder there, or its folder lacks a file.
     """
     predictions, metrics = {}, {}
     for policy in policies:
@@ -235,7 +235,7 @@ def _explanations(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, flo
 
 
 def _describe(item: DatasetEvidence, name: str) -> dict[str, Any]:
-    """The charts of a data set, and its clips per label and split as the policies see them."""
+    """The charts of a data set, and its clips per label and split in the fold in use."""
     splits = [split for split in SPLITS if item.splits.get(split)]
     counts = {
         (row["label"], row["split"]): int(row["clips"])
@@ -268,7 +268,7 @@ def _differences(comparison: Mapping[str, Any], names: Mapping[str, str]) -> lis
 
 
 def _confusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows of the pooled confusion matrix as shares of the true emotion."""
+    """The pooled confusion matrix, with each row as shares of its true emotion."""
     pooled = scope_rows(rows)[OVERALL]
     names = scope_space(OVERALL).names
     counts = recognition_metrics(

@@ -1,4 +1,4 @@
-"""Up, down, status and clean of the local stack."""
+"""The commands of the local stack: up, down, status and clean."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from erv.stack.services import GRACE_SECONDS, PORTS, SERVICES, Service, build, w
 logger = logging.getLogger(__name__)
 
 PORTS_KEY = "ERV_STACK_PORTS"
-_START_SECONDS = 180.0  # MLflow makes its tables at the first start; a loaded machine takes its time
+_START_SECONDS = 180.0  # MLflow creates its tables on first start, which is slow on a busy machine
 _LOCK_SECONDS = 240.0
 _UNHEALTHY_SECONDS = 5.0
 _HEADER = "# Written by `erv stack up`: addresses and keys of this workspace's own servers.\n"
@@ -30,7 +30,7 @@ _HEADER = "# Written by `erv stack up`: addresses and keys of this workspace's o
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """State of one server: running, unhealthy (it lives but does not answer) or stopped."""
+    """State of one server: running, unhealthy (alive but not answering) or stopped."""
 
     name: str
     state: str
@@ -42,28 +42,28 @@ class ServiceStatus:
 def up(
     workspace: str | Path = ".", names: Sequence[str] = SERVICES, patience: float = _START_SECONDS
 ) -> Environment:
-    """Starts what is not running, waits until all servers work, makes the buckets and tells DVC.
+    """Starts servers that aren't running, waits until all work, creates the buckets and configures DVC.
 
-    Calling it again changes nothing. What this call has started is stopped again when a server does not
-    come up.
+    Calling it again changes nothing. If a server does not come up, all servers that this call has started are
+    stopped again.
 
     Args:
-        workspace: top of the repository.
-        names: the servers that are wanted, all by default; others stay as they are.
-        patience: seconds that a server may take to be ready.
+        workspace: root of the repository.
+        names: the servers to start, all by default; others are left alone.
+        patience: seconds that a server may take to become ready.
 
     Returns:
-        The environment in which the servers can be used.
+        The environment for using the servers.
 
     Raises:
-        StackError: a server did not come up; the message has the last telling line of its log.
+        StackError: a server did not come up; the message has the most telling line of its log.
     """
     workspace = Path(workspace).resolve()
     with _locked(workspace):
         try:
             return _up(workspace, names, patience)
         except _PortTaken as first:
-            logger.info("%s; trying with other ports", first)
+            logger.info("%s; trying again with other ports", first)
             return _up(workspace, names, patience)
 
 
@@ -102,7 +102,7 @@ def down(workspace: str | Path = ".") -> list[str]:
 
 
 def clean(workspace: str | Path = ".") -> None:
-    """Stops the servers and deletes all that they have stored; the rest of `.erv` stays."""
+    """Stops the servers and deletes everything they have stored; the rest of `.erv` stays."""
     workspace = Path(workspace).resolve()
     down(workspace)
     environment = load_environment(workspace, process={})
@@ -111,7 +111,7 @@ def clean(workspace: str | Path = ".") -> None:
 
 
 def status(workspace: str | Path = ".") -> list[ServiceStatus]:
-    """The state of each server of the workspace, as it is now."""
+    """The current state of each server of the workspace."""
     environment = load_environment(Path(workspace).resolve(), process={})
     ports = _read_ports(environment)
     services = build(environment, ports)
@@ -136,12 +136,12 @@ def status(workspace: str | Path = ".") -> list[ServiceStatus]:
 
 
 class _PortTaken(StackError):
-    """Someone took a port between our choice and the server's start."""
+    """Another process took a port after we chose it and before the server started."""
 
 
 @contextlib.contextmanager
 def _locked(workspace: Path) -> Iterator[None]:
-    """One start or stop at a time; a second one waits for the first and then finds its work done."""
+    """Allows one start or stop at a time; a second one waits for the first and then finds the work done."""
     from filelock import FileLock, Timeout
 
     path = workspace / ".erv" / "stack.lock"
@@ -150,12 +150,12 @@ def _locked(workspace: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        logger.info("another `erv stack` is at work in this workspace, waiting for it")
+        logger.info("waiting for another `erv stack` that is running in this workspace")
         try:
             lock.acquire(timeout=_LOCK_SECONDS)
         except Timeout:
             raise StackError(
-                f"another `erv stack` has been at work here for over {_LOCK_SECONDS:.0f} s; end it first"
+                f"another `erv stack` has been running here for over {_LOCK_SECONDS:.0f} s; stop it first"
             ) from None
     try:
         yield
@@ -164,7 +164,7 @@ def _locked(workspace: Path) -> Iterator[None]:
 
 
 def _plan(workspace: Path, names: Sequence[str]) -> tuple[Environment, dict[str, int]]:
-    """Ports and keys: those of last time where they can be, the process's own `ERV_*` left aside."""
+    """Chooses ports and keys, if possible those of last time; ignores the process's own `ERV_*`."""
     known = load_environment(workspace, process={})
     previous = _read_ports(known)
     held = [
@@ -192,7 +192,7 @@ def _plan(workspace: Path, names: Sequence[str]) -> tuple[Environment, dict[str,
 
 
 def _is_up(environment: Environment, service: Service) -> bool:
-    """Whether the server runs as it should; a slow answer gets a few seconds."""
+    """Whether the server runs with the right settings and answers; a slow one gets a few seconds."""
     record = processes.load(_records(environment), service.name)
     if record is None or record.fingerprint != service.fingerprint:
         return False
@@ -207,7 +207,7 @@ def _is_up(environment: Environment, service: Service) -> bool:
 
 
 def _start_all(environment: Environment, services: Sequence[Service], patience: float) -> None:
-    """Starts servers side by side; if one does not come up, stops all of them."""
+    """Starts servers in parallel; if one does not come up, stops all of them."""
     started: dict[str, processes.Record] = {}
     try:
         for service in services:
@@ -236,7 +236,7 @@ def _wait_healthy(
             if processes.leader(started[service.name]) is None:
                 reason = processes.last_error(service.log)
                 kind = _PortTaken if "address already in use" in reason.lower() else StackError
-                raise kind(f"{service.name} ended while it was starting: {reason} (log: {service.log})")
+                raise kind(f"{service.name} exited while starting: {reason} (log: {service.log})")
             if service.healthy():
                 waiting.remove(service)
                 seconds = time.monotonic() - begin
@@ -259,7 +259,7 @@ def _make_buckets(environment: Environment) -> None:
         store.ensure_bucket(environment.dvc_bucket)
         store.ensure_bucket(environment.artifact_bucket)
     except StorageError as error:
-        raise StackError(f"the buckets could not be made: {error}") from error
+        raise StackError(f"the buckets could not be created: {error}") from error
 
 
 def _deliver_spool(environment: Environment) -> None:
@@ -269,23 +269,23 @@ def _deliver_spool(environment: Environment) -> None:
     try:
         count = deliver_spool(environment)
     except Outage as outage:
-        logger.warning("what stages have left in .erv/spool stays there: %s", outage)
+        logger.warning("the runs in .erv/spool could not be delivered and stay there: %s", outage)
     except OSError as error:
-        logger.warning("what stages have left in .erv/spool can't be read: %s", error)
+        logger.warning("the runs in .erv/spool can't be read: %s", error)
     else:
         if count:
-            logger.info("%d runs of ended stages were completed in MLflow from .erv/spool", count)
+            logger.info("%d runs of finished stages were delivered from .erv/spool to MLflow", count)
 
 
 def _stop_all(environment: Environment, names: Sequence[str]) -> list[str]:
-    """Stops servers side by side; returns the names of those that were running."""
+    """Stops servers in parallel; returns the names of those that were running."""
     with ThreadPoolExecutor(len(SERVICES)) as pool:
         were_running = list(pool.map(lambda name: _stop_service(environment, name), names))
     return [name for name, was in zip(names, were_running, strict=True) if was]
 
 
 def _stop_service(environment: Environment, name: str) -> bool:
-    """Stops a server if it runs; says whether anything was running."""
+    """Stops a server if it is running; returns whether it was."""
     record = processes.load(_records(environment), name)
     if record is None:
         return False
@@ -298,7 +298,7 @@ def _stop_service(environment: Environment, name: str) -> bool:
     if was_running:
         taken = port_choice.wait_until_free([ports[port] for port in PORTS[name] if port in ports], 10.0)
         if taken:
-            logger.warning("port %s of %s is still taken, the next start uses another", taken[0], name)
+            logger.warning("port %s of %s is still taken; the next start will use another", taken[0], name)
     return was_running
 
 
@@ -321,7 +321,7 @@ def _write_stack_file(environment: Environment, ports: Mapping[str, int]) -> Non
 
 
 def _remove_sockets(ports: Mapping[str, int]) -> None:
-    """SeaweedFS leaves its local sockets in the temporary folder when it is killed."""
+    """Removes the local sockets that SeaweedFS leaves in the temporary folder when it is killed."""
     import tempfile
 
     for name in PORTS["s3"]:

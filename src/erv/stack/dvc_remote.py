@@ -1,8 +1,8 @@
-"""DVC's remote: what a bare `dvc push` in anyone's shell needs to reach our store, and nobody else's.
+"""DVC's remote: lets a plain `dvc push` in any shell reach our store, and only ours.
 
-`.dvc/config` (in git) names the remote; `.dvc/config.local` (ignored by git, readable by the user alone)
-gets its address and key from here. The remote has an AWS profile of ours in files of ours, because boto
-refuses to work at all when the shell's `AWS_PROFILE` names a profile that it can't find.
+`.dvc/config` (in git) names the remote; `.dvc/config.local` (ignored by git, readable only by the user) gets
+its address and key from here. The remote has its own AWS profile in our own files, because boto refuses to
+work if the shell's `AWS_PROFILE` names a profile that it can't find.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _SECTION = f'remote "{REMOTE}"'
 def write_dvc_remote(environment: Environment) -> None:
     """Writes the remote's part of `.dvc/config.local`; does nothing outside a DVC repository.
 
-    Other settings in that file are kept. Call it wherever `dvc` is to be used: `erv stack up` does for this
-    machine, a worker elsewhere does for its checkout.
+    Other settings in that file are kept. Call it wherever `dvc` will be used: `erv stack up` calls it for
+    this machine, a worker elsewhere for its checkout.
     """
     folder = environment.workspace / ".dvc"
     if not folder.is_dir() or not environment.has_storage:
@@ -41,7 +41,7 @@ def write_dvc_remote(environment: Environment) -> None:
 
 
 def _write_profile(environment: Environment) -> tuple[Path, Path]:
-    """AWS files with our profile in both: a shell that points one of the two elsewhere still finds it."""
+    """Writes our profile to both AWS files, so that a shell that redirects one of them still finds it."""
     config, credentials = environment.stack / "aws" / "config", environment.stack / "aws" / "credentials"
     keys = [
         f"aws_access_key_id = {environment.s3_access_key}",
@@ -56,7 +56,7 @@ def _write_profile(environment: Environment) -> tuple[Path, Path]:
 
 
 def _update(path: Path, section: dict[str, Any]) -> None:
-    # What DVC reads its configuration with.
+    # The library that DVC itself reads its configuration with.
     from configobj import ConfigObj  # type: ignore[import-untyped]
 
     config = ConfigObj(str(path) if path.exists() else None)
@@ -66,7 +66,7 @@ def _update(path: Path, section: dict[str, Any]) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Writes a file that only the user can read, at once or not at all."""
+    """Writes a file that only the user can read, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)

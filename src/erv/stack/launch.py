@@ -1,6 +1,6 @@
-"""Starts Prefect's programs with the environment of the workspace; Prefect reads its own when it is imported.
+"""Starts Prefect's programs with the workspace's environment, which Prefect reads when it is imported.
 
-Each function but `deploy` replaces this process, so that signals reach the program itself.
+`run_flow` and `serve` replace this process, so that signals reach the program itself.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from erv.errors import StackError
 from erv.stack.reach import require
 
 POOL = "erv"
-# One line per message, and which stage it comes from; Prefect's own format repeats much that is the same.
+# One line per message, with the stage it comes from; Prefect's own format is more repetitive.
 _FORMATS = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s %(message)s",
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s [%(task_run_name)s] %(message)s",
 }
 _SETTINGS = {
-    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",  # a flow without our server fails instead of hiding
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",  # without our server a flow must fail
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # DVC is the only cache
     "PREFECT_TASKS_REFRESH_CACHE": "true",
     "PREFECT_LOGGING_TO_API_MAX_LOG_SIZE": "100000",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the summary gives the addresses
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the summary has the addresses
 }
 
 
 def run_flow(targets: Sequence[str], *, force: bool = False, workers: int = 2) -> NoReturn:
-    """Becomes `python -m flows.train`.
+    """Replaces this process by `python -m flows.train`.
 
     Raises:
         StackError: no Prefect server answers.
@@ -46,7 +46,7 @@ def run_flow(targets: Sequence[str], *, force: bool = False, workers: int = 2) -
 
 
 def serve() -> NoReturn:
-    """Becomes a Prefect worker for the pool of `prefect.yaml`.
+    """Replaces this process by a Prefect worker for the pool of `prefect.yaml`.
 
     Raises:
         StackError: no Prefect server answers.
@@ -60,7 +60,7 @@ def deploy() -> None:
     """Registers the deployments of `prefect.yaml` with our Prefect server; safe to repeat.
 
     Raises:
-        StackError: no Prefect server answers, or it refuses.
+        StackError: no Prefect server answers, or it refuses the deployments.
     """
     environment = _checked()
     _ensure_pool(environment)
@@ -68,7 +68,7 @@ def deploy() -> None:
 
 
 def prefect_environment(environment: Environment) -> dict[str, str]:
-    """The variables for a Prefect program: our servers, our settings, this workspace importable."""
+    """The variables for a Prefect program: our servers, our settings, and this workspace importable."""
     variables = {**child_environment(environment), **environment.variables(), **_FORMATS, **_SETTINGS}
     path = [str(environment.workspace), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
@@ -81,15 +81,16 @@ def _checked() -> Environment:
     environment = load_environment()
     if not (environment.workspace / "dvc.yaml").is_file():
         raise StackError(
-            f"{environment.workspace}: no dvc.yaml in it, so no pipeline; go to the top of the repository"
+            f"{environment.workspace}: there is no pipeline here (dvc.yaml is missing); go to the root of the"
+            " repository"
         )
     require("Prefect", environment.prefect_api_url)
-    (environment.stack / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect makes one level only
+    (environment.stack / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect creates only one level
     return environment
 
 
 def _ensure_pool(environment: Environment) -> None:
-    """`prefect deploy` and a worker need the pool; creating one that exists is an error in Prefect."""
+    """Creates the pool that deployments and workers need; Prefect refuses to create one that exists."""
     url = f"{(environment.prefect_api_url or '').rstrip('/')}/work_pools/{POOL}"
     headers = {}
     if environment.prefect_api_key:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from erv.errors import StackError
 
-# Below the range from which systems take ports for outgoing connections, so that none is lost to one of
-# those.
+# Below the range that systems use for outgoing connections, so that no connection can take one of our ports.
 _FIRST, _LAST = 18000, 30000
 _STEP = 20
 
@@ -38,10 +37,10 @@ def wait_until_free(ports: Collection[int], seconds: float) -> list[int]:
 
 
 def choose(workspace: Path, names: Collection[str], previous: Mapping[str, int]) -> dict[str, int]:
-    """A port for each name: the previous one if it is free, else the next free one.
+    """A port for each name: the previous one if it is free, otherwise the next free one.
 
     Raises:
-        StackError: no port is free in the whole range.
+        StackError: the whole range has no free port.
     """
     start = _FIRST + zlib.crc32(str(workspace).encode()) % ((_LAST - _FIRST) // _STEP) * _STEP
     candidates = iter([*range(start, _LAST), *range(_FIRST, start)])

@@ -1,8 +1,8 @@
-"""Servers that outlive the shell that started them, and are stopped without ever hitting others.
+"""Servers that outlive the shell that started them, and that can be stopped without hitting other processes.
 
-A server gets a session of its own and a random mark in its environment, which its children inherit.
-Stopping looks for the mark, so a process id that the system has given to someone else since is never
-touched, and a child whose parent has died is not forgotten.
+A server gets its own session and a random mark in its environment, which its children inherit. Stopping looks
+for the mark. It therefore never touches a process that has since been given the same id, and never forgets a
+child whose parent has died.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import psutil
 
 MARK = "ERV_STACK_MARK"
 
-# Held so that Python does not complain at exit about children that are meant to go on.
+# Kept so that Python does not complain at exit about children that are meant to keep running.
 _started: list[subprocess.Popen[bytes]] = []
 
 
@@ -32,9 +32,9 @@ class Record:
     """A started server.
 
     Attributes:
-        pid, created: process id and start (seconds since 1970); only together they name a process.
+        pid, created: process id and start time (seconds since 1970), which only together identify a process.
         mark: the value of `ERV_STACK_MARK` in the environment of the server and its children.
-        fingerprint: of the command and its settings; another one means that the server must be restarted.
+        fingerprint: hash of the command and its settings; if it changes, the server must be restarted.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Record:
 
 
 def load(folder: Path, name: str) -> Record | None:
-    """The record of a server; None when it was not started or the file is damaged."""
+    """The record of a server; None if the server was not started or the file is damaged."""
     try:
         return Record(**json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
@@ -72,7 +72,7 @@ def start(
     log: Path,
     fingerprint: str,
 ) -> Record:
-    """Starts a server in a session of its own, with its output appended to `log`."""
+    """Starts a server in its own session and appends its output to `log`."""
     mark = f"{name}-{secrets.token_hex(8)}"
     folder.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def start(
 
 
 def leader(record: Record) -> psutil.Process | None:
-    """The server's first process while it lives."""
+    """The server's first process, if it is alive."""
     try:
         process = psutil.Process(record.pid)
         same = abs(process.create_time() - record.created) < 1.0
@@ -107,7 +107,7 @@ def leader(record: Record) -> psutil.Process | None:
 
 
 def members(record: Record) -> list[psutil.Process]:
-    """All living processes of a server, whoever their parent is by now."""
+    """All live processes of a server, whatever their parent is by now."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -119,7 +119,7 @@ def members(record: Record) -> list[psutil.Process]:
 
 
 def stop(record: Record, grace: float) -> None:
-    """Ends all processes of a server: SIGTERM, and SIGKILL to what is left after `grace` seconds."""
+    """Ends all processes of a server: SIGTERM first, then SIGKILL for those left after `grace` seconds."""
     for process in members(record):
         _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + grace
@@ -140,18 +140,18 @@ def _signal(process: psutil.Process, number: int) -> None:
 
 
 def _reap(pid: int) -> None:
-    """Collects the exit status if the server is a child of this very process."""
-    with contextlib.suppress(OSError):  # somebody else's child
+    """Collects the exit status if the server is a child of this process."""
+    with contextlib.suppress(OSError):  # another process's child
         os.waitpid(pid, os.WNOHANG)
 
 
-# An exception's own line says most, then any line that speaks of a failure; the last one of its kind counts.
+# The line of an exception is the most telling, then any line that mentions a failure; the last one counts.
 _EXCEPTION = re.compile(r"^(\w+\.)*\w*(Error|Exception)\b.*:")
 _TELLING = re.compile(r"error|exception|fatal|panic|denied|in use|cannot|failed", re.IGNORECASE)
 
 
 def last_error(log: Path) -> str:
-    """The line of the newest start that says most about a failure."""
+    """The log line since the latest start that says most about a failure."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

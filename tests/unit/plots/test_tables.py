@@ -64,7 +64,7 @@ def test_a_missing_or_foreign_file_is_told(plots):
         read_plot(plots / "durations.csv")
     plots.mkdir()
     (plots / "durations.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match="has other columns than seconds,clips"):
+    with pytest.raises(DataError, match="expected the columns seconds,clips"):
         read_plot(plots / "durations.csv")
 
 

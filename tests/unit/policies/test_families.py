@@ -85,8 +85,11 @@ def test_loading_takes_the_family_of_the_folder_or_refuses_it(tmp_path: Path, wr
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"model_type": "qwen2"}', r"model_type 'qwen2' is no policy that sees and hears \(known: humano"),
-        ("{}", r"model_type None is no policy"),
+        (
+            '{"model_type": "qwen2"}',
+            r"model_type 'qwen2' is not a policy that sees and hears \(known: humano",
+        ),
+        ("{}", r"model_type None is not a policy"),
         ("[]", r"config\.json: not a model's configuration \(expected a JSON object\)"),
         ("{", r"config\.json: not a model's configuration \(Expecting"),
     ],

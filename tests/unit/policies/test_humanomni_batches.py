@@ -195,8 +195,8 @@ def test_rows_may_share_a_clip(policy, model, clips, gate):
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"input_ids": [[1, -7]]}, r"a negative id that is no placeholder: <image> is -200, <video> -201"),
-        ({"input_ids": [[1, -203]]}, r"a negative id that is no placeholder"),
+        ({"input_ids": [[1, -7]]}, r"a negative id that is not a placeholder: <image> is -200, <video> -201"),
+        ({"input_ids": [[1, -203]]}, r"a negative id that is not a placeholder"),
         (
             {"input_ids": [[1, -201]]},
             r"placeholders \[-200, -201\], but the batch has no pixel_values or video_",

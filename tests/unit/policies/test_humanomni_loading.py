@@ -127,7 +127,7 @@ def test_damaged_files_are_named(tmp_path):
     with pytest.raises(TrainingError, match=r"model.safetensors: not a whole safetensors file"):
         load(folder)
     (folder / "siglip_config.json").write_text("{")
-    with pytest.raises(TrainingError, match=r"siglip_config.json: no valid JSON"):
+    with pytest.raises(TrainingError, match=r"siglip_config.json: not valid JSON"):
         load(folder)
 
 

@@ -243,7 +243,7 @@ def test_other_towers_stop_with_the_figure(tmp_path, reference):
         load(folder)
     message = str(raised.value)
     assert f"largest difference 0.25 in model.audio_tower.{name}" in message
-    assert 'give the right folder as mm_audio_tower, or mm_audio_tower="" to compute with' in message
+    assert 'give the right folder as mm_audio_tower, or mm_audio_tower="" to use the one in' in message
     assert same(load(folder, mm_audio_tower=""), reference)
     trained = released(
         tmp_path / "trained", mm_audio_tower=str(tmp_path / "ears"), unfreeze_mm_audio_tower=True
@@ -251,7 +251,8 @@ def test_other_towers_stop_with_the_figure(tmp_path, reference):
     assert same(load(trained), reference), "a tower that was trained is the checkpoint's own"
     fewer = {name: weight for name, weight in shifted.items() if not name.startswith("layers.1.")}
     save_file(fewer, tmp_path / "ears" / "model.safetensors")
-    with pytest.raises(TrainingError, match=r"ears: model.audio_tower.layers.1.* is missing, the checkpoint"):
+    missing = r"ears: model.audio_tower.layers.1.* is missing, but in the checkpoint"
+    with pytest.raises(TrainingError, match=missing):
         load(folder)
 
 

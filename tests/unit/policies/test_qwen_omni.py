@@ -187,13 +187,15 @@ def test_wrong_number_of_placeholders_is_refused(policy, clips):
 
 
 def test_a_prompt_of_text_alone_is_refused(policy):
-    with pytest.raises(DataError, match="a prompt without frames and sound was asked for"):
+    with pytest.raises(DataError, match="a prompt needs frames or sound, but has neither"):
         policy.processor.prompt_ids(video=False, audio=False)
 
 
 def test_a_text_only_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
-    with pytest.raises(TrainingError, match=r"model_type 'qwen2' is no policy that sees and hears \(known: "):
+    with pytest.raises(
+        TrainingError, match=r"model_type 'qwen2' is not a policy that sees and hears \(known: "
+    ):
         load_policy(tmp_path)
 
 

@@ -196,7 +196,7 @@ def test_the_page_shows_figures_cues_and_sentences(predictions, evidence):
     assert comparison["malformed"] == dict.fromkeys(predictions, 1)
     assert comparison["judge"] == JUDGE
     assert comparison["decoding"] == DECODING
-    assert "says nothing of contempt" in html
+    assert "says nothing about contempt" in html
 
 
 def test_the_page_shows_the_verifier_and_what_it_was_made_from(predictions, evidence):
@@ -211,7 +211,7 @@ def test_the_page_shows_the_verifier_and_what_it_was_made_from(predictions, evid
     assert len(re.findall(r"<title>\d+ decisions: probability", html)) == 2
     assert "<td>negation</td>" in html
     assert "&lt;b&gt;: anger" in html
-    assert "90 labelled sentences, 60 of them different (train 40, validation 10, test 10)" in html
+    assert "90 labelled sentences, 60 of them distinct (train 40, validation 10, test 10)" in html
     assert "openai:&lt;m&gt; and local:t agree with kappa 0.75 on 90 sentences" in html
 
 
@@ -313,7 +313,7 @@ def test_the_page_shows_the_data(predictions, evidence):
     assert "no audio &lt;stream&gt;" in data
     assert "3 of 14 listed clips are not in the &lt;source&gt;" in data
     assert "<strong>not_black</strong>" in data
-    assert "1 clip misses it" in data
+    assert "1 clip does not meet it" in data
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ def test_the_evidence_of_the_data_is_what_its_stages_left(left):
     assert found.quarantined == 2
     assert found.warnings == [
         "listed_but_absent: 3 clips; expected 4",
-        "the published counts of single, folds differ: this is not the whole set",
+        "the published counts of single, folds differ: this is not the complete set",
     ]
     assert [(item.name, item.clips) for item in found.missed] == [("media_decodable", 1)]
 

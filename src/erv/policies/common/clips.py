@@ -1,4 +1,4 @@
-"""What every policy asks of a decoded clip before it prepares it."""
+"""Checks on a decoded clip that every policy runs before it prepares the clip."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from erv.errors import DataError
 def check_clip(
     frames: np.ndarray, audio: np.ndarray, sample_rate: int, *, num_frames: int, image_size: int, rate: int
 ) -> None:
-    """Compares a clip with what a policy takes.
+    """Checks that a clip has the shape, type and sample rate that a policy takes.
 
     Args:
-        frames: the clip's, to be uint8 RGB [num_frames, image_size, image_size, 3].
-        audio: the clip's, to be int16 mono [samples].
-        sample_rate: the clip's, in Hz.
-        num_frames: frames that the policy takes.
-        image_size: their side in pixels.
-        rate: Hz that it takes.
+        frames: the clip's frames; must be uint8 RGB [num_frames, image_size, image_size, 3].
+        audio: the clip's sound; must be int16 mono [samples].
+        sample_rate: the clip's sample rate in Hz.
+        num_frames: number of frames that the policy takes.
+        image_size: side in pixels of the frames that the policy takes.
+        rate: sample rate in Hz that the policy takes.
 
     Raises:
-        DataError: shape, type or rate differ.
+        DataError: a shape, a type or the rate differs.
     """
     if frames.dtype != np.uint8 or frames.shape != (num_frames, image_size, image_size, 3):
         raise DataError(
@@ -39,7 +39,7 @@ def check_clip(
 
 
 def waveform_of(audio: np.ndarray) -> np.ndarray:
-    """Int16 mono [n] as float32 in -1..1; one zero for a clip without sound, since nothing has no log-mel."""
+    """Int16 mono [n] as float32 in -1..1; one zero if there is no sound, since [] has no log-mel."""
     waveform = audio.astype(np.float32) / 32768.0
     return waveform if waveform.size else np.zeros(1, dtype=np.float32)
 

@@ -1,7 +1,7 @@
 """Which family of policies a checkpoint belongs to, read from its `config.json` alone.
 
-A family is a package beside this one. Only the one that is asked for is imported, so that no stage depends
-on the code of another.
+A family is a package beside this one. Only the requested family is imported, so that no stage depends on the
+code of another family.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 from erv.errors import TrainingError
 
-# The folder of each family, and the `model_type`s of the checkpoints that it reads.
+# The folder of each family, and the `model_type`s of the checkpoints it reads.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "humanomni": ("humanomni", "HumanOmni_qwen2"),  # our folders, and released ones
-    # Of a released checkpoint the thinker is read; the parts that speak are left out.
+    # From a released checkpoint only the thinker is read, not the parts that speak.
     "qwen_omni": ("qwen_omni", "qwen2_5_omni", "qwen2_5_omni_thinker"),
 }
 
@@ -29,10 +29,10 @@ def family_module(family: str) -> ModuleType:
 
 
 def check_family(folder: Path, family: str) -> None:
-    """Refuses a policy folder of another family than `policy.family`.
+    """Refuses a policy folder whose family is not `policy.family`.
 
     Raises:
-        TrainingError: it is of another family, or no policy.
+        TrainingError: the folder belongs to another family, or holds no policy.
     """
     fault = family_fault(read_config(folder), folder, family)
     if fault is not None:
@@ -40,11 +40,11 @@ def check_family(folder: Path, family: str) -> None:
 
 
 def family_fault(config: Mapping[str, Any], folder: Path | str, family: str) -> str | None:
-    """What is wrong with the family of a checkpoint, None if it is the expected one.
+    """What is wrong with the family of a checkpoint; None if it is the expected family.
 
     Args:
-        config: the content of its `config.json`.
-        folder: where it lies, for the message.
+        config: the content of the checkpoint's `config.json`.
+        folder: the checkpoint's folder, for the message.
         family: the value of `policy.family`.
     """
     try:
@@ -60,11 +60,11 @@ def family_fault(config: Mapping[str, Any], folder: Path | str, family: str) -> 
 
 
 def family_of(config: Mapping[str, Any], folder: Path | str) -> str:
-    """The family that reads a checkpoint, a key of `FAMILIES`.
+    """The family that reads a checkpoint: a key of `FAMILIES`.
 
     Args:
-        config: the content of its `config.json`.
-        folder: where it lies, for the message.
+        config: the content of the checkpoint's `config.json`.
+        folder: the checkpoint's folder, for the message.
 
     Raises:
         TrainingError: no family reads it.
@@ -75,7 +75,7 @@ def family_of(config: Mapping[str, Any], folder: Path | str) -> str:
             return family
     known = ", ".join(kind for kinds in FAMILIES.values() for kind in kinds)
     raise TrainingError(
-        f"{folder}/config.json: model_type {kind!r} is no policy that sees and hears (known: {known});"
+        f"{folder}/config.json: model_type {kind!r} is not a policy that sees and hears (known: {known});"
         " a text-only model can't be trained on clips; docs/policies.md explains how to add a family"
     )
 

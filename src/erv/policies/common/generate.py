@@ -1,4 +1,7 @@
-"""Completions of a policy for clips: towers once per clip, batches padded on the left, greedy or sampled."""
+"""Generates a policy's completions for clips, greedy or sampled, in batches padded on the left.
+
+The towers run once per clip.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +25,19 @@ def generate_completions(
     seed: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, str]:
-    """Asks a policy about clips.
+    """Generates one completion per clip.
 
     Args:
-        policy: what answers.
+        policy: the policy that answers.
         clips: decoded clips, read one batch at a time.
         batch_size: clips per batch.
         max_new_tokens: a completion that has not ended by then is cut.
-        temperature: 0 for greedy decoding, above for sampling.
-        seed: of the sampling; the same clips in the same batches give the same completions.
-        progress: called with the number of clips done, after each batch.
+        temperature: 0 for greedy decoding, above 0 for sampling.
+        seed: seed for sampling; the same clips in the same batches give the same completions.
+        progress: called after each batch with the number of clips done.
 
     Returns:
-        Clip id to completion, tags included, without the end token.
+        Completions by clip id, with their tags but without the end token.
     """
     completions: dict[str, str] = {}
     remaining = iter(clips)

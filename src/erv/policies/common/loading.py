@@ -1,4 +1,4 @@
-"""Loading that never leaves a part of a policy random."""
+"""A check that loading left no part of a policy randomly initialised."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from erv.errors import TrainingError
 
 
 def check_loaded(name: object, info: Mapping[str, Any], *, unexpected: bool) -> None:
-    """Refuses weights that don't fit their configuration; transformers fills the gaps with random numbers.
+    """Refuses weights that don't fit their configuration: transformers fills the gaps with random numbers.
 
     Args:
         name: the checkpoint, for the message.
-        info: from `from_pretrained(..., output_loading_info=True, ignore_mismatched_sizes=True)`.
-        unexpected: whether weights that the model has no place for are refused too.
+        info: the info from `from_pretrained(..., output_loading_info=True, ignore_mismatched_sizes=True)`.
+        unexpected: whether to refuse weights that the model has no place for as well.
 
     Raises:
         TrainingError: a weight is missing, unexpected, or has another shape.

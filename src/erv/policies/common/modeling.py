@@ -1,4 +1,4 @@
-"""What the models of all families do alike: the head, and generation that encodes each clip once."""
+"""What the models of all families share: the head, and generation that encodes each clip once."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ else:
 
 
 class ConditionedOnClips(_Model):
-    """The head and the generation of a model whose rows show clips; mixed in before the transformers class.
+    """Head and generation of a model whose rows show clips; mix it in before the transformers class.
 
-    The class has `model`, the inner model with its `language_model`, and `lm_head`.
+    The model class must have `lm_head` and `model`, the inner model with its `language_model`.
 
     Attributes:
-        clip_inputs: arguments of `forward` that hold a row per clip, not per row of the batch.
+        clip_inputs: arguments of `forward` that have one row per clip, not one per row of the batch.
     """
 
     clip_inputs: ClassVar[tuple[str, ...]]
@@ -43,12 +43,13 @@ class ConditionedOnClips(_Model):
         logits_to_keep: int | torch.Tensor,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits of the inner model's hidden states, and the shifted cross entropy when labels are given.
+        """Logits from the inner model's hidden states, and the shifted cross entropy if labels are given.
 
         Args:
-            outputs: of the inner model, hidden states [rows, length, hidden].
+            outputs: output of the inner model, with hidden states [rows, length, hidden].
             labels: long [rows, kept], or None.
-            logits_to_keep: the last positions (an integer, 0 for all) or the given ones (an index tensor).
+            logits_to_keep: positions to compute: how many at the end (an integer, 0 for all), or which ones
+                (an index tensor).
             **kwargs: passed on to the loss.
         """
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -74,7 +75,7 @@ class ConditionedOnClips(_Model):
         input_ids: torch.Tensor | None = None,
         **model_kwargs: Any,
     ) -> tuple[torch.Tensor | None, dict[str, Any]]:
-        """Repeats rows for beams and several samples; clips are not repeated, rows point at them."""
+        """Repeats rows for beams and multiple samples. Clips are not repeated: rows point to them."""
         clips = {name: model_kwargs.pop(name) for name in self.clip_inputs if name in model_kwargs}
         if expand_size > 1 and clips and input_ids is not None and model_kwargs.get("clip_index") is None:
             model_kwargs["clip_index"] = torch.arange(input_ids.shape[0], device=input_ids.device)
@@ -93,7 +94,7 @@ class ConditionedOnClips(_Model):
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The stock preparation; the clip's inputs are dropped once the cache holds the prompt."""
+        """The stock preparation, without the clip inputs once the cache holds the prompt."""
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
             input_ids,
             next_sequence_length=next_sequence_length,

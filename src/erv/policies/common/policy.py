@@ -1,8 +1,8 @@
-"""A policy: the model that answers, with the processor that prepares what it sees and hears.
+"""A policy: the model that answers, and the processor that prepares what the model sees and hears.
 
-`PolicyModel` and `PolicyProcessor` are all that training, generation and serving know of a policy, so that
-one model can take another's place. Each family of models is a package of its own that `load_policy` finds by
-the `model_type` of the folder; docs/policies.md is the recipe for one more.
+`PolicyModel` and `PolicyProcessor` are all that training, generation and serving know about a policy, so that
+one model can replace another. Each family of models is a package of its own, which `load_policy` finds by the
+folder's `model_type`. docs/policies.md explains how to add a family.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from erv.files import model_folder
 from erv.policies.common.families import check_family, family_module, family_of, read_config
 from erv.prompts import INSTRUCTION
 
-if TYPE_CHECKING:  # so that the checks before a run can ask for a family without loading torch
+if TYPE_CHECKING:  # so that the checks before a run can look up a family without loading torch
     import numpy as np
     import torch
     from torch import nn
@@ -30,14 +30,14 @@ ADAPTER = "adapter"  # its folder within a policy's
 class PolicyModel(Protocol):
     """A `transformers` model that sees and hears.
 
-    Besides what is named here, `forward` and `generate` take what `encode_clips` returns, the processor's
-    `question_inputs`, and `clip_index`: long [rows], the clip that each row shows. Media are thus encoded and
-    projected once per clip, however many rows ask about it. `base_model` (the model without its head) takes
-    the same and returns `last_hidden_state` [rows, length, hidden] and, with `use_cache=True`,
-    `past_key_values`. Rows may be padded on either side.
+    In addition to the members below, `forward` and `generate` take what `encode_clips` returns, the
+    processor's `question_inputs`, and `clip_index`: long [rows], the clip that each row shows. Media are thus
+    encoded and projected once per clip, however many rows ask about it. `base_model` (the model without its
+    head) takes the same inputs. It returns `last_hidden_state` [rows, length, hidden] and, with
+    `use_cache=True`, `past_key_values`. Rows may be padded on either side.
 
-    A model whose positions are more than a count of tokens also has `positions(input_ids, attention_mask)`,
-    see `token_positions`; its `forward` calls it where `position_ids` are not given.
+    A model whose positions are not simply a count of tokens also has `positions(input_ids, attention_mask)`
+    (see `token_positions`). Its `forward` calls that method when `position_ids` are not given.
     """
 
     config: Any
@@ -46,42 +46,42 @@ class PolicyModel(Protocol):
 
     @property
     def placeholder_ids(self) -> list[int]:
-        """Tokens that stand for frames and sound; generation never writes one."""
+        """Ids of the tokens that stand for frames and sound; generation never produces one."""
 
     def encode_clips(self, **prepared: torch.Tensor) -> Tensors:
-        """What the frozen towers make of clips, without gradient, before all that trains.
+        """Runs the frozen towers on clips, without gradient; everything that trains comes after this.
 
         Args:
             **prepared: what `PolicyProcessor.prepare_clip` returned, stacked: [clips, ...].
 
         Returns:
-            Tensors [clips, ...] under the names that `forward` takes them by.
+            Tensors [clips, ...], named like the arguments of `forward` that take them.
         """
 
     def freeze_towers(self) -> None:
-        """Takes the gradients off what `encode_clips` runs."""
+        """Freezes the parts that `encode_clips` runs."""
 
     def freeze_projectors(self) -> None:
-        """Takes the gradients off all between towers and language model."""
+        """Freezes everything between the towers and the language model."""
 
     def freeze_question_encoder(self) -> None:
-        """Takes the gradients off what reads the question beside the language model, if any."""
+        """Freezes the encoder that reads the question besides the language model, if there is one."""
 
     def get_decoder(self) -> nn.Module:
-        """The language model, where adapters go."""
+        """The language model, to which adapters are added."""
 
     def generate(self, **inputs: Any) -> Any:
-        """Completions; the inputs of the clips are read once, with the prompt."""
+        """Generates completions; the clip inputs are read once, with the prompt."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """All weights by name."""
 
 
 class PolicyProcessor(Protocol):
-    """From frames, sound and text to what the model takes.
+    """Turns frames, sound and text into inputs of the model.
 
     Attributes:
-        tokenizer: fast and plain; its chat template expands the placeholders of a user turn.
+        tokenizer: a plain fast tokenizer; its chat template expands the placeholders of a user turn.
         num_frames: frames per clip.
         image_size: side of a frame in pixels.
     """
@@ -91,10 +91,15 @@ class PolicyProcessor(Protocol):
     image_size: int
 
     def prepare_clip(self, frames: np.ndarray, audio: np.ndarray, sample_rate: int) -> Tensors:
-        """One clip (uint8 RGB [T, S, S, 3], int16 mono [n], Hz) as tensors without a batch dimension.
+        """One clip as tensors without a batch dimension.
+
+        Args:
+            frames: uint8 RGB [T, S, S, 3].
+            audio: int16 mono [n].
+            sample_rate: in Hz.
 
         Raises:
-            DataError: the frames or the sound are not what this policy takes.
+            DataError: this policy does not take such frames or such sound.
         """
 
     def build_messages(
@@ -105,13 +110,13 @@ class PolicyProcessor(Protocol):
     def prompt_ids(
         self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
     ) -> list[int]:
-        """Token ids of the prompt, placeholders expanded, up to where the completion begins."""
+        """Token ids of the prompt up to the completion, with expanded placeholders."""
 
     def question_inputs(self, instruction: str = INSTRUCTION) -> Tensors:
-        """Further inputs of the model that are the same for every clip; empty for most policies."""
+        """Further model inputs that are the same for every clip; empty for most policies."""
 
     def save_pretrained(self, folder: Path) -> Any:
-        """Writes its files into a policy folder."""
+        """Writes the processor's files into a policy folder."""
 
 
 @dataclass
@@ -123,7 +128,7 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """The device of the model."""
         device: torch.device = self.model.device
         return device
 
@@ -134,8 +139,8 @@ class Policy:
 
         Args:
             folder: replaced as a whole.
-            state: the weights, where the model holds shards of them only.
-            adapter: the folder of an adapter that is merged into the weights, to be kept with them.
+            state: the weights, if the model holds only shards of them.
+            adapter: folder of an adapter that is merged into the weights, kept beside them.
         """
         with model_folder(Path(folder)) as whole:
             self.model.save_pretrained(whole, **({} if state is None else {"state_dict": state}))
@@ -151,17 +156,17 @@ def load_policy(
     *,
     family: str | None = None,
 ) -> Policy:
-    """Loads a policy folder in evaluation mode, its towers frozen.
+    """Loads a policy folder in evaluation mode, with its towers frozen.
 
     Args:
-        folder: what `Policy.save` wrote.
+        folder: a folder that `Policy.save` wrote.
         device: torch device.
         dtype: "float32", "bfloat16" or "float16".
-        family: the one that `policy.family` expects. None takes the folder's own: a bundle that is served
-            comes without parameters.
+        family: the family that `policy.family` names. None accepts whatever family the folder has, since a
+            served bundle comes without parameters.
 
     Raises:
-        TrainingError: the folder is not a policy, or one of another family than expected.
+        TrainingError: the folder is not a policy, or belongs to another family.
     """
     import torch
 
@@ -176,10 +181,10 @@ def load_policy(
 
 
 def token_positions(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """`position_ids` for a policy model: its own `positions`, or tokens counted without padding.
+    """`position_ids` for a policy model: from its own `positions`, or the count of tokens without padding.
 
-    They depend on nothing after a token, so that a prompt alone has those of the prompt with a completion,
-    and each token of a completion is one further than the one before.
+    A token's position depends on nothing that follows it. A prompt therefore has the same positions with and
+    without a completion, and each token of a completion is one position after the token before it.
 
     Args:
         model: a PolicyModel.

@@ -1,4 +1,4 @@
-"""What the processors of all families do alike: checking clips, log-mel, and prompts in ChatML."""
+"""What the processors of all families share: checks of clips, log-mel, and prompts in ChatML."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER, user_
 
 
 def chatml(video: str, audio: str, system: str | None = None) -> str:
-    """A ChatML template in which each placeholder of a user turn becomes the tokens that it stands for.
+    """A ChatML template that expands each placeholder of a user turn into the tokens it stands for.
 
     Args:
-        video: Jinja expression of what replaces the placeholder of the frames.
-        audio: the same for the sound.
-        system: system turn of conversations that begin without one; None for none.
+        video: Jinja expression that replaces the placeholder of the frames.
+        audio: Jinja expression that replaces the placeholder of the sound.
+        system: system turn for conversations that have none; None adds no system turn.
     """
     opening = (
         ""
@@ -44,13 +44,13 @@ def chatml(video: str, audio: str, system: str | None = None) -> str:
 
 
 class ClipProcessor(ProcessorMixin):
-    """A processor of clips of a fixed geometry; a family adds how it takes frames.
+    """A processor for clips of a fixed geometry; each family adds how it prepares frames.
 
-    Its own `__init__` sets what follows: transformers reads the signature.
+    The family's own `__init__` sets these attributes, because transformers reads its signature.
 
     Attributes:
-        feature_extractor: log-mel of a fixed window.
-        tokenizer: a fast tokenizer; its chat template expands the placeholders, so that it serves on its own.
+        feature_extractor: computes the log-mel of a fixed window.
+        tokenizer: a fast tokenizer; its chat template expands the placeholders, so it also works on its own.
         num_frames: frames per clip.
         image_size: side of a frame in pixels.
     """
@@ -61,25 +61,25 @@ class ClipProcessor(ProcessorMixin):
     image_size: int
 
     def prepare_frames(self, frames: np.ndarray) -> dict[str, torch.Tensor]:
-        """What the vision tower takes of the frames of a clip, uint8 RGB [T, S, S, 3]."""
+        """The vision tower's input for the frames of a clip, uint8 RGB [T, S, S, 3]."""
         raise NotImplementedError
 
     def prepare_clip(
         self, frames: np.ndarray, audio: np.ndarray, sample_rate: int
     ) -> dict[str, torch.Tensor]:
-        """What the towers take of a clip.
+        """The towers' inputs for a clip.
 
         Args:
             frames: uint8 RGB [T, S, S, 3].
-            audio: int16 mono [n]; longer than the window is cut, shorter is padded with silence. An empty
-                array (a clip without sound) gives the log-mel of silence: leave `<audio>` out of its prompt.
-            sample_rate: Hz, that of the feature extractor.
+            audio: int16 mono [n]; cut or padded with silence to the length of the window. An empty array (a
+                clip without sound) gives the log-mel of silence: leave `<audio>` out of its prompt.
+            sample_rate: in Hz; must be the feature extractor's.
 
         Returns:
-            What `prepare_frames` says, and `input_features` float32 [mels, steps].
+            What `prepare_frames` returns, and `input_features` float32 [mels, steps].
 
         Raises:
-            DataError: shape, type or rate are not what this policy takes.
+            DataError: this policy does not take the clip's shape, type or sample rate.
         """
         rate = self.feature_extractor.sampling_rate
         check_clip(
@@ -100,7 +100,7 @@ class ClipProcessor(ProcessorMixin):
     def prompt_ids(
         self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
     ) -> list[int]:
-        """Token ids of the prompt, placeholders expanded, up to where the completion begins.
+        """Token ids of the prompt up to the completion, with expanded placeholders.
 
         Raises:
             DataError: see `build_messages` of the family.
@@ -110,7 +110,7 @@ class ClipProcessor(ProcessorMixin):
         return list(encoded["input_ids"])
 
     def question_inputs(self, instruction: str = INSTRUCTION) -> dict[str, torch.Tensor]:
-        """Nothing: the language model alone reads the question."""
+        """Empty: only the language model reads the question."""
         return {}
 
     def __call__(self, text: str | list[str], **kwargs: Any) -> BatchFeature:

@@ -1,4 +1,4 @@
-"""Putting what a policy sees and hears at the placeholders of its prompts."""
+"""Puts what a policy sees and hears at the placeholders of its prompts."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ def splice(
     clip_index: torch.Tensor,
     modality: str,
 ) -> torch.Tensor:
-    """Puts clip tokens at their placeholders; a row without any placeholder takes none.
+    """Puts clip tokens at their placeholders; a row without placeholders gets none.
 
     Args:
         embeddings: [rows, length, hidden].
-        mask: bool [rows, length], the placeholders.
+        mask: bool [rows, length], true at placeholders.
         tokens: [clips, n, hidden].
-        clip_index: long [rows], the clip of each row; or [rows, length], the clip of each token of packed
-            rows, of which every unbroken run of n placeholders shows one.
-        modality: for messages.
+        clip_index: long [rows], the clip of each row; or, for packed rows, [rows, length], the clip of each
+            token. In packed rows every unbroken run of n placeholders shows one clip.
+        modality: name of the modality, for messages.
 
     Returns:
         [rows, length, hidden].
@@ -49,7 +49,7 @@ def splice(
 def _shown_by_runs(
     mask: torch.Tensor, counts: torch.Tensor, expected: int, clip_index: torch.Tensor, modality: str
 ) -> torch.Tensor:
-    """The clip of each run of placeholders of packed rows, in order."""
+    """The clip of each run of placeholders in packed rows, in order."""
     if bool((counts % expected != 0).any()):
         found = sorted(set(counts.tolist()))
         raise ValueError(
@@ -69,14 +69,14 @@ def _shown_by_runs(
 
 
 def rows_of_clips(input_ids: torch.Tensor, clip_index: torch.Tensor | None) -> torch.Tensor:
-    """The clip of each row, or of each token: `clip_index`, or clip i for row i where it is None.
+    """The clip of each row or of each token: `clip_index`, or clip i for row i if it is None.
 
     Args:
         input_ids: long [rows, length].
         clip_index: long [rows] or [rows, length], or None.
 
     Raises:
-        ValueError: it has another shape.
+        ValueError: `clip_index` has another shape.
     """
     if clip_index is None:
         return torch.arange(input_ids.shape[0], device=input_ids.device)

@@ -1,6 +1,6 @@
 """HumanOmni as native transformers classes; importing this registers them with the Auto classes.
 
-The Auto classes read our folders (`model_type` "humanomni") and, as they are, released ones
+The Auto classes then read our folders (`model_type` "humanomni") and, without conversion, released ones
 ("HumanOmni_qwen2").
 """
 
@@ -21,15 +21,15 @@ AutoConfig.register(ReleasedHumanOmniConfig.model_type, ReleasedHumanOmniConfig,
 
 
 def load(folder: Path, dtype: torch.dtype) -> tuple[HumanOmniForConditionalGeneration, HumanOmniProcessor]:
-    """Model and processor of a policy folder, see `erv.policies.load_policy`.
+    """Model and processor of a policy folder; see `erv.policies.load_policy`.
 
     Raises:
-        TrainingError: the folder has a model but no processor, as released checkpoints.
+        TrainingError: the folder has a model but no processor, like a released checkpoint.
     """
     if not (folder / "processor_config.json").is_file():
         raise TrainingError(
             f"{folder}: no processor here (processor_config.json is missing), as in a released checkpoint;"
-            " make a policy folder of it once, see docs/policies.md"
+            " convert it to a policy folder once, see docs/policies.md"
         )
     model = HumanOmniForConditionalGeneration.from_pretrained(folder, dtype=dtype)
     return model, HumanOmniProcessor.from_pretrained(folder)

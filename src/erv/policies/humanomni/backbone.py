@@ -1,8 +1,8 @@
 """HumanOmni without its head: SigLIP and Whisper features spliced into Qwen2, and an instruction gate.
 
-Towers are frozen: `encode_clips` computes their features once, everything after them trains. Features may
-be shared: projectors and gate run once per clip, and `clip_index` says which clip each row of the batch is
-on, so that the G completions of a prompt cost one pass.
+The towers are frozen: `encode_clips` computes their features once, and everything after them trains. Rows may
+share features: projectors and gate run once per clip, and `clip_index` says which clip each row of the batch
+shows, so that the G completions of a prompt cost one pass.
 """
 
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from erv.policies.humanomni.projector import AudioProjector, Gate, VisualProject
 from erv.policies.humanomni.splicing import AUDIO_ID, IMAGE_ID, VIDEO_ID, placeholders
 from erv.policies.humanomni.towers import FrameTower
 
-# What belongs to clips, not to rows.
+# Inputs that belong to clips, not to rows.
 CLIP_INPUTS = (
     "pixel_values",
     "input_features",
@@ -35,7 +35,7 @@ _CLIPS_AT_ONCE = 32  # bounds the memory of the towers; results don't depend on 
 def _is_packed(
     attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None, past_key_values: Cache | None
 ) -> bool:
-    """Whether rows hold several examples, as transformers' own masks tell it: positions that start again."""
+    """Whether rows hold several examples. Like transformers' own masks, looks for positions that restart."""
     if attention_mask is not None or position_ids is None or past_key_values is not None:
         return False
     return bool((position_ids.diff(dim=-1) != 1).any())
@@ -78,29 +78,29 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
         self.freeze_towers()
 
     def train(self, mode: bool = True) -> "HumanOmniModel":
-        """Sets the mode of all but the towers, which stay in evaluation: nothing of them is ever dropped."""
+        """Sets the mode of everything but the towers, which stay in evaluation mode and so skip dropout."""
         super().train(mode)
         self.vision_tower.eval()
         self.audio_tower.eval()
         return self
 
     def freeze_towers(self) -> None:
-        """Takes the gradients off both towers: the method never trains them with the language model."""
+        """Freezes both towers: the method never trains them with the language model."""
         self.vision_tower.requires_grad_(False)
         self.audio_tower.requires_grad_(False)
 
     def freeze_projectors(self) -> None:
-        """Takes the gradients off all between towers and language model: projectors, gate and its encoder."""
+        """Freezes what is between the towers and the language model: projectors, gate and gate encoder."""
         for part in (self.visual_projector, self.audio_projector, self.gate, self.gate_encoder):
             part.requires_grad_(False)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The language model's table."""
+        """The language model's embedding table."""
         table: nn.Module = self.language_model.get_input_embeddings()
         return table
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replaces the language model's table."""
+        """Replaces the language model's embedding table."""
         self.language_model.set_input_embeddings(value)
 
     @torch.no_grad()
@@ -114,8 +114,9 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
             input_features: log-mel [clips, mels, steps] float (or [rows, clips, mels, steps]), or None.
 
         Returns:
-            `video_features` [clips, frames, patches, width] and `audio_features` [clips, positions, width],
-            for what was given: the towers' outputs, before the projectors, which train.
+            `video_features` [clips, frames, patches, width] and `audio_features` [clips, positions, width]
+            for the inputs that were given. These are the towers' outputs; the projectors, which train, come
+            after them.
         """
         features: dict[str, torch.Tensor] = {}
         if pixel_values is not None:
@@ -149,7 +150,7 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
     ) -> torch.Tensor:
         """Projects clips: [clips, frames, patches, width] to [clips, tokens, hidden].
 
-        One gate row may serve all clips: they are all asked the same question.
+        One gate row may serve all clips, since the question is the same for all of them.
         """
         if gate_input_ids is None:
             raise ValueError(
@@ -175,7 +176,8 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
     ) -> torch.Tensor:
         """Embeddings [rows, length, hidden] with the clips' tokens at their placeholders.
 
-        The arguments are those of `forward`; placeholders are expanded, of the vocabulary or negative.
+        The arguments are those of `forward`. Placeholders must be expanded already; they are tokens of the
+        vocabulary or negative ids.
         """
         clip_index = rows_of_clips(input_ids, clip_index)
         embeddings: torch.Tensor = self.get_input_embeddings()(input_ids.clamp(min=0))
@@ -211,8 +213,9 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
         Args:
             input_ids: [rows, length], one placeholder per token.
             attention_mask: [rows, length]; 0 marks padding on either side.
-            position_ids: [rows, length]; None counts from 0. Packed rows, several examples one after another,
-                start again from 0 at each and come without `attention_mask`: examples don't see each other.
+            position_ids: [rows, length]; None counts from 0. In packed rows, which hold several examples,
+                positions restart at 0 with each example. Packed rows come without `attention_mask`; their
+                examples don't see each other.
             past_key_values: the cache of a generation.
             inputs_embeds: [rows, length, hidden] instead of `input_ids`; then nothing is spliced.
             use_cache: whether to return a cache.

@@ -1,6 +1,6 @@
-"""Finding and reading the files of a checkpoint: a local folder, or a name on the Hugging Face hub.
+"""Finds and reads the files of a checkpoint, in a local folder or under a name on the Hugging Face hub.
 
-Only JSON and safetensors are read; nothing that is loaded can run code.
+Only JSON and safetensors are read: nothing that is loaded can run code.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class CheckpointFiles:
 
     Args:
         name: a local folder, or a name on the hub.
-        **options: those of `from_pretrained` that say where to look (`cache_dir`, `revision`, `token`,
-            `local_files_only`, `force_download`, `subfolder`); `mm_vision_tower` and `mm_audio_tower`
-            replace the towers that a released configuration names; others are ignored.
+        **options: the options of `from_pretrained` that say where to look (`cache_dir`, `revision`, `token`,
+            `local_files_only`, `force_download`, `subfolder`). `mm_vision_tower` and `mm_audio_tower` replace
+            the towers that a released configuration names. Other options are ignored.
     """
 
     def __init__(self, name: str | os.PathLike[str], **options: Any) -> None:
@@ -47,7 +47,7 @@ class CheckpointFiles:
         return path if path.is_dir() else None
 
     def find(self, filename: str) -> Path | None:
-        """The local path of a file, downloaded if need be and allowed; None where there is none."""
+        """The local path of a file, downloaded if necessary and allowed; None if there is no such file."""
         try:
             found = cached_file(
                 self.name, filename, **self.options, _raise_exceptions_for_missing_entries=False
@@ -57,10 +57,10 @@ class CheckpointFiles:
         return None if found is None else Path(found)
 
     def read_json(self, filename: str) -> dict[str, Any] | None:
-        """A JSON file, None where there is none.
+        """The content of a JSON file; None if there is no such file.
 
         Raises:
-            TrainingError: it isn't a JSON object.
+            TrainingError: the file doesn't hold a JSON object.
         """
         path = self.find(filename)
         if path is None:
@@ -68,13 +68,13 @@ class CheckpointFiles:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise TrainingError(f"{path}: no valid JSON ({error}); fetch the file again") from error
+            raise TrainingError(f"{path}: not valid JSON ({error}); fetch the file again") from error
         if not isinstance(content, dict):
             raise TrainingError(f"{path}: expected a JSON object; fetch the file again")
         return content
 
     def weight_files(self) -> list[Path]:
-        """The safetensors files, one or the shards that the index names; empty where there are none.
+        """The safetensors files: one, or the shards that the index names; empty if there are none.
 
         Raises:
             TrainingError: a shard is missing.
@@ -88,7 +88,7 @@ class CheckpointFiles:
         try:
             shards, _ = get_checkpoint_shard_files(self.name, str(index), **self.options)
         except (OSError, ValueError, KeyError) as error:
-            raise TrainingError(f"{index}: its shards can't be had ({error}); fetch them again") from error
+            raise TrainingError(f"{index}: can't find its shards ({error}); fetch them again") from error
         paths = [Path(shard) for shard in shards]
         for path in paths:
             if not path.is_file():
@@ -96,14 +96,14 @@ class CheckpointFiles:
         return paths
 
     def weight_names(self) -> list[str]:
-        """Names of all tensors; the errors are those of `weights`."""
+        """Names of all tensors; raises the same errors as `weights`."""
         return [name for opened in self._opened() for name in opened.keys()]  # noqa: SIM118 - no mapping
 
     def weights(self, keep: Container[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
         """Names and tensors, one at a time.
 
         Args:
-            keep: names of those to read, None for all.
+            keep: names of the tensors to read; None for all.
 
         Raises:
             TrainingError: there are no safetensors, or a file is damaged.
@@ -128,12 +128,12 @@ class CheckpointFiles:
                 yield opened
 
     def no_weights(self) -> str:
-        """The sentence for a checkpoint without safetensors, which tells a pickle from nothing."""
+        """The error message for a checkpoint without safetensors; it differs if there is a pickle."""
         folder = self.folder
         pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern)) if folder else []
         if pickles:
             return (
-                f"{self.name}: its weights are a pickle ({pickles[0]}), which could run code when it is read;"
+                f"{self.name}: its weights are a pickle ({pickles[0]}), which could run code when loaded;"
                 " convert the checkpoint to safetensors (model.safetensors) first"
             )
         return (

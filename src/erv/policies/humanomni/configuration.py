@@ -1,4 +1,4 @@
-"""Configuration of HumanOmni: one language model, two towers, a gate encoder, and how they are joined."""
+"""Configuration of HumanOmni: a language model, two towers, a gate encoder, and how they are connected."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class HumanOmniConfig(PreTrainedConfig):
 
     Args:
         text_config: Qwen2, the language model.
-        vision_config: SigLIP vision tower. `num_hidden_layers` counts the blocks that are really computed:
-            HumanOmni reads the output of the last but one block, so the last one is never built.
+        vision_config: SigLIP vision tower. `num_hidden_layers` counts only the blocks that are computed:
+            HumanOmni reads the output of the second to last block, so the last block is never built.
         audio_config: Whisper; only its encoder is built.
-        gate_config: BERT that reads the instruction and weighs the three visual branches; no pooler.
+        gate_config: BERT, without a pooler, which reads the instruction and weighs the three visual branches.
         projector_type: "all_in_one_small" (0.5B; an even patch grid) or "all_in_one" (7B; an odd one).
         gate_hidden_size: inner width of the gate; 3584 in every released size.
         audio_pool: how many audio positions are averaged into one token.
         num_frames: frames per clip that the processor prepares; the network takes any number.
-        video_token_id: placeholder that a visual token replaces; one placeholder per token. None, as in a
-            released checkpoint without a tokenizer of ours: only the negative placeholders are read.
+        video_token_id: the placeholder that a visual token replaces; one placeholder per token. None means
+            that only negative placeholders are read, as in a released checkpoint without our tokenizer.
         audio_token_id: the same for audio tokens.
 
-    `from_pretrained` reads our folders and released ones as they are (see `released_config`).
+    `from_pretrained` reads our folders and, without conversion, released ones (see `released_config`).
     """
 
     model_type = "humanomni"
-    # TRL's loader asks for it when a class is not one of transformers' own; nothing is loaded through it.
+    # TRL's loader needs it when a class is not one of transformers' own; nothing is loaded through it.
     auto_map: ClassVar[dict[str, str]] = {}
     sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
@@ -45,7 +45,7 @@ class HumanOmniConfig(PreTrainedConfig):
         "gate_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
     }
 
-    # Mappings on the way in, configurations of their own classes afterwards.
+    # Passed in as mappings; afterwards configurations of their own classes.
     text_config: Any = None
     vision_config: Any = None
     audio_config: Any = None
@@ -66,7 +66,7 @@ class HumanOmniConfig(PreTrainedConfig):
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The stock reading; a released configuration is converted, with those of its towers."""
+        """Reads as usual, and converts a released configuration and the configurations of its towers."""
         content, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if content.get("model_type") == RELEASED_MODEL_TYPE:
             content = convert_released(content, CheckpointFiles(pretrained_model_name_or_path, **kwargs))
@@ -74,18 +74,18 @@ class HumanOmniConfig(PreTrainedConfig):
 
     @property
     def patches_per_side(self) -> int:
-        """Side of the square of patches that the vision tower makes of a frame."""
+        """Patches along one side of a frame."""
         side: int = self.vision_config.image_size // self.vision_config.patch_size
         return side
 
     @property
     def tokens_per_frame(self) -> int:
-        """Visual tokens that a frame becomes."""
+        """Visual tokens per frame."""
         return ((self.patches_per_side + 1) // 2) ** 2
 
     @property
     def audio_tokens(self) -> int:
-        """Audio tokens of a clip; the window is fixed, however short the sound."""
+        """Audio tokens per clip; the window is fixed, however short the sound."""
         tokens: int = self.audio_config.max_source_positions // self.audio_pool
         return tokens
 
@@ -97,14 +97,14 @@ class ReleasedHumanOmniConfig(HumanOmniConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Converts a released `config.json`; the checkpoint is where `name_or_path` says.
+        """Converts a released `config.json` of the checkpoint at `name_or_path`.
 
-        `AutoConfig` hands no more on: files of a name on the hub are looked for in the standard cache.
+        `AutoConfig` passes nothing else on, so files on the hub are looked up in the standard cache.
         """
         name = kwargs.get("name_or_path")
         if name is None:
             raise TrainingError(
-                "a released HumanOmni configuration alone doesn't say how large its towers are: load it with"
+                "a released HumanOmni configuration alone doesn't give the sizes of its towers: load it with"
                 " from_pretrained on the checkpoint"
             )
         return HumanOmniConfig.from_dict(

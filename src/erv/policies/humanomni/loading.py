@@ -1,4 +1,4 @@
-"""`from_pretrained` for our folders and for released checkpoints as they are."""
+"""`from_pretrained` for our folders and for unconverted released checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from erv.policies.humanomni.released_config import RELEASED_MODEL_TYPE
 from erv.policies.humanomni.released_weights import released_weights
 
 _TABLE = "model.language_model.embed_tokens.weight"
-# What says where to look; the weights are found by then.
+# Options that only say where to look; by the time they are dropped the weights have been found.
 _ONLY_FOR_FILES = (
     "cache_dir",
     "force_download",
@@ -33,27 +33,27 @@ _ONLY_FOR_FILES = (
 
 
 class LoadsReleased:
-    """Lets a model class read released checkpoints; mixed in before `PreTrainedModel`.
+    """Lets a model class read released checkpoints; mix it in before `PreTrainedModel`.
 
-    transformers' own renaming of weights on loading (`WeightConverter`) is not used: it is undone on saving,
-    which would write our models in the released layout, and it can't take towers from other folders.
+    transformers' own way of renaming weights on loading (`WeightConverter`) is not used. It is undone on
+    saving, which would write our models in the released layout, and it can't take towers from other folders.
     """
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str] | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Loads one of our folders, or a released checkpoint as it is; towers come frozen.
+        """Loads one of our folders or a released checkpoint; the towers come frozen.
 
         Args:
             pretrained_model_name_or_path: a folder, or a name on the hub.
             *args: passed on.
-            **kwargs: those of `PreTrainedModel.from_pretrained`. For a released checkpoint also
-                `mm_vision_tower` and `mm_audio_tower`: folders or hub names of towers in place of those that
-                its configuration names; "" for none, so that nothing is compared.
+            **kwargs: the options of `PreTrainedModel.from_pretrained`. For a released checkpoint also
+                `mm_vision_tower` and `mm_audio_tower`: folders or hub names of towers to use instead of those
+                that its configuration names; "" means none, so that nothing is compared.
 
         Raises:
-            TrainingError: a file is missing or a pickle, or weights and configuration don't fit together.
+            TrainingError: a file is missing or is a pickle, or weights and configuration don't fit together.
         """
         name = pretrained_model_name_or_path
         if name is None:
@@ -65,7 +65,7 @@ class LoadsReleased:
         else:
             if config is None and files.folder and "config" not in kwargs:
                 raise TrainingError(
-                    f"{files.name}: no config.json here, so this is no checkpoint; name the folder of one"
+                    f"{files.name}: no config.json here, so this is not a checkpoint; give the folder of one"
                 )
             if config is not None and files.folder and not any(files.folder.glob("*.safetensors")):
                 raise TrainingError(files.no_weights())
@@ -78,7 +78,7 @@ class LoadsReleased:
     @classmethod
     def _load_ours(cls, files: CheckpointFiles, *args: Any, **kwargs: Any) -> Any:
         with_info = kwargs.pop("output_loading_info", False)
-        options = {"ignore_mismatched_sizes": True, **kwargs}  # `check_loaded` says it in one sentence
+        options = {"ignore_mismatched_sizes": True, **kwargs}  # `check_loaded` reports them in one sentence
         model, info = super().from_pretrained(  # type: ignore[misc]
             files.name, *args, output_loading_info=True, **options
         )
@@ -96,7 +96,7 @@ class LoadsReleased:
         config = copy.deepcopy(config)
         with_info = kwargs.pop("output_loading_info", False)
         weights = released_weights(released, files, config.vision_config.num_hidden_layers)
-        # The table decides: fine-tuning scripts resize it without touching every configuration.
+        # The table decides: fine-tuning scripts resize it without updating every configuration.
         if _TABLE in weights:
             config.text_config.vocab_size = weights[_TABLE].shape[0]
         if config.tie_word_embeddings:
@@ -119,7 +119,7 @@ class LoadsReleased:
 
 
 def _for_class(cls: type, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights as the class itself names them: the inner model has neither prefix nor head."""
+    """The weights under the names that the class uses: the inner model has neither prefix nor head."""
     if getattr(cls, "_tied_weights_keys", None):
         return weights
     return {
@@ -139,7 +139,7 @@ def _generation_config(files: CheckpointFiles, config: HumanOmniConfig) -> Gener
 
 
 def _freeze(model: Any) -> None:
-    """Loading makes every weight trainable; towers never are."""
+    """Freezes the towers again: loading makes every weight trainable."""
     getattr(model, "model", model).freeze_towers()
 
 

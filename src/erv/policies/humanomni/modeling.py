@@ -1,6 +1,6 @@
-"""HumanOmni: towers, projectors and gate of `backbone`, the head, and generation.
+"""HumanOmni: the towers, projectors and gate of `backbone`, plus the head and generation.
 
-`input_ids` come with one placeholder per token of the vocabulary, as our chat template writes them, or with
+`input_ids` hold either placeholders of the vocabulary, one per token, as our chat template writes them, or
 the released negative ids, one per clip, which are expanded here.
 
 The contract with TRL's trainers: `base_model_prefix` is "model", the inner model takes every modality
@@ -37,7 +37,7 @@ class HumanOmniForConditionalGeneration(ConditionedOnClips, HumanOmniPreTrainedM
 
     @property
     def placeholder_ids(self) -> list[int]:
-        """Tokens that stand for frames and sound; generation never writes one."""
+        """Ids of the tokens that stand for frames and sound; generation never produces one."""
         ids = (self.config.video_token_id, self.config.audio_token_id)
         return [token for token in ids if token is not None]
 
@@ -46,7 +46,7 @@ class HumanOmniForConditionalGeneration(ConditionedOnClips, HumanOmniPreTrainedM
         self.model.freeze_towers()
 
     def freeze_question_encoder(self) -> None:
-        """Takes the gradients off the gate's text encoder."""
+        """Freezes the gate's text encoder."""
         self.model.gate_encoder.requires_grad_(False)
 
     def freeze_projectors(self) -> None:
@@ -54,16 +54,16 @@ class HumanOmniForConditionalGeneration(ConditionedOnClips, HumanOmniPreTrainedM
         self.model.freeze_projectors()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The language model's table."""
+        """The language model's embedding table."""
         table: nn.Module = self.model.get_input_embeddings()
         return table
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replaces the language model's table."""
+        """Replaces the language model's embedding table."""
         self.model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
-        """The head, which TRL multiplies hidden states by itself."""
+        """The head; TRL itself multiplies the hidden states by it."""
         return self.lm_head
 
     def set_output_embeddings(self, value: nn.Linear) -> None:
@@ -89,9 +89,10 @@ class HumanOmniForConditionalGeneration(ConditionedOnClips, HumanOmniPreTrainedM
         audio_features: torch.Tensor | None = None,
         side: Literal["keep", "left"] = "keep",
     ) -> ExpandedRows:
-        """What `forward` makes of released placeholder ids; see `splicing.expand_rows`.
+        """Expands released placeholder ids as `forward` does; see `splicing.expand_rows`.
 
-        Of the media only the shapes are read: frames per clip settle the tokens of `<image>` and `<video>`.
+        Only the shapes of the media are read: the frames per clip determine how many tokens `<image>` and
+        `<video>` become.
         """
         frames = video_features if video_features is not None else pixel_values
         sound = audio_features if audio_features is not None else input_features
@@ -126,16 +127,16 @@ class HumanOmniForConditionalGeneration(ConditionedOnClips, HumanOmniPreTrainedM
         """Logits [rows, length, vocabulary], and the shifted cross entropy when `labels` are given.
 
         Released placeholder ids (-200, -201, -202, one per clip) are expanded first, so that `length` grows;
-        `labels` and `attention_mask` are then those of the given ids. `logits_to_keep` computes only the last
-        positions (an integer) or the given ones (an index tensor); labels must then be of the same length.
-        The other arguments are those of `HumanOmniModel.forward`.
+        `labels` and `attention_mask` then have the shape of the unexpanded ids. `logits_to_keep` limits the
+        computation to the last positions (an integer) or to the given ones (an index tensor); labels must
+        then have the same length. The other arguments are those of `HumanOmniModel.forward`.
         """
         started = past_key_values is not None and past_key_values.get_seq_length() > 0
         if input_ids is not None and not started and bool((input_ids < 0).any()):
             if position_ids is not None:
                 raise ValueError(
-                    "position_ids can't be given with negative placeholders, which are expanded by the model;"
-                    " take the rows of expand_placeholders"
+                    "position_ids can't be given with negative placeholders, because the model expands them;"
+                    " pass the rows that expand_placeholders returns"
                 )
             rows = self.expand_placeholders(
                 input_ids,
@@ -172,11 +173,11 @@ class HumanOmniForConditionalGeneration(ConditionedOnClips, HumanOmniPreTrainedM
         generation_config: GenerationConfig | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The stock generation; clips are encoded once, whatever it does.
+        """The stock generation, except that clips are encoded only once.
 
-        With released placeholder ids (negative, one per clip) the prompt goes in as embeddings, as the
-        released code does it: padding is moved to the left, and only new tokens are returned. Otherwise the
-        prompt, padded on the left and with one placeholder per token, comes before them.
+        With released placeholder ids (negative, one per clip) the prompt is passed as embeddings, as in the
+        released code: padding moves to the left, and only new tokens are returned. Otherwise the prompt must
+        be padded on the left and have one placeholder per token, and it is returned before the new tokens.
         """
         pixels, sound = kwargs.pop("pixel_values", None), kwargs.pop("input_features", None)
         kwargs |= self.encode_clips(

@@ -1,7 +1,7 @@
-"""From a released HumanOmni, R1-Omni or ERV checkpoint to a policy folder of ours.
+"""Converts a released HumanOmni, R1-Omni or ERV checkpoint to one of our policy folders.
 
-The classes read a released folder as it is (`HumanOmniForConditionalGeneration.from_pretrained`), with its
-negative placeholder ids. What a policy needs besides is a processor, whose placeholders are tokens:
+`HumanOmniForConditionalGeneration.from_pretrained` reads a released folder without conversion, with its
+negative placeholder ids. A policy also needs a processor, whose placeholders are tokens:
 
     model = HumanOmniForConditionalGeneration.from_pretrained("R1-Omni-0.5B", dtype="bfloat16")
     processor = official_processor(
@@ -12,9 +12,8 @@ negative placeholder ids. What a policy needs besides is a processor, whose plac
     )
     Policy(model, processor).save("models/policy/r1-omni")
 
-The folder that this writes needs nothing besides: `load_policy` and the Auto classes read it, towers and
-all. Where the towers lie elsewhere than the checkpoint says: `from_pretrained(..., mm_vision_tower=FOLDER,
-mm_audio_tower=FOLDER)`.
+The resulting folder is complete, towers included: `load_policy` and the Auto classes read it. If the towers
+are not where the checkpoint says, use `from_pretrained(..., mm_vision_tower=FOLDER, mm_audio_tower=FOLDER)`.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ def official_processor(
 ) -> HumanOmniProcessor:
     """Builds the processor of a released checkpoint and points the model at its placeholder tokens.
 
-    Placeholders are added behind the tokenizer's own tokens, where the released embedding tables have spare
-    rows. The think and answer tags stay ordinary text, as these checkpoints learned them.
+    Placeholders are added after the tokenizer's own tokens, where the released embedding tables have spare
+    rows. The think and answer tags stay ordinary text, since these checkpoints learned them that way.
     """
     text = AutoTokenizer.from_pretrained(tokenizer, padding_side="left")
     own_template = text.chat_template if isinstance(text.chat_template, str) else None
@@ -62,7 +61,7 @@ def official_processor(
 
 
 def _set_placeholders(model: HumanOmniForConditionalGeneration, video: int, audio: int) -> None:
-    """Names the placeholder ids and keeps generation from ever writing one."""
+    """Sets the placeholder ids and stops generation from ever producing one."""
     model.config.video_token_id, model.config.audio_token_id = video, audio
     model.generation_config.suppress_tokens = [video, audio]
 

@@ -1,15 +1,15 @@
-"""The prompts of the released code, which has three: cold start, GRPO and inference each write another.
+"""The prompts of the released code, which has three: one each for cold start, GRPO and inference.
 
-Ours is one (`HumanOmniProcessor.prompt_ids`, `gate_inputs`). These are for comparisons with the released
-checkpoints, and for training that shall be theirs to the letter. What differs:
+We have only one (`HumanOmniProcessor.prompt_ids`, `gate_inputs`). The released prompts are for comparisons
+with the released checkpoints, and for training that follows the released code to the letter. They differ in:
 
 | phase | tags around placeholders | user turn begins with | what the gate encoder reads |
 |---|---|---|---|
-| sft | in the content | video, sound | the user turn less line breaks, `<video>`, `<image>`: tags too |
+| sft | in the content | video, sound | user turn without line breaks, `<video>`, `<image>`; with tags |
 | grpo | in the content | three vision tokens of Qwen2-VL | the question |
 | inference | after the template | video, sound | the question |
 
-In all of them the text is cut at the placeholders and each piece is tokenised on its own. The tags around
+In all three the text is cut at the placeholders and each piece is tokenised on its own. The tags around
 placeholders are ordinary text.
 """
 
@@ -28,7 +28,7 @@ Phase = Literal["sft", "grpo", "inference"]
 
 _TAGS = {"<video>": "vi", "<audio>": "au", "<image>": "im"}
 _CUT = re.compile("|".join(RELEASED_IDS))
-# What Qwen2-VL's template makes of the video element that the released GRPO puts before the text.
+# What Qwen2-VL's template writes for the video element that the released GRPO puts before the text.
 _VIDEO_ELEMENT = "<|vision_start|><|video_pad|><|vision_end|>"
 _SYSTEM = "You are a helpful assistant."
 
@@ -38,9 +38,9 @@ class OfficialPrompt:
     """A released prompt.
 
     Attributes:
-        text: what is tokenised, template and tags included.
+        text: the text that is tokenised, with template and tags.
         input_ids: token ids; each placeholder is one negative id (-200, -201, -202).
-        gate_text: what the gate encoder reads.
+        gate_text: the text that the gate encoder reads.
     """
 
     text: str
@@ -82,18 +82,18 @@ def official_prompt(
     template: str | None = None,
     r1_omni: bool = True,
 ) -> OfficialPrompt:
-    """The prompt of a clip as the released code writes it, up to where the completion begins.
+    """The prompt of a clip as the released code writes it, up to the completion.
 
     Args:
-        tokenizer: of the checkpoint; the released GRPO uses that of Qwen2-VL-2B-Instruct.
-        phase: whose prompt.
-        instruction: the question; None is the one of the evaluation. In `grpo` it is the question alone.
+        tokenizer: the checkpoint's tokenizer; the released GRPO uses that of Qwen2-VL-2B-Instruct.
+        phase: the phase whose prompt is written.
+        instruction: the question; None for the evaluation's. In `grpo` this is the question alone.
         video: whether the clip has frames.
-        audio: whether it has sound.
-        template: the checkpoint's own chat template (Jinja); None is Qwen2's, ChatML with its default
-            system turn.
-        r1_omni: in `grpo`, whether the request for tags is appended to the question, as R1-Omni does; ERV
-            takes the question of the data set as it is.
+        audio: whether the clip has sound.
+        template: the checkpoint's own chat template (Jinja); None for Qwen2's: ChatML with its default system
+            turn.
+        r1_omni: in `grpo`, whether to append the request for tags to the question, as R1-Omni does; ERV uses
+            the data set's question unchanged.
     """
     question = instruction if instruction is not None else QUESTION if phase == "grpo" else INSTRUCTION
     if phase == "grpo" and r1_omni:
@@ -101,7 +101,7 @@ def official_prompt(
     lines = ["<video>"] * video + ["<audio>"] * audio
     content = "\n".join([*lines, question])
     if phase == "inference":
-        # The template first, tags afterwards, wherever they then stand.
+        # The template comes first; tags are then added wherever the placeholders end up.
         text = wrap_tags(_render(content, tokenizer, template))
         return OfficialPrompt(text, tokenize_pieces(text, tokenizer), question)
     content = "\n".join([*(wrap_tags(line) for line in lines), question])

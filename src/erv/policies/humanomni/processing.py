@@ -1,4 +1,4 @@
-"""From frames, sound and text to what HumanOmni takes."""
+"""Turns frames, sound and text into HumanOmni's inputs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _HALF_RANGE = 127.5  # SigLIP normalises with mean = std = 0.5
 
 
 def chat_template(video_tokens: int, audio_tokens: int, *, wrap: bool) -> str:
-    """ChatML that repeats each placeholder of a user turn once per token that it stands for.
+    """ChatML that repeats each placeholder of a user turn once per token it stands for.
 
     Args:
-        video_tokens: visual tokens of a clip.
-        audio_tokens: audio tokens of a clip.
-        wrap: whether `<vi_start>…<vi_end>` and `<au_start>…<au_end>` enclose them, as in the released
-            checkpoints. They are ordinary text there, not added tokens.
+        video_tokens: visual tokens per clip.
+        audio_tokens: audio tokens per clip.
+        wrap: whether to enclose them in `<vi_start>…<vi_end>` and `<au_start>…<au_end>`, as the released
+            checkpoints do. Those tags are ordinary text, not added tokens.
     """
     video, audio = f"'{VIDEO_PLACEHOLDER}' * {video_tokens}", f"'{AUDIO_PLACEHOLDER}' * {audio_tokens}"
     if wrap:
@@ -32,18 +32,18 @@ def chat_template(video_tokens: int, audio_tokens: int, *, wrap: bool) -> str:
 
 
 class HumanOmniProcessor(ClipProcessor):
-    """Whisper's log-mel, SigLIP's normalisation, the language model's tokenizer and the gate's own.
+    """Whisper's log-mel, SigLIP's normalisation, and the tokenizers of the language model and the gate.
 
-    The geometry of frames is settled when shards are written; here they are only normalised.
+    The geometry of frames is fixed when shards are written; here they are only normalised.
 
     Args:
-        feature_extractor: log-mel of a fixed window.
-        tokenizer: a fast tokenizer; its chat template expands the placeholders, so that it serves on its own.
+        feature_extractor: computes the log-mel of a fixed window.
+        tokenizer: a fast tokenizer; its chat template expands the placeholders, so it also works on its own.
         gate_tokenizer: tokenizer of the gate encoder (BERT).
         image_size: side of a frame in pixels.
         num_frames: frames per clip.
-        chat_template: taken by the base class; the template lives in the tokenizer.
-        official_template: the chat template of a released checkpoint, for its own prompts; None is Qwen2's.
+        chat_template: passed to the base class; the template itself is in the tokenizer.
+        official_template: the chat template of a released checkpoint, for its own prompts; None for Qwen2's.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class HumanOmniProcessor(ClipProcessor):
     ) -> OfficialPrompt:
         """The prompt that the released code writes in a phase; see `official_prompts.official_prompt`.
 
-        Its `input_ids` hold one negative id per clip, which the model takes as they are.
+        Its `input_ids` hold one negative id per clip, which the model accepts.
         """
         options = {"template": self.official_template, **options}
         return official_prompt(self.tokenizer, phase, instruction, **options)
@@ -84,28 +84,28 @@ class HumanOmniProcessor(ClipProcessor):
         audio: bool = True,
         official: Phase | None = None,
     ) -> list[int]:
-        """Token ids of the prompt, placeholders expanded, up to where the completion begins.
+        """Token ids of the prompt up to the completion, with expanded placeholders.
 
         Args:
-            instruction: what is asked.
+            instruction: the question.
             video: whether the clip has frames.
-            audio: whether it has sound.
-            official: None for our one prompt; a phase for the released prompt of that phase. Other
-                instructions than the default are taken as they are; the default is in GRPO the question with
-                the request for tags on a line of its own, as R1-Omni writes it.
+            audio: whether the clip has sound.
+            official: None for our own prompt; a phase for the released prompt of that phase. In GRPO the
+                default instruction becomes the question with the request for tags on a line of its own, as
+                R1-Omni writes it. Any other instruction is used unchanged.
         """
         if official is not None:
             return self.expand(self._official(instruction, official, video, audio).input_ids)
         return super().prompt_ids(instruction, video=video, audio=audio)
 
     def _official(self, instruction: str, phase: Phase, video: bool, audio: bool) -> OfficialPrompt:
-        """The released prompt for what `prompt_ids` and `gate_inputs` are asked."""
+        """The released prompt for the arguments of `prompt_ids` and `gate_inputs`."""
         default = phase == "grpo" and instruction == INSTRUCTION
         question = None if default else instruction
         return self.official_prompt(question, phase, video=video, audio=audio, r1_omni=default)
 
     def expand(self, ids: list[int]) -> list[int]:
-        """Negative placeholders, one per clip, to placeholders of the vocabulary, one per token."""
+        """Replaces negative placeholders, one per clip, by placeholders of the vocabulary, one per token."""
         known = self.prompt_ids()
         video, audio = self.tokenizer.convert_tokens_to_ids([VIDEO_PLACEHOLDER, AUDIO_PLACEHOLDER])
         runs = {VIDEO_ID: [video] * known.count(video), AUDIO_ID: [audio] * known.count(audio)}
@@ -123,12 +123,12 @@ class HumanOmniProcessor(ClipProcessor):
         """The bare instruction for the gate encoder.
 
         Args:
-            rows: how often it is repeated.
-            instruction: what is asked.
-            video: as for `prompt_ids`; the released cold start shows the gate its tags.
-            audio: the same.
-            official: None for the instruction alone, the same in training and inference; a phase for what the
-                released code gives the gate in that phase.
+            rows: how often to repeat it.
+            instruction: the question.
+            video: as for `prompt_ids`; in the released cold start the gate reads the tags too.
+            audio: as for `prompt_ids`.
+            official: None for the instruction alone, which training and inference share; a phase for what the
+                released code passes to the gate in that phase.
 
         Returns:
             `gate_input_ids` and `gate_attention_mask`, long [rows, L]; one row may serve all clips.
@@ -146,7 +146,7 @@ class HumanOmniProcessor(ClipProcessor):
         return self.gate_inputs(1, instruction)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `processor_config.json` holds; a released template only where there is one."""
+        """The content of `processor_config.json`; holds a released template only if there is one."""
         content: dict[str, Any] = super().to_dict()
         if self.official_template is None:
             content.pop("official_template", None)

@@ -1,8 +1,8 @@
-"""From tower features to tokens of the language model: three visual branches, and the audio MLP.
+"""Projects tower features to tokens of the language model: three visual branches, and the audio MLP.
 
-Numerically the projector of the released HumanOmni (`all_in_one_small`, `all_in_one`), laid out for speed:
-channels stay last, so that 1x1 convolutions are matrix products and LayerNorm needs no transposition, and the
-2x2x2 convolution, whose windows don't overlap in space, is one matrix product as well.
+This computes the same as the projector of the released HumanOmni (`all_in_one_small`, `all_in_one`), but is
+laid out for speed. Channels stay last, so that 1x1 convolutions are matrix products and LayerNorm needs no
+transposition. The windows of the 2x2x2 convolution don't overlap in space, so it is one matrix product too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _EPSILON = 1e-5  # timm swaps its LayerNorm2d (1e-6) for a norm + activation cla
 
 
 class SqueezeExcite(nn.Module):
-    """Weighs channels by what the whole frame looks like."""
+    """Weighs channels by the content of the whole frame."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """RegNet bottleneck: depthwise 3x3, squeeze-excite, LayerNorm over channels (as timm builds it)."""
+    """RegNet bottleneck as timm builds it: depthwise 3x3, squeeze-excite, LayerNorm over channels."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
@@ -58,12 +58,12 @@ class Bottleneck(nn.Module):
 
 
 class Branch(nn.Module):
-    """The "video" and "body" branches: residual blocks around a causal halving of the grid, a readout."""
+    """The "video" and "body" branches: residual blocks around a causal halving of the grid; a readout."""
 
     def __init__(self, width: int, hidden: int, depth: int) -> None:
         super().__init__()
         self.before = nn.Sequential(*(Bottleneck(width if i == 0 else hidden, hidden) for i in range(depth)))
-        # Order of the inputs: time (previous, this), row, column, channel.
+        # Order of the inputs: time (previous, current), row, column, channel.
         self.sampler = nn.Linear(8 * hidden, hidden)
         self.after = nn.Sequential(*(Bottleneck(hidden, hidden) for _ in range(depth)))
         self.readout = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, hidden))
@@ -112,7 +112,7 @@ class FaceBranch(nn.Module):
 class VisualProjector(nn.Module):
     """Three branches over the same features, mixed by the gate's weights.
 
-    There are no face or body crops: the names only say what each branch was trained for.
+    There are no face or body crops: the names only say what each branch was meant for.
     """
 
     def __init__(self, width: int, hidden: int, kind: str) -> None:
@@ -128,13 +128,13 @@ class VisualProjector(nn.Module):
 
         Args:
             features: [clips, frames, patches, width], from the vision tower.
-            weights: [clips, 3], shares of video, body and face.
+            weights: [clips, 3], the shares of video, body and face.
 
         Returns:
             [clips, frames * ceil(s/2)**2, hidden] for patches = s * s.
 
         Raises:
-            ValueError: the patch grid is not what this kind of projector takes.
+            ValueError: this kind of projector does not take such a patch grid.
         """
         side = round(features.shape[2] ** 0.5)
         if side % 2 != (self.kind == "all_in_one"):

@@ -1,10 +1,11 @@
-"""Reading the configuration of a released HumanOmni, R1-Omni or ERV checkpoint.
+"""Reads the configuration of a released HumanOmni, R1-Omni or ERV checkpoint.
 
-A released `config.json` names its towers but doesn't hold their sizes. These come, in this order, from a file
-beside the weights (`siglip_config.json`, `whisper_config.json`, `bert_config.json`); from the folder or hub
-name that the configuration gives (`mm_vision_tower`, `mm_audio_tower`; relative to the checkpoint or to the
-working directory, or absolute); and, where that is a path of the authors' machine, from the public model of
-the same last name.
+A released `config.json` names its towers but doesn't hold their sizes. We look for the sizes, in this order:
+
+1. in a file beside the weights (`siglip_config.json`, `whisper_config.json`, `bert_config.json`);
+2. in the folder or hub name that the configuration gives (`mm_vision_tower`, `mm_audio_tower`; absolute, or
+   relative to the checkpoint or the working directory);
+3. if that is a path on the authors' machine, in the public model with the same last name.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ _PROJECTORS = ("all_in_one_small", "all_in_one")
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the network whose sizes stand in a configuration of its own.
+    """A part of the network whose sizes are in a configuration of its own.
 
     Attributes:
-        word: what it is called in messages.
-        file: its configuration beside the weights.
-        key: where a released configuration names it; empty for the gate, which no key names.
-        default: the name to look for where no key names it.
-        model_types: what its configuration may say it is.
-        public: hub names of the public models, by their last part.
+        word: the part's name in messages.
+        file: name of its configuration file beside the weights.
+        key: key under which a released configuration names the part; empty for the gate, which has no key.
+        default: the name to look for if there is no key.
+        model_types: values of `model_type` that its configuration may have.
+        public: hub names of the public models, matched by their last part.
     """
 
     word: str
@@ -80,13 +81,13 @@ GATE = Part(
 def named_sources(
     released: dict[str, Any], files: CheckpointFiles, part: Part, *, offline: bool = False
 ) -> Iterator[CheckpointFiles]:
-    """Where a part may lie besides the checkpoint itself, in the order in which it is looked for.
+    """Places other than the checkpoint itself where a part may be, in the order of the search.
 
     Args:
         released: the released `config.json`.
-        files: those of the checkpoint.
-        part: which part.
-        offline: whether only what is on this machine counts.
+        files: the checkpoint's files.
+        part: the part to look for.
+        offline: whether to look on this machine only.
     """
     name = files.towers.get(part.key, released.get(part.key)) if part.key else part.default
     if not name:
@@ -109,10 +110,10 @@ def named_sources(
 
 
 def convert_released(released: dict[str, Any], files: CheckpointFiles) -> dict[str, Any]:
-    """Our configuration, as a mapping, of a released `config.json` and the configurations of its towers.
+    """Our configuration, as a mapping, from a released `config.json` and the configurations of its towers.
 
     Raises:
-        TrainingError: a configuration is missing, or is of a kind that isn't HumanOmni's.
+        TrainingError: a configuration is missing, or is of a kind that HumanOmni does not use.
     """
     vision, audio, gate = (_part_config(released, files, part) for part in (VISION, AUDIO, GATE))
     return convert_config(released, vision, audio, gate, where=files.name)
@@ -130,13 +131,13 @@ def convert_config(
 
     Args:
         released: `config.json` of the checkpoint (`model_type` "HumanOmni_qwen2").
-        vision: `config.json` of its SigLIP tower, or of the whole SigLIP.
+        vision: `config.json` of its SigLIP tower, or of the complete SigLIP model.
         audio: `config.json` of its Whisper tower.
         gate: `config.json` of bert-base-uncased.
         where: the checkpoint, for messages.
 
     Raises:
-        TrainingError: a key has a value that the network isn't built for.
+        TrainingError: the network does not support the value of a key.
     """
     for key, allowed in (
         ("mm_projector_type", _PROJECTORS),
@@ -174,7 +175,7 @@ def _sizes(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _part_config(released: dict[str, Any], files: CheckpointFiles, part: Part) -> dict[str, Any]:
-    """The configuration of a part, from where it is found first."""
+    """The configuration of a part, from the first place that has one."""
     looked = [f"{part.file} beside the weights"]
     config = files.read_json(part.file)
     if config is None:

@@ -1,12 +1,13 @@
-"""Reading the weights of a released HumanOmni, R1-Omni or ERV checkpoint, and of the towers that it names.
+"""Reads the weights of a released HumanOmni, R1-Omni or ERV checkpoint, and of the towers that it names.
 
-Two differences are bridged here, once: the names of the weights, and convolutions that are matrix products in
-our layout. The last SigLIP block, its closing norm and its head, the Whisper classifier and the BERT pooler
-are never built: nothing reads them.
+Released checkpoints differ from ours in two ways, both handled here: weights have other names, and some
+convolutions are matrix products in our layout. SigLIP's last block, closing norm and head, the Whisper
+classifier and the BERT pooler are never built, because nothing reads them.
 
-Towers: the released loader ignores those in the checkpoint and computes with the towers that it names. They
-were frozen in training, so both should be equal up to rounding. Ours takes the checkpoint's, else the named
-ones, and compares where both are at hand on this machine (nothing is downloaded for it).
+The released loader ignores the towers in the checkpoint and uses the towers that the checkpoint names. They
+were frozen in training, so both should be equal up to rounding. Our loader uses the checkpoint's own towers
+if it has any, and otherwise the named ones. If both are on this machine, it compares them; it downloads
+nothing for the comparison.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from erv.policies.humanomni.checkpoint_files import CheckpointFiles
 from erv.policies.humanomni.released_config import AUDIO, VISION, Part, named_sources
 
 # A weight that was rounded to bfloat16 (half a unit in 8 bits) on one side and to float16 on the other
-# differs by less than 2**-8 of itself; the absolute part covers what float16 can't resolve.
+# differs by less than 2**-8 of its value; the absolute part covers what float16 can't resolve.
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 2.0**-8, 1e-6
 
-# Order matters: the first pattern that matches renames. A replacement of None drops the weight.
+# Order matters: the first matching pattern renames the weight. A replacement of None drops it.
 _NAMES: tuple[tuple[str, str | None], ...] = (
     (r"^model\.(embed_tokens|layers|norm)\.", r"model.language_model.\1."),
     (r"^model\.vision_tower\.vision_tower\.vision_model\.(post_layernorm|head)\..*", None),
@@ -59,7 +60,7 @@ _BLOCK_PARTS = {
 
 
 def convert_name(name: str) -> str | None:
-    """Our name of a released weight, or None when nothing reads it.
+    """Our name for a released weight, or None if nothing reads it.
 
     Raises:
         TrainingError: the name belongs to no part of the network.
@@ -81,11 +82,11 @@ def convert_name(name: str) -> str | None:
 def convert_weights(
     weights: Iterable[tuple[str, torch.Tensor]], vision_blocks: int
 ) -> dict[str, torch.Tensor]:
-    """Renames released weights and lays convolutions out as the matrices that we multiply with.
+    """Renames released weights and reshapes convolutions to the matrices that we multiply with.
 
     Args:
         weights: names and tensors of the released state dict.
-        vision_blocks: SigLIP blocks that are built; later ones are dropped.
+        vision_blocks: number of SigLIP blocks that are built; later ones are dropped.
     """
     converted = {}
     for name, weight in weights:
@@ -109,14 +110,14 @@ def _is_unused_block(ours: str, vision_blocks: int) -> bool:
 
 
 def tower_name(name: str, part: Part, *, whole: bool) -> str | None:
-    """Our name of a weight of a public SigLIP or Whisper, or None when nothing reads it.
+    """Our name for a weight of a public SigLIP or Whisper, or None if nothing reads it.
 
     Args:
-        name: as it stands in the tower's file. SigLIP comes whole (`vision_model.…` beside `text_model.…`) or
-            as the vision model alone, with that prefix or without; Whisper as the whole model
-            (`model.encoder.…`), a model without head (`encoder.…`), or the encoder alone.
-        part: which tower.
-        whole: whether any name in the file has the prefix that marks the tower among other parts.
+        name: the name in the tower's file. SigLIP comes complete (`vision_model.…` beside `text_model.…`) or
+            as the vision model alone, with or without that prefix. Whisper comes as the complete model
+            (`model.encoder.…`), as a model without head (`encoder.…`), or as the encoder alone.
+        part: the tower.
+        whole: whether any name in the file has the prefix that tells the tower from other parts.
     """
     if part is VISION:
         marked = re.match(r"^(?:.*\.)?vision_model\.(.+)$", name)
@@ -131,14 +132,14 @@ def tower_name(name: str, part: Part, *, whole: bool) -> str | None:
 
 
 def _is_marked(name: str, part: Part) -> bool:
-    """Whether a name has the prefix that marks its tower among other parts."""
+    """Whether a name has the prefix that tells its tower from other parts."""
     prefix = "vision_model" if part is VISION else "encoder"
     # A bare SigLIP vision model has names that begin with `encoder.`; only Whisper's prefix is that word.
     return re.match(rf"^(?:.*\.)?{prefix}\.", name) is not None
 
 
 def _tower_weights(source: CheckpointFiles, part: Part, vision_blocks: int) -> dict[str, torch.Tensor]:
-    """The weights of a named tower in our names."""
+    """The weights of a named tower, under our names."""
     names = source.weight_names()
     whole = any(_is_marked(name, part) for name in names)
     ours = {name: tower_name(name, part, whole=whole) for name in names}
@@ -149,7 +150,7 @@ def _tower_weights(source: CheckpointFiles, part: Part, vision_blocks: int) -> d
     }
     if not kept:
         raise TrainingError(
-            f"{source.name}: holds no weights of a {part.word}; give its folder as {part.key}"
+            f"{source.name}: holds no weights of a {part.word}; give the tower's folder as {part.key}"
         )
     return {kept[name]: weight for name, weight in source.weights(kept)}
 
@@ -165,16 +166,16 @@ def _sources_with_weights(
 def released_weights(
     released: dict[str, Any], files: CheckpointFiles, vision_blocks: int
 ) -> dict[str, torch.Tensor]:
-    """All weights of a released checkpoint in our names and layout, towers included.
+    """All weights of a released checkpoint, including towers, in our names and layout.
 
     Args:
-        released: its `config.json`.
-        files: its files.
-        vision_blocks: SigLIP blocks that are built.
+        released: the checkpoint's `config.json`.
+        files: the checkpoint's files.
+        vision_blocks: number of SigLIP blocks that are built.
 
     Raises:
-        TrainingError: no safetensors; a foreign weight; no towers, neither in the checkpoint nor named; or
-            the towers in the checkpoint are others than the named ones.
+        TrainingError: there are no safetensors; a weight belongs to another model; a tower is neither in the
+            checkpoint nor at the place that it names; or the checkpoint's towers differ from the named ones.
     """
     weights = convert_weights(files.weights(), vision_blocks)
     for part, prefix in ((VISION, "model.vision_tower."), (AUDIO, "model.audio_tower.")):
@@ -195,7 +196,7 @@ def released_weights(
 
 
 def _was_trained(released: dict[str, Any], part: Part) -> bool:
-    """Whether the released code itself takes the tower of the checkpoint: it was trained."""
+    """Whether the tower was trained, in which case the released code uses the checkpoint's own tower."""
     return part is AUDIO and bool(released.get("unfreeze_mm_audio_tower"))
 
 
@@ -206,28 +207,28 @@ def _compare(
     source: CheckpointFiles,
     part: Part,
 ) -> None:
-    """Stops at towers that differ by more than rounding: the released code would compute something else."""
+    """Refuses towers that differ by more than rounding: the released code would compute something else."""
     worst = ("", 0.0, 0.0)
     for name, weight in own.items():
         other = named.get(name)
         if other is None or other.shape != weight.shape:
             found = "missing" if other is None else f"of shape {list(other.shape)}"
             raise TrainingError(
-                f"{source.name}: {name} is {found}, the checkpoint {files.name} has it as"
+                f"{source.name}: {name} is {found}, but in the checkpoint {files.name} it has the shape"
                 f" {list(weight.shape)}; this is not its {part.word}: give the right folder as {part.key}"
             )
         ours, theirs = weight.float(), other.float()
         difference = (ours - theirs).abs()
         allowed = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * torch.maximum(ours.abs(), theirs.abs())
         excess = float((difference / allowed).max())
-        if not excess <= max(worst[1], 1.0):  # also when a weight is not a number
+        if not excess <= max(worst[1], 1.0):  # written so that NaN counts as an excess
             worst = (name, excess, float(difference.max()))
     if worst[0]:
         raise TrainingError(
             f"{files.name}: its {part.word} is not the one at {source.name}: largest difference"
             f" {worst[2]:.3g} in {worst[0]}, {worst[1]:.3g} times what rounding to half precision explains."
-            f" The released code computes with the named one: give the right folder as {part.key}, or"
-            f' {part.key}="" to compute with the checkpoint\'s'
+            f" The released code uses the named tower: give the right folder as {part.key}, or"
+            f' {part.key}="" to use the one in the checkpoint'
         )
 
 

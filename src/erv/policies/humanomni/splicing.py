@@ -1,7 +1,7 @@
 """Where the tokens of a clip go: placeholders of the vocabulary, one per token, or the released negative ids.
 
-Two ways to write a placeholder are read. Ours is a token of the vocabulary, repeated once per token that it
-stands for. The released one is a negative id, one per clip: it is expanded here, in place, before embeddings.
+A placeholder can be written in two ways. Ours is a token of the vocabulary, repeated once per token it stands
+for. The released one is a negative id, one per clip, which is expanded here before the embeddings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 IMAGE_ID, VIDEO_ID, AUDIO_ID = -200, -201, -202  # as the released code writes them into `input_ids`
 RELEASED_IDS = {"<image>": IMAGE_ID, "<video>": VIDEO_ID, "<audio>": AUDIO_ID}
 IGNORED = -100
-_FILLER = 0  # behind a mask of 0 any row of the embedding table will do
+_FILLER = 0  # where the mask is 0, any row of the embedding table will do
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ExpandedRows:
     Attributes:
         input_ids: long [rows, length]; placeholders stay negative.
         attention_mask: long [rows, length].
-        labels: long [rows, length], -100 at placeholders and padding; None when none were given.
+        labels: long [rows, length], -100 at placeholders and padding; None if none were given.
     """
 
     input_ids: torch.Tensor
@@ -43,23 +43,23 @@ def expand_rows(
 ) -> ExpandedRows:
     """Repeats each negative placeholder once per token of its clip.
 
-    Padding that the rows come with stays where it is; rows that end up shorter than the longest are filled up
-    on the side where they are padded already, on the right when they are not.
+    Existing padding stays where it is. Rows that end up shorter than the longest are padded on the side where
+    they already have padding, or on the right if they have none.
 
     Args:
         input_ids: long [rows, length], with -200 (`<image>`), -201 (`<video>`) and -202 (`<audio>`).
-        attention_mask: [rows, length], None for ones.
+        attention_mask: [rows, length]; None for all ones.
         labels: long [rows, length], or None.
-        video_tokens: visual tokens of a clip, None when the batch has no frames.
-        audio_tokens: audio tokens of a clip, None when the batch has no sound.
-        side: "left" moves all padding to the left, as generation needs it.
+        video_tokens: visual tokens per clip; None if the batch has no frames.
+        audio_tokens: audio tokens per clip; None if the batch has no sound.
+        side: "left" moves all padding to the left, as generation needs.
 
     Raises:
         ValueError: an unknown negative id, a placeholder without its clip, or a mask of another shape.
     """
     if int(input_ids.min()) < AUDIO_ID or bool(((input_ids < 0) & (input_ids > IMAGE_ID)).any()):
         raise ValueError(
-            "input_ids holds a negative id that is no placeholder: <image> is -200, <video> -201,"
+            "input_ids holds a negative id that is not a placeholder: <image> is -200, <video> -201,"
             " <audio> -202"
         )
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(input_ids.dtype)
@@ -67,7 +67,7 @@ def expand_rows(
         if other is not None and other.shape != input_ids.shape:
             raise ValueError(
                 f"{name} has the shape {list(other.shape)}, expected that of input_ids"
-                f" {list(input_ids.shape)}: negative placeholders are expanded by the model"
+                f" {list(input_ids.shape)}: the model itself expands negative placeholders"
             )
     counts = torch.ones_like(input_ids)
     for codes, tokens, inputs in (
@@ -101,7 +101,7 @@ def expand_rows(
 
 
 def placeholders(input_ids: torch.Tensor, token_id: int | None, released: tuple[int, ...]) -> torch.Tensor:
-    """Where a modality's tokens go, bool [rows, length]; a `token_id` of None names no vocabulary row."""
+    """Where a modality's tokens go: bool [rows, length]; without a `token_id` only released ids count."""
     mask = torch.eq(input_ids, released[0] if token_id is None else token_id)
     for other in released:
         mask = mask | torch.eq(input_ids, other)

@@ -1,4 +1,4 @@
-"""The vision tower: as much of SigLIP as HumanOmni reads."""
+"""The vision tower: the part of SigLIP that HumanOmni reads."""
 
 import torch
 from transformers.models.siglip.configuration_siglip import SiglipVisionConfig

@@ -1,6 +1,6 @@
 """Qwen2.5-Omni's thinker as a policy; importing this registers it with the Auto classes.
 
-Nothing beyond this package's own requirements is needed, torchvision included.
+It needs no requirements beyond those of `erv`; in particular, no torchvision.
 """
 
 from pathlib import Path
@@ -18,9 +18,9 @@ register(QwenOmniConfig, QwenOmniForConditionalGeneration, QwenOmniProcessor)
 
 
 def load(folder: Path, dtype: torch.dtype) -> tuple[QwenOmniForConditionalGeneration, QwenOmniProcessor]:
-    """Model and processor of a policy folder, see `erv.policies.load_policy`.
+    """Model and processor of a policy folder; see `erv.policies.load_policy`.
 
-    A released folder is taken with the default `Geometry`; see `load_released` for another.
+    A released folder gets the default `Geometry`; use `load_released` for another one.
     """
     if read_config(folder)["model_type"] != QwenOmniConfig.model_type:
         return load_released(folder, dtype)

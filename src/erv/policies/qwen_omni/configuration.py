@@ -12,25 +12,25 @@ from erv.errors import TrainingError
 
 @strict
 class QwenOmniConfig(Qwen2_5OmniThinkerConfig):
-    """The thinker's configuration, and how many tokens a clip is.
+    """The thinker's configuration, and the number of tokens per clip.
 
-    Every clip has the same number of frames of the same size and the same window of sound, so that one prompt
-    serves all of them.
+    Every clip has the same number of frames of the same size and a sound window of the same length, so that
+    one prompt serves all clips.
 
     Args:
         num_frames: frames per clip; a multiple of the temporal patch (2).
         image_size: side of a frame in pixels; a multiple of the patch side times the merge (28).
-        mel_steps: log-mel steps of the window of sound.
-        seconds_per_grid: time that the temporal positions give to a pair of frames. 1.0 is what transformers'
-            processor assumes of frames that come without times.
-        vision_start_token_id: what opens a video.
+        mel_steps: log-mel steps of the sound window.
+        seconds_per_grid: the time between one pair of frames and the next, in the temporal positions.
+            transformers' processor assumes 1.0 for frames without timestamps.
+        vision_start_token_id: id of the token that opens a video.
 
     Raises:
-        TrainingError: frames or size are no such multiples.
+        TrainingError: `num_frames` or `image_size` is not such a multiple.
     """
 
     model_type = "qwen_omni"
-    # TRL's loader asks for it when a class is not one of transformers' own; nothing is loaded through it.
+    # TRL's loader needs it when a class is not one of transformers' own; nothing is loaded through it.
     auto_map: ClassVar[dict[str, str]] = {}
 
     num_frames: int = 8
@@ -50,12 +50,12 @@ class QwenOmniConfig(Qwen2_5OmniThinkerConfig):
             if value < 1 or value % unit:
                 raise TrainingError(
                     f"{name} is {value}, but Qwen2.5-Omni takes multiples of {unit};"
-                    " set another and extract.frames, extract.size alike"
+                    " choose another value and set extract.frames and extract.size to match"
                 )
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Patches of a clip before they are merged: in time, in rows, in columns."""
+        """Patches of a clip before merging: in time, rows and columns."""
         side = self.image_size // self.vision_config.patch_size
         return self.num_frames // self.vision_config.temporal_patch_size, side, side
 
@@ -67,18 +67,18 @@ class QwenOmniConfig(Qwen2_5OmniThinkerConfig):
 
     @property
     def video_tokens(self) -> int:
-        """Visual tokens of a clip."""
+        """Visual tokens per clip."""
         return self.grid[0] * self.merged_side**2
 
     @property
     def audio_tokens(self) -> int:
-        """Tokens of the window of sound: a convolution halves the log-mel steps, pooling the rest."""
+        """Tokens of the sound window: a convolution halves the log-mel steps, and pooling halves the rest."""
         convolved = (self.mel_steps - 1) // 2 + 1
         return (convolved - 2) // 2 + 1
 
     @property
     def grid_step(self) -> int:
-        """Temporal positions from one pair of frames to the next, see `seconds_per_grid`."""
+        """Temporal positions from one pair of frames to the next; see `seconds_per_grid`."""
         return int(self.seconds_per_grid * self.position_id_per_seconds)
 
 

@@ -1,11 +1,11 @@
 """Qwen2.5-Omni's thinker on features that were computed beforehand.
 
-Towers, language model and head are transformers' own. What is ours: the towers run apart (`encode_clips`),
-`clip_index` says which clip each row shows, and positions follow from the prompt alone, since all clips have
-one geometry. The towers' own projections (the patch merger, the audio projection) belong to the towers and
-are frozen with them.
+Towers, language model and head are transformers' own. Ours differs in three ways: the towers run separately
+(`encode_clips`), `clip_index` says which clip each row shows, and positions follow from the prompt alone,
+since all clips have the same geometry. The towers' own projections (the patch merger, the audio projection)
+belong to the towers and are frozen with them.
 
-The contract with TRL's trainers is that of `erv.policies.humanomni.modeling`.
+The contract with TRL's trainers is the one in `erv.policies.humanomni.modeling`.
 """
 
 from typing import Any
@@ -38,8 +38,8 @@ class QwenOmniModel(Qwen2_5OmniThinkerModel):
             input_features: log-mel [clips, mels, steps] float, or None.
 
         Returns:
-            `video_features` [clips, tokens, hidden] and `audio_features` [clips, tokens, hidden] for what was
-            given: tokens of the language model.
+            `video_features` [clips, tokens, hidden] and `audio_features` [clips, tokens, hidden] for the
+            inputs that were given: tokens of the language model.
         """
         features: dict[str, torch.Tensor] = {}
         if pixel_values_videos is not None:
@@ -66,8 +66,8 @@ class QwenOmniModel(Qwen2_5OmniThinkerModel):
     def positions(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Positions in time, row and column, as transformers' `get_rope_index` gives them.
 
-        Text and sound count up in all three. A video starts at the next number; a pair of frames is
-        `grid_step` later than the one before. What follows goes on after the largest.
+        Text and sound count up in all three axes. A video starts at the next number, and each pair of frames
+        is `grid_step` after the pair before it. What follows the video continues after its largest position.
 
         Args:
             input_ids: long [rows, length].
@@ -78,13 +78,13 @@ class QwenOmniModel(Qwen2_5OmniThinkerModel):
         """
         config = self.config
         times, side, length = config.grid[0], config.merged_side, config.video_tokens
-        span = max((times - 1) * config.grid_step, side - 1) + 1  # positions that a video takes
+        span = max((times - 1) * config.grid_step, side - 1) + 1  # positions that a video takes up
         count = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
         video = (input_ids == config.video_token_id) & (attention_mask != 0)
         seen = video.long().cumsum(dim=1)
         text = count - seen + (seen + length - 1) // length * span
         place = (seen - 1).clamp(min=0)
-        before, place = place // length, place % length  # videos before a visual token; its place in its own
+        before, place = place // length, place % length  # earlier videos; the token's place in its own video
         start = count - place - before * (length - span)
         offsets = torch.stack((place // side**2 * config.grid_step, place // side % side, place % side))
         return torch.where(video, start + offsets, text)
@@ -106,9 +106,9 @@ class QwenOmniModel(Qwen2_5OmniThinkerModel):
 
         Args:
             input_ids: long [rows, length], placeholders expanded.
-            attention_mask: [rows, length], with a cache [rows, cached + length]; 0 marks padding.
-            position_ids: long [3, rows, length] from `positions`, which None calls.
-            past_key_values: the cache of a generation or of a prompt; it needs `position_ids`.
+            attention_mask: [rows, length], or [rows, cached + length] with a cache; 0 marks padding.
+            position_ids: long [3, rows, length] from `positions`; None calls `positions`.
+            past_key_values: the cache of a generation or of a prompt; a filled one needs `position_ids`.
             inputs_embeds: [rows, length, hidden] instead of `input_ids`; then nothing is spliced.
             use_cache: whether to return a cache.
             video_features: [clips, tokens, hidden] from `encode_clips`.
@@ -117,7 +117,7 @@ class QwenOmniModel(Qwen2_5OmniThinkerModel):
             **kwargs: passed on to the language model.
 
         Raises:
-            ValueError: placeholders and features don't fit together, or a cache comes without positions.
+            ValueError: placeholders and features don't fit together, or a filled cache has no positions.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
@@ -159,7 +159,7 @@ class QwenOmniForConditionalGeneration(ConditionedOnClips, Qwen2_5OmniThinkerFor
 
     @property
     def placeholder_ids(self) -> list[int]:
-        """Tokens that stand for images, frames and sound; generation never writes one."""
+        """Ids of the tokens that stand for images, frames and sound; generation never produces one."""
         return [self.config.image_token_id, self.config.video_token_id, self.config.audio_token_id]
 
     def encode_clips(
@@ -175,15 +175,15 @@ class QwenOmniForConditionalGeneration(ConditionedOnClips, Qwen2_5OmniThinkerFor
         return positions
 
     def freeze_towers(self) -> None:
-        """Takes the gradients off both towers, their projections among them."""
+        """Freezes both towers, including their projections."""
         self.model.visual.requires_grad_(False)
         self.model.audio_tower.requires_grad_(False)
 
     def freeze_projectors(self) -> None:
-        """Nothing to do: the projections are the towers' last layers and frozen with them."""
+        """Does nothing: the projections are the towers' last layers and are frozen with them."""
 
     def freeze_question_encoder(self) -> None:
-        """Nothing to do: nothing but the language model reads the question."""
+        """Does nothing: only the language model reads the question."""
 
     def forward(
         self,
@@ -202,8 +202,9 @@ class QwenOmniForConditionalGeneration(ConditionedOnClips, Qwen2_5OmniThinkerFor
     ) -> CausalLMOutputWithPast:
         """Logits [rows, length, vocabulary], and the shifted cross entropy when `labels` are given.
 
-        `logits_to_keep` computes only the last positions (an integer) or the given ones (an index tensor);
-        labels must then be of the same length. The other arguments are those of `QwenOmniModel.forward`.
+        `logits_to_keep` limits the computation to the last positions (an integer) or to the given ones (an
+        index tensor); labels must then have the same length. The other arguments are those of
+        `QwenOmniModel.forward`.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -222,10 +223,10 @@ class QwenOmniForConditionalGeneration(ConditionedOnClips, Qwen2_5OmniThinkerFor
     def _prepare_position_ids_for_generation(
         self, inputs_tensor: torch.Tensor, model_kwargs: dict[str, Any]
     ) -> torch.Tensor:
-        # transformers' seam: called once, for the whole prompt; each new token then adds one.
+        # A hook of transformers, called once for the whole prompt; each new token then adds one.
         if inputs_tensor.is_floating_point():
             raise ValueError(
-                "positions follow from the placeholders of the prompt: generate from input_ids, not from"
+                "positions depend on the placeholders of the prompt: generate from input_ids, not from"
                 " inputs_embeds"
             )
         mask = model_kwargs.get("attention_mask")

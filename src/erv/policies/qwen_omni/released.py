@@ -1,7 +1,7 @@
-"""Loading Qwen2.5-Omni as it was released, or its thinker alone, as a policy.
+"""Loads Qwen2.5-Omni as released, or its thinker alone, as a policy.
 
-The talker and the vocoder, which speak, are neither built nor read. What a clip shall look like is decided
-here, once (`Geometry`), and is then part of the policy's folder.
+The talker and the vocoder, which speak, are neither built nor read. The form of a clip is decided here, once
+(`Geometry`), and is then part of the policy's folder.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from erv.policies.qwen_omni.processing import (
     chat_template,
 )
 
-# Names as transformers maps them for its own class: the released files have the thinker inside a larger model
-# and its language model without a level of its own.
+# Names as transformers maps them for its own class: in the released files the thinker is part of a larger
+# model, and its language model has no level of its own.
 _NAMES = {
     r"^thinker\.": "",
     r"^audio_tower": "model.audio_tower",
@@ -40,14 +40,14 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a clip is to the policy.
+    """The form in which the policy sees and hears a clip.
 
     Attributes:
-        num_frames: frames per clip; even. `extract.frames` must be the same.
+        num_frames: frames per clip, an even number. `extract.frames` must be the same.
         image_size: side of a frame in pixels, a multiple of 28. `extract.size` must be the same. 336 gives
-            144 tokens per pair of frames, near the least (128) that the released processor scales frames to;
-            224 gives 64 and is less than half the work.
-        window_seconds: sound that is heard, from the start of the clip; 25 tokens per second.
+            144 tokens per pair of frames, close to the minimum (128) that the released processor scales
+            frames to; 224 gives 64 tokens and is less than half the work.
+        window_seconds: seconds of sound that are heard, from the start of the clip; 25 tokens per second.
         seconds_per_grid: see `QwenOmniConfig`.
     """
 
@@ -60,15 +60,15 @@ class Geometry:
 def load_released(
     folder: str | Path, dtype: torch.dtype = torch.float32, geometry: Geometry | None = None
 ) -> tuple[QwenOmniForConditionalGeneration, QwenOmniProcessor]:
-    """Model and processor of a released folder, or of one that transformers' thinker was saved to.
+    """Model and processor of a released folder, or of a folder with transformers' thinker alone.
 
     Args:
-        folder: `config.json`, weights as safetensors, tokenizer, `preprocessor_config.json`.
-        dtype: of the loaded weights.
-        geometry: what clips shall look like.
+        folder: folder with `config.json`, weights as safetensors, tokenizer and `preprocessor_config.json`.
+        dtype: type of the loaded weights.
+        geometry: the form of clips; None for the default.
 
     Raises:
-        TrainingError: a file or a weight is missing, or the geometry is none for this model.
+        TrainingError: a file or a weight is missing, or the model does not support the geometry.
     """
     folder, geometry = Path(folder), geometry or Geometry()
     settings = _preprocessor(folder)
@@ -80,7 +80,7 @@ def load_released(
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     _check_tokens(folder, tokenizer, config)
     model = load_whole(folder, dtype, config=config, key_mapping=_NAMES)
-    # Else it would be saved under the released names, which a resumed checkpoint is not read by.
+    # Otherwise it would be saved under the released names, but a resumed checkpoint is read under ours.
     model._weight_conversions = []
     colours = {name: settings[name] for name in ("image_mean", "image_std") if name in settings}
     return with_processor(model, tokenizer, extractor, **colours)
@@ -92,13 +92,13 @@ def with_processor(
     extractor: WhisperFeatureExtractor,
     **colours: Any,
 ) -> tuple[QwenOmniForConditionalGeneration, QwenOmniProcessor]:
-    """The processor that fits a model's configuration; template and end of generation are set alike.
+    """The model, and a processor that fits its configuration; also sets template and generation settings.
 
     Args:
-        model: the policy.
-        tokenizer: its template is replaced.
-        extractor: log-mel of the model's window.
-        **colours: `image_mean` and `image_std` where they are not the usual ones.
+        model: the policy's model; its generation configuration is replaced.
+        tokenizer: the model's tokenizer; its chat template is replaced.
+        extractor: computes the log-mel of the model's sound window.
+        **colours: `image_mean` and `image_std`, if they are not the defaults.
     """
     config = model.config
     tokenizer.chat_template = chat_template(config.video_tokens, config.audio_tokens)
@@ -120,7 +120,7 @@ def with_processor(
 
 
 def load_whole(folder: Path, dtype: torch.dtype, **options: Any) -> QwenOmniForConditionalGeneration:
-    """`from_pretrained` that doesn't fill what is missing with random numbers.
+    """`from_pretrained` that refuses to fill missing weights with random numbers.
 
     Raises:
         TrainingError: a weight is missing or has another shape.
@@ -129,7 +129,7 @@ def load_whole(folder: Path, dtype: torch.dtype, **options: Any) -> QwenOmniForC
     model, info = QwenOmniForConditionalGeneration.from_pretrained(
         folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
-    check_loaded(folder, info, unexpected=False)  # a released folder has the parts that speak besides
+    check_loaded(folder, info, unexpected=False)  # a released folder also holds the parts that speak
     return model
 
 
@@ -154,13 +154,13 @@ def _preprocessor(folder: Path) -> dict[str, Any]:
     """How sound becomes a log-mel and pixels become numbers."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
-        raise TrainingError(f"{path}: not found; it tells how sound becomes a log-mel, fetch it too")
+        raise TrainingError(f"{path}: not found; it says how to compute the log-mel of sound: fetch it too")
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 
 
 def _check_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase, config: QwenOmniConfig) -> None:
-    """Makes sure that tokenizer and configuration mean the same placeholders."""
+    """Makes sure that tokenizer and configuration agree on the placeholders."""
     expected = {
         VIDEO_TOKEN: config.video_token_id,
         AUDIO_TOKEN: config.audio_token_id,
@@ -172,7 +172,7 @@ def _check_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase, config: Qwen
         if found != number:
             raise TrainingError(
                 f"{folder}: the tokenizer gives {token} the id {found}, config.json says {number};"
-                " the files are not of one checkpoint, fetch the folder again"
+                " the files are not from the same checkpoint: fetch the folder again"
             )
 
 

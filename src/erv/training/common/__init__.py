@@ -1,1 +1,1 @@
-"""What the cold start and GRPO share: batches, features, adapters, processes, a run of fine-tuning."""
+"""What the cold start and GRPO share: batches, features, adapters, processes and the fine-tuning run."""

@@ -1,4 +1,4 @@
-"""Low-rank adapters through PEFT: where they go, how they are written, a base in four bits (QLoRA)."""
+"""Low-rank adapters through PEFT: where they go, how they are saved, and four-bit bases (QLoRA)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from erv.settings import LoraSettings
 
 
 def lora_config(model: Any, settings: LoraSettings) -> Any:
-    """Adapters on the attention projections of the language model, and on nothing else.
+    """Adapters on the attention projections of the language model only.
 
-    The targets are full module names: bare ones such as `q_proj` would match the towers too.
+    The targets are full module names: short ones such as `q_proj` would match the towers too.
     """
     from peft import LoraConfig
 
@@ -58,20 +58,20 @@ def merge_adapter(model: Any, folder: Path) -> Any:
 
 
 def four_bit_copy(policy: Policy, settings: LoraSettings, device: torch.device, dtype: torch.dtype) -> Policy:
-    """A policy with the linear layers of its language model in four bits (NF4), on a GPU, for QLoRA.
+    """A copy of a policy on a GPU, for QLoRA, with its language model's linear layers in four bits (NF4).
 
-    Towers, projectors and head keep their precision. The policy itself stays as it is: what the adapters have
-    learned is added to its weights, since those of the copy are rounded. Not covered by a test: it takes a
-    GPU and bitsandbytes.
+    Towers, projectors and head keep their precision. The policy itself is not changed: what the adapters
+    learn is later added to its weights, because the copy's weights are rounded. No test covers this, since it
+    needs a GPU and bitsandbytes.
 
     Args:
         policy: the base, on the CPU.
         settings: the section `lora`.
-        device: where the copy goes.
-        dtype: what the copy computes in.
+        device: the copy's device.
+        dtype: the type that the copy computes in.
 
     Raises:
-        TrainingError: no GPU, or no bitsandbytes.
+        TrainingError: there is no GPU, or bitsandbytes is not installed.
     """
     if device.type != "cuda":
         raise TrainingError(
@@ -98,7 +98,7 @@ def four_bit_copy(policy: Policy, settings: LoraSettings, device: torch.device, 
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=kept,
     )
-    with tempfile.TemporaryDirectory() as folder:  # a base of the released format can't be quantized as it is
+    with tempfile.TemporaryDirectory() as folder:  # a base in the released format can't be quantized directly
         policy.model.save_pretrained(folder)
         model = type(policy.model).from_pretrained(
             folder, quantization_config=config, dtype=dtype, device_map={"": device}
@@ -110,7 +110,7 @@ def four_bit_copy(policy: Policy, settings: LoraSettings, device: torch.device, 
 def prepare_for_lora(
     policy: Policy, settings: LoraSettings, device: torch.device, dtype: torch.dtype
 ) -> Policy:
-    """The policy on its device, or with `quantize` a copy of it there, see `four_bit_copy`."""
+    """The policy, moved to the device; with `quantize` a four-bit copy there, see `four_bit_copy`."""
     if settings.enabled and settings.quantize != "none":
         return four_bit_copy(policy, settings, device, dtype)
     policy.model.to(device)
@@ -118,9 +118,9 @@ def prepare_for_lora(
 
 
 def without_dropout(model: Any) -> None:
-    """Switches dropout off: a policy must not differ from its reference, nor from itself in generation.
+    """Switches dropout off: a policy must match its reference, and itself in generation.
 
-    In fine-tuning it is what frozen parts would otherwise add as noise; the language models have none.
+    In fine-tuning only frozen parts would add this noise: the language models have no dropout.
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -128,12 +128,12 @@ def without_dropout(model: Any) -> None:
 
 
 def is_sharded(trainer: Any) -> bool:
-    """Whether a process of a `transformers` trainer may hold a part of the weights only."""
+    """Whether a process of a `transformers` trainer may hold only a part of the weights."""
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
 
 def refuse_sharded_adapters(trainer: Any, stage: str, settings: LoraSettings) -> None:
-    """Raises `TrainingError` for adapters on weights in shards, into which they can't be merged."""
+    """Raises `TrainingError` for adapters on sharded weights, into which they can't be merged."""
     if settings.enabled and is_sharded(trainer):
         raise TrainingError(
             f"{stage}: adapters can't be merged into weights that lie in shards; set machine.accelerate"

@@ -1,8 +1,8 @@
 """Tower features of clips, encoded once and kept.
 
-The vision and audio towers are frozen, so what they say about a clip never changes during training: it is
-computed when the clip is first seen and reused for all its completions and all later steps. What is kept is
-the output **before** the projectors, so that these still train and the reference keeps a projection of its
+The vision and audio towers are frozen, so their output for a clip never changes during training. It is
+computed when the clip is first seen and reused for all its completions and all later steps. We keep the
+output **before** the projectors, so that the projectors still train and the reference has a projection of its
 own.
 """
 
@@ -21,9 +21,9 @@ Tensors = dict[str, torch.Tensor]
 
 
 class ClipFeatures:
-    """Callable from clip keys to stacked features, with a bounded memory of what was encoded.
+    """Maps clip keys to stacked features, with a bounded cache of encoded clips.
 
-    Each clip is encoded alone: its features then don't depend on which other clips shared a batch (sums in
+    Each clip is encoded alone. Its features then don't depend on which other clips shared a batch (sums in
     another order differ in the last bits), so a resumed run sees the same numbers as an uninterrupted one.
     """
 
@@ -34,25 +34,25 @@ class ClipFeatures:
         *,
         memory_bytes: int = 2**30,
     ) -> None:
-        """Makes an empty memory.
+        """Starts with an empty cache.
 
         Args:
-            encode: from a clip to its features, each tensor without a batch dimension.
+            encode: maps a clip to its features, each a tensor without a batch dimension.
             readers: shards by data set name; a clip's key is `<data set>/<clip id>`.
-            memory_bytes: the least recently used clips are dropped above this.
+            memory_bytes: size above which the least recently used clips are dropped.
         """
         self._encode = encode
         self._readers = readers
         self._memory_bytes = memory_bytes
         self._kept: OrderedDict[str, Tensors] = OrderedDict()
         self._used_bytes = 0
-        self.encoded = 0  # how often a tower ran: what the benchmark and the tests look at
+        self.encoded = 0  # number of clips encoded, for the benchmark and the tests
 
     def __call__(self, keys: Sequence[str]) -> Tensors:
         """Features of the given clips, stacked: name -> tensor [len(keys), ...] on the encoder's device.
 
         Raises:
-            DataError: a clip is in no shard, or two clips have features of different shapes.
+            DataError: no shard has the clip, or two clips have features of different shapes.
         """
         clips = [self._one(key) for key in keys]
         stacked = {}
@@ -84,12 +84,12 @@ class ClipFeatures:
 
 
 def policy_encoder(policy: Policy) -> Callable[[Clip], Tensors]:
-    """How a policy encodes one clip: its processor and its frozen towers."""
+    """A function that encodes one clip with a policy's processor and its frozen towers."""
 
     def encode(clip: Clip) -> Tensors:
         prepared = policy.processor.prepare_clip(clip.frames, clip.audio, clip.sample_rate)
         training = policy.model.training
-        policy.model.eval()  # no dropout: what is kept must be what an evaluation would see
+        policy.model.eval()  # no dropout: the kept features must be those that an evaluation would see
         features = policy.model.encode_clips(**{name: value.unsqueeze(0) for name, value in prepared.items()})
         policy.model.train(training)
         return {name: value[0] for name, value in features.items()}

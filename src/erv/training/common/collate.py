@@ -1,10 +1,10 @@
-"""Examples of fine-tuning and the batches they make: labels cover completions alone.
+"""Fine-tuning examples and their batches; labels cover only the completions.
 
-A batch is padded on the right, or packed: then all its examples stand in one row without padding, positions
-start again with each, and there is no attention mask. `transformers` reads from the positions where examples
-begin and lets none attend to another (flash attention without any mask, the other kernels through a block
-diagonal one, whose cost grows with the square of the row). That holds only for a model that passes positions
-on as they are, so `check_packing` compares before training begins.
+A batch is padded on the right, or packed. A packed batch has all its examples in one row without padding;
+positions restart at 0 with each example, and there is no attention mask. `transformers` infers from the
+positions where examples begin, and stops them from attending to each other: flash attention needs no mask for
+this, other kernels use a block-diagonal mask, whose cost grows with the square of the row. This works only if
+the model passes positions on unchanged, so `check_packing` verifies it before training begins.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from erv.training.common.clip_features import ClipFeatures
 Tensors = dict[str, torch.Tensor]
 
 IGNORED = -100
-# Logits of packed and of unpacked rows differ by rounding alone, in relation to their norm.
+# How far logits of packed and unpacked rows may differ through rounding, relative to their norm.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 
 
 class Example(TypedDict):
-    """A clip and what shall be said about it."""
+    """A clip and the completion to learn for it."""
 
     key: str  # `<data set>/<clip id>`
-    prompt: list[int]  # token ids up to where the completion begins
-    completion: list[int]  # token ids of the target, end token included
+    prompt: list[int]  # token ids up to the completion
+    completion: list[int]  # token ids of the target, including the end token
 
 
 def completion_ids(policy: Policy, text: str) -> list[int]:
@@ -41,15 +41,15 @@ def completion_ids(policy: Policy, text: str) -> list[int]:
 
 
 class Collator:
-    """Callable from examples to the inputs of a policy."""
+    """Turns examples into inputs of a policy."""
 
     def __init__(self, policy: Policy, features: ClipFeatures, *, packing: bool = False) -> None:
-        """Makes it.
+        """Makes a collator for a policy.
 
         Args:
-            policy: whose tokens pad, and whose question is asked.
-            features: of the clips.
-            packing: put all examples of a batch into one row.
+            policy: provides the padding token and the inputs of the question.
+            features: features of the clips.
+            packing: whether to put all examples of a batch into one row.
         """
         self._pad = policy.processor.tokenizer.pad_token_id
         self._question = policy.processor.question_inputs
@@ -60,8 +60,8 @@ class Collator:
         """A batch: the features of each distinct clip once, the inputs of the question, and
 
         * padded: `input_ids`, `attention_mask`, `labels` long [rows, length]; `clip_index` long [rows];
-        * packed: `input_ids`, `position_ids`, `labels`, `clip_index` long [1, tokens], the last being the
-          clip that each token is about.
+        * packed: `input_ids`, `position_ids`, `labels`, `clip_index` long [1, tokens], where `clip_index` is
+          the clip of each token.
         """
         keys = list(dict.fromkeys(item["key"] for item in batch))
         rows = self._packed(batch, keys) if self._packing else self._padded(batch, keys)
@@ -105,11 +105,11 @@ class Collator:
 
 
 def completion_logits(model: Any, inputs: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of the labelled tokens alone, float32 [tokens, vocabulary], and these tokens, long [tokens].
+    """Logits of the labelled tokens only, float32 [tokens, vocabulary], and these tokens, long [tokens].
 
     Args:
         model: a policy's model, with or without adapters, not wrapped for several processes.
-        inputs: what a `Collator` made, on the model's device.
+        inputs: a batch from a `Collator`, on the model's device.
     """
     inputs = dict(inputs)
     labels = inputs.pop("labels")[:, 1:]
@@ -120,22 +120,22 @@ def completion_logits(model: Any, inputs: Tensors) -> tuple[torch.Tensor, torch.
 
 
 def completion_loss(model: Any, inputs: Tensors) -> tuple[torch.Tensor, int]:
-    """Summed cross entropy of the labelled tokens, and how many there are; see `completion_logits`."""
+    """Summed cross entropy of the labelled tokens, and their number; see `completion_logits`."""
     logits, tokens = completion_logits(model, inputs)
     return functional.cross_entropy(logits, tokens, reduction="sum"), tokens.numel()
 
 
 @torch.no_grad()
 def check_packing(policy: Policy, examples: Sequence[Example], features: ClipFeatures) -> None:
-    """Makes sure that a policy answers in a packed row as it does in rows of its own.
+    """Makes sure that a policy gives the same logits for packed examples as for examples in separate rows.
 
     Args:
-        policy: what will be trained.
-        examples: at least one; the longest and the shortest are tried.
-        features: of their clips.
+        policy: the policy to train.
+        examples: at least one example; the longest and the shortest are compared.
+        features: features of their clips.
 
     Raises:
-        TrainingError: it refuses packed rows, or its logits on them differ.
+        TrainingError: the policy refuses packed rows, or its logits on them differ.
     """
     ordered = sorted(examples, key=lambda item: len(item["prompt"]) + len(item["completion"]))
     pair = [ordered[-1], ordered[0]]
@@ -152,11 +152,11 @@ def check_packing(policy: Policy, examples: Sequence[Example], features: ClipFea
     try:
         packed = logits(Collator(policy, features, packing=True))
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
-        raise TrainingError(f"sft: {kind} takes no packed rows ({error}); {remedy}") from error
+        raise TrainingError(f"sft: {kind} does not accept packed rows ({error}); {remedy}") from error
     policy.model.train(training)
     difference = float((packed - apart).norm() / apart.norm())
     if difference > _TOLERANCE.get(policy.model.dtype, _TOLERANCE[torch.bfloat16]):
         raise TrainingError(
-            f"sft: {kind} can't be trained on packed rows: two examples have other logits in one row than in"
-            f" rows of their own ({difference:.1%} off), so one reads the other; {remedy}"
+            f"sft: {kind} can't be trained on packed rows: two examples get different logits in one row than"
+            f" in separate rows ({difference:.1%} off), so one attends to the other; {remedy}"
         )

@@ -1,4 +1,4 @@
-"""A run of fine-tuning, from examples to a policy folder: the code of `sft` and of rejection sampling."""
+"""A fine-tuning run, from examples to a policy folder; shared by `sft` and rejection sampling."""
 
 from __future__ import annotations
 
@@ -40,16 +40,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Course:
-    """What is learned in a run of fine-tuning.
+    """What a fine-tuning run learns.
 
     Attributes:
-        name: of the stage, whose section of the parameters messages name.
-        train: the examples.
-        order: positions in `train`, `batch_size` after the other for each optimiser step.
+        name: the stage's name; messages also use it to name the section of the parameters.
+        train: the training examples.
+        order: positions in `train`; each optimiser step takes the next `batch_size` of them.
         validation: held-out examples; may be empty.
-        schedule: of the learning rate, a name that `transformers` knows.
-        freeze_projectors: train the language model alone.
-        freeze_question_encoder: leave what reads the question beside the language model as it is.
+        schedule: learning rate schedule, a name that `transformers` knows.
+        freeze_projectors: whether to train only the language model.
+        freeze_question_encoder: whether to freeze the encoder that reads the question besides the language
+            model.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Course:
 
 
 def shuffled_passes(examples: int, count: int, seed: int) -> list[int]:
-    """`count` positions: one shuffled pass after the other."""
+    """`count` positions, one shuffled pass over the examples after another."""
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []
     while len(order) < count:
@@ -86,27 +87,27 @@ def fine_tune(
 ) -> Policy:
     """Trains a policy in place; resumes from the newest complete checkpoint.
 
-    In several processes each of them calls this; the first alone reports and writes.
+    With several processes each one calls this function; only the first reports and writes.
 
     Args:
-        policy: what is trained, on the CPU.
+        policy: the policy to train, on the CPU.
         course: what it learns.
         shards: decoded clips by data set name.
-        settings: how it learns; what decides the length is in `course`.
+        settings: how it learns; `course` determines the number of steps.
         checkpoints: folder outside the outputs, owned by exactly these inputs (see `erv.checkpoints`).
         on_metrics: called with `loss`, `learning_rate`, `grad_norm`, `token_accuracy`, `entropy`,
             `validation_loss`, what `Throughput.read` returns, and the step, from 1.
-        seed: of adapters and dropout.
+        seed: seed for adapters and dropout.
         runtime: device, precision, threads.
         machine: memory of features.
         rows_per_pass: examples that a process puts through the model at once; None: its share of a batch.
         output: policy folder to write; with LoRA it also holds `adapter/`, already merged into the weights.
 
     Returns:
-        The policy, trained, in evaluation mode.
+        The trained policy, in evaluation mode.
 
     Raises:
-        TrainingError: settings that don't fit the machine or the policy, or a loss that is not finite.
+        TrainingError: settings don't fit the machine or the policy, or a loss is not finite.
     """
     device = resolve_device(runtime.device)
     dtype = resolve_dtype(runtime.dtype, device)  # half precision is autocast; a CPU refuses it
@@ -160,7 +161,7 @@ def fine_tune(
 def _finish(
     trainer: OmniSFTTrainer, policy: Policy, settings: SftSettings, checkpoints: Path, output: Path | None
 ) -> Policy:
-    """Adds what adapters have learned to the weights, and writes the policy."""
+    """Merges the adapters into the weights, and writes the policy."""
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if is_sharded(trainer) else None
     first = trainer.is_world_process_zero()
     adapter = None
@@ -189,7 +190,7 @@ def _arguments(
     runtime: RuntimeSettings,
     rows_per_pass: int | None,
 ) -> SFTConfig:
-    """TRL's configuration, with everything said that decides the result: its defaults are others."""
+    """TRL's configuration. Everything that affects the result is explicit, because TRL's defaults differ."""
     steps = len(course.order) // settings.batch_size
     rows, passes = _passes(course.name, settings.batch_size, rows_per_pass)
     return SFTConfig(
@@ -216,7 +217,7 @@ def _arguments(
         shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
-        ddp_find_unused_parameters=True,  # clips without sound leave its projector out
+        ddp_find_unused_parameters=True,  # clips without sound don't use the audio projector
         save_strategy="steps",
         save_steps=settings.save_steps,
         logging_steps=LOG_STEPS,
@@ -237,7 +238,7 @@ def _passes(stage: str, batch: int, rows_per_pass: int | None) -> tuple[int, int
     """Rows that a process takes at once, and how often it does so for one update.
 
     Raises:
-        TrainingError: the batch can't be divided so.
+        TrainingError: the batch can't be divided that way.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate launch say it
     rows = rows_per_pass or max(1, batch // processes)

@@ -1,4 +1,4 @@
-"""Several processes that train one policy: how a stage starts them, and which of them speaks.
+"""Several processes that train one policy: how a stage starts them, and which one logs and writes.
 
 A training stage whose `machine.accelerate` names a configuration becomes `accelerate launch`, which starts
 the same stage once per process. The first of them, rank 0, has the MLflow run, the log and the outputs.
@@ -22,12 +22,12 @@ _LAUNCHER = "accelerate.commands.launch"
 
 
 def is_launched() -> bool:
-    """Whether this process is one of those that `launch` started."""
+    """Whether `launch` started this process."""
     return _LAUNCHED in os.environ
 
 
 def is_main() -> bool:
-    """Whether this process logs and writes: the only one, or rank 0."""
+    """Whether this process logs and writes: it is rank 0, or the only process."""
     return not is_launched() or os.environ.get("RANK", "0") == "0"
 
 
@@ -48,7 +48,7 @@ def launch_command(
         workspace: the top of the repository.
 
     Raises:
-        SettingsError: there is no such configuration.
+        SettingsError: the configuration does not exist.
     """
     configuration = workspace / CONFIGURATIONS / f"{machine.accelerate}.yaml"
     if not configuration.is_file():
@@ -79,7 +79,7 @@ def launch(
     """Becomes `accelerate launch` of a module, so that signals and the exit code are those of the launch.
 
     Raises:
-        SettingsError: there is no such configuration, or it needs GPUs and there is none.
+        SettingsError: the configuration does not exist, or needs a GPU and there is none.
     """
     from erv.determinism import resolve_device
 
@@ -92,10 +92,14 @@ def launch(
 
 
 def one_gpu_each(stage: str, count: int) -> None:
-    """Refuses several GPUs in one process, on which `transformers` would split batches by itself.
+    """Refuses several GPUs in one process, since `transformers` would split batches over them.
+
+    Args:
+        stage: the stage's name, for the message.
+        count: number of GPUs that the process sees.
 
     Raises:
-        SettingsError: `count`, what the process sees, is above one.
+        SettingsError: `count` is above one.
     """
     if count > 1:
         raise SettingsError(
@@ -106,10 +110,10 @@ def one_gpu_each(stage: str, count: int) -> None:
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Within: no other process of the launch is in here, for what all do but only one at a time may do.
+    """Holds a lock, for work that every process of the launch does but only one at a time may do.
 
     Args:
-        path: what it is about; the lock lies beside it.
+        path: the file or folder to protect; the lock file is next to it.
     """
     if not is_launched():
         yield

@@ -1,19 +1,19 @@
-"""Fine-tuning of policies that see and hear, on the seams of TRL's `SFTTrainer` (1.16).
+"""Fine-tuning of policies that see and hear, as a subclass of TRL's `SFTTrainer` (1.16).
 
-TRL's data preparation knows text and images only, so examples come prepared (`skip_prepare_dataset`) and
-`erv.training.common.collate` makes the batches, packed ones too. What is overridden, and why:
+TRL's data preparation supports only text and images, so examples come prepared (`skip_prepare_dataset`) and
+`erv.training.common.collate` makes the batches, including packed ones. What is overridden, and why:
 
-- `compute_loss`: one process on a CPU takes the plain cross entropy of the labelled tokens. TRL's own path
-  runs the head tile by tile, whose sums differ in the last bits, and published figures hang on these. TRL's
-  is taken on a GPU, where the logits of a large vocabulary must not stand in memory at once, and in several
-  processes, where the loss must go through the wrapper that gathers gradients. Both divide by the labelled
-  tokens of the whole update (`num_items_in_batch`): passes and processes don't change what is learned. A loss
-  that is not finite stops training;
-- `_save_checkpoint` writes the completion record and leaves the pickled arguments out;
-- `create_model_card` writes and `_send_telemetry` sends nothing.
+- `compute_loss`: a single process on a CPU computes the plain cross entropy of the labelled tokens. TRL's own
+  path runs the head tile by tile; its sums differ in the last bits, which would change published figures.
+  TRL's path is used on a GPU, where the logits of a large vocabulary would not fit into memory at once, and
+  with several processes, where the loss must go through the wrapper that gathers gradients. Both paths divide
+  by the labelled tokens of the whole update (`num_items_in_batch`), so that the number of passes and
+  processes doesn't change what is learned. A loss that is not finite stops training.
+- `_save_checkpoint` writes the completion record and removes the pickled arguments.
+- `create_model_card` and `_send_telemetry` do nothing.
 
-All examples are laid out in order beforehand and taken one after the other. Several processes take the
-batches in turn, so that an update sees the same examples whatever their number.
+The order of all examples is fixed beforehand. Several processes take turns at the batches, so that an update
+sees the same examples whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class OmniSFTTrainer(SFTTrainer):
     loss_is_scaled_for_ga = True  # `compute_loss` divides by the tokens of the whole update
 
     def __init__(self, *args: Any, stage: str, **kwargs: Any) -> None:
-        """Takes what `trl.SFTTrainer` takes, and `stage`, its name in messages."""
+        """Takes the arguments of `trl.SFTTrainer`, and `stage`, the stage's name in messages."""
         self._stage = stage
         super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = True  # else `Trainer` doesn't count the tokens of an update
+        self.model_accepts_loss_kwargs = True  # otherwise `Trainer` doesn't count the tokens of an update
         self._plain = self.accelerator.num_processes == 1 and self.accelerator.device.type == "cpu"
 
     def compute_loss(
@@ -69,10 +69,10 @@ class OmniSFTTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
-        """Cross entropy of the labelled tokens of this pass, over the number of those of the whole update.
+        """Summed cross entropy of this pass's labelled tokens, divided by their number in the whole update.
 
         Raises:
-            TrainingError: it is not finite.
+            TrainingError: the loss is not finite.
         """
         if self._plain:
             loss = self._plain_loss(model, inputs, num_items_in_batch)
@@ -86,7 +86,7 @@ class OmniSFTTrainer(SFTTrainer):
         return loss
 
     def _plain_loss(self, model: Any, inputs: dict[str, Any], num_items: Any) -> torch.Tensor:
-        """The loss from whole logits, and TRL's metrics from them."""
+        """Computes the loss and TRL's metrics from all logits at once."""
         logits, tokens = completion_logits(self.accelerator.unwrap_model(model), inputs)
         with torch.no_grad():
             log_probs = logits.log_softmax(dim=-1)
@@ -99,7 +99,7 @@ class OmniSFTTrainer(SFTTrainer):
 
     @torch.no_grad()
     def mean_loss(self, examples: Sequence[Example], collate: Collator) -> float | None:
-        """Mean loss per token on held-out examples, or None without any; each process computes all of it."""
+        """Mean loss per token on held-out examples, None if there are none; every process computes it."""
         if not examples:
             return None
         total, tokens = 0.0, 0
@@ -119,7 +119,7 @@ class OmniSFTTrainer(SFTTrainer):
         return total / tokens
 
     def check_weights(self) -> None:
-        """Raises `TrainingError` if a weight that trains is not finite: nobody shall go on from it."""
+        """Raises `TrainingError` if a trained weight is not finite, so that nothing continues from it."""
         trained = (value for value in self.model.parameters() if value.requires_grad)
         if not all(bool(torch.isfinite(value).all()) for value in trained):
             raise TrainingError(
@@ -146,7 +146,7 @@ class OmniSFTTrainer(SFTTrainer):
 
 
 class Reporter(TrainerCallback):
-    """Measures on held-out clips, and reports metrics from the first process."""
+    """Computes the loss on held-out clips, and reports metrics from the first process."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class Reporter(TrainerCallback):
         self._on_metrics, self._save_steps, self._validate = on_metrics, save_steps, validate
         self._throughput = throughput
         self._started = time.monotonic()
-        self._tokens: int | None = None  # read so far; None before the first step, which may be a resumed one
+        self._tokens: int | None = None  # seen so far; None before the first step of this (or a resumed) run
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -173,7 +173,7 @@ class Reporter(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stops the clock; measures on held-out clips when a checkpoint is due and at the end."""
+        """Stops the clock; computes the validation loss when a checkpoint is due and at the end."""
         self._throughput.stop()
         step = state.global_step
         if step % self._save_steps == 0 or step == state.max_steps:
@@ -190,7 +190,7 @@ class Reporter(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Passes the metrics on under our names."""
+        """Reports the metrics under our names."""
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
         metrics = {ours: float(logs[theirs]) for theirs, ours in _METRICS.items() if theirs in logs}

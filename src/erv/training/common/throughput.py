@@ -1,6 +1,6 @@
-"""How fast a training step is and how much of the GPU it takes.
+"""How fast a training step is, and how much of the GPU it uses.
 
-A `Throughput` belongs to one process and its device; the tokens it is told of are those of all processes.
+A `Throughput` belongs to one process and its device, but counts the tokens of all processes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-OnMetrics = Callable[[dict[str, float], int], None]  # takes the metrics of a step and its number, from 1
+OnMetrics = Callable[[dict[str, float], int], None]  # takes the metrics of a step and the step, from 1
 
-# Metrics that differ between two runs of the same thing.
+# Metrics that differ between two runs with the same inputs.
 TIMED = frozenset(
     {
         "step_seconds",
@@ -32,14 +32,14 @@ _SAMPLE_SECONDS = 0.25
 
 
 class Throughput:
-    """A meter for one or several steps: `start`, `stop` and `count` in each, then `read`.
+    """A meter for one or more steps: call `start`, `stop` and `count` in each step, then `read`.
 
-    Within its `with` block the use of a GPU is sampled by a thread: a look at the end of a step would never
-    see its generation.
+    Within its `with` block a thread samples the GPU's utilisation: a single look at the end of a step would
+    always miss the generation.
     """
 
     def __init__(self, device: torch.device | str) -> None:
-        """Takes the device of this process; of a CPU only the time is measured."""
+        """Takes the device of this process; on a CPU only the time is measured."""
         self._device = torch.device(device)
         self._use = _GpuUse(self._device) if self._device.type == "cuda" else None
         self._began: float | None = None
@@ -52,11 +52,11 @@ class Throughput:
             torch.cuda.reset_peak_memory_stats(self._device)
 
     def start(self) -> None:
-        """A step begins."""
+        """Marks the beginning of a step."""
         self._began = time.perf_counter()
 
     def stop(self) -> None:
-        """It ends; what comes until the next `start`, such as a checkpoint, is not measured."""
+        """Marks the end of a step; what happens until the next `start`, like a checkpoint, doesn't count."""
         if self._began is not None:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
@@ -64,10 +64,10 @@ class Throughput:
             self._began = None
 
     def count(self, *, trained: int, generated: int = 0) -> None:
-        """Adds the tokens of a step, those of all processes.
+        """Adds the tokens of a step, over all processes.
 
         Args:
-            trained: tokens that the update was computed on, prompts and completions without padding.
+            trained: tokens that the update was computed on: prompts and completions without padding.
             generated: tokens that were sampled.
         """
         self._trained += trained
@@ -77,10 +77,11 @@ class Throughput:
         """The metrics of the steps since the last call.
 
         Returns:
-            `tokens_per_second`: sampled tokens per second of the whole step, where some were sampled;
-            `trained_tokens_per_second`; and of a GPU `gpu_memory_gb` and `gpu_memory_reserved_gb` (peaks of
-            what tensors take and of what PyTorch holds, 10^9 bytes) and `gpu_use` (share of the time in which
-            it computes, 0 to 1; for NVIDIA it needs nvidia-ml-py). GPU metrics are of this process's device.
+            `tokens_per_second`: sampled tokens per second of the whole step, if any were sampled;
+            `trained_tokens_per_second`; and on a GPU `gpu_memory_gb` and `gpu_memory_reserved_gb` (peaks of
+            what tensors use and of what PyTorch reserves, in 10^9 bytes) and `gpu_use` (share of time in
+            which the GPU is busy, 0 to 1; on NVIDIA it needs nvidia-ml-py). GPU metrics describe this
+            process's device only.
         """
         found: dict[str, float] = {}
         if self._seconds > 0:
@@ -110,7 +111,7 @@ class Throughput:
 
 
 class _GpuUse:
-    """Asks the driver again and again how busy a GPU is; says once why it can't, if so."""
+    """Regularly asks the driver how busy a GPU is; if that fails, logs the reason once and stops."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -131,7 +132,7 @@ class _GpuUse:
             self._thread.join(5.0)
 
     def read(self) -> float | None:
-        """The mean share since the last call, None without any."""
+        """The mean share since the last call; None if there were no samples."""
         with self._lock:
             samples, self._samples = self._samples, []
         return sum(samples) / len(samples) / 100 if samples else None
@@ -144,7 +145,7 @@ class _GpuUse:
     def _ask(self) -> bool:
         try:
             percent = torch.cuda.utilization(self._device)
-        except Exception as error:  # the driver's library has errors of its own, and may not be there
+        except Exception as error:  # the driver's library has its own errors, and may not be installed
             said = " ".join(str(error).split())[:200]
             logger.warning("gpu_use is not logged: %s: %s", type(error).__name__, said)
             return False

@@ -11,7 +11,7 @@ __all__ = ["OmniGRPOTrainer"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports TRL only when the trainer is asked for."""
+    """Imports TRL only when the trainer is needed."""
     if name == "OmniGRPOTrainer":
         from erv.training.grpo.trainer import OmniGRPOTrainer
 

@@ -1,4 +1,4 @@
-"""A reward as TRL calls it, with every fault turned into one sentence that names the reward."""
+"""A reward as TRL calls it; every fault becomes a one-sentence error that names the reward."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from erv.errors import ErvError, TrainingError
 
 
 class CheckedReward:
-    """Wraps a reward callable: same call, same result, but a fault says which reward and what is wrong.
+    """Wraps a reward callable: same call, same result, but errors say which reward failed and why.
 
     TRL logs a reward under its `__name__`; here that is the name from the settings.
 
     Attributes:
-        values: what the newest call returned.
+        values: what the latest call returned.
     """
 
     def __init__(self, name: str, reward: Callable[..., Any]) -> None:
-        """Wraps a reward under the name that it is logged under."""
+        """Wraps a reward; `name` is used for logging."""
         self.__name__ = name
         self._reward = reward
         self.values: list[float | None] = []
 
     def __call__(self, *, completions: list[Any], **columns: Any) -> list[float | None]:
-        """One reward per completion; `None` where the completion can't be scored.
+        """One reward per completion; `None` if the completion can't be scored.
 
         Raises:
-            TrainingError: the reward raised, returned another number of values, or a value that is no finite
-                number.
+            TrainingError: the reward raised an error, or returned a wrong number of values or a value that is
+                not a finite number.
         """
         name = self.__name__
         try:
@@ -50,7 +50,7 @@ class CheckedReward:
         if len(values) != len(completions):
             raise TrainingError(
                 f"reward {name!r} returned {len(values)} values for {len(completions)} completions; "
-                "return one per completion, None where it can't be scored"
+                "return one per completion, None if it can't be scored"
             )
         self.values = [None if value is None else _number(name, value) for value in values]
         return self.values
@@ -67,6 +67,6 @@ def _number(name: str, value: Any) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise TrainingError(
-            f"reward {name!r} returned {value!r}; expected a finite number, or None for not scorable"
+            f"reward {name!r} returned {value!r}; expected a finite number, or None if it can't be scored"
         )
     return number

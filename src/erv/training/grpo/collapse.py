@@ -1,9 +1,9 @@
-"""Training that has nothing to learn from any more: how it is noticed, and what is kept of the time before.
+"""Detects when training has nothing left to learn from, and which checkpoint from before is kept.
 
-GRPO learns from differences of reward within a group. Where no group has any, only the KL term is left, and
-further steps cost time without teaching anything. There are two such ends. The policy earns all there is:
-training ends early, and its policy is written. Or all completions of a clip earn the same and it is not the
-most: the policy has collapsed, the stage fails, and the last checkpoint from before stays.
+GRPO learns from reward differences within a group. If no group has any, only the KL term is left, and further
+steps take time without teaching anything. This happens in two ways. If every completion earns the maximum,
+training ends early and the policy is written. If all completions of a clip earn the same but less than the
+maximum, the policy has collapsed: the stage fails, and the last checkpoint from before is kept.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from erv.training.grpo.generation import Generation
 
 
 class Diverged(TrainingError):
-    """The policy is of no use any more; what comes before the fault is in the last good checkpoint."""
+    """The policy has become useless; the last good checkpoint holds its state from before the fault."""
 
 
 class Outlook(Enum):
-    """What a step says of the next ones."""
+    """What a step suggests about the next ones."""
 
     LEARNS = "learns"
     SOLVED = "solved"
@@ -33,13 +33,13 @@ class Outlook(Enum):
 
 @dataclass
 class CollapseAlarm:
-    """Counts the steps in a row without any difference of reward within a group.
+    """Counts consecutive steps without any reward difference within a group.
 
     Attributes:
-        patience: so many of them end training; None: never.
-        most: by reward, the value that earns most; None where nobody knows it.
-        since: the first step of the row, None while there are differences.
-        solved: in every step of the row every completion has earned the most.
+        patience: number of such steps that ends training; None to never end it.
+        most: the value of each reward that earns most; None if unknown.
+        since: the first of these consecutive steps; None while there are differences.
+        solved: whether every completion has earned the maximum in all of these steps.
     """
 
     patience: int | None
@@ -48,7 +48,7 @@ class CollapseAlarm:
     solved: bool = True
 
     def update(self, step: int, generation: Generation) -> Outlook:
-        """Takes what a step has sampled."""
+        """Takes the completions sampled in a step, and says what they suggest."""
         if generation.differs():
             self.since, self.solved = None, True
             return Outlook.LEARNS
@@ -60,36 +60,36 @@ class CollapseAlarm:
         return Outlook.SOLVED if self.solved else Outlook.COLLAPSED
 
     def last_good(self) -> int | None:
-        """The last step that learned something, while it may be that the policy has collapsed since."""
+        """The last step that learned something, if the policy may have collapsed since; otherwise None."""
         return None if self.patience is None or self.since is None else self.since - 1
 
     def describe(self, step: int, generation: Generation) -> str:
-        """Says of a collapse what has happened and what to do."""
+        """Describes a collapse: what happened and what to do."""
         scored = [total for total in generation.totals if total is not None]
-        earned = f"they earn {fmean(scored):.2f} in the mean" if scored else "none of them can be scored"
+        earned = f"they earn {fmean(scored):.2f} on average" if scored else "none of them can be scored"
         if scored and all(value is not None for value in self.most.values()):
             best = sum(generation.weights[name] * (value or 0.0) for name, value in self.most.items())
-            earned += f", {best:.2f} would be the most"
+            earned += f", the maximum is {best:.2f}"
         return (
             f"grpo step {step}: for {self.patience} steps the completions of each clip have had the same"
-            f" reward ({earned}), and nothing can be learned from that; lower grpo.learning_rate, raise"
+            f" reward ({earned}), so there is nothing to learn; lower grpo.learning_rate, raise"
             " grpo.temperature or grpo.beta, check the rewards, or set grpo.collapse_patience to null"
         )
 
     def state(self) -> dict[str, Any]:
-        """What it knows, for a checkpoint."""
+        """The alarm's state, for a checkpoint."""
         return {"since": self.since, "solved": self.solved}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state` returned; an empty one starts from nothing."""
+        """Restores what `state` returned; an empty mapping starts from scratch."""
         self.since, self.solved = state.get("since"), bool(state.get("solved", True))
 
 
 def most_by_reward(rewards: Sequence[tuple[str, Callable[..., Any], float]]) -> dict[str, float | None]:
-    """By reward, the value that earns most: of one's own the attribute `maximum`, None without it.
+    """The value of each reward that earns most; for a custom reward its attribute `maximum`, or None.
 
     Args:
-        rewards: (name, callable, weight); one of negative weight earns most where it is lowest.
+        rewards: (name, callable, weight); a reward with a negative weight earns most at its lowest value.
     """
     most: dict[str, float | None] = {}
     for name, reward, weight in rewards:

@@ -1,9 +1,9 @@
-"""What the rewards are paid for while GRPO runs, and whether that drifts.
+"""What earns rewards while GRPO runs, and whether that drifts.
 
-A policy that games its reward shows it before the reward does: explanations repeat themselves, shrink or
-swell, name every emotion at once, vanish, or one emotion stops being explained while the mean still rises.
-`shape` counts this for each generation; `DriftAlarm` compares the last steps with the first ones and says
-what moved beyond its bound and beyond noise.
+When a policy games its reward, its completions show it before the reward does. Explanations repeat
+themselves, get much shorter or longer, name every emotion at once, or vanish; or one emotion is no longer
+explained while the mean still rises. `shape` measures this for each generation. `DriftAlarm` compares the
+last steps with the first ones and reports what moved beyond its bound and beyond noise.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from erv.rewards.explanation import Shaping
 from erv.sentences import explanation_shape, split_sentences
 from erv.training.grpo.generation import Generation
 
-WINDOW = 10  # steps: the first that count as the beginning, and the last that are compared with them
-BEYOND_NOISE = 3.0  # standard errors: few clips of an emotion in a step make its mean reward jump
+WINDOW = 10  # steps: this many first steps are the beginning, this many last steps are compared with it
+BEYOND_NOISE = 3.0  # standard errors: with few clips of an emotion per step its mean reward jumps
 BY_CLASS = "reward_by_class/"
 
 
 @dataclass(frozen=True)
 class Bound:
-    """When a metric has drifted.
+    """The limit beyond which a metric has drifted.
 
     Attributes:
-        metric: name of it.
-        says: what it means when it has.
-        above: drifted if it lies above the beginning by more than this.
-        below: drifted if it lies below the beginning by more than this.
-        times: drifted if it is more than so many times the beginning, or less than the beginning so many
-            times.
+        metric: name of the metric.
+        says: what a drift of this metric means.
+        above: drifted if the value is above the beginning by more than this.
+        below: drifted if the value is below the beginning by more than this.
+        times: drifted if the value is more than this many times the beginning, or less than the beginning
+            divided by this.
     """
 
     metric: str
@@ -75,13 +75,14 @@ def measure(
 
     Args:
         completions: n completions.
-        max_named: emotions that a sentence may name before it is a listing; None: two.
+        max_named: how many emotions a sentence may name before it counts as a listing; None for two.
 
     Returns:
-        explanations/sentences, explanations/words (means of those that there are), explanations/repeated
-        (share of sentences that repeat one before in their explanation), explanations/listing (share of
-        sentences that list emotions), explanations/missing (share of completions without an explanation),
-        answers/listing (share of completions whose answers name more than one emotion).
+        explanations/sentences, explanations/words (means per completion), explanations/repeated (share of
+        sentences that repeat an earlier one of their explanation),
+        explanations/listing (share of sentences that list emotions), explanations/missing (share of
+        completions without an explanation), answers/listing (share of completions whose answers name more
+        than one emotion).
     """
     space = LabelSpace.load("mafw")
     limit = 2 if max_named is None else max_named
@@ -101,9 +102,9 @@ def measure(
 def reward_by_class(
     name: str, values: Sequence[float | None], solution: Sequence[str], dataset: Sequence[str | None]
 ) -> dict[str, float]:
-    """The mean of a reward by true emotion, without values that could not be scored.
+    """The mean of a reward by true emotion, without completions that could not be scored.
 
-    Emotions have their MAFW names, and those of their own space where that has no map to MAFW's.
+    Emotions have their MAFW names, or the names of their own space if that has no map to MAFW's.
     """
     found: dict[str, list[float]] = {}
     for value, truth, space in zip(values, solution, dataset, strict=True):
@@ -114,9 +115,9 @@ def reward_by_class(
 
 
 def shape(generation: Generation, *, max_named: int | None = Shaping().max_named) -> dict[str, float]:
-    """What is watched of a generation: `measure` of its completions and `reward_by_class` of each reward.
+    """The watched metrics of a generation: `measure` of its completions, `reward_by_class` of each reward.
 
-    Of several processes each counts for itself, and the result is the mean over them, in float32.
+    With several processes, the shares of each are measured separately and then averaged in float32.
     """
     found: dict[str, list[float]] = {}
     for own in generation.shares:
@@ -136,13 +137,13 @@ def shape(generation: Generation, *, max_named: int | None = Shaping().max_named
 
 @dataclass
 class DriftAlarm:
-    """Compares the last steps with the first ones, metric by metric; says each drift once.
+    """Compares the last steps with the first ones, metric by metric; reports each drift once.
 
     Attributes:
-        beginning: the first values of each metric, `WINDOW` of them.
-        latest: the last ones.
+        beginning: the first `WINDOW` values of each metric.
+        latest: the last `WINDOW` values of each metric.
         raised: metrics that have drifted and not come back.
-        warnings: how many drifts were said.
+        warnings: number of drifts reported.
     """
 
     beginning: dict[str, list[float]] = field(default_factory=dict)
@@ -151,7 +152,7 @@ class DriftAlarm:
     warnings: int = 0
 
     def update(self, metrics: Mapping[str, float]) -> list[str]:
-        """Takes the metrics of a step; returns a sentence for each that has drifted since."""
+        """Takes the metrics of a step; returns a sentence for each new drift."""
         said = []
         for metric, value in metrics.items():
             bound = _bound(metric)
@@ -176,7 +177,7 @@ class DriftAlarm:
         return said
 
     def state(self) -> dict[str, Any]:
-        """What it knows, for a checkpoint."""
+        """The alarm's state, for a checkpoint."""
         return {
             "beginning": self.beginning,
             "latest": self.latest,
@@ -185,7 +186,7 @@ class DriftAlarm:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes over what `state` returned; an empty one starts from nothing."""
+        """Restores what `state` returned; an empty mapping starts from scratch."""
         self.beginning, self.latest = state.get("beginning", {}), state.get("latest", {})
         self.raised, self.warnings = set(state.get("raised", ())), int(state.get("warnings", 0))
 
@@ -193,7 +194,7 @@ class DriftAlarm:
 def _label(truth: str, space: str | None) -> str | None:
     try:
         return mafw_name(bare(truth), space)
-    except DataError:  # a space of one's own needs no map to train with format and accuracy
+    except DataError:  # a custom label space needs no map to train with format and accuracy
         return normalize(bare(truth), space)
 
 

@@ -1,4 +1,4 @@
-"""The completions of a step of GRPO and what they earned: one object, made by the trainer for its watcher."""
+"""The completions of a GRPO step and what they earned: one object, passed from trainer to watcher."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import Any
 
 import torch
 
-EQUAL = 1e-6  # rewards of a group that differ by less are the same: float32 sums of equal parts
+EQUAL = 1e-6  # rewards of a group that differ by less count as equal: float32 sums of equal parts
 COLUMNS = ("clip_id", "dataset", "solution")
 
 
 @dataclass(frozen=True)
 class Generation:
-    """The completions of a step, of all processes, group after group.
+    """The completions of a step, from all processes, group by group.
 
     Attributes:
-        step: optimiser step that first trains on them, from 1.
-        group: completions per prompt; n is a multiple of it.
+        step: the optimiser step that first trains on them, from 1.
+        group: completions per prompt; n is a multiple of this.
         completions: n texts.
-        rewards: per reward n values as it returned them, None where a completion could not be scored.
-        weights: of the rewards, by name.
+        rewards: n values per reward, as the reward returned them; None if a completion could not be scored.
+        weights: the weight of each reward, by name.
         advantages: n values.
         columns: those of `COLUMNS` that the rows have, n values each.
-        prompt_tokens: of all n prompts, without padding.
-        completion_tokens: of all n completions.
-        processes: that sampled them: n / processes rows each, one process after the other.
+        prompt_tokens: tokens in all n prompts, without padding.
+        completion_tokens: tokens in all n completions.
+        processes: number of processes that sampled them: n / processes rows each, in the order of processes.
     """
 
     step: int
@@ -44,7 +44,7 @@ class Generation:
 
     @classmethod
     def join(cls, parts: Sequence[Generation]) -> Generation:
-        """The generation of all processes from that of each, in their order."""
+        """Joins the generations of the processes, given in the order of processes."""
         first = parts[0]
         return replace(
             first,
@@ -65,12 +65,12 @@ class Generation:
 
     @property
     def trained_rewards(self) -> dict[str, list[float | None]]:
-        """The rewards in float32, as training takes them."""
+        """The rewards in float32, as training uses them."""
         return {name: _single(values) for name, values in self.rewards.items()}
 
     @property
     def totals(self) -> list[float | None]:
-        """The weighted sum of each completion; None for one that no reward could score."""
+        """The weighted sum of rewards of each completion; None if no reward could score it."""
         rewards = self.trained_rewards
         found: list[float | None] = []
         for row in range(len(self.completions)):
@@ -81,7 +81,7 @@ class Generation:
         return found
 
     def differs(self) -> bool:
-        """Whether any two completions of one prompt earn different sums: without that nothing is learned."""
+        """Whether any two completions of one prompt earn different sums; otherwise nothing is learned."""
         totals = self.totals
         for start in range(0, len(totals), self.group):
             scored = [value for value in totals[start : start + self.group] if value is not None]
@@ -90,10 +90,10 @@ class Generation:
         return False
 
     def earns_most(self, most: Mapping[str, float | None]) -> bool:
-        """Whether every completion earns as much as there is.
+        """Whether every completion earns the maximum.
 
         Args:
-            most: by reward, the value that earns most; None where nobody knows it.
+            most: the value of each reward that earns most; None if unknown.
         """
         if any(total is None for total in self.totals):
             return False

@@ -1,7 +1,7 @@
 """A key-value cache with room for the tokens to come.
 
-`transformers`' dynamic cache copies itself as a whole for every new token; with a long prompt and short
-completions that is a third of the time of generation on a CPU. This one copies the prompt once.
+`transformers`' dynamic cache copies itself entirely for every new token. With a long prompt and short
+completions that takes a third of the generation time on a CPU. This cache copies the prompt once.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from transformers.cache_utils import DynamicLayer
 
 
 class GrowingLayer(DynamicLayer):
-    """Keys and values of one layer in a buffer that is longer than they are; what is read is a view of it.
+    """Keys and values of one layer: views of buffers that have room for more.
 
-    For generation only: it writes in place, which gradients can't pass.
+    For generation only: it writes in place, which gradients can't pass through.
     """
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, room: int) -> None:
-        """Copies what is known so far.
+        """Copies the keys and values so far.
 
         Args:
             keys: [B, heads, P, D].
-            values: of the same shape.
-            room: how many tokens will follow at most.
+            values: [B, heads, P, D].
+            room: how many tokens may follow at most.
         """
         super().__init__()
         self.lazy_initialization(keys, values)
@@ -42,7 +42,7 @@ class GrowingLayer(DynamicLayer):
         start, end = self._length, self._length + key_states.shape[-2]
         room = self._buffers[0].shape[-2]
         if end > room:
-            raise RuntimeError(f"the cache has room for {room} tokens, this would be {end}")
+            raise RuntimeError(f"the cache has room for {room} tokens, but needs {end}")
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., start:end, :] = new
         self._show(end)
@@ -54,6 +54,6 @@ class GrowingLayer(DynamicLayer):
 
 
 def with_room(cache: Any, room: int) -> Any:
-    """The dynamic cache `cache`, its layers replaced by ones with room for so many tokens more."""
+    """Replaces the layers of the dynamic cache `cache` by layers with room for `room` more tokens."""
     cache.layers = [GrowingLayer(layer.keys, layer.values, room) for layer in cache.layers]
     return cache

@@ -1,8 +1,8 @@
 """GRPO from a cold-start folder to a policy folder: rows, trainer, checkpoints, metrics, output.
 
-The setting is the paper's, not TRL's: the loss is a mean per sequence (`loss_type: grpo`), the KL term is
-`exp(d) - d - 1` without an importance weight on it, rewards are a weighted sum, advantages are
-(reward - mean) / (std + 1e-4) within the group, one update per generation.
+The settings follow the paper, not TRL's defaults: the loss is a mean per sequence (`loss_type: grpo`), the KL
+term is `exp(d) - d - 1` without an importance weight, rewards are a weighted sum, advantages are
+(reward - mean) / (std + 1e-4) within the group, and there is one update per generation.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 Rewards = Sequence[tuple[str, Callable[..., Any], float]]
 
-# What a policy folder holds besides its processor.
+# What a policy folder holds besides the files of its processor.
 MODEL_FILES = ("model*", "config.json", "generation_config.json", "adapter")
 
 
@@ -63,20 +63,20 @@ def build_rows(
 
     Args:
         manifests: the clips of each data set; only the split `train` is used.
-        shards: decoded clips by data set name. A clip of the manifest that is not in its shards is in
-            quarantine and is left out; the log says how many.
+        shards: decoded clips by data set name. A clip that is in the manifest but not in the shards is in
+            quarantine and is left out; the log says how many there are.
 
     Returns:
-        `{"prompt", "clip", "solution", "dataset", "clip_id"}` in the order of data set and clip id. The
-        prompt of a clip without sound has no placeholder for sound.
+        `{"prompt", "clip", "solution", "dataset", "clip_id"}`, sorted by data set and clip id. The prompt of
+        a clip without sound has no placeholder for sound.
 
     Raises:
-        DataError: a manifest is of a data set that has no shards here.
+        DataError: a manifest belongs to a data set whose shards are not given.
     """
     rows, absent = [], 0
     for clip in (clip for manifest in manifests for clip in manifest if clip.split == "train"):
         if clip.dataset not in shards:
-            raise DataError(f"the manifest of {clip.dataset} came without its shards; give both")
+            raise DataError(f"the manifest of {clip.dataset} was given without its shards; give both")
         reader = shards[clip.dataset]
         if clip.clip_id not in reader:
             absent += 1
@@ -99,7 +99,7 @@ def variant_settings(variants: Mapping[str, VariantSettings], name: str) -> Vari
     """The variant of this name.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: there is no such variant.
     """
     try:
         return variants[name]
@@ -109,13 +109,13 @@ def variant_settings(variants: Mapping[str, VariantSettings], name: str) -> Vari
 
 
 def order_rows(rows: Sequence[dict[str, Any]], steps: int, per_step: int, seed: int) -> Dataset:
-    """The rows in the order in which training takes them: for `steps` generations `per_step` distinct clips.
+    """The rows in training order: `per_step` distinct clips for each of `steps` generations.
 
-    Each pass is a new permutation; what does not fill a step is left for another pass. The whole order is
-    laid out here, so that the position in it is all that a resumed run has to know.
+    Each pass is a new permutation; rows that do not fill a step are left for another pass. The whole order is
+    fixed here, so that a resumed run needs to know only its position in it.
 
     Raises:
-        TrainingError: fewer rows than one step takes.
+        TrainingError: there are fewer rows than one step takes.
     """
     if len(rows) < per_step:
         raise TrainingError(
@@ -130,7 +130,7 @@ def order_rows(rows: Sequence[dict[str, Any]], steps: int, per_step: int, seed: 
 
 
 def total_steps(settings: GrpoSettings, clips: int) -> int:
-    """Optimiser steps of a run: as many as the settings say, or as their epochs take."""
+    """Optimiser steps of a run: `max_steps` if it is set, otherwise as many as `epochs` need."""
     if settings.max_steps is not None:
         return settings.max_steps
     assert settings.epochs is not None
@@ -156,18 +156,20 @@ def train_grpo(
 ) -> Path:
     """Optimises a cold-start policy against rewards and writes the result as a policy folder.
 
-    Resumes from the newest complete checkpoint in `checkpoints`; the result is that of an uninterrupted run.
+    Resumes from the newest complete checkpoint in `checkpoints`, with the same result as an uninterrupted
+    run. Training ends early, with success, if every completion has earned the maximum for `collapse_patience`
+    steps.
 
     Args:
         policy_folder: the cold start, a `from_pretrained` folder. It is also the reference of the KL term.
-        rows: from `build_rows`, or of the same form.
+        rows: rows from `build_rows`, or rows of the same form.
         shards: decoded clips by data set name.
         rewards: (name, callable, weight); called with `completions`, `prompts` and the rows' columns.
         settings: the section `grpo`.
         output: folder to write; replaced as a whole.
         checkpoints: folder outside the outputs, owned by exactly these inputs (see `erv.checkpoints`).
         on_metrics: called after each step with its metrics and its number, from 1.
-        seed: of order, generation and adapters.
+        seed: seed for order, generation and adapters.
         runtime: device, precision, threads.
         machine: processes, memory of features, and the completions of a step that go through the model at
             once. Fewer take less memory and more time; the update is the same.
@@ -179,13 +181,9 @@ def train_grpo(
     Returns:
         `output`: weights and processor; with LoRA also `adapter/`, already merged into the weights.
 
-    Training ends early, and well, when every completion has earned the most there is for `collapse_patience`
-    steps.
-
     Raises:
-        TrainingError: too few clips, a reward at fault, a loss, gradient or weight that is not finite, no
-            difference of reward within any group for `collapse_patience` steps, a reference that is not the
-            cold start.
+        TrainingError: there are too few clips; a reward fails; a loss, gradient or weight is not finite; no
+            group had different rewards for `collapse_patience` steps; or the reference is not the cold start.
     """
     seed_everything(seed, runtime.threads)
     device = resolve_device(runtime.device)
@@ -240,15 +238,15 @@ def train_grpo(
             trainer.check_weights(trainer.state.global_step)
         except Diverged as error:
             good = latest_checkpoint(checkpoints, until=watcher.last_good())
-            where = f"the last good checkpoint is {good}" if good else "there is no checkpoint from before"
+            where = f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint"
             raise TrainingError(f"{error}; {where}") from error
         return _write_policy(trainer, policy, settings.lora, policy_folder, output)
 
 
 def _check_reference(trainer: OmniGRPOTrainer) -> None:
-    """Makes sure that the reference TRL loaded is the policy as it stands before the first step."""
+    """Makes sure that the reference that TRL loaded equals the policy before the first step."""
     if trainer.ref_model is None or is_sharded(trainer):
-        return  # no reference, or one that is in pieces by now
+        return  # there is no reference, or it is sharded by now
     reference = trainer.accelerator.unwrap_model(trainer.ref_model).state_dict()
     for name, value in trainer.model.state_dict().items():
         if not torch.equal(value, reference[name]):
@@ -258,7 +256,7 @@ def _check_reference(trainer: OmniGRPOTrainer) -> None:
 def _write_policy(
     trainer: OmniGRPOTrainer, policy: Policy, lora: LoraSettings, cold_start: Path, output: Path
 ) -> Path:
-    """Writes weights and processor beside the target, then renames; one process does, all wait for it."""
+    """Writes weights and processor next to the target, then renames. One process writes, all wait for it."""
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if is_sharded(trainer) else None
     if trainer.accelerator.is_main_process:
@@ -271,14 +269,14 @@ def _write_policy(
 def _write_files(
     model: Any, base: Any, state: Mapping[str, Any] | None, cold_start: Path, output: Path
 ) -> None:
-    """Writes what was trained.
+    """Writes the trained policy.
 
     Args:
-        model: maybe with adapters.
-        base: the weights that adapters are added to, where those of the model are rounded; else None.
-        state: the weights, where the model holds shards of them only.
-        cold_start: where the processor is taken from.
-        output: the folder.
+        model: the trained model, possibly with adapters.
+        base: the model to merge adapters into if the trained model's weights are rounded; otherwise None.
+        state: the weights, if the model holds only shards of them.
+        cold_start: the folder from which the processor is copied.
+        output: the folder to write.
     """
     with model_folder(output) as folder:
         # The processor's files are taken as they are: one that was used would save its last truncation too.
@@ -300,10 +298,10 @@ def grpo_config(
     runtime: RuntimeSettings,
     machine: MachineSettings,
 ) -> GRPOConfig:
-    """TRL's configuration of a run, see `train_grpo` for the arguments; `steps` as `total_steps` counts.
+    """TRL's configuration of a run. See `train_grpo` for the arguments; `steps` comes from `total_steps`.
 
     Raises:
-        TrainingError: the completions of a step can't be shared out to the processes or the passes.
+        TrainingError: the completions of a step can't be divided among the processes or passes.
     """
     on_cpu = resolve_device(runtime.device).type == "cpu"
     completions = settings.prompts_per_step * settings.num_generations
@@ -348,7 +346,7 @@ def grpo_config(
         logging_steps=1,
         logging_nan_inf_filter=False,
         activation_checkpointing=settings.gradient_checkpointing,
-        ddp_find_unused_parameters=False,  # every weight that trains takes part in every pass
+        ddp_find_unused_parameters=False,  # every pass uses every trained weight
         disable_tqdm=True,
         report_to=[],
         dataloader_pin_memory=not on_cpu,

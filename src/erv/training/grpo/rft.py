@@ -1,16 +1,16 @@
 """Rejection sampling fine-tuning: learning from what the cold start itself gets right.
 
-The variant that asks what GRPO adds to its rewards. The cold start answers the prompts that GRPO would see,
-as often and at the same temperature; the completions whose every reward reaches a mark are kept, each once
-per clip, and learned by the code of `sft`.
+This variant shows what GRPO adds beyond its rewards. The cold start answers the prompts that GRPO would see,
+equally often and at the same temperature. Completions for which every reward reaches a mark are kept, each
+once per clip, and learned by the code of `sft`.
 
-Equal compute: with `prompts_per_step` x `num_generations` completions in a step, GRPO samples so many in each
-generation and runs so many forward and backward in each optimiser step. So does this, the accepted ones
-repeated in shuffled passes, with GRPO's learning rate, linear schedule and number of steps. GRPO alone also
-runs its reference, one forward pass of each sampled completion. Both counts are among the metrics.
+Equal compute: GRPO samples `prompts_per_step` x `num_generations` completions in each generation, and runs as
+many forward and backward in each optimiser step. So does this variant: it repeats the accepted completions in
+shuffled passes, with GRPO's learning rate, linear schedule and number of steps. Only GRPO also runs its
+reference, with one forward pass per sampled completion. Both counts are among the metrics.
 
-Rollouts are written one generation at a time, each with a seed of its own: a run that is stopped goes on
-where it was, and gives what it would have given. Several processes share the generations.
+Rollouts are written one generation at a time, each with its own seed: an interrupted run continues where it
+stopped, with the same result as an uninterrupted one. Several processes share the generations.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from erv.training.grpo.grpo import Rewards, order_rows, total_steps
 
 logger = logging.getLogger(__name__)
 
-ROLLOUTS = "rollouts"  # folder beside the checkpoints
+ROLLOUTS = "rollouts"  # folder next to the checkpoints
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """A completion of the cold start and what the rewards say.
+    """A completion of the cold start and its rewards.
 
     Attributes:
         clip: `<data set>/<clip id>`.
         label: the true emotion.
-        completion: the text, tags included.
-        rewards: value by name; None where it can't be scored.
+        completion: the text, including tags.
+        rewards: value by name; None if the completion can't be scored.
     """
 
     clip: str
@@ -85,15 +85,15 @@ def train_rft(
 
     Args:
         policy_folder: the cold start, a `from_pretrained` folder.
-        rows: from `grpo.build_rows`.
+        rows: rows from `grpo.build_rows`.
         shards: decoded clips by data set name.
-        rewards: (name, callable, weight), called as in GRPO; weights don't matter here.
+        rewards: (name, callable, weight), called as in GRPO; the weights are ignored.
         settings: the section `grpo`.
-        passes_at: a completion is accepted when each of its rewards is at least this.
+        passes_at: a completion is accepted if each of its rewards is at least this.
         output: folder to write; replaced as a whole.
         checkpoints: folder outside the outputs, owned by exactly these inputs (see `erv.checkpoints`).
-        on_metrics: called with the counts of `measure` and step 0, then as `fine_tune` does.
-        seed: of order, sampling and adapters.
+        on_metrics: called with the counts from `measure` and step 0, then as in `fine_tune`.
+        seed: seed for order, sampling and adapters.
         runtime: device, precision, threads.
         machine: memory of features, completions in a pass.
 
@@ -101,7 +101,7 @@ def train_rft(
         `output`.
 
     Raises:
-        TrainingError: too few clips, a reward at fault, no completion that passes, or see `fine_tune`.
+        TrainingError: there are too few clips, a reward fails, no completion passes, or see `fine_tune`.
     """
     seed_everything(seed, runtime.threads)
     steps = total_steps(settings, len(rows))
@@ -163,16 +163,16 @@ def sample_rollouts(
     runtime: RuntimeSettings,
     machine: MachineSettings,
 ) -> None:
-    """Samples and scores what is not yet in the folder, one file per generation.
+    """Samples and scores the generations that the folder does not have yet, one file per generation.
 
     Args:
-        policy_folder: what answers.
-        order: rows in the order of training, `prompts_per_step` for each generation.
+        policy_folder: folder of the policy that answers.
+        order: rows in training order, `prompts_per_step` for each generation.
         shards: decoded clips by data set name.
         rewards: see `train_rft`.
         settings: the section `grpo`.
-        folder: where `rollout_file` lies.
-        seed: of the sampling, with the number of the generation.
+        folder: the folder of the rollout files.
+        seed: seed for sampling, combined with the number of the generation.
         runtime: device, precision, threads.
         machine: memory of features, completions in a pass.
     """
@@ -181,7 +181,7 @@ def sample_rollouts(
     mine = range(state.process_index, generations, state.num_processes)
     missing = [number for number in mine if not rollout_file(folder, number).exists()]
     if len(missing) < len(mine):
-        logger.info("grpo: going on with rollouts, %d of %d are there", len(mine) - len(missing), len(mine))
+        logger.info("grpo: resuming rollouts, %d of %d exist", len(mine) - len(missing), len(mine))
     if missing:
         checked = [CheckedReward(name, reward) for name, reward, _ in rewards]
         policy = load_policy(policy_folder, device=state.device)
@@ -202,7 +202,7 @@ def sample_rollouts(
 
 
 def rollout_file(folder: Path, number: int) -> Path:
-    """Where the completions of a generation lie."""
+    """The file with the completions of a generation."""
     return folder / f"{number:06d}.json"
 
 
@@ -212,13 +212,13 @@ def read_rollouts(path: Path) -> list[Rollout]:
 
 
 def accept(rollouts: Sequence[Rollout], mark: float) -> list[Rollout]:
-    """Those that pass, each text once per clip, by clip and text."""
+    """The rollouts that pass, each text once per clip, sorted by clip and text."""
     found = {(item.clip, item.completion): item for item in rollouts if item.passes(mark)}
     return [found[key] for key in sorted(found)]
 
 
 def measure(rollouts: Sequence[Rollout], accepted: Sequence[Rollout], mark: float) -> dict[str, float]:
-    """Counts of what was sampled and kept, and the share that passes, by true emotion too."""
+    """Counts of sampled and accepted completions, and the share that passes, overall and by true emotion."""
     sampled = Counter(item.label for item in rollouts)
     passing = Counter(item.label for item in rollouts if item.passes(mark))
     return {
@@ -233,7 +233,7 @@ def measure(rollouts: Sequence[Rollout], accepted: Sequence[Rollout], mark: floa
 def build_examples(
     policy: Policy, accepted: Sequence[Rollout], shards: Mapping[str, ShardReader]
 ) -> list[Example]:
-    """Accepted completions as examples, in their order; texts are tokenized as in the cold start."""
+    """Accepted completions as examples, in the same order; texts are tokenized as in the cold start."""
     return [
         Example(
             key=item.clip,
@@ -245,7 +245,7 @@ def build_examples(
 
 
 def _state(runtime: RuntimeSettings) -> Any:
-    """Which process of how many this is, and its device."""
+    """The number of this process, the number of processes, and this process's device."""
     from accelerate import PartialState
 
     return PartialState(cpu=resolve_device(runtime.device).type == "cpu")
@@ -312,7 +312,7 @@ def _generate(
 def _score(
     rows: Sequence[dict[str, Any]], texts: Sequence[str], rewards: Sequence[CheckedReward]
 ) -> list[dict[str, Any]]:
-    """Rollouts as they are written; rewards see what they see in GRPO."""
+    """Scored rollouts in the form of the rollout file; the rewards get the same arguments as in GRPO."""
     completions = [[{"role": "assistant", "content": text}] for text in texts]
     columns = {name: [row[name] for row in rows] for name in rows[0] if name != "prompt"}
     prompts = [row["prompt"] for row in rows]
@@ -331,7 +331,7 @@ def _score(
 
 
 def _learning(settings: GrpoSettings, steps: int, batch: int) -> SftSettings:
-    """How GRPO learns, as settings of fine-tuning; what `grpo` does not say is TRL's default for GRPO."""
+    """GRPO's settings as fine-tuning settings; what `grpo` does not set is TRL's default for GRPO."""
     return SftSettings(
         max_steps=steps,
         epochs=None,

@@ -1,6 +1,6 @@
-"""A few completions of a step with what they earned and what the verifier reads in each sentence.
+"""A few completions of a step, with what they earned and how the verifier reads each sentence.
 
-They are for people to look at. Reading changes nothing: not the rewards, not the verifier's memory.
+They are for people to look at. Reading changes nothing, neither the rewards nor the verifier's cache.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Sample:
     """One completion.
 
     Attributes:
-        clip_id, dataset, label: the clip and its true emotion; None where the rows don't say.
-        completion: as it was sampled.
-        rewards: by name, None where it can't be scored.
-        total: their weighted sum.
-        advantage: that it was trained with.
-        read: by the verifier; None without one or without a label.
+        clip_id, dataset, label: the clip and its true emotion; None if the rows don't say.
+        completion: the sampled text.
+        rewards: value by name; None if the completion can't be scored.
+        total: the weighted sum of the rewards.
+        advantage: the advantage that the completion was trained with.
+        read: the verifier's reading; None without a verifier or without a label.
     """
 
     clip_id: str | None
@@ -53,21 +53,21 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleTable:
-    """The samples of a step; `columns` and `rows` for a table, `html` for people."""
+    """The samples of a step: `columns` and `rows` make a table, `html` makes a page."""
 
     step: int
     samples: tuple[Sample, ...]
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns; those of the verifier's reading are missing where there is none."""
+        """Names of the columns; those for the verifier's reading are left out if there is none."""
         rewards = [f"reward/{name}" for name in self.samples[0].rewards] if self.samples else []
         named = ["step", "clip_id", "dataset", "label", "completion", *rewards, "reward", "advantage"]
         return [*named, *_READ] if self._is_read() else named
 
     @property
     def rows(self) -> list[list[Any]]:
-        """A row per sample; verdicts are one line per sentence."""
+        """One row per sample; its verdicts have one line per sentence."""
         return [self._row(sample) for sample in self.samples]
 
     def _is_read(self) -> bool:
@@ -92,7 +92,7 @@ class SampleTable:
         return [*row, sample.read.matching, sample.read.counted, sample.read.reward, "\n".join(lines)]
 
     def html(self) -> str:
-        """A page of its own: each completion, what it earned, and its sentences with their verdicts."""
+        """A complete page: each completion, what it earned, and its sentences with their verdicts."""
         parts = "\n".join(_section(sample) for sample in self.samples)
         title = f"Samples of step {self.step}"
         return encodable(
@@ -114,12 +114,12 @@ def take_samples(
 
     Args:
         step: optimiser step, from 1.
-        generation: what the step has sampled.
-        verifier: reads the sentences; None: nobody does. One that remembers must be a reader of its memory
-            only (`EmotionVerifier.reader`), else a resumed run is another one.
+        generation: the completions of the step.
+        verifier: reads the sentences; None to leave them unread. A verifier with a cache must only read it
+            (`EmotionVerifier.reader`); otherwise a resumed run gives another result.
         semantics: as in `erv.rewards.explanation.assess`.
         shaping: as in `erv.rewards.explanation.assess`.
-        count: at most so many.
+        count: maximum number of samples.
     """
     total = len(generation.completions)
     places = sorted(range(total), key=lambda row: (row % generation.group, row))[:count]
@@ -147,7 +147,7 @@ def take_samples(
 
 
 def verdict(sentence: ReadSentence, target: str | None) -> str:
-    """Whether a sentence speaks of the true emotion, and if not, why not."""
+    """Says whether a sentence expresses the true emotion, and if not, why."""
     if target is None:
         said = "the verifier has no such emotion"
     elif sentence.listing:

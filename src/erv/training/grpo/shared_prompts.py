@@ -1,8 +1,8 @@
-"""One prompt for all its completions.
+"""Runs each prompt once for all its completions.
 
-The completions of a group share their prompt, and most of its tokens stand for frames and sound. Its keys and
-values are computed once (in scoring with their gradient), repeated, and the completions attend to them. The
-numbers are those of prompts that are run once per completion.
+The completions of a group share their prompt, and most of its tokens stand for frames and sound. The prompt's
+keys and values are computed once (with their gradient when scoring) and repeated, and the completions attend
+to them. The results are the same as with one run of the prompt per completion.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import nn
 
 @dataclass(frozen=True)
 class SharedPrompt:
-    """A prompt per group of rows.
+    """One prompt per group of rows.
 
     Attributes:
-        inputs: of the inner model, [groups, ...].
+        inputs: inputs of the inner model, [groups, ...].
         group_of_row: long [rows], the group whose prompt each row continues.
     """
 
@@ -40,7 +40,7 @@ def distinct_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def repeat_cache(cache: Any, group_of_row: torch.Tensor) -> Any:
-    """A `transformers` cache of groups, its keys and values repeated for the rows of each; gradients flow."""
+    """Repeats the keys and values of a `transformers` cache from groups to rows; gradients flow through."""
     for layer in cache.layers:
         layer.keys = layer.keys.index_select(0, group_of_row)
         layer.values = layer.values.index_select(0, group_of_row)
@@ -50,8 +50,8 @@ def repeat_cache(cache: Any, group_of_row: torch.Tensor) -> Any:
 def accept_shared_prompts(inner: nn.Module) -> None:
     """Lets a model without its head take `shared_prompt`, a `SharedPrompt`, instead of `past_key_values`.
 
-    The prompt is run inside of the call for the completions, by a hook, not before it: what is wrapped around
-    the model (DDP, FSDP, DeepSpeed) then sees one forward pass per backward pass, as it must.
+    A hook runs the prompt inside the call for the completions, not before it. Wrappers around the model (DDP,
+    FSDP, DeepSpeed) then see one forward pass per backward pass, as they require.
     """
     inner.register_forward_pre_hook(_run_prompt, with_kwargs=True)
 

@@ -1,22 +1,23 @@
-"""GRPO for policies that see and hear, on the seams of TRL's trainer.
+"""GRPO for policies that see and hear, as a subclass of TRL's trainer.
 
-TRL's `GRPOTrainer` (1.16) knows images only. `OmniGRPOTrainer` overrides these of its methods and copies
+TRL's `GRPOTrainer` (1.16) supports only images. `OmniGRPOTrainer` overrides the following methods and copies
 none:
 
 - `_generate_and_score_completions` encodes the distinct clips of a batch once, without gradient, into a side
-  table and adds `clip_index` (row -> clip) to what TRL carries along. TRL indexes every tensor of a batch by
-  row, so the features themselves can't travel in the batch;
-- `_tokenize_prompts` adds the features to the fields that TRL hands to `generate()`;
+  table, and adds `clip_index` (row -> clip) to the batch that TRL carries along. TRL indexes every tensor of
+  a batch by row, so the features themselves can't be part of the batch.
+- `_tokenize_prompts` adds the features to the fields that TRL passes to `generate()`.
 - `_generate_single_turn` and `_get_per_token_logps_and_entropies` run the prompt once per clip instead of
-  once per completion (`erv.training.grpo.shared_prompts`); `share_prompts=False` goes the plain way, and a
-  test compares the two;
-- `_calculate_rewards` keeps the completions that rewards see: with what they earned they are the `Generation`
-  that is handed to the watcher;
-- `_compute_loss` hands `clip_index` to scoring, and stops at a loss that is not finite;
+  once per completion (`erv.training.grpo.shared_prompts`). `share_prompts=False` runs it once per completion,
+  and a test compares the two.
+- `_calculate_rewards` keeps the completions that the rewards see. Together with what they earned, they become
+  the `Generation` that is passed to the watcher.
+- `_compute_loss` passes `clip_index` to scoring, and stops if the loss is not finite.
 - `_save_checkpoint` writes the completion record.
 
-No telemetry, no model card. The objective is TRL's; `grpo_run` sets it to the paper's. With several processes
-each has rows, clips and a side table of its own, and TRL gathers rewards and metrics.
+There is no telemetry and no model card. The objective is TRL's; `erv.training.grpo.grpo` sets it to the
+paper's. With several processes each has its own rows, clips and side table, and TRL gathers rewards and
+metrics.
 """
 
 from __future__ import annotations
@@ -45,30 +46,30 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Kept(Protocol):
-    """A state outside of the trainer that decides what comes of a run."""
+    """State outside the trainer that affects the result of a run."""
 
     def save(self, checkpoint: Path) -> None:
-        """Writes it into a checkpoint's folder."""
+        """Writes the state into a checkpoint's folder."""
 
     def load(self, checkpoint: Path) -> None:
-        """Takes it over from a checkpoint's folder."""
+        """Restores the state from a checkpoint's folder."""
 
 
 class GenerationWatcher(Kept, Protocol):
-    """What sees all that is generated, see `erv.training.grpo.watch`."""
+    """Sees everything that is generated; see `erv.training.grpo.watch`."""
 
     def on_generation(self, generation: Generation) -> None:
-        """Takes the completions of a step, of all processes, in each of them."""
+        """Takes the completions of a step from all processes; called in every process."""
 
     def last_good(self) -> int | None:
-        """The step whose checkpoint must not go, None where any may."""
+        """The step whose checkpoint must not be deleted; None if any may be."""
 
 
 class OmniGRPOTrainer(GRPOTrainer):
     """`trl.GRPOTrainer` for rows `{"prompt": messages, "clip": key, ...}` and a policy that takes features.
 
     The model follows the contract of `erv.policies`: its inner model (`base_model`) takes `clip_index` and
-    the features of clips, returns `last_hidden_state`, and keeps a key-value cache.
+    clip features, returns `last_hidden_state`, and fills a key-value cache.
     """
 
     def __init__(
@@ -82,19 +83,20 @@ class OmniGRPOTrainer(GRPOTrainer):
         kept: Sequence[Kept] = (),
         **kwargs: Any,
     ) -> None:
-        """Takes what `trl.GRPOTrainer` takes, and:
+        """Takes the arguments of `trl.GRPOTrainer`, and more.
 
         Args:
             *args: as in TRL.
-            clip_features: from clip keys to features stacked by clip, see
+            clip_features: maps clip keys to features stacked by clip, see
                 `erv.training.common.clip_features`.
             question: further inputs of the inner model that are the same for every clip.
-            share_prompts: run each prompt once for all its completions. Off by itself with gradient
+            share_prompts: whether to run each prompt once for all its completions. Always off with gradient
                 checkpointing, which keeps no keys and values.
             keep_checkpoints: how many complete checkpoints to keep.
-            watcher: is handed every generation of training. With one, `reward_funcs` are `CheckedReward`s.
-            kept: what belongs into a checkpoint besides the watcher's state, so that a resumed run is the one
-                that was interrupted.
+            watcher: receives every generation of training. With a watcher, `reward_funcs` must be
+                `CheckedReward`s.
+            kept: state to save in checkpoints besides the watcher's, so that a resumed run continues exactly
+                like the interrupted one.
             **kwargs: as in TRL.
         """
         self._clip_features = clip_features
@@ -106,7 +108,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         self._keep_checkpoints = keep_checkpoints
         self._watcher = watcher
         self._kept = [*([] if watcher is None else [watcher]), *kept]
-        self._completions: list[str] = []  # those that were scored last
+        self._completions: list[str] = []  # the completions that were scored last
         super().__init__(*args, **kwargs)
         self.share_prompts = share_prompts and not self.args.activation_checkpointing
         if self.share_prompts:
@@ -123,7 +125,7 @@ class OmniGRPOTrainer(GRPOTrainer):
 
     @contextmanager
     def _rows_of_clips(self, clip_index: torch.Tensor) -> Iterator[None]:
-        """Within: the rows being generated or scored belong to these clips of the side table."""
+        """Inside the block, the rows being generated or scored belong to these clips of the side table."""
         self._clip_index = clip_index
         try:
             yield
@@ -131,14 +133,14 @@ class OmniGRPOTrainer(GRPOTrainer):
             self._clip_index = None
 
     def _features_of(self, clip_index: torch.Tensor) -> Tensors:
-        """Model inputs for rows of clips: the features of the distinct clips, and `clip_index` into these."""
+        """Model inputs for rows of clips: features of the distinct clips, and `clip_index` into them."""
         clips, index = torch.unique(clip_index, return_inverse=True)
         table = self._table[self._mode]
         features = {name: value[clips] for name, value in table.items()}
         return features | self._question | {"clip_index": index}
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        self.check_weights(self.state.global_step + 1)  # before sampling from them fails with a riddle
+        self.check_weights(self.state.global_step + 1)  # before sampling from them fails with a cryptic error
         keys = [row["clip"] for row in inputs]
         place = {key: position for position, key in enumerate(dict.fromkeys(keys))}
         device = self.accelerator.device
@@ -167,7 +169,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         return rewards
 
     def _own_generation(self, inputs: list[dict[str, Any]], output: dict[str, Any]) -> Generation:
-        """What this process has sampled, and what TRL and the rewards make of it."""
+        """What this process has sampled, with its rewards and TRL's advantages."""
         return Generation(
             step=self.state.global_step + 1,
             group=self.num_generations,
@@ -197,7 +199,7 @@ class OmniGRPOTrainer(GRPOTrainer):
     def _prompt_of(
         self, model: Any, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, clip_index: torch.Tensor
     ) -> SharedPrompt:
-        """All prompt tokens but the last of rows padded on the left, once per distinct prompt and clip."""
+        """All but the last prompt token of rows padded on the left, once per distinct prompt and clip."""
         rows = torch.cat([prompt_ids, clip_index.unsqueeze(1)], dim=1)
         first, group_of_row = distinct_rows(rows)
         mask = prompt_mask[first, :-1]
@@ -254,7 +256,7 @@ class OmniGRPOTrainer(GRPOTrainer):
             self.accelerator.autocast(),
         ):
             prompt = self._prompt_of(model, ids, mask, self._clip_index)
-            # Through the whole model: one that is sharded gathers its weights in its outermost forward.
+            # Through the whole model: a sharded model gathers its weights in its outermost forward.
             cache = model(**prompt.inputs, use_cache=True, logits_to_keep=1).past_key_values
             cache = with_room(repeat_cache(cache, prompt.group_of_row), self.max_completion_length)
             output = model.generate(
@@ -288,7 +290,7 @@ class OmniGRPOTrainer(GRPOTrainer):
             input_ids: prompt and completion, long [B, P + C].
             attention_mask: [B, P + C].
             logits_to_keep: C.
-            batch_size: rows per forward pass; all when absent.
+            batch_size: rows per forward pass; all rows if None.
             compute_entropy: whether to return entropies too.
             compute_aux_loss: for mixtures of experts, which are not supported.
             **images: TRL's own image arguments, all empty here.
@@ -329,7 +331,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, clip_index: torch.Tensor
     ) -> Any:
         prompt = ids.size(1) - keep
-        # The last prompt token is run with the completion: its output is what predicts the first token of it.
+        # The last prompt token runs with the completion, because its output predicts the first token.
         labels = ids.masked_fill(mask == 0, -100)[:, prompt - 1 :]
         labels[:, 0] = -100
         return model(
@@ -348,7 +350,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         return loss
 
     def check_weights(self, step: int) -> None:
-        """Raises `Diverged`, which names this step, if a weight that trains is not finite."""
+        """Raises `Diverged`, naming this step, if a trained weight is not finite."""
         trained = (value for value in self.model.parameters() if value.requires_grad)
         self._check_finite("a weight", trained, step)
 
@@ -365,13 +367,13 @@ class OmniGRPOTrainer(GRPOTrainer):
     # --- checkpoints, and what we leave out ---
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self.check_weights(self.state.global_step)  # nobody shall resume from what is broken
+        self.check_weights(self.state.global_step)  # nothing must resume from broken weights
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir)
         checkpoint = folder / f"{PREFIX}{self.state.global_step}"
         for item in self._kept:
             item.save(self._own_part(checkpoint))
-        self.accelerator.wait_for_everyone()  # the record says what all processes have written
+        self.accelerator.wait_for_everyone()  # the record covers what all processes have written
         if self.accelerator.is_main_process:
             mark_complete(checkpoint)
             good = None if self._watcher is None else self._watcher.last_good()
@@ -379,12 +381,12 @@ class OmniGRPOTrainer(GRPOTrainer):
         self.accelerator.wait_for_everyone()
 
     def load_kept(self, checkpoint: Path) -> None:
-        """Takes over from a checkpoint what watcher and `kept` saved there; `train` resumes all else."""
+        """Restores the watcher and `kept` from a checkpoint; `train` resumes everything else."""
         for item in self._kept:
             item.load(self._own_part(checkpoint))
 
     def _own_part(self, checkpoint: Path) -> Path:
-        """Where this process keeps what only it knows: the folder itself for the main one."""
+        """Where this process saves its own state; for the main process, the checkpoint folder itself."""
         if self.accelerator.is_main_process:
             return checkpoint
         part = checkpoint / f"process-{self.accelerator.process_index}"

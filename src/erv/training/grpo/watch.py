@@ -1,4 +1,4 @@
-"""What is seen of GRPO while it runs: metrics, drift, samples, lines of progress, no chatter of libraries."""
+"""What GRPO shows while it runs: metrics, drift, samples and progress, without chatter from libraries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 OnSamples = Callable[[SampleTable], None]
 
-# TRL's names on the left, ours on the right; rewards by name are added.
+# TRL's names on the left, ours on the right; the rewards are added by name.
 METRICS = {
     "loss": "loss",
     "reward": "reward",
@@ -44,15 +44,15 @@ METRICS = {
     "step_time": "step_seconds",
 }
 
-FILE = "watch.json"  # in a checkpoint: what the watcher knows of the steps before
+FILE = "watch.json"  # in a checkpoint: what the watcher knows about earlier steps
 
 
 class Watcher(TrainerCallback):
     """Sees every generation and every step of a run.
 
-    It passes each step's metrics on, warns of drift, hands out samples, logs progress, and ends a training
-    that has nothing left to learn from. In several processes each sees the same and so decides alike; only
-    the main one reports.
+    It reports each step's metrics, warns of drift, passes samples on, logs progress, and ends training that
+    has nothing left to learn from. With several processes, all watchers see the same and so decide alike;
+    only the main process reports.
     """
 
     def __init__(
@@ -67,15 +67,15 @@ class Watcher(TrainerCallback):
         *,
         sample_steps: int,
     ) -> None:
-        """Takes what it reports to.
+        """Makes the watcher of a run.
 
         Args:
             settings: the section `grpo`.
-            steps: of the whole run.
+            steps: steps of the whole run.
             rewards: (name, callable, weight).
-            throughput: of this process's device.
-            on_metrics: called with the metrics of a step and its number, from 1.
-            on_samples: called with some completions every `sample_steps` steps, at the last one, and where
+            throughput: meter for this process's device.
+            on_metrics: called with the metrics of a step and the step, from 1.
+            on_samples: called with some completions every `sample_steps` steps, at the last step, and if
                 training ends early.
             verifier: reads the sentences of these.
             sample_steps: see `on_samples`.
@@ -94,23 +94,23 @@ class Watcher(TrainerCallback):
     # --- what the trainer calls ---
 
     def on_generation(self, generation: Generation) -> None:
-        """Takes what the steps until the next one train on."""
+        """Takes the completions that steps train on until the next generation."""
         self._generation = generation
 
     def save(self, checkpoint: Path) -> None:
-        """Writes what it knows into a checkpoint's folder."""
+        """Writes the watcher's state into a checkpoint's folder."""
         state = {"drift": self._drift.state(), "collapse": self._collapse.state()}
         write_document(state, checkpoint / FILE)
 
     def load(self, checkpoint: Path) -> None:
-        """Takes over what a checkpoint holds; without a record it starts from nothing."""
+        """Restores the state from a checkpoint; starts from scratch if the checkpoint has none."""
         path = checkpoint / FILE
         state = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         self._drift.restore(state.get("drift", {}))
         self._collapse.restore(state.get("collapse", {}))
 
     def last_good(self) -> int | None:
-        """The last step that learned something, while the policy may have collapsed since."""
+        """The last step that learned something, if the policy may have collapsed since; otherwise None."""
         return self._collapse.last_good()
 
     # --- what `transformers` calls ---
@@ -118,7 +118,7 @@ class Watcher(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Notes when training and the step began."""
+        """Records when training and the step began."""
         if self._began is None:
             self._began = time.monotonic(), state.global_step
         self._throughput.start()
@@ -126,7 +126,7 @@ class Watcher(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Notes when the step ended."""
+        """Records when the step ended."""
         self._throughput.stop()
 
     def on_log(
@@ -140,8 +140,8 @@ class Watcher(TrainerCallback):
         """Looks at a step that has ended.
 
         Raises:
-            Diverged: loss or gradient is not finite; or no group has differed in its reward for
-                `collapse_patience` steps, and it is not the most that there is to earn.
+            Diverged: the loss or the gradient is not finite; or for `collapse_patience` steps no group had
+                different rewards, and the completions don't earn the maximum.
         """
         if not logs or "loss" not in logs:
             return  # the summary at the end
@@ -154,7 +154,7 @@ class Watcher(TrainerCallback):
                     f"grpo step {step}: {name} is {metrics[name]}; "
                     "lower grpo.learning_rate or check the rewards"
                 )
-        fresh = generation.step == step  # what a further step on the same completions sees was reported
+        fresh = generation.step == step  # further steps on the same completions would report them twice
         if fresh:
             metrics |= shape(generation, max_named=self._settings.shaping.max_named)
         drifts = self._drift.update(metrics)
@@ -176,7 +176,7 @@ class Watcher(TrainerCallback):
             logger.info("grpo: %s", self._line(metrics, state))
 
     def _look_ahead(self, generation: Generation, state: TrainerState, control: TrainerControl) -> None:
-        """Hands out samples when they are due, and ends a training that learns nothing."""
+        """Passes samples on when they are due, and ends training that learns nothing."""
         step = state.global_step
         outlook = self._collapse.update(step, generation)
         ends = outlook is not Outlook.LEARNS or step == state.max_steps
@@ -186,13 +186,13 @@ class Watcher(TrainerCallback):
             raise Diverged(self._collapse.describe(step, generation))
         if outlook is Outlook.SOLVED:
             logger.info(
-                "grpo step %d: for %d steps every completion has earned the most there is;"
-                " nothing is left to learn, and training ends here",
+                "grpo step %d: for %d steps every completion has earned the maximum;"
+                " nothing is left to learn, so training ends here",
                 step,
                 self._collapse.patience,
             )
             control.should_training_stop = True
-            # Checkpoints are for going on; started again, training reaches this end from the last one.
+            # Checkpoints are for resuming; if restarted, training reaches this end from the last one.
             control.should_save = False
 
     def _show(self, step: int, generation: Generation) -> None:
@@ -216,12 +216,12 @@ class Watcher(TrainerCallback):
         return (
             f"step {state.global_step}/{state.max_steps}, {', '.join(rewards) or 'no new completions'},"
             f" kl {metrics.get('kl', 0):.4f}, {metrics.get('completion_length', 0):.0f} tokens,"
-            f" {pace:.2f} s a step, {left // 60}:{left % 60:02d} left"
+            f" {pace:.2f} s per step, {left // 60}:{left % 60:02d} left"
         )
 
 
 def _metrics(logs: Mapping[str, Any]) -> dict[str, float]:
-    """TRL's log entry under our names; values that don't exist in this step are left out."""
+    """TRL's log entry under our names, without values that don't exist in this step."""
     metrics = {ours: float(logs[theirs]) for theirs, ours in METRICS.items() if logs.get(theirs) is not None}
     for name, value in logs.items():
         if name.startswith("rewards/") and name.endswith("/mean") and value is not None:
@@ -231,10 +231,10 @@ def _metrics(logs: Mapping[str, Any]) -> dict[str, float]:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Within: no progress bars and no notes on deprecations between the libraries.
+    """Silences progress bars and deprecation warnings that the libraries cause among each other.
 
-    Nor does TRL print whole rows where no reward can score (`None` is a normal answer here), nor does Trainer
-    miss a tied head in a checkpoint.
+    It also stops TRL from printing whole rows if no reward can score them (`None` is a normal answer here),
+    and Trainer from complaining that a tied head is missing in a checkpoint.
     """
     from transformers.utils import logging as transformers_logging
 

@@ -1,8 +1,8 @@
 """Cold start: supervised fine-tuning on explained clips.
 
 The towers are frozen and run once per clip. Projectors, gate and language model learn to write the target
-completion; the loss is on the assistant's turn alone. The gate's text encoder stays frozen, as in the
-released code. With LoRA only the adapters of the language model learn.
+completion; only the assistant's turn counts for the loss. The gate's text encoder stays frozen, as in the
+released code. With LoRA only the language model's adapters learn.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def build_examples(
 ) -> dict[str, list[Example]]:
     """Turns manifest rows into examples by split, sorted by clip.
 
-    Clips that are not in the shards are in quarantine; the log says how many.
+    Clips that are not in the shards are in quarantine; the log says how many there are.
 
     Raises:
-        TrainingError: a row has no completion, or no clip is left to train on.
+        TrainingError: a row has no completion, or there is no clip left to train on.
     """
     examples: dict[str, list[Example]] = {"train": [], "validation": []}
     prompts = {sound: policy.processor.prompt_ids(audio=sound) for sound in (True, False)}
@@ -85,7 +85,7 @@ def train_sft(
         settings: the section `sft`.
         checkpoints: folder outside the outputs, owned by exactly these inputs (see `erv.checkpoints`).
         on_metrics: see `fine_tune`.
-        seed: of the order.
+        seed: seed for the order of examples, adapters and dropout.
         runtime: device, precision, threads.
         machine: memory of features, clips in a pass.
         output: policy folder to write, see `fine_tune`.
@@ -94,7 +94,7 @@ def train_sft(
         The same policy, trained, in evaluation mode.
 
     Raises:
-        TrainingError: no clip to train on, or see `fine_tune`.
+        TrainingError: there is no clip to train on, or see `fine_tune`.
     """
     seed_everything(seed, runtime.threads)
     examples = build_examples(policy, rows, shards)
@@ -121,7 +121,7 @@ def train_sft(
 
 
 def total_steps(settings: SftSettings, clips: int) -> int:
-    """Optimiser steps of a run: as many as the settings say, or as their epochs take."""
+    """Optimiser steps of a run: `max_steps` if it is set, otherwise as many as `epochs` need."""
     if settings.max_steps is not None:
         return settings.max_steps
     assert settings.epochs is not None

@@ -593,7 +593,7 @@ def test_rows_are_training_clips_that_have_shards(shards: dict[str, ShardReader]
     assert rows[0]["solution"] == "<answer>happiness</answer>"
     assert "<audio>" in rows[0]["prompt"][0]["content"]
     assert "<audio>" not in rows[2]["prompt"][0]["content"]
-    with pytest.raises(DataError, match="manifest of dfew came without its shards"):
+    with pytest.raises(DataError, match="manifest of dfew was given without its shards"):
         build_rows([[manifest_row("1", dataset="dfew")]], shards)
 
 

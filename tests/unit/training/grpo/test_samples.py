@@ -139,8 +139,8 @@ def test_without_patience_nothing_ends():
 @pytest.mark.parametrize(
     ("rewards", "most", "says"),
     [
-        ([0.2, 0.2], {"mine": 1.0}, "(they earn 0.20 in the mean, 1.00 would be the most)"),
-        ([0.2, 0.2], {"mine": None}, "(they earn 0.20 in the mean)"),
+        ([0.2, 0.2], {"mine": 1.0}, "(they earn 0.20 on average, the maximum is 1.00)"),
+        ([0.2, 0.2], {"mine": None}, "(they earn 0.20 on average)"),
         ([None, None], {"mine": 1.0}, "(none of them can be scored)"),
     ],
 )

@@ -157,8 +157,8 @@ def test_a_collapse_fails_the_stage_and_keeps_what_came_before(train: Train, tmp
         train(rewards=rewards, max_steps=12, collapse_patience=4)
     checkpoints = tmp_path / "out-checkpoints"
     assert str(caught.value) == (
-        "grpo step 7: for 4 steps the completions of each clip have had the same reward (they earn 0.50 in"
-        " the mean), and nothing can be learned from that; lower grpo.learning_rate, raise"
+        "grpo step 7: for 4 steps the completions of each clip have had the same reward (they earn 0.50 on"
+        " average), so there is nothing to learn; lower grpo.learning_rate, raise"
         " grpo.temperature or grpo.beta, check the rewards, or set grpo.collapse_patience to null;"
         f" the last good checkpoint is {checkpoints / 'checkpoint-3'}"
     )
@@ -172,9 +172,7 @@ def test_a_collapse_fails_the_stage_and_keeps_what_came_before(train: Train, tmp
 
 def test_a_collapse_is_shown_before_it_fails(train: Train, tmp_path: Path) -> None:
     tables: list[SampleTable] = []
-    with pytest.raises(
-        TrainingError, match=r"grpo step 3: for 3 steps .*; there is no checkpoint from before"
-    ):
+    with pytest.raises(TrainingError, match=r"grpo step 3: for 3 steps .*; there is no earlier checkpoint"):
         train(rewards=[("mine", until(0, 0.0), 1.0)], collapse_patience=3, sample_steps=9, tables=tables)
     assert [table.step for table in tables] == [3]
     assert names(tmp_path / "out-checkpoints") == ["checkpoint-1", "checkpoint-2"]
@@ -200,7 +198,7 @@ def test_a_policy_that_earns_all_there_is_ends_early_and_well(
         whole, seen, tables = train("whole", **options)
     assert len(seen) == 3
     assert [table.step for table in tables] == [3]
-    assert "grpo step 3: for 2 steps every completion has earned the most there is" in caplog.text
+    assert "grpo step 3: for 2 steps every completion has earned the maximum" in caplog.text
     assert names(tmp_path / "whole-checkpoints") == ["checkpoint-1", "checkpoint-2"]
 
     with pytest.raises(KeyboardInterrupt):
@@ -217,9 +215,7 @@ def test_a_policy_that_earns_all_there_is_ends_early_and_well(
 
 
 def test_weights_that_are_not_finite_never_make_a_checkpoint(train: Train, tmp_path: Path) -> None:
-    with pytest.raises(
-        TrainingError, match=r"grpo step 1: a weight is not finite; .*no checkpoint from before"
-    ):
+    with pytest.raises(TrainingError, match=r"grpo step 1: a weight is not finite; .*no earlier checkpoint"):
         train(max_steps=3, learning_rate=1e39)
     assert [path for path in (tmp_path / "out-checkpoints").iterdir() if is_complete(path)] == []
     assert not (tmp_path / "out").exists()

@@ -215,7 +215,7 @@ def test_a_policy_that_mixes_packed_examples_is_refused(
     check_packing(policy, examples, features)
     monkeypatch.setattr(language, "forward", counts_on)
     with pytest.raises(
-        TrainingError, match=r"can't be trained on packed rows: two examples have .* set sft.packing"
+        TrainingError, match=r"can't be trained on packed rows: two examples get .* set sft.packing"
     ):
         check_packing(policy, examples, features)
 
@@ -226,7 +226,7 @@ def test_a_policy_that_mixes_packed_examples_is_refused(
 
     monkeypatch.setattr(language, "forward", refuses)
     with pytest.raises(
-        TrainingError, match=r"takes no packed rows \(a mask is needed\); set sft.packing to false"
+        TrainingError, match=r"does not accept packed rows \(a mask is needed\); set sft.packing to false"
     ):
         check_packing(policy, examples, features)
 
