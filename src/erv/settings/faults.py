@@ -10,6 +10,21 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 _LONGEST = 80
+# Where parameters went that stood elsewhere in params.yaml before.
+MOVED = {
+    "runtime.accelerate": "machine.accelerate",
+    "runtime.processes": "machine.processes",
+    "runtime.feature_cache_gb": "machine.feature_cache_gb",
+    "validate.workers": "machine.validate.workers",
+    "extract.workers": "machine.extract.workers",
+    "extract.dask": "machine.extract.dask",
+    "sft.rows_per_pass": "machine.sft.rows_per_pass",
+    "grpo.rows_per_pass": "machine.grpo.rows_per_pass",
+    "grpo.sample_steps": "machine.grpo.sample_steps",
+    "grpo.train": "compare.train",
+    "grpo.variants": "variants",
+    "evaluate.policies": "compare.policies",
+}
 _NO_MAPPING = {"model_type", "model_attributes_type", "dict_type"}
 
 
@@ -24,6 +39,8 @@ def describe(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
     name = ".".join(path)
     if kind == "missing":
         return f"{name}: missing; add it (the comments of the shipped params.yaml explain each parameter)"
+    if kind == "extra_forbidden" and name in MOVED:
+        return f"{name}: is now {MOVED[name]}; move it there"
     if kind == "extra_forbidden":
         section = _place(model, fault["loc"][:-1])[1]
         known = sorted(key for item in _models(section) for key in _keys(item))

@@ -11,6 +11,7 @@ import yaml
 
 from erv.errors import SettingsError
 from erv.settings import load_settings, parse_settings
+from erv.settings.faults import MOVED
 
 
 @pytest.fixture
@@ -80,6 +81,17 @@ def test_all_faults_are_reported_together(raw: dict[str, Any]) -> None:
     assert "found 'crop'" in found[1]
     assert found[2] == "sft.lerning_rate: unknown parameter; did you mean 'learning_rate'?"
     assert "found 1" in found[3]
+
+
+@pytest.mark.parametrize(("before", "now"), MOVED.items())
+def test_a_parameter_that_moved_names_its_new_place(raw: dict[str, Any], before: str, now: str) -> None:
+    section, _, name = before.partition(".")
+    raw[section][name] = None
+    assert f"{before}: is now {now}; move it there" in faults(raw)
+    place: Any = raw
+    for part in now.split("."):
+        assert part in place, f"{now} is not in params.yaml"
+        place = place[part]
 
 
 @pytest.mark.parametrize(
