@@ -7,7 +7,7 @@ would:
 - `rows_per_pass` sets the order in which a step's gradients are added up, which can change the last bits.
   A run may resume from a checkpoint with another value, as it must after running out of memory.
 - `accelerate` and `processes` affect that order too. Each process also has its own random numbers, so GRPO
-  samples other completions. A checkpoint holds the state of each process: it lies in a folder named after
+  samples other completions. A checkpoint holds the state of each process: it is kept in a folder named after
   `layout`, and only the same layout can resume from it.
 """
 
