@@ -1,8 +1,8 @@
 """Training checkpoints: where they are kept, which ones are complete, and when they are deleted.
 
 DVC deletes the outputs of a stage before it runs, so checkpoints live outside them, under `.erv/checkpoints`,
-in a folder whose name is the hash of everything that decides the result. A stage that is started again with
-the same inputs finds its checkpoints; with other inputs it can't pick them up by mistake.
+in a folder named after the hash of everything that decides the result. A stage restarted with the same inputs
+finds its checkpoints; with other inputs it can't pick them up by mistake.
 
 A checkpoint counts only with its completion record, which is written last: a process killed while writing
 leaves a folder without one, and that folder is never resumed from.
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(".erv/checkpoints")
 RECORD = "complete.json"
 PREFIX = "checkpoint-"
-# The libraries that, besides our code, decide the result.
+# Libraries that decide the result together with our code.
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
 
 
@@ -37,7 +37,7 @@ def checkpoint_folder(stage: str, *, root: str | Path = ROOT, **inputs: Any) -> 
     Args:
         stage: stage address, e.g. `sft` or `grpo@erv`.
         root: parent of all checkpoints.
-        **inputs: what decides the result. A `Path` counts by the content of the file or folder, a settings
+        **inputs: what decides the result. A `Path` is hashed by the content of its file or folder, a settings
             section by its values, anything else as JSON.
 
     Returns:
@@ -54,16 +54,16 @@ def checkpoint_folder(stage: str, *, root: str | Path = ROOT, **inputs: Any) -> 
 
 
 def reward_files(names: Iterable[str]) -> list[Path]:
-    """Source files of the rewards given as dotted paths, for the key: editing one restarts the training.
+    """Source files of rewards given as dotted paths. They are part of the key: editing one restarts training.
 
     Args:
-        names: names of rewards; built-in ones (no dot, no colon) are code of the stage and have no file here.
+        names: names of rewards; built-in ones (no dot, no colon) are part of the stage's code, so skipped.
 
     Returns:
         The source of each module (`package.module:callable` or `package.module.callable`), sorted.
 
     Raises:
-        FileNotFoundError: there is no such module, or it has no file.
+        FileNotFoundError: there is no such module, or it has no source file.
     """
     modules = {name.replace(":", ".").rpartition(".")[0] for name in names}
     files = []
@@ -79,9 +79,9 @@ def reward_files(names: Iterable[str]) -> list[Path]:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Writes the completion record of a checkpoint, every file with its size; call it after all else.
+    """Writes the completion record of a checkpoint, each file with its size; call it last.
 
-    The arguments that a trainer of `transformers` saves with it go: they are a pickle, and nothing reads it.
+    It deletes the arguments that a `transformers` trainer saves: they are a pickle, and nothing reads them.
     """
     (checkpoint / "training_args.bin").unlink(missing_ok=True)
     files = {
@@ -98,7 +98,7 @@ def is_complete(checkpoint: Path) -> bool:
         files = json.loads((checkpoint / RECORD).read_text(encoding="utf-8"))["files"]
         return all((checkpoint / name).stat().st_size == size for name, size in files.items())
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # no record, or not one of ours
+        return False  # no record, or not one that we wrote
 
 
 def latest_checkpoint(folder: Path, *, until: int | None = None) -> Path | None:
@@ -115,7 +115,7 @@ def latest_checkpoint(folder: Path, *, until: int | None = None) -> Path | None:
 
 
 def discard_incomplete(folder: Path) -> list[Path]:
-    """Deletes checkpoints that were not written completely and logs it; returns their paths."""
+    """Deletes and logs checkpoints that were not written completely; returns their paths."""
     broken = [path for path in _checkpoints(folder) if not is_complete(path)]
     for path in broken:
         logger.warning(
@@ -131,7 +131,7 @@ def keep_newest(folder: Path, count: int, *, last_good: int | None = None) -> No
     Args:
         folder: folder of the checkpoints.
         count: how many to keep.
-        last_good: the newest checkpoint up to this step is kept too.
+        last_good: also keep the newest checkpoint up to this step.
     """
     complete = [path for path in _checkpoints(folder) if is_complete(path)]
     good = None if last_good is None else latest_checkpoint(folder, until=last_good)
@@ -141,12 +141,12 @@ def keep_newest(folder: Path, count: int, *, last_good: int | None = None) -> No
 
 
 def clear(folder: Path) -> None:
-    """Deletes the checkpoints of a stage, once its output is written."""
+    """Deletes the checkpoints of a stage after its output is written."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """All `checkpoint-N` folders, by rising N."""
+    """All `checkpoint-N` folders, in order of N."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]

@@ -1,13 +1,13 @@
-"""Files and folders that are whole or not there, their hashes, and the JSON that one stage writes for others.
+"""Files and folders that are written whole or not at all, their hashes, and JSON passed between stages.
 
-What is written goes to a temporary name first and gets its own name when it is complete. There are two kinds
-of temporary names:
+Everything is written under a temporary name and renamed when it is complete. There are two kinds of temporary
+names:
 
-- `.NAME.tmp`, for what one process writes, such as the output of a stage: the next attempt replaces what a
-  killed one left.
-- `temporary_name`, for what several processes may write at once (`shared`). It holds the machine, the process
-  and a random part, so that `sweep` can remove what a killed process left. The machine is part of it because
-  a workspace may lie on a file system that several machines share, where a process id alone says nothing.
+- `.NAME.tmp`, for what one process writes, such as the output of a stage. The next attempt overwrites what a
+  killed process left.
+- `temporary_name`, for what several processes may write at once (`shared`). It contains the machine, the
+  process and a random part, so that `sweep` can remove what a killed process left. The machine is included
+  because several machines may share the file system, and a process id is unique only on one of them.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from typing import Any
 
 from erv.errors import DataError
 
-# Files that run code when they are loaded; no model folder of ours has one.
+# Files that can run code when they are loaded; none of our model folders has one.
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pkl", ".pickle", ".pt", ".pth"})
 
 _NAME = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,10})-[0-9a-f]{8}")
-# What another machine (a container that is gone) left untouched for so long belongs to nobody.
+# A file of another machine (e.g. of a removed container) that is untouched for this long has no owner.
 _ABANDONED_SECONDS = 7 * 24 * 3600.0
 _CHUNK = 1 << 20
 
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, shared: bool = False, durable: bool = False) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; what was written there becomes `path` if the block succeeds.
+    """Yields a temporary path beside `path`, which is renamed to `path` if the block succeeds.
 
     Args:
-        path: the file; its folder is made if it is missing.
+        path: the file; its folder is created if missing.
         shared: other processes may write the same file at the same time.
-        durable: the content is on the disk (fsync) before the file gets its name.
+        durable: flush the content to disk (fsync) before the rename.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path, shared)
@@ -58,10 +58,10 @@ def whole_file(path: Path, *, shared: bool = False, durable: bool = False) -> It
 
 @contextlib.contextmanager
 def scratch_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """Yields an empty folder beside `path`, which is removed in the end unless it was moved elsewhere.
+    """Yields an empty folder beside `path`; it is removed at the end unless the block moved it.
 
     Args:
-        path: whose temporary name it gets.
+        path: the path that the temporary name is made from.
         shared: other processes may do the same at the same time.
     """
     temporary = _temporary(path, shared)
@@ -75,10 +75,10 @@ def scratch_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `path`, which replaces `path` as a whole if the block succeeds."""
+    """Yields an empty folder beside `path`; it replaces the whole of `path` if the block succeeds."""
     with scratch_folder(path) as folder:
         yield folder
-        # Renamed first: a process killed while it deletes must not leave half of the old folder.
+        # Rename first: a process killed while deleting must not leave half of the old folder.
         old = path.with_name(f".{path.name}.old")
         remove(old)
         with contextlib.suppress(FileNotFoundError):
@@ -89,10 +89,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def model_folder(path: Path) -> Iterator[Path]:
-    """As `whole_folder`, for a `from_pretrained` folder: all its weights are safetensors.
+    """Like `whole_folder`, for a `from_pretrained` folder: all its weights must be safetensors.
 
     Raises:
-        DataError: the block wrote a file that runs code when it is loaded.
+        DataError: the block wrote a file that can run code when it is loaded.
     """
     with whole_folder(path) as folder:
         yield folder
@@ -103,25 +103,25 @@ def model_folder(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a folder, as far as that is allowed; nothing to remove is no error."""
+    """Removes a file, link or folder as far as permissions allow; a missing one is no error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with contextlib.suppress(OSError):  # another process removed it, or it is another user's
+        with contextlib.suppress(OSError):  # another process removed it, or another user owns it
             path.unlink()
 
 
 def temporary_name(path: Path) -> Path:
-    """A fresh name beside `path`, for what is to replace it when it is complete."""
+    """A new name beside `path`, for a file or folder that will replace it when complete."""
     return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{os.urandom(4).hex()}")
 
 
 def sweep(cache: Path) -> None:
-    """Removes what killed processes left in a cache of content by hash.
+    """Removes what killed processes left in a content-addressed cache.
 
-    Only entries with a `temporary_name` are touched, and of those only what belongs to a process of this
-    machine that is gone, or to another machine and untouched for a week. Parts of large downloads have other
-    names and stay, so that the download goes on from them.
+    Only entries with a `temporary_name` are removed: those of a process of this machine that has ended, and
+    those of another machine that are untouched for a week. Partial downloads of large files have other names
+    and stay, so that the download can resume.
     """
     for path in _entries(cache):
         match = _NAME.fullmatch(path.name)
@@ -130,13 +130,13 @@ def sweep(cache: Path) -> None:
 
 
 def write_text(text: str, path: Path, *, shared: bool = False, durable: bool = False) -> None:
-    """Writes a text file as a whole, see `whole_file`."""
+    """Writes a text file whole or not at all, see `whole_file`."""
     with whole_file(path, shared=shared, durable=durable) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_document(document: Mapping[str, Any], path: Path) -> None:
-    """Writes a document as JSON, its keys in their order."""
+    """Writes a document as JSON, in the order of its keys."""
     write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", path)
 
 
@@ -144,11 +144,11 @@ def read_document(path: Path, stage: str) -> dict[str, Any]:
     """Reads a document.
 
     Args:
-        path: of it.
-        stage: that writes it, for messages.
+        path: path of the document.
+        stage: the stage that writes it, for messages.
 
     Raises:
-        DataError: it is not there, or not a JSON object.
+        DataError: the file is missing, or not a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -165,8 +165,8 @@ def sha256_of_file(path: Path, on_bytes: Callable[[int], None] | None = None) ->
     """The SHA-256 of a file's content, 64 hexadecimal digits.
 
     Args:
-        path: of the file.
-        on_bytes: called with the size of each chunk that was read; it may raise to stop.
+        path: path of the file.
+        on_bytes: called with the size of each chunk read; it may raise to stop.
 
     Raises:
         OSError: the file can't be read.
@@ -196,20 +196,20 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_text(text: str) -> str:
-    """The SHA-256 of a text in UTF-8, 64 hexadecimal digits."""
+    """The SHA-256 of a text encoded as UTF-8, 64 hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def md5_of_file(path: Path) -> str:
-    """The MD5 of a file's bytes, 32 hexadecimal digits (an identity, not a protection)."""
+    """The MD5 of a file's bytes, 32 hexadecimal digits (identifies content, does not protect it)."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def content_digest(path: str | Path) -> str:
-    """DVC's hash of a file or a folder, at most 36 characters: what MLflow shows is what `dvc.lock` holds.
+    """DVC's hash of a file or folder, at most 36 characters, so that MLflow shows the hash in `dvc.lock`.
 
-    A folder's hash is the MD5 of the JSON list of its files' hashes and relative paths, with `.dir` behind it
+    A folder's hash is the MD5 of the JSON list of its files' hashes and relative paths, followed by `.dir`
     (dvc_data.hashfile.tree.Tree.as_bytes, dvc-data 3.18).
 
     Raises:
@@ -231,9 +231,9 @@ def _temporary(path: Path, shared: bool) -> Path:
 
 
 def _entries(cache: Path) -> Iterator[Path]:
-    """The entries of `cache/XX` and of `cache/incoming/SOURCE` whose names begin with a dot."""
+    """The entries of `cache/XX` and `cache/incoming/SOURCE` with names that begin with a dot."""
     for pattern in ("[0-9a-f][0-9a-f]/.*", "incoming/*/.*"):
-        with contextlib.suppress(FileNotFoundError):  # a folder went while it was listed
+        with contextlib.suppress(FileNotFoundError):  # a folder was removed during listing
             yield from list(cache.glob(pattern))
 
 
@@ -244,7 +244,7 @@ def _is_dead(path: Path, machine: str, process: int) -> bool:
         return not psutil.pid_exists(process)
     try:
         return time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS
-    except OSError:  # it is complete or gone meanwhile
+    except OSError:  # it has been completed or removed
         return False
 
 

@@ -1,4 +1,4 @@
-"""How far a long step is: tqdm's bar in a terminal; elsewhere a line in the log every few seconds."""
+"""Progress of a long step: tqdm's bar in a terminal, otherwise a log line every few seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LINE = "{desc}: {n_fmt}/{total_fmt}{unit}{postfix} [{elapsed}<{remaining}, {rat
 
 
 class _LogStream:
-    """Takes what tqdm would draw over the line before, and logs it as a line of its own."""
+    """Logs each update that tqdm would draw over its last line as a separate line."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -25,28 +25,28 @@ class _LogStream:
             self._logger.info("%s", line)
 
     def flush(self) -> None:
-        """Nothing waits."""
+        """Does nothing: there is no buffer."""
 
 
 def meter(
     what: str, total: int, unit: str, logger: logging.Logger, *, done: int = 0, patient: bool = False
 ) -> tqdm:
-    """A meter; call its `update` for each thing done, and close it or use it as a context manager.
+    """Makes a meter; call its `update` for each item done, and close it or use it as a context manager.
 
-    It shows the start, the end, and what an `update` finds some seconds after the last line. What else is to
-    be seen is set with `set_postfix_str(..., refresh=False)`.
+    It shows the start, the end, and updates that come some seconds after the last line. Set further text with
+    `set_postfix_str(..., refresh=False)`.
 
     Args:
-        what: is measured.
-        total: things to do.
-        unit: what they are, in the plural.
-        logger: gets the lines where stderr is no terminal.
-        done: how many were done before; they don't count for the speed.
-        patient: shows nothing in the first seconds, and so nothing at all of what is done by then.
+        what: name of the step.
+        total: number of items.
+        unit: name of the items, in the plural.
+        logger: gets the lines if stderr is not a terminal.
+        done: number of items done before; they don't count towards the speed.
+        patient: show nothing in the first seconds, and so nothing at all for a short step.
     """
     shown: dict[str, Any] = {"file": sys.stderr}
     if not sys.stderr.isatty():
-        # miniters=0: also an update by 0, of what is read of a large file, may be due to be shown.
+        # miniters=0: an update by 0 (while a large file is read) can also be due for display.
         shown = {"file": _LogStream(logger), "mininterval": SECONDS_BETWEEN_LINES, "bar_format": _LINE}
     return tqdm(
         desc=what,
@@ -54,7 +54,7 @@ def meter(
         unit=f" {unit}",
         initial=done,
         miniters=0,
-        smoothing=0,  # the speed since the start, not that of the last second
+        smoothing=0,  # the average speed since the start, not that of the last second
         position=0,
         delay=SECONDS_BETWEEN_LINES if patient else 0,
         dynamic_ncols=True,
@@ -63,12 +63,12 @@ def meter(
 
 
 def ticker(bar: tqdm, fault: str, *, seen: int = 0) -> Callable[[bool], None]:
-    """A function to call for each thing done, with whether it was faulty: the meter shows how many were.
+    """Makes a function to call for each item done with whether it was faulty; the meter shows the number.
 
     Args:
         bar: the meter.
-        fault: the word behind their number.
-        seen: how many there were before.
+        fault: the word after the number.
+        seen: number of faulty items so far.
     """
     count = seen
 

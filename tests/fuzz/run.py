@@ -62,7 +62,7 @@ class Report:
 
 
 def whole_clips(seed: int) -> list[bytes]:
-    """The mp4 files that are mutated, two whose edit lists hide pictures among them."""
+    """The mp4 files to mutate, two of them with edit lists that hide pictures."""
     rng = np.random.default_rng(seed)
     clips = [clip_bytes(number) for number in range(3)]
     clips.append(encode(list(rng.integers(0, 255, (12, 64, 64, 3), dtype=np.uint8)), tone(1.0)))

@@ -232,7 +232,7 @@ def test_an_address_where_no_scheduler_answers_leaves_nothing_behind(kind: str) 
     assert done.returncode == 0
 
 
-def test_a_cluster_without_workers_is_told_at_once(
+def test_a_cluster_without_workers_is_reported_at_once(
     cluster: Cluster, source: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extract_dask, "_SECONDS_WITHOUT_WORKER", 1)

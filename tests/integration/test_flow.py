@@ -145,7 +145,7 @@ def test_a_failing_stage_fails_the_flow_in_its_own_words(scratch: Scratch, first
     assert_data_docs_are_linked(scratch, runs["train"][0], "FAILED")
 
 
-def test_a_missing_file_is_told_before_any_stage(scratch: Scratch, first: str) -> None:
+def test_a_missing_file_is_reported_before_any_stage(scratch: Scratch, first: str) -> None:
     control = scratch.folder / "control/join.txt"
     control.rename(control.with_suffix(".gone"))
     try:

@@ -22,7 +22,7 @@ def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Scr
 
 @pytest.fixture
 def running(scratch: Scratch, request: pytest.FixtureRequest):
-    """A flow whose two independent stages are both at work, for another time in each test."""
+    """A flow with two independent stages running, for a different time in each test."""
     scratch.control("make", f"{60 + len(request.node.name)}")
     background = scratch.start("run", "make")
     try:
@@ -101,7 +101,7 @@ def test_a_cancellation_on_the_server(scratch: Scratch, running: Background) -> 
 
 
 @pytest.mark.slow
-def test_a_second_pipeline_is_told_so(scratch: Scratch, running: Background) -> None:
+def test_a_second_pipeline_is_refused(scratch: Scratch, running: Background) -> None:
     result = scratch.erv("run", "make", check=False)
     assert result.returncode == 1
     assert f"error: another pipeline runs in {scratch.folder}" in result.stderr

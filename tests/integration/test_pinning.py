@@ -142,7 +142,7 @@ def test_a_broken_connection_is_one_sentence_and_the_next_pin_reads_the_rest(
     assert first > 16 * MB
     with proxy.counted() as count:
         lock = pin("raw", uri, through, cache=cache, journal=journal)
-    # The zip goes on where it stopped; small objects that were under way begin anew.
+    # The zip resumes where it stopped; small objects in progress start over.
     assert count[0] < 32 * MB - first + 8 * MB + SLACK
     assert lock.fetch(store, "clips/1.mp4", tmp_path / "fresh").read_bytes() == clip
     assert not [name for name in files_below(cache) if name.endswith((".part", ".lock"))]
@@ -170,7 +170,7 @@ def test_the_sentence_of_a_broken_connection(
         assert through.download(f"{prefix}/big", target).read_bytes() == data
     assert count[0] < 24 * MB - kept + MB
     assert files_below(target.parent) == ["big"]
-    # A part whose bytes are not those of the object does not get through.
+    # A part with other bytes than the object is refused.
     target.unlink()
     part.write_bytes(bytes(9 * MB))
     with pytest.raises(

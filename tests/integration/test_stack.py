@@ -38,7 +38,7 @@ FOREIGN = {
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Iterator[Path]:
-    """A workspace whose servers are stopped whatever the test does."""
+    """A workspace; its servers are stopped whatever the test does."""
     (tmp_path / ".dvc").mkdir()
     yield tmp_path
     clean(tmp_path)

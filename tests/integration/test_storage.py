@@ -46,7 +46,7 @@ def test_trees_keep_their_shape_and_listings_are_sorted(store: Store, tmp_path: 
         path.write_text(name, encoding="utf-8")
     assert store.mirror_tree(tmp_path / "tree", "s3://erv-dvc/trees/one")["stored"] == 4
     assert store.mirror_tree(tmp_path / "tree", "s3://erv-dvc/trees/one")["kept"] == 4
-    store.write(b"a sibling whose name begins alike", "s3://erv-dvc/trees/one-more.txt")
+    store.write(b"a sibling with the same start of its name", "s3://erv-dvc/trees/one-more.txt")
     found = store.list("s3://erv-dvc/trees/one")
     assert [item.key.removeprefix("trees/one/") for item in found] == sorted(names)
     assert {item.version_id for item in found} == {None}

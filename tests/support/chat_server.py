@@ -1,4 +1,4 @@
-"""A real HTTP server that speaks OpenAI's chat completions, with answers and faults that a test writes."""
+"""A real HTTP server that speaks OpenAI's chat completions, with scripted answers and faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
 
 class Answer(dict[str, Any]):
-    """What the server does: status, body (bytes or JSON), headers, and the seconds it takes first."""
+    """One answer of the server: status, body (bytes or JSON), headers, and the delay in seconds."""
 
 
 def says(text: str | None, usage: Any = USAGE, **more: Any) -> Answer:
@@ -28,13 +28,13 @@ def fails(status: int, message: str = "no", **headers: str) -> Answer:
 
 
 class Script:
-    """A real HTTP server whose answers a test writes.
+    """A real HTTP server with scripted answers.
 
     Attributes:
         answer: called with the sentence, the number of requests for it so far (0 first) and the messages.
         asked: sentences in the order of their requests.
-        headers: of the last request.
-        most: requests that were under way at a time.
+        headers: headers of the last request.
+        most: highest number of requests in flight.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Script:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            wbufsize = -1  # head and body in one packet: two would wait for each other
+            wbufsize = -1  # send head and body in one packet: two would delay each other
 
             def do_POST(self) -> None:
                 script.serve(self)
@@ -62,7 +62,7 @@ class Script:
             daemon_threads = True
 
             def handle_error(self, *_: Any) -> None:
-                pass  # clients that go away are the point of some tests
+                pass  # in some tests clients disconnect on purpose
 
         self.server = Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()

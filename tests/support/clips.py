@@ -17,7 +17,7 @@ from erv.settings import ExtractSettings
 from erv.sources import Lock
 from erv.sources.selection import Selection
 
-# Suffix of a file, container, encoders: what each suffix of a listed video usually holds.
+# Suffix, container and encoders: what a video file with each suffix usually holds.
 CONTAINERS = (
     ("mp4", "mp4", "libx264", "aac"),
     ("m4v", "ipod", "libx264", "aac"),
@@ -53,7 +53,7 @@ SETTINGS = ExtractSettings(
 
 
 def settings(**changes) -> ExtractSettings:
-    """The settings of the tests, with some of them changed."""
+    """The tests' settings, with some changed."""
     return SETTINGS.model_copy(update=changes)
 
 
@@ -62,12 +62,12 @@ def tone(seconds: float, hertz: float = 440) -> np.ndarray:
 
 
 def movie(count: int = 24, height: int = 96, width: int = 160) -> list[np.ndarray]:
-    """Frames whose brightness tells their number."""
+    """Frames with a brightness that encodes their number."""
     return [np.full((height, width, 3), 40 + 6 * index % 216, np.uint8) for index in range(count)]
 
 
 def clip_bytes(number: int = 0) -> bytes:
-    """An mp4 file of 24 frames with sound; equal for equal numbers."""
+    """An mp4 file of 24 frames with sound; the same number gives the same file."""
     texture = np.random.default_rng(number).integers(0, 60, (12, 20, 3), dtype=np.uint8)
     texture = texture.repeat(8, axis=0).repeat(8, axis=1)
     return encode([texture + picture for picture in movie(24)], tone(2.0, 200 + 20 * number))
@@ -84,17 +84,17 @@ def numbered_clip(
     encoder: str = "",
     options: dict[str, str] | None = None,
 ) -> bytes:
-    """A video of 25 pictures a second, the brightness of each 20 + 4 * its number (see `picture_numbers`).
+    """A video of 25 pictures a second; picture N has the brightness 20 + 4 * N (see `picture_numbers`).
 
     Args:
-        count: of pictures.
-        form: name of the container in FFmpeg.
+        count: number of pictures.
+        form: FFmpeg's name of the container.
         video: encoder of the pictures.
-        sound: encoder of the sound; None for a clip without.
-        gop: a key frame every so many pictures.
-        bframes: at most so many in a row.
+        sound: encoder of the sound; None for a clip without sound.
+        gop: pictures from one key frame to the next.
+        bframes: maximum number of B-frames in a row.
         encoder: more parameters of libx264 or libx265.
-        options: of the container.
+        options: options of the container.
     """
     buffer = io.BytesIO()
     voice = tone(count / 25).reshape(count, -1)
@@ -132,16 +132,16 @@ def _encoder_options(video: str, more: str) -> dict[str, str]:
 
 
 def picture_numbers(frames: np.ndarray) -> list[int]:
-    """The numbers of pictures of `numbered_clip` [T, H, W, 3]."""
+    """The numbers of `numbered_clip` pictures [T, H, W, 3], from their brightness."""
     return np.round((frames.mean(axis=(1, 2, 3)) - 20) / 4).astype(int).tolist()
 
 
 def trimmed(content: bytes, *edits: tuple[float, float], track: bytes = b"vide") -> bytes:
-    """An mp4 file whose index comes last, with an edit list in place of a track's own.
+    """An mp4 file (index last) with the edit list of one track replaced.
 
     Args:
-        content: of the file.
-        edits: the second of the track where each begins, and how many seconds are shown from there.
+        content: bytes of the file.
+        edits: for each edit, where it begins in the track and how long it is, in seconds.
         track: kind of track.
     """
     top = {kind: (start, end) for kind, start, end in _boxes(content)}
@@ -181,7 +181,7 @@ def _edit(
 
 
 def _boxes(content: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, beginning and end of the boxes at one level."""
+    """Kind, start and end of each box at one level."""
     while start + 8 <= (len(content) if end is None else end):
         size, kind = struct.unpack(">I4s", content[start : start + 8])
         yield kind, start, start + size
@@ -193,7 +193,7 @@ def _box(kind: bytes, body: bytes) -> bytes:
 
 
 def _time_scale(content: bytes, header: int) -> int:
-    """Units per second, of an mvhd or mdhd box."""
+    """Time units per second in an mvhd or mdhd box."""
     return int.from_bytes(content[header + 20 : header + 24], "big")
 
 
@@ -210,7 +210,7 @@ def write_clips(folder: Path, count: int) -> list[Path]:
 def pinned(
     folder: Path, name: str = "mafw", store=None, uri: str | None = None, selection: Selection = ALL
 ) -> tuple[list[ClipRow], Lock]:
-    """Rows and lock of all files in a folder, as ingest would give them."""
+    """Rows and lock of all files in a folder, as ingest would produce them."""
     lock = pin(name, uri or str(folder), store, selection=selection)
     return [row_of(lock, file.path) for file in lock.files], lock
 

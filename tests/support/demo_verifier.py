@@ -1,4 +1,4 @@
-"""The demo's verifier without the demo: its sentences need no clips, and its encoder no towers."""
+"""The demo's verifier without the demo: its sentences need no clips, its encoder no towers."""
 
 from erv.distill.corpus import Sentence
 from erv.distill.distill import distill

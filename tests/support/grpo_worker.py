@@ -3,7 +3,7 @@
 Command: `python -m tests.support.grpo_worker SPEC`.
 
 SPEC is a JSON file: `folder` (holds `sft/` and `shards/`), `processes`, `runs`: a list of
-`{"name", "settings", "recorded", "rows_per_pass", "stop_in", "optimizer"}`. Each writes its policy and its
+`{"name", "settings", "recorded", "rows_per_pass", "stop_in", "optimizer"}`. Each run writes its policy and
 metrics under `folder`.
 """
 
@@ -25,27 +25,27 @@ from tests.support.tiny_grpo import letter_e, many_letters, settings, training_r
 
 
 class Counter:
-    """A state that each process has of its own: how many completions its reward has seen."""
+    """State that each process keeps: how many completions its reward has seen."""
 
     def __init__(self) -> None:
         self.seen = 0
 
     def reward(self, completions: list[Any], **columns: Any) -> list[float]:
-        """A reward that depends on what was seen before."""
+        """A reward that depends on earlier completions."""
         self.seen += len(completions)
         return [float((self.seen + place) % 3) for place in range(len(completions))]
 
     def save(self, checkpoint: Path) -> None:
-        """Into the checkpoint's folder."""
+        """Saves the state in the checkpoint's folder."""
         (checkpoint / "seen").write_text(str(self.seen))
 
     def load(self, checkpoint: Path) -> None:
-        """From the checkpoint's folder."""
+        """Loads the state from the checkpoint's folder."""
         self.seen = int((checkpoint / "seen").read_text())
 
 
 class Recorded(OmniGRPOTrainer):
-    """Hands out the same completions whatever the number of processes: row i of a step has its own."""
+    """Generates the same completions with any number of processes: they depend only on step and row."""
 
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
         own = len(prompt_ids)
@@ -59,19 +59,19 @@ class Recorded(OmniGRPOTrainer):
 
 
 class Stopping(OmniGRPOTrainer):
-    """Is stopped in every process at once, in the middle of a step."""
+    """Stops every process in the middle of the same step."""
 
     stop_in = 0
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """TRL's, until it is time."""
+        """TRL's training step, until the step to stop in."""
         if self.state.global_step == self.stop_in:
             raise KeyboardInterrupt
         return super().training_step(*args, **kwargs)
 
 
 def train(folder: Path, run: dict[str, Any], processes: int) -> None:
-    """One run of the specification."""
+    """Trains one run of the specification."""
     counter, seen = Counter(), []
 
     def on_metrics(metrics: dict[str, float], step: int) -> None:
@@ -119,7 +119,7 @@ def train(folder: Path, run: dict[str, Any], processes: int) -> None:
 
 
 def main() -> None:
-    """Runs all of the specification, one after the other."""
+    """Trains all runs of the specification in order."""
     specification = json.loads(Path(sys.argv[1]).read_text())
     for run in specification["runs"]:
         train(Path(specification["folder"]), run, specification["processes"])

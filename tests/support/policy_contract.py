@@ -1,7 +1,7 @@
-"""What every family of policies must hold to; docs/policies.md tells when to run it.
+"""What every family of policies must satisfy; docs/policies.md says when to run it.
 
-A family's tests subclass `PolicyContract` and give it the fixture `policy` (class scope): a small random
-policy of which every weight matters. No check knows a family.
+A family's tests subclass `PolicyContract` and define the fixture `policy` (class scope): a small random
+policy in which every weight matters. No check depends on the family.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TOLERANCE = {"atol": 2e-5, "rtol": 1e-4}
 
 
 def random_clips(policy: Policy, count: int, seed: int = 0) -> list[Clip]:
-    """Clips of noise as the shards hold them, of the size that a policy takes."""
+    """Clips of noise in the format of shards, of the size that a policy takes."""
     random = np.random.default_rng(seed)
     processor = policy.processor
     shape = (processor.num_frames, processor.image_size, processor.image_size, 3)
@@ -47,7 +47,7 @@ def random_clips(policy: Policy, count: int, seed: int = 0) -> list[Clip]:
 
 
 def prepared(policy: Policy, clips: list[Clip]) -> dict[str, torch.Tensor]:
-    """What the processor makes of clips, stacked."""
+    """The processor's output for clips, stacked."""
     items = [policy.processor.prepare_clip(clip.frames, clip.audio, clip.sample_rate) for clip in clips]
     return {name: torch.stack([item[name] for item in items]) for name in items[0]}
 
@@ -59,7 +59,7 @@ def prompt(policy: Policy, rows: int, **modalities: bool) -> dict[str, torch.Ten
 
 
 class PolicyContract:
-    """Subclass it and define the fixture `policy`."""
+    """Checks for a family: subclass it and define the fixture `policy`."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -141,7 +141,7 @@ class PolicyContract:
 
     @torch.no_grad()
     def test_a_prompt_is_read_once_for_all_its_completions(self, policy, features):
-        """The trainer's way: keys and values of the prompt, repeated, then the completions on top."""
+        """As the trainer does it: the prompt's keys and values, repeated, then the completions."""
         random = torch.Generator().manual_seed(0)
         completions = torch.randint(5, 20, (4, 6), generator=random)
         pad = policy.processor.tokenizer.pad_token_id
@@ -311,7 +311,7 @@ class PolicyContract:
         messages = again.processor.build_messages()
         encoded = plain.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
         assert encoded["input_ids"] == policy.processor.prompt_ids()
-        # TRL loads the reference of the KL term in this way.
+        # TRL loads the reference model of the KL term this way.
         assert type(AutoModelForCausalLM.from_pretrained(folder)) is type(policy.model)
         policy.save(tmp_path / "twice")
         for path in sorted(item for item in folder.rglob("*") if item.is_file()):

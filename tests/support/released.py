@@ -1,4 +1,4 @@
-"""Released HumanOmni folders, made from the tiny one of the vectors."""
+"""Released HumanOmni folders, made from the tiny one of the golden vectors."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def without(*prefixes):
 
 
 def released(folder, weights=WEIGHTS, shards=1, leave_out=(), **config):
-    """A released checkpoint: the vectors' one with other weights, files or configuration keys."""
+    """A released checkpoint: that of the golden vectors, with other weights, files or configuration keys."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in DATA.glob("*config.json"):
         if file.name not in leave_out:

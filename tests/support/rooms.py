@@ -1,4 +1,4 @@
-"""Which rooms of the library a stage's bytes come from, by what its script imports."""
+"""Which rooms of the library decide a stage's output, from the imports of its script."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pydantic import BaseModel
 from erv.settings import Settings
 from tests.support.paths import ROOT
 
-# Rooms around a stage: they can't change what it writes, so a change in one of them runs nothing again.
+# Rooms around a stage: they can't change its output, so a change in one runs nothing again.
 AROUND = {
     "commands",  # start stages
-    "doctor",  # looks before a stage runs
+    "doctor",  # checks before a stage runs
     "environment.py",  # addresses and keys
-    "errors.py",  # sentences; a clip's reason for quarantine is written where it is raised
+    "errors.py",  # messages; a clip's reason for quarantine is written where it is raised
     "lineage",  # reads what stages wrote
     "pipeline",  # starts and stops processes
-    "progress.py",  # lines for whoever waits
+    "progress.py",  # progress lines
     "pinning",  # makes the lock files, which are dependencies themselves
     "stack",  # servers
     "stage.py",  # arguments, logging, exit codes
-    "storage",  # brings bytes, which are checked against the hashes of the lock file
+    "storage",  # fetches bytes, which are checked against the hashes in the lock file
     "tracking",  # what goes to MLflow
 }
-# What a step shows in MLflow alone, while it decides the page of the report.
+# Rooms that these stages only use for MLflow, but that decide the page of the report.
 SHOWN = {"figures": ("ingest", "validate", "extract")}
-# Rooms that hold several: a stage depends on the ones inside that it uses.
+# Rooms that contain rooms: a stage depends on those inside that it uses.
 HALLS = ("policies", "training")
 
 
@@ -48,9 +48,9 @@ def room_of(module: str) -> str:
 
 
 def rooms_of(stage: str) -> set[str]:
-    """The rooms that a stage's script imports, directly or through others; not those around it.
+    """The rooms that a stage's script imports, directly or through others, without those around it.
 
-    Imports inside functions count, those for type checking alone do not. For the settings see `settings_of`.
+    Imports inside functions count; imports only for type checking do not. For settings see `settings_of`.
     """
     graph, found, pending = _graph(), set(), [f"stages.{stage}"]
     while pending:
@@ -60,12 +60,12 @@ def rooms_of(stage: str) -> set[str]:
             found.add(module)
             pending.append(module)
     rooms = {room_of(module) for module in found}
-    # A family is imported by the name that the parameter gives it.
+    # A family is imported by name, from the parameter.
     return rooms | ({"policies/${policy.family}"} if "policies/common" in rooms else set())
 
 
 def settings_of(parameters: Iterable[str]) -> set[str]:
-    """The modules of settings that give a value to what `params.yaml` may leave out, by parameters listed."""
+    """The modules of settings with defaults for keys that `params.yaml` may omit, for these parameters."""
     sections = {key.partition(".")[0] for key in parameters}
     fields = {field.alias or name: field for name, field in Settings.model_fields.items()}
     models = {model for name in sections for model in _models(fields[name].annotation)}

@@ -1,4 +1,4 @@
-"""The runtime of tests: one process with one thread on the CPU."""
+"""The tests' runtime: one process with one CPU thread."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1)
 
 
 def machine(*, rows_per_pass: int | None = None, sample_steps: int = 2, **changes: Any) -> MachineSettings:
-    """A machine with one process for all, with some of it changed."""
+    """Machine settings with one process for everything, with some changed."""
     values = {
         "accelerate": None,
         "processes": 1,

@@ -1,4 +1,4 @@
-"""A small labelled corpus: four emotions, three sentences each clip, many texts said more than once."""
+"""A small labelled corpus: four emotions, three sentences per clip, many sentences repeated."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The smallest cold start: a policy, ten clips in shards and what is said about them."""
+"""The smallest cold start: a policy, ten clips in shards and their explanations."""
 
 from __future__ import annotations
 

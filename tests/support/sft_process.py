@@ -1,4 +1,4 @@
-"""One process of several that train the smallest cold start: `tests.support.sft_process CLIPS BASE OUT`."""
+"""One of several processes that train the smallest cold start: `tests.support.sft_process CLIPS BASE OUT`."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The smallest policy with every part; tests change what they look at with `dataclasses.replace`."""
+"""The smallest policy with every part; tests change what they need with `dataclasses.replace`."""
 
 from erv.sample.tiny_policy import TinySizes
 

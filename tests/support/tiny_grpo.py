@@ -68,7 +68,7 @@ def settings(**changes: Any) -> GrpoSettings:
 
 
 def write_cold_start(folder: Path) -> Path:
-    """A policy with random weights whose tokenizer knows a few words."""
+    """A policy with random weights and a tokenizer for a few words."""
     texts = [format_completion(" ".join(_WORDS[n % 7 :]) + ".", "happiness") for n in range(40)]
     Policy(*build_tiny_policy(texts, seed=3, sizes=SIZES)).save(folder)
     return folder
@@ -87,7 +87,7 @@ def write_shards(folder: Path) -> Path:
 
 
 def manifest_row(clip_id: str, split: str = "train", dataset: str = "mafw") -> ClipRow:
-    """A clip of the manifest."""
+    """A row of the manifest."""
     return ClipRow(
         clip_id=clip_id,
         dataset=dataset,
@@ -113,15 +113,15 @@ def training_rows(shards: dict[str, ShardReader]) -> list[dict[str, Any]]:
 
 
 def text(completion: Any) -> str:
-    """What a completion says."""
+    """The text of a completion."""
     return completion[0]["content"]
 
 
 def many_letters(completions: list[Any], **columns: Any) -> list[float]:
-    """A reward: different characters."""
+    """A reward: the number of different characters."""
     return [float(len(set(text(completion)))) for completion in completions]
 
 
 def letter_e(completions: list[Any], **columns: Any) -> list[float]:
-    """A reward: times that an e is written."""
+    """A reward: how often the letter e occurs."""
     return [float(text(completion).count("e")) for completion in completions]

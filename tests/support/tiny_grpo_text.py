@@ -1,4 +1,4 @@
-"""What a GRPO run of seconds needs: settings, a cold start with random weights, two clips."""
+"""Inputs of a GRPO run that takes seconds: settings, a cold start with random weights, two clips."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ CLIPS = ("00000", "00001")
 
 
 def grpo_settings(**changes: Any) -> GrpoSettings:
-    """Two clips a step, two completions of up to six tokens each."""
+    """Two clips per step, two completions of up to six tokens each."""
     few = {"max_steps": 3, "prompts_per_step": 2, "max_completion_length": 6, "save_steps": 1}
     return settings(**few | changes)
 

@@ -92,7 +92,10 @@ def tiny_qwen_omni(texts: Sequence[str], seed: int, **changes: Any) -> Policy:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = QwenOmniForConditionalGeneration(config)
-        for name, weight in model.named_parameters():  # 0.02 hides what depends on what in so narrow a model
+        for (
+            name,
+            weight,
+        ) in model.named_parameters():  # 0.02 is too small to show dependencies in so narrow a model
             if weight.ndim > 1:
                 torch.nn.init.normal_(weight, std=0.2 if "lm_head" not in name else 0.5)
     return Policy(*with_processor(model.eval(), tokenizer, extractor))

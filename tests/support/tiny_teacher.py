@@ -1,4 +1,4 @@
-"""A chat model small enough for tests that has learnt by heart how to label some sentences."""
+"""A chat model small enough for tests that has memorised the labels of some sentences."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ _GOOD_LOSS = 0.005
 
 
 def make_teacher(folder: Path, *, knows: dict[str, tuple[str, ...]] | None = None) -> Path:
-    """Trains a teacher that answers each of the sentences with its labels, and writes it.
+    """Trains and saves a teacher that answers each sentence with its labels.
 
     Args:
-        folder: for model and tokenizer; made when it is not there.
-        knows: labels by sentence; `SENTENCES` when left out.
+        folder: folder for model and tokenizer, created if missing.
+        knows: labels by sentence; `SENTENCES` by default.
 
     Returns:
         The folder.
@@ -70,7 +70,7 @@ def make_teacher(folder: Path, *, knows: dict[str, tuple[str, ...]] | None = Non
 
 
 def _tokenizer(texts: list[str], task: str) -> PreTrainedTokenizerBase:
-    # Only what occurs twice becomes a token: so every word does, and the prompts stay short.
+    # Only what occurs twice becomes a token. So every word does, and prompts stay short.
     tokenizer = train_tokenizer([*texts, task, "system user assistant"] * 2, 2000)
     tokenizer.chat_template = _CHAT_TEMPLATE
     return tokenizer

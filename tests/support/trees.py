@@ -1,7 +1,7 @@
-"""Trees in the exact shapes and encodings of the official data sets, at any size up to the published one.
+"""Trees with the exact layouts and encodings of the official data sets, of any size up to the published one.
 
 Every clip's content comes from `clip(index)`; the default writes a few bytes. `sign` makes copies of one MP4
-differ. Trees may be written nested, in zips as they are delivered, and in each layout that occurs.
+differ. Trees can be nested, zipped as delivered, and in every layout that occurs.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def fake(index: int) -> bytes:
 
 
 def sign(mp4: bytes, index: int) -> bytes:
-    """The same MP4 with a `free` box behind it: other bytes, the same pictures and sound."""
+    """The same MP4 followed by a `free` box: other bytes, the same pictures and sound."""
     return mp4 + struct.pack(">I4sQ", 16, b"free", index)
 
 
 def full_mafw(root: Path, clip: Content = fake) -> None:
-    """MAFW with all its published counts: 10,045 clips, 9,172 of the single set, 8,996 of the compound."""
+    """MAFW with its published counts: 10,045 clips, 9,172 in the single set, 8,996 in the compound set."""
     write_mafw(root, 1.0, clip)
 
 
 def full_dfew(root: Path, clip: Content = fake) -> None:
-    """DFEW with all its published counts: 16,372 clips, 11,697 of them listed."""
+    """DFEW with its published counts: 16,372 clips, 11,697 of them listed."""
     write_dfew(root, 1.0, clip)
 
 
@@ -61,29 +61,29 @@ def write_mafw(
     underscores: bool = False,
     newline: str = "\r\n",
 ) -> None:
-    """MAFW's tree.
+    """Writes MAFW's tree.
 
     Args:
         root: the folder to write it into.
         share: of the published counts of each class; at least two clips of each.
         clip: content of a clip by its index.
         clips: folder of the clips.
-        zipped: the clips in `clips.zip`, under one top folder, in place of files.
-        compound: also the compound set.
-        captioned: also the captioned lists.
-        sheets: also `Labels/*.xlsx`.
-        underscores: sheets named as in the README's picture.
-        newline: of the lists.
+        zipped: put the clips in `clips.zip`, under one top folder, instead of files.
+        compound: include the compound set.
+        captioned: include the captioned lists.
+        sheets: include `Labels/*.xlsx`.
+        underscores: name the sheets as in the README's picture.
+        newline: line ending of the lists.
     """
     space, joined = LabelSpace.load("mafw"), LabelSpace.load("mafw_compound")
     single = [label for label, count in _classes(MAFW, share).items() for _ in range(count)]
-    single = single[::2] + single[1::2]  # neighbours of different folds and labels
+    single = single[::2] + single[1::2]  # neighbours get different folds and labels
     total = len(single) + _scaled(MAFW_CLIPS - 9_172, share)
     ids = [f"{19 + i * 20_079 // max(MAFW_CLIPS - 1, 1):05d}" for i in range(total)]
     labels = dict(zip(ids, single, strict=False))
     multi = _compound(labels, joined, _scaled(MAFW_MULTI, share)) if compound else {}
     plain = [clip_id for clip_id in labels if clip_id not in multi]
-    spare = len(labels) - _scaled(8_996, share)  # single-labelled clips that the compound set leaves out
+    spare = len(labels) - _scaled(8_996, share)  # single-labelled clips that are not in the compound set
     spared = [clip_id for clip_id in plain if labels[clip_id] != "neutral"][
         :: max(1, len(plain) // 2 // max(spare, 1))
     ]
@@ -142,17 +142,17 @@ def write_dfew(
     annotation: bool = True,
     images: int = 2,
 ) -> None:
-    """DFEW's tree.
+    """Writes DFEW's tree.
 
     Args:
         root: the folder to write it into.
         share: of the published counts of each class; at least two clips of each.
-        clip: content of a clip by its index; of frames, of each image.
+        clip: content of a clip by its index; for frames, of each image.
         layout: A (`EmoLabel_DataSplit`, `Clip/..`) or B (`label/single_..`, `clip/` or frames in `data/`).
-        media: of original, avi, frames, frames_16.
-        zipped: each kind of media in a zip of its folder.
-        annotation: also `Annotation/annotation.xlsx`.
-        images: of a folder of frames.
+        media: some of original, avi, frames, frames_16.
+        zipped: put each kind of media in a zip of its folder.
+        annotation: include `Annotation/annotation.xlsx`.
+        images: number of images in a folder of frames.
     """
     space = LabelSpace.load("dfew")
     singles = [label for label, count in _classes(DFEW, share).items() for _ in range(count)]
@@ -228,7 +228,7 @@ def write_ravdess(
     shape: str = "folders",
     silent: bool = True,
 ) -> None:
-    """RAVDESS's tree.
+    """Writes RAVDESS's tree.
 
     Args:
         root: the folder to write it into.
@@ -236,7 +236,7 @@ def write_ravdess(
         channels: 01 speech, 02 song.
         actors: numbers of the actors.
         shape: folders (`Actor_NN/`), flat, or zips (`Video_Speech_Actor_NN.zip`).
-        silent: also the video without sound (02), and of speech the sound alone (03).
+        silent: include the video without sound (02) and the sound alone (03).
     """
     index = itertools.count()
     for channel, actor in itertools.product(channels, actors):
@@ -259,18 +259,18 @@ def write_ravdess(
 
 
 def write_videos(folder: Path, names: Sequence[str], suffix: str = ".mp4", clip: Content = fake) -> None:
-    """Videos of a reasoning set."""
+    """Writes videos of a reasoning set."""
     for index, name in enumerate(names):
         _write(folder / f"{name}{suffix}", clip(index))
 
 
 def write_json(path: Path, document: Any) -> None:
-    """A JSON document as reasoning sets come."""
+    """Writes a JSON document as reasoning sets have it."""
     _write(path, json.dumps(document, ensure_ascii=False, indent=1).encode())
 
 
 def write_xlsx(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    """A workbook of one sheet."""
+    """Writes a workbook of one sheet."""
     from openpyxl import Workbook
 
     book = Workbook(write_only=True)
@@ -293,7 +293,7 @@ def _scaled(count: int, share: float) -> int:
 
 
 def _quotas(settings: MafwReader | DfewReader, clips: int) -> dict[int, int]:
-    """Test clips of each fold: as published, or as even as can be."""
+    """Number of test clips in each fold: as published, or as even as possible."""
     known = figures(settings)
     assert known is not None
     if clips == known.clips:
@@ -302,7 +302,7 @@ def _quotas(settings: MafwReader | DfewReader, clips: int) -> dict[int, int]:
 
 
 def _tested(clips: Mapping[Any, str], quotas: dict[int, int]) -> dict[Any, int]:
-    """The fold that tests each clip: in turn, within each label, until a fold is full."""
+    """The fold with each clip in its test split: in turn within each label, until a fold is full."""
     left = dict(quotas)
     turn = itertools.cycle(FOLDS)
     tested = {}
@@ -313,7 +313,7 @@ def _tested(clips: Mapping[Any, str], quotas: dict[int, int]) -> dict[Any, int]:
 
 
 def _compound(labels: Mapping[str, str], space: LabelSpace, count: int) -> dict[str, str]:
-    """A compound label for some clips, one that contains their own."""
+    """A compound label for some clips, one that contains their single label."""
     turns = {
         label: itertools.cycle([name for name in space.names if "_" in name and label in name.split("_")])
         for label in set(labels.values()) - {"neutral"}
@@ -324,7 +324,7 @@ def _compound(labels: Mapping[str, str], space: LabelSpace, count: int) -> dict[
 
 @contextmanager
 def _media(folder: Path, zipped: bool) -> Iterator[Callable[[str, bytes], None]]:
-    """Writes files into a folder, or into a zip of it with the folder's name on top."""
+    """Writes files into a folder, or into a zip with that folder at its top."""
     if zipped:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(folder.with_name(f"{folder.name}.zip"), "w") as archive:

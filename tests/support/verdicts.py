@@ -1,4 +1,4 @@
-"""Manifests and probes of sound clips, and their verdict, for tests of validation, plots and report."""
+"""Manifests and probes of good clips, and their verdict, for tests of validation, plots and report."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Zips as tests need them: whole ones, and ones that no packer would write."""
+"""Zips for tests: valid ones, and ones that no tool would write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 
 def zip_of(members: Mapping[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """A zip of members by name."""
+    """A zip with members by name."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", kind) as archive:
         for name, content in members.items():
@@ -19,7 +19,7 @@ def zip_of(members: Mapping[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> by
 
 
 def patched(content: bytes, local: Mapping[int, bytes], central: Mapping[int, bytes] | None = None) -> bytes:
-    """Overwrites fields of the first member's local header and of its entry in the directory, by offset."""
+    """Overwrites fields, by offset, of the first member's local header and of its entry in the directory."""
     data = bytearray(content)
     for start, fields in ((data.find(b"PK\3\4"), local), (data.find(b"PK\1\2"), central or {})):
         for offset, value in fields.items():
@@ -55,7 +55,7 @@ def encrypted(name: str, content: bytes, password: bytes) -> bytes:
 
 
 def overlapping(content: bytes) -> bytes:
-    """A zip whose directory lists the same bytes under two names."""
+    """A zip with a directory that lists the same bytes under two names."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr(zipfile.ZipInfo("one.mp4"), content)

@@ -69,7 +69,7 @@ def test_folder_follows_the_content_of_inputs_not_their_place_or_age(tmp_path: P
     assert len({first, *others}) == 5
 
 
-def test_an_edited_reward_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edited_reward_restarts_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     module = tmp_path / "own_rewards.py"
     module.write_text("def brief(completions, **_): return [1.0] * len(completions)")

@@ -193,7 +193,7 @@ def test_the_hash_of_a_folder_follows_names_and_contents(tmp_path):
         sha256_of_file(tmp_path / "nowhere")
 
 
-def test_temporary_names_say_whose_they_are(tmp_path):
+def test_temporary_names_identify_their_owner(tmp_path):
     names = {temporary_name(tmp_path / "a").name for _ in range(10)}
     assert len(names) == 10
     assert all(f"-{os.getpid()}-" in name and name.startswith(".a.") for name in names)

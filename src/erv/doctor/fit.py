@@ -9,7 +9,7 @@ What is exact and what is an estimate:
 
 The real figure is that of the step which `erv doctor --gpu` measures.
 
-Weights are float32 whatever `runtime.dtype` says: half precision is autocast, whose copies of the weights
+Weights are float32 whatever `runtime.dtype` says: half precision is autocast, and its copies of the weights
 count too. Towers run once per clip, without gradient, and are not part of a step.
 """
 
@@ -99,7 +99,7 @@ class Estimate:
 
 
 def budget(sizes: PolicySizes, completion: int) -> Budget:
-    """Tokens of a row whose completion has this many tokens."""
+    """The token budget of a row with a completion of this many tokens."""
     text = len(INSTRUCTION.encode()) + _TEMPLATE_BYTES
     return Budget(sizes.video_tokens, sizes.audio_tokens, text, completion, sizes.positions)
 
@@ -217,7 +217,7 @@ def _standing(
         sizes: sizes of the policy.
         stage: settings of the stage, for adapters and checkpointing.
         full: number of weights that train if adapters don't.
-        clips: number of clips whose features a step needs besides the cached ones.
+        clips: number of clips that a step needs features of, besides the cached ones.
         reference: whether full training keeps a reference policy.
     """
     lora = stage.lora

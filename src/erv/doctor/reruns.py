@@ -1,7 +1,7 @@
-"""Which stages run again when a parameter changes, as `dvc.yaml` has it: there is no second list.
+"""Which stages run again when a parameter changes, read from `dvc.yaml`: there is no second list.
 
-A stage runs again when a parameter under its `params` changes, or one that is written into its command or its
-dependencies (`${...}`); then the stages that read what it makes, where that became something else.
+A stage runs again when a parameter listed under its `params` changes, or one used in its command or
+dependencies (`${...}`). The stages that read its outputs follow if those outputs have changed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from erv.settings import load_settings
 from erv.settings.profile import flat
 
 _WRITTEN = re.compile(r"\$\{([^}]+)\}")
-# Why a change of these runs nothing again, by the beginning of their names.
+# Why a change of these parameters runs nothing again, by prefix of their names.
 WITHOUT_STAGES = {
     "machine": "how the machine does the work",
-    "sources": "what lies there counts, once `erv data pin` has pinned it",
+    "sources": "only the content counts, once `erv data pin` has pinned it",
     "variants": "compare.train does not name the variant",
     "ingest.readers": "datasets does not name the data set",
 }
@@ -34,11 +34,11 @@ class Reruns:
     """What a change of one parameter runs again.
 
     Attributes:
-        name: of the parameter, dotted.
-        own: stages that depend on it: `grpo@erv`, or `grpo` where all of that name do.
-        then: stages that read what these make, directly or through others.
-        members: stages of which each entry of the parameter has one, such as `grpo`.
-        reason: why nothing depends on it; empty where something does.
+        name: dotted name of the parameter.
+        own: stages that depend on it: `grpo@erv`, or `grpo` if every stage of that group does.
+        then: stages that read their outputs, directly or through others.
+        members: groups with one stage for each entry of the parameter, such as `grpo`.
+        reason: why nothing depends on it; empty if something does.
     """
 
     name: str
@@ -55,11 +55,11 @@ class Reruns:
 
 
 def all_reruns(workspace: Path = Path()) -> list[Reruns]:
-    """Of each parameter, in the order of `params.yaml`.
+    """What a change of each parameter runs again, in the order of `params.yaml`.
 
     Raises:
         SettingsError: `params.yaml` has faults.
-        PipelineError: `dvc.yaml` has.
+        PipelineError: `dvc.yaml` has faults.
     """
     names = flat(load_settings(workspace / "params.yaml").model_dump(mode="json", by_alias=True))
     stages = read_stages(workspace)
@@ -84,12 +84,12 @@ def _reruns(name: str, stages: Sequence[PipelineStage], definitions: Mapping[str
 
 
 def _covers(key: str, name: str) -> bool:
-    """Whether a parameter is that of a key, or in the section that the key names."""
+    """Whether a parameter is the one that a key names, or is in the section that it names."""
     return name == key or name.startswith(f"{key}.")
 
 
 def _written(definition: Mapping[str, Any]) -> set[str]:
-    """Parameters whose values stand in a stage, as in `data/manifest/${roles.cold_start}.parquet`."""
+    """Parameters that a stage's definition uses, as in `data/manifest/${roles.cold_start}.parquet`."""
     fixed = {key: value for key, value in definition.items() if key not in ("matrix", "params")}
     return {name for name in _names_in(fixed) if not name.startswith("item.")}
 
@@ -99,7 +99,7 @@ def _names_in(value: Any) -> set[str]:
 
 
 def _short(names: Sequence[str], stages: Sequence[PipelineStage]) -> tuple[str, ...]:
-    """Names of stages, with that of a group in place of all its members."""
+    """Names of stages; a group's name replaces those of all its members."""
     groups = {stage.name: stage.group for stage in stages}
     parts = Counter(groups.values())
     found = Counter(groups[name] for name in names)
@@ -109,9 +109,9 @@ def _short(names: Sequence[str], stages: Sequence[PipelineStage]) -> tuple[str, 
 
 
 def _after(own: Iterable[str], stages: Sequence[PipelineStage]) -> list[str]:
-    """All that follows, in the order of the stages."""
+    """All downstream stages, in the order of the stages."""
     reached = set(own)
-    for stage in stages:  # each comes after all that it depends on
+    for stage in stages:  # each comes after all its dependencies
         if reached.intersection(stage.upstream):
             reached.add(stage.name)
     return [stage.name for stage in stages if stage.name in reached.difference(own)]

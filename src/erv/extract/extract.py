@@ -78,7 +78,7 @@ def extract(
         shards: folder to write; it appears when complete.
         quarantine: parquet file of the clips left out, with reasons.
         workers: decoding processes, of this machine or of each task of the cluster.
-        dask: address of a Dask scheduler whose workers do it; None: this machine.
+        dask: address of a Dask scheduler, to decode on its workers; None for this machine.
         excluded: the clips that ingest excluded, with `clip_id` and `reason`.
         state_root: parent of the folders of unfinished extractions.
 

@@ -1,16 +1,16 @@
-"""Finished shards of an extraction, kept for the next one, whether this one was interrupted or completed.
+"""Finished shards of an extraction, kept for the next one whether this one is interrupted or completes.
 
 DVC deletes the outputs of a stage before it runs, so shards are first written to
-`.erv/extract/<data set>/<key>/` and linked into the outputs when all are there. The key is the hash of
-everything that decides them. A shard counts only with its completion record, which is written last, and is
-verified before it is reused.
+`.erv/extract/<data set>/<key>/` and linked into the outputs when all are done. The key is the hash of
+everything that decides their content. A shard counts only with its completion record, which is written last,
+and is verified before it is reused.
 
-Published shards stay here too. A change that can't alter a shard (another fold, another limit of a check)
-runs the stage again, but then nothing has to be decoded. They are deleted when an extraction of the same data
-set with another key is complete. They are hard links to the outputs and take no space until DVC replaces the
-outputs with copies from its cache, as it does by default on file systems without reflinks; then they take as
-much space as the outputs. Once a file here has its record, it is never opened for writing, since the outputs,
-and DVC's cache if its type is hardlink, may share it; it is only removed and written from scratch.
+Published shards stay here too. A change that can't alter a shard (of the fold, or of a limit of a check) runs
+the stage again, but nothing is decoded. They are deleted when an extraction of the same data set with another
+key completes. They are hard links to the outputs, so they take no space until DVC replaces the outputs with
+copies from its cache, its default on file systems without reflinks. Then they take as much space as the
+outputs. A file that has its record is never opened for writing, since the outputs may share it (and so may
+DVC's cache, if its type is hardlink); it is only removed and written again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROOT = Path(".erv/extract")
 
 @contextmanager
 def one_at_a_time(dataset: str, root: Path = ROOT) -> Iterator[None]:
-    """Keeps a second extraction of a data set out of the same folder; a killed one does not block it.
+    """Keeps two extractions of a data set out of the same folder; a killed one does not block the next.
 
     Raises:
         DataError: another one is running.
@@ -64,11 +64,11 @@ class ExtractState:
         dataset: name of the data set.
         key: from `erv.extract.chunks.extraction_key`.
         chunks: all chunks of the extraction.
-        root: parent of all such folders.
+        root: parent of these folders.
 
     Attributes:
         folder: where shards are written.
-        finished: chunks that are done, by number.
+        finished: finished chunks, by number.
     """
 
     def __init__(self, dataset: str, key: str, chunks: list[Chunk], root: Path = ROOT) -> None:
@@ -79,7 +79,7 @@ class ExtractState:
         self._load()
 
     def _load(self) -> None:
-        """Takes over the intact shards and removes the rest."""
+        """Adopts the intact shards and removes the rest."""
         for chunk in self._chunks:
             kept = self._verified(chunk)
             if kept is not None:
@@ -104,25 +104,25 @@ class ExtractState:
             rejected = tuple((str(clip_id), str(reason)) for clip_id, reason in record["rejected"])
             kept = Finished(chunk.number, int(record["clips"]), rejected)
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # killed while it was written, or before
+            return None  # the process was killed before the record was complete
         if not whole or kept.clips + len(rejected) != len(chunk.rows):
             logger.warning("extract %s: kept shard %d is damaged, rewriting it", self._dataset, chunk.number)
             return None
         return kept
 
     def complete(self, finished: Finished) -> None:
-        """Writes the completion record of a shard whose file is in the folder."""
+        """Writes the completion record of a shard that is in the folder."""
         shard = self.folder / shard_name(finished.number)
-        # No fsync: whatever a crash of the machine leaves, the digest tells.
+        # No fsync: the digest detects a file that a crash of the machine damaged.
         record = {"sha256": sha256_of_file(shard), "clips": finished.clips, "rejected": finished.rejected}
         write_text(json.dumps(record, ensure_ascii=False), shard.with_suffix(".json"))
         self.finished[finished.number] = finished
 
     def publish(self, shards: Path) -> None:
-        """Puts all shards into the output folder, which appears complete, and removes those of other keys.
+        """Publishes all shards as the output folder in one step, and removes the shards of other keys.
 
-        It uses hard links, so that nothing is copied and a kill in between loses nothing. Where the file
-        system has none it copies, and then keeps nothing here, since that would take the space twice.
+        Hard links avoid copies, and a kill in between loses nothing. On a file system without them it copies
+        the shards and then keeps none here, since that would double the space.
         """
         linked = True
         with whole_folder(shards) as published:

@@ -19,7 +19,7 @@ def excluded_rows(target: str) -> list[dict[str, Any]]:
 
 
 def absent_from(target: str) -> list[str]:
-    """The data sets whose lists have a clip that their sources lack."""
+    """The data sets that list a clip but lack it in their source."""
     names = []
     for path in sorted(Path("data/manifest").glob("*.checks.json")):
         dataset = path.name.removesuffix(".checks.json")

@@ -23,7 +23,7 @@ _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
 def list_frames(folder: Path) -> list[Path]:
-    """The images directly inside a folder, by rising number.
+    """The images directly inside a folder, in order of number.
 
     Raises:
         MediaError: there is none, there are too many, a name has no number, or two have the same.

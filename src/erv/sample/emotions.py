@@ -32,7 +32,7 @@ FACE_CUES: dict[str, tuple[int, ...]] = {
     "face_still": (),
 }
 
-# Cues whose units 2 or 12 act on only one side of the face.
+# Cues with units 2 or 12 acting on only one side of the face.
 ONE_SIDED = frozenset({"smirk", "brow_cocked"})
 
 VOICE_CUES: tuple[str, ...] = (
@@ -101,7 +101,7 @@ def contradiction_rate(emotion: str) -> float:
 
 
 def emotions_with(cue: str) -> tuple[str, ...]:
-    """The emotions whose expression has this cue."""
+    """The emotions expressed with this cue."""
     return tuple(
         name for name, expression in EXPRESSIONS.items() if cue in (*expression.face, *expression.voice)
     )

@@ -111,9 +111,8 @@ def train_towers(
         progress: called with a line now and then.
 
     Returns:
-        A function that measures both towers on other clips: `vision` and `audio` are the shares of clips
-            whose
-        emotion the tower recognises by itself.
+        A function that measures both towers on other clips: `vision` and `audio` are the shares of
+        clips with an emotion that the tower recognises by itself.
     """
     names = label_names(clips)
     data = prepare(clips, processor, names)

@@ -196,7 +196,7 @@ def tiny_config(
 def build_tiny_policy(
     texts: Sequence[str], seed: int, sizes: TinySizes | None = None
 ) -> tuple[HumanOmniForConditionalGeneration, HumanOmniProcessor]:
-    """Builds an untrained tiny policy whose tokenizer knows the words of `texts`.
+    """Builds an untrained tiny policy with a tokenizer that knows the words of `texts`.
 
     Args:
         texts: completions, or any texts with the words that the policy will write.

@@ -104,7 +104,7 @@ def synthesize(
 
     Args:
         how: the prosody.
-        speaker: whose voice.
+        speaker: who speaks.
         seconds: length.
         rng: draws syllables, vowels, pauses and noise.
 

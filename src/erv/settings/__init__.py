@@ -1,4 +1,4 @@
-"""`params.yaml` as frozen, typed settings; parsed once, every fault reported at once."""
+"""`params.yaml` as frozen, typed settings, parsed once; all faults are reported together."""
 
 from erv.settings.compare import CompareSettings
 from erv.settings.distill import DistillSettings, RolloutSettings

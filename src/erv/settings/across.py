@@ -1,4 +1,4 @@
-"""Checks across sections of `params.yaml`; each gives its faults as sentences that name the parameters."""
+"""Checks across sections of `params.yaml`; each yields its faults as sentences that name the parameters."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from erv.settings.settings import Settings
 
-COLD_START = "sft"  # the policy that no variant makes
+COLD_START = "sft"  # the policy that no variant trains
 
 
 def faults(settings: Settings) -> list[str]:
-    """All that does not fit together."""
+    """Everything that does not fit together."""
     checks = (_datasets, _roles, _arms, _gates, _shares, _passes, _adapters)
     return [fault for check in checks for fault in check(settings)]
 
@@ -23,17 +23,17 @@ def _twice(name: str, what: str, values: Sequence[str]) -> Iterator[str]:
 
 
 def _datasets(settings: Settings) -> Iterator[str]:
-    """Each data set is described, and its source has a place."""
+    """Each data set has a reader and a source."""
     yield from _twice("datasets", "one", settings.datasets)
     for name in settings.datasets:
         if name not in settings.ingest.readers:
-            yield f"datasets names {name!r}, which ingest.readers does not describe"
+            yield f"datasets names {name!r}, which has no entry under ingest.readers"
         if name not in settings.sources.model_dump():
-            yield f"datasets names {name!r}, and sources.{name} does not say where it lies"
+            yield f"datasets names {name!r}, which has no entry under sources"
 
 
 def _roles(settings: Settings) -> Iterator[str]:
-    """What trains or tests is among the data sets."""
+    """Every data set with a role is one of `datasets`."""
     roles = settings.roles
     for role, names in (("cold_start", (roles.cold_start,)), ("train", roles.train), ("test", roles.test)):
         yield from _twice(f"roles.{role}", "a data set", names)
@@ -43,10 +43,10 @@ def _roles(settings: Settings) -> Iterator[str]:
 
 
 def _arms(settings: Settings) -> Iterator[str]:
-    """What is trained is a variant, and what is evaluated is trained."""
+    """Every trained policy is a variant, and every evaluated policy is trained."""
     train, policies = settings.compare.train, settings.compare.policies
     if COLD_START in settings.variants:
-        yield f"variants names one {COLD_START}, which is the cold start; choose another name"
+        yield f"variants has an entry {COLD_START}, the name of the cold start; choose another name"
     yield from _twice("compare.train", "a variant", train)
     for name in train:
         if name not in settings.variants:
@@ -59,7 +59,7 @@ def _arms(settings: Settings) -> Iterator[str]:
 
 
 def _gates(settings: Settings) -> Iterator[str]:
-    """What is offered, and what it is held against, is evaluated."""
+    """The registered policy, and those it is compared with, are evaluated."""
     known = settings.compare.policies
     wanted = {"register.policy": settings.register_.policy}
     for gate in settings.register_.gates:
@@ -76,7 +76,7 @@ def _shares(settings: Settings) -> Iterator[str]:
 
 
 def _passes(settings: Settings) -> Iterator[str]:
-    """Processes share a step evenly, and passes divide the share of each."""
+    """A step divides evenly among processes, and the share of each among passes."""
     machine, grpo, sft = settings.machine, settings.grpo, settings.sft
     completions = grpo.prompts_per_step * grpo.num_generations
     for what, rows, parameter, per_pass in (
@@ -102,6 +102,6 @@ def _adapters(settings: Settings) -> Iterator[str]:
         if lora.enabled and accelerate not in (None, "ddp"):
             yield (
                 f"{stage}.lora.enabled is true and machine.accelerate {accelerate}: adapters can't be merged"
-                " into weights that lie in shards; set machine.accelerate: ddp, or"
+                " into sharded weights; set machine.accelerate: ddp, or"
                 f" {stage}.lora.enabled: false"
             )

@@ -13,8 +13,8 @@ class CompareSettings(Section):
     """The arms of the comparison.
 
     Attributes:
-        train: variants, each trained by a `grpo@NAME` of its own.
-        policies: in the order of the report; `sft`, or variants that are trained.
+        train: variants, each trained by its own stage `grpo@NAME`.
+        policies: `sft` and trained variants, in the order of the report.
     """
 
     train: Annotated[tuple[str, ...], Field(min_length=1)]

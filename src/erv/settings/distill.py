@@ -1,4 +1,4 @@
-"""The section `distill`: sentences and who labels them."""
+"""The section `distill`: the sentences, and who labels them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from erv.settings.teachers import TeacherSettings
 
 
 class RolloutSettings(Section):
-    """Explanations that the cold start samples on the clips of the reasoning set."""
+    """Explanations that the cold start samples for the clips of the reasoning set."""
 
     per_clip: Annotated[int, Field(ge=0)]
     temperature: PositiveFloat
@@ -22,7 +22,7 @@ class RolloutSettings(Section):
 class DistillSettings(Section):
     """Sentence labels for the verifier."""
 
-    teachers: tuple[TeacherSettings, ...]  # its length is checked below, where what it holds is not shown
+    teachers: tuple[TeacherSettings, ...]  # length is checked below, so that the error does not print it
     rollouts: RolloutSettings
     max_quarantine_share: Share
     validation_share: Annotated[float, Field(gt=0.0, lt=0.5)]

@@ -1,4 +1,4 @@
-"""Faults of `params.yaml` as pydantic finds them, each as one line: where, what, what to do."""
+"""Faults that pydantic finds in `params.yaml`, each as one line: where, what, and what to do."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def describe(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
 
 
 def _wrong_tag(name: str, union: Any, context: Mapping[str, Any]) -> str:
-    """The key that says which model of a union is meant is not there, or is none of theirs."""
+    """The key that chooses a model of a union is missing, or has an unknown value."""
     key = str(context["discriminator"]).strip("'")
     tags = [tag for item in _models(union) for tag in get_args(item.model_fields[key].annotation)]
     if "tag" not in context:
@@ -73,7 +73,7 @@ def _suggestion(given: str, known: list[str]) -> str:
 
 
 def _found(value: object, kind: str) -> str:
-    """What stands in the file, unless it is a section: a fault between its keys names them itself."""
+    """The value in the file; empty for a section, where the message names the keys itself."""
     if isinstance(value, Mapping):
         return "" if kind == "value_error" else "a mapping"
     text = repr(value)
@@ -81,13 +81,13 @@ def _found(value: object, kind: str) -> str:
 
 
 def _place(model: type[BaseModel], location: Iterable[Any]) -> tuple[list[str], Any]:
-    """The path of a location as the file has it, and the type that is expected there."""
+    """The path of a location as written in the file, and the type expected there."""
     path: list[str] = []
     expected: Any = model
     for part in location:
         chosen = [item for item in _models(expected) if _is_tag(part, item)]
         if get_origin(_plain(expected)) in (Union, UnionType) and chosen:
-            expected = chosen[0]  # pydantic's path names the model of a union, the file's does not
+            expected = chosen[0]  # pydantic's path includes the union's model; the file's does not
         elif part != "[key]":
             path.append(str(part))
             expected = _below(expected, part)
@@ -95,7 +95,7 @@ def _place(model: type[BaseModel], location: Iterable[Any]) -> tuple[list[str], 
 
 
 def _below(expected: Any, part: Any) -> Any:
-    """The type of a key or an item of something of another type; None where it is not known."""
+    """The type of a key or an item inside a value of type `expected`; None if unknown."""
     for item in _models(expected):
         for name, field in item.model_fields.items():
             if part in (name, field.alias):
@@ -111,7 +111,7 @@ def _plain(expected: Any) -> Any:
 
 
 def _models(expected: Any) -> list[type[BaseModel]]:
-    """The model that a type is, or those that it unites."""
+    """The models in a type: itself, or the members of a union."""
     plain = _plain(expected)
     parts = get_args(plain) if get_origin(plain) in (Union, UnionType) else (plain,)
     return [item for item in parts if isinstance(item, type) and issubclass(item, BaseModel)]

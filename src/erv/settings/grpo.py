@@ -14,7 +14,7 @@ LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", 
 
 
 class ShapingSettings(Section):
-    """What the strict explanation reward asks besides agreement; null switches a part off."""
+    """What the strict explanation reward requires besides agreement; null turns a part off."""
 
     min_sentences: PositiveInt | None
     min_words: PositiveInt | None
@@ -56,7 +56,7 @@ class GrpoSettings(Section):
     @model_validator(mode="after")
     def _lengths_fit(self) -> GrpoSettings:
         one_length(self.max_steps, self.epochs)
-        # TRL keeps the completions of a generation in memory alone: a checkpoint amid its updates loses them.
+        # TRL keeps a generation's completions only in memory: a checkpoint between its updates loses them.
         for name, steps in (("save_steps", self.save_steps), ("max_steps", self.max_steps)):
             if steps is not None and steps % self.num_iterations:
                 raise ValueError(

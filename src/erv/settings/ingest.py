@@ -21,7 +21,7 @@ class MafwReader(_Reader):
 
     Attributes:
         set: single (11 emotions) or compound (43 classes, names joined as `anger_disgust`).
-        listing: which of the official lists counts; `with_caption` has no neutral clips.
+        listing: which of the official lists to read; `with_caption` has no neutral clips.
     """
 
     reader: Literal["mafw"]
@@ -33,8 +33,8 @@ class DfewReader(_Reader):
     """DFEW's official trees.
 
     Attributes:
-        media: original videos, their 224x224 copies (`avi`), all frames or 16 of each clip as images. Frames
-            have no sound.
+        media: original videos, their 224x224 copies (`avi`), or images of all frames or of 16 per clip.
+            Frames have no sound.
     """
 
     reader: Literal["dfew"]
@@ -42,10 +42,10 @@ class DfewReader(_Reader):
 
 
 class RavdessReader(_Reader):
-    """RAVDESS, read from its file names; all clips are for testing.
+    """RAVDESS, read from its file names; all clips are test clips.
 
     Attributes:
-        channels: of the audio-video files, speech, song or both.
+        channels: which audio-video files to read: speech, song or both.
     """
 
     reader: Literal["ravdess"]
@@ -60,13 +60,13 @@ class RavdessReader(_Reader):
 
 
 class ReasoningReader(_Reader):
-    """A set of explanations: the JSON of R1-Omni, EMER v1 or v2, MERR; its files tell which."""
+    """A set of explanations: R1-Omni JSON, EMER v1 or v2, or MERR, detected from its files."""
 
     reader: Literal["reasoning"]
 
 
 class TableColumns(_Reader):
-    """Names of the columns of a table of clips; None where it has no such column."""
+    """Column names in a table of clips; None where there is no such column."""
 
     clip: str = "clip"
     label: str = "label"
@@ -79,9 +79,9 @@ class TableReader(_Reader):
     """Any other data set: a CSV or JSONL table of clips.
 
     Attributes:
-        table: its path below the source.
-        split: that all clips belong to, where no column says it.
-        columns: what they are called.
+        table: path of the table below the source.
+        split: the split of all clips, if no column gives it.
+        columns: their names.
     """
 
     reader: Literal["table"]
@@ -103,7 +103,7 @@ ReaderSettings = Annotated[
 
 
 class IngestSettings(Section):
-    """Fold, validation split, what is expected of the data sets and how each is read."""
+    """Fold, validation split, limits on the data sets, and how each is read."""
 
     fold: PositiveInt
     validation_share: Share

@@ -10,7 +10,7 @@ from erv.settings.section import PositiveInt, Section, Share
 
 
 class LoraSettings(Section):
-    """Adapters through PEFT; with `quantize: nf4` the frozen base is kept in four bits (QLoRA)."""
+    """Adapters through PEFT; `quantize: nf4` stores the frozen base in four bits (QLoRA)."""
 
     enabled: bool
     rank: PositiveInt

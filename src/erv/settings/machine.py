@@ -1,13 +1,14 @@
 """The section `machine`: how this machine does the work.
 
-No stage depends on anything in here (`dvc.yaml` never lists it), and it is in no checkpoint's key. Most of it
-can't change a result at all. Three parameters of training can, within what the same training may give:
+No stage depends on this section (`dvc.yaml` never lists it), and it is part of no checkpoint's key. Most
+parameters can't change a result at all. Three training parameters can, but only as rounding or another seed
+would:
 
-- `rows_per_pass` decides in which order the gradients of a step are added up, which moves last bits. A run
-  may go on from a checkpoint with another value, as it must after it ran out of memory.
-- `accelerate` and `processes` do so too, and each process has random numbers of its own, so that GRPO samples
-  other completions. A checkpoint holds the state of each process: it lies in a folder named by `layout`, and
-  only the same layout goes on from it.
+- `rows_per_pass` sets the order in which a step's gradients are added up, which can change the last bits.
+  A run may resume from a checkpoint with another value, as it must after running out of memory.
+- `accelerate` and `processes` affect that order too. Each process also has its own random numbers, so GRPO
+  samples other completions. A checkpoint holds the state of each process: it is kept in a folder named after
+  `layout`, and only the same layout can resume from it.
 """
 
 from __future__ import annotations
@@ -35,30 +36,30 @@ SchedulerAddress = Annotated[str, AfterValidator(_address_of_a_scheduler)]
 
 
 class ValidateMachine(Section):
-    """`machine.validate`: processes that look into clips."""
+    """`machine.validate`: processes that probe clips."""
 
     workers: PositiveInt
 
 
 class ExtractMachine(Section):
-    """`machine.extract`: processes that decode clips, and the Dask cluster that has them, if any."""
+    """`machine.extract`: processes that decode clips, and the Dask cluster that runs them, if any."""
 
     workers: PositiveInt
     dask: SchedulerAddress | None
 
 
 class SftMachine(Section):
-    """`machine.sft`: clips that go through the model at once; None: all of a batch."""
+    """`machine.sft`: clips per forward pass; None for the whole batch."""
 
     rows_per_pass: PositiveInt | None
 
 
 class GrpoMachine(Section):
-    """`machine.grpo`: completions that go through the model at once, and steps between two tables of samples.
+    """`machine.grpo`: completions per forward pass, and how often samples are shown.
 
     Attributes:
-        rows_per_pass: None for all of a step.
-        sample_steps: the last step has a table too.
+        rows_per_pass: completions per forward pass; None for the whole step.
+        sample_steps: steps between tables of sample completions; the last step has one too.
     """
 
     rows_per_pass: PositiveInt | None
@@ -66,12 +67,12 @@ class GrpoMachine(Section):
 
 
 class MachineSettings(Section):
-    """Processes, memory, and what is shown meanwhile.
+    """Processes, memory, and samples shown during training.
 
     Attributes:
-        accelerate: configuration of `infra/accelerate/` that sft and grpo run under; None: one process.
-        processes: of a training stage under `accelerate`, one per GPU.
-        feature_cache_gb: memory per process for what the frozen towers made of clips.
+        accelerate: configuration in `infra/accelerate/` that sft and grpo run under; None for one process.
+        processes: number of processes of a training stage under `accelerate`, one per GPU.
+        feature_cache_gb: memory per process for the frozen towers' outputs, in GB.
     """
 
     accelerate: Literal["ddp", "fsdp", "zero2", "zero3"] | None
@@ -86,15 +87,15 @@ class MachineSettings(Section):
     def _several_processes_are_launched(self) -> MachineSettings:
         if self.processes > 1 and self.accelerate is None:
             raise ValueError(
-                f"processes is {self.processes}, but accelerate is null; name a configuration of"
+                f"processes is {self.processes}, but accelerate is null; name a configuration in"
                 " infra/accelerate (ddp, fsdp, zero2 or zero3)"
             )
         return self
 
     @property
     def layout(self) -> str:
-        """Which processes hold what of a training run, as the name of a folder: `one`, `ddp-2`.
+        """How a training run is spread over processes, as a folder name: `one`, `ddp-2`.
 
-        A checkpoint can be read under the layout that wrote it and under no other.
+        A checkpoint can be read only under the layout that wrote it.
         """
         return "one" if self.accelerate is None else f"{self.accelerate}-{self.processes}"

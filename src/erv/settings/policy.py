@@ -1,4 +1,4 @@
-"""The section `policy` of `params.yaml`: the models that all stages train."""
+"""The section `policy`: the family of the models that all stages train."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from erv.settings.section import Section
 
 
 class PolicySettings(Section):
-    """The family of the base checkpoint: the folder of `erv.policies` whose classes read it."""
+    """The family of the base checkpoint: the folder of `erv.policies` that reads it."""
 
     family: Literal["humanomni", "qwen_omni"]

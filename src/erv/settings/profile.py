@@ -1,8 +1,8 @@
-"""Profiles: named settings of the whole pipeline, kept as differences to the shipped `params.yaml`.
+"""Profiles: named settings of the whole pipeline, stored as differences from the shipped `params.yaml`.
 
-`demo` is what ships, `paper-0.5b` and `paper-7b` carry the method's published settings. A profile changes
-parameters alone: stages, classes and servers are the same. DVC reads `params.yaml` and nothing else, so a
-profile takes effect by being written into it (`erv params use NAME`), comments and all else kept.
+`demo` is the default; `paper-0.5b` and `paper-7b` hold the method's published settings. A profile changes
+parameters only: stages, classes and servers are the same. DVC reads only `params.yaml`, so a profile takes
+effect when `erv params use NAME` writes it into that file, which keeps comments and all other parameters.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ class Profile:
     """A named setting.
 
     Attributes:
-        name: as `erv params use` takes it.
-        title: what it is, in a few words.
-        policy: the base model that it was made for, a name of `erv.doctor.policy_sizes.RELEASED`, or None for
-            any.
-        adjustable: dotted names, or beginnings of such, whose values are not the method: `machine`, and what
-            a run may choose though results depend on it, such as device, adapters or fold.
+        name: the name that `erv params use` takes.
+        title: a short description.
+        policy: the base model it was made for, a name in `erv.doctor.policy_sizes.RELEASED`, or None for any.
+        adjustable: dotted names or prefixes of parameters that are not part of the method: `machine`, and
+            those that affect results but are up to each run, such as device, adapters or fold.
         params: the differences, by section as in `params.yaml`.
     """
 
@@ -46,7 +45,7 @@ class Profile:
     params: Mapping[str, Any]
 
     def is_adjustable(self, name: str) -> bool:
-        """Whether another value of this parameter is the same setting on another machine."""
+        """Whether this parameter may differ without leaving the setting."""
         return any(name == item or name.startswith(f"{item}.") for item in self.adjustable)
 
 
@@ -68,16 +67,16 @@ def text(value: Any) -> str:
 
 
 def names() -> list[str]:
-    """The profiles there are: the demo first, then by name."""
+    """The names of all profiles: the demo first, then alphabetically."""
     found = sorted(path.stem for path in FOLDER.glob("*.yaml"))
     return sorted(found, key=lambda name: name != "demo")
 
 
 def load_profile(name: str) -> Profile:
-    """The profile of this name.
+    """Loads the profile of this name.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: there is no such profile.
     """
     if name not in names():
         raise SettingsError(f"no profile {name!r}, expected one of {', '.join(names())}")
@@ -92,7 +91,7 @@ def load_profile(name: str) -> Profile:
 
 
 def differences(profile: Profile, path: Path = Path("params.yaml")) -> list[Difference]:
-    """The parameters of a file that are not the profile's, in the profile's order.
+    """The parameters of a file that differ from the profile, in the profile's order.
 
     Raises:
         SettingsError: the file has faults.
@@ -112,15 +111,15 @@ def _differences(params: Mapping[str, Any], profile: Profile) -> list[Difference
 
 
 def merged(profile: Profile, path: Path = Path("params.yaml"), *, keep_adjusted: bool = False) -> Settings:
-    """The settings that a file would have with the profile in it; the file stays as it is.
+    """The settings of a file with the profile applied; the file is not changed.
 
     Args:
         profile: the profile.
         path: the parameters.
-        keep_adjusted: leave the profile's adjustable parameters as the file has them.
+        keep_adjusted: keep the file's values of the profile's adjustable parameters.
 
     Raises:
-        SettingsError: the file has faults, or has them with the profile.
+        SettingsError: the file has faults, or would have some with the profile.
     """
     params = load_settings(path).model_dump(mode="json", by_alias=True)
     for name, value in flat(profile.params).items():
@@ -135,32 +134,32 @@ def merged(profile: Profile, path: Path = Path("params.yaml"), *, keep_adjusted:
 
 
 def merged_where_needed(profile: Profile, path: Path = Path("params.yaml")) -> Settings:
-    """The file's settings where the profile is in it, what is a matter of the machine as the file has it.
+    """The settings of a file if the profile is already in it, else those with the profile applied.
 
-    Else those that the file would have with the profile.
+    A profile is in a file if only adjustable parameters differ. Those then keep the file's values.
 
     Raises:
-        SettingsError: the file has faults, or has them with the profile.
+        SettingsError: the file has faults, or would have some with the profile.
     """
     applied = all(profile.is_adjustable(item.name) for item in differences(profile, path))
     return merged(profile, path, keep_adjusted=applied)
 
 
 def use(profile: Profile, path: Path = Path("params.yaml")) -> list[Difference]:
-    """Writes a profile into a file of parameters; comments, order and all other parameters stay.
+    """Writes a profile into a parameter file; comments, order and all other parameters stay.
 
     Returns:
-        What changed; without any change the file is not written.
+        What changed; if nothing did, the file is not written.
 
     Raises:
-        SettingsError: the file has faults, or would have them; it is then left as it is.
+        SettingsError: the file has faults, or would have some; it is then left unchanged.
     """
     changes = differences(profile, path)
     if not changes:
         return []
     editor = _editor()
     document = editor.load(path.read_text(encoding="utf-8"))
-    # From the same library: it keeps how a number was written, and 1.0e-6 must not become a text.
+    # Read with the same library, which keeps how a number is written: 1.0e-6 must not become a string.
     wanted = editor.load((FOLDER / f"{profile.name}.yaml").read_text(encoding="utf-8"))["params"]
     for change in changes:
         *sections, last = change.name.split(".")
@@ -188,7 +187,7 @@ def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _editor() -> Any:
-    """A YAML reader and writer that keeps what it does not change, laid out as `params.yaml` is."""
+    """A YAML reader and writer that preserves what it does not change, with the layout of `params.yaml`."""
     from ruamel.yaml import YAML
 
     editor = YAML()

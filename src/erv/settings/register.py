@@ -10,7 +10,7 @@ from erv.settings.section import Section
 
 
 class GateSettings(Section):
-    """A condition for `champion`: a floor, or a paired difference against another policy or the champion."""
+    """A condition for `champion`: a minimum for the metric, or for its paired difference from `against`."""
 
     metric: Literal["WAR", "UAR", "EEA", "EPC", "FCR"]
     minimum: float

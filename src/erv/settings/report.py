@@ -10,7 +10,7 @@ from erv.settings.section import Section
 
 
 class ReportSettings(Section):
-    """Paired comparison and the page."""
+    """The paired comparison and its page."""
 
     bootstrap_samples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]

@@ -1,4 +1,4 @@
-"""The section `roles`: which data sets train the policies, and which test them."""
+"""The section `roles`: which data sets the policies train on, and which they are tested on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from erv.settings.section import Section
 
 
 class RolesSettings(Section):
-    """Names of `datasets`, by what their clips are for.
+    """Names from `datasets`, by what their clips are used for.
 
     Attributes:
         cold_start: the set of explanations that sft and distill learn from.
-        train: grpo trains on their training split.
-        test: evaluate asks each policy about the clips of `evaluate.split` in these.
+        train: data sets with the training split that grpo learns from.
+        test: data sets that each policy is evaluated on, with their clips of `evaluate.split`.
     """
 
     cold_start: DatasetName

@@ -1,4 +1,4 @@
-"""The section `runtime`: device, precision and threads, which the results hang on."""
+"""The section `runtime`: device, precision and threads, which affect results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from erv.settings.section import PositiveInt, Section
 
 
 class RuntimeSettings(Section):
-    """Device, precision, and CPU threads of a stage, which decide how sums are rounded."""
+    """Device, precision, and CPU threads of a stage; they affect how sums are rounded."""
 
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["float32", "bfloat16", "float16"]

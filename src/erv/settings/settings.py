@@ -1,6 +1,6 @@
-"""`params.yaml` as frozen, typed settings: parsed once, every fault reported at once.
+"""`params.yaml` as frozen, typed settings, parsed once; all faults are reported together.
 
-Each section has a module of its own. Checks across sections run here, before a GPU or a download is touched.
+Each section has its own module. Checks across sections run here, before any GPU or download is used.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def load_settings(path: str | Path = "params.yaml") -> Settings:
     """Reads and checks the parameters.
 
     Raises:
-        SettingsError: the file is missing, is not YAML, or has faults; the message lists all, one a line.
+        SettingsError: the file is missing, is not YAML, or has faults; the message lists all, one per line.
     """
     path = Path(path)
     try:
@@ -86,7 +86,7 @@ def load_settings(path: str | Path = "params.yaml") -> Settings:
 
 
 def parse_settings(raw: dict[str, Any], source: str = "params.yaml") -> Settings:
-    """Checks parameters that are already a mapping; raises `SettingsError` with every fault."""
+    """Checks parameters that are already a mapping; raises `SettingsError` listing every fault."""
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The section `sources`: where the raw trees lie."""
+"""The section `sources`: where the raw trees are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _place_of_a_tree(place: str) -> str:
     if not place.strip():
         raise ValueError("is empty, expected s3://bucket/prefix or a local folder")
     if _SCHEME.match(place) and not (_BUCKET.fullmatch(place) or _FOLDER.fullmatch(place)):
-        raise ValueError("not a place of a source; expected s3://bucket/prefix or a local folder")
+        raise ValueError("not a valid place for a source; expected s3://bucket/prefix or a local folder")
     return place
 
 
@@ -26,7 +26,7 @@ Place = Annotated[str, AfterValidator(_place_of_a_tree)]
 
 
 class SourcesSettings(Section):
-    """Where each raw tree lives: `s3://bucket/prefix` or a local folder; data sets under their names."""
+    """Where each raw tree is: `s3://bucket/prefix` or a local folder. Data sets are listed by name."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     __pydantic_extra__: dict[str, Place] = Field(init=False)

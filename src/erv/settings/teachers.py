@@ -43,19 +43,19 @@ class OpenAITeacher(_Teacher):
     """A model behind an HTTP endpoint that speaks OpenAI's chat completions.
 
     Attributes:
-        model: its name, as the endpoint knows it.
-        base_url: of the endpoint, what comes before `/chat/completions`; no key, no query in it.
-        api_key_env: NAME of the environment variable that holds the key; None for an endpoint without keys.
-        concurrency: requests at a time.
-        timeout_seconds: to wait for the connection, and for each part of an answer.
-        max_retries: of one request after a timeout, a lost connection or the statuses 408, 409, 429 and 5xx.
+        model: its name at the endpoint.
+        base_url: address of the endpoint, up to `/chat/completions`, without key or query.
+        api_key_env: NAME of the environment variable that holds the key; None if the endpoint needs no key.
+        concurrency: number of requests in flight.
+        timeout_seconds: time limit for connecting, and for each part of an answer.
+        max_retries: retries of a request after a timeout, a lost connection, or status 408, 409, 429 or 5xx.
         attempts: how often a sentence is asked until a reply is well formed.
-        temperature: of the sampling; 0 for the likeliest reply.
-        max_reply_tokens: that a reply may have, those of its thinking included.
-        max_tokens: budget of a run, prompt and reply tokens together.
-        price_in: of a million prompt tokens, in any currency.
-        price_out: of a million reply tokens, in the same one.
-        max_cost: budget of a run, in the same one.
+        temperature: sampling temperature; 0 for the likeliest reply.
+        max_reply_tokens: limit on the tokens of a reply, reasoning tokens included.
+        max_tokens: budget of a run, in prompt and reply tokens together.
+        price_in: price of a million prompt tokens, in any currency.
+        price_out: price of a million reply tokens, in the same currency.
+        max_cost: budget of a run, in the same currency.
     """
 
     kind: Literal["openai"]
@@ -78,7 +78,7 @@ class OpenAITeacher(_Teacher):
         """What tables and messages call this teacher."""
         return f"openai:{self.model}"
 
-    # Both of these may hold a key by mistake, and what a check of a single field refuses is shown.
+    # Either may hold a key by mistake, and the error of a check on a single field would print its value.
     @model_validator(mode="after")
     def _holds_no_secret(self) -> OpenAITeacher:
         if self.api_key_env is not None and not _VARIABLE.fullmatch(self.api_key_env):
@@ -107,13 +107,13 @@ class OpenAITeacher(_Teacher):
     @model_validator(mode="after")
     def _has_a_budget(self) -> OpenAITeacher:
         if (self.price_in is None) != (self.price_out is None):
-            raise ValueError("price_in and price_out belong together; give both or none")
+            raise ValueError("price_in and price_out belong together; give both or neither")
         if self.max_cost is not None and self.price_in is None:
             raise ValueError("max_cost needs the prices of a million tokens; give price_in and price_out")
         if self.max_cost is not None and self.price_in == self.price_out == 0 and self.max_tokens is None:
-            raise ValueError("max_cost never ends a run whose prices are 0; set max_tokens")
+            raise ValueError("max_cost never ends a run with prices of 0; set max_tokens")
         if self.max_tokens is None and self.max_cost is None:
-            raise ValueError("max_tokens and max_cost are both null; set one, so that a run has an end")
+            raise ValueError("max_tokens and max_cost are both null; set one to limit a run")
         return self
 
 
@@ -122,8 +122,8 @@ class LocalTeacher(_Teacher):
 
     Attributes:
         model: name of its folder in the pinned base source.
-        batch_size: sentences at a time.
-        max_reply_tokens: that a reply may have.
+        batch_size: sentences per batch.
+        max_reply_tokens: limit on the tokens of a reply.
         attempts: how often a sentence is asked until a reply is well formed.
     """
 

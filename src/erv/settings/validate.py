@@ -1,4 +1,4 @@
-"""The section `validate`: what is expected of a manifest and its media."""
+"""The section `validate`: requirements for a manifest and its media."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from erv.settings.section import PositiveFloat, PositiveInt, Section, Share
 
 
 class ValidateSettings(Section):
-    """Expectations over the manifest and the probed media."""
+    """Limits for the manifest and the probed media."""
 
     min_seconds: PositiveFloat
     max_seconds: PositiveFloat

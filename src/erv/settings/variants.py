@@ -29,15 +29,15 @@ class RewardSettings(Section):
                 f"expected {', '.join(BUILT_IN_REWARDS)}, or the path of a callable (package.module:name)"
             )
         if importlib.util.find_spec(package) is None:
-            raise ValueError(f"no module {package!r} to import the reward from; install it or mend the path")
+            raise ValueError(f"no module {package!r} for this reward; install it or correct the path")
         return name
 
 
 class VariantSettings(Section):
-    """One arm of the comparison: how it is trained, and the rewards that decide."""
+    """One arm of the comparison: its training method and its rewards."""
 
     method: Literal["grpo", "rft"] = "grpo"
-    passes_at: float | None = None  # rft: a completion is learned from when each reward is at least this
+    passes_at: float | None = None  # rft: trains on completions with at least this from every reward
     rewards: Annotated[tuple[RewardSettings, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

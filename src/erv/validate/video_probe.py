@@ -18,7 +18,7 @@ from erv.media.limits import MediaError, check_size, media_options, read_header,
 from erv.media.sequential import shown_pictures
 from erv.validate.probes import LOOKS, QUIETEST_DB, THUMBNAIL, Probe, luma, spread
 
-_TAIL_LOOKS = 8  # pictures after the last key frame whose brightness is measured
+_TAIL_LOOKS = 8  # pictures after the last key frame to measure the brightness of
 # Pictures that a decoder may drop after the last key frame: those that refer to earlier ones, and a few bad
 # ones.
 _LEADING = 2

@@ -23,7 +23,7 @@ from tests.support.sentences import DISTILL, labelled, rows_and_sheet
 
 
 class Scripted:
-    """A teacher that says what it was told to, by the first word of a sentence."""
+    """A teacher with scripted answers, chosen by the first word of a sentence."""
 
     usage = Usage()
 

@@ -150,7 +150,7 @@ def test_settings_name_the_teacher():
         ({"max_tokens": None}, "max_tokens and max_cost are both null"),
         (
             {"max_tokens": None, "max_cost": 1, "price_in": 0, "price_out": 0},
-            "max_cost never ends a run whose prices are 0",
+            "max_cost never ends a run with prices of 0",
         ),
         ({"temperature": float("nan")}, "teacher.temperature"),
         ({"concurrency": 0}, "teacher.concurrency"),

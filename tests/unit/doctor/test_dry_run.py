@@ -103,7 +103,7 @@ def test_clips_that_the_policy_does_not_take(workspace: Path) -> None:
 
 
 def test_random_weights_of_released_shapes(workspace: Path) -> None:
-    """As for a profile whose checkpoint is not there, with narrower parts."""
+    """As for a profile without its checkpoint, with narrower parts."""
     released = RELEASED["HumanOmni-0.5B"] | {
         "hidden_size": 28, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
         "intermediate_size": 40, "vocab_size": 3000, "num_frames": 2,

@@ -121,7 +121,7 @@ def test_missing_sound_can_be_marked_or_refused(source):
     assert not Path("t.parquet").exists()
 
 
-def test_folders_of_frames_are_told_at_once_what_they_lack(source):
+def test_frame_folders_without_sound_are_reported_at_once(source):
     rows, lock = pinned(source)
     rows = [dataclasses.replace(row, media="frames") for row in rows]
     with pytest.raises(DataError, match=r"all 12 clips are frame folders.*missing_audio.* set it to mark"):
@@ -320,7 +320,7 @@ def test_shards_are_kept_until_those_of_another_key_are_complete(source, undecod
 
 
 @pytest.mark.parametrize("how", ["in place", "replaced", "cut short", "gone", "record"])
-def test_a_kept_shard_that_is_damaged_is_made_anew(source, caplog, how):
+def test_a_damaged_kept_shard_is_rewritten(source, caplog, how):
     run(source)
     run(source, "good", state="elsewhere")
     (folder,) = kept()

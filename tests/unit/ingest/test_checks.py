@@ -99,7 +99,7 @@ def part(full, tmp_path):
     return root
 
 
-def test_exchanged_folds_of_a_full_set_are_told(part):
+def test_exchanged_folds_of_a_full_set_are_reported(part):
     for listing in ("no_caption", "with_caption"):
         folder = part / "Train & Test Set/single" / listing
         for old, new in (("set_2", "x"), ("set_4", "set_2"), ("x", "set_4")):
@@ -133,7 +133,7 @@ def test_a_fold_that_is_missing_is_an_error_of_a_full_set_alone(part):
         read(lock, "mafw", expect="full")
 
 
-def test_exchanged_folds_are_told_of_a_subset_too(part):
+def test_exchanged_folds_of_a_subset_are_reported_too(part):
     for listing in ("no_caption", "with_caption"):
         folder = part / "Train & Test Set/single" / listing
         for old, new in (("set_2", "x"), ("set_4", "set_2"), ("x", "set_4")):

@@ -263,7 +263,7 @@ def test_an_explanation_with_a_foreign_label_counts_as_excluded(corpus, tmp_path
     assert any("sarcasm" in line for line in result.warnings())
 
 
-def test_all_failed_checks_are_told_at_once(mafw):
+def test_all_failed_checks_are_reported_at_once(mafw):
     sorted((mafw / "data/clips").iterdir())[3].unlink()
     test = mafw / SINGLE / "set_2/test.txt"
     content = test.read_bytes()

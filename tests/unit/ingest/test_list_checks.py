@@ -57,7 +57,7 @@ def test_an_empty_list_of_another_fold_is_a_warning_of_a_subset() -> None:
     assert failed(lists, "full", OFFICIAL)["lists_filled"].severity == "error"
 
 
-def test_exchanged_lists_are_told() -> None:
+def test_exchanged_lists_are_reported() -> None:
     found = failed(
         folds(fold_2=listed("test", 1, 2, 5, 6, 7, 8, 9) + listed("train", 3, 4)), "full", OFFICIAL
     )
@@ -69,7 +69,7 @@ def test_exchanged_lists_are_told() -> None:
     ("published", "hint"),
     [(None, "mend the table"), (OFFICIAL, "use the official files as they were delivered")],
 )
-def test_only_official_files_are_to_be_fetched_again(published: Published | None, hint: str) -> None:
+def test_only_official_files_should_be_fetched_again(published: Published | None, hint: str) -> None:
     found = failed(folds(fold_1=listed("test", 1, 1) + listed("train", 1, *range(2, 11))), "full", published)
     assert found["listed_once"].found.startswith("1 clip is listed twice")
     assert found["listed_once"].hint == hint

@@ -25,7 +25,7 @@ def clip(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Twelve images whose names sort otherwise than their numbers, and a file that is no frame."""
+    """Twelve images with names that sort differently from their numbers, and a file that is not a frame."""
     folder = tmp_path / "00001"
     folder.mkdir()
     for index, pixels in enumerate(movie(12), start=1):

@@ -220,7 +220,7 @@ def odd(item: str) -> object:
         ("result", r"(?i)can't pickle local object"),
     ],
 )
-def test_what_cannot_be_pickled_is_told_as_text_and_costs_no_item(item, words):
+def test_what_cannot_be_pickled_is_reported_as_text_and_loses_no_item(item, words):
     with pytest.raises(RuntimeError, match=words) as refusal:
         # Not even where the kind of error is expected of an item.
         list(isolated(odd, [item, "plain"], workers=1, seconds=30, expected=(AttributeError, TypeError)))

@@ -167,7 +167,7 @@ def test_independent_stages_run_side_by_side(project: Path) -> None:
     assert lock["make@a"]["params"] == lock["make@b"]["params"] == {"params.yaml": {"delay": 3}}
 
 
-def test_a_second_pipeline_is_told_so(tmp_path: Path) -> None:
+def test_a_second_pipeline_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.lock"
     with pipeline.one_pipeline_at_a_time(path):
         held = f"with pipeline.one_pipeline_at_a_time({str(path)!r}): print('in')"

@@ -1,6 +1,6 @@
-"""Holes of the released reward code, each with its mend: `official` pays, `strict` does not.
+"""Loopholes in the released reward code, each closed: `official` pays, `strict` does not.
 
-The holes are those that `official` reproduces on purpose; the strict reading is the default.
+`official` reproduces these loopholes on purpose; `strict` is the default.
 """
 
 import pytest

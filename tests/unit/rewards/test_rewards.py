@@ -202,7 +202,7 @@ def test_build_rewards_resolves_names_and_dotted_paths():
     ],
 )
 def test_build_rewards_refuses_in_one_sentence(name, message):
-    # params.yaml refuses the first two already; who builds settings in code is told as clearly.
+    # Settings already refuse the first two in params.yaml; settings built in code get as clear a message.
     unchecked = RewardSettings.model_construct(name=name, weight=1.0)
     with pytest.raises(SettingsError, match=message):
         build_rewards([unchecked], None, "strict")

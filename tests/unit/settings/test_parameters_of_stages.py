@@ -118,7 +118,7 @@ def test_what_dvc_itself_depends_on_is_in_the_table(reruns: dict[str, Reruns]) -
         ("roles.test", "evaluate, report; then register"),
         ("evaluate.temperature", "evaluate, register; then report"),
         ("ingest.readers.ravdess.channels", "nothing (datasets does not name the data set)"),
-        ("sources.base", "nothing (what lies there counts, once `erv data pin` has pinned it)"),
+        ("sources.base", "nothing (only the content counts, once `erv data pin` has pinned it)"),
     ],
 )
 def test_what_a_parameter_runs_again(reruns: dict[str, Reruns], name: str, expected: str) -> None:

@@ -52,7 +52,7 @@ def test_each_value_says_where_it_comes_from(name: str) -> None:
     """A line with a value has a comment with a source, or stands below one that has."""
     lines = (FOLDER / f"{name}.yaml").read_text().partition("\nparams:\n")[2].splitlines()
     sources = re.compile(r"published|R1-Omni|HumanOmni|released|our choice|these three|as GRPO")
-    below: int | None = None  # the indentation of a key whose comment covers what is inside
+    below: int | None = None  # the indentation of a key with a comment that covers its contents
     silent = []
     for line in lines:
         indent = len(line) - len(line.lstrip())

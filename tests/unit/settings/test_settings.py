@@ -115,7 +115,11 @@ def test_a_parameter_that_moved_names_its_new_place(raw: dict[str, Any], before:
             "compare.train names a variant twice: r1_omni, erv, erv",
         ),
         ("compare.train", ["best"], "compare.train names 'best', expected some of erv, r1_omni, rft"),
-        ("variants.sft", {"rewards": [{"name": "format", "weight": 1}]}, "variants names one sft, which is"),
+        (
+            "variants.sft",
+            {"rewards": [{"name": "format", "weight": 1}]},
+            "variants has an entry sft, the name of the cold start",
+        ),
         (
             "roles.cold_start",
             "emer",
@@ -124,7 +128,7 @@ def test_a_parameter_that_moved_names_its_new_place(raw: dict[str, Any], before:
         ("roles.train", ["mafw", "ravdess"], "roles.train names 'ravdess', expected one of datasets: mafw"),
         ("roles.test", ["mafw", "mafw"], "roles.test names a data set twice: mafw, mafw"),
         ("roles.train", [], "roles.train: "),
-        ("machine.processes", 2, "machine: processes is 2, but accelerate is null; name a configuration of"),
+        ("machine.processes", 2, "machine: processes is 2, but accelerate is null; name a configuration in"),
         ("validate.min_seconds", 90.0, "min_seconds (90.0) must be smaller than max_seconds (60.0)"),
         ("distill.test_share", 0.49, None),
         ("ingest.fold", 0, "found 0"),
@@ -147,8 +151,8 @@ def test_a_data_set_has_a_place_and_a_reader(raw: dict[str, Any]) -> None:
     (line,) = faults(raw)
     assert line.split("; ") == [
         "datasets names one twice: mafw, mine, mafw",
-        "datasets names 'mine', which ingest.readers does not describe",
-        "datasets names 'mine', and sources.mine does not say where it lies",
+        "datasets names 'mine', which has no entry under ingest.readers",
+        "datasets names 'mine', which has no entry under sources",
     ]
     raw["datasets"] = ["mafw", "mine"]
     raw["sources"]["mine"] = "data/raw/mine"

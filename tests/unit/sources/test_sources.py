@@ -290,7 +290,7 @@ def test_giving_up_stops_what_runs(tmp_path):
     assert set(left) <= set(range(1, 50))
 
 
-def test_the_reason_of_a_stop_is_told_and_not_the_stop():
+def test_the_reason_for_a_stop_is_reported_not_the_stop():
     """Item 3 fails and stops what comes before it, while its own error is still on the way."""
     progress = threads.Progress()
 

@@ -64,7 +64,7 @@ def test_producers_and_consumers_see_through_folders() -> None:
     assert not _overlap("data/shards/mafw2", "data/shards/mafw")
 
 
-def test_a_dependency_that_was_made_anew_is_a_broken_link() -> None:
+def test_a_dependency_that_was_rebuilt_is_a_broken_link() -> None:
     good, stale = {"path": "data/shards/mafw", "md5": "s.dir"}, {"path": "data/shards/mafw", "md5": "old.dir"}
     assert _link(LOCK, {"extract@mafw"}, good) == []
     checks = _link(LOCK, {"extract@mafw"}, stale)

@@ -152,7 +152,7 @@ def test_malformed_spool_entries_are_put_aside(tmp_path: Path, caplog: pytest.Lo
     assert all("a run in the spool can't be delivered" in message for message in caplog.messages)
     assert waiting(environment) == 0
     assert deliver_spool(environment) == 0
-    assert len(caplog.messages) == 5, "it is told once"
+    assert len(caplog.messages) == 5, "it is logged once"
 
 
 def test_a_spool_that_another_process_delivers(
@@ -167,7 +167,7 @@ def test_a_spool_that_another_process_delivers(
     assert waiting(environment) == 1
 
 
-def test_a_fault_of_the_delivery_is_told_by_its_name(
+def test_a_fault_of_the_delivery_is_reported_by_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def open_late(self: StageRun) -> None:

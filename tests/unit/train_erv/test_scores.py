@@ -29,7 +29,7 @@ def test_temperature_recovers_a_known_one(sample):
     assert calibration_error(fitted.probabilities(3 * logits), targets) < 0.02 < overconfident
 
 
-def test_isotonic_mends_what_no_temperature_can(sample):
+def test_isotonic_corrects_what_no_temperature_can(sample):
     logits, targets = sample
     bent = np.sign(logits) * logits**2 + 2  # right order, wrong and shifted
     hot = fit_calibration("temperature", bent, targets).probabilities(bent)

@@ -62,7 +62,7 @@ def test_it_measures_the_clip(tmp_path):
     assert found.loudness_db == pytest.approx(20 * np.log10(8000 / 32768 / 2**0.5), abs=0.7)
 
 
-def test_black_is_told_from_dark_and_from_a_late_light(tmp_path):
+def test_black_differs_from_dark_and_from_a_late_light(tmp_path):
     black = [np.zeros((96, 160, 3), np.uint8)] * 24
     lit = [*black[:-1], np.full((96, 160, 3), 200, np.uint8)]
     assert look(tmp_path, video(black)).brightness == pytest.approx(0.0, abs=1.0)
@@ -140,7 +140,7 @@ def test_a_trimmed_clip_that_lacks_pictures(tmp_path):
     assert re.fullmatch(r"truncated: \d+ of 45 frames", look(tmp_path, bytes(content[:-300])).fault)
 
 
-def test_a_trimmed_clip_whose_pictures_do_not_decode(tmp_path):
+def test_a_trimmed_clip_with_pictures_that_do_not_decode(tmp_path):
     content = trimmed(video(noise(24), gop=250), (0.5, 1.0))
     assert look(tmp_path, content).fault is None
     middle = content.index(b"moov") // 2
@@ -204,7 +204,7 @@ def test_a_frame_folder(tmp_path):
     assert found.brightness == pytest.approx(40 + 6 * 11, abs=3)
 
 
-def test_a_frame_folder_whose_last_image_is_cut(tmp_path):
+def test_a_frame_folder_with_a_truncated_last_image(tmp_path):
     folder = folder_of(tmp_path / "00001", movie(12))
     last = folder / "00001_00012.jpg"
     last.write_bytes(last.read_bytes()[:400])

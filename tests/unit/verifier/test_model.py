@@ -454,7 +454,7 @@ def test_encoders_that_can_not_be_loaded(encoder, sentences, tmp_path):
 
 
 def without(folder, start, target):
-    """A copy of a folder whose weights lack those of such names."""
+    """A copy of a folder without the weights that have this prefix."""
     target = shutil.copytree(folder, target)
     weights = load_file(target / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith(start)}

@@ -41,12 +41,12 @@ def first_messages(sentence: str, space: LabelSpace) -> list[Message]:
 
 
 def correction(reply: str, reason: str, space: LabelSpace) -> list[Message]:
-    """The next turns of a conversation whose last reply was malformed.
+    """The next turns of a conversation after a malformed reply.
 
     Args:
-        reply: the malformed one.
+        reply: the malformed reply.
         reason: what `read_reply` says about it.
-        space: of the labels.
+        space: the label space.
     """
     # Not every server and chat template accepts an empty turn.
     repeated = encodable(reply[:_REPEATED_CHARACTERS]).strip() or "(nothing)"

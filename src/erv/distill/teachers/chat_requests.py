@@ -174,7 +174,7 @@ class _NothingSentError(Exception):
     """There is no connection, so nothing is billed.
 
     Attributes:
-        told: the error to raise for callers.
+        told: the error to raise to callers.
     """
 
     def __init__(self, told: Exception) -> None:

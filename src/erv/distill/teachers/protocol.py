@@ -37,7 +37,7 @@ class Usage:
 
     Attributes:
         requests: replies received, malformed ones included; retries after errors are not counted.
-        cached: sentences whose reply was stored by an earlier run; they cost nothing.
+        cached: sentences with a reply stored by an earlier run; they cost nothing.
         retried_replies: malformed replies after which the sentence was asked again.
         prompt_tokens: as the server reports them, or the upper bound of the request if it reports none.
         reply_tokens: likewise.

@@ -51,7 +51,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: RavdessR
         DataError: there is no file of the chosen channels.
     """
     space = LabelSpace.load(dataset)
-    tree = Tree(lock, store, "")  # clips may lie in any folder
+    tree = Tree(lock, store, "")  # clips may be in any folder
     chosen = selection(settings)
     items: list[Listed] = []
     excluded: list[Excluded] = []

@@ -18,7 +18,7 @@ _MOST_COLUMNS = 100
 
 
 def sheet_in(tree: Tree, folder: str, name: str) -> str | None:
-    """The path of a sheet whose name may be written with hyphens or underscores; None if there is none."""
+    """The path of a sheet, its name written with hyphens or underscores; None if there is none."""
     wanted = re.sub("[-_ ]", "", name)
     for match in tree.matching(rf"{re.escape(folder)}/([^/]+)\.xlsx"):
         if re.sub("[-_ ]", "", match[1]) == wanted:

@@ -1,8 +1,8 @@
 """Any other data set: a CSV or JSONL table of clips, with the columns that `params.yaml` names.
 
 A label is a name or synonym in the data set's label space, or an id (then all labels must be ids). The split
-comes from a column, from the settings for all clips, or from a `fold` column: the fold whose test split has
-the clip.
+comes from a column, from the settings for all clips, or from a `fold` column: the fold with the
+clip in its test split.
 """
 
 from __future__ import annotations
