@@ -136,6 +136,6 @@ def refuse_sharded_adapters(trainer: Any, stage: str, settings: LoraSettings) ->
     """Raises `TrainingError` for adapters on sharded weights, into which they can't be merged."""
     if settings.enabled and is_sharded(trainer):
         raise TrainingError(
-            f"{stage}: adapters can't be merged into weights that lie in shards; set machine.accelerate"
+            f"{stage}: adapters can't be merged into sharded weights; set machine.accelerate"
             " to ddp, or lora.enabled to false"
         )
