@@ -2,7 +2,7 @@
 
 Command (one per data set, from dvc.yaml):
     python -m stages.extract --dataset mafw --manifest data/manifest/mafw.parquet
-        --checks data/manifest/mafw.checks.json --verdict data/validation/mafw.json
+        --checks data/checks/mafw.json --verdict data/validation/mafw.json
         --lock data/sources/mafw.lock.json --shards data/shards/mafw
         --quarantine data/quarantine/mafw.parquet --plot data/plots/mafw/quarantine.csv
 

@@ -2,7 +2,7 @@
 
 Command (one per data set, from dvc.yaml):
     python -m stages.ingest --dataset mafw --lock data/sources/mafw.lock.json
-        --manifest data/manifest/mafw.parquet --checks data/manifest/mafw.checks.json
+        --manifest data/manifest/mafw.parquet --checks data/checks/mafw.json
         --plot data/plots/mafw/class_balance.csv
 
 Deviations from the paper:
@@ -19,6 +19,7 @@ from pathlib import Path
 from erv.figures.pages import class_balance_page
 from erv.files import write_document
 from erv.ingest.ingest import ingest, require_current
+from erv.labels import LabelSpace
 from erv.manifest import write_manifest
 from erv.plots.tables import write_class_balance
 from erv.settings import Settings
@@ -35,7 +36,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     result = ingest(arguments.dataset, lock, store_for([lock.uri]), settings.ingest, seed=settings.seed)
     write_manifest(result.rows, arguments.manifest)
     write_document(result.checks_document(), arguments.checks)
-    write_class_balance(result.folds, settings.ingest.fold, result.rows, arguments.plot)
+    labels = LabelSpace.load(arguments.dataset).names
+    write_class_balance(result.folds, settings.ingest.fold, result.rows, labels, arguments.plot)
     run.log_metrics(result.counts())
     run.log_dataset(arguments.dataset, arguments.manifest, "source")
     run.log_artifact(arguments.checks)

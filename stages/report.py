@@ -40,7 +40,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         evaluations=evaluations,
         verifier=read_metrics(arguments.verifier),
         sentences=read_document(arguments.sentences, "distill"),
-        data=read_datasets(settings.datasets, arguments.plots, arguments.manifests, arguments.verdicts),
+        data=read_datasets(settings.datasets, arguments.plots, arguments.checks, arguments.verdicts),
         cues=record.cues,
         planted=record.planted,
     )
@@ -80,7 +80,7 @@ if __name__ == "__main__":
         "report",
         main,
         Option("evaluations", Path),
-        Option("manifests", Path),
+        Option("checks", Path),
         Option("shards", Path),
         Option("plots", Path),
         Option("verdicts", Path),

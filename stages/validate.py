@@ -2,7 +2,7 @@
 
 Command (one per data set, from dvc.yaml):
     python -m stages.validate --dataset mafw --manifest data/manifest/mafw.parquet
-        --checks data/manifest/mafw.checks.json --lock data/sources/mafw.lock.json
+        --checks data/checks/mafw.json --lock data/sources/mafw.lock.json
         --verdict data/validation/mafw.json --plot data/plots/mafw/durations.csv
 
 Deviations from the paper:

@@ -28,7 +28,18 @@ ROOT = Path(".erv/checkpoints")
 RECORD = "complete.json"
 PREFIX = "checkpoint-"
 # Libraries that decide the result together with our code.
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "trl",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "safetensors",
+    "numpy",
+)
 
 
 def checkpoint_folder(stage: str, *, root: str | Path = ROOT, **inputs: Any) -> Path:

@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 
 
 PACKAGE = "src/erv"
+_CODE = (f"{PACKAGE}/", "stages/", "data/label_spaces")
 
 
 def code_of(stage: str) -> tuple[str, ...]:
-    """The code that decides what a stage writes: its `deps` in `dvc.yaml` that are code, and nothing else.
+    """The code that decides what a stage writes, as its `deps` in `dvc.yaml` name it, and nothing else does.
 
     Args:
-        stage: name as in `dvc.yaml`, or with an item of its matrix, such as `grpo@erv`.
+        stage: as in `dvc.yaml`, or one of its matrix such as `grpo@erv`.
 
     Returns:
-        Paths of rooms and modules below `src/erv`; the whole package if the working folder has no `dvc.yaml`
-        with that stage.
+        Workspace paths of the stage's script, of rooms and modules below `src/erv`, and of your own label
+        spaces. The whole package if the working folder has no `dvc.yaml` with that stage.
     """
     import yaml
 
@@ -39,7 +40,7 @@ def code_of(stage: str) -> tuple[str, ...]:
     except (FileNotFoundError, KeyError):
         return (PACKAGE,)
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    code = [path for path in dependencies if path.startswith(f"{PACKAGE}/")]
+    code = [path for path in dependencies if path.startswith(_CODE)]
     return tuple(re.sub(r"\$\{([\w.]+)\}", lambda match: _parameter(params, match[1]), path) for path in code)
 
 
@@ -50,20 +51,42 @@ def _parameter(params: Mapping[str, Any], name: str) -> str:
 
 
 def code_version(code: Sequence[str], libraries: Sequence[str]) -> str:
-    """The content of our code and the versions of the libraries that it uses, as JSON.
+    """What computes: the content of our code and the versions of the libraries below it, as JSON.
 
     Args:
-        code: from `code_of`; read from the package that is imported, wherever it is installed.
+        code: from `code_of`; what lies below `src/erv` is read from the package that is imported, wherever it
+            is installed, the rest from the working folder.
         libraries: names of distributions.
     """
-    package = Path(__file__).parent
-    parts = {path: sha256_of(package / Path(path).relative_to(PACKAGE)) for path in code}
+    parts = {path: sha256_of(_installed(path)) for path in code}
     for library in libraries:
         try:
             parts[library] = version(library)
         except PackageNotFoundError:
             parts[library] = "absent"
     return json.dumps(parts, sort_keys=True)
+
+
+def _installed(path: str) -> Path:
+    if path == PACKAGE or path.startswith(f"{PACKAGE}/"):
+        return Path(__file__).parent / Path(path).relative_to(PACKAGE)
+    return Path(path)
+
+
+def prepare_process(seed: int, threads: int) -> None:
+    """What every stage starts with: threads of the numeric libraries, which read these once, and seeds.
+
+    Args:
+        seed: any non-negative integer.
+        threads: CPU threads, at least 1; sums are split by them.
+    """
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    random.seed(seed)
+    import numpy
+
+    numpy.random.seed(seed % 2**32)
 
 
 def seed_everything(seed: int, threads: int) -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import random
 import shutil
 import signal
 import sys
@@ -19,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from erv.determinism import prepare_process
 from erv.environment import Environment, isolate, load_environment
 from erv.errors import ErvError
 from erv.settings import Settings, load_settings
@@ -144,13 +143,7 @@ def _prepare(address: str, settings: Settings) -> None:
             f"only {free // 1_000_000} MB are free on the disk of {Path.cwd().name}, "
             f"{NEEDED_BYTES // 1_000_000} MB are needed; make room and run {address} again"
         )
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = str(settings.runtime.threads)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    random.seed(settings.seed)
-    import numpy
-
-    numpy.random.seed(settings.seed % 2**32)
+    prepare_process(settings.seed, settings.runtime.threads)
 
 
 def _parameters(name: str, arguments: Arguments, settings: Settings) -> dict[str, Any]:

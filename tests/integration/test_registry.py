@@ -34,7 +34,7 @@ from pathlib import Path
 from erv.register.register import write_candidate
 from erv.evaluate.evaluate import write_predictions
 from erv.settings import load_settings
-from tests.unit.test_bundle import comparison_of, predictions
+from tests.unit.register.test_register import comparison_of, predictions
 
 right, agreeing, *more = Path("control/quality.txt").read_text().split()
 prefix = [word for word in more if word != "judge"]

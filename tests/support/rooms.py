@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args
 
 import grimp
@@ -23,7 +23,7 @@ AROUND = {
     "progress.py",  # progress lines
     "pinning",  # makes the lock files, which are dependencies themselves
     "stack",  # servers
-    "stage.py",  # arguments, logging, exit codes
+    "stage.py",  # arguments, logging, exit codes; what it does to the process is in determinism.py
     "storage",  # fetches bytes, which are checked against the hashes in the lock file
     "tracking",  # what goes to MLflow
 }
@@ -52,16 +52,23 @@ def rooms_of(stage: str) -> set[str]:
 
     Imports inside functions count; imports only for type checking do not. For settings see `settings_of`.
     """
-    graph, found, pending = _graph(), set(), [f"stages.{stage}"]
+    rooms = {room_of(module) for module in closure(f"stages.{stage}", lambda name: _is_around(name, stage))}
+    rooms.add("determinism.py")  # the frame of every stage prepares the process with it
+    # A family is imported by name, from the parameter.
+    return rooms | ({"policies/${policy.family}"} if "policies/common" in rooms else set())
+
+
+def closure(start: str, left_out: Callable[[str], bool]) -> set[str]:
+    """The modules of the library that one imports, directly or through others that are not left out."""
+    graph, pending = _graph(), [start]
+    found: set[str] = set()
     while pending:
         for module in graph.find_modules_directly_imported_by(pending.pop()):
-            if module == "erv" or module in found or _is_around(module, stage):
+            if module == "erv" or module in found or left_out(module):
                 continue
             found.add(module)
             pending.append(module)
-    rooms = {room_of(module) for module in found}
-    # A family is imported by name, from the parameter.
-    return rooms | ({"policies/${policy.family}"} if "policies/common" in rooms else set())
+    return found
 
 
 def settings_of(parameters: Iterable[str]) -> set[str]:

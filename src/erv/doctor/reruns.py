@@ -77,6 +77,14 @@ def _reruns(name: str, stages: Sequence[PipelineStage], definitions: Mapping[str
     members = tuple(
         group for group, definition in definitions.items() if name in _names_in(definition.get("matrix", {}))
     )
+    outputs = [Path(out) for stage in stages if stage.group in members for out in stage.outputs]
+    # A stage that reads a whole folder notices each new member in it.
+    own = [
+        stage.name
+        for stage in stages
+        if stage.name in own
+        or any(Path(path) in out.parents for path in stage.dependencies for out in outputs)
+    ]
     reason = ""
     if not own:
         reason = next((text for start, text in WITHOUT_STAGES.items() if _covers(start, name)), "")

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from erv.determinism import code_of, code_version
+from erv.determinism import PACKAGE, code_of, code_version
 from erv.errors import DataError, StorageError
 from erv.extract.chunks import LIBRARIES, Chunk, Finished, write_chunks
 from erv.settings import ExtractSettings
@@ -91,7 +91,7 @@ def write_chunks_on_cluster(
     """
     if not chunks:
         return
-    code = code_of("extract")
+    code = tuple(path for path in code_of("extract") if path.startswith(PACKAGE))  # that workers have too
     version = code_version(code, LIBRARIES)
     with _connected(address) as client:
         _check_versions(client, address)

@@ -21,8 +21,8 @@ def excluded_rows(target: str) -> list[dict[str, Any]]:
 def absent_from(target: str) -> list[str]:
     """The data sets that list a clip but lack it in their source."""
     names = []
-    for path in sorted(Path("data/manifest").glob("*.checks.json")):
-        dataset = path.name.removesuffix(".checks.json")
+    for path in sorted(Path("data/checks").glob("*.json")):
+        dataset = path.stem
         endings = tuple(f"/{clip}" for clip in (target, target.removeprefix(f"{dataset}/")))
         absent = read_document(path, "ingest")["absent"]
         if any(f"/{PurePosixPath(name).with_suffix('')}".endswith(endings) for name in absent):

@@ -15,7 +15,6 @@ from typing import Protocol
 
 from erv.errors import DataError
 from erv.files import write_text
-from erv.labels import LabelSpace
 from erv.manifest import SPLITS, ClipRow
 
 CLASS_BALANCE, DURATIONS, QUARANTINE = "class_balance.csv", "durations.csv", "quarantine.csv"
@@ -43,6 +42,7 @@ def write_class_balance(
     folds: Mapping[int, Mapping[str, Mapping[str, int]]],
     chosen_fold: int,
     rows: Sequence[ClipRow],
+    labels: Sequence[str],
     path: Path,
 ) -> None:
     """Writes `fold,split,label,clips`, sorted by fold, split and label, labels in the order of their space.
@@ -51,9 +51,10 @@ def write_class_balance(
         folds: fold -> split -> label -> clips in the official lists; fold 0 for a set without folds.
         chosen_fold: the fold in use. It is counted from the manifest, with its validation split.
         rows: rows of the manifest, one fold of one data set.
+        labels: names of its label space, in order.
         path: the file to write.
     """
-    names = list(LabelSpace.load(rows[0].dataset).names) if rows else []
+    names = list(labels) if rows else []
     used = rows[0].fold if rows else chosen_fold
     mine = Counter((row.split, row.label) for row in rows)
     counts: dict[int, Mapping[str, Mapping[str, int]]] = dict(folds)

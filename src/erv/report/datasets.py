@@ -52,14 +52,14 @@ class DatasetEvidence:
 
 
 def read_datasets(
-    names: Iterable[str], plots: Path, manifests: Path, verdicts: Path
+    names: Iterable[str], plots: Path, checks: Path, verdicts: Path
 ) -> dict[str, DatasetEvidence]:
     """The evidence about the data sets of a run, by name.
 
     Args:
         names: names of the data sets.
         plots: folder with one folder per data set, as written by `erv.plots.tables`.
-        manifests: folder with `NAME.checks.json`.
+        checks: folder with the checks of ingest, `NAME.json`.
         verdicts: folder with `NAME.json`.
 
     Raises:
@@ -74,7 +74,7 @@ def read_datasets(
             balance=read_plot(plots / name / CLASS_BALANCE),
             durations=read_plot(plots / name / DURATIONS),
             quarantine=read_plot(plots / name / QUARANTINE),
-            warnings=_warnings(read_document(manifests / f"{name}.checks.json", "ingest")),
+            warnings=_warnings(read_document(checks / f"{name}.json", "ingest")),
             missed=[
                 Missed(key, item["severity"], item["expected"], item["failed"])
                 for key, item in verdict["expectations"].items()

@@ -28,6 +28,18 @@ from erv.sample.emotions import EMOTIONS, EXPRESSIONS, contradiction_rate
 from erv.sample.wordings import compose_explanation
 
 TREES = ("mafw", "dfew", "reasoning", "judge", "base")
+# The rooms that a tree is made with, and those of the base checkpoint; a test compares them with the imports.
+CODE = ("files.py", "labels", "manifest.py", "sample")
+BASE_CODE = (
+    *CODE,
+    "determinism.py",
+    "media",
+    "policies/__init__.py",
+    "policies/common",
+    "policies/humanomni",
+    "prompts.py",
+    "shards.py",
+)
 _SIZES = {"demo": (660, 420, 560, 60), "tiny": (66, 42, 66, 12)}
 _DFEW_EMOTIONS = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
 _FOLDS = 5
@@ -219,8 +231,7 @@ def _stamp(folder: Path, name: str, seed: int, counts: SampleSize) -> dict[str, 
 
 def _code_digest(name: str) -> str:
     """The code and the library versions that determine a tree's bytes."""
-    code, libraries = [f"{PACKAGE}/sample"], ["av", "numpy", "pillow", "pyarrow"]
+    libraries = ["av", "numpy", "pillow", "pyarrow"]
     if name == "base":
-        code += [f"{PACKAGE}/policies", f"{PACKAGE}/prompts.py"]
         libraries += ["torch", "transformers", "tokenizers"]
-    return code_version(code, libraries)
+    return code_version([f"{PACKAGE}/{room}" for room in (BASE_CODE if name == "base" else CODE)], libraries)

@@ -13,7 +13,7 @@ COLD_START = "sft"  # the policy that no variant trains
 
 def faults(settings: Settings) -> list[str]:
     """Everything that does not fit together."""
-    checks = (_datasets, _roles, _arms, _gates, _shares, _passes, _adapters)
+    checks = (_datasets, _roles, _arms, _gates, _shares, _passes, _means, _adapters)
     return [fault for check in checks for fault in check(settings)]
 
 
@@ -94,6 +94,16 @@ def _passes(settings: Settings) -> Iterator[str]:
         elif per_pass is not None and own % per_pass:
             share = "" if machine.processes == 1 else "the share of a process of "
             yield f"{parameter} ({per_pass}) must divide {share}{what}, {own}"
+
+
+def _means(settings: Settings) -> Iterator[str]:
+    """No pass of a step averages over itself alone: the update would be another one."""
+    passes = settings.machine.grpo.rows_per_pass
+    if settings.grpo.loss_type == "bnpo" and passes is not None:
+        yield (
+            f"machine.grpo.rows_per_pass is {passes} and grpo.loss_type bnpo, which averages over the"
+            " tokens of one pass, so the result would depend on it; use rows_per_pass: null or loss_type: dapo"
+        )
 
 
 def _adapters(settings: Settings) -> Iterator[str]:

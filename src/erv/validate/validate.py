@@ -44,7 +44,7 @@ def validate(
         rows: the manifest.
         probes: of every clip, by clip id.
         settings: the `validate` section.
-        checks: the checks of ingest (`NAME.checks.json`).
+        checks: the checks of ingest (`data/checks/NAME.json`).
         docs: where to write the Data Docs, one self-contained HTML page; it is not a stage output.
 
     Returns:

@@ -21,7 +21,7 @@ def plots(tmp_path):
 
 
 def test_equal_tables_give_equal_figures_that_need_nothing_else(plots):
-    write_class_balance(FOLDS, 1, rows_of("dfew"), plots / "class_balance.csv")
+    write_class_balance(FOLDS, 1, rows_of("dfew"), LabelSpace.load("dfew").names, plots / "class_balance.csv")
     write_durations([Probe(seconds=value / 10) for value in range(5, 70)], 60.0, plots / "durations.csv")
     write_quarantine([], plots / "quarantine.csv")
     for draw in (class_balance_page, durations_page, quarantine_page):
@@ -50,7 +50,7 @@ def test_a_set_without_known_durations_says_so(plots):
 
 
 def test_every_label_fold_and_total_is_written_on_the_chart(plots):
-    write_class_balance(FOLDS, 1, rows_of("dfew"), plots / "class_balance.csv")
+    write_class_balance(FOLDS, 1, rows_of("dfew"), LabelSpace.load("dfew").names, plots / "class_balance.csv")
     html = class_balance_page(plots / "class_balance.csv")
     written = re.findall(r"<text [^>]*>([^<]*)</text>", html)
     assert {*DFEW, "train", "validation", "test", *(f"fold {fold}" for fold in range(1, 6))} <= {*written}

@@ -44,8 +44,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder / "films.parquet",
     )
     absent = ["data/clips/00020.mp4", "data/clips/00120.mp4"]
-    (folder / "mafw.checks.json").write_text(json.dumps({"absent": absent}))
-    (folder / "films.checks.json").write_text(json.dumps({"absent": ["v/4.mp4", "frames/00007"]}))
+    checks = tmp_path / "data/checks"
+    checks.mkdir()
+    (checks / "mafw.json").write_text(json.dumps({"absent": absent}))
+    (checks / "films.json").write_text(json.dumps({"absent": ["v/4.mp4", "frames/00007"]}))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def plots(tmp_path):
 
 def test_class_balance_has_every_fold_and_the_validation_split_of_the_one_in_use(plots):
     rows = [make_row("dfew", i, s) for i, s in enumerate(("train", "train", "validation", "test"))]
-    write_class_balance(FOLDS, 1, rows, plots / "class_balance.csv")
+    write_class_balance(FOLDS, 1, rows, LabelSpace.load(rows[0].dataset).names, plots / "class_balance.csv")
     found = read_plot(plots / "class_balance.csv")
     assert list(dict.fromkeys(row["fold"] for row in found)) == ["1", "2", "3", "4", "5"]
     used = [row for row in found if row["fold"] == "1"]
@@ -36,7 +36,13 @@ def test_class_balance_has_every_fold_and_the_validation_split_of_the_one_in_use
 
 def test_a_set_without_folds_has_one(plots):
     rows = rows_of("ravdess", 8, splits=("test",), fold=0)
-    write_class_balance({0: {"test": {"neutral": 1}}}, 1, rows, plots / "class_balance.csv")
+    write_class_balance(
+        {0: {"test": {"neutral": 1}}},
+        1,
+        rows,
+        LabelSpace.load(rows[0].dataset).names,
+        plots / "class_balance.csv",
+    )
     assert {(row["fold"], row["split"]) for row in read_plot(plots / "class_balance.csv")} == {("0", "test")}
 
 
@@ -72,7 +78,7 @@ def test_a_missing_or_foreign_file_is_told(plots):
 def test_dvc_has_a_template_for_it(name, plots, monkeypatch):
     from dvc_render.vega import VegaRenderer
 
-    write_class_balance(FOLDS, 1, rows_of("dfew"), plots / "class_balance.csv")
+    write_class_balance(FOLDS, 1, rows_of("dfew"), LabelSpace.load("dfew").names, plots / "class_balance.csv")
     write_durations([Probe(seconds=2.0)], 60.0, plots / "durations.csv")
     write_quarantine([("extract", "no sound")], plots / "quarantine.csv")
     records = [{**row, "rev": "workspace"} for row in read_plot(plots / f"{name}.csv")]

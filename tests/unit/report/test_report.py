@@ -318,10 +318,16 @@ def test_the_page_shows_the_data(predictions, evidence):
 
 @pytest.fixture
 def left(tmp_path):
-    """What the stages of a data set leave: folders plots, manifest and validation."""
+    """What the stages of a data set leave: folders plots, checks and validation."""
     rows = rows_of("dfew", 20)
     plots = tmp_path / "plots" / "dfew"
-    write_class_balance({1: {}, 2: {"train": {"happy": 9}}}, 1, rows, plots / "class_balance.csv")
+    write_class_balance(
+        {1: {}, 2: {"train": {"happy": 9}}},
+        1,
+        rows,
+        LabelSpace.load("dfew").names,
+        plots / "class_balance.csv",
+    )
     write_durations([Probe(seconds=2.2)] * 20, 60.0, plots / "durations.csv")
     write_quarantine([("extract", "no sound")] * 2, plots / "quarantine.csv")
     verdict = judge(rows, {"00003": Probe(fault="the file is empty")})
@@ -330,12 +336,12 @@ def left(tmp_path):
         {"name": name, "success": False, "found": "3 clips", "expected": "4"}
         for name in ("listed_but_absent", "published_single", "published_folds")
     ]
-    write_json({"checks": checks}, tmp_path / "manifest" / "dfew.checks.json")
+    write_json({"checks": checks}, tmp_path / "checks" / "dfew.json")
     return tmp_path
 
 
 def test_the_evidence_of_the_data_is_what_its_stages_left(left):
-    found = read_datasets(["dfew"], left / "plots", left / "manifest", left / "validation")["dfew"]
+    found = read_datasets(["dfew"], left / "plots", left / "checks", left / "validation")["dfew"]
     assert found.fold == 1
     assert found.splits == {"train": 12, "validation": 4, "test": 4}
     assert {row["fold"] for row in found.balance} == {"1", "2"}
@@ -352,14 +358,14 @@ def test_the_evidence_of_the_data_is_what_its_stages_left(left):
     ("path", "message"),
     [
         ("plots/dfew/quarantine.csv", r"quarantine\.csv: not found; `dvc repro` writes it"),
-        ("manifest/dfew.checks.json", r"dfew\.checks\.json: not found; run `dvc repro ingest` first"),
+        ("checks/dfew.json", r"dfew\.json: not found; run `dvc repro ingest` first"),
         ("validation/dfew.json", r"dfew\.json: not found; run `dvc repro validate` first"),
     ],
 )
 def test_a_file_that_lacks_is_told(left, path, message):
     (left / path).unlink()
     with pytest.raises(DataError, match=message):
-        read_datasets(["dfew"], left / "plots", left / "manifest", left / "validation")
+        read_datasets(["dfew"], left / "plots", left / "checks", left / "validation")
 
 
 def test_cues_are_read_where_a_source_has_them(tmp_path):

@@ -115,6 +115,10 @@ def test_what_dvc_itself_depends_on_is_in_the_table(reruns: dict[str, Reruns]) -
         ("grpo.beta", "grpo; then evaluate@erv, evaluate@r1_omni, report, register"),
         ("compare.train", "report; then register; each entry has its own grpo"),
         ("compare.policies", "report; then register; each entry has its own evaluate"),
+        (
+            "datasets",
+            "evaluate, grpo, report; then register; each entry has its own ingest, validate, extract",
+        ),
         ("roles.test", "evaluate, report; then register"),
         ("evaluate.temperature", "evaluate, register; then report"),
         ("ingest.readers.ravdess.channels", "nothing (datasets does not name the data set)"),

@@ -83,6 +83,15 @@ def test_all_faults_are_reported_together(raw: dict[str, Any]) -> None:
     assert "found 1" in found[3]
 
 
+def test_a_loss_that_averages_over_a_pass_has_one_pass(raw: dict[str, Any]) -> None:
+    raw["grpo"]["loss_type"] = "bnpo"
+    parse_settings(raw)
+    raw["machine"]["grpo"]["rows_per_pass"] = 8
+    (fault,) = faults(raw)
+    assert "machine.grpo.rows_per_pass is 8 and grpo.loss_type bnpo" in fault
+    assert "use rows_per_pass: null or loss_type: dapo" in fault
+
+
 @pytest.mark.parametrize(("before", "now"), MOVED.items())
 def test_a_parameter_that_moved_names_its_new_place(raw: dict[str, Any], before: str, now: str) -> None:
     section, _, name = before.partition(".")
