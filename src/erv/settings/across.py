@@ -101,8 +101,8 @@ def _means(settings: Settings) -> Iterator[str]:
     passes = settings.machine.grpo.rows_per_pass
     if settings.grpo.loss_type == "bnpo" and passes is not None:
         yield (
-            f"machine.grpo.rows_per_pass is {passes} and grpo.loss_type bnpo, which averages over the"
-            " tokens of one pass, so the result would depend on it; use rows_per_pass: null or loss_type: dapo"
+            f"machine.grpo.rows_per_pass is {passes} and grpo.loss_type bnpo, which averages over the tokens"
+            " of one pass, so the result would depend on it; use rows_per_pass: null or loss_type: dapo"
         )
 
 

@@ -4,9 +4,10 @@ No stage depends on this section (`dvc.yaml` never lists it), and it is part of 
 parameters can't change a result at all. Three training parameters can, but only as rounding or another seed
 would:
 
-- `rows_per_pass` decides in which order the gradients of a step are added up, which changes their rounding. With
-  `lora.dropout` above 0, each pass draws masks of its own. A run may resume from a checkpoint with another value,
-  as it must after it ran out of memory. A loss that averages over a pass (`bnpo`) is refused with it.
+- `rows_per_pass` decides in which order the gradients of a step are added up, which changes their rounding.
+  With `lora.dropout` above 0, each pass draws masks of its own. A run may resume from a checkpoint with
+  another value, as it must after it ran out of memory. A loss that averages over a pass (`bnpo`) is refused
+  with it.
 - `accelerate` and `processes` affect that order too. Each process also has its own random numbers, so GRPO
   samples other completions. A checkpoint holds the state of each process: it is kept in a folder named after
   `layout`, and only the same layout can resume from it.

@@ -109,12 +109,12 @@ def test_what_dvc_itself_depends_on_is_in_the_table(reruns: dict[str, Reruns]) -
     [
         ("machine.processes", "nothing (how the machine does the work)"),
         ("machine.grpo.rows_per_pass", "nothing (how the machine does the work)"),
-        ("runtime.threads", "sft, distill, train_erv, grpo, evaluate; then report, register"),
+        ("runtime.threads", "sft, distill, train_erv, grpo, evaluate, report; then register"),
         ("variants.erv.rewards", "grpo@erv; then evaluate@erv, report, register"),
         ("variants.rft.rewards", "nothing (compare.train does not name the variant)"),
         ("grpo.beta", "grpo; then evaluate@erv, evaluate@r1_omni, report, register"),
         ("compare.train", "report; then register; each entry has its own grpo"),
-        ("compare.policies", "report; then register; each entry has its own evaluate"),
+        ("compare.policies", "report, register; each entry has its own evaluate"),
         (
             "datasets",
             "evaluate, grpo, report; then register; each entry has its own ingest, validate, extract",
