@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,8 +208,10 @@ def test_weights_that_are_not_finite_are_never_written(base, rows, shards, tmp_p
 
 
 def test_no_clip_left_is_said(base, rows, shards, tmp_path):
-    with pytest.raises(TrainingError, match="no training clip is left"):
-        train(base, [item for item in rows if item.split != "train"], shards, tmp_path)
+    held_out = [replace(item, dataset="explained") for item in rows if item.split != "train"]
+    message = r"no training clip is left; see data/quarantine/explained\.parquet for the reasons"
+    with pytest.raises(TrainingError, match=message):
+        train(base, held_out, {"explained": shards["reasoning"]}, tmp_path)
 
 
 def test_the_saved_policy_holds_no_pickle(trained, tmp_path):
