@@ -225,7 +225,7 @@ def _packages(settings: Settings) -> Iterator[Finding]:
 
 
 def _data(environment: Environment, settings: Settings, profile: Profile) -> Iterator[Finding]:
-    from erv.ingest.published import figures
+    from erv.ingest.published import published_counts
     from erv.sample.layouts import MARK
 
     for name in (*settings.datasets, "judge"):
@@ -243,7 +243,7 @@ def _data(environment: Environment, settings: Settings, profile: Profile) -> Ite
             yield Finding(f"data {name}", "fail", str(error), f"`erv data pin {name}`")
             continue
         reader = settings.ingest.readers.get(name)
-        published = figures(reader) if reader is not None else None
+        published = published_counts(reader) if reader is not None else None
         clips = _clips(lock)
         remedy = f"set sources.{name} to your own tree, then `erv data pin {name}`"
         if lock.uri != place:
@@ -293,12 +293,12 @@ def _disk(environment: Environment, settings: Settings, sizes: PolicySizes | Non
 
 def _pinned_clips(environment: Environment, settings: Settings) -> int:
     """Number of clips of all data sets: as published if known, else as pinned."""
-    from erv.ingest.published import figures
+    from erv.ingest.published import published_counts
 
     total = 0
     for name in settings.datasets:
         reader = settings.ingest.readers.get(name)
-        published = figures(reader) if reader is not None else None
+        published = published_counts(reader) if reader is not None else None
         path = environment.workspace / "data" / "sources" / f"{name}.lock.json"
         if published is not None and settings.ingest.expect == "full":
             total += published.clips

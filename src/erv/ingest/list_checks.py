@@ -28,7 +28,7 @@ def structural(listing: Listing, published: Published | None, expect: Expect, fo
 
     Args:
         listing: the lines of every fold; fold 0 if the set has no folds.
-        published: figures of the set, if any.
+        published: counts of the set, if any.
         expect: full or subset.
         fold: the chosen one; its lists must not be empty, even in a subset.
     """
