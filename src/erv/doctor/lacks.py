@@ -76,15 +76,15 @@ def _params(profile: Profile, path: Path) -> Iterator[Finding]:
 
 def _sizes(environment: Environment, profile: Profile) -> tuple[PolicySizes | None, str, list[Finding]]:
     """The sizes to use, where they come from, and a finding if the checkpoint can't be read."""
-    told = nominal(profile.policy) if profile.policy else None
+    released = nominal(profile.policy) if profile.policy else None
     try:
         pinned = base_sizes(environment)
     except ErvError as error:
         sentence, _, remedy = str(error).partition("; ")
-        return told, "released sizes", [Finding("base policy", "fail", sentence, remedy)]
-    if pinned is not None and (told is None or pinned.parameters >= _TINY * told.parameters):
+        return released, "released sizes", [Finding("base policy", "fail", sentence, remedy)]
+    if pinned is not None and (released is None or pinned.parameters >= _TINY * released.parameters):
         return pinned, "sizes of the pinned checkpoint", []
-    return told, f"released sizes of {profile.policy}, no such checkpoint is pinned", []
+    return released, f"released sizes of {profile.policy}, no such checkpoint is pinned", []
 
 
 def _base(

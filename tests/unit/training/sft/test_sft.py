@@ -118,9 +118,9 @@ def test_labels_cover_the_completion_alone(base, rows, shards):
     batch = Collator(policy, ClipFeatures(policy_encoder(policy), shards))(examples[:4])
     tokenizer = policy.processor.tokenizer
     for labels, item in zip(batch["labels"], rows[:4], strict=True):
-        told = labels[labels != -100]
-        assert told[-1] == tokenizer.eos_token_id
-        assert tokenizer.decode(told, skip_special_tokens=True) == item.completion
+        learned = labels[labels != -100]
+        assert learned[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(learned, skip_special_tokens=True) == item.completion
     silent = batch["input_ids"][3]
     assert policy.model.config.audio_token_id not in silent
     assert policy.model.config.video_token_id in silent
