@@ -27,7 +27,7 @@ from erv.policies import Policy
 from erv.settings import GrpoSettings, RuntimeSettings, load_settings
 from erv.shards import Clip, ShardReader
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
-from erv.training.grpo import grpo as grpo_run
+from erv.training.grpo import grpo
 from erv.training.grpo.shared_prompts import SharedPrompt
 from erv.training.grpo.trainer import OmniGRPOTrainer
 
@@ -246,13 +246,13 @@ def make_trainer(
         for name, reader in readers.items()
         for clip_id in reader.clip_ids
     ]
-    steps = grpo_run.total_steps(settings, len(rows))
+    steps = grpo.total_steps(settings, len(rows))
     per_pass = (WAYS[way].prompts_per_pass or settings.prompts_per_step) * settings.num_generations
     rewards = [("reward", _reward, 1.0)]
     machine = load_settings().machine
     passes = machine.grpo.model_copy(update={"rows_per_pass": per_pass})
     machine = machine.model_copy(update={"accelerate": None, "processes": 1, "grpo": passes})
-    config = grpo_run.grpo_config(settings, steps, rewards, policy, output, 0, runtime, machine)
+    config = grpo.grpo_config(settings, steps, rewards, policy, output, 0, runtime, machine)
     config.steps_per_generation, config.generation_batch_size = 1, per_pass  # each pass writes its own
     end = policy.model.generation_config.eos_token_id
     config.generation_kwargs = {"suppress_tokens": [*policy.model.placeholder_ids, end]}
@@ -260,9 +260,9 @@ def make_trainer(
         model=policy.model,
         args=config,
         reward_funcs=[_reward],
-        train_dataset=grpo_run.order_rows(rows, steps, settings.prompts_per_step, 0),
+        train_dataset=grpo.order_rows(rows, steps, settings.prompts_per_step, 0),
         processing_class=policy.processor.tokenizer,
-        peft_config=grpo_run.lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
+        peft_config=grpo.lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
         clip_features=ClipFeatures(policy_encoder(policy) if way == "erv" else prepare, readers),
         question=policy.processor.question_inputs(),
     )

@@ -18,7 +18,7 @@ import pytest
 
 from erv.environment import Environment
 from erv.errors import DataError, StorageError
-from erv.extract import dask_cluster as extract_dask
+from erv.extract import dask_cluster
 from erv.extract.extract import extract
 from erv.storage.store import open_store
 from tests.support.clips import copy_tree, pinned, same_files, settings, write_clips
@@ -201,11 +201,11 @@ def test_what_is_wrong_with_a_cluster_is_one_sentence(cluster: Cluster, source: 
 
 CONNECT = """
 import sys
-from erv.extract import dask_cluster as extract_dask
+from erv.extract import dask_cluster
 from erv.errors import DataError
-extract_dask._CONNECT_SECONDS = 2
+dask_cluster._CONNECT_SECONDS = 2
 try:
-    with extract_dask._connected(sys.argv[1]):
+    with dask_cluster._connected(sys.argv[1]):
         print("connected")
 except DataError as error:
     print(error)
@@ -235,7 +235,7 @@ def test_an_address_where_no_scheduler_answers_leaves_nothing_behind(kind: str) 
 def test_a_cluster_without_workers_is_reported_at_once(
     cluster: Cluster, source: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract_dask, "_SECONDS_WITHOUT_WORKER", 1)
+    monkeypatch.setattr(dask_cluster, "_SECONDS_WITHOUT_WORKER", 1)
     start = f"start some with `dask worker {cluster.address} --nthreads 1`"
     with pytest.raises(DataError, match=re.escape(f"{cluster.address} has no worker; {start}")):
         run(source, "s", dask=cluster.address)

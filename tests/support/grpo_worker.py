@@ -18,7 +18,7 @@ import torch
 
 from erv.shards import ShardReader
 from erv.training.common import ranks
-from erv.training.grpo import grpo as grpo_run
+from erv.training.grpo import grpo
 from erv.training.grpo.trainer import OmniGRPOTrainer
 from tests.support.runtime import RUNTIME, machine
 from tests.support.tiny_grpo import letter_e, many_letters, settings, training_rows
@@ -80,22 +80,22 @@ def train(folder: Path, run: dict[str, Any], processes: int) -> None:
     rewards = [("letters", many_letters, 1.0), ("e", letter_e, 0.5)]
     if run.get("counted"):
         rewards.append(("seen", counter.reward, 1.0))
-    trainer, config = grpo_run.OmniGRPOTrainer, grpo_run.grpo_config
+    trainer, config = grpo.OmniGRPOTrainer, grpo.grpo_config
 
     def configured(*args: Any, **kwargs: Any) -> Any:
         built = config(*args, **kwargs)
         built.optim = run.get("optimizer", built.optim)
         return built
 
-    grpo_run.grpo_config = configured
+    grpo.grpo_config = configured
     if run.get("recorded"):
-        grpo_run.OmniGRPOTrainer = Recorded
+        grpo.OmniGRPOTrainer = Recorded
     elif "stop_in" in run:
         Stopping.stop_in = run["stop_in"]
-        grpo_run.OmniGRPOTrainer = Stopping
+        grpo.OmniGRPOTrainer = Stopping
     reader = {"mafw": ShardReader(folder / "shards" / "mafw")}
     try:
-        grpo_run.train_grpo(
+        grpo.train_grpo(
             folder / "sft",
             training_rows(reader),
             reader,
@@ -113,7 +113,7 @@ def train(folder: Path, run: dict[str, Any], processes: int) -> None:
         if "stop_in" not in run:
             raise
     finally:
-        grpo_run.grpo_config, grpo_run.OmniGRPOTrainer = config, trainer
+        grpo.grpo_config, grpo.OmniGRPOTrainer = config, trainer
     if ranks.is_main():
         (folder / f"{run['name']}.json").write_text(json.dumps(seen))
 

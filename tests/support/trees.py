@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from erv.ingest.published import figures
+from erv.ingest.published import published_counts
 from erv.labels import LabelSpace
 from erv.settings.ingest import DfewReader, MafwReader
 
@@ -107,8 +107,8 @@ def write_mafw(
             text = "".join(f"{c}.mp4 {chosen[c]}{newline}" for c in lines)
             _write(folder / "no_caption" / f"set_{fold}" / f"{split}.txt", text.encode())
             if captioned:
-                told = [(f"{c}.mp4", chosen[c], *captions[c]) for c in lines if c in captions]
-                text = "".join("\t".join(line) + newline for line in told)
+                captioned_lines = [(f"{c}.mp4", chosen[c], *captions[c]) for c in lines if c in captions]
+                text = "".join("\t".join(line) + newline for line in captioned_lines)
                 _write(folder / "with_caption" / f"set_{fold}" / f"{split}.txt", text.encode("gb18030"))
     if sheets:
         mark = "_" if underscores else "-"
@@ -283,7 +283,7 @@ def write_xlsx(path: Path, rows: Sequence[Sequence[Any]]) -> None:
 
 
 def _classes(settings: MafwReader | DfewReader, share: float) -> dict[str, int]:
-    known = figures(settings)
+    known = published_counts(settings)
     assert known is not None
     return {label: _scaled(count, share) for label, count in known.classes.items()}
 
@@ -294,7 +294,7 @@ def _scaled(count: int, share: float) -> int:
 
 def _quotas(settings: MafwReader | DfewReader, clips: int) -> dict[int, int]:
     """Number of test clips in each fold: as published, or as even as possible."""
-    known = figures(settings)
+    known = published_counts(settings)
     assert known is not None
     if clips == known.clips:
         return {fold: splits["test"] for fold, splits in known.folds.items()}

@@ -59,7 +59,7 @@ def test_nothing_stands_among_results_without_being_needed() -> None:
 
 def test_stages_depend_on_results_alone() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    deps = {str(dep) for stage in stages.values() for dep in stage.get("do", stage).get("deps", [])}
+    deps = {str(dep) for stage in stages.values() for dep in stage.get("deps", [])}
     assert {dep for dep in deps if dep.endswith(".lock")} == {lock.RESULTS}
 
 

@@ -69,9 +69,13 @@ def show(path: Path, prefix: str) -> None:
 def reruns(path: Path, prefix: str) -> None:
     """Say which stages run again when a parameter changes, of all or of those that begin with PREFIX.
 
-    Computed from dvc.yaml, which must lie beside the parameters. What follows runs again where its input
-    becomes another one.
+    Computed from dvc.yaml, so --file must be the params.yaml beside it. Stages that follow run again if their
+    inputs have changed.
     """
+    if path.name != "params.yaml":
+        raise click.UsageError(
+            f"--file {path}: `reruns` asks DVC, which reads params.yaml; name that file or leave --file out"
+        )
     from erv.doctor.reruns import all_reruns
     from erv.errors import SettingsError
 

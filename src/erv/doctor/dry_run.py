@@ -60,10 +60,10 @@ class Measured:
 
     def __str__(self) -> str:
         of = f" of {self.device_bytes / 1e9:.1f} GB" if self.device_bytes else ""
-        told = f" (estimate {self.estimate.total / 1e9:.1f})" if self.estimate and self.device_bytes else ""
+        note = f" (estimate {self.estimate.total / 1e9:.1f})" if self.estimate and self.device_bytes else ""
         return (
             f"one step of {self.rows} completions of {self.tokens:.0f} tokens by {self.policy}"
-            f" on {self.device}: peak {self.peak_bytes / 1e9:.2f} GB{of}{told}, {self.seconds:.1f} s,"
+            f" on {self.device}: peak {self.peak_bytes / 1e9:.2f} GB{of}{note}, {self.seconds:.1f} s,"
             f" {self.rows * self.tokens / self.seconds:.1f} tokens/s"
         )
 

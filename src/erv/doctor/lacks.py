@@ -76,15 +76,15 @@ def _params(profile: Profile, path: Path) -> Iterator[Finding]:
 
 def _sizes(environment: Environment, profile: Profile) -> tuple[PolicySizes | None, str, list[Finding]]:
     """The sizes to use, where they come from, and a finding if the checkpoint can't be read."""
-    told = nominal(profile.policy) if profile.policy else None
+    released = nominal(profile.policy) if profile.policy else None
     try:
         pinned = base_sizes(environment)
     except ErvError as error:
         sentence, _, remedy = str(error).partition("; ")
-        return told, "released sizes", [Finding("base policy", "fail", sentence, remedy)]
-    if pinned is not None and (told is None or pinned.parameters >= _TINY * told.parameters):
+        return released, "released sizes", [Finding("base policy", "fail", sentence, remedy)]
+    if pinned is not None and (released is None or pinned.parameters >= _TINY * released.parameters):
         return pinned, "sizes of the pinned checkpoint", []
-    return told, f"released sizes of {profile.policy}, no such checkpoint is pinned", []
+    return released, f"released sizes of {profile.policy}, no such checkpoint is pinned", []
 
 
 def _base(
@@ -225,7 +225,7 @@ def _packages(settings: Settings) -> Iterator[Finding]:
 
 
 def _data(environment: Environment, settings: Settings, profile: Profile) -> Iterator[Finding]:
-    from erv.ingest.published import figures
+    from erv.ingest.published import published_counts
     from erv.sample.layouts import MARK
 
     for name in (*settings.datasets, "judge"):
@@ -243,7 +243,7 @@ def _data(environment: Environment, settings: Settings, profile: Profile) -> Ite
             yield Finding(f"data {name}", "fail", str(error), f"`erv data pin {name}`")
             continue
         reader = settings.ingest.readers.get(name)
-        published = figures(reader) if reader is not None else None
+        published = published_counts(reader) if reader is not None else None
         clips = _clips(lock)
         remedy = f"set sources.{name} to your own tree, then `erv data pin {name}`"
         if lock.uri != place:
@@ -293,12 +293,12 @@ def _disk(environment: Environment, settings: Settings, sizes: PolicySizes | Non
 
 def _pinned_clips(environment: Environment, settings: Settings) -> int:
     """Number of clips of all data sets: as published if known, else as pinned."""
-    from erv.ingest.published import figures
+    from erv.ingest.published import published_counts
 
     total = 0
     for name in settings.datasets:
         reader = settings.ingest.readers.get(name)
-        published = figures(reader) if reader is not None else None
+        published = published_counts(reader) if reader is not None else None
         path = environment.workspace / "data" / "sources" / f"{name}.lock.json"
         if published is not None and settings.ingest.expect == "full":
             total += published.clips

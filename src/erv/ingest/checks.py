@@ -49,7 +49,7 @@ def presence(reading: Reading, expect: Expect, max_excluded_share: float) -> lis
         ]
     reasons = Counter(item.reason for item in reading.excluded)
     share = len(reading.excluded) / present
-    told = "; ".join(
+    reasons_found = "; ".join(
         f"{count} x {reason} ({some({e.clip_id for e in reading.excluded if e.reason == reason})})"
         for reason, count in reasons.most_common(5)
     )
@@ -73,9 +73,9 @@ def presence(reading: Reading, expect: Expect, max_excluded_share: float) -> lis
             "error",
             f"at most {max_excluded_share:.1%} of them (ingest.max_excluded_share)",
             f"{len(reading.excluded)} of {present} listed clips ({share:.1%}) can't be used"
-            + (f": {told}" if told else ""),
+            + (f": {reasons_found}" if reasons_found else ""),
             first_clips({item.clip_id for item in reading.excluded}),
-            "mend the source, or raise ingest.max_excluded_share to go on without them" if too_many else "",
+            "fix the source, or raise ingest.max_excluded_share to continue without them" if too_many else "",
         ),
     ]
 
@@ -125,18 +125,18 @@ def against_published(reading: Reading, published: Published, expect: Expect) ->
 def _equal(name: str, severity: Severity, wanted: Mapping[str, int], found: Mapping[str, int]) -> Check:
     keys = [key for key in (*wanted, *sorted(set(found) - set(wanted))) if wanted.get(key) != found.get(key)]
     if not keys:
-        return Check(name, True, severity, _told(wanted, wanted), _told(wanted, found))
+        return Check(name, True, severity, _text(wanted, wanted), _text(wanted, found))
     return Check(
         name,
         False,
         severity,
-        f"the published {_told(keys, wanted)}",
-        f"counts are {_told(keys, found)}",
+        f"the published {_text(keys, wanted)}",
+        f"counts are {_text(keys, found)}",
         hint=f"{_FETCH}, or set ingest.expect: subset",
     )
 
 
-def _told(keys: Mapping[str, int] | Sequence[str], counts: Mapping[str, int]) -> str:
+def _text(keys: Mapping[str, int] | Sequence[str], counts: Mapping[str, int]) -> str:
     return ", ".join(f"{key} {counts.get(key, 'none')}" for key in keys)
 
 
@@ -164,7 +164,7 @@ def _published_folds(
         not wrong,
         severity,
         "the published "
-        + "; ".join(f"fold {fold}: {_told(published[fold], published[fold])}" for fold in wrong or published),
-        "; ".join(f"fold {fold}: {_told(published[fold], found[fold])}" for fold in wrong or published),
+        + "; ".join(f"fold {fold}: {_text(published[fold], published[fold])}" for fold in wrong or published),
+        "; ".join(f"fold {fold}: {_text(published[fold], found[fold])}" for fold in wrong or published),
         hint="; ".join(hints) or (f"{_FETCH}, or set ingest.expect: subset" if wrong else ""),
     )

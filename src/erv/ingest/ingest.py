@@ -11,7 +11,7 @@ from erv.errors import DataError
 from erv.ingest import checks as common
 from erv.ingest import list_checks
 from erv.ingest.checks import EXCHANGED
-from erv.ingest.published import figures
+from erv.ingest.published import published_counts
 from erv.ingest.readers.by_name import read, selection_of
 from erv.ingest.readers.reading import Check, Entry, Excluded, Folds, Reading
 from erv.labels import LabelSpace
@@ -135,7 +135,7 @@ def ingest(
             f" pin it again with `erv data pin {lock.name}`"
         )
     reading = read(dataset, lock, store, reader, settings.fold)
-    published = figures(reader)
+    published = published_counts(reader)
     checks = [
         *reading.checks,
         *list_checks.structural(reading.listing, published, settings.expect, reading.fold),

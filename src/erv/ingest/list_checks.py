@@ -19,7 +19,7 @@ from erv.ingest.readers.reading import (
 )
 
 _FETCH = "use the official files as they were delivered"
-_MEND = "mend the table"  # nobody delivered it
+_REMEDY = "fix the table"  # written by the user, so there is no official copy to fetch
 _LISTS = ("train", "test")
 
 
@@ -28,11 +28,11 @@ def structural(listing: Listing, published: Published | None, expect: Expect, fo
 
     Args:
         listing: the lines of every fold; fold 0 if the set has no folds.
-        published: figures of the set, if any.
+        published: counts of the set, if any.
         expect: full or subset.
         fold: the chosen one; its lists must not be empty, even in a subset.
     """
-    remedy = _MEND if published is None else _FETCH
+    remedy = _REMEDY if published is None else _FETCH
     checks = [_listed_once(listing, remedy), _splits_apart(listing, remedy)]
     if 0 in listing:
         return checks

@@ -17,7 +17,7 @@ _FILE = Path(__file__).with_suffix(".yaml")
 
 @dataclass(frozen=True)
 class Published:
-    """Published figures; an empty mapping or None if unknown.
+    """Published counts; an empty mapping or None if unknown.
 
     Attributes:
         source: who published them.
@@ -40,8 +40,8 @@ class Published:
     tested_once: bool = False
 
 
-def figures(settings: ReaderSettings) -> Published | None:
-    """The figures published for the set that a reader reads, or None."""
+def published_counts(settings: ReaderSettings) -> Published | None:
+    """The counts published for the set that a reader reads, or None."""
     if isinstance(settings, MafwReader):
         return _one(f"mafw {settings.set} {settings.listing}")
     if isinstance(settings, DfewReader):

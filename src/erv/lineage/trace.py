@@ -12,7 +12,7 @@ from typing import Any
 from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.files import content_digest
-from erv.lineage import clips as clip_history
+from erv.lineage import clips
 from erv.lineage.links import Link, LinkChecker
 from erv.pipeline import read_lock_entries
 from erv.settings import Settings
@@ -282,15 +282,15 @@ class Provenance:
     def _clip(self, target: str) -> Node | None:
         """A clip: its row in the manifest, what was made from it, what the policies said of it."""
         lock = read_lock_entries()
-        rows, excluded = clip_history.manifest_rows(target), clip_history.excluded_rows(target)
-        absent = clip_history.absent_from(target)
+        rows, excluded = clips.manifest_rows(target), clips.excluded_rows(target)
+        absent = clips.absent_from(target)
         if not rows and not excluded and not absent:
             return None
         node = Node(f"clip {target}")
         for row in rows:
             child = Node(
                 f"{row['dataset']}/{row['clip_id']}  {row['label']}, {row['split']} of fold {row['fold']}",
-                clip_history.facts(row),
+                clips.facts(row),
             )
             makers = sorted(_producers(lock, f"data/manifest/{row['dataset']}.parquet"))
             child.facts += self._came_of(lock, makers)

@@ -21,7 +21,7 @@ class CueRecord:
 
     Attributes:
         cues: (data set, clip id) -> row of `cues.parquet`.
-        planted: share of the reasoning set's explanations that contradict their answer by design, or None.
+        planted: share of the cold start's explanations that contradict their answer by design, or None.
         find_cues: finds the cues that a text mentions. None if no source records cues, since it only knows
             the wordings of the sample corpus.
     """
@@ -35,7 +35,7 @@ def read_cues(locks: Mapping[str, Lock], store: ObjectStore | None) -> CueRecord
     """Reads the cues of the sources that have them; real data sets have none.
 
     Args:
-        locks: pinned sources by data set, including `reasoning`.
+        locks: pinned sources by data set, including the cold start's.
         store: the object store, for sources that are in one.
     """
     cues: dict[tuple[str, str], Mapping[str, Any]] = {}

@@ -88,14 +88,14 @@ def _warnings(checks: Mapping[str, Any]) -> list[str]:
     """One sentence per failed check; one for all published counts together, which any subset fails."""
     failed = [check for check in checks["checks"] if not check["success"]]
     counts = [check["name"].removeprefix("published_") for check in failed if _is_published(check)]
-    told = [
+    found = [
         f"{check['name']}: {check['found']}; expected {check['expected']}"
         for check in failed
         if not _is_published(check)
     ]
     if counts:
-        told.append(f"the published counts of {', '.join(counts)} differ: this is not the complete set")
-    return told
+        found.append(f"the published counts of {', '.join(counts)} differ: this is not the complete set")
+    return found
 
 
 def _is_published(check: Mapping[str, Any]) -> bool:

@@ -68,7 +68,7 @@ def write_mafw(root: Path, items: Sequence[Item], rng: np.random.Generator) -> N
         for split in ("train", "test"):
             chosen = [item for item in items if (item.fold == fold) == (split == "test")]
             plain = [f"{item.cues.clip_id}.mp4 {item.cues.emotion}\r\n" for item in chosen]
-            told = [
+            captioned = [
                 "\t".join((f"{item.cues.clip_id}.mp4", item.cues.emotion, *captions[item.cues.clip_id]))
                 + "\r\n"
                 for item in chosen
@@ -76,7 +76,9 @@ def write_mafw(root: Path, items: Sequence[Item], rng: np.random.Generator) -> N
             ]
             folder = root / "Train & Test Set" / "single"
             _write(folder / "no_caption" / f"set_{fold}" / f"{split}.txt", "".join(plain).encode())
-            _write(folder / "with_caption" / f"set_{fold}" / f"{split}.txt", "".join(told).encode("gb18030"))
+            _write(
+                folder / "with_caption" / f"set_{fold}" / f"{split}.txt", "".join(captioned).encode("gb18030")
+            )
     write_cues(root, items)
 
 
@@ -163,8 +165,8 @@ def _votes(names: Sequence[str], label: str, rng: np.random.Generator) -> list[f
 
 
 def _caption(cues: ClipCues) -> str:
-    told = [CUE_WORDINGS[cue][1][0] for cue in (cues.face_cues[0], cues.voice_cues[0])]
-    return f"A person with {told[0]} and {told[1]}."
+    said = [CUE_WORDINGS[cue][1][0] for cue in (cues.face_cues[0], cues.voice_cues[0])]
+    return f"A person with {said[0]} and {said[1]}."
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> bytes:

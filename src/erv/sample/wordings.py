@@ -315,15 +315,15 @@ def cue_sentence(
 ) -> Sentence:
     """Draws a sentence that reads `cue` as a sign of `emotion` in words `tail` (0..2), and its labels."""
     clause = _pick(CUE_WORDINGS[cue][family == "b"], rng)
-    told = TAILS[emotion][family == "b"][tail]
+    tail_words = TAILS[emotion][family == "b"][tail]
     bare, lead = rng.random() < _BARE_SHARE, _pick(_LEADS, rng)
     if family == "b":
-        return lead.format(clause, told), (emotion,)
+        return lead.format(clause, tail_words), (emotion,)
     capital = clause[0].upper() + clause[1:]
     owners = emotions_with(cue)
     if bare and emotion in owners and len(owners) <= 2:
         return f"{capital}.", owners
-    return f"{capital}, {told}.", (emotion,)
+    return f"{capital}, {tail_words}.", (emotion,)
 
 
 def find_cues(text: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from erv.files import whole_folder, write_text
 from erv.sources.fetching import CACHE, Fetcher, ObjectStore
 from erv.sources.selection import Selection
 
+LOCKS = Path("data/sources")
 HOW_TO_PIN = "`erv data pin`"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

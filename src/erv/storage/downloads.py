@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from erv.errors import StorageError
 from erv.files import sha256_of_file, sha256_of_text, whole_file
-from erv.storage.errors import code_of, explain, explained
+from erv.storage.errors import error_code, explain, explained
 
 # Objects of at least this size, in bytes, leave a part behind when the connection breaks.
 RESUMED_FROM = 8 << 20
@@ -86,7 +86,7 @@ class Download:
         try:
             answer: Mapping[str, Any] = self._ask(self.client.head_object)
         except StorageError as error:
-            if code_of(error.__cause__ or error) == "?":  # the server did not answer at all
+            if error_code(error.__cause__ or error) == "?":  # the server did not answer at all
                 raise
             return None
         return answer

@@ -58,14 +58,14 @@ def explain(error: BaseException, uri: str, endpoint: str, version_id: str | Non
     return f"{uri}: {endpoint}: {' '.join(str(error).split())}"
 
 
-def code_of(error: BaseException) -> str:
+def error_code(error: BaseException) -> str:
     """S3's error code, or `?` if there is none."""
     response = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", "?"))
 
 
 def _refusal(error: BaseException, uri: str, endpoint: str, version_id: str | None) -> str:
-    code = code_of(error)
+    code = error_code(error)
     if code in EXPIRED:
         return f"{uri}: the session token for {endpoint} has expired; renew it and ERV_S3_SESSION_TOKEN"
     if code in WRONG_KEY:

@@ -20,7 +20,7 @@ from erv.environment import Environment
 from erv.errors import StorageError
 from erv.files import sha256_of_file
 from erv.storage.downloads import DIGEST_KEY, Download
-from erv.storage.errors import AMAZON, MISSING, REFUSED, code_of, explain, explained
+from erv.storage.errors import AMAZON, MISSING, REFUSED, error_code, explain, explained
 
 __all__ = ["ObjectInfo", "Store", "explain", "open_store", "split_uri"]
 
@@ -173,7 +173,7 @@ class Store:
             try:
                 listing = self._list_versions if self.versioned(bucket) else self._list_plain
             except StorageError as error:
-                if code_of(error.__cause__ or error) != REFUSED:
+                if error_code(error.__cause__ or error) != REFUSED:
                     raise
                 found = self._list_plain(bucket, where)
                 self._versioned[bucket] = False

@@ -72,7 +72,7 @@ def _manifest_rules(
     import great_expectations.expectations as gxe
 
     names = list(labels)
-    told = ", ".join(names) if len(names) <= 12 else f"one of {len(names)} names"
+    allowed = ", ".join(names) if len(names) <= 12 else f"one of {len(names)} names"
     rules = [
         Rule(
             "clips_listed",
@@ -101,8 +101,8 @@ def _manifest_rules(
         Rule(
             "label_in_space",
             "critical",
-            f"a label of the space {dataset}: {told}",
-            "mend the source's label or add it to the label space, then run ingest again",
+            f"a label of the space {dataset}: {allowed}",
+            "correct the source's label or add it to the label space, then run ingest again",
             _among("label", names),
         ),
         Rule(
@@ -170,14 +170,14 @@ def _manifest_rules(
                 "completion_given",
                 "critical",
                 "a completion for every clip",
-                "every clip of a set of explanations needs one: mend the source",
+                "every clip of a set of explanations needs one: fix the source",
                 gxe.ExpectColumnValuesToNotBeNull(column="completion"),
             ),
             Rule(
                 "completion_well_formed",
                 "critical",
                 "<think>...</think> and <answer>...</answer>, none of them empty",
-                "mend the explanations in the source",
+                "correct the explanations in the source",
                 _matches("completion", _COMPLETION),
             ),
         ]

@@ -185,8 +185,8 @@ def test_activations_of_the_language_model(
     wide = 2 if half else 4
     table = fit._TRAINED if trains else fit._FROZEN
     per_width, per_inner = table[wide]
-    told = layers * rows * length * (per_width * width + per_inner * mlp + 2 * wide * width)
-    assert measured == pytest.approx(told, rel=0.12)
+    estimated = layers * rows * length * (per_width * width + per_inner * mlp + 2 * wide * width)
+    assert measured == pytest.approx(estimated, rel=0.12)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -195,8 +195,8 @@ def test_activations_of_the_projector(kind: str, depth: int, side: int, half: bo
     projector = VisualProjector(96, 128, kind)
     features, weights = torch.randn(2, 4, side * side, 96), torch.full((2, 3), 1 / 3)
     measured = kept_bytes(projector, lambda: projector(features, weights), half)
-    told = fit._PROJECTOR[2 if half else 4] * depth * 128 * 2 * 4 * side * side
-    assert measured == pytest.approx(told, rel=0.15)
+    estimated = fit._PROJECTOR[2 if half else 4] * depth * 128 * 2 * 4 * side * side
+    assert measured == pytest.approx(estimated, rel=0.15)
 
 
 def paper(root: Path, name: str = "paper-0.5b") -> tuple[Settings, PolicySizes]:

@@ -85,8 +85,8 @@ def test_each_value_says_where_it_came_from(corpus):
         assert row.split_from == row.label_from + "; validation cut" * (row.split == "validation")
         if row.caption_from:
             path, _, line = row.caption_from.rpartition(":")
-            told = (corpus / "mafw" / path).read_text(encoding="gb18030").splitlines()[int(line) - 1]
-            assert told.split("\t")[::3] == [f"{row.clip_id}.mp4", row.caption]
+            line_there = (corpus / "mafw" / path).read_text(encoding="gb18030").splitlines()[int(line) - 1]
+            assert line_there.split("\t")[::3] == [f"{row.clip_id}.mp4", row.caption]
 
 
 def test_the_checks_are_written_alike_each_time_and_without_this_machine(corpus, tmp_path):
@@ -272,8 +272,8 @@ def test_all_failed_checks_are_reported_at_once(mafw):
         run("mafw", mafw, expect="full")
     lines = str(caught.value).splitlines()
     assert lines[0].endswith("checks failed:")
-    told = {line.split(":")[0].removeprefix("- ") for line in lines[1:]}
-    assert told == {
+    names = {line.split(":")[0].removeprefix("- ") for line in lines[1:]}
+    assert names == {
         "listed_once",
         "listed_but_absent",
         "published_clips",

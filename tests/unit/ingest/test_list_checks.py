@@ -67,7 +67,7 @@ def test_exchanged_lists_are_reported() -> None:
 
 @pytest.mark.parametrize(
     ("published", "hint"),
-    [(None, "mend the table"), (OFFICIAL, "use the official files as they were delivered")],
+    [(None, "fix the table"), (OFFICIAL, "use the official files as they were delivered")],
 )
 def test_only_official_files_should_be_fetched_again(published: Published | None, hint: str) -> None:
     found = failed(folds(fold_1=listed("test", 1, 1) + listed("train", 1, *range(2, 11))), "full", published)

@@ -2,12 +2,12 @@
 
 import pytest
 
-from erv.ingest.published import figures
+from erv.ingest.published import published_counts
 from erv.settings.ingest import DfewReader, MafwReader, RavdessReader
 
 
 def test_mafw_single():
-    found = figures(MafwReader(reader="mafw", set="single", listing="no_caption"))
+    found = published_counts(MafwReader(reader="mafw", set="single", listing="no_caption"))
     assert found.classes == {
         "sadness": 1470,
         "anger": 1390,
@@ -36,14 +36,14 @@ def test_mafw_single():
     ],
 )
 def test_the_other_lists_of_mafw(kind, listing, clips, classes):
-    found = figures(MafwReader(reader="mafw", set=kind, listing=listing))
+    found = published_counts(MafwReader(reader="mafw", set=kind, listing=listing))
     assert (found.clips, found.class_count, found.total) == (clips, classes, 10045)
     assert found.tested_once == (kind == "single")
     assert found.sizes.get("rows of multi-set.xlsx") == (4058 if kind == "compound" else None)
 
 
 def test_dfew():
-    found = figures(DfewReader(reader="dfew", media="original"))
+    found = published_counts(DfewReader(reader="dfew", media="original"))
     assert found.classes == {
         "happy": 2445,
         "sad": 1894,
@@ -59,10 +59,10 @@ def test_dfew():
 
 
 def test_ravdess():
-    speech = figures(RavdessReader(reader="ravdess", channels=("speech",)))
+    speech = published_counts(RavdessReader(reader="ravdess", channels=("speech",)))
     assert speech.classes == {"neutral": 96} | dict.fromkeys(
         ["calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"], 192
     )
-    both = figures(RavdessReader(reader="ravdess", channels=("speech", "song")))
+    both = published_counts(RavdessReader(reader="ravdess", channels=("speech", "song")))
     assert (speech.clips, both.clips) == (1440, 1440 + 1012)
     assert (both.classes["calm"], both.classes["neutral"], both.classes["disgust"]) == (376, 188, 192)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from erv.lineage import clips as clip_history
+from erv.lineage import clips
 from erv.manifest import ClipRow, write_manifest
 
 ROW = ClipRow(
@@ -66,7 +66,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_rows(target: str, found: list[tuple[str, str]]) -> None:
-    rows = clip_history.manifest_rows(target)
+    rows = clips.manifest_rows(target)
     assert [(row["dataset"], row["clip_id"]) for row in rows] == found
 
 
@@ -84,14 +84,14 @@ def test_rows(target: str, found: list[tuple[str, str]]) -> None:
     ],
 )
 def test_clips_that_a_source_lacks(target: str, found: list[str]) -> None:
-    assert clip_history.absent_from(target) == found
+    assert clips.absent_from(target) == found
 
 
 def test_where_each_value_came_from() -> None:
-    facts = clip_history.facts(clip_history.manifest_rows("mafw/00019")[0])
+    facts = clips.facts(clips.manifest_rows("mafw/00019")[0])
     assert facts[1:] == [
         "label from train.txt:1",
         "split from train.txt:1",
         "caption from captions.txt:7",
     ]
-    assert len(clip_history.facts(clip_history.manifest_rows("v/3")[0])) == 3
+    assert len(clips.facts(clips.manifest_rows("v/3")[0])) == 3

@@ -22,7 +22,7 @@ folder = Path(sys.argv[1])
 if "deaf" in sys.argv:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 else:
-    signal.signal(signal.SIGTERM, lambda *_: (folder.joinpath("told").touch(), sys.exit(7)))
+    signal.signal(signal.SIGTERM, lambda *_: (folder.joinpath("terminated").touch(), sys.exit(7)))
 folder.joinpath("pid.tmp").write_text(str(os.getpid()))
 folder.joinpath("pid.tmp").rename(folder / "pid")
 while True:
@@ -86,14 +86,14 @@ def test_killing_the_flow_ends_the_stage_gently(chain, tmp_path: Path) -> None:
     flow, guard, stage = chain()
     flow.kill()
     wait_for(lambda: gone(stage) and gone(guard))
-    assert (tmp_path / "told").exists(), "the stage should have had a chance to close its run"
+    assert (tmp_path / "terminated").exists(), "the stage should have had a chance to close its run"
 
 
 def test_killing_the_flow_ends_a_stage_that_ignores_sigterm(chain, tmp_path: Path) -> None:
     flow, guard, stage = chain("deaf", grace=0.3)
     flow.kill()
     wait_for(lambda: gone(stage) and gone(guard))
-    assert not (tmp_path / "told").exists()
+    assert not (tmp_path / "terminated").exists()
 
 
 def test_killing_the_guard_ends_all(chain) -> None:
@@ -115,7 +115,7 @@ def test_guard_forwards_sigterm(chain, tmp_path: Path) -> None:
     guard.send_signal(signal.SIGTERM)
     flow.wait(10)
     assert gone(stage)
-    assert (tmp_path / "told").exists()
+    assert (tmp_path / "terminated").exists()
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_quarantine_is_counted_by_reason_the_most_frequent_first(plots):
     )
 
 
-def test_a_missing_or_foreign_file_is_told(plots):
+def test_a_missing_or_foreign_file_is_reported(plots):
     with pytest.raises(DataError, match=r"durations\.csv: not found; `dvc repro` writes it"):
         read_plot(plots / "durations.csv")
     plots.mkdir()

@@ -22,7 +22,7 @@ from erv.policies.qwen_omni import Geometry, load_released
 from erv.prompts import format_completion
 from erv.settings import load_settings
 from erv.shards import Clip, ShardReader, ShardWriter
-from erv.training.grpo import grpo as grpo_run
+from erv.training.grpo import grpo
 from erv.training.grpo.grpo import build_rows, train_grpo
 from erv.training.grpo.trainer import OmniGRPOTrainer
 from erv.training.sft.sft import train_sft
@@ -346,7 +346,7 @@ def letter_e(completions, **columns):
     return [float(completion[0]["content"].count("e")) for completion in completions]
 
 
-def grpo(cold_start: Path, shards: dict[str, ShardReader], place: Path, *, adapters: bool = False):
+def run_grpo(cold_start: Path, shards: dict[str, ShardReader], place: Path, *, adapters: bool = False):
     """Two steps of the stage grpo: the written folder and what was measured."""
     chosen = load_settings(ROOT / "params.yaml").grpo
     settings = chosen.model_copy(
@@ -380,7 +380,7 @@ def grpo(cold_start: Path, shards: dict[str, ShardReader], place: Path, *, adapt
 
 @pytest.mark.parametrize("adapters", [False, True], ids=["all weights", "adapters"])
 def test_grpo_trains_the_language_model_alone(cold_start, shards, tmp_path, adapters):
-    out, seen = grpo(cold_start, shards, tmp_path, adapters=adapters)
+    out, seen = run_grpo(cold_start, shards, tmp_path, adapters=adapters)
     expected = {"language_model"} if adapters else {"language_model", "lm_head"}
     assert parts_that_changed(cold_start, out) == expected
     assert len(seen) == 2
@@ -388,10 +388,10 @@ def test_grpo_trains_the_language_model_alone(cold_start, shards, tmp_path, adap
 
 def test_sharing_prompts_changes_no_step(cold_start, shards, tmp_path, monkeypatch):
     """Positions of a completion on the cache of its prompt are those of the whole row."""
-    _, shared = grpo(cold_start, shards, tmp_path / "shared")
+    _, shared = run_grpo(cold_start, shards, tmp_path / "shared")
     plain_trainer = functools.partial(OmniGRPOTrainer, share_prompts=False)
-    monkeypatch.setattr(grpo_run, "OmniGRPOTrainer", plain_trainer)
-    _, plain = grpo(cold_start, shards, tmp_path / "plain")
+    monkeypatch.setattr(grpo, "OmniGRPOTrainer", plain_trainer)
+    _, plain = run_grpo(cold_start, shards, tmp_path / "plain")
     for one, other in zip(shared, plain, strict=True):
         for name in ("reward", "kl", "entropy", "completion_length", "grad_norm"):
             assert one[name] == pytest.approx(other[name], rel=2e-3, abs=1e-5), name

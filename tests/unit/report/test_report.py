@@ -362,7 +362,7 @@ def test_the_evidence_of_the_data_is_what_its_stages_left(left):
         ("validation/dfew.json", r"dfew\.json: not found; run `dvc repro validate` first"),
     ],
 )
-def test_a_file_that_lacks_is_told(left, path, message):
+def test_a_missing_file_is_reported(left, path, message):
     (left / path).unlink()
     with pytest.raises(DataError, match=message):
         read_datasets(["dfew"], left / "plots", left / "checks", left / "validation")

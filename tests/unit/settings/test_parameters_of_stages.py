@@ -144,6 +144,14 @@ def test_the_command_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[2] == "variants.erv.rewards: grpo@erv; then evaluate@erv, report, register"
 
 
+def test_the_command_refuses_parameters_that_dvc_does_not_read(tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    shutil.copy(ROOT / "params.yaml", other)
+    result = CliRunner().invoke(command, ["--file", str(other), "reruns", "seed"])
+    assert result.exit_code == 2
+    assert f"--file {other}: `reruns` asks DVC, which reads params.yaml; name that file" in result.output
+
+
 def test_the_matrices_are_the_settings_own() -> None:
     assert PIPELINE["grpo"]["matrix"]["variant"] == "${compare.train}"
     assert PIPELINE["evaluate"]["matrix"]["policy"] == "${compare.policies}"

@@ -99,7 +99,7 @@ class ChatRequests:
                 body = await self._post(messages)
             except _NothingSentError as error:
                 taken = Tokens()
-                raise error.told from None
+                raise error.reported from None
             content = _json(body)
             # Earlier attempts without an answer may be billed as well.
             taken = self._budget.reported(content.get("usage"), bound) + bound * (attempts.open - 1)
@@ -137,8 +137,8 @@ class ChatRequests:
         from httpx2 import ConnectError
 
         cause = one_line(self._mask(str(error.__cause__ or error)))
-        told = NoAnswerError(f"no connection ({cause or 'it was cut'})")
-        return _NothingSentError(told) if isinstance(error.__cause__, ConnectError) else told
+        failure = NoAnswerError(f"no connection ({cause or 'it was cut'})")
+        return _NothingSentError(failure) if isinstance(error.__cause__, ConnectError) else failure
 
     def _refused(self, error: APIStatusError) -> Exception:
         status = error.status_code
@@ -174,12 +174,12 @@ class _NothingSentError(Exception):
     """There is no connection, so nothing is billed.
 
     Attributes:
-        told: the error to raise to callers.
+        reported: the error to raise to callers.
     """
 
-    def __init__(self, told: Exception) -> None:
-        super().__init__(str(told))
-        self.told = told
+    def __init__(self, reported: Exception) -> None:
+        super().__init__(str(reported))
+        self.reported = reported
 
 
 def _json(body: bytes) -> dict[str, Any]:

@@ -259,7 +259,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     async def watched() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
-        def told(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        def handle(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
             error = context.get("exception")
             if error is None or isinstance(error, Exception):
                 loop.default_exception_handler(context)
@@ -268,7 +268,7 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
                 if task is not None:
                     task.cancel()
 
-        loop.set_exception_handler(told)
+        loop.set_exception_handler(handle)
         await work
 
     try:

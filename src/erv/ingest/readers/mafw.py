@@ -76,10 +76,12 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: MafwRead
         captions, more = _captions(tree, settings, fold, listing, space)
         notes += more
     book = sheets.compare(tree, settings, listing, space)
-    told = {item.clip_id for item in listing[fold] if item.label != "neutral"}  # neutral clips have none
-    if told - set(captions):
-        captions = sheets.captions(tree, told - set(captions)) | captions
-    notes.append(_caption_check(told, captions))
+    expected_ids = {
+        item.clip_id for item in listing[fold] if item.label != "neutral"
+    }  # neutral clips have none
+    if expected_ids - set(captions):
+        captions = sheets.captions(tree, expected_ids - set(captions)) | captions
+    notes.append(_caption_check(expected_ids, captions))
     return gather(
         lock,
         listing,
@@ -149,14 +151,14 @@ def _captions(
     return captions, checks
 
 
-def _caption_check(told: set[str], captions: Mapping[str, tuple[str, str]]) -> Check:
-    without = told - set(captions)
+def _caption_check(expected_ids: set[str], captions: Mapping[str, tuple[str, str]]) -> Check:
+    without = expected_ids - set(captions)
     return Check(
         "captions",
         not without,
         "warning",
         "one for every clip but the neutral ones",
-        f"{len(without)} of {len(told)} clips that are not neutral have no caption"
+        f"{len(without)} of {len(expected_ids)} clips that are not neutral have no caption"
         + (f": {some(without)}" if without else ""),
         first_clips(without),
         "add `Train & Test Set/../with_caption` or `Labels/descriptive_text.xlsx`" if without else "",

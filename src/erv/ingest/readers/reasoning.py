@@ -169,7 +169,7 @@ def _table(tree: Tree) -> tuple[str, _Shape, object, Check]:
         + (f", {some(others)} left aside" if others else "")
         + (f"; {broken[0]}" if broken else "")
         + (f"; {passed_over} more tables were not looked into" if passed_over > 0 else ""),
-        hint="mend or remove the unreadable table" if broken else "",
+        hint="fix or remove the unreadable table" if broken else "",
     )
     return chosen, shape, head, note
 

@@ -126,7 +126,7 @@ def train_rft(
     first = _state(runtime).is_main_process
     if first:
         on_metrics(measured, 0)
-        logger.info("grpo: %d of %d completions pass, %s", len(accepted), len(rollouts), "each once per clip")
+        logger.info("grpo: %d sampled completions, %d distinct ones pass", len(rollouts), len(accepted))
     course = Course(
         name="grpo",
         train=examples,

@@ -57,9 +57,8 @@ def build_examples(
     counts = ", ".join(f"{len(found)} {split}" for split, found in examples.items())
     logger.info("sft: %s clips, %d more are in quarantine", counts, absent)
     if not examples["train"]:
-        raise TrainingError(
-            "sft: no training clip is left; see data/quarantine/reasoning.parquet for the reasons"
-        )
+        tables = " and ".join(f"data/quarantine/{name}.parquet" for name in sorted(shards))
+        raise TrainingError(f"sft: no training clip is left; see {tables} for the reasons")
     return examples
 
 

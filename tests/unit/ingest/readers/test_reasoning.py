@@ -192,13 +192,13 @@ def test_what_cannot_be_trained_on_is_counted_by_reason(root):
     put(root, MERR_fine_grained_json=json.dumps(document))
     with pytest.raises(DataError) as caught:
         read(root)
-    for told in (
+    for sentence in (
         "3 of 3 listed clips (100.0%) can't be used",
         "1 x its label 'doubt' is not an emotion of label space mafw (sample_1)",
         "1 x no explanation (sample_2)",
         "1 x its explanation holds a think or answer tag (sample_3)",
     ):
-        assert told in str(caught.value)
+        assert sentence in str(caught.value)
 
 
 def test_shares_are_of_what_is_there(root):

@@ -52,7 +52,7 @@ def read(root, text=None, *, table="clips.csv", every=None, fold=1, share=0.0, e
     return ingest("moods", lock, None, settings, seed=0)
 
 
-def told(result):
+def rows_of(result):
     return [(row.clip_id, row.split, row.label) for row in result.rows]
 
 
@@ -72,7 +72,7 @@ EXPECTED = [("a", "train", "glad"), ("c", "validation", "glad"), ("sub/b", "test
 )
 def test_csv_as_people_write_it(root, text):
     result = read(root, text)
-    assert told(result) == EXPECTED
+    assert rows_of(result) == EXPECTED
     assert all(check.success for check in result.checks)
     assert {row.label_from for row in result.rows} == {f"clips.csv:{line}" for line in (2, 3, 4)}
     assert {row.fold for row in result.rows} == {0}
@@ -86,7 +86,7 @@ def test_jsonl_with_columns_of_its_own(root):
     ]
     text = "".join(json.dumps(line) + "\r\n" for line in lines)
     result = read(root, text, table="t.jsonl", clip="file", label="mood", split="part", caption="text")
-    assert told(result) == EXPECTED
+    assert rows_of(result) == EXPECTED
     assert [(row.caption, row.caption_from) for row in result.rows] == [
         ("A smile.", "t.jsonl:1"),
         (None, None),
@@ -99,9 +99,9 @@ def test_paths_are_those_of_the_table_s_folder(root):
     for name in ("a.mp4", "c.mp4", "sub"):
         (root / name).rename(root / "deep" / name)
     result = read(root, CSV, table="deep/clips.csv")
-    assert told(result) == EXPECTED
+    assert rows_of(result) == EXPECTED
     assert result.rows[0].uri.endswith("source/deep/a.mp4")
-    assert told(read(root)) == EXPECTED  # clips.csv alone names it, too
+    assert rows_of(read(root)) == EXPECTED  # clips.csv alone names it, too
 
 
 def test_all_in_a_zip(root, tmp_path):
@@ -112,7 +112,7 @@ def test_all_in_a_zip(root, tmp_path):
         for path in sorted(root.rglob("*.*")):
             archive.write(path, f"set/{path.relative_to(root)}")
     result = read(packed)
-    assert told(result) == EXPECTED
+    assert rows_of(result) == EXPECTED
     assert result.rows[0].uri.endswith("set.zip!/set/a.mp4")
 
 
@@ -126,7 +126,7 @@ def test_a_split_for_all_and_the_validation_cut(root):
 
 
 def test_a_table_with_its_own_validation_is_not_cut(root):
-    assert told(read(root, CSV, share=0.9)) == EXPECTED
+    assert rows_of(read(root, CSV, share=0.9)) == EXPECTED
 
 
 @pytest.mark.parametrize("fold", [1, 2])
@@ -178,11 +178,11 @@ def test_labels_outside_the_space_are_excluded(root):
         (CSV + "x\\d.mp4,glad,train\n", "is not a plain path"),
         (
             CSV + "a.mp4,glad,train\n",
-            r"1 clip is listed twice in the same split: a \(clips\.csv:2 and .*:5\).*; mend the table$",
+            r"1 clip is listed twice in the same split: a \(clips\.csv:2 and .*:5\).*; fix the table$",
         ),
         (
             CSV + "a.mp4,glad,test\n",
-            r"clip 'a' is in both train and test \(clips\.csv:2, clips\.csv:5\).*; mend the table$",
+            r"clip 'a' is in both train and test \(clips\.csv:2, clips\.csv:5\).*; fix the table$",
         ),
         (CSV + "a.avi,glad,train\n", r"'a\.mp4' and 'a\.avi' differ in their suffix alone"),
         (CSV + "d.mp4,glad,train\n", r"1 of 4 listed clips are not in the source: d\.mp4"),

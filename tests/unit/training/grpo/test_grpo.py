@@ -17,7 +17,7 @@ from erv.settings import LoraSettings, RewardSettings, VariantSettings
 from erv.shards import ShardReader
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.throughput import TIMED
-from erv.training.grpo import grpo as grpo_run
+from erv.training.grpo import grpo
 from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.grpo import build_rows, order_rows, train_grpo, variant_settings
 from erv.training.grpo.trainer import OmniGRPOTrainer
@@ -112,7 +112,7 @@ def make_trainer(
     rewards = [("letters", many_letters, 1.0)]
     return OmniGRPOTrainer(
         model=policy.model,
-        args=grpo_run.grpo_config(chosen, 2, rewards, policy, output, 0, RUNTIME, MACHINE),
+        args=grpo.grpo_config(chosen, 2, rewards, policy, output, 0, RUNTIME, MACHINE),
         reward_funcs=[many_letters],
         train_dataset=order_rows(rows, 2, 4, 0),
         processing_class=policy.processor.tokenizer,
@@ -204,7 +204,7 @@ def test_a_reference_that_is_not_the_cold_start_is_refused(
     other, _ = train("other", max_steps=1)
     trainer = make_trainer(cold_start, shards, rows, tmp_path / "checkpoints", reference=other)
     with pytest.raises(TrainingError, match="differs from the cold start"):
-        grpo_run._check_reference(trainer)
+        grpo._check_reference(trainer)
 
 
 def test_temperature_and_seed_reach_generation(train: Train) -> None:
@@ -233,8 +233,8 @@ def test_the_device_of_the_settings_is_the_one_of_the_trainer(
     policy = load_policy(cold_start)  # on the CPU, as everywhere before the trainer moves it
     for kind, on_cpu in (("cuda", False), ("cpu", True)):
         with monkeypatch.context() as patch:
-            patch.setattr(grpo_run, "resolve_device", lambda name, kind=kind: torch.device(kind))
-            config = grpo_run.grpo_config(settings(), 2, [], policy, tmp_path, 0, RUNTIME, MACHINE)
+            patch.setattr(grpo, "resolve_device", lambda name, kind=kind: torch.device(kind))
+            config = grpo.grpo_config(settings(), 2, [], policy, tmp_path, 0, RUNTIME, MACHINE)
         assert config.use_cpu is on_cpu
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,9 +118,9 @@ def test_labels_cover_the_completion_alone(base, rows, shards):
     batch = Collator(policy, ClipFeatures(policy_encoder(policy), shards))(examples[:4])
     tokenizer = policy.processor.tokenizer
     for labels, item in zip(batch["labels"], rows[:4], strict=True):
-        told = labels[labels != -100]
-        assert told[-1] == tokenizer.eos_token_id
-        assert tokenizer.decode(told, skip_special_tokens=True) == item.completion
+        learned = labels[labels != -100]
+        assert learned[-1] == tokenizer.eos_token_id
+        assert tokenizer.decode(learned, skip_special_tokens=True) == item.completion
     silent = batch["input_ids"][3]
     assert policy.model.config.audio_token_id not in silent
     assert policy.model.config.video_token_id in silent
@@ -207,8 +208,10 @@ def test_weights_that_are_not_finite_are_never_written(base, rows, shards, tmp_p
 
 
 def test_no_clip_left_is_said(base, rows, shards, tmp_path):
-    with pytest.raises(TrainingError, match="no training clip is left"):
-        train(base, [item for item in rows if item.split != "train"], shards, tmp_path)
+    held_out = [replace(item, dataset="explained") for item in rows if item.split != "train"]
+    message = r"no training clip is left; see data/quarantine/explained\.parquet for the reasons"
+    with pytest.raises(TrainingError, match=message):
+        train(base, held_out, {"explained": shards["reasoning"]}, tmp_path)
 
 
 def test_the_saved_policy_holds_no_pickle(trained, tmp_path):
