@@ -99,7 +99,8 @@ def metrics_text(comparison: dict[str, Any]) -> str:
     """The table of metrics for the terminal: all clips together, in percent with intervals."""
     if not comparison:
         return ""
-    from erv.evaluate.compare import format_table, metrics_table
+    from erv.evaluate.compare import format_table, metrics_table, table_notes
 
     percent = round(100 * float(comparison["confidence"]))
-    return f"{format_table(metrics_table(comparison))}\nin percent, with {percent}% intervals"
+    lines = [format_table(metrics_table(comparison)), f"in percent, with {percent}% intervals"]
+    return "\n".join([*lines, *table_notes(comparison)])

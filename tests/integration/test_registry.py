@@ -184,7 +184,7 @@ def test_a_worse_candidate_is_kept_from_champion(scratch: Scratch, first: str) -
     output = scratch.erv("run").stdout
     assert f"{NAME} version 2 registered; alias challenger" in output
     assert "kept from champion by" in output
-    assert re.search(r"WAR minus champion: lower end -0\.\d+, needs -0\.0500 or more", output)
+    assert re.search(r"WAR minus champion: lower end -0\.\d+, needs more than -0\.0500", output)
     assert aliases(scratch) == {"challenger": "2", "champion": "1"}
 
 

@@ -1,13 +1,14 @@
-"""Compares policies on the same clips: paired bootstrap intervals of every metric and of every difference.
+"""Compares policies on the same clips: intervals of every metric and of every paired difference.
 
 Clips are drawn with replacement, with the same draw for all policies, so that easy and hard clips, which all
 policies share, do not blur the difference between two (paired percentile bootstrap; Efron and Tibshirani,
-1993).
+1993). Where draws can't spread, `erv.evaluate.intervals` uses score intervals.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,9 +16,9 @@ import numpy as np
 
 from erv.errors import EvaluationError
 from erv.evaluate.evaluate import scope_rows, scope_space
-from erv.evaluate.metrics import METRICS
+from erv.evaluate.intervals import Interval, difference_interval, effective_size, share_interval
+from erv.evaluate.metrics import METRICS, RELEASED, all_metrics
 
-Interval = dict[str, float]
 _COUNTED = ("WAR", "EEA", "EPC", "FCR")
 
 
@@ -40,7 +41,10 @@ def compare(
     Returns:
         `order` (of the policies), `policies` (policy -> scope -> metric -> value, low, high), `differences`
         ("later-earlier" -> scope -> metric -> value, low, high, the later policy's minus the earlier one's),
-        `clips` (by scope), `confidence` and `bootstrap_samples`. Scopes are `overall` and the data sets.
+        `clips` (by scope), `absent` (scope -> emotions of its space without a clip), `released` (policy ->
+        scope -> UAR and EEA as the released code counts them), `same_answers` (pairs "later-earlier" with the
+        same completion for every clip), `confidence` and `bootstrap_samples`. Scopes are `overall` and the
+        data sets.
 
     Raises:
         EvaluationError: there is no policy or no clip, or the policies were not evaluated on the same clips.
@@ -52,6 +56,14 @@ def compare(
         "policies": {name: {} for name in names},
         "differences": {f"{later}-{earlier}": {} for i, later in enumerate(names) for earlier in names[:i]},
         "clips": {},
+        "absent": {},
+        "released": {name: {} for name in names},
+        "same_answers": [
+            f"{later}-{earlier}"
+            for i, later in enumerate(names)
+            for earlier in names[:i]
+            if _completions(predictions[later]) == _completions(predictions[earlier])
+        ],
         "confidence": confidence,
         "bootstrap_samples": samples,
     }
@@ -59,20 +71,36 @@ def compare(
     for scope in by_scope[names[0]]:
         rows = {name: by_scope[name][scope] for name in names}
         result["clips"][scope] = len(rows[names[0]])
+        labels = Counter(row["label"] for row in rows[names[0]])
+        result["absent"][scope] = [name for name in scope_space(scope).names if name not in labels]
         values, draws = _bootstrap(rows, scope, samples, seed)
+        counted = {name: _counted(rows[name]) for name in names}
+        sizes = {metric: len(rows[names[0]]) for metric in METRICS}
+        sizes["UAR"] = effective_size(list(labels.values()))
         for i, name in enumerate(names):
+            result["released"][name][scope] = _released(rows[name], scope)
             result["policies"][name][scope] = {
-                metric: _interval(values[i, m], draws[:, i, m], confidence)
+                metric: share_interval(values[i, m], draws[:, i, m], sizes[metric], confidence)
                 for m, metric in enumerate(METRICS)
             }
             for k, earlier in enumerate(names[:i]):
                 result["differences"][f"{name}-{earlier}"][scope] = {
-                    metric: _interval(
-                        values[i, m] - values[k, m], draws[:, i, m] - draws[:, k, m], confidence
+                    metric: difference_interval(
+                        counted[name][metric],
+                        counted[earlier][metric],
+                        values[i, m] - values[k, m],
+                        draws[:, i, m] - draws[:, k, m],
+                        sizes[metric],
+                        confidence,
                     )
                     for m, metric in enumerate(METRICS)
                 }
     return result
+
+
+def same_answers(comparison: Mapping[str, Any], policy: str, against: str) -> bool:
+    """Whether two policies of a comparison gave the same completion for every clip."""
+    return bool({f"{policy}-{against}", f"{against}-{policy}"} & set(comparison["same_answers"]))
 
 
 def difference(comparison: Mapping[str, Any], policy: str, against: str, scope: str, metric: str) -> Interval:
@@ -157,6 +185,27 @@ def metrics_table(comparison: Mapping[str, Any], scope: str = "overall") -> list
     return rows
 
 
+def table_notes(comparison: Mapping[str, Any], scope: str = "overall") -> list[str]:
+    """What a reader of `metrics_table` has to know: intervals, absent emotions, the released values."""
+
+    def released(metric: str) -> str:
+        return ", ".join(
+            f"{policy} {100 * scopes[scope][metric]:.1f}" for policy, scopes in comparison["released"].items()
+        )
+
+    absent = comparison["absent"][scope]
+    lacking = f"no clip has {', '.join(absent)}" if absent else "all of them do"
+    return [
+        "Intervals are percentiles of a bootstrap over clips, paired for differences; at 0% and 100%, and"
+        " where two policies differ on no clip, they are score intervals (Wilson, Tango).",
+        f"UAR is averaged over the emotions that occur among the clips; {lacking}. The method's released code"
+        " averages over the whole label space, with 0 for an absent emotion, and on MAFW leaves answers that"
+        f" can't be read out of their emotion's total: {released('UAR')}.",
+        "EEA reads the explanation alone. The released code counts 0 where the answer can't be read:"
+        f" {released('EEA')}.",
+    ]
+
+
 def format_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows as a Markdown table, aligned so that it also reads well as plain text."""
     if not rows:
@@ -197,14 +246,31 @@ def _bootstrap(
     return values, np.concatenate(draws)
 
 
+def _completions(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    return {(row["dataset"], row["clip_id"]): row["completion"] for row in rows}
+
+
+def _counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Which clips count, by metric, in the order of data set and clip; UAR counts those of WAR."""
+    flags = _flags(sorted(rows, key=lambda row: (row["dataset"], row["clip_id"])))
+    by_name = dict(zip(_COUNTED, flags, strict=True))
+    return {**by_name, "UAR": by_name["WAR"]}
+
+
+def _released(rows: Sequence[Mapping[str, Any]], scope: str) -> dict[str, float]:
+    truth, predicted, judged = ([row[name] for row in rows] for name in ("label", "predicted", "judged"))
+    values = all_metrics(truth, predicted, judged, scope_space(scope))
+    return {name: float(values[f"{name}_released"]) for name in RELEASED}
+
+
 def _flags(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """Which clips count for WAR, EEA, EPC and FCR: float32 [4, clips]."""
     flags = []
     for row in rows:
         right = row["predicted"] == row["label"]
-        readable = row["predicted"] is not None and row["judged"] is not None
-        heard = readable and row["judged"] == row["label"]
-        flags.append((right, heard, readable and row["judged"] == row["predicted"], heard and right))
+        heard = row["judged"] is not None and row["judged"] == row["label"]
+        agrees = row["judged"] is not None and row["judged"] == row["predicted"]
+        flags.append((right, heard, agrees, heard and right))
     return np.array(flags, dtype=np.float32).T
 
 
@@ -220,9 +286,3 @@ def _metrics(times: np.ndarray, counted: np.ndarray, one_hot: np.ndarray) -> np.
     by_name = dict(zip(_COUNTED, np.moveaxis(shares, 2, 0), strict=True))
     by_name["UAR"] = np.nanmean(recalls, axis=2)
     return np.stack([by_name[name] for name in METRICS], axis=2)
-
-
-def _interval(value: float, draws: np.ndarray, confidence: float) -> Interval:
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(draws, [tail, 100 - tail])
-    return {"value": round(float(value), 6), "low": round(float(low), 6), "high": round(float(high), 6)}

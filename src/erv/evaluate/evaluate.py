@@ -20,6 +20,7 @@ from erv.evaluate.metrics import all_metrics, read_completion
 from erv.files import write_text
 from erv.labels import LabelSpace
 from erv.manifest import ClipRow, write_table
+from erv.prompts import parse_completion
 
 OVERALL = "overall"
 
@@ -108,15 +109,37 @@ def scope_space(scope: str) -> LabelSpace:
 
 
 def measure(predictions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
-    """The five metrics, clips and malformed completions per scope."""
+    """The five metrics, numbers of clips and of unreadable answers, and the released values, per scope."""
     result = {}
     for scope, rows in scope_rows(predictions).items():
         columns = {name: [row[name] for row in rows] for name in ("label", "predicted", "judged")}
         values = all_metrics(columns["label"], columns["predicted"], columns["judged"], scope_space(scope))
         sentences = sum(row["sentences"] for row in rows)
         # Explanations that shrink are the first sign of a reward being gamed.
-        result[scope] = {**values, "sentences": round(sentences / len(rows), 6) if rows else 0.0}
+        shape = {"sentences": round(sentences / len(rows), 6) if rows else 0.0}
+        result[scope] = {**values, **unread_answers(rows), **shape}
     return result
+
+
+def unread_answers(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many completions have no answer to count, by kind.
+
+    Args:
+        rows: rows of the predictions table, in one scope.
+
+    Returns:
+        `malformed`: without a closed and filled answer block. `outside`: with an answer that is not a label
+        of the space.
+    """
+    kinds = [unread_kind(row) for row in rows]
+    return {kind: kinds.count(kind) for kind in ("malformed", "outside")}
+
+
+def unread_kind(row: Mapping[str, Any]) -> str | None:
+    """`malformed` or `outside`, see `unread_answers`; None if the row has an answer that counts."""
+    if row["predicted"] is not None:
+        return None
+    return "outside" if parse_completion(row["completion"]).answer else "malformed"
 
 
 def write_predictions(predictions: Sequence[Mapping[str, Any]], path: Path) -> None:

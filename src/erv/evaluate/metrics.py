@@ -1,8 +1,9 @@
 """Metrics of recognition (WAR, UAR) and of explanations (EEA, EPC, FCR), as shares in 0..1.
 
-One rule holds for all of them: a sample that can't be read (no answer, an answer that is not a label, nothing
-to judge, no truth) is wrong and stays in every total. The released code agrees except in one place, see
-`recognition_metrics`; where it crashes (no samples, or an unreadable first one), the values here are defined.
+One rule holds for all of them: a sample in which a part that the metric needs can't be read (no answer, an
+answer that is not a label, nothing to judge, no truth) is wrong and stays in every total. The released code
+differs in two places, see `recognition_metrics` (UAR) and `explanation_metrics` (EEA); `semantics: official`
+gives its values. Where it crashes (no samples, or an unreadable first one), the values here are defined.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from erv.prompts import parse_completion
 from erv.sentences import Semantics, split_sentences
 
 METRICS = ("WAR", "UAR", "EEA", "EPC", "FCR")
+RELEASED = ("UAR", "EEA")  # where the released code gives another value
 MEANINGS = {
     "WAR": "share of clips whose answer is right (accuracy)",
-    "UAR": "recall of the answer, averaged over emotions",
+    "UAR": "recall of the answer, averaged over the emotions that occur among the clips",
     "EEA": "share of clips whose explanation, read alone, names the true emotion",
     "EPC": "share of clips whose explanation and answer name the same emotion",
     "FCR": "share of clips where explanation and answer both name the true emotion",
@@ -107,18 +109,23 @@ def recognition_metrics(
 
 
 def explanation_metrics(
-    truth: Sequence[str | None], predicted: Sequence[str | None], judged: Sequence[str | None]
+    truth: Sequence[str | None],
+    predicted: Sequence[str | None],
+    judged: Sequence[str | None],
+    *,
+    semantics: Semantics = "strict",
 ) -> dict[str, Any]:
     """EEA, EPC and FCR of n samples.
 
-    A sample with a missing truth, prediction or judgement counts for none of them, as in the released code:
-    an explanation without an answer is a failed completion, however well it reads.
+    EEA reads the explanation alone: a missing or foreign answer does not matter to it. EPC and FCR need both.
 
     Args:
         truth: n canonical names.
         predicted: n canonical names, None where the answer is unreadable.
         judged: n canonical names that a judge read from the explanation alone, None where there was nothing
             to judge.
+        semantics: `official` counts a sample without a readable answer for none of the three, as the released
+            code does. Use it only to compare with published figures.
 
     Returns:
         EEA (judged = truth), EPC (judged = predicted), FCR (all three equal), unreadable (samples with a
@@ -129,10 +136,11 @@ def explanation_metrics(
     """
     _same_length(truth=truth, predicted=predicted, judged=judged)
     rows = [row for row in zip(truth, predicted, judged, strict=True) if None not in row]
+    read = rows if semantics == "official" else zip(truth, predicted, judged, strict=True)
     total = len(truth)
     share = 1.0 / total if total else 0.0
     return {
-        "EEA": sum(true == heard for true, _, heard in rows) * share,
+        "EEA": sum(heard is not None and true == heard for true, _, heard in read) * share,
         "EPC": sum(answer == heard for _, answer, heard in rows) * share,
         "FCR": sum(true == answer == heard for true, answer, heard in rows) * share,
         "unreadable": total - len(rows),
@@ -142,7 +150,6 @@ def explanation_metrics(
 
 def shuffled_eea(
     truth: Sequence[str],
-    predicted: Sequence[str | None],
     judged: Sequence[str | None],
     groups: Sequence[str],
     *,
@@ -155,14 +162,13 @@ def shuffled_eea(
 
     Args:
         truth: n canonical names.
-        predicted: n canonical names or None.
         judged: n canonical names or None.
         groups: n names of data sets; labels are shuffled within a data set, since a judge only names the
             emotions of that set.
         seed: seed of the permutations.
         permutations: number of permutations.
     """
-    _same_length(truth=truth, predicted=predicted, judged=judged, groups=groups)
+    _same_length(truth=truth, judged=judged, groups=groups)
     stream = np.random.default_rng(seed)
     labels, members = np.array(truth, dtype=object), np.array(groups, dtype=object)
     places = [np.flatnonzero(members == group) for group in sorted(set(groups))]
@@ -171,17 +177,19 @@ def shuffled_eea(
         shuffled = labels.copy()
         for place in places:
             shuffled[place] = labels[stream.permutation(place)]
-        total += float(explanation_metrics(list(shuffled), predicted, judged)["EEA"])
+        total += float(explanation_metrics(list(shuffled), judged, judged)["EEA"])
     return total / permutations
 
 
 def all_metrics(
     truth: Sequence[str], predicted: Sequence[str | None], judged: Sequence[str | None], space: LabelSpace
 ) -> dict[str, float | int]:
-    """The five metrics of one scope, with the number of clips and of malformed completions.
+    """The five metrics of one scope, the number of clips, and what the released code makes of UAR and EEA.
 
     UAR is averaged over the emotions that occur in `truth`, in the order of the space: a small test set, or
-    one pooled from several data sets, may lack some.
+    one pooled from several data sets, may lack some. `UAR_released` is averaged over the whole space, where
+    an absent emotion counts as 0, and leaves unreadable answers out in the MAFW space. `EEA_released` is 0
+    where the answer can't be read.
     """
     present = [name for name in space.names if name in set(truth)]
     recognition = recognition_metrics(truth, predicted, present)
@@ -189,7 +197,11 @@ def all_metrics(
     values = {**recognition, **explanation}
     result: dict[str, float | int] = {name: round(float(values[name]), 6) for name in METRICS}
     result["clips"] = len(truth)
-    result["malformed"] = sum(answer is None for answer in predicted)
+    official = {
+        **recognition_metrics(truth, predicted, space, semantics="official"),
+        **explanation_metrics(truth, predicted, judged, semantics="official"),
+    }
+    result |= {f"{name}_released": round(float(official[name]), 6) for name in RELEASED}
     return result
 
 

@@ -1,6 +1,8 @@
 """The conditions a candidate must meet to become champion, and the verdict on each.
 
-A floor applies to the lower end of the interval, a gate with `against` to that of the paired difference.
+A floor applies to the lower end of the interval, which must reach it. A gate with `against` applies to the
+lower end of the paired difference, which must exceed it: two policies that answer alike are no evidence that
+one is better.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ class Verdict:
     Attributes:
         metric: WAR, UAR, EEA, EPC or FCR, over all clips.
         against: the policy it is compared with, `champion`, or None for a floor.
-        minimum: what the lower end must reach.
+        minimum: what the lower end must reach, or exceed where there is an `against`.
         value: the lower end of the interval; None while undecided or where nothing could be measured.
         passed: None while undecided (a gate against the champion is decided when publishing).
         reason: why it could not be measured, if it couldn't.
@@ -41,10 +43,11 @@ class Verdict:
         return asdict(self)
 
     def text(self) -> str:
-        """`EPC minus r1_omni: lower end +0.1200, needs +0.0000 or more`."""
+        """`EPC minus r1_omni: lower end +0.1200, needs more than +0.0000`."""
         what = self.metric if self.against is None else f"{self.metric} minus {self.against}"
         sign = "" if self.against is None else "+"
-        needs = f"needs {self.minimum:{sign}.4f} or more"
+        least = f"{self.minimum:{sign}.4f}"
+        needs = f"needs {least} or more" if self.against is None else f"needs more than {least}"
         if self.value is None:
             return f"{what}: {self.reason or 'not decided'}, {needs}"
         return f"{what}: lower end {self.value:{sign}.4f}, {needs}"
@@ -73,16 +76,21 @@ def decide(gates: Sequence[GateSettings], policy: str, comparison: Mapping[str, 
 
 
 def _decide(gate: GateSettings, policy: str, comparison: Mapping[str, Any]) -> Verdict:
-    from erv.evaluate.compare import difference
+    from erv.evaluate.compare import difference, same_answers
 
     if gate.against == CHAMPION:
         return Verdict(gate.metric, gate.against, gate.minimum)
     if gate.against is None:
         interval = comparison["policies"][policy][SCOPE].get(gate.metric) or {}
-    elif gate.against == policy:
-        interval = {"low": 0.0}  # a policy equals itself
-    else:
-        interval = difference(comparison, policy, gate.against, SCOPE, gate.metric)
+        return judged(gate.metric, None, gate.minimum, interval.get("low"))
+    fault = ""
+    if gate.against == policy:
+        fault = "this is the candidate itself, so there is nothing to compare"
+    elif same_answers(comparison, policy, gate.against):
+        fault = "both gave the same completion for every clip, so there is nothing to compare"
+    if fault:
+        return Verdict(gate.metric, gate.against, gate.minimum, None, False, fault)
+    interval = difference(comparison, policy, gate.against, SCOPE, gate.metric)
     return judged(gate.metric, gate.against, gate.minimum, interval.get("low"))
 
 
@@ -101,7 +109,8 @@ def decide_against_champion(
 
     Args:
         verdicts: from `decide`.
-        candidate: rows of the candidate's predictions.
+        candidate: rows of the candidate's predictions. A candidate that answers like the champion is judged
+            by the interval: given enough clips it passes a gate that allows a loss, but no other.
         champion: rows of the champion's predictions; if they are of other clips, every open gate fails.
         samples: number of bootstrap draws.
         confidence: confidence level of the intervals.
@@ -150,4 +159,4 @@ def judged(metric: str, against: str | None, minimum: float, low: float | None) 
         return Verdict(metric, against, minimum, None, False, "could not be measured")
     # Rounded, so that the last bit of a sum does not change a bundle's hash.
     low = round(float(low), 6)
-    return Verdict(metric, against, minimum, low, low >= minimum)
+    return Verdict(metric, against, minimum, low, low >= minimum if against is None else low > minimum)

@@ -118,7 +118,7 @@ def bundle_hash(files: Mapping[str, str]) -> str:
 def _card(
     settings: RegisterSettings, comparison: Mapping[str, Any], verdicts: Sequence[Verdict], work: Path
 ) -> str:
-    from erv.evaluate.compare import format_table, metrics_table
+    from erv.evaluate.compare import format_table, metrics_table, table_notes
 
     percent = round(100 * float(comparison["confidence"]))
     passed = {True: "holds", False: "**fails**", None: "decided when published"}
@@ -137,6 +137,8 @@ def _card(
         f"In percent over all clips, with {percent}% intervals. WAR, UAR: recall of the answers. EEA: the "
         "explanation speaks of the true emotion. EPC: it agrees with the answer. FCR: both are right. The "
         "explanations were judged by a model that had no part in the reward.",
+        "",
+        *[f"- {note}" for note in table_notes(comparison, SCOPE)],
         "",
         "## Gates",
         "",

@@ -140,7 +140,8 @@ def _answer(
     true_cues: Sequence[str] | None,
     find_cues: FindCues | None,
 ) -> dict[str, Any]:
-    explanation = parse_completion(row["completion"]).explanation or ""
+    parsed = parse_completion(row["completion"])
+    explanation = parsed.explanation or ""
     sentences = _sentences(row["completion"])
     claims = []
     if true_cues is not None and find_cues is not None:
@@ -150,6 +151,7 @@ def _answer(
     return {
         "policy": policy,
         "predicted": row["predicted"],
+        "answer": parsed.answer,
         "judged": row["judged"],
         "right": row["predicted"] == row["label"],
         "coherent": row["judged"] is not None and row["judged"] == row["predicted"],

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from erv.errors import EvaluationError
-from erv.evaluate.compare import check_measured_alike, compare
-from erv.evaluate.evaluate import OVERALL, read_predictions, scope_rows, scope_space
+from erv.evaluate.compare import check_measured_alike, compare, table_notes
+from erv.evaluate.evaluate import (
+    OVERALL,
+    read_predictions,
+    scope_rows,
+    scope_space,
+    unread_answers,
+    unread_kind,
+)
 from erv.evaluate.metrics import (
     MEANINGS,
     METRICS,
@@ -96,7 +104,8 @@ def build_comparison(
     """The content of `comparison.json`.
 
     It holds the result of `erv.evaluate.compare.compare`, the quality of the verifier and of the judge, the
-    decoding settings, the number of malformed completions, the shape of explanations (`explanations`:
+    decoding settings, the numbers of completions without an answer that counts (`malformed`: no answer block;
+    `outside`: an answer that is not a label), the shape of explanations (`explanations`:
     sentences, words, repeated and shuffled_EEA by policy) and, if cues are known, their precision.
 
     Raises:
@@ -111,9 +120,9 @@ def build_comparison(
     result = compare(
         predictions, samples=settings.bootstrap_samples, confidence=settings.confidence, seed=seed
     )
-    result["malformed"] = {
-        policy: sum(row["predicted"] is None for row in rows) for policy, rows in predictions.items()
-    }
+    unread = {policy: unread_answers(rows) for policy, rows in predictions.items()}
+    for kind in ("malformed", "outside"):
+        result[kind] = {policy: counts[kind] for policy, counts in unread.items()}
     result["explanations"] = {policy: _explanations(rows, seed) for policy, rows in predictions.items()}
     result["verifier"] = {key: evidence.verifier[key] for key in VERIFIER_FIGURES}
     first = next(iter(evaluations.values()))
@@ -190,6 +199,7 @@ def render_report(
         metrics=METRICS,
         meanings=MEANINGS,
         comparison=comparison,
+        notes={scope: table_notes(comparison, scope) for scope in comparison["clips"]},
         evidence=evidence,
         bars=charts.bar_chart({p: comparison["policies"][p][OVERALL] for p in policies}, METRICS, names),
         differences=_differences(comparison, names),
@@ -228,7 +238,7 @@ def load_evaluations(
 
 def _explanations(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, float]:
     pooled = sorted(scope_rows(rows)[OVERALL], key=lambda row: (row["dataset"], row["clip_id"]))
-    columns = ([row[name] for row in pooled] for name in ("label", "predicted", "judged", "dataset"))
+    columns = ([row[name] for row in pooled] for name in ("label", "judged", "dataset"))
     values = explanation_shape([row["completion"] for row in pooled])
     values["shuffled_EEA"] = shuffled_eea(*columns, seed=seed)
     return {name: round(value, 6) for name, value in values.items()}
@@ -268,17 +278,25 @@ def _differences(comparison: Mapping[str, Any], names: Mapping[str, str]) -> lis
 
 
 def _confusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The pooled confusion matrix, with each row as shares of its true emotion."""
+    """The pooled confusion matrix, with each row as shares of its true emotion.
+
+    The last two columns are answers that are no label, and completions without an answer.
+    """
     pooled = scope_rows(rows)[OVERALL]
     names = scope_space(OVERALL).names
     counts = recognition_metrics(
         [row["label"] for row in pooled], [row["predicted"] for row in pooled], scope_space(OVERALL)
     )["confusion"]
+    malformed = Counter(row["label"] for row in pooled if unread_kind(row) == "malformed")
+    lines = {
+        name: [*line[:-1], line[-1] - malformed[name], malformed[name]]
+        for name, line in zip(names, counts, strict=True)
+        if sum(line)
+    }
     return {
-        "columns": [*names, "unreadable"],
+        "columns": [*names, "not a label", "no answer"],
         "rows": [
             {"name": name, "total": sum(line), "cells": [(count, count / sum(line)) for count in line]}
-            for name, line in zip(names, counts, strict=True)
-            if sum(line)
+            for name, line in lines.items()
         ],
     }

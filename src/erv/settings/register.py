@@ -10,7 +10,10 @@ from erv.settings.section import Section
 
 
 class GateSettings(Section):
-    """A condition for `champion`: a minimum for the metric, or for its paired difference from `against`."""
+    """A condition for `champion`, on the lower end of an interval.
+
+    The metric must reach the minimum; with `against`, the paired difference must exceed it.
+    """
 
     metric: Literal["WAR", "UAR", "EEA", "EPC", "FCR"]
     minimum: float

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from erv.errors import EvaluationError
-from erv.evaluate.compare import _bootstrap, compare, difference, format_table, metrics_table
+from erv.evaluate.compare import _bootstrap, compare, difference, format_table, metrics_table, table_notes
 from erv.evaluate.evaluate import measure, scope_rows
 from erv.evaluate.metrics import METRICS
 from erv.labels import LabelSpace
@@ -75,9 +75,58 @@ def test_the_same_seed_gives_the_same_comparison(policies, comparison):
     assert again["policies"] == comparison["policies"]
 
 
-def test_a_policy_does_not_differ_from_itself(policies):
-    same = compare({"a": policies["sft"], "b": policies["sft"]}, samples=100, confidence=0.9, seed=0)
-    assert same["differences"]["b-a"]["overall"]["EPC"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+def test_a_policy_does_not_differ_from_itself_but_the_clips_only_say_so_much(policies):
+    same = compare({"a": policies["sft"], "b": policies["sft"]}, samples=100, confidence=0.95, seed=0)
+    reach = 1.959964**2 / (120 + 1.959964**2)  # Tango's interval where no clip tells the two apart
+    found = same["differences"]["b-a"]["overall"]["EPC"]
+    assert found == {"value": 0.0, "low": pytest.approx(-reach, abs=1e-6), "high": -found["low"]}
+    assert same["differences"]["b-a"]["overall"]["UAR"]["high"] > found["high"]  # rare emotions say less
+    assert same["same_answers"] == ["b-a"]
+
+
+def answered(label, answer, judged, clip):
+    return {
+        "dataset": "mafw",
+        "clip_id": f"{clip:03d}",
+        "split": "test",
+        "label": label,
+        "completion": f"<answer>{answer}</answer>",
+        "predicted": answer,
+        "judged": judged,
+        "sentences": 1,
+    }
+
+
+def test_an_interval_at_an_end_has_a_width():
+    labels = ["anger", "fear", "sadness"] * 6
+    wrong = [answered(label, "surprise", label, clip) for clip, label in enumerate(labels)]
+    right = [answered(label, label, None, clip) for clip, label in enumerate(labels)]
+    found = compare({"wrong": wrong, "right": right}, samples=100, confidence=0.95, seed=0)
+    values = found["policies"]
+    # Wilson's interval, as published tables have it: 0 of 18 is 0 to 17.6%, 18 of 18 is 82.4 to 100%.
+    none, every = (values[policy]["mafw"]["WAR"] for policy in ("wrong", "right"))
+    assert none == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.1759, abs=1e-4)}
+    assert every == {"value": 1.0, "low": pytest.approx(0.8241, abs=1e-4), "high": 1.0}
+    assert values["wrong"]["mafw"]["UAR"] == none  # equally frequent emotions
+    assert values["right"]["mafw"]["EEA"] == none
+    gap = found["differences"]["right-wrong"]["mafw"]
+    assert gap["WAR"] == every
+    assert gap["EEA"] == {"value": -1.0, "low": -1.0, "high": pytest.approx(-0.8241, abs=1e-4)}
+    assert found["same_answers"] == []
+
+
+def test_the_table_says_what_uar_and_eea_leave_out_and_what_the_released_code_gives():
+    rows = [answered(label, label, label, clip) for clip, label in enumerate(["anger", "fear"] * 4)]
+    rows[0] |= {"predicted": None, "completion": "<answer>bored</answer>"}
+    found = compare({"sft": rows}, samples=100, confidence=0.95, seed=0)
+    assert found["policies"]["sft"]["overall"]["EEA"]["value"] == 1.0
+    assert found["policies"]["sft"]["overall"]["UAR"]["value"] == 0.875
+    # The released MAFW code leaves the unreadable answer out of its class: 2 of 11 emotions have recall 1.
+    assert found["released"]["sft"]["overall"] == {"UAR": round(2 / 11, 6), "EEA": 0.875}
+    notes = " ".join(table_notes(found))
+    assert "no clip has disgust, happiness, neutral, sadness, surprise" in notes
+    assert "out of their emotion's total: sft 18.2." in notes
+    assert "counts 0 where the answer can't be read: sft 87.5." in notes
 
 
 def test_differences_are_paired_and_turn_round(comparison):

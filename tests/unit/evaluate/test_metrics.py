@@ -42,8 +42,11 @@ def test_explanations_by_hand():
     predicted = ["anger", "anger", "fear", "fear", None]
     judged = ["anger", "fear", "fear", "anger", "anger"]
     result = explanation_metrics(truth, predicted, judged)
-    assert (result["EEA"], result["EPC"], result["FCR"]) == pytest.approx((0.4, 0.4, 0.2))
+    # The last one has no answer: its explanation, read alone, names the true emotion all the same.
+    assert (result["EEA"], result["EPC"], result["FCR"]) == pytest.approx((0.6, 0.4, 0.2))
     assert result["unreadable"] == 1
+    released = explanation_metrics(truth, predicted, judged, semantics="official")
+    assert (released["EEA"], released["EPC"], released["FCR"]) == pytest.approx((0.4, 0.4, 0.2))
 
 
 def test_an_absent_explanation_agrees_with_nothing():
@@ -53,7 +56,26 @@ def test_an_absent_explanation_agrees_with_nothing():
 def test_uar_of_a_scope_is_over_emotions_that_occur():
     values = all_metrics(["happy", "sad"], ["happy", "happy"], ["happy", "sad"], DFEW)
     assert values["UAR"] == 0.5
-    assert (values["clips"], values["malformed"]) == (2, 0)
+    assert values["UAR_released"] == pytest.approx(1 / len(DFEW.names), abs=1e-6)  # absent ones are 0
+    assert (values["EEA"], values["EEA_released"], values["clips"]) == (1.0, 1.0, 2)
+
+
+def test_answers_outside_the_space_are_not_malformed():
+    def said(completion):
+        reading = read_completion(completion, MAFW)
+        return {**row("mafw", "1", "anger", reading.predicted, "anger"), "completion": completion}
+
+    rows = [
+        said("<think>He shouts.</think>\n<answer>anger</answer>"),
+        said("<think>He shouts.</think>\n<answer>bored</answer>"),
+        said("<think>He shouts.</think>\n<answer>happiness and anger</answer>"),
+        said("<think>He shouts.</think>"),
+        said("<think>He shouts.</think>\n<answer> </answer>"),
+    ]
+    values = measure(rows)["mafw"]
+    assert (values["outside"], values["malformed"]) == (2, 2)
+    assert (values["EEA"], values["EPC"]) == (1.0, pytest.approx(0.2))
+    assert values["EEA_released"] == pytest.approx(0.2)
 
 
 def test_unequal_lengths_are_refused():
@@ -109,10 +131,10 @@ def test_shuffled_labels_leave_chance():
     truth = ["anger", "fear"] * 50
     groups = ["mafw"] * 100
     assert explanation_metrics(truth, truth, truth)["EEA"] == 1.0
-    control = shuffled_eea(truth, truth, truth, groups, seed=0)
+    control = shuffled_eea(truth, truth, groups, seed=0)
     assert control == pytest.approx(0.5, abs=0.03)
-    assert control == shuffled_eea(truth, truth, truth, groups, seed=0)
-    assert control != shuffled_eea(truth, truth, truth, groups, seed=1)
+    assert control == shuffled_eea(truth, truth, groups, seed=0)
+    assert control != shuffled_eea(truth, truth, groups, seed=1)
     # Labels stay in their data set: where all clips of one share a label, nothing changes.
-    assert shuffled_eea(truth, truth, truth, truth, seed=0) == pytest.approx(1.0)
-    assert shuffled_eea(truth, [None] * 100, truth, groups, seed=0) == 0.0
+    assert shuffled_eea(truth, truth, truth, seed=0) == pytest.approx(1.0)
+    assert shuffled_eea(truth, [None] * 100, groups, seed=0) == 0.0

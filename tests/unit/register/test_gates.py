@@ -19,10 +19,11 @@ def rows(split="test"):
             "clip_id": f"{index:05d}",
             "split": split,
             "label": "anger",
+            "completion": "<answer>anger</answer>",
             "predicted": "anger",
             "judged": "anger",
         }
-        for index in range(20)
+        for index in range(100)
     ]
 
 
@@ -32,8 +33,13 @@ def verdicts(**metrics):
 
 def test_a_champion_measured_alike_is_compared():
     found = verdicts(candidate_metrics=METRICS, champion_metrics={**METRICS, "mafw": {"WAR": 1.0}})
-    assert (found[0].passed, found[0].value) == (True, 0.0)
+    # Equal answers: no worse, as far as 100 clips can say, and surely no better.
+    assert (found[0].passed, found[0].value) == (True, pytest.approx(-0.037, abs=1e-3))
     assert found == verdicts()
+    few = decide_against_champion(OPEN, rows()[:20], rows()[:20], samples=100, confidence=0.95, seed=0)
+    assert (few[0].passed, few[0].value) == (False, pytest.approx(-0.161, abs=1e-3))
+    better = (Verdict("WAR", "champion", 0.0),)
+    assert not decide_against_champion(better, rows(), rows(), samples=100, confidence=0.95, seed=0)[0].passed
 
 
 @pytest.mark.parametrize(

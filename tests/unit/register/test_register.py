@@ -95,7 +95,7 @@ def test_verdicts_are_written_and_the_champion_is_left_open(tmp_path: Path, inpu
     assert [v.passed for v in verdicts] == [True, True, None]
     card = (tmp_path / "bundle/card.md").read_text()
     assert "- holds: WAR: lower end 0." in card
-    assert "- decided when published: WAR minus champion: not decided, needs -0.0500 or more" in card
+    assert "- decided when published: WAR minus champion: not decided, needs more than -0.0500" in card
 
 
 def test_a_changed_missing_or_added_file_is_found(tmp_path: Path, inputs: dict[str, Path]) -> None:
@@ -157,11 +157,34 @@ def test_differences_are_read_in_either_direction() -> None:
         decide(gate, "erv", comparison_of(other=worse))
 
 
+def test_a_policy_that_answers_like_the_other_passes_no_gate_against_it() -> None:
+    gates = [GateSettings(metric="EPC", minimum=m, against="r1_omni") for m in (0.0, -0.05)]
+    twice = comparison_of(r1_omni=predictions(54, 55), erv=predictions(54, 55))
+    for verdict in decide(gates, "erv", twice):
+        assert (verdict.passed, verdict.value) == (False, None)
+        assert "both gave the same completion for every clip, so there is nothing" in verdict.text()
+    itself = decide(gates, "r1_omni", twice)
+    assert [verdict.passed for verdict in itself] == [False, False]
+    assert "this is the candidate itself" in itself[0].text()
+    # Other words, but the metric counts the same clips: no evidence of a gain, and little of a loss.
+    reworded = [{**row, "completion": row["completion"] + " "} for row in predictions(54, 55)]
+    found = decide(gates, "erv", comparison_of(r1_omni=predictions(54, 55), erv=reworded))
+    assert [verdict.passed for verdict in found] == [False, False]
+    assert found[0].value == pytest.approx(-0.06, abs=1e-3)
+
+
+def test_a_gain_on_a_single_clip_is_no_evidence() -> None:
+    gate = [GateSettings(metric="WAR", minimum=0.0, against="r1_omni")]
+    verdict = decide(gate, "erv", comparison_of(r1_omni=predictions(54, 55), erv=predictions(55, 55)))[0]
+    assert (verdict.passed, verdict.value) == (False, 0.0)
+    assert verdict.text() == "WAR minus r1_omni: lower end +0.0000, needs more than +0.0000"
+
+
 def test_the_champion_is_compared_on_the_same_clips_or_the_gate_fails() -> None:
-    open_gate = (Verdict("WAR", "champion", -0.05), Verdict("WAR", None, 0.5, 0.8, True))
+    open_gate = (Verdict("WAR", "champion", -0.1), Verdict("WAR", None, 0.5, 0.8, True))
     settings = {"samples": 200, "confidence": 0.95, "seed": 0}
     equal = decide_against_champion(open_gate, predictions(54, 55), predictions(54, 55), **settings)
-    assert (equal[0].passed, equal[0].value) == (True, 0.0)
+    assert (equal[0].passed, equal[0].value) == (True, pytest.approx(-0.06, abs=1e-3))
     assert equal[1] == open_gate[1]
     worse = decide_against_champion(open_gate, predictions(30, 55), predictions(54, 55), **settings)
     assert worse[0].passed is False
@@ -170,7 +193,7 @@ def test_the_champion_is_compared_on_the_same_clips_or_the_gate_fails() -> None:
     )
     assert other[0].passed is False
     assert other[0].text() == (
-        "WAR minus champion: the champion was not evaluated on the same clips, needs -0.0500 or more"
+        "WAR minus champion: the champion was not evaluated on the same clips, needs more than -0.1000"
     )
 
 

@@ -1,5 +1,6 @@
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from erv.errors import DataError, EvaluationError
+from erv.evaluate.compare import table_notes
 from erv.evaluate.evaluate import measure, write_json, write_predictions
 from erv.labels import LabelSpace
 from erv.manifest import write_table
@@ -30,7 +32,7 @@ from erv.train_erv.scores import classification_report
 from erv.validate.probing import Probe
 from tests.support.verdicts import judge, rows_of
 
-SETTINGS = ReportSettings(bootstrap_samples=100, confidence=0.95, examples=3)
+SETTINGS = ReportSettings(bootstrap_samples=100, confidence=0.95, examples=12)
 JUDGE = {
     "name": "lexical",
     "architecture": "bag of words",
@@ -94,6 +96,8 @@ def prediction(policy, clip):
     completion = f"<think>{explanation}</think>\n<answer>{answer}</answer>"
     if clip == 5:
         completion, answer = "no <tags> at all", None
+    if clip == 7:
+        completion, answer = completion.replace(f"<answer>{answer}", "<answer>bored"), None
     return {
         "dataset": "mafw",
         "clip_id": f"{clip:05d}",
@@ -101,8 +105,8 @@ def prediction(policy, clip):
         "label": label,
         "completion": completion,
         "predicted": answer,
-        "judged": "anger" if answer else None,
-        "sentences": 2 if answer else 0,
+        "judged": None if clip == 5 else "anger",
+        "sentences": 0 if clip == 5 else 2,
     }
 
 
@@ -194,6 +198,10 @@ def test_the_page_shows_figures_cues_and_sentences(predictions, evidence):
     assert "45% of the explanations" in html
     assert comparison["cues"]["erv"] == {"claimed": 11, "present": 11, "share": 1.0}
     assert comparison["malformed"] == dict.fromkeys(predictions, 1)
+    assert comparison["outside"] == dict.fromkeys(predictions, 1)
+    assert "bored (not a label)" in html
+    for note in table_notes(comparison):
+        assert note in unescape(html)
     assert comparison["judge"] == JUDGE
     assert comparison["decoding"] == DECODING
     assert "says nothing about contempt" in html
