@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 
@@ -14,6 +13,7 @@ from erv.pipeline import read_lock_entries
 from erv.storage.store import open_store
 from erv.tracking.lock_entries import client_of
 from tests.integration.scratch import Scratch
+from tests.support.tiny_bundle import write_clip, write_models
 
 pytestmark = pytest.mark.integration
 
@@ -59,35 +59,6 @@ write_candidate(
 """
 
 
-def write_models(folder: Path) -> None:
-    """An untrained policy and an untrained verifier, as small as they can be."""
-    from transformers import BertConfig, BertForSequenceClassification
-
-    from erv.labels import LabelSpace
-    from erv.policies import Policy
-    from erv.prompts import format_completion
-    from erv.sample.tiny_policy import TinySizes, build_tiny_policy, train_wordpiece
-    from erv.verifier import EmotionVerifier
-
-    sizes = TinySizes(
-        image_size=32, num_frames=2, vision_width=16, vision_layers=1, audio_width=16, audio_layers=1,
-        window_seconds=1, hidden=32, layers=2, heads=2, mlp=64, gate_width=16, vocabulary=400,
-    )  # fmt: skip
-    texts = [format_completion(f"She smiles, take {n}.", "happiness") for n in range(20)]
-    Policy(*build_tiny_policy(texts, seed=0, sizes=sizes)).save(folder / "policy")
-    tokenizer = train_wordpiece(texts, 200, max_length=64)
-    labels = LabelSpace.load("mafw").names
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, num_labels=len(labels),
-    )  # fmt: skip
-    verifier = EmotionVerifier(
-        BertForSequenceClassification(config), tokenizer, labels=labels, thresholds=[0.1] * len(labels)
-    )
-    (folder / "verifier").mkdir()
-    verifier.save_pretrained(folder / "verifier")
-
-
 @pytest.fixture(scope="module")
 def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Scratch:
     scratch = Scratch(tmp_path_factory.mktemp("registry"), stack)
@@ -125,18 +96,14 @@ def test_a_version_answers_for_a_clip(
     import mlflow
     import pandas as pd
 
-    from erv.sample.clips import encode
-
-    random = np.random.default_rng(0)
-    frames = [random.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(12)]
-    clip = tmp_path / "clip.mp4"
-    clip.write_bytes(encode(frames, random.integers(-9000, 9000, 16000).astype(np.int16)))
+    write_clip(tmp_path / "clip.mp4")
     isolate(scratch.environment)
+    monkeypatch.setenv("ERV_SERVE_ROOT", str(tmp_path))
     mlflow.set_tracking_uri(scratch.environment.mlflow_uri)
     model = mlflow.pyfunc.load_model(f"models:/{NAME}/1")
-    table = model.predict(pd.DataFrame({"clip": [str(clip)]}))
+    table = model.predict(pd.DataFrame({"clip": ["clip.mp4"]}))
     assert list(table.columns) == ["clip", "answer", "explanation", "agreement", "completion"]
-    assert table["clip"][0] == str(clip)
+    assert table["clip"][0] == "clip.mp4"
     assert isinstance(table["completion"][0], str)
 
 

@@ -571,7 +571,7 @@ def test_folders_that_hold_no_local_teacher(served: tuple[str, Path], tmp_path: 
     (cut / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     assert "can't be loaded as a causal language model" in said(cut)
     (cut / "model.safetensors").rename(cut / "pytorch_model.bin")
-    assert "can't be loaded as a causal language model" in said(cut)
+    assert "its weights are a pickle (pytorch_model.bin), which can run code when it is loaded" in said(cut)
     deeper = shutil.copytree(served[1], tmp_path / "deeper")
     config = json.loads((deeper / "config.json").read_text())
     changed = config | {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 3}
@@ -583,4 +583,4 @@ def test_folders_that_hold_no_local_teacher(served: tuple[str, Path], tmp_path: 
     assert "holds a classifier (Qwen2ForSequenceClassification)" in said(judge)
     strict = shutil.copytree(served[1], tmp_path / "strict")
     (strict / "chat_template.jinja").write_text("{{ raise_exception('System role not supported') }}")
-    assert "refuses a system, a user and an assistant turn (System role not supported)" in said(strict)
+    assert "can't render a conversation of system, user (System role not supported)" in said(strict)

@@ -54,6 +54,7 @@ DECIDES = {
     "src/erv/media/worker_process.py": MEDIA,
     "src/erv/extract/chunks.py": ("extract",),
     "src/erv/shards.py": ("extract", *POLICIES, "report"),
+    "src/erv/model_folders.py": (*POLICIES, "train_erv", "report"),
     "src/erv/prompts.py": ("ingest", *POLICIES, "train_erv", "report", "register"),
     "src/erv/sentences.py": ("distill", "train_erv", "grpo", "evaluate", "report", "register"),
     "src/erv/determinism.py": ALL,

@@ -95,7 +95,7 @@ def _count(mapping: Mapping[str, Any], name: str) -> PolicySizes:
     family_module(family_of(mapping, name))  # registers its classes
     config = AutoConfig.for_model(**mapping)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
     def trainable() -> int:
         return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)

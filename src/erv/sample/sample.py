@@ -34,6 +34,7 @@ BASE_CODE = (
     *CODE,
     "determinism.py",
     "media",
+    "model_folders.py",
     "policies/__init__.py",
     "policies/common",
     "policies/humanomni",

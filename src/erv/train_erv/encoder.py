@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from erv.errors import DataError
+from erv.model_folders import load_part
 from erv.verifier.goemotions import column_names
 from erv.verifier.loading import check_length, load_classifier
 
@@ -39,7 +40,7 @@ def load_encoder(folder: Path, names: tuple[str, ...], *, as_it_is: bool, max_le
         raise DataError(f"{folder}: no encoder in it; pin a base source with encoder/config.json")
     remedy = "pin a base source whose encoder/ is a complete save_pretrained folder, tokenizer included"
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = load_part(AutoConfig, folder)
     except (OSError, ValueError) as error:
         raise DataError(
             f"{folder / 'config.json'}: can't be read ({' '.join(str(error).split())[:200]}); {remedy}"

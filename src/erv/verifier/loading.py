@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from erv.errors import DataError
+from erv.model_folders import load_model, load_part
 
 
 def load_classifier(folder: Path, remedy: str, *, new_head: bool = False, **options: Any) -> tuple[Any, Any]:
@@ -20,16 +21,20 @@ def load_classifier(folder: Path, remedy: str, *, new_head: bool = False, **opti
         **options: for `from_pretrained`.
 
     Raises:
-        DataError: it can't be loaded, or weights are missing and would silently be random.
+        DataError: it can't be loaded, would need code or a pickle, or weights are missing and would silently
+            be random.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, **{"dtype": torch.float32, **options}
+        model, report = load_model(
+            AutoModelForSequenceClassification,
+            folder,
+            output_loading_info=True,
+            **{"dtype": torch.float32, **options},
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = load_part(AutoTokenizer, folder)
     except (OSError, ValueError, SafetensorError) as error:
         said = " ".join(str(error).split())[:200]
         raise DataError(f"{folder}: its model can't be loaded ({said}); {remedy}") from error

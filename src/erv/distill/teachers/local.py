@@ -15,6 +15,7 @@ from erv.distill.teachers.asking import Message, correction, first_messages, one
 from erv.distill.teachers.protocol import Refusal, Usage, Verdict
 from erv.errors import DataError
 from erv.labels import LabelSpace
+from erv.model_folders import apply_chat, load_model, load_part
 from erv.progress import meter
 from erv.settings import RuntimeSettings
 from erv.settings.teachers import LocalTeacher
@@ -115,19 +116,17 @@ class LocalChat:
 
     def _prompt(self, sentence: str, messages: list[Message]) -> list[int]:
         """Token ids of a conversation, up to where the reply begins."""
-        from jinja2 import TemplateError
-
         model, tokenizer = self._model()
-        try:
+        text = apply_chat(
+            tokenizer,
+            messages,
+            where=self._folder,
+            remedy="give a teacher whose template takes system, user and assistant turns",
+            tokenize=False,
+            add_generation_prompt=True,
             # Labels need no thinking, which would take all of a reply's tokens; most templates ignore this.
-            text = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-            )
-        except TemplateError as error:
-            raise DataError(
-                f"{self._folder}: its chat template refuses a system, a user and an assistant turn"
-                f" ({one_line(str(error))}); give a teacher whose template takes them"
-            ) from error
+            enable_thinking=False,
+        )
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if most is not None and len(ids) + self._settings.max_reply_tokens > most:
@@ -153,19 +152,16 @@ def _load(folder: Path, runtime: RuntimeSettings) -> tuple[Any, Any]:
     dtype = resolve_dtype(runtime.dtype, device)
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder}: no teacher in it; pin a base source that has {folder.name}/config.json")
-    own = {"local_files_only": True, "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(folder, **own)
+        config = load_part(AutoConfig, folder)
         classifiers = [item for item in config.architectures or () if "ForSequenceClassification" in item]
         if classifiers:
             raise DataError(
                 f"{folder}: holds a classifier ({classifiers[0]}), and a teacher is asked in words; give a"
                 " causal language model, or this one as `encoder` of the base source"
             )
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **own
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, **own)
+        model, report = load_model(AutoModelForCausalLM, folder, dtype=dtype, output_loading_info=True)
+        tokenizer = load_part(AutoTokenizer, folder)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(
             f"{folder}: can't be loaded as a causal language model ({one_line(str(error))}); give a folder"

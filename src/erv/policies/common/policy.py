@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from erv.files import model_folder
+from erv.model_folders import check_folder
 from erv.policies.common.families import check_family, family_module, family_of, read_config
 from erv.prompts import INSTRUCTION
 
@@ -167,10 +168,12 @@ def load_policy(
 
     Raises:
         TrainingError: the folder is not a policy, or belongs to another family.
+        DataError: loading it would run code of the folder.
     """
     import torch
 
     folder = Path(folder)
+    check_folder(folder)
     if family is None:
         family = family_of(read_config(folder), folder)
     else:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
+from erv.model_folders import apply_chat
 from erv.policies.common.clips import check_clip, waveform_of
 from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER, user_content
 
@@ -103,10 +104,13 @@ class ClipProcessor(ProcessorMixin):
         """Token ids of the prompt up to the completion, with expanded placeholders.
 
         Raises:
-            DataError: see `build_messages` of the family.
+            DataError: see `build_messages` of the family; or the tokenizer's chat template can't be rendered.
         """
         messages = self.build_messages(instruction, video=video, audio=audio)
-        encoded = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        where = getattr(self.tokenizer, "name_or_path", None) or "the policy"
+        encoded = apply_chat(
+            self.tokenizer, messages, where=where, add_generation_prompt=True, return_dict=True
+        )
         return list(encoded["input_ids"])
 
     def question_inputs(self, instruction: str = INSTRUCTION) -> dict[str, torch.Tensor]:

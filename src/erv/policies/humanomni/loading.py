@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedConfig
 
 from erv.errors import TrainingError
+from erv.model_folders import load_part
 from erv.policies.common.loading import check_loaded
 from erv.policies.humanomni.checkpoint_files import CheckpointFiles
 from erv.policies.humanomni.configuration import HumanOmniConfig
@@ -56,6 +57,7 @@ class LoadsReleased:
             TrainingError: a file is missing or is a pickle, or weights and configuration don't fit together.
         """
         name = pretrained_model_name_or_path
+        kwargs |= {"trust_remote_code": False, "use_safetensors": True}
         if name is None:
             return super().from_pretrained(None, *args, **kwargs)  # type: ignore[misc]
         files = CheckpointFiles(name, **kwargs)
@@ -69,8 +71,6 @@ class LoadsReleased:
                 )
             if config is not None and files.folder and not any(files.folder.glob("*.safetensors")):
                 raise TrainingError(files.no_weights())
-            if config is not None:
-                kwargs.setdefault("use_safetensors", True)
             model = cls._load_ours(files, *args, **kwargs)
         _freeze(model[0] if isinstance(model, tuple) else model)
         return model
@@ -92,7 +92,9 @@ class LoadsReleased:
         config = kwargs.pop("config", None)
         if not isinstance(config, PreTrainedConfig):
             options = {**files.options, **files.towers}
-            config = HumanOmniConfig.from_pretrained(files.name if config is None else config, **options)
+            config = load_part(
+                HumanOmniConfig, files.name if config is None else config, local=False, **options
+            )
         config = copy.deepcopy(config)
         with_info = kwargs.pop("output_loading_info", False)
         weights = released_weights(released, files, config.vision_config.num_hidden_layers)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, BertTokenizer, WhisperFeatureExtractor
 
+from erv.model_folders import load_part
 from erv.policies.humanomni.modeling import HumanOmniForConditionalGeneration
 from erv.policies.humanomni.processing import HumanOmniProcessor, chat_template
 from erv.prompts import AUDIO_PLACEHOLDER, VIDEO_PLACEHOLDER
@@ -38,7 +39,7 @@ def official_processor(
     Placeholders are added after the tokenizer's own tokens, where the released embedding tables have spare
     rows. The think and answer tags stay ordinary text, since these checkpoints learned them that way.
     """
-    text = AutoTokenizer.from_pretrained(tokenizer, padding_side="left")
+    text = load_part(AutoTokenizer, tokenizer, local=False, padding_side="left")
     own_template = text.chat_template if isinstance(text.chat_template, str) else None
     text.add_tokens([VIDEO_PLACEHOLDER, AUDIO_PLACEHOLDER], special_tokens=True)
     config = model.config
@@ -51,9 +52,9 @@ def official_processor(
         config.num_frames * config.tokens_per_frame, config.audio_tokens, wrap=True
     )
     return HumanOmniProcessor(
-        feature_extractor=WhisperFeatureExtractor.from_pretrained(feature_extractor),
+        feature_extractor=load_part(WhisperFeatureExtractor, feature_extractor, local=False),
         tokenizer=text,
-        gate_tokenizer=BertTokenizer.from_pretrained(gate_tokenizer),
+        gate_tokenizer=load_part(BertTokenizer, gate_tokenizer, local=False),
         image_size=config.vision_config.image_size,
         num_frames=config.num_frames,
         official_template=own_template,

@@ -21,6 +21,7 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from erv.model_folders import apply_chat
 from erv.policies.humanomni.splicing import RELEASED_IDS
 from erv.prompts import INSTRUCTION, OUTPUT_FORMAT, QUESTION
 
@@ -123,8 +124,10 @@ def _render(content: str, tokenizer: PreTrainedTokenizerBase, template: str | No
             + "<|im_start|>assistant\n"
         )
     return str(
-        tokenizer.apply_chat_template(
+        apply_chat(
+            tokenizer,
             [{"role": "user", "content": content}],
+            where="the released checkpoint",
             chat_template=template,
             tokenize=False,
             add_generation_prompt=True,

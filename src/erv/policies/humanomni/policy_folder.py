@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from erv.errors import TrainingError
+from erv.model_folders import load_model, load_part
 from erv.policies.humanomni.modeling import HumanOmniForConditionalGeneration
 from erv.policies.humanomni.processing import HumanOmniProcessor
 
@@ -22,5 +23,5 @@ def load(folder: Path, dtype: torch.dtype) -> tuple[HumanOmniForConditionalGener
             f"{folder}: no processor here (processor_config.json is missing), as in a released checkpoint;"
             " convert it to a policy folder once, see docs/policies.md"
         )
-    model = HumanOmniForConditionalGeneration.from_pretrained(folder, dtype=dtype)
-    return model, HumanOmniProcessor.from_pretrained(folder)
+    model = load_model(HumanOmniForConditionalGeneration, folder, dtype=dtype)
+    return model, load_part(HumanOmniProcessor, folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from erv.model_folders import load_part
 from erv.policies.common.families import read_config
 from erv.policies.qwen_omni.configuration import QwenOmniConfig
 from erv.policies.qwen_omni.modeling import QwenOmniForConditionalGeneration
@@ -20,4 +21,4 @@ def load(folder: Path, dtype: torch.dtype) -> tuple[QwenOmniForConditionalGenera
     """
     if read_config(folder)["model_type"] != QwenOmniConfig.model_type:
         return load_released(folder, dtype)
-    return load_whole(folder, dtype), QwenOmniProcessor.from_pretrained(folder)
+    return load_whole(folder, dtype), load_part(QwenOmniProcessor, folder)

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, WhisperFeatureExtractor
 
 from erv.errors import TrainingError
+from erv.model_folders import load_model, load_part
 from erv.policies.common.families import read_config
 from erv.policies.common.loading import check_loaded
 from erv.policies.qwen_omni.configuration import QwenOmniConfig
@@ -77,7 +78,7 @@ def load_released(
         chunk_length=geometry.window_seconds, **{name: settings[name] for name in names if name in settings}
     )
     config = _config(folder, geometry, extractor.nb_max_frames)
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    tokenizer = load_part(AutoTokenizer, folder, padding_side="left")
     _check_tokens(folder, tokenizer, config)
     model = load_whole(folder, dtype, config=config, key_mapping=_NAMES)
     # Otherwise it would be saved under the released names, but a resumed checkpoint is read under ours.
@@ -126,8 +127,13 @@ def load_whole(folder: Path, dtype: torch.dtype, **options: Any) -> QwenOmniForC
         TrainingError: a weight is missing or has another shape.
     """
     model: QwenOmniForConditionalGeneration
-    model, info = QwenOmniForConditionalGeneration.from_pretrained(
-        folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    model, info = load_model(
+        QwenOmniForConditionalGeneration,
+        folder,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **options,
     )
     check_loaded(folder, info, unexpected=False)  # a released folder also holds the parts that speak
     return model

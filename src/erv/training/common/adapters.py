@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from erv.errors import TrainingError
+from erv.model_folders import load_adapter, load_model
 from erv.policies import Policy
 from erv.settings import LoraSettings
 
@@ -52,9 +53,7 @@ def write_adapter(model: Any, folder: Path) -> None:
 
 def merge_adapter(model: Any, folder: Path) -> Any:
     """A full-precision model with an adapter from a folder added to its weights."""
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    return load_adapter(model, folder).merge_and_unload()
 
 
 def four_bit_copy(policy: Policy, settings: LoraSettings, device: torch.device, dtype: torch.dtype) -> Policy:
@@ -100,8 +99,8 @@ def four_bit_copy(policy: Policy, settings: LoraSettings, device: torch.device, 
     )
     with tempfile.TemporaryDirectory() as folder:  # a base in the released format can't be quantized directly
         policy.model.save_pretrained(folder)
-        model = type(policy.model).from_pretrained(
-            folder, quantization_config=config, dtype=dtype, device_map={"": device}
+        model = load_model(
+            type(policy.model), folder, quantization_config=config, dtype=dtype, device_map={"": device}
         )
     model.freeze_towers()
     return Policy(model=model.eval(), processor=policy.processor)
