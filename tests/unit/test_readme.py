@@ -25,8 +25,10 @@ DOCUMENTS = [
         "docs/architecture.md",
         "docs/data.md",
         "docs/humanomni.md",
+        "docs/metrics.md",
         "docs/paper.md",
         "docs/policies.md",
+        "docs/serving.md",
         "docs/training.md",
         "docs/verifier.md",
     )

@@ -38,8 +38,9 @@ PUBLISH_RUN_TAG = "erv.publish_run"
 HISTORY_TAG = "erv.champions"
 # Packages that loading a version needs; the exact versions in this environment are recorded with it.
 _REQUIREMENTS = (
-    "boto3", "click", "decord", "eva-decord", "filelock", "mlflow", "numpy", "pandas", "pillow",
-    "psutil", "pyarrow", "pydantic", "pyyaml", "safetensors", "torch", "transformers",
+    "av", "boto3", "click", "decord", "eva-decord", "fastapi", "filelock", "jinja2", "mlflow", "numpy",
+    "pandas", "pillow", "psutil", "pyarrow", "pydantic", "pyyaml", "safetensors", "starlette", "torch",
+    "transformers",
 )  # fmt: skip
 
 
@@ -219,8 +220,6 @@ def get_version(client: MlflowClient, name: str, target: str) -> ModelVersion:
 def _register(bundle: Bundle, name: str, environment: Environment, parent_run_id: str | None) -> ModelVersion:
     """Stores the bundle as a model and registers it, tagged with its hash from the start."""
     import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
 
     mlflow.set_tracking_uri(environment.mlflow_uri)
     mlflow.set_registry_uri(environment.mlflow_uri)
@@ -231,25 +230,7 @@ def _register(bundle: Bundle, name: str, environment: Environment, parent_run_id
     with mlflow.start_run(experiment_id=experiment.experiment_id, run_name="publish", tags=tags) as run:
         for file in pipeline_files():
             mlflow.log_artifact(str(file), LOCK_ARTIFACT_FOLDER)
-        package = Path(erv.__file__).parent
-        columns = [ColSpec("string", column) for column in ("clip", "answer", "explanation")]
-        info = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(package / "register" / "serving_model.py"),
-            artifacts={"bundle": str(bundle.folder)},
-            code_paths=[str(package)],
-            pip_requirements=_requirements(),
-            signature=ModelSignature(
-                inputs=Schema(columns[:1]),
-                outputs=Schema(
-                    [
-                        *columns,
-                        ColSpec("double", "agreement", required=False),
-                        ColSpec("string", "completion"),
-                    ]
-                ),
-            ),
-        )
+        info = mlflow.pyfunc.log_model(name="model", **model_content(bundle.folder))
         version = mlflow.register_model(
             info.model_uri,
             name,
@@ -263,6 +244,31 @@ def _register(bundle: Bundle, name: str, environment: Environment, parent_run_id
     card = (bundle.folder / "card.md").read_text(encoding="utf-8")
     client_of(environment).update_model_version(name, version.version, card)
     return version
+
+
+def model_content(bundle: Path) -> dict[str, Any]:
+    """What MLflow stores of a bundle, as arguments of `mlflow.pyfunc.log_model` and `save_model`."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    package = Path(erv.__file__).parent
+    columns = [ColSpec("string", column) for column in ("clip", "answer", "explanation")]
+    return {
+        "python_model": str(package / "register" / "serving_model.py"),
+        "artifacts": {"bundle": str(bundle)},
+        "code_paths": [str(package)],
+        "pip_requirements": _requirements(),
+        "signature": ModelSignature(
+            inputs=Schema(columns[:1]),
+            outputs=Schema(
+                [
+                    *columns,
+                    ColSpec("double", "agreement", required=False),
+                    ColSpec("string", "completion"),
+                ]
+            ),
+        ),
+    }
 
 
 def _gate(

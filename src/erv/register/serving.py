@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from erv.errors import DataError, RegistryError
+from erv.errors import RegistryError
+from erv.register.serving_clips import ClipError, find_clips
 
 COLUMNS = ("clip", "answer", "explanation", "agreement", "completion")
 
@@ -16,9 +17,14 @@ class Predictor:
     """The policy and the verifier of a bundle, ready to answer.
 
     Clips are decoded exactly as they were for training.
+
+    Args:
+        bundle: folder that `register` wrote.
+        root: the only folder that clips are read from; None reads none.
+        device: torch device.
     """
 
-    def __init__(self, bundle: str | Path, device: str = "cpu") -> None:
+    def __init__(self, bundle: str | Path, root: Path | None, device: str = "cpu") -> None:
         from erv.media.decode import DecodeRule
         from erv.policies import load_policy
         from erv.rewards import NO_SHAPING, explanation_reward
@@ -29,30 +35,35 @@ class Predictor:
             serving = json.loads((bundle / "serving.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise RegistryError(f"{bundle}: has no serving.json, so register did not write it") from None
+        self._root = root
         self._max_new_tokens = int(serving.pop("max_new_tokens"))
         self._rule = DecodeRule(**serving)
         self._policy = load_policy(bundle / "policy", device=device)
         verifier = EmotionVerifier.from_pretrained(bundle / "verifier")
         self._agreement = explanation_reward(verifier, shaping=NO_SHAPING)  # the plain share
 
-    def predict(self, paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+    def predict(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Answers for clips, greedily decoded.
 
         Args:
-            paths: video files with sound.
+            names: video files with sound, by their paths below the root.
 
         Returns:
-            Per clip `clip`, `answer`, `explanation`, `completion` and `agreement`: the share of the
-            explanation's emotional sentences that speak of the answer, by the verifier; None if the verifier
-            does not know the answer.
+            Per clip `clip` (its name), `answer`, `explanation`, `completion` and `agreement`: the share of
+            the explanation's emotional sentences that speak of the answer, by the verifier; None if the
+            verifier does not know the answer.
 
         Raises:
-            DataError: a file is missing, can't be decoded, or has no sound.
+            ClipError: a file is not below the root, can't be decoded, or has no sound.
         """
         from erv.policies.common.generate import generate_completions
         from erv.prompts import parse_completion
 
-        clips = [self._decode(Path(path), str(index)) for index, path in enumerate(paths)]
+        paths = find_clips(names, self._root)
+        clips = [
+            self._decode(name, path, str(index))
+            for index, (name, path) in enumerate(zip(names, paths, strict=True))
+        ]
         completions = generate_completions(
             self._policy,
             clips,
@@ -62,25 +73,23 @@ class Predictor:
             seed=0,
         )
         rows = []
-        for index, path in enumerate(paths):
+        for index, name in enumerate(names):
             text = completions[str(index)]
             parsed = parse_completion(text)
             solution = f"<answer>{parsed.answer or ''}</answer>"
             agreement = self._agreement([text], [solution], dataset=["mafw"])[0]
-            row = (str(path), parsed.answer, parsed.explanation, agreement, text)
+            row = (name, parsed.answer, parsed.explanation, agreement, text)
             rows.append(dict(zip(COLUMNS, row, strict=True)))
         return rows
 
-    def _decode(self, path: Path, clip_id: str) -> Any:
+    def _decode(self, name: str, path: Path, clip_id: str) -> Any:
         from erv.media.decode import MediaError, decode
         from erv.shards import Clip
 
-        if not path.is_file():
-            raise DataError(f"{path}: no such clip")
         try:
             decoded = decode(path, self._rule)
         except MediaError as error:
-            raise DataError(f"{path}: {error}") from error
+            raise ClipError(f"clip {name!r}: {str(error).replace(str(path), name)}") from error
         if decoded.audio is None:
-            raise DataError(f"{path}: has no sound track; the policy was trained on clips with sound")
+            raise ClipError(f"clip {name!r}: no sound track; the policy was trained on clips with sound")
         return Clip(clip_id, decoded.frames, decoded.audio, self._rule.sample_rate)
