@@ -69,7 +69,9 @@ def load_adapter(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     check_folder(folder)
-    return PeftModel.from_pretrained(model, str(folder))  # prefers safetensors, which are there
+    if not (folder / "adapter_model.safetensors").is_file():  # PEFT would read a pickle, or ask the hub
+        raise DataError(f"{folder}: has no adapter_model.safetensors; save the adapter as safetensors")
+    return PeftModel.from_pretrained(model, str(folder))
 
 
 def check_folder(folder: str | Path, *, weights: bool = True) -> None:

@@ -112,7 +112,7 @@ def test_code_in_a_folder_is_refused_and_nobody_is_asked(
     content = json.loads((folder / file).read_text())
     names = ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForSequenceClassification")
     content["auto_map"] = dict.fromkeys(names, "own.Own") | {"AutoTokenizer": ["own.Own", "own.Own"]}
-    if kind == "teacher" and file == "config.json":
+    if kind != "policy" and file == "config.json":
         content["model_type"] = "own"  # one that transformers does not know: it would ask
     (folder / file).write_text(json.dumps(content))
     said = refused(LOADERS[kind], folder)
@@ -180,6 +180,9 @@ def test_an_adapter_as_a_pickle_is_refused(models: Path, tmp_path: Path, marker:
     (tmp_path / "adapter/adapter_model.safetensors").unlink()
     (tmp_path / "adapter/adapter_model.bin").write_bytes(pickle.dumps(Hostile(marker)))
     with pytest.raises(DataError, match=r"adapter: its weights are a pickle \(adapter_model\.bin\)"):
+        load_adapter(base(), tmp_path / "adapter")
+    shutil.copy(models / "teacher/model.safetensors", tmp_path / "adapter/other.safetensors")
+    with pytest.raises(DataError, match=r"adapter: has no adapter_model\.safetensors"):
         load_adapter(base(), tmp_path / "adapter")
     assert not marker.exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from erv.errors import RegistryError
 from erv.register.serving_clips import ClipError, find_clips
 
+CLIP_SECONDS = 30.0
+CLIP_MEMORY_MB = 2000
 COLUMNS = ("clip", "answer", "explanation", "agreement", "completion")
 
 
@@ -59,11 +62,7 @@ class Predictor:
         from erv.policies.common.generate import generate_completions
         from erv.prompts import parse_completion
 
-        paths = find_clips(names, self._root)
-        clips = [
-            self._decode(name, path, str(index))
-            for index, (name, path) in enumerate(zip(names, paths, strict=True))
-        ]
+        clips = self._decode(names)
         completions = generate_completions(
             self._policy,
             clips,
@@ -82,14 +81,32 @@ class Predictor:
             rows.append(dict(zip(COLUMNS, row, strict=True)))
         return rows
 
-    def _decode(self, name: str, path: Path, clip_id: str) -> Any:
-        from erv.media.decode import MediaError, decode
+    def _decode(self, names: Sequence[str]) -> list[Any]:
+        """The clips, decoded in a process of their own: a file may crash or hang its decoder."""
+        from erv.media.decode import MediaError, decode_item, load_decoders
+        from erv.media.workers import isolated
         from erv.shards import Clip
 
-        try:
-            decoded = decode(path, self._rule)
-        except MediaError as error:
-            raise ClipError(f"clip {name!r}: {str(error).replace(str(path), name)}") from error
-        if decoded.audio is None:
-            raise ClipError(f"clip {name!r}: no sound track; the policy was trained on clips with sound")
-        return Clip(clip_id, decoded.frames, decoded.audio, self._rule.sample_rate)
+        paths = find_clips(names, self._root)
+        outcomes = isolated(
+            decode_item,
+            [(path, self._rule) for path in paths],
+            workers=1,
+            seconds=CLIP_SECONDS,
+            memory_mb=CLIP_MEMORY_MB,
+            expected=(MediaError,),
+            prepare=load_decoders,
+        )
+        clips = []
+        with contextlib.closing(outcomes):
+            for index, (name, outcome) in enumerate(zip(names, outcomes, strict=True)):
+                decoded = outcome.result
+                if decoded is None:
+                    reason = str(outcome.failure).replace(str(outcome.item[0]), name)
+                    raise ClipError(f"clip {name!r}: {reason}")
+                if decoded.audio is None:
+                    raise ClipError(
+                        f"clip {name!r}: no sound track; the policy was trained on clips with sound"
+                    )
+                clips.append(Clip(str(index), decoded.frames, decoded.audio, self._rule.sample_rate))
+        return clips
