@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from erv.errors import DataError
+from erv.errors import DataError, ErvError
 from erv.files import PICKLES
 
 TEMPLATE_SECONDS = 5.0  # of processor time; a real template takes a millisecond
@@ -47,10 +47,12 @@ def load_model(kind: Any, folder: str | Path, *, local: bool = True, **options: 
 
     Raises:
         DataError: see `check_folder`.
-        OSError: a file is missing; the classes raise other errors for damaged ones.
+        OSError: a file is missing.
+        ValueError: a file is damaged, or does not hold what the class expects.
     """
     check_folder(folder)
-    return kind.from_pretrained(folder, **{**options, **_safe(local), "use_safetensors": True})
+    with _damage_as_value_error():
+        return kind.from_pretrained(folder, **{**options, **_safe(local), "use_safetensors": True})
 
 
 def load_part(kind: Any, folder: str | Path, *, local: bool = True, **options: Any) -> Any:
@@ -61,7 +63,8 @@ def load_part(kind: Any, folder: str | Path, *, local: bool = True, **options: A
     """
     if local:
         check_folder(folder, weights=False)
-    return kind.from_pretrained(folder, **{**options, **_safe(local)})
+    with _damage_as_value_error():
+        return kind.from_pretrained(folder, **{**options, **_safe(local)})
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
@@ -132,6 +135,20 @@ def apply_chat(
         raise DataError(
             f"{where}: its chat template can't render a conversation of {roles} ({said}); {remedy}"
         ) from error
+
+
+@contextlib.contextmanager
+def _damage_as_value_error() -> Iterator[None]:
+    """Raises ValueError for what the classes stumble over in a damaged file: TypeError, KeyError and others.
+
+    The machine's own failures (memory, devices, missing packages) stay what they are.
+    """
+    try:
+        yield
+    except (ErvError, ImportError, MemoryError, OSError, RuntimeError, ValueError):
+        raise
+    except Exception as error:  # tokenizers raises plain Exceptions
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _safe(local: bool) -> dict[str, Any]:

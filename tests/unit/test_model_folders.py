@@ -154,6 +154,21 @@ def test_an_index_that_leads_to_a_pickle_is_refused(models: Path, tmp_path: Path
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("kind", ["policy", "encoder", "teacher"])
+@pytest.mark.parametrize(
+    "file", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]
+)
+def test_a_damaged_file_is_one_sentence(models: Path, tmp_path: Path, kind: str, file: str) -> None:
+    folder = shutil.copytree(models / kind, tmp_path / kind)
+    content = (folder / file).read_bytes()
+    for damaged in (content[: len(content) // 2], b"[1]", b'{"a": [[[', b""):
+        (folder / file).write_bytes(damaged)
+        with pytest.raises(ErvError) as caught:
+            LOADERS[kind](folder)
+        assert str(caught.value).startswith(str(folder))
+        assert "\n" not in str(caught.value)
+
+
 def test_code_deep_in_a_configuration_is_found(tmp_path: Path) -> None:
     part = {"towers": [{"vision": {"auto_map": {"AutoModel": "own.Own"}}}]}
     (tmp_path / "config.json").write_text(json.dumps(part))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from erv.errors import TrainingError
 from erv.files import model_folder
 from erv.model_folders import check_folder
 from erv.policies.common.families import check_family, family_module, family_of, read_config
@@ -167,7 +168,7 @@ def load_policy(
             served bundle comes without parameters.
 
     Raises:
-        TrainingError: the folder is not a policy, or belongs to another family.
+        TrainingError: the folder is not a policy, belongs to another family, or a file in it is damaged.
         DataError: loading it would run code of the folder.
     """
     import torch
@@ -178,7 +179,14 @@ def load_policy(
         family = family_of(read_config(folder), folder)
     else:
         check_family(folder, family)
-    model, processor = family_module(family).load(folder, getattr(torch, dtype))
+    try:
+        model, processor = family_module(family).load(folder, getattr(torch, dtype))
+    except (OSError, ValueError) as error:  # see `load_model`
+        said = " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"{folder}: can't be loaded as a policy of the family {family} ({said});"
+            " fetch it again, or run the stage that writes it"
+        ) from error
     model.freeze_towers()  # loading makes every weight trainable
     return Policy(model=model.to(device).eval(), processor=processor)
 
