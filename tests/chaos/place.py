@@ -31,6 +31,7 @@ TINIER = {
 OUTPUTS = ("data", "models", "eval", "report")
 _GONE_SECONDS = 25.0
 _COMMAND_SECONDS = 420.0
+_REFERENCE_SECONDS = 1800.0
 # A message that says what happened: ours, DVC's own, or Click's about a wrong use.
 _SENTENCE = re.compile(r"^(error: |ERROR: |Error: )\S", re.MULTILINE)
 
@@ -118,7 +119,7 @@ class Place:
             ("data", "pin"),
             ("run",),
         ):
-            ended = self.erv(*words)
+            ended = self.start("erv", *words).ended(_REFERENCE_SECONDS)
             if ended.code != 0:
                 raise RuntimeError(f"erv {' '.join(words)} fails without any fault:\n{ended.text[-4000:]}")
         for name, minutes, seconds in re.findall(
