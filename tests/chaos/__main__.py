@@ -32,7 +32,7 @@ def plan(stages: list[str], outs: dict[str, str], chance: random.Random) -> list
     by_scene: dict[str, list[Callable[[Place], None]]] = {
         "kill a stage": [part(kills.stage_at_random, name=name) for name in stages],
         "kill at the lock": [
-            part(kills.at_the_lock, name=chance.choice(["ingest@mafw", "ingest@dfew", "register"]))
+            part(kills.at_the_lock, name=chance.choice(["ingest@mafw", "ingest@dfew", "ingest@reasoning"]))
             for _ in range(18)
         ],
         "kill a flow": [
