@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-fast fuzz bench-extract bench-full bench-verifier bench-grpo lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+.PHONY: help install demo sample test test-slow test-fast fuzz chaos bench-extract bench-full bench-verifier bench-grpo lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ test-slow: install  ## Slow tests: kill -9 in the middle of training, two clones
 
 fuzz: install  ## Feed 2,000 broken clips to validate and extract; none may stop them
 	$(BIN)/python -m tests.fuzz --mutations 2000 --seed 0
+
+chaos: install  ## Kill, cut, fill and damage everything for half an hour; nothing may be lost or silently wrong
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos
 
 bench-extract: install  ## Clips per second of extract, compared with a plain decoding loop
 	$(BIN)/python benchmarks/extract.py

@@ -1,0 +1,142 @@
+"""Servers that die, and an S3 that errs, cuts, crawls or refuses."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import psutil
+import yaml
+
+from erv.stack.control import status
+from tests.chaos.place import Place
+from tests.integration.proxy import Proxy
+
+# Few enough faults for the retries of the libraries, many enough to hit each command. Of a hundred:
+_SHARE = 0.1
+
+
+def killed(place: Place, server: str) -> None:
+    """Kills a server while the flow runs `TARGET`; once it is back, the same command must succeed."""
+    target = "ingest@mafw" if server == "s3" else "extract@mafw"
+    started = place.start("erv", "run", "--force", target)
+    what = f"{server} killed during erv run {target}"
+    time.sleep(place.random.uniform(2.0, 9.0))
+    pid = next(item.pid for item in status(place.path) if item.name == server)
+    if pid is not None:
+        for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
+            process.kill()
+        place.ledger.add(place.scene, "kills")
+        place.ledger.add(place.scene, "faults")
+    place.allow(started.ended(), what)
+    place.nothing_runs(what)
+    place.require(place.erv("stack", "up"), what)
+    place.require(place.erv("run", target), what)
+    place.check(what)
+    place.ledger.say(what)
+
+
+def faulty_storage(place: Place, fault: str, command: str) -> None:
+    """Puts a faulty relay between a command and S3. It may fail clearly; without it, it must not."""
+    what = f"S3 {fault} during {command}"
+    environment = place.environment
+    proxy = Proxy(str(environment.s3_endpoint))
+    extra = {"ERV_S3_ENDPOINT": proxy.endpoint}
+    try:
+        _set(proxy, fault)
+        place.ledger.add(place.scene, "faults")
+        before = _versions(place)
+        place.allow(_run(place, command, extra), what)
+    finally:
+        proxy.close()
+    place.nothing_runs(what)
+    place.require(_run(place, command, {}), f"{what}, afterwards")
+    if len(_versions(place)) > len(before):
+        place.ledger.damage(place.scene, "duplicated", f"{what}: another version of the same bundle")
+    place.check(what)
+    place.ledger.say(what)
+
+
+def _set(proxy: Proxy, fault: str) -> None:
+    if fault == "errs":
+        proxy.status_share = _SHARE
+    elif fault == "cuts":
+        proxy.cut_share = _SHARE
+    elif fault == "crawls":
+        proxy.delay = 0.1
+    else:
+        proxy.refuse()
+
+
+def _run(place: Place, command: str, extra: dict[str, str]):
+    if command == "pull":
+        # A colleague's machine: the lock is there, the outputs are not.
+        shutil.rmtree(place.path / ".dvc/cache", ignore_errors=True)
+        shutil.rmtree(place.path / "data/shards", ignore_errors=True)
+        shutil.rmtree(place.path / "models/policy", ignore_errors=True)
+        return place.erv("run", "sft", "extract", "grpo", extra=extra)
+    if command == "stage":
+        return place.stage("extract@mafw", extra=extra)
+    return place.erv(*command.split(), extra=extra)
+
+
+def _versions(place: Place) -> list[str]:
+    """The versions of the registered model."""
+    from erv.tracking.lock_entries import client_of
+
+    name = yaml.safe_load((place.path / "params.yaml").read_text())["register"]["model_name"]
+    client = client_of(place.environment)
+    return [version.version for version in client.search_model_versions(f"name='{name}'")]
+
+
+def two_publish(place: Place) -> None:
+    """Two `erv publish` at once: one version."""
+    before = _versions(place)
+    place.ledger.add(place.scene, "faults")
+    # A bundle that is new to the registry, so that both want to create its version.
+    card = next((place.path / "models/candidate").rglob("*.md"))
+    card.chmod(0o644)
+    card.write_text(card.read_text() + f"\n{time.time_ns()}\n")
+    started = [place.start("erv", "publish") for _ in range(2)]
+    for one in started:
+        place.allow(one.ended(), "two publish at once")
+    after = _versions(place)
+    if len(after) > len(before) + 1:
+        place.ledger.damage(
+            place.scene, "duplicated", f"two publish at once made {len(after) - len(before)} versions"
+        )
+    place.repair()
+    place.ledger.say(f"two publish at once: {len(after) - len(before)} new versions")
+
+
+def two_runs(place: Place) -> None:
+    """Two `erv run` at once in one workspace: the second refuses, or waits; nothing is run twice or lost."""
+    place.ledger.add(place.scene, "faults")
+    started = [place.start("erv", "run", "--force", "ingest") for _ in range(2)]
+    ended = [one.ended() for one in started]
+    for one in ended:
+        place.allow(one, "two runs at once")
+    if all(one.code != 0 for one in ended):
+        place.ledger.damage(place.scene, "lost", "two runs at once: neither succeeded")
+    place.nothing_runs("two runs at once")
+    place.require(place.erv("run", "ingest"), "two runs at once")
+    place.check("two runs at once")
+    place.ledger.say("two runs at once")
+
+
+def two_stages(place: Place, names: tuple[str, str]) -> None:
+    """Two plain stages at once, as two terminals would run them."""
+    place.ledger.add(place.scene, "faults")
+    started = [place.start_stage(name) for name in names]
+    for one, name in zip(started, names, strict=True):
+        place.allow(one.ended(), f"{name} beside another")
+    for name in names:
+        place.require(place.stage(name, force=False), f"{name} after another beside it")
+    place.check(f"{' and '.join(names)} at once")
+    place.ledger.say(f"{' and '.join(names)} at once")
+
+
+def log_of(place: Place, server: str) -> Path:
+    """The log of a server."""
+    return place.path / ".erv/stack/logs" / f"{server}.log"
