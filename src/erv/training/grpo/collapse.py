@@ -1,10 +1,11 @@
 """Detects when training has nothing left to learn from, and which checkpoint from before is kept.
 
 GRPO learns from reward differences within a group. If no group has any, only the KL term is left, and further
-steps take time without teaching anything. Only steps that sample new completions count: with
-`grpo.num_iterations` above 1, further steps on the same completions say nothing new. This happens in two ways. If every completion earns the maximum,
-training ends early and the policy is written. If all completions of a clip earn the same but less than the
-maximum, the policy has collapsed: the stage fails, and the last checkpoint from before is kept.
+steps take time without teaching anything. This happens in two ways. If every completion earns the
+maximum, training ends early and the policy is written. If all completions of a clip earn the same but less
+than the maximum, the policy has collapsed: the stage fails, and the last checkpoint from before is kept.
+
+Only new completions count: with `grpo.num_iterations` above 1, further steps on the same ones say nothing.
 """
 
 from __future__ import annotations

@@ -141,8 +141,8 @@ class Watcher(TrainerCallback):
         """Looks at a step that has ended.
 
         Raises:
-            Diverged: the loss or the gradient is not finite; or in `collapse_patience` generations in a row no
-                group had different rewards, and the completions don't earn the maximum.
+            Diverged: the loss or the gradient is not finite; or in `collapse_patience` generations in a row
+                no group had different rewards, and the completions don't earn the maximum.
         """
         if not logs or "loss" not in logs:
             return  # the summary at the end
