@@ -18,6 +18,7 @@ from erv.exclusions import Excluded
 from erv.leakage.fingerprints import Fingerprint
 from erv.leakage.similar import matches
 from erv.manifest import ClipRow
+from erv.progress import meter
 from erv.settings import LeakageSettings, RolesSettings
 
 logger = logging.getLogger(__name__)
@@ -146,12 +147,15 @@ def _by_look(
 ) -> Iterator[Leak]:
     shown: dict[str, list[ClipRow]] = {use: [] for use in USES}
     prints: dict[str, list[Fingerprint]] = {use: [] for use in USES}
-    for use in USES:
-        for row in clips[use]:
-            found = fingerprint_of(row)
-            if found is not None:
-                shown[use].append(row)
-                prints[use].append(found)
+    total = sum(len(clips[use]) for use in USES)
+    with meter("leakage", total, "clips", logger, patient=True) as bar:
+        for use in USES:
+            for row in clips[use]:
+                found = fingerprint_of(row)
+                if found is not None:
+                    shown[use].append(row)
+                    prints[use].append(found)
+                bar.update()
     for use, later in _pairs_of_uses():
         for match in matches(prints[later], prints[use], settings):
             row, twin = shown[use][match.other], shown[later][match.one]
