@@ -91,7 +91,10 @@ class Workspace:
             "summary": "out/sentences.json",
         }
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "TEACHER_KEY": KEY}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+            "TEACHER_KEY": KEY,
+        }
         return subprocess.run(
             [sys.executable, "-m", "stages.distill", *arguments],
             cwd=self.folder,
