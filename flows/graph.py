@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,11 +18,19 @@ from erv.pipeline import PipelineStage, StageCancelledError, StageResult
 
 RunStage = Callable[[str, Callable[[str], None]], StageResult]
 _POLL_SECONDS = 0.5
+_NEEDS = "needs "
 
 
 @dataclass(frozen=True)
 class StageReport:
-    """What became of a stage in this flow run; seconds of wall time, None if it was not started."""
+    """What became of a stage in this flow run.
+
+    Attributes:
+        name: the stage.
+        outcome: what became of it.
+        seconds: wall time; None if it was not started.
+        message: why it failed or was cancelled; for one that was not run, which failed stages it needs.
+    """
 
     name: str
     outcome: Literal["ran", "restored", "unchanged", "failed", "cancelled", "not run"]
@@ -42,7 +50,8 @@ def run_graph(
     Of the stages that are ready, the one with the longest chain of stages behind it starts first, because the
     end of the flow waits for that chain.
 
-    After a failure no stage is started; running ones may finish, since their work would only be done again.
+    A failed stage holds up only what needs its outputs: the other arms of a comparison are trained and
+    evaluated all the same. After a cancellation no stage is started; running ones may finish.
 
     Args:
         stages: the stages, each after its upstream.
@@ -58,14 +67,15 @@ def run_graph(
     futures: dict[str, PrefectFuture[Any]] = {}
     reports: dict[str, StageReport] = {}
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
-    healthy = True
+    stopped = False
 
     def ready(stage: PipelineStage) -> bool:
-        return stage.name not in futures and all(up in reports for up in stage.upstream if up in names)
+        needed = [up for up in stage.upstream if up in names]
+        return stage.name not in futures and all(up in reports and _is_done(reports[up]) for up in needed)
 
     while True:
         running = len(futures) - len(reports)
-        for stage in urgent if healthy and not cancelled() else ():
+        for stage in () if stopped or cancelled() else urgent:
             if running < workers and ready(stage):
                 upstream = [futures[up] for up in stage.upstream if up in names]
                 future = _as_task(stage.name, repro).submit(wait_for=upstream)
@@ -79,8 +89,32 @@ def run_graph(
         except queue.Empty:
             continue
         reports[name] = _report(name, futures[name])
-        healthy = healthy and reports[name].outcome in ("ran", "restored", "unchanged")
-    return [reports.get(stage.name, StageReport(stage.name, "not run")) for stage in stages]
+        stopped = stopped or reports[name].outcome == "cancelled"
+    for stage in stages:
+        if stage.name not in reports:
+            reports[stage.name] = StageReport(stage.name, "not run", message=held_up(stage, reports))
+    return [reports[stage.name] for stage in stages]
+
+
+def _is_done(report: StageReport) -> bool:
+    return report.outcome in ("ran", "restored", "unchanged")
+
+
+def held_up(stage: PipelineStage, reports: Mapping[str, StageReport]) -> str:
+    """Which failed stages a stage needs, directly or through others: `needs grpo@a`; empty if none.
+
+    Args:
+        stage: it was not run.
+        reports: of all stages before it.
+    """
+    failed: list[str] = []
+    for up in stage.upstream:
+        report = reports.get(up)
+        if report is not None and report.outcome == "failed":
+            failed.append(up)
+        elif report is not None and report.outcome == "not run":
+            failed += report.message.removeprefix(_NEEDS).split(", ") if report.message else []
+    return f"{_NEEDS}{', '.join(dict.fromkeys(failed))}" if failed else ""
 
 
 def most_urgent_first(stages: Sequence[PipelineStage]) -> list[PipelineStage]:

@@ -50,15 +50,16 @@ class Summary:
 
 
 def stage_table(reports: Sequence[StageReport]) -> str:
-    """One line per stage: what happened, how long it took."""
+    """One line per stage: what happened, how long it took, and which failed stages one was not run for."""
     width = max((len(report.name) for report in reports), default=0)
-    lines = [
-        f"{report.name:<{width}}  {report.outcome:<9}  {duration(report.seconds):>8}".rstrip()
-        for report in reports
-    ]
+    lines = [f"{report.name:<{width}}  {report.outcome:<9}  {_took(report)}".rstrip() for report in reports]
     counts = {o: sum(r.outcome == o for r in reports) for o in dict.fromkeys(r.outcome for r in reports)}
     total = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     return "\n".join([*lines, f"{len(reports)} stages: {total}"])
+
+
+def _took(report: StageReport) -> str:
+    return report.message if report.outcome == "not run" else f"{duration(report.seconds):>8}"
 
 
 def duration(seconds: float | None) -> str:

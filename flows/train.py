@@ -88,8 +88,16 @@ def _train(
     logger = get_run_logger()
     environment = load_environment()
     isolate(environment)
-    stages = pipeline.select(pipeline.read_stages(), targets)
+    everything = pipeline.read_stages()
+    stages = pipeline.select(everything, targets)
     settings = preflight.check(environment, stages)
+    moved = pipeline.set_aside(everything, pipeline.read_lock_entries())
+    if moved:
+        logger.warning(
+            "set aside what no stage of dvc.yaml writes any more: %s; the cache still has the outputs of a"
+            " stage that is asked for again",
+            ", ".join(map(str, moved)),
+        )
     # DVC reads its remote from a file: what ERV_S3_* says now counts for it too.
     write_dvc_remote(environment)
     logger.info("%d stages, up to %d side by side", len(stages), workers)
@@ -176,8 +184,11 @@ def _record(
 
 def _raise_for(reports: Sequence[StageReport], cancellation: Cancellation) -> None:
     failed = [report.message for report in reports if report.outcome == "failed"]
+    if len(failed) == 1:
+        raise StageFailedError(failed[0])
     if failed:
-        raise StageFailedError("; ".join(failed))
+        count = f"{len(failed)} stages failed"
+        raise StageFailedError("\n".join([count, *(f"  - {message}" for message in failed)]))
     if cancellation.asked():
         raise StageCancelledError("cancelled; finished work is kept, run it again to resume")
 

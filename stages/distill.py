@@ -61,6 +61,7 @@ def _corpus(arguments: Arguments, settings: Settings) -> tuple[list[Sentence], i
     """The sentences, and how many sampled completions had no explanation."""
     from erv.distill.corpus import read_corpus, rollout_sentences
     from erv.distill.rollouts import sample_explanations
+    from erv.exclusions import read_exclusions, without
     from erv.manifest import read_manifest
     from erv.shards import ShardReader
     from erv.sources import Lock, store_for
@@ -68,12 +69,19 @@ def _corpus(arguments: Arguments, settings: Settings) -> tuple[list[Sentence], i
     lock = Lock.load(arguments.reasoning)
     rows = read_manifest(arguments.manifest)
     labelled = any(teacher.kind == "reference" for teacher in settings.distill.teachers)
-    sentences = read_corpus(lock, store_for([lock.uri]), rows, labelled=labelled)
+    excluded = read_exclusions(arguments.exclusions)
+    out = {(item.dataset, item.clip_id) for item in excluded}
+    # The source's labels are checked against all explanations, so excluded ones leave afterwards.
+    sentences = [
+        sentence
+        for sentence in read_corpus(lock, store_for([lock.uri]), rows, labelled=labelled)
+        if (sentence.source, sentence.clip_id) not in out
+    ]
     if not settings.distill.rollouts.per_clip:
         return sentences, 0
     explanations, lost = sample_explanations(
         arguments.policy,
-        [row.clip_id for row in rows],
+        [row.clip_id for row in without(rows, excluded)],
         ShardReader(arguments.shards),
         settings.distill.rollouts,
         settings.runtime,
@@ -111,6 +119,7 @@ if __name__ == "__main__":
         Option("base", Path),
         Option("policy", Path),
         Option("shards", Path),
+        Option("exclusions", Path),
         Option("sentences", Path),
         Option("quarantine", Path),
         Option("summary", Path),

@@ -30,7 +30,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Generates, judges, measures and writes the predictions."""
     from erv.determinism import resolve_device, seed_everything
     from erv.evaluate.evaluate import OVERALL, judge_completions, measure, write_json, write_predictions
-    from erv.manifest import read_manifest
+    from erv.manifest import read_manifests
     from erv.policies import load_policy
     from erv.shards import ShardReader
 
@@ -41,10 +41,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         arguments.policy, device=device, dtype=settings.runtime.dtype, family=settings.policy.family
     )
     predictions, quarantined = [], {}
-    for name in settings.roles.test:
-        manifest = arguments.manifests / f"{name}.parquet"
-        run.log_dataset(name, manifest, "evaluation")
-        rows = [row for row in read_manifest(manifest) if row.split == settings.evaluate.split]
+    for name, clips in read_manifests(arguments.manifests, settings.roles.test).items():
+        run.log_dataset(name, arguments.manifests / f"{name}.parquet", "evaluation")
+        rows = [row for row in clips if row.split == settings.evaluate.split]
         reader = ShardReader(arguments.shards / name)
         shown = [row for row in rows if row.clip_id in reader]
         quarantined[name] = len(rows) - len(shown)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Trains `--variant` and writes `--policy`."""
     from erv.checkpoints import checkpoint_folder, clear, reward_files
-    from erv.manifest import read_manifest
+    from erv.exclusions import read_exclusions, without
+    from erv.manifest import read_manifests
     from erv.policies.common.families import check_family
     from erv.rewards import Shaping, build_rewards
     from erv.shards import ShardReader
@@ -41,6 +42,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     check_family(arguments.cold_start, settings.policy.family)
     variant = variant_settings(settings.variants, arguments.variant)
     manifests = [arguments.manifests / f"{name}.parquet" for name in settings.roles.train]
+    clips = read_manifests(arguments.manifests, settings.roles.train)
     folders = [arguments.shards / name for name in settings.roles.train]
     shards = {folder.name: ShardReader(folder) for folder in folders}
     for path in manifests:
@@ -57,6 +59,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         f"grpo@{arguments.variant}",
         manifests=manifests,
         shards=folders,
+        exclusions=arguments.exclusions,
         cold_start=arguments.cold_start,
         verifier=arguments.verifier,
         settings=settings.grpo,
@@ -65,7 +68,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         runtime=settings.runtime,
         reward_code=reward_files([reward.name for reward in variant.rewards]),
     )
-    rows = build_rows([read_manifest(path) for path in manifests], shards)
+    excluded = read_exclusions(arguments.exclusions)
+    rows = build_rows([without(found, excluded) for found in clips.values()], shards)
     inputs = (arguments.cold_start, rows, shards, rewards, settings.grpo)
     options: dict[str, Any] = {
         "output": arguments.policy,
@@ -102,6 +106,7 @@ if __name__ == "__main__":
         Option("variant"),
         Option("manifests", Path),
         Option("shards", Path),
+        Option("exclusions", Path),
         Option("cold-start", Path),
         Option("verifier", Path),
         Option("policy", Path),

@@ -22,6 +22,7 @@ BASE = Path(".erv/base/policy")
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Fine-tunes the base policy and writes `--policy`."""
+    from erv.exclusions import read_exclusions, without
     from erv.manifest import read_manifest
     from erv.policies import load_policy
     from erv.shards import ShardReader
@@ -36,6 +37,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         "sft",
         manifest=arguments.manifest,
         shards=arguments.shards,
+        exclusions=arguments.exclusions,
         base=base,
         settings=settings.sft,
         runtime=settings.runtime,
@@ -44,7 +46,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     run.log_dataset(arguments.manifest.stem, arguments.manifest, "training")
     train_sft(
         load_policy(base, family=settings.policy.family),
-        read_manifest(arguments.manifest),
+        without(read_manifest(arguments.manifest), read_exclusions(arguments.exclusions)),
         {arguments.shards.name: ShardReader(arguments.shards)},
         settings.sft,
         checkpoints=checkpoints / settings.machine.layout,
@@ -63,6 +65,7 @@ if __name__ == "__main__":
         main,
         Option("manifest", Path),
         Option("shards", Path),
+        Option("exclusions", Path),
         Option("base", Path),
         Option("policy", Path),
         distributed=True,

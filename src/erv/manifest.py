@@ -6,7 +6,7 @@ Columns and types are `SCHEMA`; rows are sorted by clip id, so that equal conten
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -121,6 +121,45 @@ def read_manifest(path: Path) -> list[ClipRow]:
     """The manifest as rows, in the order of the file (by clip id); raises as `read_table`."""
     names = [item.name for item in fields(ClipRow)]
     return [ClipRow(**{name: row[name] for name in names}) for row in read_table(path).to_pylist()]
+
+
+def read_manifests(
+    folder: Path, names: Sequence[str], *, fold: int | None = None
+) -> dict[str, list[ClipRow]]:
+    """The manifests of these data sets, and of no other that the folder may hold, by name.
+
+    Args:
+        folder: with `NAME.parquet` for each.
+        names: names of data sets.
+        fold: the fold that they must be of, unless they have none; None if any will do, as long as all are of
+            the same.
+
+    Raises:
+        DataError: as `read_table`; or a manifest is of another data set or fold, or two are of different
+            folds.
+    """
+    found: dict[str, list[ClipRow]] = {}
+    folds: dict[int, str] = {}
+    for name in names:
+        path = folder / f"{name}.parquet"
+        rows = read_manifest(path)
+        others = sorted({row.dataset for row in rows} - {name})
+        if others:
+            raise DataError(
+                f"{path}: has clips of {others[0]}, expected {name}; run `dvc repro ingest@{name}` again"
+            )
+        for number in sorted({row.fold for row in rows} - {0}):
+            if fold is not None and number != fold:
+                raise DataError(
+                    f"{path}: is of fold {number}, but ingest.fold is {fold}; run `dvc repro ingest@{name}`"
+                    " again"
+                )
+            folds.setdefault(number, name)
+        found[name] = rows
+    if len(folds) > 1:
+        mixed = ", ".join(f"{name} of fold {number}" for number, name in sorted(folds.items()))
+        raise DataError(f"{folder}: holds {mixed}; one run uses one fold: run `dvc repro ingest` again")
+    return found
 
 
 def write_table(table: pa.Table, path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.e2e.workspace import Listener, Workspace, clone, kill_tree
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
-STAGES = 19  # what the matrices of dvc.yaml expand to
+STAGES = 20  # what the matrices of dvc.yaml expand to
 
 
 def test_flow_runs_everything_and_says_where_to_look(trained: Workspace, foreign: Listener) -> None:
@@ -113,6 +113,7 @@ def test_a_stage_trains_in_two_processes_and_reports_once(trained: Workspace) ->
         "variant": "r1_omni",
         "manifests": "data/manifest",
         "shards": "data/shards",
+        "exclusions": "data/exclusions.json",
         "cold-start": "models/policy/sft",
         "verifier": "models/verifier",
         "policy": str(output),

@@ -37,7 +37,8 @@ stages:
     deps: [work.py, joined.txt]
     outs: [last.txt]
 """
-# Control files say how long a stage takes and whether it fails: "SECONDS" or "SECONDS fail".
+# Control files say how long a stage takes and whether it fails: "SECONDS", "SECONDS fail" or, for one of a
+# matrix, "SECONDS fail:NAME".
 WORK = """
 import logging, sys, time
 from pathlib import Path
@@ -56,7 +57,7 @@ def main(arguments, settings, run):
     if name == "join":
         run.log_text("<p>42 clips are valid</p>", "data_docs/scratch.html")
         run.set_tags({"erv.validate.data_docs": "data_docs/scratch.html"})
-    if "fail" in words:
+    if {"fail", f"fail:{sys.argv[4]}"} & set(words):
         raise TrainingError("clip 7 of the scratch set is broken; take another one")
     run.log_metrics({"work": 1.0})
     arguments.out.parent.mkdir(exist_ok=True)
@@ -99,7 +100,12 @@ class Scratch:
     def variables(self) -> dict[str, str]:
         # `python` of a stage's command is ours, as in an activated environment.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        return {
+            **os.environ,
+            "PATH": path,
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+            "OMP_NUM_THREADS": "1",
+        }
 
     def python(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(

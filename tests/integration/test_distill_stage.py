@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from erv.exclusions import Excluded, write_exclusions
 from erv.manifest import ClipRow, write_manifest
 from erv.pinning import pin
 from erv.prompts import format_completion
@@ -62,6 +63,7 @@ class Workspace:
         (folder / "source" / "sentences.csv").write_text(f"sentence\n{loose}")
         pin("reasoning", str(folder / "source"), None).save(folder / "reasoning.lock.json")
         pin("base", str(base), None).save(folder / "base.lock.json")
+        write_exclusions([], folder / "exclusions.json")
         with ShardWriter(folder / "shards", clips_per_shard=4) as writer:
             writer.add(Clip(rows[0].clip_id, np.zeros((2, 8, 8, 3), np.uint8), np.zeros(16, np.int16), 16000))
         self.endpoint = {
@@ -83,12 +85,16 @@ class Workspace:
             "base": "base.lock.json",
             "policy": "no policy: nothing samples",
             "shards": "shards",
+            "exclusions": "exclusions.json",
             "sentences": "out/sentences.parquet",
             "quarantine": "out/quarantine.parquet",
             "summary": "out/sentences.json",
         }
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "TEACHER_KEY": KEY}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+            "TEACHER_KEY": KEY,
+        }
         return subprocess.run(
             [sys.executable, "-m", "stages.distill", *arguments],
             cwd=self.folder,
@@ -130,6 +136,17 @@ def test_two_teachers_label_the_sentences_of_a_source(workspace: Workspace, scri
     assert pair["teachers"] == ["openai:far", "local:teacher"]
     assert 0.8 < pair["kappa"] < 1.0
     assert workspace.summary["teachers"]["openai:far"] == {"labelled": 20, "refused": 0}
+
+
+def test_the_verifier_learns_nothing_from_an_excluded_clip(workspace: Workspace, script: Script) -> None:
+    out = [Excluded("reasoning", "sample_00000000", "train", "same content as mafw/1 (test, 1.mp4)")]
+    write_exclusions(out, workspace.folder / "exclusions.json")
+    script.answer = lambda sentence, *_: says(json.dumps({"labels": list(SENTENCES[sentence])}))
+    done = workspace.run(workspace.endpoint)
+    assert done.returncode == 0, done.stderr
+    assert sorted(script.asked) == sorted(TEXTS[2:])
+    rows = pq.read_table(workspace.folder / "out" / "sentences.parquet").to_pylist()
+    assert "sample_00000000" not in {row["clip_id"] for row in rows}
 
 
 def test_a_stage_that_is_stopped_by_its_budget_goes_on(workspace: Workspace, script: Script) -> None:

@@ -145,6 +145,19 @@ def test_a_failing_stage_fails_the_flow_in_its_own_words(scratch: Scratch, first
     assert_data_docs_are_linked(scratch, runs["train"][0], "FAILED")
 
 
+def test_one_failing_arm_does_not_stop_the_others(scratch: Scratch, first: str) -> None:
+    scratch.control("make", "0 fail:a")
+    try:
+        result = scratch.erv("run", "--workers", "1", check=False)
+    finally:
+        scratch.control("make", "3")
+    assert result.returncode == 1
+    said = result.stdout + result.stderr
+    for line in ("make@b  ran", "make@a  failed", "join    not run    needs make@a", "last    not run"):
+        assert line in said, said
+    assert said.rstrip().endswith("error: make@a: clip 7 of the scratch set is broken; take another one")
+
+
 def test_a_missing_file_is_reported_before_any_stage(scratch: Scratch, first: str) -> None:
     control = scratch.folder / "control/join.txt"
     control.rename(control.with_suffix(".gone"))
@@ -166,3 +179,18 @@ def test_without_a_server_it_says_so(tmp_path_factory: pytest.TempPathFactory, s
     assert result.returncode == 1
     assert "Prefect at http://127.0.0.1:9/api/health can't be reached" in result.stderr
     assert "run `erv stack up`" in result.stderr
+
+
+def test_what_is_no_longer_asked_for_is_set_aside(scratch: Scratch, first: str) -> None:
+    definition = scratch.folder / "dvc.yaml"
+    before = definition.read_text()
+    scratch.erv("run")
+    made = (scratch.folder / "made/b.txt").read_text()
+    definition.write_text(before.replace("name: [a, b]", "name: [a]"))
+    result = scratch.erv("run")
+    assert "3 stages: " in result.stdout
+    assert re.search(r"set aside .*: \.erv/set-aside/\w+/made/b\.txt;", result.stdout + result.stderr)
+    assert not (scratch.folder / "made/b.txt").exists()
+    definition.write_text(before)
+    assert "4 stages: 2 unchanged, 2 restored" in scratch.erv("run").stdout
+    assert (scratch.folder / "made/b.txt").read_text() == made

@@ -14,10 +14,10 @@ PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stag
 STAGES = list(PIPELINE)
 
 
-def test_the_ten_stages_in_order() -> None:
+def test_the_eleven_stages_in_order() -> None:
     assert STAGES == [
-        "ingest", "validate", "extract", "sft", "distill", "train_erv", "grpo", "evaluate", "report",
-        "register",
+        "ingest", "validate", "extract", "leakage", "sft", "distill", "train_erv", "grpo", "evaluate",
+        "report", "register",
     ]  # fmt: skip
 
 
@@ -35,9 +35,9 @@ def test_it_names_each_dependency_once(stage: str) -> None:
 
 def test_dvc_itself_reads_the_graph() -> None:
     stages = {stage.name: stage for stage in read_stages(ROOT)}
-    assert len(stages) == 3 * 3 + 3 + 2 + 3 + 2
+    assert len(stages) == 3 * 3 + 4 + 2 + 3 + 2
     data = [f"{step}@{name}" for step in ("extract", "ingest") for name in ("dfew", "mafw", "reasoning")]
-    assert stages["grpo@erv"].upstream == (*data, "sft", "train_erv")
+    assert stages["grpo@erv"].upstream == (*data, "leakage", "sft", "train_erv")
     assert "report" in stages["register"].upstream
     for last in ("report", "register"):
         assert {"evaluate@sft", "evaluate@r1_omni", "evaluate@erv"} <= set(stages[last].upstream)

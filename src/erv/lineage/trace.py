@@ -14,7 +14,7 @@ from erv.errors import RegistryError
 from erv.files import content_digest
 from erv.lineage import clips
 from erv.lineage.links import Link, LinkChecker
-from erv.pipeline import read_lock_entries
+from erv.pipeline import of_these_stages, read_lock_entries
 from erv.settings import Settings
 from erv.stack.reach import require
 from erv.tracking import lock_entries
@@ -55,6 +55,7 @@ class Provenance:
     def __init__(self, environment: Environment, settings: Settings, deep: bool = False) -> None:
         self._environment = environment
         self._name = settings.register_.model_name
+        self._datasets, self._policies = settings.datasets, settings.compare.policies
         self._links = LinkChecker(environment, deep)
         if environment.mlflow_uri:
             require("MLflow", environment.mlflow_uri)
@@ -117,7 +118,7 @@ class Provenance:
             bundle = self._download(f"models:/{self._name}/{version.version}/{tags.get(PATH_TAG)}", folder)
             node.links.append(self._bundle_check(bundle))
             locks = self._pipeline_of(tags.get(PUBLISH_RUN_TAG), folder)
-            lock = read_lock_entries(locks / "dvc.lock") if locks else {}
+            lock = _entries(locks) if locks else {}
             producer = next((n for n in lock if n.partition("@")[0] == "register"), None)
             if producer is None:
                 node.links.append(Link("dvc.lock", False, "not kept with the publication"))
@@ -210,7 +211,7 @@ class Provenance:
             node.facts.append(f"flow run {parent}")
         with tempfile.TemporaryDirectory() as folder:
             locks = self._pipeline_of(run_id, folder) or self._pipeline_of(parent, folder)
-            lock = read_lock_entries(locks / "dvc.lock") if locks else read_lock_entries()
+            lock = _entries(locks or Path())
             digest = tags.get(lock_entries.ENTRY_TAG)
             mine = [name for name, entry in lock.items() if lock_entries.entry_hash(entry) == digest]
             seen: set[str] = set()
@@ -225,7 +226,7 @@ class Provenance:
     # --- contents
 
     def _content(self, md5: str) -> Node:
-        lock = read_lock_entries()
+        lock = _entries(Path())
         owners = [
             (name, out["path"])
             for name, entry in lock.items()
@@ -269,7 +270,7 @@ class Provenance:
             for version in versions(self._client, self._name) if self._client else []:
                 with tempfile.TemporaryDirectory() as folder:
                     locks = self._pipeline_of(version.tags.get(PUBLISH_RUN_TAG), folder)
-                    lock = read_lock_entries(locks / "dvc.lock") if locks else {}
+                    lock = _entries(locks) if locks else {}
                     outs = {str(o.get("md5")) for e in lock.values() for o in e.get("outs") or []}
                     if md5s & outs:
                         found.append(str(version.version))
@@ -281,16 +282,19 @@ class Provenance:
 
     def _clip(self, target: str) -> Node | None:
         """A clip: its row in the manifest, what was made from it, what the policies said of it."""
-        lock = read_lock_entries()
-        rows, excluded = clips.manifest_rows(target), clips.excluded_rows(target)
-        absent = clips.absent_from(target)
+        lock = _entries(Path())
+        rows, excluded = (
+            clips.manifest_rows(target, self._datasets),
+            clips.excluded_rows(target, self._datasets),
+        )
+        absent = clips.absent_from(target, self._datasets)
         if not rows and not excluded and not absent:
             return None
         node = Node(f"clip {target}")
         for row in rows:
             child = Node(
                 f"{row['dataset']}/{row['clip_id']}  {row['label']}, {row['split']} of fold {row['fold']}",
-                clips.facts(row),
+                clips.facts(row, self._policies),
             )
             makers = sorted(_producers(lock, f"data/manifest/{row['dataset']}.parquet"))
             child.facts += self._came_of(lock, makers)
@@ -335,6 +339,11 @@ def _gate_lines(text: str | None) -> list[str]:
 
     verdicts = [Verdict(**gate) for gate in json.loads(text)] if text else []
     return [f"gate {'holds' if verdict.passed else 'fails'}: {verdict.text()}" for verdict in verdicts]
+
+
+def _entries(folder: Path) -> Locked:
+    """The lock entries of a folder, without those of stages that its `dvc.yaml` no longer has."""
+    return of_these_stages(read_lock_entries(folder / "dvc.lock"), folder)
 
 
 def _overlap(one: str, other: str) -> bool:

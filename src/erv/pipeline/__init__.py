@@ -1,6 +1,7 @@
 """The DVC pipeline: its graph, one stage of it at a time, and what came of it. Knows nothing of Prefect."""
 
 from erv.pipeline.graph import PipelineError, PipelineStage, read_lock_entries, read_stages, select
+from erv.pipeline.leftovers import of_these_stages, set_aside
 from erv.pipeline.run import (
     StageCancelledError,
     StageFailedError,
@@ -19,6 +20,7 @@ __all__ = [
     "StageFailedError",
     "StageResult",
     "dvc_command",
+    "of_these_stages",
     "one_pipeline_at_a_time",
     "push",
     "read_lock_entries",
@@ -26,4 +28,5 @@ __all__ = [
     "repro",
     "run_guarded",
     "select",
+    "set_aside",
 ]

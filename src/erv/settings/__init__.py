@@ -6,6 +6,7 @@ from erv.settings.evaluate import EvaluateSettings
 from erv.settings.extract import ExtractSettings
 from erv.settings.grpo import GrpoSettings, LossType, ShapingSettings
 from erv.settings.ingest import IngestSettings
+from erv.settings.leakage import LeakageSettings
 from erv.settings.lora import LoraSettings
 from erv.settings.machine import MachineSettings
 from erv.settings.policy import PolicySettings
@@ -29,6 +30,7 @@ __all__ = [
     "GateSettings",
     "GrpoSettings",
     "IngestSettings",
+    "LeakageSettings",
     "LoraSettings",
     "LossType",
     "MachineSettings",

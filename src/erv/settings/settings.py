@@ -20,6 +20,7 @@ from erv.settings.extract import ExtractSettings
 from erv.settings.faults import describe
 from erv.settings.grpo import GrpoSettings
 from erv.settings.ingest import DatasetName, IngestSettings
+from erv.settings.leakage import LeakageSettings
 from erv.settings.machine import MachineSettings
 from erv.settings.policy import PolicySettings
 from erv.settings.register import RegisterSettings
@@ -47,6 +48,7 @@ class Settings(Section):
     ingest: IngestSettings
     validate_: Annotated[ValidateSettings, Field(alias="validate")]
     extract: ExtractSettings
+    leakage: LeakageSettings
     sft: SftSettings
     distill: DistillSettings
     train_erv: TrainErvSettings

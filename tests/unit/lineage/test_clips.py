@@ -6,8 +6,11 @@ import dataclasses
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from erv.exclusions import Excluded, write_exclusions
 from erv.lineage import clips
 from erv.manifest import ClipRow, write_manifest
 
@@ -28,6 +31,9 @@ ROW = ClipRow(
     split_from="train.txt:1",
     caption_from="captions.txt:7",
 )
+
+
+DATASETS = ("mafw", "films")
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +72,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_rows(target: str, found: list[tuple[str, str]]) -> None:
-    rows = clips.manifest_rows(target)
+    rows = clips.manifest_rows(target, DATASETS)
     assert [(row["dataset"], row["clip_id"]) for row in rows] == found
 
 
@@ -84,14 +90,36 @@ def test_rows(target: str, found: list[tuple[str, str]]) -> None:
     ],
 )
 def test_clips_that_a_source_lacks(target: str, found: list[str]) -> None:
-    assert clips.absent_from(target) == found
+    assert clips.absent_from(target, DATASETS) == found
 
 
 def test_where_each_value_came_from() -> None:
-    facts = clips.facts(clips.manifest_rows("mafw/00019")[0])
+    facts = clips.facts(clips.manifest_rows("mafw/00019", DATASETS)[0], ())
     assert facts[1:] == [
         "label from train.txt:1",
         "split from train.txt:1",
         "caption from captions.txt:7",
     ]
-    assert len(clips.facts(clips.manifest_rows("v/3")[0])) == 3
+    assert len(clips.facts(clips.manifest_rows("v/3", DATASETS)[0], ())) == 3
+
+
+def test_data_sets_and_policies_that_are_not_asked_for_are_not_read() -> None:
+    assert clips.manifest_rows("v/3", ["mafw"]) == []
+    assert clips.absent_from("films/v/4", ["mafw"]) == []
+    Path("data/quarantine").mkdir()
+    Path("data/quarantine/films.parquet").write_bytes(b"left over, and no parquet")
+    assert clips.excluded_rows("v/3", ["mafw"]) == []
+    said = {"clip_id": ["00019"], "dataset": ["mafw"], "predicted": ["anger"], "judged": ["fear"]}
+    for policy in ("erv", "old"):
+        (Path("eval") / policy).mkdir(parents=True)
+        pq.write_table(pa.table(said), f"eval/{policy}/predictions.parquet")
+    row = clips.manifest_rows("mafw/00019", DATASETS)[0]
+    assert clips.facts(row, ["erv", "sft"])[4:] == ["erv answered anger, judged fear"]
+
+
+def test_a_clip_that_training_leaves_out_says_so() -> None:
+    because = "same content as films/v/3 (test, s3://raw/v/3.mp4)"
+    write_exclusions([Excluded("mafw", "00019", "train", because)], Path("data/exclusions.json"))
+    row = clips.manifest_rows("mafw/00019", DATASETS)[0]
+    assert clips.facts(row, ())[4:] == [f"left out of training and tuning: {because}"]
+    assert len(clips.facts(clips.manifest_rows("v/3", DATASETS)[0], ())) == 3

@@ -1,5 +1,6 @@
 from erv.pipeline import PipelineStage
-from flows.graph import most_urgent_first
+from flows.graph import StageReport, held_up, most_urgent_first
+from flows.summary import stage_table
 
 
 def stage(name, *upstream):
@@ -28,3 +29,22 @@ def test_the_longest_chain_goes_first():
 def test_a_selection_ignores_what_is_not_in_it():
     stages = [stage("a"), stage("c", "b")]
     assert most_urgent_first(stages) == stages
+
+
+def test_the_summary_names_the_failed_stages_that_one_needs():
+    stages = [
+        stage("grpo@a"),
+        stage("grpo@b"),
+        stage("evaluate@a", "grpo@a"),
+        stage("report", "evaluate@a", "grpo@b"),
+        stage("apart"),
+    ]
+    reports = {"grpo@a": StageReport("grpo@a", "failed", 1.0), "grpo@b": StageReport("grpo@b", "failed", 1.0)}
+    for item in stages[2:]:
+        reports[item.name] = StageReport(item.name, "not run", message=held_up(item, reports))
+    assert [line for line in stage_table(list(reports.values())).splitlines() if "not run" in line] == [
+        "evaluate@a  not run    needs grpo@a",
+        "report      not run    needs grpo@a, grpo@b",
+        "apart       not run",
+        "5 stages: 2 failed, 3 not run",
+    ]

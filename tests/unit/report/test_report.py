@@ -261,6 +261,26 @@ def test_real_data_get_no_note_on_planted_contradictions(predictions, evidence):
     assert "✓ voice loud" not in html
 
 
+@pytest.mark.parametrize(
+    ("excluded", "says"),
+    [(1, "1 left out of training and tuning."), (0, "none was left out, so the figures are too good.")],
+)
+def test_clips_in_two_splits_are_on_the_page(predictions, evidence, excluded, says):
+    pair = {"clip": "reasoning/s<1>", "use": "train", "twin": "mafw/00019", "twin_use": "test"}
+    leakage = {
+        "clips": {"train": 9, "validation": 2, "test": 3},
+        "same_content": 1,
+        "same_look": 0,
+        "excluded": excluded,
+        "found": [{**pair, "alike": "same content"}],
+    }
+    _, html = page(predictions, replace(evidence, leakage=leakage))
+    assert says in html
+    assert "reasoning/s&lt;1&gt; (train) = mafw/00019 (test): same content" in html
+    _, html = page(predictions, replace(evidence, leakage={**leakage, "found": []}))
+    assert "None is in two of these groups." in html
+
+
 def test_one_policy_alone_is_a_page_too(predictions, evidence):
     comparison, html = page({"sft": predictions["sft"]}, evidence)
     assert comparison["differences"] == {}

@@ -117,9 +117,11 @@ def test_what_dvc_itself_depends_on_is_in_the_table(reruns: dict[str, Reruns]) -
         ("compare.policies", "report, register; each entry has its own evaluate"),
         (
             "datasets",
-            "evaluate, grpo, report; then register; each entry has its own ingest, validate, extract",
+            "evaluate, grpo, leakage, report; then sft, distill, train_erv, register; each entry has its own"
+            " ingest, validate, extract",
         ),
-        ("roles.test", "evaluate, report; then register"),
+        ("roles.test", "evaluate, leakage, report; then sft, distill, train_erv, grpo, register"),
+        ("leakage.action", "leakage; then sft, distill, evaluate, train_erv, grpo, report, register"),
         ("evaluate.temperature", "evaluate, register; then report"),
         ("ingest.readers.ravdess.channels", "nothing (datasets does not name the data set)"),
         ("sources.base", "nothing (only the content counts, once `erv data pin` has pinned it)"),

@@ -1,9 +1,11 @@
 """Detects when training has nothing left to learn from, and which checkpoint from before is kept.
 
 GRPO learns from reward differences within a group. If no group has any, only the KL term is left, and further
-steps take time without teaching anything. This happens in two ways. If every completion earns the maximum,
-training ends early and the policy is written. If all completions of a clip earn the same but less than the
-maximum, the policy has collapsed: the stage fails, and the last checkpoint from before is kept.
+steps take time without teaching anything. This happens in two ways. If every completion earns the
+maximum, training ends early and the policy is written. If all completions of a clip earn the same but less
+than the maximum, the policy has collapsed: the stage fails, and the last checkpoint from before is kept.
+
+Only new completions count: with `grpo.num_iterations` above 1, further steps on the same ones say nothing.
 """
 
 from __future__ import annotations
@@ -33,29 +35,40 @@ class Outlook(Enum):
 
 @dataclass
 class CollapseAlarm:
-    """Counts consecutive steps without any reward difference within a group.
+    """Counts consecutive generations without any reward difference within a group.
 
     Attributes:
-        patience: number of such steps that ends training; None to never end it.
+        patience: number of such generations that ends training; None to never end it.
         most: the value of each reward that earns most; None if unknown.
-        since: the first of these consecutive steps; None while there are differences.
-        solved: whether every completion has earned the maximum in all of these steps.
+        since: the step that sampled the first of these generations; None while there are differences.
+        solved: whether every completion has earned the maximum in all of them.
+        count: how many there are.
+        seen: the step of the generation that was counted last; 0 before the first.
     """
 
     patience: int | None
     most: Mapping[str, float | None]
     since: int | None = None
     solved: bool = True
+    count: int = 0
+    seen: int = 0
 
-    def update(self, step: int, generation: Generation) -> Outlook:
-        """Takes the completions sampled in a step, and says what they suggest."""
+    def update(self, generation: Generation) -> Outlook:
+        """Takes the completions that a step trains on, and says what they suggest.
+
+        A generation is counted once, however many steps train on it.
+        """
+        if generation.step == self.seen:
+            return Outlook.LEARNS
+        self.seen = generation.step
         if generation.differs():
-            self.since, self.solved = None, True
+            self.since, self.solved, self.count = None, True, 0
             return Outlook.LEARNS
         if self.since is None:
-            self.since = step
+            self.since = generation.step
+        self.count += 1
         self.solved = self.solved and generation.earns_most(self.most)
-        if self.patience is None or step - self.since + 1 < self.patience:
+        if self.patience is None or self.count < self.patience:
             return Outlook.LEARNS
         return Outlook.SOLVED if self.solved else Outlook.COLLAPSED
 
@@ -71,18 +84,19 @@ class CollapseAlarm:
             best = sum(generation.weights[name] * (value or 0.0) for name, value in self.most.items())
             earned += f", the maximum is {best:.2f}"
         return (
-            f"grpo step {step}: for {self.patience} steps the completions of each clip have had the same"
-            f" reward ({earned}), so there is nothing to learn; lower grpo.learning_rate, raise"
+            f"grpo step {step}: in {self.patience} generations in a row the completions of each clip had the"
+            f" same reward ({earned}), so there is nothing to learn; lower grpo.learning_rate, raise"
             " grpo.temperature or grpo.beta, check the rewards, or set grpo.collapse_patience to null"
         )
 
     def state(self) -> dict[str, Any]:
         """The alarm's state, for a checkpoint."""
-        return {"since": self.since, "solved": self.solved}
+        return {"since": self.since, "solved": self.solved, "count": self.count, "seen": self.seen}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restores what `state` returned; an empty mapping starts from scratch."""
         self.since, self.solved = state.get("since"), bool(state.get("solved", True))
+        self.count, self.seen = int(state.get("count", 0)), int(state.get("seen", 0))
 
 
 def most_by_reward(rewards: Sequence[tuple[str, Callable[..., Any], float]]) -> dict[str, float | None]:

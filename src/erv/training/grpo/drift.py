@@ -108,7 +108,7 @@ def reward_by_class(
     """
     found: dict[str, list[float]] = {}
     for value, truth, space in zip(values, solution, dataset, strict=True):
-        label = _label(truth, space)
+        label = emotion(truth, space)
         if value is not None and label is not None:
             found.setdefault(label, []).append(value)
     return {f"{BY_CLASS}{name}/{label}": fmean(numbers) for label, numbers in sorted(found.items())}
@@ -191,7 +191,13 @@ class DriftAlarm:
         self.raised, self.warnings = set(state.get("raised", ())), int(state.get("warnings", 0))
 
 
-def _label(truth: str, space: str | None) -> str | None:
+def emotion(truth: str, space: str | None) -> str | None:
+    """The true emotion under one name for all data sets: MAFW's, or its own space's without a map to MAFW's.
+
+    Args:
+        truth: the label, with or without `<answer>` around it.
+        space: its data set; None if unknown.
+    """
     try:
         return mafw_name(bare(truth), space)
     except DataError:  # a custom label space needs no map to train with format and accuracy

@@ -38,6 +38,7 @@ from erv.training.common.collate import Example, completion_ids
 from erv.training.common.fine_tuning import Course, fine_tune, shuffled_passes
 from erv.training.common.throughput import OnMetrics
 from erv.training.grpo.checked_reward import CheckedReward
+from erv.training.grpo.drift import emotion
 from erv.training.grpo.grpo import Rewards, order_rows, total_steps
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Rollout:
 
     Attributes:
         clip: `<data set>/<clip id>`.
-        label: the true emotion.
+        label: the true emotion, under one name for all data sets (see `drift.emotion`).
         completion: the text, including tags.
         rewards: value by name; None if the completion can't be scored.
     """
@@ -322,7 +323,7 @@ def _score(
     return [
         {
             "clip": row["clip"],
-            "label": bare(row["solution"]),
+            "label": emotion(row["solution"], row["dataset"]) or bare(row["solution"]),
             "completion": text,
             "rewards": {name: value[place] for name, value in values.items()},
         }

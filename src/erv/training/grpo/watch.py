@@ -90,6 +90,7 @@ class Watcher(TrainerCallback):
         self._generation: Generation | None = None
         self._every = max(1, steps // 20)
         self._began: tuple[float, int] | None = None
+        self._sampled: dict[str, float] = {}  # metrics of the step that sampled the completions in use
 
     # --- what the trainer calls ---
 
@@ -140,8 +141,8 @@ class Watcher(TrainerCallback):
         """Looks at a step that has ended.
 
         Raises:
-            Diverged: the loss or the gradient is not finite; or for `collapse_patience` steps no group had
-                different rewards, and the completions don't earn the maximum.
+            Diverged: the loss or the gradient is not finite; or in `collapse_patience` generations in a row
+                no group had different rewards, and the completions don't earn the maximum.
         """
         if not logs or "loss" not in logs:
             return  # the summary at the end
@@ -157,6 +158,7 @@ class Watcher(TrainerCallback):
         fresh = generation.step == step  # further steps on the same completions would report them twice
         if fresh:
             metrics |= shape(generation, max_named=self._settings.shaping.max_named)
+            self._sampled = dict(metrics)
         drifts = self._drift.update(metrics)
         metrics["drift_warnings"] = float(self._drift.warnings)
         generated = generation.completion_tokens
@@ -178,7 +180,7 @@ class Watcher(TrainerCallback):
     def _look_ahead(self, generation: Generation, state: TrainerState, control: TrainerControl) -> None:
         """Passes samples on when they are due, and ends training that learns nothing."""
         step = state.global_step
-        outlook = self._collapse.update(step, generation)
+        outlook = self._collapse.update(generation)
         ends = outlook is not Outlook.LEARNS or step == state.max_steps
         if state.is_world_process_zero and (ends or step % self._sample_steps == 0):
             self._show(step, generation)
@@ -186,7 +188,7 @@ class Watcher(TrainerCallback):
             raise Diverged(self._collapse.describe(step, generation))
         if outlook is Outlook.SOLVED:
             logger.info(
-                "grpo step %d: for %d steps every completion has earned the maximum;"
+                "grpo step %d: in %d generations in a row every completion has earned the maximum;"
                 " nothing is left to learn, so training ends here",
                 step,
                 self._collapse.patience,
@@ -208,14 +210,16 @@ class Watcher(TrainerCallback):
         began, first = self._began
         pace = (time.monotonic() - began) / (state.global_step - first)
         left = round(pace * (state.max_steps - state.global_step))
+        # TRL reports rewards and lengths only where it samples. With several updates per generation, the
+        # steps that are due for a line may all be later ones.
         rewards = [
             f"{name.removeprefix('reward/')} {value:.2f}"
-            for name, value in metrics.items()
+            for name, value in self._sampled.items()
             if name.startswith("reward/")
         ]
         return (
-            f"step {state.global_step}/{state.max_steps}, {', '.join(rewards) or 'no new completions'},"
-            f" kl {metrics.get('kl', 0):.4f}, {metrics.get('completion_length', 0):.0f} tokens,"
+            f"step {state.global_step}/{state.max_steps}, {', '.join(rewards) or 'nothing sampled yet'},"
+            f" kl {metrics.get('kl', 0):.4f}, {self._sampled.get('completion_length', 0):.0f} tokens,"
             f" {pace:.2f} s per step, {left // 60}:{left % 60:02d} left"
         )
 

@@ -185,6 +185,18 @@ def test_nothing_passes(
     assert not (tmp_path / "policy").exists()
 
 
+def test_one_emotion_has_one_name_in_all_data_sets() -> None:
+    rows = [
+        {"clip": "mafw/1", "solution": "<answer>happiness</answer>", "dataset": "mafw", "prompt": []},
+        {"clip": "dfew/1", "solution": "<answer>happy</answer>", "dataset": "dfew", "prompt": []},
+        {"clip": "dfew/2", "solution": "<answer>angry</answer>", "dataset": "dfew", "prompt": []},
+    ]
+    scored = rft._score(rows, ["joy"] * 3, [])
+    measured = measure([Rollout(**item) for item in scored], [], 1.0)
+    shares = sorted(name for name in measured if name.startswith("rollouts/passing_share/"))
+    assert shares == ["rollouts/passing_share/anger", "rollouts/passing_share/happiness"]
+
+
 def rollout(clip: str, label: str, completion: str, *rewards: float | None) -> Rollout:
     return Rollout(clip, label, completion, {str(number): value for number, value in enumerate(rewards)})
 

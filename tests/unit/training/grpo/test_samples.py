@@ -117,22 +117,30 @@ def test_the_count_starts_again_after_a_difference():
     alarm = CollapseAlarm(3, {"mine": 1.0})
     same, differs, most = generation(0.2, 0.2), generation(0.0, 1.0), generation(1.0, 1.0)
     outlooks = [
-        alarm.update(step, made) for step, made in enumerate([same, same, differs, most, most], start=1)
+        alarm.update(replace(made, step=step))
+        for step, made in enumerate([same, same, differs, most, most], start=1)
     ]
     assert outlooks == [Outlook.LEARNS] * 5
     assert alarm.last_good() == 3
     resumed = CollapseAlarm(3, {"mine": 1.0})
     resumed.restore(json.loads(json.dumps(alarm.state())))
     assert resumed == alarm
-    assert resumed.update(6, most) is Outlook.SOLVED
-    assert alarm.update(6, same) is Outlook.COLLAPSED
+    assert resumed.update(replace(most, step=6)) is Outlook.SOLVED
+    assert alarm.update(replace(same, step=6)) is Outlook.COLLAPSED
     resumed.restore({})
     assert resumed == CollapseAlarm(3, {"mine": 1.0})
 
 
+def test_a_generation_counts_once_however_many_steps_train_on_it():
+    alarm = CollapseAlarm(2, {"mine": 1.0})
+    outlooks = [alarm.update(generation(0.2, 0.2, step=step)) for step in (1, 1, 1, 4, 4)]
+    assert outlooks == [Outlook.LEARNS] * 3 + [Outlook.COLLAPSED, Outlook.LEARNS]
+    assert alarm.last_good() == 0
+
+
 def test_without_patience_nothing_ends():
     alarm = CollapseAlarm(None, {"mine": 1.0})
-    assert {alarm.update(step, generation(0.2, 0.2)) for step in range(1, 50)} == {Outlook.LEARNS}
+    assert {alarm.update(generation(0.2, 0.2, step=step)) for step in range(1, 50)} == {Outlook.LEARNS}
     assert alarm.last_good() is None
 
 

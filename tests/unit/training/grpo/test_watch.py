@@ -117,6 +117,16 @@ def test_a_further_step_on_the_same_completions_is_reported_too(train: Train) ->
         assert second["clipped_share"] > 0.0  # the only steps in which a ratio can leave its bounds
 
 
+def test_the_log_shows_the_rewards_of_the_completions_in_use(
+    train: Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        train(max_steps=4, num_iterations=2, save_steps=2)
+    lines = [line for line in caplog.messages if line.startswith("grpo: step")]
+    assert len(lines) == 4
+    assert all(", place 1.50, kl " in line and ", 0 tokens" not in line for line in lines)
+
+
 # --- samples ---
 
 
@@ -157,8 +167,8 @@ def test_a_collapse_fails_the_stage_and_keeps_what_came_before(train: Train, tmp
         train(rewards=rewards, max_steps=12, collapse_patience=4)
     checkpoints = tmp_path / "out-checkpoints"
     assert str(caught.value) == (
-        "grpo step 7: for 4 steps the completions of each clip have had the same reward (they earn 0.50 on"
-        " average), so there is nothing to learn; lower grpo.learning_rate, raise"
+        "grpo step 7: in 4 generations in a row the completions of each clip had the same reward (they earn"
+        " 0.50 on average), so there is nothing to learn; lower grpo.learning_rate, raise"
         " grpo.temperature or grpo.beta, check the rewards, or set grpo.collapse_patience to null;"
         f" the last good checkpoint is {checkpoints / 'checkpoint-3'}"
     )
@@ -170,9 +180,19 @@ def test_a_collapse_fails_the_stage_and_keeps_what_came_before(train: Train, tmp
     assert str(again.value) == str(caught.value)
 
 
+def test_further_steps_on_the_same_completions_are_no_sign_of_collapse(train: Train) -> None:
+    options: dict[str, Any] = {"num_iterations": 2, "save_steps": 2, "collapse_patience": 3}
+    rewards = [("mine", until(4, 0.25), 2.0)]
+    # Two flat generations, four steps: the patience of three is not used up.
+    _, seen, _ = train("ends", rewards=rewards, max_steps=8, **options)
+    assert len(seen) == 8
+    with pytest.raises(TrainingError, match=r"grpo step 9: in 3 generations .*/checkpoint-4"):
+        train("collapses", rewards=rewards, max_steps=12, **options)
+
+
 def test_a_collapse_is_shown_before_it_fails(train: Train, tmp_path: Path) -> None:
     tables: list[SampleTable] = []
-    with pytest.raises(TrainingError, match=r"grpo step 3: for 3 steps .*; there is no earlier checkpoint"):
+    with pytest.raises(TrainingError, match=r"grpo step 3: in 3 .*; there is no earlier checkpoint"):
         train(rewards=[("mine", until(0, 0.0), 1.0)], collapse_patience=3, sample_steps=9, tables=tables)
     assert [table.step for table in tables] == [3]
     assert names(tmp_path / "out-checkpoints") == ["checkpoint-1", "checkpoint-2"]
@@ -198,7 +218,7 @@ def test_a_policy_that_earns_all_there_is_ends_early_and_well(
         whole, seen, tables = train("whole", **options)
     assert len(seen) == 3
     assert [table.step for table in tables] == [3]
-    assert "grpo step 3: for 2 steps every completion has earned the maximum" in caplog.text
+    assert "grpo step 3: in 2 generations in a row every completion has earned the maximum" in caplog.text
     assert names(tmp_path / "whole-checkpoints") == ["checkpoint-1", "checkpoint-2"]
 
     with pytest.raises(KeyboardInterrupt):
