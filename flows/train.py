@@ -88,6 +88,9 @@ def _train(
     logger = get_run_logger()
     environment = load_environment()
     isolate(environment)
+    repaired = pipeline.repair_lock()
+    if repaired is not None:
+        logger.warning("%s", repaired)
     stages = pipeline.select(pipeline.read_stages(), targets)
     settings = preflight.check(environment, stages)
     # DVC reads its remote from a file: what ERV_S3_* says now counts for it too.

@@ -154,11 +154,32 @@ def read_document(path: Path, stage: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: not found; run `dvc repro {stage}` first") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); run `dvc repro {stage}` again") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error}); run `dvc repro {stage}` again") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: not what {stage} writes; run `dvc repro {stage}` again")
     return content
+
+
+def parse_yaml(content: bytes) -> Any:
+    """The value of a YAML document; nothing in it can run code.
+
+    The C parser of PyYAML is not used: it crashes the process on deep nesting.
+
+    Raises:
+        ValueError: not UTF-8 or not YAML, in one line.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"can't be read as UTF-8 text (byte {error.start})") from None
+    except RecursionError:
+        raise ValueError("not valid YAML (nested too deeply)") from None
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # PyYAML lets the errors of its own converters through, as for the date 2026-99-99.
+        raise ValueError(f"not valid YAML ({' '.join(str(error).split())})") from None
 
 
 def sha256_of_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:

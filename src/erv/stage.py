@@ -88,6 +88,11 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         die_with_parent()
         if ranks.is_launched():
             set_parent_death_signal()  # the launcher starts each process in its own session
+        if ranks.is_main():
+            # DVC writes its lock, in place, when this process has ended.
+            from erv.pipeline.lock_file import keep_lock
+
+            keep_lock(environment.workspace)
         settings = load_settings(environment.workspace / "params.yaml")
         _prepare(address, settings)
         if distributed and settings.machine.accelerate and not ranks.is_launched():

@@ -248,6 +248,13 @@ def _dvc(environment: Environment) -> Iterator[Finding]:
     if _is_locked(folder / "tmp" / "lock"):
         yield Finding("dvc", "warn", "another dvc is running here", "wait for it; run one pipeline at a time")
         return
+    from erv.pipeline import lock_fault
+
+    fault = lock_fault(environment.workspace)
+    if fault is not None:
+        what, _, remedy = fault.rpartition("; ")
+        yield Finding("dvc", "fail", what, remedy)
+        return
     lock = environment.workspace / "dvc.lock"
     detail = "dvc.lock is there" if lock.is_file() else "nothing has run yet (no dvc.lock)"
     yield Finding("dvc", "ok", f"remote {local.get('url', 'as in .dvc/config')}, {detail}")

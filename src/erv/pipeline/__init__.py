@@ -1,6 +1,7 @@
 """The DVC pipeline: its graph, one stage of it at a time, and what came of it. Knows nothing of Prefect."""
 
-from erv.pipeline.graph import PipelineError, PipelineStage, read_lock_entries, read_stages, select
+from erv.pipeline.graph import PipelineStage, read_stages, select
+from erv.pipeline.lock_file import PipelineError, keep_lock, lock_fault, read_lock_entries, repair_lock
 from erv.pipeline.run import (
     StageCancelledError,
     StageFailedError,
@@ -19,10 +20,13 @@ __all__ = [
     "StageFailedError",
     "StageResult",
     "dvc_command",
+    "keep_lock",
+    "lock_fault",
     "one_pipeline_at_a_time",
     "push",
     "read_lock_entries",
     "read_stages",
+    "repair_lock",
     "repro",
     "run_guarded",
     "select",

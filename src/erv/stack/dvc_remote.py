@@ -28,6 +28,7 @@ def write_dvc_remote(environment: Environment) -> None:
     if not folder.is_dir() or not environment.has_storage:
         return
     section: dict[str, Any] = {"url": f"s3://{environment.dvc_bucket}", "region": environment.s3_region}
+    section["verify"] = True  # hash what is fetched: DVC trusts the names of a remote's objects otherwise
     if environment.s3_endpoint:
         section["endpointurl"] = environment.s3_endpoint
     if not environment.s3_ambient:
