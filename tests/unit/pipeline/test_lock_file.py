@@ -94,12 +94,13 @@ def test_every_beginning_of_a_lock_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(content)
     keep_lock(tmp_path)
     missed = []
-    for length in range(len(content)):
+    second = content.index(b"  two:")
+    for length in (*range(0, second, 9), *range(second, len(content))):
         path.write_bytes(content[:length])
         if lock_fault(tmp_path) is None:
             missed.append(content[length:].decode())
     # Only the size and the number of files of the last output, which the hash determines, may be missing.
-    assert all("      size: 588897\n      nfiles: 2\n".endswith(end) for end in missed)
+    assert all("\n      size: 588897\n      nfiles: 2\n".endswith(end) for end in missed)
 
 
 def test_a_damaged_lock_is_restored_and_kept_for_inspection(lock: tuple[Path, bytes]) -> None:
