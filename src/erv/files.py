@@ -20,11 +20,14 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erv.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Files that can run code when they are loaded; none of our model folders has one.
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pkl", ".pickle", ".pt", ".pth"})
@@ -159,6 +162,39 @@ def read_document(path: Path, stage: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path}: not what {stage} writes; run `dvc repro {stage}` again")
     return content
+
+
+def read_parquet(path: Path, stage: str, columns: Sequence[str] | None = None, **options: Any) -> pa.Table:
+    """Reads a parquet file that a stage wrote.
+
+    Args:
+        path: path of the file.
+        stage: the stage that writes it, for messages.
+        columns: columns that it must have; only they are read. None for all that there are.
+        **options: of `pyarrow.parquet.read_table`.
+
+    Raises:
+        DataError: the file is missing, damaged, or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = None if columns is None else list(columns)
+    try:
+        table = pq.read_table(path, columns=wanted, **options)
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found; run `dvc repro {stage}` first") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{path}: not a readable parquet file ({reason}); {_again(stage)}") from None
+    missing = [name for name in wanted or () if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path}: lacks the columns {', '.join(missing)}; {_again(stage)}")
+    return table
+
+
+def _again(stage: str) -> str:
+    return f"delete it and run `dvc repro {stage}` again"
 
 
 def parse_yaml(content: bytes) -> Any:

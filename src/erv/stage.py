@@ -115,6 +115,10 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         _close(run, "FAILED", started)
         raise
     except Exception:
+        damaged = _damaged_input(arguments, environment)
+        if damaged is not None:  # then the traceback would only hide the cause
+            _close(run, "FAILED", started)
+            return _fail(address, damaged, 1)
         logger.exception("%s failed because of a bug in erv; please report it", address)
         _close(run, "FAILED", started)
         return 1
@@ -130,6 +134,28 @@ def _workspace_environment() -> Environment | None:
         return None
     isolate(environment)
     return environment
+
+
+def _damaged_input(arguments: Arguments, environment: Environment) -> str | None:
+    """Which input of a stage that crashed is not what `dvc.lock` says; None if all are, or nobody knows."""
+    from erv.pipeline.lock_file import read_lock_entries
+    from erv.pipeline.restored import damaged_outputs
+
+    try:
+        entries = read_lock_entries(environment.workspace / "dvc.lock")
+    except ErvError:
+        return None
+    given = [Path(value) for value in vars(arguments).values() if isinstance(value, Path)]
+    for producer, entry in sorted(entries.items()):
+        outs = [
+            out
+            for out in entry.get("outs") or []
+            if any(path.exists() and Path(out["path"]).is_relative_to(path) for path in given)
+        ]
+        damaged = damaged_outputs({"outs": outs}, environment.workspace)
+        if damaged:
+            return f"{damaged[0]}: not what {producer} wrote; delete it and run `erv run {producer}`"
+    return None
 
 
 def _address(name: str, arguments: Arguments) -> str:

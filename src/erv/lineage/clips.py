@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from erv.files import read_document
+from erv.files import read_document, read_parquet
 
 
 def manifest_rows(target: str) -> list[dict[str, Any]]:
@@ -63,6 +63,5 @@ def _found(folder: Path, target: str) -> list[dict[str, Any]]:
 
 
 def _rows(path: Path, clip_id: str) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    return list(pq.read_table(path, filters=[("clip_id", "=", clip_id)]).to_pylist())
+    stage = {"manifest": "ingest", "quarantine": "extract"}.get(path.parent.name, "evaluate")
+    return list(read_parquet(path, stage, filters=[("clip_id", "=", clip_id)]).to_pylist())

@@ -131,12 +131,12 @@ def _parse(content: bytes) -> Entries:
     """
     if not content.strip():
         raise ValueError("empty")
-    document = parse_yaml(content)
+    document: Any = parse_yaml(content)
     if not isinstance(document, dict) or not isinstance(document.get("stages", {}), dict):
         raise ValueError("not a mapping with stages")
     if document.get("schema") != "2.0":
         raise ValueError("not a lock of schema 2.0")
-    entries = document.get("stages", {})
+    entries: Entries = document.get("stages", {})
     for name, entry in entries.items():
         if not isinstance(name, str) or not isinstance(entry, dict) or "cmd" not in entry:
             raise ValueError(f"the entry of {name} has no command")

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from transformers import (
     DataCollatorWithPadding,
@@ -33,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 from erv.checkpoints import discard_unusable, latest_checkpoint, mark_complete
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, TrainingError
-from erv.files import model_folder, write_text
+from erv.files import model_folder, read_parquet, write_text
 from erv.labels import LabelSpace
 from erv.sentences import normalize
 from erv.settings import RuntimeSettings, TrainErvSettings
@@ -156,10 +154,7 @@ def load_splits(path: Path, labels: tuple[str, ...]) -> dict[str, Split]:
     """
     if not path.is_file():
         raise DataError(f"{path}: sentences not found; run `dvc repro distill` first")
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: can't be read ({error}); run `dvc repro distill` again") from error
+    rows = read_parquet(path, "distill").to_pylist()
     column = {label: index for index, label in enumerate(labels)}
     splits: dict[str, Split] = {}
     place: dict[str, str] = {}  # text -> split
