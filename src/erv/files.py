@@ -36,6 +36,7 @@ _NAME = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,10})-[0-
 # A file of another machine (e.g. of a removed container) that is untouched for this long has no owner.
 _ABANDONED_SECONDS = 7 * 24 * 3600.0
 _CHUNK = 1 << 20
+_DEEPEST = 200
 
 
 @contextlib.contextmanager
@@ -181,14 +182,14 @@ def read_parquet(path: Path, stage: str, columns: Sequence[str] | None = None, *
 
     wanted = None if columns is None else list(columns)
     try:
-        table = pq.read_table(path, columns=wanted, **options)
+        missing = sorted({*(wanted or ())} - {*pq.read_schema(path).names})
+        table = None if missing else pq.read_table(path, columns=wanted, **options)
     except FileNotFoundError:
         raise DataError(f"{path}: not found; run `dvc repro {stage}` first") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(f"{path}: not a readable parquet file ({reason}); {_again(stage)}") from None
-    missing = [name for name in wanted or () if name not in table.column_names]
-    if missing:
+    if table is None:
         raise DataError(f"{path}: lacks the columns {', '.join(missing)}; {_again(stage)}")
     return table
 
@@ -208,7 +209,10 @@ def parse_yaml(content: bytes) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
+        if _depth(text) > _DEEPEST:  # of which PyYAML's scanner takes quadratic time
+            raise RecursionError
+        return yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise ValueError(f"can't be read as UTF-8 text (byte {error.start})") from None
     except RecursionError:
@@ -216,6 +220,15 @@ def parse_yaml(content: bytes) -> Any:
     except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # PyYAML lets the errors of its own converters through, as for the date 2026-99-99.
         raise ValueError(f"not valid YAML ({' '.join(str(error).split())})") from None
+
+
+def _depth(text: str) -> int:
+    """How deeply brackets are nested, those in quotes included."""
+    deepest = depth = 0
+    for bracket in re.finditer(r"[][{}]", text):
+        depth = max(0, depth + (1 if bracket[0] in "[{" else -1))
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def sha256_of_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:

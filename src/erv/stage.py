@@ -145,17 +145,19 @@ def _damaged_input(arguments: Arguments, environment: Environment) -> str | None
         entries = read_lock_entries(environment.workspace / "dvc.lock")
     except ErvError:
         return None
-    given = [Path(value) for value in vars(arguments).values() if isinstance(value, Path)]
+    given = [value for value in vars(arguments).values() if isinstance(value, Path) and value.exists()]
     for producer, entry in sorted(entries.items()):
         outs = [
-            out
-            for out in entry.get("outs") or []
-            if any(path.exists() and Path(out["path"]).is_relative_to(path) for path in given)
+            out for out in entry.get("outs") or [] if any(_overlap(Path(out["path"]), path) for path in given)
         ]
         damaged = damaged_outputs({"outs": outs}, environment.workspace)
         if damaged:
             return f"{damaged[0]}: not what {producer} wrote; delete it and run `erv run {producer}`"
     return None
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def _address(name: str, arguments: Arguments) -> str:

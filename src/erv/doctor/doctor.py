@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from erv.environment import Environment, load_environment, read_stack_file
+from erv.environment import STACK_FILE, Environment, load_environment, read_stack_file
 from erv.errors import DataError, ErvError, SettingsError, StorageError
 
 State = Literal["ok", "warn", "fail"]
@@ -41,6 +41,7 @@ def examine(workspace: str | Path = ".") -> list[Finding]:
         environment = load_environment(workspace)
     except SettingsError as error:
         sentence, _, remedy = str(error).rpartition("; ")
+        remedy = remedy.replace("the file", f".erv/{STACK_FILE}")
         found.append(Finding("environment", "fail", sentence, remedy))
         environment = Environment(workspace)
     sections: list[Callable[[Environment], Iterator[Finding]]] = [
@@ -248,10 +249,17 @@ def _dvc(environment: Environment) -> Iterator[Finding]:
             "dvc", "fail", "no .dvc/config here", "run this from the top of the repository, or `dvc init`"
         )
         return
+    from erv.pipeline import lock_fault
     from erv.stack.dvc_remote import read_dvc_config
 
     read_dvc_config(folder / "config")
     local = read_dvc_config(folder / "config.local").get('remote "erv"', {})
+    if not _is_locked(folder / "tmp" / "lock"):  # or a dvc may just be writing it
+        fault = lock_fault(environment.workspace)
+        if fault is not None:
+            what, _, remedy = fault.rpartition("; ")
+            yield Finding("dvc", "fail", what, remedy)
+            return
     if environment.has_storage and local.get("endpointurl") != environment.s3_endpoint:
         detail = (
             f"the remote in .dvc/config.local is {local.get('endpointurl')}, not {environment.s3_endpoint}"
@@ -260,13 +268,6 @@ def _dvc(environment: Environment) -> Iterator[Finding]:
         return
     if _is_locked(folder / "tmp" / "lock"):
         yield Finding("dvc", "warn", "another dvc is running here", "wait for it; run one pipeline at a time")
-        return
-    from erv.pipeline import lock_fault
-
-    fault = lock_fault(environment.workspace)
-    if fault is not None:
-        what, _, remedy = fault.rpartition("; ")
-        yield Finding("dvc", "fail", what, remedy)
         return
     lock = environment.workspace / "dvc.lock"
     detail = "dvc.lock is there" if lock.is_file() else "nothing has run yet (no dvc.lock)"
