@@ -28,7 +28,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("file", "damage", "name", "detail", "remedy"),
     [
-        (".erv/stack.env", b"\xff", "environment", "not UTF-8", "delete .erv/stack.env and run `erv stack up`"),
+        (".erv/stack.env", b"\xff", "environment", "not UTF-8", "delete .erv/stack.env and run"),
         ("dvc.lock", b"", "dvc", "dvc.lock: empty", "`erv run` restores it"),
         ("dvc.lock", b"\xff\xfe", "dvc", "dvc.lock: can't be read as UTF-8", "`erv run` restores it"),
         ("dvc.lock", b"schema: '2.0'\n", "dvc", "3 of 3 entries are missing", "`erv run` restores it"),
