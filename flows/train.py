@@ -88,6 +88,9 @@ def _train(
     logger = get_run_logger()
     environment = load_environment()
     isolate(environment)
+    repaired = pipeline.repair_lock()
+    if repaired is not None:
+        logger.warning("%s", repaired)
     everything = pipeline.read_stages()
     stages = pipeline.select(everything, targets)
     settings = preflight.check(environment, stages)

@@ -5,7 +5,8 @@ in a folder named after the hash of everything that decides the result. A stage 
 finds its checkpoints; with other inputs it can't pick them up by mistake.
 
 A checkpoint counts only with its completion record, which is written last: a process killed while writing
-leaves a folder without one, and that folder is never resumed from.
+leaves a folder without one, and that folder is never resumed from. The record holds the sha256 of every file,
+and a checkpoint whose files have changed since is not resumed from either, but from the one before it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.determinism import code_of, code_version
-from erv.files import sha256_of, write_text
+from erv.files import sha256_of, sha256_of_file, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +91,16 @@ def reward_files(names: Iterable[str]) -> list[Path]:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Writes the completion record of a checkpoint, each file with its size; call it last.
+    """Writes the completion record of a checkpoint, each file with its size and sha256; call it last.
 
     It deletes the arguments that a `transformers` trainer saves: they are a pickle, and nothing reads them.
     """
     (checkpoint / "training_args.bin").unlink(missing_ok=True)
     files = {
-        path.relative_to(checkpoint).as_posix(): path.stat().st_size
+        path.relative_to(checkpoint).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": sha256_of_file(path),
+        }
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file() and path.name != RECORD
     }
@@ -105,15 +109,26 @@ def mark_complete(checkpoint: Path) -> None:
 
 def is_complete(checkpoint: Path) -> bool:
     """Whether the completion record is there and every file in it has its recorded size."""
+    files = _record(checkpoint)
+    return files is not None and all(_size(checkpoint / name) == size for name, (size, _) in files.items())
+
+
+def is_intact(checkpoint: Path) -> bool:
+    """Whether a checkpoint is complete and every file has its recorded content; reads all of it."""
+    files = _record(checkpoint)
     try:
-        files = json.loads((checkpoint / RECORD).read_text(encoding="utf-8"))["files"]
-        return all((checkpoint / name).stat().st_size == size for name, size in files.items())
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # no record, or not one that we wrote
+        return files is not None and all(
+            _size(checkpoint / name) == size and sha256_of_file(checkpoint / name) == digest
+            for name, (size, digest) in files.items()
+        )
+    except OSError:
+        return False
 
 
 def latest_checkpoint(folder: Path, *, until: int | None = None) -> Path | None:
     """The newest complete `checkpoint-N` in a folder, by its step N; `None` when there is none.
+
+    Call `discard_unusable` before you resume from it: this looks at sizes only.
 
     Args:
         folder: folder of the checkpoints.
@@ -125,15 +140,26 @@ def latest_checkpoint(folder: Path, *, until: int | None = None) -> Path | None:
     return complete[-1] if complete else None
 
 
-def discard_incomplete(folder: Path) -> list[Path]:
-    """Deletes and logs checkpoints that were not written completely; returns their paths."""
-    broken = [path for path in _checkpoints(folder) if not is_complete(path)]
-    for path in broken:
-        logger.warning(
-            "checkpoint %s is incomplete (the process was killed while writing it): deleted", path.name
-        )
+def discard_unusable(folder: Path) -> list[Path]:
+    """Deletes and logs checkpoints that can't be resumed from: incomplete ones, and damaged ones.
+
+    All that are complete are read and hashed, so that any of them may be loaded afterwards.
+
+    Returns:
+        The paths of the deleted ones.
+    """
+    gone = []
+    for path in _checkpoints(folder):
+        if not is_complete(path):
+            why = "incomplete (the process was killed while writing it)"
+        elif not is_intact(path):
+            why = "damaged (its files are not those that were written)"
+        else:
+            continue
+        logger.warning("checkpoint %s is %s: deleted", path.name, why)
         shutil.rmtree(path)
-    return broken
+        gone.append(path)
+    return gone
 
 
 def keep_newest(folder: Path, count: int, *, last_good: int | None = None) -> None:
@@ -162,6 +188,22 @@ def _checkpoints(folder: Path) -> list[Path]:
         return []
     found = [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
     return sorted(found, key=_step)
+
+
+def _record(checkpoint: Path) -> dict[str, tuple[int, str]] | None:
+    """Size and sha256 of every file of a complete checkpoint; None without a record that we wrote."""
+    try:
+        files = json.loads((checkpoint / RECORD).read_text(encoding="utf-8"))["files"]
+        return {str(name): (int(file["bytes"]), str(file["sha256"])) for name, file in files.items()} or None
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _step(path: Path) -> int:

@@ -17,6 +17,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from erv.errors import SettingsError
 
@@ -115,6 +116,8 @@ class Environment:
         }
 
 
+_REMEDY = "delete the file and run `erv stack up`"
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _NAMES = tuple(item.name for item in fields(Environment) if item.name != "workspace")
 
 
@@ -122,12 +125,16 @@ def read_stack_file(path: Path) -> dict[str, str]:
     """The `KEY=VALUE` lines of a `stack.env`; empty if there is no such file.
 
     Raises:
-        SettingsError: a line is neither a comment nor `KEY=VALUE`.
+        SettingsError: the file can't be read, is not UTF-8, or a line is neither a comment nor `KEY=VALUE`.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 text (byte {error.start}); {_REMEDY}") from None
+    except OSError as error:
+        raise SettingsError(f"{path}: can't be read ({error.strerror}); {_REMEDY}") from None
     values: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.strip()
@@ -135,9 +142,9 @@ def read_stack_file(path: Path) -> dict[str, str]:
             continue
         name, equals, value = line.partition("=")
         if not equals or not name.isidentifier():
-            raise SettingsError(
-                f"{path}, line {number}: expected KEY=VALUE; delete the file and run `erv stack up`"
-            )
+            raise SettingsError(f"{path}, line {number}: expected KEY=VALUE; {_REMEDY}")
+        if not value.isprintable():
+            raise SettingsError(f"{path}, line {number}: {name} has an unprintable character; {_REMEDY}")
         values[name] = value
     return values
 
@@ -150,16 +157,40 @@ def load_environment(workspace: str | Path = ".", process: Mapping[str, str] | N
         process: variables that override `stack.env`; by default those of this process.
 
     Raises:
-        SettingsError: `stack.env` is damaged.
+        SettingsError: `stack.env` is damaged, or a value is not what its name says.
     """
     workspace = Path(workspace).resolve()
-    values = read_stack_file(workspace / STATE / STACK_FILE)
-    values.update(
-        {k: v for k, v in (os.environ if process is None else process).items() if k.startswith("ERV_")}
-    )
+    file = workspace / STATE / STACK_FILE
+    written = read_stack_file(file)
+    ours = {k: v for k, v in (os.environ if process is None else process).items() if k.startswith("ERV_")}
+    values = {**written, **ours}
+    for name in _NAMES:
+        variable = f"ERV_{name.upper()}"
+        fault = _fault(name, values.get(variable, ""))
+        if fault is not None:
+            where, remedy = ("the environment", "correct it") if variable in ours else (str(file), _REMEDY)
+            raise SettingsError(f"{where}: {variable} {fault}; {remedy}")
     known = {name: values[f"ERV_{name.upper()}"] for name in _NAMES if values.get(f"ERV_{name.upper()}")}
     ambient = known.pop("s3_ambient", "0").lower() in ("1", "true", "yes")
     return Environment(workspace, s3_ambient=ambient, **known)
+
+
+def _fault(name: str, value: str) -> str | None:
+    """What is wrong with a value, in words that follow the variable's name; None if nothing is."""
+    if name.endswith("_bucket") and value and not _BUCKET.fullmatch(value):
+        return "is not the name of a bucket"
+    if name == "s3_region" and value and not re.fullmatch(r"[A-Za-z0-9-]+", value):
+        return "is not the name of a region"
+    if not name.endswith(("_endpoint", "_uri", "_url")):
+        return None
+    try:
+        address = urlsplit(value)
+        port, host = address.port, address.hostname
+    except ValueError as error:
+        return f"is not an address ({error})"
+    if any(letter.isspace() for letter in value) or (address.scheme in ("http", "https") and not host):
+        return "is not an address"
+    return "is an address with port 0" if port == 0 else None
 
 
 def child_environment(environment: Environment, base: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -20,11 +20,14 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erv.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Files that can run code when they are loaded; none of our model folders has one.
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pkl", ".pickle", ".pt", ".pth"})
@@ -33,6 +36,7 @@ _NAME = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,10})-[0-
 # A file of another machine (e.g. of a removed container) that is untouched for this long has no owner.
 _ABANDONED_SECONDS = 7 * 24 * 3600.0
 _CHUNK = 1 << 20
+_DEEPEST = 200
 
 
 @contextlib.contextmanager
@@ -154,11 +158,77 @@ def read_document(path: Path, stage: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: not found; run `dvc repro {stage}` first") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); run `dvc repro {stage}` again") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error}); run `dvc repro {stage}` again") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: not what {stage} writes; run `dvc repro {stage}` again")
     return content
+
+
+def read_parquet(path: Path, stage: str, columns: Sequence[str] | None = None, **options: Any) -> pa.Table:
+    """Reads a parquet file that a stage wrote.
+
+    Args:
+        path: path of the file.
+        stage: the stage that writes it, for messages.
+        columns: columns that it must have; only they are read. None for all that there are.
+        **options: of `pyarrow.parquet.read_table`.
+
+    Raises:
+        DataError: the file is missing, damaged, or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = None if columns is None else list(columns)
+    try:
+        missing = sorted({*(wanted or ())} - {*pq.read_schema(path).names})
+        table = None if missing else pq.read_table(path, columns=wanted, **options)
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found; run `dvc repro {stage}` first") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"{path}: not a readable parquet file ({reason}); {_again(stage)}") from None
+    if table is None:
+        raise DataError(f"{path}: lacks the columns {', '.join(missing)}; {_again(stage)}")
+    return table
+
+
+def _again(stage: str) -> str:
+    return f"delete it and run `dvc repro {stage}` again"
+
+
+def parse_yaml(content: bytes) -> Any:
+    """The value of a YAML document; nothing in it can run code.
+
+    The C parser of PyYAML is not used: it crashes the process on deep nesting.
+
+    Raises:
+        ValueError: not UTF-8 or not YAML, in one line.
+    """
+    import yaml
+
+    try:
+        text = content.decode("utf-8-sig")
+        if _depth(text) > _DEEPEST:  # of which PyYAML's scanner takes quadratic time
+            raise RecursionError
+        return yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"can't be read as UTF-8 text (byte {error.start})") from None
+    except RecursionError:
+        raise ValueError("not valid YAML (nested too deeply)") from None
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # PyYAML lets the errors of its own converters through, as for the date 2026-99-99.
+        raise ValueError(f"not valid YAML ({' '.join(str(error).split())})") from None
+
+
+def _depth(text: str) -> int:
+    """How deeply brackets are nested, those in quotes included."""
+    deepest = depth = 0
+    for bracket in re.finditer(r"[][{}]", text):
+        depth = max(0, depth + (1 if bracket[0] in "[{" else -1))
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def sha256_of_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:

@@ -109,8 +109,10 @@ def read_table(path: Path) -> pa.Table:
         table = pq.read_table(path)
     except FileNotFoundError:
         raise DataError(f"{path}: manifest not found; run `dvc repro ingest` first") from None
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a readable parquet file ({error})") from error
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path}: not a readable parquet file ({error}); delete it and run `dvc repro ingest` again"
+        ) from error
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: lacks the columns {', '.join(missing)}; it was not written by ingest")

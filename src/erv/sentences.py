@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from erv.errors import DataError
+from erv.files import read_parquet
 from erv.prompts import parse_completion
 
 Semantics = Literal["strict", "official"]
@@ -68,12 +69,14 @@ def count_words(text: str) -> int:
 
 
 def read_sentences(path: Path) -> list[str]:
-    """The sentences of `data/sentences.parquet`, of all splits; raises DataError when the file is missing."""
-    import pyarrow.parquet as pq
+    """The sentences of `data/sentences.parquet`, of all splits.
 
+    Raises:
+        DataError: the file is missing or damaged.
+    """
     if not path.is_file():
         raise DataError(f"{path}: sentences not found; run `dvc repro distill` first")
-    return [str(value) for value in pq.read_table(path, columns=["sentence"]).column("sentence").to_pylist()]
+    return [str(value) for value in read_parquet(path, "distill", ["sentence"]).column(0).to_pylist()]
 
 
 def explanation_shape(completions: Sequence[str]) -> dict[str, float]:

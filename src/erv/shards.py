@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -232,6 +233,15 @@ class ShardWriter:
         self._whole.__exit__(kind, error, trace)
 
 
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turns the errors of reading a shard into one sentence."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable shard ({error}); run extract again") from error
+
+
 class ShardReader:
     """Reads clips by id from a folder of shards; keeps the last few row groups in memory.
 
@@ -252,13 +262,12 @@ class ShardReader:
         self._where: dict[str, tuple[int, int, int]] = {}
         self.silent: set[str] = set()  # clips without sound, under the policy `missing_audio: mark`
         for index, path in enumerate(paths):
-            try:
+            with _whole(path):
                 file = pq.ParquetFile(path)
-            except pa.ArrowInvalid as error:
-                raise DataError(f"{path}: not a readable shard ({error}); run extract again") from error
             files.append(file)
             for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=["clip_id", "has_audio"])
+                with _whole(path):
+                    table = file.read_row_group(group, columns=["clip_id", "has_audio"])
                 ids = table.column("clip_id").to_pylist()
                 self._where.update((clip_id, (index, group, row)) for row, clip_id in enumerate(ids))
                 heard = table.column("has_audio").to_pylist()
@@ -267,7 +276,8 @@ class ShardReader:
 
         @functools.lru_cache(cached_groups)
         def read_group(shard: int, group: int) -> pa.Table:
-            return files[shard].read_row_group(group)
+            with _whole(paths[shard]):
+                return files[shard].read_row_group(group)
 
         self._group = read_group
 

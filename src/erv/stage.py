@@ -88,6 +88,11 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         die_with_parent()
         if ranks.is_launched():
             set_parent_death_signal()  # the launcher starts each process in its own session
+        if ranks.is_main():
+            # DVC writes its lock, in place, when this process has ended.
+            from erv.pipeline.lock_file import keep_lock
+
+            keep_lock(environment.workspace)
         settings = load_settings(environment.workspace / "params.yaml")
         _prepare(address, settings)
         if distributed and settings.machine.accelerate and not ranks.is_launched():
@@ -110,6 +115,10 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         _close(run, "FAILED", started)
         raise
     except Exception:
+        damaged = _damaged_input(arguments, environment)
+        if damaged is not None:  # then the traceback would only hide the cause
+            _close(run, "FAILED", started)
+            return _fail(address, damaged, 1)
         logger.exception("%s failed because of a bug in erv; please report it", address)
         _close(run, "FAILED", started)
         return 1
@@ -125,6 +134,30 @@ def _workspace_environment() -> Environment | None:
         return None
     isolate(environment)
     return environment
+
+
+def _damaged_input(arguments: Arguments, environment: Environment) -> str | None:
+    """Which input of a stage that crashed is not what `dvc.lock` says; None if all are, or nobody knows."""
+    from erv.pipeline.lock_file import read_lock_entries
+    from erv.pipeline.restored import damaged_outputs
+
+    try:
+        entries = read_lock_entries(environment.workspace / "dvc.lock")
+    except ErvError:
+        return None
+    given = [value for value in vars(arguments).values() if isinstance(value, Path) and value.exists()]
+    for producer, entry in sorted(entries.items()):
+        outs = [
+            out for out in entry.get("outs") or [] if any(_overlap(Path(out["path"]), path) for path in given)
+        ]
+        damaged = damaged_outputs({"outs": outs}, environment.workspace)
+        if damaged:
+            return f"{damaged[0]}: not what {producer} wrote; delete it and run `erv run {producer}`"
+    return None
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def _address(name: str, arguments: Arguments) -> str:

@@ -1,28 +1,38 @@
-"""`python -m tests.fuzz --mutations 2000 --seed 0`: feeds broken clips to validate and extract."""
+"""`python -m tests.fuzz --mutations 2000 --seed 0`: feeds broken clips to validate and extract, and broken
+workspaces to what reads them."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.fuzz.run import Report, fuzz
+from tests.fuzz.state import fuzz_state
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--mutations", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--state-mutations", type=int, default=1200, help="of dvc.lock, params.yaml, ...")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="erv-fuzz-") as folder, _quiet():
         report = fuzz(Path(folder), arguments.mutations, arguments.seed, workers=arguments.workers)
     show(report, arguments.seed)
+    with tempfile.TemporaryDirectory(prefix="erv-fuzz-") as folder:
+        state = fuzz_state(Path(folder), arguments.state_mutations, arguments.seed, commands=24)
+    print(f"{arguments.state_mutations} mutations of a workspace's files, seed {arguments.seed}:")
+    print("\n".join(state.lines()))
+    if state.faults:
+        sys.exit(1)
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from erv.checkpoints import (
     RECORD,
     checkpoint_folder,
     clear,
-    discard_incomplete,
+    discard_unusable,
     is_complete,
+    is_intact,
     keep_newest,
     latest_checkpoint,
     mark_complete,
@@ -100,7 +101,28 @@ def test_latest_is_the_highest_complete_step(tmp_path: Path) -> None:
     assert newest.name == "checkpoint-100"
 
 
-@pytest.mark.parametrize("damage", ["truncate", "delete", "garble the record", "empty the record"])
+def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_checkpoint(tmp_path, 1)
+    checkpoint = write_checkpoint(tmp_path, 2)
+    weights = checkpoint / "model.safetensors"
+    before = weights.stat()
+    weights.write_bytes(bytes([weights.read_bytes()[0] ^ 1]) + weights.read_bytes()[1:])
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert is_complete(checkpoint)
+    assert not is_intact(checkpoint)
+    assert discard_unusable(tmp_path) == [checkpoint]
+    assert "checkpoint checkpoint-2 is damaged (its files are not those that were written): deleted" in (
+        caplog.text
+    )
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
+    assert discard_unusable(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncate", "delete", "garble the record", "empty the record", "sizes only", "nested record"]
+)
 def test_damage_makes_a_checkpoint_incomplete(tmp_path: Path, damage: str) -> None:
     write_checkpoint(tmp_path, 1)
     checkpoint = write_checkpoint(tmp_path, 2)
@@ -111,10 +133,14 @@ def test_damage_makes_a_checkpoint_incomplete(tmp_path: Path, damage: str) -> No
         (checkpoint / "nested" / "state.json").unlink()
     elif damage == "garble the record":
         (checkpoint / RECORD).write_text('{"files": {"model')
+    elif damage == "sizes only":  # as records once were
+        (checkpoint / RECORD).write_text('{"files": {"model.safetensors": 14, "nested/state.json": 2}}')
+    elif damage == "nested record":
+        (checkpoint / RECORD).write_text("[" * 100_000)
     else:
         (checkpoint / RECORD).write_text("{}")
     assert not is_complete(checkpoint)
-    assert discard_incomplete(tmp_path) == [checkpoint]
+    assert discard_unusable(tmp_path) == [checkpoint]
     newest = latest_checkpoint(tmp_path)
     assert newest is not None
     assert newest.name == "checkpoint-1"

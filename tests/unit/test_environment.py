@@ -17,7 +17,7 @@ from erv.environment import (
     read_stack_file,
     shell_lines,
 )
-from erv.errors import SettingsError
+from erv.errors import SettingsError, StackError
 from erv.stack.dvc_remote import write_dvc_remote
 
 FULL = Environment(
@@ -144,3 +144,47 @@ def test_dvc_remote_keeps_other_settings(tmp_path: Path) -> None:
     write_dvc_remote(replace(environment, s3_endpoint=None, s3_ambient=True))
     assert "our-secret" not in local.read_text()
     assert "endpointurl" not in local.read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfeERV_MLFLOW_URI=x\n", r"not UTF-8 text \(byte 0\)"),
+        (b"ERV_MLFLOW_URI=http://h\n[\n", r"line 2: expected KEY=VALUE"),
+        (b"ERV_S3_SECRET_KEY=a\x00b\n", r"line 1: ERV_S3_SECRET_KEY has an unprintable character"),
+        (b"ERV_MLFLOW_URI=http://[\n", r"ERV_MLFLOW_URI is not an address"),
+        (b"ERV_S3_ENDPOINT=http://127.0.0.1:99999\n", r"ERV_S3_ENDPOINT is not an address"),
+        (b"ERV_PREFECT_API_URL=http://\n", r"ERV_PREFECT_API_URL is not an address"),
+        (b"ERV_DVC_BUCKET=erv dvc\n", r"ERV_DVC_BUCKET is not the name of a bucket"),
+    ],
+)
+def test_a_damaged_stack_file_is_named_with_the_remedy(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / ".erv").mkdir()
+    (tmp_path / ".erv/stack.env").write_bytes(content)
+    with pytest.raises(SettingsError, match=rf"stack\.env.*{said}.*; delete the file and run"):
+        load_environment(tmp_path, process={})
+
+
+def test_a_wrong_variable_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^the environment: ERV_MLFLOW_URI is not an address"):
+        load_environment(tmp_path, process={"ERV_MLFLOW_URI": "http://h:x"})
+
+
+def test_dvc_verifies_what_it_fetches(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    shared, local = tmp_path / ".dvc/config", tmp_path / ".dvc/config.local"
+    environment = replace(FULL, workspace=tmp_path)
+    write_dvc_remote(environment)
+    assert local.read_text().count("verify = True") == 1
+    # The user's own default remote too, unless they decided otherwise.
+    shared.write_text("[core]\n    remote = own\n['remote \"own\"']\n    url = /x\n")
+    write_dvc_remote(environment)
+    assert local.read_text().count("verify = True") == 2
+    local.unlink()
+    shared.write_text(shared.read_text() + "    verify = false\n")
+    write_dvc_remote(environment)
+    assert local.read_text().count("verify = True") == 1
+    for damage in (b"[core\n", b"\xff", b"core = 1\n"):
+        local.write_bytes(damage)
+        with pytest.raises(StackError, match=r"config\.local: damaged .*; delete it and run `erv stack up`"):
+            write_dvc_remote(environment)

@@ -16,12 +16,16 @@ def command(target: str, deep: bool) -> None:
     TARGET is a model version (3) or alias (champion), an MLflow run id, the md5 of an output, or a clip
     (mafw/00021). Every object is looked up in the store; exit code 1 if a link is broken.
     """
+    from erv import pipeline
     from erv.environment import isolate, load_environment
     from erv.lineage.trace import Provenance, broken, summary
     from erv.settings import load_settings
 
     environment = load_environment()
     isolate(environment)
+    repaired = pipeline.repair_lock()
+    if repaired is not None:
+        click.echo(repaired, err=True)
     node = Provenance(environment, load_settings(), deep).trace(target)
     for line in node.lines():
         click.echo(line)

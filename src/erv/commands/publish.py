@@ -31,6 +31,9 @@ def command(candidate: Path) -> None:
     isolate(environment)
     settings = load_settings()
     require("MLflow", environment.mlflow_uri)
+    repaired = pipeline.repair_lock()
+    if repaired is not None:
+        click.echo(repaired, err=True)
     lock_entries.reconcile(environment, pipeline.read_lock_entries())
     for line in publish(candidate, environment, settings).lines():
         click.echo(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -15,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from erv.environment import Environment, load_environment, read_stack_file
-from erv.errors import ErvError, SettingsError, StorageError
+from erv.environment import STACK_FILE, Environment, load_environment, read_stack_file
+from erv.errors import DataError, ErvError, SettingsError, StorageError
 
 State = Literal["ok", "warn", "fail"]
 
@@ -37,18 +36,21 @@ class Finding:
 def examine(workspace: str | Path = ".") -> list[Finding]:
     """Examines a workspace; changes nothing and raises nothing."""
     workspace = Path(workspace).resolve()
+    found = []
     try:
         environment = load_environment(workspace)
     except SettingsError as error:
-        return [Finding("environment", "fail", str(error), "delete .erv/stack.env and run `erv stack up`")]
+        sentence, _, remedy = str(error).rpartition("; ")
+        remedy = remedy.replace("the file", f".erv/{STACK_FILE}")
+        found.append(Finding("environment", "fail", sentence, remedy))
+        environment = Environment(workspace)
     sections: list[Callable[[Environment], Iterator[Finding]]] = [
         _python,
         _packages,
         _disk,
         _git,
         _parameters,
-        _variables,
-        _stack,
+        *([] if found else [_variables, _stack]),
         _storage,
         _tracking,
         _orchestration,
@@ -56,7 +58,22 @@ def examine(workspace: str | Path = ".") -> list[Finding]:
         _sources,
         _spool,
     ]
-    return [finding for section in sections for finding in section(environment)]
+    return found + [finding for section in sections for finding in _findings(section, environment)]
+
+
+def _findings(
+    section: Callable[[Environment], Iterator[Finding]], environment: Environment
+) -> Iterator[Finding]:
+    """What a section finds; whatever stops it is a finding too, and the sections after it still run."""
+    name = section.__name__.removeprefix("_")
+    try:
+        yield from section(environment)
+    except ErvError as error:
+        sentence, _, remedy = str(error).replace("\n", " ").rpartition("; ")
+        yield Finding(name, "fail", sentence or remedy, remedy if sentence else "")
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        yield Finding(name, "fail", f"could not be checked ({what})", "correct that, or report it as a bug")
 
 
 def _python(environment: Environment) -> Iterator[Finding]:
@@ -232,13 +249,17 @@ def _dvc(environment: Environment) -> Iterator[Finding]:
             "dvc", "fail", "no .dvc/config here", "run this from the top of the repository, or `dvc init`"
         )
         return
-    from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
+    from erv.pipeline import lock_fault
+    from erv.stack.dvc_remote import read_dvc_config
 
-    try:
-        local = ConfigObj(str(folder / "config.local")).get('remote "erv"', {})
-    except ConfigObjError as error:
-        yield Finding("dvc", "fail", f".dvc/config.local: {error}", "delete it and run `erv stack up`")
-        return
+    read_dvc_config(folder / "config")
+    local = read_dvc_config(folder / "config.local").get('remote "erv"', {})
+    if not _is_locked(folder / "tmp" / "lock"):  # or a dvc may just be writing it
+        fault = lock_fault(environment.workspace)
+        if fault is not None:
+            what, _, remedy = fault.rpartition("; ")
+            yield Finding("dvc", "fail", what, remedy)
+            return
     if environment.has_storage and local.get("endpointurl") != environment.s3_endpoint:
         detail = (
             f"the remote in .dvc/config.local is {local.get('endpointurl')}, not {environment.s3_endpoint}"
@@ -272,31 +293,32 @@ def _is_locked(path: Path) -> bool:
 
 def _sources(environment: Environment) -> Iterator[Finding]:
     from erv.settings import load_settings
+    from erv.sources import Lock
 
     try:
         sources = load_settings(environment.workspace / "params.yaml").sources.model_dump()
     except ErvError:
         return
     folder = environment.workspace / "data" / "sources"
-    missing, other = [], []
+    missing, other, damaged = [], [], []
     for name, uri in sources.items():
         path = folder / f"{name}.lock.json"
         try:
-            pinned = json.loads(path.read_text(encoding="utf-8"))["uri"]
-        except FileNotFoundError:
-            missing.append(name)
-        except (ValueError, KeyError, TypeError):
-            yield Finding("sources", "fail", f"{path.name} is not a lock file", f"`erv data pin {name}`")
-        else:
-            if pinned != uri:
+            if not path.exists():
+                missing.append(name)
+            elif Lock.load(path).uri != uri:
                 other.append(name)
+        except (DataError, OSError) as error:
+            damaged.append(name)
+            reason = " ".join(str(error).split())[:300]
+            yield Finding("sources", "fail", reason, f"`erv data pin {name}`")
     if missing:
         yield Finding("sources", "fail", f"not pinned: {_some(missing)}", "`make data`, or `erv data pin`")
     if other:
         yield Finding(
             "sources", "warn", f"not pinned where params.yaml says: {_some(other)}", "`erv data pin`"
         )
-    if not missing and not other:
+    if not missing and not other and not damaged:
         yield Finding("sources", "ok", f"all {len(sources)} are pinned")
 
 

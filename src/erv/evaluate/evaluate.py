@@ -152,11 +152,16 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
     """Reads predictions.
 
     Raises:
-        EvaluationError: the file is missing or lacks a column.
+        EvaluationError: the file is missing, damaged, or lacks a column.
     """
     if not path.is_file():
         raise EvaluationError(f"{path}: predictions not found; run `dvc repro evaluate` first")
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise EvaluationError(
+            f"{path}: not a readable parquet file ({error}); delete it and run `dvc repro evaluate` again"
+        ) from None
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise EvaluationError(

@@ -19,6 +19,7 @@ import pyarrow as pa
 from erv.errors import DataError
 from erv.extract.chunks import extraction_key, plan, write_chunks
 from erv.extract.kept_shards import ROOT, ExtractState, one_at_a_time
+from erv.files import read_parquet
 from erv.manifest import ClipRow, write_table
 from erv.progress import meter, ticker
 from erv.settings import ExtractSettings
@@ -128,9 +129,7 @@ def extract(
 
 def quarantine_reasons(quarantine: Path) -> list[tuple[str, str]]:
     """Stage and kind of reason, the text before the first colon, of each clip in a quarantine file."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(quarantine, columns=["stage", "reason"]).to_pylist()
+    table = read_parquet(quarantine, "extract", ["stage", "reason"]).to_pylist()
     return [(row["stage"], row["reason"].partition(":")[0].strip()) for row in table]
 
 

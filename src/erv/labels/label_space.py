@@ -209,6 +209,9 @@ def _yaml(path: Path, shown: str) -> Any:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "can't be parsed"
         raise DataError(f"{shown}{where}: not YAML: {problem}; fix that line") from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # PyYAML lets the errors of its own converters through.
+        raise DataError(f"{shown}: not YAML: {' '.join(str(error).split())}; correct it") from None
 
 
 def _fault(error: ValidationError) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from erv.exclusions import read_exclusions
-from erv.files import read_document
+from erv.files import read_document, read_parquet
 
 EXCLUSIONS = Path("data/exclusions.json")
 
@@ -78,6 +78,5 @@ def _found(folder: Path, target: str, datasets: Sequence[str]) -> list[dict[str,
 
 
 def _rows(path: Path, clip_id: str) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    return list(pq.read_table(path, filters=[("clip_id", "=", clip_id)]).to_pylist())
+    stage = {"manifest": "ingest", "quarantine": "extract"}.get(path.parent.name, "evaluate")
+    return list(read_parquet(path, stage, filters=[("clip_id", "=", clip_id)]).to_pylist())

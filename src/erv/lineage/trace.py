@@ -14,7 +14,7 @@ from erv.errors import RegistryError
 from erv.files import content_digest
 from erv.lineage import clips
 from erv.lineage.links import Link, LinkChecker
-from erv.pipeline import of_these_stages, read_lock_entries
+from erv.pipeline import PipelineError, of_these_stages, read_lock_entries
 from erv.settings import Settings
 from erv.stack.reach import require
 from erv.tracking import lock_entries
@@ -118,10 +118,14 @@ class Provenance:
             bundle = self._download(f"models:/{self._name}/{version.version}/{tags.get(PATH_TAG)}", folder)
             node.links.append(self._bundle_check(bundle))
             locks = self._pipeline_of(tags.get(PUBLISH_RUN_TAG), folder)
-            lock = _entries(locks) if locks else {}
+            try:
+                lock = _entries(locks) if locks else {}
+                lacks = "no entry of register in it" if lock else "not kept with the publication"
+            except PipelineError as error:
+                lock, lacks = {}, str(error).partition(": ")[2].partition(";")[0]
             producer = next((n for n in lock if n.partition("@")[0] == "register"), None)
             if producer is None:
-                node.links.append(Link("dvc.lock", False, "not kept with the publication"))
+                node.links.append(Link("dvc.lock", False, lacks))
             else:
                 if bundle is not None:
                     node.links.append(_lock_check(bundle, lock[producer]))
@@ -218,6 +222,8 @@ class Provenance:
             if digest and not mine:
                 node.facts.append(f"lock entry {digest[:12]} is in no available dvc.lock")
             if tags.get("erv.kind") in ("flow", "publish"):
+                if not lock:
+                    node.links.append(Link("dvc.lock", False, "no entries; run `erv run`"))
                 mine = [n for n in lock if not _consumers(lock, n)]
             node.children = [self._stage(lock, name, locks, seen) for name in mine]
             node.facts += self._came_of(lock, mine) if digest else []
@@ -270,7 +276,10 @@ class Provenance:
             for version in versions(self._client, self._name) if self._client else []:
                 with tempfile.TemporaryDirectory() as folder:
                     locks = self._pipeline_of(version.tags.get(PUBLISH_RUN_TAG), folder)
-                    lock = _entries(locks) if locks else {}
+                    try:
+                        lock = _entries(locks) if locks else {}
+                    except PipelineError:  # `erv lineage` of that version says so
+                        continue
                     outs = {str(o.get("md5")) for e in lock.values() for o in e.get("outs") or []}
                     if md5s & outs:
                         found.append(str(version.version))
@@ -296,7 +305,10 @@ class Provenance:
                 f"{row['dataset']}/{row['clip_id']}  {row['label']}, {row['split']} of fold {row['fold']}",
                 clips.facts(row, self._policies),
             )
-            makers = sorted(_producers(lock, f"data/manifest/{row['dataset']}.parquet"))
+            manifest = f"data/manifest/{row['dataset']}.parquet"
+            makers = sorted(_producers(lock, manifest))
+            if not makers:
+                child.links.append(Link("dvc.lock", False, f"no entry that wrote {manifest}; run `erv run`"))
             child.facts += self._came_of(lock, makers)
             child.children = [self._stage(lock, name, None, set()) for name in makers]
             node.children.append(child)
@@ -321,8 +333,10 @@ def _titles(node: Node, indent: str) -> Iterator[str]:
 
 
 def summary(node: Node) -> str:
-    """`57 links checked, 0 broken, 2 not verifiable from here`."""
+    """`57 links checked, 0 broken, 2 not verifiable from here`, or that there was none to check."""
     links = [link for part in node.walk() for link in part.links]
+    if not links:
+        return "no links checked: nothing here says what it was made from"
     unknown = sum(link.ok is None for link in links)
     return f"{len(links)} links checked, {len(broken(node))} broken, {unknown} not verifiable from here"
 

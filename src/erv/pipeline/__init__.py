@@ -1,7 +1,8 @@
 """The DVC pipeline: its graph, one stage of it at a time, and what came of it. Knows nothing of Prefect."""
 
-from erv.pipeline.graph import PipelineError, PipelineStage, read_lock_entries, read_stages, select
+from erv.pipeline.graph import PipelineStage, read_stages, select
 from erv.pipeline.leftovers import of_these_stages, set_aside
+from erv.pipeline.lock_file import PipelineError, keep_lock, lock_fault, read_lock_entries, repair_lock
 from erv.pipeline.run import (
     StageCancelledError,
     StageFailedError,
@@ -20,11 +21,14 @@ __all__ = [
     "StageFailedError",
     "StageResult",
     "dvc_command",
+    "keep_lock",
+    "lock_fault",
     "of_these_stages",
     "one_pipeline_at_a_time",
     "push",
     "read_lock_entries",
     "read_stages",
+    "repair_lock",
     "repro",
     "run_guarded",
     "select",

@@ -1,4 +1,4 @@
-"""The graph of `dvc.yaml`, which is its only description, and the entries of `dvc.lock`."""
+"""The graph of `dvc.yaml`, which is its only description."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from erv.errors import ErvError
-
-
-class PipelineError(ErvError):
-    """The pipeline can't be read or run."""
+from erv.pipeline.lock_file import PipelineError, lock_fault
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ def read_stages(workspace: str | Path = ".") -> tuple[PipelineStage, ...]:
     """The stages of the workspace's `dvc.yaml`, each after all that it depends on; ties by name.
 
     Raises:
-        PipelineError: no DVC repository, or a `dvc.yaml` that DVC refuses.
+        PipelineError: no DVC repository, or a `dvc.yaml` or `dvc.lock` that DVC refuses.
     """
     from dvc.dependency import ParamsDependency
     from dvc.exceptions import DvcException
@@ -73,7 +69,7 @@ def read_stages(workspace: str | Path = ".") -> tuple[PipelineStage, ...]:
                 for stage in graph.nodes
             }
     except DvcException as error:
-        raise PipelineError(f"dvc.yaml: {_one_line(str(error))}") from error
+        raise PipelineError(lock_fault(root) or f"dvc.yaml: {_one_line(str(error))}") from error
     if not found:
         raise PipelineError(f"{root / 'dvc.yaml'}: no stages found; run this from the top of the repository")
     return tuple(_sorted(found))
@@ -106,22 +102,6 @@ def select(stages: Sequence[PipelineStage], targets: Iterable[str] | None) -> tu
             needed.add(name)
             pending.extend(by_name[name].upstream)
     return tuple(stage for stage in stages if stage.name in needed)
-
-
-def read_lock_entries(path: str | Path = "dvc.lock") -> dict[str, dict[str, Any]]:
-    """The entries of `dvc.lock` by stage name; nothing when no stage has ever run."""
-    import yaml
-
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except yaml.YAMLError as error:
-        raise PipelineError(
-            f"{path}: not valid YAML ({_one_line(str(error))}); restore it from git, or delete it and"
-            " run the pipeline again"
-        ) from error
-    return dict((raw or {}).get("stages") or {})
 
 
 def _sorted(found: dict[str, PipelineStage]) -> Iterator[PipelineStage]:

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
-from erv.pipeline.graph import PipelineError
+from erv.pipeline.lock_file import PipelineError, keep_lock, read_lock_entries, repair_lock
+from erv.pipeline.restored import damaged_outputs, remove_damaged_objects, remove_outputs
 
 Outcome = Literal["ran", "restored", "unchanged"]
 
@@ -39,6 +40,10 @@ _STOP_SECONDS = 20.0
 
 class StageFailedError(PipelineError):
     """A stage failed; the message is the stage's own."""
+
+
+class _NotStartedError(StageFailedError):
+    """DVC failed before it started the stage's command."""
 
 
 class StageCancelledError(PipelineError):
@@ -92,6 +97,9 @@ def repro(
 ) -> StageResult:
     """Brings one stage up to date: runs it, restores its outputs from the cache, or finds nothing to do.
 
+    Restored outputs are hashed. If they are not what `dvc.lock` names, they are restored again, from the
+    remote if it has them, or else the stage runs. A damaged `dvc.lock` is repaired first.
+
     Args:
         name: as in `read_stages`; what it depends on must be up to date.
         on_line: called in this thread with each line of output as it arrives.
@@ -106,9 +114,43 @@ def repro(
         StageFailedError: with the stage's own last error.
         StageCancelledError: `cancelled` returned True; none of the stage's processes are left.
     """
-    flags = [*(["--pull"] if pull else []), *(["--force"] if force else [])]
-    command = dvc_command("repro", "--single-item", *flags, name)
     started = time.monotonic()
+    repaired = repair_lock(workspace)
+    if repaired is not None:
+        on_line(f"WARNING: {repaired}")
+
+    def attempt(*, force: bool) -> Outcome:
+        flags = [*(["--pull"] if pull and not force else []), *(["--force"] if force else [])]
+        return _repro_once(name, flags, on_line, cancelled, environment, workspace)
+
+    try:
+        outcome = attempt(force=force)
+    except _NotStartedError:
+        # A damaged listing of a folder in its cache stops DVC before it does anything.
+        if not remove_damaged_objects(_entry(name, workspace), workspace):
+            raise
+        on_line(f"WARNING: {name}: objects in DVC's cache were damaged; trying again without them")
+        outcome = attempt(force=force)
+    for remedy, forced in (("restoring it again", False), ("running the stage", True)):
+        entry = _entry(name, workspace)
+        damaged = damaged_outputs(entry, workspace) if outcome == "restored" else []
+        if not damaged:
+            break
+        on_line(f"WARNING: {name}: {damaged[0]} was restored, but is not what dvc.lock names; {remedy}")
+        remove_outputs(entry, damaged, workspace)
+        outcome = attempt(force=forced)
+    keep_lock(workspace)
+    return StageResult(name, outcome, time.monotonic() - started)
+
+
+def _repro_once(
+    name: str,
+    flags: Sequence[str],
+    on_line: Callable[[str], None],
+    cancelled: Callable[[], bool],
+    environment: Mapping[str, str] | None,
+    workspace: str | Path,
+) -> Outcome:
     seen = _Transcript(name)
 
     def note(line: str) -> None:
@@ -117,11 +159,21 @@ def repro(
             on_line(line)
 
     code = run_guarded(
-        command, what=name, on_line=note, cancelled=cancelled, environment=environment, workspace=workspace
+        dvc_command("repro", "--single-item", *flags, name),
+        what=name,
+        on_line=note,
+        cancelled=cancelled,
+        environment=environment,
+        workspace=workspace,
     )
     if code != 0:
-        raise StageFailedError(seen.reason(code))
-    return StageResult(name, seen.outcome(), time.monotonic() - started)
+        error = StageFailedError if seen.outcome() == "ran" else _NotStartedError
+        raise error(seen.reason(code))
+    return seen.outcome()
+
+
+def _entry(name: str, workspace: str | Path) -> Mapping[str, Any]:
+    return read_lock_entries(Path(workspace) / "dvc.lock").get(name, {})
 
 
 def push(

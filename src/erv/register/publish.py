@@ -132,16 +132,23 @@ def check_lock(folder: Path) -> None:
     """Makes sure that a bundle written by `register` is the one in `dvc.lock`, which is stored with it.
 
     Raises:
-        RegistryError: the folder holds a different bundle.
+        RegistryError: the folder holds a different bundle, or `dvc.lock` has no entry that describes it.
+        PipelineError: `dvc.lock` is damaged.
     """
     for name, entry in read_lock_entries().items():
         if name.partition("@")[0] != "register":
             continue
         for out in entry.get("outs") or []:
-            if Path(out["path"]).resolve() == folder.resolve() and content_digest(folder) != out.get("md5"):
+            if Path(out["path"]).resolve() != folder.resolve():
+                continue
+            if content_digest(folder) != out.get("md5"):
                 raise RegistryError(
                     f"{folder}: not the bundle that dvc.lock describes; run `dvc repro {name}`"
                 )
+            return
+    raise RegistryError(
+        f"{folder}: no entry of dvc.lock describes it, so its lineage would be lost; run `dvc repro register`"
+    )
 
 
 def promote(version: str, environment: Environment, settings: Settings) -> str:

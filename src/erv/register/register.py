@@ -92,7 +92,11 @@ def read_bundle(folder: Path) -> Bundle:
     """
     manifest = _read_json(folder / MANIFEST, "register")
     files = hash_files(folder)
-    listed = manifest.get("files", {})
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise RegistryError(
+            f"{folder / MANIFEST}: not what register writes; restore it with `dvc checkout --force register`"
+        )
+    listed = manifest["files"]
     changed = sorted({path for path in {*files, *listed} if files.get(path) != listed.get(path)})
     if changed or bundle_hash(files) != manifest.get("hash"):
         raise RegistryError(
@@ -180,8 +184,8 @@ def _read_json(path: Path, stage: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RegistryError(f"{path}: not found; run `dvc repro {stage}` first") from None
-    except ValueError as error:
-        raise RegistryError(f"{path}: not valid JSON ({error}); run `dvc repro {stage}` again") from error
+    except (ValueError, RecursionError) as error:
+        raise RegistryError(f"{path}: not valid JSON ({error}); run `dvc repro {stage}` again") from None
 
 
 def _write_json(path: Path, value: Any) -> None:

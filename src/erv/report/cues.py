@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from erv.errors import DataError
 from erv.report.examples import FindCues
 from erv.sources import Lock, ObjectStore
 
@@ -43,7 +45,12 @@ def read_cues(locks: Mapping[str, Lock], store: ObjectStore | None) -> CueRecord
     for name, lock in sorted(locks.items()):
         if CUES_FILE not in lock:
             continue
-        rows = pq.read_table(io.BytesIO(lock.read(store, CUES_FILE))).to_pylist()
+        try:
+            rows = pq.read_table(io.BytesIO(lock.read(store, CUES_FILE))).to_pylist()
+        except pa.ArrowException as error:
+            raise DataError(
+                f"{lock.uri}/{CUES_FILE}: not a readable parquet file ({error}); correct it and pin again"
+            ) from None
         cues.update({(name, row["clip_id"]): row for row in rows})
         if rows and "contradicts" in rows[0]:
             planted = sum(bool(row["contradicts"]) for row in rows) / len(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from erv.evaluate.metrics import (
 from erv.figures.charts import class_balance_svg, durations_svg
 from erv.figures.drawing import stylesheet
 from erv.figures.pages import quarantine_table
+from erv.files import read_document
 from erv.manifest import SPLITS
 from erv.report import charts
 from erv.report.datasets import DatasetEvidence
@@ -231,10 +231,9 @@ def load_evaluations(
             )
         predictions[policy] = read_predictions(folder / policy / "predictions.parquet")
         path = folder / policy / "metrics.json"
-        try:
-            metrics[policy] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise EvaluationError(f"{path}: metrics not found; run `dvc repro evaluate` first") from None
+        if not path.is_file():
+            raise EvaluationError(f"{path}: metrics not found; run `dvc repro evaluate` first")
+        metrics[policy] = read_document(path, "evaluate")
     return predictions, metrics
 
 

@@ -209,7 +209,7 @@ def _is_current(out: Path, name: str, seed: int, counts: SampleSize) -> bool:
     """Whether the tree exists, is whole, and was made by this code from these arguments."""
     try:
         stamp = json.loads(_stamp_path(out, name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, RecursionError):
         return False
     return bool(stamp == _stamp(out / name, name, seed, counts))
 

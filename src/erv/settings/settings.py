@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from erv.errors import SettingsError
+from erv.files import parse_yaml
 from erv.settings import across
 from erv.settings.compare import CompareSettings
 from erv.settings.distill import DistillSettings
@@ -75,13 +75,13 @@ def load_settings(path: str | Path = "params.yaml") -> Settings:
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = parse_yaml(path.read_bytes())
     except FileNotFoundError:
         raise SettingsError(f"{path}: not found; run this from the top of the repository") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise SettingsError(f"{path}: can't be read as UTF-8 text ({error})") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}; correct it, or restore it from git") from None
     if not isinstance(raw, dict):
         raise SettingsError(f"{path}: expected a mapping of sections, found {type(raw).__name__}")
     return parse_settings(raw, source=str(path))

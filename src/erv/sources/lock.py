@@ -94,7 +94,7 @@ class Lock:
             _check(lock)
         except FileNotFoundError:
             raise DataError(f"{path}: source is not pinned; run {HOW_TO_PIN}") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}: not a lock file ({error}); write it again with {HOW_TO_PIN}") from error
         except OutsideError as error:
             raise DataError(

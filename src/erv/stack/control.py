@@ -309,7 +309,7 @@ def _records(environment: Environment) -> Path:
 def _read_ports(environment: Environment) -> dict[str, int]:
     text = read_stack_file(environment.stack_file).get(PORTS_KEY, "")
     pairs = (item.partition(":") for item in text.split(",") if item)
-    return {name: int(port) for name, _, port in pairs if port.isdigit()}
+    return {name: int(port) for name, _, port in pairs if port.isascii() and port.isdigit()}
 
 
 def _write_stack_file(environment: Environment, ports: Mapping[str, int]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.environment import Environment
+from erv.errors import StackError
 
 REMOTE = "erv"
 _PROFILE = "erv"
@@ -28,6 +29,7 @@ def write_dvc_remote(environment: Environment) -> None:
     if not folder.is_dir() or not environment.has_storage:
         return
     section: dict[str, Any] = {"url": f"s3://{environment.dvc_bucket}", "region": environment.s3_region}
+    section["verify"] = True  # hash what is fetched: DVC trusts the names of a remote's objects otherwise
     if environment.s3_endpoint:
         section["endpointurl"] = environment.s3_endpoint
     if not environment.s3_ambient:
@@ -38,6 +40,7 @@ def write_dvc_remote(environment: Environment) -> None:
             section["session_token"] = environment.s3_session_token
         section.update(profile=_PROFILE, configpath=str(profile), credentialpath=str(credentials))
     _update(folder / "config.local", section)
+    _verify_default(folder)
 
 
 def _write_profile(environment: Environment) -> tuple[Path, Path]:
@@ -55,14 +58,41 @@ def _write_profile(environment: Environment) -> tuple[Path, Path]:
     return config, credentials
 
 
-def _update(path: Path, section: dict[str, Any]) -> None:
-    # The library that DVC itself reads its configuration with.
-    from configobj import ConfigObj  # type: ignore[import-untyped]
+def read_dvc_config(path: Path) -> Any:
+    """A configuration file of DVC, sections by name; empty if there is no such file.
 
-    config = ConfigObj(str(path) if path.exists() else None)
-    config[_SECTION] = section
+    Raises:
+        StackError: the file is damaged.
+    """
+    # The library that DVC itself reads its configuration with.
+    from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
+
+    remedy = "restore it from git" if path.name == "config" else "delete it and run `erv stack up`"
+    try:
+        config = ConfigObj(path.read_text(encoding="utf-8").splitlines() if path.exists() else None)
+    except (ConfigObjError, UnicodeDecodeError) as error:
+        raise StackError(f"{path}: damaged ({' '.join(str(error).split())}); {remedy}") from None
+    outside = [name for name, value in config.items() if not isinstance(value, dict)]
+    if outside:
+        raise StackError(f"{path}: damaged ({outside[0]} is in no section); {remedy}")
+    return config
+
+
+def _update(path: Path, values: dict[str, Any], section: str = _SECTION) -> None:
+    config = read_dvc_config(path)
+    config[section] = values
     config.filename = None
     write_private(path, "\n".join(config.write() or []) + "\n")
+
+
+def _verify_default(folder: Path) -> None:
+    """Has DVC hash what it fetches from the user's own default remote, unless its section says otherwise."""
+    shared, local = read_dvc_config(folder / "config"), read_dvc_config(folder / "config.local")
+    name = local.get("core", {}).get("remote") or shared.get("core", {}).get("remote")
+    section = f'remote "{name}"'
+    if name in (None, REMOTE) or any("verify" in config.get(section, {}) for config in (shared, local)):
+        return
+    _update(folder / "config.local", {**local.get(section, {}), "verify": True}, section)
 
 
 def write_private(path: Path, text: str) -> None:

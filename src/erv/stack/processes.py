@@ -55,7 +55,7 @@ def load(folder: Path, name: str) -> Record | None:
     """The record of a server; None if the server was not started or the file is damaged."""
     try:
         return Record(**json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -347,13 +347,21 @@ def _deliver_folder(environment: Environment, delivery: Delivery, folder: Path) 
         header.run_id = delivery.open(header, search=True)
         write_header(folder, header)
         record = environment.state / "runs" / f"{header.address}.json"
-        if not record.is_file() or json.loads(record.read_text(encoding="utf-8")).get("key") == header.key:
+        if not record.is_file() or _key_in(record) in (None, header.key):
             write_record(environment, header)
     for count in delivery.deliver(header.run_id, list(events)):
         del events[:count]
         write_events(folder, events)
     shutil.rmtree(folder)
     return True
+
+
+def _key_in(record: Path) -> str | None:
+    """The key of the run in a record of `.erv/runs`; None if the record is damaged."""
+    try:
+        return str(json.loads(record.read_text(encoding="utf-8"))["key"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def _read_events(folder: Path) -> list[Event]:

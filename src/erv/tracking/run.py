@@ -343,7 +343,11 @@ def open_run(
 def read_record(environment: Environment, address: str) -> dict[str, Any] | None:
     """The newest run of a stage on this machine: run_id, started (ms), or None."""
     path = environment.state / "runs" / f"{address}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # none, or damaged: the run is then not tagged
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _git_tags(workspace: Path) -> dict[str, str]:

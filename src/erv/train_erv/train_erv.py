@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from transformers import (
     DataCollatorWithPadding,
@@ -25,13 +24,14 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.utils import logging as transformers_logging
 
-from erv.checkpoints import discard_incomplete, latest_checkpoint, mark_complete
+from erv.checkpoints import discard_unusable, latest_checkpoint, mark_complete
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, TrainingError
-from erv.files import model_folder, write_text
+from erv.files import model_folder, read_parquet, write_text
 from erv.labels import LabelSpace
 from erv.sentences import normalize
 from erv.settings import RuntimeSettings, TrainErvSettings
@@ -154,10 +154,7 @@ def load_splits(path: Path, labels: tuple[str, ...]) -> dict[str, Split]:
     """
     if not path.is_file():
         raise DataError(f"{path}: sentences not found; run `dvc repro distill` first")
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: can't be read ({error}); run `dvc repro distill` again") from error
+    rows = read_parquet(path, "distill").to_pylist()
     column = {label: index for index, label in enumerate(labels)}
     splits: dict[str, Split] = {}
     place: dict[str, str] = {}  # text -> split
@@ -252,8 +249,7 @@ def _fit(
     on_metrics: OnMetrics,
 ) -> None:
     """Trains the model in place; it ends with the weights of the lowest loss on the validation split."""
-    discard_incomplete(checkpoints)
-    resume = latest_checkpoint(checkpoints)
+    resume = _resumable(checkpoints)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=settings.max_steps,
@@ -299,6 +295,23 @@ def _fit(
         logger.info("resuming from %s", resume.name)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     logger.info("lowest loss on the validation split: %.4f", trainer.state.best_metric or float("nan"))
+
+
+def _resumable(checkpoints: Path) -> Path | None:
+    """The newest checkpoint from which training ends as if uninterrupted; None to start over.
+
+    It needs the checkpoint with the lowest loss so far as well. Without that one, `transformers` would go on
+    and end with the last weights instead of the best.
+    """
+    discard_unusable(checkpoints)
+    while (newest := latest_checkpoint(checkpoints)) is not None:
+        state = TrainerState.load_from_json(str(newest / TRAINER_STATE_NAME))
+        best = state.best_model_checkpoint
+        if best is None or Path(best).is_dir():
+            return newest
+        logger.warning("checkpoint %s: the best one before it, %s, is gone: deleted", newest.name, best)
+        shutil.rmtree(newest)
+    return None
 
 
 def _rows(split: Split, tokenizer: Any, max_length: int) -> list[dict[str, Any]]:

@@ -217,12 +217,24 @@ def load_for_training(folder: Path, runtime: RuntimeSettings, memory: SentenceMe
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """The quality of a verifier on held-out sentences (`metrics.json`); raises DataError if it is missing."""
+    """The quality of a verifier on held-out sentences (`metrics.json`).
+
+    Raises:
+        DataError: it is missing, or not a JSON object.
+    """
     try:
         metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{folder}: no {METRICS_FILE} in it; run `dvc repro train_erv` first") from None
-    return dict(metrics)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{folder / METRICS_FILE}: not JSON ({error}); run `dvc repro train_erv` again"
+        ) from None
+    if not isinstance(metrics, dict):
+        raise DataError(
+            f"{folder / METRICS_FILE}: not what train_erv writes; run `dvc repro train_erv` again"
+        )
+    return metrics
 
 
 def mafw_columns(labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
@@ -252,7 +264,7 @@ def _description(folder: Path) -> dict[str, Any] | None:
             return None
         what = f"no {FILE} in it" if folder.is_dir() else "no such folder"
         raise DataError(f"{folder}: {what}; run `dvc repro train_erv` first") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder / FILE}: not the description of a verifier ({error!r})") from error
 
 

@@ -12,6 +12,7 @@ from erv.evaluate.compare import compare
 from erv.evaluate.evaluate import write_predictions
 from erv.files import content_digest
 from erv.lineage.trace import _lock_check
+from erv.pipeline import PipelineError
 from erv.register.gates import Verdict, decide, decide_against_champion
 from erv.register.publish import _extended, check_lock
 from erv.register.register import Bundle, read_bundle, write_candidate
@@ -209,14 +210,22 @@ def test_only_the_bundle_of_the_lock_is_published(tmp_path: Path, monkeypatch: p
     folder = tmp_path / "models/candidate"
     folder.mkdir(parents=True)
     (folder / "card.md").write_text("one")
-    check_lock(folder)  # nothing has ever run: there is no lock to be at odds with
+    for nothing in (None, "schema: '2.0'\n", "schema: '2.0'\nstages:\n  other: {cmd: x}\n"):
+        if nothing is not None:
+            Path("dvc.lock").write_text(nothing)
+        with pytest.raises(RegistryError, match=r"no entry of dvc\.lock describes it"):
+            check_lock(folder)
+    Path("dvc.lock").write_text("")
+    with pytest.raises(PipelineError, match=r"dvc\.lock: empty; "):
+        check_lock(folder)
     out = f"{{path: models/candidate, md5: {content_digest(folder)}}}"
     Path("dvc.lock").write_text(f"schema: '2.0'\nstages:\n  register:\n    cmd: x\n    outs: [{out}]\n")
     check_lock(folder)
     (folder / "card.md").write_text("another")
     with pytest.raises(RegistryError, match=r"dvc\.lock describes; run `dvc repro register`"):
         check_lock(Path("models/candidate"))
-    check_lock(tmp_path)  # not what `register` writes
+    with pytest.raises(RegistryError, match=r"no entry of dvc\.lock describes it"):
+        check_lock(tmp_path)  # not what `register` writes
 
 
 def test_a_version_with_the_lock_of_another_bundle_is_a_broken_link(tmp_path: Path) -> None:

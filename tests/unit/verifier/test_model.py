@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from erv.checkpoints import latest_checkpoint
+from erv.checkpoints import latest_checkpoint, mark_complete
 from erv.distill.table import SCHEMA, write_sentences
 from erv.errors import DataError
 from erv.labels import LabelSpace
@@ -157,6 +157,27 @@ def test_equal_inputs_give_equal_bytes_also_after_an_interruption(trained, sente
     train(sentences, encoder, tmp_path / "verifier", tmp_path / "checkpoints")
     assert not broken.exists()
     assert latest_checkpoint(tmp_path / "checkpoints").name == "checkpoint-120"
+    assert digest(tmp_path / "verifier") == digest(root / "verifier")
+
+
+@pytest.mark.parametrize("lost", ["the best", "the newest"])
+def test_after_damage_training_still_gives_the_same_bytes(stopped, sentences, encoder, tmp_path, lost):
+    """`transformers` would go on without the best checkpoint, and end with other weights."""
+    root, losses, options = stopped
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(root / "checkpoints", folder)
+    best = min(losses, key=lambda item: item[1])[0]
+    newest = latest_checkpoint(folder)
+    for path in folder.glob("*/trainer_state.json"):  # it holds the path
+        path.write_text(path.read_text().replace(str(root), str(tmp_path)))
+        mark_complete(path.parent)
+    damaged = folder / f"checkpoint-{best}" if lost == "the best" else newest
+    assert damaged.is_dir()
+    weights = damaged / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    train(sentences, encoder, tmp_path / "verifier", folder, **options)
     assert digest(tmp_path / "verifier") == digest(root / "verifier")
 
 

@@ -93,7 +93,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise TrainingError(
             f"{folder}: no policy here (config.json is missing); run the stage that writes it first"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: not a model's configuration ({error})") from error
     if not isinstance(config, dict):
         raise TrainingError(f"{path}: not a model's configuration (expected a JSON object)")

@@ -67,7 +67,7 @@ class CheckpointFiles:
             return None
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TrainingError(f"{path}: not valid JSON ({error}); fetch the file again") from error
         if not isinstance(content, dict):
             raise TrainingError(f"{path}: expected a JSON object; fetch the file again")

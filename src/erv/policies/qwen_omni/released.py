@@ -161,7 +161,12 @@ def _preprocessor(folder: Path) -> dict[str, Any]:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         raise TrainingError(f"{path}: not found; it says how to compute the log-mel of sound: fetch it too")
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise TrainingError(f"{path}: not valid JSON ({error}); fetch the file again") from None
+    if not isinstance(content, dict):
+        raise TrainingError(f"{path}: expected a JSON object; fetch the file again")
     return content
 
 

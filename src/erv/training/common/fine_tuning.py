@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import SFTConfig
 
-from erv.checkpoints import discard_incomplete, latest_checkpoint
+from erv.checkpoints import discard_unusable, latest_checkpoint
 from erv.determinism import resolve_device, resolve_dtype
 from erv.errors import TrainingError
 from erv.policies import Policy
@@ -31,7 +31,7 @@ from erv.training.common.adapters import (
 )
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.collate import Collator, Example, check_packing
-from erv.training.common.ranks import one_at_a_time, one_gpu_each
+from erv.training.common.ranks import is_main, one_gpu_each
 from erv.training.common.sft_trainer import LOG_STEPS, OmniSFTTrainer, Reporter
 from erv.training.common.throughput import OnMetrics, Throughput
 
@@ -146,9 +146,10 @@ def fine_tune(
             throughput,
         )
     )
-    with one_at_a_time(checkpoints):
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        discard_incomplete(checkpoints)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    if is_main():  # it hashes every checkpoint; the others wait
+        discard_unusable(checkpoints)
+    trainer.accelerator.wait_for_everyone()
     newest = latest_checkpoint(checkpoints)
     if newest is not None:
         logger.info("%s: resuming from %s", course.name, newest.name)

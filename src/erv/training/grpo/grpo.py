@@ -20,7 +20,7 @@ from transformers import (
 )
 from trl import GRPOConfig
 
-from erv.checkpoints import discard_incomplete, latest_checkpoint
+from erv.checkpoints import discard_unusable, latest_checkpoint
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, SettingsError, TrainingError
 from erv.files import model_folder
@@ -40,7 +40,7 @@ from erv.training.common.adapters import (
     write_adapter,
 )
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
-from erv.training.common.ranks import one_at_a_time, one_gpu_each
+from erv.training.common.ranks import is_main, one_gpu_each
 from erv.training.common.throughput import OnMetrics, Throughput
 from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.collapse import Diverged
@@ -191,9 +191,9 @@ def train_grpo(
     memory = round(machine.feature_cache_gb * 1e9)
     steps = total_steps(settings, len(rows))
     order = order_rows(rows, steps // settings.num_iterations, settings.prompts_per_step, seed)
-    with one_at_a_time(checkpoints):
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        discard_incomplete(checkpoints)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    if is_main():  # it hashes every checkpoint; the others wait before they resume
+        discard_unusable(checkpoints)
     with quiet_libraries(), Throughput(device) as throughput:
         watcher = Watcher(
             settings,
@@ -229,6 +229,7 @@ def train_grpo(
         refuse_sharded_adapters(trainer, "grpo", settings.lora)
         trainer.remove_callback(PrinterCallback)
         _check_reference(trainer)
+        trainer.accelerator.wait_for_everyone()
         newest = latest_checkpoint(checkpoints)
         if newest is not None:
             logger.info("grpo: resuming from %s", newest.name)

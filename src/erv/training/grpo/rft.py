@@ -27,8 +27,8 @@ import torch
 from transformers import GenerationConfig
 
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
-from erv.errors import TrainingError
-from erv.files import write_text
+from erv.errors import DataError, TrainingError
+from erv.files import read_document, sha256_of_text, write_document
 from erv.policies import Policy, load_policy
 from erv.rewards.answers import bare
 from erv.settings import GrpoSettings, MachineSettings, RuntimeSettings, SftSettings
@@ -180,7 +180,7 @@ def sample_rollouts(
     state = _state(runtime)
     generations = len(order) // settings.prompts_per_step
     mine = range(state.process_index, generations, state.num_processes)
-    missing = [number for number in mine if not rollout_file(folder, number).exists()]
+    missing = [number for number in mine if not _is_kept(rollout_file(folder, number))]
     if len(missing) < len(mine):
         logger.info("grpo: resuming rollouts, %d of %d exist", len(mine) - len(missing), len(mine))
     if missing:
@@ -196,8 +196,7 @@ def sample_rollouts(
             texts = _generate(
                 policy, features, rows, shards, settings, seed=_seed(seed, number), runtime=runtime
             )
-            content = json.dumps(_score(rows, texts, checked), indent=1, ensure_ascii=False)
-            write_text(content + "\n", rollout_file(folder, number))
+            write_rollouts(_score(rows, texts, checked), rollout_file(folder, number))
             logger.info("grpo: rollouts %d of %d", number + 1, generations)
     state.wait_for_everyone()
 
@@ -207,9 +206,40 @@ def rollout_file(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.json"
 
 
+def write_rollouts(rollouts: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes the completions of one generation with the sha256 of their JSON."""
+    write_document({"sha256": _digest(rollouts), "rollouts": rollouts}, path)
+
+
 def read_rollouts(path: Path) -> list[Rollout]:
-    """The completions of one generation, in the order in which they were sampled."""
-    return [Rollout(**item) for item in json.loads(path.read_text(encoding="utf-8"))]
+    """The completions of one generation, in the order in which they were sampled.
+
+    Raises:
+        DataError: the file is missing, or not as it was written.
+    """
+    content = read_document(path, "grpo")
+    try:
+        if content["sha256"] == _digest(content["rollouts"]):
+            return [Rollout(**item) for item in content["rollouts"]]
+    except (LookupError, TypeError):
+        pass
+    raise DataError(f"{path}: not as it was written; delete it and run `dvc repro grpo` again")
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether a generation is there; a damaged one is sampled again, which gives the same completions."""
+    if not path.exists():
+        return False
+    try:
+        read_rollouts(path)
+    except DataError as error:
+        logger.warning("grpo: kept rollouts are damaged, sampling them again: %s", error)
+        return False
+    return True
+
+
+def _digest(rollouts: Any) -> str:
+    return sha256_of_text(json.dumps(rollouts))
 
 
 def accept(rollouts: Sequence[Rollout], mark: float) -> list[Rollout]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from erv.errors import TrainingError
+from erv.errors import DataError, TrainingError
 from erv.policies import load_policy
 from erv.rewards import build_rewards
 from erv.settings import GrpoSettings, RewardSettings, load_settings
@@ -169,6 +169,27 @@ def test_a_run_that_is_stopped_goes_on(
     assert resumed.rollouts() == whole.rollouts()
     after = (weights(load_policy(run.policy)) for run in (whole, resumed))
     assert largest_difference(*after) == 0.0
+
+
+def test_damaged_rollouts_are_sampled_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = rollout_file(tmp_path, 0)
+    item = {
+        "clip": "a/1",
+        "label": "anger",
+        "completion": "Grrr ü",
+        "rewards": {"format": 1.0},
+    }
+    rft.write_rollouts([item], path)
+    assert rft._is_kept(path)
+    assert read_rollouts(path) == [Rollout(**item)]
+    content = path.read_text(encoding="utf-8")
+    for damaged in (content.replace("Grrr", "Grrs"), content.replace("1.0", "0.0"), content[:20], "[]", ""):
+        path.write_text(damaged, encoding="utf-8")
+        with pytest.raises(DataError, match=str(path)):
+            read_rollouts(path)
+        caplog.clear()
+        assert not rft._is_kept(path)
+        assert "kept rollouts are damaged, sampling them again" in caplog.text
 
 
 def test_nothing_passes(
