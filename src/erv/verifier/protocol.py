@@ -45,6 +45,8 @@ def thresholds_of(verifier: Verifier) -> np.ndarray:
 def sentence_labels(probabilities: Any, labels: Sequence[str], thresholds: Any) -> list[list[str]]:
     """The labels of each sentence as the strict explanation reward reads them, most probable first.
 
+    A sentence in which no label is above its threshold has none.
+
     Args:
         probabilities: float [n, len(labels)].
         labels: a name per column.
@@ -55,10 +57,10 @@ def sentence_labels(probabilities: Any, labels: Sequence[str], thresholds: Any) 
 
 
 def strict_label_set(row: np.ndarray, thresholds: np.ndarray, labels: list[str]) -> list[str]:
-    """The labels of one sentence: one or two, the most probable first; `neutral` only on its own."""
+    """The labels of one sentence: at most two, the most probable first; `neutral` only on its own."""
     order = (-row).argsort(kind="stable")
-    chosen = [labels[index] for index in order if row[index] > thresholds[index]] or [labels[order[0]]]
-    if chosen[0] == NEUTRAL:
+    chosen = [labels[index] for index in order if row[index] > thresholds[index]]
+    if chosen[:1] == [NEUTRAL]:
         return [NEUTRAL]
     return [label for label in chosen if label != NEUTRAL][:MAX_LABELS_PER_SENTENCE]
 
