@@ -137,7 +137,7 @@ def _readings(found: Assessment, verifier: EmotionVerifier) -> list[str]:
         named = ", ".join(f"{label} {row[columns.index(label)]:.2f}" for label in sentence.labels)
         if not sentence.labels:  # shown with what comes nearest
             highest = max(range(len(row)), key=row.__getitem__)
-            named = f"none ({columns[highest]} {row[highest]:.2f})"
+            named = "unreadable" if sentence.unreadable else f"none ({columns[highest]} {row[highest]:.2f})"
         times = f" (said {sentence.times} times)" if sentence.times > 1 else ""
         text = click.style(
             " ".join(sentence.text.split()),
@@ -166,7 +166,10 @@ def _why(found: Assessment, shaping: Shaping) -> list[str]:
     if listings:
         verbs = ("names", "matches") if listings == 1 else ("name", "match")
         lines.append(f"{listings} {verbs[0]} more than {shaping.max_named} emotions, and so {verbs[1]} none")
-    scenery = sum(not sentence.labels and not sentence.listing for sentence in found.sentences)
+    foreign = sum(sentence.unreadable for sentence in found.sentences)
+    if foreign:
+        lines.append(f"{foreign} in words that the verifier has not been trained on, not counted")
+    scenery = sum(not (item.labels or item.listing or item.unreadable) for item in found.sentences)
     if scenery:
         lines.append(f"{scenery} with no emotion above its threshold, not counted")
     surplus = sum(sentence.surplus for sentence in found.sentences)

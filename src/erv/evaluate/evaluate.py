@@ -20,6 +20,7 @@ from erv.evaluate.metrics import all_metrics, read_completion
 from erv.files import write_text
 from erv.labels import LabelSpace
 from erv.manifest import ClipRow, write_table
+from erv.prompts import parse_completion
 
 OVERALL = "overall"
 
@@ -117,6 +118,16 @@ def measure(predictions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
         # Explanations that shrink are the first sign of a reward being gamed.
         result[scope] = {**values, "sentences": round(sentences / len(rows), 6) if rows else 0.0}
     return result
+
+
+def count_unreadable(predictions: Sequence[Mapping[str, Any]], judge: Judge) -> dict[str, int]:
+    """The number of explanations outside what the judge can read, by scope; see `Judge.unreadable`."""
+    texts = [parse_completion(row["completion"]).explanation for row in predictions]
+    counts = {OVERALL: 0} | dict.fromkeys((row["dataset"] for row in predictions), 0)
+    for row, unread in zip(predictions, judge.unreadable(texts), strict=True):
+        counts[row["dataset"]] += unread
+        counts[OVERALL] += unread
+    return counts
 
 
 def write_predictions(predictions: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -96,8 +96,9 @@ def build_comparison(
     """The content of `comparison.json`.
 
     It holds the result of `erv.evaluate.compare.compare`, the quality of the verifier and of the judge, the
-    decoding settings, the number of malformed completions, the shape of explanations (`explanations`:
-    sentences, words, repeated and shuffled_EEA by policy) and, if cues are known, their precision.
+    decoding settings, the numbers of malformed completions and of explanations that the judge can't read, the
+    shape of explanations (`explanations`: sentences, words, repeated and shuffled_EEA by policy) and, if cues
+    are known, their precision.
 
     Raises:
         EvaluationError: a policy has no metrics, or the policies differ in clips, judge or decoding.
@@ -113,6 +114,9 @@ def build_comparison(
     )
     result["malformed"] = {
         policy: sum(row["predicted"] is None for row in rows) for policy, rows in predictions.items()
+    }
+    result["unreadable"] = {
+        policy: evaluation.get("unreadable", {}).get(OVERALL, 0) for policy, evaluation in evaluations.items()
     }
     result["explanations"] = {policy: _explanations(rows, seed) for policy, rows in predictions.items()}
     result["verifier"] = {key: evidence.verifier[key] for key in VERIFIER_FIGURES}

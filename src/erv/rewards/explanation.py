@@ -21,6 +21,7 @@ from erv.verifier.protocol import (
     as_array,
     strict_label_set,
     thresholds_of,
+    unreadable_by,
 )
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class ReadSentence:
             `strict` if no label reaches its threshold: the sentence is scenery and does not count.
         times: how often the explanation says it; above 1 only under `strict`, where it counts once.
         listing: whether it names more emotions than allowed, and so matches none.
+        unreadable: whether it is outside what the verifier can read (`strict` only); it then has no labels.
         surplus: whether it only names the emotion, as allowed sentences before it do; it does not count.
     """
 
@@ -84,6 +86,7 @@ class ReadSentence:
     times: int = 1
     listing: bool = False
     surplus: bool = False
+    unreadable: bool = False
 
     def speaks_of(self, target: str) -> bool:
         """Whether it counts for this emotion."""
@@ -144,7 +147,8 @@ def explanation_reward(
     neutral (0.0 if there are none). An explanation without sentences earns 0.0.
 
     `strict` fixes the official rule: a sentence without a label above its threshold is scenery and counts
-    neither for nor against, where `official` gives it its most probable label; the truth is read in its own
+    neither for nor against, where `official` gives it its most probable label; so is a sentence that the
+    verifier can't read, in another language or in words that it has never seen; the truth is read in its own
     data set's label space; a repeated sentence counts once; sentences are split by
     `split_sentences(..., semantics="strict")`; a sentence is neutral if that is its most probable label, and
     otherwise not, so `neutral` never appears beside an emotion; a completion with several think blocks is
@@ -304,11 +308,22 @@ def _read(
     if not flat:
         return []
     labels, thresholds = list(verifier.labels), thresholds_of(verifier)
-    rows = as_array(verifier.predict([text for text, _ in flat]))
-    label_set = _official_label_set if semantics == "official" else strict_label_set
+    texts = [text for text, _ in flat]
+    rows = as_array(verifier.predict(texts))
+    if semantics == "official":
+        return [
+            ReadSentence(text, tuple(_official_label_set(row, thresholds, labels)))
+            for text, row in zip(texts, rows, strict=True)
+        ]
     return [
-        ReadSentence(text, tuple(label_set(row, thresholds, labels)), times, _lists(text, rule.max_named))
-        for (text, times), row in zip(flat, rows, strict=True)
+        ReadSentence(
+            text,
+            () if foreign else tuple(strict_label_set(row, thresholds, labels)),
+            times,
+            _lists(text, rule.max_named),
+            unreadable=foreign,
+        )
+        for (text, times), row, foreign in zip(flat, rows, unreadable_by(verifier, texts), strict=True)
     ]
 
 

@@ -17,7 +17,8 @@ MAX_LABELS_PER_SENTENCE = 2
 class Verifier(Protocol):
     """Anything that names the emotions of sentences.
 
-    `thresholds` is optional: a float per label, or a mapping by label; 0.1 for each without it.
+    `thresholds` is optional: a float per label, or a mapping by label; 0.1 for each without it. So is
+    `unreadable(sentences)`, a bool per sentence: whether it is outside what the verifier can read.
     """
 
     @property
@@ -40,6 +41,12 @@ def thresholds_of(verifier: Verifier) -> np.ndarray:
         declared = [declared[label] for label in verifier.labels]
     limits = as_array(declared)
     return np.broadcast_to(limits, (count,)) if limits.ndim == 0 else limits
+
+
+def unreadable_by(verifier: Verifier | None, sentences: Sequence[str]) -> list[bool]:
+    """Whether each sentence is outside what the verifier can read; never, if it doesn't say."""
+    find = getattr(verifier, "unreadable", None)
+    return [False] * len(sentences) if find is None else list(find(sentences))
 
 
 def sentence_labels(probabilities: Any, labels: Sequence[str], thresholds: Any) -> list[list[str]]:

@@ -14,6 +14,7 @@ from erv.labels import LabelSpace
 from erv.rewards import explanation_reward
 from erv.sentences import normalize
 from erv.train_erv.behaviour import ABILITIES, check_behaviour, load_cases
+from erv.training.grpo.drift import measure
 from erv.verifier import EmotionVerifier
 from tests.support.demo_verifier import train_demo_verifier
 
@@ -242,3 +243,24 @@ def test_textbook_explanations_earn_and_stuffing_does_not(handwritten):
     assert min(handwritten["textbook"]) > 0.5
     for name in ("scenery", "stuffing", "contradiction"):
         assert max(handwritten[name]) == 0.0, name
+
+
+def test_other_languages_are_unreadable_and_earn_nothing(demo, handwritten, root):
+    """Four sorrowful Chinese sentences earned 1.00 for anger."""
+    assert handwritten["foreign"] == [0.0] * 4
+    groups = yaml.safe_load((root / "tests/support/explanations.yaml").read_text(encoding="utf-8"))
+    verifier = EmotionVerifier.from_pretrained(demo[0])
+    readable = {"textbook": 0.0, "scenery": 0.0, "contradiction": 0.0, "foreign": 1.0}
+    for name, share in readable.items():
+        texts = [f"<think>{item['text']}</think>" for item in groups[name]]
+        assert measure(texts, verifier=verifier)["explanations/unreadable"] == share, name
+    assert "explanations/unreadable" not in measure(["<think>Joy.</think>"], verifier=Same())
+    lines = verify(demo, f"{JOY} {groups['foreign'][0]['text']}", "--target", "happiness").splitlines()
+    assert lines[1].startswith("  unreadable ")
+    assert "  4 in words that the verifier has not been trained on, not counted" in lines
+
+
+def test_the_vocabulary_is_in_the_folder(demo):
+    words = (demo[0] / "vocabulary.txt").read_text().split()
+    assert words == sorted(set(words))
+    assert {"smile", "angry"} <= set(words)

@@ -152,6 +152,8 @@ def verdict(sentence: ReadSentence, target: str | None) -> str:
         said = "the verifier has no such emotion"
     elif sentence.listing:
         said = "names too many emotions, matches none"
+    elif sentence.unreadable:
+        said = "unreadable for the verifier, not counted"
     elif not sentence.labels:
         said = "no emotion above its threshold, not counted"
     elif sentence.surplus:
