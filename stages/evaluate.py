@@ -29,7 +29,14 @@ logger = logging.getLogger("stages.evaluate")
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Generates, judges, measures and writes the predictions."""
     from erv.determinism import resolve_device, seed_everything
-    from erv.evaluate.evaluate import OVERALL, judge_completions, measure, write_json, write_predictions
+    from erv.evaluate.evaluate import (
+        OVERALL,
+        count_unreadable,
+        judge_completions,
+        measure,
+        write_json,
+        write_predictions,
+    )
     from erv.manifest import read_manifests
     from erv.policies import load_policy
     from erv.shards import ShardReader
@@ -59,10 +66,26 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     metrics = measure(predictions)
     write_predictions(predictions, arguments.predictions)
     decoding = settings.evaluate.model_dump(include={"max_new_tokens", "temperature", "split"})
-    described = {"judge": judge.describe(), "decoding": decoding, "quarantined": quarantined}
+    unreadable = count_unreadable(predictions, judge)
+    described = {
+        "judge": judge.describe(),
+        "decoding": decoding,
+        "quarantined": quarantined,
+        "unreadable": unreadable,
+    }
     write_json({**metrics, **described}, arguments.metrics)
     for scope, values in metrics.items():
         run.log_metrics({f"{scope}/{name}": float(value) for name, value in values.items()})
+    run.log_metrics({f"{scope}/unreadable": float(count) for scope, count in unreadable.items()})
+    held_out = {name: float(described["judge"][f"held_out_{name}"]) for name in ("accuracy", "low", "high")}
+    run.log_metrics({f"judge/{name}": value for name, value in held_out.items()})
+    if unreadable[OVERALL]:
+        logger.warning(
+            "%d of %d explanations are unreadable for the judge (another language, or hardly any word of its"
+            " texts); they count as naming no emotion",
+            unreadable[OVERALL],
+            len(predictions),
+        )
     shown_values = ", ".join(f"{name} {metrics[OVERALL][name]:.3f}" for name in ("WAR", "EEA", "EPC", "FCR"))
     logger.info("%s: %s", arguments.name, shown_values)
     run.log_artifact(arguments.predictions)
@@ -70,7 +93,13 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 def _judge(arguments: Arguments, settings: Settings) -> Judge:
     """The judge from the settings; raises an error if it shares a sentence with the verifier."""
-    from erv.evaluate.judges import TEXTS_FILE, LexicalJudge, check_independence
+    from erv.evaluate.judges import (
+        TEXTS_FILE,
+        LexicalJudge,
+        check_independence,
+        judge_quality,
+        require_quality,
+    )
     from erv.sentences import read_sentences
     from erv.sources import Lock, store_for
 
@@ -79,6 +108,9 @@ def _judge(arguments: Arguments, settings: Settings) -> Judge:
     kinds = {LexicalJudge.name: LexicalJudge}
     kind = kinds[settings.evaluate.judge]
     judge = kind.from_csv(lock.read(store, TEXTS_FILE).decode("utf-8"), seed=settings.seed)
+    described = judge.describe()
+    logger.info("judge: %s", judge_quality(described))
+    require_quality(described, settings.evaluate)
     check_independence(judge.texts, read_sentences(arguments.sentences))
     return judge
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from erv.sentences import count_words
+from erv.sentences import Vocabulary, count_words, foreign_script
 from erv.verifier import split_sentences
 
 OFFICIAL = re.compile(r'(?<=[.!?])\s+(?=(?:[^"]*"[^"]*")*[^"]*$)')
@@ -70,3 +70,30 @@ def test_a_long_text_takes_linear_time():
     started = time.perf_counter()
     assert len(split_sentences(text)) == 20_000
     assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "unreadable"),
+    [
+        ("The voice is loud.", False),
+        ("The helicopter lands.", False),
+        ("Helikopter landen auf dem Dach.", True),
+        ("The Hubschrauber landet dort hinten.", True),  # one word in five is known
+        ("声が大きい。", True),
+        ("12 34!", False),
+        ("", False),
+    ],
+)
+def test_a_text_of_unknown_words_is_unreadable(text, unreadable):
+    assert Vocabulary.of(["The voice is loud.", "The face."]).unreadable(text) is unreadable
+
+
+def test_a_vocabulary_of_characters_reads_chinese():
+    known = Vocabulary.of(["他很难过。", "她笑了。"])
+    assert not known.unreadable("他很难过了。")
+    assert known.unreadable("天气晴朗。")
+
+
+def test_another_script_is_noticed_without_a_vocabulary():
+    said = ["Он очень грустный.", "他很难过。", "Sie wirkt traurig.", "He said 你好 twice.", "123", ""]
+    assert [foreign_script(text) for text in said] == [True, True, False, False, False, False]

@@ -135,8 +135,14 @@ def _readings(found: Assessment, verifier: EmotionVerifier) -> list[str]:
     lines = []
     for sentence, row in zip(found.sentences, probabilities.tolist(), strict=True):
         named = ", ".join(f"{label} {row[columns.index(label)]:.2f}" for label in sentence.labels)
+        if not sentence.labels:  # shown with what comes nearest
+            highest = max(range(len(row)), key=row.__getitem__)
+            named = "unreadable" if sentence.unreadable else f"none ({columns[highest]} {row[highest]:.2f})"
         times = f" (said {sentence.times} times)" if sentence.times > 1 else ""
-        text = click.style(" ".join(sentence.text.split()), fg=COLOURS.get(sentence.labels[0]))
+        text = click.style(
+            " ".join(sentence.text.split()),
+            fg=COLOURS.get(sentence.labels[0] if sentence.labels else "neutral"),
+        )
         lines.append(f"{named:<32} {text}{times}")
     return lines
 
@@ -160,9 +166,24 @@ def _why(found: Assessment, shaping: Shaping) -> list[str]:
     if listings:
         verbs = ("names", "matches") if listings == 1 else ("name", "match")
         lines.append(f"{listings} {verbs[0]} more than {shaping.max_named} emotions, and so {verbs[1]} none")
+    foreign = sum(sentence.unreadable for sentence in found.sentences)
+    if foreign:
+        lines.append(f"{foreign} in words that the verifier has not been trained on, not counted")
+    scenery = sum(not (item.labels or item.listing or item.unreadable) for item in found.sentences)
+    if scenery:
+        lines.append(f"{scenery} with no emotion above its threshold, not counted")
+    surplus = sum(sentence.surplus for sentence in found.sentences)
+    if surplus:
+        lines.append(f"{surplus} that only name {found.target} once more, not counted")
     if found.counted < found.needed and found.needed > 1:
         lines.append(f"at least {found.needed} such sentences are required: counted as {found.needed}")
     if found.length < 1.0:
         band = f"{shaping.min_words or 0} to {shaping.max_words or 'any number of'}"
         lines.append(f"{found.words} words where {band} are required: times {found.length:.2f}")
+    if found.evidence < 1.0:
+        wanted = f"{shaping.min_content_words or 0} and {shaping.min_cues or 0}"
+        lines.append(
+            f"content words {found.content_words}, cues of face, body, voice or words {found.cues},"
+            f" where {wanted} are required: times {found.evidence:.2f}"
+        )
     return lines

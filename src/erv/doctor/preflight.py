@@ -12,7 +12,7 @@ from erv.doctor import fit
 from erv.doctor.gpus import Gpu, installed_gpus
 from erv.doctor.policy_sizes import PolicySizes
 from erv.environment import Environment
-from erv.errors import DataError, StorageError
+from erv.errors import DataError, EvaluationError, StorageError
 from erv.files import read_document
 from erv.pipeline import PipelineError, PipelineStage
 from erv.settings import Settings, load_settings
@@ -39,6 +39,7 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
         *_missing_files(environment.workspace, stages),
         *teacher_faults(environment.workspace, settings, stages),
         *_unfitting(environment, settings, stages),
+        *_judge(environment, settings, stages),
         *_store(environment),
         *_unreachable(environment),
         *_disk(environment.workspace),
@@ -160,6 +161,34 @@ def _unfitting(environment: Environment, settings: Settings, stages: Sequence[Pi
     for sentence in likely:
         logger.warning("%s; `erv doctor --gpu` measures it", sentence)
     return faults + certain
+
+
+def _judge(environment: Environment, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
+    """Why the judge is not good enough; `evaluate` would only find out after GRPO."""
+    path = environment.workspace / "data" / "sources" / "judge.lock.json"
+    if not path.is_file() or not any(stage.name.startswith("evaluate@") for stage in stages):
+        return []
+    from erv.evaluate.judges import TEXTS_FILE, LexicalJudge, judge_quality, require_quality
+    from erv.sources import Lock
+
+    try:
+        lock = Lock.load(path)
+        store = None
+        if lock.uri.startswith("s3://"):
+            from erv.storage.store import open_store
+
+            store = open_store(environment, patient=False)
+        judge = LexicalJudge.from_csv(lock.read(store, TEXTS_FILE).decode("utf-8"), seed=settings.seed)
+        described = judge.describe()
+        logger.info("judge: %s", judge_quality(described))
+        require_quality(described, settings.evaluate)
+    except StorageError:  # reported by _store
+        return []
+    except UnicodeDecodeError as error:
+        return [f"judge {TEXTS_FILE}: not UTF-8 (byte {error.start}); save it in UTF-8 and pin again"]
+    except (DataError, EvaluationError) as error:
+        return [str(error)]
+    return []
 
 
 def gpu_faults(

@@ -142,6 +142,16 @@ def unread_kind(row: Mapping[str, Any]) -> str | None:
     return "outside" if parse_completion(row["completion"]).answer else "malformed"
 
 
+def count_unreadable(predictions: Sequence[Mapping[str, Any]], judge: Judge) -> dict[str, int]:
+    """The number of explanations outside what the judge can read, by scope; see `Judge.unreadable`."""
+    texts = [parse_completion(row["completion"]).explanation for row in predictions]
+    counts = {OVERALL: 0} | dict.fromkeys((row["dataset"] for row in predictions), 0)
+    for row, unread in zip(predictions, judge.unreadable(texts), strict=True):
+        counts[row["dataset"]] += unread
+        counts[OVERALL] += unread
+    return counts
+
+
 def write_predictions(predictions: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Writes the predictions, sorted by data set and clip."""
     ordered = sorted(predictions, key=lambda row: (row["dataset"], row["clip_id"]))

@@ -11,14 +11,19 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from erv.errors import EvaluationError
 from erv.labels import LabelSpace
-from erv.sentences import normalize, split_sentences
+from erv.sentences import UNREADABLE_SHARE, Vocabulary, normalize, split_sentences
+
+if TYPE_CHECKING:
+    from erv.settings import EvaluateSettings
 
 TEXTS_FILE = "texts.csv"
 HELD_OUT_SHARE = 0.2
@@ -32,6 +37,9 @@ class Judge(Protocol):
 
     def judge(self, explanations: Sequence[str | None], space: LabelSpace) -> list[str | None]:
         """A name of `space` per explanation; None where there is nothing to read."""
+
+    def unreadable(self, explanations: Sequence[str | None]) -> list[bool]:
+        """Whether each explanation is outside what the judge can read: another language, unknown words."""
 
     def describe(self) -> dict[str, Any]:
         """What reports say of the judge: name, architecture, digest, number of texts, held-out accuracy."""
@@ -82,7 +90,8 @@ class LexicalJudge:
         self.texts = tuple(text for text, _ in pairs)
         self.digest = hashlib.sha256(
             json.dumps(
-                [self.name, self.architecture, MIN_PROBABILITY, seed, pairs], ensure_ascii=False
+                [self.name, self.architecture, MIN_PROBABILITY, UNREADABLE_SHARE, seed, pairs],
+                ensure_ascii=False,
             ).encode()
         ).hexdigest()
         self._vectorizer = TfidfVectorizer(
@@ -94,6 +103,7 @@ class LexicalJudge:
         self._model = LogisticRegression(C=30.0, max_iter=1000, class_weight="balanced")
         features = self._vectorizer.fit_transform([text for text, _ in kept])
         self._model.fit(features, [name for _, name in kept])
+        self._vocabulary = Vocabulary.of(text for text, _ in kept)
         self._trained_on = len(kept)
         self._held_out = len(held_out)
         read = self.judge([text for text, _ in held_out], self._mafw)
@@ -119,8 +129,8 @@ class LexicalJudge:
                 model would only be given the data set's labels.
 
         Returns:
-            n names of `space`; None for a missing or blank explanation, and for one in which no emotion
-            stands out (no class reaches `MIN_PROBABILITY`): no reading is not the same as neutral.
+            n names of `space`; None for a missing, blank or unreadable explanation, and for one in which no
+            emotion stands out (no class reaches `MIN_PROBABILITY`): no reading is not the same as neutral.
         """
         to_space = self._mafw.to(space)
         classes = [str(name) for name in self._model.classes_]
@@ -132,12 +142,18 @@ class LexicalJudge:
         scores = self._model.predict_proba(features)
         # Otherwise the intercepts would decide where no word is known, and chance where no emotion is named.
         readable = (np.diff(features.indptr) > 0) & (scores.max(axis=1) >= MIN_PROBABILITY)
+        readable &= ~np.array(self.unreadable(explanations))
         for index in np.flatnonzero(readable):
             judged[int(index)] = to_space(classes[allowed[int(np.argmax(scores[index, allowed]))]])
         return judged
 
+    def unreadable(self, explanations: Sequence[str | None]) -> list[bool]:
+        """Whether hardly any word of each explanation is in the judge's own texts (`Vocabulary`)."""
+        return [text is not None and self._vocabulary.unreadable(text) for text in explanations]
+
     def describe(self) -> dict[str, Any]:
-        """Name, architecture, digest, texts trained on and held out, and accuracy on the latter."""
+        """Name, architecture, digest, numbers of texts, and accuracy on those held out with its interval."""
+        low, high = _wilson(self.held_out_accuracy, self._held_out)
         return {
             "name": self.name,
             "architecture": self.architecture,
@@ -145,7 +161,38 @@ class LexicalJudge:
             "trained_on": self._trained_on,
             "held_out": self._held_out,
             "held_out_accuracy": round(self.held_out_accuracy, 6),
+            "held_out_low": round(low, 6),
+            "held_out_high": round(high, 6),
         }
+
+
+def judge_quality(described: Mapping[str, Any]) -> str:
+    """`right on 100.0% of 147 held-out texts (95% interval 97.5 to 100.0)`, from `describe`."""
+    accuracy, low, high = (100 * described[f"held_out_{name}"] for name in ("accuracy", "low", "high"))
+    return (
+        f"right on {accuracy:.1f}% of {described['held_out']} held-out texts"
+        f" (95% interval {low:.1f} to {high:.1f})"
+    )
+
+
+def require_quality(described: Mapping[str, Any], settings: EvaluateSettings) -> None:
+    """Refuses a judge that is too poor, or measured on too few texts.
+
+    Args:
+        described: from `Judge.describe`.
+        settings: the section `evaluate`.
+
+    Raises:
+        EvaluationError: below `minimum_judge_accuracy` or `minimum_judge_texts`.
+    """
+    minimum, texts = settings.minimum_judge_accuracy, settings.minimum_judge_texts
+    if described["held_out"] < texts or described["held_out_low"] < minimum:
+        raise EvaluationError(
+            f"the judge is {judge_quality(described)}; the lower end must be {100 * minimum:g}% or more"
+            f" (evaluate.minimum_judge_accuracy) on {texts} texts or more (evaluate.minimum_judge_texts), or"
+            f" EEA, EPC and FCR mean little; give {TEXTS_FILE} of the judge source more texts, or lower the"
+            " minimum if you want it anyway"
+        )
 
 
 def check_independence(judge_texts: Iterable[str], verifier_sentences: Iterable[str]) -> None:
@@ -162,6 +209,15 @@ def check_independence(judge_texts: Iterable[str], verifier_sentences: Iterable[
                     f"the judge and the verifier share the sentence {sentence!r}; give the judge texts of its"
                     " own, or it measures what was optimised"
                 )
+
+
+def _wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95% score interval of a share of `count` texts (Wilson, 1927)."""
+    z = NormalDist().inv_cdf(0.975)
+    middle = share + z * z / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
 def _held_out(text: str, seed: int) -> bool:

@@ -62,11 +62,12 @@ def write_candidate(
 
     Raises:
         RegistryError: an input is missing, holds a file that runs code when loaded, or was not measured on
-            the test split.
+            the test split, or the comparison doesn't say how good verifier and judge are.
     """
     from erv.evaluate.evaluate import read_predictions
 
     compared = _read_json(comparison, "report")
+    quality = _quality(compared, comparison)
     verdicts = decide(settings.gates, settings.policy, compared)
     with whole_folder(folder) as work:
         _copy_tree(policy, work / "policy", "grpo")
@@ -77,11 +78,29 @@ def write_candidate(
         _copy(comparison, work / "comparison.json", "report")
         _write_json(work / "gates.json", [verdict.as_dict() for verdict in verdicts])
         _write_json(work / "serving.json", dict(serving))
-        card = _card(settings, compared, verdicts, work)
+        card = _card(settings, compared, verdicts, work, quality)
         (work / "card.md").write_text(card, encoding="utf-8")
         files = hash_files(work)
         _write_json(work / MANIFEST, {"files": files, "hash": bundle_hash(files)})
     return read_bundle(folder)
+
+
+def _quality(compared: Mapping[str, Any], path: Path) -> list[str]:
+    """A line each on the verifier and the judge; without these figures the others can't be judged."""
+    from erv.evaluate.judges import judge_quality
+
+    verifier, judge = compared.get("verifier", {}), compared.get("judge", {})
+    try:
+        f1, count = float(verifier["macro_f1"]), int(verifier["n"])
+        return [
+            f"verifier: macro F1 {f1:.3f} on {count} held-out sentences",
+            f"judge: {judge_quality(judge)}",
+        ]
+    except (KeyError, TypeError, ValueError):
+        raise RegistryError(
+            f"{path}: lacks the quality of the verifier (macro_f1, n) or of the judge (held_out_accuracy and"
+            " its interval), so its gates mean nothing; run `dvc repro report` again"
+        ) from None
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -120,7 +139,11 @@ def bundle_hash(files: Mapping[str, str]) -> str:
 
 
 def _card(
-    settings: RegisterSettings, comparison: Mapping[str, Any], verdicts: Sequence[Verdict], work: Path
+    settings: RegisterSettings,
+    comparison: Mapping[str, Any],
+    verdicts: Sequence[Verdict],
+    work: Path,
+    quality: Sequence[str],
 ) -> str:
     from erv.evaluate.compare import format_table, metrics_table, table_notes
 
@@ -143,6 +166,10 @@ def _card(
         "explanations were judged by a model that had no part in the reward.",
         "",
         *[f"- {note}" for note in table_notes(comparison, SCOPE)],
+        "",
+        "## Verifier and judge",
+        "",
+        *[f"- {line}" for line in quality],
         "",
         "## Gates",
         "",

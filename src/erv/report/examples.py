@@ -14,7 +14,7 @@ import numpy as np
 from erv.prompts import parse_completion
 from erv.sentences import split_sentences
 from erv.shards import Clip
-from erv.verifier.protocol import Verifier, sentence_labels, thresholds_of
+from erv.verifier.protocol import Verifier, sentence_labels, thresholds_of, unreadable_by
 
 FRAMES = 6
 FRAME_SIDE = 128
@@ -49,7 +49,10 @@ def label_explanations(completions: Iterable[str], verifier: Verifier) -> dict[s
     if not sentences:
         return {}
     labels = sentence_labels(verifier.predict(sentences), verifier.labels, thresholds_of(verifier))
-    return dict(zip(sentences, labels, strict=True))
+    foreign = unreadable_by(verifier, sentences)
+    return {
+        text: [] if unread else read for text, read, unread in zip(sentences, labels, foreign, strict=True)
+    }
 
 
 def describe_example(

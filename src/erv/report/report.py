@@ -107,8 +107,9 @@ def build_comparison(
 
     It holds the result of `erv.evaluate.compare.compare`, the quality of the verifier and of the judge, the
     decoding settings, the numbers of completions without an answer that counts (`malformed`: no answer block;
-    `outside`: an answer that is not a label), the shape of explanations (`explanations`:
-    sentences, words, repeated and shuffled_EEA by policy) and, if cues are known, their precision.
+    `outside`: an answer that is not a label) and of explanations that the judge can't read, the shape of
+    explanations (`explanations`: sentences, words, repeated and shuffled_EEA by policy) and, if cues are
+    known, their precision.
 
     Raises:
         EvaluationError: a policy has no metrics, or the policies differ in clips, judge or decoding.
@@ -125,6 +126,9 @@ def build_comparison(
     unread = {policy: unread_answers(rows) for policy, rows in predictions.items()}
     for kind in ("malformed", "outside"):
         result[kind] = {policy: counts[kind] for policy, counts in unread.items()}
+    result["unreadable"] = {
+        policy: evaluation.get("unreadable", {}).get(OVERALL, 0) for policy, evaluation in evaluations.items()
+    }
     result["explanations"] = {policy: _explanations(rows, seed) for policy, rows in predictions.items()}
     result["verifier"] = {key: evidence.verifier[key] for key in VERIFIER_FIGURES}
     first = next(iter(evaluations.values()))

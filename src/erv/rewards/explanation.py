@@ -7,12 +7,13 @@ the verifier reads in each sentence, what counts and why. `erv verify` prints it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from erv.labels import NEUTRAL
 from erv.prompts import Completion, completion_text, tagged
 from erv.rewards.answers import OFFICIAL_NAMES, bare, mafw_name, official_answer, official_normalize
+from erv.rewards.evidence import evidence_in, evidence_of
 from erv.sentences import Semantics, count_words, normalize, split_sentences
 from erv.verifier.protocol import (
     MAX_LABELS_PER_SENTENCE,
@@ -20,6 +21,7 @@ from erv.verifier.protocol import (
     as_array,
     strict_label_set,
     thresholds_of,
+    unreadable_by,
 )
 
 if TYPE_CHECKING:
@@ -43,15 +45,26 @@ class Shaping:
         max_words: more earn in inverse proportion.
         max_named: different emotions that one sentence may name; a sentence that lists more matches no truth,
             but still counts.
+        min_content_words: distinct words in the matching sentences that neither name emotions nor are
+            grammar; fewer earn in proportion.
+        min_cues: distinct words about face, body, voice or words in the matching sentences; fewer earn in
+            proportion, none nothing.
+        max_conclusions: matching sentences that only name the emotion; further ones don't count.
+
+    The last three read English (`erv.rewards.evidence`); they don't apply to an explanation in another
+    language.
     """
 
     min_sentences: int | None = 3
     min_words: int | None = 6
     max_words: int | None = 300
     max_named: int | None = 2
+    min_content_words: int | None = 5
+    min_cues: int | None = 1
+    max_conclusions: int | None = 1
 
 
-NO_SHAPING = Shaping(None, None, None, None)
+NO_SHAPING = Shaping(None, None, None, None, None, None, None)
 
 
 @dataclass(frozen=True)
@@ -60,22 +73,29 @@ class ReadSentence:
 
     Attributes:
         text: the sentence.
-        labels: one or two, the most probable first; MAFW names, or others of the verifier.
+        labels: at most two, the most probable first; MAFW names, or others of the verifier. None under
+            `strict` if no label reaches its threshold: the sentence is scenery and does not count.
         times: how often the explanation says it; above 1 only under `strict`, where it counts once.
         listing: whether it names more emotions than allowed, and so matches none.
+        unreadable: whether it is outside what the verifier can read (`strict` only); it then has no labels.
+        surplus: whether it only names the emotion, as allowed sentences before it do; it does not count.
     """
 
     text: str
     labels: tuple[str, ...]
     times: int = 1
     listing: bool = False
+    surplus: bool = False
+    unreadable: bool = False
 
     def speaks_of(self, target: str) -> bool:
         """Whether it counts for this emotion."""
-        return target in self.labels and not self.listing
+        return target in self.labels and not self.listing and not self.surplus
 
     def counts_for(self, target: str) -> bool:
-        """Whether it is in the denominator: if the target is an emotion, a purely neutral sentence is not."""
+        """Whether it is in the denominator: scenery is not; nor a purely neutral sentence, for an emotion."""
+        if self.surplus or not (self.labels or self.listing):
+            return False
         return target == NEUTRAL or self.listing or self.labels != (NEUTRAL,)
 
 
@@ -91,6 +111,9 @@ class Assessment:
         needed: the denominator is at least this.
         words: of the whole explanation; 0 under `official`, where they don't matter.
         length: factor for too few or too many words, 1.0 within the band.
+        content_words: distinct ones in the matching sentences; None if that doesn't matter or can't be read.
+        cues: the same for words about face, body, voice or words.
+        evidence: factor for too few of either, 1.0 for enough.
     """
 
     target: str | None
@@ -100,6 +123,9 @@ class Assessment:
     needed: int = 1
     words: int = 0
     length: float = 1.0
+    content_words: int | None = None
+    cues: int | None = None
+    evidence: float = 1.0
 
     @property
     def reward(self) -> float | None:
@@ -108,7 +134,7 @@ class Assessment:
             return None
         if not self.counted:
             return 0.0
-        return self.matching / max(self.counted, self.needed) * self.length
+        return self.matching / max(self.counted, self.needed) * self.length * self.evidence
 
 
 def explanation_reward(
@@ -116,15 +142,17 @@ def explanation_reward(
 ) -> ExplanationReward:
     """The reward of the Emotional Rationale Verifier: the share of sentences that express the true emotion.
 
-    A sentence has the labels above their thresholds: the most probable one if there is none, the two most
-    probable ones if there are more than two. For a neutral truth the reward is matching / all sentences,
-    otherwise matching / sentences that are not purely neutral (0.0 if there are none). An explanation without
-    sentences earns 0.0.
+    A sentence has the labels above their thresholds, the two most probable ones if there are more. For a
+    neutral truth the reward is matching / all sentences, otherwise matching / sentences that are not purely
+    neutral (0.0 if there are none). An explanation without sentences earns 0.0.
 
-    `strict` fixes the official rule: the truth is read in its own data set's label space; a repeated sentence
-    counts once; sentences are split by `split_sentences(..., semantics="strict")`; a sentence is neutral if
-    that is its most probable label, and otherwise not, so `neutral` never appears beside an emotion; a
-    completion with several think blocks is read as a whole; and see `Shaping`.
+    `strict` fixes the official rule: a sentence without a label above its threshold is scenery and counts
+    neither for nor against, where `official` gives it its most probable label; so is a sentence that the
+    verifier can't read, in another language or in words that it has never seen; the truth is read in its own
+    data set's label space; a repeated sentence counts once; sentences are split by
+    `split_sentences(..., semantics="strict")`; a sentence is neutral if that is its most probable label, and
+    otherwise not, so `neutral` never appears beside an emotion; a completion with several think blocks is
+    read as a whole; and see `Shaping`.
 
     Args:
         verifier: see `Verifier`; its thresholds apply under both semantics. A verifier that declares none has
@@ -200,15 +228,46 @@ def _weighed(
         length = words / rule.min_words
     elif rule.max_words is not None and words > rule.max_words:
         length = rule.max_words / words
+    sentences = _without_surplus(sentences, target, rule.max_conclusions)
+    matching = [sentence for sentence in sentences if sentence.speaks_of(target)]
     return Assessment(
         target,
         sentences,
-        matching=sum(sentence.speaks_of(target) for sentence in sentences),
+        matching=len(matching),
         counted=sum(sentence.counts_for(target) for sentence in sentences),
         needed=rule.min_sentences or 1,
         words=words,
         length=length,
+        **_evidence([sentence.text for sentence in matching], rule),
     )
+
+
+def _without_surplus(
+    sentences: tuple[ReadSentence, ...], target: str, allowed: int | None
+) -> tuple[ReadSentence, ...]:
+    """Marks the matching sentences that only name the emotion, after the first `allowed` ones."""
+    if allowed is None:
+        return sentences
+    found, conclusions = [], 0
+    for sentence in sentences:
+        if sentence.speaks_of(target) and not evidence_of(sentence.text).content:
+            conclusions += 1
+            sentence = replace(sentence, surplus=conclusions > allowed)
+        found.append(sentence)
+    return tuple(found)
+
+
+def _evidence(matching: Sequence[str], rule: Shaping) -> dict[str, Any]:
+    """How much evidence the matching sentences offer, and the factor for it."""
+    found = evidence_in(matching)
+    if not matching or not found.readable or (rule.min_content_words is None and rule.min_cues is None):
+        return {}
+    shares = [1.0]
+    if rule.min_content_words is not None:
+        shares.append(len(found.content) / rule.min_content_words)
+    if rule.min_cues is not None:
+        shares.append(len(found.cues) / rule.min_cues)
+    return {"content_words": len(found.content), "cues": len(found.cues), "evidence": min(shares)}
 
 
 def _target(truth: str, dataset: str | None, semantics: Semantics, labels: Sequence[str]) -> str | None:
@@ -249,11 +308,22 @@ def _read(
     if not flat:
         return []
     labels, thresholds = list(verifier.labels), thresholds_of(verifier)
-    rows = as_array(verifier.predict([text for text, _ in flat]))
-    label_set = _official_label_set if semantics == "official" else strict_label_set
+    texts = [text for text, _ in flat]
+    rows = as_array(verifier.predict(texts))
+    if semantics == "official":
+        return [
+            ReadSentence(text, tuple(_official_label_set(row, thresholds, labels)))
+            for text, row in zip(texts, rows, strict=True)
+        ]
     return [
-        ReadSentence(text, tuple(label_set(row, thresholds, labels)), times, _lists(text, rule.max_named))
-        for (text, times), row in zip(flat, rows, strict=True)
+        ReadSentence(
+            text,
+            () if foreign else tuple(strict_label_set(row, thresholds, labels)),
+            times,
+            _lists(text, rule.max_named),
+            unreadable=foreign,
+        )
+        for (text, times), row, foreign in zip(flat, rows, unreadable_by(verifier, texts), strict=True)
     ]
 
 

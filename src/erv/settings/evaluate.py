@@ -17,3 +17,5 @@ class EvaluateSettings(Section):
     max_new_tokens: PositiveInt
     temperature: Annotated[float, Field(ge=0.0)]
     judge: Literal["lexical"]
+    minimum_judge_accuracy: Annotated[float, Field(ge=0.0, le=1.0)]
+    minimum_judge_texts: Annotated[int, Field(ge=0)]

@@ -20,6 +20,9 @@ class ShapingSettings(Section):
     min_words: PositiveInt | None
     max_words: PositiveInt | None
     max_named: PositiveInt | None
+    min_content_words: PositiveInt | None
+    min_cues: PositiveInt | None
+    max_conclusions: PositiveInt | None
 
     @model_validator(mode="after")
     def _ordered(self) -> ShapingSettings:

@@ -33,11 +33,12 @@ from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, TrainingError
 from erv.files import model_folder, read_parquet, write_text
 from erv.labels import LabelSpace
-from erv.sentences import normalize
+from erv.sentences import Vocabulary, normalize
 from erv.settings import RuntimeSettings, TrainErvSettings
 from erv.train_erv.behaviour import check_behaviour
 from erv.train_erv.card import model_card
 from erv.train_erv.encoder import add_to_bias, load_encoder
+from erv.train_erv.quality import quality, require_quality
 from erv.train_erv.scores import classification_report
 from erv.verifier.calibration import choose_thresholds, fit_calibration
 from erv.verifier.model import METRICS_FILE, EmotionVerifier, mafw_columns
@@ -89,7 +90,8 @@ def train_verifier(
 
     Raises:
         DataError: sentences or encoder are missing or unusable, or a text is in two splits.
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or macro F1 is below `settings.minimum_f1`; nothing is then
+            written.
     """
     # Its progress bars and its warning about the new head are noise in a stage's log.
     transformers_logging.disable_progress_bar()
@@ -124,10 +126,14 @@ def train_verifier(
         labels=labels,
         thresholds=[UNTUNED] * len(labels),
         max_length=settings.max_length,
+        # As it is, a classifier knows the words of its own training, which are not at hand.
+        vocabulary=Vocabulary.of(splits["train"].sentences) if settings.max_steps else None,
     )
     columns = mafw_columns(labels, names)
     _calibrate(verifier, splits["validation"], columns, settings)
     metrics = _measure(verifier, splits, columns, settings)
+    logger.info("verifier: %s", quality(metrics))
+    require_quality(metrics, settings.minimum_f1)
     _write(verifier, metrics, output)
     return metrics
 

@@ -2,9 +2,10 @@
 
 A verifier folder is a `transformers` sequence-classification folder (safetensors, tokenizer, config) plus
 `verifier.json`: the labels in column order, a threshold for each, and the calibration of the logits.
-`metrics.json` reports its quality on texts it was not trained on. A classifier of the 28 GoEmotions labels,
-such as the method's released one, is a verifier even without that file, with thresholds of 0.1 and plain
-sigmoids, which is how the released reward reads it.
+`metrics.json` reports its quality on texts it was not trained on, and `vocabulary.txt` lists the words that
+it was trained on, one a line. A classifier of the 28 GoEmotions labels, such as the method's released one, is
+a verifier even without `verifier.json`, with thresholds of 0.1 and plain sigmoids, which is how the released
+reward reads it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import torch
 
 from erv.determinism import resolve_device, resolve_dtype
 from erv.errors import DataError
-from erv.files import write_document
-from erv.sentences import encodable
+from erv.files import write_document, write_text
+from erv.sentences import Vocabulary, encodable, foreign_script
 from erv.settings import RuntimeSettings
 from erv.verifier.calibration import Calibration
 from erv.verifier.goemotions import column_names
@@ -31,6 +32,7 @@ from erv.verifier.protocol import DEFAULT_THRESHOLD
 
 FILE = "verifier.json"
 METRICS_FILE = "metrics.json"
+VOCABULARY_FILE = "vocabulary.txt"
 RELEASED_MAX_LENGTH = 512
 # Tokens per batch, padding included: few on a CPU, to fit its caches; many on a GPU, to keep it busy.
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
@@ -43,6 +45,7 @@ class EmotionVerifier:
         labels: a name per column, MAFW names where they map.
         thresholds: per column, the probability above which the sentence has the label.
         calibration: how logits become probabilities.
+        vocabulary: the words that it was trained on; None if they are not known.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class EmotionVerifier:
         max_length: int = 64,
         batch_tokens: int | None = None,
         memory: SentenceMemory | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         """Takes a classifier as it is.
 
@@ -68,6 +72,7 @@ class EmotionVerifier:
             max_length: tokens of a sentence; the rest is cut.
             batch_tokens: maximum tokens of a batch, padding included; depends on the device if omitted.
             memory: of sentences read before; if omitted, calls share nothing.
+            vocabulary: the words that it was trained on, see `unreadable`.
         """
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -77,6 +82,7 @@ class EmotionVerifier:
         self.max_length = max_length
         self.batch_tokens = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
         self.memory = memory
+        self.vocabulary = vocabulary
 
     @classmethod
     def from_pretrained(
@@ -119,7 +125,8 @@ class EmotionVerifier:
                 f" with {model.config.num_labels} outputs"
             )
         check_length(model, description["max_length"], str(folder / FILE))
-        return cls(model.to(device), tokenizer, memory=memory, **description)
+        vocabulary = _vocabulary(folder)
+        return cls(model.to(device), tokenizer, memory=memory, vocabulary=vocabulary, **description)
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes model, tokenizer and description into an existing or new folder."""
@@ -132,6 +139,20 @@ class EmotionVerifier:
             "max_length": self.max_length,
         }
         write_document(description, folder / FILE)
+        if self.vocabulary is not None:
+            write_text(
+                "".join(f"{word}\n" for word in sorted(self.vocabulary.words)), folder / VOCABULARY_FILE
+            )
+
+    def unreadable(self, sentences: Sequence[str]) -> list[bool]:
+        """Whether each sentence is outside what the verifier can read.
+
+        Tokenizers of bytes or word pieces have a token for everything, so unknown tokens don't tell. With a
+        vocabulary, the share of unknown words decides (`erv.sentences.UNREADABLE_SHARE`); without one, as for
+        the released classifier, only another script is noticed.
+        """
+        unreadable = foreign_script if self.vocabulary is None else self.vocabulary.unreadable
+        return [unreadable(sentence) for sentence in sentences]
 
     def predict(self, sentences: Sequence[str]) -> torch.Tensor:
         """Calibrated, independent probabilities of each label.
@@ -266,6 +287,18 @@ def _description(folder: Path) -> dict[str, Any] | None:
         raise DataError(f"{folder}: {what}; run `dvc repro train_erv` first") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder / FILE}: not the description of a verifier ({error!r})") from error
+
+
+def _vocabulary(folder: Path) -> Vocabulary | None:
+    """The content of `vocabulary.txt`; None for a folder without it."""
+    try:
+        return Vocabulary(frozenset((folder / VOCABULARY_FILE).read_text(encoding="utf-8").split()))
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{folder / VOCABULARY_FILE}: not UTF-8 (byte {error.start}); run `dvc repro train_erv` again"
+        ) from error
 
 
 def _released(folder: Path, model: Any, tokenizer: Any) -> dict[str, Any]:

@@ -17,7 +17,8 @@ MAX_LABELS_PER_SENTENCE = 2
 class Verifier(Protocol):
     """Anything that names the emotions of sentences.
 
-    `thresholds` is optional: a float per label, or a mapping by label; 0.1 for each without it.
+    `thresholds` is optional: a float per label, or a mapping by label; 0.1 for each without it. So is
+    `unreadable(sentences)`, a bool per sentence: whether it is outside what the verifier can read.
     """
 
     @property
@@ -42,8 +43,16 @@ def thresholds_of(verifier: Verifier) -> np.ndarray:
     return np.broadcast_to(limits, (count,)) if limits.ndim == 0 else limits
 
 
+def unreadable_by(verifier: Verifier | None, sentences: Sequence[str]) -> list[bool]:
+    """Whether each sentence is outside what the verifier can read; never, if it doesn't say."""
+    find = getattr(verifier, "unreadable", None)
+    return [False] * len(sentences) if find is None else list(find(sentences))
+
+
 def sentence_labels(probabilities: Any, labels: Sequence[str], thresholds: Any) -> list[list[str]]:
     """The labels of each sentence as the strict explanation reward reads them, most probable first.
+
+    A sentence in which no label is above its threshold has none.
 
     Args:
         probabilities: float [n, len(labels)].
@@ -55,10 +64,10 @@ def sentence_labels(probabilities: Any, labels: Sequence[str], thresholds: Any) 
 
 
 def strict_label_set(row: np.ndarray, thresholds: np.ndarray, labels: list[str]) -> list[str]:
-    """The labels of one sentence: one or two, the most probable first; `neutral` only on its own."""
+    """The labels of one sentence: at most two, the most probable first; `neutral` only on its own."""
     order = (-row).argsort(kind="stable")
-    chosen = [labels[index] for index in order if row[index] > thresholds[index]] or [labels[order[0]]]
-    if chosen[0] == NEUTRAL:
+    chosen = [labels[index] for index in order if row[index] > thresholds[index]]
+    if chosen[:1] == [NEUTRAL]:
         return [NEUTRAL]
     return [label for label in chosen if label != NEUTRAL][:MAX_LABELS_PER_SENTENCE]
 

@@ -105,6 +105,25 @@ def test_teachers_that_can_not_label(
         checked(raw, tmp_path, DISTILL)
 
 
+def test_a_judge_that_is_too_poor_is_known_before_anything_starts(
+    raw: dict[str, Any], tmp_path: Path
+) -> None:
+    """It was right on 33% of 6 texts, and its figures went through to a candidate."""
+    said = [
+        f"Someone here is {label} number {index}.,{label}"
+        for index in range(9)
+        for label in ("anger", "fear")
+    ]
+    pinned(tmp_path, "judge", "texts.csv")
+    (tmp_path / "judge tree/texts.csv").write_text("\n".join(["text,label", *said]))
+    pin("judge", str(tmp_path / "judge tree"), None).save(tmp_path / "data/sources/judge.lock.json")
+    with pytest.raises(PipelineError, match=r"the judge is right on .*evaluate\.minimum_judge_texts"):
+        checked(raw, tmp_path, STAGES)
+    checked(raw, tmp_path, STAGES[:2])  # nothing is evaluated
+    raw["evaluate"] |= {"minimum_judge_accuracy": 0.0, "minimum_judge_texts": 0}
+    checked(raw, tmp_path, STAGES)
+
+
 def test_a_policy_that_does_not_fit_is_known_before_anything_starts(
     raw: dict[str, Any], tmp_path: Path
 ) -> None:

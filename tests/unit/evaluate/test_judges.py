@@ -2,12 +2,13 @@ import pytest
 
 from erv.errors import EvaluationError
 from erv.evaluate.evaluate import judge_completions
-from erv.evaluate.judges import LexicalJudge, check_independence
+from erv.evaluate.judges import LexicalJudge, check_independence, judge_quality, require_quality
 from erv.labels import LabelSpace
 from erv.manifest import ClipRow
 from erv.sample.emotions import EMOTIONS
 from erv.sample.sample import stream
 from erv.sample.wordings import compose_explanation
+from erv.settings import load_settings
 from erv.verifier import split_sentences
 
 
@@ -50,6 +51,45 @@ def test_nothing_to_read_is_nothing_not_neutral(judge):
     assert judge.judge([], MAFW) == []
     assert judge.judge(["Zxqv wplk.", "qqq"], MAFW) == [None] * 2
     assert judge.judge(["Zxqv", "Someone here is angry, anger."], MAFW) == [None, "anger"]
+
+
+FOREIGN = [
+    "他低着头，眼里含着泪水。声音低沉而缓慢。他看起来很悲伤。",
+    "Ihre Mundwinkel sinken nach unten. Die Stimme ist leise. Sie wirkt traurig.",
+    "Los ojos se llenan de lágrimas. La voz baja y tiembla.",
+]
+
+
+def test_another_language_is_unreadable_not_an_emotion(judge):
+    assert judge.unreadable([*FOREIGN, None, "", "Someone here is angry."]) == [True] * 3 + [False] * 3
+    assert judge.judge(FOREIGN, MAFW) == [None] * 3
+    said = [text for text, _ in texts("a", 20, "policy")]
+    assert judge.unreadable(said) == [False] * len(said)
+
+
+@pytest.fixture
+def limits(root):
+    return load_settings(root / "params.yaml").evaluate
+
+
+def test_a_judge_says_how_good_it_is(judge, limits):
+    described = judge.describe()
+    assert 0.9 < described["held_out_low"] < described["held_out_accuracy"] <= described["held_out_high"]
+    require_quality(described, limits)
+    assert judge_quality({**described, "held_out": 6, "held_out_accuracy": 1 / 3} | LOW) == (
+        "right on 33.3% of 6 held-out texts (95% interval 9.7 to 70.0)"
+    )
+
+
+LOW = {"held_out_low": 0.0968, "held_out_high": 0.70}
+
+
+@pytest.mark.parametrize("change", [LOW, {"held_out": 19}])
+def test_a_judge_that_is_poor_or_hardly_measured_is_refused(judge, limits, change):
+    with pytest.raises(EvaluationError, match=r"the lower end must be 60% or more .* on 20 texts or more"):
+        require_quality({**judge.describe(), **change}, limits)
+    lowered = limits.model_copy(update={"minimum_judge_accuracy": 0.0, "minimum_judge_texts": 0})
+    require_quality({**judge.describe(), **change}, lowered)
 
 
 def test_words_about_the_setting_are_no_emotion(judge):

@@ -50,7 +50,9 @@ def predictions(right: int, agreeing: int, clips: int = 60, prefix: str = "") ->
 
 
 def comparison_of(**policies: list[dict]) -> dict:
-    return compare(policies, samples=200, confidence=0.95, seed=0)
+    judge = {"held_out": 147, "held_out_accuracy": 1.0, "held_out_low": 0.975, "held_out_high": 1.0}
+    quality = {"verifier": {"macro_f1": 0.9789, "n": 424}, "judge": judge}
+    return {**compare(policies, samples=200, confidence=0.95, seed=0), **quality}
 
 
 @pytest.fixture
@@ -124,6 +126,25 @@ def test_figures_of_another_split_are_refused(tmp_path: Path, inputs: dict[str, 
     rows = [{**row, "split": "validation"} for row in predictions(54, 55)]
     write_predictions(rows, inputs["evaluation"] / "predictions.parquet")
     with pytest.raises(RegistryError, match="of the split validation, but gates are decided on test only"):
+        write(tmp_path / "bundle", inputs)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_the_card_says_how_good_verifier_and_judge_are(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    write(tmp_path / "bundle", inputs)
+    card = (tmp_path / "bundle/card.md").read_text()
+    assert "- verifier: macro F1 0.979 on 424 held-out sentences" in card
+    assert "- judge: right on 100.0% of 147 held-out texts (95% interval 97.5 to 100.0)" in card
+
+
+@pytest.mark.parametrize("missing", ["verifier", "judge"])
+def test_without_the_quality_of_verifier_and_judge_nothing_is_registered(
+    tmp_path: Path, inputs: dict[str, Path], missing: str
+) -> None:
+    compared = json.loads(inputs["comparison"].read_text())
+    del compared[missing]
+    inputs["comparison"].write_text(json.dumps(compared))
+    with pytest.raises(RegistryError, match="lacks the quality of the verifier"):
         write(tmp_path / "bundle", inputs)
     assert not (tmp_path / "bundle").exists()
 

@@ -3,6 +3,8 @@
 `official` reproduces these loopholes on purpose; `strict` is the default.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -171,10 +173,9 @@ EMOTIONS = "There is anger, fear, happiness and rage here now."
 
 def shaped(text, truth="anger", **parts):
     """Rewards of an explanation: without shaping, and with the given parts of it alone."""
-    off = {"min_sentences": None, "min_words": None, "max_words": None, "max_named": None}
     completion = f"<think>{text}</think>"
     return tuple(
-        explanation_reward(WordVerifier(), shaping=Shaping(**{**off, **chosen}))([completion], [truth])[0]
+        explanation_reward(WordVerifier(), shaping=replace(NO_SHAPING, **chosen))([completion], [truth])[0]
         for chosen in ({}, parts)
     )
 
@@ -223,6 +224,80 @@ def test_shaping_only_ever_lowers_a_reward(text):
             for shaping in (NO_SHAPING, Shaping())
         )
         assert 0.0 <= strict <= plain <= 1.0
+
+
+# --- evidence ---
+
+
+class Unsure(WordVerifier):
+    """Hears a little anger in everything, below the threshold unless its word is there."""
+
+    thresholds = (0.5,) * len(LABELS)
+
+    def predict(self, sentences):
+        rows = super().predict(sentences)
+        rows[:, LABELS.index("neutral")] = 0.0
+        rows[:, LABELS.index("anger")] = rows[:, LABELS.index("anger")].clamp(min=0.19)
+        return rows
+
+
+@pytest.mark.parametrize(
+    ("text", "truth", "official", "strict"),
+    [
+        ("A man stands by the door. The wall is white.", "anger", 1.0, 0.0),
+        ("A man stands by the door. The wall is white.", "neutral", 0.0, 0.0),
+        ("A man stands by the door. She sings with joy.", "happiness", 0.5, 1.0),
+        ("A man stands by the door. He shouts in rage.", "anger", 1.0, 1.0),
+        ("A man stands by the door. He shouts in rage.", "happiness", 0.0, 0.0),
+    ],
+)
+def test_a_sentence_without_an_emotion_above_its_threshold_is_scenery(text, truth, official, strict):
+    for semantics, expected in (("official", official), ("strict", strict)):
+        reward = explanation_reward(Unsure(), semantics=semantics, shaping=NO_SHAPING)
+        assert reward([f"<think>{text}</think>"], [truth]) == [expected]
+
+
+def test_words_without_evidence_earn_nothing():
+    stuffed = "Rage. Anger and rage. Angry, furious rage."
+    assert shaped(stuffed, min_cues=1) == (1.0, 0.0)
+    assert shaped(stuffed, min_content_words=5) == (1.0, 0.0)
+    assert shaped("The man is in rage at the table.", min_cues=1) == (1.0, 0.0)
+    assert shaped("He shouts in rage.", min_cues=1) == (1.0, 1.0)
+    assert shaped('He is in rage: "Leave my house!"', min_cues=1) == (1.0, 1.0)
+    assert shaped('He is in "rage".', min_cues=1) == (1.0, 0.0)
+    assert shaped("Rage in a face.", min_cues=2) == (1.0, 0.5)
+
+
+def test_few_words_besides_emotions_earn_in_proportion():
+    assert shaped("Rage face. Rage voice. Rage eyes.", min_content_words=5) == (1.0, pytest.approx(3 / 5))
+    spoken = "His fists are clenched in rage. He shouts at the door in rage."
+    assert shaped(spoken, min_content_words=4) == (1.0, 1.0)
+    # Only sentences that match are evidence for the truth.
+    assert shaped("Rage face. The tall trees stand in long rows.", min_content_words=5)[1] == pytest.approx(
+        0.2
+    )
+
+
+def test_one_conclusion_counts_and_further_ones_do_not():
+    shown = "His fists are clenched in rage."
+    assert shaped(f"{shown} He is in rage.", min_sentences=3, max_conclusions=1)[1] == pytest.approx(2 / 3)
+    more = f"{shown} He is in rage. Rage! Angry, pure rage."
+    assert shaped(more, min_sentences=3, max_conclusions=1)[1] == pytest.approx(2 / 3)
+    assert shaped(more, min_sentences=3)[1] == 1.0
+    # A conclusion that contradicts counts, however many there are.
+    assert shaped(f"{shown} Joy. Pure joy. Full of joy.", max_conclusions=1) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Die Stimme bebt vor Rage. Er schlägt auf den Tisch.",
+        "彼は大きな声で叫んでいて怒り rage が見える。声が大きい。",
+    ],
+)
+def test_the_lists_leave_other_languages_alone(text):
+    """They are English: whether such a text counts is for the verifier to say."""
+    assert shaped(text, min_cues=1, min_content_words=5, max_conclusions=1) == shaped(text)
 
 
 # --- bad input: defined, and no crash of a training step ---

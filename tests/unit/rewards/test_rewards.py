@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -107,7 +108,8 @@ def test_text_without_an_answer_block_is_no_answer():
         ("Gladly said.", "happiness", 1.0),
         ("Calmly said.", "happiness", 0.0),
         ("Mixed feelings.", "anger", 0.0),
-        ("Faint signs.", "sadness", 1.0),
+        ("Faint signs.", "sadness", 0.0),
+        ("Faint signs. Rage here.", "anger", 1.0),
         ("", "anger", 0.0),
     ],
 )
@@ -130,7 +132,7 @@ def test_strict_explanation(text, truth, reward):
 )
 def test_short_explanations_earn_in_proportion(text, truth, reward):
     """The hole: a policy that keeps one closing phrase earned as much as one that explains."""
-    shaping = Shaping(min_sentences=3, min_words=None)
+    shaping = replace(NO_SHAPING, min_sentences=3)
     assert explanation_reward(TableVerifier(), shaping=shaping)([think(text)], [truth]) == [
         pytest.approx(reward)
     ]

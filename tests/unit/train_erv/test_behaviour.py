@@ -1,16 +1,20 @@
 """What the demo's verifier can do, on sentences written by hand; and `erv verify`, which shows it."""
 
 from pathlib import Path
+from statistics import fmean
 
 import click
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 
 from erv.cli import command, main
 from erv.labels import LabelSpace
+from erv.rewards import explanation_reward
 from erv.sentences import normalize
 from erv.train_erv.behaviour import ABILITIES, check_behaviour, load_cases
+from erv.training.grpo.drift import measure
 from erv.verifier import EmotionVerifier
 from tests.support.demo_verifier import train_demo_verifier
 
@@ -137,21 +141,32 @@ def test_sentences_with_labels_reward_and_why(demo):
     assert lines[2].startswith("- ")
     assert lines[3].startswith("  neutral ")
     assert lines[4:] == [
-        "explanation reward for happiness (--target): 0.33 (strict)",
+        "explanation reward for happiness (--target): 0.27 (strict)",
         "  1 of 3 sentences that are not merely neutral speak of happiness",
         "  1 repeated, counted once",
         "  1 names more than 2 emotions, and so matches none",
+        "  content words 4, cues of face, body, voice or words 2, where 5 and 1 are required: times 0.80",
     ]
 
 
 def test_short_explanations_say_what_is_missing(demo):
-    lines = verify(demo, "Full of joy.", "--target", "happiness").splitlines()
+    lines = verify(demo, "A smile, full of joy.", "--target", "happiness").splitlines()
     assert lines[1:] == [
-        "explanation reward for happiness (--target): 0.17 (strict)",
+        "explanation reward for happiness (--target): 0.06 (strict)",
         "  1 of 1 sentences that are not merely neutral speak of happiness",
         "  at least 3 such sentences are required: counted as 3",
-        "  3 words where 6 to 300 are required: times 0.50",
+        "  5 words where 6 to 300 are required: times 0.83",
+        "  content words 1, cues of face, body, voice or words 1, where 5 and 1 are required: times 0.20",
     ]
+
+
+def test_scenery_and_repeated_conclusions_say_that_they_do_not_count(demo):
+    text = f"{JOY} She is happy. He is happy. In the video, the man in a dark suit stands."
+    lines = verify(demo, text, "--target", "happiness").splitlines()
+    assert lines[2].startswith("  happiness ")
+    assert lines[3].startswith("  none (")
+    assert "  1 with no emotion above its threshold, not counted" in lines
+    assert "  1 that only name happiness once more, not counted" in lines
 
 
 def test_a_terminal_gets_colours_and_a_file_gets_none(demo):
@@ -160,7 +175,7 @@ def test_a_terminal_gets_colours_and_a_file_gets_none(demo):
 
 
 def test_a_completion_is_held_against_its_own_answer(demo):
-    assert "happiness (its own answer): 0.33" in verify(demo, f"<think>{JOY}</think>\n<answer>happy</answer>")
+    assert "happiness (its own answer): 0.27" in verify(demo, f"<think>{JOY}</think>\n<answer>happy</answer>")
     assert "reward" not in verify(demo, f"<think>{JOY}</think>\n<answer>who knows</answer>")
     assert "reward" not in verify(demo, JOY)
 
@@ -205,3 +220,47 @@ def test_a_classifier_of_goemotions_is_a_verifier(demo, tmp_path):
     verifier = EmotionVerifier.from_pretrained(demo[0])
     assert Path(demo[0] / "README.md").read_text().startswith("---\nlibrary_name: transformers")
     assert verifier.predict([JOY])[0, verifier.labels.index("happiness")] > 0.9
+
+
+# --- the explanation reward on explanations written by hand ---
+
+
+@pytest.fixture(scope="module")
+def handwritten(demo, root):
+    """Mean rewards of each group in tests/support/explanations.yaml."""
+    groups = yaml.safe_load((root / "tests/support/explanations.yaml").read_text(encoding="utf-8"))
+    reward = explanation_reward(EmotionVerifier.from_pretrained(demo[0]))
+    return {
+        name: reward([f"<think>{item['text']}</think>" for item in items], [item["truth"] for item in items])
+        for name, items in groups.items()
+    }
+
+
+def test_textbook_explanations_earn_and_stuffing_does_not(handwritten):
+    """Before scenery and stuffing were told from evidence, the means were 0.91, 0.17, 0.90 and 0.00."""
+    assert sum(map(len, handwritten.values())) >= 40
+    assert fmean(handwritten["textbook"]) > 0.8
+    assert min(handwritten["textbook"]) > 0.5
+    for name in ("scenery", "stuffing", "contradiction"):
+        assert max(handwritten[name]) == 0.0, name
+
+
+def test_other_languages_are_unreadable_and_earn_nothing(demo, handwritten, root):
+    """Four sorrowful Chinese sentences earned 1.00 for anger."""
+    assert handwritten["foreign"] == [0.0] * 4
+    groups = yaml.safe_load((root / "tests/support/explanations.yaml").read_text(encoding="utf-8"))
+    verifier = EmotionVerifier.from_pretrained(demo[0])
+    readable = {"textbook": 0.0, "scenery": 0.0, "contradiction": 0.0, "foreign": 1.0}
+    for name, share in readable.items():
+        texts = [f"<think>{item['text']}</think>" for item in groups[name]]
+        assert measure(texts, verifier=verifier)["explanations/unreadable"] == share, name
+    assert "explanations/unreadable" not in measure(["<think>Joy.</think>"], verifier=Same())
+    lines = verify(demo, f"{JOY} {groups['foreign'][0]['text']}", "--target", "happiness").splitlines()
+    assert lines[1].startswith("  unreadable ")
+    assert "  4 in words that the verifier has not been trained on, not counted" in lines
+
+
+def test_the_vocabulary_is_in_the_folder(demo):
+    words = (demo[0] / "vocabulary.txt").read_text().split()
+    assert words == sorted(set(words))
+    assert {"smile", "angry"} <= set(words)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from erv.checkpoints import latest_checkpoint, mark_complete
 from erv.distill.table import SCHEMA, write_sentences
-from erv.errors import DataError
+from erv.errors import DataError, TrainingError
 from erv.labels import LabelSpace
 from erv.rewards.explanation import explanation_reward
 from erv.sentences import normalize
@@ -71,6 +71,7 @@ def settings(**changes):
         "class_weights": "none",
         "calibration": "temperature",
         "thresholds": "tuned",
+        "minimum_f1": 0.0,
     }
     return TrainErvSettings(**{**values, **changes})
 
@@ -80,6 +81,17 @@ def train(sentences, encoder, output, checkpoints, *, on_metrics=None, **changes
     return train_verifier(
         sentences, encoder, output, settings(**changes), RUNTIME, seed=0, checkpoints=checkpoints, **options
     )
+
+
+def test_a_verifier_below_the_minimum_is_not_written(sentences, encoder, tmp_path, caplog):
+    """Its macro F1 of 0.000 was never said, and it was registered."""
+    caplog.set_level("INFO")
+    changes = {"max_steps": 1, "eval_steps": 1, "learning_rate": 1e-9, "minimum_f1": 0.9}
+    said = r"macro F1 is 0\.\d+ on \d+ held-out sentences, below train_erv\.minimum_f1 \(0\.9\)"
+    with pytest.raises(TrainingError, match=said):
+        train(sentences, encoder, tmp_path / "verifier", tmp_path / "checkpoints", **changes)
+    assert not (tmp_path / "verifier").exists()
+    assert "verifier: macro F1 0." in caplog.text
 
 
 def digest(folder):

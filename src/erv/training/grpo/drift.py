@@ -23,6 +23,7 @@ from erv.rewards.answers import bare, mafw_name, normalize
 from erv.rewards.explanation import Shaping
 from erv.sentences import explanation_shape, split_sentences
 from erv.training.grpo.generation import Generation
+from erv.verifier.protocol import Verifier, unreadable_by
 
 WINDOW = 10  # steps: this many first steps are the beginning, this many last steps are compared with it
 BEYOND_NOISE = 3.0  # standard errors: with few clips of an emotion per step its mean reward jumps
@@ -62,6 +63,7 @@ BOUNDS = (
     Bound("explanations/words", "explanations change their length", times=1.6),
     Bound("explanations/sentences", "explanations change their number of sentences", times=1.6),
     Bound("explanations/listing", "sentences list emotions", above=0.05),
+    Bound("explanations/unreadable", "the verifier can't read sentences", above=0.05),
     Bound("explanations/missing", "completions have no explanation", above=0.1),
     Bound("answers/listing", "answers name several emotions", above=0.05),
 )
@@ -69,20 +71,24 @@ CLASS_BOUND = Bound(BY_CLASS, "the reward of one emotion falls", below=0.2)
 
 
 def measure(
-    completions: Sequence[Completion], *, max_named: int | None = Shaping().max_named
+    completions: Sequence[Completion],
+    *,
+    max_named: int | None = Shaping().max_named,
+    verifier: Verifier | None = None,
 ) -> dict[str, float]:
     """The shape of a batch of completions.
 
     Args:
         completions: n completions.
         max_named: how many emotions a sentence may name before it counts as a listing; None for two.
+        verifier: says which sentences it can't read.
 
     Returns:
         explanations/sentences, explanations/words (means per completion), explanations/repeated (share of
-        sentences that repeat an earlier one of their explanation),
-        explanations/listing (share of sentences that list emotions), explanations/missing (share of
-        completions without an explanation), answers/listing (share of completions whose answers name more
-        than one emotion).
+        sentences that repeat an earlier one of their explanation), explanations/listing (share of sentences
+        that list emotions), explanations/unreadable (share of sentences outside what the verifier can read;
+        only with a verifier that says so), explanations/missing (share of completions without an
+        explanation), answers/listing (share of completions whose answers name more than one emotion).
     """
     space = LabelSpace.load("mafw")
     limit = 2 if max_named is None else max_named
@@ -90,10 +96,14 @@ def measure(
     explanations = [" ".join(tagged(text, "think")) for text in texts]
     sentences = [item for text in explanations for item in split_sentences(text, semantics="strict")]
     shape = explanation_shape(texts)
+    unread = {}
+    if hasattr(verifier, "unreadable"):
+        unread["explanations/unreadable"] = _share(unreadable_by(verifier, sentences))
     answers = [space.named_in(" ".join(tagged(text, "answer"))) for text in texts]
     return {
         **{f"explanations/{name}": shape[name] for name in ("sentences", "words", "repeated")},
         "explanations/listing": _share(len(space.named_in(text)) > limit for text in sentences),
+        **unread,
         "explanations/missing": _share(not text.strip() for text in explanations),
         "answers/listing": _share(len(names) > 1 for names in answers),
     }
@@ -114,14 +124,19 @@ def reward_by_class(
     return {f"{BY_CLASS}{name}/{label}": fmean(numbers) for label, numbers in sorted(found.items())}
 
 
-def shape(generation: Generation, *, max_named: int | None = Shaping().max_named) -> dict[str, float]:
+def shape(
+    generation: Generation,
+    *,
+    max_named: int | None = Shaping().max_named,
+    verifier: Verifier | None = None,
+) -> dict[str, float]:
     """The watched metrics of a generation: `measure` of its completions, `reward_by_class` of each reward.
 
     With several processes, the shares of each are measured separately and then averaged in float32.
     """
     found: dict[str, list[float]] = {}
     for own in generation.shares:
-        measured = measure(generation.completions[own], max_named=max_named)
+        measured = measure(generation.completions[own], max_named=max_named, verifier=verifier)
         if "solution" in generation.columns:
             truths = generation.columns["solution"][own]
             datasets = generation.columns.get("dataset", [None] * len(generation.completions))[own]

@@ -152,6 +152,12 @@ def verdict(sentence: ReadSentence, target: str | None) -> str:
         said = "the verifier has no such emotion"
     elif sentence.listing:
         said = "names too many emotions, matches none"
+    elif sentence.unreadable:
+        said = "unreadable for the verifier, not counted"
+    elif not sentence.labels:
+        said = "no emotion above its threshold, not counted"
+    elif sentence.surplus:
+        said = "only names the emotion once more, not counted"
     elif sentence.speaks_of(target):
         said = "matches"
     elif sentence.counts_for(target):
@@ -167,7 +173,7 @@ def _cell(generation: Generation, column: str, row: int) -> Any:
 
 
 def _said(sentence: ReadSentence) -> str:
-    return f"{', '.join(sentence.labels)}: {' '.join(sentence.text.split())}"
+    return f"{', '.join(sentence.labels) or 'none'}: {' '.join(sentence.text.split())}"
 
 
 def _section(sample: Sample) -> str:
@@ -191,11 +197,11 @@ def _sentences(read: Assessment | None) -> str:
         kind = "none"
         if read.target is not None and item.counts_for(read.target):
             kind = "yes" if item.speaks_of(read.target) else "no"
-        cells = (words, ", ".join(item.labels), " ".join(item.text.split()))
+        cells = (words, ", ".join(item.labels) or "none", " ".join(item.text.split()))
         lines.append(f'<tr class="{kind}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     earns = (
-        f"{read.matching} of {max(read.counted, read.needed)} sentences, length x {read.length:.2f}:"
-        f" explanation reward {_number(read.reward)}"
+        f"{read.matching} of {max(read.counted, read.needed)} sentences, length x {read.length:.2f},"
+        f" evidence x {read.evidence:.2f}: explanation reward {_number(read.reward)}"
     )
     return (
         "<table><tr><th>Verdict</th><th>Verifier</th><th>Sentence</th></tr>"

@@ -157,7 +157,8 @@ class Watcher(TrainerCallback):
                 )
         fresh = generation.step == step  # further steps on the same completions would report them twice
         if fresh:
-            metrics |= shape(generation, max_named=self._settings.shaping.max_named)
+            named = self._settings.shaping.max_named
+            metrics |= shape(generation, max_named=named, verifier=self._verifier)
             self._sampled = dict(metrics)
         drifts = self._drift.update(metrics)
         metrics["drift_warnings"] = float(self._drift.warnings)
@@ -217,6 +218,8 @@ class Watcher(TrainerCallback):
             for name, value in self._sampled.items()
             if name.startswith("reward/")
         ]
+        if metrics.get("explanations/unreadable"):
+            rewards.append(f"unreadable sentences {metrics['explanations/unreadable']:.0%}")
         return (
             f"step {state.global_step}/{state.max_steps}, {', '.join(rewards) or 'nothing sampled yet'},"
             f" kl {metrics.get('kl', 0):.4f}, {self._sampled.get('completion_length', 0):.0f} tokens,"

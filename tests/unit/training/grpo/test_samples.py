@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from erv.rewards.explanation import Shaping
+from erv.rewards import NO_SHAPING
 from erv.training.common import throughput
 from erv.training.common.throughput import Throughput
 from erv.training.grpo.collapse import CollapseAlarm, Outlook, most_by_reward
@@ -204,7 +204,7 @@ def test_every_sentence_has_its_verdict():
             "solution": ["<answer>happiness</answer>", "<answer>contempt</answer>"],
         },
     )
-    table = take_samples(7, made, Words(), shaping=Shaping(None, None, None, max_named=2))
+    table = take_samples(7, made, Words(), shaping=replace(NO_SHAPING, max_named=2))
     first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
     assert first["verdicts"].splitlines() == [
         "[matches; said 2 times, counts once] happiness: Joy.",
