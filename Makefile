@@ -61,7 +61,7 @@ test: install  ## Fast tests and a tiny end-to-end run, on real servers
 test-slow: install  ## Slow tests: kill -9 in the middle of training, two clones with equal hashes, ...
 	$(BIN)/python -m pytest -m slow
 
-fuzz: install  ## Feed 2,000 broken clips to validate and extract; none may stop them
+fuzz: install  ## Feed 2,000 broken clips to validate and extract, 2,500 broken lists to ingest; none may stop them or pass unseen
 	$(BIN)/python -m tests.fuzz --mutations 2000 --seed 0
 
 bench-extract: install  ## Clips per second of extract, compared with a plain decoding loop

@@ -1,21 +1,26 @@
-"""`python -m tests.fuzz --mutations 2000 --seed 0`: feeds broken clips to validate and extract."""
+"""`python -m tests.fuzz --mutations 2000 --seed 0`: feeds broken clips to validate and extract,
+and broken lists to ingest.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.fuzz.lists import fuzz_lists, show_lists
 from tests.fuzz.run import Report, fuzz
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--mutations", type=int, default=2000)
+    parser.add_argument("--lists", type=int, default=2500, help="mutations of lists, tables and sheets")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
@@ -23,6 +28,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="erv-fuzz-") as folder, _quiet():
         report = fuzz(Path(folder), arguments.mutations, arguments.seed, workers=arguments.workers)
     show(report, arguments.seed)
+    with tempfile.TemporaryDirectory(prefix="erv-fuzz-") as folder:
+        lists = fuzz_lists(Path(folder), arguments.lists, arguments.seed)
+    show_lists(lists, arguments.seed)
+    sys.exit(1 if lists.wrong else 0)
 
 
 @contextmanager
