@@ -184,9 +184,10 @@ def _records(content: str, name: str, columns: Sequence[str]) -> Iterable[tuple[
     try:
         for record in reader:
             if _MORE in record:
+                count = len(reader.fieldnames or ())
                 raise DataError(
-                    f"{name}, line {reader.line_num}: more cells than the {len(reader.fieldnames or ())} columns;"
-                    " put text with a comma in quotes"
+                    f"{name}, line {reader.line_num}: more cells than the {count} columns; put text with a"
+                    " comma in quotes"
                 )
             yield reader.line_num, record
     except csv.Error as error:

@@ -74,4 +74,9 @@ def lookalikes(absent: Collection[str], unlisted: Iterable[str]) -> dict[str, st
 
 def _loose(path: str) -> str:
     folder, _, name = comparable(stem(path)).rpartition("/")
-    return f"{folder}/" + re.sub(r"^0+(?=\d+$)", "", name)
+    return f"{folder}/{without_zeros(name)}"
+
+
+def without_zeros(name: str) -> str:
+    """A name as a spreadsheet leaves it: a number loses its leading zeros."""
+    return re.sub(r"^0+(?=\d+$)", "", name)

@@ -84,7 +84,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None) -> Reading:
         lock,
         {0: tuple(items)},
         0,
-        lambda clip: matched.places.get(clip, f"{clip}.mp4"),
+        lambda clip: matched.places.get(clip) or matched.expected.get(clip, f"{clip}.mp4"),
         videos,
         completions=completions,
         split_from=_SPLIT,

@@ -6,9 +6,10 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from erv.ingest.readers.explanations import Explained
-from erv.ingest.readers.places import comparable, stem
+from erv.ingest.readers.places import comparable, stem, without_zeros
 
 Parts = tuple[str, ...]
 
@@ -21,11 +22,13 @@ class Matched:
         ids: clip id of each row: the video's name, with as many of its folders as tell equal names apart.
         places: path in the source by clip id; a clip that the source lacks is not in it.
         unclear: clip id -> the videos that it may be.
+        expected: clip id -> where its video would be, beside one of the same number with other zeros.
     """
 
     ids: list[str] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
     unclear: dict[str, list[str]] = field(default_factory=dict)
+    expected: dict[str, str] = field(default_factory=dict)
 
 
 def match(rows: Sequence[Explained], videos: Iterable[str]) -> Matched:
@@ -41,10 +44,12 @@ def match(rows: Sequence[Explained], videos: Iterable[str]) -> Matched:
     """
     by_name: dict[str, list[str]] = defaultdict(list)
     by_other_case: dict[str, list[str]] = defaultdict(list)
+    by_number: dict[str, str] = {}
     for video in sorted(videos):
         name = _parts(video)[-1]
         by_name[name].append(video)
         by_other_case[comparable(name)].append(video)
+        by_number.setdefault(without_zeros(name), video)
     namesakes: dict[str, list[Parts]] = defaultdict(list)
     for parts in dict.fromkeys(_parts(row.video) for row in rows):
         namesakes[parts[-1]].append(parts)
@@ -63,6 +68,8 @@ def match(rows: Sequence[Explained], videos: Iterable[str]) -> Matched:
             found.places[clip_id] = fitting[0]
         elif fitting:
             found.unclear[clip_id] = fitting
+        elif not candidates and (near := by_number.get(without_zeros(parts[-1]))):
+            found.expected[clip_id] = f"{near.rpartition('/')[0]}/{parts[-1]}{PurePosixPath(near).suffix}"
     _refuse_shared(found)
     return found
 

@@ -154,13 +154,18 @@ def test_a_clip_listed_in_two_cases_is_refused(tmp_path):
         read("table", root)
 
 
-@pytest.mark.parametrize("name", ["table", "mafw"])
+@pytest.mark.parametrize("name", ["table", "reasoning", "mafw"])
 def test_leading_zeros_that_a_spreadsheet_dropped_are_pointed_at(tmp_path, name):
     root = write(name, tmp_path / "tree")
     if name == "table":
         (root / "a.mp4").rename(root / "00007.mp4")
         (root / "clips.csv").write_text("clip,label,split\n7.mp4,anger,train\nb.mp4,fear,test\n")
         message = r"1 listed clips have other leading zeros .*7\.mp4 is listed, 00007\.mp4 is there"
+    elif name == "reasoning":
+        (root / "video").mkdir()
+        (root / "a.mp4").rename(root / "video/00007.mp4")
+        (root / "EMER.csv").write_text("names,emotions,reasons\n7,anger,He frowns.\nb,fear,She trembles.\n")
+        message = r"video/7\.mp4 is listed, video/00007\.mp4 is there"
     else:
         path = min((root / MAFW_CLIPS).iterdir())
         path.rename(path.with_name(f"{int(path.stem)}.mp4"))
