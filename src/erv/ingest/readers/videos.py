@@ -69,7 +69,9 @@ def match(rows: Sequence[Explained], videos: Iterable[str]) -> Matched:
         elif fitting:
             found.unclear[clip_id] = fitting
         elif not candidates and (near := by_number.get(without_zeros(parts[-1]))):
-            found.expected[clip_id] = f"{near.rpartition('/')[0]}/{parts[-1]}{PurePosixPath(near).suffix}"
+            found.expected[clip_id] = near[: -len(PurePosixPath(near).name)] + (
+                f"{parts[-1]}{PurePosixPath(near).suffix}"
+            )
     _refuse_shared(found)
     return found
 

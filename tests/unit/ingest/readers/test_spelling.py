@@ -172,3 +172,11 @@ def test_leading_zeros_that_a_spreadsheet_dropped_are_pointed_at(tmp_path, name)
         message = rf"{path.name} is listed, {MAFW_CLIPS}/{int(path.stem)}\.mp4 is there"
     with pytest.raises(DataError, match=message):
         read(name, root)
+
+
+def test_leading_zeros_of_videos_at_the_top(tmp_path):
+    root = write("reasoning", tmp_path / "tree")
+    (root / "a.mp4").rename(root / "00007.mp4")
+    (root / "EMER.csv").write_text("names,emotions,reasons\n7,anger,He frowns.\nb,fear,She trembles.\n")
+    with pytest.raises(DataError, match=r": 7\.mp4 is listed, 00007\.mp4 is there"):
+        read("reasoning", root)
