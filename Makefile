@@ -61,7 +61,7 @@ test: install  ## Fast tests and a tiny end-to-end run, on real servers
 test-slow: install  ## Slow tests: kill -9 in the middle of training, two clones with equal hashes, ...
 	$(BIN)/python -m pytest -m slow
 
-fuzz: install  ## Feed 2,000 broken clips and 1,200 broken files of a workspace to what reads them; none may stop it
+fuzz: install  ## Feed thousands of broken clips, lists and workspace files to what reads them; none may stop it or pass unseen
 	$(BIN)/python -m tests.fuzz --mutations 2000 --seed 0
 
 chaos: install  ## Kill, cut, fill and damage everything for half an hour; nothing may be lost or silently wrong

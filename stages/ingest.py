@@ -6,7 +6,8 @@ Command (one per data set, from dvc.yaml):
         --plot data/plots/mafw/class_balance.csv
 
 Deviations from the paper:
-1. A validation split is cut from the training fold by a hash of the clip id; the data sets have none.
+1. A validation split is cut per label from the training fold, by a hash of the clip id; the data sets have
+none.
 2. Labels, folds and counts are checked against the official sheets and the published figures; the released
 code trusts its JSON files.
 """

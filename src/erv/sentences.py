@@ -18,7 +18,9 @@ _OFFICIAL_BOUNDARY = re.compile(r"(?<=[.!?])\s+")
 
 # Within a line, a sentence ends with a run of terminators and any closing quotes and brackets, followed by
 # white space; CJK terminators need no white space after them.
-_STRICT_BOUNDARY = re.compile(r"""(?<=[.!?…])["'”’)\]]*\s+|(?<=[。！？])["”’』」)]*\s*""")
+_STRICT_BOUNDARY = re.compile(r"""(?<=[.!?…])["'”’)\]]*\s+|(?<=[。！？])(?![。！？])["”’』」)]*\s*""")
+# What no sentence begins with: after a closing quote it goes on, as in `"what?!", he says`.
+_GOING_ON = ",;:–—，、；："
 _ABBREVIATIONS = frozenset(
     ["mr", "mrs", "ms", "dr", "prof", "vs", "etc", "e.g", "i.e", "cf", "a.m", "p.m", "u.s", "u.k"]
 )
@@ -71,7 +73,8 @@ def split_sentences(text: str, *, semantics: Semantics = "official") -> list[str
 
     `strict` fixes that: closing quotes and brackets belong to their sentence, `…`, line breaks and CJK
     terminators end one, abbreviations, initials and the numbers of items do not, and pieces without a letter
-    or digit are dropped.
+    or digit are dropped. A sentence goes on after a closing quote or bracket if a small letter, a comma, a
+    colon or a dash follows: `"What?!" in a high voice` is one.
 
     Args:
         text: an explanation, without its tags.
@@ -164,6 +167,8 @@ def _split_line(text: str) -> list[str]:
         following = text[boundary.end() : boundary.end() + 1]
         ending = text[max(start, boundary.start() - _LONGEST) : boundary.start()]
         if not following or _goes_on(ending, following):
+            continue
+        if boundary[0].strip() and (following.islower() or following in _GOING_ON):
             continue
         pieces.append(text[start : boundary.end()].strip())
         start = boundary.end()

@@ -1,5 +1,5 @@
-"""`python -m tests.fuzz --mutations 2000 --seed 0`: feeds broken clips to validate and extract, and broken
-workspaces to what reads them."""
+"""`python -m tests.fuzz --mutations 2000 --seed 0`: feeds broken clips to validate and extract, broken lists to
+ingest, and broken workspaces to what reads them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.fuzz.lists import fuzz_lists, show_lists
 from tests.fuzz.run import Report, fuzz
 from tests.fuzz.state import fuzz_state
 
@@ -19,6 +20,7 @@ from tests.fuzz.state import fuzz_state
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--mutations", type=int, default=2000)
+    parser.add_argument("--lists", type=int, default=2500, help="mutations of lists, tables and sheets")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--state-mutations", type=int, default=1200, help="of dvc.lock, params.yaml, ...")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -31,8 +33,10 @@ def main() -> None:
         state = fuzz_state(Path(folder), arguments.state_mutations, arguments.seed, commands=24)
     print(f"{arguments.state_mutations} mutations of a workspace's files, seed {arguments.seed}:")
     print("\n".join(state.lines()))
-    if state.faults:
-        sys.exit(1)
+    with tempfile.TemporaryDirectory(prefix="erv-fuzz-") as folder:
+        lists = fuzz_lists(Path(folder), arguments.lists, arguments.seed)
+    show_lists(lists, arguments.seed)
+    sys.exit(1 if state.faults or lists.wrong else 0)
 
 
 @contextmanager

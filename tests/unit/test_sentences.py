@@ -42,6 +42,14 @@ def test_official_splits(text, sentences):
         ("1. He is sad. 2. She weeps.", ["1. He is sad.", "2. She weeps."]),
         ("It happened in 1998. Then he left.", ["It happened in 1998.", "Then he left."]),
         ("She said no. Then she left.", ["She said no.", "Then she left."]),
+        ('He cries "what?!" in a high voice. He sobs.', ['He cries "what?!" in a high voice.', "He sobs."]),
+        ('"what?!" in a high voice', ['"what?!" in a high voice']),
+        ('"Stop!", he says. "No." She left.', ['"Stop!", he says.', '"No."', "She left."]),
+        ("He smiles (or does he?) and nods. Done.", ["He smiles (or does he?) and nods.", "Done."]),
+        ("“Why?” – she asks.", ["“Why?” – she asks."]),
+        ("He cries! he sobs.", ["He cries!", "he sobs."]),
+        ("她喊“什么？！”，声音很高。他走了。", ["她喊“什么？！”，声音很高。", "他走了。"]),
+        ("什么？！他走了。", ["什么？！", "他走了。"]),
     ],
 )
 def test_strict_splits(text, sentences):

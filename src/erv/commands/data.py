@@ -54,6 +54,7 @@ def pin(names: tuple[str, ...], params: Path) -> None:
                 selection=_selection(readers[name]) if name in readers else Selection(),
                 previous=previous,
                 journal=journal,
+                allowed_roots=settings.machine.allowed_roots,
             )
         state = "pinned" if lock.save(path) else "unchanged"
         journal.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 REFERENCE_FILE = "sentence_labels.csv"
 SENTENCES_FILE = "sentences.csv"
 ROLLOUTS = "rollouts"
+_MORE = "\0more"  # no column has this name: files with a NUL byte are refused
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,13 @@ def rollout_sentences(explanations: Sequence[tuple[str, str]]) -> list[Sentence]
 
 
 def _text(lock: Lock, store: ObjectStore | None, name: str) -> str:
+    content = lock.read(store, name)
+    if b"\0" in content:
+        raise DataError(
+            f"{lock.uri_of(name)}: has a NUL byte at {content.index(0)}, so it is damaged; fetch it again"
+        )
     try:
-        return lock.read(store, name).decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{lock.uri_of(name)}: not UTF-8 (byte {error.start}); save it again in UTF-8"
@@ -154,7 +161,7 @@ def _read_reference(text: str) -> dict[str, list[tuple[str, tuple[str, ...] | No
     for _, record in _records(text, REFERENCE_FILE, ("name", "index", "sentence", "labels")):
         where = f"clip {record['name']!r}: {REFERENCE_FILE}, sentence {record['index']},"
         labels = _labels(space, record["labels"], where)
-        if not record["index"].isdigit():
+        if not re.fullmatch(r"\d{1,9}", record["index"]):
             raise DataError(
                 f"clip {record['name']!r}: {REFERENCE_FILE} has index {record['index']!r}, expected a number"
             )
@@ -163,8 +170,12 @@ def _read_reference(text: str) -> dict[str, list[tuple[str, tuple[str, ...] | No
 
 
 def _records(content: str, name: str, columns: Sequence[str]) -> Iterable[tuple[int, dict[str, str]]]:
-    """Line number and content of each row; missing cells of a short row are empty."""
-    reader = csv.DictReader(io.StringIO(content.lstrip("\ufeff")), restval="")
+    """Line number and content of each row; missing cells of a short row are empty.
+
+    A row with more cells than columns is refused: a comma in a sentence without quotes would make the rest of
+    the sentence its labels.
+    """
+    reader = csv.DictReader(io.StringIO(content.lstrip("\ufeff"), newline=""), restkey=_MORE, restval="")
     missing = set(columns) - set(reader.fieldnames or ())
     if missing:
         raise DataError(
@@ -172,6 +183,12 @@ def _records(content: str, name: str, columns: Sequence[str]) -> Iterable[tuple[
         )
     try:
         for record in reader:
+            if _MORE in record:
+                count = len(reader.fieldnames or ())
+                raise DataError(
+                    f"{name}, line {reader.line_num}: more cells than the {count} columns; put text with a"
+                    " comma in quotes"
+                )
             yield reader.line_num, record
     except csv.Error as error:
         raise DataError(f"{name}, line {reader.line_num}: not CSV ({error}); fix that line") from error

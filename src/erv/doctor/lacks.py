@@ -19,6 +19,7 @@ from erv.errors import ErvError
 from erv.settings import Settings
 from erv.settings.profile import Profile, differences, load_profile, merged_where_needed
 from erv.sources.lock import Lock
+from erv.sources.selection import is_video
 
 _ROBERTA_BYTES = 500_000_000  # the verifier of the method, float32
 _TINY = 0.5  # a base policy with a smaller share of the profile's parameters is a different model
@@ -263,9 +264,7 @@ def _data(environment: Environment, settings: Settings, profile: Profile) -> Ite
 
 def _clips(lock: Lock) -> int:
     """Number of files that may be clips: videos and folders of frames."""
-    return sum(
-        bool(file.frames) or file.path.lower().endswith((".mp4", ".avi", ".mkv")) for file in lock.files
-    )
+    return sum(bool(file.frames) or is_video(file.path) for file in lock.files)
 
 
 def _teachers(environment: Environment, settings: Settings) -> Iterator[Finding]:

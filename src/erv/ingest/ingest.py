@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from erv.errors import DataError
@@ -109,8 +111,10 @@ def ingest(
 ) -> Ingested:
     """Reads the official files of a source, checks them and cuts a validation split from train.
 
-    Validation is cut by a hash of the clip id, never from test. A table with its own validation clips stays
-    as it is.
+    Validation is cut per label, never from test: of each label the given share of its clips (rounded, half a
+    clip up), those with the lowest hash of the clip id. So every label has its share, and a clip that is
+    added moves at most one other, of its own label. A label keeps at least one clip for training. A table
+    with its own validation clips stays as it is.
 
     Args:
         dataset: its name, and that of its label space.
@@ -186,10 +190,11 @@ def _rows(
 ) -> tuple[ClipRow, ...]:
     if any(entry.split == "validation" for entry in reading.entries):
         validation_share = 0.0
+    cut = _validation_cut(reading.entries, dataset, validation_share, seed)
     rows = []
     for entry in reading.entries:
         file = lock.find(entry.path)
-        split = _split(entry, dataset, validation_share, seed)
+        split = "validation" if entry.clip_id in cut else entry.split
         rows.append(
             ClipRow(
                 clip_id=entry.clip_id,
@@ -212,8 +217,16 @@ def _rows(
     return tuple(sorted(rows, key=lambda row: row.clip_id))
 
 
-def _split(entry: Entry, dataset: str, validation_share: float, seed: int) -> str:
-    if entry.split != "train":
-        return entry.split
-    digest = hashlib.sha256(f"{seed}:{dataset}:{entry.clip_id}".encode()).digest()
-    return "validation" if int.from_bytes(digest[:8], "big") < validation_share * 2**64 else "train"
+def _validation_cut(entries: Iterable[Entry], dataset: str, share: float, seed: int) -> set[str]:
+    """Ids of the training clips that become validation clips: per label those with the lowest hash."""
+    by_label: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        if entry.split == "train":
+            by_label[entry.label].append(entry.clip_id)
+    chosen: set[str] = set()
+    for clips in by_label.values():
+        # As a fraction of what params.yaml says: 0.35 of 10 clips is 3.5, which no float is exactly.
+        count = int(Fraction(str(share)) * len(clips) + Fraction(1, 2))
+        clips.sort(key=lambda clip: hashlib.sha256(f"{seed}:{dataset}:{clip}".encode()).digest())
+        chosen.update(clips[: min(count, len(clips) - 1)])
+    return chosen

@@ -25,23 +25,26 @@ class LocalFile:
 
 
 class FolderSource:
-    """A local folder. Symbolic links within it are followed.
+    """A local folder. Symbolic links within it are followed, and those into the allowed roots.
 
     Args:
         name: of the source.
         uri: the folder, or `file://…`.
         progress: counts what is read.
+        allowed_roots: folders outside the source that links may lead to.
     """
 
-    def __init__(self, name: str, uri: str, progress: Progress) -> None:
+    def __init__(self, name: str, uri: str, progress: Progress, allowed_roots: Sequence[str] = ()) -> None:
         self._name, self._uri, self._progress = name, uri, progress
         self._root = local_root(uri)
+        # A root may be a link itself, and the ends of links are compared with it.
+        self._allowed = tuple(Path(folder).resolve() for folder in allowed_roots)
 
     def list(self) -> list[LocalFile]:
         """All files, sorted by path.
 
         Raises:
-            DataError: it is not a folder, or a link leads out of it.
+            DataError: it is not a folder, or a link leads out of it and of the allowed roots.
             OSError: it can't be read.
         """
         if not self._root.is_dir():
@@ -106,10 +109,11 @@ class FolderSource:
             raise DataError(
                 f"source {self._name}: the link {link} points to nothing; fix or remove it"
             ) from None
-        if not real.is_relative_to(top):
+        if not any(real.is_relative_to(root) for root in (top, *self._allowed)):
             raise DataError(
                 f"source {self._name}: the link {link} leads out of {self._uri}, to {real}; set"
-                f" sources.{self._name} to the place itself, or copy what it points to"
+                f" sources.{self._name} to the place itself, copy what it points to, or name a folder above"
+                " that place in machine.allowed_roots"
             )
         return real
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +49,7 @@ def pin(
     previous: Lock | None = None,
     cache: Path = CACHE,
     journal: Path | None = None,
+    allowed_roots: Sequence[str] = (),
 ) -> Lock:
     """Lists and hashes a source and the members of its zips, reading each file once.
 
@@ -62,6 +63,7 @@ def pin(
         selection: what its reader needs of the source; everything if omitted.
         previous: the previous lock, if any.
         cache: folder of content by hash.
+        allowed_roots: folders outside a local source that its links may lead to.
         journal: file that lets an interrupted pin of `s3://` resume; delete it once the lock is saved.
 
     Raises:
@@ -74,7 +76,9 @@ def pin(
     try:
         with closing(Progress(f"source {name}")) as progress:
             if not is_remote(uri):
-                return _pin(name, uri, FolderSource(name, uri, progress), selection, known, progress)
+                return _pin(
+                    name, uri, FolderSource(name, uri, progress, allowed_roots), selection, known, progress
+                )
             sweep(cache)
             with Journal(journal, uri) as notes:
                 source = BucketSource(name, uri, need(store, uri), known, notes, cache, progress)

@@ -16,6 +16,7 @@ would:
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -35,6 +36,16 @@ def _address_of_a_scheduler(address: str) -> str:
 
 
 SchedulerAddress = Annotated[str, AfterValidator(_address_of_a_scheduler)]
+
+
+def _root(folder: str) -> str:
+    path = PurePosixPath(folder)
+    if not path.is_absolute() or ".." in path.parts or len(path.parts) < 2:
+        raise ValueError("not a folder for links to lead to; expected an absolute path below /, without ..")
+    return folder
+
+
+Root = Annotated[str, AfterValidator(_root)]
 
 
 class ValidateMachine(Section):
@@ -74,11 +85,14 @@ class MachineSettings(Section):
     Attributes:
         accelerate: configuration in `infra/accelerate/` that sft and grpo run under; None for one process.
         processes: number of processes of a training stage under `accelerate`, one per GPU.
+        allowed_roots: absolute folders outside the local sources that links in them may lead to. Pinning
+            checks it where a link ends. None by default.
         feature_cache_gb: memory per process for the frozen towers' outputs, in GB.
     """
 
     accelerate: Literal["ddp", "fsdp", "zero2", "zero3"] | None
     processes: PositiveInt
+    allowed_roots: tuple[Root, ...] = ()
     feature_cache_gb: PositiveFloat
     validate_: Annotated[ValidateMachine, Field(alias="validate")]
     extract: ExtractMachine

@@ -14,6 +14,10 @@ from typing import Generic, Literal, Protocol, TypeVar
 Kind = Literal["file", "frame", "skipped"]
 
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp"}
+_VIDEOS = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".flv", ".wmv", ".asf"),
+    *(".ts", ".mts", ".m2ts", ".3gp", ".ogv", ".vob"),
+)
 # What macOS and Windows leave behind in folders and zips.
 _JUNK_FOLDER = "__MACOSX"
 _JUNK_NAMES = {".ds_store", "thumbs.db"}
@@ -23,6 +27,11 @@ _EXAMPLES = 3
 def is_image(path: str) -> bool:
     """Whether a path names an image by its ending."""
     return PurePosixPath(path).suffix.lower() in _IMAGES
+
+
+def is_video(path: str) -> bool:
+    """Whether a path names a video by its ending, in any case."""
+    return PurePosixPath(path).suffix.lower() in _VIDEOS
 
 
 def is_junk(path: str) -> bool:
@@ -39,6 +48,8 @@ def folder_of(path: str) -> str:
 @dataclass(frozen=True)
 class Selection:
     """Which files of a source its reader needs. Regular expressions search the path below the source.
+
+    Upper and lower case are the same to them: cameras write `.MP4`.
 
     Attributes:
         skip: paths of files that are never needed; they are counted, not read. Where images are aggregated,
@@ -62,11 +73,11 @@ class Selection:
         if not (self.aggregate and is_image(path)):
             return "skipped" if self._skips(path) else "file"
         folder = folder_of(path)
-        wanted = folder and self.frames is not None and re.search(self.frames, folder)
+        wanted = folder and self.frames is not None and re.search(self.frames, folder, re.IGNORECASE)
         return "frame" if wanted and not self._skips(f"{folder}/") else "skipped"
 
     def _skips(self, path: str) -> bool:
-        return any(re.search(pattern, path) for pattern in self.skip)
+        return any(re.search(pattern, path, re.IGNORECASE) for pattern in self.skip)
 
 
 @dataclass

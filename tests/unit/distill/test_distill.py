@@ -91,6 +91,8 @@ def test_the_summary_counts_texts_once():
         (lambda sheet: sheet + "sample_00009999,0,Nobody.,neutral\n", "sample_00009999.*manifest"),
         (lambda sheet: sheet.replace(",neutral", ",bored", 1), "sample_00000000.*'bored'"),
         (lambda sheet: sheet.replace("name,index", "clip,index", 1), "lacks the columns name"),
+        (lambda sheet: sheet.replace(",0,", ",²,", 1), "has index '²', expected a number"),
+        (lambda sheet: sheet.replace(",0,", f",{'9' * 5000},", 1), "expected a number"),
         (lambda sheet: sheet.replace("00000000,0", "00000000,one", 1), "index 'one', expected a number"),
     ],
 )
@@ -118,6 +120,10 @@ def test_sentences_without_a_clip():
         ("sentence,labels\n ,anger\n", "sentences.csv, line 2: has no sentence"),
         ("sentence,labels\nOne.,anger\nTwo.,bored\n", "line 3: has the labels 'bored'"),
         ("sentence,labels\nOne.\n", "line 2: has the labels ''"),
+        (
+            "sentence,labels\nHe frowns, anger, she says.\n",
+            "line 2: more cells than the 2 columns; put text with a comma in quotes",
+        ),
     ],
 )
 def test_sentences_that_can_not_be_used_name_their_line(content, message):

@@ -1,7 +1,9 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
+from collections import Counter
 
 import pytest
 from openpyxl import load_workbook
@@ -13,6 +15,7 @@ from erv.ingest.readers.by_name import selection_of
 from erv.manifest import read_manifest, read_table, write_manifest
 from erv.pinning import pin
 from erv.settings import IngestSettings
+from tests.support import trees
 
 SINGLE = "Train & Test Set/single/no_caption"
 READERS = {
@@ -101,20 +104,59 @@ def test_the_checks_are_written_alike_each_time_and_without_this_machine(corpus,
     assert {check["name"]: check["success"] for check in document["checks"]}["sheet_labels"] is True
 
 
-def test_validation_is_cut_from_train_alone_and_moves_with_the_seed(corpus):
-    first, second = run("mafw", corpus / "mafw", share=0.5), run("mafw", corpus / "mafw", share=0.5, seed=1)
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """MAFW with 2 to 118 training clips of a label."""
+    root = tmp_path_factory.mktemp("many")
+    trees.write_mafw(root, 0.05, captioned=False, compound=False)
+    return root
+
+
+def test_validation_is_cut_from_train_alone_and_moves_with_the_seed(many):
+    first, second = run("mafw", many, share=0.5), run("mafw", many, share=0.5, seed=1)
     split = {row.clip_id: row.split for row in first.rows}
-    test = {row.clip_id for row in run("mafw", corpus / "mafw", share=0.0).rows if row.split == "test"}
+    test = {row.clip_id for row in run("mafw", many, share=0.0).rows if row.split == "test"}
     assert {name for name, where in split.items() if where == "test"} == test
-    assert 0 < sum(where == "validation" for where in split.values()) < 11
     assert split != {row.clip_id: row.split for row in second.rows}
 
 
-def test_the_validation_cut_is_the_one_of_earlier_manifests(corpus):
-    cut = {row.clip_id for row in run("mafw", corpus / "mafw", share=0.5).rows if row.split == "validation"}
-    train = [row.clip_id for row in run("mafw", corpus / "mafw", share=0.0).rows if row.split == "train"]
-    first = {clip: hashlib.sha256(f"0:mafw:{clip}".encode()).digest()[0] for clip in train}
-    assert cut == {clip for clip, byte in first.items() if byte < 128}
+@pytest.mark.parametrize("share", [0.1, 0.35, 0.5, 0.99])
+def test_each_label_gives_its_share_to_validation_and_keeps_a_clip(many, share):
+    counts = Counter((row.label, row.split) for row in run("mafw", many, share=share).rows)
+    for label in {label for label, _ in counts}:
+        held, left = counts[label, "validation"], counts[label, "train"]
+        assert left >= 1
+        assert abs(held - share * (held + left)) <= 0.5 or left == 1
+
+
+def test_the_validation_clips_of_a_label_are_those_with_the_lowest_hash(many):
+    rows = run("mafw", many, share=0.35).rows
+    for label in {row.label for row in rows}:
+        digests = {
+            split: [
+                hashlib.sha256(f"0:mafw:{row.clip_id}".encode()).digest()
+                for row in rows
+                if (row.label, row.split) == (label, split)
+            ]
+            for split in ("validation", "train")
+        }
+        assert max(digests["validation"], default=b"") < min(digests["train"])
+
+
+def test_a_clip_more_moves_at_most_one_clip_of_its_label(many, tmp_path):
+    """A clip that is listed but absent is one fewer."""
+    rows = run("mafw", many, share=0.3).rows
+    before = {row.clip_id: row.split for row in rows}
+    gone = [row for row in rows if row.split != "test"][::40]
+    assert len(gone) > 5
+    for row in gone:
+        lacking = tmp_path / row.clip_id
+        shutil.copytree(many, lacking, copy_function=os.link)
+        (lacking / f"data/clips/{row.clip_id}.mp4").unlink()
+        after = {item.clip_id: item for item in run("mafw", lacking, share=0.3).rows}
+        moved = [item for clip, item in after.items() if item.split != before[clip]]
+        assert len(moved) <= 1
+        assert {item.label for item in moved} <= {row.label}
 
 
 def test_dfew_in_both_layouts(corpus, dfew):

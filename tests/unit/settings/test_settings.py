@@ -395,3 +395,14 @@ def test_checkpoints_of_other_processes_are_kept_apart(
 ) -> None:
     raw["machine"].update(accelerate=accelerate, processes=processes)
     assert parse_settings(raw).machine.layout == folder
+
+
+@pytest.mark.parametrize("folder", ["mnt/clips", "/", "/mnt/../etc", ""])
+def test_a_root_for_links_is_an_absolute_folder(raw: dict[str, Any], folder: str) -> None:
+    raw["machine"]["allowed_roots"] = [folder]
+    (line,) = faults(raw)
+    assert line.startswith("machine.allowed_roots.0: not a folder for links to lead to; expected an absolute")
+    raw["machine"]["allowed_roots"] = ["/mnt/clips"]
+    assert parse_settings(raw).machine.allowed_roots == ("/mnt/clips",)
+    del raw["machine"]["allowed_roots"]
+    assert parse_settings(raw).machine.allowed_roots == ()

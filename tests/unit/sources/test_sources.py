@@ -200,8 +200,40 @@ def test_links_that_lead_out_are_refused(tree, tmp_path, kind):
         pin("raw", str(tree), None)
     assert str(refusal.value) == (
         f"source raw: the link {tree}/a/linked leads out of {tree}, to {target}; set sources.raw to the place"
-        " itself, or copy what it points to"
+        " itself, copy what it points to, or name a folder above that place in machine.allowed_roots"
     )
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_links_may_lead_into_an_allowed_root(tree, tmp_path, kind):
+    """Labels on one disk, clips linked from another: the root is itself a link, as a mount often is."""
+    mount = tmp_path / "mount"
+    (mount / "clips").mkdir(parents=True)
+    (mount / "clips/one.mp4").write_text("clip")
+    (tmp_path / "mnt").symlink_to(mount)
+    target = mount / "clips" / ("one.mp4" if kind == "file" else "")
+    (tree / "linked").symlink_to(target)
+    path = "linked" if kind == "file" else "linked/one.mp4"
+    with pytest.raises(DataError, match=r"machine\.allowed_roots"):
+        pin("raw", str(tree), None)
+    lock = pin("raw", str(tree), None, allowed_roots=[str(tmp_path / "mnt")])
+    assert lock.read(None, path) == b"clip"
+    with pytest.raises(DataError, match="leads out of"):
+        pin("raw", str(tree), None, allowed_roots=[str(tmp_path / "mnt/clip")])  # not the start of a name
+
+
+def test_what_an_allowed_root_links_to_is_checked_too(tree, tmp_path):
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    (mount / "way.out").symlink_to(tmp_path / "secret.txt")
+    (tree / "linked").symlink_to(mount)
+    with pytest.raises(DataError, match=r"linked/way\.out leads out of .*, to .*secret\.txt"):
+        pin("raw", str(tree), None, allowed_roots=[str(mount)])
+    (mount / "way.out").unlink()
+    (mount / "back").symlink_to(tree)
+    with pytest.raises(DataError, match="leads back to a folder that contains it"):
+        pin("raw", str(tree), None, allowed_roots=[str(mount)])
 
 
 def test_links_in_a_circle_or_to_nothing(tree):
@@ -390,3 +422,9 @@ def test_the_command_pins_what_params_name(tree, tmp_path, root, monkeypatch):
     run = CliRunner().invoke(command, ["pin", "base"], catch_exceptions=False)
     assert "not a lock file ('files'); write it again with `erv data pin`: doing so now" in run.output
     assert "base: pinned, 3 files" in run.output
+    (tmp_path / "mount").mkdir()
+    (tree / "linked").symlink_to(tmp_path / "mount")
+    assert CliRunner().invoke(command, ["pin", "base"]).exception is not None
+    params["machine"]["allowed_roots"] = [str(tmp_path / "mount")]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    assert CliRunner().invoke(command, ["pin", "base"]).output == "base: unchanged, 3 files, 0.0 MB\n"

@@ -8,17 +8,19 @@ are unpadded (`1.mp4`), copies and frame folders padded to five digits; frame fo
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 from erv.errors import DataError
+from erv.ingest.readers import dfew_annotation
 from erv.ingest.readers import tree as trees
-from erv.ingest.readers.dfew_annotation import compare
-from erv.ingest.readers.reading import OFFICIAL_FOLDS, Listed, Reading, gather, require_official
+from erv.ingest.readers.numbering import require_one_reading
+from erv.ingest.readers.reading import OFFICIAL_FOLDS, Listed, Reading, gather, require_official, some
 from erv.ingest.readers.tabular import csv_rows
 from erv.ingest.readers.tree import Tree
 from erv.labels import LabelSpace
 from erv.settings.ingest import DfewReader
 from erv.sources import Lock, ObjectStore
-from erv.sources.selection import Selection
+from erv.sources.selection import Selection, is_video
 
 # Folders of each kind of media below the tree's root, and the shape of a clip's name in them.
 _FOLDERS = {
@@ -82,6 +84,8 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: DfewRead
         if items:
             listing[number] = tuple(items)
     listing.setdefault(fold, ())
+    annotations = dfew_annotation.read(tree, space)
+    _require_one_numbering(listing, annotations, space)
     folder, suffix = _place(tree, settings.media, clips)
 
     def place(clip_id: str) -> str:
@@ -92,10 +96,37 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: DfewRead
         listing,
         fold,
         place,
-        clips.values(),
+        {*clips.values(), *_other_videos(tree, folder, settings.media)},
         media="frames" if settings.media in _IMAGE_FOLDERS else "video",
-        checks=[tree.check(), *compare(tree, listing, space)],
+        checks=[tree.check(), *dfew_annotation.compare(annotations, listing)],
     )
+
+
+def _require_one_numbering(
+    listing: Mapping[int, Sequence[Listed]],
+    annotations: Sequence[dfew_annotation.Annotation],
+    space: LabelSpace,
+) -> None:
+    """Refuses a list that may count from 0; raises DataError."""
+    files: dict[str, dict[str, int]] = {}
+    for item in (item for items in listing.values() for item in items):
+        files.setdefault(item.where.rpartition(":")[0], {})[item.clip_id] = space.ids[item.label]
+    known = {clip: label_id for sheet in annotations for clip, label_id in sheet.certain(space).items()}
+    require_one_reading(
+        files,
+        known,
+        space,
+        "add Annotation/annotation.xlsx or the lists of the other folds, or use the official file",
+    )
+
+
+def _other_videos(tree: Tree, folder: str, media: str) -> set[str]:
+    """Videos in the folder of the clips under names that no list can mean, so that they are counted."""
+    if media in _IMAGE_FOLDERS:
+        return set()
+    start = f"{folder}/" if folder else ""
+    names = (path for path in tree.paths if path.startswith(start) and is_video(path))
+    return {tree.full(path) for path in names if "/" not in path.removeprefix(start)}
 
 
 def _padded(clip_id: str, media: str) -> str:
@@ -130,7 +161,7 @@ def _clips(tree: Tree, media: str) -> dict[str, str]:
 def _clips_of(tree: Tree, media: str) -> dict[str, str]:
     for folder in _FOLDERS[media]:
         clips: dict[str, str] = {}
-        for match in tree.matching(rf"{re.escape(folder)}/{_NAMES[media]}"):
+        for match in tree.matching(rf"(?i){re.escape(folder)}/{_NAMES[media]}"):
             path = tree.full(match[0])
             if media in _IMAGE_FOLDERS and tree.lock.find(path).frames is None:
                 continue
@@ -159,8 +190,10 @@ def _split_files(tree: Tree, fold: int, *, required: bool) -> dict[str, str]:
     for paths in candidates.values():
         if all(path in tree for path in paths) and _labelled(tree, paths[0]) != _labelled(tree, paths[1]):
             first, second = (repr(tree.full(path)) for path in paths)
+            other = _labelled(tree, paths[0]) ^ _labelled(tree, paths[1])
             raise DataError(
-                f"{tree.lock.name}: {first} and {second} in {tree.lock.uri} list other clips or labels; keep"
+                f"{tree.lock.name}: {first} and {second} in {tree.lock.uri} list other clips or labels"
+                f" ({some({str(clip) for clip, _ in other})}); keep"
                 " the lists of one layout and pin the source again with `erv data pin`"
             )
     return {
@@ -171,7 +204,7 @@ def _split_files(tree: Tree, fold: int, *, required: bool) -> dict[str, str]:
 def _labelled(tree: Tree, path: str) -> set[tuple[int, str]]:
     """Clip numbers and labels of a list, without malformed names: `_lines` reports where those are."""
     rows = csv_rows(tree.read(path), tree.full(path), [["video_name"], ["label"]])
-    return {(int(name), label) for _, (name, label) in rows if name.isdigit()}
+    return {(int(name), label) for _, (name, label) in rows if re.fullmatch(r"\d{1,5}", name)}
 
 
 def _lines(tree: Tree, path: str, split: str, space: LabelSpace) -> list[Listed]:

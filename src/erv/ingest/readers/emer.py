@@ -33,7 +33,7 @@ def rows_v1(tree: Tree, path: str, header: object) -> tuple[list[Explained], lis
     """
     full = tree.full(path)
     records = csv_rows(tree.read(path), full, [_NAMES, ["emotions"], ["reasons"]])
-    return [Explained(stem(name), raw, text, f"{full}:{line}") for line, (name, raw, text) in records], []
+    return [Explained(name, raw, text, f"{full}:{line}") for line, (name, raw, text) in records], []
 
 
 def rows_v2(tree: Tree, path: str, header: object) -> tuple[list[Explained], list[Check]]:
@@ -58,7 +58,7 @@ def rows_v2(tree: Tree, path: str, header: object) -> tuple[list[Explained], lis
     for line, (name, text) in csv_rows(tree.read(path), full, [_NAMES, ["english"]]):
         raw, label_line = labels.get(stem(name), ("", 0))
         label_from = f"{tree.full(beside)}:{label_line}" if label_line else None
-        found.append(Explained(stem(name), raw, text, f"{full}:{line}", label_from))
+        found.append(Explained(name, raw, text, f"{full}:{line}", label_from))
     return found, []
 
 

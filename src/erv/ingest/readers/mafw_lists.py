@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from erv.ingest.readers.tree import Tree
 from erv.labels import LabelSpace
 
 _LINES = re.compile(r"\r\n|\n|\r")  # splitlines() also cuts at characters that captions may hold
-_PLAIN = re.compile(r"(\d{5})\.mp4[ \t]+(\S+)")
+_CLIP = r"(\d{5})\.(?i:mp4)"
+_PLAIN = re.compile(rf"{_CLIP}[ \t]+(\S+)")
 _CHINESE = re.compile(r"[一-鿿]")
 
 
@@ -42,7 +44,7 @@ def plain(tree: Tree, path: str, space: LabelSpace) -> Lines:
     """
     full = tree.full(path)
     try:
-        text = tree.read(path).decode("ascii")
+        text = tree.read(path).removeprefix(codecs.BOM_UTF8).decode("ascii")
     except UnicodeDecodeError as error:
         raise DataError(f"{full}: byte {error.start} is not ASCII; this is not a no_caption split") from error
     rows = []
@@ -82,7 +84,7 @@ def captioned(tree: Tree, path: str, space: LabelSpace) -> Lines:
                 f"{full}, line {number}: {len(columns)} columns, expected clip, label, Chinese, English with"
                 " a tab between them"
             )
-        match = re.fullmatch(r"(\d{5})\.mp4", columns[0])
+        match = re.fullmatch(_CLIP, columns[0], re.ASCII)
         label = canonical(columns[1], space)
         if match is None or label is None:
             raise DataError(
@@ -114,15 +116,31 @@ def canonical(raw: str, space: LabelSpace) -> str | None:
 
 
 def _decoded(content: bytes, path: str) -> tuple[str, bool]:
+    """The text, and whether it is in UTF-8.
+
+    Bytes that are valid in both encodings are UTF-8 if that gives Chinese, or if GB18030 gives no Chinese
+    where the list has it, in the third column.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path}: not GB18030 but UTF-16; fetch the official file again")
     try:
-        text = content.decode("utf-8-sig")
-        if _CHINESE.search(text):
-            return text, True
+        unicode = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        pass  # the usual case: it is GB18030
+        unicode = None  # the usual case: it is GB18030
+    if unicode is not None and (
+        unicode.isascii() or content.startswith(codecs.BOM_UTF8) or _CHINESE.search(unicode)
+    ):
+        return unicode, not unicode.isascii()
     try:
-        return content.decode("gb18030"), False
+        text = content.decode("gb18030").removeprefix("\ufeff")
+        if unicode is not None and not any(
+            _CHINESE.search(line.split("\t")[2]) for line in _LINES.split(text) if line.count("\t") == 3
+        ):
+            return unicode, True
+        return text, False
     except UnicodeDecodeError as error:
+        if unicode is not None:
+            return unicode, True
         raise DataError(
             f"{path}: byte {error.start} is not GB18030, the encoding of the official file; fetch it again"
         ) from error

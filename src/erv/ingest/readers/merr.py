@@ -42,7 +42,7 @@ def rows(tree: Tree, path: str, document: object) -> tuple[list[Explained], list
         text = next((item[key] for key in _TEXTS if item.get(key)), "")
         if not isinstance(raw, str) or not isinstance(text, str):
             raise DataError(f"{where}: {_LABEL} and {' or '.join(_TEXTS)} must be text")
-        found.append(Explained(stem(name), raw.strip(), text, where))
+        found.append(Explained(name, raw.strip(), text, where))
     return found, _text_beside(tree, path, found)
 
 
@@ -51,8 +51,9 @@ def _text_beside(tree: Tree, path: str, found: list[Explained]) -> list[Check]:
     if beside not in tree:
         return []
     full = tree.full(beside)
-    lines = [line.split() for line in text_of(tree.read(beside), full).split("\n") if line.strip()]
-    if any(len(line) != 3 for line in lines):
+    text = text_of(tree.read(beside), full).split("\n")
+    lines = [(number, line.split()) for number, line in enumerate(text, start=1) if line.strip()]
+    if any(len(line) != 3 for _, line in lines):
         return [
             Check(
                 "merr_text",
@@ -63,16 +64,22 @@ def _text_beside(tree: Tree, path: str, found: list[Explained]) -> list[Check]:
                 hint=f"the labels are those of {tree.full(path)}",
             )
         ]
-    said = {stem(name): label for name, _, label in lines}
-    other = [row.name for row in found if row.name in said and said[row.name] != row.raw]
+    said = {stem(name): (label, number) for number, (name, _, label) in lines}
+    other = {
+        row.name: f"{row.name} ({row.raw} in {row.where}, {said[row.name][0]} in {full}:{said[row.name][1]})"
+        for row in found
+        if row.name in said and said[row.name][0] != row.raw
+    }
     return [
         Check(
             "merr_text",
             not other,
-            "warning",
+            "error",
             f"the labels of {tree.full(path)}",
-            f"{full} gives {len(other)} clips another label" + (f": {some(other)}" if other else ""),
+            f"{full} gives {len(other)} clips another label" + (f": {some(other.values())}" if other else ""),
             first_clips(other),
-            f"those of {tree.full(path)} are used" if other else "",
+            f"correct one of the two, or remove {full} if it is not the one that belongs to the JSON"
+            if other
+            else "",
         )
     ]

@@ -6,11 +6,15 @@ data it is the bare label, which explains nothing.
 
 from __future__ import annotations
 
+import re
+
 from erv.errors import DataError
-from erv.ingest.readers.explanations import Explained, stem
+from erv.ingest.readers.explanations import Explained
 from erv.ingest.readers.reading import Check
 from erv.ingest.readers.tree import Tree
-from erv.prompts import parse_completion
+from erv.prompts import parse_completion, tagged
+
+_BLOCK = re.compile(r"<think>.*?</think>|<answer>.*?</answer>", re.DOTALL)
 
 
 def fits(document: object) -> bool:
@@ -42,9 +46,26 @@ def rows(tree: Tree, path: str, document: object) -> tuple[list[Explained], list
             raise DataError(f"{where}: video and the last value must be text")
         parsed = parse_completion(text)
         if parsed.answer is None and "<" not in text:
-            found.append(
-                Explained(stem(video), text.strip(), "", where, silent="no explanation: a bare label")
-            )
+            found.append(Explained(video, text.strip(), "", where, silent="no explanation: a bare label"))
         else:
-            found.append(Explained(stem(video), parsed.answer or "", parsed.explanation or "", where))
+            fault = _fault(text, item["conversations"][:-1])
+            found.append(Explained(video, parsed.answer or "", parsed.explanation or "", where, fault=fault))
     return found, []
+
+
+def _fault(text: str, before: list[object]) -> str | None:
+    """Why it is not clear which answer, or which explanation, counts; None if it is."""
+    for tag in ("think", "answer"):
+        count = len(re.findall(rf"<\s*{tag}\s*>", text, re.IGNORECASE))
+        if count > 1:
+            return f"{count} {tag} tags in one text, expected one"
+    earlier = (
+        turn["value"]
+        for turn in before
+        if isinstance(turn, dict) and turn.get("from") != "human" and "value" in turn
+    )
+    if any(isinstance(value, str) and tagged(value, "answer") for value in earlier):
+        return "an answer in several turns, expected one"
+    if _BLOCK.sub("", text).strip():
+        return "text outside its think and answer tags"
+    return None

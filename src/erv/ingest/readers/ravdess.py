@@ -16,7 +16,7 @@ from erv.ingest.readers.tree import Tree
 from erv.labels import LabelSpace
 from erv.settings.ingest import RavdessReader
 from erv.sources import Lock, ObjectStore
-from erv.sources.selection import Selection
+from erv.sources.selection import Selection, is_video
 
 _CHANNELS = {"speech": "01", "song": "02"}
 _NAME = re.compile(r"01-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
@@ -60,10 +60,10 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: RavdessR
     clips = []
     for path in tree.paths:
         name = PurePosixPath(path)
-        if name.suffix != ".mp4" or chosen.kind(path) == "skipped":
+        if not is_video(path) or chosen.kind(path) == "skipped":
             continue
         full = tree.full(path)
-        match = _NAME.fullmatch(name.stem)
+        match = _NAME.fullmatch(name.stem) if name.suffix.lower() == ".mp4" else None
         if match is None:
             clips.append(full)
             continue

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from erv.errors import DataError
+from erv.ingest.readers.places import lookalikes
 from erv.sources import Lock
 
 OFFICIAL_FOLDS = range(1, 6)
@@ -236,15 +237,32 @@ def gather(
     listed.update(places.values())
     present = {path for path in listed if path in lock}
     clips = set(clips)
+    unlisted = tuple(sorted(clips - listed))
     return Reading(
         entries=tuple(entries),
         excluded=tuple(item for item in excluded if places[item.clip_id] in lock),
-        unlisted=tuple(sorted(clips - listed)),
+        unlisted=unlisted,
         folds=counted(listing, lambda item: place(item.clip_id) in present),
-        checks=tuple(checks),
+        checks=(*checks, _same_spelling(lookalikes(absent, unlisted))),
         absent=tuple(sorted(set(absent))),
         listing=listing,
         fold=fold,
         clips=len(clips),
         sizes=sizes or {},
+    )
+
+
+def _same_spelling(pairs: Mapping[str, str]) -> Check:
+    """Fails for listed clips that the source has under a name that a spreadsheet or a converter changed."""
+    shown = some(f"{listed} is listed, {there} is there" for listed, there in pairs.items())
+    return Check(
+        "same_spelling",
+        not pairs,
+        "error",
+        "the names that the source has",
+        f"{len(pairs)} listed clips have other leading zeros or another suffix than a file: {shown}"
+        if pairs
+        else "no listed clip has other leading zeros or another suffix than a file",
+        first_clips(pairs),
+        "write the names in the list as the files have them (spreadsheets drop zeros)" if pairs else "",
     )

@@ -7,23 +7,24 @@ set's label space; all clips are for training.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from erv.errors import DataError
 from erv.ingest.readers import emer, merr, r1_omni
+from erv.ingest.readers.encoding import damage
 from erv.ingest.readers.explanations import Explained
 from erv.ingest.readers.reading import Check, Excluded, Listed, Reading, first_clips, gather, some
 from erv.ingest.readers.tabular import csv_records, json_document
 from erv.ingest.readers.tree import Tree, top_of
+from erv.ingest.readers.videos import match
 from erv.labels import LabelSpace
 from erv.prompts import TAGS, format_completion
 from erv.settings.ingest import ReasoningReader
 from erv.sources import Lock, ObjectStore
-from erv.sources.selection import Selection
+from erv.sources.selection import Selection, is_video
 
-_VIDEO = re.compile(r".+\.(?:mp4|avi|mkv|mov|webm)", re.IGNORECASE)
 _DEEPEST = 3  # how many folders deep to look for tables
 _MOST = 50  # tables to open; a tree with more has one per clip
 _SPLIT = "no official split: all clips are for training"
@@ -68,30 +69,27 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None) -> Reading:
     rows, checks = shape.rows(tree, path, head)
     if not rows:
         raise DataError(f"{path}: lists no clip; fetch the file again")
-    videos: dict[str, list[str]] = {}
-    for file in lock.files:
-        if _VIDEO.fullmatch(file.path):
-            videos.setdefault(PurePosixPath(file.path).stem, []).append(file.path)
+    videos = [file.path for file in lock.files if is_video(file.path)]
+    matched = match(rows, videos)
     items, excluded, completions = [], [], {}
-    for row in rows:
+    for clip_id, row in zip(matched.ids, rows, strict=True):
         reason = _fault(row, space)
         if reason is not None:
-            excluded.append(Excluded(row.name, reason, row.where))
+            excluded.append(Excluded(clip_id, reason, row.where))
             continue
         label = space.normalize(row.raw) or ""
-        items.append(Listed(row.name, "train", label, row.raw, row.label_from or row.where))
-        completions[row.name] = format_completion(" ".join(row.explanation.split()), label)
-    twice = [name for name in {row.name for row in rows} if len(videos.get(name, ())) > 1]
+        items.append(Listed(clip_id, "train", label, row.raw, row.label_from or row.where))
+        completions[clip_id] = format_completion(_lines(row.explanation), label)
     return gather(
         lock,
         {0: tuple(items)},
         0,
-        lambda clip: videos[clip][0] if clip in videos else f"{clip}.mp4",
-        [path for paths in videos.values() for path in paths],
+        lambda clip: matched.places.get(clip) or matched.expected.get(clip, f"{clip}.mp4"),
+        videos,
         completions=completions,
         split_from=_SPLIT,
         excluded=excluded,
-        checks=[note, *checks, _one_video(twice, videos)],
+        checks=[note, *checks, _explained_once(rows, matched.ids, excluded), _one_video(matched.unclear)],
     )
 
 
@@ -103,13 +101,43 @@ def _fault(row: Explained, space: LabelSpace) -> str | None:
         return f"its label {row.raw!r} is not an emotion of label space {space.name}"
     if not row.explanation.strip():
         return row.silent or "no explanation"
-    if any(tag in row.explanation for tag in TAGS):
+    if row.fault is not None:
+        return row.fault
+    if any(tag in row.explanation.lower() for tag in TAGS):
         return "its explanation holds a think or answer tag"
-    return None
+    damaged = damage(row.explanation)
+    return None if damaged is None else f"its explanation holds {damaged.what}"
 
 
-def _one_video(twice: list[str], videos: Mapping[str, list[str]]) -> Check:
-    shown = some(f"{' and '.join(videos[name])}" for name in twice)
+def _lines(explanation: str) -> str:
+    """The text with single blanks in a line; line breaks stay, because they end sentences, as of bullets."""
+    lines = (" ".join(line.split()) for line in explanation.splitlines())
+    return "\n".join(line for line in lines if line)
+
+
+def _explained_once(rows: Sequence[Explained], ids: Sequence[str], excluded: Sequence[Excluded]) -> Check:
+    """Fails where a clip has a row that can be used and one that can't: either may be the right one."""
+    unusable = {item.clip_id for item in excluded}
+    places: dict[str, list[str]] = {}
+    for clip_id, row in zip(ids, rows, strict=True):
+        places.setdefault(clip_id, []).append(row.where)
+    twice = {clip: f"{clip} ({' and '.join(at)})" for clip, at in places.items() if len(at) > 1}
+    twice = {clip: shown for clip, shown in twice.items() if clip in unusable}
+    return Check(
+        "explained_once",
+        not twice,
+        "error",
+        "one explanation of each clip",
+        f"{len(twice)} clips are listed twice, and not both can be used: {some(twice.values())}"
+        if twice
+        else "one explanation of each clip",
+        first_clips(twice),
+        "remove all but one" if twice else "",
+    )
+
+
+def _one_video(twice: Mapping[str, list[str]]) -> Check:
+    shown = some(f"{' and '.join(videos)}" for videos in twice.values())
     return Check(
         "one_video_per_name",
         not twice,

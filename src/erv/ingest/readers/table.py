@@ -14,6 +14,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from erv.errors import DataError
+from erv.ingest.readers.encoding import encoding_check
+from erv.ingest.readers.numbering import ambiguous, fits_both
+from erv.ingest.readers.places import Places, comparable
 from erv.ingest.readers.reading import Excluded, Listed, Reading, gather, some
 from erv.ingest.readers.tabular import column_of, csv_records, jsonl_objects
 from erv.ingest.readers.tree import Tree, top_of
@@ -21,9 +24,7 @@ from erv.labels import LabelSpace
 from erv.manifest import SPLITS
 from erv.settings.ingest import TableReader
 from erv.sources import Lock, ObjectStore
-from erv.sources.selection import Selection
-
-_VIDEO = re.compile(r".+\.(?:mp4|avi|mkv|mov|webm|m4v|mpg|mpeg|flv|wmv)", re.IGNORECASE)
+from erv.sources.selection import Selection, is_video
 
 _MOST_FOLDS = 20
 
@@ -65,7 +66,8 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: TableRea
     folder = path.rpartition("/")[0]
     places = {record.clip: _place(record, folder) for record in records}
     ids = {clip: place.rpartition(".")[0].removeprefix(f"{folder}/") for clip, place in places.items()}
-    where_is = {ids[clip]: place for clip, place in places.items()}
+    spelled = Places((file.path for file in lock.files), lock.name)
+    where_is = {ids[clip]: spelled.find(place) for clip, place in places.items()}
     _check_one_file_per_id(path, ids)
     folds = sorted({record.fold for record in records if record.fold is not None})
     if folds and fold not in folds:
@@ -89,13 +91,15 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: TableRea
         )
         for number in _folds_to_list(folds, fold)
     }
+    captions = {ids[r.clip]: (r.caption, r.where) for r, _ in usable if r.caption}
     return gather(
         lock,
         listing,
         fold if folds else 0,
         where_is.__getitem__,
-        [file.path for file in lock.files if _VIDEO.fullmatch(file.path)],
-        captions={ids[r.clip]: (r.caption, r.where) for r, _ in usable if r.caption},
+        [file.path for file in lock.files if is_video(file.path)],
+        captions=captions,
+        checks=[encoding_check({clip: caption for clip, (caption, _) in captions.items()})],
         split_from=None if settings.split is None else f"params.yaml: ingest.readers.{dataset}.split",
         excluded=excluded,
     )
@@ -191,6 +195,10 @@ def _labels(records: list[_Record], space: LabelSpace) -> list[str | None]:
                 found.append(space.name_of(int(record.label)))
             except DataError as error:
                 raise DataError(f"{record.where}: {error}") from error
+        ids = {int(record.label) for record in records}
+        if fits_both(ids, space):
+            path = records[0].where.rpartition(":")[0]
+            raise DataError(ambiguous(path, ids, space, "write the labels as names"))
         return found
     mixed = [
         record
@@ -226,14 +234,21 @@ def _place(record: _Record, folder: str) -> str:
 
 
 def _check_one_file_per_id(path: str, ids: dict[str, str]) -> None:
-    """`a.mp4` and `a.avi` would be the same clip."""
+    """`a.mp4` and `a.avi` would be the same clip, and so would `a.mp4` and `A.mp4` on many machines."""
     seen: dict[str, str] = {}
     for clip, clip_id in ids.items():
-        if seen.setdefault(clip_id, clip) != clip:
+        first = seen.setdefault(comparable(clip_id), clip)
+        if first == clip:
+            continue
+        if ids[first] == clip_id:
             raise DataError(
-                f"{path}: {seen[clip_id]!r} and {clip!r} differ in their suffix alone, and a clip is named"
+                f"{path}: {first!r} and {clip!r} differ in their suffix alone, and a clip is named"
                 " without it; rename one of them"
             )
+        raise DataError(
+            f"{path}: {first!r} and {clip!r} differ in upper and lower case or accents alone, so they may be"
+            " the same clip; write one of them otherwise, or remove it"
+        )
 
 
 def _split(record: _Record, settings: TableReader, fold: int) -> str:

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from erv.errors import DataError
 from erv.ingest.readers.reading import some
 
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 _OFFICIAL = "use the official file, whose first line has it"
 
 
@@ -20,7 +22,7 @@ def text_of(content: bytes, path: str) -> str:
     """UTF-8 text, with or without a byte order mark.
 
     Raises:
-        DataError: it is not UTF-8.
+        DataError: it is not UTF-8, or holds a NUL byte.
     """
     if content.startswith(b"PK\x03\x04"):
         raise DataError(
@@ -29,6 +31,11 @@ def text_of(content: bytes, path: str) -> str:
         )
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{path}: not UTF-8 but UTF-16; save it again in UTF-8")
+    if b"\0" in content:
+        raise DataError(
+            f"{path}: has a NUL byte at {content.index(0)}, so it is damaged or not text; fetch it again, or"
+            " save it again in UTF-8"
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -126,17 +133,12 @@ def jsonl_objects(content: bytes, path: str) -> Iterator[tuple[int, dict[str, An
     """The objects of a JSONL file with their line numbers; empty lines are skipped.
 
     Raises:
-        DataError: not UTF-8, or a line that is not a JSON object.
+        DataError: not UTF-8, or a line that is not a JSON object or has a key twice.
     """
     for line, text in enumerate(text_of(content, path).split("\n"), start=1):
         if not text.strip():
             continue
-        try:
-            value = json.loads(text)
-        except ValueError as error:
-            raise DataError(f"{path}, line {line}: not JSON ({error})") from error
-        except RecursionError as error:
-            raise DataError(f"{path}, line {line}: JSON nested too deeply") from error
+        value = _json(text, f"{path}, line {line}")
         if not isinstance(value, dict):
             raise DataError(f"{path}, line {line}: a JSON {type(value).__name__}, expected an object {{..}}")
         yield line, value
@@ -146,19 +148,31 @@ def json_document(content: bytes, path: str) -> Any:
     """A JSON document.
 
     Raises:
-        DataError: it is not UTF-8 or not JSON, or has a key twice, which would lose a value.
+        DataError: it is not UTF-8 or not JSON, has a key twice (which would lose a value), or half a
+            character.
     """
+    return _json(text_of(content, path), path)
 
+
+def _json(text: str, where: str) -> Any:
     def keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         unique = dict(pairs)
         if len(unique) != len(pairs):
             twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-            raise DataError(f"{path}: keys appear twice: {some(twice)}; keep one of each")
+            raise DataError(f"{where}: keys appear twice: {some(twice)}; keep one of each")
         return unique
 
     try:
-        return json.loads(text_of(content, path), object_pairs_hook=keys_once)
+        value = json.loads(text, object_pairs_hook=keys_once)
+        if _HALF_CHARACTER.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: holds half a character (the escape \\u{ord(error.object[error.start]):04x} without its"
+            " other half); fetch the file again"
+        ) from error
     except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
+        raise DataError(f"{where}: not JSON ({error})") from error
     except RecursionError as error:
-        raise DataError(f"{path}: JSON nested too deeply") from error
+        raise DataError(f"{where}: JSON nested too deeply") from error

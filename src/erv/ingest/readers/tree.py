@@ -47,7 +47,7 @@ DFEW = Layout(
 )
 RAVDESS = Layout(
     "RAVDESS",
-    r"0[123](?:-\d\d){6}\.mp4",
+    r"0[123](?:-\d\d){6}\.(?i:mp4)",
     "Actor_01/01-01-01-01-01-01-01.mp4",
     "the folders `Actor_NN`",
     "ravdess",
@@ -84,6 +84,23 @@ class Tree:
         """Full matches of a regular expression with paths of the tree."""
         search = re.compile(pattern)
         return [match for path in self.paths if (match := search.fullmatch(path))]
+
+    def once(self, pattern: str) -> dict[str, str]:
+        """Paths in the source of the clips that match an expression, in any case, by its first group.
+
+        Raises:
+            DataError: two paths are the same clip.
+        """
+        found: dict[str, str] = {}
+        for match in self.matching(f"(?i){pattern}"):
+            path = self.full(match[0])
+            if match[1] in found:
+                raise DataError(
+                    f"{self.lock.name}: {found[match[1]]!r} and {path!r} are the same clip; remove one of"
+                    " them"
+                )
+            found[match[1]] = path
+        return found
 
     def required(self, candidates: Sequence[str], what: str) -> str:
         """The first of some paths that the tree has.

@@ -199,7 +199,7 @@ def test_a_sheet_with_other_labels_is_refused(tree):
 
 def test_a_listed_clip_that_the_sheet_calls_mixed_is_refused(tree):
     sheet(tree, lambda cells: setattr(cells.cell(2, 9), "value", 0))
-    with pytest.raises(DataError, match=r"1 \(happy in the lists, not single-labelled in the sheet\)"):
+    with pytest.raises(DataError, match=r"1 \(happy in the lists, not single-labelled in the sheet: .*set_"):
         read(tree)
 
 
@@ -241,4 +241,126 @@ def test_both_layouts_in_one_tree(tree):
     with pytest.raises(
         DataError, match=r"set_3\.csv' and 'label/single_testset_3\.csv' in .* list other clips"
     ):
+        read(tree)
+
+
+def renumbered(tree, change, folds=range(1, 6), splits=("train", "test")):
+    """Changes the label ids of lists; clips whose changed id is None go."""
+    for fold in folds:
+        for split in splits:
+            path = tree / f"EmoLabel_DataSplit/{split}(single-labeled)/set_{fold}.csv"
+            header, *lines = path.read_text().splitlines()
+            pairs = [(clip, change(int(label))) for clip, label in (line.split(",") for line in lines)]
+            kept = [f"{clip},{label}" for clip, label in pairs if label is not None]
+            path.write_text("\n".join([header, *kept]) + "\n")
+
+
+def zero_based_without_the_first(label):
+    return label - 1 or None
+
+
+BOTH = r"set_1\.csv: its label ids are 1\.\.6, so it may count from 1 or from 0: 1 may mean happy or sad"
+
+
+def test_ids_that_fit_two_numberings_are_refused(tree):
+    (tree / "Annotation/annotation.xlsx").unlink()
+    renumbered(tree, zero_based_without_the_first)
+    with pytest.raises(DataError, match=BOTH):
+        read(tree)
+
+
+def test_ids_of_one_list_that_fit_two_numberings_are_refused(tree):
+    """Nothing else in the tree names its clips."""
+    (tree / "Annotation/annotation.xlsx").unlink()
+    for fold in range(2, 6):
+        for split in ("train", "test"):
+            (tree / f"EmoLabel_DataSplit/{split}(single-labeled)/set_{fold}.csv").unlink()
+    assert read(tree).rows
+    renumbered(tree, zero_based_without_the_first, [1], ["test"])
+    with pytest.raises(DataError, match=rf"test\(single-labeled\)/{BOTH}"):
+        read(tree)
+
+
+def test_other_lists_settle_how_a_list_is_numbered(tree):
+    (tree / "Annotation/annotation.xlsx").unlink()
+    renumbered(tree, lambda label: label if label < 7 else None, [1], ["test"])
+    assert read(tree).rows
+    renumbered(tree, zero_based_without_the_first, [1], ["test"])
+    with pytest.raises(DataError, match=r"labelled differently in different folds"):
+        read(tree)
+
+
+def test_a_sheet_settles_how_the_lists_are_numbered(tree):
+    renumbered(tree, lambda label: label if label < 7 else None)
+    assert read(tree).rows
+    renumbered(tree, zero_based_without_the_first)
+    with pytest.raises(DataError, match=r"label ids do not agree with the split files"):
+        read(tree)
+
+
+def test_a_sheet_of_the_same_numbering_settles_nothing(tree):
+    """Its vote columns have other names, and it counts from 0 like the lists."""
+    renumbered(tree, zero_based_without_the_first)
+
+    def change(cells):
+        for column in range(1, 8):
+            cells.cell(1, column).value = f"votes {column}"
+        for row in cells.iter_rows(min_row=2):
+            row[8].value = max(0, row[8].value - 1)
+
+    sheet(tree, change)
+    with pytest.raises(DataError, match=BOTH):
+        read(tree)
+
+
+@pytest.mark.parametrize("cells", [("12.5", 1), (3, "happy"), ("x", None)])
+def test_a_cell_that_is_no_number_is_refused(tree, cells):
+    def change(page):
+        page.cell(4, 8).value, page.cell(4, 9).value = cells
+
+    sheet(tree, change)
+    with pytest.raises(
+        DataError, match=r"annotation\.xlsx, row 4: order .* are not a clip number and a label"
+    ):
+        read(tree)
+
+
+def test_numbers_as_text_are_numbers(tree):
+    def change(page):
+        for row in page.iter_rows(min_row=2):
+            row[7].value, row[8].value = f"{row[7].value}.0", f"{row[8].value}.0"
+
+    sheet(tree, change)
+    assert not failed(read(tree))
+    sheet(tree, lambda page: setattr(page.cell(2, 9), "value", "2.0"))
+    with pytest.raises(DataError, match=r"1 \(happy in the lists, sad in the sheet: .*csv:2, .*xlsx#row2\)"):
+        read(tree)
+
+
+def test_a_sheet_that_gives_a_clip_two_labels_is_refused(tree):
+    sheet(tree, lambda page: page.append([*[0] * 7, 1, 2]))
+    with pytest.raises(DataError, match=r"row \d+: clip 1 is sad here and happy in .*xlsx#row2; use the"):
+        read(tree)
+
+
+def test_a_second_sheet_that_contradicts_is_refused(tree):
+    shutil.copy(tree / "Annotation/annotation.xlsx", tree / "annotation.xlsx")
+    assert not failed(read(tree))
+    book = load_workbook(tree / "annotation.xlsx")
+    book.active.cell(2, 9).value = 3
+    book.save(tree / "annotation.xlsx")
+    with pytest.raises(
+        DataError, match=r"1 \(happy in the lists, neutral in the sheet: .* annotation\.xlsx#row2"
+    ):
+        read(tree)
+
+
+def test_a_superscript_is_no_clip_number(tree):
+    """`"²".isdigit()` is true, and `int("²")` fails."""
+    (tree / "label").mkdir()
+    for split in ("train", "test"):
+        source = tree / f"EmoLabel_DataSplit/{split}(single-labeled)/set_1.csv"
+        shutil.copy(source, tree / f"label/single_{split}set_1.csv")
+    rewrite(tree, lambda lines: joined([*lines, "²,1"]))
+    with pytest.raises(DataError, match="'²' is not a clip number"):
         read(tree)

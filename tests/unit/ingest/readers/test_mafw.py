@@ -374,3 +374,159 @@ def test_a_sheet_that_claims_millions_of_rows_is_refused(tree):
             book.writestr(name, content)
     with pytest.raises(DataError, match=r"annotation\.xlsx: claims more than 100000 rows"):
         read(tree)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_list(built, tree):
+    for path in (tree / LISTS / "single").rglob("*.txt"):
+        content = path.read_bytes()
+        mark = "\ufeff".encode("gb18030" if "with_caption" in str(path) else "utf-8")
+        path.write_bytes(mark + content)
+    for listing in ("no_caption", "with_caption"):
+        result, plain = read(tree, listing=listing), read(built, listing=listing)
+        assert not failed(result)
+        assert [(r.clip_id, r.label, r.caption) for r in result.rows] == [
+            (r.clip_id, r.label, r.caption) for r in plain.rows
+        ]
+
+
+def test_captions_in_utf8_whose_chinese_is_gone_are_not_read_as_gb18030(built, tree):
+    """`’` and `é` in UTF-8 are valid GB18030, for other characters."""
+    for path in (tree / LISTS / "single").rglob("with_caption/*/*.txt"):
+        lines = [line.split("\t") for line in path.read_bytes().decode("gb18030").split("\r\n") if line]
+        text = "".join(f"{clip}\t{label}\t\tIt’s a café.\r\n" for clip, label, _, _ in lines)
+        path.write_bytes(text.encode())
+    result = read(tree)
+    assert {row.caption for row in result.rows if row.label != "neutral"} == {"It’s a café."}
+    assert "is in UTF-8 and was read as such" in failed(result)["caption_encoding"].found
+
+
+@pytest.mark.parametrize(
+    ("english", "encoding", "what"),
+    [
+        ("A cafÃ©.", "utf-8", "UTF-8 that was read as Latin-1"),
+        ("Ò»¸öÈË smiles.", "utf-8", "Chinese that was read as Latin-1"),
+        ("She鈥檚 sad.", "gb18030", "UTF-8 that was read as GB18030"),
+        ("He is na飗e.", "gb18030", "Latin-1 that was read as GB18030"),
+        ("He is \ufffd.", "utf-8", "characters that could not be decoded"),
+    ],
+)
+def test_captions_in_the_wrong_encoding_are_counted_with_their_clips(tree, english, encoding, what):
+    path = tree / LISTS / "single/with_caption/set_1/train.txt"
+    first, *rest = path.read_bytes().decode("gb18030").split("\r\n")
+    clip, label, chinese, _ = first.split("\t")
+    path.write_bytes("\r\n".join(["\t".join([clip, label, chinese, english]), *rest]).encode(encoding))
+    check = failed(read(tree))["text_encoding"]
+    assert (check.severity, check.clips) == ("warning", (clip[:5],))
+    assert f"1 captions are damaged: {clip[:5]} ({what}: " in check.found
+
+
+@pytest.mark.parametrize("listing", ["no_caption", "with_caption"])
+def test_a_label_that_differs_between_the_two_kinds_of_list_is_refused(tree, listing):
+    folder = tree / LISTS / "single/with_caption"
+    clip = first_of(folder / "set_1/train.txt")
+    for path in folder.rglob("*.txt"):  # the same in every fold: only the other kind of list disagrees
+        text = path.read_bytes().decode("gb18030")
+        text = re.sub(rf"{clip}\.mp4\t\w+", f"{clip}.mp4\tcontempt", text)
+        path.write_bytes(text.encode("gb18030"))
+    with pytest.raises(DataError, match=rf"{clip} \(\w+ in .*_caption/set_\d.*, \w+ in .*_caption/set_\d"):
+        read(tree, listing=listing)
+
+
+def first_of(path):
+    """The first clip of a captioned list that is not labelled contempt."""
+    lines = (line.split("\t") for line in path.read_bytes().decode("gb18030").splitlines())
+    return next(line[0][:5] for line in lines if line[1] != "contempt")
+
+
+def change_label(path, destination=None):
+    """Changes the label of a sheet's first clip, in place or in a copy; returns the clip."""
+    book = load_workbook(path)
+    cell = book.active.cell(2, book.active.max_column)
+    cell.value = cell.value % 11 + 1
+    book.save(destination or path)
+    return book.active.cell(2, 1).value[:5]
+
+
+@pytest.mark.parametrize("name", ["single_set.xlsx", "Single-Set.XLSX"])
+def test_two_sheets_that_contradict_each_other_are_refused(tree, name):
+    clip = change_label(tree / "Labels/single-set.xlsx", tree / "copy.xlsx")
+    (tree / "copy.xlsx").rename(tree / "Labels" / name)
+    with pytest.raises(
+        DataError, match=rf"{clip} \(.* in the lists, .* in the sheet: .*txt:\d+, Labels/{name}#row2\)"
+    ):
+        read(tree)
+
+
+def test_two_worksheets_that_contradict_each_other_are_refused(tree):
+    path = tree / "Labels/single-set.xlsx"
+    book = load_workbook(path)
+    second = book.copy_worksheet(book.active)
+    second.title = "old"
+    book.save(path)
+    assert not failed(read(tree))
+    second.cell(2, 13).value = second.cell(2, 13).value % 11 + 1
+    book.save(path)
+    with pytest.raises(DataError, match=r"single-set\.xlsx \(worksheet 'old'\)#row2\)"):
+        read(tree)
+
+
+def test_a_sheet_as_spreadsheets_save_it(tree):
+    """Zeros dropped from clip ids, numbers as text, `.MP4`."""
+    path = tree / "Labels/single-set.xlsx"
+    book = load_workbook(path)
+    for number, row in enumerate(book.active.iter_rows(min_row=2)):
+        clip = row[0].value[:5]
+        row[0].value = (int(clip), str(int(clip)), f"{clip}.MP4", f"{int(clip)}.0", f" {clip}.mp4 ")[
+            number % 5
+        ]
+        row[12].value = (row[12].value, str(row[12].value), f"{row[12].value}.0")[number % 3]
+    book.save(path)
+    assert not failed(read(tree))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (1, "the clip", r"row 2: 'the clip' is not a clip like `00019\.mp4`"),
+        (13, 12, r"row 2: label id 12 is not in mafw's range"),
+        (13, 1.2, r"row 2: 1\.2 is not a label id"),
+    ],
+)
+def test_a_cell_that_means_nothing_is_refused(tree, column, value, message):
+    path = tree / "Labels/single-set.xlsx"
+    book = load_workbook(path)
+    book.active.cell(2, column).value = value
+    book.save(path)
+    with pytest.raises(DataError, match=message):
+        read(tree)
+
+
+def test_a_column_that_appears_twice_is_refused(tree):
+    path = tree / "Labels/single-set.xlsx"
+    book = load_workbook(path)
+    book.active.cell(1, 14).value = "Single_Label"
+    book.save(path)
+    with pytest.raises(DataError, match="column 'single_label' appears twice in its first row"):
+        read(tree)
+
+
+def test_a_comma_that_a_spreadsheet_dropped_makes_no_compound_label(tree):
+    path = tree / "Labels/multi-set.xlsx"
+    book = load_workbook(path)
+    book.active.cell(2, 13).value = 12  # was "1,2", and 12 is our id of anger_disgust
+    book.save(path)
+    with pytest.raises(DataError, match="row 2: 12 is not an id of a single emotion"):
+        read(tree, "mafw_compound")
+
+
+def test_two_captions_of_one_clip_are_counted(tree):
+    shutil.rmtree(tree / LISTS / "single/with_caption")
+    path = tree / "Labels/descriptive_text.xlsx"
+    book = load_workbook(path)
+    clip, chinese, _ = (cell.value for cell in book.active[1])
+    book.active.append([clip, chinese, "Another one."])
+    book.save(path)
+    result = read(tree)
+    check = failed(result)["one_caption"]
+    assert check.clips == (clip[:5],)
+    assert "Another one." not in {row.caption for row in result.rows}

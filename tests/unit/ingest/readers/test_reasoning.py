@@ -6,6 +6,8 @@ from erv.errors import DataError
 from erv.ingest.ingest import ingest
 from erv.ingest.readers.by_name import selection_of
 from erv.pinning import pin
+from erv.prompts import parse_completion
+from erv.sentences import split_sentences
 from erv.settings import IngestSettings
 from tests.support import trees
 
@@ -66,7 +68,7 @@ def test_emer_v1_with_quotes_and_line_breaks(root):
         "sample_1",
         "anger",
         "angry",
-        "<think>He frowns. He shouts.</think>\n<answer>anger</answer>",
+        "<think>He frowns.\nHe shouts.</think>\n<answer>anger</answer>",
     )
     assert [(row.clip_id, row.label, row.completion) for row in result.rows][1:] == EXPECTED[1:]
     assert [row.label_from for row in result.rows] == ["EMER.csv:2", "EMER.csv:4", "EMER.csv:5"]
@@ -169,19 +171,17 @@ def test_merr_fine_is_preferred_to_coarse(root):
     assert "MERR_coarse_grained.json left aside" in result.checks[0].found
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("sample_1 50 angry\nsample_2 20 happy\n", "gives 1 clips another label: sample_2"),
-        ("sample_1 angry\n", "has another shape and was not compared"),
-    ],
-)
-def test_merr_text_beside_the_json_is_compared(root, text, found):
+def test_merr_text_beside_the_json_is_compared(root):
     put(root, MERR_fine_grained_json=json.dumps(merr()))
     (root / "MERR_fine_grained.txt").write_text("sample_1 50 angry\n")
     assert all(check.success for check in read(root).checks)
-    (root / "MERR_fine_grained.txt").write_text(text)
-    assert any(found in line for line in read(root).warnings())
+    (root / "MERR_fine_grained.txt").write_text("sample_1 angry\n")
+    assert any("has another shape and was not compared" in line for line in read(root).warnings())
+    (root / "MERR_fine_grained.txt").write_text("sample_1 50 angry\n\nsample_2 20 happy\n")
+    with pytest.raises(
+        DataError, match=r"sample_2 \(sad in .*json\['sample_2'\], happy in MERR_fine_grained\.txt:3\)"
+    ):
+        read(root)
 
 
 def test_what_cannot_be_trained_on_is_counted_by_reason(root):
@@ -276,3 +276,110 @@ def test_other_shapes_are_refused(root, files, message):
     with pytest.raises(DataError, match=message) as caught:
         read(put(root, **files))
     assert "\n" not in str(caught.value)
+
+
+def test_line_breaks_of_an_explanation_stay_because_they_end_sentences(root):
+    text = V1.replace('"He frowns.\nHe shouts."', '"- brows  drawn\r\n\r\n- a raised voice"')
+    explanation = parse_completion(read(put(root, EMER_csv=text)).rows[0].completion).explanation
+    assert explanation == "- brows drawn\n- a raised voice"
+    assert split_sentences(explanation, semantics="strict") == ["- brows drawn", "- a raised voice"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("<think>a</think><answer>sad</answer><answer>angry</answer>", "2 answer tags in one text"),
+        ("<think>a</think><think>b</think><answer>sad</answer>", "2 think tags in one text"),
+        ("<think>so <Answer>sad</Answer></think><answer>angry</answer>", "2 answer tags in one text"),
+        ("<think>a</think><answer>sad</answer> or angry", "text outside its think and answer tags"),
+    ],
+)
+def test_two_answers_in_one_item_are_excluded_and_counted(root, text, reason):
+    items = [
+        {"video": "sample_1.mp4", "conversations": turns("<think>He frowns.</think>\n<answer>sad</answer>")},
+        {"video": "sample_2.mp4", "conversations": turns(text)},
+    ]
+    put(root, x_json=json.dumps(items))
+    with pytest.raises(DataError, match=rf"1 x {reason}.*sample_2"):
+        read(root)
+    assert [row.clip_id for row in read(root, share=0.5).rows] == ["sample_1"]
+
+
+def test_answers_in_two_turns_are_excluded(root):
+    said = turns("<think>a</think><answer>sad</answer>")
+    put(root, x_json=json.dumps([{"video": "sample_1.mp4", "conversations": [*said, *said]}]))
+    with pytest.raises(DataError, match="1 x an answer in several turns, expected one"):
+        read(root)
+
+
+def of_folders(*folders, name="sample_1"):
+    texts = ("<think>One.</think><answer>sad</answer>", "<think>Two.</think><answer>angry</answer>")
+    return json.dumps(
+        [
+            {"video": f"{folder}{name}.mp4", "conversations": turns(text)}
+            for folder, text in zip(folders, texts, strict=False)
+        ]
+    )
+
+
+def test_equal_names_in_two_folders_are_two_clips(tmp_path):
+    for folder in ("a", "b"):
+        trees.write_videos(tmp_path / "video" / folder, ["sample_1"])
+    put(tmp_path, x_json=of_folders("D:\\data\\b\\", "D:\\data\\a\\"))
+    result = read(tmp_path)
+    assert [(row.clip_id, row.label, row.uri.rpartition("/video/")[2]) for row in result.rows] == [
+        ("a/sample_1", "anger", "a/sample_1.mp4"),
+        ("b/sample_1", "sadness", "b/sample_1.mp4"),
+    ]
+
+
+def test_a_row_of_another_folder_does_not_get_the_clip_of_its_namesake(tmp_path):
+    trees.write_videos(tmp_path / "video/a", ["sample_1"])
+    put(tmp_path, x_json=of_folders("b/", "a/"))
+    result = read(tmp_path, expect="subset")
+    assert [(row.clip_id, row.label) for row in result.rows] == [("a/sample_1", "anger")]
+    assert result.absent == ("b/sample_1.mp4",)
+
+
+def test_a_folder_that_does_not_tell_two_videos_apart_is_refused(tmp_path):
+    for folder in ("x/a", "y/a"):
+        trees.write_videos(tmp_path / folder, ["sample_1"])
+    with pytest.raises(DataError, match=r"1 listed names fit several videos: x/a/sample_1\.mp4 and y/a/"):
+        read(put(tmp_path, x_json=of_folders("a/")))
+
+
+def test_the_folder_picks_one_of_two_videos(tmp_path):
+    for folder in ("a", "b"):
+        trees.write_videos(tmp_path / folder, ["sample_1"])
+    (row,) = read(put(tmp_path, x_json=of_folders("data/b/"))).rows
+    assert (row.clip_id, row.uri.endswith("/b/sample_1.mp4")) == ("sample_1", True)
+
+
+@pytest.mark.parametrize("second", ["doubt", "angry"])
+def test_a_clip_with_two_rows_is_refused_even_if_one_of_them_is_unusable(root, second):
+    text = V1 + f"sample_1.mp4,{second},,Again.\n"
+    with pytest.raises(DataError, match=r"sample_1 \(EMER\.csv:2 and EMER\.csv:6\)"):
+        read(put(root, EMER_csv=text), share=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("A cafÃ©.", "UTF-8 that was read as Latin-1"),
+        ("She doesnâ€™t smile.", "UTF-8 that was read as Latin-1"),
+        ("He is \ufffd.", "characters that could not be decoded"),
+        ("He is\x92 sad.", "control characters"),
+    ],
+)
+def test_an_explanation_in_the_wrong_encoding_is_excluded_and_counted(root, text, what):
+    document = merr()
+    document["sample_2"]["smp_reason_caption"] = text
+    put(root, MERR_fine_grained_json=json.dumps(document))
+    with pytest.raises(DataError, match=rf"1 x its explanation holds {what} \(sample_2\)"):
+        read(root)
+
+
+def test_half_a_character_is_refused(root):
+    document = json.dumps(merr()).replace("He frowns.", "He \\ud83d frowns.")
+    with pytest.raises(DataError, match=r"json: holds half a character \(the escape .ud83d"):
+        read(put(root, MERR_fine_grained_json=document))

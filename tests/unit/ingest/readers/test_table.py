@@ -264,3 +264,57 @@ def test_an_official_csv_is_not_to_be_renamed_but_fetched():
         DataError, match=r"x\.csv: no column 'a' .*found b, c; use the official file, whose first"
     ):
         csv_rows(b"b,c\n1,2\n", "x.csv", [["a"]])
+
+
+ELEVEN = "clip,label,split\na.mp4,{},train\nsub/b.avi,{},test\nc.mp4,{},train\n"
+
+
+@pytest.mark.parametrize(
+    ("space", "ids", "fine"),
+    [
+        ("uses: mafw", (1, 2, 3), False),
+        ("uses: mafw", (1, 2, 11), True),
+        ("uses: mafw", ("anger", "disgust", "fear"), True),
+        ("name: moods\nlabels: [{id: 0, name: a}, {id: 1, name: b}, {id: 2, name: c}]", (1, 2, 1), False),
+        ("name: moods\nlabels: [{id: 0, name: a}, {id: 1, name: b}, {id: 2, name: c}]", (0, 2, 1), True),
+        (SPACE, (1, 2, 1), True),  # no label has the id 3
+    ],
+)
+def test_ids_that_fit_two_numberings_are_refused(root, tmp_path, space, ids, fine):
+    (tmp_path / "data/label_spaces/moods.yaml").write_text(space)
+    if fine:
+        assert len(read(root, ELEVEN.format(*ids)).rows) == 3
+        return
+    with pytest.raises(
+        DataError,
+        match=r"clips\.csv: its label ids are 1\.\.\d, so it may count from 1 or .*write the labels as",
+    ):
+        read(root, ELEVEN.format(*ids))
+
+
+def test_a_caption_in_the_wrong_encoding_is_counted_with_its_clip(root):
+    text = "clip,label,split,text\na.mp4,glad,train,A cafÃ©\nsub/b.avi,gloomy,test,„Spaß“ – é\n"
+    text += "c.mp4,glad,test,\n"
+    result = read(root, text, caption="text")
+    (check,) = [check for check in result.checks if not check.success]
+    assert (check.name, check.severity, check.clips) == ("text_encoding", "warning", ("a",))
+    assert any("a (UTF-8 that was read as Latin-1: 'A cafÃ©')" in line for line in result.warnings())
+
+
+def test_nul_bytes_are_refused(root):
+    with pytest.raises(DataError, match=r"clips\.csv: has a NUL byte at 25, so it is damaged or not text"):
+        read(root, CSV.replace("glad", "gl\0ad"))
+
+
+def test_a_jsonl_line_with_two_labels_is_refused(root):
+    line = '{"clip": "a.mp4", "label": "glad", "label": "cross", "split": "train"}\n'
+    with pytest.raises(DataError, match=r"t\.jsonl, line 1: keys appear twice: label; keep one of each"):
+        read(root, line, table="t.jsonl")
+
+
+def test_half_a_character_in_jsonl_is_refused(root):
+    line = '{"clip": "a.mp4", "label": "glad", "split": "train", "text": "\\ud83d"}\n'
+    with pytest.raises(DataError, match=r"t\.jsonl, line 1: holds half a character"):
+        read(root, line, table="t.jsonl", caption="text")
+    whole = line.replace("\\ud83d", "\\ud83d\\ude00")
+    assert read(root, whole, table="t.jsonl", caption="text").rows[0].caption == "😀"
