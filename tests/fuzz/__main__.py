@@ -1,5 +1,5 @@
-"""`python -m tests.fuzz --mutations 2000 --seed 0`: feeds broken clips to validate and extract, broken lists to
-ingest, and broken workspaces to what reads them."""
+"""`python -m tests.fuzz --mutations 2000 --seed 0`: feeds broken clips to validate and extract, broken
+lists to ingest, and broken workspaces to what reads them."""
 
 from __future__ import annotations
 
