@@ -17,7 +17,7 @@ _EMPTY_SECRET = re.compile(r"^(\w+(?:_PASSWORD|_KEY|_TOKEN))=$", re.MULTILINE)
 
 
 def fill(example: str) -> str:
-    """`example` with a random value, letters and digits only, for each empty `*_PASSWORD`, `*_KEY` and `*_TOKEN`."""
+    """`example` with a random value, letters and digits only, for each empty password, key and token."""
     return _EMPTY_SECRET.sub(lambda match: f"{match[1]}={secrets.token_hex(24)}", example)
 
 

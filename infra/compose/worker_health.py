@@ -1,7 +1,8 @@
 """Health check of the worker's container: exit code 0 while the Prefect server sees a worker online.
 
 Command: `python worker_health.py [POOL]` with `ERV_PREFECT_API_URL` and, if the server asks for it,
-`ERV_PREFECT_AUTH_STRING` set (standard library only). A worker that hangs sends no heartbeats and goes offline after a while; a check of its process would not notice.
+`ERV_PREFECT_AUTH_STRING` set (standard library only). A worker that hangs sends no heartbeats and goes
+offline after a while; a check of its process would not notice.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 import os
 import sys
 import urllib.request
-
 
 _CLIENT = "worker-health"
 

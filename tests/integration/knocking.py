@@ -157,26 +157,28 @@ def _events(stream: socket.socket, connection: h2.connection.H2Connection) -> It
         stream.sendall(connection.data_to_send())
 
 
-def faults(port: int, asked: list[Request], may_read: tuple[str, ...] = ()) -> list[str]:
+def faults(
+    port: int, asked: list[Request], may_read: tuple[str, ...] = (), *, public_refusals: bool = False
+) -> list[str]:
     """What a port lets in that it should not; empty if it is closed.
 
     Args:
         port: on 127.0.0.1.
         asked: what to ask, from `requests`.
-        may_read: paths, or with `*` at the end beginnings of paths, that everyone without an Origin may GET.
+        may_read: paths that everyone may GET.
+        public_refusals: whether a page may read that it was refused, and what everyone may GET.
     """
     found = []
 
     def allowed(request: Request) -> bool:
-        path = request.path.partition("?")[0]
-        return request.method == "GET" and any(
-            path.startswith(open_[:-1]) if open_.endswith("*") else path == open_ for open_ in may_read
-        )
+        return request.method == "GET" and request.path.partition("?")[0] in may_read
 
     def note(who: str, request: Request, tls: ssl.SSLContext | None, open_: bool = False) -> None:
         status, headers = ask(port, request, tls)
         if status and status not in REFUSED and not (open_ and status < 400):
             found.append(f"port {port}: {request} of {who} is answered with {status}")
+        if public_refusals and request.method != "OPTIONS" and (status in REFUSED or open_):
+            return
         if headers.get("access-control-allow-origin") in ("*", PAGE):
             found.append(f"port {port}: a page of {PAGE} may read the answer to {request}")
 

@@ -37,6 +37,7 @@ pytestmark = pytest.mark.integration
 
 NAME = "doors/kept.txt"
 # What everyone on this machine may read. Neither Prefect's page nor an answer about health tells of our data.
+# SeaweedFS's S3 shows its refusals to any page; a page can't make a browser sign requests.
 OPEN = {
     "s3": ("/healthz", "/status"),
     "mlflow": ("/health",),
@@ -98,7 +99,8 @@ def test_no_port_lets_anybody_in(stack: Environment, kept: str) -> None:
     asked = requests(stack.dvc_bucket, NAME)
     found: list[str] = []
     for _, port in sorted(sockets):
-        found += faults(port, asked, OPEN.get(names.get(port, ""), ()))
+        name = names.get(port, "")
+        found += faults(port, asked, OPEN.get(name, ()), public_refusals=name == "s3")
     assert found == []
     assert what_is_there(stack) == before
     assert open_store(stack).read(kept) == b"kept"

@@ -108,7 +108,3 @@ def _certificate() -> tuple[str, str, str]:
 
 if __name__ == "__main__":
     write_certificates(Path(sys.argv[1]))
-
-
-if __name__ == "__main__":
-    write_certificates(Path(sys.argv[1]))
