@@ -5,7 +5,8 @@ for its key, but answers by any name. Three checks in front of both make up for 
 
 - a server answers only by its own names, so a page that points a name of its own at this machine (DNS
   rebinding) is refused;
-- a browser says which page asks, in the header Origin; only pages of the server itself are answered;
+- a browser says which page asks, in the headers Origin and Sec-Fetch-Site; only pages of the server itself
+  are answered, and links to it;
 - MLflow asks for our key, as a bearer token (its clients) or as the password of any user (a browser).
 """
 
@@ -57,14 +58,22 @@ class OwnPagesOnly:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers 403 unless there is no `Origin`, or it is the address that was asked."""
-        if scope["type"] in ("http", "websocket"):
-            headers = Headers(scope=scope)
-            origin = headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-                await _forbid(scope, receive, send)
-                return
+        """Answers 403 to what a page of another address asks; a client that is no browser names no page."""
+        if scope["type"] in ("http", "websocket") and _foreign(Headers(scope=scope)):
+            await _forbid(scope, receive, send)
+            return
         await self._app(scope, receive, send)
+
+
+def _foreign(headers: Headers) -> bool:
+    origin = headers.get("origin")
+    if origin is not None:
+        return urlsplit(origin).netloc != headers.get("host")
+    # An image or a script of another page has no Origin, and the browser sends the key of MLflow with it.
+    if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
+        return False
+    link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    return not link
 
 
 async def _forbid(scope: Scope, receive: Receive, send: Send) -> None:
