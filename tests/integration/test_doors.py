@@ -30,6 +30,7 @@ from erv.environment import (
 from erv.stack import control, processes
 from erv.storage.store import open_store
 from erv.tracking.lock_entries import client_of
+from infra.compose.worker_health import online
 from tests.integration.knocking import PAGE, faults, requests
 from tests.integration.prefect_api import CLIENT, ask
 
@@ -188,6 +189,14 @@ def test_prefects_own_page_works(stack: Environment) -> None:
     assert prefect(stack, "/flows/filter", {**own, "Origin": PAGE}, b"{}") == 403
     assert prefect(stack, "/flows/filter", {**own, "Origin": "http://127.0.0.1:1"}, b"{}") == 403
     assert prefect(stack, "/flows/filter", {**own, "Origin": PAGE, "Host": "evil.example"}, b"{}") == 400
+
+
+def test_the_health_check_of_the_worker_brings_the_key(stack: Environment) -> None:
+    url, key = str(stack.prefect_api_url), str(stack.prefect_auth_string)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        online(url, "no-such-pool", auth_string=key)
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        online(url, "no-such-pool", auth_string="erv:wrong")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ DOCUMENTS = [
         "docs/humanomni.md",
         "docs/paper.md",
         "docs/policies.md",
+        "docs/security.md",
         "docs/training.md",
         "docs/verifier.md",
     )
