@@ -269,7 +269,7 @@ def keep_private(environment: Environment) -> None:
     older version left open is closed, and so is everything the servers have in it.
 
     Raises:
-        SettingsError: `.erv` belongs to another user.
+        SettingsError: it can't be closed, because it belongs to another user or can't be written to.
     """
     state = environment.state
     if not state.is_dir():
@@ -280,9 +280,9 @@ def keep_private(environment: Environment) -> None:
         return
     try:
         state.chmod(0o700)
-    except PermissionError as error:
+    except OSError as error:
         raise SettingsError(
-            f"{state} belongs to another user and is open to others; use a workspace of your own"
+            f"{state} is open to others and can't be closed ({error.strerror}); use a workspace of your own"
         ) from error
     # Someone may still be inside the folder, in a shell that was opened before.
     for folder, _, files in os.walk(environment.stack):

@@ -17,7 +17,6 @@ from erv.errors import StackError, StorageError
 from erv.stack import ports as port_choice
 from erv.stack import processes
 from erv.stack.dvc_remote import write_dvc_remote, write_private
-from erv.stack.s3_keys import write_s3_keys
 from erv.stack.services import GRACE_SECONDS, PORTS, SERVICES, Service, build
 
 logger = logging.getLogger(__name__)
@@ -69,6 +68,8 @@ def up(
 
 
 def _up(workspace: Path, names: Sequence[str], patience: float) -> Environment:
+    from erv.stack.s3_keys import write_s3_keys  # `python -m` warns about a module that is imported before
+
     environment, ports = _plan(workspace, names)
     services = build(environment, ports)
     missing = [
