@@ -19,9 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class Picture:
         size: of the window, in pixels of CSS.
         box: what is kept of it: left, top, width, height.
         prepare: JavaScript that clears the view.
+        headers: what the browser sends with each request of the page.
+        before: JavaScript that runs before the page's own.
     """
 
     name: str
@@ -62,6 +64,8 @@ class Picture:
     size: tuple[int, int]
     box: tuple[int, int, int, int]
     prepare: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    before: str = field(default="", repr=False)
 
 
 def pictures_of(workspace: Path) -> list[Picture]:
@@ -70,15 +74,14 @@ def pictures_of(workspace: Path) -> list[Picture]:
     Raises:
         SystemExit: the report is missing, or MLflow knows no flow run.
     """
-    from mlflow import MlflowClient
-
     from erv.environment import load_environment
+    from erv.tracking.lock_entries import client_of
 
     report = workspace / "report" / "report.html"
     environment = load_environment(workspace)
     if not report.is_file() or not environment.mlflow_uri or not environment.prefect_ui_url:
         sys.exit(f"{workspace}: no finished demo here; run `make demo` or name its folder")
-    client = MlflowClient(environment.mlflow_uri)
+    client = client_of(environment)
     experiment = client.get_experiment_by_name(environment.mlflow_experiment)
     runs = experiment and client.search_runs(
         [experiment.experiment_id], "tags.`erv.kind` = 'flow'", order_by=["start_time DESC"], max_results=1
@@ -87,6 +90,8 @@ def pictures_of(workspace: Path) -> list[Picture]:
         sys.exit(f"{environment.mlflow_uri}: no run of the train flow; run `make demo` first")
     run = runs[0]
     flow_run = run.data.tags["prefect.flow_run_id"]
+    # Where Prefect's page keeps the key once somebody has typed it.
+    key = environment.prefect_headers.get("Authorization", "").removeprefix("Basic ")
     return [
         Picture("report", report.as_uri(), "true", (1000, 980), (0, 0, 1000, 980)),
         Picture(
@@ -96,6 +101,7 @@ def pictures_of(workspace: Path) -> list[Picture]:
             (1100, 900),
             (0, 0, 1100, 900),
             "document.querySelector('[aria-label=Close]')?.click()",  # the assistant
+            environment.mlflow_headers,
         ),
         Picture(
             "prefect",
@@ -103,6 +109,7 @@ def pictures_of(workspace: Path) -> list[Picture]:
             "document.querySelector('canvas') !== null",
             (1280, 900),
             (256, 0, 1024, 500),
+            before=f"localStorage.setItem('prefect-password', {json.dumps(key)})",
         ),
     ]
 
@@ -141,6 +148,10 @@ class Page:
         width, height = picture.size
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.call("Emulation.setDeviceMetricsOverride", **screen)
+        self.call("Page.enable")
+        self.call("Network.enable")
+        self.call("Network.setExtraHTTPHeaders", headers=dict(picture.headers))
+        script = self.call("Page.addScriptToEvaluateOnNewDocument", source=picture.before)["identifier"]
         self.call("Page.navigate", url=picture.url)
         end = time.monotonic() + WAIT_SECONDS
         while not self.evaluate(f"document.readyState === 'complete' && ({picture.ready})"):
@@ -153,6 +164,7 @@ class Page:
         if picture.prepare:
             self.evaluate(picture.prepare)
             time.sleep(3)
+        self.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
         left, top, width, height = picture.box
         clip = {"x": left, "y": top, "width": width, "height": height, "scale": 1}
         return base64.b64decode(self.call("Page.captureScreenshot", clip=clip)["data"])

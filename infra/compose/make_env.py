@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-_EMPTY_SECRET = re.compile(r"^(\w+(?:_PASSWORD|_KEY))=$", re.MULTILINE)
+_EMPTY_SECRET = re.compile(r"^(\w+(?:_PASSWORD|_KEY|_TOKEN))=$", re.MULTILINE)
 
 
 def fill(example: str) -> str:
-    """`example` with a random value, letters and digits only, for each empty `*_PASSWORD` and `*_KEY`."""
+    """`example` with a random value, letters and digits only, for each empty password, key and token."""
     return _EMPTY_SECRET.sub(lambda match: f"{match[1]}={secrets.token_hex(24)}", example)
 
 

@@ -64,10 +64,12 @@ def command(context: click.Context) -> None:
     # `erv stack` must see the user's own variables, to say which ones to unset. It and the doctor also work
     # when stack.env is damaged.
     if context.invoked_subcommand != "stack":
-        from erv.environment import isolate, load_environment
+        from erv.environment import isolate, keep_private, load_environment
 
         try:
-            isolate(load_environment())
+            environment = load_environment()
+            keep_private(environment)
+            isolate(environment)
         except SettingsError:
             if context.invoked_subcommand != "doctor":
                 raise

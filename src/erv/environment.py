@@ -11,9 +11,12 @@ lines.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
 import re
 import shlex
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -27,6 +30,12 @@ STACK_FILE = "stack.env"
 # Variables of other tools that could send data to servers other than ours. The CA bundle stays: it says whom
 # to trust, not where to connect. Prefect passes `PREFECT__` variables to the process of a flow run.
 _FOREIGN = re.compile(r"^(AWS_(?!CA_BUNDLE$)|MLFLOW_|_MLFLOW_|PREFECT_(?!_))")
+
+# The keys that belong to the server at an address.
+_KEYS_OF = {
+    "ERV_MLFLOW_URI": ("ERV_MLFLOW_TOKEN",),
+    "ERV_PREFECT_API_URL": ("ERV_PREFECT_AUTH_STRING", "ERV_PREFECT_API_KEY", "ERV_PREFECT_UI_URL"),
+}
 
 # No tool sends telemetry, and nothing is looked up on a hub.
 _QUIET = {
@@ -54,7 +63,10 @@ class Environment:
         s3_ambient: whether to take credentials from AWS's own chain (profile, role) instead of our keys. Only
             with this setting (`ERV_S3_AMBIENT=1`) do we use the user's `AWS_*` variables.
         mlflow_uri: URL of the MLflow server.
+        mlflow_token: what the MLflow server asks for, as a bearer token or as the password of any user.
         prefect_api_url: URL of the Prefect server, ending in `/api`.
+        prefect_auth_string: what a Prefect server of our own asks for (`user:password`).
+        prefect_api_key: what Prefect Cloud asks for.
     """
 
     workspace: Path
@@ -71,6 +83,7 @@ class Environment:
     mlflow_token: str | None = field(default=None, repr=False)
     mlflow_experiment: str = "erv"
     prefect_api_url: str | None = None
+    prefect_auth_string: str | None = field(default=None, repr=False)
     prefect_api_key: str | None = field(default=None, repr=False)
     prefect_ui_url: str | None = None
 
@@ -97,8 +110,24 @@ class Environment:
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that must not appear in any log, tag or parameter."""
-        values = (self.s3_secret_key, self.s3_session_token, self.mlflow_token, self.prefect_api_key)
+        values = (
+            *(self.s3_secret_key, self.s3_session_token, self.mlflow_token),
+            *(self.prefect_auth_string, self.prefect_api_key),
+        )
         return tuple(value for value in values if value)
+
+    @property
+    def mlflow_headers(self) -> dict[str, str]:
+        """The headers that a request to the MLflow server needs."""
+        return {"Authorization": f"Bearer {self.mlflow_token}"} if self.mlflow_token else {}
+
+    @property
+    def prefect_headers(self) -> dict[str, str]:
+        """The headers that a request to the Prefect server needs."""
+        if self.prefect_auth_string:
+            encoded = base64.b64encode(self.prefect_auth_string.encode()).decode()
+            return {"Authorization": f"Basic {encoded}"}
+        return {"Authorization": f"Bearer {self.prefect_api_key}"} if self.prefect_api_key else {}
 
     def mask(self, text: str) -> str:
         """`text` without our secrets and without passwords in URLs."""
@@ -163,6 +192,11 @@ def load_environment(workspace: str | Path = ".", process: Mapping[str, str] | N
     file = workspace / STATE / STACK_FILE
     written = read_stack_file(file)
     ours = {k: v for k, v in (os.environ if process is None else process).items() if k.startswith("ERV_")}
+    for address, keys in _KEYS_OF.items():
+        # The keys of our own servers must not reach another server that the process names.
+        if ours.get(address, written.get(address)) != written.get(address):
+            for key in keys:
+                written.pop(key, None)
     values = {**written, **ours}
     for name in _NAMES:
         variable = f"ERV_{name.upper()}"
@@ -218,6 +252,7 @@ def child_environment(environment: Environment, base: Mapping[str, str] | None =
         "MLFLOW_EXPERIMENT_NAME": environment.mlflow_experiment if environment.mlflow_uri else None,
         "PREFECT_API_URL": environment.prefect_api_url,
         "PREFECT_UI_URL": environment.prefect_ui_url,
+        "PREFECT_API_AUTH_STRING": environment.prefect_auth_string,
         "PREFECT_API_KEY": environment.prefect_api_key,
     }
     result.update({name: value for name, value in optional.items() if value})
@@ -257,6 +292,42 @@ def isolate(environment: Environment) -> None:
     for name in [name for name in os.environ if name not in wanted]:
         del os.environ[name]
     os.environ.update(wanted)
+
+
+def keep_private(environment: Environment) -> None:
+    """Closes `.erv` to other users: it holds keys, databases and objects.
+
+    In a repository the folder is created, so that nothing else creates it with the usual rights. One that an
+    older version left open is closed, and so is everything the servers have in it.
+
+    Raises:
+        SettingsError: it can't be closed, because it belongs to another user or can't be written to.
+    """
+    state = environment.state
+    if not state.is_dir():
+        if not (environment.workspace / "dvc.yaml").is_file():
+            return
+        state.mkdir(mode=0o700, exist_ok=True)
+    if stat.S_IMODE(state.stat().st_mode) & 0o077 == 0:
+        return
+    try:
+        state.chmod(0o700)
+    except OSError as error:
+        raise SettingsError(
+            f"{state} is open to others and can't be closed ({error.strerror}); use a workspace of your own"
+        ) from error
+    # Someone may still be inside the folder, in a shell that was opened before.
+    for folder, _, files in os.walk(environment.stack):
+        for path in (Path(folder), *(Path(folder, name) for name in files)):
+            with contextlib.suppress(OSError):  # removed meanwhile by a running server
+                if not path.is_symlink():
+                    path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
+
+
+def hand_over_token(environment: Environment) -> None:
+    """Gives MLflow's client in this process the key of our server; its only other way is a file."""
+    if environment.mlflow_token:
+        os.environ["MLFLOW_TRACKING_TOKEN"] = environment.mlflow_token
 
 
 def silence_telemetry() -> None:

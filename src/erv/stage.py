@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from erv.determinism import prepare_process
-from erv.environment import Environment, isolate, load_environment
+from erv.environment import Environment, isolate, keep_private, load_environment
 from erv.errors import ErvError
 from erv.settings import Settings, load_settings
 from erv.tracking.run import StageRun, open_run
@@ -129,6 +129,7 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
 def _workspace_environment() -> Environment | None:
     try:
         environment = load_environment()
+        keep_private(environment)
     except ErvError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return None

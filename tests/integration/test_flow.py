@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import urllib.request
 
@@ -13,6 +12,7 @@ from erv.environment import Environment
 from erv.pipeline import read_lock_entries
 from erv.storage.store import open_store
 from erv.tracking.lock_entries import ENTRY_TAG, entry_hash, run_tag
+from tests.integration.prefect_api import ask
 from tests.integration.scratch import Scratch
 
 pytestmark = pytest.mark.integration
@@ -30,21 +30,13 @@ def first(scratch: Scratch) -> str:
 
 
 def flow_state(scratch: Scratch, flow_run_id: str) -> dict:
-    url = f"{scratch.environment.prefect_api_url}/flow_runs/{flow_run_id}"
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return json.load(answer)
+    return ask(scratch.environment, f"/flow_runs/{flow_run_id}")
 
 
 def link_artifact(scratch: Scratch, flow_run_id: str, key: str) -> str | None:
     """What a link that a flow run has left in Prefect points to."""
-    body = json.dumps({"artifacts": {"key": {"any_": [key]}, "flow_run_id": {"any_": [flow_run_id]}}})
-    request = urllib.request.Request(
-        f"{scratch.environment.prefect_api_url}/artifacts/filter",
-        data=body.encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        found = json.load(answer)
+    body = {"artifacts": {"key": {"any_": [key]}, "flow_run_id": {"any_": [flow_run_id]}}}
+    found = ask(scratch.environment, "/artifacts/filter", body)
     if not found:
         return None
     (link,) = re.findall(r"\]\((.*)\)", found[0]["data"])
@@ -61,7 +53,9 @@ def assert_data_docs_are_linked(scratch: Scratch, parent: Run, status: str) -> N
     base, experiment, run_id, path = match.groups()
     run = next(run for run in scratch.runs()["join"] if run.info.run_id == run_id)
     assert (run.info.experiment_id, run.info.status) == (experiment, status)
-    with urllib.request.urlopen(f"{base}/get-artifact?run_uuid={run_id}&path={path}", timeout=10) as answer:
+    address = f"{base}/get-artifact?run_uuid={run_id}&path={path}"
+    request = urllib.request.Request(address, headers=scratch.environment.mlflow_headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.read() == b"<p>42 clips are valid</p>"
 
 
@@ -96,14 +90,8 @@ def test_outputs_are_in_the_store(scratch: Scratch, first: str) -> None:
 
 def test_prefect_knows_a_task_per_stage_and_its_order(scratch: Scratch, first: str) -> None:
     flow_run_id = scratch.runs()["train"][-1].data.tags["prefect.flow_run_id"]
-    body = json.dumps({"flow_runs": {"id": {"any_": [flow_run_id]}}}).encode()
-    request = urllib.request.Request(
-        f"{scratch.environment.prefect_api_url}/task_runs/filter",
-        data=body,
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        tasks = {task["name"]: task for task in json.load(answer)}
+    body = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
+    tasks = {task["name"]: task for task in ask(scratch.environment, "/task_runs/filter", body)}
     assert set(tasks) == {"make@a", "make@b", "join", "last"}
     upstream = {item["id"] for item in tasks["join"]["task_inputs"]["wait_for"]}
     assert upstream == {tasks["make@a"]["id"], tasks["make@b"]["id"]}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
-import urllib.request
 
 import pytest
 
 from erv.environment import Environment
+from tests.integration.prefect_api import ask
 from tests.integration.scratch import Background, Scratch, wait_until
 
 pytestmark = pytest.mark.integration
@@ -42,21 +41,12 @@ def nothing_is_left(scratch: Scratch, seconds: float = 15.0) -> None:
 
 
 def state_of(scratch: Scratch, flow_run_id: str) -> str:
-    with urllib.request.urlopen(
-        f"{scratch.environment.prefect_api_url}/flow_runs/{flow_run_id}", timeout=10
-    ) as answer:
-        return json.load(answer)["state"]["type"]
+    return ask(scratch.environment, f"/flow_runs/{flow_run_id}")["state"]["type"]
 
 
 def task_states(scratch: Scratch, flow_run_id: str) -> set[str]:
     body = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
-    request = urllib.request.Request(
-        f"{scratch.environment.prefect_api_url}/task_runs/filter",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return {run["state"]["type"] for run in json.load(answer)}
+    return {run["state"]["type"] for run in ask(scratch.environment, "/task_runs/filter", body)}
 
 
 def test_kill_minus_nine(scratch: Scratch, running: Background) -> None:
@@ -87,14 +77,9 @@ def test_signals(scratch: Scratch, running: Background, signum: int, code: int) 
 
 @pytest.mark.slow
 def test_a_cancellation_on_the_server(scratch: Scratch, running: Background) -> None:
-    api = scratch.environment.prefect_api_url
     flow_run_id = running.flow_run_id()
-    request = urllib.request.Request(
-        f"{api}/flow_runs/{flow_run_id}/set_state",
-        data=json.dumps({"state": {"type": "CANCELLING", "name": "Cancelling"}}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    urllib.request.urlopen(request, timeout=10).close()
+    state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    ask(scratch.environment, f"/flow_runs/{flow_run_id}/set_state", state)
     assert running.process.wait(30) == 130
     nothing_is_left(scratch)
     assert state_of(scratch, flow_run_id) == "CANCELLED"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from erv.environment import Environment
+from erv.tracking.lock_entries import client_of
 from erv.tracking.run import deliver_spool, open_run, read_record
 
 pytestmark = pytest.mark.integration
@@ -40,9 +41,7 @@ run_stage("grpo", main, Option("variant"))
 
 @pytest.fixture
 def client(stack: Environment):
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=stack.mlflow_uri)
+    return client_of(stack)
 
 
 def start_stage(workspace: Path, variant: str, **variables: str) -> subprocess.Popen[str]:

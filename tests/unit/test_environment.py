@@ -60,6 +60,26 @@ def test_process_wins_over_file(tmp_path: Path) -> None:
     assert load_environment(tmp_path, process={}).mlflow_uri == "http://file"
 
 
+@pytest.mark.parametrize(
+    ("address", "keys"),
+    [
+        ("ERV_MLFLOW_URI", {"mlflow_token"}),
+        ("ERV_PREFECT_API_URL", {"prefect_auth_string", "prefect_api_key", "prefect_ui_url"}),
+    ],
+)
+def test_keys_go_to_their_own_server_only(tmp_path: Path, address: str, keys: set[str]) -> None:
+    """A server that the process names doesn't get the keys of the local stack."""
+    ours = replace(FULL, workspace=tmp_path, mlflow_token="m", prefect_auth_string="p", prefect_api_key="k")
+    write(tmp_path, "\n".join(f"{name}={value}" for name, value in ours.variables().items()))
+    same = load_environment(tmp_path, process={address: ours.variables()[address]})
+    assert same == ours
+    other = load_environment(tmp_path, process={address: "http://theirs"})
+    gone = {name for name, value in vars(ours).items() if value and getattr(other, name) is None}
+    assert gone == keys & {name for name, value in vars(ours).items() if value}
+    own = load_environment(tmp_path, process={address: "http://theirs", "ERV_MLFLOW_TOKEN": "own"})
+    assert own.mlflow_token == "own"
+
+
 def test_nothing_configured(tmp_path: Path) -> None:
     environment = load_environment(tmp_path, process={"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"})
     assert (environment.has_storage, environment.mlflow_uri, environment.prefect_api_url) == (

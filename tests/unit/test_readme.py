@@ -28,6 +28,7 @@ DOCUMENTS = [
         "docs/metrics.md",
         "docs/paper.md",
         "docs/policies.md",
+        "docs/security.md",
         "docs/serving.md",
         "docs/training.md",
         "docs/verifier.md",

@@ -31,6 +31,7 @@ def up(services: tuple[str, ...]) -> None:
     click.echo(f"S3       {environment.s3_endpoint or '-'}")
     click.echo(f"MLflow   {environment.mlflow_uri or '-'}")
     click.echo(f"Prefect  {environment.prefect_ui_url or '-'}")
+    click.echo("MLflow's and Prefect's pages ask for a key once: `erv stack key` prints it.")
     click.echo(
         "Addresses and keys are in .erv/stack.env; your own AWS, MLflow and Prefect settings are untouched."
     )
@@ -56,6 +57,19 @@ def status() -> None:
         click.echo(f"{service.name:8} {service.state:10} {service.url or '-':32} {service.pid or '-'}")
     if any(service.state != "running" for service in states):
         raise SystemExit(1)
+
+
+@command.command()
+def key() -> None:
+    """Print what the pages of MLflow and Prefect ask for; keep it to yourself."""
+    from erv.environment import load_environment
+    from erv.errors import StackError
+
+    environment = load_environment(process={})
+    if not (environment.mlflow_token and environment.prefect_auth_string):
+        raise StackError("this workspace has no keys yet; run `erv stack up`")
+    click.echo(f"MLflow   user erv, password {environment.mlflow_token}")
+    click.echo(f"Prefect  {environment.prefect_auth_string}")
 
 
 @command.command()

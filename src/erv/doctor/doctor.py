@@ -206,7 +206,9 @@ def _tracking(environment: Environment) -> Iterator[Finding]:
             "tracking", "warn", "no MLflow server is configured, runs are not tracked", "`erv stack up`"
         )
         return
-    yield _server("tracking", "MLflow", environment.mlflow_uri, "/version", metadata.version("mlflow"))
+    address = f"{environment.mlflow_uri}/version"
+    request = urllib.request.Request(address, headers=environment.mlflow_headers)  # noqa: S310
+    yield _server("tracking", "MLflow", environment.mlflow_uri, request, metadata.version("mlflow"))
 
 
 def _orchestration(environment: Environment) -> Iterator[Finding]:
@@ -216,13 +218,14 @@ def _orchestration(environment: Environment) -> Iterator[Finding]:
         )
         return
     url, version = environment.prefect_api_url, metadata.version("prefect")
-    yield _server("prefect", "Prefect", url, "/admin/version", version)
+    request = urllib.request.Request(f"{url}/admin/version", headers=environment.prefect_headers)  # noqa: S310
+    yield _server("prefect", "Prefect", url, request, version)
 
 
-def _server(name: str, title: str, url: str, path: str, expected: str) -> Finding:
+def _server(name: str, title: str, url: str, request: urllib.request.Request, expected: str) -> Finding:
     opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if "//127.0.0.1" in url else []))
     try:
-        with opener.open(url + path, timeout=5) as response:
+        with opener.open(request, timeout=5) as response:
             version = response.read(200).decode().strip().strip('"')
     except urllib.error.HTTPError as error:
         return Finding(

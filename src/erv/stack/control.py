@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from erv.environment import Environment, load_environment, read_stack_file, silence_telemetry
+from erv.environment import Environment, keep_private, load_environment, read_stack_file, silence_telemetry
 from erv.errors import StackError, StorageError
 from erv.stack import ports as port_choice
 from erv.stack import processes
 from erv.stack.dvc_remote import write_dvc_remote, write_private
-from erv.stack.services import GRACE_SECONDS, PORTS, SERVICES, Service, build, write_s3_keys
+from erv.stack.services import GRACE_SECONDS, PORTS, SERVICES, Service, build
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,8 @@ def up(
 
 
 def _up(workspace: Path, names: Sequence[str], patience: float) -> Environment:
+    from erv.stack.s3_keys import write_s3_keys  # `python -m` warns about a module that is imported before
+
     environment, ports = _plan(workspace, names)
     services = build(environment, ports)
     missing = [
@@ -144,9 +146,10 @@ def _locked(workspace: Path) -> Iterator[None]:
     """Allows one start or stop at a time; a second one waits for the first and then finds the work done."""
     from filelock import FileLock, Timeout
 
-    path = workspace / ".erv" / "stack.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    state = load_environment(workspace, process={}).state
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keep_private(load_environment(workspace, process={}))
+    lock = FileLock(state / "stack.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -180,6 +183,8 @@ def _plan(workspace: Path, names: Sequence[str]) -> tuple[Environment, dict[str,
         known,
         s3_access_key=known.s3_access_key or secrets.token_hex(10),
         s3_secret_key=known.s3_secret_key or secrets.token_hex(20),
+        mlflow_token=known.mlflow_token or secrets.token_hex(20),
+        prefect_auth_string=known.prefect_auth_string or f"erv:{secrets.token_hex(20)}",
     )
     if "s3" in ports:
         environment = replace(environment, s3_endpoint=f"http://127.0.0.1:{ports['s3']}")
@@ -325,7 +330,7 @@ def _remove_sockets(ports: Mapping[str, int]) -> None:
     import tempfile
 
     for name in PORTS["s3"]:
-        if name in ports:
+        if name in ports:  # those of HTTP are beside the data, except where an older version started it
             kind = name.removesuffix("_grpc") + ("-grpc" if name.endswith("_grpc") else "")
             path = Path(tempfile.gettempdir()) / f"seaweedfs-{kind}-{ports[name]}.sock"
             with contextlib.suppress(OSError):

@@ -92,11 +92,9 @@ def _checked() -> Environment:
 def _ensure_pool(environment: Environment) -> None:
     """Creates the pool that deployments and workers need; Prefect refuses to create one that exists."""
     url = f"{(environment.prefect_api_url or '').rstrip('/')}/work_pools/{POOL}"
-    headers = {}
-    if environment.prefect_api_key:
-        headers["Authorization"] = f"Bearer {environment.prefect_api_key}"
+    request = urllib.request.Request(url, headers=environment.prefect_headers)  # noqa: S310
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
             json.load(answer)
             return
     except urllib.error.HTTPError as error:

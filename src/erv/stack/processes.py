@@ -72,11 +72,14 @@ def start(
     log: Path,
     fingerprint: str,
 ) -> Record:
-    """Starts a server in its own session and appends its output to `log`."""
+    """Starts a server in its own session and appends its output to `log`.
+
+    Only the user can read what it writes: databases, objects, sockets, log.
+    """
     mark = f"{name}-{secrets.token_hex(8)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(log, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
         output.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} start of {name}\n".encode())
         output.flush()
         process = subprocess.Popen(
@@ -87,6 +90,7 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=0o077,
         )
     _started.append(process)
     try:

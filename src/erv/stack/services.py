@@ -76,11 +76,15 @@ def _seaweedfs(environment: Environment, ports: Mapping[str, int]) -> Service:
         "filer": "true",
         "filer.port": ports["filer"],
         "filer.port.grpc": ports["filer_grpc"],
-        "filer.localSocket": "",
+        # Beside the data, in a folder that only the user can enter; relative, as such a path must be short.
+        "filer.localSocket": "filer.sock",
         "s3": "true",
         "s3.port": ports["s3"],
         "s3.port.grpc": ports["s3_grpc"],
+        "s3.localSocket": "s3.sock",
         "s3.config": folder / "s3.json",
+        "s3.allowedOrigins": environment.s3_endpoint,
+        "filer.allowedOrigins": "none",
         "s3.iam": "false",
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
@@ -111,59 +115,53 @@ def _seaweedfs(environment: Environment, ports: Mapping[str, int]) -> Service:
     )
 
 
-def write_s3_keys(environment: Environment) -> None:
-    """Writes the S3 server's only account to a file that only the user can read."""
-    folder = environment.stack / "s3"
-    (folder / "data").mkdir(parents=True, exist_ok=True)
-    identity = {
-        "name": "erv",
-        "credentials": [{"accessKey": environment.s3_access_key, "secretKey": environment.s3_secret_key}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    path = folder / "s3.json"
-    path.touch(mode=0o600)
-    path.write_text(json.dumps({"identities": [identity]}, indent=1) + "\n", encoding="utf-8")
-
-
 def _mlflow(environment: Environment, port: int) -> Service:
     folder = environment.stack / "mlflow"
-    command = (
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
-        *("--artifacts-destination", f"s3://{environment.artifact_bucket}", "--serve-artifacts"),
-        *("--workers", "1"),
-    )
     variables = child_environment(environment)
-    variables.pop("MLFLOW_TRACKING_URI", None)
-    variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # saves three idle processes
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"):
+        variables.pop(name, None)
+    variables |= {
+        "ERV_MLFLOW_TOKEN": str(environment.mlflow_token),
+        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{environment.artifact_bucket}",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": "127.0.0.1:*,localhost:*",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves three idle processes
+    }
     url = str(environment.mlflow_uri)
     return Service(
         name="mlflow",
-        command=command,
+        command=(sys.executable, "-m", "erv.stack.server", "mlflow", "--port", str(port)),
         environment=variables,
         folder=folder,
         log=environment.stack / "logs" / "mlflow.log",
         url=url,
         healthy=lambda: _answers(f"{url}/health"),
-        depends_on=("MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID"),
+        depends_on=(
+            *("MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "ERV_MLFLOW_TOKEN"),
+            *("MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION"),
+        ),
     )
 
 
 def _prefect(environment: Environment, port: int) -> Service:
     folder = environment.stack / "prefect"
-    command = (
-        *(sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)),
-        "--analytics-off",
-    )
-    url = str(environment.prefect_api_url)
+    url, ui = str(environment.prefect_api_url), str(environment.prefect_ui_url)
+    variables = child_environment(environment) | {
+        "PREFECT_SERVER_API_AUTH_STRING": str(environment.prefect_auth_string),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ui,
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+        # Relative, so that the page asks the address it came from, whatever its name.
+        "PREFECT_UI_API_URL": "/api",
+    }
     return Service(
         name="prefect",
-        command=command,
-        environment=child_environment(environment),
+        command=(sys.executable, "-m", "erv.stack.server", "prefect", "--port", str(port)),
+        environment=variables,
         folder=folder,
         log=environment.stack / "logs" / "prefect.log",
         url=url,
         healthy=lambda: _answers(f"{url}/health"),
+        depends_on=("PREFECT_SERVER_API_AUTH_STRING",),
     )
 
 

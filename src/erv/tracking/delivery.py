@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from erv.environment import Environment
+from erv.environment import Environment, hand_over_token
 from erv.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -85,14 +85,15 @@ class RunHeader:
 class Delivery:
     """Turns events into calls to one MLflow server."""
 
-    def __init__(self, uri: str, experiment: str) -> None:
+    def __init__(self, environment: Environment) -> None:
         # A stage must not hang for minutes on a server that is down: the buffer above does the retrying.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        hand_over_token(environment)
         from mlflow import MlflowClient
 
-        self._client = MlflowClient(tracking_uri=uri)
-        self._experiment = experiment
+        self._client = MlflowClient(tracking_uri=environment.mlflow_uri)
+        self._experiment = environment.mlflow_experiment
 
     def open(self, header: RunHeader, search: bool = False) -> str:
         """Opens the run of `header`; returns its id.
@@ -302,7 +303,7 @@ def deliver_spool(environment: Environment) -> int:
         return 0
     done = 0
     try:
-        delivery = Delivery(environment.mlflow_uri, environment.mlflow_experiment)
+        delivery = Delivery(environment)
         for folder in folders:
             try:
                 done += _deliver_folder(environment, delivery, folder)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erv.environment import Environment
+from erv.environment import Environment, hand_over_token
 from erv.files import sha256_of_text
 from erv.tracking.run import StageRun, flatten, read_record
 
@@ -176,6 +176,7 @@ def client_of(environment: Environment) -> MlflowClient:
 
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    hand_over_token(environment)
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=environment.mlflow_uri, registry_uri=environment.mlflow_uri)

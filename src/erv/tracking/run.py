@@ -185,10 +185,10 @@ class StageRun:
         else:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _open(self, uri: str) -> None:
+    def _open(self) -> None:
         """Opens the run and starts the thread; an outage is only reported."""
         write_header(self._folder, self._header)
-        self._delivery = Delivery(uri, self._environment.mlflow_experiment)
+        self._delivery = Delivery(self._environment)
         try:
             self._open_in_mlflow()
         except Outage as outage:
@@ -336,7 +336,7 @@ def open_run(
     if environment.mlflow_uri is None:
         logger.info("no MLflow server is configured, nothing is tracked; `erv stack up` starts one")
     else:
-        run._open(environment.mlflow_uri)
+        run._open()
     return run
 
 

@@ -33,8 +33,10 @@ WORKER_VARIABLES = {
     "ERV_DVC_BUCKET",
     "ERV_ARTIFACT_BUCKET",
     "ERV_MLFLOW_URI",
+    "ERV_MLFLOW_TOKEN",
     "ERV_MLFLOW_EXPERIMENT",
     "ERV_PREFECT_API_URL",
+    "ERV_PREFECT_AUTH_STRING",
     "ERV_PREFECT_UI_URL",
 }
 
@@ -135,7 +137,7 @@ def test_defaults_in_the_file_are_those_of_the_example():
 
 def test_no_secret_in_the_repository_and_none_has_a_default():
     secrets = {name for name in example_variables() if SECRET.search(name)}
-    assert len(secrets) == 6
+    assert len(secrets) == 8
     assert {name: example_variables()[name] for name in secrets} == dict.fromkeys(secrets, "")
     for name in FILES:
         for match in variables_of(name):
@@ -232,6 +234,10 @@ def test_what_a_service_logs_in_with_is_what_the_other_side_was_given(services):
         services["s3"]["environment"]["AWS_SECRET_ACCESS_KEY"]
         == services["worker"]["environment"]["ERV_S3_SECRET_KEY"]
     )
+    worker = services["worker"]["environment"]
+    assert services["mlflow"]["environment"]["ERV_MLFLOW_TOKEN"] == worker["ERV_MLFLOW_TOKEN"]
+    assert server["PREFECT_SERVER_API_AUTH_STRING"] == worker["ERV_PREFECT_AUTH_STRING"]
+    assert "--hosts=prefect,localhost,127.0.0.1" in services["prefect"]["command"]
     assert re.search(r"(^|,)mlflow:\*", services["mlflow"]["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"])
 
 
@@ -248,6 +254,14 @@ def test_only_s3_of_the_store_listens_beyond_its_container(services):
     command = services["s3"]["command"]
     assert "-ip.bind=127.0.0.1" in command
     assert "-s3.ip.bind=0.0.0.0" in command
+    # Certificates first: the gRPC of S3 listens where S3 does, and takes new accounts.
+    assert command[:3] == ["sh", "-c", 'python -m erv.stack.s3_keys . && exec "$@"']
+
+
+def test_web_servers_are_behind_the_gate(services):
+    for name in ("mlflow", "prefect"):
+        assert services[name]["command"][:4] == ["python", "-m", "erv.stack.server", name]
+    assert services["prefect"]["environment"]["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
 
 
 def test_the_override_gives_the_worker_a_gpu_and_changes_nothing_else(gpu_services):
@@ -334,7 +348,7 @@ def test_make_env_fills_every_secret_and_never_overwrites(tmp_path, capsys):
     )
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
     values = [value for name, value in written.items() if SECRET.search(name)]
-    assert len(set(values)) == 6
+    assert len(set(values)) == 8
     assert all(re.fullmatch(r"[0-9a-f]{48}", value) for value in values)
     resolve(load("compose.yaml"), written)
 

@@ -176,7 +176,7 @@ def test_a_fault_of_the_delivery_is_reported_by_name(
 
     monkeypatch.setattr(StageRun, "_open_in_mlflow", open_late)
     run = StageRun(Environment(tmp_path, mlflow_uri="http://127.0.0.1:9"), RunHeader("k", "sft", 0))
-    run._open("http://127.0.0.1:9")
+    run._open()
     run.log_metrics({"a": 1.0})
     run.close("FINISHED")
     assert "delivery to MLflow has stopped (ZeroDivisionError: ours)" in caplog.text
@@ -187,7 +187,7 @@ def test_a_fault_of_the_delivery_is_reported_by_name(
 def test_a_table_is_a_text_and_a_tag_that_mlflow_knows(tmp_path: Path) -> None:
     environment = Environment(tmp_path, mlflow_uri="http://127.0.0.1:9", s3_secret_key="very secret")
     run = StageRun(environment, RunHeader("k", "grpo", 0))
-    run._open("http://127.0.0.1:9")
+    run._open()
     run._closing_until = 0.0  # nothing is waited for
     for step in range(60):
         run.log_table(["step", "text"], [[step, "it is very secret"]], f"samples/{step}")
