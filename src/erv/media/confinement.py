@@ -109,6 +109,49 @@ class Confinement:
         return " and ".join(open_doors)
 
 
+def tried() -> Confinement:
+    """What confinement gives on this machine, found out by a child process that then tries what it may not.
+
+    Raises:
+        OSError: no child process can be started.
+    """
+    import json
+    import subprocess
+
+    script = (
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+        " from erv.media.confinement import attempt; attempt()"
+    )
+    # Our own interpreter and our own code: nothing of the outside is in the arguments.
+    child = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(sys.path)], capture_output=True, text=True, check=False
+    )
+    try:
+        return Confinement(**json.loads(child.stdout))
+    except (ValueError, TypeError):
+        return Confinement(0, seccomp=False)
+
+
+def attempt() -> None:
+    """Confines this process, then tries to read a file and to open a socket; writes down what is enforced."""
+    import json
+    import socket
+
+    given = confine()
+    files, network = given.landlock, given.seccomp
+    try:
+        Path(sys.executable).open("rb").close()
+        files = 0
+    except PermissionError:
+        pass
+    try:
+        socket.socket().close()
+        network = False
+    except PermissionError:
+        pass
+    sys.stdout.write(json.dumps({"landlock": files, "seccomp": network}))
+
+
 def confine() -> Confinement:
     """Takes the rights described above from this process, for good; returns what the kernel enforces.
 

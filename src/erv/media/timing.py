@@ -47,7 +47,8 @@ class Times:
     @property
     def seconds(self) -> float:
         """From the first picture to the end of the last one."""
-        return float(self.starts[-1] - self.starts[0]) + (self.last or self.step)
+        usual = float(np.median(np.diff(self.starts))) if len(self.starts) > 1 else 0.0
+        return float(self.starts[-1] - self.starts[0]) + (self.last or usual)
 
     @property
     def regular(self) -> bool:

@@ -127,8 +127,9 @@ class Worker:
     def receive(self) -> tuple[str, Any]:
         """The next answer, `ready`, `result`, `memory`, `error` or `fault`, and a value.
 
-        The value of an `error` is the exception. A `fault` means that the exception or the result can't be
-        pickled; its value is the traceback as text.
+        The value of `ready` is what the kernel enforces, if the worker is confined; that of an `error` is the
+        exception. A `fault` means that the exception or the result can't be pickled; its value is the
+        traceback as text.
 
         Raises:
             EOFError, OSError: the process ended.
@@ -185,12 +186,11 @@ def serve(descriptor: int, parent: int) -> None:
             prepare()
         if memory_mb is not None:
             limit_memory(memory_mb)
-        if confined:
-            confine()
+        given = confine() if confined else None
         if confined and can_hand_over():
             most_bytes = None if memory_mb is None else memory_mb * 1_000_000
             function = partial(_with_files, function, descriptor, most_bytes)
-        _send(pipe, _packed("ready", None))
+        _send(pipe, _packed("ready", given))
         while True:
             _send(pipe, _answer(function, pipe.recv_bytes()))
     except (EOFError, KeyboardInterrupt, BrokenPipeError, ConnectionResetError):

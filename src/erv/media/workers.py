@@ -25,6 +25,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from erv.media.confinement import Confinement
 from erv.media.handed import can_hand_over
 from erv.media.worker_process import Worker
 
@@ -122,7 +123,7 @@ class _Crew(Generic[Item, Result]):
         self.exhausted = False
         self._function, self._prepare = function, prepare
         self._seconds, self._memory_mb, self._expected = seconds, memory_mb, expected
-        self._confined = confined
+        self._confined, self._warned = confined, False
         self._pool: list[Worker] = []
         self._untouched: deque[int] = deque()  # given to a worker that died before it started them
         self._again: deque[int] = deque()  # to be tried alone
@@ -260,10 +261,17 @@ class _Crew(Generic[Item, Result]):
         else:
             self._again.append(index)
 
+    def _warn_of(self, given: Confinement | None) -> None:
+        """Says once what a confined worker could still do."""
+        if given is not None and given.gaps and not self._warned:
+            self._warned = True
+            logger.warning("a clip that exploits a decoder could %s; see `erv doctor`", given.gaps)
+
     def _take(self, worker: Worker, kind: str, value: Any) -> None:
         if kind == "ready":
             worker.ready, worker.deadline, self._failed_starts = True, None, 0
             worker.measure()
+            self._warn_of(value)
             return
         index = worker.queue.popleft()
         worker.served += 1

@@ -32,7 +32,7 @@ class Probe:
         variable_rate: whether frames are chosen by time, because the pictures come at a variable rate.
         sound_after: seconds from the first picture to the first sound; negative if the sound starts earlier.
         antiphase: whether the two channels cancel each other, so that only the louder one is taken.
-        pixel_ratio: width of a pixel over its height, as the container states it; 1 if it doesn't.
+        pixel_ratio: width of a pixel over its height; 1 if the file doesn't state it.
     """
 
     fault: str | None = None

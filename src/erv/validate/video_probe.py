@@ -29,6 +29,7 @@ _LEADING = 2
 _TAIL_MISSING = 0.1
 # What PyAV and numpy raise for malformed content.
 _BAD_CONTENT = (OSError, ValueError, ArithmeticError, LookupError, MemoryError, RuntimeError)
+_WRONG = 0.5  # seconds between what a header's rate makes of a clip and what its pictures say
 _PROMISE_KEPT = 0.8  # share of the seconds in the header that must be present
 
 
@@ -47,13 +48,13 @@ def probe_video(path: Path) -> Probe:
         return Probe(fault=f"container can't be read: {short_reason(error, path)}")
     times = packets.times
     by_time = times is not None and not times.regular
-    seconds = packets.frames / packets.rate if packets.rate else None
-    if times is not None and by_time:
-        seconds = times.seconds
+    seconds, rate = packets.frames / packets.rate if packets.rate else None, packets.rate or None
+    if times is not None and times.seconds and (by_time or abs(times.seconds - (seconds or 0.0)) > _WRONG):
+        seconds, rate = times.seconds, packets.frames / times.seconds
     common: dict[str, Any] = {
         "seconds": seconds,
         "frames": packets.frames,
-        "fps": packets.frames / seconds if by_time and seconds else packets.rate or None,
+        "fps": rate,
         "width": packets.width,
         "height": packets.height,
         "has_audio": sound.samples > 0,
@@ -62,7 +63,7 @@ def probe_video(path: Path) -> Probe:
         "variable_rate": by_time,
         "sound_after": late,
         "antiphase": sound.channels.cancel,
-        "pixel_ratio": header.ratio or 1.0,
+        "pixel_ratio": packets.ratio,
     }
     fault, brightness = packets.fault, None
     longest = max(common["seconds"] or 0.0, sound.seconds)
@@ -96,6 +97,7 @@ class _Packets:
         starts: when the pictures that it shows are shown, in seconds, in decoding order.
         last: for how many seconds the last one is shown.
         start: when the track starts, in seconds.
+        ratio: width of a pixel over its height; 1 if the file doesn't state it.
     """
 
     width: int
@@ -108,6 +110,7 @@ class _Packets:
     starts: list[float | None] = field(default_factory=list)
     last: float = 0.0
     start: float | None = None
+    ratio: float = 1.0
 
     @property
     def times(self) -> Times | None:
@@ -187,6 +190,7 @@ def _read_packets(path: Path, header: Header) -> tuple[_Packets, _Sound]:
         declared = video.frames if shown is None else shown
         packets = _Packets(video.width, video.height, float(rate or 0), declared)
         unit, newest = float(video.time_base or 0), None
+        packets.ratio = float(video.sample_aspect_ratio or 0) or 1.0
         packets.start = None if video.start_time is None else video.start_time * unit
         # Other containers only estimate it, or state the number of frames.
         if "matroska" in container.format.name and container.duration:
