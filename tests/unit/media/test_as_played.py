@@ -1,4 +1,4 @@
-"""Clips are read as a player shows them: by time, with sound in step, both channels, and pixels of any shape."""
+"""Clips are read as a player shows them: by time, sound in step, both channels, pixels of any shape."""
 
 import struct
 from fractions import Fraction
