@@ -183,7 +183,8 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
     from PIL import Image
 
     from erv.media.decode import decode as media
-    from erv.media.limits import read_header
+    from erv.media.header import read_header
+    from erv.media.sound import read_sound
     from erv.shards import Clip, ShardFile
 
     spent: dict[str, float] = {}
@@ -223,7 +224,7 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
                 "resize",
                 lambda p=pictures: [media._square(Image.fromarray(x), SIZE, geometry) for x in p],
             )
-            sound = timed("sound", lambda p=path: media._audio(p, SAMPLE_RATE))
+            sound = timed("sound", lambda p=path: read_sound(p, "mov", SAMPLE_RATE, 0.0))
             frames = np.stack(squares)
             timed("transfer", lambda f=frames, s=sound: transfer(f, s))
             clips.append(Clip(path.stem, frames, sound, SAMPLE_RATE))

@@ -24,6 +24,14 @@ _FIELDS = {
     b"ctts": (4, 8, 12),
     b"elst": (4, 8, 12),
 }
+# Texts that name files, as players read them; the file exists on every Linux.
+_TEXTS = (
+    b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n/etc/hostname\n#EXT-X-ENDLIST\n",
+    b"ffconcat version 1.0\nfile /etc/hostname\n",
+    b"[playlist]\nFile1=/etc/hostname\nNumberOfEntries=1\n",
+    b"<MPD profiles='urn:mpeg:dash:profile:isoff-live:2011'><BaseURL>/etc/hostname</BaseURL></MPD>\n",
+    b"v=0\r\nc=IN IP4 127.0.0.1\r\nm=video 5000 RTP/AVP 96\r\n",
+)
 _LARGE = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x10000000, 30_000, 65_535)
 
 
@@ -142,6 +150,20 @@ def noise(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     return head[int(rng.integers(len(head)))] + rng.bytes(int(rng.integers(1, 20_000)))
 
 
+def playlist(clip: bytes, other: bytes, rng: np.random.Generator) -> bytes:
+    """A text that names another file: before a clip, in its first bytes, or in a transport stream."""
+    text = _TEXTS[int(rng.integers(len(_TEXTS)))]
+    where = int(rng.integers(3))
+    if where == 0:
+        at = int(rng.integers(64))
+        return clip[:at] + text + clip[at + len(text) :]
+    if where == 1:
+        return text.ljust(188 * int(rng.integers(1, 6)), b"\n") + clip
+    head = b"G" + rng.bytes(3) if rng.random() < 0.5 else b""
+    packets = [b"G" + rng.bytes(187) for _ in range(int(rng.integers(5, 60)))]
+    return (head + text).ljust(188, b"#")[:188] + b"".join(packets)
+
+
 MUTATIONS: dict[str, Mutation] = {
     mutation.__name__: mutation
     for mutation in (
@@ -159,6 +181,7 @@ MUTATIONS: dict[str, Mutation] = {
         damage_media,
         empty,
         noise,
+        playlist,
     )
 }
 

@@ -57,6 +57,7 @@ def examine(workspace: str | Path = ".") -> list[Finding]:
         _dvc,
         _sources,
         _spool,
+        _media,
     ]
     return found + [finding for section in sections for finding in _findings(section, environment)]
 
@@ -332,6 +333,22 @@ def _spool(environment: Environment) -> Iterator[Finding]:
     if count:
         detail = f"{count} runs of finished stages are not yet complete in MLflow"
         yield Finding("spool", "warn", detail, "`erv stack up` delivers them")
+
+
+def _media(environment: Environment) -> Iterator[Finding]:
+    from erv.media.confinement import tried
+
+    try:
+        given = tried()
+    except OSError as error:
+        yield Finding("media workers", "warn", f"can't be tried: {error}", "free some memory")
+        return
+    if given.gaps:
+        remedy = "decode only clips that you trust, or use Linux 5.13 or later on x86-64 or ARM"
+        yield Finding("media workers", "warn", f"a clip that exploits a decoder could {given.gaps}", remedy)
+        return
+    detail = f"read their clip alone, no network (Landlock {given.landlock}, seccomp)"
+    yield Finding("media workers", "ok", detail)
 
 
 def _output(command: list[str]) -> str | None:

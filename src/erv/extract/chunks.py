@@ -19,7 +19,7 @@ import numpy as np
 from erv.determinism import code_of, code_version
 from erv.errors import DataError
 from erv.manifest import ClipRow
-from erv.media.decode import Decoded, DecodeRule, MediaError, decode_item, load_decoders
+from erv.media.decode import Decoded, DecodeRule, MediaError, decode_item, decode_task, load_decoders
 from erv.media.workers import isolated
 from erv.settings import ExtractSettings
 from erv.shards import Clip, ShardFile, shard_name
@@ -116,12 +116,13 @@ def write_chunks(
     fetched = fetch_all(rows, lock, store, cache=cache)
     outcomes = isolated(
         decode_item,
-        ((path, rule) for path in fetched),
+        (decode_task(path, rule) for path in fetched),
         workers=workers,
         seconds=settings.clip_timeout_seconds,
         memory_mb=settings.clip_memory_mb,
         expected=(MediaError,),
         prepare=load_decoders,
+        confined=True,
     )
     with closing(outcomes):
         for chunk in chunks:

@@ -2,33 +2,40 @@
 
 The rules are HumanOmni's: frames spread evenly over the clip, padded (the released training code) or
 stretched (its inference code) to the square of the vision tower with PIL's bicubic filter, audio as 16 kHz
-mono. Unlike there, a clip without sound is marked as such and never becomes seconds of zeros.
+mono. What a player shows and that code doesn't is followed here: times of pictures at a variable rate
+(`erv.media.timing`), sound that starts late (`erv.media.sound`), pixels that are not square. Unlike there, a
+clip without sound is marked as such and never becomes seconds of zeros.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from erv.media.frames import list_frames, read_frame
-from erv.media.limits import Header, MediaError, read_header, short_reason
-from erv.media.seeking import survey
+from erv.media.header import Header, read_header, shown_size
+from erv.media.limits import MediaError, check_size, short_reason
+from erv.media.seeking import Survey, survey
 from erv.media.sequential import shown_pictures, upright
+from erv.media.sound import read_sound
+from erv.media.timing import Times, chosen_frames, frame_indices
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
     "DecodeRule",
+    "DecodeTask",
     "Decoded",
     "Geometry",
     "MediaError",
     "decode",
     "decode_item",
+    "decode_task",
     "frame_indices",
     "to_square",
 ]
@@ -67,19 +74,23 @@ class Decoded:
     audio: np.ndarray | None
 
 
-def frame_indices(count: int, wanted: int) -> np.ndarray:
-    """Indices of the frames to take: the middles of `wanted` equal parts, with duplicates in short files.
+@dataclass(frozen=True)
+class DecodeTask:
+    """A clip to decode, as a confined worker takes it (`erv.media.handed`).
 
-    `round(((count - 1) / wanted) * (i + 0.5) + 1e-6)`, half to even, as the released code computes it.
-
-    Args:
-        count: frames in the file, at least 1.
-        wanted: frames per clip.
-
-    Returns:
-        int64 [wanted], not decreasing.
+    Attributes:
+        rule: how.
+        files: the video, or the images to decode.
+        names: of the files, for messages.
+        images: how many images the folder has; None for a video.
+        fault: why the folder can't be used, if it can't.
     """
-    return np.round((count - 1) / wanted * (np.arange(wanted) + 0.5) + 1e-6).astype(np.int64)
+
+    rule: DecodeRule
+    files: tuple[Path, ...]
+    names: tuple[str, ...] = ()
+    images: int | None = None
+    fault: str | None = None
 
 
 def to_square(frames: np.ndarray, size: int, geometry: Geometry) -> np.ndarray:
@@ -92,10 +103,15 @@ def to_square(frames: np.ndarray, size: int, geometry: Geometry) -> np.ndarray:
     return np.stack([_square(Image.fromarray(pixels), size, geometry) for pixels in frames])
 
 
-def _square(image: Image, size: int, geometry: Geometry) -> np.ndarray:
-    """Resizes rows first, as Pillow did before it chose the order by cost: pixels differ by up to 2."""
+def _square(image: Image, size: int, geometry: Geometry, ratio: float = 1.0) -> np.ndarray:
+    """Resizes rows first, as Pillow did before it chose the order by cost: pixels differ by up to 2.
+
+    A `ratio` (width of a pixel over its height) other than 1 matters only if the shape of the picture does.
+    """
     from PIL import Image
 
+    if geometry == "pad" and ratio != 1.0:
+        image = image.resize(shown_size(*image.size, ratio), Image.Resampling.BICUBIC)
     width, height = image.size
     if geometry == "pad" and height > width:
         canvas = Image.new("RGB", (height, height), _PAD_COLOR)
@@ -111,7 +127,7 @@ def _square(image: Image, size: int, geometry: Geometry) -> np.ndarray:
 
 
 def decode(path: Path, rule: DecodeRule) -> Decoded:
-    """Decodes a video file with decord, or a folder of frames with PIL.
+    """Decodes a video file with decord and PyAV, or a folder of frames with PIL.
 
     A video in which decord can't seek to pictures by number (`erv.media.seeking`) is decoded from the start
     (`erv.media.sequential`). If an edit list hides pictures, only those that a player shows are taken. Sound
@@ -125,61 +141,84 @@ def decode(path: Path, rule: DecodeRule) -> Decoded:
         MediaError: the clip can't be read, has no frame, exceeds `erv.media.limits`, was cut off, or its
             sound holds values that are not numbers. The message is the same in every run.
     """
-    if path.is_dir():
-        return Decoded(np.stack(list(_folder_frames(path, rule))), None)
+    return decode_item(decode_task(path, rule))
+
+
+def decode_task(path: Path, rule: DecodeRule) -> DecodeTask:
+    """What `decode_item` needs of a video file or a folder of frames; only lists the folder."""
+    if not path.is_dir():
+        return DecodeTask(rule, (path,), (path.name,))
+    try:
+        paths = list_frames(path)
+    except MediaError as error:
+        return DecodeTask(rule, (), fault=str(error))
+    files = tuple(paths[index] for index in sorted(set(_images(len(paths), rule))))
+    return DecodeTask(rule, files, tuple(file.name for file in files), len(paths))
+
+
+def decode_item(task: DecodeTask) -> Decoded:
+    """As `decode`; worker processes pass a single value and import only this module."""
+    if task.fault is not None:
+        raise MediaError(task.fault)
+    if task.images is not None:
+        return Decoded(np.stack(list(_folder_frames(task, task.images))), None)
+    (path,) = task.files
     header = read_header(path)
-    frames = _video_frames(path, rule, header)
-    return Decoded(frames, _audio(path, rule.sample_rate) if header.has_audio else None)
-
-
-def decode_item(item: tuple[Path, DecodeRule]) -> Decoded:
-    """`decode` for worker processes, which pass a single value and import only this module."""
-    return decode(*item)
+    found = survey(path, header, ask_ratio=task.rule.geometry == "pad")
+    if found.ratio is not None:
+        header = replace(header, ratio=found.ratio)
+        check_size(*shown_size(header.width, header.height, found.ratio))
+    frames = _video_frames(path, task.rule, header, found)
+    sound = read_sound(path, header.form, task.rule.sample_rate, found.start) if header.has_audio else None
+    return Decoded(frames, sound)
 
 
 def load_decoders() -> None:
     """Imports what `decode` needs, before any clip's time limit starts."""
-    import av  # noqa: F401
+    import av.subtitles.stream  # noqa: F401  # PyAV imports it when it opens the first file
     import decord  # noqa: F401
     import PIL.Image
-
-    import erv.sources.frame_folders  # noqa: F401
 
     PIL.Image.preinit()
 
 
-def _folder_frames(folder: Path, rule: DecodeRule) -> Iterator[np.ndarray]:
+def _images(count: int, rule: DecodeRule) -> list[int]:
+    """Indices of the images to take of a folder; black pictures follow if there are too few."""
+    if rule.short_folders == "black" and count < rule.frames:
+        return list(range(count))
+    return chosen_frames(count, None, rule.frames)
+
+
+def _folder_frames(task: DecodeTask, count: int) -> Iterator[np.ndarray]:
     from PIL import Image
 
-    paths = list_frames(folder)
-    black = rule.frames - len(paths) if rule.short_folders == "black" else 0
-    wanted = range(len(paths)) if black > 0 else frame_indices(len(paths), rule.frames).tolist()
+    rule, wanted = task.rule, _images(count, task.rule)
+    files = dict(zip(sorted(set(wanted)), zip(task.files, task.names, strict=True), strict=True))
     last, square, shape = -1, np.empty(0), (0, 0)
     for index in wanted:
         if index != last:
-            image = read_frame(paths[index])
+            image = read_frame(*files[index])
             last, square, shape = index, _square(image, rule.size, rule.geometry), image.size
         yield square
-    for _ in range(black):
+    for _ in range(rule.frames - len(wanted)):
         # The released code creates each with the previous one's width and height swapped, so padding puts
         # grey at the sides of one and above and below the next.
         shape = (shape[1], shape[0])
         yield _square(Image.new("RGB", shape), rule.size, rule.geometry)
 
 
-def _video_frames(path: Path, rule: DecodeRule, header: Header) -> np.ndarray:
+def _video_frames(path: Path, rule: DecodeRule, header: Header, found: Survey) -> np.ndarray:
     """uint8 [T, size, size, 3]."""
     if header.shown is not None:
-        return _frames_in_order(path, rule, header.shown, header.shown)
-    found = survey(path, header.form)
-    if found.seekable:
-        return _frames_by_number(path, rule, header)
+        return _frames_in_order(path, rule, header, header.shown, found.times)
     if found.packets < header.frames:
         raise MediaError(f"truncated: {found.packets} of {header.frames} frames")
-    return _frames_in_order(path, rule, found.packets)
+    if found.seekable and (rule.geometry == "stretch" or header.ratio in (None, 1.0)):
+        return _frames_by_number(path, rule, header, found.times)
+    return _frames_in_order(path, rule, header, found.packets, found.times)
 
 
-def _frames_by_number(path: Path, rule: DecodeRule, header: Header) -> np.ndarray:
+def _frames_by_number(path: Path, rule: DecodeRule, header: Header, times: Times | None) -> np.ndarray:
     """uint8 [T, size, size, 3] of a video in which decord can seek."""
     import decord
     from PIL import Image
@@ -192,7 +231,7 @@ def _frames_by_number(path: Path, rule: DecodeRule, header: Header) -> np.ndarra
             raise MediaError("video track has no frames")
         if len(video) < header.frames:
             raise MediaError(f"truncated: {len(video)} of {header.frames} frames")
-        indices = frame_indices(len(video), rule.frames).tolist()
+        indices = chosen_frames(len(video), times, rule.frames)
         wanted = sorted(set(indices))
         # Reading all at once is 10% faster than one by one, but holds all of them in memory.
         together = max(1, _BATCH_BYTES // (header.width * header.height * 3))
@@ -206,7 +245,9 @@ def _frames_by_number(path: Path, rule: DecodeRule, header: Header) -> np.ndarra
     return np.stack([squares[index] for index in indices])
 
 
-def _frames_in_order(path: Path, rule: DecodeRule, expected: int, shown: int | None = None) -> np.ndarray:
+def _frames_in_order(
+    path: Path, rule: DecodeRule, header: Header, expected: int, times: Times | None
+) -> np.ndarray:
     """uint8 [T, size, size, 3] of a video that is decoded from the start.
 
     Takes one pass if it has as many pictures as expected, otherwise two.
@@ -214,30 +255,37 @@ def _frames_in_order(path: Path, rule: DecodeRule, expected: int, shown: int | N
     Args:
         path: of the file.
         rule: which frames, and their size.
+        header: of the file.
         expected: number of pictures.
-        shown: as `shown_pictures` takes it.
+        times: when packets say that they are shown.
     """
-    squares, count = _squares(path, rule, expected, shown)
-    if count != expected:
-        squares, _ = _squares(path, rule, count, shown)
+    squares, found = _squares(path, rule, header, expected, times)
+    count = len(found)
     if not count:
         raise MediaError("video track has no frames")
-    return np.stack([squares[index] for index in frame_indices(count, rule.frames).tolist()])
+    if count != expected:
+        times = Times.of(found, 0.0)
+        squares, _ = _squares(path, rule, header, count, times)
+    return np.stack([squares[index] for index in chosen_frames(count, times, rule.frames)])
 
 
 def _squares(
-    path: Path, rule: DecodeRule, expected: int, shown: int | None
-) -> tuple[dict[int, np.ndarray], int]:
-    """The frames chosen out of `expected`, by number, and how many frames there really are."""
+    path: Path, rule: DecodeRule, header: Header, expected: int, times: Times | None
+) -> tuple[dict[int, np.ndarray], list[float | None]]:
+    """The frames chosen out of `expected`, by number, and the times of all frames there really are."""
     from PIL import Image
 
-    wanted = set(frame_indices(expected, rule.frames).tolist()) if expected else set()
-    squares, count = {}, 0
-    for frame in shown_pictures(path, shown):
-        if count in wanted:
-            squares[count] = _square(Image.fromarray(upright(frame)), rule.size, rule.geometry)
-        count += 1
-    return squares, count
+    wanted = set(chosen_frames(expected, times, rule.frames)) if expected else set()
+    squares: dict[int, np.ndarray] = {}
+    found: list[float | None] = []
+    for frame in shown_pictures(path, header.form, header.shown):
+        if len(found) in wanted:
+            turned = round(frame.rotation / 90) % 2
+            ratio = header.ratio or 1.0
+            image = Image.fromarray(upright(frame))
+            squares[len(found)] = _square(image, rule.size, rule.geometry, 1 / ratio if turned else ratio)
+        found.append(frame.time)
+    return squares, found
 
 
 class _Borrowed:
@@ -251,33 +299,3 @@ class _Borrowed:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 1, 0  # kDLCPU
-
-
-def whole_sound(wave: Any) -> np.ndarray:
-    """All samples of decord's reader [channels * samples], equal to `wave[:]`.
-
-    The public API first builds a list of all indices, which takes longer than decoding them (5 ms for 3 s);
-    the array itself is behind an underscore.
-    """
-    array = getattr(wave, "_array", None)
-    if isinstance(array, np.ndarray) and array.ndim == 2 and array.shape[1] >= wave.shape[1]:
-        return array[:, : wave.shape[1]].reshape(-1)
-    samples: np.ndarray = wave[:].asnumpy().reshape(-1)
-    return samples
-
-
-def _audio(path: Path, sample_rate: int) -> np.ndarray | None:
-    """int16 mono samples, or None if the sound track is empty."""
-    import decord
-
-    try:
-        wave = decord.AudioReader(str(path), ctx=decord.cpu(0), sample_rate=sample_rate, mono=True)
-        samples = whole_sound(wave)
-    except (RuntimeError, ValueError, IndexError, OSError, decord.DECORDError) as error:
-        raise MediaError(f"sound can't be decoded: {short_reason(error, path)}") from error
-    if not samples.size:
-        return None
-    if not np.isfinite(samples).all():
-        raise MediaError("sound holds values that are not numbers")
-    rounded: np.ndarray = np.round(np.clip(samples, -1.0, 1.0) * 32767).astype(np.int16)
-    return rounded

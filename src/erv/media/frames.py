@@ -48,8 +48,12 @@ def list_frames(folder: Path) -> list[Path]:
     return [numbered[number] for number in sorted(numbered)]
 
 
-def read_frame(path: Path) -> Image:
+def read_frame(path: Path, name: str) -> Image:
     """Decodes an image to RGB, checking its size before its pixels.
+
+    Args:
+        path: of the image.
+        name: of the image, for messages.
 
     Raises:
         MediaError: it can't be decoded, is too large, or doesn't have 8 bits per channel.
@@ -62,11 +66,11 @@ def read_frame(path: Path) -> Image:
             with Image.open(path, formats=_FORMATS) as image:
                 check_size(*image.size, what="an image")
                 if image.mode not in _MODES:
-                    raise MediaError(f"image of mode {image.mode}, expected 8 bits a channel: {path.name!r}")
+                    raise MediaError(f"image of mode {image.mode}, expected 8 bits a channel: {name!r}")
                 return image.convert("RGB")
     except (MediaError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MediaError(f"too large: {short_reason(error, path)}") from error
     except Exception as error:  # PIL's plugins can raise anything for malformed bytes
-        raise MediaError(f"image can't be decoded: {path.name!r}: {short_reason(error, path)}") from error
+        raise MediaError(f"image can't be decoded: {name!r}: {short_reason(error, path)}") from error

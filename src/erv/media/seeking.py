@@ -16,16 +16,18 @@ recording). So decord is used only where it is known to be right. Everything els
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from erv.media.limits import MediaError, media_options, short_reason
+from erv.media.containers import INDEXED, decord_agrees, open_container
+from erv.media.header import Header
+from erv.media.limits import MediaError, short_reason
+from erv.media.timing import Times
 
-# Containers with an index and the time of each picture; their header names all streams.
-_INDEXED = frozenset({"mov", "matroska"})
 # Codecs in which every key frame is a fresh start. H.264 has both kinds.
 _FRESH = frozenset({"vp8", "vp9"})
 _LENGTH_AT = 4  # in the header of H.264 in these containers (avcC): bytes of a unit's length field, minus one
@@ -39,19 +41,26 @@ class Survey:
 
     Attributes:
         packets: number of packets; usually the number of pictures.
-        seekable: whether decord finds a picture by number.
+        seekable: whether decord finds a picture by number, and can only take the file for what it is.
+        times: when the pictures are shown, without those that an edit list hides; None if not all are known.
+        start: seconds at which the first one is shown; None if unknown.
+        ratio: width of a pixel over its height; None if neither header nor, if asked, a picture states it.
     """
 
     packets: int
     seekable: bool
+    times: Times | None = None
+    start: float | None = None
+    ratio: float | None = None
 
 
-def survey(path: Path, form: str) -> Survey:
+def survey(path: Path, header: Header, *, ask_ratio: bool = False) -> Survey:
     """Reads the packets of the first video track without decoding them.
 
     Args:
-        path: of a file that `erv.media.limits.read_header` accepted.
-        form: of its header.
+        path: of a file that `erv.media.header.read_header` accepted.
+        header: its header.
+        ask_ratio: whether to decode the first picture if the header doesn't state the shape of its pixels.
 
     Raises:
         MediaError: the packets can't be read.
@@ -59,23 +68,46 @@ def survey(path: Path, form: str) -> Survey:
     import av
 
     # Decode nothing, and don't probe for what the header states: 0.9 ms per clip of 3 s instead of 2.8.
-    options = {**media_options(), "skip_frame": "all"}
-    if form in _INDEXED:
-        options["probesize"] = "32"
+    options = {"skip_frame": "all", **({"probesize": "32"} if header.form in INDEXED else {})}
+    starts: list[float | None] = []
+    newest, last, ratio = None, 0.0, header.ratio
     try:
-        with av.open(str(path), options=options, metadata_errors="replace") as container:
+        with open_container(path, header.form, **options) as container:
             video = container.streams.video[0]
             is_fresh = _test_of(video)
-            packets, fresh = 0, form in _INDEXED and bool(container.duration)
+            unit = float(video.time_base or 0)
+            packets, fresh = 0, header.form in INDEXED and bool(container.duration)
             for packet in container.demux(video):
                 if packet.dts is None and not packet.size:  # the last one, which flushes a decoder
                     continue
                 if fresh and (packet.is_keyframe or not packets):
                     fresh = packet.is_keyframe and is_fresh(memoryview(packet))
                 packets += 1
+                if ask_ratio and ratio is None and packets == 1:
+                    ratio = _ratio(video, packet)
+                if header.shown is not None and packet.is_discard:
+                    continue
+                shown_at = packet.pts
+                starts.append(None if shown_at is None else shown_at * unit)
+                if shown_at is not None and (newest is None or shown_at >= newest):
+                    newest, last = shown_at, float(packet.duration or 0) * unit
+            start = None if video.start_time is None else video.start_time * unit
     except (av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError) as error:
         raise MediaError(f"container can't be read: {short_reason(error, path)}") from error
-    return Survey(packets, fresh)
+    times = Times.of(starts, last)
+    if times is not None:
+        start = float(times.starts[0])
+    return Survey(packets, fresh and decord_agrees(path, header.form), times, start, ratio)
+
+
+def _ratio(video: Any, packet: Any) -> float | None:
+    """The shape of a pixel, which H.264 and MPEG-2 also state in their own headers."""
+    import av
+
+    video.codec_context.thread_count = 1
+    with contextlib.suppress(av.FFmpegError):  # whoever needs the picture reports it
+        packet.decode()
+    return float(video.codec_context.sample_aspect_ratio or 0) or None
 
 
 def _test_of(video: Any) -> Callable[[memoryview], bool]:

@@ -8,8 +8,8 @@ first visible ones refer to, and those after the end. FFmpeg marks them in the t
 decord counts and returns marked ones too; PyAV drops them. The list that encoders write to shift B-frames
 hides nothing, and such a clip is not affected.
 
-A sound track has an edit list of its own, which decord's AudioReader follows: its samples begin where the
-track's edit begins, and end with the last packet (1024 samples of AAC) that begins inside the edit.
+A sound track has an edit list of its own, which PyAV follows: its samples begin where the track's edit
+begins, and end with the last packet (1024 samples of AAC) that begins inside the edit.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from erv.media.limits import MediaError, check_size, media_options, short_reason
+from erv.media.containers import open_container
+from erv.media.limits import MediaError, check_size, short_reason
 
 
-def shown_pictures(path: Path, shown: int | None) -> Iterator[Any]:
+def shown_pictures(path: Path, form: str, shown: int | None) -> Iterator[Any]:
     """Decodes the pictures that a player shows, in its order, in one pass.
 
     Args:
         path: of the file.
+        form: of its header.
         shown: how many its edit list shows; None if unknown.
 
     Yields:
@@ -40,7 +42,7 @@ def shown_pictures(path: Path, shown: int | None) -> Iterator[Any]:
 
     count = 0
     try:
-        with av.open(str(path), options=media_options(), metadata_errors="replace") as container:
+        with open_container(path, form) as container:
             video = container.streams.video[0]
             video.codec_context.thread_count = 1
             for frame in container.decode(video):

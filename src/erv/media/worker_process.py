@@ -1,9 +1,12 @@
-"""A worker process: how it is started, what is sent to it, and how much memory it may take.
+"""A worker process: how it is started, what is sent to it, how much memory and which rights it has.
 
 It is a plain child process rather than one of `multiprocessing`: a Dask worker is a daemon and can't have
 such children, and a plain child imports only what decoding needs, not its parent's main module. Arrays are
 sent after the pickle as raw memory and read directly into place. Inside the pickle they would take more than
 three times as long (3.0 ms against less than 1.0 for the 1.3 MB of a clip at 224x224).
+
+Its environment holds nothing but what Python and its libraries need, in particular no keys of the object
+store.
 """
 
 from __future__ import annotations
@@ -19,9 +22,15 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
+
+from erv.media.confinement import confine
+from erv.media.handed import can_hand_over, received_files, send_files
 
 # Time for a process to start and import its decoders; only one that hangs takes longer.
 START_SECONDS = 300.0
@@ -30,6 +39,13 @@ _PIPE_BYTES = 32_768
 _COUNT = struct.Struct("<I")
 # A pickle, and the buffers that follow it.
 _Packed = tuple[bytes, list[memoryview]]
+# The variables that a worker gets: what Python, its libraries and the tools that watch a test run need.
+_KEPT_VARIABLES = (
+    ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "TZ", "SYSTEMROOT", "VIRTUAL_ENV"),
+    ("LANG", "LC_", "LD_", "DYLD_", "PYTHON", "COV", "OMP_", "OPENBLAS_", "MKL_", "DECORD_"),
+)
+# One thread each: there is a worker per core, and Landlock binds only the thread that asks for it.
+_SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
     " from erv.media.worker_process import serve; serve(int(sys.argv[2]), int(sys.argv[3]))"
@@ -49,7 +65,12 @@ class Worker:
     """
 
     def __init__(
-        self, function: Callable[[Any], Any], prepare: Callable[[], None] | None, memory_mb: int | None
+        self,
+        function: Callable[[Any], Any],
+        prepare: Callable[[], None] | None,
+        memory_mb: int | None,
+        *,
+        confined: bool = False,
     ) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
@@ -59,6 +80,7 @@ class Worker:
                 [sys.executable, "-c", _BOOTSTRAP, *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                env=_environment(),
             )
         self.pipe = Connection(ours.detach())
         self.queue: deque[int] = deque()
@@ -70,10 +92,17 @@ class Worker:
         self._memory_mb = memory_mb
         self._resident = 0
         with contextlib.suppress(OSError):  # it died at once: the pipe will report how
-            self.pipe.send((function, prepare, memory_mb))
+            self.pipe.send((function, prepare, memory_mb, confined))
 
-    def give(self, index: int, message: bytes, seconds: float) -> bool:
-        """Hands over an item; False if the process is gone, which the pipe then reports."""
+    def give(self, index: int, message: bytes, seconds: float, files: Sequence[Path] = ()) -> bool:
+        """Hands over an item and the files it names, which are opened here.
+
+        Returns:
+            False if the process is gone, which the pipe then reports.
+
+        Raises:
+            OSError: a file can't be opened.
+        """
         self.queue.append(index)
         if len(self.queue) == 1:
             self.start_clock(seconds)
@@ -81,7 +110,10 @@ class Worker:
             self.pipe.send_bytes(message)
         except OSError:
             return False
-        return True
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            send_files(self.pipe.fileno(), files)
+            return True
+        return False
 
     def start_clock(self, seconds: float) -> None:
         """Starts the clock of the first item, if there is one."""
@@ -95,8 +127,9 @@ class Worker:
     def receive(self) -> tuple[str, Any]:
         """The next answer, `ready`, `result`, `memory`, `error` or `fault`, and a value.
 
-        The value of an `error` is the exception. A `fault` means that the exception or the result can't be
-        pickled; its value is the traceback as text.
+        The value of `ready` is what the kernel enforces, if the worker is confined; that of an `error` is the
+        exception. A `fault` means that the exception or the result can't be pickled; its value is the
+        traceback as text.
 
         Raises:
             EOFError, OSError: the process ended.
@@ -148,16 +181,33 @@ def serve(descriptor: int, parent: int) -> None:
         watch({parent})
     pipe = Connection(descriptor)
     try:
-        function, prepare, memory_mb = pipe.recv()
+        function, prepare, memory_mb, confined = pipe.recv()
         if prepare is not None:
             prepare()
         if memory_mb is not None:
             limit_memory(memory_mb)
-        _send(pipe, _packed("ready", None))
+        given = confine() if confined else None
+        if confined and can_hand_over():
+            most_bytes = None if memory_mb is None else memory_mb * 1_000_000
+            function = partial(_with_files, function, descriptor, most_bytes)
+        _send(pipe, _packed("ready", given))
         while True:
             _send(pipe, _answer(function, pipe.recv_bytes()))
     except (EOFError, KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
         return
+
+
+def _environment() -> dict[str, str]:
+    """The variables of a worker."""
+    names, prefixes = _KEPT_VARIABLES
+    kept = {name: value for name, value in os.environ.items() if name in names or name.startswith(prefixes)}
+    return {**kept, **_SINGLE_THREAD}
+
+
+def _with_files(function: Callable[[Any], Any], pipe: int, most_bytes: int | None, item: Any) -> Any:
+    """Applies the function to an item with copies of the files that the parent sends after it."""
+    with received_files(pipe, len(item.files), most_bytes) as copies:
+        return function(replace(item, files=copies))
 
 
 def limit_memory(megabytes: int) -> None:

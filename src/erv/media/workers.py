@@ -8,6 +8,9 @@ next goes to another worker.
 An item whose worker died, was late or lacked memory is tried once more, alone and in a fresh process, so that
 neither a loaded machine nor the leftovers of an earlier item cost a good item. A worker that leaks is
 replaced before it comes to that, which bounds the memory of a long run.
+
+Confined workers, which decode files of unknown origin, can open no file and no connection: they only get the
+files that their items name (`erv.media.confinement`, `erv.media.handed`).
 """
 
 from __future__ import annotations
@@ -16,11 +19,14 @@ import logging
 import pickle
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from erv.media.confinement import Confinement
+from erv.media.handed import can_hand_over
 from erv.media.worker_process import Worker
 
 logger = logging.getLogger(__name__)
@@ -56,6 +62,7 @@ def isolated(
     memory_mb: int | None = None,
     expected: tuple[type[Exception], ...] = (),
     prepare: Callable[[], None] | None = None,
+    confined: bool = False,
 ) -> Generator[Outcome[Item, Result], None, None]:
     """Applies `function` to items in worker processes.
 
@@ -69,6 +76,8 @@ def isolated(
             memory exceeds it is killed.
         expected: exceptions that fail one item with their message; any other is re-raised here.
         prepare: a module-level function that a worker calls first, outside any time limit (slow imports).
+        confined: whether workers may read only the files of their items, which are then
+            `erv.media.handed.HasFiles`. What the function needs must be imported by `prepare`, or installed.
 
     Yields:
         One outcome per item, in the order of the items.
@@ -76,8 +85,9 @@ def isolated(
     Raises:
         RuntimeError: a worker can't start, or a result or an exception can't be pickled (with the traceback
             as text).
+        OSError: a file of an item can't be opened.
     """
-    crew: _Crew[Item, Result] = _Crew(function, prepare, seconds, memory_mb, expected)
+    crew: _Crew[Item, Result] = _Crew(function, prepare, seconds, memory_mb, expected, confined)
     source = enumerate(items)
     due = 0
     try:
@@ -106,12 +116,14 @@ class _Crew(Generic[Item, Result]):
         seconds: float,
         memory_mb: int | None,
         expected: tuple[type[Exception], ...],
+        confined: bool,
     ) -> None:
         self.waiting: dict[int, Item] = {}
         self.done: dict[int, Outcome[Item, Result]] = {}
         self.exhausted = False
         self._function, self._prepare = function, prepare
         self._seconds, self._memory_mb, self._expected = seconds, memory_mb, expected
+        self._confined, self._warned = confined, False
         self._pool: list[Worker] = []
         self._untouched: deque[int] = deque()  # given to a worker that died before it started them
         self._again: deque[int] = deque()  # to be tried alone
@@ -127,7 +139,7 @@ class _Crew(Generic[Item, Result]):
             worker.stop()
 
     def _new(self) -> Worker:
-        return Worker(self._function, self._prepare, self._memory_mb)
+        return Worker(self._function, self._prepare, self._memory_mb, confined=self._confined)
 
     def fill(self, source: Iterator[tuple[int, Item]]) -> None:
         """Gives every worker an item, then a second one; none while an item waits to be tried alone."""
@@ -143,7 +155,15 @@ class _Crew(Generic[Item, Result]):
                     if depth and not worker.accepts_ahead(message):
                         self._untouched.appendleft(index)
                         return
-                    worker.give(index, message, self._seconds)
+                    worker.give(index, message, self._seconds, self._files(index))
+
+    def _files(self, index: int) -> Sequence[Path]:
+        """The files to hand over with an item."""
+        if not (self._confined and can_hand_over()):
+            return ()
+        item: Any = self.waiting[index]
+        files: Sequence[Path] = item.files
+        return files
 
     def _next(self, source: Iterator[tuple[int, Item]]) -> int | None:
         if self._untouched:
@@ -168,7 +188,8 @@ class _Crew(Generic[Item, Result]):
             return
         index = self._again.popleft()
         self._alone.add(index)
-        fresh.give(index, pickle.dumps(self.waiting[index], protocol=5), self._seconds)
+        message = pickle.dumps(self.waiting[index], protocol=5)
+        fresh.give(index, message, self._seconds, self._files(index))
 
     def collect(self) -> None:
         """Waits for the next event of a worker: ready, result, death, timeout or too much memory."""
@@ -240,10 +261,17 @@ class _Crew(Generic[Item, Result]):
         else:
             self._again.append(index)
 
+    def _warn_of(self, given: Confinement | None) -> None:
+        """Says once what a confined worker could still do."""
+        if given is not None and given.gaps and not self._warned:
+            self._warned = True
+            logger.warning("a clip that exploits a decoder could %s; see `erv doctor`", given.gaps)
+
     def _take(self, worker: Worker, kind: str, value: Any) -> None:
         if kind == "ready":
             worker.ready, worker.deadline, self._failed_starts = True, None, 0
             worker.measure()
+            self._warn_of(value)
             return
         index = worker.queue.popleft()
         worker.served += 1

@@ -29,6 +29,10 @@ class Probe:
         brightness: mean luma of the brightest probed picture, 0..255; None if none was decoded.
         loudness_db: RMS over the whole sound track and all its channels, in dB of full scale, at least
             `QUIETEST_DB`; None without sound.
+        variable_rate: whether frames are chosen by time, because the pictures come at a variable rate.
+        sound_after: seconds from the first picture to the first sound; negative if the sound starts earlier.
+        antiphase: whether the two channels cancel each other, so that only the louder one is taken.
+        pixel_ratio: width of a pixel over its height; 1 if the file doesn't state it.
     """
 
     fault: str | None = None
@@ -41,6 +45,10 @@ class Probe:
     audio_seconds: float = 0.0
     brightness: float | None = None
     loudness_db: float | None = None
+    variable_rate: bool = False
+    sound_after: float = 0.0
+    antiphase: bool = False
+    pixel_ratio: float = 1.0
 
     @property
     def decodable(self) -> bool:

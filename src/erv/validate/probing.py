@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def probe_clips(
         DataError: the manifest doesn't match the lock, or a local clip is gone.
         StorageError: a clip can't be fetched.
     """
-    tasks = ((row.clip_id, path) for row, path in zip(rows, fetch_all(rows, lock, store), strict=True))
+    tasks = (_task(path, row.clip_id) for row, path in zip(rows, fetch_all(rows, lock, store), strict=True))
     probes = {}
     with meter(f"validate {rows[0].dataset if rows else ''}", len(rows), "clips", logger) as bar:
         tick = ticker(bar, "can't be decoded")
@@ -61,40 +62,73 @@ def probe_clips(
             seconds=float(settings.clip_timeout_seconds),
             memory_mb=settings.clip_memory_mb,
             prepare=_load_prober,
+            confined=True,
         ):
             found = outcome.result or Probe(fault=outcome.failure)
-            probes[outcome.item[0]] = found
+            probes[outcome.item.clip_id] = found
             tick(not found.decodable)
     return probes
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A clip to probe, as a confined worker takes it (`erv.media.handed`).
+
+    Attributes:
+        clip_id: which clip.
+        files: the video, or the images to look at.
+        names: of the files, for messages.
+        images: how many images the folder has; None for a video.
+        fault: why the folder can't be used, if it can't.
+    """
+
+    clip_id: str
+    files: tuple[Path, ...]
+    names: tuple[str, ...] = ()
+    images: int | None = None
+    fault: str | None = None
+
+
+def _task(path: Path, clip_id: str = "") -> _Task:
+    if not path.is_dir():
+        return _Task(clip_id, (path,), (path.name,))
+    try:
+        frames = list_frames(path)
+    except MediaError as error:
+        return _Task(clip_id, (), fault=str(error))
+    chosen = tuple(frames[index] for index in spread(range(len(frames)), LOOKS))
+    return _Task(clip_id, chosen, tuple(file.name for file in chosen), len(frames))
 
 
 def _load_prober() -> None:
     """Imports what `probe` needs, before any clip's time limit starts."""
     import av.subtitles.stream  # noqa: F401  # PyAV imports it when it opens the first file
-    import PIL.Image  # noqa: F401
+    import PIL.Image
 
-
-def _probe_task(task: tuple[str, Path]) -> Probe:
-    return probe(task[1])
+    PIL.Image.preinit()
 
 
 def probe(path: Path) -> Probe:
     """Probes a video, or a frame folder if `path` is one. Never raises for bad content."""
-    return _probe_folder(path) if path.is_dir() else probe_video(path)
+    return _probe_task(_task(path))
 
 
-def _probe_folder(path: Path) -> Probe:
+def _probe_task(task: _Task) -> Probe:
+    if task.fault is not None:
+        return Probe(fault=task.fault)
+    return probe_video(task.files[0]) if task.images is None else _probe_folder(task, task.images)
+
+
+def _probe_folder(task: _Task, count: int) -> Probe:
     """Probes some images of a folder, including the first and the last."""
     from PIL import Image
 
-    width = height = count = 0
+    width = height = 0
     brightest: float | None = None
     fault = None
     try:
-        frames = list_frames(path)
-        count = len(frames)
-        for index in spread(list(range(count)), LOOKS):
-            image = read_frame(frames[index])
+        for path, name in zip(task.files, task.names, strict=True):
+            image = read_frame(path, name)
             width, height = image.size
             small = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
             brightest = max(brightest or 0.0, luma(np.asarray(small)))

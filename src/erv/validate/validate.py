@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 SHOWN = 1000  # clip ids per expectation in the verdict
 _NAMED = 5  # in a sentence
 _FAULTS = 20  # kinds of faults in the verdict
+_NOTICED_SECONDS = 0.05  # between the first picture and the first sound
 
 
 def validate(
@@ -50,7 +51,8 @@ def validate(
     Returns:
         The verdict: `success`; `clips`, `splits` and `media` as counts; and `expectations` by name, each with
         its severity, what was expected, whether it was met, the number of clips that miss it and the first of
-        their ids. It has no times and no paths, so equal manifests give equal verdicts.
+        their ids. If clips are read otherwise than the released code does, `media` names them (`adjusted`).
+        It has no times and no paths, so equal manifests give equal verdicts.
 
     Raises:
         DataError: the manifest doesn't match the checks.
@@ -63,6 +65,7 @@ def validate(
     if not expectations["content_in_one_split"]["success"]:
         expectations["content_in_one_split"]["pairs"] = content_across_splits(rows)[:SHOWN]
     found = probes.values()
+    adjusted = _adjusted(probes)
     verdict = {
         "dataset": dataset,
         "success": all(item["success"] for item in expectations.values() if item["severity"] != "warning"),
@@ -74,14 +77,34 @@ def validate(
             "faults": _most_frequent(look.fault for look in found if look.fault is not None),
             "without_sound": sum(not look.has_audio and look.fault is None for look in found),
             "seconds": round(sum(look.seconds or 0.0 for look in found), 3),
+            **({"adjusted": adjusted} if adjusted else {}),
         },
         "expectations": expectations,
     }
+    for how, clips in adjusted.items():
+        logger.info("validate %s: %d clips %s", dataset, clips["clips"], how)
     if docs is not None:
         from erv.validate.data_docs import write_data_docs
 
         write_data_docs(verdict, checks, result, docs)
     return verdict
+
+
+def _adjusted(probes: Mapping[str, Probe]) -> dict[str, dict[str, Any]]:
+    """How clips are read otherwise than the released code does: number of clips and the first ids, by how."""
+    found: dict[str, list[str]] = {}
+    for clip, look in probes.items():
+        if look.fault is not None:
+            continue
+        if look.variable_rate:
+            found.setdefault("with frames chosen by time (variable rate)", []).append(clip)
+        if abs(look.sound_after) > _NOTICED_SECONDS:
+            found.setdefault("with sound that does not start with the pictures", []).append(clip)
+        if look.antiphase:
+            found.setdefault("with one channel taken (antiphase)", []).append(clip)
+        if look.pixel_ratio != 1.0:
+            found.setdefault("with pixels that are not square", []).append(clip)
+    return {how: {"clips": len(clips), "first": clips[:SHOWN]} for how, clips in sorted(found.items())}
 
 
 def _most_frequent(faults: Iterable[str]) -> dict[str, int]:

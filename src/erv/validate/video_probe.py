@@ -14,8 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from erv.media.limits import MediaError, check_size, media_options, read_header, short_reason
+from erv.media.containers import open_container
+from erv.media.header import Header, read_header
+from erv.media.limits import MediaError, check_size, short_reason
 from erv.media.sequential import shown_pictures
+from erv.media.sound import Channels, channels_of, check_start
+from erv.media.timing import Times
 from erv.validate.probes import LOOKS, QUIETEST_DB, THUMBNAIL, Probe, luma, spread
 
 _TAIL_LOOKS = 8  # pictures after the last key frame to measure the brightness of
@@ -25,6 +29,7 @@ _LEADING = 2
 _TAIL_MISSING = 0.1
 # What PyAV and numpy raise for malformed content.
 _BAD_CONTENT = (OSError, ValueError, ArithmeticError, LookupError, MemoryError, RuntimeError)
+_WRONG = 0.5  # seconds between what a header's rate makes of a clip and what its pictures say
 _PROMISE_KEPT = 0.8  # share of the seconds in the header that must be present
 
 
@@ -34,21 +39,31 @@ def probe_video(path: Path) -> Probe:
 
     bad_content = (av.FFmpegError, *_BAD_CONTENT)
     try:
-        shown = read_header(path).shown
-        packets, sound = _read_packets(path, shown)
+        header = read_header(path)
+        packets, sound = _read_packets(path, header)
+        late = _lateness(packets, sound)
     except MediaError as error:
         return Probe(fault=str(error))
     except bad_content as error:
         return Probe(fault=f"container can't be read: {short_reason(error, path)}")
+    times = packets.times
+    by_time = times is not None and not times.regular
+    seconds, rate = packets.frames / packets.rate if packets.rate else None, packets.rate or None
+    if times is not None and times.seconds and (by_time or abs(times.seconds - (seconds or 0.0)) > _WRONG):
+        seconds, rate = times.seconds, packets.frames / times.seconds
     common: dict[str, Any] = {
-        "seconds": packets.frames / packets.rate if packets.rate else None,
+        "seconds": seconds,
         "frames": packets.frames,
-        "fps": packets.rate or None,
+        "fps": rate,
         "width": packets.width,
         "height": packets.height,
         "has_audio": sound.samples > 0,
         "audio_seconds": sound.seconds,
         "loudness_db": sound.loudness_db(),
+        "variable_rate": by_time,
+        "sound_after": late,
+        "antiphase": sound.channels.cancel,
+        "pixel_ratio": packets.ratio,
     }
     fault, brightness = packets.fault, None
     longest = max(common["seconds"] or 0.0, sound.seconds)
@@ -56,10 +71,10 @@ def probe_video(path: Path) -> Probe:
         fault = f"truncated: {longest:.1f} of {packets.promised:.1f} s"
     if fault is None:
         try:
-            if shown is None:
-                fault, brightness = _look(path, packets)
+            if header.shown is None:
+                fault, brightness = _look(path, header.form, packets)
             else:
-                brightness = _brightness_of_shown(path, shown)
+                brightness = _brightness_of_shown(path, header.form, header.shown)
         except MediaError as error:
             fault = str(error)
         except bad_content as error:
@@ -79,6 +94,10 @@ class _Packets:
         promised: seconds of the longest track according to the file's header.
         keys: for each packet, in decoding order, whether it is a key frame.
         hidden: packets whose pictures the edit list hides.
+        starts: when the pictures that it shows are shown, in seconds, in decoding order.
+        last: for how many seconds the last one is shown.
+        start: when the track starts, in seconds.
+        ratio: width of a pixel over its height; 1 if the file doesn't state it.
     """
 
     width: int
@@ -88,6 +107,14 @@ class _Packets:
     promised: float = 0.0
     keys: list[bool] = field(default_factory=list)
     hidden: int = 0
+    starts: list[float | None] = field(default_factory=list)
+    last: float = 0.0
+    start: float | None = None
+    ratio: float = 1.0
+
+    @property
+    def times(self) -> Times | None:
+        return Times.of(self.starts, self.last)
 
     @property
     def frames(self) -> int:
@@ -112,13 +139,14 @@ class _Sound:
     values: int = 0
     error: str | None = None
     finite: bool = True
+    start: float | None = None
+    channels: Channels = field(default_factory=Channels)
 
     def add(self, frame: Any) -> None:
-        values = frame.to_ndarray()
-        if values.dtype.kind in "iu":
-            info = np.iinfo(values.dtype)
-            half = (float(info.max) + 1.0) / (2.0 if values.dtype.kind == "u" else 1.0)
-            values = (values.astype(np.float64) - (half if values.dtype.kind == "u" else 0.0)) / half
+        values = channels_of(frame)
+        self.channels.add(values)
+        if not self.samples and frame.pts is not None:
+            self.start = float(frame.pts * frame.time_base)
         flat = values.astype(np.float64).ravel()
         self.finite = self.finite and bool(np.isfinite(flat).all())
         if self.finite:
@@ -142,16 +170,28 @@ class _Sound:
         return max(QUIETEST_DB, 10.0 * math.log10(mean)) if mean > 0 else QUIETEST_DB
 
 
-def _read_packets(path: Path, shown: int | None) -> tuple[_Packets, _Sound]:
-    """Reads all packets and decodes the sound; `shown` as in `erv.media.limits.Header`."""
+def _lateness(packets: _Packets, sound: _Sound) -> float:
+    """Seconds from the first picture to the first sound, 0 if unknown; raises as `check_start`."""
+    begin = packets.start if packets.times is None else float(packets.times.starts[0])
+    if begin is None or sound.start is None:
+        return 0.0
+    check_start(sound.start - begin)
+    return sound.start - begin
+
+
+def _read_packets(path: Path, header: Header) -> tuple[_Packets, _Sound]:
+    """Reads all packets and decodes the sound."""
     import av
 
-    sound = _Sound()
-    with av.open(str(path), options=media_options(), metadata_errors="replace") as container:
+    sound, shown = _Sound(), header.shown
+    with open_container(path, header.form) as container:
         video = container.streams.video[0]
         rate = video.average_rate or video.guessed_rate
         declared = video.frames if shown is None else shown
         packets = _Packets(video.width, video.height, float(rate or 0), declared)
+        unit, newest = float(video.time_base or 0), None
+        packets.ratio = float(video.sample_aspect_ratio or 0) or 1.0
+        packets.start = None if video.start_time is None else video.start_time * unit
         # Other containers only estimate it, or state the number of frames.
         if "matroska" in container.format.name and container.duration:
             packets.promised = container.duration / av.time_base
@@ -166,7 +206,12 @@ def _read_packets(path: Path, shown: int | None) -> tuple[_Packets, _Sound]:
             if packet.stream is video:
                 if packet.size:
                     packets.keys.append(packet.is_keyframe)
-                    packets.hidden += shown is not None and packet.is_discard
+                    if shown is not None and packet.is_discard:
+                        packets.hidden += 1
+                    else:
+                        packets.starts.append(None if packet.pts is None else packet.pts * unit)
+                        if packet.pts is not None and (newest is None or packet.pts >= newest):
+                            newest, packets.last = packet.pts, float(packet.duration or 0) * unit
                 continue
             try:
                 for frame in packet.decode():
@@ -176,7 +221,7 @@ def _read_packets(path: Path, shown: int | None) -> tuple[_Packets, _Sound]:
     return packets, sound
 
 
-def _look(path: Path, packets: _Packets) -> tuple[str | None, float | None]:
+def _look(path: Path, form: str, packets: _Packets) -> tuple[str | None, float | None]:
     """Decodes some key frames and everything after the last one; returns a fault or None, and the brightness.
 
     Every chosen packet comes with all it refers to, so there is no seeking: files from arbitrary sources have
@@ -191,7 +236,7 @@ def _look(path: Path, packets: _Packets) -> tuple[str | None, float | None]:
     brightest, final = -1.0, None
     found = {False: 0, True: 0}  # pictures of the key frames, and of the tail
     every = max(1, tail // _TAIL_LOOKS)
-    with av.open(str(path), options=media_options(), metadata_errors="replace") as container:
+    with open_container(path, form) as container:
         video = container.streams.video[0]
         video.codec_context.thread_count = 1
 
@@ -230,12 +275,12 @@ def _look(path: Path, packets: _Packets) -> tuple[str | None, float | None]:
     return None, brightest
 
 
-def _brightness_of_shown(path: Path, shown: int) -> float:
+def _brightness_of_shown(path: Path, form: str, shown: int) -> float:
     """Decodes all that an edit list shows; returns the brightest of some pictures, including the last."""
     every = max(1, shown // _TAIL_LOOKS)
     return max(
         _brightness(frame)
-        for number, frame in enumerate(shown_pictures(path, shown))
+        for number, frame in enumerate(shown_pictures(path, form, shown))
         if number % every == 0 or number == shown - 1
     )
 

@@ -268,7 +268,7 @@ def kept(dataset="mafw"):
 def undecodable(monkeypatch):
     """From its call on, starting a decoder fails."""
 
-    def worker(*arguments):
+    def worker(*arguments, **options):
         raise AssertionError("a clip was decoded")
 
     return lambda: monkeypatch.setattr("erv.media.workers.Worker", worker)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from erv.media.decode import DecodeRule, MediaError, decode, frame_indices, to_square, whole_sound
-from erv.media.limits import read_header
+from erv.media.decode import DecodeRule, MediaError, decode, frame_indices, to_square
+from erv.media.header import read_header
 from erv.media.seeking import survey
 from erv.sample.clips import encode
 from tests.fuzz.mutations import index_first
@@ -54,29 +54,6 @@ def test_the_right_frames_and_the_whole_sound(clip):
     assert abs(len(decoded.audio) - 32000) < 2500
     spectrum = np.abs(np.fft.rfft(decoded.audio[2000:30000]))
     assert abs(np.fft.rfftfreq(28000, 1 / 16000)[spectrum.argmax()] - 440) < 3
-
-
-def test_the_quick_way_to_the_sound_gives_what_the_public_one_gives(clip):
-    import decord
-
-    for rate in (16000, 8000):
-        wave = decord.AudioReader(str(clip), ctx=decord.cpu(0), sample_rate=rate, mono=True)
-        assert isinstance(wave._array, np.ndarray), "decord has changed: media.whole_sound is slow now"
-        np.testing.assert_array_equal(whole_sound(wave), wave[:].asnumpy().reshape(-1))
-
-
-def test_the_sound_comes_the_public_way_too():
-    class Reader:
-        shape = (1, 3)
-
-        def __getitem__(self, index):
-            assert index == slice(None)
-            return self
-
-        def asnumpy(self):
-            return np.array([[0.0, 0.5, 1.0]], np.float32)
-
-    np.testing.assert_array_equal(whole_sound(Reader()), [0.0, 0.5, 1.0])
 
 
 def test_a_short_video_repeats_frames(tmp_path):
@@ -381,7 +358,7 @@ def test_the_right_frames_of_every_container(tmp_path, suffix, form, codec, soun
 def test_the_right_frames_after_key_frames_that_are_no_fresh_start(tmp_path, suffix, given):
     path = tmp_path / f"1.{suffix}"
     path.write_bytes(numbered_clip(gop=10, **given))
-    assert not survey(path, read_header(path).form).seekable
+    assert not survey(path, read_header(path)).seekable
     found = picture_numbers(decode(path, DecodeRule(8, 64, "stretch", 16000)).frames)
     assert np.abs(np.array(found) - [3, 9, 15, 21, 28, 34, 40, 46]).max() <= 1
 
@@ -394,7 +371,7 @@ def test_decord_finds_pictures_where_every_key_frame_is_a_fresh_start(tmp_path):
     ):
         path = tmp_path / f"1.{suffix}"
         path.write_bytes(numbered_clip(gop=10, **given))
-        found = survey(path, read_header(path).form)
+        found = survey(path, read_header(path))
         assert (found.packets, found.seekable) == (50, True)
 
 
