@@ -83,26 +83,27 @@ class Predictor:
 
     def _decode(self, names: Sequence[str]) -> list[Any]:
         """The clips, decoded in a process of their own: a file may crash or hang its decoder."""
-        from erv.media.decode import MediaError, decode_item, load_decoders
+        from erv.media.decode import MediaError, decode_item, decode_task, load_decoders
         from erv.media.workers import isolated
         from erv.shards import Clip
 
         paths = find_clips(names, self._root)
         outcomes = isolated(
             decode_item,
-            [(path, self._rule) for path in paths],
+            [decode_task(path, self._rule) for path in paths],
             workers=1,
             seconds=CLIP_SECONDS,
             memory_mb=CLIP_MEMORY_MB,
             expected=(MediaError,),
             prepare=load_decoders,
+            confined=True,
         )
         clips = []
         with contextlib.closing(outcomes):
-            for index, (name, outcome) in enumerate(zip(names, outcomes, strict=True)):
+            for index, (name, path, outcome) in enumerate(zip(names, paths, outcomes, strict=True)):
                 decoded = outcome.result
                 if decoded is None:
-                    reason = str(outcome.failure).replace(str(outcome.item[0]), name)
+                    reason = str(outcome.failure).replace(str(path), name)
                     raise ClipError(f"clip {name!r}: {reason}")
                 if decoded.audio is None:
                     raise ClipError(
