@@ -19,6 +19,7 @@ from typing import Any
 
 from erv.environment import Environment
 from erv.files import write_text
+from erv.tracking.patience import FINAL
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +30,6 @@ EVENTS = "events.jsonl"
 HEADER = "run.json"
 BAD = "bad"
 
-# Responses that a retry won't change.
-_FINAL = {
-    "BAD_REQUEST",
-    "CUSTOMER_UNAUTHORIZED",
-    "INVALID_PARAMETER_VALUE",
-    "NOT_IMPLEMENTED",
-    "PERMISSION_DENIED",
-    "RESOURCE_ALREADY_EXISTS",
-    "RESOURCE_DOES_NOT_EXIST",
-    "UNAUTHENTICATED",
-}
 _METRICS_PER_CALL = 1000
 _ENTRIES_PER_CALL = 100
 _LOCK_SECONDS = 60.0
@@ -153,7 +143,7 @@ class Delivery:
             try:
                 self._send(run_id, group)
             except MlflowException as error:
-                if error.error_code not in _FINAL:
+                if error.error_code not in FINAL:
                     raise Outage(_first_line(error)) from error
                 logger.warning(
                     "MLflow refuses %s of run %s: %s", group[0]["kind"], run_id, _first_line(error)
