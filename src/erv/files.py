@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from erv.errors import DataError
+from erv.errors import DataError, note_write
 
 # Files that can run code when they are loaded; none of our model folders has one.
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pkl", ".pickle", ".pt", ".pth"})
@@ -52,6 +52,9 @@ def whole_file(path: Path, *, shared: bool = False, durable: bool = False) -> It
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
         temporary.replace(path)
+    except Exception as error:
+        note_write(error, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -69,6 +72,9 @@ def scratch_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+    except Exception as error:
+        note_write(error, path)
+        raise
     finally:
         remove(temporary)
 

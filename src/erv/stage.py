@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from erv.determinism import prepare_process
 from erv.environment import Environment, isolate, load_environment
-from erv.errors import ErvError
+from erv.errors import ErvError, full_disk
 from erv.settings import Settings, load_settings
 from erv.tracking.run import StageRun, open_run
 from erv.training.common import ranks
@@ -99,7 +99,7 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         main(arguments, settings, run)
     except ErvError as error:
         _close(run, "FAILED", started)
-        return _fail(address, environment.mask(str(error)), error.exit_code)
+        return _fail(address, environment.mask(full_disk(error) or str(error)), error.exit_code)
     except (_Stopped, KeyboardInterrupt) as stop:
         # Whoever stopped us may soon kill us: a second signal must not interrupt the cleanup.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -109,10 +109,12 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
     except SystemExit:
         _close(run, "FAILED", started)
         raise
-    except Exception:
-        logger.exception("%s failed because of a bug in erv; please report it", address)
+    except Exception as error:
+        sentence = full_disk(error)
+        if sentence is None:
+            logger.exception("%s failed because of a bug in erv; please report it", address)
         _close(run, "FAILED", started)
-        return 1
+        return 1 if sentence is None else _fail(address, sentence, 1)
     _close(run, "FINISHED", started)
     return 0
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from erv.errors import full_disk_text
 from erv.pipeline.graph import PipelineError
 
 Outcome = Literal["ran", "restored", "unchanged"]
@@ -270,4 +271,6 @@ class _Transcript:
         group = self._name.partition("@")[0]
         for prefix in (f"{self._name}: ", f"{group}: "):
             text = text.removeprefix(prefix)
+        if not self._own and (sentence := full_disk_text(text)):  # dvc's own, or a library's
+            text = sentence
         return f"{self._name}: {text}"

@@ -210,12 +210,23 @@ class Delivery:
 
 
 def _group(events: Sequence[Event], start: int) -> Sequence[Event]:
-    """The events from `start` that go into one call: a run of metrics, or a single other event."""
-    end = start + 1
+    """The events from `start` that go into one call: a run of metrics, or a single other event.
+
+    No more metrics than MLflow takes at once, so that each call counts as progress.
+    """
+    end, points = start + 1, _points(events[start])
     if events[start]["kind"] == "metrics":
-        while end < len(events) and events[end]["kind"] == "metrics" and end - start < _METRICS_PER_CALL:
+        while end < len(events) and events[end]["kind"] == "metrics":
+            points += _points(events[end])
+            if points > _METRICS_PER_CALL:
+                break
             end += 1
     return events[start:end]
+
+
+def _points(event: Event) -> int:
+    values = event.get("values")
+    return len(values) if isinstance(values, dict) else 1
 
 
 def _first_line(error: BaseException) -> str:
@@ -289,6 +300,9 @@ def deliver_spool(environment: Environment) -> int:
         lock.acquire(timeout=_LOCK_SECONDS)
     except Timeout:
         logger.warning("another process has been delivering .erv/spool for over %.0f s", _LOCK_SECONDS)
+        return 0
+    except OSError as error:  # a full disk, say
+        logger.warning(".erv/spool can't be delivered now: %s", error)
         return 0
     done = 0
     try:
