@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from erv import __version__
-from erv.errors import ErvError, SettingsError
+from erv.errors import ErvError, SettingsError, full_disk
 
 # Command name -> module of `erv.commands` that defines the click command `command`. In the order of use.
 COMMANDS = {
@@ -80,12 +80,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         command.main(args=arguments, prog_name="erv")
     except ErvError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {full_disk(error) or error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         # A full disk, say, or a folder without write permission: the system's error names the file.
-        if error.strerror is None:
+        sentence = full_disk(error)
+        if sentence is None and error.strerror is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"error: {where}{error.strerror}", err=True)
+        click.echo(f"error: {sentence or f'{where}{error.strerror}'}", err=True)
+        sys.exit(1)
+    except Exception as error:  # a library's own exception for a full disk
+        if (sentence := full_disk(error)) is None:
+            raise
+        click.echo(f"error: {sentence}", err=True)
         sys.exit(1)

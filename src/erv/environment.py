@@ -16,7 +16,9 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import stat
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -51,6 +53,10 @@ _QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+
+
+# Below this much room, in bytes, the folder for temporary files is taken to be full.
+_TEMPORARY_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -256,11 +262,31 @@ def child_environment(environment: Environment, base: Mapping[str, str] | None =
         "PREFECT_API_KEY": environment.prefect_api_key,
     }
     result.update({name: value for name, value in optional.items() if value})
+    if temporary := _roomy_temporary_folder(environment, result):
+        result["TMPDIR"] = temporary
     # Our servers are on this machine: requests to them must not go through a proxy.
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [host for host in result.get(name, "").split(",") if host]
         result[name] = ",".join(dict.fromkeys([*hosts, "127.0.0.1", "localhost"]))
     return result
+
+
+def _roomy_temporary_folder(environment: Environment, variables: Mapping[str, str]) -> str | None:
+    """Our own folder for temporary files, if the usual one is full and ours has room; else None.
+
+    Not always ours, because sockets need short paths.
+    """
+    ours = environment.state / "tmp"
+    try:
+        usual = variables.get("TMPDIR") or tempfile.gettempdir()
+        if shutil.disk_usage(usual).free >= _TEMPORARY_BYTES:
+            return None
+        if shutil.disk_usage(environment.workspace).free < _TEMPORARY_BYTES:
+            return None
+        ours.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return str(ours)
 
 
 def _aws_variables(environment: Environment) -> dict[str, str]:
@@ -291,6 +317,8 @@ def isolate(environment: Environment) -> None:
     wanted = child_environment(environment)
     for name in [name for name in os.environ if name not in wanted]:
         del os.environ[name]
+    if wanted.get("TMPDIR") != os.environ.get("TMPDIR"):
+        tempfile.tempdir = None  # it keeps the folder that it found first
     os.environ.update(wanted)
 
 

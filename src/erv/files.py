@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erv.errors import DataError
+from erv.errors import DataError, note_write
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,6 +56,9 @@ def whole_file(path: Path, *, shared: bool = False, durable: bool = False) -> It
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
         temporary.replace(path)
+    except Exception as error:
+        note_write(error, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -73,6 +76,9 @@ def scratch_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+    except Exception as error:
+        note_write(error, path)
+        raise
     finally:
         remove(temporary)
 

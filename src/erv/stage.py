@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from erv.determinism import prepare_process
 from erv.environment import Environment, isolate, keep_private, load_environment
-from erv.errors import ErvError
+from erv.errors import ErvError, full_disk
 from erv.settings import Settings, load_settings
 from erv.tracking.run import StageRun, open_run
 from erv.training.common import ranks
@@ -104,7 +104,7 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         main(arguments, settings, run)
     except ErvError as error:
         _close(run, "FAILED", started)
-        return _fail(address, environment.mask(str(error)), error.exit_code)
+        return _fail(address, environment.mask(full_disk(error) or str(error)), error.exit_code)
     except (_Stopped, KeyboardInterrupt) as stop:
         # Whoever stopped us may soon kill us: a second signal must not interrupt the cleanup.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -114,14 +114,13 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
     except SystemExit:
         _close(run, "FAILED", started)
         raise
-    except Exception:
-        damaged = _damaged_input(arguments, environment)
-        if damaged is not None:  # then the traceback would only hide the cause
-            _close(run, "FAILED", started)
-            return _fail(address, damaged, 1)
-        logger.exception("%s failed because of a bug in erv; please report it", address)
+    except Exception as error:
+        # A traceback would only hide the cause.
+        sentence = full_disk(error) or _damaged_input(arguments, environment)
+        if sentence is None:
+            logger.exception("%s failed because of a bug in erv; please report it", address)
         _close(run, "FAILED", started)
-        return 1
+        return 1 if sentence is None else _fail(address, sentence, 1)
     _close(run, "FINISHED", started)
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import pytest
 
 from erv.environment import Environment
 from erv.tracking.lock_entries import client_of
-from erv.tracking.run import deliver_spool, open_run, read_record
+from erv.tracking.run import _PATIENCE_SECONDS, deliver_spool, open_run, read_record
+from tests.integration.proxy import Proxy
+from tests.support.small_disk import on_small_disk
 
 pytestmark = pytest.mark.integration
 
@@ -34,6 +37,8 @@ def main(arguments, settings, run):
         raise ValueError("ours")
     if arguments.variant == "slow":
         time.sleep(60)
+    if arguments.variant == "files":
+        run.log_artifact(Path("large"))
 
 run_stage("grpo", main, Option("variant"))
 """
@@ -228,6 +233,66 @@ def test_stopped_stage(
     assert found.info.status == state
     assert found.data.metrics["loss"] == 0.5
     assert deliver_spool(here) == 0
+
+
+def test_the_end_waits_as_long_as_mlflow_receives(
+    stack: Environment, client, caplog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12,000 points through a slow line take longer than the end of a stage waits for an answer."""
+    caplog.set_level("INFO")
+    monkeypatch.setitem(_PATIENCE_SECONDS, "FINISHED", 1.0)
+    monkeypatch.setattr("erv.tracking.run._SILENT_CLOSE_SECONDS", 1.0)
+    proxy = Proxy(str(stack.mlflow_uri))
+    run = open_run(replace(stack, mlflow_uri=proxy.endpoint), "grpo", "grpo@many")
+    proxy.delay = 0.4
+    for step in range(1200):
+        run.log_metrics({f"m{name}": float(step) for name in range(10)}, step=step)
+    run.close("FINISHED")
+    proxy.close()
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+    assert sum(len(client.get_metric_history(run.run_id, f"m{name}")) for name in range(10)) == 12_000
+    assert any("delivering the last" in message for message in caplog.messages)
+    assert not any("kept in .erv/spool" in message for message in caplog.messages)
+
+
+def test_what_a_slow_mlflow_does_not_take_in_time_is_kept_and_said_so(
+    stack: Environment, client, caplog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_PATIENCE_SECONDS, "FINISHED", 1.0)
+    proxy = Proxy(str(stack.mlflow_uri))
+    run = open_run(replace(stack, mlflow_uri=proxy.endpoint), "grpo", "grpo@late")
+    proxy.delay = 8.0
+    run.log_metrics({"a": 1.0})
+    run.close("FINISHED")
+    proxy.close()
+    assert "MLflow did not receive everything within " in caplog.text
+    assert "events of grpo@late are kept in .erv/spool" in caplog.text
+    assert "can't be reached" not in caplog.text
+    (events,) = (stack.state / "spool").glob(f"{run._header.key}/events.jsonl")
+    assert [json.loads(line)["kind"] for line in events.read_text().splitlines()][-1] == "end"
+    shutil.rmtree(events.parent)
+
+
+def test_a_full_spool_stops_no_stage(stack: Environment, client, tmp_path: Path) -> None:
+    workspace = make_workspace(stack, tmp_path)
+    (workspace / "stage.py").write_text(STAGE)
+    (workspace / "large").write_bytes(os.urandom(300_000))
+    spool = workspace / ".erv/spool"
+    done = on_small_disk(spool, 64, "stage.py", "--variant", "files", cwd=workspace)
+    assert done.returncode == 0, done.stderr
+    assert "No space left on device; the stage goes on" in done.stderr
+    assert "Traceback" not in done.stderr
+    found = client.get_run((workspace / "started").read_text())
+    assert found.info.status == "FINISHED"
+    assert found.data.metrics["loss"] == 0.5
+    assert [(item.path, item.file_size) for item in client.list_artifacts(found.info.run_id)] == [
+        ("large", 300_000)
+    ]
+    down = on_small_disk(
+        spool, 64, "stage.py", "--variant", "files", cwd=workspace, ERV_MLFLOW_URI="http://127.0.0.1:9"
+    )
+    assert down.returncode == 0, down.stderr
+    assert "Traceback" not in down.stderr
 
 
 def test_bug_of_ours_fails_the_run_with_a_traceback(stack: Environment, client, tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from erv.environment import Environment
-from erv.errors import RegistryError
+from erv.errors import RegistryError, full_disk
 from erv.files import content_digest
 from erv.lineage import clips
 from erv.lineage.links import Link, LinkChecker
@@ -18,6 +19,7 @@ from erv.pipeline import PipelineError, of_these_stages, read_lock_entries
 from erv.settings import Settings
 from erv.stack.reach import require
 from erv.tracking import lock_entries
+from erv.tracking.patience import patient_requests, repeated
 
 Locked = Mapping[str, Mapping[str, Any]]
 _HEX = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -57,6 +59,7 @@ class Provenance:
         self._name = settings.register_.model_name
         self._datasets, self._policies = settings.datasets, settings.compare.policies
         self._links = LinkChecker(environment, deep)
+        self._unread = ""  # why the last download failed; empty if there is no such artifact
         if environment.mlflow_uri:
             require("MLflow", environment.mlflow_uri)
         self._client = lock_entries.client_of(environment) if environment.mlflow_uri else None
@@ -125,7 +128,8 @@ class Provenance:
                 lock, lacks = {}, str(error).partition(": ")[2].partition(";")[0]
             producer = next((n for n in lock if n.partition("@")[0] == "register"), None)
             if producer is None:
-                node.links.append(Link("dvc.lock", False, lacks))
+                missing = None if self._unread else False
+                node.links.append(Link("dvc.lock", missing, self._unread or lacks))
             else:
                 if bundle is not None:
                     node.links.append(_lock_check(bundle, lock[producer]))
@@ -136,7 +140,8 @@ class Provenance:
         from erv.register.register import read_bundle
 
         if folder is None:
-            return Link("bundle", False, "its files can't be read from the artifact store")
+            missing = None if self._unread else False
+            return Link("bundle", missing, self._unread or "its files are not in the artifact store")
         try:
             bundle = read_bundle(folder)
         except RegistryError as error:
@@ -150,16 +155,27 @@ class Provenance:
         return self._download(f"runs:/{run_id}/{lock_entries.LOCK_ARTIFACT_FOLDER}", folder)
 
     def _download(self, uri: str, folder: str) -> Path | None:
+        """Artifacts in a temporary folder, or None.
+
+        `self._unread` says why they can't be read now, and is empty if they don't exist: a full disk, here or
+        at the server, or an outage doesn't break a lineage.
+        """
         import mlflow
         from mlflow.exceptions import MlflowException
 
+        where = {"artifact_uri": uri, "tracking_uri": self._environment.mlflow_uri}
+        self._unread = ""
         try:
-            path = mlflow.artifacts.download_artifacts(
-                artifact_uri=uri, dst_path=folder, tracking_uri=self._environment.mlflow_uri
-            )
-        except (MlflowException, OSError):
-            return None
-        return Path(path)
+            with patient_requests():
+                if not repeated(lambda: mlflow.artifacts.list_artifacts(**where)):
+                    return None
+                fetch = partial(mlflow.artifacts.download_artifacts, **where, dst_path=folder)
+                return Path(repeated(fetch))
+        except (MlflowException, OSError) as error:
+            if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
+                reason = full_disk(error) or " ".join(str(error).split())[:200]
+                self._unread = self._environment.mask(f"can't be read now: {reason}")
+        return None
 
     # --- stages
 

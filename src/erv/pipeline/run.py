@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from erv.errors import full_disk_text
 from erv.pipeline.lock_file import PipelineError, keep_lock, read_lock_entries, repair_lock
 from erv.pipeline.restored import damaged_outputs, remove_damaged_objects, remove_outputs
 
@@ -322,4 +323,6 @@ class _Transcript:
         group = self._name.partition("@")[0]
         for prefix in (f"{self._name}: ", f"{group}: "):
             text = text.removeprefix(prefix)
+        if not self._own and (sentence := full_disk_text(text)):  # dvc's own, or a library's
+            text = sentence
         return f"{self._name}: {text}"

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from erv.errors import StorageError
 from erv.files import sha256_of_file, sha256_of_text, whole_file
-from erv.storage.errors import error_code, explain, explained
+from erv.storage.errors import TransferError, error_code, explain, explained, retried
 
 # Objects of at least this size, in bytes, leave a part behind when the connection breaks.
 RESUMED_FROM = 8 << 20
@@ -71,11 +71,11 @@ class Download:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if size is not None and size < RESUMED_FROM:
-                return self._in_one_go(path)
+                return retried(self._in_one_go, path)
             head = self._head()
             if head is None or head["ContentLength"] < RESUMED_FROM:
-                return self._in_one_go(path)
-            return self._in_parts(path, head)
+                return retried(self._in_one_go, path)
+            return retried(self._in_parts, path, head)
         except OSError as error:
             raise StorageError(
                 f"{error.filename or path}: {error.strerror or error}; fix it and run the same command again"
@@ -133,7 +133,7 @@ class Download:
                 part.unlink()
                 if not kept:
                     raise
-                raise StorageError(
+                raise TransferError(
                     f"{self.uri}: the part kept from an earlier attempt does not match and was dropped; "
                     "run the same command again"
                 ) from error
@@ -160,17 +160,22 @@ class Download:
                 content.add(chunk)
                 self.on_bytes(len(chunk))
         except (HTTPClientError, IncompleteReadError, HTTPError) as error:
-            raise StorageError(
+            raise TransferError(
                 f"{self.uri}: the connection to {self.endpoint} broke after {content.size / 1e6:.1f} of"
                 f" {size / 1e6:.1f} MB; run the same command again{then}"
             ) from error
         except BotoCoreError as error:  # its own checksum of the content does not fit
-            raise StorageError(explain(error, self.uri, self.endpoint)) from error
+            raise TransferError(explain(error, self.uri, self.endpoint)) from error
         finally:
             body.close()
 
     def _verify(self, content: _Content, response: Mapping[str, Any]) -> None:
         """Compares the content with the pinned hash, or else with what the server reports."""
+        if content.size != response["ContentLength"]:
+            raise TransferError(
+                f"{self.uri}: {content.size} of {response['ContentLength']} bytes arrived; "
+                "run the same command again"
+            )
         found = content.sha256.hexdigest()
         if self.sha256 is not None:
             if found != self.sha256:
@@ -179,11 +184,6 @@ class Download:
                     "run `erv data pin` if the change is intended"
                 )
             return
-        if content.size != response["ContentLength"]:
-            raise StorageError(
-                f"{self.uri}: {content.size} of {response['ContentLength']} bytes arrived; "
-                "run the same command again"
-            )
         ours = response.get("Metadata", {}).get(DIGEST_KEY, "")
         if _SHA256.fullmatch(ours) and ours != found:
             raise StorageError(
@@ -194,7 +194,7 @@ class Download:
         encrypted = response.get("SSECustomerAlgorithm") or "kms" in response.get("ServerSideEncryption", "")
         etag = _MD5.fullmatch(response["ETag"])
         if etag and not encrypted and etag.group(1) != content.md5.hexdigest():
-            raise StorageError(
+            raise TransferError(
                 f"{self.uri}: arrived damaged (md5 is {content.md5.hexdigest()}, expected {etag.group(1)}); "
                 "run the same command again"
             )

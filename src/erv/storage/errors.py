@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 from erv.errors import StorageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 AMAZON = "Amazon S3"
 
@@ -14,6 +18,29 @@ REFUSED = "AccessDenied"
 WRONG_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", REFUSED, "Forbidden", "403"}
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestExpired"}
 MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "404", "InvalidVersionId", "MethodNotAllowed"}
+# A conditional request whose condition does not hold.
+CHANGED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+
+# Attempts for the body of an answer, and the first of the pauses between them, which double.
+_ATTEMPTS = 6
+_FIRST_PAUSE_SECONDS = 0.2
+
+
+class TransferError(StorageError):
+    """The body of an answer was cut or arrived damaged; another attempt may succeed."""
+
+
+def retried(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Repeats a call that ends with TransferError, a few times with growing pauses.
+
+    Raises:
+        TransferError: the last attempt's.
+    """
+    from funcy import retry
+
+    repeated = retry(_ATTEMPTS, errors=TransferError, timeout=lambda n: _FIRST_PAUSE_SECONDS * 2**n)
+    result: T = repeated(call)(*args, **kwargs)
+    return result
 
 
 @contextmanager
@@ -26,10 +53,19 @@ def explained(uri: str, endpoint: str, version_id: str | None = None) -> Iterato
         version_id: the requested version, if any.
     """
     from boto3.exceptions import S3UploadFailedError
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        IncompleteReadError,
+        ResponseStreamingError,
+    )
 
     try:
         yield
+    except (IncompleteReadError, ResponseStreamingError) as error:
+        raise TransferError(
+            f"{uri}: the connection to {endpoint} broke in mid-answer; run the same command again"
+        ) from error
     except (BotoCoreError, ClientError) as error:
         raise StorageError(explain(error, uri, endpoint, version_id)) from error
     except S3UploadFailedError as error:
@@ -84,7 +120,7 @@ def _refusal(error: BaseException, uri: str, endpoint: str, version_id: str | No
     if code in MISSING:
         sample = " (`erv sample-data --upload` for the sample)" if uri.startswith("s3://erv-raw/") else ""
         return f"{uri}: no such object at {endpoint}; upload it{sample}, or correct the address"
-    if code in ("PreconditionFailed", "412"):
+    if code in CHANGED:
         return f"{uri}: the object was overwritten while it was read; run the same command again"
     response = getattr(error, "response", {})
     message = str(response.get("Error", {}).get("Message", "")).strip().rstrip(".")

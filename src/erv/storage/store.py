@@ -1,7 +1,7 @@
 """The object store: a thin layer over boto3 that takes URIs and raises errors of one sentence.
 
-Retries are botocore's own (standard mode). `Environment` decides the endpoint and the key. The user's AWS
-profile and files are not read unless `ERV_S3_AMBIENT=1` asks for it.
+Retries of requests are botocore's own (standard mode), those of cut bodies `retried`. `Environment` decides
+the endpoint and the key. The user's AWS profile and files are not read unless `ERV_S3_AMBIENT=1` asks for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from erv.environment import Environment
 from erv.errors import StorageError
 from erv.files import sha256_of_file
 from erv.storage.downloads import DIGEST_KEY, Download
-from erv.storage.errors import AMAZON, MISSING, REFUSED, error_code, explain, explained
+from erv.storage.errors import AMAZON, CHANGED, MISSING, REFUSED, error_code, explain, explained, retried
 
 __all__ = ["ObjectInfo", "Store", "explain", "open_store", "split_uri"]
 
@@ -71,6 +71,9 @@ class Store:
 
     def read(self, uri: str, version_id: str | None = None) -> bytes:
         """The bytes of an object, in its newest version unless one is given."""
+        return retried(self._read, uri, version_id)
+
+    def _read(self, uri: str, version_id: str | None) -> bytes:
         bucket, key = split_uri(uri)
         with self._explained(uri, version_id):
             answer = self._client.get_object(Bucket=bucket, Key=key, **_version(version_id))
@@ -82,6 +85,60 @@ class Store:
         bucket, key = split_uri(uri)
         with self._explained(uri):
             self._client.put_object(Bucket=bucket, Key=key, Body=data)
+
+    def write_if(self, data: bytes, uri: str, etag: str | None) -> str | None:
+        """Stores bytes as an object only if its etag is still `etag`, or, for None, if there is none.
+
+        Returns:
+            The new etag, or None if the condition does not hold. `data` must differ from what others write:
+            a write that was repeated because its answer was lost is recognised by it.
+        """
+        from botocore.exceptions import ClientError
+
+        bucket, key = split_uri(uri)
+        condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+        with self._explained(uri):
+            try:
+                new: str = self._client.put_object(Bucket=bucket, Key=key, Body=data, **condition)["ETag"]
+                return new
+            except ClientError as error:
+                if error_code(error) not in CHANGED:
+                    raise
+        found = self.aged(uri)
+        return found[1] if found is not None and found[0] == data else None
+
+    def delete_if(self, uri: str, etag: str) -> None:
+        """Removes an object only if its etag is still `etag`."""
+        from botocore.exceptions import ClientError
+
+        bucket, key = split_uri(uri)
+        with self._explained(uri):
+            try:
+                self._client.delete_object(Bucket=bucket, Key=key, IfMatch=etag)
+            except ClientError as error:
+                if error_code(error) not in CHANGED | MISSING:
+                    raise
+
+    def aged(self, uri: str) -> tuple[bytes, str, float] | None:
+        """Content, etag and age (seconds, by the server's clock) of a small object; None if missing."""
+        return retried(self._aged, uri)
+
+    def _aged(self, uri: str) -> tuple[bytes, str, float] | None:
+        from email.utils import parsedate_to_datetime
+
+        from botocore.exceptions import ClientError
+
+        bucket, key = split_uri(uri)
+        with self._explained(uri):
+            try:
+                answer = self._client.get_object(Bucket=bucket, Key=key)
+            except ClientError as error:
+                if error_code(error) in MISSING:
+                    return None
+                raise
+            now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+            age = (now - answer["LastModified"]).total_seconds()
+            return answer["Body"].read(), answer["ETag"], age
 
     def upload(self, path: str | Path, uri: str) -> None:
         """Stores a file as the object `uri`, in parts when it is large."""

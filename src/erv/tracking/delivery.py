@@ -19,6 +19,7 @@ from typing import Any
 
 from erv.environment import Environment, hand_over_token
 from erv.files import write_text
+from erv.tracking.patience import FINAL
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +30,6 @@ EVENTS = "events.jsonl"
 HEADER = "run.json"
 BAD = "bad"
 
-# Responses that a retry won't change.
-_FINAL = {
-    "BAD_REQUEST",
-    "CUSTOMER_UNAUTHORIZED",
-    "INVALID_PARAMETER_VALUE",
-    "NOT_IMPLEMENTED",
-    "PERMISSION_DENIED",
-    "RESOURCE_ALREADY_EXISTS",
-    "RESOURCE_DOES_NOT_EXIST",
-    "UNAUTHENTICATED",
-}
 _METRICS_PER_CALL = 1000
 _ENTRIES_PER_CALL = 100
 _LOCK_SECONDS = 60.0
@@ -154,7 +144,7 @@ class Delivery:
             try:
                 self._send(run_id, group)
             except MlflowException as error:
-                if error.error_code not in _FINAL:
+                if error.error_code not in FINAL:
                     raise Outage(_first_line(error)) from error
                 logger.warning(
                     "MLflow refuses %s of run %s: %s", group[0]["kind"], run_id, _first_line(error)
@@ -221,12 +211,23 @@ class Delivery:
 
 
 def _group(events: Sequence[Event], start: int) -> Sequence[Event]:
-    """The events from `start` that go into one call: a run of metrics, or a single other event."""
-    end = start + 1
+    """The events from `start` that go into one call: a run of metrics, or a single other event.
+
+    No more metrics than MLflow takes at once, so that each call counts as progress.
+    """
+    end, points = start + 1, _points(events[start])
     if events[start]["kind"] == "metrics":
-        while end < len(events) and events[end]["kind"] == "metrics" and end - start < _METRICS_PER_CALL:
+        while end < len(events) and events[end]["kind"] == "metrics":
+            points += _points(events[end])
+            if points > _METRICS_PER_CALL:
+                break
             end += 1
     return events[start:end]
+
+
+def _points(event: Event) -> int:
+    values = event.get("values")
+    return len(values) if isinstance(values, dict) else 1
 
 
 def _first_line(error: BaseException) -> str:
@@ -300,6 +301,9 @@ def deliver_spool(environment: Environment) -> int:
         lock.acquire(timeout=_LOCK_SECONDS)
     except Timeout:
         logger.warning("another process has been delivering .erv/spool for over %.0f s", _LOCK_SECONDS)
+        return 0
+    except OSError as error:  # a full disk, say
+        logger.warning(".erv/spool can't be delivered now: %s", error)
         return 0
     done = 0
     try:

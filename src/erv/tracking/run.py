@@ -2,11 +2,13 @@
 
 Everything a stage reports goes into a buffer that a background thread empties. While MLflow is down, the
 buffer grows and is kept in `.erv/spool/<run>/`. It is delivered once MLflow answers again: by the same thread
-or, if the stage has ended by then, by `deliver_spool`.
+or, if the stage has ended by then, by `deliver_spool`. If the spool can't be written (a full disk, say), the
+stage goes on and the buffer stays in memory.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -17,11 +19,12 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from erv.environment import Environment
-from erv.files import content_digest
+from erv.files import content_digest, remove
 from erv.tracking.delivery import (
     Delivery,
     Event,
@@ -47,7 +50,10 @@ FLOW_VARIABLES = ("ERV_FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
 _BETWEEN_CALLS_SECONDS = 0.5  # metrics of one optimiser step travel together
 _SPOOL_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 10.0
+# How long the end of a stage waits for MLflow without any progress, and at most with progress.
 _PATIENCE_SECONDS = {"FINISHED": 20.0, "FAILED": 10.0, "KILLED": 3.0}
+_LONGEST_CLOSE_SECONDS = {"FINISHED": 600.0, "FAILED": 60.0, "KILLED": 3.0}
+_SILENT_CLOSE_SECONDS = 5.0
 
 
 def _now() -> int:
@@ -88,6 +94,7 @@ class StageRun:
         self._closing_until: float | None = None
         self._down_since: float | None = None
         self._failure: str | None = None
+        self._spool_failed = False
         self._files = 0
         self._tables: list[dict[str, str]] = []
         self._delivery: Delivery | None = None
@@ -123,13 +130,20 @@ class StageRun:
         if not self.active:
             return
         path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, "nothing to store as an artifact", str(path))
         self._files += 1
         copy = self._folder / "files" / str(self._files) / path.name
-        copy.parent.mkdir(parents=True)
-        if path.is_dir():
-            shutil.copytree(path, copy)
-        else:
-            shutil.copyfile(path, copy)
+        try:
+            copy.parent.mkdir(parents=True)
+            if path.is_dir():
+                shutil.copytree(path, copy)
+            else:
+                shutil.copyfile(path, copy)
+        except OSError as error:
+            remove(copy.parent)
+            self._report_spool(error)
+            copy = path  # as it will be when it is sent
         self._add({"kind": "artifact", "path": str(copy), "folder": folder})
 
     def log_text(self, text: str, name: str) -> None:
@@ -162,32 +176,88 @@ class StageRun:
             )
 
     def close(self, status: Status) -> None:
-        """Ends the run; waits some seconds for the last deliveries, then leaves the rest in the spool."""
+        """Ends the run: waits as long as MLflow keeps receiving, then leaves the rest in the spool.
+
+        It waits some seconds for an answer and at most ten minutes altogether, less for a stage that failed.
+        """
         if self._thread is None:
             return
-        patience = _PATIENCE_SECONDS[status]
+        started = time.monotonic()
         with self._changed:
             self._pending.append({"kind": "end", "status": status, "time": _now()})
-            self._closing_until = time.monotonic() + patience
+            self._closing_until = started + _PATIENCE_SECONDS[status]
+            events = list(self._pending)
             self._changed.notify_all()
-        self._thread.join(patience + 2.0)
+        if len(events) > 1:  # should the process be killed while it waits
+            self._keep(events)
+        self._wait_while_delivering(started, status)
         self._thread = None
         with self._changed:
             left = list(self._pending)
-        if left:
-            write_events(self._folder, left)
-            logger.warning(
-                "%s; %d events of %s are kept in .erv/spool for the next `erv stack up`",
-                self._failure or "MLflow can't be reached",
-                len(left),
-                self._header.address,
-            )
-        else:
+        if not left:
             shutil.rmtree(self._folder, ignore_errors=True)
+            return
+        reason = self._failure or (
+            "MLflow can't be reached"
+            if self._down_since is not None
+            else f"MLflow did not receive everything within {time.monotonic() - started:.0f} s"
+        )
+        where = "kept in .erv/spool for the next `erv stack up`" if self._keep(left) else "lost"
+        logger.warning("%s; %d events of %s are %s", reason, len(left), self._header.address, where)
+
+    def _wait_while_delivering(self, started: float, status: Status) -> None:
+        """Returns once everything is delivered, or nothing was for a while, or it takes too long."""
+        last = started + _LONGEST_CLOSE_SECONDS[status]
+        announced = False
+        while True:
+            with self._changed:
+                before, now = len(self._pending), time.monotonic()
+                if not before or self._failure is not None:
+                    return
+                patience = max(0.0, min(_PATIENCE_SECONDS[status], last - now))
+                self._closing_until = now + patience
+                progress = self._changed.wait_for(partial(self._moved, before), patience + 2.0)
+            if not progress:
+                return
+            if not announced and time.monotonic() - started > _SILENT_CLOSE_SECONDS:
+                announced = True
+                logger.info("%s: delivering the last %d events to MLflow", self._header.address, before)
+
+    def _moved(self, before: int) -> bool:
+        return len(self._pending) < before or self._failure is not None
+
+    def _keep(self, events: Sequence[Event]) -> bool:
+        """Writes undelivered events to the spool; returns whether it could."""
+        try:
+            write_header(self._folder, self._header)
+            write_events(self._folder, events)
+        except OSError as error:
+            self._report_spool(error)
+            return False
+        return True
+
+    def _note(self) -> None:
+        """Notes on disk that the run exists, and which is the newest of its stage."""
+        try:
+            write_header(self._folder, self._header)
+            if self._header.run_id is not None:
+                write_record(self._environment, self._header)
+        except OSError as error:
+            self._report_spool(error)
+
+    def _report_spool(self, error: OSError) -> None:
+        if not self._spool_failed:
+            self._spool_failed = True
+            logger.warning(
+                "%s: %s; the stage goes on, and what MLflow has not received yet stays in memory only: "
+                "free some space",
+                error.filename or self._folder,
+                error.strerror or error,
+            )
 
     def _open(self) -> None:
         """Opens the run and starts the thread; an outage is only reported."""
-        write_header(self._folder, self._header)
+        self._note()
         self._delivery = Delivery(self._environment)
         try:
             self._open_in_mlflow()
@@ -199,8 +269,7 @@ class StageRun:
     def _open_in_mlflow(self) -> None:
         assert self._delivery is not None
         self._header.run_id = self._delivery.open(self._header, search=self._down_since is not None)
-        write_header(self._folder, self._header)
-        write_record(self._environment, self._header)
+        self._note()
 
     def _add(self, event: Event) -> None:
         if not self.active:
@@ -216,7 +285,9 @@ class StageRun:
             self._deliver_all()
         except Exception as error:
             text = self._environment.mask(" ".join(str(error).split()))[:300]
-            self._failure = f"delivery to MLflow has stopped ({type(error).__name__}: {text})"
+            with self._changed:
+                self._failure = f"delivery to MLflow has stopped ({type(error).__name__}: {text})"
+                self._changed.notify_all()
             logger.warning("%s; everything logged from now on is kept for later", self._failure)
 
     def _deliver_all(self) -> None:
@@ -261,7 +332,7 @@ class StageRun:
             with self._changed:
                 events = list(self._pending)
             if len(events) != written:  # outside the lock: an outage must not block the stage
-                write_events(self._folder, events)
+                self._keep(events)
                 written = len(events)
             rest = min(until - time.monotonic(), _SPOOL_SECONDS)
             if rest <= 0:
@@ -278,6 +349,7 @@ class StageRun:
         for count in self._delivery.deliver(self._header.run_id, batch):
             with self._changed:
                 del self._pending[:count]
+                self._changed.notify_all()
 
     def _report_down(self, outage: Outage) -> None:
         if self._down_since is None:

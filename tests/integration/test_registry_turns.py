@@ -1,0 +1,249 @@
+"""Publications, promotions and rollbacks at the same time, cut and killed, on a real MLflow server and S3."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from erv.environment import Environment, isolate
+from erv.errors import RegistryError
+from erv.evaluate.evaluate import write_predictions
+from erv.files import write_text
+from erv.register import publish as registry
+from erv.register.register import write_candidate
+from erv.register.turn import registry_turn
+from erv.settings import Settings, load_settings
+from erv.storage.lease import Lease, LeaseHeldError, LeaseLostError, leased
+from erv.storage.store import open_store
+from erv.tracking.lock_entries import client_of
+from tests.conftest import ROOT
+from tests.integration.proxy import Proxy
+from tests.unit.register.test_register import SERVING, comparison_of, predictions
+
+pytestmark = pytest.mark.integration
+
+HOLDER = """
+import sys, time
+from erv.environment import load_environment
+from erv.storage.lease import leased
+from erv.storage.store import open_store
+with leased(open_store(load_environment(sys.argv[1])), sys.argv[2], expiry=float(sys.argv[3])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+PUBLISHER = """
+import os, signal, sys
+from pathlib import Path
+import mlflow
+from erv.environment import isolate, load_environment
+from erv.register.publish import publish
+from erv.settings import load_settings
+mlflow.register_model = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)  # after the run was opened
+environment = load_environment(".")
+isolate(environment)
+publish(Path("candidate"), environment, load_settings())
+"""
+
+
+@pytest.fixture
+def proxy(stack: Environment) -> Iterator[Proxy]:
+    relay = Proxy(str(stack.mlflow_uri))
+    yield relay
+    relay.close()
+
+
+@pytest.fixture
+def workspace(stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """A folder with a candidate, and a registered model of its own on the shared servers."""
+    monkeypatch.chdir(tmp_path)
+    name = f"model-{uuid.uuid4().hex[:8]}"
+    text = (ROOT / "params.yaml").read_text().replace("emotion-policy", name)
+    write_text(text, tmp_path / "params.yaml")
+    environment = replace(stack, workspace=tmp_path, mlflow_experiment=name)
+    lines = [f"{key}={value}" for key, value in environment.variables().items()]
+    write_text("\n".join(lines) + "\n", tmp_path / ".erv/stack.env")
+    for folder, file in {"policy": "model.safetensors", "verifier": "verifier.json"}.items():
+        write_text("{}", tmp_path / folder / file)
+    write_text(json.dumps({"judge": {"digest": "j"}, "decoding": {}}), tmp_path / "eval/metrics.json")
+    mine, base = predictions(54, 55), predictions(40, 20)
+    write_predictions(mine, tmp_path / "eval/predictions.parquet")
+    write_text(json.dumps(comparison_of(sft=base, r1_omni=base, erv=mine)), tmp_path / "comparison.json")
+    write_candidate(
+        tmp_path / "candidate",
+        policy=tmp_path / "policy",
+        verifier=tmp_path / "verifier",
+        evaluation=tmp_path / "eval",
+        comparison=tmp_path / "comparison.json",
+        serving=SERVING,
+        settings=settings(environment).register_,
+    )
+    isolate(environment)
+    return environment
+
+
+def settings(environment: Environment) -> Settings:
+    return load_settings(environment.workspace / "params.yaml")
+
+
+def publish(environment: Environment) -> registry.PublishResult:
+    return registry.publish(environment.workspace / "candidate", environment, settings(environment))
+
+
+def versions(environment: Environment) -> list[str]:
+    name = settings(environment).register_.model_name
+    return [str(version.version) for version in registry.versions(client_of(environment), name)]
+
+
+def history(environment: Environment) -> str:
+    name = settings(environment).register_.model_name
+    return client_of(environment).get_registered_model(name).tags[registry.HISTORY_TAG]
+
+
+def add_version(environment: Environment, bundle_hash: str) -> str:
+    """A version without a model behind it."""
+    client, name = client_of(environment), settings(environment).register_.model_name
+    made = client.create_model_version(name, "s3://erv-mlflow/none", tags={registry.HASH_TAG: bundle_hash})
+    return str(made.version)
+
+
+def test_two_publications_at_once_make_one_version(workspace: Environment) -> None:
+    # Two processes, because MLflow keeps the run that is open in a variable of the process.
+    command = [
+        sys.executable,
+        "-c",
+        "from erv.cli import main; main()",
+        "publish",
+        "--candidate",
+        "candidate",
+    ]
+    both = [
+        subprocess.Popen(
+            command,
+            cwd=workspace.workspace,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    output = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], output
+    assert versions(workspace) == ["1"], output
+    assert sum("version 1 registered" in text for text in output) == 1
+    assert sum("version 1 was already registered" in text for text in output) == 1
+    assert history(workspace) == "1"
+
+
+def test_of_two_versions_of_a_bundle_the_lowest_stays(workspace: Environment) -> None:
+    """What two machines make that can't see each other's lease, or one that was killed in between."""
+    first = publish(workspace)
+    bundle_hash = registry.read_bundle(workspace.workspace / "candidate").hash
+    copy = add_version(workspace, bundle_hash)
+    other = add_version(workspace, "other")
+    for version in (other, copy):
+        registry.promote(version, workspace, settings(workspace))
+    assert history(workspace) == "1,3,2"
+    again = publish(workspace)
+    assert (again.version, again.copies, again.new) == (first.version, (copy,), False)
+    assert f"deleted version {copy}: a second registration of this bundle" in again.lines()
+    assert versions(workspace) == ["1", other]
+    assert history(workspace) == "1,3,1"
+    assert again.champion == "1", "the alias went with it"
+
+
+def test_no_promotion_is_lost(workspace: Environment) -> None:
+    publish(workspace)
+    numbers = [add_version(workspace, str(n)) for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: registry.promote(number, workspace, settings(workspace)), numbers))
+    found = history(workspace).split(",")
+    assert found[0] == "1"
+    assert sorted(found[1:]) == sorted(numbers)
+    for before in reversed(found[:-1]):
+        assert f"version {before} is the champion again" in registry.rollback(workspace, settings(workspace))
+
+
+@pytest.mark.slow
+def test_a_publication_through_a_bad_connection(workspace: Environment, proxy: Proxy) -> None:
+    through = replace(workspace, mlflow_uri=proxy.endpoint)
+    isolate(through)
+    proxy.cut_share = 0.1
+    result = publish(through)
+    registry.promote(add_version(workspace, "other"), through, settings(workspace))
+    registry.rollback(through, settings(workspace))
+    assert proxy.faults > 0
+    assert (result.version, history(workspace)) == ("1", "1")
+
+
+def test_the_next_publication_closes_the_run_of_a_killed_one(workspace: Environment) -> None:
+    killed = subprocess.run([sys.executable, "-c", PUBLISHER], cwd=workspace.workspace, check=False)
+    assert killed.returncode == -9
+    client = client_of(workspace)
+    open_store(workspace).delete(lease_uri(workspace))  # or we would wait a minute for it to expire
+    publish(workspace)
+    (experiment,) = [client.get_experiment_by_name(workspace.mlflow_experiment)]
+    assert experiment is not None
+    states = [run.info.status for run in client.search_runs([experiment.experiment_id])]
+    assert sorted(states) == ["FINISHED", "KILLED"]
+
+
+def lease_uri(environment: Environment) -> str:
+    return f"s3://{environment.artifact_bucket}/.leases/{settings(environment).register_.model_name}"
+
+
+def test_one_holds_the_lease_and_a_killed_one_loses_it(stack: Environment) -> None:
+    store, uri = open_store(stack), f"s3://{stack.artifact_bucket}/.leases/{uuid.uuid4().hex}"
+    command = [sys.executable, "-c", HOLDER, str(stack.workspace), uri, "4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(LeaseHeldError, match=f"held by process {holder.pid} on "):
+            Lease(store, uri, 4).take()
+        holder.kill()
+    with leased(store, uri, patience=30, expiry=4) as lease:
+        lease.renew()
+        store.write(b"{}", uri)  # as another process that took it over would
+        with pytest.raises(LeaseLostError, match="another one took its turn"):
+            lease.renew()
+    assert store.exists(uri), "what another process holds is not released"
+
+
+def test_one_of_many_gets_the_lease(stack: Environment) -> None:
+    store, uri = open_store(stack), f"s3://{stack.artifact_bucket}/.leases/{uuid.uuid4().hex}"
+    together, taken = threading.Barrier(8), []
+
+    def take(lease: Lease) -> None:
+        together.wait()
+        try:
+            lease.take()
+        except LeaseHeldError:
+            return
+        taken.append(lease)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(take, [Lease(store, uri) for _ in range(8)]))
+    (lease,) = taken
+    lease.release()
+    assert not store.exists(uri)
+
+
+def test_a_turn_that_never_comes(workspace: Environment) -> None:
+    elsewhere = replace(workspace, workspace=workspace.workspace / "elsewhere")
+    check: Callable[[], None]
+    with registry_turn(workspace, "m") as check:
+        check()
+        for environment in (workspace, elsewhere):
+            with (
+                pytest.raises(RegistryError, match=r"m: another process has been changing the registry"),
+                registry_turn(environment, "m", patience=1),
+            ):
+                pass
