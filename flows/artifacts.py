@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
@@ -17,6 +19,15 @@ from erv.tracking import lock_entries
 from erv.tracking.run import DATA_DOCS_TAG, StageRun, read_record
 from flows.graph import StageReport
 from flows.summary import REPORT, duration, metric_rows
+
+
+@contextmanager
+def prefect_may_be_away(what: str) -> Iterator[None]:
+    """Warns instead of failing if Prefect can't be reached in the block: results don't depend on its page."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        get_run_logger().warning("Prefect can't be reached (%s); its page will lack %s", error, what)
 
 
 def show_artifacts(

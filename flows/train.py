@@ -28,11 +28,12 @@ from erv.environment import Environment, child_environment, isolate, load_enviro
 from erv.errors import ErvError
 from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult
 from erv.stack.dvc_remote import write_dvc_remote
-from erv.stack.reach import require
+from erv.stack.outages import through_outages
+from erv.stack.reach import require, unreachable
 from erv.tracking import lock_entries
 from erv.tracking.run import StageRun, open_run
 from flows.abandoned import noted
-from flows.artifacts import show_artifacts, show_data_docs, show_links
+from flows.artifacts import prefect_may_be_away, show_artifacts, show_data_docs, show_links
 from flows.cancellation import Cancellation
 from flows.graph import RunStage, StageReport, run_graph
 from flows.summary import (
@@ -110,7 +111,8 @@ def _train(
         reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)
         logger.info("stages:\n%s", stage_table(reports))
         runs = _record(environment, parent, reports)
-        show_data_docs(environment, reports, runs, parent)
+        with prefect_may_be_away("the Data Docs"):
+            show_data_docs(environment, reports, runs, parent)
         _raise_for(reports, cancellation)
 
         _push(environment, cancellation)
@@ -119,8 +121,10 @@ def _train(
         parent.log_metrics(flat_metrics(comparison))
         if comparison and REPORT.is_file():
             parent.log_artifact(REPORT, "report")
-        addresses = show_links(environment, parent.run_id, flow_run_id)
-        show_artifacts(reports, comparison, runs)
+        addresses: dict[str, str] = {}
+        with prefect_may_be_away("links, tables and lineage"):
+            addresses = show_links(environment, parent.run_id, flow_run_id)
+            show_artifacts(reports, comparison, runs)
     return Summary(reports, metrics_text(comparison), registered, addresses, origin)
 
 
@@ -157,7 +161,8 @@ def _stage_runner(
         variables["ERV_PARENT_RUN_ID"] = parent.run_id
 
     def run(name: str, on_line: Any) -> StageResult:
-        result = pipeline.repro(
+        repro = functools.partial(
+            pipeline.repro,
             name,
             on_line=on_line,
             cancelled=cancellation.asked,
@@ -165,6 +170,7 @@ def _stage_runner(
             force=force,
             environment=variables,
         )
+        result = through_outages(environment, repro, say=on_line, cancelled=cancellation.asked)
         lock_entries.reconcile(environment, pipeline.read_lock_entries(), [name])
         return result
 
@@ -201,11 +207,13 @@ def _push(environment: Environment, cancellation: Cancellation) -> None:
     if not environment.has_storage:
         get_run_logger().warning("no object store is configured: outputs stay on this machine")
         return
-    pipeline.push(
+    push = functools.partial(
+        pipeline.push,
         on_line=functools.partial(get_run_logger().debug, "%s"),
         cancelled=cancellation.asked,
         environment=child_environment(environment),
     )
+    through_outages(environment, push, say=get_run_logger().warning, cancelled=cancellation.asked)
 
 
 def _publish(
@@ -218,7 +226,12 @@ def _publish(
     from erv.register import publish as registry
 
     candidate = next(s.outputs[0] for s in stages if s.group == "register")
-    result = registry.publish(Path(candidate), environment, settings, parent_run_id=parent.run_id)
+    result = through_outages(
+        environment,
+        lambda: registry.publish(Path(candidate), environment, settings, parent_run_id=parent.run_id),
+        mlflow=True,
+        say=get_run_logger().warning,
+    )
     parent.set_tags({"erv.model_version": f"{result.name}/{result.version}"})
     for line in result.lines():
         get_run_logger().info("%s", line)
@@ -237,13 +250,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="run stages even if nothing changed")
     parser.add_argument("--workers", type=int, default=WORKERS, help="stages in parallel (%(default)s)")
     options = parser.parse_args(arguments)
+    url = None
     try:
-        require("Prefect", load_environment().prefect_api_url)
+        url = require("Prefect", load_environment().prefect_api_url)
         state: Any = train(options.targets or None, options.force, options.workers, return_state=True)
     except ErvError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
         return _fail("interrupted; finished work is kept, run it again to resume", 130)
+    except Exception:
+        # The client of Prefect raises errors of several libraries; by then it has tried for a minute.
+        if url is None or (fault := unreachable("Prefect", f"{url}/health")) is None:
+            raise
+        return _fail(f"{fault}; it was lost in mid-run, finished work is kept: run the same command again")
     if state.is_completed():
         print(state.result().text())  # noqa: T201
         return 0

@@ -18,6 +18,7 @@ from erv.environment import Environment, isolate
 from erv.errors import RegistryError
 from erv.evaluate.evaluate import write_predictions
 from erv.files import write_text
+from erv.lineage.trace import Provenance
 from erv.register import publish as registry
 from erv.register.register import write_candidate
 from erv.register.turn import registry_turn
@@ -247,3 +248,24 @@ def test_a_turn_that_never_comes(workspace: Environment) -> None:
                 registry_turn(environment, "m", patience=1),
             ):
                 pass
+
+
+def test_artifacts_that_cannot_be_read_now_are_not_broken(workspace: Environment, proxy: Proxy) -> None:
+    """MLflow's server answers so when its disk for temporary files is full, or S3 is away."""
+    publish(workspace)
+    through = replace(workspace, mlflow_uri=proxy.endpoint)
+    isolate(through)
+    proxy.refused = {"mlflow-artifacts/artifacts": "no space"}
+    node = Provenance(through, settings(workspace)).trace("1")
+    assert [link.ok for link in node.links] == [None, None]
+    assert all("can't be read now" in link.text() for link in node.links)
+    proxy.refused = {}
+    whole = Provenance(through, settings(workspace)).trace("1")
+    assert whole.links[0].ok is True
+    client, store = client_of(workspace), open_store(workspace)
+    experiment = client.get_experiment_by_name(workspace.mlflow_experiment)
+    assert experiment is not None
+    for item in store.list(f"s3://{workspace.artifact_bucket}/{experiment.experiment_id}/models"):
+        store.delete(item.uri)
+    lost = Provenance(through, settings(workspace)).trace("1")
+    assert lost.links[0].ok is False
