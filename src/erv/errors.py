@@ -63,6 +63,8 @@ def note_write(error: BaseException, path: Path) -> None:
 
     The system's error for a failed write names no file.
     """
+    if isinstance(error, ErvError):
+        return  # says what happened in its own words
     if not any(_NOTE.match(note) for note in getattr(error, "__notes__", ())):
         error.add_note(f"while writing {path} ({_free(path)} bytes free)")
 

@@ -18,6 +18,7 @@ import stages.grpo
 import stages.sft
 from erv import policies
 from erv.errors import TrainingError
+from erv.exclusions import write_exclusions
 from erv.pinning import pin
 from erv.policies import load_policy
 from erv.policies.common.families import FAMILIES, check_family, family_of
@@ -108,7 +109,15 @@ def test_a_folder_of_no_family(tmp_path: Path, content: str, message: str) -> No
 def test_sft_refuses_it(wrong: Path, settings: Settings, tmp_path: Path) -> None:
     lock = tmp_path / "base.lock.json"
     pin("base", str(wrong.parent), None).save(lock)
-    arguments = Namespace(base=lock, manifest=lock, shards=tmp_path / "tree", policy=tmp_path / "out")
+    exclusions = tmp_path / "exclusions.json"
+    write_exclusions([], exclusions)
+    arguments = Namespace(
+        base=lock,
+        manifest=lock,
+        shards=tmp_path / "tree",
+        exclusions=exclusions,
+        policy=tmp_path / "out",
+    )
     with pytest.raises(TrainingError, match=WRONG):
         stages.sft.main(arguments, settings, MagicMock())
 
@@ -124,7 +133,11 @@ def test_distill_refuses_it(
     monkeypatch.setattr("erv.sources.store_for", MagicMock())
     monkeypatch.setattr("erv.manifest.read_manifest", lambda path: [])
     monkeypatch.setattr("erv.distill.corpus.read_corpus", lambda *arguments, **options: [])
-    arguments = Namespace(reasoning=wrong, manifest=wrong, shards=tmp_path / "shards", policy=wrong)
+    exclusions = tmp_path / "exclusions.json"
+    write_exclusions([], exclusions)
+    arguments = Namespace(
+        reasoning=wrong, manifest=wrong, shards=tmp_path / "shards", exclusions=exclusions, policy=wrong
+    )
     with pytest.raises(TrainingError, match=WRONG):
         stages.distill.main(arguments, settings.model_copy(update={"distill": distill}), MagicMock())
 

@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 
 from erv.errors import DataError
-from erv.ingest.readers.table import _VIDEO
 from erv.media.decode import DecodeRule, decode
 from erv.pinning import pin
 from erv.sample.clips import encode
-from erv.sources.selection import Selection
+from erv.sources.selection import _VIDEOS, Selection
 from erv.validate.probing import Probe, probe, probe_clips
 from tests.fuzz.mutations import boxes, index_first
 from tests.support.clips import CONTAINERS, movie, numbered_clip, pinned, row_of, tone, trimmed
@@ -113,10 +112,26 @@ def test_sound_is_found_in_every_container(tmp_path, suffix, form, codec, sound,
     assert not with_sound or abs(len(decoded.audio) - 32000) < 3000
 
 
-def test_every_suffix_of_a_listed_video_is_among_the_containers():
-    assert {suffix for suffix, *_ in CONTAINERS} == set(
-        _VIDEO.pattern.partition("(?:")[2].rstrip(")").split("|")
-    )
+# Other suffixes of formats that CONTAINERS has, and formats that it lacks.
+OTHERS = (
+    ("3gp", "3gp", "libx264", "aac"),
+    ("asf", "asf", "wmv2", "mp2"),
+    ("m2ts", "mpegts", "mpeg2video", "mp2"),
+    ("mts", "mpegts", "libx264", "aac"),
+    ("ogv", "ogg", "libvpx", "libopus"),
+    ("ts", "mpegts", "mpeg2video", "mp2"),
+    ("vob", "vob", "mpeg2video", "mp2"),
+)
+
+
+@pytest.mark.parametrize(("suffix", "form", "codec", "sound"), OTHERS)
+def test_other_suffixes_are_read(tmp_path, suffix, form, codec, sound):
+    found = look(tmp_path, numbered_clip(form=form, video=codec, sound=sound), f"00001.{suffix}")
+    assert (found.fault, found.frames, found.has_audio) == (None, 50, True)
+
+
+def test_every_suffix_of_a_listed_video_is_tried():
+    assert {f".{suffix}" for suffix, *_ in (*CONTAINERS, *OTHERS)} == set(_VIDEOS)
 
 
 @pytest.mark.parametrize(
