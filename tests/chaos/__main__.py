@@ -43,7 +43,7 @@ def plan(stages: list[str], outs: dict[str, str], chance: random.Random) -> list
         "S3 faults": [
             part(servers.faulty_storage, fault=fault, command=command)
             for command in ("pull", "stage", "data pin", "publish")
-            for fault in ("errs", "cuts", "crawls", "refuses")
+            for fault in ("500", "503", "cuts", "crawls", "refuses")
         ],
         "full disk": [
             part(disk.full, stage=name)

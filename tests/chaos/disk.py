@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.chaos.place import OUTPUTS, Place
+from tests.chaos.place import Place
 
 _HEADROOM = 8 << 20
 
@@ -79,6 +79,3 @@ def _files(folder: Path) -> list[Path]:
 def _skip(root: Path, folder: str, names: list[str]) -> list[str]:
     """The servers' own data stay where they are; the copy uses the same servers."""
     return [name for name in names if Path(folder) / name == root / ".erv/stack"]
-
-
-__all__ = ["OUTPUTS", "full"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import yaml
@@ -18,7 +19,7 @@ _SHARE = 0.1
 
 
 def killed(place: Place, server: str) -> None:
-    """Kills a server while the flow runs `TARGET`; once it is back, the same command must succeed."""
+    """Kills a server while a flow runs, and starts it again; the flow may fail clearly, the next may not."""
     target = "ingest@mafw" if server == "s3" else "extract@mafw"
     started = place.start("erv", "run", "--force", target)
     what = f"{server} killed during erv run {target}"
@@ -29,9 +30,10 @@ def killed(place: Place, server: str) -> None:
             process.kill()
         place.ledger.add(place.scene, "kills")
         place.ledger.add(place.scene, "faults")
+    time.sleep(place.random.uniform(1.0, 8.0))
+    place.require(place.erv("stack", "up"), what)
     place.allow(started.ended(), what)
     place.nothing_runs(what)
-    place.require(place.erv("stack", "up"), what)
     place.require(place.erv("run", target), what)
     place.check(what)
     place.ledger.say(what)
@@ -39,15 +41,15 @@ def killed(place: Place, server: str) -> None:
 
 def faulty_storage(place: Place, fault: str, command: str) -> None:
     """Puts a faulty relay between a command and S3. It may fail clearly; without it, it must not."""
-    what = f"S3 {fault} during {command}"
+    what = f"S3: {fault}, during {command}"
     environment = place.environment
-    proxy = Proxy(str(environment.s3_endpoint))
+    proxy = Proxy(str(environment.s3_endpoint), seed=place.random.randrange(1 << 30))
     extra = {"ERV_S3_ENDPOINT": proxy.endpoint}
+    before = _versions(place)
+    place.ledger.add(place.scene, "faults")
     try:
-        _set(proxy, fault)
-        place.ledger.add(place.scene, "faults")
-        before = _versions(place)
-        place.allow(_run(place, command, extra), what)
+        with _fault(proxy, fault):
+            place.allow(_run(place, command, extra), what)
     finally:
         proxy.close()
     place.nothing_runs(what)
@@ -58,15 +60,19 @@ def faulty_storage(place: Place, fault: str, command: str) -> None:
     place.ledger.say(what)
 
 
-def _set(proxy: Proxy, fault: str) -> None:
-    if fault == "errs":
-        proxy.status_share = _SHARE
+@contextmanager
+def _fault(proxy: Proxy, fault: str) -> Iterator[None]:
+    if fault == "refuses":
+        with proxy.refuse():
+            yield
+        return
+    if fault in ("500", "503"):
+        proxy.status, proxy.status_share = int(fault), _SHARE
     elif fault == "cuts":
         proxy.cut_share = _SHARE
-    elif fault == "crawls":
-        proxy.delay = 0.1
     else:
-        proxy.refuse()
+        proxy.delay = 0.05
+    yield
 
 
 def _run(place: Place, command: str, extra: dict[str, str]):
@@ -135,8 +141,3 @@ def two_stages(place: Place, names: tuple[str, str]) -> None:
         place.require(place.stage(name, force=False), f"{name} after another beside it")
     place.check(f"{' and '.join(names)} at once")
     place.ledger.say(f"{' and '.join(names)} at once")
-
-
-def log_of(place: Place, server: str) -> Path:
-    """The log of a server."""
-    return place.path / ".erv/stack/logs" / f"{server}.log"
