@@ -47,7 +47,8 @@ def test_missing_pins_have_a_remedy(stack: Environment) -> None:
         lock = {"name": name, "uri": f"s3://erv-raw/{name}", "files": []}
         (folder / f"{name}.lock.json").write_text(json.dumps(lock))
     assert by_name(examine(stack.workspace))["sources"].state == "ok"
-    (folder / "mafw.lock.json").write_text('{"uri": "s3://elsewhere/mafw"}')
+    lock = {"name": "mafw", "uri": "s3://elsewhere/mafw", "files": []}
+    (folder / "mafw.lock.json").write_text(json.dumps(lock))
     assert by_name(examine(stack.workspace))["sources"].detail == "not pinned where params.yaml says: mafw"
 
 
