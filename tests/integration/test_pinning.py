@@ -160,8 +160,8 @@ def test_the_sentence_of_a_broken_connection(
     with pytest.raises(StorageError) as refusal:
         through.download(f"{prefix}/big", target)
     message = str(refusal.value)
-    assert message.startswith(f"{prefix}/big: the connection to {proxy.endpoint} broke after ")
-    assert message.endswith(" of 25.2 MB; run the same command again to resume from there")
+    # The last attempt got no answer any more.
+    assert message.startswith(f"{prefix}/big: {proxy.endpoint} can't be reached; ")
     (part,) = [path for path in target.parent.iterdir() if path.suffix == ".part"]
     kept = part.stat().st_size
     assert 5 * MB < kept < 10 * MB
@@ -170,12 +170,10 @@ def test_the_sentence_of_a_broken_connection(
         assert through.download(f"{prefix}/big", target).read_bytes() == data
     assert count[0] < 24 * MB - kept + MB
     assert files_below(target.parent) == ["big"]
-    # A part with other bytes than the object is refused.
+    # A part with other bytes than the object is dropped, and the whole object is fetched and compared.
     target.unlink()
     part.write_bytes(bytes(9 * MB))
-    with pytest.raises(
-        StorageError, match="the part kept from an earlier attempt does not match and was dropped"
-    ):
+    with pytest.raises(StorageError, match="content has changed"):
         through.download(f"{prefix}/big", target, sha256="0" * 64)
     assert not part.exists()
     # One that is longer than the object is dropped.
@@ -183,9 +181,7 @@ def test_the_sentence_of_a_broken_connection(
     assert through.download(f"{prefix}/big", target).read_bytes() == data
     # Small objects leave nothing behind.
     proxy.cut_after = proxy.received + 2 * MB
-    with pytest.raises(
-        StorageError, match=r"/small: the connection to .* broke .*; run the same command again$"
-    ):
+    with pytest.raises(StorageError, match=r"/small: .* can't be reached; "):
         through.download(f"{prefix}/small", tmp_path / "small" / "copy", size=4 * MB)
     assert files_below(tmp_path / "small") == []
 

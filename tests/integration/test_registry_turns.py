@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from erv.environment import Environment, isolate
 from erv.errors import RegistryError
 from erv.evaluate.evaluate import write_predictions
-from erv.files import write_text
+from erv.files import content_digest, write_text
 from erv.lineage.trace import Provenance
 from erv.register import publish as registry
 from erv.register.register import write_candidate
@@ -87,6 +88,9 @@ def workspace(stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         serving=SERVING,
         settings=settings(environment).register_,
     )
+    out = {"path": "candidate", "md5": content_digest(tmp_path / "candidate")}
+    lock = {"schema": "2.0", "stages": {"register": {"cmd": "write it", "outs": [out]}}}
+    write_text(yaml.safe_dump(lock), tmp_path / "dvc.lock")
     isolate(environment)
     return environment
 
