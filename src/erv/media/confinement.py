@@ -19,6 +19,7 @@ import os
 import platform
 import struct
 import sys
+import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ _REFUSED = {
 }
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000  # calls of x86_64 with 32-bit pointers, numbered apart
+_PACKAGES = ("site-packages", "dist-packages", "lib-dynload")
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
 # Classic BPF: load a word, jump if equal, jump if at least, return.
 _LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
@@ -201,12 +203,9 @@ def _allow_reading(libc: ctypes.CDLL, rules: int, folder: Path) -> None:
 
 
 def _python_folders() -> Iterable[Path]:
-    """Folders of installed modules, and our own package; never a folder that the caller works in."""
-    prefixes = {Path(sys.prefix), Path(sys.base_prefix)}
-    for entry in sys.path:
-        folder = Path(entry)
-        if folder.is_dir() and any(prefix in folder.parents for prefix in prefixes):
-            yield folder
+    """The standard library, installed packages, and our own; never a folder that a user works in."""
+    yield Path(sysconfig.get_path("stdlib"))
+    yield from (Path(entry) for entry in sys.path if Path(entry).name in _PACKAGES)
     yield Path(__file__).resolve().parents[1]
 
 

@@ -105,13 +105,11 @@ def test_a_stream_with_a_playlist_in_front_is_quarantined(attack, tmp_path):
         b"v=0\r\nc=IN IP4 127.0.0.1\r\nm=video 5000 RTP/AVP 96\r\n",
     ],
 )
-@pytest.mark.parametrize("form", ["mpegts", "mpeg", "matroska", "mp4", None])
+@pytest.mark.parametrize("form", ["mpegts", "mp4", None])
 def test_a_text_that_names_files_is_refused_whatever_follows(tmp_path, text, form):
-    video, sound = {"mpegts": ("mpeg2video", "mp2"), "mpeg": ("mpeg2video", "mp2")}.get(
-        form, ("libx264", "aac")
-    )
+    clips = {"mpegts": numbered_clip(10, form="mpegts", video="mpeg2video", sound="mp2"), "mp4": clip_bytes()}
     path = tmp_path / "c.mpg"
-    path.write_bytes(text + (numbered_clip(form=form, video=video, sound=sound) if form else b""))
+    path.write_bytes(text + clips.get(form, b""))
     with pytest.raises(MediaError, match="container can't be read: "):
         decode(path, RULE)
 
@@ -126,10 +124,13 @@ def test_a_playlist_that_is_a_transport_stream_as_well(tmp_path):
         container_of(path)
 
 
-@pytest.mark.parametrize(("suffix", "form", "codec", "sound"), CONTAINERS)
+@pytest.mark.parametrize(
+    ("suffix", "form", "codec", "sound"),
+    [entry for entry in CONTAINERS if entry[2] not in ("libx265", "libsvtav1", "libvpx-vp9")],
+)
 def test_every_container_is_known_by_its_beginning(tmp_path, suffix, form, codec, sound):
     path = tmp_path / f"1.{suffix}"
-    path.write_bytes(numbered_clip(form=form, video=codec, sound=sound))
+    path.write_bytes(numbered_clip(10, form=form, video=codec, sound=sound))
     assert container_of(path) == EXPECTED.get(form, form)
     assert decord_agrees(path, container_of(path)) == (container_of(path) in ("mov", "matroska"))
 
