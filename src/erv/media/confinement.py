@@ -203,7 +203,7 @@ def _allow_reading(libc: ctypes.CDLL, rules: int, folder: Path) -> None:
 
 
 def _python_folders() -> Iterable[Path]:
-    """The standard library, the installed packages and our own; never a folder that a user works in."""
+    """The standard library, installed packages, and our own; never a folder that a user works in."""
     yield Path(sysconfig.get_path("stdlib"))
     yield from (Path(entry) for entry in sys.path if Path(entry).name in _PACKAGES)
     yield Path(__file__).resolve().parents[1]

@@ -41,6 +41,19 @@ def test_a_sound_set_meets_everything(mafw):
     require_success(verdict)
 
 
+def test_clips_that_are_read_otherwise_than_by_the_released_code_are_named(mafw):
+    late = dataclasses.replace(GOOD, sound_after=1.0, antiphase=True)
+    slow = dataclasses.replace(GOOD, variable_rate=True, pixel_ratio=1.5, sound_after=0.02)
+    verdict = judge(mafw, {"00003": late, "00005": slow, "00007": dataclasses.replace(late, fault="broken")})
+    assert verdict["media"]["adjusted"] == {
+        "with frames chosen by time (variable rate)": {"clips": 1, "first": ["00005"]},
+        "with one channel taken (antiphase)": {"clips": 1, "first": ["00003"]},
+        "with pixels that are not square": {"clips": 1, "first": ["00005"]},
+        "with sound that does not start with the pictures": {"clips": 1, "first": ["00003"]},
+    }
+    assert list(verdict["media"]["adjusted"]) == sorted(verdict["media"]["adjusted"])
+
+
 def test_equal_manifests_give_equal_verdicts_without_paths(mafw):
     first, second = (json.dumps(judge(mafw, {"00003": GONE})) for _ in range(2))
     assert first == second
