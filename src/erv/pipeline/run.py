@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from erv.errors import full_disk_text
+from erv.pipeline.dead_holders import release_dead_holders
 from erv.pipeline.lock_file import PipelineError, keep_lock, read_lock_entries, repair_lock
 from erv.pipeline.restored import damaged_outputs, remove_damaged_objects, remove_outputs
 
@@ -119,6 +120,8 @@ def repro(
     repaired = repair_lock(workspace)
     if repaired is not None:
         on_line(f"WARNING: {repaired}")
+    if dead := release_dead_holders(workspace):
+        on_line(f"WARNING: released what {len(dead)} killed DVC processes had locked")
 
     def attempt(*, force: bool) -> Outcome:
         flags = [*(["--pull"] if pull and not force else []), *(["--force"] if force else [])]
