@@ -95,6 +95,11 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
             keep_lock(environment.workspace)
         settings = load_settings(environment.workspace / "params.yaml")
         _prepare(address, settings)
+        if not ranks.is_launched():
+            # DVC trusts size and time of a file: what changed under the same two would be read in silence.
+            damaged = _damaged_input(address, arguments, environment)
+            if damaged is not None:
+                raise ErvError(damaged)
         if distributed and settings.machine.accelerate and not ranks.is_launched():
             ranks.launch(
                 f"stages.{name}", sys.argv[1:], settings.runtime, settings.machine, environment.workspace
@@ -115,8 +120,7 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         _close(run, "FAILED", started)
         raise
     except Exception as error:
-        # A traceback would only hide the cause.
-        sentence = full_disk(error) or _damaged_input(arguments, environment)
+        sentence = full_disk(error)
         if sentence is None:
             logger.exception("%s failed because of a bug in erv; please report it", address)
         _close(run, "FAILED", started)
@@ -136,8 +140,8 @@ def _workspace_environment() -> Environment | None:
     return environment
 
 
-def _damaged_input(arguments: Arguments, environment: Environment) -> str | None:
-    """Which input of a stage that crashed is not what `dvc.lock` says; None if all are, or nobody knows."""
+def _damaged_input(address: str, arguments: Arguments, environment: Environment) -> str | None:
+    """Which input is not what `dvc.lock` says that another stage wrote; None if all are, or nobody knows."""
     from erv.pipeline.lock_file import read_lock_entries
     from erv.pipeline.restored import damaged_outputs
 
@@ -148,11 +152,18 @@ def _damaged_input(arguments: Arguments, environment: Environment) -> str | None
     given = [value for value in vars(arguments).values() if isinstance(value, Path) and value.exists()]
     for producer, entry in sorted(entries.items()):
         outs = [
-            out for out in entry.get("outs") or [] if any(_overlap(Path(out["path"]), path) for path in given)
+            out
+            for out in entry.get("outs") or []
+            if producer != address
+            and any(_overlap(Path(out["path"]), path) for path in given)
+            and (environment.workspace / out["path"]).exists()
         ]
         damaged = damaged_outputs({"outs": outs}, environment.workspace)
         if damaged:
-            return f"{damaged[0]}: not what {producer} wrote; delete it and run `erv run {producer}`"
+            return (
+                f"{damaged[0]}: not what {producer} wrote; delete it and run `erv run {producer}`, or keep"
+                f" the change with `dvc commit {producer}`"
+            )
     return None
 
 

@@ -123,5 +123,40 @@ def test_a_stage_that_stumbles_over_a_damaged_input_names_it(tmp_path: Path) -> 
     said = run()
     assert "Traceback" not in said
     assert said.endswith(
-        "error: sft: models/verifier: not what train_erv wrote; delete it and run `erv run train_erv`\n"
+        "error: sft: models/verifier: not what train_erv wrote; delete it and run `erv run train_erv`, or"
+        " keep the change with `dvc commit train_erv`\n"
     )
+
+
+def test_a_stage_does_not_start_on_an_input_that_changed_under_its_time(tmp_path: Path) -> None:
+    """DVC calls a file unchanged by its size and time; one flipped bit was read without a word."""
+    root = Path(__file__).parents[2]
+    (tmp_path / "params.yaml").write_bytes((root / "params.yaml").read_bytes())
+    (tmp_path / "work.py").write_text(
+        "from pathlib import Path\n"
+        "from erv.stage import Option, run_stage\n"
+        "run_stage('sft', lambda a, s, r: Path('out').write_text('made'), Option('model', Path))\n"
+    )
+    model = tmp_path / "models/verifier/model.safetensors"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"whole")
+    before = model.stat()
+    out = {"path": "models/verifier", "hash": "md5", "md5": content_digest(model.parent)}
+    # An output of another policy that is not there is no input.
+    gone = {"path": "models/verifier/gone", "hash": "md5", "md5": "0" * 32}
+    lock = {"train_erv": {"cmd": "x", "outs": [out]}, "other": {"cmd": "x", "outs": [gone]}}
+    (tmp_path / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": lock}))
+
+    def run() -> int:
+        return subprocess.run(
+            [sys.executable, "work.py", "--model", "models/verifier"],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root / "src")},
+            capture_output=True, check=False,
+        ).returncode  # fmt: skip
+
+    model.write_bytes(b"whale")
+    os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert run() == 1
+    assert not (tmp_path / "out").exists()
+    model.write_bytes(b"whole")
+    assert run() == 0

@@ -52,7 +52,7 @@ def base_config(environment: Environment) -> tuple[dict[str, Any], str] | None:
     path = lock.fetch(store, CONFIG, environment.workspace / CACHE)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{lock.uri}/{CONFIG}: not JSON ({error}); correct it and pin again") from error
     if not isinstance(config, dict):
         raise DataError(f"{lock.uri}/{CONFIG}: expected a JSON object; correct it and pin again")
@@ -102,7 +102,7 @@ def _kept_sizes(config: Mapping[str, Any], name: str, folder: Path) -> PolicySiz
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     try:
         return PolicySizes(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # not there, or damaged
+    except (OSError, ValueError, TypeError, RecursionError):  # not there, or damaged
         sizes = sizes_of(config, name)
     if sizes is not None:
         write_document(asdict(sizes), path)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from erv.labels import NEUTRAL
 from erv.prompts import Completion, completion_text, tagged
 from erv.rewards.answers import OFFICIAL_NAMES, bare, mafw_name, official_answer, official_normalize
-from erv.rewards.evidence import evidence_in, evidence_of
+from erv.rewards.evidence import evidence_in, evidence_of, lists_fit
 from erv.sentences import Semantics, count_words, normalize, split_sentences
 from erv.verifier.protocol import (
     MAX_LABELS_PER_SENTENCE,
@@ -208,18 +208,21 @@ def assess(
     texts = [_explanations(completion_text(completion), semantics) for completion in completions]
     groups = [_sentences(blocks, semantics) for blocks in texts]
     read = iter(_read(verifier, groups, semantics, rule))
+    vocabulary = getattr(verifier, "vocabulary", None)
+    listed = lists_fit(None if vocabulary is None else vocabulary.words)
     found = []
     for blocks, group, truth, name in zip(
         texts, groups, solution, dataset or [None] * len(solution), strict=True
     ):
         sentences = tuple(next(read) for _ in group)
         words = 0 if semantics == "official" else sum(count_words(block) for block in blocks)
-        found.append(_weighed(sentences, words, _target(truth, name, semantics, verifier.labels), rule))
+        target = _target(truth, name, semantics, verifier.labels)
+        found.append(_weighed(sentences, words, target, rule, listed))
     return found
 
 
 def _weighed(
-    sentences: tuple[ReadSentence, ...], words: int, target: str | None, rule: Shaping
+    sentences: tuple[ReadSentence, ...], words: int, target: str | None, rule: Shaping, listed: bool
 ) -> Assessment:
     if target is None:
         return Assessment(None, sentences, words=words)
@@ -228,7 +231,7 @@ def _weighed(
         length = words / rule.min_words
     elif rule.max_words is not None and words > rule.max_words:
         length = rule.max_words / words
-    sentences = _without_surplus(sentences, target, rule.max_conclusions)
+    sentences = _without_surplus(sentences, target, rule.max_conclusions if listed else None)
     matching = [sentence for sentence in sentences if sentence.speaks_of(target)]
     return Assessment(
         target,
@@ -238,7 +241,7 @@ def _weighed(
         needed=rule.min_sentences or 1,
         words=words,
         length=length,
-        **_evidence([sentence.text for sentence in matching], rule),
+        **(_evidence([sentence.text for sentence in matching], rule) if listed else {}),
     )
 
 
@@ -260,7 +263,7 @@ def _without_surplus(
 def _evidence(matching: Sequence[str], rule: Shaping) -> dict[str, Any]:
     """How much evidence the matching sentences offer, and the factor for it."""
     found = evidence_in(matching)
-    if not matching or not found.readable or (rule.min_content_words is None and rule.min_cues is None):
+    if not matching or (rule.min_content_words is None and rule.min_cues is None):
         return {}
     shares = [1.0]
     if rule.min_content_words is not None:

@@ -35,7 +35,7 @@ def load_classifier(folder: Path, remedy: str, *, new_head: bool = False, **opti
             **{"dtype": torch.float32, **options},
         )
         tokenizer = load_part(AutoTokenizer, folder)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         said = " ".join(str(error).split())[:200]
         raise DataError(f"{folder}: its model can't be loaded ({said}); {remedy}") from error
     missing = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}

@@ -5,7 +5,14 @@ import yaml
 
 from erv.labels import LabelSpace
 from erv.rewards import evidence
-from erv.rewards.evidence import KINDS, evidence_in, evidence_of
+from erv.rewards.evidence import KINDS, evidence_of, lists_fit
+from erv.sentences import Vocabulary
+
+ENGLISH = [
+    "The brows are drawn together and he shouts at the other man.",
+    "She looks down, and her voice is so quiet that it is hard to hear.",
+    "His hands are in his pockets as if nothing had happened to them.",
+]
 
 
 @pytest.mark.parametrize(
@@ -27,28 +34,64 @@ def test_evidence_of_a_sentence(sentence, content, cues):
 
 
 @pytest.mark.parametrize(
-    ("text", "readable"),
+    ("texts", "fit"),
     [
-        ("The brows are drawn together and he shouts at the other man.", True),
-        ("Fear. Terror. Afraid.", True),
-        ("Ihre Mundwinkel sinken nach unten. Die Stimme ist leise und langsam.", False),
-        ("Los ojos se llenan de lágrimas. La voz baja y tiembla.", False),
-        ("Les coins de la bouche tombent. La voix est basse et lente.", False),
-        ("Уголки рта опущены. Голос тихий и медленный.", False),
-        ("他低着头，眼里含着泪水。", False),
+        (ENGLISH, True),
+        (
+            [
+                "Ihre Mundwinkel sinken nach unten, und die Stimme ist leise und langsam.",
+                "Er hat die Arme verschränkt und sieht so aus, als ob er wütend ist.",
+                "Man hört, dass sie vor Freude lacht, und in ihren Augen sind Tränen.",
+            ],
+            False,
+        ),
+        (
+            [
+                "Los ojos se llenan de lágrimas y la voz baja y tiembla.",
+                "El hombre me parece enfadado, no mira a nadie y habla muy alto.",
+            ],
+            False,
+        ),
+        (["他低着头,眼里含着泪水。"], False),
     ],
 )
-def test_the_lists_know_what_they_can_not_read(text, readable):
-    assert evidence_in([text]).readable is readable
+def test_the_lists_suit_a_verifier_of_their_language(texts, fit):
+    assert lists_fit(Vocabulary.of(texts).words) is fit
+
+
+def test_the_lists_judge_a_classifier_without_vocabulary():
+    assert lists_fit(None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Fear danger away whites wide narrow.",
+        "Voice fear fear fear.",
+        "Hands eyes brow fear.",
+        "His fear fear voice.",
+        "Terror body hands fear eyes shake.",
+        "Fear face.",
+    ],
+)
+def test_words_heaped_around_an_emotion_are_no_evidence(text):
+    assert evidence_of(text) == evidence.Evidence()
+
+
+@pytest.mark.parametrize(
+    "text", ["A sad, tired voice.", "Furrowed brow, clenched jaw.", "Her fear shows in her trembling hands."]
+)
+def test_short_sentences_with_cues_are_evidence(text):
+    assert evidence_of(text).cues
 
 
 def test_every_name_of_an_emotion_is_in_the_lists():
-    named = evidence._lists().named
+    lists = evidence._lists()
     for name in ("mafw", "dfew", "ravdess"):
         space = LabelSpace.load(name)
         for word in {*space.names, *space._synonyms}:
             assert not evidence_of(word).content, word
-            assert {evidence._base(part) for part in word.split()} <= named
+            assert {evidence._base(part) for part in word.split()} <= lists.plain | lists.emotions
 
 
 def test_a_word_is_in_one_list():
@@ -59,5 +102,5 @@ def test_a_word_is_in_one_list():
 
 
 def test_evidence_adds_up():
-    found = evidence_in(["The voice is loud.", "The voice shakes."])
-    assert (set(found.content), found.words) == ({"voice", "loud", "shake"}, 7)
+    found = evidence.evidence_in(["The voice is loud.", "The voice shakes."])
+    assert set(found.content) == {"voice", "loud", "shake"}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from erv.rewards import NO_SHAPING, Shaping, accuracy_reward, explanation_reward, format_reward
+from erv.sentences import Vocabulary
 from erv.verifier import split_sentences
 
 LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")
@@ -171,11 +172,13 @@ def test_the_truth_is_read_in_its_own_space():
 EMOTIONS = "There is anger, fear, happiness and rage here now."
 
 
-def shaped(text, truth="anger", **parts):
+def shaped(text, truth="anger", verifier=None, **parts):
     """Rewards of an explanation: without shaping, and with the given parts of it alone."""
     completion = f"<think>{text}</think>"
     return tuple(
-        explanation_reward(WordVerifier(), shaping=replace(NO_SHAPING, **chosen))([completion], [truth])[0]
+        explanation_reward(verifier or WordVerifier(), shaping=replace(NO_SHAPING, **chosen))(
+            [completion], [truth]
+        )[0]
         for chosen in ({}, parts)
     )
 
@@ -269,13 +272,16 @@ def test_words_without_evidence_earn_nothing():
 
 
 def test_few_words_besides_emotions_earn_in_proportion():
-    assert shaped("Rage face. Rage voice. Rage eyes.", min_content_words=5) == (1.0, pytest.approx(3 / 5))
+    few = "Rage in the face. Rage in the voice. Rage in the eyes."
+    assert shaped(few, min_content_words=5) == (1.0, pytest.approx(3 / 5))
+    # Words that are only heaped around the name are none.
+    assert shaped("Rage face. Rage voice. Rage eyes.", min_content_words=5) == (1.0, 0.0)
     spoken = "His fists are clenched in rage. He shouts at the door in rage."
     assert shaped(spoken, min_content_words=4) == (1.0, 1.0)
     # Only sentences that match are evidence for the truth.
-    assert shaped("Rage face. The tall trees stand in long rows.", min_content_words=5)[1] == pytest.approx(
-        0.2
-    )
+    assert shaped("Rage in a face. The tall trees stand in long rows.", min_content_words=5)[
+        1
+    ] == pytest.approx(0.2)
 
 
 def test_one_conclusion_counts_and_further_ones_do_not():
@@ -295,9 +301,17 @@ def test_one_conclusion_counts_and_further_ones_do_not():
         "彼は大きな声で叫んでいて怒り rage が見える。声が大きい。",
     ],
 )
-def test_the_lists_leave_other_languages_alone(text):
-    """They are English: whether such a text counts is for the verifier to say."""
-    assert shaped(text, min_cues=1, min_content_words=5, max_conclusions=1) == shaped(text)
+def test_the_lists_leave_a_verifier_of_another_language_alone(text):
+    """They are English: what such a verifier was trained on, they can't judge."""
+    verifier = WordVerifier()
+    verifier.vocabulary = Vocabulary.of([text])
+    assert shaped(text, verifier=verifier, min_cues=1, min_content_words=5, max_conclusions=1) == (1.0, 1.0)
+
+
+def test_odd_words_are_no_other_language():
+    """A text whose words the lists don't have earned 1.0: they took it for another language."""
+    text = "Rage danger away whites wide narrow. Rage sudden danger wide whites away."
+    assert shaped(text, min_cues=1, min_content_words=5) == (1.0, 0.0)
 
 
 # --- bad input: defined, and no crash of a training step ---

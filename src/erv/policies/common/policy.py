@@ -181,7 +181,7 @@ def load_policy(
         check_family(folder, family)
     try:
         model, processor = family_module(family).load(folder, getattr(torch, dtype))
-    except (OSError, ValueError) as error:  # see `load_model`
+    except (OSError, ValueError, RecursionError) as error:  # see `load_model`
         said = " ".join(str(error).split())[:200]
         raise TrainingError(
             f"{folder}: can't be loaded as a policy of the family {family} ({said});"
