@@ -22,6 +22,7 @@ def command(candidate: Path) -> None:
     """
     from erv import pipeline
     from erv.environment import isolate, load_environment
+    from erv.errors import RegistryError
     from erv.register.publish import publish
     from erv.settings import load_settings
     from erv.stack.reach import require
@@ -30,10 +31,17 @@ def command(candidate: Path) -> None:
     environment = load_environment()
     isolate(environment)
     settings = load_settings()
-    require("MLflow", environment.mlflow_uri)
     repaired = pipeline.repair_lock()
     if repaired is not None:
         click.echo(repaired, err=True)
-    lock_entries.reconcile(environment, pipeline.read_lock_entries())
+    entries = pipeline.read_lock_entries()
+    needed = pipeline.select(pipeline.read_stages(), ["register"]) if Path("dvc.yaml").is_file() else ()
+    if missing := [stage.name for stage in needed if stage.name not in entries]:
+        raise RegistryError(
+            f"dvc.lock: no entry of {', '.join(missing[:5])}, which {candidate} comes from, so its lineage"
+            " would be lost; run `dvc repro`"
+        )
+    require("MLflow", environment.mlflow_uri)
+    lock_entries.reconcile(environment, entries)
     for line in publish(candidate, environment, settings).lines():
         click.echo(line)

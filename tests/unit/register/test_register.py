@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from erv.commands.publish import command
 from erv.errors import RegistryError
 from erv.evaluate.compare import compare
 from erv.evaluate.evaluate import write_predictions
@@ -17,6 +21,7 @@ from erv.register.gates import Verdict, decide, decide_against_champion
 from erv.register.publish import _extended, check_lock
 from erv.register.register import Bundle, read_bundle, write_candidate
 from erv.settings import GateSettings, RegisterSettings
+from tests.conftest import ROOT
 
 GATES = (
     GateSettings(metric="WAR", minimum=0.5),
@@ -247,6 +252,21 @@ def test_only_the_bundle_of_the_lock_is_published(tmp_path: Path, monkeypatch: p
         check_lock(Path("models/candidate"))
     with pytest.raises(RegistryError, match=r"no entry of dvc\.lock describes it"):
         check_lock(tmp_path)  # not what `register` writes
+
+
+def test_a_lock_without_the_stages_before_register_publishes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
+    Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    stages = "a: {cmd: x, outs: [made]}\n  register: {cmd: x, deps: [made], outs: [models/candidate]}"
+    Path("dvc.yaml").write_text(f"stages:\n  {stages}\n")
+    Path("dvc.lock").write_text("schema: '2.0'\nstages:\n  register: {cmd: x}\n")
+    result = CliRunner().invoke(command, [])
+    assert isinstance(result.exception, RegistryError)
+    assert str(result.exception).startswith("dvc.lock: no entry of a, which models/candidate comes from")
 
 
 def test_a_version_with_the_lock_of_another_bundle_is_a_broken_link(tmp_path: Path) -> None:
