@@ -5,45 +5,47 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from tests.chaos.place import Place
 
-_HEADROOM = 8 << 20
+# More than a stage asks for before it starts, so that the disk fills up while it works.
+_HEADROOM = 640 << 20
 
 
 def full(place: Place, stage: str) -> None:
-    """Runs a stage in a copy of the workspace on an almost full disk; with room, it must succeed.
+    """Fills the disk while a stage runs in a copy of the workspace; with room again, it must succeed.
 
     Raises:
         PermissionError: this user can't mount a tmpfs.
     """
     copy = place.path.parent / "small"
     copy.mkdir()
-    needed = sum(file.stat().st_size for file in _files(place.path)) + _HEADROOM
-    rest = place.random.choice((0, 1 << 14, 1 << 17, 1 << 20, 4 << 20))
-    _mount(copy, needed * 2)
-    what = f"{stage} with {rest >> 10} KiB left on the disk"
+    needed = sum(file.stat().st_size for file in _files(place.path))
+    rest = place.random.choice((0, 1 << 14, 1 << 17, 1 << 20))
+    wait = place.random.uniform(0.5, max(2.0, 0.9 * place.seconds.get(stage, 5.0)))
+    _mount(copy, 2 * needed + _HEADROOM)
+    what = f"{stage}, {rest >> 10} KiB left on the disk after {wait:.1f} s"
     try:
         inside = copy / "erv"
         shutil.copytree(
             place.path, inside, symlinks=True, ignore=lambda folder, names: _skip(place.path, folder, names)
         )
+        extra = {**place.environment.variables(), "PYTHONPATH": str(inside / "src"), "TMPDIR": str(copy)}
+        command = ("python", "-m", "tests.chaos.one_stage", stage, "--force")
+        started = place.start(*command, extra=extra, cwd=inside)
+        time.sleep(wait)
         ballast = copy / "ballast"
         free = os.statvfs(copy)
         with ballast.open("wb") as stream:
             os.posix_fallocate(stream.fileno(), 0, max(1, free.f_bavail * free.f_frsize - rest))
         place.ledger.add(place.scene, "faults")
-        extra = {**place.environment.variables(), "PYTHONPATH": str(inside / "src"), "TMPDIR": str(copy)}
-        command = ("python", "-m", "tests.chaos.one_stage", stage)
-        ended = place.start(*command, "--force", extra=extra, cwd=inside).ended()
+        ended = started.ended()
         place.allow(ended, what)
         ballast.unlink()
-        place.require(
-            place.start(*command, "--force", extra=extra, cwd=inside).ended(), f"{what}, then freed"
-        )
-        elsewhere = [out for out in place.outs if (inside / out).is_file()]
-        for out in elsewhere:
+        place.require(place.start(*command, extra=extra, cwd=inside).ended(), f"{what}, then freed")
+        for out in (out for out in place.outs if (inside / out).is_file()):
             if (inside / out).read_bytes() != (place.path / out).read_bytes():
                 place.ledger.damage(place.scene, "silently wrong", f"{what}: {out} differs")
         place.ledger.say(f"{what}: {'failed clearly' if ended.code else 'succeeded'}")
