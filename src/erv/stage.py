@@ -142,11 +142,11 @@ def _workspace_environment() -> Environment | None:
 
 def _damaged_input(address: str, arguments: Arguments, environment: Environment) -> str | None:
     """Which input is not what `dvc.lock` says that another stage wrote; None if all are, or nobody knows."""
-    from erv.pipeline.lock_file import read_lock_entries
+    from erv.pipeline.lock_file import KEPT, read_lock_entries
     from erv.pipeline.restored import damaged_outputs
 
     try:
-        entries = read_lock_entries(environment.workspace / "dvc.lock")
+        entries = read_lock_entries(environment.workspace / KEPT)  # the lock itself may just be rewritten
     except ErvError:
         return None
     given = [value for value in vars(arguments).values() if isinstance(value, Path) and value.exists()]

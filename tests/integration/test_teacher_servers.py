@@ -463,7 +463,11 @@ except Stopped:
 
 
 def labelling(script: Script, folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", _LABELLING, script.url, str(folder)])
+    return subprocess.Popen(
+        [sys.executable, "-c", _LABELLING, script.url, str(folder)],
+        # A runner in the background may have SIGINT ignored; a terminal has not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:

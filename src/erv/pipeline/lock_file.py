@@ -38,17 +38,25 @@ class PipelineError(ErvError):
 def read_lock_entries(path: str | Path = NAME) -> Entries:
     """The entries of `dvc.lock` by stage name; nothing when no stage has ever run.
 
+    DVC writes the file in place. If the lock of a workspace looks damaged or cut short, the DVC of another
+    stage may just be writing it: it is read again when nobody is.
+
     Raises:
         PipelineError: the file is damaged.
     """
+    path = Path(path)
     try:
-        return dict(_parse(Path(path).read_bytes()))
+        content = path.read_bytes()
+        if path.name == NAME and (path.parent / ".dvc").is_dir() and _content_fault(path.parent, content):
+            with _nobody_writes(path.parent):
+                content = path.read_bytes()
+        return dict(_parse(content))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise PipelineError(f"{path}: can't be read ({error.strerror})") from error
     except ValueError as error:
-        raise PipelineError(f"{path}: {error}; {_remedy(Path(path))}") from None
+        raise PipelineError(f"{path}: {error}; {_remedy(path)}") from None
 
 
 def lock_fault(workspace: str | Path = ".") -> str | None:
@@ -238,7 +246,7 @@ def _nobody_writes(root: Path) -> Iterator[None]:
         with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
             yield
     except DvcException as error:
-        raise PipelineError(f"{NAME}: can't be repaired ({' '.join(str(error).split())})") from error
+        raise PipelineError(f"{NAME}: can't be locked ({' '.join(str(error).split())})") from error
 
 
 def _remedy(path: Path) -> str:

@@ -235,3 +235,33 @@ def test_dvc_killed_while_it_writes_its_lock(project: Path) -> None:
         assert (project / "out_02.txt").read_text() == f"02 w{attempt}\n"
         assert len(read_lock_entries(project / "dvc.lock")) == STAGES + 1
     assert damaged > 0
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from dvc.repo import Repo
+whole = Path("dvc.lock").read_bytes()
+with Repo(".") as repo, repo.lock:
+    Path("dvc.lock").write_bytes(whole[: int(sys.argv[1])])
+    print("writing", flush=True)
+    time.sleep(1.5)
+    Path("dvc.lock").write_bytes(whole)
+"""
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_lock_that_another_stage_just_writes_is_waited_for(tmp_path: Path, share: float) -> None:
+    """A flow failed with `dvc.lock: empty` because the DVC of a stage beside it was rewriting the file."""
+    run(tmp_path, "git", "init", "-q")
+    dvc(tmp_path, "init", "-q")
+    content = "schema: '2.0'\nstages:\n" + "".join(ENTRY.format(name=name) for name in "abcd")
+    (tmp_path / "dvc.lock").write_text(content)
+    keep_lock(tmp_path)
+    size = content.index("  c:") if share else 0  # two whole entries: a shorter lock, but a valid one
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(size)], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writing\n"
+        assert list(read_lock_entries(tmp_path / "dvc.lock")) == list("abcd")
