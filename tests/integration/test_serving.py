@@ -148,6 +148,8 @@ def test_a_clip_below_the_folder_is_answered(server: Server) -> None:
     [
         "../secret.mp4",
         "sub/../../secret.mp4",
+        "../../../../etc/../tmp/secret.mp4",
+        "sub/../sub/good.mp4",  # whether this exists would tell what `sub` is, and so on upward
         "outside.mp4",
         "up/secret.mp4",
         "loop.mp4",

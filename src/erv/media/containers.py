@@ -22,6 +22,10 @@ INDEXED = frozenset({"mov", "matroska"})
 _HEAD = 65_536  # bytes to look at
 # The first box of an mp4 or mov file, after its four bytes of size.
 _BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"moof", b"styp"})
+# Brands of films. decord gets no other mp4; those are decoded in order with PyAV, to the same pixels.
+_BRANDS = frozenset(
+    b"isom iso2 iso3 iso4 iso5 iso6 iso7 iso8 iso9 mp41 mp42 avc1 dash mmp4 MSNV XAVC 3gp4 3gp5 3gp6".split()
+) | {b"qt  ", b"M4V ", b"M4A ", b"f4v "}
 _EBML = b"\x1a\x45\xdf\xa3"
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _PACK, _H264_STARTS = b"\x00\x00\x01\xba", (b"\x00\x00\x01", b"\x00\x00\x00\x01")
@@ -64,11 +68,23 @@ def container_of(path: Path) -> str:
 def decord_agrees(path: Path, form: str) -> bool:
     """Whether decord, which guesses a file's format by itself, can only take it for `form`."""
     with path.open("rb") as stream:
-        head = stream.read(8)
+        head = stream.read(_NEAR)
     if form == "matroska":
-        return head.startswith(_EBML)
-    # The size of the box is below 2^24, so the file begins with a zero byte, as no text does.
-    return form == "mov" and head[:1] == b"\0" and head[4:] == b"ftyp"
+        return _is_plain_matroska(head)
+    # The size of the box is below 2^24, so the file begins with a zero byte, as no text does. With a brand of
+    # still pictures (JPEG 2000), a stream further on could count for more.
+    return form == "mov" and head[:1] == b"\0" and head[4:8] == b"ftyp" and head[8:12] in _BRANDS
+
+
+def _is_plain_matroska(head: bytes) -> bool:
+    """Whether the whole EBML header is near the beginning, as FFmpeg's probe needs it, with a known type."""
+    if not head.startswith(_EBML) or len(head) < 5 or head[4] == 0:
+        return False
+    length = 9 - head[4].bit_length()  # of the size, in bytes
+    size = int.from_bytes(head[4 : 4 + length], "big") & ((1 << (7 * length)) - 1)
+    end = 4 + length + size
+    header = head[4 + length : end]
+    return end <= len(head) and (b"matroska" in header or b"webm" in header)
 
 
 def open_container(path: Path, form: str, **options: str) -> Any:

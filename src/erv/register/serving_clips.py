@@ -63,7 +63,8 @@ def _find(name: Any, root: Path) -> Path:
         raise ClipError(f"clip {shown}: name it by its path below the served folder, not by an absolute one")
     # One sentence for all of these: it must not tell what there is outside.
     absent = ClipError(f"clip {shown}: no such file below the served folder")
-    if len(name) > _LONGEST_NAME or "\0" in name:
+    # `..` is refused before anything is looked up: whether `a/../b` exists depends on what `a` is.
+    if len(name) > _LONGEST_NAME or "\0" in name or ".." in PurePosixPath(name).parts:
         raise absent
     try:
         path = (root / name).resolve(strict=True)

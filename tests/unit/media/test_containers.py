@@ -159,3 +159,31 @@ def test_the_same_frames_and_sound_are_read_from_a_private_copy(tmp_path):
     here = decode(tmp_path / "source" / "c.mp4", RULE)
     np.testing.assert_array_equal(outcome.result.frames, here.frames)
     np.testing.assert_array_equal(outcome.result.audio, here.audio)
+
+
+@pytest.mark.parametrize("brand", [b"jp2 ", b"jpx ", b"abcd"])
+def test_decord_gets_no_film_that_it_may_take_for_something_else(tmp_path, brand):
+    """With the brand of JPEG 2000, decord read a transport stream further on, other pictures than PyAV."""
+    content = bytearray(clip_bytes())
+    assert content[4:8] == b"ftyp"
+    content[8:12] = brand
+    path = tmp_path / "c.mp4"
+    path.write_bytes(content)
+    assert container_of(path) == "mov"
+    assert not decord_agrees(path, "mov")
+    assert decode(path, RULE).frames.shape[0] == RULE.frames
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"\x1a\x45\xdf\xa3\x01\x00\x00\x00\x00\x20\x00\x00" + bytes(2000),  # of two million bytes
+        b"\x1a\x45\xdf\xa3\x84abcd" + bytes(2000),  # of no known type
+        b"\x1a\x45\xdf\xa3\x00",
+        b"\x1a\x45\xdf\xa3",
+    ],
+)
+def test_decord_gets_no_matroska_that_its_probe_may_give_up(tmp_path, header):
+    path = tmp_path / "c.mkv"
+    path.write_bytes(header)
+    assert not decord_agrees(path, "matroska")
