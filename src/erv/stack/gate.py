@@ -13,7 +13,6 @@ for its key, but answers by any name. Three checks in front of both make up for 
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 from collections.abc import Collection
 from http import HTTPStatus
@@ -104,7 +103,7 @@ def _brought(header: str) -> bytes:
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value, validate=True).partition(b":")[2]
-        except binascii.Error:
+        except ValueError:  # not base64, or not even ASCII
             return b""
     return b""
 

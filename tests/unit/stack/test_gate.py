@@ -61,6 +61,7 @@ def basic(text: str) -> dict[str, str]:
         (basic("secret"), 401),
         (basic("erv:"), 401),
         ({"Authorization": "Basic ?"}, 401),
+        ({"Authorization": b"Basic \xe9"}, 401),
         ({"Authorization": "Digest secret"}, 401),
     ],
     ids=repr,
