@@ -142,11 +142,19 @@ def _workspace_environment() -> Environment | None:
 
 def _damaged_input(address: str, arguments: Arguments, environment: Environment) -> str | None:
     """Which input is not what `dvc.lock` says that another stage wrote; None if all are, or nobody knows."""
-    from erv.pipeline.lock_file import KEPT, read_lock_entries
+    from erv.pipeline.lock_file import KEPT, NAME
+
+    # The copy is always whole, but may be older than the lock, which another stage may just be rewriting.
+    found = _damaged_by(environment.workspace / KEPT, address, arguments, environment)
+    return found and _damaged_by(environment.workspace / NAME, address, arguments, environment)
+
+
+def _damaged_by(lock: Path, address: str, arguments: Arguments, environment: Environment) -> str | None:
+    from erv.pipeline.lock_file import read_lock_entries
     from erv.pipeline.restored import damaged_outputs
 
     try:
-        entries = read_lock_entries(environment.workspace / KEPT)  # the lock itself may just be rewritten
+        entries = read_lock_entries(lock)
     except ErvError:
         return None
     given = [value for value in vars(arguments).values() if isinstance(value, Path) and value.exists()]

@@ -6,23 +6,27 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from erv.environment import Environment
 from erv.errors import DataError, ErvError, EvaluationError, SettingsError
 from erv.evaluate.evaluate import read_predictions
 from erv.extract.extract import quarantine_reasons
 from erv.files import content_digest, parse_yaml, read_document, read_parquet
 from erv.lineage.clips import _rows
 from erv.manifest import read_manifest
+from erv.pipeline.lock_file import KEPT
 from erv.policies.common.families import read_config
 from erv.sentences import read_sentences
 from erv.settings import load_settings
 from erv.shards import ShardReader
 from erv.sources import Lock
+from erv.stage import _damaged_input
 from erv.train_erv.train_erv import load_splits
 from erv.verifier.model import read_metrics
 
@@ -160,3 +164,23 @@ def test_a_stage_does_not_start_on_an_input_that_changed_under_its_time(tmp_path
     assert not (tmp_path / "out").exists()
     model.write_bytes(b"whole")
     assert run() == 0
+
+
+def test_an_older_copy_of_the_lock_refuses_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy is not renewed while another stage's DVC rewrites the lock."""
+    monkeypatch.chdir(tmp_path)
+    model = Path("models/verifier")
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"newer")
+    arguments, environment = Namespace(model=model), Environment(tmp_path)
+
+    def write(path: Path, md5: str) -> None:
+        out = {"path": "models/verifier", "hash": "md5", "md5": md5}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"schema": "2.0", "stages": {"train_erv": {"cmd": "x", "outs": [out]}}}))
+
+    write(tmp_path / KEPT, "0" * 32 + ".dir")
+    write(tmp_path / "dvc.lock", content_digest(model))
+    assert _damaged_input("sft", arguments, environment) is None
+    write(tmp_path / "dvc.lock", "1" * 32 + ".dir")
+    assert "not what train_erv wrote" in str(_damaged_input("sft", arguments, environment))

@@ -84,6 +84,7 @@ def repair_lock(workspace: str | Path = ".") -> str | None:
     with _nobody_writes(root):
         fault = _fault(root)  # until now, DVC may just have been writing
         if fault is None:
+            keep_lock(root)
             return None
         good = _good_copy(root)
         if good is None:
