@@ -15,8 +15,9 @@ from prefect.logging import get_run_logger
 
 from erv import pipeline
 from erv.environment import Environment
-from erv.tracking import lock_entries
-from erv.tracking.run import DATA_DOCS_TAG, StageRun, read_record
+from erv.tracking import lock_entries, records
+from erv.tracking.names import DATA_DOCS_TAG
+from erv.tracking.run import StageRun
 from flows.graph import StageReport
 from flows.summary import REPORT, duration, metric_rows
 
@@ -98,7 +99,7 @@ def show_data_docs(
 
 
 def _failed_run(environment: Environment, report: StageReport) -> str | None:
-    record = read_record(environment, report.name) if report.outcome == "failed" else None
+    record = records.read(environment, report.name) if report.outcome == "failed" else None
     return record.get("run_id") if record else None
 
 

@@ -31,7 +31,8 @@ from erv.stack.dvc_remote import write_dvc_remote
 from erv.stack.outages import through_outages
 from erv.stack.reach import require, unreachable
 from erv.tracking import lock_entries
-from erv.tracking.run import StageRun, open_run
+from erv.tracking.opening import open_run
+from erv.tracking.run import StageRun
 from flows.abandoned import noted
 from flows.artifacts import prefect_may_be_away, show_artifacts, show_data_docs, show_links
 from flows.cancellation import Cancellation

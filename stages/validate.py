@@ -23,7 +23,7 @@ from erv.plots.tables import write_durations
 from erv.settings import Settings
 from erv.sources import Lock, store_for
 from erv.stage import Arguments, Option, StageRun, run_stage
-from erv.tracking.run import DATA_DOCS_TAG
+from erv.tracking.names import DATA_DOCS_TAG
 from erv.validate.probing import probe_clips
 from erv.validate.validate import missed, require_success, validate
 

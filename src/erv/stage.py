@@ -21,7 +21,8 @@ from erv.determinism import prepare_process
 from erv.environment import Environment, isolate, keep_private, load_environment
 from erv.errors import ErvError, full_disk
 from erv.settings import Settings, load_settings
-from erv.tracking.run import StageRun, open_run
+from erv.tracking.opening import open_run
+from erv.tracking.run import StageRun
 from erv.training.common import ranks
 
 __all__ = ["Arguments", "Option", "StageRun", "run_stage"]
@@ -252,5 +253,5 @@ def configure_logging(environment: Environment) -> None:
     if ranks.is_main():  # the other processes would log the same
         for ours in ("erv", "stages", "flows", "__main__"):
             logging.getLogger(ours).setLevel(logging.INFO)
-    # It warns of every retry; erv.tracking.run reports once what matters.
+    # It warns of every retry; erv.tracking.outbox reports once what matters.
     logging.getLogger("urllib3").setLevel(logging.ERROR)

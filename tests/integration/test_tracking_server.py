@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from erv.environment import Environment
+from erv.tracking import records
+from erv.tracking.delivery import deliver_spool
 from erv.tracking.lock_entries import client_of
-from erv.tracking.run import _PATIENCE_SECONDS, deliver_spool, open_run, read_record
+from erv.tracking.opening import open_run
+from erv.tracking.outbox import _PATIENCE_SECONDS
 from tests.integration.proxy import Proxy
 from tests.support.small_disk import on_small_disk
 
@@ -127,7 +130,7 @@ def test_everything_a_stage_reports(stack: Environment, client, tmp_path: Path, 
     assert first == {"columns": ["step", "said"], "data": [[1, "näh"], [1, None]]}
     tables = json.loads(tags["mlflow.loggedArtifacts"])  # what the web page shows as tables
     assert tables == [{"path": f"samples/step_0000{step}.json", "type": "table"} for step in (1, 2)]
-    record = read_record(stack, "grpo@erv")
+    record = records.read(stack, "grpo@erv")
     assert record is not None
     assert record["run_id"] == run.run_id
     assert list((stack.state / "spool").glob("*/*")) == []
@@ -194,7 +197,7 @@ def test_stage_that_never_reached_mlflow_is_delivered_later(
     assert "Traceback" not in errors
     here = replace(stack, workspace=workspace)
     assert deliver_spool(here) == 1
-    record = read_record(here, "grpo@bad")
+    record = records.read(here, "grpo@bad")
     assert record is not None
     found = client.get_run(record["run_id"])
     assert found.info.status == "FAILED"
@@ -241,7 +244,7 @@ def test_the_end_waits_as_long_as_mlflow_receives(
     """12,000 points through a slow line take longer than the end of a stage waits for an answer."""
     caplog.set_level("INFO")
     monkeypatch.setitem(_PATIENCE_SECONDS, "FINISHED", 1.0)
-    monkeypatch.setattr("erv.tracking.run._SILENT_CLOSE_SECONDS", 1.0)
+    monkeypatch.setattr("erv.tracking.outbox._SILENT_CLOSE_SECONDS", 1.0)
     proxy = Proxy(str(stack.mlflow_uri))
     run = open_run(replace(stack, mlflow_uri=proxy.endpoint), "grpo", "grpo@many")
     proxy.delay = 0.4

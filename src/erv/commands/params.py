@@ -53,7 +53,7 @@ def show(path: Path, prefix: str) -> None:
     """
     from erv.errors import SettingsError
     from erv.settings import load_settings
-    from erv.tracking.run import flatten
+    from erv.tracking.names import flatten
 
     values = flatten(load_settings(path).model_dump(by_alias=True))
     chosen = {name: value for name, value in values.items() if name.startswith(prefix)}

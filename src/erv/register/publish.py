@@ -29,7 +29,7 @@ from erv.register.register import Bundle, read_bundle
 from erv.register.turn import registry_turn
 from erv.settings import Settings
 from erv.stack.reach import require
-from erv.tracking.delivery import RunHeader
+from erv.tracking.header import RunHeader
 from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, client_of, pipeline_files
 from erv.tracking.patience import patient_requests, repeated
 

@@ -268,7 +268,7 @@ def _make_buckets(environment: Environment) -> None:
 
 
 def _deliver_spool(environment: Environment) -> None:
-    from erv.tracking.run import Outage, deliver_spool
+    from erv.tracking.delivery import Outage, deliver_spool
 
     silence_telemetry()  # MLflow is imported here
     try:

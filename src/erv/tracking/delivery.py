@@ -13,12 +13,14 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from erv.environment import Environment, hand_over_token
 from erv.files import write_text
+from erv.tracking import records
+from erv.tracking.header import RunHeader
 from erv.tracking.patience import FINAL
 
 logger = logging.getLogger(__name__)
@@ -38,38 +40,6 @@ _DATASET_NAME_TAG = "mlflow.data.context"
 
 class Outage(Exception):
     """MLflow can't be reached now; the caller still has what was to be delivered."""
-
-
-@dataclass
-class RunHeader:
-    """What is needed to open a run, now or later.
-
-    Attributes:
-        key: a random name of this run; a repeated opening finds the run by it.
-        address: the stage with its matrix value, `grpo@erv`; the run's name.
-        started: milliseconds since 1970.
-        pid, created: the process that feeds the run; while it lives, no other process delivers for it.
-    """
-
-    key: str
-    address: str
-    started: int
-    tags: dict[str, str] = field(default_factory=dict)
-    run_id: str | None = None
-    pid: int = 0
-    created: float = 0.0
-
-    def owner_lives(self) -> bool:
-        """Whether the process that feeds this run is still alive."""
-        import psutil
-
-        try:
-            process = psutil.Process(self.pid)
-            return (
-                abs(process.create_time() - self.created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-            )
-        except psutil.NoSuchProcess:
-            return False
 
 
 class Delivery:
@@ -244,13 +214,6 @@ def write_events(folder: Path, events: Sequence[Event]) -> None:
     write_text("".join(json.dumps(event) + "\n" for event in events), folder / EVENTS, shared=True)
 
 
-def write_record(environment: Environment, header: RunHeader) -> None:
-    """Records the newest run of a stage in `.erv/runs/<address>.json`: run_id and start (milliseconds)."""
-    record = {"run_id": header.run_id, "started": header.started, "key": header.key}
-    path = environment.state / "runs" / f"{header.address}.json"
-    write_text(json.dumps(record) + "\n", path, shared=True)
-
-
 def waiting(environment: Environment) -> int:
     """How many runs of ended processes are not yet completed in MLflow."""
     return sum(not _is_fed(folder) for folder in _spooled(environment))
@@ -351,22 +314,13 @@ def _deliver_folder(environment: Environment, delivery: Delivery, folder: Path) 
     if header.run_id is None:
         header.run_id = delivery.open(header, search=True)
         write_header(folder, header)
-        record = environment.state / "runs" / f"{header.address}.json"
-        if not record.is_file() or _key_in(record) in (None, header.key):
-            write_record(environment, header)
+        if not records.has_another(environment, header):
+            records.write(environment, header)
     for count in delivery.deliver(header.run_id, list(events)):
         del events[:count]
         write_events(folder, events)
     shutil.rmtree(folder)
     return True
-
-
-def _key_in(record: Path) -> str | None:
-    """The key of the run in a record of `.erv/runs`; None if the record is damaged."""
-    try:
-        return str(json.loads(record.read_text(encoding="utf-8"))["key"])
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
 
 
 def _read_events(folder: Path) -> list[Event]:

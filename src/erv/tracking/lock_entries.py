@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from erv.environment import Environment, hand_over_token
 from erv.files import sha256_of_text
-from erv.tracking.run import StageRun, flatten, read_record
+from erv.tracking import records
+from erv.tracking.names import flatten
+from erv.tracking.run import StageRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,7 +74,7 @@ def reconcile(
     try:
         deliver_spool(environment)
         for name in sorted(names if names is not None else lock):
-            record = read_record(environment, name)
+            record = records.read(environment, name)
             if name in lock and record is not None and record.get("run_id"):
                 _tag(client, str(record["run_id"]), lock[name])
     except (MlflowException, Outage, OSError) as error:

@@ -16,8 +16,12 @@ from erv.environment import Environment
 from erv.errors import DataError, StorageError
 from erv.files import content_digest
 from erv.storage.store import explain, open_store, split_uri
-from erv.tracking.delivery import Delivery, Event, RunHeader, _group, deliver_spool, waiting, write_header
-from erv.tracking.run import StageRun, _entry_name, flatten, open_run
+from erv.tracking.delivery import Delivery, Event, _group, deliver_spool, waiting, write_header
+from erv.tracking.header import RunHeader
+from erv.tracking.names import entry_name, flatten
+from erv.tracking.opening import open_run
+from erv.tracking.outbox import Outbox
+from erv.tracking.run import StageRun
 
 STAGE = """
 import sys
@@ -38,8 +42,8 @@ def test_nested_parameters_get_dotted_names() -> None:
 
 
 def test_names_that_mlflow_takes() -> None:
-    assert _entry_name("variants.erv/reward mean:1-2") == "variants.erv/reward mean:1-2"
-    assert _entry_name("a@b(c)") == "a_b_c_"
+    assert entry_name("variants.erv/reward mean:1-2") == "variants.erv/reward mean:1-2"
+    assert entry_name("a@b(c)") == "a_b_c_"
 
 
 def test_metrics_travel_together_in_order() -> None:
@@ -170,13 +174,13 @@ def test_a_spool_that_another_process_delivers(
 def test_a_fault_of_the_delivery_is_reported_by_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def open_late(self: StageRun) -> None:
+    def open_late(self: Outbox) -> None:
         if self.active:  # MLflow was down when the run began; now it is opened by the thread
             raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(StageRun, "_open_in_mlflow", open_late)
+    monkeypatch.setattr(Outbox, "_open_in_mlflow", open_late)
     run = StageRun(Environment(tmp_path, mlflow_uri="http://127.0.0.1:9"), RunHeader("k", "sft", 0))
-    run._open()
+    run.open()
     run.log_metrics({"a": 1.0})
     run.close("FINISHED")
     assert "delivery to MLflow has stopped (ZeroDivisionError: ours)" in caplog.text
@@ -187,11 +191,11 @@ def test_a_fault_of_the_delivery_is_reported_by_name(
 def test_a_table_is_a_text_and_a_tag_that_mlflow_knows(tmp_path: Path) -> None:
     environment = Environment(tmp_path, mlflow_uri="http://127.0.0.1:9", s3_secret_key="very secret")
     run = StageRun(environment, RunHeader("k", "grpo", 0))
-    run._open()
-    run._closing_until = 0.0  # nothing is waited for
+    run.open()
+    run._outbox._closing_until = 0.0  # nothing is waited for
     for step in range(60):
         run.log_table(["step", "text"], [[step, "it is very secret"]], f"samples/{step}")
-    events = [event for event in run._pending if event["kind"] in ("text", "tags")]
+    events = [event for event in run._outbox._pending if event["kind"] in ("text", "tags")]
     assert json.loads(events[0]["text"]) == {"columns": ["step", "text"], "data": [[0, "it is ***"]]}
     assert events[0]["name"] == "samples/0.json"
     tables = json.loads(events[-1]["values"]["mlflow.loggedArtifacts"])
