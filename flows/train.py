@@ -224,12 +224,12 @@ def _publish(
     if not _includes(stages, "register"):
         return [], []
     from erv.lineage.trace import Provenance, brief
-    from erv.register import publish as registry
+    from erv.register.publish import publish
 
     candidate = next(s.outputs[0] for s in stages if s.group == "register")
     result = through_outages(
         environment,
-        lambda: registry.publish(Path(candidate), environment, settings, parent_run_id=parent.run_id),
+        lambda: publish(Path(candidate), environment, settings, parent_run_id=parent.run_id),
         mlflow=True,
         say=get_run_logger().warning,
     )

@@ -20,8 +20,10 @@ from erv.errors import RegistryError
 from erv.evaluate.evaluate import write_predictions
 from erv.files import content_digest, write_text
 from erv.lineage.trace import Provenance
-from erv.register import publish as registry
-from erv.register.register import write_candidate
+from erv.register import publish as publishing
+from erv.register import versions as registered
+from erv.register.aliases import HISTORY_TAG, promote, rollback
+from erv.register.register import read_bundle, write_candidate
 from erv.register.turn import registry_turn
 from erv.settings import Settings, load_settings
 from erv.storage.lease import Lease, LeaseHeldError, LeaseLostError, leased
@@ -99,24 +101,24 @@ def settings(environment: Environment) -> Settings:
     return load_settings(environment.workspace / "params.yaml")
 
 
-def publish(environment: Environment) -> registry.PublishResult:
-    return registry.publish(environment.workspace / "candidate", environment, settings(environment))
+def publish(environment: Environment) -> publishing.PublishResult:
+    return publishing.publish(environment.workspace / "candidate", environment, settings(environment))
 
 
 def versions(environment: Environment) -> list[str]:
     name = settings(environment).register_.model_name
-    return [str(version.version) for version in registry.versions(client_of(environment), name)]
+    return [str(version.version) for version in registered.versions(client_of(environment), name)]
 
 
 def history(environment: Environment) -> str:
     name = settings(environment).register_.model_name
-    return client_of(environment).get_registered_model(name).tags[registry.HISTORY_TAG]
+    return client_of(environment).get_registered_model(name).tags[HISTORY_TAG]
 
 
 def add_version(environment: Environment, bundle_hash: str) -> str:
     """A version without a model behind it."""
     client, name = client_of(environment), settings(environment).register_.model_name
-    made = client.create_model_version(name, "s3://erv-mlflow/none", tags={registry.HASH_TAG: bundle_hash})
+    made = client.create_model_version(name, "s3://erv-mlflow/none", tags={registered.HASH_TAG: bundle_hash})
     return str(made.version)
 
 
@@ -151,11 +153,11 @@ def test_two_publications_at_once_make_one_version(workspace: Environment) -> No
 def test_of_two_versions_of_a_bundle_the_lowest_stays(workspace: Environment) -> None:
     """What two machines make that can't see each other's lease, or one that was killed in between."""
     first = publish(workspace)
-    bundle_hash = registry.read_bundle(workspace.workspace / "candidate").hash
+    bundle_hash = read_bundle(workspace.workspace / "candidate").hash
     copy = add_version(workspace, bundle_hash)
     other = add_version(workspace, "other")
     for version in (other, copy):
-        registry.promote(version, workspace, settings(workspace))
+        promote(version, workspace, settings(workspace))
     assert history(workspace) == "1,3,2"
     again = publish(workspace)
     assert (again.version, again.copies, again.new) == (first.version, (copy,), False)
@@ -169,12 +171,12 @@ def test_no_promotion_is_lost(workspace: Environment) -> None:
     publish(workspace)
     numbers = [add_version(workspace, str(n)) for n in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda number: registry.promote(number, workspace, settings(workspace)), numbers))
+        list(pool.map(lambda number: promote(number, workspace, settings(workspace)), numbers))
     found = history(workspace).split(",")
     assert found[0] == "1"
     assert sorted(found[1:]) == sorted(numbers)
     for before in reversed(found[:-1]):
-        assert f"version {before} is the champion again" in registry.rollback(workspace, settings(workspace))
+        assert f"version {before} is the champion again" in rollback(workspace, settings(workspace))
 
 
 @pytest.mark.slow
@@ -183,8 +185,8 @@ def test_a_publication_through_a_bad_connection(workspace: Environment, proxy: P
     isolate(through)
     proxy.cut_share = 0.1
     result = publish(through)
-    registry.promote(add_version(workspace, "other"), through, settings(workspace))
-    registry.rollback(through, settings(workspace))
+    promote(add_version(workspace, "other"), through, settings(workspace))
+    rollback(through, settings(workspace))
     assert proxy.faults > 0
     assert (result.version, history(workspace)) == ("1", "1")
 

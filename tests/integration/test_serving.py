@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved model, the folder `clips` that it may read, and a clip outside."""
     import mlflow
 
-    from erv.register.publish import model_content
+    from erv.register.model_content import model_content
 
     folder = tmp_path_factory.mktemp("serving")
     bundle = folder / "candidate"

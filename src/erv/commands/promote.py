@@ -10,7 +10,7 @@ import click
 def command(version: str) -> None:
     """Make VERSION (a number or an alias, by default the challenger) the champion, whatever its gates say."""
     from erv.environment import isolate, load_environment
-    from erv.register.publish import promote
+    from erv.register.aliases import promote
     from erv.settings import load_settings
 
     environment = load_environment()

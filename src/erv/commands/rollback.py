@@ -9,7 +9,7 @@ import click
 def command() -> None:
     """Make the previous champion the champion again; later runs do not undo this."""
     from erv.environment import isolate, load_environment
-    from erv.register.publish import rollback
+    from erv.register.aliases import rollback
     from erv.settings import load_settings
 
     environment = load_environment()

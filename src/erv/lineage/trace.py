@@ -94,7 +94,7 @@ class Provenance:
             return None
         from mlflow.exceptions import MlflowException
 
-        from erv.register.publish import get_version
+        from erv.register.versions import get_version
 
         try:
             return get_version(self._client, self._name, target)
@@ -105,7 +105,7 @@ class Provenance:
             raise RegistryError(f"MLflow at {self._environment.mlflow_uri}: {text}") from error
 
     def _of_version(self, version: Any) -> Node:
-        from erv.register.publish import GATES_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG
+        from erv.register.versions import GATES_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG
 
         tags = version.tags
         aliases = self._client.get_registered_model(self._name).aliases  # type: ignore[union-attr]
@@ -285,7 +285,7 @@ class Provenance:
     def _versions_with(self, md5s: set[str]) -> list[str]:
         from mlflow.exceptions import MlflowException
 
-        from erv.register.publish import PUBLISH_RUN_TAG, versions
+        from erv.register.versions import PUBLISH_RUN_TAG, versions
 
         found: list[str] = []
         try:

@@ -17,8 +17,9 @@ from erv.evaluate.evaluate import write_predictions
 from erv.files import content_digest
 from erv.lineage.trace import _lock_check
 from erv.pipeline import PipelineError
+from erv.register.aliases import _extended
 from erv.register.gates import Verdict, decide, decide_against_champion
-from erv.register.publish import _extended, check_lock
+from erv.register.publish import check_lock
 from erv.register.register import Bundle, read_bundle, write_candidate
 from erv.settings import GateSettings, RegisterSettings
 from tests.conftest import ROOT

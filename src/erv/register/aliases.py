@@ -1,0 +1,112 @@
+"""Which version is champion: the alias and the history of champions.
+
+`promote` and `rollback` change both by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from erv.environment import Environment
+from erv.errors import RegistryError
+from erv.register.explained import explained
+from erv.register.gates import CHAMPION
+from erv.register.turn import registry_turn
+from erv.register.versions import get_version
+from erv.settings import Settings
+from erv.tracking.lock_entries import client_of
+from erv.tracking.patience import repeated
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import RegisteredModel
+
+HISTORY_TAG = "erv.champions"  # of the registered model: version numbers, the current one last
+
+
+def promote(version: str, environment: Environment, settings: Settings) -> str:
+    """Makes a version champion by hand, gates or not; returns a sentence for people.
+
+    Raises:
+        RegistryError: no such version.
+    """
+    name = settings.register_.model_name
+    with explained(environment), registry_turn(environment, name) as check:
+        client = client_of(environment)
+        number = str(repeated(lambda: get_version(client, name, version)).version)
+        before = champion_of(client, name)
+        if before == number:
+            return f"{name} version {number} is already the champion"
+        check()
+        make_champion(client, name, number)
+    return f"{name} version {number} is now the champion" + (f"; it was version {before}" if before else "")
+
+
+def rollback(environment: Environment, settings: Settings) -> str:
+    """Makes the previous champion the champion again; returns a sentence for people.
+
+    Raises:
+        RegistryError: there was none.
+    """
+    name = settings.register_.model_name
+    with explained(environment), registry_turn(environment, name) as check:
+        client = client_of(environment)
+        history = _history(client, name)
+        if len(history) < 2:
+            raise RegistryError(f"{name}: there is no previous champion; see `erv promote`")
+        present, before = history[-1], history[-2]
+        check()
+        # The tag first: if it is interrupted then, repeating it goes back to the same version.
+        text = ",".join(history[:-1])
+        repeated(lambda: client.set_registered_model_tag(name, HISTORY_TAG, text))
+        repeated(lambda: client.set_registered_model_alias(name, CHAMPION, before))
+    return f"{name} version {before} is the champion again; it was version {present}"
+
+
+def champion_in(model: RegisteredModel) -> str | None:
+    """The number of the version that is champion of a registered model, or None."""
+    owner = model.aliases.get(CHAMPION)
+    return None if owner is None else str(owner)
+
+
+def champion_of(client: MlflowClient, name: str) -> str | None:
+    """The same, of the model as it is now on the server."""
+    return champion_in(repeated(lambda: client.get_registered_model(name)))
+
+
+def make_champion(client: MlflowClient, name: str, number: str) -> None:
+    """Makes a version champion, whatever its gates say, and adds it to the history."""
+    history = _extended(_history(client, name), number)
+    text = ",".join(history[-50:])
+    repeated(lambda: client.set_registered_model_alias(name, CHAMPION, number))
+    repeated(lambda: client.set_registered_model_tag(name, HISTORY_TAG, text))
+
+
+def hand_over(client: MlflowClient, name: str, copy: str, number: str) -> None:
+    """The aliases of a version, and its place in the history of champions, go to another."""
+    model = repeated(lambda: client.get_registered_model(name))
+    history = [n for n in model.tags.get(HISTORY_TAG, "").split(",") if n]
+    if copy in history:
+        renamed: list[str] = []
+        for entry in history:
+            renamed = _extended(renamed, number if entry == copy else entry)
+        text = ",".join(renamed)
+        repeated(lambda: client.set_registered_model_tag(name, HISTORY_TAG, text))
+    for alias in [alias for alias, owner in model.aliases.items() if str(owner) == copy]:
+        repeated(lambda alias=alias: client.set_registered_model_alias(name, alias, number))  # type: ignore[misc]
+
+
+def _extended(history: Sequence[str], number: str) -> list[str]:
+    """The history with a new champion; a publication that is resumed does not count twice."""
+    return [*history] if list(history[-1:]) == [number] else [*history, number]
+
+
+def _history(client: MlflowClient, name: str) -> list[str]:
+    """The champions so far, the current one last, even if its alias was moved by other means."""
+    model = repeated(lambda: client.get_registered_model(name))
+    history = [n for n in model.tags.get(HISTORY_TAG, "").split(",") if n]
+    present = champion_in(model)
+    if present is not None and history[-1:] != [present]:
+        history.append(present)
+    return history

@@ -1,0 +1,32 @@
+"""Errors of MLflow in one sentence, for those who publish, promote and roll back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from erv.environment import Environment
+from erv.errors import RegistryError
+from erv.stack.reach import require
+from erv.tracking.patience import patient_requests
+
+
+@contextmanager
+def explained(environment: Environment) -> Iterator[None]:
+    """Turns errors of MLflow within the block into one sentence.
+
+    Raises:
+        RegistryError: MLflow can't be reached or refuses.
+    """
+    require("MLflow", environment.mlflow_uri)
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        with patient_requests():
+            yield
+    except (MlflowException, RequestException) as error:
+        text = environment.mask(" ".join(str(error).split()))[:300]
+        absent = getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
+        hint = "; `erv run` registers the first version" if absent else ""
+        raise RegistryError(f"MLflow at {environment.mlflow_uri}: {text}{hint}") from error

@@ -1,0 +1,142 @@
+"""One version for each bundle: registered once, copies of it deleted, runs of killed publications closed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from erv.environment import Environment
+from erv.register.aliases import hand_over
+from erv.register.model_content import model_content
+from erv.register.register import Bundle
+from erv.register.versions import HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, versions_of
+from erv.tracking.header import RunHeader
+from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, pipeline_files
+from erv.tracking.patience import repeated
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+logger = logging.getLogger(__name__)
+
+MODEL_TAG = "erv.model"
+PUBLISHER_TAG = "erv.publisher"
+
+
+def one_version(
+    client: MlflowClient,
+    bundle: Bundle,
+    name: str,
+    environment: Environment,
+    parent_run_id: str | None,
+    check: Callable[[], None],
+) -> tuple[ModelVersion, bool, tuple[str, ...]]:
+    """The only version of a bundle, registered if there is none; whether it is ours; the copies deleted."""
+    runs: list[str] = []
+
+    def attempt() -> list[ModelVersion]:
+        # An attempt whose answer was lost may have registered it: look before and after.
+        if not (found := versions_of(client, name, bundle.hash)):
+            check()
+            _register(bundle, name, environment, parent_run_id, runs)
+            found = versions_of(client, name, bundle.hash)
+        return found
+
+    first, *copies = repeated(attempt)
+    new = first.tags.get(PUBLISH_RUN_TAG) in runs
+    if new:
+        card = (bundle.folder / "card.md").read_text(encoding="utf-8")
+        repeated(lambda: client.update_model_version(name, first.version, card))
+    for copy in copies:
+        check()
+        _replace(client, name, str(copy.version), str(first.version))
+    return first, new, tuple(str(copy.version) for copy in copies)
+
+
+def _replace(client: MlflowClient, name: str, copy: str, number: str) -> None:
+    """Deletes a copy of a version; its aliases and its place in the history go to the version."""
+    hand_over(client, name, copy, number)
+    repeated(lambda: _delete(client, name, copy))
+
+
+def _delete(client: MlflowClient, name: str, number: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.delete_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
+def close_killed(client: MlflowClient, environment: Environment, name: str) -> None:
+    """Closes the runs of killed publications: only one process publishes at a time, and that is us."""
+    experiment = repeated(lambda: client.get_experiment_by_name(environment.mlflow_experiment))
+    if experiment is None:
+        return
+    query = "tags.`erv.kind` = 'publish' and attributes.status = 'RUNNING'"
+    for run in repeated(lambda: client.search_runs([experiment.experiment_id], query)):
+        run_id = run.info.run_id
+        if run.data.tags.get(MODEL_TAG, name) == name and not _lives_here(run.data.tags.get(PUBLISHER_TAG)):
+            repeated(lambda run_id=run_id: client.set_terminated(run_id, "KILLED"))  # type: ignore[misc]
+            logger.warning("closed run %s, which a killed publication left open", run_id)
+
+
+def _publisher() -> str:
+    import psutil
+
+    created = psutil.Process().create_time()
+    return json.dumps({"host": platform.node(), "pid": os.getpid(), "created": created})
+
+
+def _lives_here(publisher: str | None) -> bool:
+    """Whether a publisher is another live process of this machine; one that failed in this process isn't."""
+    if publisher is None:
+        return False
+    found = json.loads(publisher)
+    if found["host"] != platform.node() or found["pid"] == os.getpid():
+        return False
+    return RunHeader("", "", 0, pid=found["pid"], created=found["created"]).owner_lives()
+
+
+def _register(
+    bundle: Bundle, name: str, environment: Environment, parent_run_id: str | None, runs: list[str]
+) -> None:
+    """Stores the bundle as a model and registers it, tagged with its hash from the start.
+
+    The id of the run that does it is added to `runs`.
+    """
+    import mlflow
+
+    mlflow.set_tracking_uri(environment.mlflow_uri)
+    mlflow.set_registry_uri(environment.mlflow_uri)
+    mlflow.end_run("FAILED")  # of an earlier attempt that could not be ended
+    tags = {
+        "erv.kind": "publish",
+        HASH_TAG: bundle.hash,
+        MODEL_TAG: name,
+        PUBLISHER_TAG: _publisher(),
+    }
+    if parent_run_id:
+        tags["mlflow.parentRunId"] = parent_run_id
+    experiment = mlflow.set_experiment(environment.mlflow_experiment)
+    with mlflow.start_run(experiment_id=experiment.experiment_id, run_name="publish", tags=tags) as run:
+        runs.append(run.info.run_id)
+        for file in pipeline_files():
+            mlflow.log_artifact(str(file), LOCK_ARTIFACT_FOLDER)
+        info = mlflow.pyfunc.log_model(name="model", **model_content(bundle.folder))
+        mlflow.register_model(
+            info.model_uri,
+            name,
+            tags={
+                HASH_TAG: bundle.hash,
+                PATH_TAG: f"artifacts/{bundle.folder.name}",
+                PUBLISH_RUN_TAG: run.info.run_id,
+                **({"erv.parent_run": parent_run_id} if parent_run_id else {}),
+            },
+        )

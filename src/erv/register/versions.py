@@ -1,0 +1,55 @@
+"""The versions of the registered model: the tags they carry, and how they are found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from erv.errors import RegistryError
+from erv.tracking.patience import repeated
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHALLENGER = "challenger"  # the alias of the version that was published last
+HASH_TAG = "erv.bundle_hash"
+PATH_TAG = "erv.bundle_path"
+GATES_TAG = "erv.register.gates"
+PUBLISH_RUN_TAG = "erv.publish_run"
+
+
+def versions_of(client: MlflowClient, name: str, bundle_hash: str) -> list[ModelVersion]:
+    """The versions registered for a bundle, the lowest first."""
+    return [v for v in repeated(lambda: versions(client, name)) if v.tags.get(HASH_TAG) == bundle_hash]
+
+
+def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """All versions, the oldest first; none if the model is not registered."""
+    found: list[Any] = []
+    token = None
+    while True:
+        page = client.search_model_versions(f"name = '{name}'", max_results=200, page_token=token)
+        found.extend(page)
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda v: int(v.version))
+
+
+def get_version(client: MlflowClient, name: str, target: str) -> ModelVersion:
+    """The version with a number or an alias.
+
+    Raises:
+        RegistryError: no such version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if target.isdigit():
+            return client.get_model_version(name, target)
+        return client.get_model_version_by_alias(name, target)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise RegistryError(
+            f"{name} has no version or alias {target!r}; `erv lineage {CHALLENGER}` shows the newest"
+        ) from None
