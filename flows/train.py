@@ -223,7 +223,8 @@ def _publish(
     """Makes sure that the candidate is registered and gated; returns what happened, and its lineage."""
     if not _includes(stages, "register"):
         return [], []
-    from erv.lineage.trace import Provenance, brief
+    from erv.lineage.node import brief
+    from erv.lineage.trace import Provenance
     from erv.register.publish import publish
 
     candidate = next(s.outputs[0] for s in stages if s.group == "register")

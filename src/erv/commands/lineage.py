@@ -18,7 +18,8 @@ def command(target: str, deep: bool) -> None:
     """
     from erv import pipeline
     from erv.environment import isolate, load_environment
-    from erv.lineage.trace import Provenance, broken, summary
+    from erv.lineage.node import broken, summary
+    from erv.lineage.trace import Provenance
     from erv.settings import load_settings
 
     environment = load_environment()

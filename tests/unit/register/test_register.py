@@ -15,7 +15,7 @@ from erv.errors import RegistryError
 from erv.evaluate.compare import compare
 from erv.evaluate.evaluate import write_predictions
 from erv.files import content_digest
-from erv.lineage.trace import _lock_check
+from erv.lineage.model_versions import lock_check
 from erv.pipeline import PipelineError
 from erv.register.aliases import _extended
 from erv.register.gates import Verdict, decide, decide_against_champion
@@ -273,6 +273,6 @@ def test_a_lock_without_the_stages_before_register_publishes_nothing(
 def test_a_version_with_the_lock_of_another_bundle_is_a_broken_link(tmp_path: Path) -> None:
     (tmp_path / "card.md").write_text("one")
     outs = [{"path": "models/candidate", "md5": content_digest(tmp_path)}]
-    assert _lock_check(tmp_path, {"outs": outs}).ok is True
+    assert lock_check(tmp_path, {"outs": outs}).ok is True
     (tmp_path / "card.md").write_text("another")
-    assert _lock_check(tmp_path, {"outs": outs}).ok is False
+    assert lock_check(tmp_path, {"outs": outs}).ok is False

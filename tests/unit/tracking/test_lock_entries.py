@@ -6,8 +6,9 @@ import copy
 
 import pytest
 
+from erv.lineage.entries import _overlap, consumers, differing, producers
 from erv.lineage.links import Link
-from erv.lineage.trace import Node, _consumers, _link, _overlap, _producers, broken
+from erv.lineage.node import Node, broken
 from erv.tracking.lock_entries import entry_hash, markdown, run_tag
 
 ENTRY = {
@@ -56,18 +57,18 @@ def test_what_follows_from_hashes_does_not() -> None:
 
 
 def test_producers_and_consumers_see_through_folders() -> None:
-    assert _producers(LOCK, "data/manifest") == {"ingest@mafw", "ingest@dfew"}
-    assert _producers(LOCK, "data/shards/mafw") == {"extract@mafw"}
-    assert _producers(LOCK, "data/sources/mafw.lock.json") == set()
-    assert _consumers(LOCK, "ingest@dfew") == {"grpo@erv"}
-    assert _consumers(LOCK, "grpo@erv") == set()
+    assert producers(LOCK, "data/manifest") == {"ingest@mafw", "ingest@dfew"}
+    assert producers(LOCK, "data/shards/mafw") == {"extract@mafw"}
+    assert producers(LOCK, "data/sources/mafw.lock.json") == set()
+    assert consumers(LOCK, "ingest@dfew") == {"grpo@erv"}
+    assert consumers(LOCK, "grpo@erv") == set()
     assert not _overlap("data/shards/mafw2", "data/shards/mafw")
 
 
 def test_a_dependency_that_was_rebuilt_is_a_broken_link() -> None:
     good, stale = {"path": "data/shards/mafw", "md5": "s.dir"}, {"path": "data/shards/mafw", "md5": "old.dir"}
-    assert _link(LOCK, {"extract@mafw"}, good) == []
-    checks = _link(LOCK, {"extract@mafw"}, stale)
+    assert differing(LOCK, {"extract@mafw"}, good) == []
+    checks = differing(LOCK, {"extract@mafw"}, stale)
     assert [check.ok for check in checks] == [False]
     assert "read as old.dir, but extract@mafw wrote s.dir" in checks[0].text()
 

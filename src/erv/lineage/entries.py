@@ -1,0 +1,66 @@
+"""How the entries of a `dvc.lock` hang together: which stage wrote what another read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from erv.lineage.links import Link
+from erv.pipeline import of_these_stages, read_lock_entries
+
+Locked = Mapping[str, Mapping[str, Any]]
+
+
+def entries_in(folder: Path) -> Locked:
+    """The lock entries of a folder, without those of stages that its `dvc.yaml` no longer has."""
+    return of_these_stages(read_lock_entries(folder / "dvc.lock"), folder)
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
+
+
+def producers(lock: Locked, path: str) -> set[str]:
+    """The stages that write `path`, or something in it or around it."""
+    return {n for n, e in lock.items() for out in e.get("outs") or [] if _overlap(out["path"], path)}
+
+
+def consumers(lock: Locked, name: str) -> set[str]:
+    """The other stages that read an output of `name`."""
+    outs = [out["path"] for out in lock[name].get("outs") or []]
+    return {
+        n
+        for n, e in lock.items()
+        if n != name and any(_overlap(d["path"], out) for d in e.get("deps") or [] for out in outs)
+    }
+
+
+def below(lock: Locked, names: Iterable[str]) -> set[str]:
+    """The stages that outputs of `names` go into, directly or through others."""
+    found: set[str] = set()
+    pending = list(names)
+    while pending:
+        for consumer in consumers(lock, pending.pop()):
+            if consumer not in found:
+                found.add(consumer)
+                pending.append(consumer)
+    return found
+
+
+def differing(lock: Locked, made_by: set[str], dependency: Mapping[str, Any]) -> list[Link]:
+    """A broken link if what a stage read is not what its producer's entry says it wrote."""
+    outs = [out for name in made_by for out in lock[name].get("outs") or []]
+    same = [out for out in outs if out["path"] == dependency["path"]]
+    if not same or same[0].get("md5") == dependency.get("md5"):
+        return []
+    detail = f"read as {dependency.get('md5')}, but {sorted(made_by)[0]} wrote {same[0].get('md5')}"
+    return [Link(dependency["path"], False, f"{detail}; run `erv run`")]
+
+
+def lock_of_source(path: str, locks: Path | None) -> Path | None:
+    """The lock of a source: the copy stored with a run, or else the workspace's."""
+    for candidate in (locks / Path(path).name if locks else None, Path(path)):
+        if candidate is not None and candidate.is_file():
+            return candidate
+    return None

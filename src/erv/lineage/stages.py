@@ -1,0 +1,60 @@
+"""The tree of a stage: its outputs verified, and below it the stages that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from erv.environment import Environment
+from erv.lineage.entries import Locked, differing, lock_of_source, producers
+from erv.lineage.links import LinkChecker
+from erv.lineage.node import Node
+from erv.tracking.lock_entries import entry_hash, find_runs
+
+
+class StageTrees:
+    """Trees of stages, for the servers of one workspace.
+
+    Args:
+        environment: where MLflow and the object store are.
+        deep: read and hash large objects too.
+    """
+
+    def __init__(self, environment: Environment, deep: bool = False) -> None:
+        self._environment = environment
+        self._links = LinkChecker(environment, deep)
+
+    def node(self, lock: Locked, name: str, locks: Path | None, seen: set[str]) -> Node:
+        """A stage with its outputs verified, and below it what it was made from; each stage appears once."""
+        entry = lock[name]
+        node = Node(f"{name}  lock entry {entry_hash(entry)[:12]}")
+        if name in seen:
+            node.facts.append("see above")
+            return node
+        seen.add(name)
+        runs = self._runs_of(entry)
+        node.facts.append(f"MLflow run {', '.join(runs)}" if runs else "no MLflow run on this server")
+        for out in entry.get("outs") or []:
+            node.links.append(self._links.output(out["path"], out.get("md5")))
+        above: set[str] = set()
+        for dependency in entry.get("deps") or []:
+            path = dependency["path"]
+            made_by = producers(lock, path)
+            above |= made_by
+            if path.endswith(".lock.json") and not made_by:
+                node.links.append(
+                    self._links.source(path, dependency.get("md5"), lock_of_source(path, locks))
+                )
+            elif len(made_by) == 1:
+                node.links += differing(lock, made_by, dependency)
+        node.children = [self.node(lock, up, locks, seen) for up in sorted(above)]
+        return node
+
+    def _runs_of(self, entry: Mapping[str, Any]) -> list[str]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return [str(run.info.run_id) for run in find_runs(self._environment, entry)[:3]]
+        except (MlflowException, OSError):
+            return []
