@@ -57,6 +57,9 @@ def faulty_storage(place: Place, fault: str, command: str) -> None:
     if len(_versions(place)) > len(before):
         place.ledger.damage(place.scene, "duplicated", f"{what}: another version of the same bundle")
     place.check(what)
+    if command == "pull":
+        # Only what the command needed is back in the cache; later trials need all of it.
+        place.repair()
     place.ledger.say(what)
 
 
