@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,6 +64,8 @@ def load_part(kind: Any, folder: str | Path, *, local: bool = True, **options: A
     """
     if local:
         check_folder(folder, weights=False)
+    else:
+        check_regular(folder)
     with _damage_as_value_error():
         return kind.from_pretrained(folder, **{**options, **_safe(local)})
 
@@ -85,11 +88,12 @@ def check_folder(folder: str | Path, *, weights: bool = True) -> None:
         weights: whether its weights are to be loaded.
 
     Raises:
-        DataError: a configuration names code, or the weights are a pickle.
+        DataError: a file is not a regular one, a configuration names code, or the weights are a pickle.
     """
     folder = Path(folder)
     if not folder.is_dir():
         return
+    check_regular(folder)
     for name in _CONFIGS:
         found = _code_in(_json(folder / name))
         if found:
@@ -103,6 +107,25 @@ def check_folder(folder: str | Path, *, weights: bool = True) -> None:
             raise DataError(
                 f"{folder}: its weights are a pickle ({pickle}), which can run code when it is loaded;"
                 " fetch them as safetensors, or convert them where that can do no harm"
+            )
+
+
+def check_regular(folder: str | Path) -> None:
+    """Refuses pipes, sockets and devices in a folder, also behind links: reading one can take for ever.
+
+    Raises:
+        DataError: names the first of them.
+    """
+    folder = Path(folder)
+    for path in sorted(folder.rglob("*")):
+        try:
+            mode = path.stat().st_mode
+        except OSError:  # a link that leads nowhere; the loader says what is missing
+            continue
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise DataError(
+                f"{folder}: its {path.relative_to(folder)} is a pipe, a socket or a device, not a regular"
+                " file; replace it with the file itself, or remove it"
             )
 
 

@@ -96,3 +96,26 @@ def test_a_flow_waits_for_a_killed_store(stack: Environment, scratch: Scratch) -
     assert code == 0, run.text()
     assert "S3 answers again" in run.text()
     assert "4 stages: 4 ran" in run.text()
+
+
+@pytest.mark.slow
+def test_a_flow_goes_on_while_mlflow_is_away(stack: Environment, scratch: Scratch) -> None:
+    """Stages keep what MLflow can't take; once it is back, it has all runs and figures."""
+    scratch.control("make", "4")
+    scratch.control("join", "1")
+    run = scratch.start("run")
+    try:
+        run.wait_for("begins")
+        kill(stack, "mlflow")
+        run.wait_for("MLflow can't be reached", 60)
+        up(stack.workspace)
+        code = run.process.wait(200)
+    finally:
+        run.end()
+    assert code == 0, run.text()
+    assert "4 stages: 4 ran" in run.text()
+    assert not list((scratch.folder / ".erv/spool").glob("*/events*")), "all was delivered in the end"
+    runs = scratch.runs()
+    for name in ("make@a", "make@b", "join"):
+        assert [item.info.status for item in runs[name]] == ["FINISHED"]
+        assert runs[name][0].data.metrics["work"] == 1.0

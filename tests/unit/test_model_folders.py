@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import os
 import pickle
 import shutil
 import textwrap
@@ -167,6 +168,44 @@ def test_a_damaged_file_is_one_sentence(models: Path, tmp_path: Path, kind: str,
             LOADERS[kind](folder)
         assert str(caught.value).startswith(str(folder))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", LOADERS)
+def test_a_folder_with_other_than_regular_files_is_refused_at_once(
+    models: Path, tmp_path: Path, kind: str
+) -> None:
+    """Opening a pipe waits for a writer, and a device never ends: the loaders would hang."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in sorted(path for path in (models / kind).iterdir() if path.is_file()):
+        folder = shutil.copytree(models / kind, tmp_path / path.name)
+        (folder / path.name).unlink()
+        (folder / path.name).symlink_to(tmp_path / "pipe")
+        said = refused(LOADERS[kind], folder)
+        # Without a configuration that is a file, encoder and teacher say that there is none.
+        if kind not in ("encoder", "teacher") or path.name != "config.json":
+            assert f"its {path.name} is a pipe, a socket or a device, not a regular file" in said
+    folder = shutil.copytree(models / kind, tmp_path / "zeros")
+    (folder / "more").mkdir()
+    (folder / "more/zeros.safetensors").symlink_to("/dev/zero")
+    assert "its more/zeros.safetensors is a pipe, a socket or a device" in refused(LOADERS[kind], folder)
+
+
+def test_links_to_regular_files_and_to_nothing_are_no_fault(models: Path, tmp_path: Path) -> None:
+    """A hub's cache is links, and one that leads nowhere is the loader's to name."""
+    for path in (models / "policy").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "gone.bin").symlink_to(tmp_path / "nowhere")
+    load_policy(tmp_path)
+
+
+def test_a_released_folder_with_a_pipe_is_refused(tmp_path: Path) -> None:
+    """Released folders may name code, which is not run; a pipe among their files is no better for that."""
+    from transformers import AutoConfig
+
+    os.mkfifo(tmp_path / "config.json")
+    said = refused(lambda path: load_part(AutoConfig, path, local=False), tmp_path)
+    assert "its config.json is a pipe" in said
 
 
 def test_code_deep_in_a_configuration_is_found(tmp_path: Path) -> None:

@@ -53,8 +53,10 @@ class Exchange:
     Attributes:
         refusal: a sentence for the client, if the request can't be answered.
         failed: whether the model failed for a reason that is not the client's business.
+        asked: whether the model was asked at all: what fails before is the request.
     """
 
+    asked: bool = False
     refusal: str | None = None
     failed: bool = False
 
@@ -157,6 +159,9 @@ class CleanAnswers:
 async def _answer(send: Send, status: int, body: bytes, exchange: Exchange) -> None:
     if exchange.refusal is not None:
         status, sentence = 400, exchange.refusal
+    elif status == 500 and not exchange.asked:
+        # mlflow fails on what it can't parse: deep nesting, numbers of thousands of digits.
+        status, sentence = 400, _NO_TABLE
     elif exchange.failed or status >= 500:
         status, sentence = max(status, 500), _SENTENCES.get(status, _FAILED)
     elif body == b"Invalid host header":

@@ -47,6 +47,7 @@ class EmotionModel(PythonModel):
         if exchange is None and in_scoring_server():
             raise ClipError("this server runs without its guard; see docs/serving.md")
         exchange = exchange or Exchange()
+        exchange.asked = True
         try:
             rows = self._predictor.predict(list(model_input["clip"]))
         except ClipError as error:

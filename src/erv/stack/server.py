@@ -13,8 +13,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
+from starlette.routing import Mount
 from starlette.types import ASGIApp
 
 from erv.stack.gate import guarded
@@ -59,7 +62,21 @@ def prefect_app(hosts: Sequence[str], services: bool) -> ASGIApp:
         raise KeyError("PREFECT_SERVER_API_AUTH_STRING is empty")
     # By name: the library itself must not depend on the orchestration.
     create_app = uvicorn.importer.import_from_string("prefect.server.api.server:create_app")
-    return guarded(create_app(final=True, webserver_only=not services), hosts)
+    app = create_app(final=True, webserver_only=not services)
+    _close_api_pages(app)
+    return guarded(app, hosts)
+
+
+def _close_api_pages(app: Any) -> None:
+    """Takes FastAPI's description of the server and its pages away: they need no key.
+
+    They also load scripts from elsewhere, which could read the key that Prefect's page keeps in the browser.
+    The API's own description, `/api/docs`, asks for the key.
+    """
+    mounted = [route.app for route in app.routes if isinstance(route, Mount)]
+    for part in [app, *(part for part in mounted if isinstance(part, FastAPI) and part is not app.api_app)]:
+        pages = {part.docs_url, part.redoc_url, part.openapi_url, part.swagger_ui_oauth2_redirect_url}
+        part.router.routes[:] = [route for route in part.routes if getattr(route, "path", None) not in pages]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

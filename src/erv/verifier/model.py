@@ -22,6 +22,7 @@ import torch
 from erv.determinism import resolve_device, resolve_dtype
 from erv.errors import DataError
 from erv.files import write_document, write_text
+from erv.model_folders import check_regular
 from erv.sentences import Vocabulary, encodable, foreign_script
 from erv.settings import RuntimeSettings
 from erv.verifier.calibration import Calibration
@@ -102,9 +103,11 @@ class EmotionVerifier:
             memory: of sentences read before, for training.
 
         Raises:
-            DataError: the folder is missing, is not a verifier, or its labels don't fit its classifier.
+            DataError: the folder is missing, is not a verifier, holds a pipe or device, or its labels don't
+                fit its classifier.
         """
         folder = Path(folder)
+        check_regular(folder)
         description = _description(folder)
         model, tokenizer = load_classifier(folder, "run `dvc repro train_erv` again", dtype=dtype)
         if description is None:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from erv.errors import TrainingError
+from erv.model_folders import check_regular
 
 # The folder of each family, and the `model_type`s of the checkpoints it reads.
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -85,7 +86,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         TrainingError: it is missing, or is not a JSON object.
+        DataError: the folder holds a pipe or device.
     """
+    check_regular(folder)
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
