@@ -11,6 +11,7 @@ import argparse
 import functools
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -102,6 +103,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of moments, victims and bits (%(default)s)")
     parser.add_argument("--only", metavar="SCENE", help="one scene alone; for work on the harness")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers are to stop, too
     folder = Path(tempfile.mkdtemp(prefix="erv-chaos-"))
     ledger = Ledger()
     place = Place(folder, ledger, arguments.seed)

@@ -55,6 +55,7 @@ def examine(workspace: str | Path = ".") -> list[Finding]:
         _tracking,
         _orchestration,
         _dvc,
+        _pipeline,
         _sources,
         _spool,
         _media,
@@ -276,6 +277,13 @@ def _dvc(environment: Environment) -> Iterator[Finding]:
     lock = environment.workspace / "dvc.lock"
     detail = "dvc.lock is there" if lock.is_file() else "nothing has run yet (no dvc.lock)"
     yield Finding("dvc", "ok", f"remote {local.get('url', 'as in .dvc/config')}, {detail}")
+
+
+def _pipeline(environment: Environment) -> Iterator[Finding]:
+    from erv.pipeline import check_definitions
+
+    check_definitions(environment.workspace)
+    yield Finding("pipeline", "ok", "dvc.yaml can be read")
 
 
 def _is_locked(path: Path) -> bool:

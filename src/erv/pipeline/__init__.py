@@ -1,6 +1,6 @@
 """The DVC pipeline: its graph, one stage of it at a time, and what came of it. Knows nothing of Prefect."""
 
-from erv.pipeline.graph import PipelineStage, read_stages, select
+from erv.pipeline.graph import PipelineStage, check_definitions, read_stages, select
 from erv.pipeline.leftovers import of_these_stages, set_aside
 from erv.pipeline.lock_file import PipelineError, keep_lock, lock_fault, read_lock_entries, repair_lock
 from erv.pipeline.run import (
@@ -20,6 +20,7 @@ __all__ = [
     "StageCancelledError",
     "StageFailedError",
     "StageResult",
+    "check_definitions",
     "dvc_command",
     "keep_lock",
     "lock_fault",

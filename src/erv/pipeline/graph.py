@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from erv.files import parse_yaml
 from erv.pipeline.lock_file import PipelineError, lock_fault
+
+FILE = "dvc.yaml"
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,37 @@ class PipelineStage:
         return self.name.partition("@")[0]
 
 
+def check_definitions(workspace: str | Path = ".") -> None:
+    """Makes sure that `dvc.yaml` can be read at all: what DVC does with a damaged one ranges up to a crash.
+
+    Raises:
+        PipelineError: it is missing, not YAML, or has no stages.
+    """
+    path = Path(workspace) / FILE
+    try:
+        definitions = parse_yaml(path.read_bytes())
+    except FileNotFoundError:
+        raise PipelineError(f"no {FILE} here; run this from the top of the repository") from None
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{FILE}: {error}; restore it from git") from None
+    stages = definitions.get("stages") if isinstance(definitions, dict) else None
+    if not isinstance(stages, dict) or not stages:
+        raise PipelineError(f"{FILE}: no stages found; restore it from git")
+
+
 def read_stages(workspace: str | Path = ".") -> tuple[PipelineStage, ...]:
     """The stages of the workspace's `dvc.yaml`, each after all that it depends on; ties by name.
 
     Raises:
         PipelineError: no DVC repository, or a `dvc.yaml` or `dvc.lock` that DVC refuses.
     """
+    from dvc.config import ConfigError
     from dvc.dependency import ParamsDependency
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     root = Path(workspace).resolve()
+    check_definitions(root)
     try:
         with Repo(str(root)) as repo:
             graph = repo.index.graph
@@ -68,10 +91,10 @@ def read_stages(workspace: str | Path = ".") -> tuple[PipelineStage, ...]:
                 )
                 for stage in graph.nodes
             }
+    except ConfigError as error:
+        raise PipelineError(f".dvc: {_one_line(str(error))}; see `erv doctor`") from error
     except DvcException as error:
-        raise PipelineError(lock_fault(root) or f"dvc.yaml: {_one_line(str(error))}") from error
-    if not found:
-        raise PipelineError(f"{root / 'dvc.yaml'}: no stages found; run this from the top of the repository")
+        raise PipelineError(lock_fault(root) or f"{FILE}: {_one_line(str(error))}") from error
     return tuple(_sorted(found))
 
 

@@ -43,8 +43,13 @@ def guarded(app: ASGIApp, hosts: Collection[str] = (), key: str | None = None) -
         app: the server.
         hosts: the names it answers by, without ports; with none, it is left to `app` to check them.
         key: what every request except the health check must bring; None leaves that to `app`.
+
+    Raises:
+        ValueError: the key is empty, and everybody would be let in.
     """
-    if key:
+    if key is not None:
+        if not key:
+            raise ValueError("the key of a server is empty")
         app = AuthenticationMiddleware(app, _OneKey(key), _refuse)
     app = OwnPagesOnly(app)
     return TrustedHostMiddleware(app, list(hosts), www_redirect=False) if hosts else app
@@ -67,7 +72,10 @@ class OwnPagesOnly:
 def _foreign(headers: Headers) -> bool:
     origin = headers.get("origin")
     if origin is not None:
-        return urlsplit(origin).netloc != headers.get("host")
+        try:
+            return urlsplit(origin).netloc != headers.get("host")
+        except ValueError:  # not an address, as in `http://[`
+            return True
     # An image or a script of another page has no Origin, and the browser sends the key of MLflow with it.
     if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
         return False

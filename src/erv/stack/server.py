@@ -30,6 +30,7 @@ def mlflow_app() -> ASGIApp:
 
     Raises:
         KeyError: a variable of this module's docstring is missing.
+        ValueError: the key is empty.
     """
     # MLflow hands its settings to the application in these variables; the module names them.
     from mlflow.server import constants

@@ -35,6 +35,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("params.yaml", b"[" * 100_000, "params", "nested too deeply", "correct params.yaml"),
         ("params.yaml", b"\xff", "params", "can't be read as UTF-8", "correct params.yaml"),
         ("data/sources/dfew.lock.json", b"[1", "sources", "dfew.lock.json: not a", "`erv data pin dfew`"),
+        ("dvc.yaml", b"{a: " * 100_000, "pipeline", "(nested too deeply)", "restore it from git"),
+        ("dvc.yaml", b"stages: 1", "pipeline", "dvc.yaml: no stages found", "restore it from git"),
         (".dvc/config", b"[core", "dvc", "config: damaged", "restore it from git"),
         (".dvc/config.local", b"\xff", "dvc", "config.local: damaged", "delete it and run `erv stack up`"),
         ("requirements/results.lock", b"\xff", "packages", "could not be checked (UnicodeDecodeError", ""),

@@ -77,8 +77,22 @@ def test_selection_takes_what_is_needed(project: Path) -> None:
 
 
 def test_outside_a_repository_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"dvc\.yaml: "):
+    with pytest.raises(PipelineError, match=r"no dvc\.yaml here; run this from the top of the repository"):
         pipeline.read_stages(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{a: " * 100_000, "- " * 100_000, "stages: [1", "stages: {}", "\0"])
+def test_a_damaged_dvc_yaml_is_one_sentence(project: Path, content: str) -> None:
+    # DVC's own parser crashes on the first two.
+    (project / "dvc.yaml").write_text(content)
+    with pytest.raises(PipelineError, match=r"^dvc\.yaml: .*; restore it from git$"):
+        pipeline.read_stages(project)
+
+
+def test_a_damaged_config_of_dvc_is_not_blamed_on_the_graph(project: Path) -> None:
+    (project / ".dvc/config").write_text("[core")
+    with pytest.raises(PipelineError, match=r"^\.dvc: .*config.*; see `erv doctor`$"):
+        pipeline.read_stages(project)
 
 
 def test_ran_unchanged_restored(project: Path) -> None:

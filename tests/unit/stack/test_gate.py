@@ -70,6 +70,11 @@ def test_key(client: TestClient, headers: dict[str, str], status: int) -> None:
     assert client.get("/data", headers=headers).status_code == status
 
 
+def test_an_empty_key_lets_nobody_in() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        guarded(APP, ["127.0.0.1"], "")
+
+
 def test_health_needs_no_key_and_nothing_below_it_is_open(client: TestClient) -> None:
     assert client.get("/health").status_code == 200
     assert client.get("/health/../data").status_code == 401
@@ -94,6 +99,7 @@ def test_other_names_are_refused(client: TestClient, host: str) -> None:
         ({"Origin": "null"}, 403),
         ({"Origin": "http://127.0.0.1:8000"}, 403),
         ({"Origin": "http://127.0.0.1"}, 403),
+        ({"Origin": "http://[evil"}, 403),
         # An image, a script, a frame: browsers send the key with them, and no Origin.
         ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 403),
         ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"}, 403),

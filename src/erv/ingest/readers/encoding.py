@@ -1,7 +1,8 @@
-"""Recognises text that was decoded with the wrong encoding before it reached the source.
+"""Recognises text that was decoded with the wrong encoding, or not decoded to the end, before it came here.
 
 Such a file is valid UTF-8, so decoding it finds nothing: `cafÃ©` is what becomes of `café` when somebody
-opens UTF-8 as Latin-1 and saves it. The patterns below don't occur in text that people write.
+opens UTF-8 as Latin-1 and saves it, and `isn&#39;t` is left of a web page. The patterns below don't occur in
+text that people write.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ _PATTERNS = (
     (re.compile(f"â[\u0080€]{_REST}|ï»¿|ï¿½"), "UTF-8 that was read as Latin-1"),
     (re.compile(f"(?:[Ã-ß]{_REST}){{2}}|(?:[à-ï]{_REST}{{2}}){{2}}"), "UTF-8 that was read as Latin-1"),
     (re.compile("鈥"), "UTF-8 that was read as GB18030"),
+    (re.compile("‚Ä[\u0080-\uffff]|[√¬][\u0080-\uffff]"), "UTF-8 that was read as Mac Roman"),
+    (
+        re.compile(r"&(?:#\d{2,5}|#x[0-9a-fA-F]{2,4}|amp|quot|apos|lt|gt|nbsp);"),
+        "characters as HTML writes them",
+    ),
+    (re.compile(r"\\(?:n|r|t|u[0-9a-fA-F]{4})(?![a-z])"), "characters that were escaped twice"),
 )
 _LATIN_RUN = re.compile("[\u00a1-\u00fe]{4,}")
 _LETTER_BESIDE_IDEOGRAPH = re.compile("[A-Za-z][\u3400-\u9fff]|[\u3400-\u9fff][A-Za-z]")

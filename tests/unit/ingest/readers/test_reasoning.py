@@ -367,6 +367,12 @@ def test_a_clip_with_two_rows_is_refused_even_if_one_of_them_is_unusable(root, s
     [
         ("A cafÃ©.", "UTF-8 that was read as Latin-1"),
         ("She doesnâ€™t smile.", "UTF-8 that was read as Latin-1"),
+        ("She isn‚Äôt happy.", "UTF-8 that was read as Mac Roman"),
+        ("A caf√©.", "UTF-8 that was read as Mac Roman"),
+        ("She isn&#39;t happy.", "characters as HTML writes them"),
+        ("She frowns &amp; sighs.", "characters as HTML writes them"),
+        (r"- She frowns.\n- She sighs.", "characters that were escaped twice"),
+        (r"She isn\u2019t happy.", "characters that were escaped twice"),
         ("He is \ufffd.", "characters that could not be decoded"),
         ("He is\x92 sad.", "control characters"),
     ],
