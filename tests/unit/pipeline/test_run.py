@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -81,18 +82,24 @@ def test_outside_a_repository_it_says_so(tmp_path: Path) -> None:
         pipeline.read_stages(tmp_path)
 
 
+@pytest.fixture
+def own_project(project: Path, tmp_path: Path) -> Path:
+    """A copy of the project that a test may damage."""
+    return shutil.copytree(project, tmp_path / "project")
+
+
 @pytest.mark.parametrize("content", ["{a: " * 100_000, "- " * 100_000, "stages: [1", "stages: {}", "\0"])
-def test_a_damaged_dvc_yaml_is_one_sentence(project: Path, content: str) -> None:
+def test_a_damaged_dvc_yaml_is_one_sentence(own_project: Path, content: str) -> None:
     # DVC's own parser crashes on the first two.
-    (project / "dvc.yaml").write_text(content)
+    (own_project / "dvc.yaml").write_text(content)
     with pytest.raises(PipelineError, match=r"^dvc\.yaml: .*; restore it from git$"):
-        pipeline.read_stages(project)
+        pipeline.read_stages(own_project)
 
 
-def test_a_damaged_config_of_dvc_is_not_blamed_on_the_graph(project: Path) -> None:
-    (project / ".dvc/config").write_text("[core")
+def test_a_damaged_config_of_dvc_is_not_blamed_on_the_graph(own_project: Path) -> None:
+    (own_project / ".dvc/config").write_text("[core")
     with pytest.raises(PipelineError, match=r"^\.dvc: .*config.*; see `erv doctor`$"):
-        pipeline.read_stages(project)
+        pipeline.read_stages(own_project)
 
 
 def test_ran_unchanged_restored(project: Path) -> None:

@@ -28,7 +28,7 @@ _PATTERNS = (
         re.compile(r"&(?:#\d{2,5}|#x[0-9a-fA-F]{2,4}|amp|quot|apos|lt|gt|nbsp);"),
         "characters as HTML writes them",
     ),
-    (re.compile(r"\\(?:n|r|t|u[0-9a-fA-F]{4})(?![a-z])"), "characters that were escaped twice"),
+    (re.compile(r"\\(?:[nrt](?![a-z])|u[0-9a-fA-F]{4})"), "characters that were escaped twice"),
 )
 _LATIN_RUN = re.compile("[\u00a1-\u00fe]{4,}")
 _LETTER_BESIDE_IDEOGRAPH = re.compile("[A-Za-z][\u3400-\u9fff]|[\u3400-\u9fff][A-Za-z]")
