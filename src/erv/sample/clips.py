@@ -133,8 +133,8 @@ def _to_yuv(pixels: np.ndarray) -> np.ndarray:
     """
     height, width = pixels.shape[:2]
     luma, *chroma = Image.fromarray(pixels).convert("YCbCr").split()
-    halves = [_LIMIT_CHROMA[np.asarray(plane.reduce(2))].reshape(height // 4, width) for plane in chroma]
-    return np.concatenate([_LIMIT_LUMA[np.asarray(luma)], *halves])
+    halves = [_LIMIT_CHROMA.take(np.asarray(plane.reduce(2))).reshape(height // 4, width) for plane in chroma]
+    return np.concatenate([_LIMIT_LUMA.take(np.asarray(luma)), *halves])
 
 
 def _performance(

@@ -53,7 +53,7 @@ class FaceRenderer:
         side = float(rng.uniform(-0.16, 0.16))
         across = np.linspace(-1.0, 1.0, SIZE)
         light = 1.0 + side * across[None, :] - 0.08 * across[:, None] ** 2
-        self._light = light[:, :, None].astype(np.float32)
+        self._light = np.repeat(light[:, :, None].astype(np.float32), 3, axis=2)
 
     def frame(self, units: Mapping[int, float], pose: Pose) -> np.ndarray:
         """One frame.
@@ -67,7 +67,7 @@ class FaceRenderer:
         """
         image = self._background.copy()
         _Face(ImageDraw.Draw(image), self._person, dict(units), pose).draw()
-        lit = np.asarray(image.reduce(_SUPERSAMPLING)) * self._light
+        lit = np.asarray(image.reduce(_SUPERSAMPLING), np.float32) * self._light
         drawn: np.ndarray = np.minimum(lit, 255, out=lit).astype(np.uint8)
         return drawn
 

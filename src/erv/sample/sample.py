@@ -47,7 +47,7 @@ _SIZES = {"demo": (660, 420, 560, 60), "tiny": (66, 42, 66, 12)}
 _DFEW_EMOTIONS = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
 _FOLDS = 5
 _CONTRASTS_PER_CLIP = 4  # labelled sentences without a clip, per clip of the reasoning set
-_NICE = 5  # of the drawing processes: they fill the cores that the base checkpoint's training leaves idle
+_NICE = 3  # of processes that draw beside the training of the base checkpoint, which ends last
 
 
 class _ClipTree(NamedTuple):
@@ -120,8 +120,10 @@ def write_sample(
     with ExitStack() as stack:
         # The base checkpoint is trained on the reasoning set, so that one comes first. The training keeps one
         # core busy, and another for half of its time; the other sets are drawn on what is left.
-        write.clips(["reasoning"], workers)
-        others = stack.enter_context(ThreadPoolExecutor(1)).submit(write.clips, ["mafw", "dfew"], workers)
+        write.clips(["reasoning"], workers, nice=0)
+        others = stack.enter_context(ThreadPoolExecutor(1)).submit(
+            write.clips, ["mafw", "dfew"], workers, nice=_NICE
+        )
         write.judge()
         if not skip_base:
             write.base()
@@ -138,14 +140,14 @@ class _Trees:
     counts: SampleSize
     say: Callable[[str], None]
 
-    def clips(self, names: Sequence[str], workers: int) -> None:
-        """Writes trees of clips, which `workers` processes draw."""
+    def clips(self, names: Sequence[str], workers: int, *, nice: int) -> None:
+        """Writes trees of clips, drawn by `workers` processes with this niceness."""
         missing = [name for name in names if not self._is_kept(name)]
         if not missing:
             return
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(
-            max(1, workers), mp_context=context, initializer=os.nice, initargs=(_NICE,)
+            max(1, workers), mp_context=context, initializer=os.nice, initargs=(nice,)
         ) as pool:
             for name in missing:
                 with _whole_tree(self.out, name, self.seed, self.counts) as folder:
