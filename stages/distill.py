@@ -39,7 +39,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             if teacher is not None:
                 usage = dataclasses.asdict(teacher.usage)
                 run.log_metrics({f"{name}/{key}": float(n) for key, n in usage.items() if n is not None})
-    if settings.distill.rollouts.per_clip:
+    if settings.rollouts.policies:
         found.summary["completions_without_explanation"] = lost
     write_table(found.quarantine, arguments.quarantine)
     write_sentences(found.sentences, arguments.sentences)
@@ -59,36 +59,28 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 def _corpus(arguments: Arguments, settings: Settings) -> tuple[list[Sentence], int]:
     """The sentences, and how many sampled completions had no explanation."""
-    from erv.distill.corpus import read_corpus, rollout_sentences
-    from erv.distill.rollouts import sample_explanations
-    from erv.exclusions import read_exclusions, without
+    from erv.distill.corpus import read_corpus, read_rollouts, rollout_sentences
+    from erv.exclusions import read_exclusions
     from erv.manifest import read_manifest
-    from erv.shards import ShardReader
     from erv.sources import Lock, store_for
 
     lock = Lock.load(arguments.reasoning)
-    rows = read_manifest(arguments.manifest)
     labelled = any(teacher.kind == "reference" for teacher in settings.distill.teachers)
-    excluded = read_exclusions(arguments.exclusions)
-    out = {(item.dataset, item.clip_id) for item in excluded}
+    out = {(item.dataset, item.clip_id) for item in read_exclusions(arguments.exclusions)}
     # The source's labels are checked against all explanations, so excluded ones leave afterwards.
     sentences = [
         sentence
-        for sentence in read_corpus(lock, store_for([lock.uri]), rows, labelled=labelled)
+        for sentence in read_corpus(
+            lock, store_for([lock.uri]), read_manifest(arguments.manifest), labelled=labelled
+        )
         if (sentence.source, sentence.clip_id) not in out
     ]
-    if not settings.distill.rollouts.per_clip:
-        return sentences, 0
-    explanations, lost = sample_explanations(
-        arguments.policy,
-        [row.clip_id for row in without(rows, excluded)],
-        ShardReader(arguments.shards),
-        settings.distill.rollouts,
-        settings.runtime,
-        family=settings.policy.family,
-        seed=settings.seed,
-    )
-    return sentences + rollout_sentences(explanations), lost
+    lost = 0
+    for policy in settings.rollouts.policies:
+        explanations, empty = read_rollouts(arguments.rollouts / f"{policy}.parquet")
+        sentences += rollout_sentences(explanations)
+        lost += empty
+    return sentences, lost
 
 
 def _teachers(arguments: Arguments, settings: Settings) -> dict[str, Teacher | None]:
@@ -117,8 +109,7 @@ if __name__ == "__main__":
         Option("manifest", Path),
         Option("reasoning", Path),
         Option("base", Path),
-        Option("policy", Path),
-        Option("shards", Path),
+        Option("rollouts", Path),
         Option("exclusions", Path),
         Option("sentences", Path),
         Option("quarantine", Path),

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -19,7 +18,7 @@ from erv.exclusions import Excluded, write_exclusions
 from erv.manifest import ClipRow, write_manifest
 from erv.pinning import pin
 from erv.prompts import format_completion
-from erv.shards import Clip, ShardWriter
+from erv.rollouts.rollouts import write_rollouts
 from tests.conftest import ROOT
 from tests.support.chat_server import Script, fails, says
 from tests.support.tiny_teacher import SENTENCES, make_teacher
@@ -64,8 +63,6 @@ class Workspace:
         pin("reasoning", str(folder / "source"), None).save(folder / "reasoning.lock.json")
         pin("base", str(base), None).save(folder / "base.lock.json")
         write_exclusions([], folder / "exclusions.json")
-        with ShardWriter(folder / "shards", clips_per_shard=4) as writer:
-            writer.add(Clip(rows[0].clip_id, np.zeros((2, 8, 8, 3), np.uint8), np.zeros(16, np.int16), 16000))
         self.endpoint = {
             "kind": "openai",
             "model": "far",
@@ -83,8 +80,7 @@ class Workspace:
             "manifest": "manifest.parquet",
             "reasoning": "reasoning.lock.json",
             "base": "base.lock.json",
-            "policy": "no policy: nothing samples",
-            "shards": "shards",
+            "rollouts": "rollouts",
             "exclusions": "exclusions.json",
             "sentences": "out/sentences.parquet",
             "quarantine": "out/quarantine.parquet",
@@ -147,6 +143,19 @@ def test_the_verifier_learns_nothing_from_an_excluded_clip(workspace: Workspace,
     assert sorted(script.asked) == sorted(TEXTS[2:])
     rows = pq.read_table(workspace.folder / "out" / "sentences.parquet").to_pylist()
     assert "sample_00000000" not in {row["clip_id"] for row in rows}
+
+
+def test_sampled_explanations_are_labelled_too(workspace: Workspace, script: Script) -> None:
+    write_rollouts([("c", TEXTS[0]), ("c", None)], workspace.folder / "rollouts" / "sft.parquet")
+    workspace.params["rollouts"]["policies"] = ["sft"]
+    script.answer = lambda sentence, *_: says(json.dumps({"labels": list(SENTENCES[sentence])}))
+    done = workspace.run(workspace.endpoint)
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(workspace.folder / "out" / "sentences.parquet").to_pylist()
+    assert [(row["sentence"], row["clip_id"]) for row in rows if row["source"] == "rollouts"] == [
+        (TEXTS[0], "c")
+    ]
+    assert workspace.summary["completions_without_explanation"] == 1
 
 
 def test_a_stage_that_is_stopped_by_its_budget_goes_on(workspace: Workspace, script: Script) -> None:

@@ -8,12 +8,10 @@ from erv.distill.distill import distill
 from erv.manifest import ClipRow
 from erv.prompts import format_completion
 from erv.sentences import split_sentences
-from erv.settings import DistillSettings, RolloutSettings
+from erv.settings import DistillSettings
 
-NO_ROLLOUTS = RolloutSettings(per_clip=0, temperature=1.0, max_new_tokens=8, batch_size=8)
 DISTILL = DistillSettings(
     teachers=({"kind": "reference"},),
-    rollouts=NO_ROLLOUTS,
     max_quarantine_share=0.1,
     validation_share=0.2,
     test_share=0.2,

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 import yaml
 
-from erv.pipeline import read_stages
+from erv.pipeline import read_stages, select
 from tests.support.paths import ROOT
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = list(PIPELINE)
 
 
-def test_the_eleven_stages_in_order() -> None:
+def test_the_twelve_stages_in_order() -> None:
     assert STAGES == [
-        "ingest", "validate", "extract", "leakage", "sft", "distill", "train_erv", "grpo", "evaluate",
-        "report", "register",
+        "ingest", "validate", "extract", "leakage", "sft", "rollouts", "distill", "train_erv", "grpo",
+        "evaluate", "report", "register",
     ]  # fmt: skip
 
 
@@ -41,6 +41,15 @@ def test_dvc_itself_reads_the_graph() -> None:
     assert "report" in stages["register"].upstream
     for last in ("report", "register"):
         assert {"evaluate@sft", "evaluate@r1_omni", "evaluate@erv"} <= set(stages[last].upstream)
+
+
+def test_the_verifier_is_trained_beside_the_cold_start() -> None:
+    """The demo has no rollouts, so neither distill nor train_erv may wait for sft."""
+    stages = {stage.name: stage for stage in read_stages(ROOT)}
+    needed = {stage.name for stage in select(tuple(stages.values()), ["train_erv"])}
+    assert "distill" in needed
+    assert not needed & {"sft", "rollouts@sft"}
+    assert stages["distill"].upstream == ("ingest@reasoning", "leakage")
 
 
 def test_every_output_is_cached() -> None:

@@ -27,7 +27,7 @@ LABELS = "data/label_spaces"
 
 ALL = tuple(PIPELINE)
 MEDIA = ("validate", "extract")
-POLICIES = ("sft", "distill", "grpo", "evaluate")
+POLICIES = ("sft", "rollouts", "grpo", "evaluate")
 READ_SOURCES = ("ingest", *MEDIA, "sft", "distill", "train_erv", "evaluate", "report")
 READ_LABELS = ("ingest", "distill", "train_erv", "grpo", "evaluate", "report", "register")
 
@@ -53,17 +53,19 @@ DECIDES = {
     "src/erv/media/seeking.py": MEDIA,
     "src/erv/media/worker_process.py": MEDIA,
     "src/erv/extract/chunks.py": ("extract",),
-    "src/erv/model_folders.py": (*POLICIES, "train_erv", "report"),
+    "src/erv/model_folders.py": (*POLICIES, "distill", "train_erv", "report"),
     "src/erv/leakage/similar.py": ("leakage",),
-    "src/erv/exclusions.py": ("leakage", "sft", "distill", "grpo"),
+    "src/erv/exclusions.py": ("leakage", "sft", "rollouts", "distill", "grpo"),
     "src/erv/shards.py": ("extract", "leakage", *POLICIES, "report"),
-    "src/erv/prompts.py": ("ingest", *POLICIES, "train_erv", "report", "register"),
+    "src/erv/prompts.py": ("ingest", *POLICIES, "distill", "train_erv", "report", "register"),
     "src/erv/sentences.py": ("distill", "train_erv", "grpo", "evaluate", "report", "register"),
     "src/erv/determinism.py": ALL,
     "src/erv/checkpoints.py": ("sft", "train_erv", "grpo"),
     "src/erv/policies/humanomni/modeling.py": POLICIES,
     "src/erv/training/common/collate.py": ("sft", "grpo"),
     "src/erv/training/sft/sft.py": ("sft",),
+    "src/erv/rollouts/rollouts.py": ("rollouts",),
+    "data/rollouts/README.md": (),
     "src/erv/distill/corpus.py": ("distill",),
     "src/erv/distill/teachers/asking.py": ("distill",),
     "src/erv/verifier/calibration.py": ("train_erv", "grpo", "report"),
@@ -154,11 +156,13 @@ def test_the_key_of_checkpoints_has_the_rooms_of_dvc_yaml(monkeypatch: pytest.Mo
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository in which every stage counts as done; its outputs are empty."""
     folder = tmp_path_factory.mktemp("planted")
-    for name in ("src", "stages", "flows", "data/label_spaces", "requirements", ".dvc"):
+    for name in ("src", "stages", "flows", "data/label_spaces", "data/rollouts", "requirements", ".dvc"):
         ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local", "*.egg-info")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)
+    params = folder / "params.yaml"  # with every stage, also the one that the demo does without
+    params.write_text(params.read_text().replace("\n  policies: []", "\n  policies: [sft]"))
     subprocess.run(["git", "init", "-q", folder], check=True)
     from dvc.repo import Repo
 

@@ -1,7 +1,7 @@
 """The sentences that a verifier learns from, before teachers label them.
 
 They come from three places: the explanations of the reasoning set, sentences without a clip that its source
-may include (`sentences.csv`), and explanations that the cold-start policy samples. The first two may have
+may include (`sentences.csv`), and explanations that the stage `rollouts` samples. The first two may have
 labels: those of explanations in `sentence_labels.csv`, those of other sentences in `sentences.csv` itself.
 """
 
@@ -13,9 +13,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from erv.errors import DataError
+from erv.files import read_parquet
 from erv.labels import LabelSpace
 from erv.manifest import ClipRow
 from erv.prompts import parse_completion
@@ -129,6 +131,23 @@ def loose_sentences(content: str, *, labelled: bool) -> list[Sentence]:
         labels = _labels(space, record["labels"], f"{SENTENCES_FILE}, line {line}:") if labelled else None
         found.append(Sentence(text, "sentences", "", labels))
     return found
+
+
+def read_rollouts(path: Path) -> tuple[list[tuple[str, str]], int]:
+    """The explanations that the stage `rollouts` sampled.
+
+    Args:
+        path: its table.
+
+    Returns:
+        (clip id, explanation), sorted, and the number of completions without an explanation.
+
+    Raises:
+        DataError: the table is missing or damaged.
+    """
+    rows = read_parquet(path, "rollouts", ["clip_id", "explanation"]).to_pylist()
+    found = sorted((row["clip_id"], row["explanation"]) for row in rows if row["explanation"] is not None)
+    return found, len(rows) - len(found)
 
 
 def rollout_sentences(explanations: Sequence[tuple[str, str]]) -> list[Sentence]:

@@ -118,8 +118,8 @@ def faults(settings: Settings, sizes: PolicySizes) -> list[str]:
         "grpo.max_completion_length": settings.grpo.max_completion_length,
         "evaluate.max_new_tokens": settings.evaluate.max_new_tokens,
     }
-    if settings.distill.rollouts.per_clip:
-        lengths["distill.rollouts.max_new_tokens"] = settings.distill.rollouts.max_new_tokens
+    if settings.rollouts.policies:
+        lengths["rollouts.max_new_tokens"] = settings.rollouts.max_new_tokens
     for name, completion in lengths.items():
         row = budget(sizes, completion)
         if row.total > row.limit:

@@ -101,7 +101,7 @@ def _missing_files(workspace: Path, stages: Sequence[PipelineStage]) -> list[str
 def teacher_faults(
     workspace: Path, settings: Settings, stages: Sequence[PipelineStage] | None = None
 ) -> list[str]:
-    """What keeps a teacher from labelling; `distill` would only find out after the cold start.
+    """What keeps a teacher from labelling; `distill` would only find out in the middle of a run.
 
     Args:
         workspace: top of the repository.

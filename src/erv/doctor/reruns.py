@@ -26,6 +26,7 @@ WITHOUT_STAGES = {
     "sources": "only the content counts, once `erv data pin` has pinned it",
     "variants": "compare.train does not name the variant",
     "ingest.readers": "datasets does not name the data set",
+    "rollouts": "rollouts.policies names no policy",
 }
 
 

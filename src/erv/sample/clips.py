@@ -23,8 +23,8 @@ FPS = 12
 # One thread, and no code paths that differ between processors. With x264's macroblock tree, equal frames gave
 # different bytes in different processes.
 _H264 = {"crf": "20", "preset": "veryfast", "x264-params": "threads=1:cpu-independent=1:mbtree=0"}
-_LIMIT_LUMA = [round(16 + value * 219 / 255) for value in range(256)]
-_LIMIT_CHROMA = [round(128 + (value - 128) * 224 / 255) for value in range(256)]
+_LIMIT_LUMA = np.array([round(16 + value * 219 / 255) for value in range(256)], np.uint8)
+_LIMIT_CHROMA = np.array([round(128 + (value - 128) * 224 / 255) for value in range(256)], np.uint8)
 # Keep the task from being trivial: missing cues, channels that show nothing, stray movements.
 _DROPPED_CUE = 0.06
 _MASKED_CHANNEL = 0.05
@@ -133,10 +133,8 @@ def _to_yuv(pixels: np.ndarray) -> np.ndarray:
     """
     height, width = pixels.shape[:2]
     luma, *chroma = Image.fromarray(pixels).convert("YCbCr").split()
-    halves = [
-        np.asarray(plane.reduce(2).point(_LIMIT_CHROMA)).reshape(height // 4, width) for plane in chroma
-    ]
-    return np.concatenate([np.asarray(luma.point(_LIMIT_LUMA)), *halves])
+    halves = [_LIMIT_CHROMA.take(np.asarray(plane.reduce(2))).reshape(height // 4, width) for plane in chroma]
+    return np.concatenate([_LIMIT_LUMA.take(np.asarray(luma)), *halves])
 
 
 def _performance(

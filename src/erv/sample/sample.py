@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,6 +47,22 @@ _SIZES = {"demo": (660, 420, 560, 60), "tiny": (66, 42, 66, 12)}
 _DFEW_EMOTIONS = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
 _FOLDS = 5
 _CONTRASTS_PER_CLIP = 4  # labelled sentences without a clip, per clip of the reasoning set
+_NICE = 3  # of processes that draw beside the training of the base checkpoint, which ends last
+
+
+class _ClipTree(NamedTuple):
+    """How a tree of clips is made: its emotions, the folder of the clips, what writes the lists."""
+
+    emotions: Sequence[str]
+    clips: str
+    write: Callable[[Path, Sequence[layouts.Item], np.random.Generator], None]
+
+
+_CLIP_TREES = {
+    "mafw": _ClipTree(EMOTIONS, "data/clips", layouts.write_mafw),
+    "dfew": _ClipTree(_DFEW_EMOTIONS, "Clip/original", layouts.write_dfew),
+    "reasoning": _ClipTree(EMOTIONS, "video", layouts.write_reasoning),
+}
 
 
 @dataclass(frozen=True)
@@ -90,60 +108,89 @@ def write_sample(
         out: folder, made if missing.
         seed: of every choice; the files depend on it and on `size`, not on `workers`.
         size: `demo`, `tiny`, a number, or counts.
-        workers: processes that render clips.
+        workers: processes that draw clips; those of mafw and dfew while the base checkpoint is trained.
         skip_base: leave out the base checkpoint, which has to be trained.
-        progress: called with a line per step.
+        progress: called with a line per step, from two threads.
 
     Returns:
         The folders of the trees.
     """
     counts = size if isinstance(size, SampleSize) else SampleSize.parse(size)
-    plans = {
-        "mafw": _plan("mafw", counts.mafw, EMOTIONS, seed),
-        "dfew": _plan("dfew", counts.dfew, _DFEW_EMOTIONS, seed),
-        "reasoning": _plan("reasoning", counts.reasoning, EMOTIONS, seed),
-    }
-    writers = {"mafw": layouts.write_mafw, "dfew": layouts.write_dfew, "reasoning": layouts.write_reasoning}
-    clips = {"mafw": "data/clips", "dfew": "Clip/original", "reasoning": "video"}
-    say = progress
-    missing = [name for name in plans if not _is_current(out, name, seed, counts)]
+    write = _Trees(out, seed, counts, progress)
     with ExitStack() as stack:
-        if missing:
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(max(1, workers), mp_context=context))
-        for name, plan in plans.items():
-            if name not in missing:
-                say(f"{name}: unchanged")
-                continue
-            with _whole_tree(out, name, seed, counts) as folder:
-                (folder / clips[name]).mkdir(parents=True)
-                jobs = [(seed, name, item.cues, folder / clips[name]) for item in plan]
-                for done, _ in enumerate(pool.map(_render, jobs, chunksize=8), start=1):
-                    if done % 100 == 0 or done == len(jobs):
-                        say(f"{name}: {done}/{len(jobs)} clips")
-                writers[name](folder, plan, stream(seed, name, "texts"))
-                if name == "reasoning":
-                    contrasts = stream(seed, name, "contrasts")
-                    layouts.write_sentences(
-                        folder, compose_contrasts(_CONTRASTS_PER_CLIP * len(plan), contrasts)
-                    )
-    if not _is_current(out, "judge", seed, counts):
-        with _whole_tree(out, "judge", seed, counts) as folder:
-            layouts.write_judge(folder, _judge_texts(counts.judge, seed))
-            layouts.write_mark(folder)
-    written = [out / name for name in (*plans, "judge")]
-    if skip_base:
-        return written
-    if _is_current(out, "base", seed, counts):
-        say("base: unchanged")
-    else:
+        # The base checkpoint is trained on the reasoning set, so that one comes first. The training keeps one
+        # core busy, and another for half of its time; the other sets are drawn on what is left.
+        write.clips(["reasoning"], workers, nice=0)
+        others = stack.enter_context(ThreadPoolExecutor(1)).submit(
+            write.clips, ["mafw", "dfew"], workers, nice=_NICE
+        )
+        write.judge()
+        if not skip_base:
+            write.base()
+        others.result()
+    return [out / name for name in TREES if name != "base" or not skip_base]
+
+
+@dataclass(frozen=True)
+class _Trees:
+    """Writes trees below `out`; keeps those that are current."""
+
+    out: Path
+    seed: int
+    counts: SampleSize
+    say: Callable[[str], None]
+
+    def clips(self, names: Sequence[str], workers: int, *, nice: int) -> None:
+        """Writes trees of clips, drawn by `workers` processes with this niceness."""
+        missing = [name for name in names if not self._is_kept(name)]
+        if not missing:
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(
+            max(1, workers), mp_context=context, initializer=os.nice, initargs=(nice,)
+        ) as pool:
+            for name in missing:
+                with _whole_tree(self.out, name, self.seed, self.counts) as folder:
+                    self._write(name, folder, pool)
+
+    def _write(self, name: str, folder: Path, pool: ProcessPoolExecutor) -> None:
+        spec = _CLIP_TREES[name]
+        plan = _plan(name, getattr(self.counts, name), spec.emotions, self.seed)
+        (folder / spec.clips).mkdir(parents=True)
+        jobs = [(self.seed, name, item.cues, folder / spec.clips) for item in plan]
+        for done, _ in enumerate(pool.map(_render, jobs, chunksize=8), start=1):
+            if done % 100 == 0 or done == len(jobs):
+                self.say(f"{name}: {done}/{len(jobs)} clips")
+        spec.write(folder, plan, stream(self.seed, name, "texts"))
+        if name == "reasoning":
+            contrasts = stream(self.seed, name, "contrasts")
+            layouts.write_sentences(folder, compose_contrasts(_CONTRASTS_PER_CLIP * len(plan), contrasts))
+
+    def judge(self) -> None:
+        """Writes the judge's texts."""
+        if not _is_current(self.out, "judge", self.seed, self.counts):
+            with _whole_tree(self.out, "judge", self.seed, self.counts) as folder:
+                layouts.write_judge(folder, _judge_texts(self.counts.judge, self.seed))
+                layouts.write_mark(folder)
+
+    def base(self) -> None:
+        """Trains and writes the base checkpoint; the reasoning tree must be there."""
+        if self._is_kept("base"):
+            return
         from erv.sample.base_checkpoint import write_base
 
-        say("base: training the towers of the base checkpoint")
-        with _whole_tree(out, "base", seed, counts) as folder:
+        self.say("base: training the towers of the base checkpoint")
+        with _whole_tree(self.out, "base", self.seed, self.counts) as folder:
             layouts.write_mark(folder)
-            write_base(out / "reasoning", folder, seed, progress=lambda line: say(f"base: {line}"))
-    return [*written, out / "base"]
+            write_base(
+                self.out / "reasoning", folder, self.seed, progress=lambda line: self.say(f"base: {line}")
+            )
+
+    def _is_kept(self, name: str) -> bool:
+        kept = _is_current(self.out, name, self.seed, self.counts)
+        if kept:
+            self.say(f"{name}: unchanged")
+        return kept
 
 
 def _plan(name: str, count: int, emotions: Sequence[str], seed: int) -> list[layouts.Item]:

@@ -1,7 +1,7 @@
 """`params.yaml` as frozen, typed settings, parsed once; all faults are reported together."""
 
 from erv.settings.compare import CompareSettings
-from erv.settings.distill import DistillSettings, RolloutSettings
+from erv.settings.distill import DistillSettings
 from erv.settings.evaluate import EvaluateSettings
 from erv.settings.extract import ExtractSettings
 from erv.settings.grpo import GrpoSettings, LossType, ShapingSettings
@@ -13,6 +13,7 @@ from erv.settings.policy import PolicySettings
 from erv.settings.register import GateSettings, RegisterSettings
 from erv.settings.report import ReportSettings
 from erv.settings.roles import RolesSettings
+from erv.settings.rollouts import RolloutSettings
 from erv.settings.runtime import RuntimeSettings
 from erv.settings.settings import Settings, load_settings, parse_settings
 from erv.settings.sft import SftSettings

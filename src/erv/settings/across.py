@@ -13,7 +13,7 @@ COLD_START = "sft"  # the policy that no variant trains
 
 def faults(settings: Settings) -> list[str]:
     """Everything that does not fit together."""
-    checks = (_datasets, _roles, _arms, _gates, _shares, _passes, _means, _adapters)
+    checks = (_datasets, _roles, _arms, _gates, _rollouts, _shares, _passes, _means, _adapters)
     return [fault for check in checks for fault in check(settings)]
 
 
@@ -68,6 +68,22 @@ def _gates(settings: Settings) -> Iterator[str]:
     for key, name in wanted.items():
         if name not in known:
             yield f"{key} is {name!r}, expected one of {', '.join(sorted(set(known)))}"
+
+
+def _rollouts(settings: Settings) -> Iterator[str]:
+    """Only the cold start is there before the verifier, and a teacher has to read what it says."""
+    for name in settings.rollouts.policies:
+        if name != COLD_START:
+            yield (
+                f"rollouts.policies names {name!r}, expected {COLD_START} or nothing, because the verifier is"
+                " trained before the variants"
+            )
+    kinds = {teacher.kind for teacher in settings.distill.teachers}
+    if settings.rollouts.policies and "reference" in kinds:
+        yield (
+            "rollouts.policies needs teachers that read, openai or local; reference labels only the sentences"
+            " of the corpus"
+        )
 
 
 def _shares(settings: Settings) -> Iterator[str]:

@@ -6,24 +6,14 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from erv.settings.section import PositiveFloat, PositiveInt, Section, Share
+from erv.settings.section import Section, Share
 from erv.settings.teachers import TeacherSettings
-
-
-class RolloutSettings(Section):
-    """Explanations that the cold start samples for the clips of the reasoning set."""
-
-    per_clip: Annotated[int, Field(ge=0)]
-    temperature: PositiveFloat
-    max_new_tokens: PositiveInt
-    batch_size: PositiveInt
 
 
 class DistillSettings(Section):
     """Sentence labels for the verifier."""
 
     teachers: tuple[TeacherSettings, ...]  # length is checked below, so that the error does not print it
-    rollouts: RolloutSettings
     max_quarantine_share: Share
     validation_share: Annotated[float, Field(gt=0.0, lt=0.5)]
     test_share: Annotated[float, Field(gt=0.0, lt=0.5)]
@@ -35,9 +25,4 @@ class DistillSettings(Section):
         names = [teacher.name for teacher in self.teachers]
         if len(set(names)) != len(names):
             raise ValueError(f"teachers names one twice: {', '.join(names)}")
-        if self.rollouts.per_clip and "reference" in names:
-            raise ValueError(
-                "rollouts.per_clip needs teachers that read, openai or local; reference labels only the"
-                " sentences of the corpus"
-            )
         return self

@@ -26,6 +26,7 @@ from erv.settings.policy import PolicySettings
 from erv.settings.register import RegisterSettings
 from erv.settings.report import ReportSettings
 from erv.settings.roles import RolesSettings
+from erv.settings.rollouts import RolloutSettings
 from erv.settings.runtime import RuntimeSettings
 from erv.settings.section import Section
 from erv.settings.sft import SftSettings
@@ -50,6 +51,7 @@ class Settings(Section):
     extract: ExtractSettings
     leakage: LeakageSettings
     sft: SftSettings
+    rollouts: RolloutSettings
     distill: DistillSettings
     train_erv: TrainErvSettings
     grpo: GrpoSettings

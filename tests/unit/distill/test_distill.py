@@ -228,10 +228,6 @@ def test_the_table_needs_all_three_splits(tmp_path):
             "names one twice: reference, reference",
         ),
         ({"teachers": [{"kind": "oracle"}]}, "oracle"),
-        (
-            {"rollouts": {"per_clip": 1, "temperature": 1.0, "max_new_tokens": 8, "batch_size": 8}},
-            "rollouts.per_clip needs teachers that read, openai or local",
-        ),
     ],
 )
 def test_settings_of_distill_that_contradict_themselves(root, changes, message):

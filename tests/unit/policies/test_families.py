@@ -12,9 +12,9 @@ from unittest.mock import MagicMock
 
 import pytest
 
-import stages.distill
 import stages.evaluate
 import stages.grpo
+import stages.rollouts
 import stages.sft
 from erv import policies
 from erv.errors import TrainingError
@@ -122,24 +122,19 @@ def test_sft_refuses_it(wrong: Path, settings: Settings, tmp_path: Path) -> None
         stages.sft.main(arguments, settings, MagicMock())
 
 
-def test_distill_refuses_it(
+def test_rollouts_refuse_it(
     wrong: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rollouts = settings.distill.rollouts.model_copy(update={"per_clip": 1})
-    distill = settings.distill.model_copy(update={"rollouts": rollouts})
     with ShardWriter(tmp_path / "shards", clips_per_shard=1):
         pass
-    monkeypatch.setattr("erv.sources.Lock.load", MagicMock())
-    monkeypatch.setattr("erv.sources.store_for", MagicMock())
     monkeypatch.setattr("erv.manifest.read_manifest", lambda path: [])
-    monkeypatch.setattr("erv.distill.corpus.read_corpus", lambda *arguments, **options: [])
     exclusions = tmp_path / "exclusions.json"
     write_exclusions([], exclusions)
     arguments = Namespace(
-        reasoning=wrong, manifest=wrong, shards=tmp_path / "shards", exclusions=exclusions, policy=wrong
+        manifest=wrong, shards=tmp_path / "shards", exclusions=exclusions, policy=wrong, rollouts=wrong
     )
     with pytest.raises(TrainingError, match=WRONG):
-        stages.distill.main(arguments, settings.model_copy(update={"distill": distill}), MagicMock())
+        stages.rollouts.main(arguments, settings, MagicMock())
 
 
 def test_grpo_refuses_it_before_anything_else(wrong: Path, settings: Settings) -> None:

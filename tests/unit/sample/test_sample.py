@@ -1,5 +1,6 @@
 import filecmp
 import shutil
+import threading
 
 import av
 import numpy as np
@@ -13,7 +14,7 @@ from erv.sample.emotions import EMOTIONS, EXPRESSIONS
 from erv.sample.face import FaceRenderer, Pose
 from erv.sample.layouts import MARK
 from erv.sample.people import draw_person
-from erv.sample.sample import TREES, SampleSize, write_sample
+from erv.sample.sample import _CLIP_TREES, TREES, SampleSize, write_sample
 from erv.sample.voice import Prosody, Speaker, prosody, synthesize
 from tests.unit.conftest import SMALL
 
@@ -44,6 +45,38 @@ def test_every_tree_has_the_mark_that_uploads_look_for(corpus, tmp_path, monkeyp
     lock = pin("base", str(tmp_path / "corpus/base"), None)
     lock.fetch_tree(None, "policy", tmp_path / "policy")
     assert files(tmp_path / "policy") == ["config.json"]
+
+
+def test_mafw_and_dfew_are_drawn_while_the_base_checkpoint_is_trained(tmp_path, monkeypatch):
+    lines, unfinished, drawn = [], [], threading.Event()
+
+    def write_base(tree, out, seed, *, progress):
+        assert (tree / "EMER.csv").is_file()
+        unfinished.extend(name for name in ("mafw", "dfew") if not (tmp_path / name).exists())
+        assert drawn.wait(60), "nothing is drawn meanwhile"
+
+    def progress(line):
+        lines.append(line)
+        if line.startswith("mafw"):
+            drawn.set()
+
+    monkeypatch.setattr("erv.sample.base_checkpoint.write_base", write_base)
+    written = write_sample(tmp_path, 0, SampleSize(11, 7, 11, 2), progress=progress)
+    assert unfinished == ["mafw", "dfew"]
+    assert [folder.name for folder in written] == list(TREES)
+    assert all(folder.is_dir() for folder in written)
+    assert {"mafw: 11/11 clips", "dfew: 7/7 clips", "reasoning: 11/11 clips"} <= set(lines)
+
+
+def test_what_goes_wrong_beside_the_training_is_raised(tmp_path, monkeypatch):
+    def broken(folder, plan, rng):
+        raise DataError("no list can be written")
+
+    monkeypatch.setitem(_CLIP_TREES, "mafw", _CLIP_TREES["mafw"]._replace(write=broken))
+    with pytest.raises(DataError, match="no list can be written"):
+        write_sample(tmp_path, 0, SampleSize(11, 7, 11, 2), skip_base=True)
+    assert not (tmp_path / "mafw").exists()
+    assert (tmp_path / "reasoning").is_dir()
 
 
 def test_clips_are_h264_and_aac(corpus):

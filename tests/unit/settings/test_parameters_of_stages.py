@@ -117,11 +117,16 @@ def test_what_dvc_itself_depends_on_is_in_the_table(reruns: dict[str, Reruns]) -
         ("compare.policies", "report, register; each entry has its own evaluate"),
         (
             "datasets",
-            "evaluate, grpo, leakage, report; then sft, distill, train_erv, register; each entry has its own"
+            "evaluate, grpo, leakage, report; then distill, sft, train_erv, register; each entry has its own"
             " ingest, validate, extract",
         ),
-        ("roles.test", "evaluate, leakage, report; then sft, distill, train_erv, grpo, register"),
-        ("leakage.action", "leakage; then sft, distill, evaluate, train_erv, grpo, report, register"),
+        ("roles.test", "evaluate, leakage, report; then distill, sft, train_erv, grpo, register"),
+        ("leakage.action", "leakage; then distill, sft, evaluate, train_erv, grpo, report, register"),
+        (
+            "rollouts.policies",
+            "distill; then evaluate, train_erv, grpo, report, register; each entry has its own rollouts",
+        ),
+        ("rollouts.per_clip", "nothing (rollouts.policies names no policy)"),
         ("evaluate.temperature", "evaluate, register; then report"),
         ("ingest.readers.ravdess.channels", "nothing (datasets does not name the data set)"),
         ("sources.base", "nothing (only the content counts, once `erv data pin` has pinned it)"),
@@ -157,6 +162,7 @@ def test_the_command_refuses_parameters_that_dvc_does_not_read(tmp_path: Path) -
 def test_the_matrices_are_the_settings_own() -> None:
     assert PIPELINE["grpo"]["matrix"]["variant"] == "${compare.train}"
     assert PIPELINE["evaluate"]["matrix"]["policy"] == "${compare.policies}"
+    assert PIPELINE["rollouts"]["matrix"]["policy"] == "${rollouts.policies}"
     assert "rft" not in PARAMS["compare"]["train"], "the demo does without"
 
 
@@ -174,12 +180,21 @@ def test_a_variant_is_switched_on_in_the_parameters_alone(tmp_path: Path) -> Non
         assert stages[name] == shipped[name], "the others stay as they are"
 
 
+def test_rollouts_are_switched_on_in_the_parameters_alone(tmp_path: Path) -> None:
+    local = {"teachers": [{"kind": "local", "model": "teacher"}]}
+    stages = stages_with(tmp_path, rollouts={"policies": ["sft"]}, distill=local)
+    assert stages["rollouts@sft"].upstream == ("extract@reasoning", "ingest@reasoning", "leakage", "sft")
+    assert "rollouts@sft" in stages["distill"].upstream
+    assert stages["distill"].command == {s.name: s for s in read_stages(ROOT)}["distill"].command
+
+
 def test_roles_are_given_in_the_parameters_alone(tmp_path: Path) -> None:
     text = "\n".join(line for line in (ROOT / "dvc.yaml").read_text().splitlines() if "src/erv/" not in line)
     assert not re.search(r"\b(mafw|dfew|reasoning)\b", re.sub(r"--reasoning|data sets?", "", text))
     stages = stages_with(tmp_path, roles={"cold_start": "mafw", "train": ["dfew"], "test": ["reasoning"]})
+    assert "data/shards/mafw" in stages["sft"].dependencies
     for name in ("sft", "distill"):
-        assert {"data/manifest/mafw.parquet", "data/shards/mafw"} <= set(stages[name].dependencies)
+        assert "data/manifest/mafw.parquet" in stages[name].dependencies
         assert not any("reasoning" in path for path in stages[name].dependencies)
         assert "--manifest data/manifest/mafw.parquet" in stages[name].command
     for name in ("grpo@erv", "evaluate@erv"):

@@ -191,6 +191,15 @@ def test_shares_of_distill_leave_something_to_train_on(raw: dict[str, Any]) -> N
     assert any("leave under 20% to train on" in line for line in faults(raw))
 
 
+def test_only_the_cold_start_is_sampled_and_something_has_to_read_it(raw: dict[str, Any]) -> None:
+    raw["rollouts"]["policies"] = ["erv"]
+    assert any("rollouts.policies names 'erv', expected sft or nothing" in line for line in faults(raw))
+    assert any("rollouts.policies needs teachers that read" in line for line in faults(raw))
+    raw["rollouts"]["policies"] = ["sft"]
+    raw["distill"]["teachers"] = [{"kind": "local", "model": "teacher"}]
+    parse_settings(raw)
+
+
 def test_missing_and_broken_files(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="not found; run this from the top of the repository"):
         load_settings(tmp_path / "params.yaml")

@@ -1,6 +1,5 @@
 """The cold start and generation: what is learned, from which tokens, and how an interrupted run goes on."""
 
-import functools
 import shutil
 from dataclasses import replace
 
@@ -9,14 +8,13 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from erv.distill.rollouts import sample_explanations
 from erv.errors import TrainingError
 from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
 from erv.policies.common.generate import generate_completions
 from erv.prompts import format_completion
 from erv.sample.tiny_policy import build_tiny_policy
-from erv.settings import LoraSettings, RolloutSettings, SftSettings
+from erv.settings import LoraSettings, SftSettings
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.collate import Collator, completion_loss
@@ -243,30 +241,3 @@ def test_sampling_repeats_with_its_seed_and_leaves_the_stream_alone(trained, sha
     assert torch.equal(state, torch.get_rng_state())
     assert first == completions(trained[0], iter(shards["reasoning"]), temperature=1.0)
     assert first != completions(trained[0], iter(shards["reasoning"]), temperature=1.0, seed=1)
-
-
-def test_rollouts_are_explanations_of_the_clips_that_there_are(base, rows, shards, tmp_path):
-    settings = SETTINGS.model_copy(update={"max_steps": 120, "save_steps": 120})
-    train(base, rows, shards, tmp_path / "checkpoints", settings).save(tmp_path / "policy")
-    rollouts = RolloutSettings(per_clip=2, temperature=0.5, max_new_tokens=40, batch_size=4)
-    wanted = [item.clip_id for item in rows[:3]] + ["in quarantine"]
-    arguments = (tmp_path / "policy", wanted, shards["reasoning"], rollouts, RUNTIME)
-    sample = functools.partial(sample_explanations, family="humanomni")
-    explanations, empty = sample(*arguments, seed=0)
-    assert len(explanations) + empty == 6
-    assert {clip_id for clip_id, _ in explanations} <= set(wanted[:3])
-    assert explanations == sorted(explanations)
-    assert len(explanations) >= 3
-    assert all("think" not in text for _, text in explanations)
-    assert sample(*arguments, seed=0) == (explanations, empty)
-    hot = (*arguments[:3], rollouts.model_copy(update={"temperature": 1.2}), RUNTIME)
-    assert sample(*hot, seed=0) != sample(*hot, seed=1)
-
-
-def test_completions_without_an_explanation_are_counted(base, rows, shards):
-    rollouts = RolloutSettings(per_clip=1, temperature=1.0, max_new_tokens=4, batch_size=4)
-    clips = [item.clip_id for item in rows]
-    found = sample_explanations(
-        base, clips, shards["reasoning"], rollouts, RUNTIME, family="humanomni", seed=0
-    )
-    assert found == ([], 10)

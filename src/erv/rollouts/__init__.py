@@ -1,0 +1,1 @@
+"""From the cold start to explanations that it samples."""
