@@ -26,7 +26,7 @@ from erv import pipeline
 from erv.doctor import preflight
 from erv.environment import Environment, child_environment, isolate, load_environment
 from erv.errors import ErvError
-from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult
+from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult, Unchanged
 from erv.stack.dvc_remote import write_dvc_remote
 from erv.stack.outages import through_outages
 from erv.stack.reach import require, unreachable
@@ -107,7 +107,8 @@ def _train(
     logger.info("%d stages, up to %d side by side", len(stages), workers)
 
     with _parent_run(environment, flow_run_id) as parent:
-        repro = _stage_runner(environment, parent, flow_run_id, force, cancellation)
+        unchanged = None if force else _ask_unchanged(environment, everything, cancellation)
+        repro = _stage_runner(environment, parent, flow_run_id, force, unchanged, cancellation)
         reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)
         logger.info("stages:\n%s", stage_table(reports))
         runs = _record(environment, parent, reports)
@@ -148,11 +149,21 @@ def _parent_run(environment: Environment, flow_run_id: UUID) -> Iterator[StageRu
     parent.close("FINISHED")
 
 
+def _ask_unchanged(
+    environment: Environment, stages: Sequence[PipelineStage], cancellation: Cancellation
+) -> Unchanged:
+    pipeline.release_dead_holders()
+    return pipeline.ask_unchanged(
+        stages, cancelled=cancellation.asked, environment=child_environment(environment)
+    )
+
+
 def _stage_runner(
     environment: Environment,
     parent: StageRun,
     flow_run_id: UUID,
     force: bool,
+    unchanged: Unchanged | None,
     cancellation: Cancellation,
 ) -> RunStage:
     variables = child_environment(environment)
@@ -161,6 +172,10 @@ def _stage_runner(
         variables["ERV_PARENT_RUN_ID"] = parent.run_id
 
     def run(name: str, on_line: Any) -> StageResult:
+        known = unchanged.result(name) if unchanged else None
+        if known is not None:
+            on_line(f"Stage '{name}' didn't change, skipping")
+            return known
         repro = functools.partial(
             pipeline.repro,
             name,
