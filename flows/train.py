@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ from erv.tracking.run import StageRun, open_run
 from flows.abandoned import noted
 from flows.artifacts import prefect_may_be_away, show_artifacts, show_data_docs, show_links
 from flows.cancellation import Cancellation
-from flows.graph import RunStage, StageReport, run_graph
+from flows.graph import RunStage, StageReport, is_done, run_graph
+from flows.meanwhile import meanwhile
 from flows.summary import (
     REPORT,
     Summary,
@@ -111,12 +113,12 @@ def _train(
         repro = _stage_runner(environment, parent, flow_run_id, force, unchanged, cancellation)
         reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)
         logger.info("stages:\n%s", stage_table(reports))
-        runs = _record(environment, parent, reports)
-        with prefect_may_be_away("the Data Docs"):
-            show_data_docs(environment, reports, runs, parent)
+        with meanwhile(functools.partial(_push, environment, reports, cancellation)):
+            runs = _record(environment, parent, reports)
+            with prefect_may_be_away("the Data Docs"):
+                show_data_docs(environment, reports, runs, parent)
         _raise_for(reports, cancellation)
 
-        _push(environment, cancellation)
         registered, origin = _publish(environment, stages, settings, parent)
         comparison = read_comparison() if _includes(stages, "report") else {}
         parent.log_metrics(flat_metrics(comparison))
@@ -153,9 +155,11 @@ def _ask_unchanged(
     environment: Environment, stages: Sequence[PipelineStage], cancellation: Cancellation
 ) -> Unchanged:
     pipeline.release_dead_holders()
-    return pipeline.ask_unchanged(
-        stages, cancelled=cancellation.asked, environment=child_environment(environment)
-    )
+    # Publishing and lineage need MLflow, whose import takes as long as DVC's answer.
+    with meanwhile(lambda _stopped: importlib.import_module("mlflow")):
+        return pipeline.ask_unchanged(
+            stages, cancelled=cancellation.asked, environment=child_environment(environment)
+        )
 
 
 def _stage_runner(
@@ -217,18 +221,32 @@ def _raise_for(reports: Sequence[StageReport], cancellation: Cancellation) -> No
         raise StageCancelledError("cancelled; finished work is kept, run it again to resume")
 
 
-def _push(environment: Environment, cancellation: Cancellation) -> None:
-    """Stores every output in the remote, where that of a published version must be available."""
+def _push(
+    environment: Environment,
+    reports: Sequence[StageReport],
+    cancellation: Cancellation,
+    stopped: Callable[[], bool],
+) -> None:
+    """Stores every output in the remote, where that of a published version must be available.
+
+    Nothing is stored if not every stage is up to date.
+    """
+    if cancellation.asked() or not all(is_done(report) for report in reports):
+        return
     if not environment.has_storage:
         get_run_logger().warning("no object store is configured: outputs stay on this machine")
         return
+
+    def cancelled() -> bool:
+        return stopped() or cancellation.asked()
+
     push = functools.partial(
         pipeline.push,
         on_line=functools.partial(get_run_logger().debug, "%s"),
-        cancelled=cancellation.asked,
+        cancelled=cancelled,
         environment=child_environment(environment),
     )
-    through_outages(environment, push, say=get_run_logger().warning, cancelled=cancellation.asked)
+    through_outages(environment, push, say=get_run_logger().warning, cancelled=cancelled)
 
 
 def _publish(
