@@ -348,7 +348,6 @@ def open_store(environment: Environment, patient: bool = True) -> Store:
         proxies={} if _is_local(environment.s3_endpoint) else None,
     )
     core = botocore.session.Session()
-    core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
     keys: dict[str, Any] = {}
     if not environment.s3_ambient:
         # These override the user's files and AWS_PROFILE, even if it names a profile that doesn't exist.
@@ -362,6 +361,7 @@ def open_store(environment: Environment, patient: bool = True) -> Store:
         }
     endpoint = environment.s3_endpoint or AMAZON
     try:
+        core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
         client = boto3.Session(botocore_session=core).client(
             "s3",
             region_name=environment.s3_region,
