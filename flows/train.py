@@ -31,6 +31,7 @@ from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, S
 from erv.stack.dvc_remote import write_dvc_remote
 from erv.stack.outages import through_outages
 from erv.stack.reach import require, unreachable
+from erv.stack.stored import all_stored
 from erv.tracking import lock_entries
 from erv.tracking.run import StageRun, open_run
 from flows.abandoned import noted
@@ -109,7 +110,7 @@ def _train(
     logger.info("%d stages, up to %d side by side", len(stages), workers)
 
     with _parent_run(environment, flow_run_id) as parent:
-        unchanged = None if force else _ask_unchanged(environment, everything, cancellation)
+        unchanged = None if force else _ask_unchanged(environment, stages, cancellation)
         repro = _stage_runner(environment, parent, flow_run_id, force, unchanged, cancellation)
         reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)
         logger.info("stages:\n%s", stage_table(reports))
@@ -155,8 +156,13 @@ def _ask_unchanged(
     environment: Environment, stages: Sequence[PipelineStage], cancellation: Cancellation
 ) -> Unchanged:
     pipeline.release_dead_holders()
-    # Publishing and lineage need MLflow, whose import takes as long as DVC's answer.
-    with meanwhile(lambda _stopped: importlib.import_module("mlflow")):
+
+    def import_meanwhile(_stopped: Callable[[], bool]) -> None:
+        """Publishing and lineage need MLflow, whose import takes as long as DVC's answer."""
+        if _includes(stages, "register"):
+            importlib.import_module("mlflow")
+
+    with meanwhile(import_meanwhile):
         return pipeline.ask_unchanged(
             stages, cancelled=cancellation.asked, environment=child_environment(environment)
         )
@@ -240,12 +246,14 @@ def _push(
     def cancelled() -> bool:
         return stopped() or cancellation.asked()
 
-    push = functools.partial(
-        pipeline.push,
-        on_line=functools.partial(get_run_logger().debug, "%s"),
-        cancelled=cancelled,
-        environment=child_environment(environment),
-    )
+    def push() -> None:
+        if not all_stored(environment):
+            pipeline.push(
+                on_line=functools.partial(get_run_logger().debug, "%s"),
+                cancelled=cancelled,
+                environment=child_environment(environment),
+            )
+
     through_outages(environment, push, say=get_run_logger().warning, cancelled=cancelled)
 
 

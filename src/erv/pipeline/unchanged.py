@@ -1,4 +1,5 @@
-"""Which stages need nothing, asked of DVC once for all of them: `python -m erv.pipeline.unchanged`.
+"""Which stages need nothing, asked of DVC once for all of them: `python -m erv.pipeline.unchanged
+STAGE...`.
 
 `dvc repro` answers for one stage, and reads the whole pipeline to do so. Where most stages need nothing, that
 is most of a run. So DVC is asked once, and only what it does not call unchanged is handed to `repro`.
@@ -57,7 +58,7 @@ def ask_unchanged(
     Whatever keeps DVC from answering for a stage, it is not among them: `repro` has the remedies.
 
     Args:
-        stages: from `read_stages`, each after all that it depends on.
+        stages: from `select`, each after all that it depends on, which is among them.
         cancelled: polled several times a second; once it returns True, DVC is stopped.
         environment: the environment of DVC; this process's by default.
         workspace: the top of the repository.
@@ -75,7 +76,7 @@ def ask_unchanged(
             logger.debug("%s", line)
 
     run_guarded(
-        [sys.executable, "-m", "erv.pipeline.unchanged"],
+        [sys.executable, "-m", "erv.pipeline.unchanged", *(stage.name for stage in stages)],
         what="unchanged stages",
         on_line=note,
         cancelled=cancelled,
@@ -89,12 +90,16 @@ def ask_unchanged(
     return Unchanged(frozenset(names), asked)
 
 
-def main() -> int:
-    """Prints the stages of this folder's pipeline that DVC would skip."""
+def main(names: Sequence[str]) -> int:
+    """Prints which of the named stages of this folder's pipeline DVC would skip."""
     from dvc.repo import Repo
+
+    wanted = frozenset(names)
 
     with Repo(".", _wait_for_lock=True) as repo, repo.lock:
         for stage in repo.index.stages:
+            if stage.addressing not in wanted:
+                continue
             try:
                 changed = stage.changed()
             except Exception as error:  # any library's: a damaged listing in the cache, say
@@ -106,4 +111,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
