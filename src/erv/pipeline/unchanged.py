@@ -22,7 +22,7 @@ from erv.pipeline.run import StageResult, run_guarded
 
 logger = logging.getLogger(__name__)
 
-TRUSTED_SECONDS = 30.0
+TRUSTED_SECONDS = 60.0
 _MARK = "unchanged: "
 
 
