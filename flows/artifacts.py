@@ -72,16 +72,14 @@ def show_data_docs(
     """
     if not environment.mlflow_uri:
         return {}
-    from mlflow.exceptions import MlflowException
-
-    client, links = lock_entries.client_of(environment), {}
+    server, links = lock_entries.server_of(environment), {}
     for report in reports:
         run_id = runs.get(report.name) or _failed_run(environment, report)
         if run_id is None:
             continue
         try:
-            run = client.get_run(run_id)
-        except (MlflowException, OSError) as error:
+            run = server.get_run(run_id)
+        except OSError as error:
             get_run_logger().warning("the Data Docs of %s can't be looked up now: %s", report.name, error)
             continue
         path = run.data.tags.get(DATA_DOCS_TAG)
@@ -116,7 +114,7 @@ def show_links(environment: Environment, run_id: str | None, flow_run_id: UUID) 
     """
     addresses: dict[str, str] = {}
     if environment.mlflow_uri and run_id:
-        url = _run_url(environment, lock_entries.client_of(environment).get_run(run_id))
+        url = _run_url(environment, lock_entries.server_of(environment).get_run(run_id))
         create_link_artifact(key="mlflow-run", link=url, link_text="MLflow run of this flow")
         addresses["MLflow"] = url
         if REPORT.is_file():

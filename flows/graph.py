@@ -71,7 +71,7 @@ def run_graph(
 
     def ready(stage: PipelineStage) -> bool:
         needed = [up for up in stage.upstream if up in names]
-        return stage.name not in futures and all(up in reports and _is_done(reports[up]) for up in needed)
+        return stage.name not in futures and all(up in reports and is_done(reports[up]) for up in needed)
 
     while True:
         running = len(futures) - len(reports)
@@ -96,7 +96,8 @@ def run_graph(
     return [reports[stage.name] for stage in stages]
 
 
-def _is_done(report: StageReport) -> bool:
+def is_done(report: StageReport) -> bool:
+    """Whether the stage is up to date: its outputs are what its inputs ask for."""
     return report.outcome in ("ran", "restored", "unchanged")
 
 

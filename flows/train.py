@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,19 @@ from erv import pipeline
 from erv.doctor import preflight
 from erv.environment import Environment, child_environment, isolate, load_environment
 from erv.errors import ErvError
-from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult
+from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult, Unchanged
 from erv.stack.dvc_remote import write_dvc_remote
 from erv.stack.outages import through_outages
 from erv.stack.reach import require, unreachable
+from erv.stack.stored import all_stored
 from erv.tracking import lock_entries
 from erv.tracking.opening import open_run
 from erv.tracking.run import StageRun
 from flows.abandoned import noted
 from flows.artifacts import prefect_may_be_away, show_artifacts, show_data_docs, show_links
 from flows.cancellation import Cancellation
-from flows.graph import RunStage, StageReport, run_graph
+from flows.graph import RunStage, StageReport, is_done, run_graph
+from flows.meanwhile import meanwhile
 from flows.summary import (
     REPORT,
     Summary,
@@ -108,15 +111,16 @@ def _train(
     logger.info("%d stages, up to %d side by side", len(stages), workers)
 
     with _parent_run(environment, flow_run_id) as parent:
-        repro = _stage_runner(environment, parent, flow_run_id, force, cancellation)
+        unchanged = None if force else _ask_unchanged(environment, stages, cancellation)
+        repro = _stage_runner(environment, parent, flow_run_id, force, unchanged, cancellation)
         reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)
         logger.info("stages:\n%s", stage_table(reports))
-        runs = _record(environment, parent, reports)
-        with prefect_may_be_away("the Data Docs"):
-            show_data_docs(environment, reports, runs, parent)
+        with meanwhile(functools.partial(_push, environment, reports, cancellation)):
+            runs = _record(environment, parent, reports)
+            with prefect_may_be_away("the Data Docs"):
+                show_data_docs(environment, reports, runs, parent)
         _raise_for(reports, cancellation)
 
-        _push(environment, cancellation)
         registered, origin = _publish(environment, stages, settings, parent)
         comparison = read_comparison() if _includes(stages, "report") else {}
         parent.log_metrics(flat_metrics(comparison))
@@ -149,11 +153,28 @@ def _parent_run(environment: Environment, flow_run_id: UUID) -> Iterator[StageRu
     parent.close("FINISHED")
 
 
+def _ask_unchanged(
+    environment: Environment, stages: Sequence[PipelineStage], cancellation: Cancellation
+) -> Unchanged:
+    pipeline.release_dead_holders()
+
+    def import_meanwhile(_stopped: Callable[[], bool]) -> None:
+        """Publishing and lineage need MLflow, whose import takes as long as DVC's answer."""
+        if _includes(stages, "register"):
+            importlib.import_module("mlflow")
+
+    with meanwhile(import_meanwhile):
+        return pipeline.ask_unchanged(
+            stages, cancelled=cancellation.asked, environment=child_environment(environment)
+        )
+
+
 def _stage_runner(
     environment: Environment,
     parent: StageRun,
     flow_run_id: UUID,
     force: bool,
+    unchanged: Unchanged | None,
     cancellation: Cancellation,
 ) -> RunStage:
     variables = child_environment(environment)
@@ -162,6 +183,10 @@ def _stage_runner(
         variables["ERV_PARENT_RUN_ID"] = parent.run_id
 
     def run(name: str, on_line: Any) -> StageResult:
+        known = unchanged.result(name) if unchanged else None
+        if known is not None:
+            on_line(f"Stage '{name}' didn't change, skipping")
+            return known
         repro = functools.partial(
             pipeline.repro,
             name,
@@ -203,18 +228,34 @@ def _raise_for(reports: Sequence[StageReport], cancellation: Cancellation) -> No
         raise StageCancelledError("cancelled; finished work is kept, run it again to resume")
 
 
-def _push(environment: Environment, cancellation: Cancellation) -> None:
-    """Stores every output in the remote, where that of a published version must be available."""
+def _push(
+    environment: Environment,
+    reports: Sequence[StageReport],
+    cancellation: Cancellation,
+    stopped: Callable[[], bool],
+) -> None:
+    """Stores every output in the remote, where that of a published version must be available.
+
+    Nothing is stored if not every stage is up to date.
+    """
+    if cancellation.asked() or not all(is_done(report) for report in reports):
+        return
     if not environment.has_storage:
         get_run_logger().warning("no object store is configured: outputs stay on this machine")
         return
-    push = functools.partial(
-        pipeline.push,
-        on_line=functools.partial(get_run_logger().debug, "%s"),
-        cancelled=cancellation.asked,
-        environment=child_environment(environment),
-    )
-    through_outages(environment, push, say=get_run_logger().warning, cancelled=cancellation.asked)
+
+    def cancelled() -> bool:
+        return stopped() or cancellation.asked()
+
+    def push() -> None:
+        if not all_stored(environment):
+            pipeline.push(
+                on_line=functools.partial(get_run_logger().debug, "%s"),
+                cancelled=cancelled,
+                environment=child_environment(environment),
+            )
+
+    through_outages(environment, push, say=get_run_logger().warning, cancelled=cancelled)
 
 
 def _publish(

@@ -113,6 +113,22 @@ def test_a_cached_run_names_the_earlier_runs(scratch: Scratch, first: str) -> No
     assert_data_docs_are_linked(scratch, runs["train"][0], "FINISHED")
 
 
+def test_a_run_with_nothing_to_do_starts_no_dvc_for_a_stage(scratch: Scratch, first: str) -> None:
+    """Each started one, which asked the remote too: a second of CPU and more, to learn nothing."""
+    known = {name: runs[0].info.run_id for name, runs in scratch.runs().items() if name != "train"}
+    result = scratch.erv("run")
+    assert "4 stages: 4 unchanged" in result.stdout
+    text = result.stdout + result.stderr
+    for name in known:
+        assert f"Stage '{name}' didn't change, skipping" in text
+    assert "Data and pipelines are up to date" not in text  # what `dvc repro` of a stage says
+    parent = scratch.runs()["train"][0]
+    assert {name: parent.data.tags[run_tag(name)] for name in known} == known
+    body = {"flow_runs": {"id": {"any_": [parent.data.tags["prefect.flow_run_id"]]}}}
+    tasks = {task["name"]: task["state_type"] for task in ask(scratch.environment, "/task_runs/filter", body)}
+    assert tasks == dict.fromkeys(known, "COMPLETED")
+
+
 def test_a_failing_stage_fails_the_flow_in_its_own_words(scratch: Scratch, first: str) -> None:
     scratch.control("join", "0 fail")
     background = scratch.start("run")

@@ -68,6 +68,8 @@ def test_readers_name_the_damaged_file(tmp_path: Path, what: str, damage: str) -
         f"a: {'9' * 5000}",
         "a: !!bool x",
         "- " * 100_000,
+        "\n".join(" " * depth + "a:" for depth in range(1000)),
+        "? " * 100_000,
         "\x00",
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from erv.doctor import fit
 from erv.doctor.gpus import Gpu, installed_gpus
+from erv.doctor.judge_check import FOLDER, described_judge
 from erv.doctor.policy_sizes import PolicySizes
 from erv.environment import Environment
 from erv.errors import DataError, EvaluationError, StorageError
@@ -168,7 +169,7 @@ def _judge(environment: Environment, settings: Settings, stages: Sequence[Pipeli
     path = environment.workspace / "data" / "sources" / "judge.lock.json"
     if not path.is_file() or not any(stage.name.startswith("evaluate@") for stage in stages):
         return []
-    from erv.evaluate.judges import TEXTS_FILE, LexicalJudge, judge_quality, require_quality
+    from erv.evaluate.judges import TEXTS_FILE, judge_quality, require_quality
     from erv.sources import Lock
 
     try:
@@ -178,8 +179,8 @@ def _judge(environment: Environment, settings: Settings, stages: Sequence[Pipeli
             from erv.storage.store import open_store
 
             store = open_store(environment, patient=False)
-        judge = LexicalJudge.from_csv(lock.read(store, TEXTS_FILE).decode("utf-8"), seed=settings.seed)
-        described = judge.describe()
+        texts = lock.read(store, TEXTS_FILE)
+        described = described_judge(texts, settings.seed, environment.workspace / FOLDER)
         logger.info("judge: %s", judge_quality(described))
         require_quality(described, settings.evaluate)
     except StorageError:  # reported by _store

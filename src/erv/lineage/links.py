@@ -46,6 +46,7 @@ class LinkChecker:
         self._environment = environment
         self._deep = deep
         self._checked: dict[str, Link] = {}
+        self._sources: dict[tuple[str, str | None], list[str]] = {}
 
     @cached_property
     def _store(self) -> Store:
@@ -124,7 +125,9 @@ class LinkChecker:
             missing = [file.path for file in lock.files if not _is_in(root, file)]
         else:
             try:
-                missing = self._missing(lock)
+                if (path, md5) not in self._sources:
+                    self._sources[path, md5] = self._missing(lock)
+                missing = self._sources[path, md5]
             except ErvError as error:
                 return Link(path, None, str(error))
         if missing:

@@ -1,5 +1,6 @@
 """The DVC pipeline: its graph, one stage of it at a time, and what came of it. Knows nothing of Prefect."""
 
+from erv.pipeline.dead_holders import release_dead_holders
 from erv.pipeline.graph import PipelineStage, check_definitions, read_stages, select
 from erv.pipeline.leftovers import of_these_stages, set_aside
 from erv.pipeline.lock_file import PipelineError, keep_lock, lock_fault, read_lock_entries, repair_lock
@@ -13,6 +14,7 @@ from erv.pipeline.run import (
     repro,
     run_guarded,
 )
+from erv.pipeline.unchanged import Unchanged, ask_unchanged
 
 __all__ = [
     "PipelineError",
@@ -20,6 +22,8 @@ __all__ = [
     "StageCancelledError",
     "StageFailedError",
     "StageResult",
+    "Unchanged",
+    "ask_unchanged",
     "check_definitions",
     "dvc_command",
     "keep_lock",
@@ -29,6 +33,7 @@ __all__ = [
     "push",
     "read_lock_entries",
     "read_stages",
+    "release_dead_holders",
     "repair_lock",
     "repro",
     "run_guarded",

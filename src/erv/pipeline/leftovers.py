@@ -15,8 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from erv.files import parse_yaml
 from erv.pipeline.graph import PipelineStage
 
 FOLDER = Path(".erv/set-aside")
@@ -96,10 +95,10 @@ def of_these_stages(lock: Locked, folder: Path = Path()) -> dict[str, Mapping[st
         folder: with the `dvc.yaml` and `params.yaml` that belong to it; without them, all entries are kept.
     """
     try:
-        definitions = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-        params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+        definitions = parse_yaml((folder / "dvc.yaml").read_bytes())["stages"]
+        params = parse_yaml((folder / "params.yaml").read_bytes())
         names = {name for group, item in definitions.items() for name in _expanded(group, item, params)}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return dict(lock)
     return {
         name: entry for name, entry in lock.items() if name in names or f"{name.partition('@')[0]}@*" in names
@@ -132,7 +131,7 @@ def _resolved(value: Any, params: Mapping[str, Any]) -> list[Any]:
 
 def _patterns(workspace: Path) -> list[str]:
     """The outputs of matrix stages, with a star for the item."""
-    definitions = yaml.safe_load((workspace / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    definitions = parse_yaml((workspace / "dvc.yaml").read_bytes())["stages"]
     return [
         _ITEM.sub("*", path)
         for definition in definitions.values()

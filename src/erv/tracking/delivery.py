@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from erv.environment import Environment, hand_over_token
+from erv.environment import Environment
 from erv.files import write_text
 from erv.tracking import records
 from erv.tracking.header import RunHeader
 from erv.tracking.patience import FINAL
+from erv.tracking.rest import Metric, Refused, Rest
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +46,8 @@ class Delivery:
     """Turns events into calls to one MLflow server."""
 
     def __init__(self, environment: Environment) -> None:
-        # A stage must not hang for minutes on a server that is down: the buffer above does the retrying.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        hand_over_token(environment)
-        from mlflow import MlflowClient
-
-        self._client = MlflowClient(tracking_uri=environment.mlflow_uri)
+        # No repetitions, and no waiting for minutes: the buffer of a stage does the retrying.
+        self._server = Rest(environment)
         self._experiment = environment.mlflow_experiment
 
     def open(self, header: RunHeader, search: bool = False) -> str:
@@ -65,37 +60,33 @@ class Delivery:
         Raises:
             Outage: the server is down or refuses.
         """
-        from mlflow.exceptions import MlflowException
-
         try:
             experiment_id = self._experiment_id()
             if search:
-                found = self._client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{header.key}'")
+                found = self._server.search_runs(experiment_id, f"tags.`{KEY_TAG}` = '{header.key}'")
                 if found:
-                    return str(found[0].info.run_id)
-            run = self._client.create_run(
+                    return found[0].info.run_id
+            run = self._server.create_run(
                 experiment_id, header.started, {**header.tags, KEY_TAG: header.key}, header.address
             )
-        except (MlflowException, OSError) as error:
+        except OSError as error:
             raise Outage(_first_line(error)) from error
-        return str(run.info.run_id)
+        return run.info.run_id
 
     def _experiment_id(self) -> str:
-        from mlflow.exceptions import MlflowException
-
-        experiment = self._client.get_experiment_by_name(self._experiment)
-        if experiment is not None:
-            return str(experiment.experiment_id)
+        found = self._server.experiment_id(self._experiment)
+        if found is not None:
+            return found
         try:
-            return str(self._client.create_experiment(self._experiment))
-        except MlflowException as error:
+            return self._server.create_experiment(self._experiment)
+        except Refused as error:
             # Two stages that start side by side both find it missing: the second takes the first one's.
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            experiment = self._client.get_experiment_by_name(self._experiment)
-            if experiment is None:
+            found = self._server.experiment_id(self._experiment)
+            if found is None:
                 raise
-            return str(experiment.experiment_id)
+            return found
 
     def deliver(self, run_id: str, events: Sequence[Event]) -> Iterator[int]:
         """Delivers events in order; yields after each call how many are done, so the caller can drop them.
@@ -106,14 +97,12 @@ class Delivery:
         Raises:
             Outage: the server is down; events not yielded are not delivered.
         """
-        from mlflow.exceptions import MlflowException
-
         position = alone_until = 0
         while position < len(events):
             group = _group(events, position) if position >= alone_until else [events[position]]
             try:
                 self._send(run_id, group)
-            except MlflowException as error:
+            except Refused as error:
                 if error.error_code not in FINAL:
                     raise Outage(_first_line(error)) from error
                 logger.warning(
@@ -140,44 +129,34 @@ class Delivery:
             case "params" | "tags":
                 self._send_entries(run_id, event["kind"], event["values"])
             case "artifact":
-                path, folder = Path(event["path"]), event["folder"] or None
-                send = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-                send(run_id, str(path), folder)
+                self._server.log_artifact(run_id, Path(event["path"]), event["folder"] or "")
             case "text":
-                self._client.log_text(run_id, event["text"], event["name"])
+                self._server.log_text(run_id, event["text"], event["name"])
             case "dataset":
-                self._send_dataset(run_id, event)
+                source, tags = json.dumps({"uri": event["path"]}), {_DATASET_NAME_TAG: event["context"]}
+                self._server.log_input(run_id, event["name"], event["digest"], source, tags)
             case "end":
-                self._client.set_terminated(run_id, event["status"], event["time"])
+                self._server.end_run(run_id, event["status"], event["time"])
             case kind:
                 logger.warning("unknown event %r for run %s is dropped", kind, run_id)
 
     def _send_metrics(self, run_id: str, group: Sequence[Event]) -> None:
-        from mlflow.entities import Metric
-
         metrics = [
             Metric(name, value, event["time"], event["step"])
             for event in group
             for name, value in event["values"].items()
         ]
         for start in range(0, len(metrics), _METRICS_PER_CALL):
-            self._client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
+            self._server.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
 
     def _send_entries(self, run_id: str, kind: str, values: dict[str, str]) -> None:
-        from mlflow.entities import Param, RunTag
-
-        entry = Param if kind == "params" else RunTag
-        entries = [entry(name, value) for name, value in values.items()]
+        entries = list(values.items())
         for start in range(0, len(entries), _ENTRIES_PER_CALL):
-            self._client.log_batch(run_id, **{kind: entries[start : start + _ENTRIES_PER_CALL]})
-
-    def _send_dataset(self, run_id: str, event: Event) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        source = json.dumps({"uri": event["path"]})
-        dataset = Dataset(event["name"], event["digest"], "local", source)
-        tag = InputTag(_DATASET_NAME_TAG, event["context"])
-        self._client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
+            some = dict(entries[start : start + _ENTRIES_PER_CALL])
+            if kind == "params":
+                self._server.log_batch(run_id, params=some)
+            else:
+                self._server.log_batch(run_id, tags=some)
 
 
 def _group(events: Sequence[Event], start: int) -> Sequence[Event]:

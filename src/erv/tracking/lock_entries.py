@@ -7,6 +7,7 @@ nothing: its earlier run is found by that tag, and `link` names it in the flow's
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from erv.environment import Environment, hand_over_token
 from erv.files import sha256_of_text
 from erv.tracking import records
 from erv.tracking.names import flatten
+from erv.tracking.rest import Refused, Rest, Run
 from erv.tracking.run import StageRun
 
 if TYPE_CHECKING:
@@ -66,30 +68,25 @@ def reconcile(
     """
     if environment.mlflow_uri is None:
         return
-    from mlflow.exceptions import MlflowException
-
     from erv.tracking.delivery import Outage, deliver_spool
 
-    client = client_of(environment)
+    server = server_of(environment)
     try:
         deliver_spool(environment)
         for name in sorted(names if names is not None else lock):
             record = records.read(environment, name)
             if name in lock and record is not None and record.get("run_id"):
-                _tag(client, str(record["run_id"]), lock[name])
-    except (MlflowException, Outage, OSError) as error:
+                _tag(server, str(record["run_id"]), lock[name])
+    except (Outage, OSError) as error:
         logger.warning(
             "runs are not linked to dvc.lock yet, the next flow will do it: %s", _first_line(error)
         )
 
 
-def _tag(client: MlflowClient, run_id: str, entry: Mapping[str, Any]) -> None:
-    from mlflow.entities import RunTag
-    from mlflow.exceptions import MlflowException
-
+def _tag(server: Rest, run_id: str, entry: Mapping[str, Any]) -> None:
     try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
+        run = server.get_run(run_id)
+    except Refused as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # a run on another server, or a deleted one
             return
         raise
@@ -97,10 +94,10 @@ def _tag(client: MlflowClient, run_id: str, entry: Mapping[str, Any]) -> None:
         return
     outputs = " ".join(f"{path}={md5}" for path, md5 in sorted(_hashes(entry, "outs").items()))
     tags = {ENTRY_TAG: entry_hash(entry), OUTPUTS_TAG: outputs[:_TAG_LIMIT]}
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    server.log_batch(run_id, tags=tags)
 
 
-def _same_parameters(run: Any, entry: Mapping[str, Any]) -> bool:
+def _same_parameters(run: Run, entry: Mapping[str, Any]) -> bool:
     """Whether every parameter of the run that the entry has too has the same value there."""
     for parameters in (entry.get("params") or {}).values():
         for name, value in flatten(parameters or {}).items():
@@ -110,29 +107,29 @@ def _same_parameters(run: Any, entry: Mapping[str, Any]) -> bool:
     return True
 
 
-def find_runs(environment: Environment, entry: Mapping[str, Any] | str) -> list[Any]:
+def find_runs(environment: Environment, entry: Mapping[str, Any] | str) -> list[Run]:
     """The MLflow runs that produced a lock entry (or the entry with this hash), newest first.
 
     Raises:
-        mlflow.exceptions.MlflowException: MLflow can't be reached.
+        OSError: MLflow can't be reached, or refuses.
     """
     digest = entry if isinstance(entry, str) else entry_hash(entry)
     return search(environment, f"tags.`{ENTRY_TAG}` = '{digest}'")
 
 
-def search(environment: Environment, condition: str, limit: int = 50) -> list[Any]:
-    """The runs of our experiment that match an MLflow filter, newest first."""
+def search(environment: Environment, condition: str, limit: int = 50) -> list[Run]:
+    """The runs of our experiment that match an MLflow filter, newest first.
+
+    Raises:
+        OSError: MLflow can't be reached, or refuses.
+    """
     if environment.mlflow_uri is None:
         return []
-    client = client_of(environment)
-    experiment = client.get_experiment_by_name(environment.mlflow_experiment)
+    server = server_of(environment)
+    experiment = server.experiment_id(environment.mlflow_experiment)
     if experiment is None:
         return []
-    return list(
-        client.search_runs(
-            [experiment.experiment_id], condition, max_results=limit, order_by=["attributes.start_time DESC"]
-        )
-    )
+    return server.search_runs(experiment, condition, limit=limit, newest_first=True)
 
 
 def link(
@@ -147,16 +144,14 @@ def link(
         The run id for each stage; None if this MLflow server has none (the stage was restored from the
         remote, say) or can't be reached.
     """
-    from mlflow.exceptions import MlflowException
-
     found: dict[str, str | None] = {}
     for name in names:
         try:
             runs = find_runs(environment, lock[name]) if name in lock else []
-        except (MlflowException, OSError) as error:
+        except OSError as error:
             logger.warning("the run of %s can't be looked up now: %s", name, _first_line(error))
             runs = []
-        found[name] = str(runs[0].info.run_id) if runs else None
+        found[name] = runs[0].info.run_id if runs else None
     parent.set_tags({run_tag(name): run_id or "none on this server" for name, run_id in found.items()})
     return found
 
@@ -170,6 +165,12 @@ def pipeline_files() -> list[Path]:
 def run_tag(name: str) -> str:
     """The tag of a parent run that holds the run of stage `name` (MLflow allows no `@` there)."""
     return f"{RUN_TAG_PREFIX}{name.replace('@', '/')}"
+
+
+@functools.lru_cache(maxsize=4)
+def server_of(environment: Environment) -> Rest:
+    """Calls to MLflow's REST API that don't hang for minutes on a server that is down; one per process."""
+    return Rest(environment, retries=2)
 
 
 def client_of(environment: Environment) -> MlflowClient:

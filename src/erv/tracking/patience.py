@@ -1,7 +1,7 @@
 """Calls to MLflow that are repeated when an answer is lost.
 
 MLflow's own client repeats requests that are refused with 429 or 5xx, but not those whose answer is cut in
-its body, and `erv.tracking.delivery` switches its repetitions off, because a stage buffers instead.
+its body, and `erv.tracking.lock_entries.client_of` keeps its repetitions few.
 """
 
 from __future__ import annotations
