@@ -4,7 +4,7 @@
 with their shape, audio int16 little-endian mono with its rate. The bytes depend only on the clips.
 
 A row group is what a reader fetches and decompresses at once, and trainers read clips in random order. So a
-group is small: at most 4 clips, and at most 2 MiB unless a single clip is larger (8 frames at 224x224 with 3 s
+group is small: at most 4 clips, and at most 2 MiB unless a single clip is larger (8 frames at 224x224 and 3 s
 of sound take 1.3 MB, so each such clip is a group of its own). Measured on one core, with clips of 8
 photographs and up to N clips in a group, the time to read a clip in random order and in order, and the size
 compared with groups of 16: at 224x224, N = 16: 12.0 and 1.7 ms; 4: 4.5 and 1.8 ms, 99.9%; 1: 2.1 and 1.9 ms,

@@ -21,6 +21,7 @@ from erv.media.header import Header, read_header, shown_size
 from erv.media.limits import MediaError, check_size, short_reason
 from erv.media.seeking import Survey, survey
 from erv.media.sequential import shown_pictures, upright
+from erv.media.skipping import taken_pictures
 from erv.media.sound import read_sound
 from erv.media.timing import Times, chosen_frames, frame_indices
 
@@ -214,8 +215,25 @@ def _video_frames(path: Path, rule: DecodeRule, header: Header, found: Survey) -
     if found.packets < header.frames:
         raise MediaError(f"truncated: {found.packets} of {header.frames} frames")
     if found.seekable and (rule.geometry == "stretch" or header.ratio in (None, 1.0)):
-        return _frames_by_number(path, rule, header, found.times)
+        taken = _frames_by_parts(path, rule, header, found)
+        return _frames_by_number(path, rule, header, found.times) if taken is None else taken
     return _frames_in_order(path, rule, header, found.packets, found.times)
+
+
+def _frames_by_parts(path: Path, rule: DecodeRule, header: Header, found: Survey) -> np.ndarray | None:
+    """uint8 [T, size, size, 3] of a video in which pictures can be skipped; None if that fails."""
+    from PIL import Image
+
+    if found.order is None:
+        return None
+
+    def square(frame: Any) -> np.ndarray:
+        return _square(Image.fromarray(upright(frame)), rule.size, rule.geometry)
+
+    indices = chosen_frames(found.packets, found.times, rule.frames)
+    size = (header.width, header.height)
+    squares = taken_pictures(path, header.form, found.order, set(indices), size, square)
+    return None if squares is None else np.stack([squares[index] for index in indices])
 
 
 def _frames_by_number(path: Path, rule: DecodeRule, header: Header, times: Times | None) -> np.ndarray:
