@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from erv.errors import DataError
