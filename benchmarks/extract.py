@@ -5,14 +5,16 @@
     python benchmarks/extract.py --scratch /dev/shm    # if the disk is slower than two decoders
 
 The clips are H.264 and AAC, 640x360 at 25 frames a second, 3 s: a camera that moves over photographs, with
-sensor noise and a voice-like tone. All ways take the same 8 frames, resize them in the same way and read the
-whole sound at 16 kHz. They run in turns, each in its own process, so that the ratios hold on a busy machine
-too. Ratios are taken within a round; their median and range are reported.
+sensor noise and a voice-like tone. All ways take the same 8 frames, resize them with a bicubic filter and
+read the whole sound at 16 kHz. They run in turns, each in its own process, so that the ratios hold on a busy
+machine too. Ratios are taken within a round; their median and range are reported.
 
 - plain: one process, one decoding thread; keeps nothing
 - plain_save: also saves frames and sound with `np.save`
 - plain_2: two plain loops at once, each over half of the clips: what two cores of this machine can do
-- extract_1, extract_2: the stage's own function with 1 and 2 workers, from verified files to written shards
+- extract_1, extract_2: the stage's own function with 1 and 2 workers, from verified files to written shards;
+  `extract.resize` is pillow, whose frames equal those of decoding everything, bit for bit
+- extract_1_uint8, extract_2_uint8: the same with `extract.resize: uint8`, at most 1 level off
 
 `extract` is timed from the call to the last file, including the start of its workers. A plain loop is timed
 twice: the loop alone, and with the start of its process and its imports.
@@ -42,7 +44,8 @@ RESULTS = Path(__file__).with_suffix(".json")
 WIDTH, HEIGHT, FPS, SECONDS = 640, 360, 25, 3
 FRAMES, SIZE, SAMPLE_RATE = 8, 224, 16_000
 DISTINCT = 12
-WAYS = ("plain", "plain_save", "plain_2", "extract_1", "extract_2")
+EXTRACTS = ("extract_1", "extract_2", "extract_1_uint8", "extract_2_uint8")
+WAYS = ("plain", "plain_save", "plain_2", *EXTRACTS)
 LIBRARIES = ("decord", "av", "pillow", "numpy", "pyarrow")
 
 
@@ -113,11 +116,11 @@ def plain_loop(folder: Path, geometry: str, out: Path | None, part: slice = slic
     return time.perf_counter() - began
 
 
-def extract_settings(geometry: str) -> Any:
+def extract_settings(geometry: str, resize: str) -> Any:
     """The settings of the repository at 224x224."""
     from erv.settings import load_settings
 
-    changes = {"size": SIZE, "frames": FRAMES, "geometry": geometry}
+    changes = {"size": SIZE, "frames": FRAMES, "geometry": geometry, "resize": resize}
     return load_settings(Path(__file__).parents[1] / "params.yaml").extract.model_copy(update=changes)
 
 
@@ -145,11 +148,12 @@ def run_way(way: str, folder: Path, geometry: str) -> dict[str, float]:
             from tests.support.clips import pinned
 
             rows, lock = pinned(folder)
-            settings = extract_settings(geometry)
+            workers, _, resize = way.removeprefix("extract_").partition("_")
+            settings = extract_settings(geometry, resize or "pillow")
             shards, quarantine = out / "shards", out / "quarantine.parquet"
             began = time.perf_counter()
             result = extract(
-                rows, lock, None, settings, shards, quarantine, workers=int(way[-1]), state_root=out / "state"
+                rows, lock, None, settings, shards, quarantine, workers=int(workers), state_root=out / "state"
             )
             seconds = time.perf_counter() - began
             if result.extracted != len(rows):
@@ -172,7 +176,10 @@ def measure(way: str, folder: Path, geometry: str) -> dict[str, float]:
 
 
 def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
-    """Milliseconds per clip in each part of `extract`, measured one by one in this process."""
+    """Milliseconds per clip in each part of `extract`, measured one by one in this process.
+
+    A part with a comma in its name is another way to do the one before the comma.
+    """
     import hashlib
     import pickle
     from contextlib import ExitStack
@@ -180,10 +187,13 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
     import decord
     import numpy as np
     import pyarrow.parquet as pq
-    from PIL import Image
 
-    from erv.media.decode import decode as media
+    from erv.media import decode as media
     from erv.media.header import read_header
+    from erv.media.resizing import load_torch
+    from erv.media.seeking import survey
+    from erv.media.sequential import upright
+    from erv.media.skipping import taken_pictures
     from erv.media.sound import read_sound
     from erv.shards import Clip, ShardFile
 
@@ -198,6 +208,13 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
     def pixels_of(path: Path) -> list[Any]:
         video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
         return list(video.get_batch(media.frame_indices(len(video), FRAMES).tolist()).asnumpy())
+
+    def chosen_of(path: Path, found: Any) -> list[Any]:
+        wanted = media.frame_indices(found.packets, FRAMES).tolist()
+        taken = taken_pictures(path, "mov", found.order, wanted, (WIDTH, HEIGHT), upright)
+        if taken is None:
+            raise SystemExit(f"{path}: pictures can't be skipped")
+        return [taken[index] for index in wanted]
 
     ours, theirs = multiprocessing.Pipe()
 
@@ -214,18 +231,21 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="erv-bench-") as scratch, ExitStack() as stack:
         with ShardFile(Path(scratch) / "warm.parquet"):  # what is loaded once doesn't count
             read_header(paths[0])
+        load_torch()
         shard = stack.enter_context(ShardFile(Path(scratch) / "s.parquet"))
         clips = []
         for path in paths:
             timed("verify sha256", lambda p=path: hashlib.sha256(p.read_bytes()).hexdigest())
-            timed("read header", lambda p=path: read_header(p))
-            pictures = timed("decode frames", lambda p=path: pixels_of(p))
-            squares = timed(
-                "resize",
-                lambda p=pictures: [media._square(Image.fromarray(x), SIZE, geometry) for x in p],
-            )
+            header = timed("read header", lambda p=path: read_header(p))
+            found = timed("read packets", lambda p=path, h=header: survey(p, h))
+            pictures = timed("decode frames", lambda p=path, f=found: chosen_of(p, f))
+            everything = timed("decode frames, all with decord", lambda p=path: pixels_of(p))
+            if not np.array_equal(pictures, everything):
+                raise SystemExit(f"{path}: frames differ from those of decord")
+            squares = timed("resize", lambda p=pictures: media.to_square(p, SIZE, geometry))
+            timed("resize, uint8", lambda p=pictures: media.to_square(p, SIZE, geometry, "uint8"))
             sound = timed("sound", lambda p=path: read_sound(p, "mov", SAMPLE_RATE, 0.0))
-            frames = np.stack(squares)
+            frames = squares
             timed("transfer", lambda f=frames, s=sound: transfer(f, s))
             clips.append(Clip(path.stem, frames, sound, SAMPLE_RATE))
         for clip in clips:
@@ -320,7 +340,7 @@ def report(
         "ratios": {},
         "milliseconds_a_clip": {name: round(value, 2) for name, value in shares.items()},
     }
-    for way in ("extract_1", "extract_2"):
+    for way in EXTRACTS:
         for base in ("plain", "plain_save"):
             loop = [turn[base]["seconds"] / turn[way]["seconds"] for turn in rounds]
             whole = [turn[base]["whole_seconds"] / turn[way]["seconds"] for turn in rounds]
@@ -333,15 +353,16 @@ def report(
         arguments.results.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     for way, values in result["clips_per_second"].items():
         print(
-            f"{way:<12}{values['median']:7.1f} clips/s  ({values['lowest']:.1f} to {values['highest']:.1f})"
+            f"{way:<16}{values['median']:7.1f} clips/s  ({values['lowest']:.1f} to {values['highest']:.1f})"
         )
     for way, values in result["cpu_milliseconds_a_clip"].items():
-        print(f"{way:<12}{values['median']:7.1f} ms of CPU per clip, including imports and pinning")
+        print(f"{way:<16}{values['median']:7.1f} ms of CPU per clip, including imports and pinning")
     for name, values in result["ratios"].items():
         print(f"{name:<40}{values['median']:5.2f}x  ({values['lowest']:.2f} to {values['highest']:.2f})")
-    total = sum(shares.values())
+    total = sum(value for name, value in shares.items() if "," not in name)
     for name, value in sorted(shares.items(), key=lambda item: -item[1]):
-        print(f"{name:<20}{value:7.2f} ms per clip  {100 * value / total:4.1f}%")
+        share = "" if "," in name else f"  {100 * value / total:4.1f}%"
+        print(f"{name:<32}{value:7.2f} ms per clip{share}")
 
 
 if __name__ == "__main__":
