@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-fast fuzz chaos bench-extract bench-full bench-verifier bench-grpo bench-noop bench-start lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+.PHONY: help install demo sample test test-slow test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-full bench-verifier bench-grpo bench-noop bench-start lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,15 @@ chaos: install  ## Kill, cut, fill and damage everything for half an hour; nothi
 
 bench-extract: install  ## Clips per second of extract, compared with a plain decoding loop
 	$(BIN)/python benchmarks/extract.py
+
+bench-validate: install  ## Time of validate's look into a clip, quickly and in full
+	$(BIN)/python benchmarks/validate.py
+
+bench-shards: install  ## Time to read a clip from shards, in order and shuffled, by size of row groups
+	$(BIN)/python benchmarks/shards.py
+
+bench-compare: install  ## Time of comparing four policies on 12,000 clips, against the plain way
+	$(BIN)/python benchmarks/compare.py
 
 bench-full: install  ## Ingest, validate and extract 26,417 synthetic clips: time, memory, growth
 	$(BIN)/python benchmarks/full_size.py

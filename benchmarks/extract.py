@@ -2,17 +2,20 @@
 
     python benchmarks/extract.py                  # make bench-extract
     python benchmarks/extract.py --clips 100 --rounds 2 --geometry pad
+    python benchmarks/extract.py --clips 12 --one-core    # a minute; holds on a machine that others use
     python benchmarks/extract.py --scratch /dev/shm    # if the disk is slower than two decoders
 
 The clips are H.264 and AAC, 640x360 at 25 frames a second, 3 s: a camera that moves over photographs, with
-sensor noise and a voice-like tone. All ways take the same 8 frames, resize them in the same way and read the
-whole sound at 16 kHz. They run in turns, each in its own process, so that the ratios hold on a busy machine
-too. Ratios are taken within a round; their median and range are reported.
+sensor noise and a voice-like tone. All ways take the same 8 frames, resize them with a bicubic filter and
+read the whole sound at 16 kHz. They run in turns, each in its own process, so that the ratios hold on a busy
+machine too. Ratios are taken within a round; their median and range are reported.
 
 - plain: one process, one decoding thread; keeps nothing
 - plain_save: also saves frames and sound with `np.save`
 - plain_2: two plain loops at once, each over half of the clips: what two cores of this machine can do
-- extract_1, extract_2: the stage's own function with 1 and 2 workers, from verified files to written shards
+- extract_1, extract_2: the stage's own function with 1 and 2 workers, from verified files to written shards;
+  `extract.resize` is pillow, whose frames equal those of decoding everything, bit for bit
+- extract_1_uint8, extract_2_uint8: the same with `extract.resize: uint8`, at most 1 level off
 
 `extract` is timed from the call to the last file, including the start of its workers. A plain loop is timed
 twice: the loop alone, and with the start of its process and its imports.
@@ -42,7 +45,8 @@ RESULTS = Path(__file__).with_suffix(".json")
 WIDTH, HEIGHT, FPS, SECONDS = 640, 360, 25, 3
 FRAMES, SIZE, SAMPLE_RATE = 8, 224, 16_000
 DISTINCT = 12
-WAYS = ("plain", "plain_save", "plain_2", "extract_1", "extract_2")
+EXTRACTS = ("extract_1", "extract_2", "extract_1_uint8", "extract_2_uint8")
+WAYS = ("plain", "plain_save", "plain_2", *EXTRACTS)
 LIBRARIES = ("decord", "av", "pillow", "numpy", "pyarrow")
 
 
@@ -113,11 +117,11 @@ def plain_loop(folder: Path, geometry: str, out: Path | None, part: slice = slic
     return time.perf_counter() - began
 
 
-def extract_settings(geometry: str) -> Any:
+def extract_settings(geometry: str, resize: str) -> Any:
     """The settings of the repository at 224x224."""
     from erv.settings import load_settings
 
-    changes = {"size": SIZE, "frames": FRAMES, "geometry": geometry}
+    changes = {"size": SIZE, "frames": FRAMES, "geometry": geometry, "resize": resize}
     return load_settings(Path(__file__).parents[1] / "params.yaml").extract.model_copy(update=changes)
 
 
@@ -145,11 +149,12 @@ def run_way(way: str, folder: Path, geometry: str) -> dict[str, float]:
             from tests.support.clips import pinned
 
             rows, lock = pinned(folder)
-            settings = extract_settings(geometry)
+            workers, _, resize = way.removeprefix("extract_").partition("_")
+            settings = extract_settings(geometry, resize or "pillow")
             shards, quarantine = out / "shards", out / "quarantine.parquet"
             began = time.perf_counter()
             result = extract(
-                rows, lock, None, settings, shards, quarantine, workers=int(way[-1]), state_root=out / "state"
+                rows, lock, None, settings, shards, quarantine, workers=int(workers), state_root=out / "state"
             )
             seconds = time.perf_counter() - began
             if result.extracted != len(rows):
@@ -172,7 +177,10 @@ def measure(way: str, folder: Path, geometry: str) -> dict[str, float]:
 
 
 def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
-    """Milliseconds per clip in each part of `extract`, measured one by one in this process."""
+    """Milliseconds per clip in each part of `extract`, measured one by one in this process.
+
+    A part with a comma in its name is another way to do the one before the comma.
+    """
     import hashlib
     import pickle
     from contextlib import ExitStack
@@ -180,10 +188,13 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
     import decord
     import numpy as np
     import pyarrow.parquet as pq
-    from PIL import Image
 
-    from erv.media.decode import decode as media
+    from erv.media import decode as media
     from erv.media.header import read_header
+    from erv.media.resizing import load_torch
+    from erv.media.seeking import survey
+    from erv.media.sequential import upright
+    from erv.media.skipping import taken_pictures
     from erv.media.sound import read_sound
     from erv.shards import Clip, ShardFile
 
@@ -198,6 +209,13 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
     def pixels_of(path: Path) -> list[Any]:
         video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
         return list(video.get_batch(media.frame_indices(len(video), FRAMES).tolist()).asnumpy())
+
+    def chosen_of(path: Path, found: Any) -> list[Any]:
+        wanted = media.frame_indices(found.packets, FRAMES).tolist()
+        taken = taken_pictures(path, "mov", found.order, wanted, (WIDTH, HEIGHT), upright)
+        if taken is None:
+            raise SystemExit(f"{path}: pictures can't be skipped")
+        return [taken[index] for index in wanted]
 
     ours, theirs = multiprocessing.Pipe()
 
@@ -214,18 +232,21 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="erv-bench-") as scratch, ExitStack() as stack:
         with ShardFile(Path(scratch) / "warm.parquet"):  # what is loaded once doesn't count
             read_header(paths[0])
+        load_torch()
         shard = stack.enter_context(ShardFile(Path(scratch) / "s.parquet"))
         clips = []
         for path in paths:
             timed("verify sha256", lambda p=path: hashlib.sha256(p.read_bytes()).hexdigest())
-            timed("read header", lambda p=path: read_header(p))
-            pictures = timed("decode frames", lambda p=path: pixels_of(p))
-            squares = timed(
-                "resize",
-                lambda p=pictures: [media._square(Image.fromarray(x), SIZE, geometry) for x in p],
-            )
+            header = timed("read header", lambda p=path: read_header(p))
+            found = timed("read packets", lambda p=path, h=header: survey(p, h))
+            pictures = timed("decode frames", lambda p=path, f=found: chosen_of(p, f))
+            everything = timed("decode frames, all with decord", lambda p=path: pixels_of(p))
+            if not np.array_equal(pictures, everything):
+                raise SystemExit(f"{path}: frames differ from those of decord")
+            squares = timed("resize", lambda p=pictures: media.to_square(p, SIZE, geometry))
+            timed("resize, uint8", lambda p=pictures: media.to_square(p, SIZE, geometry, "uint8"))
             sound = timed("sound", lambda p=path: read_sound(p, "mov", SAMPLE_RATE, 0.0))
-            frames = np.stack(squares)
+            frames = squares
             timed("transfer", lambda f=frames, s=sound: transfer(f, s))
             clips.append(Clip(path.stem, frames, sound, SAMPLE_RATE))
         for clip in clips:
@@ -234,6 +255,49 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
         timed("verify sha256", lambda: hashlib.sha256((Path(scratch) / "s.parquet").read_bytes()))
         assert pq.ParquetFile(Path(scratch) / "s.parquet").metadata.num_rows == len(paths)
     return {name: 1000 * seconds / len(paths) for name, seconds in spent.items()}
+
+
+def one_core(folder: Path, geometry: str, clips: int, rounds: int) -> dict[str, dict[str, float]]:
+    """CPU milliseconds a clip in this process, in turns: the plain loop, and what `extract` does to a clip.
+
+    That is to verify its digest, to decode it and to write it to a shard; not to send it from worker to
+    parent. It holds on a machine that others use, too.
+    """
+    import hashlib
+
+    from erv.media.decode import DecodeRule, decode, load_decoders_and_torch
+    from erv.shards import Clip, ShardFile
+
+    load_decoders_and_torch()
+    paths = sorted(folder.glob("*.mp4"))[:clips]
+
+    def extracted(resize: Any, scratch: Path) -> None:
+        rule = DecodeRule(FRAMES, SIZE, geometry, SAMPLE_RATE, resize=resize)  # type: ignore[arg-type]
+        with ShardFile(scratch / f"{resize}.parquet") as shard:
+            for path in paths:
+                hashlib.sha256(path.read_bytes()).hexdigest()
+                found = decode(path, rule)
+                assert found.audio is not None
+                shard.add(Clip(path.stem, found.frames, found.audio, SAMPLE_RATE))
+
+    spent: dict[str, list[float]] = {"plain": [], "extract": [], "extract, uint8": []}
+    with tempfile.TemporaryDirectory(prefix="erv-bench-") as made:
+        scratch = Path(made)
+        ways: dict[str, Callable[[], Any]] = {
+            "plain": lambda: plain_loop(folder, geometry, None, slice(len(paths))),
+            "extract": lambda: extracted("pillow", scratch),
+            "extract, uint8": lambda: extracted("uint8", scratch),
+        }
+        for _ in range(rounds + 1):  # the first warms up
+            for name, way in ways.items():
+                began = time.process_time()
+                way()
+                spent[name].append(1000 * (time.process_time() - began) / len(paths))
+    values = {name: spread(times[1:]) for name, times in spent.items()}
+    for name in ("extract", "extract, uint8"):
+        ratios = [plain / ours for plain, ours in zip(spent["plain"][1:], spent[name][1:], strict=True)]
+        values[f"{name}: times faster than plain"] = spread(ratios)
+    return values
 
 
 def machine() -> dict[str, Any]:
@@ -262,6 +326,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=480)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--geometry", choices=["stretch", "pad"], default="stretch")
+    parser.add_argument(
+        "--one-core", action="store_true", help="CPU time in one process alone; about a minute"
+    )
     parser.add_argument("--scratch", help="folder for clips and shards; default: the temporary folder")
     parser.add_argument("--results", type=Path, help=f"default: {RESULTS.name}, but only for the default run")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
@@ -285,6 +352,14 @@ def main() -> None:
             made = pool.map(make_clip, range(DISTINCT))
         for number in range(arguments.clips):
             (folder / f"{number:05d}.mp4").write_bytes(made[number % DISTINCT])
+        core = one_core(folder, arguments.geometry, DISTINCT, max(3, arguments.rounds))
+        for name, values in core.items():
+            print(
+                f"one core, {name:<40}{values['median']:7.2f}"
+                f"  ({values['lowest']:.2f} to {values['highest']:.2f})"
+            )
+        if arguments.one_core:
+            return
         rounds: list[dict[str, dict[str, float]]] = []
         for number in range(arguments.rounds):
             turn = WAYS[number % len(WAYS) :] + WAYS[: number % len(WAYS)]
@@ -292,7 +367,7 @@ def main() -> None:
             line = ", ".join(f"{way} {rounds[-1][way]['seconds']:.1f} s" for way in WAYS)
             print(f"round {number + 1}: {line}")
         shares = components(sorted(folder.glob("*.mp4"))[: 4 * DISTINCT], arguments.geometry)
-    report(arguments, rounds, shares, sum(map(len, made)) / DISTINCT)
+    report(arguments, rounds, shares, sum(map(len, made)) / DISTINCT, core)
 
 
 def report(
@@ -300,6 +375,7 @@ def report(
     rounds: Sequence[dict[str, dict[str, float]]],
     shares: dict[str, float],
     clip_bytes: float,
+    core: dict[str, dict[str, float]],
 ) -> None:
     """Prints the figures and writes them to a file."""
     result: dict[str, Any] = {
@@ -317,10 +393,11 @@ def report(
             for way in WAYS
         },
         "peak_mb_of_the_process": {way: round(max(turn[way]["peak_mb"] for turn in rounds)) for way in WAYS},
+        "cpu_milliseconds_a_clip_on_one_core": core,
         "ratios": {},
         "milliseconds_a_clip": {name: round(value, 2) for name, value in shares.items()},
     }
-    for way in ("extract_1", "extract_2"):
+    for way in EXTRACTS:
         for base in ("plain", "plain_save"):
             loop = [turn[base]["seconds"] / turn[way]["seconds"] for turn in rounds]
             whole = [turn[base]["whole_seconds"] / turn[way]["seconds"] for turn in rounds]
@@ -333,15 +410,16 @@ def report(
         arguments.results.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     for way, values in result["clips_per_second"].items():
         print(
-            f"{way:<12}{values['median']:7.1f} clips/s  ({values['lowest']:.1f} to {values['highest']:.1f})"
+            f"{way:<16}{values['median']:7.1f} clips/s  ({values['lowest']:.1f} to {values['highest']:.1f})"
         )
     for way, values in result["cpu_milliseconds_a_clip"].items():
-        print(f"{way:<12}{values['median']:7.1f} ms of CPU per clip, including imports and pinning")
+        print(f"{way:<16}{values['median']:7.1f} ms of CPU per clip, including imports and pinning")
     for name, values in result["ratios"].items():
         print(f"{name:<40}{values['median']:5.2f}x  ({values['lowest']:.2f} to {values['highest']:.2f})")
-    total = sum(shares.values())
+    total = sum(value for name, value in shares.items() if "," not in name)
     for name, value in sorted(shares.items(), key=lambda item: -item[1]):
-        print(f"{name:<20}{value:7.2f} ms per clip  {100 * value / total:4.1f}%")
+        share = "" if "," in name else f"  {100 * value / total:4.1f}%"
+        print(f"{name:<32}{value:7.2f} ms per clip{share}")
 
 
 if __name__ == "__main__":

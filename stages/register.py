@@ -27,6 +27,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             "frames": settings.extract.frames,
             "size": settings.extract.size,
             "geometry": settings.extract.geometry,
+            "resize": settings.extract.resize,
             "sample_rate": settings.extract.sample_rate,
             "max_new_tokens": settings.evaluate.max_new_tokens,
         },

@@ -42,6 +42,7 @@ SETTINGS = ExtractSettings(
     frames=8,
     size=64,
     geometry="stretch",
+    resize="pillow",
     sample_rate=16000,
     short_folders="repeat",
     missing_audio="quarantine",

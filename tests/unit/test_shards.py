@@ -84,7 +84,7 @@ def test_what_is_missing_is_named(tmp_path):
 def test_a_row_group_is_what_a_reader_fetches_at_once(tmp_path, monkeypatch):
     folder = write(tmp_path / "small", 40, 40)
     file = pq.ParquetFile(folder / "shard-00000.parquet")
-    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [16, 16, 8]
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [4] * 10
     monkeypatch.setattr("erv.shards.BYTES_PER_GROUP", 2500)  # four clips of 576 bytes, and some sound
     file = pq.ParquetFile(write(tmp_path / "large", 10, 40) / "shard-00000.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [4, 4, 2]
@@ -92,6 +92,47 @@ def test_a_row_group_is_what_a_reader_fetches_at_once(tmp_path, monkeypatch):
     folder = write(tmp_path / "huge", 3, 40)
     assert pq.ParquetFile(folder / "shard-00000.parquet").num_row_groups == 3
     assert len(ShardReader(folder)) == 3
+
+
+def groups_read(reader, clip_ids, monkeypatch):
+    """How many clips are decompressed to read these."""
+    rows = []
+    read = pq.ParquetFile.read_row_group
+
+    def counted(file, group, *arguments, **options):
+        table = read(file, group, *arguments, **options)
+        rows.append(table.num_rows)
+        return table
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    for clip_id in clip_ids:
+        assert reader.get(clip_id).clip_id == clip_id
+    return sum(rows)
+
+
+def test_a_clip_of_the_usual_size_is_read_without_its_neighbours(tmp_path, monkeypatch):
+    frames = np.zeros((8, 224, 224, 3), np.uint8)
+    with ShardWriter(tmp_path / "s", 40) as writer:
+        for index in range(9):
+            writer.add(Clip(f"{index:05d}", frames, np.zeros(48_000, np.int16), 16_000))
+    reader = ShardReader(tmp_path / "s", cached_groups=1)
+    assert groups_read(reader, ["00003", "00008", "00001"], monkeypatch) == 3
+
+
+def test_shards_with_the_large_groups_of_earlier_versions_stay_readable(tmp_path, monkeypatch):
+    monkeypatch.setattr("erv.shards.ROWS_PER_GROUP", 16)
+    monkeypatch.setattr("erv.shards.BYTES_PER_GROUP", 32 * 2**20)
+    old = write(tmp_path / "old", 40, 40)
+    monkeypatch.undo()
+    new = write(tmp_path / "new", 40, 40)
+    assert pq.ParquetFile(old / "shard-00000.parquet").num_row_groups == 3
+    assert pq.ParquetFile(new / "shard-00000.parquet").num_row_groups == 10
+    before, after = ShardReader(old), ShardReader(new)
+    assert before.clip_ids == after.clip_ids
+    assert before.silent == after.silent == {f"{index:05d}" for index in range(0, 40, 3)}
+    for clip_id in before.clip_ids[::7]:
+        np.testing.assert_array_equal(before.get(clip_id).frames, after.get(clip_id).frames)
+        np.testing.assert_array_equal(before.get(clip_id).audio, after.get(clip_id).audio)
 
 
 def test_order_holds_from_shard_to_shard(tmp_path):

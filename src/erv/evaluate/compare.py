@@ -231,18 +231,19 @@ def _bootstrap(
     truth = np.array([codes[row["label"]] for row in keyed[0]])
     counted = np.stack([_flags(items) for items in keyed])  # [policies, metrics, clips]
     one_hot = (truth[:, None] == np.arange(len(classes))).astype(np.float32)  # [clips, classes]
-    n = len(truth)
+    sums = _summed(counted, one_hot)
+    n, shape = len(truth), (len(counted), len(classes))
     stream = np.random.default_rng([seed, zlib.crc32(scope.encode())])
-    values = _metrics(np.ones((1, n), dtype=np.float32), counted, one_hot)[0]
-    # Only how often each clip is drawn matters, so the metrics of all draws are matrix products. They are
+    values = _metrics(np.ones((1, n), dtype=np.float32), sums, shape)[0]
+    # Only how often each clip is drawn matters, so the metrics of all draws are one matrix product. It is
     # computed in pieces, so that 2000 draws of 10,000 clips do not fill the memory.
     piece = max(1, 4_000_000 // n)
     draws = []
     for start in range(0, samples, piece):
         picks = stream.integers(0, n, size=(min(piece, samples - start), n))
-        offsets = np.arange(len(picks))[:, None] * n
-        times = np.bincount((picks + offsets).ravel(), minlength=len(picks) * n).reshape(len(picks), n)
-        draws.append(_metrics(times.astype(np.float32), counted, one_hot))
+        picks += np.arange(len(picks))[:, None] * n
+        times = np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
+        draws.append(_metrics(times.astype(np.float32), sums, shape))
     return values, np.concatenate(draws)
 
 
@@ -274,15 +275,34 @@ def _flags(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     return np.array(flags, dtype=np.float32).T
 
 
-def _metrics(times: np.ndarray, counted: np.ndarray, one_hot: np.ndarray) -> np.ndarray:
-    """Metrics per draw: float64 [draws, policies, metrics] in the order of `METRICS`."""
-    n = counted.shape[2]
-    shares = np.einsum("dn,pmn->dpm", times, counted, optimize=True).astype(np.float64) / n
-    totals = times @ one_hot  # [draws, classes]
-    hits = np.stack([times @ (one_hot * right[0][:, None]) for right in counted], axis=1)
+def _summed(counted: np.ndarray, one_hot: np.ndarray) -> np.ndarray:
+    """All that a draw adds up, side by side, so that one matrix product has it: float32 [clips, sums].
+
+    The flags of each policy, the clips of each class, and each policy's hits in each class. Sums are whole
+    numbers below 2^24, which float32 holds exactly, in whatever order they are added.
+    """
+    flags = [flag for policy in counted for flag in policy]
+    hits = [one_hot * policy[0][:, None] for policy in counted]
+    return np.concatenate([np.stack(flags, axis=1), one_hot, *hits], axis=1)
+
+
+def _metrics(times: np.ndarray, sums: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Metrics per draw: float64 [draws, policies, metrics] in the order of `METRICS`.
+
+    Args:
+        times: how often each clip is drawn, float32 [draws, clips].
+        sums: from `_summed`.
+        shape: numbers of policies and of classes.
+    """
+    policies, classes = shape
+    added = (times @ sums).astype(np.float64)
+    flags, totals, hits = np.split(
+        added, [policies * len(_COUNTED), policies * len(_COUNTED) + classes], axis=1
+    )
+    shares = flags.reshape(-1, policies, len(_COUNTED)) / len(sums)
     # An emotion that a draw misses altogether has no recall; the mean is over the others.
     with np.errstate(invalid="ignore", divide="ignore"):
-        recalls = hits.astype(np.float64) / totals[:, None, :]
+        recalls = hits.reshape(-1, policies, classes) / totals[:, None, :]
     by_name = dict(zip(_COUNTED, np.moveaxis(shares, 2, 0), strict=True))
     by_name["UAR"] = np.nanmean(recalls, axis=2)
     return np.stack([by_name[name] for name in METRICS], axis=2)

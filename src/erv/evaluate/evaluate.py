@@ -7,7 +7,7 @@ compared on the same clips.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,13 @@ def scope_rows(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[
     """
     mafw = LabelSpace.load("mafw")
     scopes: dict[str, list[dict[str, Any]]] = {OVERALL: []}
+    maps: dict[str, Callable[[str | None], str | None]] = {}  # looked up once: loading a space asks the disk
     for row in predictions:
-        scopes.setdefault(row["dataset"], []).append(dict(row))
-        to_mafw = LabelSpace.load(row["dataset"]).to(mafw)
+        dataset = row["dataset"]
+        if dataset not in maps:
+            maps[dataset] = LabelSpace.load(dataset).to(mafw)
+        to_mafw = maps[dataset]
+        scopes.setdefault(dataset, []).append(dict(row))
         pooled = {**row, **{name: to_mafw(row[name]) for name in ("label", "predicted", "judged")}}
         if pooled["label"] is None:
             raise EvaluationError(

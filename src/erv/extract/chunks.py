@@ -19,18 +19,18 @@ import numpy as np
 from erv.determinism import code_of, code_version
 from erv.errors import DataError
 from erv.manifest import ClipRow
-from erv.media.decode import Decoded, DecodeRule, MediaError, decode_item, decode_task, load_decoders
+from erv.media.decode import Decoded, DecodeRule, MediaError, decode_item, decode_task, loader
 from erv.media.workers import isolated
 from erv.settings import ExtractSettings
 from erv.shards import Clip, ShardFile, shard_name
 from erv.sources import CACHE, Lock, ObjectStore, fetch_all
 
-# The libraries that, besides our code, decode clips and write shards.
-LIBRARIES = ("decord", "eva-decord", "av", "pillow", "numpy", "pyarrow")
+_LIBRARIES = ("decord", "eva-decord", "av", "pillow", "numpy", "pyarrow")
 _DECIDING = (
     "frames",
     "size",
     "geometry",
+    "resize",
     "sample_rate",
     "short_folders",
     "missing_audio",
@@ -71,9 +71,14 @@ def plan(rows: Sequence[ClipRow], clips_per_shard: int) -> list[Chunk]:
     ]
 
 
+def libraries(settings: ExtractSettings) -> tuple[str, ...]:
+    """The libraries that, besides our code, decode clips and write shards."""
+    return _LIBRARIES if settings.resize == "pillow" else (*_LIBRARIES, "torch")
+
+
 def extraction_key(rows: Sequence[ClipRow], settings: ExtractSettings) -> str:
     """Hex sha256 of everything that decides the shards of a data set; workers, local or remote, don't."""
-    digest = hashlib.sha256(code_version(code_of("extract"), LIBRARIES).encode())
+    digest = hashlib.sha256(code_version(code_of("extract"), libraries(settings)).encode())
     digest.update(json.dumps({name: getattr(settings, name) for name in _DECIDING}).encode())
     for row in rows:
         digest.update(json.dumps([row.dataset, row.clip_id, row.media, row.sha256]).encode())
@@ -110,7 +115,12 @@ def write_chunks(
         StorageError: a clip can't be fetched, which is the fault of the source, not of the clip.
     """
     rule = DecodeRule(
-        settings.frames, settings.size, settings.geometry, settings.sample_rate, settings.short_folders
+        settings.frames,
+        settings.size,
+        settings.geometry,
+        settings.sample_rate,
+        settings.short_folders,
+        settings.resize,
     )
     rows = [row for chunk in chunks for row in chunk.rows]
     fetched = fetch_all(rows, lock, store, cache=cache)
@@ -121,7 +131,7 @@ def write_chunks(
         seconds=settings.clip_timeout_seconds,
         memory_mb=settings.clip_memory_mb,
         expected=(MediaError,),
-        prepare=load_decoders,
+        prepare=loader(rule),
         confined=True,
     )
     with closing(outcomes):

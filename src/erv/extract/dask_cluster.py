@@ -25,7 +25,7 @@ from typing import Any
 
 from erv.determinism import PACKAGE, code_of, code_version
 from erv.errors import DataError, StorageError
-from erv.extract.chunks import LIBRARIES, Chunk, Finished, write_chunks
+from erv.extract.chunks import Chunk, Finished, libraries, write_chunks
 from erv.settings import ExtractSettings
 from erv.shards import shard_name
 from erv.sources import Lock, store_for
@@ -59,7 +59,7 @@ def run_chunk(task: ChunkTask) -> tuple[bytes, Finished]:
         DataError: the worker has different code or versions, or as `write_chunks`.
         StorageError: as `write_chunks`.
     """
-    if code_version(task.code, LIBRARIES) != task.version:
+    if code_version(task.code, libraries(task.settings)) != task.version:
         raise DataError(
             "a worker has another version of erv, decord, av, pillow, numpy or pyarrow than this machine;"
             " install the same requirements/results.lock on both"
@@ -92,7 +92,7 @@ def write_chunks_on_cluster(
     if not chunks:
         return
     code = tuple(path for path in code_of("extract") if path.startswith(PACKAGE))  # that workers have too
-    version = code_version(code, LIBRARIES)
+    version = code_version(code, libraries(settings))
     with _connected(address) as client:
         _check_versions(client, address)
         limit = max(_PER_WORKER, _PER_WORKER * len(client.nthreads()))

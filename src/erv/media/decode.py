@@ -2,14 +2,15 @@
 
 The rules are HumanOmni's: frames spread evenly over the clip, padded (the released training code) or
 stretched (its inference code) to the square of the vision tower with PIL's bicubic filter, audio as 16 kHz
-mono. What a player shows and that code doesn't is followed here: times of pictures at a variable rate
-(`erv.media.timing`), sound that starts late (`erv.media.sound`), pixels that are not square. Unlike there, a
-clip without sound is marked as such and never becomes seconds of zeros.
+mono. A faster filter is an option (`erv.media.resizing`). What a player shows and that code doesn't is
+followed here: times of pictures at a variable rate (`erv.media.timing`), sound that starts late
+(`erv.media.sound`), pixels that are not square. Unlike there, a clip without sound is marked as such and
+never becomes seconds of zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,8 +20,10 @@ import numpy as np
 from erv.media.frames import list_frames, read_frame
 from erv.media.header import Header, read_header, shown_size
 from erv.media.limits import MediaError, check_size, short_reason
+from erv.media.resizing import Resize, load_torch, resized
 from erv.media.seeking import Survey, survey
 from erv.media.sequential import shown_pictures, upright
+from erv.media.skipping import taken_pictures
 from erv.media.sound import read_sound
 from erv.media.timing import Times, chosen_frames, frame_indices
 
@@ -37,6 +40,7 @@ __all__ = [
     "decode_item",
     "decode_task",
     "frame_indices",
+    "loader",
     "to_square",
 ]
 
@@ -57,6 +61,7 @@ class DecodeRule:
         sample_rate: in Hz.
         short_folders: what to do with a folder of fewer images than `frames`: `repeat` takes some twice, as
             for a video; `black` appends black pictures, as the released code does.
+        resize: the filter, see `erv.media.resizing`.
     """
 
     frames: int
@@ -64,6 +69,7 @@ class DecodeRule:
     geometry: Geometry
     sample_rate: int
     short_folders: ShortFolders = "repeat"
+    resize: Resize = "pillow"
 
 
 @dataclass(frozen=True)
@@ -93,17 +99,17 @@ class DecodeTask:
     fault: str | None = None
 
 
-def to_square(frames: np.ndarray, size: int, geometry: Geometry) -> np.ndarray:
-    """Resizes uint8 RGB [T, H, W, 3] to [T, size, size, 3] with PIL's bicubic filter.
+def to_square(frames: np.ndarray, size: int, geometry: Geometry, resize: Resize = "pillow") -> np.ndarray:
+    """Resizes uint8 RGB [T, H, W, 3] to [T, size, size, 3] with a bicubic filter.
 
     `pad` first centres a frame on a square of grey 127, `stretch` distorts its aspect ratio.
     """
     from PIL import Image
 
-    return np.stack([_square(Image.fromarray(pixels), size, geometry) for pixels in frames])
+    return np.stack([_square(Image.fromarray(pixels), size, geometry, resize) for pixels in frames])
 
 
-def _square(image: Image, size: int, geometry: Geometry, ratio: float = 1.0) -> np.ndarray:
+def _square(image: Image, size: int, geometry: Geometry, resize: Resize, ratio: float = 1.0) -> np.ndarray:
     """Resizes rows first, as Pillow did before it chose the order by cost: pixels differ by up to 2.
 
     A `ratio` (width of a pixel over its height) other than 1 matters only if the shape of the picture does.
@@ -111,19 +117,21 @@ def _square(image: Image, size: int, geometry: Geometry, ratio: float = 1.0) -> 
     from PIL import Image
 
     if geometry == "pad" and ratio != 1.0:
-        image = image.resize(shown_size(*image.size, ratio), Image.Resampling.BICUBIC)
+        image = resized(image, *shown_size(*image.size, ratio), resize)
     width, height = image.size
     if geometry == "pad" and height > width:
         canvas = Image.new("RGB", (height, height), _PAD_COLOR)
         canvas.paste(image, ((height - width) // 2, 0))
         image = canvas
-    wide = image.resize((size, height), Image.Resampling.BICUBIC)
+    if resize == "uint8" and not (geometry == "pad" and width > height):
+        return np.asarray(resized(image, size, size, resize))  # rows first, too
+    wide = resized(image, size, height, resize)
     if geometry == "pad" and width > height:
         # Grey rows stay grey when resized, so adding them now gives the same pixels for less work.
         canvas = Image.new("RGB", (size, width), _PAD_COLOR)
         canvas.paste(wide, (0, (width - height) // 2))
         wide = canvas
-    return np.asarray(wide.resize((size, size), Image.Resampling.BICUBIC))
+    return np.asarray(resized(wide, size, size, resize))
 
 
 def decode(path: Path, rule: DecodeRule) -> Decoded:
@@ -173,6 +181,17 @@ def decode_item(task: DecodeTask) -> Decoded:
     return Decoded(frames, sound)
 
 
+def loader(rule: DecodeRule) -> Callable[[], None]:
+    """What a worker calls before its first clip, as a function that can be pickled."""
+    return load_decoders if rule.resize == "pillow" else load_decoders_and_torch
+
+
+def load_decoders_and_torch() -> None:
+    """As `load_decoders`, with torch for the resizing, which takes seconds."""
+    load_decoders()
+    load_torch()
+
+
 def load_decoders() -> None:
     """Imports what `decode` needs, before any clip's time limit starts."""
     import av.subtitles.stream  # noqa: F401  # PyAV imports it when it opens the first file
@@ -198,13 +217,13 @@ def _folder_frames(task: DecodeTask, count: int) -> Iterator[np.ndarray]:
     for index in wanted:
         if index != last:
             image = read_frame(*files[index])
-            last, square, shape = index, _square(image, rule.size, rule.geometry), image.size
+            last, square, shape = index, _square(image, rule.size, rule.geometry, rule.resize), image.size
         yield square
     for _ in range(rule.frames - len(wanted)):
         # The released code creates each with the previous one's width and height swapped, so padding puts
         # grey at the sides of one and above and below the next.
         shape = (shape[1], shape[0])
-        yield _square(Image.new("RGB", shape), rule.size, rule.geometry)
+        yield _square(Image.new("RGB", shape), rule.size, rule.geometry, rule.resize)
 
 
 def _video_frames(path: Path, rule: DecodeRule, header: Header, found: Survey) -> np.ndarray:
@@ -214,8 +233,25 @@ def _video_frames(path: Path, rule: DecodeRule, header: Header, found: Survey) -
     if found.packets < header.frames:
         raise MediaError(f"truncated: {found.packets} of {header.frames} frames")
     if found.seekable and (rule.geometry == "stretch" or header.ratio in (None, 1.0)):
-        return _frames_by_number(path, rule, header, found.times)
+        taken = _frames_by_parts(path, rule, header, found)
+        return _frames_by_number(path, rule, header, found.times) if taken is None else taken
     return _frames_in_order(path, rule, header, found.packets, found.times)
+
+
+def _frames_by_parts(path: Path, rule: DecodeRule, header: Header, found: Survey) -> np.ndarray | None:
+    """uint8 [T, size, size, 3] of a video in which pictures can be skipped; None if that fails."""
+    from PIL import Image
+
+    if found.order is None:
+        return None
+
+    def square(frame: Any) -> np.ndarray:
+        return _square(Image.fromarray(upright(frame)), rule.size, rule.geometry, rule.resize)
+
+    indices = chosen_frames(found.packets, found.times, rule.frames)
+    size = (header.width, header.height)
+    squares = taken_pictures(path, header.form, found.order, set(indices), size, square)
+    return None if squares is None else np.stack([squares[index] for index in indices])
 
 
 def _frames_by_number(path: Path, rule: DecodeRule, header: Header, times: Times | None) -> np.ndarray:
@@ -239,7 +275,7 @@ def _frames_by_number(path: Path, rule: DecodeRule, header: Header, times: Times
             part = wanted[start : start + together]
             for index, pixels in zip(part, np.from_dlpack(_Borrowed(video.get_batch(part))), strict=True):
                 image = Image.frombuffer("RGB", pixels.shape[1::-1], pixels, "raw", "RGB", 0, 1)
-                squares[index] = _square(image, rule.size, rule.geometry)
+                squares[index] = _square(image, rule.size, rule.geometry, rule.resize)
     except (RuntimeError, ValueError, IndexError, OSError, decord.DECORDError) as error:
         raise MediaError(f"video can't be decoded: {short_reason(error, path)}") from error
     return np.stack([squares[index] for index in indices])
@@ -283,7 +319,8 @@ def _squares(
             turned = round(frame.rotation / 90) % 2
             ratio = header.ratio or 1.0
             image = Image.fromarray(upright(frame))
-            squares[len(found)] = _square(image, rule.size, rule.geometry, 1 / ratio if turned else ratio)
+            ratio = 1 / ratio if turned else ratio
+            squares[len(found)] = _square(image, rule.size, rule.geometry, rule.resize, ratio)
         found.append(frame.time)
     return squares, found
 

@@ -26,13 +26,12 @@ from typing import Any
 from erv.media.containers import INDEXED, decord_agrees, open_container
 from erv.media.header import Header
 from erv.media.limits import MediaError, short_reason
+from erv.media.skipping import Order, Pictures, is_idr
 from erv.media.timing import Times
 
 # Codecs in which every key frame is a fresh start. H.264 has both kinds.
 _FRESH = frozenset({"vp8", "vp9"})
 _LENGTH_AT = 4  # in the header of H.264 in these containers (avcC): bytes of a unit's length field, minus one
-# Types of units with pictures, and the type of a fresh start (H.264, table 7-1).
-_SLICES, _IDR = range(1, 6), 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,7 @@ class Survey:
         times: when the pictures are shown, without those that an edit list hides; None if not all are known.
         start: seconds at which the first one is shown; None if unknown.
         ratio: width of a pixel over its height; None if neither header nor, if asked, a picture states it.
+        order: of the packets, if the video is seekable and pictures can be skipped (`erv.media.skipping`).
     """
 
     packets: int
@@ -52,6 +52,7 @@ class Survey:
     times: Times | None = None
     start: float | None = None
     ratio: float | None = None
+    order: Order | None = None
 
 
 def survey(path: Path, header: Header, *, ask_ratio: bool = False) -> Survey:
@@ -75,6 +76,7 @@ def survey(path: Path, header: Header, *, ask_ratio: bool = False) -> Survey:
         with open_container(path, header.form, **options) as container:
             video = container.streams.video[0]
             is_fresh = _test_of(video)
+            pictures = pictures_of(video) if header.form in INDEXED and header.shown is None else None
             unit = float(video.time_base or 0)
             packets, fresh = 0, header.form in INDEXED and bool(container.duration)
             for packet in container.demux(video):
@@ -89,6 +91,10 @@ def survey(path: Path, header: Header, *, ask_ratio: bool = False) -> Survey:
                     continue
                 shown_at = packet.pts
                 starts.append(None if shown_at is None else shown_at * unit)
+                if shown_at is None:
+                    pictures = None
+                elif pictures is not None:
+                    pictures.add(shown_at * unit, memoryview(packet), key=packet.is_keyframe)
                 if shown_at is not None and (newest is None or shown_at >= newest):
                     newest, last = shown_at, float(packet.duration or 0) * unit
             start = None if video.start_time is None else video.start_time * unit
@@ -97,7 +103,9 @@ def survey(path: Path, header: Header, *, ask_ratio: bool = False) -> Survey:
     times = Times.of(starts, last)
     if times is not None:
         start = float(times.starts[0])
-    return Survey(packets, fresh and decord_agrees(path, header.form), times, start, ratio)
+    seekable = fresh and decord_agrees(path, header.form)
+    order = pictures.order() if seekable and pictures is not None else None
+    return Survey(packets, seekable, times, start, ratio, order)
 
 
 def _ratio(video: Any, packet: Any) -> float | None:
@@ -110,6 +118,14 @@ def _ratio(video: Any, packet: Any) -> float | None:
     return float(video.codec_context.sample_aspect_ratio or 0) or None
 
 
+def pictures_of(video: Any) -> Pictures | None:
+    """Where to note the packets of a track of PyAV, if it is H.264 whose units follow their length."""
+    head = video.codec_context.extradata or b""
+    if video.codec_context.codec.canonical_name != "h264" or len(head) <= _LENGTH_AT or head[0] != 1:
+        return None
+    return Pictures((head[_LENGTH_AT] & 3) + 1)
+
+
 def _test_of(video: Any) -> Callable[[memoryview], bool]:
     """A function that tells whether the key frame in a packet is known to be a fresh start."""
     codec = video.codec_context.codec.canonical_name
@@ -117,16 +133,5 @@ def _test_of(video: Any) -> Callable[[memoryview], bool]:
         return lambda _packet: True
     head = video.codec_context.extradata or b""
     if codec == "h264" and len(head) > _LENGTH_AT and head[0] == 1:
-        return partial(_is_idr, length_bytes=(head[_LENGTH_AT] & 3) + 1)
+        return partial(is_idr, length_bytes=(head[_LENGTH_AT] & 3) + 1)
     return lambda _packet: False
-
-
-def _is_idr(packet: memoryview, length_bytes: int) -> bool:
-    """Whether the first unit with a picture is an IDR picture; each unit follows its length."""
-    at = 0
-    while at + length_bytes < len(packet):
-        kind = packet[at + length_bytes] & 31
-        if kind in _SLICES:
-            return kind == _IDR
-        at += length_bytes + int.from_bytes(packet[at : at + length_bytes], "big")
-    return False

@@ -202,6 +202,8 @@ def _joined(frames: list[Any], channels: Channels, only: int | None) -> Any:
         channels.add(values)
     if only is not None:
         joined = av.AudioFrame.from_ndarray(values[only : only + 1], format="fltp", layout="mono")
+    elif first.layout.nb_channels == 2 and first.format.name == "fltp":
+        joined = av.AudioFrame.from_ndarray(values, format="fltp", layout=first.layout.name)  # as they are
     else:
         samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
         joined = av.AudioFrame.from_ndarray(samples, format=first.format.name, layout=first.layout.name)

@@ -83,7 +83,7 @@ class Predictor:
 
     def _decode(self, names: Sequence[str]) -> list[Any]:
         """The clips, decoded in a process of their own: a file may crash or hang its decoder."""
-        from erv.media.decode import MediaError, decode_item, decode_task, load_decoders
+        from erv.media.decode import MediaError, decode_item, decode_task, loader
         from erv.media.workers import isolated
         from erv.shards import Clip
 
@@ -95,7 +95,7 @@ class Predictor:
             seconds=CLIP_SECONDS,
             memory_mb=CLIP_MEMORY_MB,
             expected=(MediaError,),
-            prepare=load_decoders,
+            prepare=loader(self._rule),
             confined=True,
         )
         clips = []

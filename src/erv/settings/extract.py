@@ -13,6 +13,7 @@ class ExtractSettings(Section):
     frames: PositiveInt
     size: PositiveInt
     geometry: Literal["stretch", "pad"]
+    resize: Literal["pillow", "uint8"]
     sample_rate: PositiveInt
     short_folders: Literal["repeat", "black"]
     missing_audio: Literal["quarantine", "mark", "fail"]

@@ -161,3 +161,11 @@ def test_table_for_the_terminal(comparison):
     lines = format_table(rows).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[0].startswith("| policy | clips | WAR")
+
+
+def test_a_space_is_loaded_once_per_data_set(policies, monkeypatch):
+    asked = []
+    load = LabelSpace.load
+    monkeypatch.setattr(LabelSpace, "load", staticmethod(lambda space: asked.append(space) or load(space)))
+    scope_rows(policies["sft"])
+    assert sorted(asked) == ["dfew", "mafw", "mafw"]

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -225,6 +226,7 @@ def test_the_key_is_what_decides_the_shards(source):
         "frames": 4,
         "size": 32,
         "geometry": "pad",
+        "resize": "uint8",
         "sample_rate": 8000,
         "short_folders": "black",
         "missing_audio": "mark",
@@ -236,6 +238,17 @@ def test_the_key_is_what_decides_the_shards(source):
     keys = {extraction_key(rows, settings(**{name: value})) for name, value in decisive.items()}
     assert len(keys | {key}) == len(decisive) + 1
     assert key != extraction_key(rows[1:], settings())
+
+
+def test_the_faster_filter_runs_in_confined_workers_and_differs_by_at_most_one(source, tmp_path):
+    rows, lock = pinned(source)
+    frames = {}
+    for resize in ("pillow", "uint8"):
+        shards, quarantine = tmp_path / resize, tmp_path / f"{resize}.parquet"
+        changes = settings(resize=resize)
+        extract(rows, lock, None, changes, shards, quarantine, workers=1, state_root=tmp_path / "state")
+        frames[resize] = np.stack([clip.frames for clip in ShardReader(shards)]).astype(int)
+    assert 0 < np.abs(frames["pillow"] - frames["uint8"]).max() <= 1
 
 
 def test_chunks_hold_the_rows_in_their_order(source):

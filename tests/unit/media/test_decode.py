@@ -384,3 +384,12 @@ def test_what_decord_makes_of_an_open_group_of_pictures(tmp_path):
     video = decord.VideoReader(str(path))
     found = picture_numbers(video.get_batch([15, 28, 34]).asnumpy())
     assert np.abs(np.array(found) - [15, 28, 34]).max() > 1
+
+
+@pytest.mark.parametrize("geometry", ["stretch", "pad"])
+@pytest.mark.parametrize(("height", "width"), [(360, 640), (640, 360), (50, 70), (224, 224)])
+def test_the_faster_filter_differs_by_at_most_one(geometry, height, width):
+    noise = np.random.default_rng(0).integers(0, 256, (height // 5 + 1, width // 5 + 1, 3), dtype=np.uint8)
+    pixels = np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BILINEAR))[None]
+    exact = to_square(pixels, 224, geometry).astype(int)
+    assert np.abs(to_square(pixels, 224, geometry, "uint8") - exact).max() <= 1

@@ -11,9 +11,11 @@ from PIL import Image
 
 from erv.errors import DataError
 from erv.media.decode import DecodeRule, decode
+from erv.media.header import read_header
 from erv.pinning import pin
 from erv.sample.clips import encode
 from erv.sources.selection import _VIDEOS, Selection
+from erv.validate import video_probe
 from erv.validate.probing import Probe, probe, probe_clips
 from tests.fuzz.mutations import boxes, index_first
 from tests.support.clips import CONTAINERS, movie, numbered_clip, pinned, row_of, tone, trimmed
@@ -283,3 +285,56 @@ def test_manifest_and_lock_belong_together(tmp_path):
 def test_a_probe_knows_whether_it_decodes():
     assert Probe().decodable
     assert not Probe(fault="x").decodable
+
+
+@pytest.fixture
+def full_looks(monkeypatch):
+    """The clips that were looked at in full."""
+    looked = []
+    look = video_probe._look
+
+    def noted(path, *arguments):
+        looked.append(path.name)
+        return look(path, *arguments)
+
+    monkeypatch.setattr(video_probe, "_look", noted)
+    return looked
+
+
+def test_a_bright_clip_without_a_fault_is_looked_at_quickly(tmp_path, full_looks):
+    path = tmp_path / "c.mp4"
+    path.write_bytes(numbered_clip(50, bframes=3, gop=250))
+    quick = probe(path)
+    assert not full_looks
+    packets, _ = video_probe._read_packets(path, read_header(path))
+    fault, brightness = video_probe._look(path, "mov", packets)
+    assert quick.fault is fault is None
+    assert quick.brightness == pytest.approx(brightness, abs=1.0)
+
+
+@pytest.mark.parametrize("clip", ["dark", "open", "avi"])
+def test_any_other_clip_is_looked_at_in_full(tmp_path, full_looks, clip):
+    path = tmp_path / f"c.{'avi' if clip == 'avi' else 'mp4'}"
+    if clip == "dark":
+        path.write_bytes(encode([np.full((96, 160, 3), 12, np.uint8)] * 24, None))
+    elif clip == "open":
+        path.write_bytes(numbered_clip(50, bframes=3, encoder="open-gop=1"))
+    else:
+        path.write_bytes(numbered_clip(50, form="avi", video="mpeg4", sound="mp2"))
+    assert probe(path).fault is None
+    assert full_looks == [path.name]
+
+
+def test_a_quick_look_notices_damage_wherever_a_picture_is_needed_and_at_the_end(tmp_path, full_looks):
+    path, content = tmp_path / "c.mp4", numbered_clip(50, bframes=3, gop=250, sound=None)
+    path.write_bytes(content)
+    packets, _ = video_probe._read_packets(path, read_header(path))
+    needed = packets.order.referred | (np.arange(50) >= 46)
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for must, (position, size) in [*zip(needed, places, strict=True)][::3]:
+        path.write_bytes(content[:position] + bytes(size) + content[position + size :])
+        full_looks.clear()
+        probe(path)
+        assert full_looks or not must  # its verdict is that of earlier versions
+    assert not needed.all()
