@@ -181,7 +181,7 @@ def _judge(environment: Environment, settings: Settings, stages: Sequence[Pipeli
         judge = LexicalJudge.from_csv(lock.read(store, TEXTS_FILE).decode("utf-8"), seed=settings.seed)
         described = judge.describe()
         logger.info("judge: %s", judge_quality(described))
-        require_quality(described, settings.evaluate)
+        require_quality(described, settings.evaluate, settings.roles.test)
     except StorageError:  # reported by _store
         return []
     except UnicodeDecodeError as error:
