@@ -91,3 +91,25 @@ def test_95_of_100_intervals_hold_the_truth(expected):
     assert min(held) > 0.93
     if expected <= 5:
         assert np.mean(bootstrap) < 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rates", [[0.98] * 11, [0.05] * 11, [0.95, 0.05] * 5 + [0.5], [0.97] * 10 + [0.5]])
+def test_uar_holds_the_truth_where_a_bootstrap_may_not(rates):
+    rng = np.random.default_rng(0)
+    counts = np.array([24] * 7 + [12] * 4)  # the demo's test clips by emotion
+    groups = np.repeat(np.arange(11), counts)
+    one_hot = groups[:, None] == np.arange(11)
+    held, bootstrap, truth, cases = 0, 0, np.mean(rates), 400
+    for _ in range(cases):
+        right = rng.random(len(groups)) < np.array(rates)[groups]
+        drawn = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=300)
+        with np.errstate(invalid="ignore"):
+            draws = np.nanmean((drawn * right) @ one_hot / (drawn @ one_hot), axis=1)
+        found = share_interval(right, groups, (right @ one_hot / counts).mean(), draws, 0.95)
+        held += found["low"] <= truth <= found["high"]
+        low, high = np.percentile(draws, [2.5, 97.5])
+        bootstrap += low <= truth <= high
+    assert held / cases > 0.92
+    if rates[0] == 0.98:
+        assert bootstrap / cases < 0.92
