@@ -77,7 +77,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     for scope, values in metrics.items():
         run.log_metrics({f"{scope}/{name}": float(value) for name, value in values.items()})
     run.log_metrics({f"{scope}/unreadable": float(count) for scope, count in unreadable.items()})
-    held_out = {name: float(described["judge"][f"held_out_{name}"]) for name in ("accuracy", "low", "high")}
+    names = ("accuracy", "low", "high", "recall", "recall_low", "recall_high")
+    held_out = {name: float(described["judge"][f"held_out_{name}"]) for name in names}
     run.log_metrics({f"judge/{name}": value for name, value in held_out.items()})
     if unreadable[OVERALL]:
         logger.warning(
@@ -110,7 +111,7 @@ def _judge(arguments: Arguments, settings: Settings) -> Judge:
     judge = kind.from_csv(lock.read(store, TEXTS_FILE).decode("utf-8"), seed=settings.seed)
     described = judge.describe()
     logger.info("judge: %s", judge_quality(described))
-    require_quality(described, settings.evaluate)
+    require_quality(described, settings.evaluate, settings.roles.test)
     check_independence(judge.texts, read_sentences(arguments.sentences))
     return judge
 

@@ -16,6 +16,7 @@ Deviations from the paper:
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from erv.stage import Arguments, Option, StageRun, run_stage
 if TYPE_CHECKING:
     from erv.training.grpo.samples import SampleTable
 
+logger = logging.getLogger("stages.grpo")
+
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Trains `--variant` and writes `--policy`."""
@@ -32,7 +35,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.exclusions import read_exclusions, without
     from erv.manifest import read_manifests
     from erv.policies.common.families import check_family
-    from erv.rewards import Shaping, build_rewards
+    from erv.rewards import Shaping, build_rewards, uncovered
     from erv.shards import ShardReader
     from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
     from erv.training.grpo.rft import train_rft
@@ -49,12 +52,12 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         run.log_dataset(path.stem, path, "source")  # of its rows, the training split is used
     memory = SentenceMemory()
     verifier = load_for_training(arguments.verifier, settings.runtime, memory)
-    rewards = build_rewards(
-        variant.rewards,
-        verifier,
-        settings.grpo.semantics,
-        shaping=Shaping(**settings.grpo.shaping.model_dump()),
-    )
+    shaping = Shaping(**settings.grpo.shaping.model_dump())
+    rewards = build_rewards(variant.rewards, verifier, settings.grpo.semantics, shaping=shaping)
+    if any(reward.name == "explanation" for reward in variant.rewards):
+        gap = uncovered(verifier, settings.grpo.semantics, shaping)
+        if gap is not None:
+            logger.warning("%s", gap)
     checkpoints = checkpoint_folder(
         f"grpo@{arguments.variant}",
         manifests=manifests,

@@ -32,8 +32,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         "train_erv",
         sentences=arguments.sentences,
         encoder=encoder,
-        # A minimum decides whether the result is used, not what it is: lowering it resumes.
-        settings=settings.train_erv.model_copy(update={"minimum_f1": 0.0}),
+        # The minimums decide whether the result is used, not what it is: lowering one resumes.
+        settings=settings.train_erv.model_copy(update={"minimum_f1": 0.0, "minimum_labels": 0.0}),
         runtime=settings.runtime,
         seed=settings.seed,
     )

@@ -182,7 +182,7 @@ def _judge(environment: Environment, settings: Settings, stages: Sequence[Pipeli
         texts = lock.read(store, TEXTS_FILE)
         described = described_judge(texts, settings.seed, environment.workspace / FOLDER)
         logger.info("judge: %s", judge_quality(described))
-        require_quality(described, settings.evaluate)
+        require_quality(described, settings.evaluate, settings.roles.test)
     except StorageError:  # reported by _store
         return []
     except UnicodeDecodeError as error:

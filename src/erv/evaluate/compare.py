@@ -2,7 +2,7 @@
 
 Clips are drawn with replacement, with the same draw for all policies, so that easy and hard clips, which all
 policies share, do not blur the difference between two (paired percentile bootstrap; Efron and Tibshirani,
-1993). Where draws can't spread, `erv.evaluate.intervals` uses score intervals.
+1993). Where too few clips vary for that, `erv.evaluate.intervals` uses score intervals.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from erv.errors import EvaluationError
 from erv.evaluate.evaluate import scope_rows, scope_space
-from erv.evaluate.intervals import Interval, difference_interval, effective_size, share_interval
+from erv.evaluate.intervals import Interval, difference_interval, share_interval
 from erv.evaluate.metrics import METRICS, RELEASED, all_metrics
 
 _COUNTED = ("WAR", "EEA", "EPC", "FCR")
@@ -75,12 +75,13 @@ def compare(
         result["absent"][scope] = [name for name in scope_space(scope).names if name not in labels]
         values, draws = _bootstrap(rows, scope, samples, seed)
         counted = {name: _counted(rows[name]) for name in names}
-        sizes = {metric: len(rows[names[0]]) for metric in METRICS}
-        sizes["UAR"] = effective_size(list(labels.values()))
+        groups = _groups(rows[names[0]])
         for i, name in enumerate(names):
             result["released"][name][scope] = _released(rows[name], scope)
             result["policies"][name][scope] = {
-                metric: share_interval(values[i, m], draws[:, i, m], sizes[metric], confidence)
+                metric: share_interval(
+                    counted[name][metric], groups[metric], values[i, m], draws[:, i, m], confidence
+                )
                 for m, metric in enumerate(METRICS)
             }
             for k, earlier in enumerate(names[:i]):
@@ -88,9 +89,9 @@ def compare(
                     metric: difference_interval(
                         counted[name][metric],
                         counted[earlier][metric],
+                        groups[metric],
                         values[i, m] - values[k, m],
                         draws[:, i, m] - draws[:, k, m],
-                        sizes[metric],
                         confidence,
                     )
                     for m, metric in enumerate(METRICS)
@@ -196,8 +197,9 @@ def table_notes(comparison: Mapping[str, Any], scope: str = "overall") -> list[s
     absent = comparison["absent"][scope]
     lacking = f"no clip has {', '.join(absent)}" if absent else "all of them do"
     return [
-        "Intervals are percentiles of a bootstrap over clips, paired for differences; at 0% and 100%, and"
-        " where two policies differ on no clip, they are score intervals (Wilson, Tango).",
+        "Intervals are percentiles of a bootstrap over clips, paired for differences; where few clips count"
+        " or few don't, and where two policies differ on few, they are score intervals (Wilson, Tango). For"
+        " UAR that is so if it holds for any emotion.",
         f"UAR is averaged over the emotions that occur among the clips; {lacking}. The method's released code"
         " averages over the whole label space, with 0 for an absent emotion, and on MAFW leaves answers that"
         f" can't be read out of their emotion's total: {released('UAR')}.",
@@ -256,6 +258,13 @@ def _counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     flags = _flags(sorted(rows, key=lambda row: (row["dataset"], row["clip_id"])))
     by_name = dict(zip(_COUNTED, flags, strict=True))
     return {**by_name, "UAR": by_name["WAR"]}
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """What each metric is a mean over, as a group per clip in the order of `_counted`: UAR over emotions."""
+    ordered = sorted(rows, key=lambda row: (row["dataset"], row["clip_id"]))
+    emotions = np.unique([row["label"] for row in ordered], return_inverse=True)[1]
+    return {metric: emotions if metric == "UAR" else np.zeros_like(emotions) for metric in METRICS}
 
 
 def _released(rows: Sequence[Mapping[str, Any]], scope: str) -> dict[str, float]:

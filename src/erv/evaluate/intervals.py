@@ -1,82 +1,96 @@
 """Intervals of metrics and of paired differences.
 
-Percentiles of bootstrap draws, except where the draws can't spread because all clips count alike: a share of
-0 or 1, or two policies that differ on no clip (or on all clips in the same direction). There the score
-interval takes over: Wilson's (1927) for a share, and Tango's (1998) for a paired difference, which in these
-cases has the same width. So 0 of 18 clips is 0 to 17.6%, not 0 to 0.
+Percentiles of bootstrap draws where the clips vary enough for draws to say something, else score intervals
+(`erv.evaluate.score_intervals`). What decides is how many clips don't do what most do: the fewer of "counts"
+and "doesn't", or the pairs outside the commonest of "gained", "lost" and "equal". Up to `FEW` of them it is
+the score interval alone, from `ENOUGH` on the bootstrap, and in between a mean that passes from one to the
+other. So more evidence doesn't look weaker: a clip that counts in addition moves both ends up, or lets them
+stand, to a tenth of a clip.
+
+The bounds come from coverage: of 95% intervals of a share of 216 clips, those of the bootstrap hold the truth
+in 86, 92, 95 and 94% of cases if 2, 5, 10 and 20 clips count on average (at the worst rates nearby 83, 88, 93
+and 93%), score intervals in 95% throughout (94%), and these in 95, 96, 97 and 96% (94, 94, 95, 95%). Paired
+differences: 88, 91 and 95% at 3, 6 and 10 pairs that differ, most of them in one direction, against 93% or
+more. `tests/unit/evaluate/test_intervals.py` computes them.
+
+A mean of recalls (UAR) is decided by the emotion that varies least: a bootstrap sees no spread in an emotion
+that is always or never recognised, however few clips it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+
+from erv.evaluate.score_intervals import paired_score, share_score
 
 Interval = dict[str, float]
 
+FEW = 10
+ENOUGH = 20
 
-def share_interval(value: float, draws: np.ndarray, size: int, confidence: float) -> Interval:
-    """The interval of a metric.
+
+def share_interval(
+    right: np.ndarray, groups: np.ndarray, value: float, draws: np.ndarray, confidence: float
+) -> Interval:
+    """The interval of a metric: of a share of clips, or of the mean of such shares over groups.
 
     Args:
+        right: which clips count, [clips].
+        groups: the group of each clip, int [clips] from 0; for UAR its emotion, otherwise 0 for all.
         value: the metric, 0..1.
         draws: the metric on bootstrap draws, float [draws].
-        size: number of clips; for UAR see `effective_size`.
         confidence: e.g. 0.95.
     """
-    if value == 0.0:
-        return _interval(value, 0.0, _reach(size, confidence))
-    if value == 1.0:
-        return _interval(value, 1.0 - _reach(size, confidence), 1.0)
-    return _percentiles(value, draws, confidence)
+    counts, k = np.bincount(groups), np.bincount(groups, weights=right)
+    weight = _weight_of_score([k, counts - k])
+    score = share_score(k.tolist(), counts.tolist(), confidence) if weight else (0.0, 0.0)
+    return _blended(value, draws, confidence, score, weight)
 
 
 def difference_interval(
-    later: np.ndarray, earlier: np.ndarray, value: float, draws: np.ndarray, size: int, confidence: float
+    later: np.ndarray,
+    earlier: np.ndarray,
+    groups: np.ndarray,
+    value: float,
+    draws: np.ndarray,
+    confidence: float,
 ) -> Interval:
     """The interval of a paired difference.
 
     Args:
         later: which clips count for the later policy, [clips].
         earlier: which clips count for the earlier policy, [clips].
+        groups: as for `share_interval`.
         value: the later policy's metric minus the earlier one's, -1..1.
         draws: the difference on bootstrap draws, float [draws].
-        size: number of clips; for UAR see `effective_size`.
         confidence: e.g. 0.95.
     """
-    if np.array_equal(later, earlier):
-        reach = _reach(size, confidence)
-        return _interval(0.0, -reach, reach)
-    if abs(value) == 1.0:
-        inner = 1.0 - _reach(size, confidence)
-        return _interval(value, *((inner, 1.0) if value > 0 else (-1.0, -inner)))
-    return _percentiles(value, draws, confidence)
+    counts = np.bincount(groups)
+    gained, lost = (
+        np.bincount(groups, weights=later > earlier),
+        np.bincount(groups, weights=earlier > later),
+    )
+    weight = _weight_of_score([gained, lost, counts - gained - lost])
+    score = (
+        paired_score(gained.tolist(), lost.tolist(), counts.tolist(), confidence) if weight else (0.0, 0.0)
+    )
+    return _blended(value, draws, confidence, score, weight)
 
 
-def effective_size(counts: Sequence[int]) -> int:
-    """How many clips a mean of recalls over classes is worth: classes squared over the sum of 1 / clips.
-
-    With equally frequent classes it is the number of clips; rare classes make it smaller. It gives the mean
-    of recalls the variance of a share of as many clips.
+def _weight_of_score(outcomes: list[np.ndarray]) -> float:
+    """1 where a bootstrap can't be trusted, 0 where it can.
 
     Args:
-        counts: clips per class, all positive.
+        outcomes: how many clips have each outcome, by group.
     """
-    return max(1, int(len(counts) ** 2 / sum(1.0 / count for count in counts)))
+    others = sum(outcomes) - np.maximum.reduce(outcomes)
+    return float(np.clip((ENOUGH - others.min()) / (ENOUGH - FEW), 0.0, 1.0))
 
 
-def _reach(size: int, confidence: float) -> float:
-    """The upper end of Wilson's interval for 0 of `size`."""
-    from scipy.stats import binomtest
-
-    return float(binomtest(0, size).proportion_ci(confidence, method="wilson").high)
-
-
-def _percentiles(value: float, draws: np.ndarray, confidence: float) -> Interval:
+def _blended(
+    value: float, draws: np.ndarray, confidence: float, score: tuple[float, float], weight: float
+) -> Interval:
     tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(draws, [tail, 100 - tail])
-    return _interval(value, low, high)
-
-
-def _interval(value: float, low: float, high: float) -> Interval:
+    percentiles = np.percentile(draws, [tail, 100 - tail])
+    low, high = weight * np.array(score) + (1 - weight) * percentiles if weight else percentiles
     return {"value": round(float(value), 6), "low": round(float(low), 6), "high": round(float(high), 6)}

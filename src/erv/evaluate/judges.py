@@ -11,14 +11,14 @@ import csv
 import hashlib
 import io
 import json
-import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from erv.errors import EvaluationError
+from erv.evaluate.score_intervals import share_score
 from erv.labels import LabelSpace
 from erv.sentences import UNREADABLE_SHARE, Vocabulary, normalize, split_sentences
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 TEXTS_FILE = "texts.csv"
 HELD_OUT_SHARE = 0.2
 MIN_PROBABILITY = 0.25
+LEAST_TEXTS = 5  # held-out texts with which an emotion counts as measured
+_CONFIDENCE = 0.95  # of the intervals of its quality
 
 
 class Judge(Protocol):
@@ -42,7 +44,7 @@ class Judge(Protocol):
         """Whether each explanation is outside what the judge can read: another language, unknown words."""
 
     def describe(self) -> dict[str, Any]:
-        """What reports say of the judge: name, architecture, digest, number of texts, held-out accuracy."""
+        """What reports say of the judge: name, architecture, digest, numbers of texts, and its quality."""
 
 
 class LexicalJudge:
@@ -107,8 +109,10 @@ class LexicalJudge:
         self._trained_on = len(kept)
         self._held_out = len(held_out)
         read = self.judge([text for text, _ in held_out], self._mafw)
-        right = sum(heard == name for heard, (_, name) in zip(read, held_out, strict=True))
-        self.held_out_accuracy = right / len(held_out)
+        right = Counter(name for heard, (_, name) in zip(read, held_out, strict=True) if heard == name)
+        texts_of = Counter(name for _, name in held_out)
+        self._measured = {name: {"texts": texts_of[name], "right": right[name]} for name in self._mafw.names}
+        self.held_out_accuracy = right.total() / len(held_out)
 
     @classmethod
     def from_csv(cls, text: str, *, seed: int = 0) -> LexicalJudge:
@@ -152,8 +156,19 @@ class LexicalJudge:
         return [text is not None and self._vocabulary.unreadable(text) for text in explanations]
 
     def describe(self) -> dict[str, Any]:
-        """Name, architecture, digest, numbers of texts, and accuracy on those held out with its interval."""
-        low, high = _wilson(self.held_out_accuracy, self._held_out)
+        """What is known of the judge.
+
+        Returns:
+            name, architecture, digest, trained_on and held_out (numbers of texts), held_out_accuracy with its
+            95% interval (held_out_low, held_out_high), held_out_recall (the mean over the emotions among the
+            held-out texts of the share that it is right on) with its own (held_out_recall_low and _high),
+            and held_out_emotions: `texts` and `right` by emotion, 0 for those that no held-out text has.
+        """
+        rows = [row for row in self._measured.values() if row["texts"]]
+        counts, right = [row["texts"] for row in rows], [row["right"] for row in rows]
+        recall = sum(k / n for k, n in zip(right, counts, strict=True)) / len(counts)
+        low, high = share_score([sum(right)], [sum(counts)], _CONFIDENCE)
+        recall_low, recall_high = share_score(right, counts, _CONFIDENCE)
         return {
             "name": self.name,
             "architecture": self.architecture,
@@ -163,36 +178,81 @@ class LexicalJudge:
             "held_out_accuracy": round(self.held_out_accuracy, 6),
             "held_out_low": round(low, 6),
             "held_out_high": round(high, 6),
+            "held_out_recall": round(recall, 6),
+            "held_out_recall_low": round(recall_low, 6),
+            "held_out_recall_high": round(recall_high, 6),
+            "held_out_emotions": self._measured,
         }
 
 
 def judge_quality(described: Mapping[str, Any]) -> str:
-    """`right on 100.0% of 147 held-out texts (95% interval 97.5 to 100.0)`, from `describe`."""
-    accuracy, low, high = (100 * described[f"held_out_{name}"] for name in ("accuracy", "low", "high"))
+    """One line: `right on 84.0% of 94 held-out texts (85.1% are neutral); mean over 7 emotions 14.3% ...`.
+
+    Args:
+        described: from `Judge.describe`.
+    """
+    texts = {name: row["texts"] for name, row in described["held_out_emotions"].items()}
+    commonest = max(texts, key=lambda name: texts[name])
+    unmeasured = [name for name, count in texts.items() if not count]
+    accuracy, recall, low, high = (
+        100 * described[f"held_out_{name}"] for name in ("accuracy", "recall", "recall_low", "recall_high")
+    )
     return (
         f"right on {accuracy:.1f}% of {described['held_out']} held-out texts"
-        f" (95% interval {low:.1f} to {high:.1f})"
+        f" ({100 * texts[commonest] / described['held_out']:.1f}% are {commonest}); mean over"
+        f" {len(texts) - len(unmeasured)} emotions {recall:.1f}% (95% interval {low:.1f} to {high:.1f})"
+        + (f"; not measured: {', '.join(unmeasured)}" if unmeasured else "")
     )
 
 
-def require_quality(described: Mapping[str, Any], settings: EvaluateSettings) -> None:
-    """Refuses a judge that is too poor, or measured on too few texts.
+def require_quality(
+    described: Mapping[str, Any], settings: EvaluateSettings, datasets: Sequence[str]
+) -> None:
+    """Refuses a judge that is too poor, measured on too few texts, or on too few emotions.
+
+    What counts is the mean over emotions of the share that it is right on: a judge that calls everything
+    neutral is right on most texts of a set in which most are neutral.
 
     Args:
         described: from `Judge.describe`.
         settings: the section `evaluate`.
+        datasets: the data sets whose clips are tested; the judge must know their emotions.
 
     Raises:
-        EvaluationError: below `minimum_judge_accuracy` or `minimum_judge_texts`.
+        EvaluationError: below `minimum_judge_accuracy`, `minimum_judge_texts` or `minimum_judge_emotions`, or
+            not better than a judge that always names the same emotion (unless the minimum is 0).
     """
     minimum, texts = settings.minimum_judge_accuracy, settings.minimum_judge_texts
-    if described["held_out"] < texts or described["held_out_low"] < minimum:
+    counted = {name: row["texts"] for name, row in described["held_out_emotions"].items()}
+    low, always_one = described["held_out_recall_low"], 1.0 / sum(count > 0 for count in counted.values())
+    if described["held_out"] < texts or low < minimum or 0 < minimum <= low <= always_one:
         raise EvaluationError(
             f"the judge is {judge_quality(described)}; the lower end must be {100 * minimum:g}% or more"
-            f" (evaluate.minimum_judge_accuracy) on {texts} texts or more (evaluate.minimum_judge_texts), or"
-            f" EEA, EPC and FCR mean little; give {TEXTS_FILE} of the judge source more texts, or lower the"
-            " minimum if you want it anyway"
+            f" (evaluate.minimum_judge_accuracy) and above the {100 * always_one:.1f}% of a judge that always"
+            f" names the same emotion, on {texts} texts or more (evaluate.minimum_judge_texts), or EEA, EPC"
+            f" and FCR mean little; give {TEXTS_FILE} of the judge source more texts, or lower the minimum if"
+            " you want it anyway"
         )
+    tested = _tested(datasets)
+    lacking = [name for name in tested if counted[name] < LEAST_TEXTS]
+    if len(tested) - len(lacking) < settings.minimum_judge_emotions * len(tested):
+        raise EvaluationError(
+            f"the judge was measured on {len(tested) - len(lacking)} of the {len(tested)} emotions of"
+            f" {', '.join(datasets)} (with {LEAST_TEXTS} held-out texts or more each); not on"
+            f" {', '.join(lacking)}. It must be at least {100 * settings.minimum_judge_emotions:g}% of them"
+            f" (evaluate.minimum_judge_emotions): give {TEXTS_FILE} of the judge source texts of these"
+            " emotions, or lower the minimum if you want it anyway"
+        )
+
+
+def _tested(datasets: Sequence[str]) -> list[str]:
+    """The emotions that clips of these data sets can have, in the MAFW space."""
+    mafw = LabelSpace.load("mafw")
+    found = set()
+    for dataset in datasets:
+        space = LabelSpace.load(dataset)
+        found |= set(map(space.to(mafw), space.names))
+    return [name for name in mafw.names if name in found]
 
 
 def check_independence(judge_texts: Iterable[str], verifier_sentences: Iterable[str]) -> None:
@@ -209,15 +269,6 @@ def check_independence(judge_texts: Iterable[str], verifier_sentences: Iterable[
                     f"the judge and the verifier share the sentence {sentence!r}; give the judge texts of its"
                     " own, or it measures what was optimised"
                 )
-
-
-def _wilson(share: float, count: int) -> tuple[float, float]:
-    """The 95% score interval of a share of `count` texts (Wilson, 1927)."""
-    z = NormalDist().inv_cdf(0.975)
-    middle = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
 def _held_out(text: str, seed: int) -> bool:

@@ -11,7 +11,7 @@ as lists, and `None` in the result means "not scorable". Each reads a completion
 
 from erv.prompts import Completion, completion_text
 from erv.rewards.accuracy import accuracy_reward
-from erv.rewards.explanation import NO_SHAPING, Shaping, explanation_reward
+from erv.rewards.explanation import NO_SHAPING, Shaping, explanation_reward, uncovered
 from erv.rewards.format import format_reward
 from erv.rewards.variant import Reward, build_rewards
 from erv.verifier.protocol import Verifier, sentence_labels
@@ -28,4 +28,5 @@ __all__ = [
     "explanation_reward",
     "format_reward",
     "sentence_labels",
+    "uncovered",
 ]

@@ -51,8 +51,10 @@ class Shaping:
             proportion, none nothing.
         max_conclusions: matching sentences that only name the emotion; further ones don't count.
 
-    The last three read English (`erv.rewards.evidence`); they don't apply to an explanation in another
-    language.
+    The last three read English (`erv.rewards.evidence`). The verifier decides whether they apply, not the
+    text, or a text could escape them: they are off for a verifier that was trained on another language, and
+    on for one that doesn't say, with which an explanation in another language has no cues and earns nothing.
+    `uncovered` says so.
     """
 
     min_sentences: int | None = 3
@@ -219,6 +221,36 @@ def assess(
         target = _target(truth, name, semantics, verifier.labels)
         found.append(_weighed(sentences, words, target, rule, listed))
     return found
+
+
+def uncovered(verifier: Verifier, semantics: Semantics, shaping: Shaping | None = None) -> str | None:
+    """What to know, before training, of explanations in other languages than the evidence lists' English.
+
+    Args:
+        verifier: that will read the explanations.
+        semantics: `strict` or `official`, which asks for no evidence.
+        shaping: `Shaping()` if omitted.
+
+    Returns:
+        A sentence, or None if the lists are in the language of the verifier, or aren't used.
+    """
+    rule = NO_SHAPING if semantics == "official" else (shaping or Shaping())
+    if {rule.min_content_words, rule.min_cues, rule.max_conclusions} == {None}:
+        return None
+    parts = "grpo.shaping's min_content_words, min_cues and max_conclusions"
+    vocabulary = getattr(verifier, "vocabulary", None)
+    if vocabulary is None:
+        return (
+            f"the verifier does not say which words it was trained on, so {parts} read every explanation as"
+            " English: one in another language has no cues and earns nothing; set them to null if yours are"
+            " not in English"
+        )
+    if not lists_fit(vocabulary.words):
+        return (
+            f"the verifier was trained on another language than English, so {parts} don't apply: an"
+            " explanation that only names the emotion earns as much as one with evidence"
+        )
+    return None
 
 
 def _weighed(

@@ -19,3 +19,4 @@ class EvaluateSettings(Section):
     judge: Literal["lexical"]
     minimum_judge_accuracy: Annotated[float, Field(ge=0.0, le=1.0)]
     minimum_judge_texts: Annotated[int, Field(ge=0)]
+    minimum_judge_emotions: Annotated[float, Field(ge=0.0, le=1.0)]

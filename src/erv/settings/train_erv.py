@@ -22,6 +22,7 @@ class TrainErvSettings(Section):
     calibration: Literal["none", "temperature", "isotonic"]
     thresholds: Literal["tuned"] | float
     minimum_f1: Annotated[float, Field(ge=0.0, le=1.0)]
+    minimum_labels: Annotated[float, Field(ge=0.0, le=1.0)]
 
     @field_validator("thresholds", mode="before")
     @classmethod

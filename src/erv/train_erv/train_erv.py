@@ -90,8 +90,8 @@ def train_verifier(
 
     Raises:
         DataError: sentences or encoder are missing or unusable, or a text is in two splits.
-        TrainingError: the loss is not finite, or macro F1 is below `settings.minimum_f1`; nothing is then
-            written.
+        TrainingError: the loss is not finite, macro F1 is below `settings.minimum_f1`, or fewer labels were
+            measured than `settings.minimum_labels`; nothing is then written.
     """
     # Its progress bars and its warning about the new head are noise in a stage's log.
     transformers_logging.disable_progress_bar()
@@ -133,7 +133,7 @@ def train_verifier(
     _calibrate(verifier, splits["validation"], columns, settings)
     metrics = _measure(verifier, splits, columns, settings)
     logger.info("verifier: %s", quality(metrics))
-    require_quality(metrics, settings.minimum_f1)
+    require_quality(metrics, settings.minimum_f1, settings.minimum_labels)
     _write(verifier, metrics, output)
     return metrics
 

@@ -121,6 +121,9 @@ def test_a_judge_that_is_too_poor_is_known_before_anything_starts(
         checked(raw, tmp_path, STAGES)
     checked(raw, tmp_path, STAGES[:2])  # nothing is evaluated
     raw["evaluate"] |= {"minimum_judge_accuracy": 0.0, "minimum_judge_texts": 0}
+    with pytest.raises(PipelineError, match=r"measured on 0 of the 11 emotions of .*minimum_judge_emotions"):
+        checked(raw, tmp_path, STAGES)
+    raw["evaluate"]["minimum_judge_emotions"] = 0.0
     checked(raw, tmp_path, STAGES)
 
 

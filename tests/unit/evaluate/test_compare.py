@@ -110,8 +110,9 @@ def test_an_interval_at_an_end_has_a_width():
     assert values["wrong"]["mafw"]["UAR"] == none  # equally frequent emotions
     assert values["right"]["mafw"]["EEA"] == none
     gap = found["differences"]["right-wrong"]["mafw"]
-    assert gap["WAR"] == every
-    assert gap["EEA"] == {"value": -1.0, "low": -1.0, "high": pytest.approx(-0.8241, abs=1e-4)}
+    # Tango's: some of the 18 pairs may as well have been lost, so it is wider than a share of 18 of 18.
+    assert gap["WAR"] == {"value": 1.0, "low": pytest.approx(0.6482, abs=1e-4), "high": 1.0}
+    assert gap["EEA"] == {"value": -1.0, "low": -1.0, "high": pytest.approx(-0.6482, abs=1e-4)}
     assert found["same_answers"] == []
 
 

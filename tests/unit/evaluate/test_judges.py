@@ -1,3 +1,5 @@
+import random
+
 import pytest
 
 from erv.errors import EvaluationError
@@ -75,21 +77,73 @@ def limits(root):
 def test_a_judge_says_how_good_it_is(judge, limits):
     described = judge.describe()
     assert 0.9 < described["held_out_low"] < described["held_out_accuracy"] <= described["held_out_high"]
-    require_quality(described, limits)
-    assert judge_quality({**described, "held_out": 6, "held_out_accuracy": 1 / 3} | LOW) == (
-        "right on 33.3% of 6 held-out texts (95% interval 9.7 to 70.0)"
+    assert 0.9 < described["held_out_recall_low"] < described["held_out_recall"]
+    support = described["held_out_emotions"]
+    assert set(support) == set(MAFW.names)
+    assert sum(row["texts"] for row in support.values()) == described["held_out"]
+    require_quality(described, limits, ["mafw", "dfew"])
+    assert judge_quality(POOR) == (
+        "right on 84.0% of 94 held-out texts (88.3% are neutral); mean over 2 emotions 47.6% (95% interval"
+        " 41.1 to 61.9); not measured: disgust, fear, happiness, sadness, surprise, contempt, anxiety,"
+        " helplessness, disappointment"
     )
 
 
-LOW = {"held_out_low": 0.0968, "held_out_high": 0.70}
+SUPPORT = {name: {"texts": 0, "right": 0} for name in MAFW.names}
+POOR = {
+    "held_out": 94,
+    "held_out_accuracy": 79 / 94,
+    "held_out_recall": 0.4759,
+    "held_out_recall_low": 0.4106,
+    "held_out_recall_high": 0.6187,
+    "held_out_emotions": SUPPORT
+    | {"neutral": {"texts": 83, "right": 79}, "anger": {"texts": 11, "right": 0}},
+}
 
 
-@pytest.mark.parametrize("change", [LOW, {"held_out": 19}])
+@pytest.mark.parametrize("change", [POOR, {"held_out": 19}])
 def test_a_judge_that_is_poor_or_hardly_measured_is_refused(judge, limits, change):
+    described = {**judge.describe(), **change}
     with pytest.raises(EvaluationError, match=r"the lower end must be 60% or more .* on 20 texts or more"):
-        require_quality({**judge.describe(), **change}, limits)
-    lowered = limits.model_copy(update={"minimum_judge_accuracy": 0.0, "minimum_judge_texts": 0})
-    require_quality({**judge.describe(), **change}, lowered)
+        require_quality(described, limits, ["dfew"])
+    lowered = {"minimum_judge_accuracy": 0.0, "minimum_judge_texts": 0, "minimum_judge_emotions": 0.0}
+    require_quality(described, limits.model_copy(update=lowered), ["dfew"])
+
+
+def test_a_judge_of_noise_does_not_pass_because_most_texts_are_neutral(limits):
+    """Its words say nothing, it calls everything neutral, and it was right on 84% of 94 texts."""
+    rng = random.Random(0)
+    words = ["".join(rng.choice("abcdefghijklmnop") for _ in range(6)) for _ in range(4000)]
+    emotions = ["anger", "fear", "sadness", "happiness", "surprise", "disgust"]
+    labels = ["neutral"] * 425 + rng.choices(emotions, k=75)
+    described = LexicalJudge([" ".join(rng.choices(words, k=12)) for _ in labels], labels).describe()
+    assert described["held_out_low"] > 0.7  # what the minimum was held against
+    with pytest.raises(
+        EvaluationError, match=r"84\.0% of 94 held-out texts \(8\d\.\d% are neutral\); mean over"
+    ):
+        require_quality(described, limits, ["mafw"])
+    # However low the minimum, it must be better than a judge that always names the same emotion.
+    low = {"minimum_judge_accuracy": 0.01, "minimum_judge_emotions": 0.0}
+    with pytest.raises(EvaluationError, match="of a judge that always names the same emotion"):
+        require_quality(described, limits.model_copy(update=low), ["mafw"])
+
+
+def test_a_judge_must_be_measured_on_the_emotions_that_are_tested(limits):
+    """One that knew 2 of 11 emotions, and nothing of the others, was right on 100% of 39 texts."""
+    rows = [(f"He is angry, shouting number {index}, scowling", "anger") for index in range(100)]
+    rows += [(f"She is sad, weeping number {index}, tearful", "sadness") for index in range(100)]
+    described = LexicalJudge([text for text, _ in rows], [label for _, label in rows]).describe()
+    assert described["held_out_recall"] == 1.0
+    said = (
+        r"measured on 2 of the 7 emotions of dfew \(with 5 held-out texts or more each\); not on disgust,"
+        r" fear, happiness, neutral, surprise\. It must be at least 70% of them"
+        r" \(evaluate\.minimum_judge_emotions\)"
+    )
+    with pytest.raises(EvaluationError, match=said):
+        require_quality(described, limits, ["dfew"])
+    with pytest.raises(EvaluationError, match="measured on 2 of the 11 emotions of dfew, mafw"):
+        require_quality(described, limits, ["dfew", "mafw"])
+    require_quality(described, limits.model_copy(update={"minimum_judge_emotions": 0.2}), ["dfew"])
 
 
 def test_words_about_the_setting_are_no_emotion(judge):

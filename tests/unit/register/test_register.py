@@ -56,7 +56,14 @@ def predictions(right: int, agreeing: int, clips: int = 60, prefix: str = "") ->
 
 
 def comparison_of(**policies: list[dict]) -> dict:
-    judge = {"held_out": 147, "held_out_accuracy": 1.0, "held_out_low": 0.975, "held_out_high": 1.0}
+    judge = {
+        "held_out": 147,
+        "held_out_accuracy": 1.0,
+        "held_out_recall": 1.0,
+        "held_out_recall_low": 0.968,
+        "held_out_recall_high": 1.0,
+        "held_out_emotions": {"anger": {"texts": 97, "right": 97}, "fear": {"texts": 50, "right": 50}},
+    }
     quality = {"verifier": {"macro_f1": 0.9789, "n": 424}, "judge": judge}
     return {**compare(policies, samples=200, confidence=0.95, seed=0), **quality}
 
@@ -140,7 +147,7 @@ def test_the_card_says_how_good_verifier_and_judge_are(tmp_path: Path, inputs: d
     write(tmp_path / "bundle", inputs)
     card = (tmp_path / "bundle/card.md").read_text()
     assert "- verifier: macro F1 0.979 on 424 held-out sentences" in card
-    assert "- judge: right on 100.0% of 147 held-out texts (95% interval 97.5 to 100.0)" in card
+    assert "- judge: right on 100.0% of 147 held-out texts (66.0% are anger); mean over 2 emotions" in card
 
 
 @pytest.mark.parametrize("missing", ["verifier", "judge"])
@@ -204,8 +211,8 @@ def test_a_policy_that_answers_like_the_other_passes_no_gate_against_it() -> Non
 def test_a_gain_on_a_single_clip_is_no_evidence() -> None:
     gate = [GateSettings(metric="WAR", minimum=0.0, against="r1_omni")]
     verdict = decide(gate, "erv", comparison_of(r1_omni=predictions(54, 55), erv=predictions(55, 55)))[0]
-    assert (verdict.passed, verdict.value) == (False, 0.0)
-    assert verdict.text() == "WAR minus r1_omni: lower end +0.0000, needs more than +0.0000"
+    assert (verdict.passed, verdict.value) == (False, pytest.approx(-0.0445, abs=1e-4))
+    assert verdict.text() == "WAR minus r1_omni: lower end -0.0445, needs more than +0.0000"
 
 
 def test_the_champion_is_compared_on_the_same_clips_or_the_gate_fails() -> None:

@@ -1,10 +1,13 @@
 """What counts as evidence, and that the lists behind it are sound."""
 
+import re
+
+import numpy as np
 import pytest
 import yaml
 
 from erv.labels import LabelSpace
-from erv.rewards import evidence
+from erv.rewards import Shaping, evidence, explanation_reward, uncovered
 from erv.rewards.evidence import KINDS, evidence_of, lists_fit
 from erv.sentences import Vocabulary
 
@@ -61,6 +64,39 @@ def test_the_lists_suit_a_verifier_of_their_language(texts, fit):
 
 def test_the_lists_judge_a_classifier_without_vocabulary():
     assert lists_fit(None)
+
+
+class Knows:
+    """A verifier trained on these texts; None if it doesn't say."""
+
+    labels = ("sadness",)
+
+    def __init__(self, *texts):
+        self.vocabulary = Vocabulary.of(texts) if texts else None
+
+    def predict(self, sentences):
+        return np.full((len(sentences), 1), 0.9)
+
+
+GERMAN = "Sie weint und ist traurig, und ihre Stimme zittert. Sie senkt den Kopf auf die Brust. Sie schweigt."
+
+
+def test_what_the_lists_do_not_cover_is_said_and_done():
+    """The docstring said that they don't apply to other languages; without a vocabulary they did."""
+    texts = [f"<think>{GERMAN}</think>"]
+    named = ["<think>Traurig und traurig. Sie ist traurig. So traurig ist sie.</think>"]
+    for verifier, said, earned in (
+        (Knows(GERMAN), "another language than English, so .* don't apply: .* only names the emotion", 1.0),
+        (Knows(), "does not say which words .* one in another language has no cues and earns nothing", 0.0),
+    ):
+        assert re.search(said, uncovered(verifier, "strict"))
+        assert explanation_reward(verifier)(texts, ["sadness"]) == [earned]
+        assert explanation_reward(verifier)(named, ["sadness"]) == [earned]
+        off = Shaping(min_content_words=None, min_cues=None, max_conclusions=None)
+        assert uncovered(verifier, "strict", off) is None
+        assert explanation_reward(verifier, shaping=off)(texts, ["sadness"]) == [1.0]
+        assert uncovered(verifier, "official") is None
+    assert uncovered(Knows(*ENGLISH), "strict") is None
 
 
 @pytest.mark.parametrize(

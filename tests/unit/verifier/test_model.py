@@ -72,6 +72,7 @@ def settings(**changes):
         "calibration": "temperature",
         "thresholds": "tuned",
         "minimum_f1": 0.0,
+        "minimum_labels": 0.0,
     }
     return TrainErvSettings(**{**values, **changes})
 
