@@ -169,8 +169,9 @@ def decode_item(task: DecodeTask) -> Decoded:
         header = replace(header, ratio=found.ratio)
         check_size(*shown_size(header.width, header.height, found.ratio))
     frames = _video_frames(path, task.rule, header, found)
-    sound = read_sound(path, header.form, task.rule.sample_rate, found.start) if header.has_audio else None
-    return Decoded(frames, sound)
+    if header.voice is None:
+        return Decoded(frames, None)
+    return Decoded(frames, read_sound(path, header.form, header.voice, task.rule.sample_rate, found.start))
 
 
 def load_decoders() -> None:
@@ -278,7 +279,7 @@ def _squares(
     wanted = set(chosen_frames(expected, times, rule.frames)) if expected else set()
     squares: dict[int, np.ndarray] = {}
     found: list[float | None] = []
-    for frame in shown_pictures(path, header.form, header.shown):
+    for frame in shown_pictures(path, header.form, header.film, header.shown):
         if len(found) in wanted:
             turned = round(frame.rotation / 90) % 2
             ratio = header.ratio or 1.0
