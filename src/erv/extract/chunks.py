@@ -19,7 +19,7 @@ import numpy as np
 from erv.determinism import code_of, code_version
 from erv.errors import DataError
 from erv.manifest import ClipRow
-from erv.media.decode import Decoded, DecodeRule, MediaError, decode_item, decode_task, load_decoders
+from erv.media.decode import DECODED, Decoded, DecodeRule, MediaError, decode_item, decode_task, load_decoders
 from erv.media.workers import isolated
 from erv.settings import ExtractSettings
 from erv.shards import Clip, ShardFile, shard_name
@@ -123,6 +123,7 @@ def write_chunks(
         expected=(MediaError,),
         prepare=load_decoders,
         confined=True,
+        form=DECODED,
     )
     with closing(outcomes):
         for chunk in chunks:

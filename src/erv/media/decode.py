@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from erv.media.answers import AnswerError, Form, array_of
 from erv.media.frames import list_frames, read_frame
 from erv.media.header import Header, read_header, shown_size
-from erv.media.limits import MediaError, check_size, short_reason
+from erv.media.limits import MAX_SECONDS, MediaError, check_size, short_reason
 from erv.media.seeking import Survey, survey
 from erv.media.sequential import shown_pictures, upright
 from erv.media.sound import read_sound
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "DECODED",
     "DecodeRule",
     "DecodeTask",
     "Decoded",
@@ -172,6 +174,33 @@ def decode_item(task: DecodeTask) -> Decoded:
     if header.voice is None:
         return Decoded(frames, None)
     return Decoded(frames, read_sound(path, header.form, header.voice, task.rule.sample_rate, found.start))
+
+
+def _decoded_of(task: DecodeTask, value: Any) -> Decoded:
+    """A worker's answer as a clip; raises AnswerError if it is not one as the rule asks for."""
+    if not isinstance(value, dict) or value.keys() != {"frames", "audio"}:
+        raise AnswerError("no clip")
+    rule, audio = task.rule, value["audio"]
+    frames = array_of(value["frames"], np.uint8, 4)
+    if frames.shape != (rule.frames, rule.size, rule.size, 3):
+        raise AnswerError(f"frames of shape {frames.shape}")
+    if audio is not None and not 0 < len(array_of(audio, np.int16, 1)) <= _most_samples(rule):
+        raise AnswerError(f"{len(audio)} samples of sound")
+    return Decoded(frames, audio)
+
+
+def _most_samples(rule: DecodeRule) -> int:
+    """Samples of the longest sound that starts as late as may be."""
+    return round(2 * MAX_SECONDS * rule.sample_rate)
+
+
+def _most_bytes(task: DecodeTask) -> int:
+    rule = task.rule
+    return rule.frames * rule.size * rule.size * 3 + 2 * _most_samples(rule)
+
+
+# What `decode_item` may answer.
+DECODED: Form[DecodeTask, Decoded] = Form(_decoded_of, _most_bytes)
 
 
 def load_decoders() -> None:
