@@ -82,3 +82,54 @@ def timed_clip(
                 out.mux(track.encode(heard))
             out.mux(track.encode(None))
     return buffer.getvalue()
+
+
+def many_tracks(
+    form: str,
+    films: Sequence[tuple[Sequence[np.ndarray], int]],
+    voices: Sequence[tuple[np.ndarray, int]],
+    *,
+    codec: str = "libx264",
+    voice: str = "aac",
+    layout: str = "stereo",
+) -> bytes:
+    """A clip of several tracks.
+
+    Args:
+        form: FFmpeg's name of the container.
+        films: pictures (uint8 RGB, 25 a second) and disposition of each video track; one with the disposition
+            of a cover is encoded as JPEG.
+        voices: sound (float [channels, samples] at 16 kHz) and disposition of each sound track.
+        codec: encoder of the pictures.
+        voice: encoder of the sound.
+        layout: of the sound's channels.
+    """
+    from av.stream import Disposition
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=form) as out:
+        seen, heard = [], []
+        for pictures, disposition in films:
+            cover = bool(disposition & Disposition.attached_pic)
+            track = out.add_stream("mjpeg" if cover else codec, rate=25)
+            track.height, track.width = pictures[0].shape[:2]
+            track.pix_fmt, track.disposition = "yuvj420p" if cover else "yuv420p", Disposition(disposition)
+            seen.append(track)
+        for _, disposition in voices:
+            sound = out.add_stream(voice, rate=16000, layout=layout)
+            sound.disposition = Disposition(disposition)
+            heard.append(sound)
+        for track, (pictures, _) in zip(seen, films, strict=True):
+            for number, pixels in enumerate(pictures):
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                out.mux(track.encode(frame))
+            out.mux(track.encode(None))
+        for sound, (samples, _) in zip(heard, voices, strict=True):
+            for begin in range(0, samples.shape[1], 1024):
+                part = np.ascontiguousarray(samples[:, begin : begin + 1024], np.float32)
+                spoken = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
+                spoken.sample_rate, spoken.pts, spoken.time_base = 16000, begin, Fraction(1, 16000)
+                out.mux(sound.encode(spoken))
+            out.mux(sound.encode(None))
+    return buffer.getvalue()

@@ -19,7 +19,7 @@ import numpy as np
 from erv.determinism import code_of, code_version
 from erv.errors import DataError
 from erv.manifest import ClipRow
-from erv.media.decode import Decoded, DecodeRule, MediaError, decode_item, decode_task, loader
+from erv.media.decode import DECODED, Decoded, DecodeRule, MediaError, decode_item, decode_task, loader
 from erv.media.workers import isolated
 from erv.settings import ExtractSettings
 from erv.shards import Clip, ShardFile, shard_name
@@ -133,6 +133,7 @@ def write_chunks(
         expected=(MediaError,),
         prepare=loader(rule),
         confined=True,
+        form=DECODED,
     )
     with closing(outcomes):
         for chunk in chunks:

@@ -6,15 +6,15 @@ has opened for it (`erv.media.handed`). What stays readable is the Python instal
 some modules late.
 
 Two mechanisms of Linux do this, neither of which needs root. Landlock (5.13 and later) covers files, TCP, and
-signals to other processes, as far as the kernel's version of it goes. A seccomp filter refuses sockets, new
-programs and access to other processes. Where one is missing, the worker runs without it, and `confine` and
+signals to other processes, as far as the kernel's version of it goes. A seccomp filter allows only the system
+calls that decoding needs (`erv.media.syscalls`): no sockets, no new processes, no reach for other processes
+or the system. Where one is missing, the worker runs without it, and `confine` and
 `erv doctor` say so.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import platform
 import struct
@@ -23,6 +23,8 @@ import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from erv.media.syscalls import has_filter, program
 
 # System calls have these numbers on every architecture (they are newer than 2019).
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -35,106 +37,7 @@ _TCP_RIGHTS = 0b11  # bind, connect; from version 4
 _SCOPES = 0b11  # abstract sockets and signals of other processes; from version 6
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
-# System calls to refuse, by architecture. Calls on existing descriptors still work: the pipe to the parent.
-_REFUSED = {
-    "x86_64": {
-        "socket": 41,
-        "connect": 42,
-        "bind": 49,
-        "socketpair": 53,
-        "execve": 59,
-        "ptrace": 101,
-        "open_by_handle_at": 304,
-        "process_vm_readv": 310,
-        "process_vm_writev": 311,
-        "bpf": 321,
-        "execveat": 322,
-        "userfaultfd": 323,
-        "io_uring_setup": 425,
-        "pidfd_getfd": 438,
-        # What Landlock lets through: owners, rights, times, attributes of any file; other processes.
-        "chmod": 90,
-        "fchmod": 91,
-        "chown": 92,
-        "fchown": 93,
-        "lchown": 94,
-        "utime": 132,
-        "mknod": 133,
-        "setpriority": 141,
-        "sched_setparam": 142,
-        "sched_setscheduler": 144,
-        "setxattr": 188,
-        "lsetxattr": 189,
-        "fsetxattr": 190,
-        "removexattr": 197,
-        "lremovexattr": 198,
-        "fremovexattr": 199,
-        "sched_setaffinity": 203,
-        "utimes": 235,
-        "add_key": 248,
-        "request_key": 249,
-        "keyctl": 250,
-        "inotify_init": 253,
-        "mknodat": 259,
-        "fchownat": 260,
-        "futimesat": 261,
-        "fchmodat": 268,
-        "unshare": 272,
-        "utimensat": 280,
-        "inotify_init1": 294,
-        "fanotify_init": 300,
-        "setns": 308,
-        "shmget": 29,
-        "fchmodat2": 452,
-    },
-    "aarch64": {
-        "ptrace": 117,
-        "socket": 198,
-        "socketpair": 199,
-        "bind": 200,
-        "connect": 203,
-        "execve": 221,
-        "open_by_handle_at": 265,
-        "process_vm_readv": 270,
-        "process_vm_writev": 271,
-        "bpf": 280,
-        "execveat": 281,
-        "userfaultfd": 282,
-        "io_uring_setup": 425,
-        "pidfd_getfd": 438,
-        "setxattr": 5,
-        "lsetxattr": 6,
-        "fsetxattr": 7,
-        "removexattr": 14,
-        "lremovexattr": 15,
-        "fremovexattr": 16,
-        "inotify_init1": 26,
-        "mknodat": 33,
-        "fchmod": 52,
-        "fchmodat": 53,
-        "fchownat": 54,
-        "fchown": 55,
-        "utimensat": 88,
-        "unshare": 97,
-        "sched_setparam": 118,
-        "sched_setscheduler": 119,
-        "sched_setaffinity": 122,
-        "setpriority": 140,
-        "shmget": 194,
-        "add_key": 217,
-        "request_key": 218,
-        "keyctl": 219,
-        "fanotify_init": 262,
-        "setns": 268,
-        "fchmodat2": 452,
-    },
-}
-_AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_X32_BIT = 0x40000000  # calls of x86_64 with 32-bit pointers, numbered apart
 _PACKAGES = ("site-packages", "dist-packages", "lib-dynload")
-_ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
-# Classic BPF: load a word, jump if equal, jump if at least, return.
-_LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 
 
 @dataclass(frozen=True)
@@ -271,20 +174,9 @@ def _python_folders() -> Iterable[Path]:
 def _refuse_calls(libc: ctypes.CDLL) -> bool:
     """Applies the seccomp filter; returns whether the kernel took it."""
     machine = platform.machine()
-    if machine not in _REFUSED:
+    if not has_filter(machine):
         return False
-    program = _program(machine)
-    code = ctypes.create_string_buffer(program, len(program))
-    filter_ = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
+    steps = program(machine, os.getpid())
+    code = ctypes.create_string_buffer(steps, len(steps))
+    filter_ = struct.pack("HxxxxxxP", len(steps) // 8, ctypes.addressof(code))
     return bool(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, filter_, 0, 0) == 0)
-
-
-def _program(machine: str) -> bytes:
-    """The filter: EPERM for other architectures and for the refused calls, all others are allowed."""
-    numbers = sorted(_REFUSED[machine].values())
-    # Jumps count the instructions to skip. The last two are: allow, refuse.
-    steps = [(_LOAD, 0, 0, 4), (_IF_EQUAL, 0, len(numbers) + 3, _AUDIT_ARCH[machine]), (_LOAD, 0, 0, 0)]
-    steps.append((_IF_AT_LEAST, len(numbers) + 1, 0, _X32_BIT))
-    steps += [(_IF_EQUAL, len(numbers) - at, 0, number) for at, number in enumerate(numbers)]
-    steps += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
-    return b"".join(struct.pack("=HBBI", *step) for step in steps)

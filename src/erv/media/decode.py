@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from erv.media.answers import AnswerError, Form, array_of
 from erv.media.frames import list_frames, read_frame
 from erv.media.header import Header, read_header, shown_size
-from erv.media.limits import MediaError, check_size, short_reason
+from erv.media.limits import MAX_SECONDS, MediaError, check_size, short_reason
 from erv.media.resizing import Resize, load_torch, resized
 from erv.media.seeking import Survey, survey
 from erv.media.sequential import shown_pictures, upright
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "DECODED",
     "DecodeRule",
     "DecodeTask",
     "Decoded",
@@ -177,8 +179,36 @@ def decode_item(task: DecodeTask) -> Decoded:
         header = replace(header, ratio=found.ratio)
         check_size(*shown_size(header.width, header.height, found.ratio))
     frames = _video_frames(path, task.rule, header, found)
-    sound = read_sound(path, header.form, task.rule.sample_rate, found.start) if header.has_audio else None
-    return Decoded(frames, sound)
+    if header.voice is None:
+        return Decoded(frames, None)
+    return Decoded(frames, read_sound(path, header.form, header.voice, task.rule.sample_rate, found.start))
+
+
+def _decoded_of(task: DecodeTask, value: Any) -> Decoded:
+    """A worker's answer as a clip; raises AnswerError if it is not one as the rule asks for."""
+    if not isinstance(value, dict) or value.keys() != {"frames", "audio"}:
+        raise AnswerError("no clip")
+    rule, audio = task.rule, value["audio"]
+    frames = array_of(value["frames"], np.uint8, 4)
+    if frames.shape != (rule.frames, rule.size, rule.size, 3):
+        raise AnswerError(f"frames of shape {frames.shape}")
+    if audio is not None and not 0 < len(array_of(audio, np.int16, 1)) <= _most_samples(rule):
+        raise AnswerError(f"{len(audio)} samples of sound")
+    return Decoded(frames, audio)
+
+
+def _most_samples(rule: DecodeRule) -> int:
+    """Samples of the longest sound that starts as late as may be."""
+    return round(2 * MAX_SECONDS * rule.sample_rate)
+
+
+def _most_bytes(task: DecodeTask) -> int:
+    rule = task.rule
+    return rule.frames * rule.size * rule.size * 3 + 2 * _most_samples(rule)
+
+
+# What `decode_item` may answer.
+DECODED: Form[DecodeTask, Decoded] = Form(_decoded_of, _most_bytes)
 
 
 def loader(rule: DecodeRule) -> Callable[[], None]:
@@ -250,7 +280,7 @@ def _frames_by_parts(path: Path, rule: DecodeRule, header: Header, found: Survey
 
     indices = chosen_frames(found.packets, found.times, rule.frames)
     size = (header.width, header.height)
-    squares = taken_pictures(path, header.form, found.order, set(indices), size, square)
+    squares = taken_pictures(path, header, found.order, set(indices), size, square)
     return None if squares is None else np.stack([squares[index] for index in indices])
 
 
@@ -314,7 +344,7 @@ def _squares(
     wanted = set(chosen_frames(expected, times, rule.frames)) if expected else set()
     squares: dict[int, np.ndarray] = {}
     found: list[float | None] = []
-    for frame in shown_pictures(path, header.form, header.shown):
+    for frame in shown_pictures(path, header.form, header.film, header.shown):
         if len(found) in wanted:
             turned = round(frame.rotation / 90) % 2
             ratio = header.ratio or 1.0

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from erv.media.containers import container_of, open_container
 from erv.media.limits import MediaError, check_length, check_size, check_sound, short_reason
+from erv.media.tracks import film_of, is_clear, voice_of
 
 # Decode nothing and read nothing beyond the header: 0.7 ms a clip instead of 8.
 _HEADER_ONLY = {"skip_frame": "all", "probesize": "32"}
@@ -27,7 +28,9 @@ class Header:
         width: of the pictures, in pixels.
         height: in pixels.
         frames: pictures according to the index of an mp4 file; 0 for containers without a reliable number.
-        has_audio: whether there is a sound track.
+        film: number of the video track that a player shows, in the container.
+        voice: number of the sound track that a player plays with it; None without one.
+        films: how many video tracks there are, cover pictures included.
         shown: how many pictures a player shows, if the edit list of an mp4 file hides some (see
             `erv.media.sequential`); None for all other clips.
         form: FFmpeg's first name for the container: mov, matroska, avi, ...
@@ -37,7 +40,9 @@ class Header:
     width: int
     height: int
     frames: int
-    has_audio: bool
+    film: int
+    voice: int | None
+    films: int
     shown: int | None = None
     form: str = "mov"
     ratio: float | None = None
@@ -85,26 +90,34 @@ def _claims(path: Path, form: str, options: dict[str, str], *, last: bool = Fals
 
     try:
         with open_container(path, form, **options) as container:
-            video = next(iter(container.streams.video), None)
+            video = film_of(container)
             if video is None:
                 return None
-            has_audio = bool(container.streams.audio)
+            voice = voice_of(container, video)
             if video.codec_context is None:
                 raise MediaError("no decoder for the video track")
             sized = bool(video.width and video.height)
-            if not last and not (sized and (has_audio or form in _NAME_ALL_STREAMS)):
+            if not last and not (sized and form in _NAME_ALL_STREAMS and is_clear(container)):
                 return None
             seconds = container.duration / av.time_base if container.duration else 0.0
-            tracks = [track for track in container.streams if track.duration and track.time_base]
-            seconds = max([seconds, *(float(track.duration * track.time_base) for track in tracks)])
+            timed = [track for track in container.streams if track.duration and track.time_base]
+            seconds = max([seconds, *(float(track.duration * track.time_base) for track in timed)])
             check_length(seconds, video.frames)
             for sound in container.streams.audio:
                 check_sound(sound.codec_context)
             size = (video.width or 0, video.height or 0)
             ratio = float(video.sample_aspect_ratio or 0) or None
-            if form != "mov":
-                return Header(*size, 0, has_audio, form=form, ratio=ratio)
-            return Header(*size, video.frames, has_audio, _shown_pictures(path, video), form, ratio)
+            index = form == "mov"
+            return Header(
+                *size,
+                video.frames if index else 0,
+                film=video.index,
+                voice=None if voice is None else voice.index,
+                films=len(container.streams.video),
+                shown=_shown_pictures(path, video) if index else None,
+                form=form,
+                ratio=ratio,
+            )
     except MediaError:
         raise
     except (av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError) as error:

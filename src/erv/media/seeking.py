@@ -56,7 +56,7 @@ class Survey:
 
 
 def survey(path: Path, header: Header, *, ask_ratio: bool = False) -> Survey:
-    """Reads the packets of the first video track without decoding them.
+    """Reads the packets of the video track without decoding them.
 
     Args:
         path: of a file that `erv.media.header.read_header` accepted.
@@ -74,11 +74,12 @@ def survey(path: Path, header: Header, *, ask_ratio: bool = False) -> Survey:
     newest, last, ratio = None, 0.0, header.ratio
     try:
         with open_container(path, header.form, **options) as container:
-            video = container.streams.video[0]
+            video = container.streams[header.film]
             is_fresh = _test_of(video)
             pictures = pictures_of(video) if header.form in INDEXED and header.shown is None else None
             unit = float(video.time_base or 0)
-            packets, fresh = 0, header.form in INDEXED and bool(container.duration)
+            # decord chooses a track by itself, so it only gets files with a single one.
+            packets, fresh = 0, header.form in INDEXED and bool(container.duration) and header.films == 1
             for packet in container.demux(video):
                 if packet.dts is None and not packet.size:  # the last one, which flushes a decoder
                     continue

@@ -24,12 +24,13 @@ from erv.media.containers import open_container
 from erv.media.limits import MediaError, check_size, short_reason
 
 
-def shown_pictures(path: Path, form: str, shown: int | None) -> Iterator[Any]:
+def shown_pictures(path: Path, form: str, film: int, shown: int | None) -> Iterator[Any]:
     """Decodes the pictures that a player shows, in its order, in one pass.
 
     Args:
         path: of the file.
         form: of its header.
+        film: number of its video track, of its header.
         shown: how many its edit list shows; None if unknown.
 
     Yields:
@@ -43,7 +44,7 @@ def shown_pictures(path: Path, form: str, shown: int | None) -> Iterator[Any]:
     count = 0
     try:
         with open_container(path, form) as container:
-            video = container.streams.video[0]
+            video = container.streams[film]
             video.codec_context.thread_count = 1
             for frame in container.decode(video):
                 check_size(frame.width, frame.height)

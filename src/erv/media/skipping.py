@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from erv.media.containers import open_container
+from erv.media.header import Header
 
 # Types of units (H.264, table 7-1): slices of pictures, an IDR picture; and those that may be left out with
 # the picture that nothing refers to: its slices, supplemental information, delimiters, filler.
@@ -105,13 +106,13 @@ def _units(packet: memoryview, length_bytes: int) -> Iterator[tuple[int, int]]:
 
 
 def decoded(
-    path: Path, form: str, order: Order, chosen: np.ndarray, options: dict[str, str] | None = None
+    path: Path, header: Header, order: Order, chosen: np.ndarray, options: dict[str, str] | None = None
 ) -> Iterator[tuple[int, Any]]:
-    """Decodes some packets of the first video track, those of `chosen`.
+    """Decodes some packets of the video track, those of `chosen`.
 
     Args:
         path: of the file.
-        form: of its header.
+        header: of the file.
         order: of its packets.
         chosen: bool [N], which packets; all that they refer to must be among them.
         options: more options of the decoder.
@@ -137,8 +138,8 @@ def decoded(
             yield number, frame
 
     try:
-        with open_container(path, form, skip_frame="all", probesize="32") as container:
-            video = container.streams.video[0]
+        with open_container(path, header.form, skip_frame="all", probesize="32") as container:
+            video = container.streams[header.film]
             unit, context = float(video.time_base or 0), video.codec_context
             context.thread_count = 1
             context.options = {"err_detect": "explode", **(options or {})}  # any fault is an error
@@ -167,7 +168,7 @@ class SkippingError(Exception):
 
 def taken_pictures(
     path: Path,
-    form: str,
+    header: Header,
     order: Order,
     wanted: Iterable[int],
     size: tuple[int, int],
@@ -177,7 +178,7 @@ def taken_pictures(
 
     Args:
         path: of the file.
-        form: of its header.
+        header: of the file.
         order: of its packets.
         wanted: numbers of pictures, from 0.
         size: width and height that pictures must have.
@@ -192,7 +193,7 @@ def taken_pictures(
     is_wanted[list(packets)] = True
     taken: dict[int, np.ndarray] = {}
     try:
-        for packet, frame in decoded(path, form, order, order.needed(is_wanted)):
+        for packet, frame in decoded(path, header, order, order.needed(is_wanted)):
             if packet in packets:
                 if not _is_plain(frame, size):
                     return None

@@ -95,12 +95,13 @@ def check_start(seconds: float) -> None:
         )
 
 
-def read_sound(path: Path, form: str, rate: int, origin: float | None) -> np.ndarray | None:
-    """Decodes the first sound track.
+def read_sound(path: Path, form: str, voice: int, rate: int, origin: float | None) -> np.ndarray | None:
+    """Decodes a sound track.
 
     Args:
         path: of a file that `erv.media.header.read_header` accepted.
         form: of its header.
+        voice: number of its sound track, of its header.
         rate: samples per second of the result.
         origin: time of the first picture in seconds; None if unknown, which starts the sound at once.
 
@@ -114,9 +115,9 @@ def read_sound(path: Path, form: str, rate: int, origin: float | None) -> np.nda
 
     channels = Channels()
     try:
-        runs, fault = _runs(path, form, rate, channels, None)
+        runs, fault = _runs(path, form, voice, rate, channels, None)
         if channels.cancel:
-            runs, fault = _runs(path, form, rate, Channels(), channels.louder)
+            runs, fault = _runs(path, form, voice, rate, Channels(), channels.louder)
     except (av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError) as error:
         raise MediaError(f"sound can't be decoded: {short_reason(error, path)}") from error
     if not any(run.samples for run in runs):
@@ -152,7 +153,7 @@ def _placed(runs: list[_Run], rate: int, origin: float | None) -> np.ndarray:
 
 
 def _runs(
-    path: Path, form: str, rate: int, channels: Channels, only: int | None
+    path: Path, form: str, voice: int, rate: int, channels: Channels, only: int | None
 ) -> tuple[list[_Run], str | None]:
     """The runs of a track, and the first fault of a packet; `only` takes a single channel."""
     import av
@@ -174,7 +175,7 @@ def _runs(
         waiting, held = [], 0
 
     fault: list[str] = []
-    for frame in _frames(path, form, fault):
+    for frame in _frames(path, form, voice, fault):
         start = None if frame.pts is None else float(frame.pts * frame.time_base)
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         end = runs[-1].end if runs else None
@@ -211,14 +212,14 @@ def _joined(frames: list[Any], channels: Channels, only: int | None) -> Any:
     return joined
 
 
-def _frames(path: Path, form: str, fault: list[str]) -> Iterator[Any]:
-    """The decoded frames of the first sound track; faults of packets are added to the list."""
+def _frames(path: Path, form: str, voice: int, fault: list[str]) -> Iterator[Any]:
+    """The decoded frames of a sound track; faults of packets are added to the list."""
     import av
 
     # Don't decode pictures to learn more than the header states: 1 ms instead of 4 for a clip of 3 s.
     options = {"skip_frame": "all", **({"probesize": "32"} if form in INDEXED else {})}
     with open_container(path, form, **options) as container:
-        track = container.streams.audio[0]
+        track = container.streams[voice]
         if track.codec_context is None:
             fault.append("no decoder for it")
             return

@@ -1,9 +1,9 @@
 """A worker process: how it is started, what is sent to it, how much memory and which rights it has.
 
 It is a plain child process rather than one of `multiprocessing`: a Dask worker is a daemon and can't have
-such children, and a plain child imports only what decoding needs, not its parent's main module. Arrays are
-sent after the pickle as raw memory and read directly into place. Inside the pickle they would take more than
-three times as long (3.0 ms against less than 1.0 for the 1.3 MB of a clip at 224x224).
+such children, and a plain child imports only what decoding needs, not its parent's main module. Items reach
+it as pickles; its answers are plain values and arrays (`erv.media.answers`), which are read directly into
+place.
 
 Its environment holds nothing but what Python and its libraries need, in particular no keys of the object
 store.
@@ -12,10 +12,11 @@ store.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
+import math
 import os
 import pickle
+import select
 import socket
 import struct
 import subprocess
@@ -24,12 +25,13 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from erv.media.answers import LONGEST_HEAD, AnswerError, Packed, pack, unpack
 from erv.media.confinement import confine
 from erv.media.handed import can_hand_over, received_files, send_files
 
@@ -37,11 +39,11 @@ from erv.media.handed import can_hand_over, received_files, send_files
 START_SECONDS = 300.0
 # Bytes that always fit into the pipe while nobody reads it, so that handing over an item never blocks.
 _PIPE_BYTES = 32_768
-_COUNT = struct.Struct("<I")
-# What the pickle of an array needs.
-_OF_NUMPY = frozenset({"_frombuffer", "_reconstruct", "ndarray", "dtype", "scalar"})
-# A pickle, and the buffers that follow it.
-_Packed = tuple[bytes, list[memoryview]]
+_LENGTH = struct.Struct("<I")
+_LONGEST_TRACE = 20_000  # characters
+# A worker sends an answer at once; one that stops in the middle would stop us.
+_ANSWER_SECONDS = 30.0
+_END_SECONDS = 5.0
 # The variables that a worker gets: what Python, its libraries and the tools that watch a test run need.
 _KEPT_VARIABLES = (
     ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "TZ", "SYSTEMROOT", "VIRTUAL_ENV"),
@@ -53,22 +55,6 @@ _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
     " from erv.media.worker_process import serve; serve(int(sys.argv[2]), int(sys.argv[3]))"
 )
-
-
-class _Answers(pickle.Unpickler):
-    """Reads a worker's answers: arrays, exceptions and plain data classes, and calls nothing else.
-
-    A file may have taken over the decoder, and with it the pipe. The worker is confined, but we are not.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] == "numpy" and name in _OF_NUMPY:
-            return super().find_class(module, name)
-        if module in sys.modules and "." not in name:  # never import what an answer names
-            found = getattr(sys.modules[module], name, None)
-            if isinstance(found, type) and (is_dataclass(found) or issubclass(found, Exception)):
-                return found
-        raise pickle.UnpicklingError(f"{module}.{name} is not part of an answer")
 
 
 class Worker:
@@ -143,27 +129,26 @@ class Worker:
         """Whether an item may be sent before the current one is answered."""
         return len(self.queue) < 2 and len(message) <= _PIPE_BYTES
 
-    def receive(self) -> tuple[str, Any]:
-        """The next answer, `ready`, `result`, `memory`, `error` or `fault`, and a value.
+    def receive(self, most_bytes: int) -> tuple[str, Any]:
+        """The next answer, `ready`, `result`, `memory` or `error`, and a plain value.
 
-        The value of `ready` is what the kernel enforces, if the worker is confined; that of an `error` is the
-        exception. A `fault` means that the exception or the result can't be pickled; its value is the
-        traceback as text.
+        The value of `ready` is what the kernel enforces, if the worker is confined. That of an `error` is a
+        dict: `kinds` (of the exception, as `module:name`), `text` and `trace`.
+
+        Args:
+            most_bytes: that the arrays of an answer may take.
 
         Raises:
             EOFError, OSError: the process ended.
-            RuntimeError: the answer can't be read.
+            AnswerError: it is no answer, or doesn't come whole in time.
         """
-        head = self.pipe.recv_bytes()
-        (count,) = _COUNT.unpack_from(head)
-        sizes = struct.unpack_from(f"<{count}Q", head, _COUNT.size)
-        buffers = [_read(self.pipe.fileno(), size) for size in sizes]
-        pickled = memoryview(head)[_COUNT.size + 8 * count :]
-        try:
-            kind, value = _Answers(io.BytesIO(pickled), buffers=buffers).load()
-        except Exception as error:  # whatever it is, the process has not ended
-            raise RuntimeError(f"a result of a media worker can't be unpickled: {error!r}") from error
-        return kind, value
+        now = time.monotonic()
+        until = max(now + 1.0, min(self.deadline or math.inf, now + _ANSWER_SECONDS))
+        (length,) = _LENGTH.unpack(_read(self.pipe.fileno(), _LENGTH.size, until))
+        if not 0 < length <= LONGEST_HEAD:
+            raise AnswerError(f"{length} bytes beside its arrays, at most {LONGEST_HEAD}")
+        head = _read(self.pipe.fileno(), length, until).tobytes()
+        return unpack(head, most_bytes, lambda size: _read(self.pipe.fileno(), size, until))
 
     def measure(self) -> None:
         """Records the resident memory of the process before its first item."""
@@ -179,7 +164,10 @@ class Worker:
 
     def obituary(self) -> str:
         """How the process ended."""
-        code = self.process.wait()
+        try:
+            code = self.process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:  # whoever has taken it over may close the pipe and stay
+            return "decoder process closed its pipe"
         return f"decoder process died (signal {-code})" if code < 0 else f"decoder exited ({code})"
 
     def stop(self) -> None:
@@ -209,7 +197,7 @@ def serve(descriptor: int, parent: int) -> None:
         if confined and can_hand_over():
             most_bytes = None if memory_mb is None else memory_mb * 1_000_000
             function = partial(_with_files, function, descriptor, most_bytes)
-        _send(pipe, _packed("ready", given))
+        _send(pipe, pack("ready", given))
         while True:
             _send(pipe, _answer(function, pipe.recv_bytes()))
     except (EOFError, KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
@@ -249,59 +237,56 @@ def limit_memory(megabytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-def _answer(function: Callable[[Any], Any], message: bytes) -> _Packed:
+def _answer(function: Callable[[Any], Any], message: bytes) -> Packed:
     """The reply for an item: its result, or what its computation raised."""
     try:
         result = function(pickle.loads(message))  # noqa: S301  (from our parent)
     except MemoryError:
-        return _packed("memory", None)
-    except Exception as error:  # passed to the parent, which knows which ones are expected
-        return _packed_error(error)
+        return pack("memory", None)
+    except Exception as error:  # the parent knows which ones are expected
+        kinds = [f"{kind.__module__}:{kind.__qualname__}" for kind in type(error).__mro__]
+        return _packed_error(error, kinds)
     try:
-        return _packed("result", result)
+        return pack("result", result)
     except MemoryError:
-        return _packed("memory", None)
+        return pack("memory", None)
     except Exception as error:  # never an expected one: the function itself has finished
-        return _fault(error)
+        return _packed_error(error, [])
 
 
-def _packed_error(error: Exception) -> _Packed:
-    """The exception, or its traceback if it would not survive pickling."""
-    try:
-        pickled, views = _packed("error", error)
-        _, copy = pickle.loads(pickled, buffers=views)  # noqa: S301  (our own)
-    except Exception:  # a pickle runs code of the exception's class
-        return _fault(error)
-    return (pickled, views) if type(copy) is type(error) else _fault(error)
+def _packed_error(error: Exception, kinds: list[str]) -> Packed:
+    trace = "".join(traceback.format_exception(error))[-_LONGEST_TRACE:]
+    return pack("error", {"kinds": kinds, "text": str(error)[:_LONGEST_TRACE], "trace": trace})
 
 
-def _fault(error: Exception) -> _Packed:
-    return _packed("fault", "".join(traceback.format_exception(error)))
+def _send(pipe: Connection, packed: Packed) -> None:
+    _write(pipe.fileno(), memoryview(_LENGTH.pack(len(packed.head)) + packed.head))
+    for array in packed.arrays:
+        _write(pipe.fileno(), array.reshape(-1).view("u1").data)
 
 
-def _packed(kind: str, value: Any) -> _Packed:
-    buffers: list[pickle.PickleBuffer] = []
-    pickled = pickle.dumps((kind, value), protocol=5, buffer_callback=buffers.append)
-    return pickled, [buffer.raw() for buffer in buffers]
+def _write(descriptor: int, content: memoryview) -> None:
+    sent = 0
+    while sent < len(content):
+        sent += os.write(descriptor, content[sent:])
 
 
-def _send(pipe: Connection, packed: _Packed) -> None:
-    pickled, views = packed
-    sizes = struct.pack(f"<{len(views)}Q", *(view.nbytes for view in views))
-    pipe.send_bytes(_COUNT.pack(len(views)) + sizes + pickled)
-    for view in views:
-        sent = 0
-        while sent < view.nbytes:
-            sent += os.write(pipe.fileno(), view[sent:])
+def _read(descriptor: int, size: int, until: float) -> Any:
+    """uint8 [size] of exactly this many bytes.
 
-
-def _read(descriptor: int, size: int) -> Any:
-    """Reads exactly this many bytes; raises EOFError if the process ends first."""
+    Raises:
+        EOFError: the process ends first.
+        AnswerError: they don't come until this time of the monotonic clock.
+    """
     import numpy as np
 
+    ready = select.poll()
+    ready.register(descriptor, select.POLLIN)
     buffer = np.empty(size, np.uint8)
     view, got = buffer.data, 0
     while got < size:
+        if not ready.poll(max(0.0, 1000 * (until - time.monotonic()))):
+            raise AnswerError("it stops in the middle")
         more = os.readv(descriptor, [view[got:]])
         if not more:
             raise EOFError

@@ -25,6 +25,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from erv.media.answers import AnswerError, Form, clean, plain, record_of
 from erv.media.confinement import Confinement
 from erv.media.handed import can_hand_over
 from erv.media.worker_process import Worker
@@ -63,6 +64,7 @@ def isolated(
     expected: tuple[type[Exception], ...] = (),
     prepare: Callable[[], None] | None = None,
     confined: bool = False,
+    form: Form[Item, Result] | None = None,
 ) -> Generator[Outcome[Item, Result], None, None]:
     """Applies `function` to items in worker processes.
 
@@ -74,20 +76,24 @@ def isolated(
         memory_mb: megabytes (10^6 bytes) that an item may take beyond what its process has at the start;
             None for no limit. On Linux the kernel refuses more. On any system, a process whose resident
             memory exceeds it is killed.
-        expected: exceptions that fail one item with their message; any other is re-raised here.
+        expected: exceptions that fail one item with their message. Any other ends the run, unless the
+            workers are confined: whoever takes one over could end every run. Then it fails the item, too.
         prepare: a module-level function that a worker calls first, outside any time limit (slow imports).
         confined: whether workers may read only the files of their items, which are then
             `erv.media.handed.HasFiles`. What the function needs must be imported by `prepare`, or installed.
+        form: what a result may be, by default any plain value. Any other answer counts as a worker that died.
 
     Yields:
         One outcome per item, in the order of the items.
 
     Raises:
-        RuntimeError: a worker can't start, or a result or an exception can't be pickled (with the traceback
-            as text).
+        RuntimeError: a worker can't start, or one that is not confined raised an exception that is not
+            expected (with the traceback as text).
         OSError: a file of an item can't be opened.
     """
-    crew: _Crew[Item, Result] = _Crew(function, prepare, seconds, memory_mb, expected, confined)
+    crew: _Crew[Item, Result] = _Crew(
+        function, prepare, seconds, memory_mb, expected, confined, form or plain()
+    )
     source = enumerate(items)
     due = 0
     try:
@@ -117,12 +123,14 @@ class _Crew(Generic[Item, Result]):
         memory_mb: int | None,
         expected: tuple[type[Exception], ...],
         confined: bool,
+        form: Form[Item, Result],
     ) -> None:
         self.waiting: dict[int, Item] = {}
         self.done: dict[int, Outcome[Item, Result]] = {}
         self.exhausted = False
         self._function, self._prepare = function, prepare
-        self._seconds, self._memory_mb, self._expected = seconds, memory_mb, expected
+        self._seconds, self._memory_mb, self._form = seconds, memory_mb, form
+        self._expected = {f"{kind.__module__}:{kind.__qualname__}" for kind in expected}
         self._confined, self._warned = confined, False
         self._pool: list[Worker] = []
         self._untouched: deque[int] = deque()  # given to a worker that died before it started them
@@ -201,11 +209,11 @@ class _Crew(Generic[Item, Result]):
         for position, worker in enumerate(self._pool):
             if worker.pipe in events:
                 try:
-                    kind, value = worker.receive()
+                    self._take(worker, *worker.receive(self._most_bytes(worker)))
+                except AnswerError as error:
+                    self._lose(position, f"decoder process gave a wrong answer: {error}")
                 except (EOFError, OSError):
                     self._lose(position, worker.obituary())
-                else:
-                    self._take(worker, kind, value)
             elif worker.deadline is not None and time.monotonic() >= worker.deadline:
                 self._lose(position, f"not done within {worker.limit:g} s")
         self._look()
@@ -267,24 +275,52 @@ class _Crew(Generic[Item, Result]):
             self._warned = True
             logger.warning("a clip that exploits a decoder could %s; see `erv doctor`", given.gaps)
 
+    def _most_bytes(self, worker: Worker) -> int:
+        """How much the arrays of its next answer may take."""
+        return self._form.most_bytes(self.waiting[worker.queue[0]]) if worker.queue else 0
+
     def _take(self, worker: Worker, kind: str, value: Any) -> None:
-        if kind == "ready":
+        """Takes an answer; raises AnswerError for one that was not asked for or is not of the right form."""
+        if not worker.ready:
+            if kind != "ready":
+                raise AnswerError("it is not ready")
+            self._warn_of(None if value is None else record_of(Confinement, value))
             worker.ready, worker.deadline, self._failed_starts = True, None, 0
             worker.measure()
-            self._warn_of(value)
             return
+        if not worker.queue:
+            raise AnswerError("nothing was asked")
+        result = self._result(worker.queue[0], value) if kind == "result" else None
+        failure, trace = self._failure(value) if kind == "error" else (None, "")
+        if kind not in ("result", "memory", "error"):
+            raise AnswerError("it is of no known kind")
         index = worker.queue.popleft()
         worker.served += 1
         worker.start_clock(self._seconds)
         if kind == "memory":
             self._fail(index, self._too_large())
-            return
-        self._alone.discard(index)
-        if kind == "result":
-            self.done[index] = Outcome(self.waiting.pop(index), value, None)
-        elif isinstance(value, self._expected):
-            self.done[index] = Outcome(self.waiting.pop(index), None, str(value))
-        elif kind == "fault":
-            raise RuntimeError(f"a media worker's result or exception can't be pickled:\n{value}")
+        elif trace:
+            if not self._confined:
+                raise RuntimeError(f"a media worker failed:\n{trace}")
+            if index in self._alone:
+                lines = " | ".join(clean(line) for line in trace.split("\n"))
+                logger.error("unexpected fault in a media worker: %s", lines)
+            self._fail(index, f"unexpected {failure}")
         else:
-            raise value
+            self._alone.discard(index)
+            self.done[index] = Outcome(self.waiting.pop(index), result, failure)
+
+    def _result(self, index: int, value: Any) -> Result:
+        try:
+            return self._form.read(self.waiting[index], value)
+        except Exception as error:  # whatever it is, it is no result
+            raise AnswerError(str(error)) from error
+
+    def _failure(self, value: Any) -> tuple[str, str]:
+        """The message of an exception, and its traceback; empty if it is an expected one."""
+        match value:
+            case {"kinds": list(kinds), "text": str(text), "trace": str(trace)}:
+                if any(kind in self._expected for kind in kinds if isinstance(kind, str)):
+                    return clean(text), ""
+                return clean(trace.strip().rpartition("\n")[2]) or "error", trace or "no traceback"
+        raise AnswerError("no exception")

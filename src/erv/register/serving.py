@@ -83,7 +83,7 @@ class Predictor:
 
     def _decode(self, names: Sequence[str]) -> list[Any]:
         """The clips, decoded in a process of their own: a file may crash or hang its decoder."""
-        from erv.media.decode import MediaError, decode_item, decode_task, loader
+        from erv.media.decode import DECODED, MediaError, decode_item, decode_task, loader
         from erv.media.workers import isolated
         from erv.shards import Clip
 
@@ -97,6 +97,7 @@ class Predictor:
             expected=(MediaError,),
             prepare=loader(self._rule),
             confined=True,
+            form=DECODED,
         )
         clips = []
         with contextlib.closing(outcomes):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from erv.manifest import ClipRow
+from erv.media.answers import Form, record_of
 from erv.media.frames import list_frames, read_frame
 from erv.media.limits import MediaError
 from erv.media.workers import isolated
@@ -63,6 +64,7 @@ def probe_clips(
             memory_mb=settings.clip_memory_mb,
             prepare=_load_prober,
             confined=True,
+            form=_PROBED,
         ):
             found = outcome.result or Probe(fault=outcome.failure)
             probes[outcome.item.clip_id] = found
@@ -98,6 +100,10 @@ def _task(path: Path, clip_id: str = "") -> _Task:
         return _Task(clip_id, (), fault=str(error))
     chosen = tuple(frames[index] for index in spread(range(len(frames)), LOOKS))
     return _Task(clip_id, chosen, tuple(file.name for file in chosen), len(frames))
+
+
+# What `_probe_task` may answer: no arrays.
+_PROBED: Form[_Task, Probe] = Form(lambda _, value: record_of(Probe, value), lambda _: 0)
 
 
 def _load_prober() -> None:

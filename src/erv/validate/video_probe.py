@@ -81,11 +81,11 @@ def probe_video(path: Path) -> Probe:
     if fault is None:
         try:
             if header.shown is None:
-                brightness = _quick_look(path, header.form, packets)
+                brightness = _quick_look(path, header, packets)
                 if brightness is None or brightness < _BRIGHT:
-                    fault, brightness = _look(path, header.form, packets)
+                    fault, brightness = _look(path, header, packets)
             else:
-                brightness = _brightness_of_shown(path, header.form, header.shown)
+                brightness = _brightness_of_shown(path, header, header.shown)
         except MediaError as error:
             fault = str(error)
         except bad_content as error:
@@ -198,7 +198,7 @@ def _read_packets(path: Path, header: Header) -> tuple[_Packets, _Sound]:
 
     sound, shown = _Sound(), header.shown
     with open_container(path, header.form) as container:
-        video = container.streams.video[0]
+        video = container.streams[header.film]
         rate = video.average_rate or video.guessed_rate
         declared = video.frames if shown is None else shown
         packets = _Packets(video.width, video.height, float(rate or 0), declared)
@@ -210,7 +210,8 @@ def _read_packets(path: Path, header: Header) -> tuple[_Packets, _Sound]:
         if "matroska" in container.format.name and container.duration:
             packets.promised = container.duration / av.time_base
         streams = [video]
-        for audio in container.streams.audio[:1]:
+        if header.voice is not None:
+            audio = container.streams[header.voice]
             if audio.codec_context is None:
                 sound.error = "no decoder for it"
             else:
@@ -242,7 +243,7 @@ def _read_packets(path: Path, header: Header) -> tuple[_Packets, _Sound]:
     return packets, sound
 
 
-def _quick_look(path: Path, form: str, packets: _Packets) -> float | None:
+def _quick_look(path: Path, header: Header, packets: _Packets) -> float | None:
     """Decodes what `_look` does, without pictures that no other refers to; None unless all of it decodes."""
     order = packets.order
     if order is None:
@@ -258,7 +259,7 @@ def _quick_look(path: Path, form: str, packets: _Packets) -> float | None:
     looked[order.starts.argmax()] = True
     brightest = -1.0
     try:
-        for number, frame in decoded(path, form, order, chosen, {"skip_loop_filter": "all"}):
+        for number, frame in decoded(path, header, order, chosen, {"skip_loop_filter": "all"}):
             check_size(frame.width, frame.height)
             if looked[number]:
                 brightest = max(brightest, _brightness(frame))
@@ -267,7 +268,7 @@ def _quick_look(path: Path, form: str, packets: _Packets) -> float | None:
     return brightest
 
 
-def _look(path: Path, form: str, packets: _Packets) -> tuple[str | None, float | None]:
+def _look(path: Path, header: Header, packets: _Packets) -> tuple[str | None, float | None]:
     """Decodes some key frames and everything after the last one; returns a fault or None, and the brightness.
 
     Every chosen packet comes with all it refers to, so there is no seeking: files from arbitrary sources have
@@ -282,8 +283,8 @@ def _look(path: Path, form: str, packets: _Packets) -> tuple[str | None, float |
     brightest, final = -1.0, None
     found = {False: 0, True: 0}  # pictures of the key frames, and of the tail
     every = max(1, tail // _TAIL_LOOKS)
-    with open_container(path, form) as container:
-        video = container.streams.video[0]
+    with open_container(path, header.form) as container:
+        video = container.streams[header.film]
         video.codec_context.thread_count = 1
 
         def take(packet: Any, in_tail: bool) -> None:
@@ -321,12 +322,12 @@ def _look(path: Path, form: str, packets: _Packets) -> tuple[str | None, float |
     return None, brightest
 
 
-def _brightness_of_shown(path: Path, form: str, shown: int) -> float:
+def _brightness_of_shown(path: Path, header: Header, shown: int) -> float:
     """Decodes all that an edit list shows; returns the brightest of some pictures, including the last."""
     every = max(1, shown // _TAIL_LOOKS)
     return max(
         _brightness(frame)
-        for number, frame in enumerate(shown_pictures(path, form, shown))
+        for number, frame in enumerate(shown_pictures(path, header.form, header.film, shown))
         if number % every == 0 or number == shown - 1
     )
 

@@ -142,7 +142,7 @@ def test_a_gap_in_the_sound_stays_a_gap(tmp_path):
 def test_times_that_no_clip_has_are_a_reason(tmp_path):
     path = write(tmp_path / "c.mkv", timed_clip([0.0, 0.04], form="matroska", sound=wave(0.1)[None]))
     with pytest.raises(MediaError, match="sound starts 5000 s after the pictures"):
-        read_sound(path, "matroska", 16000, -5000.0)
+        read_sound(path, "matroska", 1, 16000, -5000.0)
 
 
 @pytest.mark.parametrize("voice", ["pcm_s16le", "aac"])
