@@ -182,7 +182,6 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
     A part with a comma in its name is another way to do the one before the comma.
     """
     import hashlib
-    import pickle
     from contextlib import ExitStack
 
     import decord
@@ -190,6 +189,7 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
     import pyarrow.parquet as pq
 
     from erv.media import decode as media
+    from erv.media.answers import pack
     from erv.media.header import read_header
     from erv.media.resizing import load_torch
     from erv.media.seeking import survey
@@ -210,9 +210,9 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
         video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
         return list(video.get_batch(media.frame_indices(len(video), FRAMES).tolist()).asnumpy())
 
-    def chosen_of(path: Path, found: Any) -> list[Any]:
+    def chosen_of(path: Path, header: Any, found: Any) -> list[Any]:
         wanted = media.frame_indices(found.packets, FRAMES).tolist()
-        taken = taken_pictures(path, "mov", found.order, wanted, (WIDTH, HEIGHT), upright)
+        taken = taken_pictures(path, header, found.order, wanted, (WIDTH, HEIGHT), upright)
         if taken is None:
             raise SystemExit(f"{path}: pictures can't be skipped")
         return [taken[index] for index in wanted]
@@ -221,10 +221,8 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
 
     def transfer(frames: Any, sound: Any) -> None:
         # As a worker does it, in pieces that fit into the pipe, since both ends are in this process.
-        buffers: list[pickle.PickleBuffer] = []
-        pickle.dumps(("result", media.Decoded(frames, sound)), protocol=5, buffer_callback=buffers.append)
-        for buffer in buffers:
-            view = buffer.raw()
+        for content in pack("result", media.Decoded(frames, sound)).arrays:
+            view = memoryview(content).cast("B")
             for start in range(0, len(view), 65_536):
                 ours.send_bytes(view[start : start + 65_536])
                 theirs.recv_bytes()
@@ -239,13 +237,13 @@ def components(paths: Sequence[Path], geometry: Any) -> dict[str, float]:
             timed("verify sha256", lambda p=path: hashlib.sha256(p.read_bytes()).hexdigest())
             header = timed("read header", lambda p=path: read_header(p))
             found = timed("read packets", lambda p=path, h=header: survey(p, h))
-            pictures = timed("decode frames", lambda p=path, f=found: chosen_of(p, f))
+            pictures = timed("decode frames", lambda p=path, h=header, f=found: chosen_of(p, h, f))
             everything = timed("decode frames, all with decord", lambda p=path: pixels_of(p))
             if not np.array_equal(pictures, everything):
                 raise SystemExit(f"{path}: frames differ from those of decord")
             squares = timed("resize", lambda p=pictures: media.to_square(p, SIZE, geometry))
             timed("resize, uint8", lambda p=pictures: media.to_square(p, SIZE, geometry, "uint8"))
-            sound = timed("sound", lambda p=path: read_sound(p, "mov", SAMPLE_RATE, 0.0))
+            sound = timed("sound", lambda p=path, h=header: read_sound(p, h.form, h.voice, SAMPLE_RATE, 0.0))
             frames = squares
             timed("transfer", lambda f=frames, s=sound: transfer(f, s))
             clips.append(Clip(path.stem, frames, sound, SAMPLE_RATE))

@@ -44,7 +44,7 @@ def moving_clip(params="bframes=3", *, form="mp4", starts=None, pixels="yuv420p"
 def fully_decoded(path, rule):
     """The chosen frames, with every picture decoded from the first on."""
     header = read_header(path)
-    pictures = [upright(frame) for frame in shown_pictures(path, header.form, header.shown)]
+    pictures = [upright(frame) for frame in shown_pictures(path, header.form, header.film, header.shown)]
     indices = chosen_frames(len(pictures), survey(path, header).times, rule.frames)
     return np.stack(
         [

@@ -306,8 +306,9 @@ def test_a_bright_clip_without_a_fault_is_looked_at_quickly(tmp_path, full_looks
     path.write_bytes(numbered_clip(50, bframes=3, gop=250))
     quick = probe(path)
     assert not full_looks
-    packets, _ = video_probe._read_packets(path, read_header(path))
-    fault, brightness = video_probe._look(path, "mov", packets)
+    header = read_header(path)
+    packets, _ = video_probe._read_packets(path, header)
+    fault, brightness = video_probe._look(path, header, packets)
     assert quick.fault is fault is None
     assert quick.brightness == pytest.approx(brightness, abs=1.0)
 
