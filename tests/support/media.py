@@ -128,7 +128,8 @@ def many_tracks(
         for sound, (samples, _) in zip(heard, voices, strict=True):
             for begin in range(0, samples.shape[1], 1024):
                 part = np.ascontiguousarray(samples[:, begin : begin + 1024], np.float32)
-                spoken = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
+                packed = part.T.reshape(1, -1)
+                spoken = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
                 spoken.sample_rate, spoken.pts, spoken.time_base = 16000, begin, Fraction(1, 16000)
                 out.mux(sound.encode(spoken))
             out.mux(sound.encode(None))

@@ -4,8 +4,8 @@ PyAV decodes and mixes it, like a player, with three cares:
 
 - Sound begins when the first picture is shown. If the file lets it start later, silence comes first; what
   comes before the first picture is left out. A gap of more than a tenth of a second stays a gap.
-- Two channels in antiphase, as from a microphone wired the wrong way round, would cancel each other. If less
-  than a hundredth of the louder channel's energy is left of their mean, the louder channel is taken alone.
+- Channels in antiphase, as from a microphone wired the wrong way round, would cancel each other. Where that
+  happens, the loudest channel is taken alone (`erv.media.antiphase`).
 - A packet that can't be decoded costs only itself.
 """
 
@@ -18,41 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from erv.media.antiphase import Balance, Stretch, mixed, void_stretches
 from erv.media.containers import INDEXED, open_container
 from erv.media.limits import MAX_SECONDS, MediaError, short_reason
 
-_CANCELLED = 0.01  # of the louder channel's energy
 _GAP_SECONDS = 0.1
+_MOST_PLANES = 7  # PyAV reads beyond the end of its list of planes if there are more
 # Resampling some seconds at once takes half the time of resampling each packet.
 _SECONDS_AT_ONCE = 5.0
-
-
-@dataclass
-class Channels:
-    """Energy of a stereo track: of each channel, and of what a mix to mono leaves of both."""
-
-    left: float = 0.0
-    right: float = 0.0
-    product: float = 0.0
-
-    def add(self, samples: np.ndarray) -> None:
-        """Adds samples [2, N] of floats; any other number of channels is ignored."""
-        if len(samples) == 2 and np.isfinite(samples).all():
-            left, right = samples
-            self.left += float(left @ left)
-            self.right += float(right @ right)
-            self.product += float(left @ right)
-
-    @property
-    def cancel(self) -> bool:
-        """Whether the channels cancel each other."""
-        mixed = (self.left + self.right + 2 * self.product) / 4
-        return max(self.left, self.right) > 0 and mixed < _CANCELLED * max(self.left, self.right)
-
-    @property
-    def louder(self) -> int:
-        """Number of the louder channel."""
-        return int(self.right > self.left)
 
 
 @dataclass
@@ -62,17 +35,35 @@ class _Run:
     Attributes:
         start: its time in seconds; None if unknown.
         format: sample format, layout and rate of its frames.
+        samples: how many there are.
+        mixed: how many of them are in `pieces`.
         pieces: mono samples at the target's rate, float32.
+        balance: of its channels.
     """
 
     start: float | None
     format: tuple[str, str, int]
     samples: int = 0
+    mixed: int = 0
     pieces: list[np.ndarray] = field(default_factory=list)
+    balance: Balance = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.balance = Balance(self.format[1], self.format[2])
 
     @property
     def end(self) -> float | None:
         return None if self.start is None else self.start + self.samples / self.format[2]
+
+
+def packed(frame: Any) -> Any:
+    """PyAV's frame, with its samples interleaved if it has more planes than PyAV can read."""
+    import av
+
+    if not frame.format.is_planar or frame.layout.nb_channels <= _MOST_PLANES:
+        return frame
+    (interleaved,) = av.AudioResampler("flt", frame.layout, frame.sample_rate).resample(frame)
+    return interleaved
 
 
 def channels_of(frame: Any) -> np.ndarray:
@@ -113,11 +104,11 @@ def read_sound(path: Path, form: str, voice: int, rate: int, origin: float | Non
     """
     import av
 
-    channels = Channels()
     try:
-        runs, fault = _runs(path, form, voice, rate, channels, None)
-        if channels.cancel:
-            runs, fault = _runs(path, form, voice, rate, Channels(), channels.louder)
+        runs, fault = _runs(path, form, voice, rate)
+        void = void_stretches([run.balance for run in runs])
+        if any(void):
+            runs, fault = _runs(path, form, voice, rate, void)
     except (av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError) as error:
         raise MediaError(f"sound can't be decoded: {short_reason(error, path)}") from error
     if not any(run.samples for run in runs):
@@ -153,9 +144,9 @@ def _placed(runs: list[_Run], rate: int, origin: float | None) -> np.ndarray:
 
 
 def _runs(
-    path: Path, form: str, voice: int, rate: int, channels: Channels, only: int | None
+    path: Path, form: str, voice: int, rate: int, void: list[list[Stretch]] | None = None
 ) -> tuple[list[_Run], str | None]:
-    """The runs of a track, and the first fault of a packet; `only` takes a single channel."""
+    """The runs of a track, and the first fault of a packet; `void` are parts of each run to mix otherwise."""
     import av
 
     runs: list[_Run] = []
@@ -167,7 +158,7 @@ def _runs(
         if resampler is None:
             return
         if waiting:
-            joined = _joined(waiting, channels, only)
+            joined = _joined(waiting, runs[-1], void[len(runs) - 1] if void else [])
             runs[-1].pieces += [mono.to_ndarray().reshape(-1) for mono in resampler.resample(joined)]
         if final:
             runs[-1].pieces += [mono.to_ndarray().reshape(-1) for mono in resampler.resample(None)]
@@ -193,16 +184,18 @@ def _runs(
     return runs, fault[0] if fault else None
 
 
-def _joined(frames: list[Any], channels: Channels, only: int | None) -> Any:
-    """One frame with the samples of all, which have the same format; or with those of one channel."""
+def _joined(frames: list[Any], run: _Run, void: list[Stretch]) -> Any:
+    """One frame with the samples of all, which have the same format; mono if the run has void parts."""
     import av
 
-    first = frames[0]
-    if only is not None or first.layout.nb_channels == 2:
+    first, start = frames[0], run.mixed
+    if first.layout.nb_channels > 1:
         values = np.concatenate([channels_of(frame) for frame in frames], axis=1)
-        channels.add(values)
-    if only is not None:
-        joined = av.AudioFrame.from_ndarray(values[only : only + 1], format="fltp", layout="mono")
+        run.balance.add(values)
+        run.mixed += values.shape[1]
+    if void:
+        mono = mixed(values, first.layout.name, start, void)
+        joined = av.AudioFrame.from_ndarray(mono, format="fltp", layout="mono")
     elif first.layout.nb_channels == 2 and first.format.name == "fltp":
         joined = av.AudioFrame.from_ndarray(values, format="fltp", layout=first.layout.name)  # as they are
     else:
@@ -226,6 +219,6 @@ def _frames(path: Path, form: str, voice: int, fault: list[str]) -> Iterator[Any
         track.codec_context.thread_count = 1
         for packet in container.demux(track):
             try:
-                yield from packet.decode()
+                yield from map(packed, packet.decode())
             except (av.FFmpegError, ValueError) as error:
                 fault.append(short_reason(error, path))

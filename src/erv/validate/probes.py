@@ -31,7 +31,7 @@ class Probe:
             `QUIETEST_DB`; None without sound.
         variable_rate: whether frames are chosen by time, because the pictures come at a variable rate.
         sound_after: seconds from the first picture to the first sound; negative if the sound starts earlier.
-        antiphase: whether the two channels cancel each other, so that only the louder one is taken.
+        antiphase: whether channels cancel each other, at least for a while, so that the loudest one is taken.
         pixel_ratio: width of a pixel over its height; 1 if the file doesn't state it.
     """
 

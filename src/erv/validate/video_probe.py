@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from erv.media.antiphase import Balance, void_stretches
 from erv.media.containers import INDEXED, open_container
 from erv.media.header import Header, read_header
 from erv.media.limits import MediaError, check_size, short_reason
 from erv.media.seeking import pictures_of
 from erv.media.sequential import shown_pictures
 from erv.media.skipping import Order, SkippingError, decoded
-from erv.media.sound import Channels, channels_of, check_start
+from erv.media.sound import channels_of, check_start, packed
 from erv.media.timing import Times
 from erv.validate.probes import LOOKS, QUIETEST_DB, THUMBNAIL, Probe, luma, spread
 
@@ -71,7 +72,7 @@ def probe_video(path: Path) -> Probe:
         "loudness_db": sound.loudness_db(),
         "variable_rate": by_time,
         "sound_after": late,
-        "antiphase": sound.channels.cancel,
+        "antiphase": any(void_stretches(sound.balances)),
         "pixel_ratio": packets.ratio,
     }
     fault, brightness = packets.fault, None
@@ -153,11 +154,14 @@ class _Sound:
     error: str | None = None
     finite: bool = True
     start: float | None = None
-    channels: Channels = field(default_factory=Channels)
+    balances: list[Balance] = field(default_factory=list)
 
     def add(self, frame: Any) -> None:
         values = channels_of(frame)
-        self.channels.add(values)
+        layout, rate = frame.layout.name, frame.sample_rate
+        if not self.balances or (self.balances[-1].layout, self.balances[-1].rate) != (layout, rate):
+            self.balances.append(Balance(layout, rate))
+        self.balances[-1].add(values)
         if not self.samples and frame.pts is not None:
             self.start = float(frame.pts * frame.time_base)
         flat = values.astype(np.float64).ravel()
@@ -234,7 +238,7 @@ def _read_packets(path: Path, header: Header) -> tuple[_Packets, _Sound]:
                 continue
             try:
                 for frame in packet.decode():
-                    sound.add(frame)
+                    sound.add(packed(frame))
             except (av.FFmpegError, ValueError) as error:  # only this packet: its neighbours may be intact
                 sound.error = sound.error or short_reason(error, path)
     order = None if pictures is None else pictures.order()

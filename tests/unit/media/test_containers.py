@@ -155,9 +155,8 @@ def test_the_same_frames_and_sound_are_read_from_a_private_copy(tmp_path):
     from erv.media.decode import DECODED, decode_item, decode_task, load_decoders
 
     task = decode_task(tmp_path / "source" / "c.mp4", RULE)
-    (outcome,) = isolated(
-        decode_item, [task], workers=1, seconds=30, prepare=load_decoders, confined=True, form=DECODED
-    )
+    given = {"prepare": load_decoders, "confined": True, "form": DECODED}
+    (outcome,) = isolated(decode_item, [task], workers=1, seconds=30, **given)
     here = decode(tmp_path / "source" / "c.mp4", RULE)
     np.testing.assert_array_equal(outcome.result.frames, here.frames)
     np.testing.assert_array_equal(outcome.result.audio, here.audio)
