@@ -1,4 +1,4 @@
-"""Keeps freed memory in the process, where glibc would hand it back and fetch it zeroed for the next tensor."""
+"""Keeps freed memory in the process; glibc would return it and fetch it zeroed for the next tensor."""
 
 from __future__ import annotations
 

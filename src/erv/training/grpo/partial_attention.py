@@ -37,7 +37,7 @@ def attend(
     Returns:
         [B, heads, Q, D] and, float32, [B, heads, Q].
     """
-    if query.device.type == "cpu":
+    if _has_kernel(query):
         found: tuple[torch.Tensor, torch.Tensor] = _CPU(
             query, key, value, 0.0, causal, attn_mask=mask, scale=scale
         )
@@ -71,7 +71,7 @@ def attend_backward(
         scale: as for `attend`.
         causal: as for `attend`.
     """
-    if query.device.type == "cpu":
+    if _has_kernel(query):
         found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _CPU_BACKWARD(
             gradient, query, key, value, output, log_sum, 0.0, causal, scale=scale
         )
@@ -92,6 +92,10 @@ def join(
     """Attention to the keys of two parts, from what `attend` returned for each."""
     share = torch.sigmoid(second_sum - first_sum).unsqueeze(-1).to(first.dtype)
     return torch.lerp(first, second, share), torch.logaddexp(first_sum, second_sum)
+
+
+def _has_kernel(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def _scores(query: torch.Tensor, key: torch.Tensor, scale: float, causal: bool) -> torch.Tensor:
