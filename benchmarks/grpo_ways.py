@@ -170,7 +170,7 @@ def make_trainer(
         train_dataset=grpo.order_rows(rows, steps, settings.prompts_per_step, 0),
         processing_class=policy.processor.tokenizer,
         peft_config=grpo.lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
-        clip_features=ClipFeatures(policy_encoder(policy) if way == "erv" else prepare, readers),
+        clip_features=ClipFeatures(policy_encoder(policy) if way in ("erv", "before") else prepare, readers),
         question=policy.processor.question_inputs(),
     )
     trainer.remove_callback(PrinterCallback)
