@@ -1,21 +1,18 @@
-"""Three ways to run the same GRPO step, and the cost of each of its parts.
+"""Four ways to run the same GRPO step.
 
-- erv: what the stage does: towers once per clip, the prompt once per clip and pass, one batch
+- erv: what the stage does: towers once per clip, the prompt once per clip and pass, no padding
+- before: as the stage did it at first, see `grpo_before.py`
 - reencoding: also one batch, but towers, projectors and prompt run for every completion in every pass
 - released: the released trainer's way: one clip at a time, its completions by plain `generate`, towers,
   projectors and prompt for every completion in both scorings; the gradients of the clips are summed
 
-All have the same attention, the same head (only on the completions), the same precision and, except for the
-plain `generate`, the same cache that grows in place. They differ only in how often each part runs. `agree`
-shows this: log-probabilities, loss and gradients on the same completions.
+All compute the same: `agree` compares log-probabilities, loss and gradients on the same completions.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,113 +20,18 @@ import torch
 from transformers import PrinterCallback
 from trl.models import unwrap_model_for_generation
 
+from benchmarks.grpo_before import BeforeTrainer
+from benchmarks.grpo_measured import SMALL, MeasuredTrainer, Seen, Stopwatch
 from erv.policies import Policy
 from erv.settings import GrpoSettings, RuntimeSettings, load_settings
 from erv.shards import Clip, ShardReader
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.grpo import grpo
 from erv.training.grpo.shared_prompts import SharedPrompt
+from erv.training.grpo.token_scores import TokenScores
 from erv.training.grpo.trainer import OmniGRPOTrainer
 
 Tensors = dict[str, torch.Tensor]
-
-PARTS = ("encode", "generation", "reference scoring", "policy scoring", "backward", "update", "other")
-_SMALL = 10_000  # gradients of weights up to this size are compared
-
-
-class Stopwatch:
-    """Seconds by part of a step; time in a nested part counts only for that part."""
-
-    def __init__(self, device: str = "cpu") -> None:
-        self.wall = dict.fromkeys(PARTS, 0.0)
-        self.cpu = dict.fromkeys(PARTS, 0.0)
-        self._gpu = device.startswith("cuda")
-        self._open: list[str] = []
-        self._since = (0.0, 0.0)
-
-    @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        """Counts the time within for this part."""
-        self._charge()
-        self._open.append(part)
-        try:
-            yield
-        finally:
-            self._charge()
-            self._open.pop()
-
-    def around(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, with its calls timed."""
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self(part):
-                return function(*args, **kwargs)
-
-        return timed
-
-    def _charge(self) -> None:
-        if self._gpu:
-            torch.cuda.synchronize()  # kernels run on after their call has returned
-        now = (time.perf_counter(), time.process_time())
-        if self._open:
-            self.wall[self._open[-1]] += now[0] - self._since[0]
-            self.cpu[self._open[-1]] += now[1] - self._since[1]
-        self._since = now
-
-
-@dataclass
-class Seen:
-    """The results of a step, to compare ways.
-
-    Attributes:
-        completions: token ids in the order of the rows.
-        log_probs: log-probabilities by "policy" or "reference", and by completion.
-        loss: loss of the whole step.
-        gradients: gradients of the small weights.
-    """
-
-    completions: list[list[int]] = field(default_factory=list)
-    log_probs: dict[str, dict[tuple[int, ...], torch.Tensor]] = field(default_factory=dict)
-    loss: float = 0.0
-    gradients: Tensors = field(default_factory=dict)
-
-
-class MeasuredTrainer(OmniGRPOTrainer):
-    """The stage's trainer with a stopwatch around its parts."""
-
-    prompts_per_pass: int | None = None  # None: all of a step
-    watch: Stopwatch
-    seen: Seen
-    replay: list[list[int]] | None = None  # completions to use instead of the written ones
-
-    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> tuple[list[list[int]], Any]:
-        with self.watch("generation"):
-            written, extra = self._write(*args, **kwargs)
-        if self.replay is not None:
-            written = [self.replay.pop(0) for _ in written]
-        self.seen.completions += written
-        return written, extra
-
-    def _write(self, *args: Any, **kwargs: Any) -> tuple[list[list[int]], Any]:
-        return super()._generate_single_turn(*args, **kwargs)
-
-    def _get_per_token_logps_and_entropies(
-        self,
-        model: Any,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        logits_to_keep: int,
-        *args: Any,
-        **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        which = "policy" if torch.is_grad_enabled() else "reference"
-        with self.watch(f"{which} scoring"):
-            found = super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
-            )
-        rows = zip(input_ids[:, -logits_to_keep:].tolist(), found[0].detach().float().cpu(), strict=True)
-        self.seen.log_probs.setdefault(which, {}).update({tuple(ids): values for ids, values in rows})
-        return found
 
 
 class ReencodingTrainer(MeasuredTrainer):
@@ -142,22 +44,21 @@ class ReencodingTrainer(MeasuredTrainer):
     def _prompt_of(
         self, model: Any, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, clip_index: torch.Tensor
     ) -> SharedPrompt:
-        ids, mask = prompt_ids[:, :-1], prompt_mask[:, :-1]
         inputs = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "position_ids": self._positions(model, ids, mask),
+            "input_ids": prompt_ids,
+            "attention_mask": prompt_mask,
+            "position_ids": self._positions(model, prompt_ids, prompt_mask),
             **self._features_of(clip_index),
         }
-        return SharedPrompt(inputs, torch.arange(len(ids), device=ids.device))
+        return SharedPrompt(inputs, torch.arange(len(prompt_ids), device=prompt_ids.device))
 
-    def _score_shared(
+    def _score(
         self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, clip_index: torch.Tensor
-    ) -> Any:
+    ) -> TokenScores:
         labels = ids.masked_fill(mask == 0, -100)[:, -keep - 1 :]
         labels[:, 0] = -100
         with _last_positions(self._inner(model), keep + 1):
-            return model(
+            scores = model(
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=self._positions(model, ids, mask),
@@ -165,6 +66,7 @@ class ReencodingTrainer(MeasuredTrainer):
                 fused_lm_head=True,
                 **self._features_of(clip_index),
             )
+        return TokenScores(scores.log_probs, scores.entropy)
 
 
 class ReleasedTrainer(ReencodingTrainer):
@@ -195,6 +97,7 @@ class ReleasedTrainer(ReencodingTrainer):
 
 WAYS: dict[str, type[MeasuredTrainer]] = {
     "erv": MeasuredTrainer,
+    "before": BeforeTrainer,
     "reencoding": ReencodingTrainer,
     "released": ReleasedTrainer,
 }
@@ -227,10 +130,12 @@ def make_trainer(
     settings: GrpoSettings,
     runtime: RuntimeSettings,
     output: Path,
+    ending: bool = False,
 ) -> MeasuredTrainer:
     """A trainer for one of the ways; its policy's folder is `model.config._name_or_path`.
 
-    Completions never end before their full length, so all ways write the same number of tokens.
+    Completions never end before their full length, so all ways write the same number of tokens; unless
+    `ending` is set.
     """
     if settings.freeze_projectors:
         policy.model.freeze_projectors()
@@ -255,7 +160,9 @@ def make_trainer(
     config = grpo.grpo_config(settings, steps, rewards, policy, output, 0, runtime, machine)
     config.steps_per_generation, config.generation_batch_size = 1, per_pass  # each pass writes its own
     end = policy.model.generation_config.eos_token_id
-    config.generation_kwargs = {"suppress_tokens": [*policy.model.placeholder_ids, end]}
+    config.generation_kwargs = {
+        "suppress_tokens": [*policy.model.placeholder_ids, *([] if ending else [end])]
+    }
     trainer = WAYS[way](
         model=policy.model,
         args=config,
@@ -263,7 +170,7 @@ def make_trainer(
         train_dataset=grpo.order_rows(rows, steps, settings.prompts_per_step, 0),
         processing_class=policy.processor.tokenizer,
         peft_config=grpo.lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
-        clip_features=ClipFeatures(policy_encoder(policy) if way == "erv" else prepare, readers),
+        clip_features=ClipFeatures(policy_encoder(policy) if way in ("erv", "before") else prepare, readers),
         question=policy.processor.question_inputs(),
     )
     trainer.remove_callback(PrinterCallback)
@@ -308,7 +215,7 @@ def step(
         trainer.seen.gradients = {
             name: value.grad.detach().float().cpu().clone()
             for name, value in trainer.model.named_parameters()
-            if value.grad is not None and value.numel() <= _SMALL
+            if value.grad is not None and value.numel() <= SMALL
         }
         if update:
             with trainer.watch("update"):

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from benchmarks.grpo_flops import largest
+from benchmarks.grpo_measured import PARTS, MeasuredTrainer, Seen, Stopwatch
 from benchmarks.grpo_sizes import DATASET, SIZES, build_policy, write_clips
-from benchmarks.grpo_ways import PARTS, WAYS, MeasuredTrainer, Seen, Stopwatch, agree, make_trainer, step
+from benchmarks.grpo_ways import WAYS, agree, make_trainer, step
 from erv.determinism import seed_everything
 from erv.policies import Policy, load_policy
 from erv.settings import GrpoSettings, RuntimeSettings, load_settings

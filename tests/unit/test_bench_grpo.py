@@ -11,8 +11,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.grpo_flops import Language, Work, largest, peak_of
+from benchmarks.grpo_measured import PARTS, MeasuredTrainer, Seen, Stopwatch
 from benchmarks.grpo_sizes import DATASET, SIZES, Size, build_policy, write_clips
-from benchmarks.grpo_ways import PARTS, MeasuredTrainer, Seen, Stopwatch, agree, step
+from benchmarks.grpo_ways import agree, step
 from benchmarks.grpo_worker import load_trainer, prompts_of, search, seconds_of, settings_for
 from erv.determinism import seed_everything
 from erv.policies import load_policy
@@ -49,7 +50,7 @@ def test_ways_are_one_computation(folder: Path, monkeypatch: pytest.MonkeyPatch)
     _, first = step(trainer, prompts)
     assert len(first.log_probs["policy"]) == PROMPTS * GROUP
     assert any(bool(value.any()) for value in first.gradients.values())
-    for way in ("reencoding", "released"):
+    for way in ("before", "reencoding", "released"):
         _, other = step(trainer_of(way, folder, monkeypatch), prompts, replay=first.completions)
         gaps = agree(first, other)
         assert max(gaps.values()) < 1e-4, (way, gaps)
@@ -78,6 +79,7 @@ def test_another_computation_is_found(folder: Path, monkeypatch: pytest.MonkeyPa
     ("way", "clips"),
     [
         ("erv", PROMPTS),
+        ("before", PROMPTS),
         ("reencoding", 3 * PROMPTS * GROUP),
         ("released", PROMPTS + 2 * PROMPTS * GROUP),
     ],

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,3 +191,22 @@ def test_a_broken_space_is_one_sentence_with_the_file_as_given(own, content, mes
     with pytest.raises(DataError) as caught:
         LabelSpace.load("my2")
     assert str(caught.value) == f"data/label_spaces/my2.yaml{message}"
+
+
+def test_a_space_is_looked_up_once_and_own_ones_belong_to_their_folder(tmp_path, monkeypatch):
+    """Rewards ask once per completion; a working folder has its own spaces."""
+    text = "name: {0}\nlabels:\n  - {{id: 1, name: {1}}}\n"
+    for folder, label in (("one", "joy"), ("two", "grief")):
+        (tmp_path / folder / "data/label_spaces").mkdir(parents=True)
+        (tmp_path / folder / "data/label_spaces/mine.yaml").write_text(text.format("mine", label))
+    monkeypatch.chdir(tmp_path / "one")
+    assert LabelSpace.load("mine").names == ("joy",)
+    assert LabelSpace.load("mafw") is LabelSpace.load("mafw")
+    looked: list[str] = []
+    monkeypatch.setattr(Path, "is_file", lambda path: looked.append(path.name) or True)
+    monkeypatch.setattr(Path, "resolve", lambda path: looked.append(path.name) or path)
+    assert (LabelSpace.load("mine").names, LabelSpace.load("mafw").name) == (("joy",), "mafw")
+    assert looked == []
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path / "two")
+    assert LabelSpace.load("mine").names == ("grief",)

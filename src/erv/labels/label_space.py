@@ -60,12 +60,7 @@ class LabelSpace:
         Raises:
             DataError: there is no such space, or the file contradicts itself.
         """
-        text = str(space)
-        if text.endswith((".yaml", ".yml")):
-            return _load(Path(text).resolve(), text)
-        shipped = _FOLDER / f"{text}.yaml"
-        path = shipped if shipped.is_file() else OWN_FOLDER / f"{text}.yaml"
-        return _load(path.resolve(), str(path))
+        return _find(str(space), str(Path.cwd()))
 
     @staticmethod
     def shipped() -> tuple[str, ...]:
@@ -164,6 +159,21 @@ class _File(_Strict):
     version: int = 1
     labels: Annotated[tuple[_Label, ...], Field(min_length=1)]
     maps: dict[str, dict[str, str | None]] | None = None
+
+
+@functools.cache
+def _find(text: str, folder: str) -> LabelSpace:
+    """The space of this name or file; rewards ask for it once per completion.
+
+    Args:
+        text: as for `LabelSpace.load`.
+        folder: the working folder, in which names of own spaces and relative paths are looked up.
+    """
+    if text.endswith((".yaml", ".yml")):
+        return _load(Path(folder, text).resolve(), text)
+    shipped = _FOLDER / f"{text}.yaml"
+    path = shipped if shipped.is_file() else OWN_FOLDER / f"{text}.yaml"
+    return _load(Path(folder, path).resolve(), str(path))
 
 
 @functools.cache

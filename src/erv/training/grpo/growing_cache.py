@@ -1,7 +1,6 @@
 """A key-value cache with room for the tokens to come.
 
-`transformers`' dynamic cache copies itself entirely for every new token. With a long prompt and short
-completions that takes a third of the generation time on a CPU. This cache copies the prompt once.
+`transformers`' dynamic cache copies itself entirely for every new token; this one writes in place.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 
 class GrowingLayer(DynamicLayer):
@@ -48,12 +47,30 @@ class GrowingLayer(DynamicLayer):
         self._show(end)
         return self.keys, self.values
 
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keeps only these rows, long [kept]."""
+        self._buffers = [buffer[indices] for buffer in self._buffers]
+        self._show(self._length)
+
     def _show(self, length: int) -> None:
         self._length = length
         self.keys, self.values = (buffer[..., :length, :] for buffer in self._buffers)
 
 
-def with_room(cache: Any, room: int) -> Any:
-    """Replaces the layers of the dynamic cache `cache` by layers with room for `room` more tokens."""
-    cache.layers = [GrowingLayer(layer.keys, layer.values, room) for layer in cache.layers]
+def empty_cache(like: Any, rows: int, room: int) -> Any:
+    """A cache for `rows` rows that holds nothing yet, with room for `room` tokens.
+
+    Args:
+        like: a dynamic cache of the same model, for the shapes of its layers.
+        rows: rows of the batch.
+        room: how many tokens may come at most.
+    """
+    cache = DynamicCache()
+    cache.layers = [
+        GrowingLayer(_nothing(layer.keys, rows), _nothing(layer.values, rows), room) for layer in like.layers
+    ]
     return cache
+
+
+def _nothing(like: torch.Tensor, rows: int) -> torch.Tensor:
+    return like.new_empty(rows, like.shape[1], 0, like.shape[3])

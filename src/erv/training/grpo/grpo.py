@@ -39,6 +39,7 @@ from erv.training.common.adapters import (
     without_dropout,
     write_adapter,
 )
+from erv.training.common.allocator import keep_freed_memory
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.ranks import is_main, one_gpu_each
 from erv.training.common.throughput import OnMetrics, Throughput
@@ -186,6 +187,7 @@ def train_grpo(
             group had different rewards for `collapse_patience` steps; or the reference is not the cold start.
     """
     seed_everything(seed, runtime.threads)
+    keep_freed_memory()
     device = resolve_device(runtime.device)
     dtype = resolve_dtype(runtime.dtype, device)  # half precision is autocast; a CPU refuses it
     memory = round(machine.feature_cache_gb * 1e9)

@@ -8,8 +8,8 @@ none:
   a batch by row, so the features themselves can't be part of the batch.
 - `_tokenize_prompts` adds the features to the fields that TRL passes to `generate()`.
 - `_generate_single_turn` and `_get_per_token_logps_and_entropies` run the prompt once per clip instead of
-  once per completion (`erv.training.grpo.shared_prompts`). `share_prompts=False` runs it once per completion,
-  and a test compares the two.
+  once per completion, and no padding (`erv.training.grpo.decode` and `erv.training.grpo.scoring`).
+  `share_prompts=False` runs it once per completion, and tests compare the two.
 - `_calculate_rewards` keeps the completions that the rewards see. Together with what they earned, they become
   the `Generation` that is passed to the watcher.
 - `_compute_loss` passes `clip_index` to scoring, and stops if the loss is not finite.
@@ -37,10 +37,15 @@ from trl.models import unwrap_model_for_generation
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
 from erv.policies.common.policy import token_positions
 from erv.prompts import completion_text
+from erv.training.common.adapters import is_sharded
 from erv.training.grpo.collapse import Diverged
+from erv.training.grpo.decode import write_completions, write_plainly
 from erv.training.grpo.generation import COLUMNS, Generation
-from erv.training.grpo.growing_cache import with_room
-from erv.training.grpo.shared_prompts import SharedPrompt, accept_shared_prompts, distinct_rows, repeat_cache
+from erv.training.grpo.grouped_attention import use_grouped_attention
+from erv.training.grpo.sampling import NotFiniteError, Sampler, uniform_numbers
+from erv.training.grpo.scoring import score_packed, score_plain
+from erv.training.grpo.shared_prompts import SharedPrompt, distinct_rows
+from erv.training.grpo.token_scores import TokenScores, add_token_scores
 
 Tensors = dict[str, torch.Tensor]
 
@@ -110,11 +115,14 @@ class OmniGRPOTrainer(GRPOTrainer):
         self._kept = [*([] if watcher is None else [watcher]), *kept]
         self._completions: list[str] = []  # the completions that were scored last
         super().__init__(*args, **kwargs)
-        self.share_prompts = share_prompts and not self.args.activation_checkpointing
-        if self.share_prompts:
-            for model in (self.model, self.ref_model):
-                if model is not None:
-                    accept_shared_prompts(self._inner(model))
+        models = [model for model in (self.model, self.ref_model) if model is not None]
+        self.share_prompts = (
+            share_prompts
+            and not self.args.activation_checkpointing
+            and all(use_grouped_attention(self._inner(model)) for model in models)
+        )
+        for model in models:
+            add_token_scores(self._policy(model), self.temperature)
         self._question = {name: value.to(self.accelerator.device) for name, value in self._question.items()}
 
     # --- the side table ---
@@ -152,7 +160,8 @@ class OmniGRPOTrainer(GRPOTrainer):
             try:
                 output: dict[str, Any] = super()._generate_and_score_completions(inputs)
             except RuntimeError as error:
-                if "probability tensor" in str(error):  # finite weights whose logits are not
+                # Finite weights whose logits are not; the text is that of `torch.multinomial`.
+                if isinstance(error, NotFiniteError) or "probability tensor" in str(error):
                     raise self._diverged("the policy's output") from error
                 raise
         if self._watcher is not None and self._mode == "train":
@@ -199,11 +208,9 @@ class OmniGRPOTrainer(GRPOTrainer):
     def _prompt_of(
         self, model: Any, prompt_ids: torch.Tensor, prompt_mask: torch.Tensor, clip_index: torch.Tensor
     ) -> SharedPrompt:
-        """All but the last prompt token of rows padded on the left, once per distinct prompt and clip."""
-        rows = torch.cat([prompt_ids, clip_index.unsqueeze(1)], dim=1)
-        first, group_of_row = distinct_rows(rows)
-        mask = prompt_mask[first, :-1]
-        ids = prompt_ids[first, :-1]
+        """Prompts of rows, padded on the left, once per distinct prompt and clip."""
+        first, group_of_row = distinct_rows(torch.cat([prompt_ids, clip_index.unsqueeze(1)], dim=1))
+        ids, mask = prompt_ids[first], prompt_mask[first]
         inputs = {
             "input_ids": ids,
             "attention_mask": mask,
@@ -233,11 +240,6 @@ class OmniGRPOTrainer(GRPOTrainer):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
-        if not self.share_prompts:
-            turn: tuple[list[list[int]], Any] = super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-            )
-            return turn
         assert self._clip_index is not None
         device = self.accelerator.device
         length = max(len(ids) for ids in prompt_ids)
@@ -255,22 +257,42 @@ class OmniGRPOTrainer(GRPOTrainer):
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
             self.accelerator.autocast(),
         ):
-            prompt = self._prompt_of(model, ids, mask, self._clip_index)
-            # Through the whole model: a sharded model gathers its weights in its outermost forward.
-            cache = model(**prompt.inputs, use_cache=True, logits_to_keep=1).past_key_values
-            cache = with_room(repeat_cache(cache, prompt.group_of_row), self.max_completion_length)
-            output = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                past_key_values=cache,
-                generation_config=self.generation_config,
+            sampler = self._sampler(len(ids), device)
+            if not self.share_prompts:
+                plain = {"input_ids": ids, "attention_mask": mask, **self._features_of(self._clip_index)}
+                written = write_plainly(model, plain, sampler, self.generation_config)
+                return [self._until_end(row) for row in written], None
+            completions = write_completions(
+                model,
+                self._inner(model),
+                self._prompt_of(model, ids, mask, self._clip_index),
+                sampler,
+                ends=self.eos_token_ids,
+                limit=self.max_completion_length,
+                everyone=self._all_done if is_sharded(self) else bool,
             )
-        return [self._until_end(row) for row in output[:, length:].tolist()], None
+        return completions, None
 
     def _until_end(self, completion: list[int]) -> list[int]:
         """A completion up to and including the first end token."""
         ends = [completion.index(token) for token in set(self.eos_token_ids) if token in completion]
         return completion[: min(ends) + 1] if ends else completion
+
+    def _sampler(self, rows: int, device: torch.device) -> Sampler:
+        """Draws the tokens of this step's rows in this process; see `erv.training.grpo.sampling`."""
+        seeds = (
+            self.args.seed,
+            self.state.global_step,
+            self.accelerator.process_index,
+            int(self._mode == "train"),
+        )
+        numbers = uniform_numbers(seeds, rows, self.max_completion_length).to(device)
+        suppressed = self.generation_config.suppress_tokens or ()
+        return Sampler(numbers, self.temperature, suppressed)
+
+    def _all_done(self, done: bool) -> bool:
+        """Whether this and all other processes are done with a generation."""
+        return all(gather_object([done]))
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -303,44 +325,25 @@ class OmniGRPOTrainer(GRPOTrainer):
         for rows in torch.arange(input_ids.size(0), device=input_ids.device).split(
             batch_size or input_ids.size(0)
         ):
-            score = self._score_shared if self.share_prompts else self._score_plain
             with self.accelerator.autocast():
-                outputs = score(
+                outputs = self._score(
                     model, input_ids[rows], attention_mask[rows], logits_to_keep, self._clip_index[rows]
                 )
-            log_probs.append(outputs.log_probs[:, -logits_to_keep:])
+            log_probs.append(outputs.log_probs)
             if compute_entropy:
-                entropies.append(outputs.entropy[:, -logits_to_keep:])
+                assert outputs.entropy is not None
+                entropies.append(outputs.entropy)
         return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
 
-    def _score_plain(
+    def _score(
         self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, clip_index: torch.Tensor
-    ) -> Any:
-        labels = ids.masked_fill(mask == 0, -100)
-        labels[:, :-keep] = -100
-        return model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=self._positions(model, ids, mask),
-            labels=labels,
-            fused_lm_head=True,
-            **self._features_of(clip_index),
-        )
-
-    def _score_shared(
-        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, clip_index: torch.Tensor
-    ) -> Any:
-        prompt = ids.size(1) - keep
-        # The last prompt token runs with the completion, because its output predicts the first token.
-        labels = ids.masked_fill(mask == 0, -100)[:, prompt - 1 :]
-        labels[:, 0] = -100
-        return model(
-            input_ids=ids[:, prompt - 1 :],
-            attention_mask=mask,
-            position_ids=self._positions(model, ids, mask)[..., prompt - 1 :],
-            shared_prompt=self._prompt_of(model, ids[:, :prompt], mask[:, :prompt], clip_index),
-            labels=labels,
-            fused_lm_head=True,
+    ) -> TokenScores:
+        positions = self._positions(model, ids, mask)
+        rows = (ids, mask, positions, keep, clip_index, self._features_of)
+        return (
+            score_packed(model, self._inner(model), *rows)
+            if self.share_prompts
+            else score_plain(model, *rows)
         )
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:

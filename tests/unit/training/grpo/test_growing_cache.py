@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 
-from erv.training.grpo.growing_cache import GrowingLayer, with_room
+from erv.training.grpo.growing_cache import GrowingLayer, empty_cache
 
 PROMPT, ROOM = 7, 12
 
@@ -27,7 +27,7 @@ def generate(model, room):
     with torch.no_grad():
         cache = model(input_ids=ids[:, :PROMPT], past_key_values=cache, use_cache=True).past_key_values
         if room:
-            cache = with_room(cache, room)
+            cache.layers = [GrowingLayer(layer.keys, layer.values, room) for layer in cache.layers]
         torch.manual_seed(1)
         return model.generate(
             input_ids=ids, past_key_values=cache, max_new_tokens=ROOM, do_sample=True, eos_token_id=None
@@ -51,3 +51,16 @@ def test_what_is_read_is_a_view_of_one_buffer():
     assert (layer.get_seq_length(), read.data_ptr()) == (4, place)
     assert torch.equal(read[:, :, :3], keys)
     assert (read[:, :, 3] == 5).all()
+
+
+def test_dropped_rows_leave_the_others_as_they_are():
+    like = DynamicCache()
+    like.update(torch.ones(2, 2, 3, 4), torch.ones(2, 2, 3, 4), 0)
+    cache = empty_cache(like, rows=3, room=2)
+    assert cache.get_seq_length() == 0
+    first, second = torch.rand(3, 2, 1, 4), torch.rand(2, 2, 1, 4)
+    cache.update(first, first, 0)
+    cache.batch_select_indices(torch.tensor([0, 2]))
+    keys, values = cache.update(second, second, 0)
+    assert torch.equal(keys, torch.cat([first[[0, 2]], second], dim=2))
+    assert torch.equal(values, keys)

@@ -328,6 +328,31 @@ def test_sharing_prompts_changes_neither_scores_nor_gradients(
         torch.testing.assert_close(gradient, plain[2][name], atol=2e-4, rtol=2e-3, msg=name)
 
 
+def test_sharing_prompts_changes_no_completion(
+    cold_start: Path, shards: dict[str, ShardReader], rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Groups of 3, 2 and 1, padding on the left, and rows that end early and are dropped."""
+    keys = [f"mafw/{CLIPS[n]}" for n in (7, 0, 2, 7, 0, 7)]
+    written = []
+    for share in (True, False):
+        trainer = make_trainer(cold_start, shards, rows, tmp_path, share_prompts=share)
+        tokenizer, limit = trainer.processing_class, 24
+        trainer.max_completion_length = trainer.generation_config.max_new_tokens = limit
+        # Every eighth token ends, so that rows end at different times.
+        trainer.eos_token_ids = [tokenizer.eos_token_id, *range(9, len(tokenizer), 8)]
+        trainer.generation_config.eos_token_id = trainer.eos_token_ids
+        prompts = [next(row["prompt"] for row in rows if row["clip"] == key) for key in keys]
+        place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        trainer._table["train"] = trainer._clip_features(list(place))
+        trainer.model.train()
+        with trainer._rows_of_clips(torch.tensor([place[key] for key in keys])):
+            ids, _, fields = trainer._tokenize_prompts(prompts)
+            written.append(trainer._generate_single_turn(ids, None, fields, 1)[0])
+    shared, plain = written
+    assert len({len(row) for row in shared}) > 1
+    assert shared == plain
+
+
 @pytest.mark.parametrize("share", [True, False], ids=["shared prompts", "plain"])
 def test_towers_run_once_per_clip_and_the_projector_once_per_generation(
     cold_start: Path, shards: dict[str, ShardReader], rows: list[dict[str, Any]], tmp_path: Path, share: bool

@@ -1,0 +1,103 @@
+"""Draws tokens from a policy's logits, with random numbers that belong to their row and step.
+
+How seeds map to tokens: every generation has its own generator, seeded with the run's seed, the optimiser
+step, the process and the mode (training or evaluation). Before the first token is drawn, it gives each row
+one number in [0, 1) per token. So a resumed run draws what the interrupted one would have drawn, whatever
+else has used torch's global generator, and a row draws the same numbers whether or not other rows have ended.
+
+A token is found by inverting the cumulative distribution: one number per row, where `torch.multinomial` draws
+one exponential per word of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import LogitsProcessor
+
+
+class NotFiniteError(RuntimeError):
+    """The logits to draw from are not finite."""
+
+
+def uniform_numbers(seeds: Sequence[int], rows: int, tokens: int) -> torch.Tensor:
+    """Numbers in [0, 1), float64 [rows, tokens], which depend on nothing but the arguments.
+
+    Args:
+        seeds: non-negative integers; every one of them matters.
+        rows: rows to draw for.
+        tokens: tokens per row.
+    """
+    mixed = int(np.random.SeedSequence(list(seeds)).generate_state(1, np.uint64)[0])
+    generator = torch.Generator().manual_seed(mixed)
+    return torch.rand(rows, tokens, generator=generator, dtype=torch.float64)
+
+
+def inverse_cdf(probabilities: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """The token whose share of [0, 1) contains a row's number; never one of probability 0.
+
+    Args:
+        probabilities: [rows, vocabulary], non-negative; they need not add up to exactly 1.
+        numbers: float64 [rows], in [0, 1).
+
+    Returns:
+        Long [rows].
+
+    Raises:
+        NotFiniteError: a probability is not finite.
+    """
+    below = probabilities.cumsum(-1, dtype=torch.float64)
+    total = below[:, -1:]
+    if not bool(torch.isfinite(total).all()):
+        raise NotFiniteError("the policy's probabilities are not finite")
+    # Rounding must not carry the number past the last token that has a probability.
+    sought = torch.minimum(numbers.unsqueeze(-1) * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(below, sought, right=True).squeeze(-1)
+
+
+class Sampler:
+    """Draws the tokens of a generation."""
+
+    def __init__(self, numbers: torch.Tensor, temperature: float, suppressed: Sequence[int] = ()) -> None:
+        """Takes the random numbers of the whole generation.
+
+        Args:
+            numbers: from `uniform_numbers`.
+            temperature: above 0; logits are divided by it.
+            suppressed: ids that are never drawn.
+        """
+        self._numbers = numbers
+        self._temperature = temperature
+        self._suppressed = torch.tensor(list(suppressed), dtype=torch.long, device=numbers.device)
+
+    def __call__(self, logits: torch.Tensor, rows: torch.Tensor, token: int) -> torch.Tensor:
+        """Long [n], the next token of each row.
+
+        Args:
+            logits: [n, vocabulary].
+            rows: long [n], the rows that these are, of those in `numbers`.
+            token: how many tokens each row has already.
+
+        Raises:
+            NotFiniteError: the logits are not finite.
+        """
+        logits = logits.float() / self._temperature
+        logits.index_fill_(-1, self._suppressed, -torch.inf)
+        return inverse_cdf(logits.softmax(-1), self._numbers[rows, token])
+
+
+class DrawnToken(LogitsProcessor):
+    """Lets transformers' greedy `generate` pick what a sampler draws."""
+
+    def __init__(self, sampler: Sampler, prompt: int) -> None:
+        """Takes the sampler and the length of the prompts."""
+        self._sampler = sampler
+        self._prompt = prompt
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores [rows, vocabulary] that leave one token per row."""
+        rows = torch.arange(len(scores), device=scores.device)
+        drawn = self._sampler(scores, rows, input_ids.shape[1] - self._prompt)
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn.unsqueeze(1), 0.0)
