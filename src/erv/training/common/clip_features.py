@@ -83,16 +83,25 @@ class ClipFeatures:
         return features
 
 
-def policy_encoder(policy: Policy) -> Callable[[Clip], Tensors]:
-    """A function that encodes one clip with a policy's processor and its frozen towers."""
+def policy_encoder(policy: Policy, dtype: torch.dtype = torch.float32) -> Callable[[Clip], Tensors]:
+    """A function that encodes one clip with a policy's processor and its frozen towers.
+
+    Args:
+        policy: the policy; it may change later, but not its towers.
+        dtype: what the towers compute in, under autocast; float32 means without. The features have the
+            policy's own type.
+    """
 
     def encode(clip: Clip) -> Tensors:
         prepared = policy.processor.prepare_clip(clip.frames, clip.audio, clip.sample_rate)
         training = policy.model.training
         policy.model.eval()  # no dropout: the kept features must be those that an evaluation would see
-        features = policy.model.encode_clips(**{name: value.unsqueeze(0) for name, value in prepared.items()})
+        with torch.autocast(policy.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            features = policy.model.encode_clips(
+                **{name: value.unsqueeze(0) for name, value in prepared.items()}
+            )
         policy.model.train(training)
-        return {name: value[0] for name, value in features.items()}
+        return {name: value[0].to(policy.model.dtype) for name, value in features.items()}
 
     return encode
 

@@ -37,10 +37,13 @@ from trl.models import unwrap_model_for_generation
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
 from erv.policies.common.policy import token_positions
 from erv.prompts import completion_text
+from erv.training.common.adapters import is_sharded
+from erv.training.grpo.checkpointed_prompts import accept_checkpointed_prompts
 from erv.training.grpo.collapse import Diverged
 from erv.training.grpo.generation import COLUMNS, Generation
 from erv.training.grpo.growing_cache import with_room
 from erv.training.grpo.shared_prompts import SharedPrompt, accept_shared_prompts, distinct_rows, repeat_cache
+from erv.training.grpo.static_decode import multinomial, write_with_static_cache
 
 Tensors = dict[str, torch.Tensor]
 
@@ -78,6 +81,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         clip_features: Callable[[Sequence[str]], Tensors],
         question: Tensors | None = None,
         share_prompts: bool = True,
+        static_decode: bool = False,
         keep_checkpoints: int = 2,
         watcher: GenerationWatcher | None = None,
         kept: Sequence[Kept] = (),
@@ -91,7 +95,9 @@ class OmniGRPOTrainer(GRPOTrainer):
                 `erv.training.common.clip_features`.
             question: further inputs of the inner model that are the same for every clip.
             share_prompts: whether to run each prompt once for all its completions. Always off with gradient
-                checkpointing, which keeps no keys and values.
+                checkpointing of sharded weights, which nothing tests.
+            static_decode: whether to generate with a cache of fixed size, on a GPU as a CUDA graph
+                (`erv.training.grpo.static_decode`). For weights that aren't sharded, and shared prompts.
             keep_checkpoints: how many complete checkpoints to keep.
             watcher: receives every generation of training. With a watcher, `reward_funcs` must be
                 `CheckedReward`s.
@@ -110,11 +116,14 @@ class OmniGRPOTrainer(GRPOTrainer):
         self._kept = [*([] if watcher is None else [watcher]), *kept]
         self._completions: list[str] = []  # the completions that were scored last
         super().__init__(*args, **kwargs)
-        self.share_prompts = share_prompts and not self.args.activation_checkpointing
+        twice = self.args.activation_checkpointing
+        self.share_prompts = share_prompts and not (twice and is_sharded(self))
+        self.static_decode = static_decode
         if self.share_prompts:
+            accept = accept_checkpointed_prompts if twice else accept_shared_prompts
             for model in (self.model, self.ref_model):
                 if model is not None:
-                    accept_shared_prompts(self._inner(model))
+                    accept(self._inner(model))
         self._question = {name: value.to(self.accelerator.device) for name, value in self._question.items()}
 
     # --- the side table ---
@@ -255,6 +264,18 @@ class OmniGRPOTrainer(GRPOTrainer):
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
             self.accelerator.autocast(),
         ):
+            if self.static_decode:
+                # `_prompt_of` drops the last column, but the whole prompt is to run.
+                whole, of_whole = (torch.nn.functional.pad(value, (0, 1)) for value in (ids, mask))
+                completions = write_with_static_cache(
+                    model,
+                    self._policy(model),
+                    self._prompt_of(model, whole, of_whole, self._clip_index),
+                    multinomial(self.temperature, self.generation_config.suppress_tokens or ()),
+                    ends=self.eos_token_ids,
+                    limit=self.max_completion_length,
+                )
+                return completions, None
             prompt = self._prompt_of(model, ids, mask, self._clip_index)
             # Through the whole model: a sharded model gathers its weights in its outermost forward.
             cache = model(**prompt.inputs, use_cache=True, logits_to_keep=1).past_key_values
