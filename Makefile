@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-fast fuzz chaos bench-extract bench-full bench-verifier bench-grpo lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+.PHONY: help install demo sample test test-slow test-fast fuzz chaos bench-extract bench-full bench-verifier bench-grpo gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ bench-verifier: install  ## Sentences per second of the reward, compared with on
 
 bench-grpo: install  ## Time of a GRPO step, compared with re-encoding per completion and with the released trainer
 	$(BIN)/python -m benchmarks.grpo
+
+gpu-proof: install  ## What the GPU's own ways save, and that they compute the same; needs a CUDA device
+	$(BIN)/python -m benchmarks.gpu_proof
 
 test-fast: install  ## Fast unit and golden tests only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration and not e2e and not slow and not long"
