@@ -13,7 +13,7 @@ from erv.policies.common.policy import token_positions
 from erv.sample.tiny_policy import build_tiny_policy
 from erv.settings import load_settings, parse_settings
 from erv.training.grpo.shared_prompts import SharedPrompt
-from erv.training.grpo.static_decode import multinomial, write_with_static_cache
+from erv.training.grpo.static_decode import StaticStep, multinomial, write_with_static_cache
 from tests.support.runtime import machine
 from tests.support.tiny_grpo import SIZES
 from tests.support.tiny_qwen_omni import tiny_qwen_omni
@@ -106,8 +106,14 @@ def test_greedy_completions_equal_those_of_generate(family: str, half: bool) -> 
 def test_the_trainer_samples_what_it_samples_with_the_growing_cache(
     folder: Path,  # noqa: F811
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     lora: bool,
 ) -> None:
+    steps = []
+    run = StaticStep.__call__
+    monkeypatch.setattr(
+        StaticStep, "__call__", lambda step, tokens: (steps.append(len(tokens)), run(step, tokens))[1]
+    )
     trainer = trainer_of(folder, tmp_path, twice=False, lora=lora)
     rows = [row for row in trainer.train_dataset if row["clip"] in KEYS] * 2
     written = {}
@@ -117,6 +123,7 @@ def test_the_trainer_samples_what_it_samples_with_the_growing_cache(
         with torch.no_grad():
             output = trainer._generate_and_score_completions([dict(row) for row in rows])
         written[static] = output["completion_ids"]
+        assert bool(steps) is static
     assert torch.equal(written[True], written[False])
     assert written[True].unique().numel() > 10
 
