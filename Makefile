@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-full bench-verifier bench-grpo bench-noop bench-start lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+.PHONY: help install demo sample test test-slow test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-full bench-verifier bench-grpo bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ bench-noop: install  ## A run in which nothing has changed, compared with a ques
 
 bench-start: install  ## From the start of a stage to its work, compared with importing MLflow's client; after make demo
 	$(BIN)/python benchmarks/stage_start.py
+
+gpu-proof: install  ## What the GPU's own ways save, and that they compute the same; needs a CUDA device
+	$(BIN)/python -m benchmarks.gpu_proof
 
 test-fast: install  ## Fast unit and golden tests only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration and not e2e and not slow and not long"

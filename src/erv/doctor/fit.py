@@ -10,7 +10,9 @@ What is exact and what is an estimate:
 The real figure is that of the step which `erv doctor --gpu` measures.
 
 Weights are float32 whatever `runtime.dtype` says: half precision is autocast, and its copies of the weights
-count too. Towers run once per clip, without gradient, and are not part of a step.
+count too. Only frozen matrices are held in half precision (`erv.training.common.half_precision`), and only
+once the float32 policy has been on the device; those of towers and projectors count in full here. Towers run
+once per clip, without gradient, and are not part of a step.
 """
 
 from __future__ import annotations
@@ -37,6 +39,13 @@ _TEMPLATE_BYTES = 160  # roles, tags and line breaks of the chat template around
 _SHARDED = {None: (), "ddp": (), "zero2": ("gradients", "optimiser"),
             "zero3": ("weights", "reference", "gradients", "optimiser"),
             "fsdp": ("weights", "reference", "gradients", "optimiser")}  # fmt: skip
+
+
+_PARTS = (
+    "zero2",
+    "zero3",
+    "fsdp",
+)  # a process may hold only parts, see `training.common.adapters.is_sharded`
 
 
 class _Stage(Protocol):
@@ -78,20 +87,28 @@ class Budget:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Peak memory of a stage on one device, in bytes, by what takes it."""
+    """Peak memory of a stage on one device, in bytes, by what takes it.
+
+    Attributes:
+        stage: name of the stage.
+        parts: what a step takes.
+        loading: what the policy takes before its frozen matrices are rounded to half precision.
+    """
 
     stage: str
     parts: Mapping[str, int]
+    loading: int = 0
 
     @property
     def total(self) -> int:
-        """All parts."""
-        return sum(self.parts.values())
+        """All parts of a step, or the policy as it is loaded if that is more."""
+        return max(self.loading, sum(self.parts.values()))
 
     @property
     def certain(self) -> int:
         """What is needed even if the estimates are wrong: weights, gradients, optimiser."""
-        return sum(self.parts[name] for name in ("weights", "reference", "gradients", "optimiser"))
+        needed = sum(self.parts[name] for name in ("weights", "reference", "gradients", "optimiser"))
+        return max(self.loading, needed)
 
     def __str__(self) -> str:
         named = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in self.parts.items() if size >= 5e7)
@@ -158,7 +175,7 @@ def sft_memory(settings: Settings, sizes: PolicySizes) -> Estimate:
     update = _blocks(sizes, sft, wide, tokens, tokens) + rows * completion * sizes.vocabulary * (wide + 12)
     update += 0 if sft.lora.enabled else _PROJECTOR[wide] * sizes.width * sizes.projected * rows
     parts = _standing(settings, sizes, sft, sizes.trainable - sizes.question_encoder, rows)
-    return Estimate("sft", parts | {"update": update, "CUDA": _CUDA})
+    return Estimate("sft", parts | {"update": update, "CUDA": _CUDA}, _loading(sizes, sft))
 
 
 def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0) -> Estimate:
@@ -172,7 +189,8 @@ def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0)
     grpo, wide = settings.grpo, _number_bytes(settings)
     of_process = max(1, grpo.prompts_per_step * grpo.num_generations // settings.machine.processes)
     rows = min(settings.machine.grpo.rows_per_pass or of_process, of_process)
-    shared = not grpo.gradient_checkpointing  # rows of a group read their prompt once
+    # Rows of a group read their prompt once.
+    shared = not (grpo.gradient_checkpointing and settings.machine.accelerate in _PARTS)
     prompt, completion = _prompt(sizes), grpo.max_completion_length
     length = prompt + completion
     groups, all_groups = -(-rows // grpo.num_generations), -(-of_process // grpo.num_generations)
@@ -191,7 +209,12 @@ def grpo_memory(settings: Settings, sizes: PolicySizes, verifier_bytes: int = 0)
     parts = _standing(settings, sizes, grpo, full, grpo.prompts_per_step, reference=grpo.beta > 0)
     parts["verifier"] = verifier_bytes
     parts["update" if update >= generation else "generation"] = max(update, generation)
-    return Estimate("grpo", parts | {"CUDA": _CUDA})
+    return Estimate("grpo", parts | {"CUDA": _CUDA}, _loading(sizes, grpo))
+
+
+def _loading(sizes: PolicySizes, stage: _Stage) -> int:
+    """Bytes of the policy as it is loaded; a base in four bits is never whole on the device."""
+    return 0 if stage.lora.quantize != "none" else 4 * sizes.parameters
 
 
 def needs_gpu(settings: Settings) -> list[str]:
@@ -228,18 +251,21 @@ def _standing(
         "gradients": 4 * trained,
         "optimiser": _ADAM * trained,
     }
+    half, shards = _number_bytes(settings) == 2, settings.machine.accelerate in _PARTS
     if lora.quantize == "nf4":
         parts["weights"] -= round((4 - _NF4) * sizes.matrices)
+    elif half and lora.enabled:
+        parts["weights"] -= 2 * sizes.matrices
+    elif half and parts["reference"] and not shards:
+        parts["reference"] -= 2 * sizes.matrices
     for name in _SHARDED[settings.machine.accelerate]:
         parts[name] //= settings.machine.processes
     if settings.machine.accelerate in ("zero3", "fsdp"):  # of a block that is at work all weights are there
         parts["weights"] += 8 * sizes.block
     if settings.machine.accelerate == "ddp":
         parts["gradients"] *= 2  # the buckets in which they are averaged
-    if _number_bytes(settings) == 2:
-        # Each block casts its frozen matrices, and keeps them for the backward pass unless it is recomputed.
-        kept = not lora.enabled or not stage.gradient_checkpointing
-        parts["autocast"] = 2 * (sizes.matrices if kept else sizes.block)
+    if half and not lora.enabled:  # autocast keeps the copies of weights that train
+        parts["autocast"] = 2 * sizes.matrices
     parts["features"] = round(settings.machine.feature_cache_gb * 1e9) + clips * sizes.feature_bytes
     return parts
 

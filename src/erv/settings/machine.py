@@ -1,9 +1,11 @@
 """The section `machine`: how this machine does the work.
 
 No stage depends on this section (`dvc.yaml` never lists it), and it is part of no checkpoint's key. Most
-parameters can't change a result at all. Three training parameters can, but only as rounding or another seed
+parameters can't change a result at all. Four training parameters can, but only as rounding or another seed
 would:
 
+- `grpo.static_decode` changes the rounding of logits in generation, so that now and then another token is
+  drawn. A run may resume with another value.
 - `rows_per_pass` decides in which order the gradients of a step are added up, which changes their rounding.
   With `lora.dropout` above 0, each pass draws masks of its own. A run may resume from a checkpoint with
   another value, as it must after it ran out of memory. A loss that averages over a pass (`bnpo`) is refused
@@ -73,10 +75,12 @@ class GrpoMachine(Section):
     Attributes:
         rows_per_pass: completions per forward pass; None for the whole step.
         sample_steps: steps between tables of sample completions; the last step has one too.
+        static_decode: whether grpo generates with a cache of fixed size, on a GPU as a CUDA graph.
     """
 
     rows_per_pass: PositiveInt | None
     sample_steps: PositiveInt
+    static_decode: bool = False
 
 
 class MachineSettings(Section):
@@ -105,6 +109,15 @@ class MachineSettings(Section):
             raise ValueError(
                 f"processes is {self.processes}, but accelerate is null; name a configuration in"
                 " infra/accelerate (ddp, fsdp, zero2 or zero3)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_weights_in_a_graph(self) -> MachineSettings:
+        if self.grpo.static_decode and self.accelerate in ("fsdp", "zero3"):
+            raise ValueError(
+                "grpo.static_decode needs whole weights in each process, but accelerate is"
+                f" {self.accelerate}; set static_decode: false, or accelerate to ddp or null"
             )
         return self
 

@@ -83,8 +83,14 @@ class ClipFeatures:
         return features
 
 
-def policy_encoder(policy: Policy) -> Callable[[Clip], Tensors]:
-    """A function that encodes one clip with a policy's processor and its frozen towers."""
+def policy_encoder(policy: Policy, dtype: torch.dtype = torch.float32) -> Callable[[Clip], Tensors]:
+    """A function that encodes one clip with a policy's processor and its frozen towers.
+
+    Args:
+        policy: the policy; it may change later, but not its towers.
+        dtype: what the towers compute in, under autocast; float32 means without. The features have the
+            policy's own type.
+    """
 
     def encode(clip: Clip) -> Tensors:
         prepared = policy.processor.prepare_clip(clip.frames, clip.audio, clip.sample_rate)
@@ -93,10 +99,13 @@ def policy_encoder(policy: Policy) -> Callable[[Clip], Tensors]:
         training = [module for module in policy.model.modules() if module.training]
         for module in training:
             module.training = False
-        features = policy.model.encode_clips(**{name: value.unsqueeze(0) for name, value in prepared.items()})
+        with torch.autocast(policy.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            features = policy.model.encode_clips(
+                **{name: value.unsqueeze(0) for name, value in prepared.items()}
+            )
         for module in training:
             module.training = True
-        return {name: value[0] for name, value in features.items()}
+        return {name: value[0].to(policy.model.dtype) for name, value in features.items()}
 
     return encode
 

@@ -31,6 +31,7 @@ from erv.training.common.adapters import (
 )
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.collate import Collator, Example, check_packing
+from erv.training.common.half_precision import frozen_linears_in
 from erv.training.common.ranks import is_main, one_gpu_each
 from erv.training.common.sft_trainer import LOG_STEPS, OmniSFTTrainer, Reporter
 from erv.training.common.throughput import OnMetrics, Throughput
@@ -121,7 +122,7 @@ def fine_tune(
     if course.freeze_projectors:
         trained.model.freeze_projectors()
     memory = round(machine.feature_cache_gb * 1e9)
-    features = ClipFeatures(policy_encoder(trained), shards, memory_bytes=memory)
+    features = ClipFeatures(policy_encoder(trained, dtype), shards, memory_bytes=memory)
     if settings.packing:
         check_packing(trained, course.train, features)
     trainer = OmniSFTTrainer(
@@ -153,7 +154,7 @@ def fine_tune(
     newest = latest_checkpoint(checkpoints)
     if newest is not None:
         logger.info("%s: resuming from %s", course.name, newest.name)
-    with throughput:
+    with throughput, frozen_linears_in(dtype, [trainer.model] if lora.enabled else []):
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     trainer.check_weights()
     return _finish(trainer, policy, settings, checkpoints, output)

@@ -41,6 +41,7 @@ from erv.training.common.adapters import (
 )
 from erv.training.common.allocator import keep_freed_memory
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
+from erv.training.common.half_precision import frozen_linears_in
 from erv.training.common.ranks import is_main, one_gpu_each
 from erv.training.common.throughput import OnMetrics, Throughput
 from erv.training.grpo.checked_reward import CheckedReward
@@ -225,8 +226,9 @@ def train_grpo(
             callbacks=[watcher],
             watcher=watcher,
             kept=kept,
-            clip_features=ClipFeatures(policy_encoder(trained), shards, memory_bytes=memory),
+            clip_features=ClipFeatures(policy_encoder(trained, dtype), shards, memory_bytes=memory),
             question=trained.processor.question_inputs(),
+            static_decode=machine.grpo.static_decode,
         )
         refuse_sharded_adapters(trainer, "grpo", settings.lora)
         trainer.remove_callback(PrinterCallback)
@@ -237,13 +239,24 @@ def train_grpo(
             logger.info("grpo: resuming from %s", newest.name)
             trainer.load_kept(newest)
         try:
-            trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+            with frozen_linears_in(dtype, _frozen_models(trainer, settings.lora)):
+                trainer.train(resume_from_checkpoint=str(newest) if newest else None)
             trainer.check_weights(trainer.state.global_step)
         except Diverged as error:
             good = latest_checkpoint(checkpoints, until=watcher.last_good())
             where = f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint"
             raise TrainingError(f"{error}; {where}") from error
         return _write_policy(trainer, policy, settings.lora, policy_folder, output)
+
+
+def _frozen_models(trainer: OmniGRPOTrainer, lora: LoraSettings) -> list[Any]:
+    """What may hold its frozen weights in half precision: the base under adapters, and the reference."""
+    if is_sharded(trainer):
+        return []  # shards of mixed types can't be gathered as one
+    models = [trainer.model] if lora.enabled else []
+    if trainer.ref_model is not None:
+        models.append(trainer.ref_model.requires_grad_(False))
+    return models
 
 
 def _check_reference(trainer: OmniGRPOTrainer) -> None:

@@ -187,7 +187,9 @@ def sample_rollouts(
         checked = [CheckedReward(name, reward) for name, reward, _ in rewards]
         policy = load_policy(policy_folder, device=state.device)
         features = ClipFeatures(
-            policy_encoder(policy), shards, memory_bytes=round(machine.feature_cache_gb * 1e9)
+            policy_encoder(policy, resolve_dtype(runtime.dtype, policy.device)),
+            shards,
+            memory_bytes=round(machine.feature_cache_gb * 1e9),
         )
         for number in missing:
             start = number * settings.prompts_per_step

@@ -45,6 +45,7 @@ from erv.training.grpo.grouped_attention import use_grouped_attention
 from erv.training.grpo.sampling import NotFiniteError, Sampler, uniform_numbers
 from erv.training.grpo.scoring import score_packed, score_plain
 from erv.training.grpo.shared_prompts import SharedPrompt, distinct_rows
+from erv.training.grpo.static_decode import write_with_static_cache
 from erv.training.grpo.token_scores import TokenScores, add_token_scores
 
 Tensors = dict[str, torch.Tensor]
@@ -83,6 +84,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         clip_features: Callable[[Sequence[str]], Tensors],
         question: Tensors | None = None,
         share_prompts: bool = True,
+        static_decode: bool = False,
         keep_checkpoints: int = 2,
         watcher: GenerationWatcher | None = None,
         kept: Sequence[Kept] = (),
@@ -96,7 +98,9 @@ class OmniGRPOTrainer(GRPOTrainer):
                 `erv.training.common.clip_features`.
             question: further inputs of the inner model that are the same for every clip.
             share_prompts: whether to run each prompt once for all its completions. Always off with gradient
-                checkpointing, which keeps no keys and values.
+                checkpointing of sharded weights, where it is not tested.
+            static_decode: whether to generate with a cache of fixed size, on a GPU as a CUDA graph
+                (`erv.training.grpo.static_decode`). For weights that aren't sharded, and shared prompts.
             keep_checkpoints: how many complete checkpoints to keep.
             watcher: receives every generation of training. With a watcher, `reward_funcs` must be
                 `CheckedReward`s.
@@ -118,9 +122,10 @@ class OmniGRPOTrainer(GRPOTrainer):
         models = [model for model in (self.model, self.ref_model) if model is not None]
         self.share_prompts = (
             share_prompts
-            and not self.args.activation_checkpointing
+            and not (self.args.activation_checkpointing and is_sharded(self))
             and all(use_grouped_attention(self._inner(model)) for model in models)
         )
+        self.static_decode = static_decode
         for model in models:
             add_token_scores(self._policy(model), self.temperature)
         self._question = {name: value.to(self.accelerator.device) for name, value in self._question.items()}
@@ -262,10 +267,21 @@ class OmniGRPOTrainer(GRPOTrainer):
                 plain = {"input_ids": ids, "attention_mask": mask, **self._features_of(self._clip_index)}
                 written = write_plainly(model, plain, sampler, self.generation_config)
                 return [self._until_end(row) for row in written], None
+            prompt = self._prompt_of(model, ids, mask, self._clip_index)
+            if self.static_decode:
+                written = write_with_static_cache(
+                    model,
+                    self._policy(model),
+                    prompt,
+                    sampler,
+                    ends=self.eos_token_ids,
+                    limit=self.max_completion_length,
+                )
+                return written, None
             completions = write_completions(
                 model,
                 self._inner(model),
-                self._prompt_of(model, ids, mask, self._clip_index),
+                prompt,
                 sampler,
                 ends=self.eos_token_ids,
                 limit=self.max_completion_length,
