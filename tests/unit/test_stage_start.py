@@ -19,7 +19,7 @@ import importlib, json, os, sys
 from pathlib import Path
 os.environ["ERV_MLFLOW_URI"] = "http://127.0.0.1:9"
 from erv.environment import load_environment
-from erv.tracking.run import open_run
+from erv.tracking.opening import open_run
 for name in sys.argv[1:]:
     importlib.import_module(f"stages.{name}")
 run = open_run(load_environment(Path(sys.argv[0]).parent), "sft", "sft")

@@ -87,7 +87,7 @@ def test_stage_reports_all_faults_of_the_parameters(tmp_path: Path) -> None:
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert said.returncode == 2
     assert said.stderr.startswith("error: extract@mafw: ")
-    assert "19 faults" in said.stderr
+    assert "20 faults" in said.stderr
     assert "Traceback" not in said.stderr
 
 
