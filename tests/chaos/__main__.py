@@ -38,7 +38,7 @@ def plan(stages: list[str], outs: dict[str, str], chance: random.Random) -> list
         ],
         "kill a flow": [
             part(kills.flow_at_random, target=chance.choice(["ingest", "validate@mafw", "extract@mafw"]))
-            for _ in range(8)
+            for _ in range(10)
         ],
         "kill a server": [part(servers.killed, server=name) for name in ("s3", "mlflow", "prefect") * 2],
         "S3 faults": [

@@ -11,7 +11,11 @@ from typing import Any
 from erv.files import sha256_of, write_document
 
 FOLDER = Path(".erv/judges")
-_CODE = ("evaluate/judges.py", "sentences.py", "labels")
+_CODE = ("evaluate", "sentences.py", "labels")
+_FIGURES = {
+    "held_out", "held_out_accuracy", "held_out_low", "held_out_high",
+    "held_out_emotions", "held_out_recall", "held_out_recall_low", "held_out_recall_high",
+}  # fmt: skip
 _LIBRARIES = ("numpy", "scipy", "scikit-learn")
 
 
@@ -37,7 +41,7 @@ def described_judge(texts: bytes, seed: int, folder: Path) -> dict[str, Any]:
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     try:
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if {"held_out", "held_out_accuracy", "held_out_low", "held_out_high"} <= kept.keys():
+        if kept.keys() >= _FIGURES:
             return kept
     except (OSError, ValueError, AttributeError, RecursionError):  # not there, or damaged
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from erv.doctor import judge_check
 from erv.doctor.judge_check import described_judge
 from erv.errors import EvaluationError
+from erv.evaluate import score_intervals
 from erv.evaluate.judges import LexicalJudge
 
 
@@ -49,6 +51,19 @@ def test_a_judge_is_trained_again_only_if_something_changed(
     assert (described(), trained) == (first, [0, 1, 0, 0, 0])
     monkeypatch.setattr(judge_check, "sha256_of", lambda path: "other code")
     assert (described(), trained) == (first, [0, 1, 0, 0, 0, 0])
+
+
+def test_an_answer_without_the_mean_over_emotions_is_not_used(tmp_path: Path) -> None:
+    first = described_judge(texts(20), 0, tmp_path)
+    (kept,) = tmp_path.iterdir()
+    kept.write_text(json.dumps({k: v for k, v in first.items() if not k.startswith("held_out_recall")}))
+    assert described_judge(texts(20), 0, tmp_path) == first
+
+
+def test_the_code_that_measures_a_judge_is_in_the_key() -> None:
+    measured_by = Path(score_intervals.__file__)
+    library = Path(judge_check.__file__).parents[1]
+    assert any(measured_by.is_relative_to(library / path) for path in judge_check._CODE)
 
 
 def test_texts_that_no_judge_can_be_trained_on_are_refused_each_time(tmp_path: Path) -> None:
