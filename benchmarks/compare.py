@@ -26,7 +26,7 @@ import erv.evaluate.compare as ours
 from erv.errors import EvaluationError
 from erv.evaluate.evaluate import OVERALL, scope_space
 from erv.evaluate.metrics import METRICS
-from erv.labels import LabelSpace
+from erv.labels import LabelSpace, label_space
 
 RESULTS = Path(__file__).with_suffix(".json")
 POLICIES = ("base", "sft", "r1_omni", "erv")
@@ -62,12 +62,13 @@ def predictions(policy: int, clips: int) -> list[dict[str, Any]]:
 
 
 def plain_scopes(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """As `scope_rows`, with a look at the label space for each row."""
+    """As `scope_rows`, asking the disk for the label space of each row, as `LabelSpace.load` once did."""
+    find = label_space._find.__wrapped__
     mafw = LabelSpace.load("mafw")
     scopes: dict[str, list[dict[str, Any]]] = {OVERALL: []}
     for row in rows:
         scopes.setdefault(row["dataset"], []).append(dict(row))
-        to_mafw = LabelSpace.load(row["dataset"]).to(mafw)
+        to_mafw = find(row["dataset"], str(Path.cwd())).to(mafw)
         pooled = {**row, **{name: to_mafw(row[name]) for name in ("label", "predicted", "judged")}}
         if pooled["label"] is None:
             raise EvaluationError(f"clip {row['clip_id']!r}: its label has no name in the MAFW space")

@@ -28,8 +28,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def main() -> None:
     seconds = {span.name: span.seconds for span in stages} | _given(options.seconds)
     for title, graph in (
         ("the recorded graph", recorded),
+        ("the recorded graph with distill after sft, as it was at first", _distill_last(recorded)),
         ("the graph of this checkout", read_stages(ROOT)),
     ):
         unknown = [s.name for s in graph if _seconds(seconds, s.name) is None]
@@ -175,6 +177,16 @@ def _locked_graph(workspace: Path, stages: Sequence[Span]) -> list[PipelineStage
         )
         found.append(PipelineStage(name, upstream, "", (), ()))
     return found
+
+
+def _distill_last(graph: Sequence[PipelineStage]) -> list[PipelineStage]:
+    """The graph in which distill waits for sft, as it did before `rollouts` was a stage (decision 11)."""
+    changed = {
+        stage.name: replace(stage, upstream=(*stage.upstream, "sft")) if stage.name == "distill" else stage
+        for stage in graph
+    }
+    order = TopologicalSorter({name: stage.upstream for name, stage in changed.items()}).static_order()
+    return [changed[name] for name in order if name in changed]
 
 
 def _overlap(one: str, other: str) -> bool:

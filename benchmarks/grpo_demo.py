@@ -42,7 +42,8 @@ def main() -> None:
 
 def compare(arguments: argparse.Namespace, scratch: Path) -> None:
     """Runs and prints; `scratch` is a folder for whatever a trainer writes."""
-    settings, root = load_settings(), arguments.workspace
+    root = arguments.workspace
+    settings = load_settings(root / "params.yaml")
     seed_everything(0, 1)
     keep_freed_memory()
     grpo = settings.grpo.model_copy(update={"max_steps": arguments.steps + 2})

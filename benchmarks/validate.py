@@ -69,10 +69,11 @@ def main() -> None:
                 spent["probe, full"] += took
                 took, quick = timed(video_probe.probe_video, path)
                 spent["probe, quick"] += took
-                took, (packets, _) = timed(video_probe._read_packets, path, read_header(path))
+                header = read_header(path)
+                took, (packets, _) = timed(video_probe._read_packets, path, header)
                 spent["packets and sound"] += took
-                spent["pictures, full"] += timed(video_probe._look, path, "mov", packets)[0]
-                spent["pictures, quick"] += timed(video_probe._quick_look, path, "mov", packets)[0]
+                spent["pictures, full"] += timed(video_probe._look, path, header, packets)[0]
+                spent["pictures, quick"] += timed(video_probe._quick_look, path, header, packets)[0]
                 difference = max(difference, abs(full.brightness - quick.brightness))
                 if asdict(full) | {"brightness": 0} != asdict(quick) | {"brightness": 0}:
                     sys.exit("the two ways differ")

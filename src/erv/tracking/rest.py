@@ -8,6 +8,8 @@ which knows all stores.
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 import mimetypes
 import os
@@ -265,7 +267,14 @@ class Rest:
         )
         if answer.status_code != 200:
             raise _refusal(answer)
-        found: dict[str, Any] = answer.json() if answer.content.strip() else {}
+        try:
+            found = json.loads(
+                answer.content.strip() or b"{}", object_hook=functools.partial(_Answer, answer)
+            )
+        except ValueError:
+            found = None
+        if not isinstance(found, _Answer):
+            raise Refused("INTERNAL_ERROR", "the answer is not a JSON object", answer)
         return found
 
     def _run(self, found: Mapping[str, Any]) -> Run:
@@ -283,6 +292,17 @@ class Rest:
             ),
             RunData(_mapping(data.get("params", [])), _mapping(data.get("tags", []))),
         )
+
+
+class _Answer(dict[str, Any]):
+    """A JSON object of an answer; a field that it lacks is the server's fault, so it raises `Refused`."""
+
+    def __init__(self, answer: requests.Response, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._answer = answer
+
+    def __missing__(self, name: str) -> Any:
+        raise Refused("INTERNAL_ERROR", f"no {name!r} in the answer; is this an MLflow server?", self._answer)
 
 
 class _Bearer(requests.auth.AuthBase):

@@ -53,8 +53,9 @@ def _buckets(
     starts: torch.Tensor, lengths: torch.Tensor, device: torch.device
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     by_length = lengths.argsort(stable=True)
+    filled = by_length[lengths[by_length] > 0]
     found = []
-    for rows in by_length[lengths[by_length] > 0].split(_ROWS_AT_ONCE):
+    for rows in filled.split(_ROWS_AT_ONCE) if len(filled) else ():
         own = lengths[rows].unsqueeze(1)
         place = torch.arange(int(own.max()))
         tokens = starts[rows].unsqueeze(1) + torch.minimum(place, own - 1)
@@ -96,12 +97,15 @@ def pack(
     token of a completion, which predicts none, does not run.
 
     Args:
-        ids: long [rows, P + keep]; the prompts padded on the left, the completions on the right, or both
-            anywhere.
+        ids: long [rows, P + keep]; the prompts padded on the left, the completions on the right. Padding
+            anywhere else is left out too: a token then follows the one before the gap.
         mask: [rows, P + keep]; 0 marks padding. Every prompt has at least two tokens.
         positions: long [rows, P + keep], or [axes, rows, P + keep].
         clip_index: long [rows].
         keep: columns of the completion.
+
+    Raises:
+        ValueError: a prompt has fewer than two tokens.
     """
     width = ids.shape[1]
     start = width - keep
@@ -113,6 +117,8 @@ def pack(
     column = torch.arange(width, device=ids.device)
     last = torch.where(taken[:, :start], column[:start], -1).amax(1)  # the last token of each prompt
     prompt = taken[first] & (column < last[first].unsqueeze(1))
+    if not bool(prompt.any(1).all()):
+        raise ValueError("a prompt has fewer than two tokens; shared prompts need two or more")
     scored = taken[order] & (column >= start)
     # Of every scored token, the column of the token before it.
     before = torch.where(taken, column, -1).cummax(1).values.roll(1, dims=1)[order]

@@ -37,7 +37,7 @@ def attend(
     Returns:
         [B, heads, Q, D] and, float32, [B, heads, Q].
     """
-    if _has_kernel(query):
+    if _has_kernel(query, key):
         found: tuple[torch.Tensor, torch.Tensor] = _CPU(
             query, key, value, 0.0, causal, attn_mask=mask, scale=scale
         )
@@ -71,7 +71,7 @@ def attend_backward(
         scale: as for `attend`.
         causal: as for `attend`.
     """
-    if _has_kernel(query):
+    if _has_kernel(query, key):
         found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = _CPU_BACKWARD(
             gradient, query, key, value, output, log_sum, 0.0, causal, scale=scale
         )
@@ -94,12 +94,15 @@ def join(
     return torch.lerp(first, second, share), torch.logaddexp(first_sum, second_sum)
 
 
-def _has_kernel(tensor: torch.Tensor) -> bool:
-    return tensor.device.type == "cpu"
+def _has_kernel(query: torch.Tensor, key: torch.Tensor) -> bool:
+    # With no query or no key, the kernel divides by zero and takes the process down.
+    return query.device.type == "cpu" and query.shape[-2] > 0 and key.shape[-2] > 0
 
 
 def _scores(query: torch.Tensor, key: torch.Tensor, scale: float, causal: bool) -> torch.Tensor:
-    scores = (query @ key.mT).float() * scale
+    # Rounded to half precision, large scores would be off by more than the kernels of other attentions are.
+    with torch.autocast(query.device.type, enabled=False):
+        scores = (query.float() @ key.float().mT) * scale
     if causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(later, -math.inf)

@@ -49,7 +49,8 @@ def add_token_scores(model: Any, temperature: float) -> None:
     def forward(*args: Any, targets: torch.Tensor | None = None, **kwargs: Any) -> Any:
         if targets is None:
             return plain(*args, **kwargs)
-        hidden = model.base_model(*args, **kwargs, use_cache=False).last_hidden_state[0, -len(targets) :]
+        states = model.base_model(*args, **kwargs, use_cache=False).last_hidden_state[0]
+        hidden = states[len(states) - len(targets) :]
         head = model.get_output_embeddings()
         weight = head.weight.full_tensor() if isinstance(head.weight, DTensor) else head.weight
         return token_scores(hidden, weight, targets, temperature)

@@ -19,7 +19,7 @@ PROMPTS, COMPLETIONS = [5, 3, 7], [[4, 1, 6], [2], [3, 3]]
 def kernel(request, monkeypatch):
     """The CPU's kernel, and the matrix products that every other device takes."""
     if request.param == "plain":
-        monkeypatch.setattr(partial_attention, "_has_kernel", lambda tensor: False)
+        monkeypatch.setattr(partial_attention, "_has_kernel", lambda query, key: False)
 
 
 def parts(length):
@@ -31,11 +31,11 @@ def parts(length):
     )
 
 
-def row_by_row(query, key, value):
+def row_by_row(query, key, value, completions):
     """Every completion with a prompt of its own, one at a time."""
     found = torch.zeros_like(query)
     place, start = 0, sum(PROMPTS)
-    for prompt, lengths in zip(PROMPTS, COMPLETIONS, strict=True):
+    for prompt, lengths in zip(PROMPTS, completions, strict=True):
         own = torch.arange(place, place + prompt)
         for length in [0, *lengths]:
             tokens = torch.cat([own, torch.arange(start, start + length)])
@@ -48,12 +48,18 @@ def row_by_row(query, key, value):
     return found
 
 
-def test_a_packed_row_is_every_completion_with_its_prompt(kernel):
-    length = sum(PROMPTS) + sum(map(sum, COMPLETIONS))
-    layout = Layout(PROMPTS, COMPLETIONS, torch.device("cpu"))
+@pytest.mark.parametrize(
+    "completions", [COMPLETIONS, [[4, 0, 6], [0], [3, 3]], [[0], [0, 0], [0]]], ids=["full", "gaps", "empty"]
+)
+def test_a_packed_row_is_every_completion_with_its_prompt(kernel, completions):
+    length = sum(PROMPTS) + sum(map(sum, completions))
+    layout = Layout(PROMPTS, completions, torch.device("cpu"))
     weights = torch.randn(length, HEADS, SIZE)
     results = []
-    for attention in (lambda *p: PackedAttention.apply(*p, layout, SCALE), row_by_row):
+    for attention in (
+        lambda *p: PackedAttention.apply(*p, layout, SCALE),
+        lambda *p: row_by_row(*p, completions),
+    ):
         inputs = parts(length)
         output = attention(*inputs)
         (output * weights).sum().backward()
@@ -93,6 +99,26 @@ def test_a_causal_part_hides_what_follows(kernel):
     scores = (query @ key.mT * SCALE).masked_fill(torch.ones(5, 5).triu(1).bool(), -torch.inf)
     torch.testing.assert_close(log_sum, scores.logsumexp(-1))
     torch.testing.assert_close(output, scores.softmax(-1) @ value)
+
+
+@pytest.mark.parametrize("spread", [1.0, 5.0])
+def test_half_precision_costs_no_more_than_in_the_stock_attention(monkeypatch, spread):
+    monkeypatch.setattr(partial_attention, "_has_kernel", lambda query, key: False)
+    torch.manual_seed(2)
+    exact = [spread * torch.randn(1, 4, 64, 32) for _ in range(2)] + [torch.randn(1, 4, 64, 32)]
+    half = [part.bfloat16() for part in exact]
+    truth = scaled_dot_product_attention(*(part.double() for part in half), scale=SCALE)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = attend(*half, SCALE)[0]
+        stock = scaled_dot_product_attention(*half, scale=SCALE)
+    error, usual = ((part.double() - truth).square().mean().sqrt() for part in (ours, stock))
+    assert error < 1.5 * usual
+
+
+def test_a_prompt_of_one_token_is_refused():
+    ids, mask = torch.tensor([[0, 1, 7, 8]]), torch.tensor([[0, 1, 1, 1]])
+    with pytest.raises(ValueError, match="fewer than two tokens"):
+        pack(ids, mask, torch.arange(4).unsqueeze(0), torch.tensor([0]), keep=2)
 
 
 def test_a_packed_pass_holds_each_prompt_once_and_no_padding():
