@@ -68,7 +68,7 @@ DECIDES = {
     "data/rollouts/README.md": (),
     "src/erv/distill/corpus.py": ("distill",),
     "src/erv/distill/teachers/asking.py": ("distill",),
-    "src/erv/chat/endpoint.py": ("distill", "evaluate", "report", "register"),
+    "src/erv/chat/endpoint.py": ("distill", "evaluate"),
     "data/judge_texts/policies.csv": ("evaluate",),
     "data/judge_texts/choosing.csv": (),
     "src/erv/verifier/calibration.py": ("train_erv", "grpo", "report"),

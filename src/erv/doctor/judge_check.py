@@ -49,11 +49,10 @@ def judge_faults(
     """
     from erv.evaluate.judges.worth import judge_quality, require_quality
 
-    faults = []
-    for index, judge in enumerate(settings.evaluate.judges):
-        lacking = [f"evaluate.judges[{index}] ({judge.name}): {item}" for item in _lacking(judge, locks)]
-        faults += lacking
-        if lacking or judge.kind not in MEASURED:
+    lacking = lacks_of_judges(settings, locks)
+    faults = [fault for found in lacking.values() for fault in found]
+    for judge in settings.evaluate.judges:
+        if lacking[judge.name] or judge.kind not in MEASURED:
             continue
         try:
             described = described_judge(judge, settings, workspace, locks, store)
@@ -62,6 +61,14 @@ def judge_faults(
         except (DataError, EvaluationError) as error:
             faults.append(str(error))
     return faults
+
+
+def lacks_of_judges(settings: Settings, locks: tuple[Lock, Lock]) -> dict[str, list[str]]:
+    """What each judge, by its name, lacks: its key, or its files in the pinned sources `judge` and `base`."""
+    return {
+        judge.name: [f"evaluate.judges[{index}] ({judge.name}): {item}" for item in _lacking(judge, locks)]
+        for index, judge in enumerate(settings.evaluate.judges)
+    }
 
 
 def described_judge(
