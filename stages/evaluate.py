@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from erv.policies import Policy
     from erv.shards import ShardReader
 
-MODELS = Path(".erv/judges/models")
-
 logger = logging.getLogger("stages.evaluate")
 
 
@@ -97,23 +95,23 @@ def _judges(arguments: Arguments, settings: Settings) -> tuple[list[Judge], list
     Raises:
         EvaluationError: a judge is too poor, or shares a sentence or a weight with the verifier.
     """
-    from erv.evaluate.judges.build import build_judges
+    from erv.evaluate.judges.build import build_judges, model_folders
     from erv.evaluate.judges.independence import check_independence
     from erv.evaluate.judges.lexical import TEXTS_FILE
     from erv.evaluate.judges.worth import judge_quality, measure_worth, read_labelled, require_quality
-    from erv.files import scratch_folder
     from erv.sentences import read_sentences
     from erv.sources import Lock, store_for
 
     own, base = Lock.load(arguments.judge), Lock.load(arguments.base)
     labelled, sentences = read_labelled(arguments.labelled), read_sentences(arguments.sentences)
     described = []
-    with scratch_folder(MODELS, shared=True) as folder:
+    store = store_for([own.uri, base.uri])
+    with model_folders(base, store) as folder_of:
         judges = build_judges(
             settings.evaluate.judges,
             runtime=settings.runtime,
-            texts=lambda: own.read(store_for([own.uri]), TEXTS_FILE),
-            folder_of=lambda model: base.fetch_tree(store_for([base.uri]), model, folder / model),
+            texts=lambda: own.read(store, TEXTS_FILE),
+            folder_of=folder_of,
         )
         for judge in judges:
             check_independence(judge, sentences, arguments.verifier)

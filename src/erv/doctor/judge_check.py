@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erv.errors import DataError, EvaluationError
-from erv.files import scratch_folder, sha256_of, write_document
+from erv.files import sha256_of, write_document
 
 if TYPE_CHECKING:
     from erv.evaluate.judges.protocol import Judge
@@ -123,16 +123,16 @@ def _built(
     locks: tuple[Lock, Lock],
     store: ObjectStore | None,
 ) -> Iterator[Judge]:
-    from erv.evaluate.judges.build import build_judges
+    from erv.evaluate.judges.build import build_judges, model_folders
     from erv.evaluate.judges.lexical import TEXTS_FILE
 
     own, base = locks
-    with scratch_folder(workspace / FOLDER / "models", shared=True) as folder:
+    with model_folders(base, store, workspace / FOLDER) as folder_of:
         (built,) = build_judges(
             [judge],
             runtime=settings.runtime,
             texts=lambda: own.read(store, TEXTS_FILE),
-            folder_of=lambda model: base.fetch_tree(store, model, folder / model),
+            folder_of=folder_of,
         )
         yield built
 

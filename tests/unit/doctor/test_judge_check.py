@@ -74,7 +74,7 @@ def test_a_judge_is_made_again_only_if_something_changed(
     monkeypatch.setattr(judge_check, "sha256_of", lambda path: "other code")
     described()
     assert len(trained) == before + 1
-    assert not list((kept / "models").parent.glob(".models*")), "what it was built from is gone"
+    assert not list(kept.glob("incoming/models/.*")), "what it was built from is gone"
 
 
 def test_the_code_that_measures_a_judge_is_in_the_key() -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from erv.errors import EvaluationError
 from erv.evaluate.judges.lexical import TEXTS_FILE, LexicalJudge
 from erv.evaluate.judges.protocol import Judge
-from erv.files import sha256_of
+from erv.files import scratch_folder, sha256_of, sweep
 from erv.settings import judges as settings_of
 
 if TYPE_CHECKING:
     from erv.settings import RuntimeSettings
     from erv.settings.judges import JudgeSettings
+    from erv.sources import Lock, ObjectStore
 
-REPLIES = Path(".erv/judges/replies")
+KEPT = Path(".erv/judges")
+REPLIES = KEPT / "replies"
 
 
 def build_judges(
@@ -41,6 +44,24 @@ def build_judges(
         SettingsError: the variable that holds an endpoint's key is not set, or holds no key.
     """
     return [_judge(item, runtime, texts, folder_of, replies) for item in settings]
+
+
+@contextmanager
+def model_folders(
+    base: Lock, store: ObjectStore | None, kept: Path = KEPT
+) -> Iterator[Callable[[str], Path]]:
+    """Yields what copies a model of the base source to a folder; the copies are removed at the end.
+
+    So are those that killed processes left. Judges have their weights in memory once they have read a text.
+
+    Args:
+        base: the pinned source.
+        store: needed if it is in S3.
+        kept: folder for the copies.
+    """
+    sweep(kept)
+    with scratch_folder(kept / "incoming" / "models" / "copy", shared=True) as folder:
+        yield lambda model: base.fetch_tree(store, model, folder / model)
 
 
 def _judge(
