@@ -124,7 +124,7 @@ def test_each_thing_that_is_taken_away_is_named(workspace: Path) -> None:
     assert missing() == ["teachers"]
     assert "sentence_labels.csv" in found(workspace)["teachers"].detail
     write_lock(workspace, "judge", {"other.csv": 1})
-    assert missing() == ["teachers", "judges"]
+    assert missing() == ["judges", "teachers"]
     assert found(workspace)["judges"].remedy == "add it and pin again"
     write_lock(workspace, "judge", {"texts.csv": 1000})
     (sources / "reasoning.lock.json").write_text("{}")

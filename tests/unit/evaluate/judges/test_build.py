@@ -72,7 +72,10 @@ def test_texts_that_are_not_utf_8_are_refused(raw):
     [
         ([], "judges is empty; name at least one"),
         ([{"kind": "lexical"}] * 2, "judges names one twice: lexical, lexical"),
-        ([{"kind": "verifier"}], "embedding, lexical"),
+        (
+            [{"kind": "verifier"}],
+            "unknown kind 'verifier'; expected one of lexical, embedding, openai, local",
+        ),
         ([{"kind": "embedding", "model": "../policy"}], "expected the name of a folder of the base source"),
         ([{"kind": "openai", "model": "m", "base_url": "x"}], "base_url is not an http"),
         ([{"kind": "local", "model": "m", "mode": "free"}], "open"),
