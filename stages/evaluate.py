@@ -1,17 +1,20 @@
-"""evaluate: what one policy answers on held-out clips, and what a judge reads in its explanations.
+"""evaluate: what one policy answers on held-out clips, and what judges read in its explanations.
 
 Command: see `evaluate` in dvc.yaml. Deviations from the paper:
 
-1. The judge is a classifier trained on its own texts (`evaluate.judge` in params.yaml), not GPT-4.1-mini.
-2. An explanation that is empty, or in which no emotion stands out for the judge, has no emotion; the
-   released code lets the judge call it neutral.
+1. The judges are those of `evaluate.judges` in params.yaml, the first of them for the headline; the paper
+   asks GPT-4.1-mini alone, as a judge `openai` in mode `official` does.
+2. An explanation that is empty, or in which no emotion stands out for a judge, has no emotion; the released
+   code lets the judge call it neutral.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from erv.errors import EvaluationError
 from erv.settings import Settings
@@ -31,9 +34,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.determinism import resolve_device, seed_everything
     from erv.evaluate.evaluate import (
         OVERALL,
-        count_unreadable,
         judge_completions,
         measure,
+        read_by_panel,
         write_json,
         write_predictions,
     )
@@ -42,7 +45,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.shards import ShardReader
 
     seed_everything(settings.seed, settings.runtime.threads)
-    judge = _judge(arguments, settings)
+    judges, described = _judges(arguments, settings)
     device = resolve_device(settings.runtime.device)
     policy = load_policy(
         arguments.policy, device=device, dtype=settings.runtime.dtype, family=settings.policy.family
@@ -56,7 +59,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         quarantined[name] = len(rows) - len(shown)
         logger.info("%s: %d clips, %d in quarantine", name, len(shown), len(rows) - len(shown))
         completions = _generate(policy, reader, shown, settings)
-        predictions += judge_completions(shown, completions, judge)
+        predictions += judge_completions(shown, completions, judges)
     if not predictions:
         tested = ", ".join(settings.roles.test)
         raise EvaluationError(
@@ -66,54 +69,83 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     metrics = measure(predictions)
     write_predictions(predictions, arguments.predictions)
     decoding = settings.evaluate.model_dump(include={"max_new_tokens", "temperature", "split"})
-    unreadable = count_unreadable(predictions, judge)
-    described = {
-        "judge": judge.describe(),
-        "decoding": decoding,
-        "quarantined": quarantined,
-        "unreadable": unreadable,
-    }
-    write_json({**metrics, **described}, arguments.metrics)
+    panel = read_by_panel(predictions, described)
+    unreadable = panel["unreadable"]
+    write_json({**metrics, **panel, "decoding": decoding, "quarantined": quarantined}, arguments.metrics)
     for scope, values in metrics.items():
         run.log_metrics({f"{scope}/{name}": float(value) for name, value in values.items()})
     run.log_metrics({f"{scope}/unreadable": float(count) for scope, count in unreadable.items()})
-    names = ("accuracy", "low", "high", "recall", "recall_low", "recall_high")
-    held_out = {name: float(described["judge"][f"held_out_{name}"]) for name in names}
-    run.log_metrics({f"judge/{name}": value for name, value in held_out.items()})
+    _log_panel(panel, judges, predictions, run)
     if unreadable[OVERALL]:
         logger.warning(
-            "%d of %d explanations are unreadable for the judge (another language, or hardly any word of its"
-            " texts); they count as naming no emotion",
+            "%d of %d explanations are unreadable for the judge %s (another language, or words that it"
+            " doesn't know); they count as naming no emotion",
             unreadable[OVERALL],
             len(predictions),
+            judges[0].name,
         )
     shown_values = ", ".join(f"{name} {metrics[OVERALL][name]:.3f}" for name in ("WAR", "EEA", "EPC", "FCR"))
     logger.info("%s: %s", arguments.name, shown_values)
     run.log_artifact(arguments.predictions)
 
 
-def _judge(arguments: Arguments, settings: Settings) -> Judge:
-    """The judge from the settings; raises an error if it shares a sentence with the verifier."""
-    from erv.evaluate.judges import (
-        TEXTS_FILE,
-        LexicalJudge,
-        check_independence,
-        judge_quality,
-        require_quality,
-    )
+def _judges(arguments: Arguments, settings: Settings) -> tuple[list[Judge], list[dict[str, Any]]]:
+    """The panel from the settings, and what each judge says of itself, with its worth.
+
+    Raises:
+        EvaluationError: a judge is too poor, or shares a sentence or a weight with the verifier.
+    """
+    from erv.evaluate.judges.build import build_judges, model_folders
+    from erv.evaluate.judges.independence import check_independence
+    from erv.evaluate.judges.lexical import TEXTS_FILE
+    from erv.evaluate.judges.worth import judge_quality, measure_worth, read_labelled, require_quality
     from erv.sentences import read_sentences
     from erv.sources import Lock, store_for
 
-    lock = Lock.load(arguments.judge)
-    store = store_for([lock.uri])
-    kinds = {LexicalJudge.name: LexicalJudge}
-    kind = kinds[settings.evaluate.judge]
-    judge = kind.from_csv(lock.read(store, TEXTS_FILE).decode("utf-8"), seed=settings.seed)
-    described = judge.describe()
-    logger.info("judge: %s", judge_quality(described))
-    require_quality(described, settings.evaluate, settings.roles.test)
-    check_independence(judge.texts, read_sentences(arguments.sentences))
-    return judge
+    own, base = Lock.load(arguments.judge), Lock.load(arguments.base)
+    labelled, sentences = read_labelled(arguments.labelled), read_sentences(arguments.sentences)
+    described = []
+    store = store_for([own.uri, base.uri])
+    with model_folders(base, store) as folder_of:
+        judges = build_judges(
+            settings.evaluate.judges,
+            runtime=settings.runtime,
+            texts=lambda: own.read(store, TEXTS_FILE),
+            folder_of=folder_of,
+        )
+        for judge in judges:
+            check_independence(judge, sentences, arguments.verifier)
+            described.append({**judge.describe(), "worth": measure_worth(judge, labelled)})
+            logger.info("judge %s: %s", judge.name, judge_quality(described[-1]))
+            require_quality(described[-1], settings.evaluate, settings.roles.test)
+    return judges, described
+
+
+def _log_panel(
+    panel: dict[str, Any], judges: list[Judge], predictions: list[dict[str, Any]], run: StageRun
+) -> None:
+    """Worth, figures, agreement and usage of the judges, and the clips on which they disagree."""
+    from erv.evaluate.judges.chat import ChatJudge
+    from erv.evaluate.judges.panel import disagreements
+
+    for judge in judges:
+        name = re.sub(r"[^\w\-. :/]", "_", judge.name)  # what MLflow allows in a name
+        found = panel["judges"][judge.name]
+        worth = {key: found["worth"][key] for key in ("accuracy", "low", "high", "recall")}
+        run.log_metrics({f"judge/{name}/{key}": float(value) for key, value in worth.items()})
+        for scope, values in found["metrics"].items():
+            run.log_metrics({f"{scope}/{key} by {name}": float(value) for key, value in values.items()})
+        if isinstance(judge, ChatJudge):
+            usage = dataclasses.asdict(judge.asked.usage)
+            run.log_metrics({f"judge/{name}/{key}": float(n) for key, n in usage.items() if n is not None})
+    if panel["agreement"]["alpha"] is not None:
+        run.log_metrics({"judges/alpha": panel["agreement"]["alpha"]})
+    rows = [
+        [item["dataset"], item["clip_id"], item["label"], item["predicted"], *item["said"].values()]
+        for item in disagreements(predictions)
+    ]
+    columns = ["dataset", "clip", "truth", "answer", *(judge.name for judge in judges)]
+    run.log_table(columns, rows, "disagreements")
 
 
 def _generate(policy: Policy, reader: ShardReader, rows: list[ClipRow], settings: Settings) -> dict[str, str]:
@@ -139,7 +171,10 @@ if __name__ == "__main__":
         Option("manifests", Path),
         Option("shards", Path),
         Option("sentences", Path),
+        Option("verifier", Path),
         Option("judge", Path),
+        Option("base", Path),
+        Option("labelled", Path),
         Option("predictions", Path),
         Option("metrics", Path),
     )

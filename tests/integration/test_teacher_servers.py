@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,12 +17,13 @@ from typing import Any
 
 import pytest
 
-from erv.distill.teachers import Refusal, TeacherError, Usage, build_teacher
+from erv.distill.teachers import ChatError, Refusal, Usage, build_teacher
 from erv.errors import DataError
 from erv.labels import LabelSpace
 from erv.settings.teachers import LocalTeacher, OpenAITeacher
 from tests.support.chat_server import ANGER, Answer, Script, fails, says
 from tests.support.runtime import RUNTIME
+from tests.support.served import transformers_serve, wait_for
 from tests.support.tiny_teacher import SENTENCES, make_teacher
 
 pytestmark = pytest.mark.integration
@@ -144,7 +142,7 @@ def test_a_dead_port_ends_the_run(teacher: Any) -> None:
         port = closed.getsockname()[1]
     one = teacher(base_url=f"http://127.0.0.1:{port}/v1", max_retries=0, concurrency=1)
     assert isinstance(one.label(["a"])[0], Refusal)
-    with pytest.raises(TeacherError) as caught:
+    with pytest.raises(ChatError) as caught:
         one.label(numbered(50))
     assert str(caught.value).startswith(
         f"openai:m: http://127.0.0.1:{port}/v1 gave no answer for 6 of 50 sentences, at last: no connection ("
@@ -160,7 +158,7 @@ def test_a_server_that_dies_midway_ends_the_run_and_the_rest_is_asked_later(
 ) -> None:
     sentences = numbered(40)
     script.answer = lambda *_: says(ANGER) if len(script.asked) <= 20 else fails(502, "bad gateway")
-    with pytest.raises(TeacherError, match=r"6 of 40 .* 502 \(bad gateway\); 20 are labelled and kept"):
+    with pytest.raises(ChatError, match=r"6 of 40 .* 502 \(bad gateway\); 20 are labelled and kept"):
         teacher(max_retries=0).label(sentences)
     script.answer = lambda *_: says(ANGER)
     one = teacher()
@@ -219,7 +217,7 @@ def test_a_refusal_ends_the_run_at_once_and_never_shows_the_key(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     script.answer = lambda *_: fails(status, f"Incorrect API key provided: {KEY}.\n" + "See. " * 500)
-    with pytest.raises(TeacherError) as caught:
+    with pytest.raises(ChatError) as caught:
         teacher().label(numbered(100))
     message = str(caught.value)
     assert message.startswith(
@@ -244,7 +242,7 @@ def test_a_refusal_ends_the_run_at_once_and_never_shows_the_key(
 )
 def test_what_servers_say_is_passed_on(script: Script, teacher: Any, body: bytes, said: str) -> None:
     script.answer = lambda *_: Answer(status=400, body=body)
-    with pytest.raises(TeacherError) as caught:
+    with pytest.raises(ChatError) as caught:
         teacher().label(["a"])
     assert f"answers {said}" in str(caught.value)
 
@@ -267,7 +265,7 @@ def test_a_redirect_is_not_followed(script: Script, teacher: Any, status: int) -
         script.answer = lambda *_: Answer(
             status=status, headers={"Location": f"{other.url}/chat/completions"}
         )
-        with pytest.raises(TeacherError, match=rf"answers {status} \(to {other.url}.*set base_url"):
+        with pytest.raises(ChatError, match=rf"answers {status} \(to {other.url}.*set base_url"):
             teacher().label(["a"])
         assert other.asked == []
     finally:
@@ -286,7 +284,7 @@ def test_the_budget_ends_a_run_and_the_next_one_asks_only_what_is_missing(
     sentences = numbered(200)
     cap = 2500
     one = teacher(max_tokens=cap)
-    with pytest.raises(TeacherError) as caught:
+    with pytest.raises(ChatError) as caught:
         one.label(sentences)
     done = len(script.asked)
     # Requests that could pass the cap together wait for each other before any is refused.
@@ -306,14 +304,14 @@ def test_the_budget_ends_a_run_and_the_next_one_asks_only_what_is_missing(
 def test_the_budget_in_money(script: Script, teacher: Any) -> None:
     # 15 tokens cost 10 * 1000 + 5 * 2000 = 20,000 millionths.
     one = teacher(max_tokens=None, price_in=1000.0, price_out=2000.0, max_cost=3.0)
-    with pytest.raises(TeacherError, match=r"of 3 \(max_cost\) are spent .* raise max_cost of the teacher"):
+    with pytest.raises(ChatError, match=r"of 3 \(max_cost\) are spent .* raise max_cost of the teacher"):
         one.label(numbered(300))
     assert one.usage.cost == pytest.approx(0.02 * len(script.asked))
     assert 0.5 < one.usage.cost <= 3.0
 
 
 def test_no_request_is_sent_that_could_pass_the_cap(script: Script, teacher: Any) -> None:
-    with pytest.raises(TeacherError, match="0 of 1 sentences labelled and kept: 0 of 100 tokens"):
+    with pytest.raises(ChatError, match="0 of 1 sentences labelled and kept: 0 of 100 tokens"):
         teacher(max_tokens=100).label(["a"])
     assert script.asked == []
 
@@ -322,7 +320,7 @@ def test_no_request_is_sent_that_could_pass_the_cap(script: Script, teacher: Any
 def test_without_reported_usage_the_upper_bound_counts(script: Script, teacher: Any, usage: Any) -> None:
     script.answer = lambda *_: says(ANGER, usage)
     one = teacher(max_tokens=10_000, max_reply_tokens=64)
-    with pytest.raises(TeacherError, match="max_tokens"):
+    with pytest.raises(ChatError, match="max_tokens"):
         one.label(numbered(100))
     assert one.usage.reply_tokens == 64 * len(script.asked)
     assert 5000 < one.usage.prompt_tokens + one.usage.reply_tokens <= 10_000
@@ -331,7 +329,7 @@ def test_without_reported_usage_the_upper_bound_counts(script: Script, teacher: 
 def test_a_model_that_talks_only_is_not_asked_for_everything(script: Script, teacher: Any) -> None:
     script.answer = lambda *_: says("Well, that depends on how one sees it.")
     with pytest.raises(
-        TeacherError, match=r"21 of 21 sentences got no reply of the form asked for, at last: Well"
+        ChatError, match=r"21 of 21 sentences got no reply of the form asked for, at last: Well"
     ):
         teacher(concurrency=1, attempts=2).label(numbered(200))
     assert len(script.asked) == 42
@@ -345,7 +343,7 @@ def test_retries_of_the_sdk_are_in_the_budget(script: Script, teacher: Any) -> N
 
     script.answer = slow_twice
     one = teacher(max_tokens=12_000, max_retries=2, timeout_seconds=0.25, concurrency=1)
-    with pytest.raises(TeacherError, match="raise max_tokens"):
+    with pytest.raises(ChatError, match="raise max_tokens"):
         one.label(numbered(30))
     spent = one.usage.prompt_tokens + one.usage.reply_tokens
     bound = len(json.dumps(script.bodies[0]["messages"]).encode()) // 2  # a request is worth that at least
@@ -364,7 +362,7 @@ def test_retries_of_the_sdk_are_in_the_budget(script: Script, teacher: Any) -> N
 def test_a_server_that_bills_too_much_is_caught_by_the_same_cap(script: Script, teacher: Any) -> None:
     script.answer = lambda *_: says(ANGER, {"prompt_tokens": 9000, "completion_tokens": 1000})
     one = teacher(max_tokens=50_000, concurrency=2)
-    with pytest.raises(TeacherError, match="raise max_tokens"):
+    with pytest.raises(ChatError, match="raise max_tokens"):
         one.label(numbered(100))
     assert len(script.asked) <= 6
 
@@ -470,45 +468,12 @@ def labelling(script: Script, folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Address of `transformers serve`, and the folder of a tiny chat model that it can load."""
     folder = tmp_path_factory.mktemp("teachers")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub"), "DO_NOT_TRACK": "1"}
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", "--host", "127.0.0.1"]
-    with (folder / "serve.log").open("wb") as log:
-        server = subprocess.Popen(
-            [*command, "--port", str(port), "--device", "cpu"],
-            env={**os.environ, **offline, "OMP_NUM_THREADS": "1"},
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        make_teacher(folder / "teacher")
-
-        def healthy() -> bool:
-            assert server.poll() is None, (folder / "serve.log").read_text()
-            with (
-                contextlib.suppress(OSError),
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer,
-            ):
-                return answer.status == 200
-            return False
-
-        wait_for(healthy, 120)
-        yield f"http://127.0.0.1:{port}/v1", folder / "teacher"
-    finally:
-        server.terminate()
-        server.wait(30)
+    with transformers_serve(folder, lambda: make_teacher(folder / "teacher")) as url:
+        yield url, folder / "teacher"
 
 
 def local(folder: Path, **changes: Any) -> Any:
@@ -538,7 +503,7 @@ def test_a_model_that_the_server_lacks(served: tuple[str, Path], tmp_path: Path)
         kind="openai", model="nobody/nothing", base_url=served[0], api_key_env=None, max_retries=0
     )
     one = build_teacher(settings, runtime=RUNTIME, folder_of=Path, cache=tmp_path)
-    with pytest.raises(TeacherError):
+    with pytest.raises(ChatError):
         one.label(numbered(20))
 
 
@@ -551,7 +516,7 @@ def test_a_local_model_that_says_something_else_is_corrected_and_left_out(served
 
 
 def test_a_sentence_that_is_too_long_for_a_local_model(served: tuple[str, Path]) -> None:
-    with pytest.raises(DataError, match=r"sentence 'word word .*…' makes a prompt of \d+ tokens, .* 1024;"):
+    with pytest.raises(DataError, match=r"text 'word word .*…' makes a prompt of \d+ tokens, .* 1024;"):
         local(served[1]).label(["Fine.", "word " * 2000])
 
 

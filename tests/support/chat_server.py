@@ -73,7 +73,7 @@ class Script:
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         body = json.loads(handler.rfile.read(int(handler.headers.get("Content-Length", 0))) or b"{}")
-        sentence = body["messages"][1]["content"] if body else ""
+        sentence = body["messages"][:2][-1]["content"] if body else ""
         with self._guard:
             before = self.asked.count(sentence)
             self.asked.append(sentence)

@@ -76,8 +76,17 @@ def settings_of(parameters: Iterable[str]) -> set[str]:
     sections = {key.partition(".")[0] for key in parameters}
     fields = {field.alias or name: field for name, field in Settings.model_fields.items()}
     models = {model for name in sections for model in _models(fields[name].annotation)}
-    optional = [m for m in models if not all(field.is_required() for field in m.model_fields.values())]
-    return {f"src/{model.__module__.replace('.', '/')}.py" for model in optional}
+    # A default may stand in a class that the section's own one extends.
+    classes = {base for model in models for base in model.__mro__ if issubclass(base, BaseModel)}
+    return {
+        f"src/{item.__module__.replace('.', '/')}.py"
+        for item in classes
+        if any(not item.model_fields[name].is_required() for name in _own(item))
+    }
+
+
+def _own(model: type[BaseModel]) -> set[str]:
+    return {name for name in model.__annotations__ if name in model.model_fields}
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
-from erv.distill.teachers.asking import first_messages
+from erv.chat import Questions
+from erv.distill.teachers.asking import LabelQuestions
 from erv.labels import LabelSpace
 from erv.sample.tiny_policy import train_tokenizer
 
@@ -54,14 +56,26 @@ def make_teacher(folder: Path, *, knows: dict[str, tuple[str, ...]] | None = Non
         The folder.
     """
     knows = SENTENCES if knows is None else knows
-    space = LabelSpace.load("mafw")
-    replies = [json.dumps({"labels": list(labels)}) for labels in knows.values()]
-    tokenizer = _tokenizer([*knows, *replies], first_messages("", space)[0]["content"])
+    replies = {sentence: json.dumps({"labels": list(labels)}) for sentence, labels in knows.items()}
+    return make_chat(folder, LabelQuestions(LabelSpace.load("mafw")), replies)
+
+
+def make_chat(folder: Path, questions: Questions[Any], said: dict[str, str]) -> Path:
+    """Trains and saves a chat model that answers the question about each text with its reply.
+
+    Args:
+        folder: folder for model and tokenizer, created if missing.
+        questions: the questions.
+        said: reply by text.
+
+    Returns:
+        The folder.
+    """
+    replies = list(said.values())
+    tokenizer = _tokenizer([*said, *replies], questions.first("")[0]["content"])
     prompts = [
-        tokenizer.apply_chat_template(
-            first_messages(sentence, space), tokenize=False, add_generation_prompt=True
-        )
-        for sentence in knows
+        tokenizer.apply_chat_template(questions.first(text), tokenize=False, add_generation_prompt=True)
+        for text in said
     ]
     model = _train(tokenizer, prompts, [f"{reply}<|im_end|>" for reply in replies])
     model.save_pretrained(folder)

@@ -44,6 +44,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = BertConfig(vocab_size=len(tokenizer), **ENCODER)
     BertModel(config).save_pretrained(folder / "encoder")
     tokenizer.save_pretrained(folder / "encoder")
+    shutil.copytree(folder / "encoder", folder / "sentence_encoder")
     chat = Qwen2Config(vocab_size=len(tokenizer), num_key_value_heads=2, **ENCODER)
     Qwen2ForCausalLM(chat).save_pretrained(folder / "teacher")
     tokenizer.chat_template = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
@@ -64,10 +65,16 @@ def load_encoder(folder: Path) -> None:
 
 
 def load_teacher(folder: Path) -> None:
-    from erv.distill.teachers.local import _load
+    from erv.chat.local import load_chat
     from erv.settings import RuntimeSettings
 
-    _load(folder, RuntimeSettings(device="cpu", dtype="float32", threads=1))
+    load_chat(folder, RuntimeSettings(device="cpu", dtype="float32", threads=1), "teacher")
+
+
+def load_sentence_encoder(folder: Path) -> None:
+    from erv.evaluate.judges.encoder import SentenceEncoder
+
+    SentenceEncoder(folder)
 
 
 LOADERS: dict[str, Callable[[Path], Any]] = {
@@ -75,6 +82,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "verifier": load_verifier,
     "encoder": load_encoder,
     "teacher": load_teacher,
+    "sentence_encoder": load_sentence_encoder,
 }
 
 

@@ -68,15 +68,19 @@ DECIDES = {
     "data/rollouts/README.md": (),
     "src/erv/distill/corpus.py": ("distill",),
     "src/erv/distill/teachers/asking.py": ("distill",),
+    "src/erv/chat/endpoint.py": ("distill", "evaluate"),
+    "data/judge_texts/policies.csv": ("evaluate",),
+    "data/judge_texts/choosing.csv": (),
     "src/erv/verifier/calibration.py": ("train_erv", "grpo", "report"),
     "src/erv/train_erv/encoder.py": ("train_erv",),
     "src/erv/rewards/explanation.py": ("grpo",),
     "src/erv/training/grpo/trainer.py": ("grpo",),
-    "src/erv/evaluate/judges.py": ("evaluate", "report", "register"),
+    "src/erv/evaluate/judges/panel.py": ("evaluate", "report", "register"),
     "src/erv/report/templates/report.html.j2": ("report",),
     "src/erv/sample/wordings.py": ("report",),
     "src/erv/register/register.py": ("register",),
-    "src/erv/settings/teachers.py": ("distill",),  # values that params.yaml may leave out
+    "src/erv/settings/chat.py": ("distill", "evaluate", "register"),  # values that params.yaml may leave out
+    "src/erv/settings/judges.py": ("evaluate", "register"),
     "src/erv/settings/variants.py": ("grpo",),
     "src/erv/settings/faults.py": (),
     **{f"stages/{stage}.py": (stage,) for stage in ALL},
@@ -157,7 +161,16 @@ def test_the_key_of_checkpoints_has_the_rooms_of_dvc_yaml(monkeypatch: pytest.Mo
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository in which every stage counts as done; its outputs are empty."""
     folder = tmp_path_factory.mktemp("planted")
-    for name in ("src", "stages", "flows", "data/label_spaces", "data/rollouts", "requirements", ".dvc"):
+    for name in (
+        "src",
+        "stages",
+        "flows",
+        "data/label_spaces",
+        "data/judge_texts",
+        "data/rollouts",
+        "requirements",
+        ".dvc",
+    ):
         ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local", "*.egg-info")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):

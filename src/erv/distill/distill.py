@@ -10,10 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from erv.chat import Refusal
 from erv.distill.corpus import Sentence
 from erv.distill.table import QUARANTINE_SCHEMA, SCHEMA
 from erv.distill.teachers.agreement import agreement, majority
-from erv.distill.teachers.protocol import Refusal, Teacher, Verdict
+from erv.distill.teachers.protocol import Teacher, Verdict
 from erv.errors import DataError
 from erv.labels import LabelSpace
 from erv.manifest import SPLITS

@@ -12,6 +12,7 @@ from erv.doctor import fit
 from erv.doctor.base_policy import CONFIG, base_family_fault, base_lock, base_sizes
 from erv.doctor.doctor import Finding
 from erv.doctor.gpus import Accelerator, see_accelerator
+from erv.doctor.judge_check import lacks_of_judges
 from erv.doctor.policy_sizes import PolicySizes, nominal
 from erv.doctor.preflight import teacher_faults
 from erv.environment import Environment, load_environment
@@ -55,6 +56,7 @@ def examine_profile(
         *_packages(settings),
         *_data(environment, settings, profile),
         *_teachers(environment, settings),
+        *_judges(environment, settings),
         *_disk(environment, settings, sizes),
     ]
     if sizes is not None:
@@ -275,6 +277,18 @@ def _teachers(environment: Environment, settings: Settings) -> Iterator[Finding]
     for fault in faults:
         sentence, _, remedy = fault.partition("; ")
         yield Finding("teachers", "fail", sentence, remedy)
+
+
+def _judges(environment: Environment, settings: Settings) -> Iterator[Finding]:
+    paths = [environment.workspace / "data" / "sources" / f"{name}.lock.json" for name in ("judge", "base")]
+    try:
+        own, base = (Lock.load(path) for path in paths)
+    except ErvError:  # which the findings on the data report
+        return
+    for faults in lacks_of_judges(settings, (own, base)).values():
+        for fault in faults:
+            sentence, _, remedy = fault.partition("; ")
+            yield Finding("judges", "fail", sentence, remedy)
 
 
 def _disk(environment: Environment, settings: Settings, sizes: PolicySizes | None) -> Iterator[Finding]:

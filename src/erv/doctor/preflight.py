@@ -10,10 +10,10 @@ from pathlib import Path
 
 from erv.doctor import fit
 from erv.doctor.gpus import Gpu, installed_gpus
-from erv.doctor.judge_check import FOLDER, described_judge
+from erv.doctor.judge_check import judge_faults
 from erv.doctor.policy_sizes import PolicySizes
 from erv.environment import Environment
-from erv.errors import DataError, EvaluationError, StorageError
+from erv.errors import DataError, StorageError
 from erv.files import read_document
 from erv.pipeline import PipelineError, PipelineStage
 from erv.settings import Settings, load_settings
@@ -40,7 +40,7 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
         *_missing_files(environment.workspace, stages),
         *teacher_faults(environment.workspace, settings, stages),
         *_unfitting(environment, settings, stages),
-        *_judge(environment, settings, stages),
+        *_judges(environment, settings, stages),
         *_store(environment),
         *_unreachable(environment),
         *_disk(environment.workspace),
@@ -164,32 +164,27 @@ def _unfitting(environment: Environment, settings: Settings, stages: Sequence[Pi
     return faults + certain
 
 
-def _judge(environment: Environment, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
-    """Why the judge is not good enough; `evaluate` would only find out after GRPO."""
-    path = environment.workspace / "data" / "sources" / "judge.lock.json"
-    if not path.is_file() or not any(stage.name.startswith("evaluate@") for stage in stages):
+def _judges(environment: Environment, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
+    """Why a judge is refused; `evaluate` would only find out after GRPO."""
+    paths = [environment.workspace / "data" / "sources" / f"{name}.lock.json" for name in ("judge", "base")]
+    if not all(path.is_file() for path in paths) or not any(
+        stage.name.startswith("evaluate@") for stage in stages
+    ):
         return []
-    from erv.evaluate.judges import TEXTS_FILE, judge_quality, require_quality
     from erv.sources import Lock
 
     try:
-        lock = Lock.load(path)
+        own, base = (Lock.load(path) for path in paths)
         store = None
-        if lock.uri.startswith("s3://"):
+        if any(lock.uri.startswith("s3://") for lock in (own, base)):
             from erv.storage.store import open_store
 
             store = open_store(environment, patient=False)
-        texts = lock.read(store, TEXTS_FILE)
-        described = described_judge(texts, settings.seed, environment.workspace / FOLDER)
-        logger.info("judge: %s", judge_quality(described))
-        require_quality(described, settings.evaluate, settings.roles.test)
+        return judge_faults(environment.workspace, settings, (own, base), store, logger.info)
     except StorageError:  # reported by _store
         return []
-    except UnicodeDecodeError as error:
-        return [f"judge {TEXTS_FILE}: not UTF-8 (byte {error.start}); save it in UTF-8 and pin again"]
-    except (DataError, EvaluationError) as error:
+    except DataError as error:
         return [str(error)]
-    return []
 
 
 def gpu_faults(

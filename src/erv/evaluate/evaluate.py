@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from erv.errors import EvaluationError
-from erv.evaluate.judges import Judge
-from erv.evaluate.metrics import all_metrics, read_completion
+from erv.evaluate.judges.agreement import agreement
+from erv.evaluate.judges.panel import FIELD, MAJORITY, headline, outcomes, read_by, verdicts_of
+from erv.evaluate.judges.protocol import Judge
+from erv.evaluate.metrics import all_metrics, explanation_metrics, read_completion
 from erv.files import write_text
 from erv.labels import LabelSpace
 from erv.manifest import ClipRow, write_table
@@ -33,23 +35,24 @@ SCHEMA = pa.schema(
         pa.field("completion", pa.string(), nullable=False),
         pa.field("predicted", pa.string()),
         pa.field("judged", pa.string()),
+        FIELD,
         pa.field("sentences", pa.int32(), nullable=False),
     ]
 )
 
 
 def judge_completions(
-    rows: Sequence[ClipRow], completions: Mapping[str, str], judge: Judge
+    rows: Sequence[ClipRow], completions: Mapping[str, str], judges: Sequence[Judge]
 ) -> list[dict[str, Any]]:
     """Reads and judges the completions of one data set.
 
     Args:
         rows: the clips of one data set that were shown to the policy.
         completions: completion by clip id.
-        judge: names the emotion of an explanation in the data set's own space.
+        judges: the panel; each names the emotion of an explanation in the data set's own space.
 
     Returns:
-        Rows of the predictions table, by clip id.
+        Rows of the predictions table, by clip id. `judged` is what the first judge named.
 
     Raises:
         EvaluationError: a clip has no completion.
@@ -64,7 +67,7 @@ def judge_completions(
                 f"clip {row.clip_id!r} of {row.dataset} has no completion; run evaluate again"
             )
     readings = [read_completion(completions[row.clip_id], space) for row in ordered]
-    judged = judge.judge([reading.explanation for reading in readings], space)
+    verdicts = verdicts_of(judges, [reading.explanation for reading in readings], space)
     return [
         {
             "dataset": row.dataset,
@@ -73,17 +76,19 @@ def judge_completions(
             "label": row.label,
             "completion": completions[row.clip_id],
             "predicted": reading.predicted,
-            "judged": heard,
+            "judged": headline(said),
+            "verdicts": said,
             "sentences": reading.sentences,
         }
-        for row, reading, heard in zip(ordered, readings, judged, strict=True)
+        for row, reading, said in zip(ordered, readings, verdicts, strict=True)
     ]
 
 
 def scope_rows(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The predictions by scope: `overall`, then each data set.
 
-    `overall` pools all clips with label, predicted and judged in the MAFW space, which the others map into.
+    `overall` pools all clips with label, predicted, judged and the verdicts' emotions in the MAFW space,
+    which the others map into.
 
     Raises:
         EvaluationError: a label has no name in the MAFW space, so it can't be pooled.
@@ -98,6 +103,8 @@ def scope_rows(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[
         to_mafw = maps[dataset]
         scopes.setdefault(dataset, []).append(dict(row))
         pooled = {**row, **{name: to_mafw(row[name]) for name in ("label", "predicted", "judged")}}
+        if "verdicts" in row:
+            pooled["verdicts"] = [{**said, "emotion": to_mafw(said["emotion"])} for said in row["verdicts"]]
         if pooled["label"] is None:
             raise EvaluationError(
                 f"clip {row['clip_id']!r}: label {row['label']!r} of {row['dataset']} has no name in the MAFW"
@@ -146,14 +153,49 @@ def unread_kind(row: Mapping[str, Any]) -> str | None:
     return "outside" if parse_completion(row["completion"]).answer else "malformed"
 
 
-def count_unreadable(predictions: Sequence[Mapping[str, Any]], judge: Judge) -> dict[str, int]:
-    """The number of explanations outside what the judge can read, by scope; see `Judge.unreadable`."""
-    texts = [parse_completion(row["completion"]).explanation for row in predictions]
-    counts = {OVERALL: 0} | dict.fromkeys((row["dataset"] for row in predictions), 0)
-    for row, unread in zip(predictions, judge.unreadable(texts), strict=True):
-        counts[row["dataset"]] += unread
-        counts[OVERALL] += unread
-    return counts
+def read_by_panel(
+    predictions: Sequence[Mapping[str, Any]], described: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What `metrics.json` says of the panel.
+
+    Args:
+        predictions: rows of the predictions table.
+        described: what each judge says of itself, with its worth, in the panel's order.
+
+    Returns:
+        `judge` (the first, whose readings are the headline), `judges` (all, by name; each with the number of
+        its verdicts by scope and outcome, and the explanation metrics of its readings by scope), `majority`
+        (these metrics by scope for what more than half of the judges name), `agreement` (over all clips)
+        and `unreadable` (explanations that the first judge can't read, by scope).
+    """
+    scopes = scope_rows(predictions)
+    judges = {
+        item["name"]: {
+            **item,
+            "outcomes": {scope: outcomes(rows)[item["name"]] for scope, rows in scopes.items()},
+            "metrics": {scope: _explained(rows, item["name"]) for scope, rows in scopes.items()},
+        }
+        for item in described
+    }
+    first = described[0]
+    unreadable = {
+        scope: found.get("unreadable", 0) for scope, found in judges[first["name"]]["outcomes"].items()
+    }
+    return {
+        "judge": dict(first),
+        "judges": judges,
+        "majority": {scope: _explained(rows, MAJORITY) for scope, rows in scopes.items()},
+        "agreement": agreement(scopes[OVERALL], scope_space(OVERALL)),
+        "unreadable": unreadable,
+    }
+
+
+def _explained(rows: Sequence[Mapping[str, Any]], judge: str) -> dict[str, float]:
+    """EEA, EPC and FCR as one judge reads the explanations."""
+    read = read_by(rows, judge)
+    columns = ([row[name] for row in read] for name in ("label", "predicted", "judged"))
+    values = explanation_metrics(*columns)
+    return {name: round(float(values[name]), 6) for name in ("EEA", "EPC", "FCR")}
 
 
 def write_predictions(predictions: Sequence[Mapping[str, Any]], path: Path) -> None:

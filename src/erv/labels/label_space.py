@@ -86,6 +86,10 @@ class LabelSpace:
         found = {self._synonyms[" ".join(word.split())] for word in self._words.findall(text.lower())}
         return tuple(name for name in self.names if name in found)
 
+    def words_of(self, name: str) -> tuple[str, ...]:
+        """The words for an emotion: its canonical name and synonyms, in lower case, in the file's order."""
+        return tuple(word for word, known in self._synonyms.items() if known == name)
+
     @functools.cached_property
     def _words(self) -> re.Pattern[str]:
         longest_first = sorted(self._synonyms, key=lambda word: (-len(word), word))

@@ -98,8 +98,8 @@ def _quality(compared: Mapping[str, Any], path: Path) -> list[str]:
         ]
     except (KeyError, TypeError, ValueError):
         raise RegistryError(
-            f"{path}: lacks the quality of the verifier (macro_f1, n) or of the judge (held_out_recall"
-            " and its interval), so its gates mean nothing; run `dvc repro report` again"
+            f"{path}: lacks the quality of the verifier (macro_f1, n) or of the judge (its"
+            " worth), so its gates mean nothing; run `dvc repro report` again"
         ) from None
 
 

@@ -1,9 +1,9 @@
 """The sample corpus: small trees in exactly the official layouts, made of drawn and synthetic clips.
 
 MAFW and DFEW can't be shipped. `write_sample` writes stand-ins in the same format, a cold-start reasoning set
-with its own clips, and texts for the lexical judge. `cues.parquet` beside the clips records what each really
-shows. A planted, systematic share of the reasoning set's explanations contradicts the answer
-(`erv.sample.emotions.contradiction_rate`).
+with its own clips, texts for the lexical judge, and models to start from. `cues.parquet` beside the clips
+records what each really shows. A planted, systematic share of the reasoning set's explanations contradicts
+the answer (`erv.sample.emotions.contradiction_rate`).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def write_sample(
         seed: of every choice; the files depend on it and on `size`, not on `workers`.
         size: `demo`, `tiny`, a number, or counts.
         workers: processes that draw clips; those of mafw and dfew while the base checkpoint is trained.
-        skip_base: leave out the base checkpoint, which has to be trained.
+        skip_base: leave out the models to start from: the base checkpoint has to be trained.
         progress: called with a line per step, from two threads.
 
     Returns:
@@ -178,10 +178,12 @@ class _Trees:
         if self._is_kept("base"):
             return
         from erv.sample.base_checkpoint import write_base
+        from erv.sample.encoder import FOLDER, unpack_encoder
 
         self.say("base: training the towers of the base checkpoint")
         with _whole_tree(self.out, "base", self.seed, self.counts) as folder:
             layouts.write_mark(folder)
+            unpack_encoder(folder / FOLDER)
             write_base(
                 self.out / "reasoning", folder, self.seed, progress=lambda line: self.say(f"base: {line}")
             )

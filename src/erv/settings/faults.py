@@ -24,6 +24,7 @@ MOVED = {
     "grpo.train": "compare.train",
     "grpo.variants": "variants",
     "evaluate.policies": "compare.policies",
+    "evaluate.judge": "evaluate.judges",
     "distill.rollouts": "rollouts",
 }
 _NO_MAPPING = {"model_type", "model_attributes_type", "dict_type"}

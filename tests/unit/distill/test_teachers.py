@@ -7,11 +7,12 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from sklearn.metrics import cohen_kappa_score
 
+from erv.chat import Fault, one_line
+from erv.chat.budget import Budget, Tokens
+from erv.chat.replies import ReplyCache
 from erv.distill.teachers import Refusal, build_teacher
 from erv.distill.teachers.agreement import agreement, majority
-from erv.distill.teachers.asking import correction, first_messages, one_line, read_reply
-from erv.distill.teachers.budget import Budget, Tokens
-from erv.distill.teachers.cache import ReplyCache
+from erv.distill.teachers.asking import LabelQuestions
 from erv.errors import DataError, SettingsError
 from erv.labels import LabelSpace
 from erv.settings.faults import describe
@@ -19,6 +20,7 @@ from erv.settings.teachers import OpenAITeacher, TeacherSettings
 from tests.support.runtime import RUNTIME
 
 SPACE = LabelSpace.load("mafw")
+QUESTIONS = LabelQuestions(SPACE)
 OPENAI = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
 
 
@@ -50,7 +52,7 @@ def faults(**teacher):
     ],
 )
 def test_a_well_formed_reply_names_labels_in_the_order_of_the_space(reply, labels):
-    assert read_reply(reply, SPACE) == labels
+    assert QUESTIONS.read(reply) == labels
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_a_well_formed_reply_names_labels_in_the_order_of_the_space(reply, label
     ],
 )
 def test_anything_else_is_malformed_for_a_reason(reply, why):
-    assert str(read_reply(reply, SPACE)).startswith(why)
+    assert QUESTIONS.read(reply).reason.startswith(why)
 
 
 @pytest.mark.parametrize(
@@ -102,21 +104,21 @@ def test_anything_else_is_malformed_for_a_reason(reply, why):
 )
 @pytest.mark.timeout(10)
 def test_huge_and_deep_replies_are_malformed_and_can_be_corrected(reply):
-    why = read_reply(reply, SPACE)
-    assert isinstance(why, str)
-    assert len(why) < 120
-    messages = correction(reply, why, SPACE)
+    fault = QUESTIONS.read(reply)
+    assert isinstance(fault, Fault)
+    assert len(fault.reason) < 120
+    messages = QUESTIONS.correction(reply, fault.reason)
     assert [message["role"] for message in messages] == ["assistant", "user"]
     assert 0 < len("".join(message["content"] for message in messages).encode()) < 3000
     assert len(one_line(reply)) <= 200
 
 
 def test_the_question_holds_every_label_and_the_sentence_as_it_is():
-    system, user = first_messages("He says {names}.\ud800", SPACE)
+    system, user = QUESTIONS.first("He says {names}.\ud800")
     assert all(name in system["content"] for name in SPACE.names)
     assert '{"labels": ["..."]}' in system["content"]
     assert user == {"role": "user", "content": "He says {names}.?"}
-    assert correction(" ", "it is empty", SPACE)[0]["content"] == "(nothing)"
+    assert QUESTIONS.correction(" ", "it is empty")[0]["content"] == "(nothing)"
 
 
 def test_one_line_is_printable():
@@ -268,7 +270,7 @@ def test_majority_is_more_than_half_of_all_teachers(verdicts, expected):
 
 def test_what_a_request_can_take_is_never_less_than_a_token_a_byte():
     budget = Budget(OpenAITeacher(**OPENAI, max_reply_tokens=7, price_in=2, price_out=10))
-    messages = first_messages("Zoë lächelt.", SPACE)
+    messages = QUESTIONS.first("Zoë lächelt.")
     bound = budget.bound(messages)
     assert bound.prompt > sum(len(item["content"].encode()) for item in messages)
     assert bound.reply == 7
@@ -307,16 +309,16 @@ def test_kept_replies_survive_damage_and_load_no_pickle(tmp_path):
     (tmp_path / "cache.db").write_bytes(b"not a database" * 1000)
     for file in tmp_path.glob("cache.db-*"):
         file.unlink()
-    with pytest.raises(DataError, match=r"stored replies of teachers can't be read.*delete the folder"):
+    with pytest.raises(DataError, match=r"stored replies of chat models can't be read.*delete the folder"):
         ReplyCache(tmp_path)
 
 
 def test_what_stands_for_a_question_depends_on_all_that_decides_the_reply():
-    messages = first_messages("x", SPACE)
+    messages = QUESTIONS.first("x")
     keys = {
         ReplyCache.key("m", messages, 0, 64),
         ReplyCache.key("n", messages, 0, 64),
-        ReplyCache.key("m", first_messages("y", SPACE), 0, 64),
+        ReplyCache.key("m", QUESTIONS.first("y"), 0, 64),
         ReplyCache.key("m", messages, 0.5, 64),
         ReplyCache.key("m", messages, 0, 65),
     }

@@ -59,7 +59,8 @@ def complete(workspace: Path) -> None:
     (tree / "policy" / "config.json").write_text(json.dumps(RELEASED["HumanOmni-0.5B"]))
     lock = pin("base", str(tree), None)
     weights = {"policy/model.safetensors": 2_700_000_000, "policy/processor_config.json": 900,
-               "encoder/config.json": 1000, "encoder/model.safetensors": 499_000_000}  # fmt: skip
+               "encoder/config.json": 1000, "encoder/model.safetensors": 499_000_000,
+               "sentence_encoder/config.json": 600}  # fmt: skip
     more = tuple(
         SourceFile(path, size, f"{index:064x}") for index, (path, size) in enumerate(weights.items())
     )
@@ -122,6 +123,10 @@ def test_each_thing_that_is_taken_away_is_named(workspace: Path) -> None:
     write_lock(workspace, "reasoning", {"EMER.csv": 1})
     assert missing() == ["teachers"]
     assert "sentence_labels.csv" in found(workspace)["teachers"].detail
+    write_lock(workspace, "judge", {"other.csv": 1})
+    assert missing() == ["judges", "teachers"]
+    assert found(workspace)["judges"].remedy == "add it and pin again"
+    write_lock(workspace, "judge", {"texts.csv": 1000})
     (sources / "reasoning.lock.json").write_text("{}")
     assert missing() == ["data reasoning"]
 

@@ -109,15 +109,18 @@ def test_a_judge_that_is_too_poor_is_known_before_anything_starts(
     raw: dict[str, Any], tmp_path: Path
 ) -> None:
     """It was right on 33% of 6 texts, and its figures went through to a candidate."""
-    said = [
-        f"Someone here is {label} number {index}.,{label}"
-        for index in range(9)
-        for label in ("anger", "fear")
-    ]
+    said = [f"Someone here is {label} number {n}.,{label}" for n in range(9) for label in ("anger", "fear")]
+    pinned(tmp_path, "base", "teacher/config.json")
     pinned(tmp_path, "judge", "texts.csv")
     (tmp_path / "judge tree/texts.csv").write_text("\n".join(["text,label", *said]))
     pin("judge", str(tmp_path / "judge tree"), None).save(tmp_path / "data/sources/judge.lock.json")
-    with pytest.raises(PipelineError, match=r"the judge is right on .*evaluate\.minimum_judge_texts"):
+    raw["evaluate"]["judges"] = [{"kind": "lexical"}]
+    labelled = tmp_path / "data/judge_texts/policies.csv"
+    with pytest.raises(PipelineError, match=r"policies\.csv: not found; restore it from git"):
+        checked(raw, tmp_path, STAGES)
+    labelled.parent.mkdir()
+    labelled.write_text("text,label\nSomeone is angry.,anger\nSomeone is in fear.,anger\n")
+    with pytest.raises(PipelineError, match=r"the judge lexical is right on .*evaluate\.minimum_judge_texts"):
         checked(raw, tmp_path, STAGES)
     checked(raw, tmp_path, STAGES[:2])  # nothing is evaluated
     raw["evaluate"] |= {"minimum_judge_accuracy": 0.0, "minimum_judge_texts": 0}
@@ -125,6 +128,26 @@ def test_a_judge_that_is_too_poor_is_known_before_anything_starts(
         checked(raw, tmp_path, STAGES)
     raw["evaluate"]["minimum_judge_emotions"] = 0.0
     checked(raw, tmp_path, STAGES)
+
+
+def test_a_judge_that_lacks_something_is_known_before_anything_starts(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "MY_KEY"}
+    local = {"kind": "local", "model": "chat"}
+    raw["evaluate"]["judges"] = [{"kind": "embedding"}, {"kind": "lexical"}, endpoint, local]
+    pinned(tmp_path, "base", "encoder/config.json")
+    pinned(tmp_path, "judge", "SAMPLE.txt")
+    monkeypatch.delenv("MY_KEY", raising=False)
+    with pytest.raises(PipelineError) as caught:
+        checked(raw, tmp_path, STAGES)
+    assert str(caught.value).splitlines()[1:] == [
+        "  - evaluate.judges[0] (embedding): the base source has no folder sentence_encoder; write it with"
+        " `erv data encoder` and pin again",
+        "  - evaluate.judges[1] (lexical): the judge source has no texts.csv; add it and pin again",
+        "  - evaluate.judges[2] (openai:m): the environment variable MY_KEY is not set; put the key in it",
+        "  - evaluate.judges[3] (local:chat): the base source has no folder chat; add it and pin again",
+    ]
 
 
 def test_a_policy_that_does_not_fit_is_known_before_anything_starts(

@@ -143,6 +143,6 @@ def test_grpo_refuses_it_before_anything_else(wrong: Path, settings: Settings) -
 
 
 def test_evaluate_refuses_it(wrong: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.evaluate._judge", MagicMock())
+    monkeypatch.setattr("stages.evaluate._judges", lambda *_: ([], []))
     with pytest.raises(TrainingError, match=WRONG):
         stages.evaluate.main(Namespace(policy=wrong), settings, MagicMock())

@@ -57,12 +57,14 @@ def predictions(right: int, agreeing: int, clips: int = 60, prefix: str = "") ->
 
 def comparison_of(**policies: list[dict]) -> dict:
     judge = {
-        "held_out": 147,
-        "held_out_accuracy": 1.0,
-        "held_out_recall": 1.0,
-        "held_out_recall_low": 0.968,
-        "held_out_recall_high": 1.0,
-        "held_out_emotions": {"anger": {"texts": 97, "right": 97}, "fear": {"texts": 50, "right": 50}},
+        "worth": {
+            "texts": 147,
+            "accuracy": 1.0,
+            "recall": 1.0,
+            "recall_low": 0.968,
+            "recall_high": 1.0,
+            "emotions": {"anger": {"texts": 97, "right": 97}, "fear": {"texts": 50, "right": 50}},
+        }
     }
     quality = {"verifier": {"macro_f1": 0.9789, "n": 424}, "judge": judge}
     return {**compare(policies, samples=200, confidence=0.95, seed=0), **quality}
@@ -147,7 +149,10 @@ def test_the_card_says_how_good_verifier_and_judge_are(tmp_path: Path, inputs: d
     write(tmp_path / "bundle", inputs)
     card = (tmp_path / "bundle/card.md").read_text()
     assert "- verifier: macro F1 0.979 on 424 held-out sentences" in card
-    assert "- judge: right on 100.0% of 147 held-out texts (66.0% are anger); mean over 2 emotions" in card
+    assert (
+        "- judge: right on 100.0% of 147 hand-labelled explanations (66.0% are anger); mean over 2 emotions"
+        in card
+    )
 
 
 @pytest.mark.parametrize("missing", ["verifier", "judge"])

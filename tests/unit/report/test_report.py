@@ -37,15 +37,16 @@ JUDGE = {
     "name": "lexical",
     "architecture": "bag of words",
     "digest": "0" * 64,
-    "trained_on": 8,
-    "held_out": 2,
-    "held_out_accuracy": 1.0,
-    "held_out_low": 0.342,
-    "held_out_high": 1.0,
-    "held_out_recall": 0.5,
-    "held_out_recall_low": 0.3,
-    "held_out_recall_high": 0.7,
-    "held_out_emotions": {"anger": {"texts": 2, "right": 1}, "fear": {"texts": 0, "right": 0}},
+    "worth": {
+        "texts": 2,
+        "accuracy": 1.0,
+        "low": 0.342,
+        "high": 1.0,
+        "recall": 0.5,
+        "recall_low": 0.3,
+        "recall_high": 0.7,
+        "emotions": {"anger": {"texts": 2, "right": 1}, "fear": {"texts": 0, "right": 0}},
+    },
 }
 DECODING = {"max_new_tokens": 96, "temperature": 0.0, "split": "test"}
 MEASURED = {"judge": JUDGE, "decoding": DECODING}
@@ -209,7 +210,7 @@ def test_the_page_shows_figures_cues_and_sentences(predictions, evidence):
     for note in table_notes(comparison):
         assert note in unescape(html)
     assert comparison["judge"] == JUDGE
-    assert "50.0% as a mean over emotions (30.0 to 70.0). Texts by emotion" in html
+    assert "50.0% as a mean over emotions (30.0 to 70.0). Explanations by emotion" in html
     assert "right on: anger 1 of 2, fear 0 of 0" in html
     assert comparison["decoding"] == DECODING
     assert "says nothing about contempt" in html

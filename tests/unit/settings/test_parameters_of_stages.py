@@ -124,7 +124,7 @@ def test_what_dvc_itself_depends_on_is_in_the_table(reruns: dict[str, Reruns]) -
         ("leakage.action", "leakage; then distill, sft, evaluate, train_erv, grpo, report, register"),
         (
             "rollouts.policies",
-            "distill; then evaluate, train_erv, grpo, report, register; each entry has its own rollouts",
+            "distill; then train_erv, evaluate, grpo, report, register; each entry has its own rollouts",
         ),
         ("rollouts.per_clip", "nothing (rollouts.policies names no policy)"),
         ("evaluate.temperature", "evaluate, register; then report"),

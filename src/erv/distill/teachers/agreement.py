@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from erv.distill.teachers.protocol import Refusal, Verdict
+from erv.chat import Refusal
+from erv.distill.teachers.protocol import Verdict
 from erv.labels import LabelSpace
 
 _DIGITS = 6

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import NoReturn
-
+from erv.chat.protocol import Fault, Message, corrected, json_object, one_line
 from erv.labels import NEUTRAL, LabelSpace
 from erv.sentences import encodable
 
-Message = dict[str, str]
-"""`role` and `content`, both text."""
-
 MAX_LABELS = 3
-SHOWN_CHARACTERS = 200
-# As much of a malformed reply as shows what was wrong with it.
-_REPEATED_CHARACTERS = 500
 _LONGEST_LABEL = 40
 
 _TASK = """\
@@ -34,72 +26,48 @@ _CORRECTION = (
 )
 
 
-def first_messages(sentence: str, space: LabelSpace) -> list[Message]:
-    """The conversation that asks for the labels of a sentence."""
-    task = _TASK.format(names=", ".join(space.names), neutral=NEUTRAL, form=_FORM)
-    return [{"role": "system", "content": task}, {"role": "user", "content": encodable(sentence)}]
+class LabelQuestions:
+    """Which emotions of a space a sentence tells of; see `erv.chat.Questions`."""
 
+    noun = "sentences"
+    done = "labelled"
+    strict = True
 
-def correction(reply: str, reason: str, space: LabelSpace) -> list[Message]:
-    """The next turns of a conversation after a malformed reply.
+    def __init__(self, space: LabelSpace) -> None:
+        self._space = space
 
-    Args:
-        reply: the malformed reply.
-        reason: what `read_reply` says about it.
-        space: the label space.
-    """
-    # Not every server and chat template accepts an empty turn.
-    repeated = encodable(reply[:_REPEATED_CHARACTERS]).strip() or "(nothing)"
-    wanted = _CORRECTION.format(reason=reason, form=_FORM, names=", ".join(space.names))
-    return [{"role": "assistant", "content": repeated}, {"role": "user", "content": encodable(wanted)}]
+    def first(self, text: str) -> list[Message]:
+        """The conversation that asks for the labels of a sentence."""
+        task = _TASK.format(names=", ".join(self._space.names), neutral=NEUTRAL, form=_FORM)
+        return [{"role": "system", "content": task}, {"role": "user", "content": encodable(text)}]
 
+    def correction(self, reply: str, reason: str) -> list[Message]:
+        """The next turns after a malformed reply, given the reason that `read` gives."""
+        names = ", ".join(self._space.names)
+        return corrected(reply, _CORRECTION.format(reason=reason, form=_FORM, names=names))
 
-def read_reply(text: str, space: LabelSpace) -> tuple[str, ...] | str:
-    """The labels that a reply names, in the order of the space; or, as text, why it is malformed.
+    def read(self, reply: str) -> tuple[str, ...] | Fault:
+        """The labels that a reply names, in the order of the space; or why it is malformed.
 
-    A reply is the JSON object `{"labels": [...]}` with one to three names or synonyms of the space, bare or
-    fenced by three backticks, and possibly after thinking that ends with `</think>`. The opening tag may be
-    missing: some chat templates write it at the end of the prompt.
-    """
-    body = text.rpartition("</think>")[2].strip()
-    if body.startswith("<think>"):
-        return "the thinking has no end"
-    if not body:
-        return "it is empty"
-    if body.startswith("```") and body.endswith("```") and len(body) > 6:
-        body = body[3:-3].strip()
-        body = body[4:].lstrip() if body[:4].lower() == "json" else body
-    try:
-        content = json.loads(body, parse_constant=_no_constant)
-    except ValueError:
-        return "it is not a JSON object alone"
-    except RecursionError:
-        return "it is nested too deeply"
-    if not isinstance(content, dict) or set(content) != {"labels"} or not isinstance(content["labels"], list):
-        return "it is not a JSON object with the one key labels and a list of names"
-    given = content["labels"]
-    if not 1 <= len(given) <= MAX_LABELS:
-        return f"it has {len(given)} labels"
-    named = set()
-    for item in given:
-        if not isinstance(item, str):
-            return "a label is not text"
-        label = space.normalize(item)
-        if label is None:
-            return f"{one_line(item, _LONGEST_LABEL)!r} is not one of the labels"
-        named.add(label)
-    if NEUTRAL in named and len(named) > 1:
-        return f"{NEUTRAL} stands beside another label"
-    return tuple(name for name in space.names if name in named)
-
-
-def one_line(text: str, length: int = SHOWN_CHARACTERS) -> str:
-    """The start of an external text, made fit for a message: printable, on one line, truncated."""
-    # A little more than is kept, because blanks are dropped; a reply can have any length.
-    plain = "".join(mark if mark.isprintable() else " " for mark in text[: 4 * length])
-    line = " ".join(plain.split())
-    return line if len(line) <= length else f"{line[: length - 1]}…"
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
+        A reply is the JSON object `{"labels": [...]}` with one to three names or synonyms of the space, see
+        `json_object`.
+        """
+        content = json_object(reply)
+        if isinstance(content, Fault) and content.reason != "it is not a JSON object":
+            return content
+        given = content.get("labels") if isinstance(content, dict) else None
+        if isinstance(content, Fault) or set(content) != {"labels"} or not isinstance(given, list):
+            return Fault("it is not a JSON object with the one key labels and a list of names")
+        if not 1 <= len(given) <= MAX_LABELS:
+            return Fault(f"it has {len(given)} labels")
+        named = set()
+        for item in given:
+            if not isinstance(item, str):
+                return Fault("a label is not text")
+            label = self._space.normalize(item)
+            if label is None:
+                return Fault(f"{one_line(item, _LONGEST_LABEL)!r} is not one of the labels")
+            named.add(label)
+        if NEUTRAL in named and len(named) > 1:
+            return Fault(f"{NEUTRAL} stands beside another label")
+        return tuple(name for name in self._space.names if name in named)

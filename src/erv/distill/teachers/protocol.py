@@ -3,53 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from erv.errors import ErvError
-
-
-class TeacherError(ErvError):
-    """A teacher can't continue: its server refuses or is gone, or the budget is spent."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A sentence without labels.
-
-    Attributes:
-        reason: "malformed" (no reply in the required form), "no_answer" (no reply at all) or "disagreement"
-            (of several teachers).
-        detail: one line about it, e.g. the start of the last reply or the last error; contains no secret.
-    """
-
-    reason: str
-    detail: str
-
+from erv.chat import Refusal, Usage
 
 Verdict = tuple[str, ...] | Refusal
 """Canonical names of the label space in its order, at least one; or why there are none."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """A teacher's usage so far.
-
-    Attributes:
-        requests: replies received, malformed ones included; retries after errors are not counted.
-        cached: sentences with a reply stored by an earlier run; they cost nothing.
-        retried_replies: malformed replies after which the sentence was asked again.
-        prompt_tokens: as the server reports them, or the upper bound of the request if it reports none.
-        reply_tokens: likewise.
-        cost: of those tokens, in the currency of the prices; None without prices.
-    """
-
-    requests: int = 0
-    cached: int = 0
-    retried_replies: int = 0
-    prompt_tokens: int = 0
-    reply_tokens: int = 0
-    cost: float | None = None
 
 
 class Teacher(Protocol):

@@ -14,7 +14,7 @@ from typing import Any
 import diskcache
 from diskcache.core import MODE_PICKLE
 
-from erv.distill.teachers.asking import Message
+from erv.chat.protocol import Message
 from erv.errors import DataError
 from erv.files import sha256_of_text
 
@@ -92,11 +92,11 @@ class ReplyCache:
             yield
         except diskcache.Timeout:
             raise DataError(
-                f"{self._folder}: another process holds the stored replies of teachers; let it finish, and"
+                f"{self._folder}: another process holds the stored replies of chat models; let it finish, and"
                 " run this again"
             ) from None
         except (sqlite3.Error, OSError) as error:
             raise DataError(
-                f"{self._folder}: the stored replies of teachers can't be read or written ({error}); free"
-                " space or check permissions, or delete the folder, after which sentences are asked again"
+                f"{self._folder}: the stored replies of chat models can't be read or written ({error}); free"
+                " space or check permissions, or delete the folder, after which they are asked again"
             ) from error

@@ -1,6 +1,6 @@
-"""A teacher that runs in this process: a causal language model of transformers with a chat template.
+"""A chat model that runs in this process: a causal language model of transformers with a chat template.
 
-It decodes greedily, in left-padded batches of sentences of about equal length.
+It decodes greedily, in left-padded batches of texts of about equal length.
 """
 
 from __future__ import annotations
@@ -10,33 +10,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from erv.chat.protocol import Answer, Fault, Message, Questions, Refusal, Usage, one_line
 from erv.determinism import resolve_device, resolve_dtype
-from erv.distill.teachers.asking import Message, correction, first_messages, one_line, read_reply
-from erv.distill.teachers.protocol import Refusal, Usage, Verdict
 from erv.errors import DataError
-from erv.labels import LabelSpace
 from erv.model_folders import apply_chat, load_model, load_part
 from erv.progress import meter
 from erv.settings import RuntimeSettings
-from erv.settings.teachers import LocalTeacher
+from erv.settings.chat import ChatFolder
 
 logger = logging.getLogger(__name__)
 
 
 class LocalChat:
-    """Labels sentences with a model from a folder, which is loaded for the first sentence.
+    """Asks a model from a folder, which is loaded for the first text.
 
     Args:
-        settings: of the teacher.
-        space: the labels.
+        settings: of the model.
         folder: of the model, as `from_pretrained` reads it; weights as safetensors.
         runtime: device and precision.
     """
 
-    def __init__(
-        self, settings: LocalTeacher, space: LabelSpace, folder: Path, runtime: RuntimeSettings
-    ) -> None:
-        self._settings, self._space, self._folder, self._runtime = settings, space, folder, runtime
+    def __init__(self, settings: ChatFolder, folder: Path, runtime: RuntimeSettings) -> None:
+        self._settings, self._folder, self._runtime = settings, folder, runtime
         self._loaded: tuple[Any, Any] | None = None
         self._requests = self._retried = self._prompt_tokens = self._reply_tokens = 0
 
@@ -47,39 +42,43 @@ class LocalChat:
 
     @property
     def usage(self) -> Usage:
-        """The usage so far, over all calls of `label`; it has no cost."""
+        """The usage so far, over all calls of `ask`; it has no cost."""
         return Usage(self._requests, 0, self._retried, self._prompt_tokens, self._reply_tokens)
 
-    def label(self, sentences: Sequence[str]) -> list[Verdict]:
-        """One verdict per sentence, in order; a repeated sentence is asked only once.
+    def ask(self, texts: Sequence[str], questions: Questions[Answer]) -> list[Answer | Refusal]:
+        """The answer for each text, in order; a repeated text is asked about only once.
 
         Raises:
-            DataError: the folder is not a causal language model with a chat template, or a sentence is too
-                long for it.
+            DataError: the folder is not a causal language model with a chat template, or a text is too long
+                for it.
             SettingsError: the device or the precision is not available here.
         """
-        known: dict[str, Verdict] = {}
-        asked = {sentence: first_messages(sentence, self._space) for sentence in dict.fromkeys(sentences)}
-        with meter(self.name, len(asked), "sentences", logger) as bar:
+        known: dict[str, Answer | Refusal] = {}
+        asked = {text: questions.first(text) for text in dict.fromkeys(texts)}
+        with meter(self.name, len(asked), questions.noun, logger) as bar:
             for attempt in range(1, self._settings.attempts + 1):
                 self._retried += len(asked) if attempt > 1 else 0
                 again: dict[str, list[Message]] = {}
                 for batch in self._batches(asked):
-                    for sentence, reply in zip(batch, self._replies(batch, asked), strict=True):
-                        labels = read_reply(reply, self._space)
-                        if isinstance(labels, tuple):
-                            known[sentence] = labels
+                    for text, reply in zip(batch, self._replies(batch, asked), strict=True):
+                        answer = questions.read(reply)
+                        if not isinstance(answer, Fault):
+                            known[text] = answer
                         elif attempt == self._settings.attempts:
-                            known[sentence] = Refusal("malformed", one_line(reply) or labels)
+                            known[text] = Refusal("malformed", one_line(reply) or answer.reason)
                         else:
-                            again[sentence] = [*asked[sentence], *correction(reply, labels, self._space)]
-                    bar.update(sum(sentence in known for sentence in batch))
+                            again[text] = [*asked[text], *questions.correction(reply, answer.reason)]
+                    bar.update(sum(text in known for text in batch))
                 asked = again
-        return [known[sentence] for sentence in sentences]
+        return [known[text] for text in texts]
+
+    def tensors(self) -> dict[str, Any]:
+        """The model's weights by name."""
+        return dict(self._model()[0].state_dict())
 
     def _batches(self, asked: dict[str, list[Message]]) -> list[list[str]]:
-        """Batches of sentences of about equal length, longest first: memory fails at once or never."""
-        ordered = sorted(asked, key=lambda sentence: -sum(len(item["content"]) for item in asked[sentence]))
+        """Batches of texts of about equal length, longest first: memory fails at once or never."""
+        ordered = sorted(asked, key=lambda text: -sum(len(item["content"]) for item in asked[text]))
         size = self._settings.batch_size
         return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
@@ -89,7 +88,7 @@ class LocalChat:
         from transformers import GenerationConfig
 
         model, tokenizer = self._model()
-        prompts = [self._prompt(sentence, asked[sentence]) for sentence in batch]
+        prompts = [self._prompt(text, asked[text]) for text in batch]
         length = max(map(len, prompts))
         end = model.generation_config.eos_token_id
         end = tokenizer.eos_token_id if end is None else end
@@ -114,36 +113,37 @@ class LocalChat:
         self._reply_tokens += _counted(generated.tolist(), end)
         return [str(text) for text in tokenizer.batch_decode(generated, skip_special_tokens=True)]
 
-    def _prompt(self, sentence: str, messages: list[Message]) -> list[int]:
+    def _prompt(self, text: str, messages: list[Message]) -> list[int]:
         """Token ids of a conversation, up to where the reply begins."""
         model, tokenizer = self._model()
-        text = apply_chat(
+        rendered = apply_chat(
             tokenizer,
             messages,
             where=self._folder,
-            remedy="give a teacher whose template takes system, user and assistant turns",
+            remedy=f"give a {self._settings.role} whose template takes system, user and assistant turns",
             tokenize=False,
             add_generation_prompt=True,
-            # Labels need no thinking, which would take all of a reply's tokens; most templates ignore this.
+            # Short answers need no thinking, which would take all of a reply's tokens; most templates
+            # ignore this.
             enable_thinking=False,
         )
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = tokenizer(rendered, add_special_tokens=False)["input_ids"]
         most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if most is not None and len(ids) + self._settings.max_reply_tokens > most:
             raise DataError(
-                f"{self.name}: sentence {one_line(sentence, 60)!r} makes a prompt of {len(ids)} tokens, which"
+                f"{self.name}: text {one_line(text, 60)!r} makes a prompt of {len(ids)} tokens, which"
                 f" with max_reply_tokens ({self._settings.max_reply_tokens}) is more than the model's {most};"
-                " give a teacher with a longer context, or leave the sentence out"
+                f" give a {self._settings.role} with a longer context, or leave the text out"
             )
         return ids
 
     def _model(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            self._loaded = _load(self._folder, self._runtime)
+            self._loaded = load_chat(self._folder, self._runtime, self._settings.role)
         return self._loaded
 
 
-def _load(folder: Path, runtime: RuntimeSettings) -> tuple[Any, Any]:
+def load_chat(folder: Path, runtime: RuntimeSettings, role: str) -> tuple[Any, Any]:
     """Model and tokenizer of a folder; looks nothing up elsewhere and runs no code from the folder."""
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -151,13 +151,13 @@ def _load(folder: Path, runtime: RuntimeSettings) -> tuple[Any, Any]:
     device = resolve_device(runtime.device)
     dtype = resolve_dtype(runtime.dtype, device)
     if not (folder / "config.json").is_file():
-        raise DataError(f"{folder}: no teacher in it; pin a base source that has {folder.name}/config.json")
+        raise DataError(f"{folder}: no {role} in it; pin a base source that has {folder.name}/config.json")
     try:
         config = load_part(AutoConfig, folder)
         classifiers = [item for item in config.architectures or () if "ForSequenceClassification" in item]
         if classifiers:
             raise DataError(
-                f"{folder}: holds a classifier ({classifiers[0]}), and a teacher is asked in words; give a"
+                f"{folder}: holds a classifier ({classifiers[0]}), and a {role} is asked in words; give a"
                 " causal language model, or this one as `encoder` of the base source"
             )
         model, report = load_model(AutoModelForCausalLM, folder, dtype=dtype, output_loading_info=True)

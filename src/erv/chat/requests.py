@@ -9,10 +9,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from erv.distill.teachers.asking import Message, one_line
-from erv.distill.teachers.budget import Budget, Tokens
-from erv.distill.teachers.protocol import TeacherError
-from erv.settings.teachers import OpenAITeacher
+from erv.chat.budget import Budget, Tokens
+from erv.chat.protocol import ChatError, Message, one_line
+from erv.settings.chat import ChatEndpoint
 
 if TYPE_CHECKING:
     import httpx2
@@ -69,13 +68,13 @@ class ChatRequests:
 
     Args:
         client: of the endpoint, with the hooks `note_request` and `note_response`; it retries by itself.
-        settings: of the teacher.
+        settings: of the model.
         budget: shared by all requests.
         mask: removes the key from a text of the server.
     """
 
     def __init__(
-        self, client: AsyncOpenAI, settings: OpenAITeacher, budget: Budget, mask: Callable[[str], str]
+        self, client: AsyncOpenAI, settings: ChatEndpoint, budget: Budget, mask: Callable[[str], str]
     ) -> None:
         self._client, self._settings, self._budget, self._mask = client, settings, budget, mask
 
@@ -86,7 +85,7 @@ class ChatRequests:
             BudgetSpentError: the request could exceed a cap; it was not sent.
             NoAnswerError: a timeout, a lost connection, a 408, 409, 429 or 5xx, after all retries.
             NoChatError: an answer in another form.
-            TeacherError: a 3xx or another 4xx.
+            ChatError: a 3xx or another 4xx.
         """
         bound = self._budget.bound(messages)
         most = bound * (self._settings.max_retries + 1)
@@ -146,10 +145,10 @@ class ChatRequests:
         answer = f"{status}{f' ({said})' if said else ''}"
         if status >= 500 or status in _PASSING:
             return NoAnswerError(f"the server answers {answer}")
-        advice = "fix the teacher's settings and run it again"
+        advice = f"fix the {self._settings.role}'s settings and run it again"
         if status < 400:
             advice = "redirects are not followed, so set base_url to the server's real address"
-        return TeacherError(f"{self._settings.name}: {self._settings.base_url} answers {answer}; {advice}")
+        return ChatError(f"{self._settings.name}: {self._settings.base_url} answers {answer}; {advice}")
 
     def _text(self, content: dict[str, Any], body: bytes) -> str:
         """The text of the first choice; empty if the model said nothing.

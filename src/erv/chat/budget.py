@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from erv.distill.teachers.asking import Message
-from erv.settings.teachers import OpenAITeacher
+from erv.chat.protocol import Message
+from erv.settings.chat import ChatEndpoint
 
 # Generous bounds for what a chat template adds around a conversation and around each message.
 _AROUND_ALL, _AROUND_EACH = 64, 16
@@ -37,13 +37,13 @@ class BudgetSpentError(Exception):
 
 
 class Budget:
-    """What one teacher has spent, and what its requests in flight may still take.
+    """What one model has spent, and what its requests in flight may still take.
 
     Attributes:
         spent: tokens so far.
     """
 
-    def __init__(self, settings: OpenAITeacher) -> None:
+    def __init__(self, settings: ChatEndpoint) -> None:
         self._settings = settings
         self.spent = Tokens()
         self.begin()
@@ -99,13 +99,13 @@ class Budget:
             spent = self.spent.prompt + self.spent.reply
             return (
                 f"{spent} of {settings.max_tokens} tokens are spent and the next request could exceed that;"
-                " raise max_tokens of the teacher"
+                f" raise max_tokens of the {settings.role}"
             )
         cost = self._cost(total)
         if settings.max_cost is not None and cost is not None and cost > settings.max_cost:
             return (
                 f"{self.cost:.6g} of {settings.max_cost:.6g} (max_cost) are spent and the next request could"
-                " exceed that; raise max_cost of the teacher"
+                f" exceed that; raise max_cost of the {settings.role}"
             )
         return None
 

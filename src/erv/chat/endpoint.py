@@ -1,4 +1,4 @@
-"""A teacher behind an HTTP endpoint with OpenAI's chat completions API.
+"""A model behind an HTTP endpoint with OpenAI's chat completions API.
 
 Retries, backoff and timeouts of a single request are those of OpenAI's SDK. A request has only fields that
 OpenAI, `transformers serve` and vLLM all accept: the model, the messages, the temperature and
@@ -16,21 +16,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erv.distill.teachers.asking import correction, first_messages, one_line, read_reply
-from erv.distill.teachers.budget import Budget, BudgetSpentError, Tokens
-from erv.distill.teachers.cache import ReplyCache
-from erv.distill.teachers.chat_requests import (
+from erv.chat.budget import Budget, BudgetSpentError, Tokens
+from erv.chat.protocol import Answer, ChatError, Fault, Questions, Refusal, Usage, one_line
+from erv.chat.replies import ReplyCache
+from erv.chat.requests import (
     ChatRequests,
     NoAnswerError,
     NoChatError,
     note_request,
     note_response,
 )
-from erv.distill.teachers.protocol import Refusal, TeacherError, Usage, Verdict
 from erv.errors import SettingsError
-from erv.labels import LabelSpace
 from erv.progress import meter
-from erv.settings.teachers import OpenAITeacher
+from erv.settings import chat
 
 if TYPE_CHECKING:
     import httpx2
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# More unanswered sentences than this end a run: a server that is gone must not take hours.
+# More unanswered texts than this end a run: a server that is gone must not take hours.
 _FEWEST_UNANSWERED, _UNANSWERED_SHARE = 5, 0.05
 # Nor must a model that can't reply in the required form be asked, and paid, for all of them.
 _FEWEST_MALFORMED, _MALFORMED_SHARE = 20, 0.5
@@ -50,12 +48,11 @@ _SENT_HEADERS = re.compile(
 _KEY = re.compile(r"[!-~]+")
 
 
-class OpenAIChat:
-    """Labels sentences through an endpoint; replies are stored, so that a stopped run can resume.
+class ChatEndpoint:
+    """Asks about texts through an endpoint; replies are stored, so that a stopped run can resume.
 
     Args:
-        settings: of the teacher.
-        space: the labels.
+        settings: of the model.
         cache: folder of the stored replies; created if missing.
         environ: holds the variable of the key; this process's environment if omitted.
 
@@ -65,12 +62,11 @@ class OpenAIChat:
 
     def __init__(
         self,
-        settings: OpenAITeacher,
-        space: LabelSpace,
+        settings: chat.ChatEndpoint,
         cache: Path,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        self._settings, self._space, self._folder = settings, space, cache
+        self._settings, self._folder = settings, cache
         self._key = _key(settings, os.environ if environ is None else environ)
         self._budget = Budget(settings)
         self._requests = self._cached = self._retried = 0
@@ -82,86 +78,91 @@ class OpenAIChat:
 
     @property
     def usage(self) -> Usage:
-        """The usage so far, over all calls of `label`; the budget covers all of them together."""
+        """The usage so far, over all calls of `ask`; the budget covers all of them together."""
         spent = self._budget.spent
         return Usage(
             self._requests, self._cached, self._retried, spent.prompt, spent.reply, self._budget.cost
         )
 
-    def label(self, sentences: Sequence[str]) -> list[Verdict]:
-        """One verdict per sentence, in order; a repeated sentence is asked only once.
+    def ask(self, texts: Sequence[str], questions: Questions[Answer]) -> list[Answer | Refusal]:
+        """The answer for each text, in order; a repeated text is asked about only once.
 
         Raises:
-            TeacherError: the server refuses (a 3xx or 4xx that a retry can't resolve), too many sentences
-                have no answer, or the budget is spent. What is labelled by then is kept.
+            ChatError: the server refuses (a 3xx or 4xx that a retry can't resolve), too many texts have no
+                answer, or the budget is spent. What is answered by then is kept.
             DataError: the stored replies can't be read or written.
         """
-        known: dict[str, Verdict] = {}
+        known: dict[str, Answer | Refusal] = {}
         with ReplyCache(self._folder) as cache:
             missing = []
-            for sentence in dict.fromkeys(sentences):
-                labels = self._kept(cache, sentence)
-                if labels is None:
-                    missing.append(sentence)
+            for text in dict.fromkeys(texts):
+                reply = cache.get(self._cache_key(text, questions))
+                answer = Fault("") if reply is None else questions.read(reply)
+                if isinstance(answer, Fault):
+                    missing.append(text)
                 else:
-                    known[sentence] = labels
+                    known[text] = answer
             self._cached += len(known)
             if missing:
-                _run(self._ask_all(missing, cache, known))
-        return [known[sentence] for sentence in sentences]
+                _run(self._ask_all(missing, questions, cache, known))
+        return [known[text] for text in texts]
 
-    def _kept(self, cache: ReplyCache, sentence: str) -> tuple[str, ...] | None:
-        reply = cache.get(self._cache_key(sentence))
-        labels = None if reply is None else read_reply(reply, self._space)
-        return labels if isinstance(labels, tuple) else None
-
-    def _cache_key(self, sentence: str) -> str:
+    def _cache_key(self, text: str, questions: Questions[Answer]) -> str:
         """The key of the first question; a reply to a corrected one is stored under it, too."""
         settings = self._settings
-        messages = first_messages(sentence, self._space)
+        messages = questions.first(text)
         return ReplyCache.key(settings.model, messages, settings.temperature, settings.max_reply_tokens)
 
-    async def _ask_all(self, missing: list[str], cache: ReplyCache, known: dict[str, Verdict]) -> None:
-        """Asks for every missing sentence and puts the verdicts into `known`."""
+    async def _ask_all(
+        self,
+        missing: list[str],
+        questions: Questions[Answer],
+        cache: ReplyCache,
+        known: dict[str, Answer | Refusal],
+    ) -> None:
+        """Asks about every missing text and puts the answers into `known`."""
         self._budget.begin()
-        bar = meter(self.name, len(missing), "sentences", logger)
+        noun, done = questions.noun, questions.done
+        bar = meter(self.name, len(missing), noun, logger)
         unanswered = malformed = decided = 0
         total = len(known) + len(missing)
 
         async def work(waiting: Iterator[str]) -> None:
             nonlocal unanswered, malformed, decided
-            for sentence in waiting:
+            for text in waiting:
                 try:
-                    verdict = known[sentence] = await self._ask(sentence, requests, cache)
+                    answer = known[text] = await self._ask(text, questions, requests, cache)
                 except BudgetSpentError as error:
-                    raise TeacherError(
-                        f"{self.name}: stopped with {_labelled(known)} of {total} sentences labelled and"
+                    raise ChatError(
+                        f"{self.name}: stopped with {_answered(known)} of {total} {noun} {done} and"
                         f" kept: {error} and run it again to continue"
                     ) from None
                 except NoAnswerError as error:
-                    known[sentence] = Refusal("no_answer", str(error))
+                    known[text] = Refusal("no_answer", str(error))
                     unanswered += 1
                     if unanswered > max(_FEWEST_UNANSWERED, _UNANSWERED_SHARE * total):
-                        raise TeacherError(
+                        raise ChatError(
                             f"{self.name}: {self._settings.base_url} gave no answer for {unanswered} of"
-                            f" {total} sentences, at last: {error}; {_labelled(known)} are labelled and kept,"
+                            f" {total} {noun}, at last: {error}; {_answered(known)} are {done} and kept,"
                             " so check the server and run it again to continue"
                         ) from None
                 else:
                     decided += 1
-                    if isinstance(verdict, Refusal):
+                    if isinstance(answer, Refusal):
                         malformed += 1
-                        if malformed > max(_FEWEST_MALFORMED, _MALFORMED_SHARE * decided):
-                            raise TeacherError(
-                                f"{self.name}: {malformed} of {decided} sentences got no reply of the form"
-                                f" asked for, at last: {verdict.detail}; take a model that follows it, or"
+                        if questions.strict and malformed > max(
+                            _FEWEST_MALFORMED, _MALFORMED_SHARE * decided
+                        ):
+                            raise ChatError(
+                                f"{self.name}: {malformed} of {decided} {noun} got no reply of the form"
+                                f" asked for, at last: {answer.detail}; take a model that follows it, or"
                                 " raise max_reply_tokens for one that thinks first"
                             )
                 bar.update()
 
         async with self._client() as client:
             requests = ChatRequests(client, self._settings, self._budget, self._mask)
-            # One iterator for all workers: as many sentences are in flight as there are workers.
+            # One iterator for all workers: as many texts are in flight as there are workers.
             shared = iter(missing)
             workers = [
                 asyncio.create_task(work(shared))
@@ -175,13 +176,15 @@ class OpenAIChat:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _ask(self, sentence: str, requests: ChatRequests, cache: ReplyCache) -> Verdict:
+    async def _ask(
+        self, text: str, questions: Questions[Answer], requests: ChatRequests, cache: ReplyCache
+    ) -> Answer | Refusal:
         """Asks until a reply is well formed, and keeps that one.
 
         Raises:
-            NoAnswerError, BudgetSpentError, TeacherError: see `ChatRequests.send`.
+            NoAnswerError, BudgetSpentError, ChatError: see `ChatRequests.send`.
         """
-        messages = first_messages(sentence, self._space)
+        messages = questions.first(text)
         taken, last = Tokens(), Refusal("malformed", "")
         for attempt in range(self._settings.attempts):
             self._retried += attempt > 0
@@ -193,12 +196,12 @@ class OpenAIChat:
             self._requests += 1
             taken += tokens
             reply = self._mask(reply)
-            labels = read_reply(reply, self._space)
-            if isinstance(labels, tuple):
-                cache.put(self._cache_key(sentence), reply, taken.prompt, taken.reply)
-                return labels
-            last = Refusal("malformed", one_line(reply) or labels)
-            messages = [*messages, *correction(reply, labels, self._space)]
+            answer = questions.read(reply)
+            if not isinstance(answer, Fault):
+                cache.put(self._cache_key(text, questions), reply, taken.prompt, taken.reply)
+                return answer
+            last = Refusal("malformed", one_line(reply) or answer.reason)
+            messages = [*messages, *questions.correction(reply, answer.reason)]
         if last.reason == "no_answer":
             raise NoAnswerError(last.detail)
         return last
@@ -216,7 +219,7 @@ class OpenAIChat:
             if key is not None:
                 request.headers["Authorization"] = f"Bearer {key}"
 
-        # A redirect is not followed: the sentences and the key go to base_url and nowhere else.
+        # A redirect is not followed: the texts and the key go to base_url and nowhere else.
         transport = DefaultAsyncHttpxClient(
             timeout=settings.timeout_seconds,
             follow_redirects=False,
@@ -235,14 +238,15 @@ class OpenAIChat:
         return text if self._key is None else text.replace(self._key, "***")
 
 
-def _key(settings: OpenAITeacher, environ: Mapping[str, str]) -> str | None:
+def _key(settings: chat.ChatEndpoint, environ: Mapping[str, str]) -> str | None:
     if settings.api_key_env is None:
         return None
     key = environ.get(settings.api_key_env, "").strip()
     if not key:
         raise SettingsError(
             f"{settings.name}: the environment variable {settings.api_key_env} is not set; put the key of"
-            f" {settings.base_url} into it, or set api_key_env of the teacher to null if there is none"
+            f" {settings.base_url} into it, or set api_key_env of the {settings.role} to null if there is"
+            " none"
         )
     if not _KEY.fullmatch(key):
         raise SettingsError(
@@ -280,5 +284,5 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         raise stops[0]
 
 
-def _labelled(known: Mapping[str, Verdict]) -> int:
-    return sum(isinstance(verdict, tuple) for verdict in known.values())
+def _answered(known: Mapping[str, object]) -> int:
+    return sum(not isinstance(answer, Refusal) for answer in known.values())

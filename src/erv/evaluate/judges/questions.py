@@ -1,0 +1,111 @@
+"""The questions to a chat model about an explanation, and the reading of its replies."""
+
+from __future__ import annotations
+
+from erv.chat import Fault, Message, one_line
+from erv.chat.protocol import corrected, json_object
+from erv.evaluate.judges.protocol import OUTSIDE, SILENT, Verdict
+from erv.labels import NEUTRAL, LabelSpace
+from erv.sentences import encodable
+
+_LONGEST = 40
+_SILENCE = frozenset({"none", "unclear", "unknown", "no emotion named"})
+
+_TASK = """\
+You read an explanation of what a person in a video feels. You have not seen the video.
+Say which emotion the explanation as a whole speaks of.
+
+Emotions: {names}
+
+- Judge by the explanation alone, by all of it: one sentence that names an emotion can contradict the others.
+- Give one emotion, spelled exactly as above. If it speaks of another emotion, give that one in one word.
+- If it speaks of no emotion, or of several alike, give none. That is not {neutral}, which means that it says
+  the person is calm.
+- Reply with one JSON object of this form and with nothing else: {form}"""
+_FORM = '{"emotion": "..."}'
+_CORRECTION = (
+    "That reply can't be used: {reason}. Judge the same explanation again. Reply only with a JSON object of"
+    " the form {form}, with one of {names}, another emotion in one word, or none."
+)
+# The wording of the method's released code.
+_OFFICIAL = (
+    "Read the reasoning content and respond with the appropriate emotion in {labels}. Reply with only the"
+    " emotion word.\nReason: {reason}\nAnswer Emotion:"
+)
+
+
+class OpenQuestions:
+    """Which emotion an explanation speaks of: one of a space, another one, or none."""
+
+    noun = "explanations"
+    done = "read"
+    strict = False
+
+    def __init__(self, space: LabelSpace) -> None:
+        self._space = space
+
+    def first(self, text: str) -> list[Message]:
+        """The conversation that asks about an explanation."""
+        task = _TASK.format(names=", ".join(self._space.names), neutral=NEUTRAL, form=_FORM)
+        return [{"role": "system", "content": task}, {"role": "user", "content": encodable(text)}]
+
+    def correction(self, reply: str, reason: str) -> list[Message]:
+        """The next turns after a malformed reply, given the reason that `read` gives."""
+        names = ", ".join(self._space.names)
+        return corrected(reply, _CORRECTION.format(reason=reason, form=_FORM, names=names))
+
+    def read(self, reply: str) -> Verdict | Fault:
+        """The verdict in a reply, or why it is malformed.
+
+        A reply is the JSON object `{"emotion": "..."}`, see `json_object`. A name or synonym of the space is
+        `named`, `none` is `silent`, and one other word or two are `outside`.
+        """
+        content = json_object(reply)
+        if isinstance(content, Fault):
+            return content
+        said = content.get("emotion")
+        if set(content) != {"emotion"} or not isinstance(said, str):
+            return Fault("it is not a JSON object with the one key emotion and a text")
+        emotion = self._space.normalize(said)
+        if emotion is not None:
+            return Verdict("named", emotion)
+        word = " ".join(said.lower().split())
+        if word in _SILENCE:
+            return SILENT
+        if not word or len(word.split()) > 2 or not word.replace(" ", "").replace("-", "").isalpha():
+            return Fault(f"{one_line(said, _LONGEST)!r} is not one emotion")
+        return OUTSIDE
+
+
+class OfficialQuestions:
+    """The method's own question and filter, to compare with published figures.
+
+    A reply that is not exactly a label of the space, case and punctuation included, is neutral; the released
+    code also takes neutral where there was no reply at all. Empty explanations are asked about like others.
+    The specification does not say how the list of labels is written; here it is joined by commas.
+    """
+
+    noun = "explanations"
+    done = "read"
+    strict = False
+
+    def __init__(self, space: LabelSpace) -> None:
+        self._space = space
+
+    def first(self, text: str) -> list[Message]:
+        """The conversation that asks about an explanation: a single turn of the user."""
+        asked = _OFFICIAL.format(labels=", ".join(self._space.names), reason=text)
+        return [{"role": "user", "content": encodable(asked)}]
+
+    def correction(self, reply: str, reason: str) -> list[Message]:
+        """Never needed, because no reply is malformed."""
+        raise AssertionError(f"the official question takes every reply; {reason}")
+
+    def read(self, reply: str) -> Verdict | Fault:
+        """The verdict in a reply."""
+        return Verdict("named", reply) if reply in self._space.names else self.filtered
+
+    @property
+    def filtered(self) -> Verdict:
+        """The verdict on whatever is not a label: neutral, if the space has it."""
+        return Verdict("named", NEUTRAL) if NEUTRAL in self._space.names else OUTSIDE

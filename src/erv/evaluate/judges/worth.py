@@ -1,0 +1,189 @@
+"""A judge's worth: how often it is right on explanations by policies, whose emotion a person has named.
+
+`data/judge_texts/README.md` says how the shipped texts were made.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from erv.errors import EvaluationError
+from erv.evaluate.judges.protocol import SPACE, Judge
+from erv.evaluate.score_intervals import share_score
+from erv.labels import LabelSpace
+
+if TYPE_CHECKING:
+    from erv.settings import EvaluateSettings
+
+NONE = "none"  # the label of a text that speaks of no emotion, or of several alike
+LEAST_TEXTS = 5  # texts with which an emotion counts as measured
+_CONFIDENCE = 0.95
+_COLUMNS = {"text", "label"}
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """An explanation, and the emotion that a person read in it: a name of the MAFW space, or None."""
+
+    text: str
+    label: str | None
+
+
+def read_labelled(path: Path) -> list[LabelledText]:
+    """The texts of a CSV file with the columns text and label.
+
+    Raises:
+        EvaluationError: the file is missing, is not such a file, has an unknown label, or labels a text
+            twice.
+    """
+    space = LabelSpace.load(SPACE)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            missing = sorted(_COLUMNS - set(reader.fieldnames or ()))
+            rows = list(reader)
+    except FileNotFoundError:
+        raise EvaluationError(
+            f"{path}: not found; restore it from git, or write explanations (text, label) of your policies"
+        ) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise EvaluationError(f"{path}: not a CSV file in UTF-8 ({error}); save it as one") from None
+    if missing:
+        raise EvaluationError(f"{path}: lacks the columns {', '.join(missing)}; add them")
+    found: dict[str, str | None] = {}
+    for number, row in enumerate(rows, start=2):
+        text, said = row["text"] or "", row["label"] or ""
+        label = None if said.strip().lower() == NONE else space.normalize(said)
+        if label is None and said.strip().lower() != NONE:
+            raise EvaluationError(
+                f"{path}: row {number} has the label {said!r}; expected {NONE} or one of"
+                f" {', '.join(space.names)}"
+            )
+        if text in found:
+            raise EvaluationError(f"{path}: row {number} repeats a text; remove one of the two")
+        found[text] = label
+    return [LabelledText(text, label) for text, label in found.items()]
+
+
+def measure_worth(judge: Judge, labelled: Sequence[LabelledText]) -> dict[str, Any]:
+    """How a judge does on labelled explanations, read in the MAFW space.
+
+    Returns:
+        texts (that speak of one emotion) and right (of these), accuracy with its 95% interval (low, high),
+        recall (the mean over the emotions among them of the share that it is right on) with its own
+        (recall_low, recall_high), emotions (`texts` and `right` by emotion, 0 for those that no text has),
+        none (`texts` that speak of none or of several, and on how many of them it named none: `silent`) and
+        outcomes (its verdicts on all texts by outcome). Shares are rounded to 6 digits.
+
+    Raises:
+        EvaluationError: no text speaks of an emotion.
+    """
+    space = LabelSpace.load(SPACE)
+    verdicts = judge.judge([item.text for item in labelled], space)
+    texts = Counter(item.label for item in labelled)
+    right = Counter(
+        item.label for item, verdict in zip(labelled, verdicts, strict=True) if verdict.emotion == item.label
+    )
+    emotions = {name: {"texts": texts[name], "right": right[name]} for name in space.names}
+    measured = [row for row in emotions.values() if row["texts"]]
+    if not measured:
+        raise EvaluationError(
+            "no labelled explanation speaks of an emotion, so no judge can be measured; restore"
+            " data/judge_texts from git, or label explanations of your own policies"
+        )
+    counts, hits = [row["texts"] for row in measured], [row["right"] for row in measured]
+    low, high = share_score([sum(hits)], [sum(counts)], _CONFIDENCE)
+    recall_low, recall_high = share_score(hits, counts, _CONFIDENCE)
+    shares = {
+        "accuracy": sum(hits) / sum(counts),
+        "low": low,
+        "high": high,
+        "recall": sum(k / n for k, n in zip(hits, counts, strict=True)) / len(counts),
+        "recall_low": recall_low,
+        "recall_high": recall_high,
+    }
+    return {
+        "texts": sum(counts),
+        "right": sum(hits),
+        **{name: round(value, 6) for name, value in shares.items()},
+        "emotions": emotions,
+        "none": {"texts": texts[None], "silent": right[None]},
+        "outcomes": dict(sorted(Counter(verdict.outcome for verdict in verdicts).items())),
+    }
+
+
+def judge_quality(described: Mapping[str, Any]) -> str:
+    """One line: `right on 94.9% of 177 hand-labelled explanations (15.8% are anxiety); mean over ...`.
+
+    Args:
+        described: what a judge says of itself, with its `worth`.
+    """
+    worth = described["worth"]
+    texts = {name: row["texts"] for name, row in worth["emotions"].items()}
+    commonest = max(texts, key=lambda name: texts[name])
+    unmeasured = [name for name, count in texts.items() if not count]
+    accuracy, recall, low, high = (
+        100 * worth[name] for name in ("accuracy", "recall", "recall_low", "recall_high")
+    )
+    return (
+        f"right on {accuracy:.1f}% of {worth['texts']} hand-labelled explanations"
+        f" ({100 * texts[commonest] / worth['texts']:.1f}% are {commonest}); mean over"
+        f" {len(texts) - len(unmeasured)} emotions {recall:.1f}% (95% interval {low:.1f} to {high:.1f})"
+        + (f"; not measured: {', '.join(unmeasured)}" if unmeasured else "")
+    )
+
+
+def require_quality(
+    described: Mapping[str, Any], settings: EvaluateSettings, datasets: Sequence[str]
+) -> None:
+    """Refuses a judge that is too poor, measured on too few texts, or on too few emotions.
+
+    What counts is the mean over emotions of the share that it is right on: a judge that calls everything
+    neutral is right on most texts of a set in which most are neutral.
+
+    Args:
+        described: what a judge says of itself, with its `worth`.
+        settings: the section `evaluate`.
+        datasets: the data sets whose clips are tested; the judge must know their emotions.
+
+    Raises:
+        EvaluationError: below `minimum_judge_accuracy`, `minimum_judge_texts` or `minimum_judge_emotions`, or
+            not better than a judge that always names the same emotion (unless the minimum is 0).
+    """
+    minimum, texts = settings.minimum_judge_accuracy, settings.minimum_judge_texts
+    worth = described["worth"]
+    counted = {name: row["texts"] for name, row in worth["emotions"].items()}
+    low, always_one = worth["recall_low"], 1.0 / sum(count > 0 for count in counted.values())
+    if worth["texts"] < texts or low < minimum or 0 < minimum <= low <= always_one:
+        raise EvaluationError(
+            f"the judge {described['name']} is {judge_quality(described)}; the lower end must be"
+            f" {100 * minimum:g}% or more (evaluate.minimum_judge_accuracy) and above the"
+            f" {100 * always_one:.1f}% of a judge that always names the same emotion, on {texts} texts or"
+            " more (evaluate.minimum_judge_texts), or EEA, EPC and FCR mean little; take another judge, label"
+            " more explanations in data/judge_texts, or lower the minimum if you want it anyway"
+        )
+    tested = _tested(datasets)
+    lacking = [name for name in tested if counted[name] < LEAST_TEXTS]
+    if len(tested) - len(lacking) < settings.minimum_judge_emotions * len(tested):
+        raise EvaluationError(
+            f"the judge {described['name']} was measured on {len(tested) - len(lacking)} of the"
+            f" {len(tested)} emotions of {', '.join(datasets)} (with {LEAST_TEXTS} labelled explanations or"
+            f" more each); not on {', '.join(lacking)}. It must be at least"
+            f" {100 * settings.minimum_judge_emotions:g}% of them (evaluate.minimum_judge_emotions): label"
+            " explanations of these emotions in data/judge_texts, or lower the minimum if you want it anyway"
+        )
+
+
+def _tested(datasets: Sequence[str]) -> list[str]:
+    """The emotions that clips of these data sets can have, in the MAFW space."""
+    mafw = LabelSpace.load(SPACE)
+    found = set()
+    for dataset in datasets:
+        space = LabelSpace.load(dataset)
+        found |= set(map(space.to(mafw), space.names))
+    return [name for name in mafw.names if name in found]
