@@ -75,7 +75,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     }
     write_json({**metrics, **described}, arguments.metrics)
     for scope, values in metrics.items():
-        run.log_metrics({f"{scope}/{name}": float(value) for name, value in values.items()})
+        run.log_metrics({f"{scope}/{n}": float(value) for n, value in values.items() if value is not None})
     run.log_metrics({f"{scope}/unreadable": float(count) for scope, count in unreadable.items()})
     names = ("accuracy", "low", "high", "recall", "recall_low", "recall_high")
     held_out = {name: float(described["judge"][f"held_out_{name}"]) for name in names}
