@@ -276,7 +276,7 @@ def metrics_table(comparison: Mapping[str, Any], scope: str = "overall") -> list
         for metric in METRICS:
             item = scopes[scope][metric]
             row[metric] = (
-                "none right"
+                ("none right" if metric == "inconsistency" else "no clip")
                 if item["value"] is None
                 else f"{100 * item['value']:.1f} ({100 * item['low']:.1f} to {100 * item['high']:.1f})"
             )

@@ -28,9 +28,12 @@ def bootstrap(
 
     Returns:
         float64 [policies, metrics + 1] and [draws, policies, metrics + 1]. The last metric is UAR. A metric
-        that is not defined, because there is nothing to count among, is NaN.
+        that is not defined, because there is nothing to count among, is NaN. Without a clip there are no
+        draws.
     """
     policies, names = len(terms), list(terms[0])
+    if not len(emotions):
+        return np.full((policies, len(names) + 1), np.nan), np.empty((0, policies, len(names) + 1))
     one_hot = (emotions[:, None] == np.arange(emotions.max() + 1)).astype(np.float32)
     # All that a draw adds up, side by side, so that one matrix product has it. Sums are whole numbers below
     # 2^24, which float32 holds exactly, in whatever order they are added.

@@ -17,6 +17,7 @@ from erv.evaluate.intervals import (
     ratio_difference_interval,
     ratio_interval,
     share_interval,
+    undefined,
 )
 from erv.evaluate.metrics import METRICS, NEITHER_IS_BETTER
 from erv.evaluate.outcomes import Term
@@ -101,6 +102,8 @@ class Scope:
         self, policy: str, key: Key, emotions: np.ndarray, value: float, draws: np.ndarray
     ) -> Interval:
         term = self._term(policy, key)
+        if np.isnan(value):
+            return undefined()
         if key[1] in NEITHER_IS_BETTER:
             return mean_interval(value, draws, self.confidence)
         if term.of is not None:
@@ -111,6 +114,8 @@ class Scope:
         self, pair: tuple[str, str], key: Key, emotions: np.ndarray, value: float, draws: np.ndarray
     ) -> Interval:
         later, earlier = (self._term(policy, key) for policy in pair)
+        if np.isnan(value):
+            return undefined()
         if key[1] in NEITHER_IS_BETTER:
             return mean_interval(value, draws, self.confidence)
         if later.of is not None:

@@ -93,7 +93,7 @@ def ratio_interval(term: Term, value: float, draws: np.ndarray, confidence: floa
         confidence: e.g. 0.95.
     """
     if term.of is None or np.isnan(value):
-        return _undefined()
+        return undefined()
     right = term.over[term.of > 0]
     return share_interval(right, np.zeros(len(right), dtype=int), value, _defined(draws), confidence)
 
@@ -103,7 +103,7 @@ def ratio_difference_interval(
 ) -> Interval:
     """The interval of a paired difference between two such shares; arguments as above, value -1..1."""
     if np.isnan(value):
-        return _undefined()
+        return undefined()
     weight = _weight(min(outcome_counts(later, earlier)))
     score = ratio_score(later, earlier, confidence) if weight else (0.0, 0.0)
     return _blended(value, _defined(draws), confidence, score, weight)
@@ -114,7 +114,8 @@ def mean_interval(value: float, draws: np.ndarray, confidence: float) -> Interva
     return _blended(value, draws, confidence, (0.0, 0.0), 0.0)
 
 
-def _undefined() -> Interval:
+def undefined() -> Interval:
+    """Of a metric that is not defined: there is no clip to count among."""
     return {"value": None, "low": None, "high": None}
 
 

@@ -22,7 +22,7 @@ from erv.evaluate.metrics import LOWER_IS_BETTER
 from erv.evaluate.outcomes import Term
 
 BETTER, WORSE, UNCLEAR = "better", "worse", "can't tell"
-_EXCHANGES = 4999  # random ones, where there are more than that
+_EXCHANGES = 1999  # random ones, where there are more than that; the least p-value is then 0.001
 
 
 def verdicts(
@@ -58,8 +58,8 @@ def verdicts(
         undefined = None in values
         found[metric] = {
             **test,
-            "p": round(float(test["p"]), 6),
-            "p_holm": round(float(p_holm), 6),
+            "p": _shown(test["p"]),
+            "p_holm": _shown(p_holm),
             "effect": None if undefined else round(float(proportion_effectsize(*values)), 6),
             "verdict": UNCLEAR
             if undefined or p_holm >= 1 - confidence
@@ -154,6 +154,11 @@ def ratio_test(later: Term, earlier: Term, seed: Sequence[int]) -> dict[str, Any
         return share(mine, axis) - share(other, axis)
 
     return {"p": _permuted((first[apart], second[apart]), gap, seed)}
+
+
+def _shown(p: float) -> float:
+    """Six digits that count, so that no p-value becomes 0."""
+    return float(f"{p:.6g}")
 
 
 def _sum(values: np.ndarray, axis: int) -> Any:

@@ -5,8 +5,10 @@ import pytest
 from erv.errors import EvaluationError
 from erv.evaluate.by_judge import is_worthy, judges_of, read_by, worth_of_judges
 from erv.evaluate.compare import compare, difference
+from erv.evaluate.figures import Scope
+from erv.evaluate.outcomes import answer_terms, explanation_terms
 
-WORTH = {"lexical": {"worthy": False}, "embedding": {"worthy": True}, "local": {"worthy": True}}
+WORTH = {"lexical": {"recall_low": 0.3}, "embedding": {"recall_low": 0.9}, "local": {"recall_low": 0.9}}
 
 
 def row(clip, judges, answer="anger", completion="x"):
@@ -79,7 +81,7 @@ def policies():
 
 def test_the_comparison_has_each_judge_and_the_majority(found):
     assert list(found["judges"]) == ["lexical", "embedding", "local", "majority"]
-    assert found["judges"]["embedding"]["worth"] == {"worthy": True}
+    assert found["judges"]["embedding"]["worth"] == {"recall_low": 0.9}
     assert found["judges"]["majority"]["worth"] is None
     values = {
         judge: item["policies"]["before"]["overall"]["EEA"]["value"]
@@ -135,10 +137,27 @@ def test_a_panel_is_the_same_for_all_rows_and_for_the_metrics():
 
 def test_worth_comes_from_the_metrics():
     assert worth_of_judges({"erv": {"overall": {}}}) is None
-    assert worth_of_judges({"erv": {"judges": {"a": {"worth": {"worthy": True}}, "b": {}}}}) == {
-        "a": {"worthy": True},
+    assert worth_of_judges({"erv": {"judges": {"a": {"worth": {"recall_low": 0.9}}, "b": {}}}}) == {
+        "a": {"recall_low": 0.9},
         "b": None,
     }
-    assert [is_worthy(value) for value in ({"worthy": True}, {"worthy": False}, {}, None)] == [
-        True, False, False, False,
-    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("worth", "worthy"),
+    [({"recall_low": 0.6}, True), ({"recall_low": 0.59}, False), ({"accuracy": 1.0}, False), (None, False)],
+)
+def test_a_judge_is_worthy_if_it_is_right_often_enough(worth, worthy):
+    assert is_worthy(worth) is worthy
+
+
+def test_a_scope_without_a_clip_has_no_figures():
+    """All clips of a run may have emotions that the pooled space doesn't know."""
+    terms = {("", m): t for m, t in {**answer_terms([]), **explanation_terms([])}.items()}
+    keys = ("policies", "classes")
+    target = {key: {"a": {}, "b": {}} for key in keys} | {"differences": {"b-a": {}}, "verdicts": {"b-a": {}}}
+    Scope("overall", {"a": terms, "b": terms}, [], {"a": [], "b": []}, 0.95, 0).fill({"": target}, 100)
+    nothing = {"value": None, "low": None, "high": None}
+    assert target["policies"]["a"]["overall"]["WAR"] == nothing
+    assert target["differences"]["b-a"]["overall"]["UAR"] == nothing
+    assert {item["verdict"] for item in target["verdicts"]["b-a"]["overall"].values()} == {"can't tell"}

@@ -138,5 +138,6 @@ def test_the_comparison_has_a_verdict_on_every_metric():
     }  # fmt: skip
     assert (said["WAR"]["p"], said["WAR"]["effect"]) == (1.0, 0.0)
     assert (said["EEA"]["gained"], said["EEA"]["lost"]) == (30, 0)
+    assert said["EEA"]["p"] == pytest.approx(2 * 0.5**30, rel=1e-5)  # small, but not 0
     assert said["EEA"]["p_holm"] >= said["EEA"]["p"]
     assert compare({"before": before, "after": after}, samples=400, confidence=0.95, seed=0) == found
