@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, permutation_test
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_effectsize
@@ -73,6 +73,39 @@ def test_a_ratio_is_tested_by_all_exchanges_where_they_are_few():
     found, gaps = gap(later, earlier), np.array(gaps)
     expected = 2 * min(np.mean(gaps <= found + 1e-12), np.mean(gaps >= found - 1e-12))
     assert ratio_test(ratio(later), ratio(earlier), [0])["p"] == pytest.approx(expected)
+
+
+def scipys(first, second, statistic):
+    """Scipy's own permutation test on the clips that tell the two apart."""
+    result = permutation_test(
+        (first, second), statistic, permutation_type="samples", n_resamples=4999, vectorized=True, rng=1
+    )
+    return result.pvalue
+
+
+@pytest.mark.parametrize("clips", [11, 60])
+def test_permutations_are_those_of_scipy(clips):
+    """Exactly where all exchanges are tried, closely where both draw some."""
+    later, earlier = RNG.integers(0, 3, size=(2, clips))
+    apart = later != earlier
+    k, m = (later[~apart] == 2).sum(), (later[~apart] > 0).sum()
+
+    def share(codes, axis):
+        return (k + (codes == 2).sum(axis=axis)) / np.maximum(m + (codes > 0).sum(axis=axis), 1)
+
+    expected = scipys(later[apart], earlier[apart], lambda a, b, axis: share(a, axis) - share(b, axis))
+    found = ratio_test(ratio(later), ratio(earlier), [0])["p"]
+    assert found == pytest.approx(expected, abs=1e-9 if apart.sum() <= 12 else 0.03)
+
+    emotions = RNG.integers(0, 3, size=clips)
+    right, before = (later > 0).astype(float), (earlier > 0).astype(float)
+    apart = right != before
+    weights = (1 / np.bincount(emotions)[emotions])[apart]
+    expected = scipys(
+        (right[apart] * weights), (before[apart] * weights), lambda a, b, axis: (a - b).sum(axis=axis)
+    )
+    found = recall_test(right, before, emotions, [0])["p"]
+    assert found == pytest.approx(expected, abs=1e-9 if apart.sum() <= 12 else 0.03)
 
 
 def test_a_ratio_without_a_clip_or_a_difference_is_no_evidence():
