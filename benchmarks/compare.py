@@ -23,9 +23,10 @@ from unittest.mock import patch
 import numpy as np
 
 import erv.evaluate.compare as ours
+import erv.evaluate.figures as figures
 from erv.errors import EvaluationError
-from erv.evaluate.evaluate import OVERALL, scope_space
-from erv.evaluate.metrics import METRICS
+from erv.evaluate.evaluate import OVERALL
+from erv.evaluate.outcomes import Term
 from erv.labels import LabelSpace, label_space
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -69,7 +70,11 @@ def plain_scopes(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, 
     for row in rows:
         scopes.setdefault(row["dataset"], []).append(dict(row))
         to_mafw = find(row["dataset"], str(Path.cwd())).to(mafw)
-        pooled = {**row, **{name: to_mafw(row[name]) for name in ("label", "predicted", "judged")}}
+        said = {
+            name: to_mafw(row[name]) or (row[name] and f"{row['dataset']}:{row[name]}")
+            for name in ("predicted", "judged")
+        }
+        pooled = {**row, "label": to_mafw(row["label"]), **said}
         if pooled["label"] is None:
             raise EvaluationError(f"clip {row['clip_id']!r}: its label has no name in the MAFW space")
         scopes[OVERALL].append(pooled)
@@ -77,28 +82,27 @@ def plain_scopes(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, 
 
 
 def plain_bootstrap(
-    rows: Mapping[str, Sequence[Mapping[str, Any]]], scope: str, samples: int, seed: int
+    terms: Sequence[Mapping[Any, Term]], emotions: np.ndarray, scope: str, samples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `compare`'s own, with a product per sum."""
-    keyed = [sorted(items, key=lambda row: (row["dataset"], row["clip_id"])) for items in rows.values()]
-    present = {row["label"] for row in keyed[0]}
-    classes = [name for name in scope_space(scope).names if name in present]
-    codes = {name: index for index, name in enumerate(classes)}
-    truth = np.array([codes[row["label"]] for row in keyed[0]])
-    counted = np.stack([ours._flags(items) for items in keyed])
-    one_hot = (truth[:, None] == np.arange(len(classes))).astype(np.float32)
-    n = len(truth)
+    """As `erv.evaluate.draws.bootstrap`, with a product per sum."""
+    n, one_hot = len(emotions), (emotions[:, None] == np.arange(emotions.max() + 1)).astype(np.float32)
     stream = np.random.default_rng([seed, zlib.crc32(scope.encode())])
 
     def metrics(times: np.ndarray) -> np.ndarray:
-        shares = np.einsum("dn,pmn->dpm", times, counted, optimize=True).astype(np.float64) / n
-        totals = times @ one_hot
-        hits = np.stack([times @ (one_hot * right[0][:, None]) for right in counted], axis=1)
+        def summed(values: np.ndarray) -> np.ndarray:
+            return (times @ values).astype(np.float64)
+
+        found = []
         with np.errstate(invalid="ignore", divide="ignore"):
-            recalls = hits.astype(np.float64) / totals[:, None, :]
-        by_name = dict(zip(("WAR", "EEA", "EPC", "FCR"), np.moveaxis(shares, 2, 0), strict=True))
-        by_name["UAR"] = np.nanmean(recalls, axis=2)
-        return np.stack([by_name[name] for name in METRICS], axis=2)
+            for policy in terms:
+                columns = [
+                    summed(term.over) / (float(n) if term.of is None else summed(term.of))
+                    for term in policy.values()
+                ]
+                right = next(iter(policy.values())).over
+                recalls = summed(one_hot * right[:, None]) / summed(one_hot)
+                found.append(np.stack([*columns, np.nanmean(recalls, axis=1)], axis=1))
+        return np.stack(found, axis=1)
 
     values = metrics(np.ones((1, n), dtype=np.float32))[0]
     piece = max(1, 4_000_000 // n)
@@ -135,7 +139,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         with (
             patch.object(ours, "scope_rows", plain_scopes),
-            patch.object(ours, "_bootstrap", plain_bootstrap),
+            patch.object(figures, "bootstrap", plain_bootstrap),
         ):
             spent, expected = timed(compared)
         seconds["plain"].append(spent)

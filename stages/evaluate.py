@@ -73,7 +73,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     unreadable = panel["unreadable"]
     write_json({**metrics, **panel, "decoding": decoding, "quarantined": quarantined}, arguments.metrics)
     for scope, values in metrics.items():
-        run.log_metrics({f"{scope}/{name}": float(value) for name, value in values.items()})
+        run.log_metrics({f"{scope}/{n}": float(value) for n, value in values.items() if value is not None})
     run.log_metrics({f"{scope}/unreadable": float(count) for scope, count in unreadable.items()})
     _log_panel(panel, judges, predictions, run)
     if unreadable[OVERALL]:

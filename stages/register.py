@@ -36,7 +36,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     for verdict in bundle.verdicts:
         if verdict.value is not None:
             against = f"-{verdict.against}" if verdict.against else ""
-            run.log_metrics({f"gate/{verdict.metric}{against}": verdict.value})
+            judge = f" by {verdict.judge}" if verdict.judge else ""
+            run.log_metrics({f"gate/{verdict.metric}{against}{judge}": verdict.value})
     run.log_params({"bundle": bundle.hash})
     run.log_artifact(arguments.candidate / "card.md")
     run.log_artifact(arguments.candidate / "gates.json")

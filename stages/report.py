@@ -26,6 +26,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Compares the policies; writes the comparison and the page."""
     from erv.evaluate.compare import format_table, metrics_table
     from erv.evaluate.evaluate import write_json
+    from erv.evaluate.summary import few_figures
     from erv.files import read_document, write_text
     from erv.report import report
     from erv.report.datasets import read_datasets
@@ -59,12 +60,18 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     )
     write_text(page, arguments.html)
     write_json(comparison, arguments.comparison)
+    write_json(few_figures(comparison), arguments.figures)
     logger.info("%s\n%s", arguments.html, format_table(metrics_table(comparison)))
     run.log_artifact(arguments.html)
     run.log_artifact(arguments.comparison)
     for policy, scopes in comparison["policies"].items():
         run.log_metrics(
-            {f"{policy}/{scope}/{m}": item["value"] for scope, v in scopes.items() for m, item in v.items()}
+            {
+                f"{policy}/{scope}/{metric}": item["value"]
+                for scope, values in scopes.items()
+                for metric, item in values.items()
+                if item["value"] is not None
+            }
         )
 
 
@@ -91,4 +98,5 @@ if __name__ == "__main__":
         Option("sentences", Path),
         Option("html", Path),
         Option("comparison", Path),
+        Option("figures", Path),
     )

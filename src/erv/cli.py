@@ -20,6 +20,7 @@ COMMANDS = {
     "sample-data": "sample_data",
     "data": "data",
     "run": "run",
+    "repeat": "repeat",
     "verify": "verify",
     "publish": "publish",
     "lineage": "lineage",

@@ -6,6 +6,7 @@ the sentence that asks for reasoning and answer in tags.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,8 @@ INSTRUCTION = f"{QUESTION}  {OUTPUT_FORMAT}"
 VIDEO_PLACEHOLDER = "<video>"
 AUDIO_PLACEHOLDER = "<audio>"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+_NO_TAG = r"((?:(?!(?i:</?(?:think|answer)\b)).)*)"
+_WELL_FORMED = re.compile(rf"\s*<think>{_NO_TAG}</think>\s*<answer>{_NO_TAG}</answer>\s*", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,12 @@ def parse_completion(text: str) -> Parsed:
         explanation=think[0].strip() if think else None,
         answer=answer[0].strip() if answer else None,
     )
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether a completion is one filled think block, then one filled answer block, and nothing else."""
+    match = _WELL_FORMED.fullmatch(text)
+    return match is not None and all(block.strip() for block in match.groups())
 
 
 def completion_text(completion: Completion) -> str:

@@ -109,6 +109,10 @@ def test_eea_epc_and_fcr_equal_the_released_code(case):
     for name in ("EEA", "FCR", "EPC"):
         assert 100 * result[name] == pytest.approx(case["explanation"][name], abs=1e-9)
     assert result["total"] == case["explanation"]["total"]
+    # Its "R1-True/GPT-False" are right answers whose explanation says something else.
+    counts = case["explanation"]["counts"]
+    right = counts["R1-True/GPT-True"] + counts["R1-True/GPT-False"]
+    assert result["inconsistency"] == pytest.approx(counts["R1-True/GPT-False"] / right, abs=1e-12)
 
 
 @pytest.mark.parametrize("case", EDGES_WITH_RESULT, ids=lambda case: case["note"])

@@ -1,33 +1,44 @@
-"""Compares policies on the same clips: intervals of every metric and of every paired difference.
+"""Compares policies on the same clips: every metric and paired difference with its interval, and verdicts.
 
 Clips are drawn with replacement, with the same draw for all policies, so that easy and hard clips, which all
 policies share, do not blur the difference between two (paired percentile bootstrap; Efron and Tibshirani,
-1993). Where too few clips vary for that, `erv.evaluate.intervals` uses score intervals.
+1993). Where too few clips vary for that, `erv.evaluate.intervals` uses score intervals. Whether a difference
+is more than chance, `erv.evaluate.significance` decides.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from erv.errors import EvaluationError
+from erv.evaluate.by_judge import judges_of, readings_of
+from erv.evaluate.draws import Key
 from erv.evaluate.evaluate import scope_rows, scope_space
-from erv.evaluate.intervals import Interval, difference_interval, share_interval
+from erv.evaluate.figures import HEADLINE, Scope
+from erv.evaluate.intervals import Interval
+from erv.evaluate.judges.panel import read_by
 from erv.evaluate.metrics import METRICS, RELEASED, all_metrics
-
-_COUNTED = ("WAR", "EEA", "EPC", "FCR")
+from erv.evaluate.outcomes import (
+    Row,
+    Shape,
+    Term,
+    answer_terms,
+    explanation_terms,
+    in_order,
+    shape_of,
+    shape_terms,
+)
 
 
 def compare(
-    predictions: Mapping[str, Sequence[Mapping[str, Any]]],
+    predictions: Mapping[str, Sequence[Row]],
     *,
     samples: int,
     confidence: float,
     seed: int,
+    worth: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Compares policies.
 
@@ -37,66 +48,120 @@ def compare(
         samples: number of bootstrap draws.
         confidence: confidence level of the intervals, e.g. 0.95.
         seed: seed of the draws; each scope has its own stream.
+        worth: what is known of each judge of the panel, see `erv.evaluate.by_judge.worth_of_judges`. With it
+            the figures are also given in the reading of each judge, from the column `verdicts`.
 
     Returns:
         `order` (of the policies), `policies` (policy -> scope -> metric -> value, low, high), `differences`
         ("later-earlier" -> scope -> metric -> value, low, high, the later policy's minus the earlier one's),
-        `clips` (by scope), `absent` (scope -> emotions of its space without a clip), `released` (policy ->
-        scope -> UAR and EEA as the released code counts them), `same_answers` (pairs "later-earlier" with the
-        same completion for every clip), `confidence` and `bootstrap_samples`. Scopes are `overall` and the
-        data sets.
+        `verdicts` ("later-earlier" -> scope -> metric -> what `erv.evaluate.significance.verdicts` says),
+        `classes` (policy -> scope -> emotion -> metric -> value, and `clips` and `precision`), `clips` (by
+        scope), `absent` (scope -> emotions of its space without a clip), `released` (policy -> scope -> UAR
+        and EEA as the released code counts them), `same_answers` (pairs "later-earlier" with the same
+        completion for every clip), `confidence` and `bootstrap_samples`. Scopes are `overall` and the data
+        sets; metrics are `METRICS` and `FURTHER`, of which only the first get verdicts.
+        With `worth` also `judges`: judge -> its `worth`, and `policies`, `differences`, `verdicts` and
+        `classes` of the metrics that it decides. If there are several, the last is `majority`, whose worth is
+        None.
 
     Raises:
-        EvaluationError: there is no policy or no clip, or the policies were not evaluated on the same clips.
+        EvaluationError: there is no policy or no clip, the policies were not evaluated on the same clips, or
+            the predictions have no verdicts of the judges in `worth`.
     """
     check_paired(predictions)
     names = list(predictions)
+    pairs = [(later, earlier) for i, later in enumerate(names) for earlier in names[:i]]
+    readings = _readings(predictions, worth)
     result: dict[str, Any] = {
         "order": names,
-        "policies": {name: {} for name in names},
-        "differences": {f"{later}-{earlier}": {} for i, later in enumerate(names) for earlier in names[:i]},
+        **_empty(names, pairs),
         "clips": {},
         "absent": {},
         "released": {name: {} for name in names},
         "same_answers": [
             f"{later}-{earlier}"
-            for i, later in enumerate(names)
-            for earlier in names[:i]
+            for later, earlier in pairs
             if _completions(predictions[later]) == _completions(predictions[earlier])
         ],
         "confidence": confidence,
         "bootstrap_samples": samples,
     }
-    by_scope = {name: scope_rows(rows) for name, rows in predictions.items()}
-    for scope in by_scope[names[0]]:
-        rows = {name: by_scope[name][scope] for name in names}
-        result["clips"][scope] = len(rows[names[0]])
-        labels = Counter(row["label"] for row in rows[names[0]])
-        result["absent"][scope] = [name for name in scope_space(scope).names if name not in labels]
-        values, draws = _bootstrap(rows, scope, samples, seed)
-        counted = {name: _counted(rows[name]) for name in names}
-        groups = _groups(rows[names[0]])
-        for i, name in enumerate(names):
-            result["released"][name][scope] = _released(rows[name], scope)
-            result["policies"][name][scope] = {
-                metric: share_interval(
-                    counted[name][metric], groups[metric], values[i, m], draws[:, i, m], confidence
-                )
-                for m, metric in enumerate(METRICS)
-            }
-            for k, earlier in enumerate(names[:i]):
-                result["differences"][f"{name}-{earlier}"][scope] = {
-                    metric: difference_interval(
-                        counted[name][metric],
-                        counted[earlier][metric],
-                        groups[metric],
-                        values[i, m] - values[k, m],
-                        draws[:, i, m] - draws[:, k, m],
-                        confidence,
-                    )
-                    for m, metric in enumerate(METRICS)
-                }
+    targets = {HEADLINE: result}
+    if worth is not None:
+        for judge in readings:
+            if judge != HEADLINE:
+                targets[judge] = {"worth": worth.get(judge), **_empty(names, pairs)}
+        result["judges"] = {judge: target for judge, target in targets.items() if judge != HEADLINE}
+    shapes = {name: _shapes(rows) for name, rows in predictions.items()}
+    by_scope = {
+        judge: {name: scope_rows(rows) for name, rows in by_policy.items()}
+        for judge, by_policy in readings.items()
+    }
+    for scope in by_scope[HEADLINE][names[0]]:
+        rows = {
+            name: {judge: in_order(by_policy[name][scope]) for judge, by_policy in by_scope.items()}
+            for name in names
+        }
+        headline = {name: rows[name][HEADLINE] for name in names}
+        labels = [row["label"] for row in headline[names[0]]]
+        counts = Counter(labels)
+        result["clips"][scope] = len(labels)
+        result["absent"][scope] = [name for name in scope_space(scope).names if name not in counts]
+        for name in names:
+            result["released"][name][scope] = _released(headline[name], scope)
+        Scope(
+            scope,
+            {name: _terms(rows[name], shapes[name]) for name in names},
+            labels,
+            {name: [row["predicted"] for row in headline[name]] for name in names},
+            confidence,
+            seed,
+        ).fill(targets, samples)
     return result
+
+
+def _readings(
+    predictions: Mapping[str, Sequence[Row]], worth: Mapping[str, Any] | None
+) -> dict[str, Mapping[str, Sequence[Row]]]:
+    """The predictions as they are, and in the reading of each judge of the panel if its worth is given."""
+    readings: dict[str, Mapping[str, Sequence[Row]]] = {HEADLINE: predictions}
+    if worth is None:
+        return readings
+    panel = judges_of(predictions)
+    if set(panel) != set(worth):
+        raise EvaluationError(
+            f"the predictions were read by {', '.join(panel) or 'no judge'}, but metrics.json describes"
+            f" {', '.join(worth) or 'none'}; run `dvc repro evaluate` again"
+        )
+    for judge in readings_of(panel):
+        readings[judge] = {name: read_by(rows, judge) for name, rows in predictions.items()}
+    return readings
+
+
+def _empty(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Figures of each policy and each pair, to be filled scope by scope."""
+    of_policies: dict[str, Any] = {key: {name: {} for name in names} for key in ("policies", "classes")}
+    of_pairs: dict[str, Any] = {
+        key: {f"{later}-{earlier}": {} for later, earlier in pairs} for key in ("differences", "verdicts")
+    }
+    return of_policies | of_pairs
+
+
+def _shapes(rows: Sequence[Row]) -> dict[tuple[str, str], Shape]:
+    """The shape of each completion, read once for all scopes."""
+    return {(row["dataset"], row["clip_id"]): shape_of(row["completion"]) for row in rows}
+
+
+def _terms(rows: Mapping[str, Sequence[Row]], shapes: Mapping[tuple[str, str], Shape]) -> dict[Key, Term]:
+    """What each clip adds to each metric of a policy: its rows in one scope by judge, all `in_order`."""
+    terms: dict[Key, Term] = {}
+    for judge, items in rows.items():
+        found = explanation_terms(items)
+        if judge == HEADLINE:
+            mine = [shapes[row["dataset"], row["clip_id"]] for row in items]
+            found = {**answer_terms(items), **found, **shape_terms(mine)}
+        terms |= {(judge, metric): term for metric, term in found.items()}
+    return terms
 
 
 def same_answers(comparison: Mapping[str, Any], policy: str, against: str) -> bool:
@@ -115,6 +180,8 @@ def difference(comparison: Mapping[str, Any], policy: str, against: str, scope: 
         return dict(differences[f"{policy}-{against}"][scope][metric])
     if f"{against}-{policy}" in differences:
         other = differences[f"{against}-{policy}"][scope][metric]
+        if other["value"] is None:
+            return dict(other)
         return {"value": -other["value"], "low": -other["high"], "high": -other["low"]}
     raise EvaluationError(f"policies {policy!r} and {against!r} were not compared; evaluate and report both")
 
@@ -137,6 +204,27 @@ def check_paired(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> None
             )
 
 
+def in_reading(comparison: Mapping[str, Any], judge: str | None) -> Mapping[str, Any]:
+    """The comparison in the reading of a judge, or of the `majority`: for `difference` and the like.
+
+    Args:
+        comparison: from `compare`, with `judges` unless the judge is None.
+        judge: None for the headline judge.
+
+    Raises:
+        EvaluationError: the comparison has no figures of this judge.
+    """
+    if judge is None:
+        return comparison
+    known = comparison.get("judges", {})
+    if judge not in known:
+        raise EvaluationError(
+            f"the comparison has no figures of judge {judge!r}, only of {', '.join(known) or 'none'};"
+            " name one of evaluate.judges in params.yaml, or run `dvc repro evaluate report` again"
+        )
+    return {**comparison, **known[judge]}
+
+
 def measuring(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     """What two policies must share for their figures to be comparable: the judge and the decoding.
 
@@ -150,8 +238,13 @@ def measuring(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"judge": digest, "decoding": decoding} if digest and decoding else None
 
 
+def panel_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The digest of each judge of the panel, from a policy's `metrics.json`; empty if that knows no panel."""
+    return {name: judge.get("digest") for name, judge in metrics.get("judges", {}).items()}
+
+
 def check_measured_alike(evaluations: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises EvaluationError unless all policies had the same judge and the same decoding.
+    """Raises EvaluationError unless all policies had the same judges and the same decoding.
 
     Args:
         evaluations: content of `metrics.json` by policy.
@@ -166,6 +259,8 @@ def check_measured_alike(evaluations: Mapping[str, Mapping[str, Any]]) -> None:
                 " run `dvc repro evaluate` again"
             )
         differing = [part for part in expected if found[part] != expected[part]]
+        if panel_of(metrics) != panel_of(evaluations[first]):
+            differing.append("panel of judges")
         if differing:
             raise EvaluationError(
                 f"policies {first!r} and {name!r} differ in their {' and '.join(differing)}, so they"
@@ -181,7 +276,11 @@ def metrics_table(comparison: Mapping[str, Any], scope: str = "overall") -> list
         row = {"policy": policy, "clips": str(comparison["clips"][scope])}
         for metric in METRICS:
             item = scopes[scope][metric]
-            row[metric] = f"{100 * item['value']:.1f} ({100 * item['low']:.1f} to {100 * item['high']:.1f})"
+            row[metric] = (
+                ("none right" if metric == "inconsistency" else "no clip")
+                if item["value"] is None
+                else f"{100 * item['value']:.1f} ({100 * item['low']:.1f} to {100 * item['high']:.1f})"
+            )
         rows.append(row)
     return rows
 
@@ -200,6 +299,8 @@ def table_notes(comparison: Mapping[str, Any], scope: str = "overall") -> list[s
         "Intervals are percentiles of a bootstrap over clips, paired for differences; where few clips count"
         " or few don't, and where two policies differ on few, they are score intervals (Wilson, Tango). For"
         " UAR that is so if it holds for any emotion.",
+        "Inconsistency is the share of the right answers whose explanation names another emotion; lower is"
+        " better.",
         f"UAR is averaged over the emotions that occur among the clips; {lacking}. The method's released code"
         " averages over the whole label space, with 0 for an absent emotion, and on MAFW leaves answers that"
         f" can't be read out of their emotion's total: {released('UAR')}.",
@@ -222,96 +323,11 @@ def format_table(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join([line({name: name for name in header}), rule, *(line(row) for row in rows)])
 
 
-def _bootstrap(
-    rows: Mapping[str, Sequence[Mapping[str, Any]]], scope: str, samples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Metrics of all policies on the clips as they are, [policies, metrics], and on draws, [draws, ...]."""
-    keyed = [sorted(items, key=lambda row: (row["dataset"], row["clip_id"])) for items in rows.values()]
-    present = {row["label"] for row in keyed[0]}
-    classes = [name for name in scope_space(scope).names if name in present]
-    codes = {name: index for index, name in enumerate(classes)}
-    truth = np.array([codes[row["label"]] for row in keyed[0]])
-    counted = np.stack([_flags(items) for items in keyed])  # [policies, metrics, clips]
-    one_hot = (truth[:, None] == np.arange(len(classes))).astype(np.float32)  # [clips, classes]
-    sums = _summed(counted, one_hot)
-    n, shape = len(truth), (len(counted), len(classes))
-    stream = np.random.default_rng([seed, zlib.crc32(scope.encode())])
-    values = _metrics(np.ones((1, n), dtype=np.float32), sums, shape)[0]
-    # Only how often each clip is drawn matters, so the metrics of all draws are one matrix product. It is
-    # computed in pieces, so that 2000 draws of 10,000 clips do not fill the memory.
-    piece = max(1, 4_000_000 // n)
-    draws = []
-    for start in range(0, samples, piece):
-        picks = stream.integers(0, n, size=(min(piece, samples - start), n))
-        picks += np.arange(len(picks))[:, None] * n
-        times = np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
-        draws.append(_metrics(times.astype(np.float32), sums, shape))
-    return values, np.concatenate(draws)
-
-
-def _completions(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+def _completions(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     return {(row["dataset"], row["clip_id"]): row["completion"] for row in rows}
 
 
-def _counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Which clips count, by metric, in the order of data set and clip; UAR counts those of WAR."""
-    flags = _flags(sorted(rows, key=lambda row: (row["dataset"], row["clip_id"])))
-    by_name = dict(zip(_COUNTED, flags, strict=True))
-    return {**by_name, "UAR": by_name["WAR"]}
-
-
-def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """What each metric is a mean over, as a group per clip in the order of `_counted`: UAR over emotions."""
-    ordered = sorted(rows, key=lambda row: (row["dataset"], row["clip_id"]))
-    emotions = np.unique([row["label"] for row in ordered], return_inverse=True)[1]
-    return {metric: emotions if metric == "UAR" else np.zeros_like(emotions) for metric in METRICS}
-
-
-def _released(rows: Sequence[Mapping[str, Any]], scope: str) -> dict[str, float]:
+def _released(rows: Sequence[Row], scope: str) -> dict[str, float]:
     truth, predicted, judged = ([row[name] for row in rows] for name in ("label", "predicted", "judged"))
     values = all_metrics(truth, predicted, judged, scope_space(scope))
-    return {name: float(values[f"{name}_released"]) for name in RELEASED}
-
-
-def _flags(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Which clips count for WAR, EEA, EPC and FCR: float32 [4, clips]."""
-    flags = []
-    for row in rows:
-        right = row["predicted"] == row["label"]
-        heard = row["judged"] is not None and row["judged"] == row["label"]
-        agrees = row["judged"] is not None and row["judged"] == row["predicted"]
-        flags.append((right, heard, agrees, heard and right))
-    return np.array(flags, dtype=np.float32).T
-
-
-def _summed(counted: np.ndarray, one_hot: np.ndarray) -> np.ndarray:
-    """All that a draw adds up, side by side, so that one matrix product has it: float32 [clips, sums].
-
-    The flags of each policy, the clips of each class, and each policy's hits in each class. Sums are whole
-    numbers below 2^24, which float32 holds exactly, in whatever order they are added.
-    """
-    flags = [flag for policy in counted for flag in policy]
-    hits = [one_hot * policy[0][:, None] for policy in counted]
-    return np.concatenate([np.stack(flags, axis=1), one_hot, *hits], axis=1)
-
-
-def _metrics(times: np.ndarray, sums: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Metrics per draw: float64 [draws, policies, metrics] in the order of `METRICS`.
-
-    Args:
-        times: how often each clip is drawn, float32 [draws, clips].
-        sums: from `_summed`.
-        shape: numbers of policies and of classes.
-    """
-    policies, classes = shape
-    added = (times @ sums).astype(np.float64)
-    flags, totals, hits = np.split(
-        added, [policies * len(_COUNTED), policies * len(_COUNTED) + classes], axis=1
-    )
-    shares = flags.reshape(-1, policies, len(_COUNTED)) / len(sums)
-    # An emotion that a draw misses altogether has no recall; the mean is over the others.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recalls = hits.reshape(-1, policies, classes) / totals[:, None, :]
-    by_name = dict(zip(_COUNTED, np.moveaxis(shares, 2, 0), strict=True))
-    by_name["UAR"] = np.nanmean(recalls, axis=2)
-    return np.stack([by_name[name] for name in METRICS], axis=2)
+    return {name: float(values[f"{name}_released"] or 0.0) for name in RELEASED}

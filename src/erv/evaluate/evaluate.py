@@ -18,11 +18,14 @@ from erv.errors import EvaluationError
 from erv.evaluate.judges.agreement import agreement
 from erv.evaluate.judges.panel import FIELD, MAJORITY, headline, outcomes, read_by, verdicts_of
 from erv.evaluate.judges.protocol import Judge
-from erv.evaluate.metrics import all_metrics, explanation_metrics, read_completion
+from erv.evaluate.metrics import all_metrics, read_completion
+from erv.evaluate.outcomes import explanation_terms, shape_of, shape_terms
+from erv.evaluate.sets import compound_figures
 from erv.files import write_text
 from erv.labels import LabelSpace
 from erv.manifest import ClipRow, write_table
 from erv.prompts import parse_completion
+from erv.sentences import explanation_shape
 
 OVERALL = "overall"
 
@@ -88,7 +91,8 @@ def scope_rows(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[
     """The predictions by scope: `overall`, then each data set.
 
     `overall` pools all clips with label, predicted, judged and the verdicts' emotions in the MAFW space,
-    which the others map into.
+    which the others map into. An answer or a judged emotion without a name there becomes `DATASET:NAME`: it
+    is wrong, but not the same as no answer, or as an explanation in which nothing is read.
 
     Raises:
         EvaluationError: a label has no name in the MAFW space, so it can't be pooled.
@@ -102,9 +106,13 @@ def scope_rows(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[
             maps[dataset] = LabelSpace.load(dataset).to(mafw)
         to_mafw = maps[dataset]
         scopes.setdefault(dataset, []).append(dict(row))
-        pooled = {**row, **{name: to_mafw(row[name]) for name in ("label", "predicted", "judged")}}
+        read = {name: to_mafw(row[name]) or _apart(dataset, row[name]) for name in ("predicted", "judged")}
+        pooled = {**row, "label": to_mafw(row["label"]), **read}
         if "verdicts" in row:
-            pooled["verdicts"] = [{**said, "emotion": to_mafw(said["emotion"])} for said in row["verdicts"]]
+            pooled["verdicts"] = [
+                {**said, "emotion": to_mafw(said["emotion"]) or _apart(dataset, said["emotion"])}
+                for said in row["verdicts"]
+            ]
         if pooled["label"] is None:
             raise EvaluationError(
                 f"clip {row['clip_id']!r}: label {row['label']!r} of {row['dataset']} has no name in the MAFW"
@@ -114,21 +122,34 @@ def scope_rows(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[
     return scopes
 
 
+def _apart(dataset: str, name: str | None) -> str | None:
+    return None if name is None else f"{dataset}:{name}"
+
+
 def scope_space(scope: str) -> LabelSpace:
     """The label space of a scope's rows."""
     return LabelSpace.load("mafw" if scope == OVERALL else scope)
 
 
-def measure(predictions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int]]:
-    """The five metrics, numbers of clips and of unreadable answers, and the released values, per scope."""
-    result = {}
+def measure(predictions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | int | None]]:
+    """The metrics, numbers of clips and of unreadable answers, and the released values, per scope.
+
+    Besides, what says whether a reward is being gamed: `format`, `repetitive`, `words` and `sentences` (see
+    `erv.evaluate.metrics.MEANINGS`), and `repeated`, the share of all sentences that repeat another of the
+    same explanation. A data set with compound labels also has the metrics of `erv.evaluate.sets`.
+    """
+    result: dict[str, dict[str, float | int | None]] = {}
     for scope, rows in scope_rows(predictions).items():
         columns = {name: [row[name] for row in rows] for name in ("label", "predicted", "judged")}
         values = all_metrics(columns["label"], columns["predicted"], columns["judged"], scope_space(scope))
-        sentences = sum(row["sentences"] for row in rows)
-        # Explanations that shrink are the first sign of a reward being gamed.
-        shape = {"sentences": round(sentences / len(rows), 6) if rows else 0.0}
-        result[scope] = {**values, **unread_answers(rows), **shape}
+        completions = [row["completion"] for row in rows]
+        shapes = shape_terms([shape_of(text) for text in completions])
+        shape = {name: shapes[name].value or 0.0 for name in ("format", "repetitive", "words")}
+        shape["repeated"] = explanation_shape(completions)["repeated"]
+        shape["sentences"] = sum(row["sentences"] for row in rows) / max(1, len(rows))
+        rounded = {name: round(value, 6) for name, value in shape.items()}
+        sets = compound_figures(rows, scope_space(scope))
+        result[scope] = {**values, **unread_answers(rows), **rounded, **sets}
     return result
 
 
@@ -190,12 +211,14 @@ def read_by_panel(
     }
 
 
-def _explained(rows: Sequence[Mapping[str, Any]], judge: str) -> dict[str, float]:
-    """EEA, EPC and FCR as one judge reads the explanations."""
-    read = read_by(rows, judge)
-    columns = ([row[name] for row in read] for name in ("label", "predicted", "judged"))
-    values = explanation_metrics(*columns)
-    return {name: round(float(values[name]), 6) for name in ("EEA", "EPC", "FCR")}
+def _explained(rows: Sequence[Mapping[str, Any]], judge: str) -> dict[str, float | None]:
+    """EEA, EPC, FCR and inconsistency as one judge reads the explanations.
+
+    Inconsistency is None if no answer is right.
+    """
+    terms = explanation_terms(read_by(rows, judge))
+    values = {name: terms[name].value for name in ("EEA", "EPC", "FCR", "inconsistency")}
+    return {name: None if value is None else round(value, 6) for name, value in values.items()}
 
 
 def write_predictions(predictions: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -15,15 +15,21 @@ more. `tests/unit/evaluate/test_intervals.py` computes them.
 
 A mean of recalls (UAR) is decided by the emotion that varies least: a bootstrap sees no spread in an emotion
 that is always or never recognised, however few clips it has.
+
+Inconsistency is a share of the right answers, whose number varies with the clips too. Of one policy, the
+score interval is Wilson's among its right answers; of two, that of `erv.evaluate.ratio_intervals`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from erv.evaluate.outcomes import Term
+from erv.evaluate.ratio_intervals import outcome_counts, ratio_score
 from erv.evaluate.score_intervals import paired_score, share_score
 
-Interval = dict[str, float]
+# value, low and high; all None if the metric is not defined, because there was nothing to count among.
+Interval = dict[str, float | None]
 
 FEW = 10
 ENOUGH = 20
@@ -77,6 +83,47 @@ def difference_interval(
     return _blended(value, draws, confidence, score, weight)
 
 
+def ratio_interval(term: Term, value: float, draws: np.ndarray, confidence: float) -> Interval:
+    """The interval of a share that is counted among some clips only.
+
+    Args:
+        term: which clips count, and among which.
+        value: the share; NaN if there is no clip to count among.
+        draws: the share on bootstrap draws, float [draws], NaN where a draw has nothing to count among.
+        confidence: e.g. 0.95.
+    """
+    if term.of is None or np.isnan(value):
+        return undefined()
+    right = term.over[term.of > 0]
+    return share_interval(right, np.zeros(len(right), dtype=int), value, _defined(draws), confidence)
+
+
+def ratio_difference_interval(
+    later: Term, earlier: Term, value: float, draws: np.ndarray, confidence: float
+) -> Interval:
+    """The interval of a paired difference between two such shares; arguments as above, value -1..1."""
+    if np.isnan(value):
+        return undefined()
+    weight = _weight(min(outcome_counts(later, earlier)))
+    score = ratio_score(later, earlier, confidence) if weight else (0.0, 0.0)
+    return _blended(value, _defined(draws), confidence, score, weight)
+
+
+def mean_interval(value: float, draws: np.ndarray, confidence: float) -> Interval:
+    """Percentiles alone: for a mean that is no share, like the number of words, or a difference of two."""
+    return _blended(value, draws, confidence, (0.0, 0.0), 0.0)
+
+
+def undefined() -> Interval:
+    """Of a metric that is not defined: there is no clip to count among."""
+    return {"value": None, "low": None, "high": None}
+
+
+def _defined(draws: np.ndarray) -> np.ndarray:
+    kept: np.ndarray = draws[~np.isnan(draws)]
+    return kept
+
+
 def _weight_of_score(outcomes: list[np.ndarray]) -> float:
     """1 where a bootstrap can't be trusted, 0 where it can.
 
@@ -84,7 +131,11 @@ def _weight_of_score(outcomes: list[np.ndarray]) -> float:
         outcomes: how many clips have each outcome, by group.
     """
     others = sum(outcomes) - np.maximum.reduce(outcomes)
-    return float(np.clip((ENOUGH - others.min()) / (ENOUGH - FEW), 0.0, 1.0))
+    return _weight(others.min())
+
+
+def _weight(others: float) -> float:
+    return float(np.clip((ENOUGH - others) / (ENOUGH - FEW), 0.0, 1.0))
 
 
 def _blended(

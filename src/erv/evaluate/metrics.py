@@ -1,9 +1,10 @@
-"""Metrics of recognition (WAR, UAR) and of explanations (EEA, EPC, FCR), as shares in 0..1.
+"""Metrics of recognition (WAR, UAR) and of explanations (EEA, EPC, FCR, inconsistency), as shares in 0..1.
 
 One rule holds for all of them: a sample in which a part that the metric needs can't be read (no answer, an
-answer that is not a label, nothing to judge, no truth) is wrong and stays in every total. The released code
-differs in two places, see `recognition_metrics` (UAR) and `explanation_metrics` (EEA); `semantics: official`
-gives its values. Where it crashes (no samples, or an unreadable first one), the values here are defined.
+answer that is not a label, nothing to judge, no truth) is wrong and stays in every total; an explanation in
+which no emotion is read contradicts nothing, so it is not inconsistent. The released code differs in two
+places, see `recognition_metrics` (UAR) and `explanation_metrics` (EEA); `semantics: official` gives its
+values. Where it crashes (no samples, or an unreadable first one), the values here are defined.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from erv.labels import LabelSpace
 from erv.prompts import parse_completion
 from erv.sentences import Semantics, split_sentences
 
-METRICS = ("WAR", "UAR", "EEA", "EPC", "FCR")
+METRICS = ("WAR", "UAR", "EEA", "EPC", "FCR", "inconsistency")
+JUDGED = ("EEA", "EPC", "FCR", "inconsistency")  # what the reading of a judge decides
+FURTHER = ("inconsistency_all", "format", "repetitive", "words", "sentences")
+LOWER_IS_BETTER = frozenset({"inconsistency", "inconsistency_all", "repetitive"})
+NEITHER_IS_BETTER = frozenset({"words", "sentences"})
 RELEASED = ("UAR", "EEA")  # where the released code gives another value
 MEANINGS = {
     "WAR": "share of clips whose answer is right (accuracy)",
@@ -27,6 +32,14 @@ MEANINGS = {
     "EEA": "share of clips whose explanation, read alone, names the true emotion",
     "EPC": "share of clips whose explanation and answer name the same emotion",
     "FCR": "share of clips where explanation and answer both name the true emotion",
+    "inconsistency": "of the clips answered right, share whose explanation names another emotion; lower is"
+    " better",
+    "inconsistency_all": "of the clips with an answer, right or wrong, share whose explanation names another"
+    " emotion than the answer; lower is better",
+    "format": "share of completions that are one filled think block and one filled answer block, no more",
+    "repetitive": "share of clips whose explanation says a sentence twice; lower is better",
+    "words": "words of an explanation, on average",
+    "sentences": "sentences of an explanation, on average",
 }
 
 
@@ -115,7 +128,7 @@ def explanation_metrics(
     *,
     semantics: Semantics = "strict",
 ) -> dict[str, Any]:
-    """EEA, EPC and FCR of n samples.
+    """EEA, EPC, FCR and inconsistency of n samples.
 
     EEA reads the explanation alone: a missing or foreign answer does not matter to it. EPC and FCR need both.
 
@@ -124,25 +137,33 @@ def explanation_metrics(
         predicted: n canonical names, None where the answer is unreadable.
         judged: n canonical names that a judge read from the explanation alone, None where there was nothing
             to judge.
-        semantics: `official` counts a sample without a readable answer for none of the three, as the released
-            code does. Use it only to compare with published figures.
+        semantics: `official` counts a sample without a readable answer for none of the three, and one with
+            any None not as a right answer, as the released code does. Use it only to compare with published
+            figures.
 
     Returns:
-        EEA (judged = truth), EPC (judged = predicted), FCR (all three equal), unreadable (samples with a
-        None) and total. All are 0 for n = 0.
+        EEA (judged = truth), EPC (judged = predicted), FCR (all three equal), inconsistency (judged, but not
+        as predicted, among samples with predicted = truth) and inconsistency_all (the same among samples with
+        a prediction), unreadable (samples with a None) and total. All are 0 for n = 0, except the two
+        inconsistencies: None where there is nothing to count among.
 
     Raises:
         EvaluationError: the lists differ in length.
     """
     _same_length(truth=truth, predicted=predicted, judged=judged)
-    rows = [row for row in zip(truth, predicted, judged, strict=True) if None not in row]
-    read = rows if semantics == "official" else zip(truth, predicted, judged, strict=True)
+    everything = list(zip(truth, predicted, judged, strict=True))
+    rows = [row for row in everything if None not in row]
+    read = rows if semantics == "official" else everything
     total = len(truth)
     share = 1.0 / total if total else 0.0
+    answered = [row for row in (rows if semantics == "official" else everything) if row[1] is not None]
+    right = [row for row in answered if row[0] == row[1]]
     return {
         "EEA": sum(heard is not None and true == heard for true, _, heard in read) * share,
         "EPC": sum(answer == heard for _, answer, heard in rows) * share,
         "FCR": sum(true == answer == heard for true, answer, heard in rows) * share,
+        "inconsistency": _contradicted(right),
+        "inconsistency_all": _contradicted(answered),
         "unreadable": total - len(rows),
         "total": total,
     }
@@ -183,8 +204,8 @@ def shuffled_eea(
 
 def all_metrics(
     truth: Sequence[str], predicted: Sequence[str | None], judged: Sequence[str | None], space: LabelSpace
-) -> dict[str, float | int]:
-    """The five metrics of one scope, the number of clips, and what the released code makes of UAR and EEA.
+) -> dict[str, float | int | None]:
+    """The metrics of one scope, the number of clips, and what the released code makes of UAR and EEA.
 
     UAR is averaged over the emotions that occur in `truth`, in the order of the space: a small test set, or
     one pooled from several data sets, may lack some. `UAR_released` is averaged over the whole space, where
@@ -195,7 +216,10 @@ def all_metrics(
     recognition = recognition_metrics(truth, predicted, present)
     explanation = explanation_metrics(truth, predicted, judged)
     values = {**recognition, **explanation}
-    result: dict[str, float | int] = {name: round(float(values[name]), 6) for name in METRICS}
+    result: dict[str, float | int | None] = {
+        name: None if values[name] is None else round(float(values[name]), 6)
+        for name in (*METRICS, "inconsistency_all")
+    }
     result["clips"] = len(truth)
     official = {
         **recognition_metrics(truth, predicted, space, semantics="official"),
@@ -203,6 +227,13 @@ def all_metrics(
     }
     result |= {f"{name}_released": round(float(official[name]), 6) for name in RELEASED}
     return result
+
+
+def _contradicted(rows: Sequence[tuple[str | None, ...]]) -> float | None:
+    """The share of samples (truth, predicted, judged) in which an emotion is read that is not the answer."""
+    if not rows:
+        return None
+    return sum(heard is not None and heard != answer for _, answer, heard in rows) / len(rows)
 
 
 def _sentences(explanation: str | None) -> list[str]:

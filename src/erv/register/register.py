@@ -162,7 +162,8 @@ def _card(
         format_table(metrics_table(comparison, SCOPE)),
         "",
         f"In percent over all clips, with {percent}% intervals. WAR, UAR: recall of the answers. EEA: the "
-        "explanation speaks of the true emotion. EPC: it agrees with the answer. FCR: both are right. The "
+        "explanation speaks of the true emotion. EPC: it agrees with the answer. FCR: both are right. "
+        "Inconsistency: of the right answers, those whose explanation names another emotion. The "
         "explanations were judged by a model that had no part in the reward.",
         "",
         *[f"- {note}" for note in table_notes(comparison, SCOPE)],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.errors import EvaluationError
+from erv.evaluate.by_judge import worth_of_judges
 from erv.evaluate.compare import check_measured_alike, compare, table_notes
 from erv.evaluate.evaluate import (
     OVERALL,
@@ -121,7 +122,11 @@ def build_comparison(
     if evaluations:
         check_measured_alike(evaluations)
     result = compare(
-        predictions, samples=settings.bootstrap_samples, confidence=settings.confidence, seed=seed
+        predictions,
+        samples=settings.bootstrap_samples,
+        confidence=settings.confidence,
+        seed=seed,
+        worth=worth_of_judges(evaluations),
     )
     unread = {policy: unread_answers(rows) for policy, rows in predictions.items()}
     for kind in ("malformed", "outside"):

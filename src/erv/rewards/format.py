@@ -6,12 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from erv.prompts import Completion, completion_text
+from erv.prompts import Completion, completion_text, is_well_formed
 from erv.sentences import Semantics
 
 _BETWEEN_BLOCKS = re.compile(r"</think>\s*<answer>")
-_NO_TAG = r"((?:(?!(?i:</?(?:think|answer)\b)).)*)"
-_STRICT_FORMAT = re.compile(rf"\s*<think>{_NO_TAG}</think>\s*<answer>{_NO_TAG}</answer>\s*", re.DOTALL)
 
 
 def format_reward(
@@ -33,7 +31,7 @@ def format_reward(
     texts = [completion_text(completion) for completion in completions]
     if semantics == "official":
         return [1.0 if _is_officially_well_formed(text) else 0.0 for text in texts]
-    return [1.0 if _is_well_formed(text) else 0.0 for text in texts]
+    return [1.0 if is_well_formed(text) else 0.0 for text in texts]
 
 
 def _is_officially_well_formed(text: str) -> bool:
@@ -41,8 +39,3 @@ def _is_officially_well_formed(text: str) -> bool:
     begin, end = "<think>", "</answer>"
     inner = text[len(begin) : -len(end)]
     return text.startswith(begin) and text.endswith(end) and _BETWEEN_BLOCKS.search(inner) is not None
-
-
-def _is_well_formed(text: str) -> bool:
-    match = _STRICT_FORMAT.fullmatch(text)
-    return match is not None and all(block.strip() for block in match.groups())

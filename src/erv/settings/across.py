@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from erv.settings.register import EVERY, MAJORITY
+
 if TYPE_CHECKING:
     from erv.settings.settings import Settings
 
@@ -65,6 +67,13 @@ def _gates(settings: Settings) -> Iterator[str]:
     for gate in settings.register_.gates:
         if gate.against not in (None, "champion"):
             wanted[f"register.gates[{gate.metric}].against"] = str(gate.against)
+    judges = [judge.name for judge in settings.evaluate.judges]
+    for gate in settings.register_.gates:
+        if gate.judge not in (None, EVERY, MAJORITY, *judges):
+            yield (
+                f"register.gates[{gate.metric}].judge is {gate.judge!r}, expected {EVERY}, {MAJORITY} or one"
+                f" of evaluate.judges: {', '.join(judges)}"
+            )
     for key, name in wanted.items():
         if name not in known:
             yield f"{key} is {name!r}, expected one of {', '.join(sorted(set(known)))}"

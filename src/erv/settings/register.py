@@ -4,20 +4,49 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from erv.settings.section import Section
 
+JUDGED = ("EEA", "EPC", "FCR", "inconsistency", "inconsistency_all")
+EVERY, MAJORITY = "every", "majority"  # what a gate may name beside a judge of the panel
+
 
 class GateSettings(Section):
-    """A condition for `champion`, on the lower end of an interval.
+    """A condition for `champion`, on an end of an interval: that which speaks against the candidate.
 
-    The metric must reach the minimum; with `against`, the paired difference must exceed it.
+    With a minimum it is the lower end, with a maximum the upper one, and the metric must reach it. With
+    `against` it is that of the paired difference, which must be beyond it.
     """
 
-    metric: Literal["WAR", "UAR", "EEA", "EPC", "FCR"]
-    minimum: float
+    metric: Literal[
+        "WAR",
+        "UAR",
+        "EEA",
+        "EPC",
+        "FCR",
+        "inconsistency",
+        "inconsistency_all",
+        "format",
+        "repetitive",
+        "words",
+        "sentences",
+    ]
+    minimum: float | None = None
+    maximum: float | None = None
     against: str | None = None
+    judge: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> GateSettings:
+        if (self.minimum is None) == (self.maximum is None):
+            raise ValueError(f"gate on {self.metric}: give either minimum or maximum")
+        if self.judge is not None and self.metric not in JUDGED:
+            raise ValueError(
+                f"gate on {self.metric}: no judge decides it, so leave out judge; judges decide"
+                f" {', '.join(JUDGED)}"
+            )
+        return self
 
 
 class RegisterSettings(Section):

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 
 from erv.errors import EvaluationError
-from erv.evaluate.compare import _bootstrap, compare, difference, format_table, metrics_table, table_notes
+from erv.evaluate.compare import compare, difference, format_table, metrics_table, table_notes
+from erv.evaluate.draws import bootstrap
 from erv.evaluate.evaluate import measure, scope_rows
 from erv.evaluate.metrics import METRICS
+from erv.evaluate.outcomes import answer_terms, explanation_terms, in_order
 from erv.labels import LabelSpace
 
 
@@ -53,8 +55,13 @@ def test_values_are_those_of_the_metrics(policies, comparison):
 
 
 def test_draws_equal_a_slow_bootstrap(policies):
-    rows = {name: scope_rows(items)["overall"] for name, items in policies.items()}
-    _, draws = _bootstrap(rows, "overall", 5, seed=3)
+    rows = {name: in_order(scope_rows(items)["overall"]) for name, items in policies.items()}
+    emotions = np.unique([row["label"] for row in rows["sft"]], return_inverse=True)[1]
+    terms = [
+        {("", m): t for m, t in {**answer_terms(r), **explanation_terms(r)}.items()} for r in rows.values()
+    ]
+    names = [metric for _, metric in terms[0]] + ["UAR"]
+    _, draws = bootstrap(terms, emotions, "overall", 5, seed=3)
     import zlib
 
     stream = np.random.default_rng([3, zlib.crc32(b"overall")])
@@ -64,7 +71,7 @@ def test_draws_equal_a_slow_bootstrap(policies):
         for draw in range(5):
             chosen = [{**ordered[i], "dataset": "mafw"} for i in picks[draw]]
             expected = measure(chosen)["overall"]
-            assert draws[draw, p] == pytest.approx([expected[m] for m in METRICS], abs=2e-6)
+            assert draws[draw, p] == pytest.approx([expected[m] for m in names], abs=2e-6)
 
 
 def test_the_same_seed_gives_the_same_comparison(policies, comparison):

@@ -2,8 +2,10 @@
 
 import pytest
 
-from erv.errors import RegistryError
-from erv.register.gates import Verdict, decide_against_champion, require_test_split
+from erv.errors import EvaluationError, RegistryError
+from erv.evaluate.compare import compare
+from erv.register.gates import Verdict, decide, decide_against_champion, require_test_split
+from erv.settings import GateSettings
 
 METRICS = {
     "judge": {"digest": "a" * 64},
@@ -63,3 +65,151 @@ def test_gates_are_decided_on_test_clips_only():
     for wrong, name in (([*rows(), *rows("validation")], "test, validation"), ([], "none")):
         with pytest.raises(RegistryError, match=name):
             require_test_split(wrong)
+
+
+WORTHY, UNWORTHY = {"recall_low": 0.9}, {"recall_low": 0.3}
+
+
+def read(named, answer="anger", clips=60):
+    """Rows whose verdicts are `named`: judge -> emotion by clip."""
+    return [
+        {
+            **row,
+            "completion": f"{named} {index}",
+            "predicted": answer,
+            "judged": next(iter(named.values()))[index],
+            "verdicts": [
+                {"judge": judge, "outcome": "named", "emotion": said[index]} for judge, said in named.items()
+            ],
+        }
+        for index, row in enumerate(rows()[:clips])
+    ]
+
+
+def both(lexical, embedding, r1_lexical, r1_embedding, **worth):
+    """A comparison of erv and r1_omni: how many of 60 right answers each judge finds inconsistent."""
+
+    def named(count):
+        return ["fear"] * count + ["anger"] * (60 - count)
+
+    predictions = {
+        "r1_omni": read({"lexical": named(r1_lexical), "embedding": named(r1_embedding)}),
+        "erv": read({"lexical": named(lexical), "embedding": named(embedding)}),
+    }
+    found = compare(
+        predictions,
+        samples=200,
+        confidence=0.95,
+        seed=0,
+        worth={"lexical": WORTHY, "embedding": WORTHY, **worth},
+    )
+    return {**found, "judge": {"name": "lexical"}}
+
+
+def verdict_of(comparison, **gate):
+    (verdict,) = decide([GateSettings(**gate)], "erv", comparison)
+    return verdict
+
+
+@pytest.fixture(scope="module")
+def better_for_one():
+    return both(lexical=30, embedding=5, r1_lexical=30, r1_embedding=40)
+
+
+def test_less_inconsistency_than_a_policy_is_a_maximum(better_for_one):
+    gate = {"metric": "inconsistency", "against": "r1_omni", "maximum": 0.0}
+    found = verdict_of(better_for_one, **gate, judge="embedding")
+    interval = better_for_one["judges"]["embedding"]["differences"]["erv-r1_omni"]["overall"]["inconsistency"]
+    assert (found.passed, found.value) == (True, interval["high"])
+    assert found.text() == (
+        f"inconsistency minus r1_omni (judge embedding): upper end {found.value:+.4f},"
+        " needs less than +0.0000"
+    )
+    # The headline judge hears no difference.
+    assert not verdict_of(better_for_one, **gate).passed
+
+
+def test_a_maximum_of_the_metric_itself_applies_to_the_upper_end(better_for_one):
+    for maximum, passed in ((0.25, True), (0.1, False)):
+        gate = {"metric": "inconsistency", "maximum": maximum, "judge": "embedding"}
+        found = verdict_of(better_for_one, **gate)
+        assert found.passed is passed
+        assert found.value > 5 / 60
+    assert "needs 0.1000 or less" in found.text()
+
+
+def test_every_worthy_judge_must_agree(better_for_one):
+    gate = {"metric": "EEA", "against": "r1_omni", "minimum": 0.0, "judge": "every"}
+    found = verdict_of(better_for_one, **gate)
+    interval = better_for_one["judges"]["lexical"]["differences"]["erv-r1_omni"]["overall"]["EEA"]
+    assert (found.passed, found.value) == (False, interval["low"])  # of the least favourable judge
+    alone = {**better_for_one, "judges": {**better_for_one["judges"]}}
+    alone["judges"]["lexical"] = {**alone["judges"]["lexical"], "worth": UNWORTHY}
+    found = verdict_of(alone, **gate)
+    assert found.passed
+    assert "(every worthy judge): lower end" in found.text()
+
+
+@pytest.mark.parametrize(
+    ("judge", "reason"),
+    [
+        ("every", "no judge has shown its worth"),
+        ("embedding", "the judge embedding has not shown its worth, so it decides no gate"),
+        (None, "the judge lexical has not shown its worth, so it decides no gate"),
+    ],
+)
+def test_a_judge_that_has_not_shown_its_worth_decides_no_gate(better_for_one, judge, reason):
+    poor = {name: {**item, "worth": None} for name, item in better_for_one["judges"].items()}
+    poor["embedding"]["worth"] = UNWORTHY
+    found = verdict_of({**better_for_one, "judges": poor}, metric="EPC", minimum=0.0, judge=judge)
+    assert (found.passed, found.value, found.reason) == (False, None, reason)
+    # What no judge decides stays as it is.
+    assert verdict_of({**better_for_one, "judges": poor}, metric="WAR", minimum=0.5).passed
+
+
+def test_a_judge_that_did_not_read_is_named(better_for_one):
+    with pytest.raises(
+        EvaluationError, match="no figures of judge 'local', only of lexical, embedding, majority"
+    ):
+        verdict_of(better_for_one, metric="EPC", minimum=0.0, judge="local")
+
+
+def test_old_gates_are_written_as_before(better_for_one):
+    found = verdict_of(better_for_one, metric="WAR", minimum=0.5)
+    assert set(found.as_dict()) == {"metric", "against", "minimum", "value", "passed", "reason"}
+    judged = verdict_of(better_for_one, metric="inconsistency", maximum=0.5, judge="embedding")
+    assert Verdict(**judged.as_dict()) == judged
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ({"metric": "EPC"}, "give either minimum or maximum"),
+        ({"metric": "EPC", "minimum": 0.1, "maximum": 0.2}, "give either minimum or maximum"),
+        ({"metric": "WAR", "minimum": 0.1, "judge": "lexical"}, "no judge decides it"),
+    ],
+)
+def test_a_gate_that_contradicts_itself_is_refused(gate, message):
+    with pytest.raises(ValueError, match=message):
+        GateSettings(**gate)
+
+
+def test_a_gate_of_a_judge_against_the_champion():
+    open_gate = (Verdict("inconsistency", "champion", None, maximum=0.0, judge="every"),)
+    half = {"lexical": ["fear", "anger"] * 30, "embedding": ["fear", "anger"] * 30}
+    none = {"lexical": ["anger"] * 60, "embedding": ["anger"] * 60}
+    judges = {name: {"digest": name, "worth": WORTHY} for name in ("lexical", "embedding")}
+    metrics = {**METRICS, "judges": judges}
+    shared = {"samples": 200, "confidence": 0.95, "seed": 0}
+    found = decide_against_champion(
+        open_gate, read(none), read(half), candidate_metrics=metrics, champion_metrics=metrics, **shared
+    )
+    assert found[0].passed
+    other = {**metrics, "judges": {**judges, "embedding": {"digest": "another"}}}
+    found = decide_against_champion(
+        open_gate, read(none), read(half), candidate_metrics=metrics, champion_metrics=other, **shared
+    )
+    assert (found[0].passed, found[0].reason) == (
+        False,
+        "the champion was read by a different panel of judges",
+    )

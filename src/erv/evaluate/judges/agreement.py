@@ -18,7 +18,8 @@ def agreement(rows: Sequence[Mapping[str, Any]], space: LabelSpace) -> dict[str,
     An explanation in which a judge named no emotion is missing for it: it neither agrees nor disagrees.
 
     Args:
-        rows: rows of the predictions table whose verdicts are names of `space`.
+        rows: rows of the predictions table. An emotion without a name in `space` agrees only with the same
+            one.
         space: of the rows.
 
     Returns:
@@ -52,7 +53,8 @@ def _alpha(readings: Sequence[Sequence[str | None]], space: LabelSpace) -> float
     import krippendorff
     import numpy as np
 
-    codes = {name: float(index) for index, name in enumerate(space.names)}
+    apart = sorted({name for row in readings for name in row if name} - set(space.names))
+    codes = {name: float(index) for index, name in enumerate([*space.names, *apart])}
     matrix = np.array([[codes.get(name or "", np.nan) for name in row] for row in readings], dtype=float)
     if not matrix.size:
         return None

@@ -144,7 +144,12 @@ def test_metrics_say_what_each_judge_and_the_majority_read():
     described = [{"name": "a", "worth": {"accuracy": 0.9}}, {"name": "b", "worth": {"accuracy": 0.8}}]
     panel = read_by_panel(rows, described)
     assert panel["judge"] == described[0]
-    assert panel["judges"]["a"]["metrics"]["overall"] == {"EEA": 0.25, "EPC": 0.25, "FCR": 0.25}
+    assert panel["judges"]["a"]["metrics"]["overall"] == {
+        "EEA": 0.25,
+        "EPC": 0.25,
+        "FCR": 0.25,
+        "inconsistency": 0.25,
+    }
     assert panel["judges"]["b"]["metrics"]["overall"]["EEA"] == 0.75
     assert panel["judges"]["b"]["metrics"]["dfew"]["EEA"] == 1.0
     assert panel["judges"]["a"]["worth"] == {"accuracy": 0.9}

@@ -1,0 +1,41 @@
+"""DVC's metrics are the comparison's own values, and few."""
+
+from erv.evaluate.compare import compare
+from erv.evaluate.metrics import FURTHER, JUDGED, METRICS
+from erv.evaluate.summary import few_figures
+
+
+def rows(judged):
+    return [
+        {
+            "dataset": "mafw",
+            "clip_id": f"{clip:03d}",
+            "split": "test",
+            "label": "anger",
+            "completion": "<think>He shouts.</think><answer>anger</answer>",
+            "predicted": "anger",
+            "judged": judged,
+            "sentences": 1,
+            "verdicts": [{"judge": "lexical", "outcome": "named", "emotion": judged}],
+        }
+        for clip in range(30)
+    ]
+
+
+def test_they_are_the_values_of_the_comparison():
+    policies = {"sft": rows("fear"), "erv": rows("anger")}
+    comparison = compare(policies, samples=100, confidence=0.95, seed=0, worth={"lexical": None})
+    found = few_figures(comparison)
+    assert set(found) == {"sft", "erv", "judges"}
+    assert set(found["erv"]) == {*METRICS, *FURTHER}
+    assert (found["sft"]["inconsistency"], found["erv"]["inconsistency"], found["erv"]["words"]) == (
+        1.0,
+        0.0,
+        2.0,
+    )
+    assert set(found["judges"]["lexical"]["sft"]) == set(JUDGED)
+    for policy in policies:
+        for metric, value in found[policy].items():
+            assert value == comparison["policies"][policy]["overall"][metric]["value"]
+    del comparison["judges"]
+    assert set(few_figures(comparison)) == {"sft", "erv"}

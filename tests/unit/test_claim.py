@@ -1,0 +1,105 @@
+"""The claim's table and targets, on results made by hand."""
+
+import pytest
+
+from benchmarks.claim import SEEDS, Target, of_all_clips, table, targets
+
+WORTHY, POOR = {"recall_low": 0.9}, {"recall_low": 0.2}
+JUDGED = ("EEA", "EPC", "FCR", "inconsistency")
+
+
+def interval(value, low, high):
+    return {"value": value, "low": low, "high": high}
+
+
+def reading(gap, metrics):
+    """Two policies whose metrics differ by `gap`, for the better."""
+    signs = {metric: -1 if metric in ("inconsistency", "repetitive") else 1 for metric in metrics}
+    return {
+        "policies": {
+            "r1_omni": {"overall": dict.fromkeys(metrics, interval(0.5, 0.4, 0.6))},
+            "erv": {"overall": {m: interval(0.5 + s * gap, 0.4, 0.7) for m, s in signs.items()}},
+        },
+        "differences": {
+            "erv-r1_omni": {
+                "overall": {
+                    m: interval(s * gap, *sorted((s * (gap - 0.04), s * (gap + 0.04))))
+                    for m, s in signs.items()
+                }
+            }
+        },
+        "verdicts": {"erv-r1_omni": {"overall": {}}},
+        "classes": {"erv": {"overall": {"anger": {"WAR": 1.0}}}},
+    }
+
+
+def result(embedding=0.2, lexical=0.2, worth=WORTHY, **gaps):
+    own = reading(0.0, ("WAR", "UAR", *JUDGED, "repetitive", "words"))
+    for metric, (low, high) in gaps.items():
+        own["differences"]["erv-r1_omni"]["overall"][metric] = interval((low + high) / 2, low, high)
+    comparison = {
+        "order": ["r1_omni", "erv"],
+        "clips": {"overall": 216, "dfew": 84},
+        "confidence": 0.95,
+        **own,
+        "judges": {
+            "lexical": {"worth": worth, **reading(lexical, JUDGED)},
+            "embedding": {"worth": WORTHY, **reading(embedding, JUDGED)},
+            "majority": {"worth": None, **reading(0.0, JUDGED)},
+        },
+    }
+    return {"commit": "0123456789", "comparison": of_all_clips(comparison), "gates": []}
+
+
+def lines(results):
+    return {target.text: (target.holds, target.seeds) for target in targets(results)}
+
+
+def test_the_seeds_are_those_of_the_claim():
+    assert SEEDS == (101, 102, 103, 104, 105, 106, 107, 108, 109, 110)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "of", "holds"), [(9, 10, True), (8, 10, False), (1, 1, True), (0, 0, False)]
+)
+def test_nine_of_ten_is_enough(seeds, of, holds):
+    assert Target("x", seeds, of).holds is holds
+
+
+def test_the_targets_hold_where_every_worthy_judge_agrees():
+    results = {str(seed): result() for seed in SEEDS}
+    assert all(holds for holds, _ in lines(results).values())
+    results["101"] = result(lexical=0.0)
+    assert lines(results)["EEA better in the reading of every worthy judge"] == (True, 9)
+    results["102"] = result(lexical=0.0)
+    assert lines(results)["inconsistency better in the reading of every worthy judge"] == (False, 8)
+    # A judge that has not shown its worth counts in no target.
+    results["102"] = result(lexical=0.0, worth=POOR)
+    assert lines(results)["EPC better in the reading of every worthy judge"] == (True, 9)
+
+
+def test_what_must_not_get_worse():
+    found = lines(
+        {
+            "101": result(WAR=(-0.06, 0.01), words=(-3.0, -1.0), repetitive=(0.01, 0.04)),
+            "102": result(WAR=(-0.04, 0.01), words=(-3.0, 1.0), repetitive=(-0.01, 0.04)),
+        }
+    )
+    for text in ("WAR not worse by 5 points", "explanations not shorter", "explanations not more repetitive"):
+        assert found[text] == (False, 1)
+
+
+def test_the_table_has_every_seed_and_judge():
+    found = table({"102": result(worth=POOR), "101": result()})
+    assert "| 101  | lexical" in found
+    assert "| 102  | (lexical)" in found  # in brackets: it has not shown its worth
+    assert found.index("| 101 ") < found.index("| 102 ")
+    assert "+20.0 (+16.0 to +24.0)" in found
+    assert "-20.0 ± 0.0 (-20.0 to -20.0), better in 2 of 2" in found
+    assert "Measured on several commits" not in found
+
+
+def test_results_are_kept_small():
+    kept = result()["comparison"]
+    assert "classes" not in kept
+    assert set(kept["clips"]) == {"overall"}
