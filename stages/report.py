@@ -1,4 +1,4 @@
-"""report: compares all policies on the same clips, with intervals, on one self-contained page.
+"""report: compares all policies on the same clips, with intervals, on a page that needs nothing else.
 
 Command: see `report` in dvc.yaml. Deviations from the paper:
 
@@ -18,6 +18,7 @@ from erv.stage import Arguments, Option, StageRun, run_stage
 
 if TYPE_CHECKING:
     from erv.report.cues import CueRecord
+    from erv.report.readings import SentenceReader
 
 logger = logging.getLogger("stages.report")
 
@@ -26,9 +27,11 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Compares the policies; writes the comparison and the page."""
     from erv.evaluate.compare import format_table, metrics_table
     from erv.evaluate.evaluate import write_json
-    from erv.files import read_document, write_text
-    from erv.report import report
+    from erv.files import read_document
+    from erv.report import page, report, tables
+    from erv.report.adapter import with_single_judge
     from erv.report.datasets import read_datasets
+    from erv.report.evidence import Evidence
     from erv.shards import ShardReader
     from erv.verifier import EmotionVerifier
     from erv.verifier.model import read_metrics
@@ -36,7 +39,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     predictions, evaluations = report.load_evaluations(arguments.evaluations, settings.compare.policies)
     datasets = sorted({row["dataset"] for rows in predictions.values() for row in rows})
     record = _cues(arguments.sources, [*datasets, settings.roles.cold_start])
-    evidence = report.Evidence(
+    evidence = Evidence(
         evaluations=evaluations,
         verifier=read_metrics(arguments.verifier),
         sentences=read_document(arguments.sentences, "distill"),
@@ -47,25 +50,46 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     )
     shared: dict[str, Any] = {"seed": settings.seed, "find_cues": record.find_cues}
     comparison = report.build_comparison(predictions, evidence, settings.report, **shared)
+    predictions, comparison = with_single_judge(predictions, comparison)
     readers = {name: ShardReader(arguments.shards / name) for name in datasets}
-    page = report.render_report(
+    page.write_report(
         predictions,
         comparison,
         evidence,
         settings.report,
         verifier=EmotionVerifier.from_pretrained(arguments.verifier),
+        judges=_sentence_readers(arguments.sources, settings),
         clip_of=lambda dataset, clip_id: readers[dataset].get(clip_id),
+        html=arguments.html,
+        folder=arguments.clips,
         **shared,
     )
-    write_text(page, arguments.html)
+    tables.write_tables(predictions, comparison, arguments.tables)
     write_json(comparison, arguments.comparison)
     logger.info("%s\n%s", arguments.html, format_table(metrics_table(comparison)))
     run.log_artifact(arguments.html)
+    run.log_artifact(arguments.clips, "clips")
     run.log_artifact(arguments.comparison)
     for policy, scopes in comparison["policies"].items():
         run.log_metrics(
-            {f"{policy}/{scope}/{m}": item["value"] for scope, v in scopes.items() for m, item in v.items()}
+            {
+                f"{policy}/{scope}/{m}": item["value"]
+                for scope, v in scopes.items()
+                for m, item in v.items()
+                if item["value"] is not None
+            }
         )
+
+
+def _sentence_readers(sources: Path, settings: Settings) -> dict[str, SentenceReader]:
+    """The judges that can afford to read every sentence: those that run here."""
+    from erv.evaluate.judges import TEXTS_FILE, LexicalJudge
+    from erv.sources import Lock, store_for
+
+    lock = Lock.load(sources / "judge.lock.json")
+    texts = lock.read(store_for([lock.uri]), TEXTS_FILE).decode("utf-8")
+    judge = LexicalJudge.from_csv(texts, seed=settings.seed)
+    return {judge.name: judge.judge}
 
 
 def _cues(sources: Path, datasets: list[str]) -> CueRecord:
@@ -90,5 +114,7 @@ if __name__ == "__main__":
         Option("verifier", Path),
         Option("sentences", Path),
         Option("html", Path),
+        Option("clips", Path),
+        Option("tables", Path),
         Option("comparison", Path),
     )
