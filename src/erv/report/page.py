@@ -100,7 +100,7 @@ def write_report(
                 write_text(text, temporary / pages.file_name(number))
         votes = {key: [row["verdicts"] for row in said.values()] for key, said in by_key.items()}
         listed.write_table(temporary / pages.TABLE, counts, votes)
-    logger.info("%d clips on %d pages", len(order), len(counts))
+    logger.info("%d clips on %d %s", len(order), len(counts), "page" if len(counts) == 1 else "pages")
 
 
 def _by_key(predictions: Predictions) -> dict[tuple[str, str], dict[str, Mapping[str, Any]]]:
@@ -149,6 +149,7 @@ def _report(
             meanings=verdicts.meanings(metrics),
             comparison=comparison,
             headline=verdicts.headline(comparison),
+            corrected=verdicts.corrected(comparison),
             judges=parts.judges(comparison, list(names)),
             notes={scope: table_notes(comparison, scope) for scope in comparison["clips"]},
             evidence=evidence,

@@ -97,6 +97,12 @@ def headline(comparison: Mapping[str, Any]) -> list[Against]:
     return [_against(comparison, judges, last, policy) for policy in reversed(earlier)]
 
 
+def corrected(comparison: Mapping[str, Any]) -> bool:
+    """Whether the verdicts also rest on p-values that are corrected for the number of metrics."""
+    pairs = comparison["verdicts"].values()
+    return any("p_holm" in item for scopes in pairs for item in scopes[OVERALL].values())
+
+
 def worth_in_words(judge: str, worth: Mapping[str, Any] | None) -> dict[str, str]:
     """How good a judge is on labelled texts.
 

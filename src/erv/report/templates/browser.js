@@ -293,7 +293,7 @@
     filter();
   }
 
-  function follow(reveal) {
+  function follow() {
     const parameters = new URLSearchParams(location.hash.slice(1));
     const key = parameters.get("clip");
     if (parameters.size) for (const name of FIELDS) if (form.elements[name]) form.elements[name].value = parameters.get(name) ?? "";
@@ -304,7 +304,8 @@
     filter();
     const first = shown.find((item) => item.page === data.page) ?? clips[data.first];
     open(clip ?? current ?? first);
-    if (reveal && key !== null) (clip && clip === current && window.innerWidth < 800 && window.scrollY ? by("clip-head") : by("browser")).scrollIntoView();
+    const narrow = matchMedia("(max-width: 760px)").matches; // there the clip is below the list
+    if (key !== null) by(clip && narrow ? "clip-head" : "browser").scrollIntoView();
   }
 
   form.addEventListener("input", filter);
@@ -326,7 +327,7 @@
     if (by("clip-head").getBoundingClientRect().top > window.innerHeight * 0.8) by("clip-head").scrollIntoView();
   });
   document.addEventListener("keydown", onKey);
-  window.addEventListener("hashchange", () => follow(true));
+  window.addEventListener("hashchange", follow);
   by("browser").hidden = false;
-  follow(true);
+  follow();
 })();
