@@ -134,7 +134,8 @@ def _log_panel(
         worth = {key: found["worth"][key] for key in ("accuracy", "low", "high", "recall")}
         run.log_metrics({f"judge/{name}/{key}": float(value) for key, value in worth.items()})
         for scope, values in found["metrics"].items():
-            run.log_metrics({f"{scope}/{key} by {name}": float(value) for key, value in values.items()})
+            known = {key: float(value) for key, value in values.items() if value is not None}
+            run.log_metrics({f"{scope}/{key} by {name}": value for key, value in known.items()})
         if isinstance(judge, ChatJudge):
             usage = dataclasses.asdict(judge.asked.usage)
             run.log_metrics({f"judge/{name}/{key}": float(n) for key, n in usage.items() if n is not None})

@@ -1,4 +1,4 @@
-"""report: compares all policies on the same clips, with intervals, on one self-contained page.
+"""report: compares all policies on the same clips, with intervals, on a page that needs nothing else.
 
 Command: see `report` in dvc.yaml. Deviations from the paper:
 
@@ -18,6 +18,7 @@ from erv.stage import Arguments, Option, StageRun, run_stage
 
 if TYPE_CHECKING:
     from erv.report.cues import CueRecord
+    from erv.report.readings import SentenceReader
 
 logger = logging.getLogger("stages.report")
 
@@ -27,9 +28,10 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.evaluate.compare import format_table, metrics_table
     from erv.evaluate.evaluate import write_json
     from erv.evaluate.summary import few_figures
-    from erv.files import read_document, write_text
-    from erv.report import report
+    from erv.files import read_document
+    from erv.report import page, report, tables
     from erv.report.datasets import read_datasets
+    from erv.report.evidence import Evidence
     from erv.shards import ShardReader
     from erv.verifier import EmotionVerifier
     from erv.verifier.model import read_metrics
@@ -37,7 +39,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     predictions, evaluations = report.load_evaluations(arguments.evaluations, settings.compare.policies)
     datasets = sorted({row["dataset"] for rows in predictions.values() for row in rows})
     record = _cues(arguments.sources, [*datasets, settings.roles.cold_start])
-    evidence = report.Evidence(
+    evidence = Evidence(
         evaluations=evaluations,
         verifier=read_metrics(arguments.verifier),
         sentences=read_document(arguments.sentences, "distill"),
@@ -49,20 +51,24 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     shared: dict[str, Any] = {"seed": settings.seed, "find_cues": record.find_cues}
     comparison = report.build_comparison(predictions, evidence, settings.report, **shared)
     readers = {name: ShardReader(arguments.shards / name) for name in datasets}
-    page = report.render_report(
+    page.write_report(
         predictions,
         comparison,
         evidence,
         settings.report,
         verifier=EmotionVerifier.from_pretrained(arguments.verifier),
+        judges=_sentence_readers(arguments.sources, settings),
         clip_of=lambda dataset, clip_id: readers[dataset].get(clip_id),
+        html=arguments.html,
+        folder=arguments.clips,
         **shared,
     )
-    write_text(page, arguments.html)
+    tables.write_tables(predictions, comparison, arguments.tables)
     write_json(comparison, arguments.comparison)
     write_json(few_figures(comparison), arguments.figures)
     logger.info("%s\n%s", arguments.html, format_table(metrics_table(comparison)))
     run.log_artifact(arguments.html)
+    run.log_artifact(arguments.clips, "clips")
     run.log_artifact(arguments.comparison)
     for policy, scopes in comparison["policies"].items():
         run.log_metrics(
@@ -73,6 +79,26 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
                 if item["value"] is not None
             }
         )
+
+
+def _sentence_readers(sources: Path, settings: Settings) -> dict[str, SentenceReader]:
+    """The judges that can afford to read every sentence: those that don't chat."""
+    from erv.evaluate.judges.build import build_judges, model_folders
+    from erv.evaluate.judges.lexical import TEXTS_FILE
+    from erv.report.readings import reader_of
+    from erv.settings.judges import EmbeddingJudge, LexicalJudge
+    from erv.sources import Lock, store_for
+
+    own, base = (Lock.load(sources / f"{name}.lock.json") for name in ("judge", "base"))
+    store = store_for([own.uri, base.uri])
+    with model_folders(base, store) as folder_of:
+        judges = build_judges(
+            [item for item in settings.evaluate.judges if isinstance(item, LexicalJudge | EmbeddingJudge)],
+            runtime=settings.runtime,
+            texts=lambda: own.read(store, TEXTS_FILE),
+            folder_of=folder_of,
+        )
+        return {judge.name: reader_of(judge) for judge in judges}
 
 
 def _cues(sources: Path, datasets: list[str]) -> CueRecord:
@@ -97,6 +123,8 @@ if __name__ == "__main__":
         Option("verifier", Path),
         Option("sentences", Path),
         Option("html", Path),
+        Option("clips", Path),
+        Option("tables", Path),
         Option("comparison", Path),
         Option("figures", Path),
     )

@@ -35,7 +35,7 @@ TINY = {
         "max_completion_length": 48,
     },
     "evaluate": {"max_new_tokens": 64, "minimum_judge_emotions": 0.0},
-    "report": {"bootstrap_samples": 200, "examples": 4},
+    "report": {"bootstrap_samples": 200},
     "extract": {"clips_per_shard": 24},
 }
 

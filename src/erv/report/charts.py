@@ -9,20 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from erv.figures.drawing import COLOURS, draw, note
+from erv.report.names import HUES
+from erv.report.verdicts import BETTER, WORSE
 
-# Degrees on the colour wheel; the page also colours sentences with them.
-HUES = {
-    "anger": 4,
-    "disgust": 92,
-    "fear": 268,
-    "happiness": 46,
-    "sadness": 216,
-    "surprise": 322,
-    "contempt": 20,
-    "anxiety": 180,
-    "helplessness": 242,
-    "disappointment": 150,
-}
 _POLICIES = [COLOURS[f"p{i}"] for i in range(5)]
 _PERCENT = [0, 25, 50, 75, 100]
 # Narrow drawings keep their text readable on a phone; the page limits how far they grow.
@@ -47,7 +36,8 @@ def bar_chart(
         for i, (policy, by_metric) in enumerate(values.items()):
             places = [group + (i - (len(values) - 1) / 2) * width for group in range(len(metrics))]
             value, low, high = (
-                [100 * by_metric[metric][end] for metric in metrics] for end in ("value", "low", "high")
+                [100 * (by_metric[metric][end] or 0.0) for metric in metrics]
+                for end in ("value", "low", "high")
             )
             bars = axes.bar(places, value, 0.92 * width, color=_POLICIES[i % len(_POLICIES)])
             axes.vlines(places, low, high, color=COLOURS["ink"], linewidth=1.3, alpha=0.75)
@@ -69,20 +59,25 @@ def bar_chart(
     )
 
 
-def difference_chart(values: Mapping[str, Mapping[str, float]], title: str) -> Markup:
+def difference_chart(
+    values: Mapping[str, Mapping[str, float]], title: str, words: Mapping[str, str]
+) -> Markup:
     """One point with its interval per metric, in percentage points around zero.
 
     Args:
         values: metric -> value, low, high as shares.
         title: what is compared with what.
+        words: metric -> verdict, which decides the colour.
     """
-    reach = 108 * max(0.05, *(abs(item[end]) for item in values.values() for end in ("low", "high")))
+    colours = {BETTER: COLOURS["good"], WORSE: COLOURS["bad"]}
+    drawn = [(place, metric, item) for place, (metric, item) in enumerate(values.items()) if _known(item)]
+    reach = 108 * max(0.05, *(abs(item[end]) for _, _, item in drawn for end in ("low", "high")), 0.0)
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         axes.axvline(0, color=COLOURS["soft"], linewidth=1, linestyle=(0, (3, 4)))
-        for place, item in enumerate(values.values()):
-            colour = COLOURS["good" if item["low"] > 0 else "bad" if item["high"] < 0 else "p0"]
+        for place, metric, item in drawn:
+            colour = colours.get(words[metric], COLOURS["p0"])
             axes.hlines(place, 100 * item["low"], 100 * item["high"], color=colour, linewidth=4, alpha=0.55)
             axes.scatter(100 * item["value"], place, s=144, color=colour, linewidth=0)
         axes.set_xlim(-reach, reach)
@@ -97,7 +92,8 @@ def difference_chart(values: Mapping[str, Mapping[str, float]], title: str) -> M
         paint,
         size=(430, 10 + 28 * len(values)),
         title=title,
-        description=f"Percentage points: {_list(values, list(values), '+')}",
+        description="Percentage points: "
+        + ", ".join(f"{metric} {_interval(item, '+')}, {words[metric]}" for metric, item in values.items()),
     )
 
 
@@ -167,10 +163,19 @@ def _square(figure: Any, across: str, up: str) -> Any:
     return axes
 
 
+def percent(value: float | None, digits: int = 1, *, sign: str = "") -> str:
+    """A share in percent; a dash where it is not defined."""
+    return "–" if value is None else f"{100 * value:{sign}.{digits}f}"
+
+
 def _list(values: Mapping[str, Mapping[str, float]], metrics: Sequence[str], sign: str = "") -> str:
     return ", ".join(f"{metric} {_interval(values[metric], sign)}" for metric in metrics)
 
 
+def _known(item: Mapping[str, float | None]) -> bool:
+    return None not in (item["value"], item["low"], item["high"])
+
+
 def _interval(item: Mapping[str, float], sign: str = "") -> str:
-    value, low, high = (f"{100 * item[end]:{sign}.1f}" for end in ("value", "low", "high"))
+    value, low, high = (percent(item[end], sign=sign) for end in ("value", "low", "high"))
     return f"{value} ({low} to {high})"

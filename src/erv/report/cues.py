@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from erv.errors import DataError
-from erv.report.examples import FindCues
+from erv.report.clips import FindCues
 from erv.sources import Lock, ObjectStore
 
 CUES_FILE = "cues.parquet"

@@ -14,4 +14,4 @@ class ReportSettings(Section):
 
     bootstrap_samples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
-    examples: Annotated[int, Field(ge=0)]
+    show_media: tuple[str, ...]

@@ -1,12 +1,11 @@
+import json
 import re
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
-import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from erv.errors import DataError, EvaluationError
 from erv.evaluate.compare import table_notes
@@ -16,149 +15,61 @@ from erv.manifest import write_table
 from erv.pinning import pin
 from erv.plots.tables import write_class_balance, write_durations, write_quarantine
 from erv.report.cues import read_cues
-from erv.report.datasets import DatasetEvidence, Missed, read_datasets
-from erv.report.examples import choose_examples, cue_precision, sound
-from erv.report.report import (
-    Evidence,
-    build_comparison,
-    load_evaluations,
-    render_report,
-)
+from erv.report.datasets import read_datasets
+from erv.report.evidence import Evidence
+from erv.report.report import build_comparison, load_evaluations
 from erv.sample.wordings import find_cues
-from erv.settings import ReportSettings
-from erv.shards import Clip
-from erv.train_erv.behaviour import ABILITIES
-from erv.train_erv.scores import classification_report
+from erv.sentences import count_words, normalize
 from erv.validate.probing import Probe
-from tests.support.verdicts import judge, rows_of
-
-SETTINGS = ReportSettings(bootstrap_samples=100, confidence=0.95, examples=12)
-JUDGE = {
-    "name": "lexical",
-    "architecture": "bag of words",
-    "digest": "0" * 64,
-    "worth": {
-        "texts": 2,
-        "accuracy": 1.0,
-        "low": 0.342,
-        "high": 1.0,
-        "recall": 0.5,
-        "recall_low": 0.3,
-        "recall_high": 0.7,
-        "emotions": {"anger": {"texts": 2, "right": 1}, "fear": {"texts": 0, "right": 0}},
-    },
-}
-DECODING = {"max_new_tokens": 96, "temperature": 0.0, "split": "test"}
-MEASURED = {"judge": JUDGE, "decoding": DECODING}
-NAMES = LabelSpace.load("mafw").names
-
-
-MAFW = DatasetEvidence(
-    fold=2,
-    splits={"train": 8, "validation": 0, "test": 3},
-    balance=[
-        {"fold": fold, "split": split, "label": label, "clips": clips}
-        for fold in ("1", "2")
-        for split, label, clips in (
-            ("train", "anger", "5"),
-            ("train", "fear", "3"),
-            ("test", "anger", "2"),
-            ("test", "fear", "1"),
-        )
-    ],
-    durations=[{"seconds": "1.5", "clips": "7"}, {"seconds": "2.0", "clips": "4"}],
-    quarantine=[{"stage": "extract", "reason": "no audio <stream>", "clips": "2"}],
-    warnings=["listed_but_absent: 3 of 14 listed clips are not in the <source>; expected all of them there"],
-    missed=[Missed("not_black", "tolerated", "a frame with a mean luma of at least 8 of 255", 1)],
+from tests.support.reports import (
+    DECODING,
+    HOSTILE,
+    JUDGE,
+    MEASURED,
+    SETTINGS,
+    compared,
+    evidence_of,
+    predictions_of,
+    write,
 )
-
-
-SENTENCES = {
-    "sentences": 90,
-    "texts": 60,
-    "splits": {"train": 40, "validation": 10, "test": 10},
-    "sources": {"reasoning": 80, "rollouts": 10},
-    "teachers": {"openai:<m>": {"labelled": 90, "refused": 3}, "local:t": {"labelled": 93, "refused": 0}},
-    "quarantined": {"malformed": 3},
-    "agreement": [{"teachers": ["openai:<m>", "local:t"], "sentences": 90, "kappa": 0.75}],
-}
-BY_SOURCE = {"reasoning": {"n": 40, "macro_f1": 1.0}}
-BEHAVIOUR = {ability: {"passed": 3, "total": 4, "failed": ["<b>: anger"]} for ability in ABILITIES}
-
-
-class LoudVerifier:
-    labels = NAMES
-
-    def predict(self, sentences):
-        rows = torch.zeros(len(sentences), len(NAMES))
-        for row, sentence in zip(rows, sentences, strict=True):
-            row[NAMES.index("anger" if "loud" in sentence else "neutral")] = 0.9
-        return rows
-
-
-def prediction(policy, clip):
-    label = NAMES[clip % 3]
-    answer = label if (clip + len(policy)) % 4 else "fear"
-    explanation = "The room is <b>plain</b> & dark. The voice is loud, burning with rage."
-    completion = f"<think>{explanation}</think>\n<answer>{answer}</answer>"
-    if clip == 5:
-        completion, answer = "no <tags> at all", None
-    if clip == 7:
-        completion, answer = completion.replace(f"<answer>{answer}", "<answer>bored"), None
-    return {
-        "dataset": "mafw",
-        "clip_id": f"{clip:05d}",
-        "split": "test",
-        "label": label,
-        "completion": completion,
-        "predicted": answer,
-        "judged": None if clip == 5 else "anger",
-        "sentences": 0 if clip == 5 else 2,
-    }
+from tests.support.verdicts import judge, rows_of
 
 
 @pytest.fixture(scope="module")
 def predictions():
-    return {name: [prediction(name, clip) for clip in range(12)] for name in ("sft", "mine", "erv")}
+    return predictions_of()
 
 
 @pytest.fixture(scope="module")
 def evidence():
-    targets = np.eye(len(NAMES), dtype=np.float32).repeat(4, axis=0)
-    targets = targets[targets[:, NAMES.index("contempt")] == 0]
-    quality = classification_report(0.8 * targets + 0.1, targets, np.full(len(NAMES), 0.5), NAMES)
-    truth = {"face_cues": ["brows_lowered"], "voice_cues": ["voice_loud"], "channel": "both"}
-    return Evidence(
-        evaluations=dict.fromkeys(("sft", "mine", "erv"), MEASURED),
-        verifier={
-            **quality,
-            "calibration": "temperature",
-            "behaviour": BEHAVIOUR,
-            "by_source": {"reasoning": {"n": 40, "macro_f1": 1.0}},
-        },
-        sentences=SENTENCES,
-        data={"mafw": MAFW},
-        cues={("mafw", f"{clip:05d}"): truth for clip in range(12)},
-        planted=0.45,
-    )
+    return evidence_of()
 
 
-def clip_of(dataset, clip_id):
-    frames = np.full((8, 16, 16, 3), int(clip_id) * 20, dtype=np.uint8)
-    return Clip(clip_id, frames, np.zeros(16000, dtype=np.int16), 16000)
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Makes a page; equal inputs are made once."""
+    known = []
+
+    def made(predictions, evidence, find=find_cues, *, again=False):
+        for inputs, result in known:
+            if inputs == (predictions, evidence, find) and not again:
+                return result
+        comparison = compared(predictions, evidence, find)
+        html = write(tmp_path_factory.mktemp("report"), predictions, evidence, comparison, find_cues=find)
+        known.append(((predictions, evidence, find), (comparison, html)))
+        return known[-1][1]
+
+    return made
 
 
-def page(predictions, evidence, **options):
-    shared = {"seed": 0, "find_cues": find_cues, **options}
-    comparison = build_comparison(predictions, evidence, SETTINGS, **shared)
-    html = render_report(
-        predictions, comparison, evidence, SETTINGS, verifier=LoudVerifier(), clip_of=clip_of, **shared
-    )
-    return comparison, html
+def data_of(html):
+    """What the page's script reads."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)
+    return json.loads(found[1])
 
 
 class Checker(HTMLParser):
-    VOID = frozenset({"meta", "img", "br", "link"})
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
 
     def __init__(self):
         super().__init__()
@@ -175,38 +86,45 @@ class Checker(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_needs_nothing_else(predictions, evidence):
+def test_the_page_is_whole_and_needs_nothing_else(predictions, evidence, page):
     _, html = page(predictions, evidence)
     checker = Checker()
     checker.feed(html)
     assert checker.open == []
-    assert checker.links
     outside = {link for link in checker.links if not link.startswith("data:")}
     assert outside <= {f"#{name}" for name in checker.ids}
     assert len(checker.ids) == len(set(checker.ids))
     assert "@import" not in html
-    assert "<script" not in html
-    assert re.findall(r"https?://[^\s\"'<]+", html) == []
+    addresses = set(re.findall(r"https?://[^\s\"'<]+", html))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # a name in the script, never fetched
 
 
-def test_what_a_model_writes_is_text_not_markup(predictions, evidence):
+def test_what_a_model_writes_is_text_not_markup(predictions, evidence, page):
     _, html = page(predictions, evidence)
     assert "<b>plain" not in html
-    assert "&lt;b&gt;plain&lt;/b&gt; &amp; dark." in html
+    assert "onerror" in html
+    assert "<img" not in html
+    assert html.count("</script>") == 2  # those of the data and of the script
+    assert re.search(r"no (audio|<tags>)", html)[1] == "audio"
     assert "no audio &lt;stream&gt;" in html
 
 
-def test_the_page_shows_figures_cues_and_sentences(predictions, evidence):
+def test_the_page_shows_figures_cues_and_sentences(predictions, evidence, page):
     comparison, html = page(predictions, evidence)
     for policy in predictions:
         assert f"{100 * comparison['policies'][policy]['overall']['WAR']['value']:.1f}" in html
-    assert '<mark class="anger">The voice is loud, burning with rage.<sup>anger</sup></mark>' in html
-    assert "✓ voice loud" in html
+    data = data_of(html)
+    clips = {clip[1]: record for clip, record in zip(data["clips"], data["records"], strict=True)}
+    said = clips["00001"]["answers"][0]
+    assert data["readers"] == ["verifier", "lexical"]
+    assert ["The voice is loud, burning with rage.", [["anger"], ["happiness"]]] in said["sentences"]
+    assert ["voice loud", True] in said["claims"]
+    assert clips["00007"]["answers"][0]["answer"] == "bored"
+    assert clips["00007"]["answers"][0]["unread"] == "outside"
     assert "45% of the explanations" in html
     assert comparison["cues"]["erv"] == {"claimed": 11, "present": 11, "share": 1.0}
     assert comparison["malformed"] == dict.fromkeys(predictions, 1)
     assert comparison["outside"] == dict.fromkeys(predictions, 1)
-    assert "bored (not a label)" in html
     for note in table_notes(comparison):
         assert note in unescape(html)
     assert comparison["judge"] == JUDGE
@@ -216,7 +134,7 @@ def test_the_page_shows_figures_cues_and_sentences(predictions, evidence):
     assert "says nothing about contempt" in html
 
 
-def test_the_page_shows_the_verifier_and_what_it_was_made_from(predictions, evidence):
+def test_the_page_shows_the_verifier_and_what_it_was_made_from(predictions, evidence, page):
     comparison, html = page(predictions, evidence)
     assert comparison["verifier"]["macro_f1"] == evidence.verifier["macro_f1"] == 1.0
     assert (
@@ -232,12 +150,12 @@ def test_the_page_shows_the_verifier_and_what_it_was_made_from(predictions, evid
     assert "openai:&lt;m&gt; and local:t agree with kappa 0.75 on 90 sentences" in html
 
 
-def test_shape_and_control_of_explanations_are_shown(predictions, evidence):
+def test_shape_and_control_of_explanations_are_shown(predictions, evidence, page):
     comparison, html = page(predictions, evidence)
     shape = comparison["explanations"]["erv"]
-    # 11 of 12 clips have an explanation of 2 sentences and 14 words, none said twice.
+    # 11 of 12 clips have an explanation of 2 sentences and 14 words, none said twice; one has more words.
     assert shape["sentences"] == pytest.approx(22 / 12, abs=1e-6)
-    assert shape["words"] == pytest.approx(11 * 14 / 12, abs=1e-6)
+    assert shape["words"] == pytest.approx((11 * 14 + count_words(normalize(HOSTILE))) / 12, abs=1e-6)
     assert shape["repeated"] == 0.0
     # The judge always says anger, a third of the labels: shuffling can't change what that gives by much.
     assert shape["shuffled_EEA"] == pytest.approx(11 / 36, abs=0.02)
@@ -262,19 +180,22 @@ def test_policies_measured_differently_are_not_compared(predictions, evidence, c
         )
 
 
-def test_real_data_get_no_note_on_planted_contradictions(predictions, evidence):
+def test_real_data_get_no_note_on_planted_contradictions(predictions, evidence, page):
     real = Evidence(evidence.evaluations, evidence.verifier, evidence.sentences, evidence.data)
-    comparison, html = page(predictions, real, find_cues=None)
+    comparison, html = page(predictions, real, find=None)
     assert "planted" not in html
     assert "cues" not in comparison
-    assert "✓ voice loud" not in html
+    assert "claimed cue" not in html
+    for record in data_of(html)["records"]:
+        assert record["cues"] == []
+        assert [answer["claims"] for answer in record["answers"]] == [[], [], []]
 
 
 @pytest.mark.parametrize(
     ("excluded", "says"),
     [(1, "1 left out of training and tuning."), (0, "none was left out, so the figures are too good.")],
 )
-def test_clips_in_two_splits_are_on_the_page(predictions, evidence, excluded, says):
+def test_clips_in_two_splits_are_on_the_page(predictions, evidence, excluded, says, page):
     pair = {"clip": "reasoning/s<1>", "use": "train", "twin": "mafw/00019", "twin_use": "test"}
     leakage = {
         "clips": {"train": 9, "validation": 2, "test": 3},
@@ -290,41 +211,53 @@ def test_clips_in_two_splits_are_on_the_page(predictions, evidence, excluded, sa
     assert "None is in two of these groups." in html
 
 
-def test_one_policy_alone_is_a_page_too(predictions, evidence):
+def test_the_headline_is_the_last_policy_in_words(predictions, evidence, page):
+    comparison, html = page(predictions, evidence)
+    top = unescape(html[html.index("<h1>") : html.index("<h2>The policies")])
+    assert "<strong>ERV (+ explanation reward)</strong> against <strong>mine</strong>" in top
+    assert "can't tell" in top
+    war = comparison["policies"]["erv"]["overall"]["WAR"]["value"]
+    assert f"→ {100 * war:.1f}</span>" in top
+
+
+def test_judges_are_side_by_side_with_their_worth(predictions, evidence, page):
+    comparison, html = page(predictions, evidence)
+    table = html[html.index("<h2>What each judge reads") : html.index("<h2>Differences")]
+    assert re.findall(r'<th scope="col">(\w+)', table) == ["lexical", "embedding"]
+    assert "80.0% right<small>70.0 to 95.0, on 200 texts; 75.0% over emotions" in table
+    for name in ("lexical", "embedding"):
+        value = comparison["judges"][name]["policies"]["erv"]["overall"]["EPC"]["value"]
+        assert f"<td>{100 * value:.1f}<small>" in table
+
+
+def test_a_comparison_or_rows_without_judges_are_refused(predictions, evidence, tmp_path):
+    comparison = compared(predictions, evidence)
+    plain = {key: value for key, value in comparison.items() if key != "judges"}
+    with pytest.raises(EvaluationError, match=r"no figures by judge .*run `dvc repro evaluate report` again"):
+        write(tmp_path, predictions, evidence, plain)
+    partial = {
+        **comparison,
+        "judges": {"lexical": {"worth": {}, "policies": {}, "differences": {}, "verdicts": {}}},
+    }
+    with pytest.raises(EvaluationError, match="judge 'lexical' lacks sft, mine, erv"):
+        write(tmp_path, predictions, evidence, partial)
+    rows = {**predictions, "erv": [{**predictions["erv"][0], "verdicts": []}, *predictions["erv"][1:]]}
+    with pytest.raises(
+        EvaluationError, match="'00000' of mafw has verdicts of no judge, expected those of lex"
+    ):
+        write(tmp_path, rows, evidence, comparison)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_policy_alone_is_a_page_too(predictions, evidence, page):
     comparison, html = page({"sft": predictions["sft"]}, evidence)
     assert comparison["differences"] == {}
     assert "Differences on the same clips" not in html
 
 
-def test_equal_inputs_give_equal_bytes(predictions, evidence):
-    first, second = page(predictions, evidence), page(predictions, evidence)
+def test_equal_inputs_give_equal_bytes(predictions, evidence, page):
+    first, second = page(predictions, evidence), page(predictions, evidence, again=True)
     assert first == second
-
-
-def test_examples_take_every_emotion_in_turn(predictions):
-    chosen = choose_examples(predictions["sft"], 6, seed=0)
-    assert sorted(row["label"] for row in chosen) == sorted(NAMES[:3] * 2)
-    assert chosen != choose_examples(predictions["sft"], 6, seed=1)
-    assert len(choose_examples(predictions["sft"], 99, seed=0)) == 12
-
-
-def test_cue_precision_counts_claims():
-    rows = [
-        {
-            "dataset": "mafw",
-            "clip_id": "1",
-            "completion": "<think>The voice is loud. The voice trembles.</think>",
-        }
-    ]
-    truth = {("mafw", "1"): {"face_cues": [], "voice_cues": ["voice_loud"]}}
-    assert cue_precision(rows, truth, find_cues) == {"claimed": 2, "present": 1, "share": 0.5}
-    assert cue_precision(rows, {}, find_cues)["share"] == 0.0
-
-
-def test_sound_is_a_wave_of_a_few_seconds():
-    clip = Clip("1", np.zeros((1, 4, 4, 3), np.uint8), np.ones(16000 * 9, np.int16), 16000)
-    assert sound(clip).startswith("data:audio/wav;base64,UklGR")
-    assert len(sound(clip)) == pytest.approx(5 * 8000 * 2 * 4 / 3, rel=0.01)
 
 
 def test_evaluations_are_read_in_order_and_must_be_whole(predictions, tmp_path):
@@ -340,7 +273,7 @@ def test_evaluations_are_read_in_order_and_must_be_whole(predictions, tmp_path):
         load_evaluations(tmp_path, ["sft", "r1_omni"])
 
 
-def test_the_page_shows_the_data(predictions, evidence):
+def test_the_page_shows_the_data(predictions, evidence, page):
     _, html = page(predictions, evidence)
     data = html[html.index("<h2>The data</h2>") :]
     assert "fold 1, train, anger: 5" in data
@@ -418,3 +351,18 @@ def test_cues_are_read_where_a_source_has_them(tmp_path):
     assert record.cues["reasoning", "a"]["channel"] == "face"
     assert record.find_cues is find_cues
     assert read_cues({"mafw": locks["mafw"]}, None).find_cues is None
+
+
+def test_a_figure_that_is_not_defined_is_a_dash(predictions, evidence, tmp_path):
+    """Inconsistency is a share of the right answers, and there may be none."""
+    comparison = compared(predictions, evidence)
+    nothing = dict.fromkeys(("value", "low", "high"))
+    for part in (comparison, *comparison["judges"].values()):
+        for name in ("policies", "differences", "verdicts"):
+            for scopes in part[name].values():
+                for values in scopes.values():
+                    values["inconsistency"] = {"verdict": "can't tell"} if name == "verdicts" else nothing
+    html = write(tmp_path, predictions, evidence, comparison)
+    assert "<td>–<small>– to –</small></td>" in html
+    assert '<abbr title="share of the right answers' in html
+    assert "inconsistency – (– to –)" in html

@@ -1,0 +1,193 @@
+"""The clips as the page's browser shows them: truth, what each policy said, and how it was read.
+
+Everything here is data; the page's script turns it into text nodes, never into markup.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from statistics import fmean
+from typing import Any
+
+from erv.errors import EvaluationError
+from erv.evaluate.evaluate import unread_kind
+from erv.prompts import parse_completion
+from erv.report import media
+from erv.report.readings import Readings, sentences_of
+from erv.shards import Clip
+
+Row = Mapping[str, Any]
+FindCues = Callable[[str], Sequence[str]]
+
+# Bits of a policy's answer to a clip, for the filters of the page's script.
+RIGHT, COHERENT, DISAGREE = 1, 2, 4
+
+
+def mixed(rows: Sequence[Row], seed: int) -> list[Row]:
+    """Rows in an order that nobody chose: by a hash of the clip's id, each emotion in turn.
+
+    Args:
+        rows: predictions of one policy.
+        seed: seed of the hash.
+    """
+    by_label: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: _hash(row, seed), reverse=True):
+        by_label.setdefault(row["label"], []).append(row)
+    found: list[Row] = []
+    while by_label:
+        for label in sorted(by_label):
+            found.append(by_label[label].pop())
+            if not by_label[label]:
+                del by_label[label]
+    return found
+
+
+def panel(rows: Sequence[Row]) -> list[str]:
+    """The names of the judges that read these rows, in the panel's order.
+
+    Raises:
+        EvaluationError: a row has no verdicts, or those of other judges than the first row's.
+    """
+    judges: list[str] | None = None
+    for row in rows:
+        found = [verdict["judge"] for verdict in row.get("verdicts") or ()]
+        if not found or (judges is not None and found != judges):
+            expected = ", ".join(judges or ()) or "the judges of evaluate.judges"
+            raise EvaluationError(
+                f"clip {row['clip_id']!r} of {row['dataset']} has verdicts of"
+                f" {', '.join(found) or 'no judge'}, expected those of {expected};"
+                " run `dvc repro evaluate` again"
+            )
+        judges = found
+    return judges or []
+
+
+def entry(said: Mapping[str, Row]) -> dict[str, Any]:
+    """A clip in the list: what the filters and the search need, for all clips on every page.
+
+    Args:
+        said: row of the predictions table by policy.
+
+    Returns:
+        `dataset`, `id`, `truth`, `answers` (by policy, None if it doesn't count), `flags` (by policy: the sum
+        of `RIGHT`, `COHERENT` and `DISAGREE`) and `changed`, see `change`.
+    """
+    row = next(iter(said.values()))
+    return {
+        "dataset": row["dataset"],
+        "id": row["clip_id"],
+        "truth": row["label"],
+        "answers": [item["predicted"] for item in said.values()],
+        "flags": [_flags(item) for item in said.values()],
+        "changed": round(100 * change(list(said.values()))),
+    }
+
+
+def change(rows: Sequence[Row]) -> float:
+    """How much policies differ on a clip, in 0..2, averaged over their pairs.
+
+    1 if the answers differ, and the share of words of the two explanations that the other does not have.
+    """
+    pairs = list(combinations(rows, 2))
+    return fmean(_differ(one, other) for one, other in pairs) if pairs else 0.0
+
+
+def record(
+    said: Mapping[str, Row],
+    clip: Clip,
+    readings: Readings,
+    cues: Row | None,
+    find_cues: FindCues | None,
+    *,
+    show_media: bool,
+) -> dict[str, Any]:
+    """All that the page shows of a clip.
+
+    Args:
+        said: row of the predictions table by policy.
+        clip: frames and sound.
+        readings: what verifier and judges read in each sentence.
+        cues: row of `cues.parquet`, if the source has one.
+        find_cues: finds the cues that a text mentions, if the wordings are known.
+        show_media: whether frames and sound may be in the page; the waveform always is.
+    """
+    has_sound = clip.has_audio and len(clip.audio) > 0
+    peaks, loudest = media.waveform(clip) if has_sound else ([], None)
+    return {
+        "frames": media.frames_strip(clip.frames) if show_media else None,
+        "frame_count": media.frames_shown(clip.frames),
+        "sound": media.sound(clip) if show_media and has_sound else None,
+        "withheld": not show_media,
+        "seconds": round(media.seconds(clip), 2) if has_sound else None,
+        "wave": peaks,
+        "loudest": loudest,
+        "cues": [_words(cue) for cue in true_cues(cues)],
+        "channel": cues["channel"] if cues else None,
+        "answers": [
+            _answer(row, readings, true_cues(cues) if cues else None, find_cues) for row in said.values()
+        ],
+    }
+
+
+def cue_precision(
+    rows: Sequence[Row], cues: Mapping[tuple[str, str], Row], find_cues: FindCues
+) -> dict[str, float | int]:
+    """How many of the cues that explanations mention are in their clips: `claimed`, `present`, `share`."""
+    claimed = present = 0
+    for row in rows:
+        truth = cues.get((row["dataset"], row["clip_id"]))
+        if truth is None:
+            continue
+        found = set(find_cues(parse_completion(row["completion"]).explanation or ""))
+        claimed += len(found)
+        present += len(found & set(true_cues(truth)))
+    return {"claimed": claimed, "present": present, "share": present / claimed if claimed else 0.0}
+
+
+def true_cues(cues: Row | None) -> list[str]:
+    """The cues of the face and of the voice in a row of `cues.parquet`."""
+    return [*cues["face_cues"], *cues["voice_cues"]] if cues else []
+
+
+def _answer(
+    row: Row, readings: Readings, present: Sequence[str] | None, find_cues: FindCues | None
+) -> dict[str, Any]:
+    parsed = parse_completion(row["completion"])
+    sentences = sentences_of(row["completion"])
+    claims: list[tuple[str, bool]] = []
+    if present is not None and find_cues is not None:
+        claims = [(_words(cue), cue in present) for cue in find_cues(parsed.explanation or "")]
+    return {
+        "answer": row["predicted"] or parsed.answer or None,
+        "unread": unread_kind(row),
+        "sentences": [[text, readings.of(row["dataset"], text)] for text in sentences],
+        # Without an explanation to show by sentences, the completion is shown as it is.
+        "raw": None if sentences else row["completion"],
+        "votes": [[verdict["outcome"], verdict["emotion"]] for verdict in row["verdicts"]],
+        "claims": claims,
+    }
+
+
+def _flags(row: Row) -> int:
+    right = bool(row["predicted"] == row["label"])
+    coherent = bool(row["judged"] is not None and row["judged"] == row["predicted"])
+    votes = {(verdict["outcome"], verdict["emotion"]) for verdict in row["verdicts"]}
+    return RIGHT * right + COHERENT * coherent + DISAGREE * (len(votes) > 1)
+
+
+def _differ(one: Row, other: Row) -> float:
+    words = [Counter((parse_completion(row["completion"]).explanation or "").split()) for row in (one, other)]
+    total = words[0].total() + words[1].total()
+    differing = 1 - 2 * (words[0] & words[1]).total() / total if total else 0.0
+    return float(one["predicted"] != other["predicted"]) + differing
+
+
+def _words(cue: str) -> str:
+    return cue.replace("_", " ")
+
+
+def _hash(row: Row, seed: int) -> str:
+    return hashlib.sha256(f"{seed}/example/{row['dataset']}/{row['clip_id']}".encode()).hexdigest()

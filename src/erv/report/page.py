@@ -1,0 +1,167 @@
+"""Renders the report and its pages of clips; equal inputs give equal bytes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from erv.evaluate.compare import table_notes
+from erv.evaluate.evaluate import OVERALL
+from erv.figures.drawing import stylesheet
+from erv.files import whole_folder, write_text
+from erv.report import charts, clips, pages, parts, verdicts
+from erv.report.clips import FindCues
+from erv.report.evidence import Evidence
+from erv.report.names import DATASETS, titles
+from erv.report.readings import SentenceReader, read_sentences
+from erv.settings import ReportSettings
+from erv.shards import Clip
+from erv.verifier.protocol import Verifier
+
+logger = logging.getLogger("stages.report")
+
+Predictions = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def write_report(
+    predictions: Predictions,
+    comparison: Mapping[str, Any],
+    evidence: Evidence,
+    settings: ReportSettings,
+    *,
+    seed: int,
+    verifier: Verifier,
+    judges: Mapping[str, SentenceReader],
+    clip_of: Callable[[str, str], Clip],
+    html: Path,
+    folder: Path,
+    find_cues: FindCues | None = None,
+) -> None:
+    """Writes the report with the first page of clips, and a folder with the other pages and a table.
+
+    Args:
+        predictions: rows by policy, in the order of the comparison.
+        comparison: the result of `erv.report.report.build_comparison`.
+        evidence: see `Evidence`.
+        settings: the section `report`.
+        seed: seed of the clips' order.
+        verifier: reads the emotions of each sentence.
+        judges: judge -> reads single sentences, for those judges that can afford it.
+        clip_of: returns the clip for a data set and a clip id.
+        html: where the report goes.
+        folder: where the other pages go; what is in it is replaced.
+        find_cues: finds the cues that a text mentions.
+
+    Raises:
+        EvaluationError: the comparison has no figures by judge, or a row no verdicts.
+    """
+    verdicts.judges_of(comparison)
+    names = titles(predictions)
+    panel = clips.panel([row for rows in predictions.values() for row in rows])
+    by_key = _by_key(predictions)
+    order = [(row["dataset"], row["clip_id"]) for row in clips.mixed(next(iter(predictions.values())), seed)]
+    readings = read_sentences((row for rows in predictions.values() for row in rows), verifier, judges)
+    listed = pages.ClipList(
+        [clips.entry(by_key[key]) for key in order], names, panel, readings.readers, cues=bool(evidence.cues)
+    )
+
+    def records() -> Iterator[dict[str, Any]]:
+        for key in order:
+            yield clips.record(
+                by_key[key],
+                clip_of(*key),
+                readings,
+                evidence.cues.get(key),
+                find_cues,
+                show_media=key[0] in settings.show_media,
+            )
+
+    environment = _environment()
+    with whole_folder(folder) as temporary:
+        # All pages list all clips, so none can be written before all records are made and counted; they wait
+        # on the disk, not in memory.
+        waiting: list[Path] = []
+        counts: list[int] = []
+        for page in pages.cut(records(), listed.room):
+            waiting.append(temporary / f".page-{len(waiting) + 1}.json")
+            write_text("\n".join(page), waiting[-1])
+            counts.append(len(page))
+        for number, path in enumerate(waiting, 1):
+            browser = listed.browser(number, path.read_text(encoding="utf-8").split("\n"), counts)
+            path.unlink()
+            if number == 1:
+                text = _report(environment, predictions, comparison, evidence, names, browser)
+                write_text(text, html)
+            else:
+                template = environment.get_template("clips.html.j2")
+                text = template.render(browser=browser, names=names, **_shared())
+                write_text(text, temporary / pages.file_name(number))
+        votes = {key: [row["verdicts"] for row in said.values()] for key, said in by_key.items()}
+        listed.write_table(temporary / pages.TABLE, counts, votes)
+    logger.info("%d clips on %d %s", len(order), len(counts), "page" if len(counts) == 1 else "pages")
+
+
+def _by_key(predictions: Predictions) -> dict[tuple[str, str], dict[str, Mapping[str, Any]]]:
+    """The rows of each clip, by policy."""
+    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for policy, rows in predictions.items():
+        for row in rows:
+            found.setdefault((row["dataset"], row["clip_id"]), {})[policy] = row
+    return found
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("erv.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = charts.percent
+    environment.filters["points"] = lambda value: charts.percent(value, sign="+")
+    return environment
+
+
+def _shared() -> dict[str, Any]:
+    """What all pages need."""
+    return {"datasets": DATASETS, "palette": stylesheet()}
+
+
+def _report(
+    environment: Any,
+    predictions: Predictions,
+    comparison: Mapping[str, Any],
+    evidence: Evidence,
+    names: Mapping[str, str],
+    browser: pages.Browser,
+) -> str:
+    metrics = verdicts.shown_metrics(comparison)
+    by_policy = {p: comparison["policies"][p][OVERALL] for p in names}
+    return str(
+        environment.get_template("report.html.j2").render(
+            names=names,
+            metrics=metrics,
+            meanings=verdicts.meanings(metrics),
+            comparison=comparison,
+            headline=verdicts.headline(comparison),
+            corrected=verdicts.corrected(comparison),
+            judges=parts.judges(comparison, list(names)),
+            notes={scope: table_notes(comparison, scope) for scope in comparison["clips"]},
+            evidence=evidence,
+            bars=charts.bar_chart(by_policy, metrics, names),
+            differences=parts.differences(comparison, names, metrics),
+            precision_recall=charts.precision_recall_chart(evidence.verifier["per_label"]),
+            reliability=charts.reliability_chart(evidence.verifier["reliability"]),
+            confusions={policy: parts.confusion(rows) for policy, rows in predictions.items()},
+            data={
+                name: parts.describe(item, DATASETS.get(name, name)) for name, item in evidence.data.items()
+            },
+            browser=browser,
+            **_shared(),
+        )
+    )

@@ -1,0 +1,111 @@
+"""Parts of the page that are computed: judges side by side, differences, confusion, the data sets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from erv.evaluate.evaluate import OVERALL, scope_rows, scope_space, unread_kind
+from erv.evaluate.metrics import recognition_metrics
+from erv.figures.charts import class_balance_svg, durations_svg
+from erv.figures.pages import quarantine_table
+from erv.manifest import SPLITS
+from erv.report import charts, verdicts
+from erv.report.datasets import DatasetEvidence
+
+
+def judges(comparison: Mapping[str, Any], policies: Sequence[str]) -> dict[str, Any]:
+    """The figures by judge, side by side, over all clips.
+
+    Returns:
+        `names` of the judges, `worth` by judge in words, the `last` policy, and `blocks`, one per metric:
+        `values` by policy and `against`, verdict and interval of the last policy minus each earlier one, both
+        with an item per judge.
+    """
+    names = verdicts.judges_of(comparison)
+    *earlier, last = policies
+    blocks = []
+    for metric in verdicts.JUDGED:
+        if any(metric not in comparison["judges"][judge]["policies"][last][OVERALL] for judge in names):
+            continue
+        values = {
+            policy: [comparison["judges"][judge]["policies"][policy][OVERALL][metric] for judge in names]
+            for policy in policies
+        }
+        against = []
+        for policy in reversed(earlier):
+            figures = [comparison["judges"][judge] for judge in names]
+            said = [
+                (
+                    verdicts.verdict(part, last, policy, metric),
+                    verdicts.difference(part, last, policy, metric),
+                )
+                for part in figures
+            ]
+            against.append((policy, said))
+        lower = metric in verdicts.LOWER_IS_BETTER
+        blocks.append({"metric": metric, "lower": lower, "values": values, "against": against})
+    worth = {judge: verdicts.worth_in_words(judge, comparison["judges"][judge]["worth"]) for judge in names}
+    return {"names": names, "worth": worth, "blocks": blocks, "last": last}
+
+
+def describe(item: DatasetEvidence, name: str) -> dict[str, Any]:
+    """The charts of a data set, and its clips per label and split in the fold in use."""
+    splits = [split for split in SPLITS if item.splits.get(split)]
+    counts = {
+        (row["label"], row["split"]): int(row["clips"])
+        for row in item.balance
+        if row["fold"] == str(item.fold)
+    }
+    return {
+        "evidence": item,
+        "balance": class_balance_svg(item.balance, name),
+        "durations": durations_svg(item.durations, name),
+        "quarantine": quarantine_table(item.quarantine),
+        "splits": splits,
+        "counts": {
+            label: [counts.get((label, split), 0) for split in splits]
+            for label in dict.fromkeys(row["label"] for row in item.balance)
+        },
+    }
+
+
+def differences(
+    comparison: Mapping[str, Any], names: Mapping[str, str], metrics: Sequence[str]
+) -> list[dict[str, Any]]:
+    """A title and a chart per pair of policies, the latest first."""
+    policies = list(names)
+    found = []
+    for i, later in enumerate(policies):
+        for earlier in policies[:i]:
+            items = {m: verdicts.difference(comparison, later, earlier, m) for m in metrics}
+            words = {m: verdicts.verdict(comparison, later, earlier, m) for m in metrics}
+            title = f"{names[later]} minus {names[earlier]}"
+            found.append({"title": title, "chart": charts.difference_chart(items, title, words)})
+    return found[::-1]
+
+
+def confusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The pooled confusion matrix, with each row as shares of its true emotion.
+
+    The last two columns are answers that are no label, and completions without an answer.
+    """
+    pooled = scope_rows(rows)[OVERALL]
+    names = scope_space(OVERALL).names
+    counts = recognition_metrics(
+        [row["label"] for row in pooled], [row["predicted"] for row in pooled], scope_space(OVERALL)
+    )["confusion"]
+    malformed = Counter(row["label"] for row in pooled if unread_kind(row) == "malformed")
+    lines = {
+        name: [*line[:-1], line[-1] - malformed[name], malformed[name]]
+        for name, line in zip(names, counts, strict=True)
+        if sum(line)
+    }
+    return {
+        "columns": [*names, "not a label", "no answer"],
+        "rows": [
+            {"name": name, "total": sum(line), "cells": [(count, count / sum(line)) for count in line]}
+            for name, line in lines.items()
+        ],
+    }
