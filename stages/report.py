@@ -17,7 +17,7 @@ from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 if TYPE_CHECKING:
-    from erv.report.cues import CueRecord
+    from erv.grounding.cues import CueRecord
 
 logger = logging.getLogger("stages.report")
 
@@ -69,7 +69,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 
 def _cues(sources: Path, datasets: list[str]) -> CueRecord:
-    from erv.report.cues import read_cues
+    from erv.grounding.cues import read_cues
     from erv.sources import Lock, store_for
 
     locks = {name: Lock.load(sources / f"{name}.lock.json") for name in datasets}

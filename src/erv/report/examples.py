@@ -6,11 +6,13 @@ import base64
 import hashlib
 import io
 import wave
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from erv.grounding.claims import CueChecker, cases_of
+from erv.grounding.cues import CueRecord, FindCues, true_cues
 from erv.prompts import parse_completion
 from erv.sentences import split_sentences
 from erv.shards import Clip
@@ -20,8 +22,6 @@ FRAMES = 6
 FRAME_SIDE = 128
 AUDIO_SECONDS = 5
 AUDIO_RATE = 8000
-
-FindCues = Callable[[str], Sequence[str]]
 
 
 def choose_examples(rows: Sequence[Mapping[str, Any]], count: int, seed: int) -> list[Mapping[str, Any]]:
@@ -92,14 +92,9 @@ def cue_precision(
     rows: Sequence[Mapping[str, Any]], cues: Mapping[tuple[str, str], Mapping[str, Any]], find_cues: FindCues
 ) -> dict[str, float | int]:
     """How many of the cues that explanations mention are in their clips: `claimed`, `present`, `share`."""
-    claimed = present = 0
-    for row in rows:
-        truth = cues.get((row["dataset"], row["clip_id"]))
-        if truth is None:
-            continue
-        found = set(find_cues(parse_completion(row["completion"]).explanation or ""))
-        claimed += len(found)
-        present += len(found & set(_true_cues(truth)))
+    checked = CueChecker(CueRecord(cues, find_cues=find_cues)).check(cases_of(rows))
+    claims = [claim for finding in checked for claim in finding.claims]
+    claimed, present = len(claims), sum(claim.true is True for claim in claims)
     return {"claimed": claimed, "present": present, "share": present / claimed if claimed else 0.0}
 
 
@@ -169,7 +164,7 @@ def _sentences(completion: str) -> list[str]:
 
 
 def _true_cues(cues: Mapping[str, Any] | None) -> list[str]:
-    return [*cues["face_cues"], *cues["voice_cues"]] if cues else []
+    return list(true_cues(cues)) if cues else []
 
 
 def _order(row: Mapping[str, Any], seed: int) -> str:

@@ -28,11 +28,11 @@ from erv.figures.charts import class_balance_svg, durations_svg
 from erv.figures.drawing import stylesheet
 from erv.figures.pages import quarantine_table
 from erv.files import read_document
+from erv.grounding.cues import FindCues
 from erv.manifest import SPLITS
 from erv.report import charts
 from erv.report.datasets import DatasetEvidence
 from erv.report.examples import (
-    FindCues,
     choose_examples,
     cue_precision,
     describe_example,

@@ -117,6 +117,12 @@ class OpenAITeacher(_Teacher):
         return self
 
 
+class CaptionJudge(OpenAITeacher):
+    """A model behind an endpoint that compares explanations with captions; see `OpenAITeacher`."""
+
+    max_reply_tokens: _Count = 1024
+
+
 class LocalTeacher(_Teacher):
     """A causal language model with a chat template, run by this process.
 

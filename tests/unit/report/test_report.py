@@ -11,11 +11,11 @@ import torch
 from erv.errors import DataError, EvaluationError
 from erv.evaluate.compare import table_notes
 from erv.evaluate.evaluate import measure, write_json, write_predictions
+from erv.grounding.cues import read_cues
 from erv.labels import LabelSpace
 from erv.manifest import write_table
 from erv.pinning import pin
 from erv.plots.tables import write_class_balance, write_durations, write_quarantine
-from erv.report.cues import read_cues
 from erv.report.datasets import DatasetEvidence, Missed, read_datasets
 from erv.report.examples import choose_examples, cue_precision, sound
 from erv.report.report import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import NoReturn
+from typing import Any, NoReturn, Protocol
 
 from erv.labels import NEUTRAL, LabelSpace
 from erv.sentences import encodable
@@ -34,6 +34,52 @@ _CORRECTION = (
 )
 
 
+class Question(Protocol):
+    """What is asked about a text, and how a reply is read.
+
+    Attributes:
+        unit: what a text is, in the plural, for messages.
+        done: what has happened to one that has a usable reply, for messages.
+    """
+
+    unit: str
+    done: str
+
+    def messages(self, text: str) -> list[Message]:
+        """The conversation that asks about a text."""
+
+    def read(self, reply: str) -> tuple[Any, ...] | str:
+        """What a reply says; or, as text, why it is malformed."""
+
+    def correction(self, reply: str, reason: str) -> list[Message]:
+        """The next turns of a conversation after a malformed reply."""
+
+
+class LabelQuestion:
+    """Asks for the emotions that a sentence tells of.
+
+    Args:
+        space: the labels.
+    """
+
+    unit, done = "sentences", "labelled"
+
+    def __init__(self, space: LabelSpace) -> None:
+        self._space = space
+
+    def messages(self, text: str) -> list[Message]:
+        """See `first_messages`."""
+        return first_messages(text, self._space)
+
+    def read(self, reply: str) -> tuple[str, ...] | str:
+        """See `read_reply`."""
+        return read_reply(reply, self._space)
+
+    def correction(self, reply: str, reason: str) -> list[Message]:
+        """See `correction`."""
+        return correction(reply, reason, self._space)
+
+
 def first_messages(sentence: str, space: LabelSpace) -> list[Message]:
     """The conversation that asks for the labels of a sentence."""
     task = _TASK.format(names=", ".join(space.names), neutral=NEUTRAL, form=_FORM)
@@ -61,20 +107,10 @@ def read_reply(text: str, space: LabelSpace) -> tuple[str, ...] | str:
     fenced by three backticks, and possibly after thinking that ends with `</think>`. The opening tag may be
     missing: some chat templates write it at the end of the prompt.
     """
-    body = text.rpartition("</think>")[2].strip()
-    if body.startswith("<think>"):
-        return "the thinking has no end"
-    if not body:
-        return "it is empty"
-    if body.startswith("```") and body.endswith("```") and len(body) > 6:
-        body = body[3:-3].strip()
-        body = body[4:].lstrip() if body[:4].lower() == "json" else body
-    try:
-        content = json.loads(body, parse_constant=_no_constant)
-    except ValueError:
-        return "it is not a JSON object alone"
-    except RecursionError:
-        return "it is nested too deeply"
+    loaded = load_reply(text)
+    if isinstance(loaded, str):
+        return loaded
+    content = loaded[0]
     if not isinstance(content, dict) or set(content) != {"labels"} or not isinstance(content["labels"], list):
         return "it is not a JSON object with the one key labels and a list of names"
     given = content["labels"]
@@ -91,6 +127,25 @@ def read_reply(text: str, space: LabelSpace) -> tuple[str, ...] | str:
     if NEUTRAL in named and len(named) > 1:
         return f"{NEUTRAL} stands beside another label"
     return tuple(name for name in space.names if name in named)
+
+
+def load_reply(text: str) -> tuple[Any] | str:
+    """The JSON value in a reply, see `read_reply`, as a tuple of one; or, as text, why there is none."""
+    body = text.rpartition("</think>")[2].strip()
+    if body.startswith("<think>"):
+        return "the thinking has no end"
+    if not body:
+        return "it is empty"
+    if body.startswith("```") and body.endswith("```") and len(body) > 6:
+        body = body[3:-3].strip()
+        body = body[4:].lstrip() if body[:4].lower() == "json" else body
+    try:
+        content = json.loads(body, parse_constant=_no_constant)
+    except ValueError:
+        return "it is not a JSON object alone"
+    except RecursionError:
+        return "it is nested too deeply"
+    return (content,)
 
 
 def one_line(text: str, length: int = SHOWN_CHARACTERS) -> str:

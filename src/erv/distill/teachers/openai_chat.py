@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erv.distill.teachers.asking import correction, first_messages, one_line, read_reply
+from erv.distill.teachers.asking import LabelQuestion, Question, one_line
 from erv.distill.teachers.budget import Budget, BudgetSpentError, Tokens
 from erv.distill.teachers.cache import ReplyCache
 from erv.distill.teachers.chat_requests import (
@@ -55,7 +55,7 @@ class OpenAIChat:
 
     Args:
         settings: of the teacher.
-        space: the labels.
+        question: what to ask about each text; for a label space, which of its emotions a sentence tells of.
         cache: folder of the stored replies; created if missing.
         environ: holds the variable of the key; this process's environment if omitted.
 
@@ -66,11 +66,12 @@ class OpenAIChat:
     def __init__(
         self,
         settings: OpenAITeacher,
-        space: LabelSpace,
+        question: LabelSpace | Question,
         cache: Path,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        self._settings, self._space, self._folder = settings, space, cache
+        self._settings, self._folder = settings, cache
+        self._question = LabelQuestion(question) if isinstance(question, LabelSpace) else question
         self._key = _key(settings, os.environ if environ is None else environ)
         self._budget = Budget(settings)
         self._requests = self._cached = self._retried = 0
@@ -112,19 +113,20 @@ class OpenAIChat:
 
     def _kept(self, cache: ReplyCache, sentence: str) -> tuple[str, ...] | None:
         reply = cache.get(self._cache_key(sentence))
-        labels = None if reply is None else read_reply(reply, self._space)
+        labels = None if reply is None else self._question.read(reply)
         return labels if isinstance(labels, tuple) else None
 
     def _cache_key(self, sentence: str) -> str:
         """The key of the first question; a reply to a corrected one is stored under it, too."""
         settings = self._settings
-        messages = first_messages(sentence, self._space)
+        messages = self._question.messages(sentence)
         return ReplyCache.key(settings.model, messages, settings.temperature, settings.max_reply_tokens)
 
     async def _ask_all(self, missing: list[str], cache: ReplyCache, known: dict[str, Verdict]) -> None:
         """Asks for every missing sentence and puts the verdicts into `known`."""
         self._budget.begin()
-        bar = meter(self.name, len(missing), "sentences", logger)
+        unit, done = self._question.unit, self._question.done
+        bar = meter(self.name, len(missing), unit, logger)
         unanswered = malformed = decided = 0
         total = len(known) + len(missing)
 
@@ -135,7 +137,7 @@ class OpenAIChat:
                     verdict = known[sentence] = await self._ask(sentence, requests, cache)
                 except BudgetSpentError as error:
                     raise TeacherError(
-                        f"{self.name}: stopped with {_labelled(known)} of {total} sentences labelled and"
+                        f"{self.name}: stopped with {_labelled(known)} of {total} {unit} {done} and"
                         f" kept: {error} and run it again to continue"
                     ) from None
                 except NoAnswerError as error:
@@ -144,7 +146,7 @@ class OpenAIChat:
                     if unanswered > max(_FEWEST_UNANSWERED, _UNANSWERED_SHARE * total):
                         raise TeacherError(
                             f"{self.name}: {self._settings.base_url} gave no answer for {unanswered} of"
-                            f" {total} sentences, at last: {error}; {_labelled(known)} are labelled and kept,"
+                            f" {total} {unit}, at last: {error}; {_labelled(known)} are {done} and kept,"
                             " so check the server and run it again to continue"
                         ) from None
                 else:
@@ -153,7 +155,7 @@ class OpenAIChat:
                         malformed += 1
                         if malformed > max(_FEWEST_MALFORMED, _MALFORMED_SHARE * decided):
                             raise TeacherError(
-                                f"{self.name}: {malformed} of {decided} sentences got no reply of the form"
+                                f"{self.name}: {malformed} of {decided} {unit} got no reply of the form"
                                 f" asked for, at last: {verdict.detail}; take a model that follows it, or"
                                 " raise max_reply_tokens for one that thinks first"
                             )
@@ -181,7 +183,7 @@ class OpenAIChat:
         Raises:
             NoAnswerError, BudgetSpentError, TeacherError: see `ChatRequests.send`.
         """
-        messages = first_messages(sentence, self._space)
+        messages = self._question.messages(sentence)
         taken, last = Tokens(), Refusal("malformed", "")
         for attempt in range(self._settings.attempts):
             self._retried += attempt > 0
@@ -193,12 +195,12 @@ class OpenAIChat:
             self._requests += 1
             taken += tokens
             reply = self._mask(reply)
-            labels = read_reply(reply, self._space)
+            labels = self._question.read(reply)
             if isinstance(labels, tuple):
                 cache.put(self._cache_key(sentence), reply, taken.prompt, taken.reply)
                 return labels
             last = Refusal("malformed", one_line(reply) or labels)
-            messages = [*messages, *correction(reply, labels, self._space)]
+            messages = [*messages, *self._question.correction(reply, labels)]
         if last.reason == "no_answer":
             raise NoAnswerError(last.detail)
         return last

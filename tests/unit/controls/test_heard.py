@@ -1,0 +1,106 @@
+"""A clip whose emotion can only be heard is answered from sound, on the way from the shard to the answer."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from erv.controls.showing import showing
+from erv.errors import DataError
+from erv.policies.common.generate import generate_completions
+from erv.prompts import parse_completion
+from tests.support.heard import PAIR, train_to_hear, write_heard
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*checkpoint.*:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("heard")
+    rows, shards = write_heard(folder)
+    policy = train_to_hear(folder, rows, shards)
+    return policy, shards["mafw"], [row for row in rows if row.split == "test"]
+
+
+def answers(heard, control=None, get=None):
+    """Answers by clip, as the stages get them."""
+    policy, reader, rows = heard
+    shown = showing(control, rows, reader.silent, 0) if control else None
+    clips = shown.clips(reader.get) if shown else (reader.get(row.clip_id) for row in rows)
+    options = {"batch_size": 5, "max_new_tokens": 40, "temperature": 0.0, "seed": 0}
+    video = shown.video if shown else True
+    completions = generate_completions(policy, get(clips) if get else clips, video=video, **options)
+    return {name: parse_completion(text).answer for name, text in completions.items()}
+
+
+def right(heard, found):
+    return np.mean([found[row.clip_id] == row.label for row in heard[2]])
+
+
+def pairs_alike(found):
+    """The share of pairs, the same pictures with two voices, that got the same answer twice."""
+    first, second = ([found[name] for name in sorted(found) if name.endswith(end)] for end in PAIR)
+    return np.mean([one == other for one, other in zip(first, second, strict=True)])
+
+
+def test_only_the_voice_tells_the_clips_of_a_pair_apart(heard):
+    _, reader, rows = heard
+    for one, other in zip(rows[::2], rows[1::2], strict=True):
+        first, second = reader.get(one.clip_id), reader.get(other.clip_id)
+        np.testing.assert_array_equal(first.frames, second.frames)
+        assert not np.array_equal(first.audio, second.audio)
+        assert (one.label, other.label) == PAIR
+
+
+def test_it_is_answered_from_sound(heard):
+    found = answers(heard)
+    assert right(heard, found) >= 0.9
+    assert pairs_alike(found) <= 0.1
+    assert right(heard, answers(heard, "sound_only")) >= 0.75, "the frames say nothing here"
+
+
+@pytest.mark.parametrize("control", ["video_only", "silenced"])
+def test_without_the_sound_it_is_not(heard, control):
+    found = answers(heard, control)
+    assert pairs_alike(found) == 1.0, "what differs is not there any more"
+    assert right(heard, found) <= 0.5
+
+
+def test_with_the_sound_of_another_clip_the_answer_is_that_one(heard):
+    _, reader, rows = heard
+    shown = showing("shuffled", rows, reader.silent, 0)
+    own, found = answers(heard), answers(heard, "shuffled")
+    assert [found[row.clip_id] for row in shown.rows] == [own[name] for name in shown.shown]
+
+
+def no_log_mel(monkeypatch, policy):
+    prepare = policy.processor.prepare_clip
+
+    def lossy(*clip):
+        return {name: value for name, value in prepare(*clip).items() if name != "input_features"}
+
+    monkeypatch.setattr(policy.processor, "prepare_clip", lossy)
+
+
+def no_features(monkeypatch, policy):
+    encode = policy.model.encode_clips
+
+    def lossy(*prepared, **named):
+        return {name: value for name, value in encode(*prepared, **named).items() if name != "audio_features"}
+
+    monkeypatch.setattr(policy.model, "encode_clips", lossy)
+
+
+@pytest.mark.parametrize("lose", [no_log_mel, no_features])
+def test_sound_that_is_lost_before_the_model_is_not_taken_for_silence(heard, monkeypatch, lose):
+    lose(monkeypatch, heard[0])
+    with pytest.raises(ValueError, match="audio placeholders, but audio_features are missing"):
+        answers(heard)
+
+
+def test_sound_that_is_lost_in_a_shard_is_not_taken_for_silence(heard):
+    def lossy(clips):
+        return (replace(clip, audio=clip.audio[:0]) for clip in clips)
+
+    with pytest.raises(DataError, match="is marked as one with sound, but has 0 samples"):
+        answers(heard, get=lossy)
