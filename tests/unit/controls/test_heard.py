@@ -1,15 +1,27 @@
 """A clip whose emotion can only be heard is answered from sound, on the way from the shard to the answer."""
 
+import csv
+import json
+from argparse import Namespace
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+import stages.controls
 from erv.controls.showing import showing
 from erv.errors import DataError
+from erv.evaluate.evaluate import write_predictions
+from erv.manifest import write_manifest
+from erv.pinning import pin
 from erv.policies.common.generate import generate_completions
 from erv.prompts import parse_completion
+from erv.sample.sample import _judge_texts
+from erv.settings import load_settings
 from tests.support.heard import PAIR, train_to_hear, write_heard
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*checkpoint.*:FutureWarning")
 
@@ -20,6 +32,42 @@ def heard(tmp_path_factory):
     rows, shards = write_heard(folder)
     policy = train_to_hear(folder, rows, shards)
     return policy, shards["mafw"], [row for row in rows if row.split == "test"]
+
+
+@pytest.fixture
+def workspace(heard, tmp_path):
+    """The arguments of the stage, with the inputs that they name."""
+    policy, _, rows = heard
+    policy.save(tmp_path / "policy")
+    write_manifest(rows, tmp_path / "manifest" / "mafw.parquet")
+    found = answers(heard)
+    predictions = [
+        {
+            "dataset": "mafw",
+            "clip_id": row.clip_id,
+            "split": "test",
+            "label": row.label,
+            "completion": f"<answer>{found[row.clip_id]}</answer>",
+            "predicted": found[row.clip_id],
+            "judged": None,
+            "sentences": 0,
+        }
+        for row in rows
+    ]
+    write_predictions(predictions, tmp_path / "eval" / "predictions.parquet")
+    (tmp_path / "judge").mkdir()
+    with (tmp_path / "judge" / "texts.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("text", "label"), *_judge_texts(20, 0)])
+    pin("judge", str(tmp_path / "judge"), None).save(tmp_path / "judge.lock.json")
+    return Namespace(
+        name="erv",
+        policy=tmp_path / "policy",
+        manifests=tmp_path / "manifest",
+        judge=tmp_path / "judge.lock.json",
+        predictions=tmp_path / "eval" / "predictions.parquet",
+        answers=tmp_path / "eval" / "controls.parquet",
+        metrics=tmp_path / "eval" / "controls.json",
+    )
 
 
 def answers(heard, control=None, get=None):
@@ -104,3 +152,30 @@ def test_sound_that_is_lost_in_a_shard_is_not_taken_for_silence(heard):
 
     with pytest.raises(DataError, match="is marked as one with sound, but has 0 samples"):
         answers(heard, get=lossy)
+
+
+def test_the_stage_measures_each_control(heard, workspace):
+    settings = load_settings(ROOT / "params.yaml")
+    settings = settings.model_copy(
+        update={
+            "roles": settings.roles.model_copy(update={"test": ("mafw",)}),
+            "report": settings.report.model_copy(update={"bootstrap_samples": 200}),
+        }
+    )
+    workspace.shards = heard[1]._folder.parent
+    run = MagicMock()
+    stages.controls.main(workspace, settings, run)
+    found = json.loads(workspace.metrics.read_text())["controls"]
+    assert list(found) == sorted(settings.controls.kinds)
+    war = {name: item["metrics"]["mafw"]["WAR"]["value"] for name, item in found.items()}
+    assert war["sound_only"] >= 0.75
+    assert max(war["video_only"], war["silenced"]) <= 0.5
+    for name in ("video_only", "silenced"):
+        assert found[name]["plain"]["mafw"]["WAR"]["value"] >= 0.9
+        assert found[name]["difference"]["mafw"]["WAR"]["high"] < 0
+    shuffled = found["shuffled"]
+    low, high = (shuffled["metrics"]["mafw"]["WAR"][end] for end in ("low", "high"))
+    assert low <= shuffled["chance"]["mafw"] <= high
+    table = pq.read_table(workspace.answers).to_pylist()
+    assert len(table) == 4 * len(heard[2])
+    assert all((row["shown"] == row["clip_id"]) == (row["control"] != "shuffled") for row in table)
