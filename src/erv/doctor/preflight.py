@@ -139,14 +139,14 @@ def teacher_faults(
 
 
 def _caption_judge(settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
-    """What keeps the judge of captions from reading; `grounding` would only find out after all evaluations."""
+    """What keeps the judge of captions from reading; `grounding` would find out after all evaluations."""
     judge = settings.grounding.judge
     key = judge.api_key_env if judge else None
     if judge is None or not key or os.environ.get(key) or "grounding" not in {stage.name for stage in stages}:
         return []
     return [
-        f"grounding.judge ({judge.name}): the environment variable {key} is not set; put the key in it, or set"
-        " api_key_env to null if the endpoint needs none"
+        f"grounding.judge ({judge.name}): the environment variable {key} is not set; put the key in it, or"
+        " set api_key_env to null if the endpoint needs none"
     ]
 
 

@@ -145,6 +145,34 @@ def metric_values(result: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def table_rows(result: Mapping[str, Any], scope: str = OVERALL) -> list[dict[str, str]]:
+    """A row per way of checking, policy and kind, in percent, for a page or a terminal.
+
+    Args:
+        result: from `ground`.
+        scope: `overall` or a data set.
+
+    Returns:
+        Rows with `checked by`, `policy`, `kind`, `claims`, and `precision` and `recall` as
+        `47.4 (41.8 to 53.5), by chance 16.3`; a dash where there is no claim or no fact.
+    """
+    rows = []
+    for name in ("cues", "captions"):
+        for policy, scopes in result.get(name, {}).get("policies", {}).items():
+            for kind, cell in scopes.get(scope, {}).items():
+                shares = {share: _percent(cell[share], cell.get(f"chance_{share}")) for share in SHARES}
+                counted = {"claims": str(cell["decided"]), **shares}
+                rows.append({"checked by": name, "policy": policy, "kind": kind, **counted})
+    return rows
+
+
+def _percent(item: Interval | None, chance: float | None) -> str:
+    if item is None:
+        return "-"
+    said = f"{100 * item['value']:.1f} ({100 * item['low']:.1f} to {100 * item['high']:.1f})"
+    return said if chance is None else f"{said}, by chance {100 * chance:.1f}"
+
+
 def summary(result: Mapping[str, Any], policy: str) -> str:
     """One line on a policy, for logs."""
     parts = []

@@ -11,7 +11,7 @@ import pytest
 from erv.evaluate.score_intervals import share_score
 from erv.grounding.claims import Case, Claim, CueChecker, Fact, Finding, cases_of
 from erv.grounding.cues import CueRecord, true_cues
-from erv.grounding.grounding import channels, ground, metric_values, summary, write_claims
+from erv.grounding.grounding import channels, ground, metric_values, summary, table_rows, write_claims
 from erv.grounding.measure import chance, measure
 from erv.prompts import format_completion
 from erv.sample.emotions import FACE_CUES, VOICE_CUES
@@ -101,6 +101,11 @@ def test_shares_by_policy_data_set_and_kind():
     assert difference["face"]["precision"]["high"] > 0, "equal answers are not certainty"
     assert metric_values(result)["cues/sft/mafw/all/precision"] == 0.5
     assert "sft: by cues: precision 0.500" in summary(result, "sft")
+    table = {(row["policy"], row["kind"]): row for row in table_rows(result)}
+    assert set(table) == set(itertools.product(said, ("all", "face", "voice")))
+    assert table["sft", "all"]["claims"] == "80"
+    assert table["sft", "all"]["precision"].startswith("50.0 (")
+    assert table["sft", "all"]["precision"].endswith("), by chance 50.0"), "all clips are alike here"
 
 
 def test_intervals_draw_clips_and_not_claims():
@@ -169,6 +174,7 @@ def test_an_empty_explanation_mentions_nothing_of_what_is_there():
     nothing, _ = ground({"p": rows(None, None)}, record(), captions={}, judge=None, **DRAWN)
     assert nothing["cues"]["policies"]["p"]["mafw"]["all"]["precision"] is None
     assert nothing["cues"]["policies"]["p"]["mafw"]["all"]["recall"]["value"] == 0.0
+    assert table_rows(nothing)[0]["precision"] == "-"
 
 
 def test_where_nothing_is_known_nothing_is_measured_and_that_is_said(tmp_path):
