@@ -17,7 +17,7 @@ from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 if TYPE_CHECKING:
-    from erv.report.cues import CueRecord
+    from erv.grounding.cues import CueRecord
     from erv.report.readings import SentenceReader
 
 logger = logging.getLogger("stages.report")
@@ -102,7 +102,7 @@ def _sentence_readers(sources: Path, settings: Settings) -> dict[str, SentenceRe
 
 
 def _cues(sources: Path, datasets: list[str]) -> CueRecord:
-    from erv.report.cues import read_cues
+    from erv.grounding.cues import read_cues
     from erv.sources import Lock, store_for
 
     locks = {name: Lock.load(sources / f"{name}.lock.json") for name in datasets}

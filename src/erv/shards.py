@@ -79,6 +79,22 @@ class Clip:
     has_audio: bool = True
 
 
+def hears(clip: Clip) -> bool:
+    """Whether a clip has sound.
+
+    Raises:
+        DataError: it is marked as one with sound and has none, or the other way round. Then the sound was
+            lost on the way, and the clip must not pass for a silent one.
+    """
+    if clip.has_audio != bool(clip.audio.size):
+        marked = "with sound" if clip.has_audio else "without sound"
+        raise DataError(
+            f"clip {clip.clip_id!r} is marked as one {marked}, but has {clip.audio.size} samples of it; run"
+            " extract again"
+        )
+    return clip.has_audio
+
+
 def shard_name(number: int) -> str:
     """File name of the shard with this number, from 0."""
     return f"shard-{number:05d}.parquet"
@@ -131,6 +147,7 @@ class ShardFile:
             raise DataError(
                 f"clip {clip.clip_id!r}: audio is {clip.audio.dtype} {clip.audio.shape}, expected int16 [n]"
             )
+        hears(clip)
         size = clip.frames.nbytes + clip.audio.nbytes
         if self._group and self._bytes + size > BYTES_PER_GROUP:
             self._flush()
@@ -311,10 +328,12 @@ class ShardReader:
         values = {
             name: column[0] for name, column in self._group(shard, group).slice(row, 1).to_pydict().items()
         }
-        return Clip(
+        clip = Clip(
             clip_id=clip_id,
             frames=np.frombuffer(values["frames"], np.uint8).reshape(values["frames_shape"]),
             audio=np.frombuffer(values["audio"], "<i2"),
             sample_rate=values["sample_rate"],
             has_audio=values["has_audio"],
         )
+        hears(clip)
+        return clip

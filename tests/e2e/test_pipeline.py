@@ -16,7 +16,7 @@ from tests.e2e.workspace import Listener, Workspace, clone, kill_tree
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
-STAGES = 20  # what the matrices of dvc.yaml expand to
+STAGES = 21  # what the matrices of dvc.yaml expand to
 
 
 def test_flow_runs_everything_and_says_where_to_look(trained: Workspace, foreign: Listener) -> None:

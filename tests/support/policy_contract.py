@@ -111,6 +111,15 @@ class PolicyContract:
         with_sound = policy.model(**silent, **features).logits
         torch.testing.assert_close(with_sound, policy.model(**silent, **other).logits, **TOLERANCE)
 
+    def test_a_modality_of_the_prompt_that_never_arrives_is_refused(self, policy, features):
+        """A placeholder without features has an embedding too: the sound would be dropped without a word."""
+        for lost in ("video", "audio"):
+            rest = {name: value for name, value in features.items() if name != f"{lost}_features"}
+            for ask in (policy.model, policy.model.base_model, policy.model.generate):
+                with pytest.raises(ValueError, match=f"{lost} placeholders, but {lost}_features are missing"):
+                    ask(**prompt(policy, 3), **rest)
+            policy.model(**prompt(policy, 3, **{lost: False}), **rest)
+
     def test_what_the_policy_does_not_take_is_refused(self, policy, clips):
         prepare = policy.processor.prepare_clip
         frames, audio = clips[0].frames, clips[0].audio

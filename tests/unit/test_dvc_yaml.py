@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +17,10 @@ PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stag
 STAGES = list(PIPELINE)
 
 
-def test_the_twelve_stages_in_order() -> None:
+def test_the_fourteen_stages_in_order() -> None:
     assert STAGES == [
         "ingest", "validate", "extract", "leakage", "sft", "rollouts", "distill", "train_erv", "grpo",
-        "evaluate", "report", "register",
+        "evaluate", "controls", "grounding", "report", "register",
     ]  # fmt: skip
 
 
@@ -35,11 +38,11 @@ def test_it_names_each_dependency_once(stage: str) -> None:
 
 def test_dvc_itself_reads_the_graph() -> None:
     stages = {stage.name: stage for stage in read_stages(ROOT)}
-    assert len(stages) == 3 * 3 + 4 + 2 + 3 + 2
+    assert len(stages) == 3 * 3 + 4 + 2 + 3 + 3
     data = [f"{step}@{name}" for step in ("extract", "ingest") for name in ("dfew", "mafw", "reasoning")]
     assert stages["grpo@erv"].upstream == (*data, "leakage", "sft", "train_erv")
     assert "report" in stages["register"].upstream
-    for last in ("report", "register"):
+    for last in ("grounding", "report", "register"):
         assert {"evaluate@sft", "evaluate@r1_omni", "evaluate@erv"} <= set(stages[last].upstream)
 
 
@@ -50,6 +53,23 @@ def test_the_verifier_is_trained_beside_the_cold_start() -> None:
     assert "distill" in needed
     assert not needed & {"sft", "rollouts@sft"}
     assert stages["distill"].upstream == ("ingest@reasoning", "leakage")
+
+
+def test_controls_run_for_the_policies_that_are_named(tmp_path: Path) -> None:
+    """None in the demo: each costs as much as an evaluation."""
+    assert not [stage for stage in read_stages(ROOT) if stage.group == "controls"]
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    params = (
+        (ROOT / "params.yaml")
+        .read_text()
+        .replace("controls:\n  policies: []", "controls:\n  policies: [erv]")
+    )
+    (tmp_path / "params.yaml").write_text(params)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / ".dvc").mkdir()
+    stages = {stage.name: stage for stage in read_stages(tmp_path)}
+    assert "evaluate@erv" in stages["controls@erv"].upstream
+    assert "controls@erv" in stages["report"].upstream
 
 
 def test_every_output_is_cached() -> None:

@@ -27,9 +27,10 @@ LABELS = "data/label_spaces"
 
 ALL = tuple(PIPELINE)
 MEDIA = ("validate", "extract")
-POLICIES = ("sft", "rollouts", "grpo", "evaluate")
-READ_SOURCES = ("ingest", *MEDIA, "sft", "distill", "train_erv", "evaluate", "report")
-READ_LABELS = ("ingest", "distill", "train_erv", "grpo", "evaluate", "report", "register")
+POLICIES = ("sft", "rollouts", "grpo", "evaluate", "controls")
+READ_EVALUATIONS = ("controls", "grounding", "report")
+READ_SOURCES = ("ingest", *MEDIA, "sft", "distill", "train_erv", "evaluate", *READ_EVALUATIONS)
+READ_LABELS = ("ingest", "distill", "train_erv", "grpo", "evaluate", *READ_EVALUATIONS, "register")
 
 # A change in the file on the left must run the stages on the right again, and no other by itself.
 DECIDES = {
@@ -57,8 +58,8 @@ DECIDES = {
     "src/erv/leakage/similar.py": ("leakage",),
     "src/erv/exclusions.py": ("leakage", "sft", "rollouts", "distill", "grpo"),
     "src/erv/shards.py": ("extract", "leakage", *POLICIES, "report"),
-    "src/erv/prompts.py": ("ingest", *POLICIES, "distill", "train_erv", "report", "register"),
-    "src/erv/sentences.py": ("distill", "train_erv", "grpo", "evaluate", "report", "register"),
+    "src/erv/prompts.py": ("ingest", *POLICIES, "distill", "train_erv", "grounding", "report", "register"),
+    "src/erv/sentences.py": ("distill", "train_erv", "grpo", "evaluate", *READ_EVALUATIONS, "register"),
     "src/erv/determinism.py": ALL,
     "src/erv/checkpoints.py": ("sft", "train_erv", "grpo"),
     "src/erv/policies/humanomni/modeling.py": POLICIES,
@@ -68,19 +69,22 @@ DECIDES = {
     "data/rollouts/README.md": (),
     "src/erv/distill/corpus.py": ("distill",),
     "src/erv/distill/teachers/asking.py": ("distill",),
-    "src/erv/chat/endpoint.py": ("distill", "evaluate"),
+    "src/erv/chat/endpoint.py": ("distill", "evaluate", "controls", "grounding", "report"),
     "data/judge_texts/policies.csv": ("evaluate",),
     "data/judge_texts/choosing.csv": (),
     "src/erv/verifier/calibration.py": ("train_erv", "grpo", "report"),
     "src/erv/train_erv/encoder.py": ("train_erv",),
     "src/erv/rewards/explanation.py": ("grpo",),
     "src/erv/training/grpo/trainer.py": ("grpo",),
-    "src/erv/evaluate/judges/panel.py": ("evaluate", "report", "register"),
+    "src/erv/evaluate/judges/panel.py": ("evaluate", *READ_EVALUATIONS, "register"),
+    "src/erv/controls/showing.py": ("controls",),
+    "src/erv/grounding/claims.py": ("grounding", "report"),
     "src/erv/report/templates/report.html.j2": ("report",),
-    "src/erv/sample/wordings.py": ("report",),
+    "src/erv/sample/wordings.py": ("grounding", "report"),
     "src/erv/register/register.py": ("register",),
-    "src/erv/settings/chat.py": ("distill", "evaluate", "register"),  # values that params.yaml may leave out
-    "src/erv/settings/judges.py": ("evaluate", "register"),
+    # values that params.yaml may leave out
+    "src/erv/settings/chat.py": ("distill", "evaluate", *READ_EVALUATIONS, "register"),
+    "src/erv/settings/judges.py": ("evaluate", "controls", "report", "register"),
     "src/erv/settings/variants.py": ("grpo",),
     "src/erv/settings/faults.py": (),
     **{f"stages/{stage}.py": (stage,) for stage in ALL},
@@ -123,7 +127,11 @@ def test_the_stamp_of_the_sample_corpus_has_the_rooms_it_is_made_with() -> None:
 
 def test_every_stage_has_a_room_of_its_own_in_the_table() -> None:
     alone = {stages[0] for path, stages in DECIDES.items() if len(stages) == 1 and path.startswith("src/erv")}
-    assert alone == set(ALL) - {"evaluate"}, "report and register read what the room evaluate wrote"
+    shared = {
+        "evaluate": "report and register read what it wrote",
+        "grounding": "report reads the cues",
+    }
+    assert alone == set(ALL) - set(shared)
 
 
 def test_packages_above_a_room_do_nothing_when_they_are_imported() -> None:

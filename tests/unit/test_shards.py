@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -72,6 +73,26 @@ def test_wrong_clips_are_refused(tmp_path):
             writer.add(good)
             with pytest.raises(DataError, match=message):
                 writer.add(wrong)
+
+
+def test_a_clip_that_lost_its_sound_is_refused_on_both_ways(tmp_path):
+    good = clip("00001")
+    lost = Clip("00002", good.frames, good.audio[:0], 16000)
+    gained = Clip("00002", good.frames, good.audio, 16000, has_audio=False)
+    for wrong, said in (
+        (lost, "with sound, but has 0 samples"),
+        (gained, "without sound, but has 5 samples"),
+    ):
+        with ShardWriter(tmp_path / "s", 2) as writer:
+            writer.add(good)
+            with pytest.raises(DataError, match=f"'00002' is marked as one {said}"):
+                writer.add(wrong)
+    path = tmp_path / "s" / "shard-00000.parquet"
+    table = pq.read_table(path)
+    place, field = table.schema.get_field_index("audio"), table.schema.field("audio")
+    pq.write_table(table.set_column(place, field, pa.array([b""], pa.binary())), path)
+    with pytest.raises(DataError, match=r"'00001' is marked as one with sound, but has 0 samples"):
+        ShardReader(tmp_path / "s").get("00001")
 
 
 def test_what_is_missing_is_named(tmp_path):

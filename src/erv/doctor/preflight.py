@@ -39,6 +39,7 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
         *_unplaced(settings, stages),
         *_missing_files(environment.workspace, stages),
         *teacher_faults(environment.workspace, settings, stages),
+        *_caption_judge(settings, stages),
         *_unfitting(environment, settings, stages),
         *_judges(environment, settings, stages),
         *_store(environment),
@@ -135,6 +136,18 @@ def teacher_faults(
         if key and not os.environ.get(key) and not _has_labelled(workspace, teacher.name):
             faults.append(f"{where}: the environment variable {key} is not set; put the key in it")
     return faults
+
+
+def _caption_judge(settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
+    """What keeps the judge of captions from reading; `grounding` would find out after all evaluations."""
+    judge = settings.grounding.judge
+    key = judge.api_key_env if judge else None
+    if judge is None or not key or os.environ.get(key) or "grounding" not in {stage.name for stage in stages}:
+        return []
+    return [
+        f"grounding.judge ({judge.name}): the environment variable {key} is not set; put the key in it, or"
+        " set api_key_env to null if the endpoint needs none"
+    ]
 
 
 def _unfitting(environment: Environment, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
 from typing import Any
 
 from erv.errors import EvaluationError
 from erv.evaluate.evaluate import unread_kind
+from erv.grounding.claims import CueChecker, cases_of
+from erv.grounding.cues import CueRecord, FindCues, true_cues
 from erv.prompts import parse_completion
 from erv.report import media
 from erv.report.readings import Readings, sentences_of
 from erv.shards import Clip
 
 Row = Mapping[str, Any]
-FindCues = Callable[[str], Sequence[str]]
 
 # Bits of a policy's answer to a clip, for the filters of the page's script.
 RIGHT, COHERENT, DISAGREE = 1, 2, 4
@@ -124,10 +125,11 @@ def record(
         "seconds": round(media.seconds(clip), 2) if has_sound else None,
         "wave": peaks,
         "loudest": loudest,
-        "cues": [_words(cue) for cue in true_cues(cues)],
+        "cues": [_words(cue) for cue in true_cues(cues or {})],
         "channel": cues["channel"] if cues else None,
         "answers": [
-            _answer(row, readings, true_cues(cues) if cues else None, find_cues) for row in said.values()
+            _answer(row, readings, list(true_cues(cues)) if cues else None, find_cues)
+            for row in said.values()
         ],
     }
 
@@ -136,20 +138,10 @@ def cue_precision(
     rows: Sequence[Row], cues: Mapping[tuple[str, str], Row], find_cues: FindCues
 ) -> dict[str, float | int]:
     """How many of the cues that explanations mention are in their clips: `claimed`, `present`, `share`."""
-    claimed = present = 0
-    for row in rows:
-        truth = cues.get((row["dataset"], row["clip_id"]))
-        if truth is None:
-            continue
-        found = set(find_cues(parse_completion(row["completion"]).explanation or ""))
-        claimed += len(found)
-        present += len(found & set(true_cues(truth)))
+    checked = CueChecker(CueRecord(cues, find_cues=find_cues)).check(cases_of(rows))
+    claims = [claim for finding in checked for claim in finding.claims]
+    claimed, present = len(claims), sum(claim.true is True for claim in claims)
     return {"claimed": claimed, "present": present, "share": present / claimed if claimed else 0.0}
-
-
-def true_cues(cues: Row | None) -> list[str]:
-    """The cues of the face and of the voice in a row of `cues.parquet`."""
-    return [*cues["face_cues"], *cues["voice_cues"]] if cues else []
 
 
 def _answer(

@@ -11,8 +11,8 @@ from erv.evaluate.compare import table_notes
 from erv.evaluate.evaluate import OVERALL
 from erv.figures.drawing import stylesheet
 from erv.files import whole_folder, write_text
+from erv.grounding.cues import FindCues
 from erv.report import charts, clips, pages, parts, verdicts
-from erv.report.clips import FindCues
 from erv.report.evidence import Evidence
 from erv.report.names import DATASETS, titles
 from erv.report.readings import SentenceReader, read_sentences

@@ -12,7 +12,8 @@ from erv.evaluate.compare import check_measured_alike, compare
 from erv.evaluate.evaluate import OVERALL, read_predictions, scope_rows, unread_answers
 from erv.evaluate.metrics import shuffled_eea
 from erv.files import read_document
-from erv.report.clips import FindCues, cue_precision
+from erv.grounding.cues import FindCues
+from erv.report.clips import cue_precision
 from erv.report.evidence import Evidence
 from erv.sentences import explanation_shape
 from erv.settings import ReportSettings

@@ -1,9 +1,11 @@
 """`params.yaml` as frozen, typed settings, parsed once; all faults are reported together."""
 
 from erv.settings.compare import CompareSettings
+from erv.settings.controls import ControlsSettings
 from erv.settings.distill import DistillSettings
 from erv.settings.evaluate import EvaluateSettings
 from erv.settings.extract import ExtractSettings
+from erv.settings.grounding import GroundingSettings
 from erv.settings.grpo import GrpoSettings, LossType, ShapingSettings
 from erv.settings.ingest import IngestSettings
 from erv.settings.leakage import LeakageSettings
@@ -25,10 +27,12 @@ from erv.settings.variants import BUILT_IN_REWARDS, RewardSettings, VariantSetti
 __all__ = [
     "BUILT_IN_REWARDS",
     "CompareSettings",
+    "ControlsSettings",
     "DistillSettings",
     "EvaluateSettings",
     "ExtractSettings",
     "GateSettings",
+    "GroundingSettings",
     "GrpoSettings",
     "IngestSettings",
     "LeakageSettings",

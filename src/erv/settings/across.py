@@ -15,7 +15,7 @@ COLD_START = "sft"  # the policy that no variant trains
 
 def faults(settings: Settings) -> list[str]:
     """Everything that does not fit together."""
-    checks = (_datasets, _roles, _arms, _gates, _rollouts, _shares, _passes, _means, _adapters)
+    checks = (_datasets, _roles, _arms, _gates, _controls, _rollouts, _shares, _passes, _means, _adapters)
     return [fault for check in checks for fault in check(settings)]
 
 
@@ -77,6 +77,18 @@ def _gates(settings: Settings) -> Iterator[str]:
     for key, name in wanted.items():
         if name not in known:
             yield f"{key} is {name!r}, expected one of {', '.join(sorted(set(known)))}"
+
+
+def _controls(settings: Settings) -> Iterator[str]:
+    """Only a policy that is evaluated can be compared with itself."""
+    for name in settings.controls.policies:
+        if name not in settings.compare.policies:
+            yield (
+                f"controls.policies names {name!r}, expected some of {', '.join(settings.compare.policies)}"
+                " (compare.policies)"
+            )
+    yield from _twice("controls.policies", "one", settings.controls.policies)
+    yield from _twice("controls.kinds", "one", settings.controls.kinds)
 
 
 def _rollouts(settings: Settings) -> Iterator[str]:

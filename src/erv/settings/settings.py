@@ -14,10 +14,12 @@ from erv.errors import SettingsError
 from erv.files import parse_yaml
 from erv.settings import across
 from erv.settings.compare import CompareSettings
+from erv.settings.controls import ControlsSettings
 from erv.settings.distill import DistillSettings
 from erv.settings.evaluate import EvaluateSettings
 from erv.settings.extract import ExtractSettings
 from erv.settings.faults import describe
+from erv.settings.grounding import GroundingSettings
 from erv.settings.grpo import GrpoSettings
 from erv.settings.ingest import DatasetName, IngestSettings
 from erv.settings.leakage import LeakageSettings
@@ -58,6 +60,8 @@ class Settings(Section):
     variants: Annotated[dict[str, VariantSettings], Field(min_length=1)]
     compare: CompareSettings
     evaluate: EvaluateSettings
+    controls: ControlsSettings
+    grounding: GroundingSettings
     report: ReportSettings
     register_: Annotated[RegisterSettings, Field(alias="register")]
 

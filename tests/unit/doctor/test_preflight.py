@@ -105,6 +105,22 @@ def test_teachers_that_can_not_label(
         checked(raw, tmp_path, DISTILL)
 
 
+def test_a_judge_of_captions_without_its_key_is_known_before_anything_starts(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [PipelineStage("grounding", (), "true", (), ())]
+    judge = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "MY_KEY"}
+    raw["grounding"]["judge"] = judge
+    with pytest.raises(PipelineError, match=r"grounding\.judge \(openai:m\): .*MY_KEY is not set"):
+        checked(raw, tmp_path, stages)
+    checked(raw, tmp_path, STAGES[:2])
+    monkeypatch.setenv("MY_KEY", "k")
+    checked(raw, tmp_path, stages)
+    monkeypatch.delenv("MY_KEY")
+    raw["grounding"]["judge"] = judge | {"api_key_env": None}
+    checked(raw, tmp_path, stages)
+
+
 def test_a_judge_that_is_too_poor_is_known_before_anything_starts(
     raw: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -164,9 +164,10 @@ def test_sound_is_cut_to_the_window_and_padded_with_silence(policy, clips):
 # --- what is refused ---
 
 
-def test_a_filled_cache_needs_positions(policy):
+def test_a_filled_cache_needs_positions(policy, clips):
     inputs = prompt(policy, 1, audio=False)
-    cache = policy.model.base_model(**inputs, use_cache=True).past_key_values
+    features = policy.model.encode_clips(**prepared(policy, clips[:1]))
+    cache = policy.model.base_model(**inputs, **features, use_cache=True).past_key_values
     with pytest.raises(
         ValueError, match=r"give position_ids with a filled cache; take them from positions\(\)"
     ):

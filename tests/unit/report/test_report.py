@@ -10,11 +10,11 @@ import pytest
 from erv.errors import DataError, EvaluationError
 from erv.evaluate.compare import table_notes
 from erv.evaluate.evaluate import measure, write_json, write_predictions
+from erv.grounding.cues import read_cues
 from erv.labels import LabelSpace
 from erv.manifest import write_table
 from erv.pinning import pin
 from erv.plots.tables import write_class_balance, write_durations, write_quarantine
-from erv.report.cues import read_cues
 from erv.report.datasets import read_datasets
 from erv.report.evidence import Evidence
 from erv.report.report import build_comparison, load_evaluations

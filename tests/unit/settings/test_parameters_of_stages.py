@@ -109,25 +109,32 @@ def test_what_dvc_itself_depends_on_is_in_the_table(reruns: dict[str, Reruns]) -
     [
         ("machine.processes", "nothing (how the machine does the work)"),
         ("machine.grpo.rows_per_pass", "nothing (how the machine does the work)"),
-        ("runtime.threads", "sft, distill, train_erv, grpo, evaluate, report; then register"),
-        ("variants.erv.rewards", "grpo@erv; then evaluate@erv, report, register"),
+        ("runtime.threads", "sft, distill, train_erv, grpo, evaluate, report; then grounding, register"),
+        ("variants.erv.rewards", "grpo@erv; then evaluate@erv, grounding, report, register"),
         ("variants.rft.rewards", "nothing (compare.train does not name the variant)"),
-        ("grpo.beta", "grpo; then evaluate@erv, evaluate@r1_omni, report, register"),
+        ("grpo.beta", "grpo; then evaluate@erv, evaluate@r1_omni, grounding, report, register"),
         ("compare.train", "report; then register; each entry has its own grpo"),
-        ("compare.policies", "report, register; each entry has its own evaluate"),
+        ("compare.policies", "grounding, report, register; each entry has its own evaluate"),
         (
             "datasets",
-            "evaluate, grpo, leakage, report; then distill, sft, train_erv, register; each entry has its own"
-            " ingest, validate, extract",
+            "evaluate, grounding, grpo, leakage, report; then distill, sft, train_erv, register; each entry"
+            " has its own ingest, validate, extract",
         ),
-        ("roles.test", "evaluate, leakage, report; then distill, sft, train_erv, grpo, register"),
-        ("leakage.action", "leakage; then distill, sft, evaluate, train_erv, grpo, report, register"),
+        ("roles.test", "evaluate, leakage, report; then distill, sft, train_erv, grpo, grounding, register"),
+        (
+            "leakage.action",
+            "leakage; then distill, sft, evaluate, train_erv, grpo, grounding, report, register",
+        ),
         (
             "rollouts.policies",
-            "distill; then train_erv, evaluate, grpo, report, register; each entry has its own rollouts",
+            "distill; then train_erv, evaluate, grpo, grounding, report, register; each entry has its own"
+            " rollouts",
         ),
         ("rollouts.per_clip", "nothing (rollouts.policies names no policy)"),
-        ("evaluate.temperature", "evaluate, register; then report"),
+        ("evaluate.temperature", "evaluate, register; then grounding, report"),
+        ("controls.kinds", "nothing (controls.policies names no policy)"),
+        ("grounding.judge", "grounding"),
+        ("report.confidence", "grounding, report; then register"),
         ("ingest.readers.ravdess.channels", "nothing (datasets does not name the data set)"),
         ("sources.base", "nothing (only the content counts, once `erv data pin` has pinned it)"),
     ],
@@ -148,7 +155,7 @@ def test_the_command_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
         "variants.erv.passes_at",
         "variants.erv.rewards",
     ]
-    assert lines[2] == "variants.erv.rewards: grpo@erv; then evaluate@erv, report, register"
+    assert lines[2] == "variants.erv.rewards: grpo@erv; then evaluate@erv, grounding, report, register"
 
 
 def test_the_command_refuses_parameters_that_dvc_does_not_read(tmp_path: Path) -> None:

@@ -125,6 +125,12 @@ def test_a_parameter_that_moved_names_its_new_place(raw: dict[str, Any], before:
         ),
         ("compare.train", ["best"], "compare.train names 'best', expected some of erv, r1_omni, rft"),
         (
+            "controls.policies",
+            ["rft"],
+            "controls.policies names 'rft', expected some of sft, r1_omni, erv (compare.policies)",
+        ),
+        ("controls.kinds", ["shuffled", "shuffled"], "controls.kinds names one twice: shuffled, shuffled"),
+        (
             "variants.sft",
             {"rewards": [{"name": "format", "weight": 1}]},
             "variants has an entry sft, the name of the cold start",

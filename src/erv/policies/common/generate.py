@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from erv.policies.common.policy import Policy
-from erv.shards import Clip
+from erv.shards import Clip, hears
 
 
 def generate_completions(
@@ -23,6 +23,7 @@ def generate_completions(
     max_new_tokens: int,
     temperature: float,
     seed: int,
+    video: bool = True,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, str]:
     """Generates one completion per clip.
@@ -34,6 +35,7 @@ def generate_completions(
         max_new_tokens: a completion that has not ended by then is cut.
         temperature: 0 for greedy decoding, above 0 for sampling.
         seed: seed for sampling; the same clips in the same batches give the same completions.
+        video: whether the prompt has the frames; False asks about the sound alone.
         progress: called after each batch with the number of clips done.
 
     Returns:
@@ -44,7 +46,7 @@ def generate_completions(
     with torch.random.fork_rng(devices=_gpus(policy)):
         torch.manual_seed(seed)
         while batch := list(itertools.islice(remaining, batch_size)):
-            texts = _generate(policy, batch, max_new_tokens, temperature)
+            texts = _generate(policy, batch, max_new_tokens, temperature, video)
             completions.update(zip((clip.clip_id for clip in batch), texts, strict=True))
             progress(len(completions))
     return completions
@@ -55,7 +57,9 @@ def _gpus(policy: Policy) -> list[int]:
     return [] if index is None else [index]
 
 
-def _generate(policy: Policy, batch: list[Clip], max_new_tokens: int, temperature: float) -> list[str]:
+def _generate(
+    policy: Policy, batch: list[Clip], max_new_tokens: int, temperature: float, video: bool
+) -> list[str]:
     """Completions of one batch."""
     model, processor = policy.model, policy.processor
     tokenizer = processor.tokenizer
@@ -63,7 +67,7 @@ def _generate(policy: Policy, batch: list[Clip], max_new_tokens: int, temperatur
     features = model.encode_clips(
         **{name: torch.stack([item[name] for item in prepared]) for name in prepared[0]}
     )
-    prompts = [processor.prompt_ids(audio=clip.audio.size > 0) for clip in batch]
+    prompts = [processor.prompt_ids(video=video, audio=hears(clip)) for clip in batch]
     length = max(map(len, prompts))
     ids = torch.tensor([[tokenizer.pad_token_id] * (length - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])

@@ -46,6 +46,23 @@ def splice(
     return embeddings.masked_scatter(mask.unsqueeze(-1), tokens[shown].to(embeddings.dtype))
 
 
+def require_features(mask: torch.Tensor, modality: str) -> None:
+    """Refuses placeholders without features: the model would read them as if they were words.
+
+    Args:
+        mask: bool [rows, length], true at the placeholders of a modality without features.
+        modality: its name, for the message.
+
+    Raises:
+        ValueError: a row has a placeholder.
+    """
+    if bool(mask.any()):
+        raise ValueError(
+            f"a prompt has {modality} placeholders, but {modality}_features are missing; give them as"
+            f" encode_clips returns them, or leave the {modality} out of the prompt"
+        )
+
+
 def _shown_by_runs(
     mask: torch.Tensor, counts: torch.Tensor, expected: int, clip_index: torch.Tensor, modality: str
 ) -> torch.Tensor:
@@ -88,4 +105,4 @@ def rows_of_clips(input_ids: torch.Tensor, clip_index: torch.Tensor | None) -> t
     return clip_index
 
 
-__all__ = ["rows_of_clips", "splice"]
+__all__ = ["require_features", "rows_of_clips", "splice"]

@@ -13,7 +13,7 @@ from transformers import BertModel, Cache, PreTrainedModel, Qwen2Model
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from erv.policies.common.splice import rows_of_clips, splice
+from erv.policies.common.splice import require_features, rows_of_clips, splice
 from erv.policies.humanomni.configuration import HumanOmniConfig
 from erv.policies.humanomni.loading import LoadsReleased
 from erv.policies.humanomni.projector import AudioProjector, Gate, VisualProjector
@@ -178,16 +178,23 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
 
         The arguments are those of `forward`. Placeholders must be expanded already; they are tokens of the
         vocabulary or negative ids.
+
+        Raises:
+            ValueError: placeholders and features don't fit together, or a prompt's modality has none.
         """
         clip_index = rows_of_clips(input_ids, clip_index)
         embeddings: torch.Tensor = self.get_input_embeddings()(input_ids.clamp(min=0))
-        if video_features is not None:
+        mask = placeholders(input_ids, self.config.video_token_id, (VIDEO_ID, IMAGE_ID))
+        if video_features is None:
+            require_features(mask, "video")
+        else:
             tokens = self.visual_tokens(video_features, gate_input_ids, gate_attention_mask)
-            mask = placeholders(input_ids, self.config.video_token_id, (VIDEO_ID, IMAGE_ID))
             embeddings = splice(embeddings, mask, tokens, clip_index, "video")
-        if audio_features is not None:
+        mask = placeholders(input_ids, self.config.audio_token_id, (AUDIO_ID,))
+        if audio_features is None:
+            require_features(mask, "audio")
+        else:
             tokens = self.audio_projector(audio_features.to(self.dtype))
-            mask = placeholders(input_ids, self.config.audio_token_id, (AUDIO_ID,))
             embeddings = splice(embeddings, mask, tokens, clip_index, "audio")
         return embeddings
 
@@ -239,14 +246,16 @@ class HumanOmniModel(HumanOmniPreTrainedModel):
                 pixel_values if video_features is None else None,
                 input_features if audio_features is None else None,
             )
-            inputs_embeds = self.embed(
-                input_ids,
-                encoded.get("video_features", video_features),
-                encoded.get("audio_features", audio_features),
-                gate_input_ids,
-                gate_attention_mask,
-                clip_index,
-            )
+            video = encoded.get("video_features", video_features)
+            audio = encoded.get("audio_features", audio_features)
+            started = past_key_values is not None and past_key_values.get_seq_length() > 0
+            if started and video is None and audio is None:
+                # The cache holds the clips; looking for placeholders in each token would wait for the GPU.
+                inputs_embeds = self.get_input_embeddings()(input_ids)
+            else:
+                inputs_embeds = self.embed(
+                    input_ids, video, audio, gate_input_ids, gate_attention_mask, clip_index
+                )
         if _is_packed(attention_mask, position_ids, past_key_values):
             if use_cache:
                 raise ValueError(

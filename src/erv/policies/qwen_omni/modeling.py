@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 
 from erv.policies.common.modeling import ConditionedOnClips
-from erv.policies.common.splice import rows_of_clips, splice
+from erv.policies.common.splice import require_features, rows_of_clips, splice
 from erv.policies.qwen_omni.configuration import QwenOmniConfig
 
 _CLIPS_AT_ONCE = 8  # bounds the memory of the towers; results don't depend on it beyond rounding
@@ -122,8 +122,9 @@ class QwenOmniModel(Qwen2_5OmniThinkerModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         if input_ids is not None:
+            started = past_key_values is not None and past_key_values.get_seq_length() > 0
             if position_ids is None:
-                if past_key_values is not None and past_key_values.get_seq_length() > 0:
+                if started:
                     raise ValueError("give position_ids with a filled cache; take them from positions()")
                 mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
                 position_ids = self.positions(input_ids, mask)
@@ -135,6 +136,8 @@ class QwenOmniModel(Qwen2_5OmniThinkerModel):
             ):
                 if tokens is not None:
                     inputs_embeds = splice(inputs_embeds, input_ids == token_id, tokens, clip_index, modality)
+                elif not started:  # looking for placeholders in each token would wait for the GPU
+                    require_features(input_ids == token_id, modality)
         return self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,

@@ -1,0 +1,1 @@
+"""What a policy answers when a part of its clips is taken away or exchanged."""
