@@ -63,7 +63,12 @@ def completion_text(completion: Completion) -> str:
 
 
 def tagged(text: str, tag: str) -> list[str]:
-    """What stands between `<tag>` and the next `</tag>`, in order, as `re.findall` with `.*?` gives it.
+    """What stands between `<tag>` and the next `</tag>`, in order, as `re.findall` with `.*?` gives it."""
+    return [text[start:end] for start, end in tagged_spans(text, tag)]
+
+
+def tagged_spans(text: str, tag: str) -> list[tuple[int, int]]:
+    """Where the blocks of `tagged` begin and end in the text.
 
     It takes linear time: the regular expression would scan to the end of the text from each unclosed tag, and
     a babbling policy writes thousands of them.
@@ -76,7 +81,7 @@ def tagged(text: str, tag: str) -> list[str]:
         end = text.find(closing, start)
         if end < 0:
             break
-        blocks.append(text[start:end])
+        blocks.append((start, end))
         start = text.find(opening, end)
     return blocks
 

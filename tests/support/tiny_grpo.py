@@ -53,6 +53,7 @@ def settings(**changes: Any) -> GrpoSettings:
         "max_completion_length": 8,
         "loss_type": "grpo",
         "scale_rewards": "group",
+        "credit": "completion",
         "importance_sampling": "token",
         "epsilon": 0.2,
         "epsilon_high": 0.2,

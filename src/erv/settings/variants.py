@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from erv.settings.section import Section
 
-BUILT_IN_REWARDS = ("format", "accuracy", "explanation")
+BUILT_IN_REWARDS = ("format", "accuracy", "explanation", "coherence", "grounded")
 
 
 class RewardSettings(Section):
@@ -38,6 +38,7 @@ class VariantSettings(Section):
 
     method: Literal["grpo", "rft"] = "grpo"
     passes_at: float | None = None  # rft: trains on completions with at least this from every reward
+    credit: Literal["completion", "sentence"] | None = None  # grpo: None takes grpo.credit
     rewards: Annotated[tuple[RewardSettings, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -51,4 +52,10 @@ class VariantSettings(Section):
     def _rejection_has_a_mark(self) -> VariantSettings:
         if (self.method == "rft") != (self.passes_at is not None):
             raise ValueError("passes_at is for method: rft, which needs it; give both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _credit_is_for_grpo(self) -> VariantSettings:
+        if self.method == "rft" and self.credit is not None:
+            raise ValueError("credit is for method: grpo; rft learns whole completions, so leave it out")
         return self

@@ -321,7 +321,7 @@ def test_a_reader_s_fault_has_its_path_and_its_keys(
     ("path", "expected"),
     [
         ("variants.erv.rewards.0.wieght", "did you mean 'weight'?"),
-        ("variants.erv.weights", "expected one of method, passes_at, rewards"),
+        ("variants.erv.weights", "expected one of credit, method, passes_at, rewards"),
         ("grpo.lora.rnk", "did you mean 'rank'?"),
         ("register.gates.0.minimun", "did you mean 'minimum'?"),
         ("validation", "did you mean 'validate'?"),

@@ -192,6 +192,7 @@ def train_grpo(
     device = resolve_device(runtime.device)
     dtype = resolve_dtype(runtime.dtype, device)  # half precision is autocast; a CPU refuses it
     memory = round(machine.feature_cache_gb * 1e9)
+    by_sentence = settings.credit == "sentence"
     steps = total_steps(settings, len(rows))
     order = order_rows(rows, steps // settings.num_iterations, settings.prompts_per_step, seed)
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -219,7 +220,7 @@ def train_grpo(
         trainer = OmniGRPOTrainer(
             model=trained.model,
             args=arguments,
-            reward_funcs=[CheckedReward(name, reward) for name, reward, _ in rewards],
+            reward_funcs=[CheckedReward(name, reward, credited=by_sentence) for name, reward, _ in rewards],
             train_dataset=order,
             processing_class=trained.processor.tokenizer,
             peft_config=lora_config(trained.model, settings.lora) if settings.lora.enabled else None,
@@ -229,6 +230,7 @@ def train_grpo(
             clip_features=ClipFeatures(policy_encoder(trained, dtype), shards, memory_bytes=memory),
             question=trained.processor.question_inputs(),
             static_decode=machine.grpo.static_decode,
+            credit_sentences=by_sentence,
         )
         refuse_sharded_adapters(trainer, "grpo", settings.lora)
         trainer.remove_callback(PrinterCallback)
