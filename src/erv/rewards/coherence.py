@@ -16,9 +16,9 @@ from erv.verifier.protocol import Verifier
 class CoherenceReward:
     """The share of an explanation's sentences that express the completion's own answer, right or wrong.
 
-    Everything but the target is as in `explanation_reward`, shaping included. The answer is read strictly under
-    both semantics: through the label space, and several that differ are none. A completion without a readable
-    answer earns 0.0; one whose answer has no column in the verifier can't be scored.
+    Everything but the target is as in `explanation_reward`, shaping included. The answer is read strictly
+    under both semantics: through the label space, and several that differ are none. A completion without a
+    readable answer earns 0.0; one whose answer has no column in the verifier can't be scored.
     """
 
     __name__ = "coherence_reward"

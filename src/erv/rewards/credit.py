@@ -1,7 +1,7 @@
 """What a reward says of single stretches of a completion, besides one value for all of it.
 
-A reward that knows which sentences earned it and which cost it has a method `credited`, called like the reward
-itself. With `grpo.credit: sentence` these verdicts reach the tokens (`erv.training.grpo.credit`).
+A reward that knows which sentences earned it and which cost it has a method `credited`, called like the
+reward itself. With `grpo.credit: sentence` these verdicts reach the tokens (`erv.training.grpo.credit`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Credit:
     Attributes:
         start: its first character in the completion.
         end: the character after its last one.
-        value: what it earns, on the reward's scale. The mean over a completion's credits is its reward, unless
-            too few sentences count.
+        value: what it earns, on the reward's scale. The mean over a completion's credits is its
+            reward.
     """
 
     start: int
@@ -29,7 +29,7 @@ class Credit:
 
 @dataclass(frozen=True)
 class Credited:
-    """The reward of a completion, None if it can't be scored, and the credits behind it, in order of place."""
+    """The reward of a completion, None if it can't be scored, and the credits behind it, by place."""
 
     reward: float | None
     credits: tuple[Credit, ...] = ()

@@ -208,7 +208,6 @@ def explanation_reward(
         A callable (completions, solution, **columns) -> rewards. It calls the verifier once per batch, or not
         at all for a batch without sentences. A truth without a column in `verifier.labels` gives None.
     """
-
     return ExplanationReward(verifier, semantics, shaping)
 
 

@@ -84,7 +84,7 @@ class GrpoSettings(Section):
         # The ratio of a sequence spreads whatever its tokens get evenly over all of them.
         if self.credit == "sentence" and self.importance_sampling == "sequence":
             raise ValueError(
-                "credit: sentence needs importance_sampling: token, found sequence, whose ratio gives all tokens"
+                "credit: sentence needs importance_sampling: token, found sequence, which gives all tokens"
                 " of a completion the same share"
             )
         return self

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from erv.settings.grpo import GrpoSettings
 from erv.settings.section import Section
 
 BUILT_IN_REWARDS = ("format", "accuracy", "explanation", "coherence", "grounded")
@@ -40,6 +41,12 @@ class VariantSettings(Section):
     passes_at: float | None = None  # rft: trains on completions with at least this from every reward
     credit: Literal["completion", "sentence"] | None = None  # grpo: None takes grpo.credit
     rewards: Annotated[tuple[RewardSettings, ...], Field(min_length=1)]
+
+    def applied_to(self, grpo: GrpoSettings) -> GrpoSettings:
+        """The section `grpo` as this arm uses it."""
+        if self.credit is None:
+            return grpo
+        return GrpoSettings.model_validate(grpo.model_dump() | {"credit": self.credit})
 
     @model_validator(mode="after")
     def _rewards_differ(self) -> VariantSettings:

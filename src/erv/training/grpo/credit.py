@@ -1,24 +1,26 @@
 """Credit by sentence: an advantage for each token instead of one for the whole completion.
 
-GRPO gives every token of a completion the same advantage, so a sentence that contradicts the truth is reinforced
-along with a right answer. Rewards that read sentences know better (`erv.rewards.credit`). Their verdicts move
-return within a completion, and change neither its mean nor what the group as a whole gets:
+GRPO gives every token of a completion the same advantage, so a sentence that contradicts the truth is
+reinforced along with a right answer. Rewards that read sentences know better (`erv.rewards.credit`). Their
+verdicts move return within a completion, and change neither its mean nor what the group as a whole gets:
 
     r[i, t] = R[i] + sum over rewards k of  w[k] (u[k, i, s(t)] - mean of u[k, i] over its tokens)
 
-`R[i]` is the weighted sum of rewards, `u` what the sentence of token `t` earns; tokens in no judged sentence (tags,
-the answer, scenery) keep `R[i]`. As the mean is over tokens, no sentence gains weight by being longer. So the mean
-of `r` over the tokens of a completion is `R[i]`, and with each completion weighing the same, its variance over the
-group is that between the completions plus the mean of that within them (law of total variance). The advantage is
+`R[i]` is the weighted sum of rewards, `u` what the sentence of token `t` earns; tokens in no judged sentence
+(tags, the answer, scenery) keep `R[i]`. As the mean is over tokens, no sentence gains weight by being longer.
+So the mean of `r` over the tokens of a completion is `R[i]`, and with each completion weighing the same, its
+variance over the group is that between the completions plus the mean of that within them (law of total
+variance). The advantage is
 
     A[i, t] = (r[i, t] - mean of R) / (sqrt(Var(R) + n / (n - 1) mean of Var(r[i]) ) + 1e-4)
 
-over the n completions of the group, with the sample variance that TRL takes for `Var(R)`. Where no sentence differs
-from another this is the plain advantage. Otherwise it has the same mean and deviation, 0 and 1, and a group whose
-completions all earn the same still learns from its sentences. With `scale_rewards: none` nothing is divided, and
-the mean over the tokens of each completion is exactly the plain advantage.
+over the n completions of the group, with the sample variance that TRL takes for `Var(R)`. Where no sentence
+differs from another this is the plain advantage. Otherwise it has the same mean and deviation, 0 and 1, and a
+group whose completions all earn the same still learns from its sentences. With `scale_rewards: none` nothing
+is divided, and the mean over the tokens of each completion is exactly the plain advantage.
 
-A verdict reaches only the tokens of its sentence, not those before it that led there: less noise, for some bias.
+A verdict reaches only the tokens of its sentence, not those before it that led there: less noise, for some
+bias.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ _EPSILON = 1e-4  # TRL's, in the denominator of the advantage
 def token_spans(tokenizer: Any, ids: Sequence[int], text: str) -> list[Span]:
     """Which characters of a completion each of its tokens wrote.
 
-    Where the tokenizer splits the text as the policy did, these are its offsets. Otherwise, since a policy may
-    sample any pieces, the text of every beginning of the completion shows them.
+    Where the tokenizer splits the text as the policy did, these are its offsets. Otherwise, since a policy
+    may sample any pieces, the text of every beginning of the completion shows them.
 
     Args:
         tokenizer: a fast tokenizer.

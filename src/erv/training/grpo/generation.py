@@ -30,8 +30,8 @@ class Generation:
         prompt_tokens: tokens in all n prompts, without padding.
         completion_tokens: tokens in all n completions.
         processes: number of processes that sampled them: n / processes rows each, in the order of processes.
-        credits: with `grpo.credit: sentence`, per completion the stretches whose tokens have another advantage
-            than its mean: first character, the one after the last, advantage. Otherwise empty.
+        credits: with `grpo.credit: sentence`, per completion the stretches whose tokens have an
+            advantage of their own: first character, the one after the last, advantage. Otherwise empty.
     """
 
     step: int
@@ -86,9 +86,9 @@ class Generation:
         return found
 
     def differs(self) -> bool:
-        """Whether any two completions of one prompt earn different sums, or sentences of one different credit.
+        """Whether there is something to learn.
 
-        Otherwise nothing is learned.
+        That is so if two completions of one prompt earn different sums, or sentences of one different credit.
         """
         if any(self.credits):
             return True

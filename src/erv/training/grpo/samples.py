@@ -210,7 +210,8 @@ def _stretches(credits: tuple[tuple[str, float], ...] | None) -> str:
     if not credits:
         return ""
     rows = "".join(
-        f'<tr class="{"yes" if value > 0 else "no"}"><td>{value:+.2f}</td><td>{escape(_plain(text))}</td></tr>'
+        f'<tr class="{"yes" if value > 0 else "no"}"><td>{value:+.2f}</td>'
+        f"<td>{escape(_plain(text))}</td></tr>"
         for text, value in credits
     )
     return f"<table><tr><th>Advantage</th><th>of the tokens in</th></tr>{rows}</table>"

@@ -11,8 +11,8 @@ none:
   once per completion, and no padding (`erv.training.grpo.decode` and `erv.training.grpo.scoring`).
   `share_prompts=False` runs it once per completion, and tests compare the two.
 - `_calculate_rewards` keeps the completions that the rewards see. Together with what they earned, they become
-  the `Generation` that is passed to the watcher. With credit by sentence it also keeps what the rewards say of
-  sentences, and `_generate_and_score_completions` turns TRL's advantages [B] into advantages [B, T], which
+  the `Generation` that is passed to the watcher. With credit by sentence it also keeps what the rewards say
+  of sentences, and `_generate_and_score_completions` turns TRL's advantages [B] into advantages [B, T], which
   TRL's loss takes as they are (`erv.training.grpo.credit`).
 - `_compute_loss` passes `clip_index` to scoring, and stops if the loss is not finite.
 - `_save_checkpoint` writes the completion record.
@@ -236,7 +236,7 @@ class OmniGRPOTrainer(GRPOTrainer):
             moved[row, : len(value)] = value.to(moved)
         advantages = by_token(plain, moved, divided[own], divides[own])
         found = [
-            stretches(spans, value.tolist(), row)
+            stretches(spans, value.tolist(), row[: len(value)])
             for spans, value, row in zip(verdicts.spans, verdicts.moved, advantages.tolist(), strict=True)
         ]
         self._verdicts = None

@@ -150,7 +150,8 @@ def test_a_group_that_earns_the_same_learns_from_its_sentences() -> None:
 
 def test_what_cannot_be_scored_moves_nothing() -> None:
     nan = float("nan")
-    _, tokens = advantages_of([nan, 1.0, nan, nan], [[0.0, 0.0], [0.5, -0.5], [0.0, 0.0], [0.0, 0.0]], "group", 2)
+    moved = [[0.0, 0.0], [0.5, -0.5], [0.0, 0.0], [0.0, 0.0]]
+    _, tokens = advantages_of([nan, 1.0, nan, nan], moved, "group", 2)
     assert tokens[[0, 2, 3]].abs().max() == 0.0
     assert bool(tokens.isfinite().all())
 
@@ -212,7 +213,7 @@ def test_a_reward_is_read_once_for_value_and_credits() -> None:
     columns = {"solution": ["happiness"], "dataset": ["mafw"]}
     assert reward(completions=["<think>Joy.</think>"], **columns) == [1.0]
     assert (reward.credits, len(calls)) == ([(Credit(7, 11, 1.0),)], 1)
-    silent = CheckedReward("mine", lambda **columns: [0.5], credited=True)  # a callable that judges no sentences
+    silent = CheckedReward("mine", lambda **columns: [0.5], credited=True)  # it judges no sentences
     assert (silent(completions=["a"]), silent.credits) == ([0.5], None)
     off = CheckedReward("explanation", explanation_reward(verifier, shaping=NO_SHAPING))
     off(completions=["<think>Joy.</think>"], **columns)
