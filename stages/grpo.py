@@ -99,6 +99,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             kept=[memory],
             on_samples=lambda table: log_samples(run, table),
             verifier=verifier.reader(),
+            thinks=variant.thinks,
             **options,
         )
     clear(checkpoints)

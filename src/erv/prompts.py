@@ -22,6 +22,7 @@ INSTRUCTION = f"{QUESTION}  {OUTPUT_FORMAT}"
 
 VIDEO_PLACEHOLDER = "<video>"
 AUDIO_PLACEHOLDER = "<audio>"
+DIRECT_BEGINNING = "<think></think>\n<answer>"  # of a completion that answers without thinking
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 

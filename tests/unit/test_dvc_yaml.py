@@ -14,10 +14,10 @@ PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stag
 STAGES = list(PIPELINE)
 
 
-def test_the_twelve_stages_in_order() -> None:
+def test_the_thirteen_stages_in_order() -> None:
     assert STAGES == [
         "ingest", "validate", "extract", "leakage", "sft", "rollouts", "distill", "train_erv", "grpo",
-        "evaluate", "report", "register",
+        "arms", "evaluate", "report", "register",
     ]  # fmt: skip
 
 

@@ -27,6 +27,7 @@ WITHOUT_STAGES = {
     "variants": "compare.train does not name the variant",
     "ingest.readers": "datasets does not name the data set",
     "rollouts": "rollouts.policies names no policy",
+    "arms": "arms names no policy",
 }
 
 

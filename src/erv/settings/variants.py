@@ -11,6 +11,7 @@ from erv.settings.grpo import GrpoSettings
 from erv.settings.section import Section
 
 BUILT_IN_REWARDS = ("format", "accuracy", "explanation", "coherence", "grounded")
+ABOUT_EXPLANATIONS = ("explanation", "coherence", "grounded")
 
 
 class RewardSettings(Section):
@@ -40,6 +41,7 @@ class VariantSettings(Section):
     method: Literal["grpo", "rft"] = "grpo"
     passes_at: float | None = None  # rft: trains on completions with at least this from every reward
     credit: Literal["completion", "sentence"] | None = None  # grpo: None takes grpo.credit
+    thinks: bool = True  # grpo: False answers at once, after an empty explanation that the policy is given
     rewards: Annotated[tuple[RewardSettings, ...], Field(min_length=1)]
 
     def applied_to(self, grpo: GrpoSettings) -> GrpoSettings:
@@ -62,7 +64,21 @@ class VariantSettings(Section):
         return self
 
     @model_validator(mode="after")
-    def _credit_is_for_grpo(self) -> VariantSettings:
+    def _some_is_for_grpo(self) -> VariantSettings:
         if self.method == "rft" and self.credit is not None:
             raise ValueError("credit is for method: grpo; rft learns whole completions, so leave it out")
+        if self.method == "rft" and not self.thinks:
+            raise ValueError(
+                "thinks: false is for method: grpo; rft learns from explanations, so leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_reads_what_is_not_said(self) -> VariantSettings:
+        about = sorted({reward.name for reward in self.rewards} & {"format", *ABOUT_EXPLANATIONS})
+        if not self.thinks and about:
+            raise ValueError(
+                f"thinks: false leaves nothing to say for the rewards {', '.join(about)}; use accuracy, or a"
+                " reward of your own"
+            )
         return self

@@ -83,12 +83,14 @@ def test_how_the_machine_does_it_is_no_dependency(stage: str) -> None:
 
 def test_each_parameter_runs_something_again_or_is_known_not_to(reruns: dict[str, Reruns]) -> None:
     defaults = {
-        f"variants.{name}.{key}" for name in PARAMS["variants"] for key in ("method", "passes_at", "credit")
+        f"variants.{name}.{key}"
+        for name in PARAMS["variants"]
+        for key in ("method", "passes_at", "credit", "thinks")
     }
     assert set(reruns) == _leaves_of(set(PARAMS)) | defaults
     idle = {name: item.reason for name, item in reruns.items() if not item.own}
     assert all(idle.values()), f"no stage reads {[name for name, reason in idle.items() if not reason]}"
-    used = {start for start in WITHOUT_STAGES if any(name.startswith(f"{start}.") for name in idle)}
+    used = {start for start in WITHOUT_STAGES if any(f"{name}.".startswith(f"{start}.") for name in idle)}
     assert used == set(WITHOUT_STAGES)
     assert {name for name in idle if name.startswith("sources.")} == {"sources.base", "sources.judge"}
     named = [*PARAMS["compare"]["train"], *PARAMS["datasets"]]
@@ -149,9 +151,10 @@ def test_the_command_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
         "variants.erv.method",
         "variants.erv.passes_at",
         "variants.erv.credit",
+        "variants.erv.thinks",
         "variants.erv.rewards",
     ]
-    assert lines[3] == "variants.erv.rewards: grpo@erv; then evaluate@erv, report, register"
+    assert lines[4] == "variants.erv.rewards: grpo@erv; then evaluate@erv, report, register"
 
 
 def test_the_command_refuses_parameters_that_dvc_does_not_read(tmp_path: Path) -> None:

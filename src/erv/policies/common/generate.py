@@ -83,4 +83,5 @@ def _generate(policy: Policy, batch: list[Clip], max_new_tokens: int, temperatur
             **features,
             generation_config=settings,
         )
-    return [text.strip() for text in tokenizer.batch_decode(generated[:, length:], skip_special_tokens=True)]
+    texts = tokenizer.batch_decode(generated[:, length:], skip_special_tokens=True)
+    return [f"{policy.begins}{text}".strip() for text in texts]

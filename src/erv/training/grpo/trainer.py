@@ -6,7 +6,8 @@ none:
 - `_generate_and_score_completions` encodes the distinct clips of a batch once, without gradient, into a side
   table, and adds `clip_index` (row -> clip) to the batch that TRL carries along. TRL indexes every tensor of
   a batch by row, so the features themselves can't be part of the batch.
-- `_tokenize_prompts` adds the features to the fields that TRL passes to `generate()`.
+- `_tokenize_prompts` adds the features to the fields that TRL passes to `generate()`. For a policy that
+  answers without thinking it also adds the given beginning of the completion to each prompt.
 - `_generate_single_turn` and `_get_per_token_logps_and_entropies` run the prompt once per clip instead of
   once per completion, and no padding (`erv.training.grpo.decode` and `erv.training.grpo.scoring`).
   `share_prompts=False` runs it once per completion, and tests compare the two.
@@ -37,7 +38,7 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
-from erv.policies.common.policy import token_positions
+from erv.policies.common.policy import beginning_ids, token_positions
 from erv.prompts import completion_text
 from erv.training.common.adapters import is_sharded
 from erv.training.grpo.collapse import Diverged
@@ -74,6 +75,12 @@ class GenerationWatcher(Kept, Protocol):
         """The step whose checkpoint must not be deleted; None if any may be."""
 
 
+def _after(beginning: str, completion: Any) -> Any:
+    """A completion as TRL hands it to rewards, after its given beginning."""
+    text = f"{beginning}{completion_text(completion)}"
+    return text if isinstance(completion, str) else [{**completion[0], "content": text}]
+
+
 class OmniGRPOTrainer(GRPOTrainer):
     """`trl.GRPOTrainer` for rows `{"prompt": messages, "clip": key, ...}` and a policy that takes features.
 
@@ -89,6 +96,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         share_prompts: bool = True,
         static_decode: bool = False,
         credit_sentences: bool = False,
+        begins: str = "",
         keep_checkpoints: int = 2,
         watcher: GenerationWatcher | None = None,
         kept: Sequence[Kept] = (),
@@ -107,6 +115,7 @@ class OmniGRPOTrainer(GRPOTrainer):
                 (`erv.training.grpo.static_decode`). For weights that aren't sharded, and shared prompts.
             credit_sentences: whether the tokens of a sentence get an advantage of their own from rewards that
                 judge sentences; `reward_funcs` must then be `CheckedReward`s that keep credits.
+            begins: what every completion begins with: given to the policy, and shown to the rewards.
             keep_checkpoints: how many complete checkpoints to keep.
             watcher: receives every generation of training. With a watcher, `reward_funcs` must be
                 `CheckedReward`s.
@@ -124,7 +133,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         self._watcher = watcher
         self._kept = [*([] if watcher is None else [watcher]), *kept]
         self._completions: list[str] = []  # the completions that were scored last
-        self._credit_sentences = credit_sentences
+        self._credit_sentences, self._begins = credit_sentences, begins
         self._verdicts: Verdicts | None = None  # on their sentences
         super().__init__(*args, **kwargs)
         models = [model for model in (self.model, self.ref_model) if model is not None]
@@ -190,6 +199,8 @@ class OmniGRPOTrainer(GRPOTrainer):
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: Any, completions: list[Any], completion_ids_list: Any
     ) -> torch.Tensor:
+        if self._begins:
+            completions = [_after(self._begins, completion) for completion in completions]
         self._completions = [completion_text(completion) for completion in completions]
         rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self._credit_sentences:
@@ -211,8 +222,10 @@ class OmniGRPOTrainer(GRPOTrainer):
             for weight, reward in zip(weights, self.reward_funcs, strict=True)
             if reward.credits is not None
         ]
+        given = len(self._begins)
         spans = [
-            token_spans(self._tokenizer, row, text) for row, text in zip(ids, self._completions, strict=True)
+            [(given + start, given + end) for start, end in token_spans(self._tokenizer, row, text[given:])]
+            for row, text in zip(ids, self._completions, strict=True)
         ]
         moved = [
             shares(own, [(weight, credits[row]) for weight, credits in judged])
@@ -269,6 +282,9 @@ class OmniGRPOTrainer(GRPOTrainer):
         place = {text: position for position, text in enumerate(dict.fromkeys(texts))}
         distinct = [prompts[texts.index(text)] for text in place]
         prompt_ids, images, fields = super()._tokenize_prompts(distinct)
+        if self._begins:
+            given = beginning_ids(self._tokenizer, self._begins)
+            prompt_ids = [[*ids, *given] for ids in prompt_ids]
         rows = [place[text] for text in texts]
         fields = {name: [values[row] for row in rows] for name, values in fields.items()}
         assert self._clip_index is not None

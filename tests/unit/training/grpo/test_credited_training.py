@@ -9,6 +9,7 @@ import torch
 
 from erv.checkpoints import latest_checkpoint
 from erv.policies import load_policy
+from erv.prompts import DIRECT_BEGINNING
 from erv.rewards.credit import Credit, Credited
 from erv.settings import MachineSettings
 from erv.shards import ShardReader
@@ -152,6 +153,40 @@ def train(cold_start: Path, shards: dict[str, ShardReader], tmp_path: Path) -> T
         return folder, seen, tables
 
     return run
+
+
+def test_a_policy_may_be_trained_to_answer_without_thinking(
+    cold_start: Path, shards: dict[str, ShardReader], tmp_path: Path
+) -> None:
+    """Rewards see the given beginning, credits count from it, and the folder says how it answers."""
+    seen: list[str] = []
+
+    class Rewarded(Halves):
+        def credited(self, *, completions: list[Any], **columns: Any) -> list[Credited]:
+            seen.extend(map(text, completions))
+            return super().credited(completions=completions, **columns)
+
+    tables: list[SampleTable] = []
+    folder = train_grpo(
+        cold_start,
+        training_rows(shards),
+        shards,
+        [("halves", Rewarded(), 1.0)],
+        settings(credit="sentence", max_steps=1, save_steps=1),
+        output=tmp_path / "direct",
+        checkpoints=tmp_path / "checkpoints",
+        on_metrics=lambda metrics, step: None,
+        seed=0,
+        runtime=RUNTIME,
+        machine=machine(sample_steps=1),
+        on_samples=tables.append,
+        thinks=False,
+    )
+    assert len(seen) == 8
+    assert all(said.startswith(DIRECT_BEGINNING) for said in seen)
+    assert load_policy(folder).begins == DIRECT_BEGINNING
+    for sample in tables[-1].samples:  # nothing that was given is credited
+        assert all(part in sample.completion[len(DIRECT_BEGINNING) :] for part, _ in sample.credits or ())
 
 
 def weights(folder: Path) -> bytes:
