@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from erv.errors import EvaluationError
 from erv.settings import Settings
@@ -29,6 +29,7 @@ logger = logging.getLogger("stages.evaluate")
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Generates, judges, measures and writes the predictions."""
     from erv.determinism import resolve_device, seed_everything
+    from erv.evaluate.applicable import without_explanations
     from erv.evaluate.evaluate import (
         OVERALL,
         count_unreadable,
@@ -39,6 +40,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     )
     from erv.manifest import read_manifests
     from erv.policies import load_policy
+    from erv.policies.common.arm import read_arm
     from erv.shards import ShardReader
 
     seed_everything(settings.seed, settings.runtime.threads)
@@ -64,18 +66,22 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             " change roles.test or evaluate.split in params.yaml"
         )
     metrics = measure(predictions)
+    explains = read_arm(arguments.policy).thinks
+    if not explains:
+        metrics = without_explanations(metrics)
     write_predictions(predictions, arguments.predictions)
     decoding = settings.evaluate.model_dump(include={"max_new_tokens", "temperature", "split"})
     unreadable = count_unreadable(predictions, judge)
-    described = {
+    described: dict[str, Any] = {
         "judge": judge.describe(),
+        **({} if explains else {"explains": False}),
         "decoding": decoding,
         "quarantined": quarantined,
         "unreadable": unreadable,
     }
     write_json({**metrics, **described}, arguments.metrics)
     for scope, values in metrics.items():
-        run.log_metrics({f"{scope}/{name}": float(value) for name, value in values.items()})
+        run.log_metrics({f"{scope}/{name}": float(v) for name, v in values.items() if v is not None})
     run.log_metrics({f"{scope}/unreadable": float(count) for scope, count in unreadable.items()})
     names = ("accuracy", "low", "high", "recall", "recall_low", "recall_high")
     held_out = {name: float(described["judge"][f"held_out_{name}"]) for name in names}
@@ -87,7 +93,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             unreadable[OVERALL],
             len(predictions),
         )
-    shown_values = ", ".join(f"{name} {metrics[OVERALL][name]:.3f}" for name in ("WAR", "EEA", "EPC", "FCR"))
+    overall = {name: metrics[OVERALL][name] for name in ("WAR", "EEA", "EPC", "FCR")}
+    shown_values = ", ".join(f"{name} {value:.3f}" for name, value in overall.items() if value is not None)
     logger.info("%s: %s", arguments.name, shown_values)
     run.log_artifact(arguments.predictions)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.errors import EvaluationError
+from erv.evaluate.applicable import leave_out
 from erv.evaluate.compare import check_measured_alike, compare, table_notes
 from erv.evaluate.evaluate import (
     OVERALL,
@@ -123,6 +124,7 @@ def build_comparison(
     result = compare(
         predictions, samples=settings.bootstrap_samples, confidence=settings.confidence, seed=seed
     )
+    leave_out(result, [policy for policy, item in evaluations.items() if not item.get("explains", True)])
     unread = {policy: unread_answers(rows) for policy, rows in predictions.items()}
     for kind in ("malformed", "outside"):
         result[kind] = {policy: counts[kind] for policy, counts in unread.items()}
@@ -277,7 +279,7 @@ def _differences(comparison: Mapping[str, Any], names: Mapping[str, str]) -> lis
         for earlier in policies[:i]:
             values = comparison["differences"][f"{later}-{earlier}"][OVERALL]
             title = f"{names[later]} minus {names[earlier]}"
-            ordered = {metric: values[metric] for metric in METRICS}
+            ordered = {metric: values[metric] for metric in METRICS if metric in values}
             found.append({"title": title, "chart": charts.difference_chart(ordered, title)})
     return found[::-1]
 

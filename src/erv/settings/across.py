@@ -62,8 +62,8 @@ def _arms(settings: Settings) -> Iterator[str]:
     for arm in settings.arms:
         if arm.name == COLD_START or arm.name in settings.variants:
             yield f"arms has an entry {arm.name}, the name of a policy that is trained; choose another name"
-        of = arm.folder.removeprefix("./").removeprefix(TRAINED).strip("/")
-        if of != arm.folder and of not in trained:
+        folder = arm.folder.removeprefix("./")
+        if folder.startswith(TRAINED) and folder.removeprefix(TRAINED).strip("/") not in trained:
             yield (
                 f"arms.{arm.name}.folder is {arm.folder!r}, which this run doesn't train, expected"
                 f" {TRAINED}NAME with one of {', '.join(trained)}, or a folder elsewhere"

@@ -186,6 +186,21 @@ def test_a_variant_is_switched_on_in_the_parameters_alone(tmp_path: Path) -> Non
         assert stages[name] == shipped[name], "the others stay as they are"
 
 
+def test_an_arm_is_added_in_the_parameters_alone(tmp_path: Path) -> None:
+    arms = [
+        {"name": "sft_direct", "folder": "models/policy/sft", "thinks": False},
+        {"name": "theirs", "folder": str(tmp_path / "theirs")},
+    ]
+    policies = [*PARAMS["compare"]["policies"], "sft_direct", "theirs"]
+    stages = stages_with(tmp_path, arms=arms, compare={"policies": policies})
+    assert stages["arms@arm0"].upstream == ("sft",)
+    assert stages["arms@arm1"].upstream == ()
+    assert "arms@arm0" in stages["evaluate@sft_direct"].upstream
+    assert "arms@arm1" in stages["evaluate@theirs"].upstream
+    shipped = {stage.name: stage for stage in read_stages(ROOT)}
+    assert stages["evaluate@erv"] == shipped["evaluate@erv"], "the others stay as they are"
+
+
 def test_rollouts_are_switched_on_in_the_parameters_alone(tmp_path: Path) -> None:
     local = {"teachers": [{"kind": "local", "model": "teacher"}]}
     stages = stages_with(tmp_path, rollouts={"policies": ["sft"]}, distill=local)
