@@ -10,7 +10,7 @@ import torch
 from erv.checkpoints import latest_checkpoint
 from erv.policies import load_policy
 from erv.prompts import DIRECT_BEGINNING
-from erv.rewards.credit import Credit, Credited
+from erv.rewards.credit import Credited
 from erv.settings import MachineSettings
 from erv.shards import ShardReader
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
@@ -22,30 +22,13 @@ from erv.training.grpo.samples import SampleTable
 from erv.training.grpo.trainer import OmniGRPOTrainer
 from tests.support.runtime import RUNTIME, machine
 from tests.support.tiny_grpo import (
-    many_letters,
+    Halves,
     settings,
     text,
     training_rows,
     write_cold_start,
     write_shards,
 )
-
-
-class Halves:
-    """Letters of a completion, and whether its first half has more of them than its second."""
-
-    def __call__(self, *, completions: list[Any], **columns: Any) -> list[float]:
-        """The number of different letters in each."""
-        return many_letters(completions)
-
-    def credited(self, *, completions: list[Any], **columns: Any) -> list[Credited]:
-        """The same, with a credit for each half."""
-        found = []
-        for said in map(text, completions):
-            middle = len(said) // 2
-            halves = (Credit(0, middle, len(set(said[:middle]))), Credit(middle, len(said), 0.0))
-            found.append(Credited(float(len(set(said))), halves))
-        return found
 
 
 @pytest.fixture(scope="module")
