@@ -32,6 +32,7 @@ logger = logging.getLogger("stages.evaluate")
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Generates, judges, measures and writes the predictions."""
     from erv.determinism import resolve_device, seed_everything
+    from erv.evaluate.applicable import without_explanations
     from erv.evaluate.evaluate import (
         OVERALL,
         judge_completions,
@@ -42,6 +43,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     )
     from erv.manifest import read_manifests
     from erv.policies import load_policy
+    from erv.policies.common.arm import read_arm
     from erv.shards import ShardReader
 
     seed_everything(settings.seed, settings.runtime.threads)
@@ -67,11 +69,19 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             " change roles.test or evaluate.split in params.yaml"
         )
     metrics = measure(predictions)
+    explains = read_arm(arguments.policy).thinks
+    if not explains:
+        metrics = without_explanations(metrics)
     write_predictions(predictions, arguments.predictions)
     decoding = settings.evaluate.model_dump(include={"max_new_tokens", "temperature", "split"})
     panel = read_by_panel(predictions, described)
+    if not explains:
+        for figures in panel["judges"].values():
+            figures["metrics"] = without_explanations(figures["metrics"])
+        panel["majority"] = without_explanations(panel["majority"])
     unreadable = panel["unreadable"]
-    write_json({**metrics, **panel, "decoding": decoding, "quarantined": quarantined}, arguments.metrics)
+    about = {**panel, **({} if explains else {"explains": False}), "decoding": decoding}
+    write_json({**metrics, **about, "quarantined": quarantined}, arguments.metrics)
     for scope, values in metrics.items():
         run.log_metrics({f"{scope}/{n}": float(value) for n, value in values.items() if value is not None})
     run.log_metrics({f"{scope}/unreadable": float(count) for scope, count in unreadable.items()})
@@ -84,7 +94,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             len(predictions),
             judges[0].name,
         )
-    shown_values = ", ".join(f"{name} {metrics[OVERALL][name]:.3f}" for name in ("WAR", "EEA", "EPC", "FCR"))
+    overall = {name: metrics[OVERALL][name] for name in ("WAR", "EEA", "EPC", "FCR")}
+    shown_values = ", ".join(f"{name} {value:.3f}" for name, value in overall.items() if value is not None)
     logger.info("%s: %s", arguments.name, shown_values)
     run.log_artifact(arguments.predictions)
 

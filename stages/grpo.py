@@ -32,10 +32,11 @@ logger = logging.getLogger("stages.grpo")
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Trains `--variant` and writes `--policy`."""
     from erv.checkpoints import checkpoint_folder, clear, reward_files
+    from erv.cues import read_cues, require_cues
     from erv.exclusions import read_exclusions, without
     from erv.manifest import read_manifests
     from erv.policies.common.families import check_family
-    from erv.rewards import Shaping, build_rewards, uncovered
+    from erv.rewards import READ_SENTENCES, Shaping, build_rewards, uncovered
     from erv.shards import ShardReader
     from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
     from erv.training.grpo.rft import train_rft
@@ -52,10 +53,19 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         run.log_dataset(path.stem, path, "source")  # of its rows, the training split is used
     memory = SentenceMemory()
     verifier = load_for_training(arguments.verifier, settings.runtime, memory)
-    shaping = Shaping(**settings.grpo.shaping.model_dump())
-    rewards = build_rewards(variant.rewards, verifier, settings.grpo.semantics, shaping=shaping)
-    if any(reward.name == "explanation" for reward in variant.rewards):
-        gap = uncovered(verifier, settings.grpo.semantics, shaping)
+    grpo = variant.applied_to(settings.grpo)
+    shaping = Shaping(**grpo.shaping.model_dump())
+    named = [reward.name for reward in variant.rewards]
+    excluded = read_exclusions(arguments.exclusions)
+    rows = build_rows([without(found, excluded) for found in clips.values()], shards)
+    cues = None
+    if "grounded" in named:
+        cues = read_cues(arguments.cues, settings.roles.train)
+        wanted = {name: [row["clip_id"] for row in rows if row["dataset"] == name] for name in cues}
+        require_cues(cues, wanted, "the reward grounded")
+    rewards = build_rewards(variant.rewards, verifier, grpo.semantics, shaping=shaping, cues=cues)
+    if set(named) & set(READ_SENTENCES):
+        gap = uncovered(verifier, grpo.semantics, shaping)
         if gap is not None:
             logger.warning("%s", gap)
     checkpoints = checkpoint_folder(
@@ -65,15 +75,14 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         exclusions=arguments.exclusions,
         cold_start=arguments.cold_start,
         verifier=arguments.verifier,
-        settings=settings.grpo,
+        settings=grpo,
         variant=variant,
+        cues=[] if cues is None else [arguments.cues / f"{name}.parquet" for name in cues],
         seed=settings.seed,
         runtime=settings.runtime,
-        reward_code=reward_files([reward.name for reward in variant.rewards]),
+        reward_code=reward_files(named),
     )
-    excluded = read_exclusions(arguments.exclusions)
-    rows = build_rows([without(found, excluded) for found in clips.values()], shards)
-    inputs = (arguments.cold_start, rows, shards, rewards, settings.grpo)
+    inputs = (arguments.cold_start, rows, shards, rewards, grpo)
     options: dict[str, Any] = {
         "output": arguments.policy,
         "checkpoints": checkpoints / settings.machine.layout,
@@ -90,6 +99,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             kept=[memory],
             on_samples=lambda table: log_samples(run, table),
             verifier=verifier.reader(),
+            thinks=variant.thinks,
             **options,
         )
     clear(checkpoints)
@@ -110,6 +120,7 @@ if __name__ == "__main__":
         Option("manifests", Path),
         Option("shards", Path),
         Option("exclusions", Path),
+        Option("cues", Path),
         Option("cold-start", Path),
         Option("verifier", Path),
         Option("policy", Path),

@@ -23,6 +23,7 @@ INSTRUCTION = f"{QUESTION}  {OUTPUT_FORMAT}"
 
 VIDEO_PLACEHOLDER = "<video>"
 AUDIO_PLACEHOLDER = "<audio>"
+DIRECT_BEGINNING = "<think></think>\n<answer>"  # of a completion that answers without thinking
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _NO_TAG = r"((?:(?!(?i:</?(?:think|answer)\b)).)*)"
 _WELL_FORMED = re.compile(rf"\s*<think>{_NO_TAG}</think>\s*<answer>{_NO_TAG}</answer>\s*", re.DOTALL)
@@ -72,7 +73,12 @@ def completion_text(completion: Completion) -> str:
 
 
 def tagged(text: str, tag: str) -> list[str]:
-    """What stands between `<tag>` and the next `</tag>`, in order, as `re.findall` with `.*?` gives it.
+    """What stands between `<tag>` and the next `</tag>`, in order, as `re.findall` with `.*?` gives it."""
+    return [text[start:end] for start, end in tagged_spans(text, tag)]
+
+
+def tagged_spans(text: str, tag: str) -> list[tuple[int, int]]:
+    """Where the blocks of `tagged` begin and end in the text.
 
     It takes linear time: the regular expression would scan to the end of the text from each unclosed tag, and
     a babbling policy writes thousands of them.
@@ -85,7 +91,7 @@ def tagged(text: str, tag: str) -> list[str]:
         end = text.find(closing, start)
         if end < 0:
             break
-        blocks.append(text[start:end])
+        blocks.append((start, end))
         start = text.find(opening, end)
     return blocks
 

@@ -83,9 +83,13 @@ def split_sentences(text: str, *, semantics: Semantics = "official") -> list[str
     Returns:
         The sentences in order, none of them empty.
     """
-    text = text.strip()
+    return [text[start:end] for start, end in sentence_spans(text, semantics=semantics)]
+
+
+def sentence_spans(text: str, *, semantics: Semantics = "official") -> list[tuple[int, int]]:
+    """Where the sentences of `split_sentences` begin and end in the text."""
     if semantics == "official":
-        return _split_official(text)
+        return _split_official(text, *_stripped(text, 0, len(text)))
     return _split_strict(text)
 
 
@@ -142,26 +146,30 @@ def explanation_shape(completions: Sequence[str]) -> dict[str, float]:
     }
 
 
-def _split_official(text: str) -> list[str]:
-    quotes_after = text.count('"')
-    pieces, start, counted = [], 0, 0
-    for boundary in _OFFICIAL_BOUNDARY.finditer(text):
+def _split_official(text: str, start: int, stop: int) -> list[tuple[int, int]]:
+    quotes_after = text.count('"', start, stop)
+    pieces, counted = [], start
+    for boundary in _OFFICIAL_BOUNDARY.finditer(text, start, stop):
         quotes_after -= text.count('"', counted, boundary.start())
         counted = boundary.start()
         if quotes_after % 2 == 0:
-            pieces.append(text[start : boundary.start()])
+            pieces.append((start, boundary.start()))
             start = boundary.end()
-    pieces.append(text[start:])
-    return [piece for piece in pieces if piece]
+    pieces.append((start, stop))
+    return [(start, end) for start, end in pieces if end > start]
 
 
-def _split_strict(text: str) -> list[str]:
+def _split_strict(text: str) -> list[tuple[int, int]]:
     # Everything here takes linear time, since a policy may write long and shapeless text.
-    pieces = [piece for line in text.splitlines() for piece in _split_line(line.strip())]
-    return [piece for piece in pieces if _WORD.search(piece)]
+    pieces, start = [], 0
+    for line in text.splitlines(keepends=True):
+        first, last = _stripped(text, start, start + len(line))
+        pieces += [(first + begin, first + end) for begin, end in _split_line(text[first:last])]
+        start += len(line)
+    return [(start, end) for start, end in pieces if _WORD.search(text, start, end)]
 
 
-def _split_line(text: str) -> list[str]:
+def _split_line(text: str) -> list[tuple[int, int]]:
     pieces, start = [], 0
     for boundary in _STRICT_BOUNDARY.finditer(text):
         following = text[boundary.end() : boundary.end() + 1]
@@ -170,9 +178,16 @@ def _split_line(text: str) -> list[str]:
             continue
         if boundary[0].strip() and (following.islower() or following in _GOING_ON):
             continue
-        pieces.append(text[start : boundary.end()].strip())
+        pieces.append(_stripped(text, start, boundary.end()))
         start = boundary.end()
-    return [*pieces, text[start:].strip()]
+    return [*pieces, _stripped(text, start, len(text))]
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    """The part of a span that is left without outer white space."""
+    part = text[start:end]
+    begin = start + len(part) - len(part.lstrip())
+    return begin, max(begin, start + len(part.rstrip()))
 
 
 def _goes_on(ending: str, following: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -183,6 +184,10 @@ def _overlap(one: Path, other: Path) -> bool:
 
 
 def _address(name: str, arguments: Arguments) -> str:
+    """As `dvc.yaml` addresses the stage: DVC says it; without DVC it follows from the arguments."""
+    said = os.environ.get("DVC_STAGE", "").rpartition(":")[2]
+    if said.partition("@")[0] == name:
+        return said
     for option in _MATRIX_OPTIONS:
         value = getattr(arguments, option, None)
         if isinstance(value, str):

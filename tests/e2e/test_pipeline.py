@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.torch import load_file
 
 from tests.e2e.workspace import Listener, Workspace, clone, kill_tree
@@ -114,6 +116,7 @@ def test_a_stage_trains_in_two_processes_and_reports_once(trained: Workspace) ->
         "manifests": "data/manifest",
         "shards": "data/shards",
         "exclusions": "data/exclusions.json",
+        "cues": "data/cues",
         "cold-start": "models/policy/sft",
         "verifier": "models/verifier",
         "policy": str(output),
@@ -127,6 +130,39 @@ def test_a_stage_trains_in_two_processes_and_reports_once(trained: Workspace) ->
     assert (output / "model.safetensors").is_file()
     alone = load_file(trained.path / "models/policy/r1_omni/model.safetensors")
     assert load_file(output / "model.safetensors").keys() == alone.keys()
+
+
+@pytest.mark.slow
+def test_every_arm_is_one_edit_away(trained: Workspace) -> None:
+    """Each variant that params.yaml ships, a policy from elsewhere, and one that answers without thinking."""
+    before = (trained.path / "params.yaml").read_text()
+    variants = list(yaml.safe_load(before)["variants"])
+    theirs = shutil.copytree(trained.path / "models/policy/r1_omni", trained.path.parent / "theirs")
+    arms = [
+        {"name": "sft_direct", "folder": "models/policy/sft", "thinks": False},
+        {"name": "theirs", "folder": str(theirs)},
+    ]
+    policies = ["sft", *variants, "sft_direct", "theirs"]
+    trained.set_params({"arms": arms, "compare": {"train": variants, "policies": policies}})
+    # So small a policy has no explanation of which every sentence is right.
+    changed = yaml.safe_load((trained.path / "params.yaml").read_text())
+    changed["variants"]["rft"]["passes_at"] = 0.0
+    (trained.path / "params.yaml").write_text(yaml.safe_dump(changed))
+    try:
+        output = trained.run("erv", "run", "report").stdout
+    finally:
+        (trained.path / "params.yaml").write_text(before)
+    assert {"arms@arm0", "arms@arm1", "grpo@grounded", "grpo@sentences"} <= _stages(output, "ran")
+    comparison = json.loads((trained.path / "report/comparison.json").read_text())
+    assert comparison["order"] == policies
+    for policy in policies:
+        silent = policy in ("direct", "sft_direct")
+        assert ("EPC" in comparison["policies"][policy]["overall"]) is not silent, policy
+        assert "WAR" in comparison["policies"][policy]["overall"], policy
+    assert "theirs-r1_omni" in comparison["same_answers"]
+    recorded = json.loads((trained.path / "models/policy/theirs/arm.json").read_text())
+    assert recorded["folder"] == str(theirs)
+    assert len(recorded["digest"]) == 64
 
 
 @pytest.mark.slow

@@ -3,8 +3,8 @@
 Command: `python -m tests.support.grpo_worker SPEC`.
 
 SPEC is a JSON file: `folder` (holds `sft/` and `shards/`), `processes`, `runs`: a list of
-`{"name", "settings", "recorded", "rows_per_pass", "stop_in", "optimizer"}`. Each run writes its policy and
-metrics under `folder`.
+`{"name", "settings", "recorded", "rows_per_pass", "stop_in", "optimizer", "credited"}`. Each run writes its
+policy and metrics under `folder`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from erv.training.common import ranks
 from erv.training.grpo import grpo
 from erv.training.grpo.trainer import OmniGRPOTrainer
 from tests.support.runtime import RUNTIME, machine
-from tests.support.tiny_grpo import letter_e, many_letters, settings, training_rows
+from tests.support.tiny_grpo import Halves, letter_e, many_letters, settings, training_rows
 
 
 class Counter:
@@ -78,6 +78,8 @@ def train(folder: Path, run: dict[str, Any], processes: int) -> None:
         seen.append(metrics)
 
     rewards = [("letters", many_letters, 1.0), ("e", letter_e, 0.5)]
+    if run.get("credited"):
+        rewards.append(("halves", Halves(), 1.0))
     if run.get("counted"):
         rewards.append(("seen", counter.reward, 1.0))
     trainer, config = grpo.OmniGRPOTrainer, grpo.grpo_config

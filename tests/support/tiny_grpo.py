@@ -11,6 +11,7 @@ import numpy as np
 from erv.manifest import ClipRow
 from erv.policies import Policy
 from erv.prompts import format_completion
+from erv.rewards.credit import Credit, Credited
 from erv.sample.tiny_policy import build_tiny_policy
 from erv.settings import GrpoSettings, LoraSettings
 from erv.shards import Clip, ShardReader, ShardWriter
@@ -53,6 +54,7 @@ def settings(**changes: Any) -> GrpoSettings:
         "max_completion_length": 8,
         "loss_type": "grpo",
         "scale_rewards": "group",
+        "credit": "completion",
         "importance_sampling": "token",
         "epsilon": 0.2,
         "epsilon_high": 0.2,
@@ -133,3 +135,20 @@ def many_letters(completions: list[Any], **columns: Any) -> list[float]:
 def letter_e(completions: list[Any], **columns: Any) -> list[float]:
     """A reward: how often the letter e occurs."""
     return [float(text(completion).count("e")) for completion in completions]
+
+
+class Halves:
+    """Letters of a completion, and whether its first half has more of them than its second."""
+
+    def __call__(self, *, completions: list[Any], **columns: Any) -> list[float]:
+        """The number of different letters in each."""
+        return many_letters(completions)
+
+    def credited(self, *, completions: list[Any], **columns: Any) -> list[Credited]:
+        """The same, with a credit for each half."""
+        found = []
+        for said in map(text, completions):
+            middle = len(said) // 2
+            halves = (Credit(0, middle, len(set(said[:middle]))), Credit(middle, len(said), 0.0))
+            found.append(Credited(float(len(set(said))), halves))
+        return found

@@ -17,10 +17,10 @@ PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stag
 STAGES = list(PIPELINE)
 
 
-def test_the_fourteen_stages_in_order() -> None:
+def test_the_fifteen_stages_in_order() -> None:
     assert STAGES == [
         "ingest", "validate", "extract", "leakage", "sft", "rollouts", "distill", "train_erv", "grpo",
-        "evaluate", "controls", "grounding", "report", "register",
+        "arms", "evaluate", "controls", "grounding", "report", "register",
     ]  # fmt: skip
 
 

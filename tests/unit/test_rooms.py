@@ -34,7 +34,7 @@ READ_LABELS = ("ingest", "distill", "train_erv", "grpo", "evaluate", *READ_EVALU
 
 # A change in the file on the left must run the stages on the right again, and no other by itself.
 DECIDES = {
-    "src/erv/manifest.py": ALL,
+    "src/erv/manifest.py": tuple(stage for stage in ALL if stage != "arms"),
     "src/erv/files.py": ALL,
     "src/erv/labels/label_space.py": READ_LABELS,
     "src/erv/labels/spaces/mafw.yaml": READ_LABELS,
@@ -54,15 +54,20 @@ DECIDES = {
     "src/erv/media/seeking.py": MEDIA,
     "src/erv/media/worker_process.py": MEDIA,
     "src/erv/extract/chunks.py": ("extract",),
-    "src/erv/model_folders.py": (*POLICIES, "distill", "train_erv", "report"),
+    "src/erv/model_folders.py": (*POLICIES, "arms", "distill", "train_erv", "report"),
     "src/erv/leakage/similar.py": ("leakage",),
     "src/erv/exclusions.py": ("leakage", "sft", "rollouts", "distill", "grpo"),
     "src/erv/shards.py": ("extract", "leakage", *POLICIES, "report"),
-    "src/erv/prompts.py": ("ingest", *POLICIES, "distill", "train_erv", "grounding", "report", "register"),
+    "src/erv/prompts.py": (
+        *("ingest", *POLICIES, "arms", "distill", "train_erv", "grounding", "report", "register"),
+    ),
     "src/erv/sentences.py": ("distill", "train_erv", "grpo", "evaluate", *READ_EVALUATIONS, "register"),
     "src/erv/determinism.py": ALL,
     "src/erv/checkpoints.py": ("sft", "train_erv", "grpo"),
-    "src/erv/policies/humanomni/modeling.py": POLICIES,
+    "src/erv/policies/humanomni/modeling.py": (*POLICIES, "arms"),
+    "src/erv/arms/arms.py": ("arms",),
+    "src/erv/claims.py": ("ingest", "grpo", "grounding", "report"),
+    "src/erv/cues.py": ("ingest", "grpo"),
     "src/erv/training/common/collate.py": ("sft", "grpo"),
     "src/erv/training/sft/sft.py": ("sft",),
     "src/erv/rollouts/rollouts.py": ("rollouts",),
@@ -86,6 +91,7 @@ DECIDES = {
     "src/erv/settings/chat.py": ("distill", "evaluate", *READ_EVALUATIONS, "register"),
     "src/erv/settings/judges.py": ("evaluate", "controls", "report", "register"),
     "src/erv/settings/variants.py": ("grpo",),
+    "src/erv/settings/arms.py": ("arms",),
     "src/erv/settings/faults.py": (),
     **{f"stages/{stage}.py": (stage,) for stage in ALL},
     # And what can't change a stage's bytes runs nothing.
@@ -184,7 +190,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder)
     params = folder / "params.yaml"  # with every stage, also the one that the demo does without
-    params.write_text(params.read_text().replace("\n  policies: []", "\n  policies: [sft]"))
+    every = params.read_text().replace("\n  policies: []", "\n  policies: [sft]")
+    params.write_text(every.replace("\narms: []", "\narms: [{name: other, folder: models/policy/sft}]"))
     subprocess.run(["git", "init", "-q", folder], check=True)
     from dvc.repo import Repo
 

@@ -37,7 +37,7 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
     settings = load_settings(environment.workspace / "params.yaml")
     faults = [
         *_unplaced(settings, stages),
-        *_missing_files(environment.workspace, stages),
+        *_missing_files(environment.workspace, settings, stages),
         *teacher_faults(environment.workspace, settings, stages),
         *_caption_judge(settings, stages),
         *_unfitting(environment, settings, stages),
@@ -65,7 +65,7 @@ def _unplaced(settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
             f"compare.policies names {policy}: dvc.yaml has no {missing}; the matrices of grpo and evaluate"
             " should be ${compare.train} and ${compare.policies}"
             for policy in evaluated
-            if (missing := ", ".join(stage for stage in _stages_of(policy) if stage not in names))
+            if (missing := ", ".join(stage for stage in _stages_of(policy, settings) if stage not in names))
         ]
         faults += [
             f"compare.train names {variant}, which would not be in the report; add it to compare.policies too"
@@ -80,11 +80,12 @@ def _unplaced(settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
     return faults
 
 
-def _stages_of(policy: str) -> list[str]:
-    return [*([] if policy == "sft" else [f"grpo@{policy}"]), f"evaluate@{policy}"]
+def _stages_of(policy: str, settings: Settings) -> list[str]:
+    trained = policy in settings.compare.train
+    return [*([f"grpo@{policy}"] if trained else []), f"evaluate@{policy}"]
 
 
-def _missing_files(workspace: Path, stages: Sequence[PipelineStage]) -> list[str]:
+def _missing_files(workspace: Path, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
     """Dependencies that are missing and that no stage writes."""
     written = {output for stage in stages for output in stage.outputs}
     missing = {
@@ -93,11 +94,15 @@ def _missing_files(workspace: Path, stages: Sequence[PipelineStage]) -> list[str
         for path in stage.dependencies
         if not (workspace / path).exists() and not _comes_from(path, written)
     }
-    return [
-        f"{path}: not found; "
-        + ("run `erv data pin`" if path.startswith("data/sources") else "restore it from git")
-        for path in sorted(missing)
-    ]
+    theirs = {str(workspace / arm.folder): arm.name for arm in settings.arms}
+
+    def remedy(path: str) -> str:
+        if str(workspace / path) in theirs:
+            arm = theirs[str(workspace / path)]
+            return f"the arm {arm} names it: give the folder of a policy, or take {arm} out of arms"
+        return "run `erv data pin`" if path.startswith("data/sources") else "restore it from git"
+
+    return [f"{path}: not found; {remedy(path)}" for path in sorted(missing)]
 
 
 def teacher_faults(

@@ -28,6 +28,7 @@ WITHOUT_STAGES = {
     "ingest.readers": "datasets does not name the data set",
     "rollouts": "rollouts.policies names no policy",
     "controls": "controls.policies names no policy",
+    "arms": "arms names no policy",
 }
 
 

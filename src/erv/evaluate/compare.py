@@ -173,9 +173,14 @@ def difference(comparison: Mapping[str, Any], policy: str, against: str, scope: 
     """The interval of `policy` minus `against`, whichever way round the comparison holds it.
 
     Raises:
-        EvaluationError: the two were not compared.
+        EvaluationError: the two were not compared, or the metric doesn't apply to both.
     """
     differences = comparison["differences"]
+    for pair in (f"{policy}-{against}", f"{against}-{policy}"):
+        if pair in differences and metric not in differences[pair][scope]:
+            raise EvaluationError(
+                f"{metric} doesn't apply to both {policy!r} and {against!r}: one gives no explanations"
+            )
     if f"{policy}-{against}" in differences:
         return dict(differences[f"{policy}-{against}"][scope][metric])
     if f"{against}-{policy}" in differences:
@@ -275,7 +280,10 @@ def metrics_table(comparison: Mapping[str, Any], scope: str = "overall") -> list
         scopes = comparison["policies"][policy]
         row = {"policy": policy, "clips": str(comparison["clips"][scope])}
         for metric in METRICS:
-            item = scopes[scope][metric]
+            item = scopes[scope].get(metric)
+            if item is None:  # see `erv.evaluate.applicable`
+                row[metric] = "-"
+                continue
             row[metric] = (
                 ("none right" if metric == "inconsistency" else "no clip")
                 if item["value"] is None
@@ -290,7 +298,9 @@ def table_notes(comparison: Mapping[str, Any], scope: str = "overall") -> list[s
 
     def released(metric: str) -> str:
         return ", ".join(
-            f"{policy} {100 * scopes[scope][metric]:.1f}" for policy, scopes in comparison["released"].items()
+            f"{policy} {100 * scopes[scope][metric]:.1f}"
+            for policy, scopes in comparison["released"].items()
+            if metric in scopes[scope]
         )
 
     absent = comparison["absent"][scope]

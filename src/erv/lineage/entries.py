@@ -64,3 +64,15 @@ def lock_of_source(path: str, locks: Path | None) -> Path | None:
         if candidate is not None and candidate.is_file():
             return candidate
     return None
+
+
+def external_sources(lock: Locked, name: str) -> list[str]:
+    """Sentences about the policies from elsewhere that a stage `arms` recorded, with DVC's hash of each."""
+    if name.partition("@")[0] != "arms":
+        return []
+    own = ("src/", "stages/", "requirements/")
+    return [
+        f"external source {item['path']}  md5 {item.get('md5')}"
+        for item in lock[name].get("deps") or []
+        if not item["path"].startswith(own) and not producers(lock, item["path"])
+    ]

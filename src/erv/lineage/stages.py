@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.environment import Environment
-from erv.lineage.entries import Locked, differing, lock_of_source, producers
+from erv.lineage.entries import Locked, differing, external_sources, lock_of_source, producers
 from erv.lineage.links import LinkChecker
 from erv.lineage.node import Node
 from erv.tracking.lock_entries import entry_hash, find_runs
@@ -35,6 +35,7 @@ class StageTrees:
         seen.add(name)
         runs = self._runs_of(entry)
         node.facts.append(f"MLflow run {', '.join(runs)}" if runs else "no MLflow run on this server")
+        node.facts += external_sources(lock, name)
         for out in entry.get("outs") or []:
             node.links.append(self._links.output(out["path"], out.get("md5")))
         above: set[str] = set()

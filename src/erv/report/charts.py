@@ -34,14 +34,15 @@ def bar_chart(
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         for i, (policy, by_metric) in enumerate(values.items()):
-            places = [group + (i - (len(values) - 1) / 2) * width for group in range(len(metrics))]
+            shown = [metric for metric in metrics if metric in by_metric]  # the others don't apply to it
+            places = [metrics.index(metric) + (i - (len(values) - 1) / 2) * width for metric in shown]
             value, low, high = (
-                [100 * (by_metric[metric][end] or 0.0) for metric in metrics]
+                [100 * (by_metric[metric][end] or 0.0) for metric in shown]
                 for end in ("value", "low", "high")
             )
             bars = axes.bar(places, value, 0.92 * width, color=_POLICIES[i % len(_POLICIES)])
             axes.vlines(places, low, high, color=COLOURS["ink"], linewidth=1.3, alpha=0.75)
-            for bar, metric in zip(bars, metrics, strict=True):
+            for bar, metric in zip(bars, shown, strict=True):
                 note(bar, f"{names[policy]}, {metric}: {_interval(by_metric[metric])}")
         axes.set_xticks(range(len(metrics)), metrics, color=COLOURS["ink"])
         axes.set_yticks(_PERCENT)
@@ -169,7 +170,7 @@ def percent(value: float | None, digits: int = 1, *, sign: str = "") -> str:
 
 
 def _list(values: Mapping[str, Mapping[str, float]], metrics: Sequence[str], sign: str = "") -> str:
-    return ", ".join(f"{metric} {_interval(values[metric], sign)}" for metric in metrics)
+    return ", ".join(f"{metric} {_interval(values[metric], sign)}" for metric in metrics if metric in values)
 
 
 def _known(item: Mapping[str, float | None]) -> bool:

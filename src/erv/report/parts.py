@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from erv.evaluate.evaluate import OVERALL, scope_rows, scope_space, unread_kind
+from erv.evaluate.intervals import undefined
 from erv.evaluate.metrics import recognition_metrics
 from erv.figures.charts import class_balance_svg, durations_svg
 from erv.figures.pages import quarantine_table
@@ -30,7 +31,10 @@ def judges(comparison: Mapping[str, Any], policies: Sequence[str]) -> dict[str, 
         if any(metric not in comparison["judges"][judge]["policies"][last][OVERALL] for judge in names):
             continue
         values = {
-            policy: [comparison["judges"][judge]["policies"][policy][OVERALL][metric] for judge in names]
+            policy: [
+                comparison["judges"][judge]["policies"][policy][OVERALL].get(metric) or undefined()
+                for judge in names
+            ]
             for policy in policies
         }
         against = []

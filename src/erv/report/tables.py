@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.evaluate.evaluate import OVERALL, scope_rows, unread_kind
+from erv.evaluate.intervals import undefined
 from erv.files import whole_folder
 from erv.report import verdicts
 
@@ -40,7 +41,12 @@ def write_tables(
 def _metrics(comparison: Mapping[str, Any]) -> Iterable[Sequence[object]]:
     for judge, part, metric in _figures(comparison):
         for policy in comparison["order"]:
-            yield judge, policy, metric, *_percent(part["policies"][policy][OVERALL][metric])
+            yield (
+                judge,
+                policy,
+                metric,
+                *_percent(part["policies"][policy][OVERALL].get(metric) or undefined()),
+            )
 
 
 def _differences(comparison: Mapping[str, Any]) -> Iterable[Sequence[object]]:

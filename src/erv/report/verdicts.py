@@ -8,6 +8,7 @@ from typing import Any
 
 from erv.errors import EvaluationError
 from erv.evaluate.evaluate import OVERALL
+from erv.evaluate.intervals import undefined
 from erv.evaluate.metrics import MEANINGS, METRICS
 
 BETTER, WORSE, UNKNOWN = "better", "worse", "can't tell"
@@ -39,8 +40,8 @@ class Against:
 
 def shown_metrics(comparison: Mapping[str, Any]) -> list[str]:
     """The metrics of a comparison, in the order of the page."""
-    first = comparison["policies"][comparison["order"][0]][OVERALL]
-    return [metric for metric in _ORDER if metric in first]
+    known = [comparison["policies"][policy][OVERALL] for policy in comparison["order"]]
+    return [metric for metric in _ORDER if any(metric in item for item in known)]
 
 
 def meanings(metrics: Sequence[str]) -> dict[str, str]:
@@ -58,12 +59,14 @@ def verdict(figures: Mapping[str, Any], later: str, earlier: str, metric: str) -
         earlier: a policy before it in the order of the comparison.
         metric: one that the figures have.
     """
-    return str(figures["verdicts"][f"{later}-{earlier}"][OVERALL][metric]["verdict"])
+    found = figures["verdicts"][f"{later}-{earlier}"][OVERALL].get(metric)
+    return UNKNOWN if found is None else str(found["verdict"])  # see `erv.evaluate.applicable`
 
 
 def difference(figures: Mapping[str, Any], later: str, earlier: str, metric: str) -> Mapping[str, Any]:
     """Value, low and high of the later policy minus the earlier one, over all clips; see `verdict`."""
-    found: Mapping[str, Any] = figures["differences"][f"{later}-{earlier}"][OVERALL][metric]
+    scope = figures["differences"][f"{later}-{earlier}"][OVERALL]
+    found: Mapping[str, Any] = scope.get(metric) or undefined()
     return found
 
 

@@ -1,4 +1,4 @@
-"""Rewards of a completion: format, accuracy and agreement of the explanation with the truth.
+"""Rewards of a completion: format, accuracy, and what its explanation says.
 
 Pure functions in TRL's convention: `completions` are strings or message lists, columns of the data set arrive
 as lists, and `None` in the result means "not scorable". Each reads a completion in one of two ways:
@@ -13,11 +13,12 @@ from erv.prompts import Completion, completion_text
 from erv.rewards.accuracy import accuracy_reward
 from erv.rewards.explanation import NO_SHAPING, Shaping, explanation_reward, uncovered
 from erv.rewards.format import format_reward
-from erv.rewards.variant import Reward, build_rewards
+from erv.rewards.variant import READ_SENTENCES, Reward, build_rewards
 from erv.verifier.protocol import Verifier, sentence_labels
 
 __all__ = [
     "NO_SHAPING",
+    "READ_SENTENCES",
     "Completion",
     "Reward",
     "Shaping",

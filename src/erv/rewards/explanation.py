@@ -6,15 +6,16 @@ the verifier reads in each sentence, what counts and why. `erv verify` prints it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from erv.labels import NEUTRAL
-from erv.prompts import Completion, completion_text, tagged
+from erv.prompts import Completion, completion_text, tagged_spans
 from erv.rewards.answers import OFFICIAL_NAMES, bare, mafw_name, official_answer, official_normalize
+from erv.rewards.credit import Credit, Credited
 from erv.rewards.evidence import evidence_in, evidence_of, lists_fit
-from erv.sentences import Semantics, count_words, normalize, split_sentences
+from erv.sentences import Semantics, count_words, normalize, sentence_spans
 from erv.verifier.protocol import (
     MAX_LABELS_PER_SENTENCE,
     Verifier,
@@ -26,9 +27,6 @@ from erv.verifier.protocol import (
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-ExplanationReward = Callable[..., list[float | None]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,7 @@ class ReadSentence:
         listing: whether it names more emotions than allowed, and so matches none.
         unreadable: whether it is outside what the verifier can read (`strict` only); it then has no labels.
         surplus: whether it only names the emotion, as allowed sentences before it do; it does not count.
+        place: its first and last character (exclusive) in the completion, where it is said first.
     """
 
     text: str
@@ -89,6 +88,7 @@ class ReadSentence:
     listing: bool = False
     surplus: bool = False
     unreadable: bool = False
+    place: tuple[int, int] = (0, 0)
 
     def speaks_of(self, target: str) -> bool:
         """Whether it counts for this emotion."""
@@ -138,6 +138,48 @@ class Assessment:
             return 0.0
         return self.matching / max(self.counted, self.needed) * self.length * self.evidence
 
+    def credits(self) -> tuple[Credit, ...]:
+        """The sentences that count, each with its share: their mean is the reward."""
+        if self.target is None or not self.counted:
+            return ()
+        worth = self.counted / max(self.counted, self.needed) * self.length * self.evidence
+        return tuple(
+            Credit(*sentence.place, worth if sentence.speaks_of(self.target) else 0.0)
+            for sentence in self.sentences
+            if sentence.counts_for(self.target)
+        )
+
+
+class ExplanationReward:
+    """The callable that `explanation_reward` returns."""
+
+    __name__ = "explanation_reward"  # TRL logs a reward under its name
+
+    def __init__(self, verifier: Verifier, semantics: Semantics, shaping: Shaping | None) -> None:
+        self._verifier = verifier
+        self._options: dict[str, Any] = {"semantics": semantics, "shaping": shaping}
+
+    def __call__(
+        self, completions: Sequence[Completion], solution: Sequence[str], **columns: Any
+    ) -> list[float | None]:
+        """One reward per completion."""
+        return [item.reward for item in self._assess(completions, solution, columns.get("dataset"))]
+
+    def credited(
+        self, completions: Sequence[Completion], solution: Sequence[str], **columns: Any
+    ) -> list[Credited]:
+        """The rewards with the verdict on each sentence that counts."""
+        found = self._assess(completions, solution, columns.get("dataset"))
+        return [Credited(item.reward, item.credits()) for item in found]
+
+    def _assess(
+        self,
+        completions: Sequence[Completion],
+        solution: Sequence[str],
+        dataset: Sequence[str | None] | None,
+    ) -> list[Assessment]:
+        return assess(self._verifier, completions, solution, dataset, **self._options)
+
 
 def explanation_reward(
     verifier: Verifier, *, semantics: Semantics = "strict", shaping: Shaping | None = None
@@ -166,22 +208,7 @@ def explanation_reward(
         A callable (completions, solution, **columns) -> rewards. It calls the verifier once per batch, or not
         at all for a batch without sentences. A truth without a column in `verifier.labels` gives None.
     """
-
-    def explanation(
-        completions: Sequence[Completion], solution: Sequence[str], **columns: Any
-    ) -> list[float | None]:
-        found = assess(
-            verifier,
-            completions,
-            solution,
-            columns.get("dataset"),
-            semantics=semantics,
-            shaping=shaping,
-        )
-        return [item.reward for item in found]
-
-    explanation.__name__ = "explanation_reward"
-    return explanation
+    return ExplanationReward(verifier, semantics, shaping)
 
 
 def assess(
@@ -207,17 +234,18 @@ def assess(
         n readings.
     """
     rule = NO_SHAPING if semantics == "official" else (shaping or Shaping())
-    texts = [_explanations(completion_text(completion), semantics) for completion in completions]
-    groups = [_sentences(blocks, semantics) for blocks in texts]
+    texts = [completion_text(completion) for completion in completions]
+    explanations = [_explanations(text, semantics) for text in texts]
+    groups = [_sentences(text, blocks, semantics) for text, blocks in zip(texts, explanations, strict=True)]
     read = iter(_read(verifier, groups, semantics, rule))
     vocabulary = getattr(verifier, "vocabulary", None)
     listed = lists_fit(None if vocabulary is None else vocabulary.words)
     found = []
-    for blocks, group, truth, name in zip(
-        texts, groups, solution, dataset or [None] * len(solution), strict=True
+    for text, blocks, group, truth, name in zip(
+        texts, explanations, groups, solution, dataset or [None] * len(solution), strict=True
     ):
         sentences = tuple(next(read) for _ in group)
-        words = 0 if semantics == "official" else sum(count_words(block) for block in blocks)
+        words = 0 if semantics == "official" else sum(count_words(text[start:end]) for start, end in blocks)
         target = _target(truth, name, semantics, verifier.labels)
         found.append(_weighed(sentences, words, target, rule, listed))
     return found
@@ -316,49 +344,64 @@ def _target(truth: str, dataset: str | None, semantics: Semantics, labels: Seque
     return name if name in labels else None
 
 
-def _explanations(text: str, semantics: Semantics) -> list[str]:
-    blocks = tagged(text, "think")
+def _explanations(text: str, semantics: Semantics) -> list[tuple[int, int]]:
+    """Where the think blocks that count begin and end."""
+    blocks = tagged_spans(text, "think")
     return blocks[:1] if semantics == "official" else blocks
 
 
-def _sentences(blocks: Sequence[str], semantics: Semantics) -> list[tuple[str, int]]:
-    """The sentences and how often each occurs, in order of their first appearance."""
-    found = [sentence for block in blocks for sentence in split_sentences(block, semantics=semantics)]
+@dataclass(frozen=True)
+class _Said:
+    """A sentence, how often it occurs, and where it occurs first."""
+
+    text: str
+    times: int
+    place: tuple[int, int]
+
+
+def _sentences(text: str, blocks: Sequence[tuple[int, int]], semantics: Semantics) -> list[_Said]:
+    """The sentences of an explanation, in order of their first appearance."""
+    places = [
+        (begin + start, begin + end)
+        for begin, stop in blocks
+        for start, end in sentence_spans(text[begin:stop], semantics=semantics)
+    ]
     if semantics == "official":
-        return [(sentence, 1) for sentence in found]
-    texts: dict[str, str] = {}
+        return [_Said(text[start:end], 1, (start, end)) for start, end in places]
+    first: dict[str, tuple[int, int]] = {}
     times: dict[str, int] = {}
-    for sentence in found:
-        key = normalize(sentence)
-        texts.setdefault(key, sentence)
+    for start, end in places:
+        key = normalize(text[start:end])
+        first.setdefault(key, (start, end))
         times[key] = times.get(key, 0) + 1
-    return [(text, times[key]) for key, text in texts.items()]
+    return [_Said(text[start:end], times[key], (start, end)) for key, (start, end) in first.items()]
 
 
 def _read(
-    verifier: Verifier, groups: Sequence[Sequence[tuple[str, int]]], semantics: Semantics, rule: Shaping
+    verifier: Verifier, groups: Sequence[Sequence[_Said]], semantics: Semantics, rule: Shaping
 ) -> list[ReadSentence]:
     """All sentences of a batch, read in one call of the verifier."""
     flat = [item for group in groups for item in group]
     if not flat:
         return []
     labels, thresholds = list(verifier.labels), thresholds_of(verifier)
-    texts = [text for text, _ in flat]
+    texts = [item.text for item in flat]
     rows = as_array(verifier.predict(texts))
     if semantics == "official":
         return [
-            ReadSentence(text, tuple(_official_label_set(row, thresholds, labels)))
-            for text, row in zip(texts, rows, strict=True)
+            ReadSentence(item.text, tuple(_official_label_set(row, thresholds, labels)), place=item.place)
+            for item, row in zip(flat, rows, strict=True)
         ]
     return [
         ReadSentence(
-            text,
+            item.text,
             () if foreign else tuple(strict_label_set(row, thresholds, labels)),
-            times,
-            _lists(text, rule.max_named),
+            item.times,
+            _lists(item.text, rule.max_named),
             unreadable=foreign,
+            place=item.place,
         )
-        for (text, times), row, foreign in zip(flat, rows, unreadable_by(verifier, texts), strict=True)
+        for item, row, foreign in zip(flat, rows, unreadable_by(verifier, texts), strict=True)
     ]
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from erv.errors import SettingsError
 from erv.rewards.accuracy import accuracy_reward
+from erv.rewards.coherence import CoherenceReward
 from erv.rewards.explanation import Shaping, explanation_reward
 from erv.rewards.format import format_reward
+from erv.rewards.grounded import GroundedReward, Known
 from erv.sentences import Semantics
 from erv.settings import BUILT_IN_REWARDS
 from erv.verifier.protocol import Verifier
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from erv.settings import RewardSettings
 
 Reward = Callable[..., list[float | None]]
+READ_SENTENCES = ("explanation", "coherence")  # built-in rewards that read explanations with the verifier
 
 
 def build_rewards(
@@ -27,38 +30,51 @@ def build_rewards(
     semantics: Semantics,
     *,
     shaping: Shaping | None = None,
+    cues: Known | None = None,
 ) -> list[tuple[str, Reward, float]]:
     """Turns the `rewards` of a variant into callables.
 
     Args:
-        settings: names and weights; a name is built in (`format`, `accuracy`, `explanation`) or the dotted
-            path of a callable (`package.module:callable` or `package.module.callable`) that is called with
-            `completions` and the data set's columns as keywords.
-        verifier: needed for `explanation` only.
+        settings: names and weights; a name is built in (`BUILT_IN_REWARDS`) or the dotted path of a callable
+            (`package.module:callable` or `package.module.callable`) that is called with `completions` and the
+            data set's columns as keywords.
+        verifier: needed for `explanation` and `coherence`.
         semantics: how the built-in rewards read a completion.
         shaping: see `explanation_reward`.
+        cues: of every clip, by data set and clip id; needed for `grounded`.
 
     Returns:
         (name, callable, weight) in the order of `settings`.
 
     Raises:
-        SettingsError: a name that can't be resolved, or `explanation` without a verifier.
+        SettingsError: a name that can't be resolved, or a reward without the verifier or cues that it needs.
     """
     rewards: list[tuple[str, Reward, float]] = []
     for item in settings:
-        rewards.append((item.name, _build(item.name, verifier, semantics, shaping), item.weight))
+        rewards.append((item.name, _build(item.name, verifier, semantics, shaping, cues), item.weight))
     return rewards
 
 
-def _build(name: str, verifier: Verifier | None, semantics: Semantics, shaping: Shaping | None) -> Reward:
+def _build(
+    name: str,
+    verifier: Verifier | None,
+    semantics: Semantics,
+    shaping: Shaping | None,
+    cues: Known | None,
+) -> Reward:
     if name == "format":
         return _bound(format_reward, semantics)
     if name == "accuracy":
         return _bound(accuracy_reward, semantics)
-    if name == "explanation":
+    if name in READ_SENTENCES:
         if verifier is None:
-            raise SettingsError("reward 'explanation' needs a verifier: give one with --verifier")
-        return explanation_reward(verifier, semantics=semantics, shaping=shaping)
+            raise SettingsError(f"reward {name!r} needs a verifier: give one with --verifier")
+        make = explanation_reward if name == "explanation" else CoherenceReward
+        return make(verifier, semantics=semantics, shaping=shaping)
+    if name == "grounded":
+        if cues is None:
+            raise SettingsError("reward 'grounded' needs the cues of the clips: give them with --cues")
+        return GroundedReward(cues)
     return _import_reward(name)
 
 

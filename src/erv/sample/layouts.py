@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from erv.claims import CUE_WORDINGS
 from erv.labels import LabelSpace
 from erv.manifest import write_table
 from erv.sample.clips import ClipCues
-from erv.sample.wordings import CUE_WORDINGS, Sentence
+from erv.sample.wordings import Sentence
 
 MARK = "SAMPLE.txt"  # in the trees without cues.parquet; a user's own tree has neither
 _FOLDS = range(1, 6)

@@ -12,138 +12,11 @@ from typing import Literal
 
 import numpy as np
 
+from erv.claims import CUE_WORDINGS, claims_in
 from erv.sample.emotions import EXPRESSIONS, emotions_with
 
 Family = Literal["a", "b"]
 Sentence = tuple[str, tuple[str, ...]]
-
-# Cue -> (clauses of family a, noun phrases of family b).
-CUE_WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "brows_lowered": (
-        ("the brows are drawn together and lowered", "the forehead frowns over lowered brows"),
-        ("a heavy frown", "the knitted eyebrows"),
-    ),
-    "hard_stare": (
-        ("the eyes narrow into a hard stare", "the glare is tense and does not waver"),
-        ("a piercing glare", "the stare of narrow eyes"),
-    ),
-    "lips_pressed": (
-        ("the lips are pressed into a thin line", "the mouth is shut tight"),
-        ("a tight mouth", "the lips squeezed thin"),
-    ),
-    "nose_wrinkled": (
-        ("the nose wrinkles at the bridge", "the nose is scrunched up"),
-        ("a wrinkled nose", "the creases beside the nose"),
-    ),
-    "upper_lip_raised": (
-        ("the upper lip is curled up", "the upper lip lifts and bares the teeth"),
-        ("a curled upper lip", "the lip pulled off the teeth"),
-    ),
-    "chin_raised": (
-        ("the chin is pushed up under the lip", "the chin bunches below the mouth"),
-        ("a bunched chin", "the chin shoved upward"),
-    ),
-    "brows_raised": (
-        ("both brows shoot up high", "the raised brows crease the forehead"),
-        ("a pair of lifted eyebrows", "the forehead folded by raised brows"),
-    ),
-    "eyes_wide": (
-        ("the eyes are wide open", "the whites show around the wide eyes"),
-        ("a wide stare", "the round and staring eyes"),
-    ),
-    "jaw_dropped": (
-        ("the jaw drops and the mouth hangs open", "the mouth falls open"),
-        ("an open mouth", "the dropped jaw"),
-    ),
-    "smile": (
-        ("the corners of the mouth lift into a smile", "a broad smile spreads over the face"),
-        ("a smile that shows teeth", "the smiling mouth"),
-    ),
-    "eyes_crinkled": (
-        ("the cheeks push up and the eyes crinkle", "small lines crinkle beside the eyes"),
-        ("a crinkle at the eyes", "the lifted cheeks"),
-    ),
-    "inner_brows_up": (
-        ("the inner ends of the brows slant upward", "the brows rise toward the middle of the forehead"),
-        ("a slanted pair of brows", "the eyebrows raised in the middle"),
-    ),
-    "corners_down": (
-        ("the corners of the mouth pull down", "the mouth sinks at its corners"),
-        ("a mouth with sinking corners", "the mouth turned down"),
-    ),
-    "smirk": (
-        ("one corner of the mouth curls up", "a crooked smirk tightens one side of the mouth"),
-        ("a smirk on one side", "the crooked corner of the lips"),
-    ),
-    "cheek_dimpled": (
-        ("one cheek tightens into a dimple", "a dimple presses into the cheek"),
-        ("a dimple in the cheek", "the tightened cheek"),
-    ),
-    "brow_cocked": (
-        ("one eyebrow is cocked", "a single brow lifts in doubt"),
-        ("a cocked eyebrow", "the single lifted brow"),
-    ),
-    "gaze_down": (
-        ("the gaze drops to the floor", "the eyes are cast down"),
-        ("a lowered gaze", "the eyes turned to the floor"),
-    ),
-    "face_still": (
-        ("the face hardly moves", "no muscle of the face moves"),
-        ("a motionless face", "the still features"),
-    ),
-    "voice_loud": (
-        ("the voice is loud", "the words are almost shouted"),
-        ("a loud volume", "the raised voice"),
-    ),
-    "voice_harsh": (
-        ("the tone is harsh and rough", "the voice grates on every word"),
-        ("a rough tone", "the harsh sound of the speech"),
-    ),
-    "voice_melodic": (
-        ("the voice swings up and down like a melody", "the tone is bright and lively"),
-        ("a lively melody of speech", "the bright tone"),
-    ),
-    "voice_fast": (
-        ("the words come quickly", "the speech is fast"),
-        ("a quick pace", "the fast speech"),
-    ),
-    "voice_even": (
-        ("the voice stays even and level", "the tone never changes"),
-        ("an even voice", "the level tone"),
-    ),
-    "voice_slow": (
-        ("the words come slowly", "the speech drags"),
-        ("a slow pace", "the dragging speech"),
-    ),
-    "voice_falling": (
-        ("the pitch sinks toward the end", "the voice falls low"),
-        ("a sinking pitch", "the voice that falls away"),
-    ),
-    "voice_trembling": (
-        ("the voice trembles", "the voice shakes on every syllable"),
-        ("a trembling voice", "the shaking speech"),
-    ),
-    "voice_high": (
-        ("the pitch is high and thin", "the voice climbs high"),
-        ("a high pitch", "the thin, high sound"),
-    ),
-    "voice_rising": (
-        ("the pitch rises steeply at the end", "the voice leaps upward"),
-        ("a steeply rising pitch", "the upward leap of the voice"),
-    ),
-    "voice_sudden": (
-        ("the words burst out", "the sound comes in a sudden burst"),
-        ("a sudden burst of sound", "the bursting speech"),
-    ),
-    "voice_faint": (
-        ("the voice is faint and full of breath", "the sound is barely more than a whisper"),
-        ("a faint whisper", "the breath in the voice"),
-    ),
-    "voice_halting": (
-        ("the speech halts again and again", "long pauses break the words"),
-        ("a halting speech", "the many pauses"),
-    ),
-}
 
 # Emotion -> (what a cue tells in family a, in family b).
 TAILS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -327,15 +200,24 @@ def cue_sentence(
 
 
 def find_cues(text: str) -> tuple[str, ...]:
-    """The cues that a text speaks of in the wordings of family a, sorted.
+    """The cues that a text speaks of in the wordings of family a, sorted; see `erv.claims`.
 
     What a report checks against the cues truly present in a clip.
     """
-    lowered = " ".join(text.lower().split())
-    found = (
-        cue for cue, (clauses, _) in CUE_WORDINGS.items() if any(clause in lowered for clause in clauses)
+    return tuple(sorted({claim.cue for claim in claims_in(text)}))
+
+
+def emotions_said(sentence: str) -> tuple[str, ...]:
+    """The emotions that a sentence speaks of in the wordings of family a, in the order of `TAILS`.
+
+    A cue alone speaks of none here. Exact for sentences of the sample corpus; says nothing of other texts.
+    """
+    lowered = " ".join(sentence.lower().split())
+    return tuple(
+        emotion
+        for emotion in TAILS
+        if any(words in lowered for words in (*TAILS[emotion][0], *_FEELINGS[emotion][0]))
     )
-    return tuple(sorted(found))
 
 
 def _pick(options: Sequence[str], rng: np.random.Generator) -> str:

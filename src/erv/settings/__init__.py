@@ -1,5 +1,6 @@
 """`params.yaml` as frozen, typed settings, parsed once; all faults are reported together."""
 
+from erv.settings.arms import ArmSettings
 from erv.settings.compare import CompareSettings
 from erv.settings.controls import ControlsSettings
 from erv.settings.distill import DistillSettings
@@ -26,6 +27,7 @@ from erv.settings.variants import BUILT_IN_REWARDS, RewardSettings, VariantSetti
 
 __all__ = [
     "BUILT_IN_REWARDS",
+    "ArmSettings",
     "CompareSettings",
     "ControlsSettings",
     "DistillSettings",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from erv.settings.settings import Settings
 
 COLD_START = "sft"  # the policy that no variant trains
+TRAINED = "models/policy/"  # where the policies of a run are
 
 
 def faults(settings: Settings) -> list[str]:
@@ -54,10 +55,21 @@ def _arms(settings: Settings) -> Iterator[str]:
         if name not in settings.variants:
             yield f"compare.train names {name!r}, expected some of {', '.join(sorted(settings.variants))}"
     trained = [COLD_START, *train]
+    known = [*trained, *(arm.name for arm in settings.arms)]
     for name in policies:
-        if name not in trained:
-            yield f"compare.policies names {name!r}, expected some of {', '.join(trained)}"
+        if name not in known:
+            yield f"compare.policies names {name!r}, expected some of {', '.join(known)}"
     yield from _twice("compare.policies", "one", policies)
+    yield from _twice("arms", "one", [arm.name for arm in settings.arms])
+    for arm in settings.arms:
+        if arm.name == COLD_START or arm.name in settings.variants:
+            yield f"arms has an entry {arm.name}, the name of a policy that is trained; choose another name"
+        folder = arm.folder.removeprefix("./")
+        if folder.startswith(TRAINED) and folder.removeprefix(TRAINED).strip("/") not in trained:
+            yield (
+                f"arms.{arm.name}.folder is {arm.folder!r}, which this run doesn't train, expected"
+                f" {TRAINED}NAME with one of {', '.join(trained)}, or a folder elsewhere"
+            )
 
 
 def _gates(settings: Settings) -> Iterator[str]:
@@ -74,6 +86,12 @@ def _gates(settings: Settings) -> Iterator[str]:
                 f"register.gates[{gate.metric}].judge is {gate.judge!r}, expected {EVERY}, {MAJORITY} or one"
                 f" of evaluate.judges: {', '.join(judges)}"
             )
+    untrained = {arm.name for arm in settings.arms}
+    if settings.register_.policy in untrained:
+        yield (
+            f"register.policy is {settings.register_.policy!r}, an arm that is only evaluated; register a"
+            " policy that is trained"
+        )
     for key, name in wanted.items():
         if name not in known:
             yield f"{key} is {name!r}, expected one of {', '.join(sorted(set(known)))}"

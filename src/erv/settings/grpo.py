@@ -45,6 +45,7 @@ class GrpoSettings(Section):
     max_completion_length: PositiveInt
     loss_type: LossType
     scale_rewards: Literal["group", "batch", "none"]
+    credit: Literal["completion", "sentence"]
     importance_sampling: Literal["token", "sequence"]
     epsilon: PositiveFloat
     epsilon_high: PositiveFloat
@@ -75,5 +76,15 @@ class GrpoSettings(Section):
             raise ValueError(
                 f"loss_type {self.loss_type} needs importance_sampling: {needed}, found"
                 f" {self.importance_sampling}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _credit_reaches_tokens(self) -> GrpoSettings:
+        # The ratio of a sequence spreads whatever its tokens get evenly over all of them.
+        if self.credit == "sentence" and self.importance_sampling == "sequence":
+            raise ValueError(
+                "credit: sentence needs importance_sampling: token, found sequence, which gives all tokens"
+                " of a completion the same share"
             )
         return self

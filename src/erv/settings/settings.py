@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from erv.errors import SettingsError
 from erv.files import parse_yaml
 from erv.settings import across
+from erv.settings.arms import ArmSettings
 from erv.settings.compare import CompareSettings
 from erv.settings.controls import ControlsSettings
 from erv.settings.distill import DistillSettings
@@ -58,6 +59,7 @@ class Settings(Section):
     train_erv: TrainErvSettings
     grpo: GrpoSettings
     variants: Annotated[dict[str, VariantSettings], Field(min_length=1)]
+    arms: tuple[ArmSettings, ...]
     compare: CompareSettings
     evaluate: EvaluateSettings
     controls: ControlsSettings

@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from erv.settings.grpo import GrpoSettings
 from erv.settings.section import Section
 
-BUILT_IN_REWARDS = ("format", "accuracy", "explanation")
+BUILT_IN_REWARDS = ("format", "accuracy", "explanation", "coherence", "grounded")
+ABOUT_EXPLANATIONS = ("explanation", "coherence", "grounded")
 
 
 class RewardSettings(Section):
@@ -38,7 +40,15 @@ class VariantSettings(Section):
 
     method: Literal["grpo", "rft"] = "grpo"
     passes_at: float | None = None  # rft: trains on completions with at least this from every reward
+    credit: Literal["completion", "sentence"] | None = None  # grpo: None takes grpo.credit
+    thinks: bool = True  # grpo: False answers at once, after an empty explanation that the policy is given
     rewards: Annotated[tuple[RewardSettings, ...], Field(min_length=1)]
+
+    def applied_to(self, grpo: GrpoSettings) -> GrpoSettings:
+        """The section `grpo` as this arm uses it."""
+        if self.credit is None:
+            return grpo
+        return GrpoSettings.model_validate(grpo.model_dump() | {"credit": self.credit})
 
     @model_validator(mode="after")
     def _rewards_differ(self) -> VariantSettings:
@@ -51,4 +61,24 @@ class VariantSettings(Section):
     def _rejection_has_a_mark(self) -> VariantSettings:
         if (self.method == "rft") != (self.passes_at is not None):
             raise ValueError("passes_at is for method: rft, which needs it; give both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _some_is_for_grpo(self) -> VariantSettings:
+        if self.method == "rft" and self.credit is not None:
+            raise ValueError("credit is for method: grpo; rft learns whole completions, so leave it out")
+        if self.method == "rft" and not self.thinks:
+            raise ValueError(
+                "thinks: false is for method: grpo; rft learns from explanations, so leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_reads_what_is_not_said(self) -> VariantSettings:
+        about = sorted({reward.name for reward in self.rewards} & {"format", *ABOUT_EXPLANATIONS})
+        if not self.thinks and about:
+            raise ValueError(
+                f"thinks: false leaves nothing to say for the rewards {', '.join(about)}; use accuracy, or a"
+                " reward of your own"
+            )
         return self

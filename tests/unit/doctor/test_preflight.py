@@ -57,6 +57,19 @@ def test_a_policy_without_a_stage(raw: dict[str, Any], tmp_path: Path) -> None:
     checked(raw, tmp_path, [*stages, *STAGES])
 
 
+def test_an_arm_needs_its_folder_and_no_training(raw: dict[str, Any], tmp_path: Path) -> None:
+    raw["arms"] = [{"name": "theirs", "folder": str(tmp_path / "theirs")}]
+    raw["compare"]["policies"] += ["theirs"]
+    arm = PipelineStage("arms@arm0", (), "true", (str(tmp_path / "theirs"),), ("models/policy/theirs",))
+    stages = [arm, PipelineStage("evaluate@theirs", ("arms@arm0",), "true", ("models/policy/theirs",), ())]
+    with pytest.raises(
+        PipelineError, match=r"theirs: not found; the arm theirs names it: give the folder of"
+    ):
+        checked(raw, tmp_path, [*STAGES, *stages])
+    (tmp_path / "theirs").mkdir()
+    checked(raw, tmp_path, [*STAGES, *stages])
+
+
 def test_figures_on_validation_clips_are_not_registered(raw: dict[str, Any], tmp_path: Path) -> None:
     raw["evaluate"]["split"] = "validation"
     with pytest.raises(PipelineError, match=r"evaluate\.split is validation, but register"):

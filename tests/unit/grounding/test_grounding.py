@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from erv.claims import CUE_WORDINGS
 from erv.evaluate.score_intervals import share_score
 from erv.grounding.claims import Case, Claim, CueChecker, Fact, Finding, cases_of
 from erv.grounding.cues import CueRecord, true_cues
@@ -15,7 +16,7 @@ from erv.grounding.grounding import channels, ground, metric_values, summary, ta
 from erv.grounding.measure import chance, measure
 from erv.prompts import format_completion
 from erv.sample.emotions import FACE_CUES, VOICE_CUES
-from erv.sample.wordings import CUE_WORDINGS, find_cues
+from erv.sample.wordings import find_cues
 
 KINDS = {**dict.fromkeys(FACE_CUES, "face"), **dict.fromkeys(VOICE_CUES, "voice")}
 TRUTH = {"face_cues": ["smile", "eyes_crinkled"], "voice_cues": ["voice_fast"], "channel": "both"}

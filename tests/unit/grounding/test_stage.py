@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import stages.grounding
+from erv.claims import CUE_WORDINGS
 from erv.evaluate.evaluate import write_predictions
 from erv.labels import LabelSpace
 from erv.manifest import write_manifest, write_table
 from erv.pinning import pin
 from erv.prompts import format_completion
 from erv.sample.emotions import EXPRESSIONS
-from erv.sample.wordings import CUE_WORDINGS
 from erv.settings import load_settings
 from tests.support.paths import ROOT
 from tests.support.verdicts import rows_of

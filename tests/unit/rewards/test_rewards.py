@@ -197,10 +197,12 @@ def test_build_rewards_resolves_names_and_dotted_paths():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fromat", "expected one of format, accuracy, explanation or the dotted path"),
+        ("fromat", "expected one of format, accuracy, explanation, coherence, grounded or the dotted path"),
         ("no.such.module", "can't be imported"),
         ("erv.settings.variants:BUILT_IN_REWARDS", "expected a callable, found tuple"),
         ("explanation", "needs a verifier"),
+        ("coherence", "needs a verifier"),
+        ("grounded", "needs the cues of the clips"),
     ],
 )
 def test_build_rewards_refuses_in_one_sentence(name, message):

@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 
+from erv.claims import CUE_WORDINGS
 from erv.sample.emotions import (
     EMOTIONS,
     EXPRESSIONS,
@@ -11,7 +12,7 @@ from erv.sample.emotions import (
     contradiction_rate,
     emotions_with,
 )
-from erv.sample.wordings import CUE_WORDINGS, TAILS, compose_explanation, cue_sentence, find_cues
+from erv.sample.wordings import TAILS, compose_explanation, cue_sentence, find_cues
 
 
 def join(sentences):

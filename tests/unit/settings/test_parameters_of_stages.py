@@ -82,11 +82,15 @@ def test_how_the_machine_does_it_is_no_dependency(stage: str) -> None:
 
 
 def test_each_parameter_runs_something_again_or_is_known_not_to(reruns: dict[str, Reruns]) -> None:
-    defaults = {f"variants.{name}.{key}" for name in PARAMS["variants"] for key in ("method", "passes_at")}
+    defaults = {
+        f"variants.{name}.{key}"
+        for name in PARAMS["variants"]
+        for key in ("method", "passes_at", "credit", "thinks")
+    }
     assert set(reruns) == _leaves_of(set(PARAMS)) | defaults
     idle = {name: item.reason for name, item in reruns.items() if not item.own}
     assert all(idle.values()), f"no stage reads {[name for name, reason in idle.items() if not reason]}"
-    used = {start for start in WITHOUT_STAGES if any(name.startswith(f"{start}.") for name in idle)}
+    used = {start for start in WITHOUT_STAGES if any(f"{name}.".startswith(f"{start}.") for name in idle)}
     assert used == set(WITHOUT_STAGES)
     assert {name for name in idle if name.startswith("sources.")} == {"sources.base", "sources.judge"}
     named = [*PARAMS["compare"]["train"], *PARAMS["datasets"]]
@@ -153,9 +157,11 @@ def test_the_command_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.partition(": ")[0] for line in lines] == [
         "variants.erv.method",
         "variants.erv.passes_at",
+        "variants.erv.credit",
+        "variants.erv.thinks",
         "variants.erv.rewards",
     ]
-    assert lines[2] == "variants.erv.rewards: grpo@erv; then evaluate@erv, grounding, report, register"
+    assert lines[4] == "variants.erv.rewards: grpo@erv; then evaluate@erv, grounding, report, register"
 
 
 def test_the_command_refuses_parameters_that_dvc_does_not_read(tmp_path: Path) -> None:
@@ -185,6 +191,21 @@ def test_a_variant_is_switched_on_in_the_parameters_alone(tmp_path: Path) -> Non
     shipped = {stage.name: stage for stage in read_stages(ROOT)}
     for name in ("grpo@erv", "evaluate@erv"):
         assert stages[name] == shipped[name], "the others stay as they are"
+
+
+def test_an_arm_is_added_in_the_parameters_alone(tmp_path: Path) -> None:
+    arms = [
+        {"name": "sft_direct", "folder": "models/policy/sft", "thinks": False},
+        {"name": "theirs", "folder": str(tmp_path / "theirs")},
+    ]
+    policies = [*PARAMS["compare"]["policies"], "sft_direct", "theirs"]
+    stages = stages_with(tmp_path, arms=arms, compare={"policies": policies})
+    assert stages["arms@arm0"].upstream == ("sft",)
+    assert stages["arms@arm1"].upstream == ()
+    assert "arms@arm0" in stages["evaluate@sft_direct"].upstream
+    assert "arms@arm1" in stages["evaluate@theirs"].upstream
+    shipped = {stage.name: stage for stage in read_stages(ROOT)}
+    assert stages["evaluate@erv"] == shipped["evaluate@erv"], "the others stay as they are"
 
 
 def test_rollouts_are_switched_on_in_the_parameters_alone(tmp_path: Path) -> None:

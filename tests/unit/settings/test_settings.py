@@ -12,11 +12,16 @@ import yaml
 from erv.errors import SettingsError
 from erv.settings import load_settings, parse_settings
 from erv.settings.faults import MOVED
+from tests.support.paths import ROOT
 
 
 @pytest.fixture
 def raw(root: Path) -> dict[str, Any]:
     return yaml.safe_load((root / "params.yaml").read_text())
+
+
+OTHER = {"name": "other", "folder": "models/policy/sft"}
+GRPO = yaml.safe_load((ROOT / "params.yaml").read_text())["grpo"]
 
 
 def faults(raw: dict[str, Any]) -> list[str]:
@@ -123,7 +128,11 @@ def test_a_parameter_that_moved_names_its_new_place(raw: dict[str, Any], before:
             ["r1_omni", "erv", "erv"],
             "compare.train names a variant twice: r1_omni, erv, erv",
         ),
-        ("compare.train", ["best"], "compare.train names 'best', expected some of erv, r1_omni, rft"),
+        (
+            "compare.train",
+            ["best"],
+            "compare.train names 'best', expected some of coherent, direct, erv, grounded",
+        ),
         (
             "controls.policies",
             ["rft"],
@@ -134,6 +143,39 @@ def test_a_parameter_that_moved_names_its_new_place(raw: dict[str, Any], before:
             "variants.sft",
             {"rewards": [{"name": "format", "weight": 1}]},
             "variants has an entry sft, the name of the cold start",
+        ),
+        (
+            "variants.direct",
+            {
+                "thinks": False,
+                "rewards": [{"name": "format", "weight": 1}, {"name": "grounded", "weight": 1}],
+            },
+            "thinks: false leaves nothing to say for the rewards format, grounded; use accuracy, or a reward",
+        ),
+        (
+            "variants.rft.credit",
+            "sentence",
+            "credit is for method: grpo; rft learns whole completions, so leave it out",
+        ),
+        (
+            "grpo",
+            GRPO | {"credit": "sentence", "importance_sampling": "sequence"},
+            "grpo: credit: sentence needs importance_sampling: token, found sequence",
+        ),
+        ("grpo.credit", "sentence", None),
+        ("arms", [OTHER], None),
+        ("arms", [OTHER, OTHER | {"folder": "elsewhere"}], "arms names one twice: other, other"),
+        ("arms", [OTHER | {"name": "erv"}], "arms has an entry erv, the name of a policy that is trained"),
+        (
+            "arms",
+            [OTHER | {"folder": "models/policy/rft"}],
+            "arms.other.folder is 'models/policy/rft', which this run doesn't train, expected"
+            " models/policy/NAME with one of sft, r1_omni, erv, or a folder elsewhere",
+        ),
+        (
+            "compare.policies",
+            ["sft", "other"],
+            "compare.policies names 'other', expected some of sft",
         ),
         (
             "roles.cold_start",
@@ -158,6 +200,24 @@ def test_one_fault(raw: dict[str, Any], path: str, value: Any, message: str | No
         parse_settings(changed)
     else:
         assert any(message in line for line in faults(changed))
+
+
+def test_an_arm_is_compared_but_not_registered(raw: dict[str, Any]) -> None:
+    raw["arms"] = [OTHER]
+    raw["compare"]["policies"] += ["other"]
+    assert parse_settings(raw).compare.policies[-1] == "other"
+    raw["register"]["policy"] = "other"
+    (fault,) = faults(raw)
+    assert fault == (
+        "register.policy is 'other', an arm that is only evaluated; register a policy that is trained"
+    )
+
+
+def test_an_arm_may_have_its_own_credit(raw: dict[str, Any]) -> None:
+    settings = parse_settings(raw)
+    assert settings.grpo.credit == "completion"
+    assert settings.variants["sentences"].applied_to(settings.grpo).credit == "sentence"
+    assert settings.variants["erv"].applied_to(settings.grpo) is settings.grpo
 
 
 def test_a_data_set_has_a_place_and_a_reader(raw: dict[str, Any]) -> None:
@@ -327,7 +387,7 @@ def test_a_reader_s_fault_has_its_path_and_its_keys(
     ("path", "expected"),
     [
         ("variants.erv.rewards.0.wieght", "did you mean 'weight'?"),
-        ("variants.erv.weights", "expected one of method, passes_at, rewards"),
+        ("variants.erv.weights", "expected one of credit, method, passes_at, rewards, thinks"),
         ("grpo.lora.rnk", "did you mean 'rank'?"),
         ("register.gates.0.minimun", "did you mean 'minimum'?"),
         ("validation", "did you mean 'validate'?"),

@@ -87,4 +87,5 @@ def _generate(
             **features,
             generation_config=settings,
         )
-    return [text.strip() for text in tokenizer.batch_decode(generated[:, length:], skip_special_tokens=True)]
+    texts = tokenizer.batch_decode(generated[:, length:], skip_special_tokens=True)
+    return [f"{policy.begins}{text}".strip() for text in texts]

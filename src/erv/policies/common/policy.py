@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from erv.errors import TrainingError
 from erv.files import model_folder
 from erv.model_folders import check_folder
+from erv.policies.common.arm import read_arm
 from erv.policies.common.families import check_family, family_module, family_of, read_config
 from erv.prompts import INSTRUCTION
 
@@ -127,6 +128,7 @@ class Policy:
 
     model: Any  # a PolicyModel; a PreTrainedModel to the libraries
     processor: Any  # a PolicyProcessor
+    begins: str = ""  # what every completion begins with; part of the prompt, see `erv.policies.common.arm`
 
     @property
     def device(self) -> torch.device:
@@ -158,7 +160,7 @@ def load_policy(
     *,
     family: str | None = None,
 ) -> Policy:
-    """Loads a policy folder in evaluation mode, with its towers frozen.
+    """Loads a policy folder in evaluation mode, with its towers frozen; follows its `arm.json`.
 
     Args:
         folder: a folder that `Policy.save` wrote.
@@ -173,7 +175,8 @@ def load_policy(
     """
     import torch
 
-    folder = Path(folder)
+    arm = read_arm(Path(folder))
+    folder = Path(arm.folder or folder)
     check_folder(folder)
     if family is None:
         family = family_of(read_config(folder), folder)
@@ -188,7 +191,24 @@ def load_policy(
             " fetch it again, or run the stage that writes it"
         ) from error
     model.freeze_towers()  # loading makes every weight trainable
-    return Policy(model=model.to(device).eval(), processor=processor)
+    if arm.begins:
+        _begin_with(processor, arm.begins)
+    return Policy(model=model.to(device).eval(), processor=processor, begins=arm.begins)
+
+
+def _begin_with(processor: Any, text: str) -> None:
+    """Makes the processor's prompts go on with the beginning of the completion."""
+    plain, given = processor.prompt_ids, beginning_ids(processor.tokenizer, text)
+
+    def prompt_ids(*args: Any, **kwargs: Any) -> list[int]:
+        return [*plain(*args, **kwargs), *given]
+
+    processor.prompt_ids = prompt_ids
+
+
+def beginning_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of the beginning of a completion."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def token_positions(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

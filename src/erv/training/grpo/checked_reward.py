@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from erv.errors import ErvError, TrainingError
+from erv.rewards.credit import Credit, CreditingReward
 
 
 class CheckedReward:
@@ -18,13 +19,22 @@ class CheckedReward:
 
     Attributes:
         values: what the latest call returned.
+        credits: the verdicts on stretches behind each of these; None unless asked for and known.
     """
 
-    def __init__(self, name: str, reward: Callable[..., Any]) -> None:
-        """Wraps a reward; `name` is used for logging."""
+    def __init__(self, name: str, reward: Callable[..., Any], *, credited: bool = False) -> None:
+        """Wraps a reward.
+
+        Args:
+            name: used for logging.
+            reward: the callable.
+            credited: whether to keep the credits too, if the reward gives any (`CreditingReward`).
+        """
         self.__name__ = name
         self._reward = reward
+        self._credited = credited
         self.values: list[float | None] = []
+        self.credits: list[tuple[Credit, ...]] | None = None
 
     def __call__(self, *, completions: list[Any], **columns: Any) -> list[float | None]:
         """One reward per completion; `None` if the completion can't be scored.
@@ -35,7 +45,7 @@ class CheckedReward:
         """
         name = self.__name__
         try:
-            values = self._reward(completions=completions, **columns)
+            values = self._read(completions, columns)
             if inspect.isawaitable(values):
                 values = asyncio.run(_await(values))
             values = values.tolist() if hasattr(values, "tolist") else list(values)
@@ -54,6 +64,13 @@ class CheckedReward:
             )
         self.values = [None if value is None else _number(name, value) for value in values]
         return self.values
+
+    def _read(self, completions: list[Any], columns: dict[str, Any]) -> Any:
+        if not (self._credited and isinstance(self._reward, CreditingReward)):
+            return self._reward(completions=completions, **columns)
+        found = self._reward.credited(completions=completions, **columns)
+        self.credits = [item.credits for item in found]
+        return [item.reward for item in found]
 
 
 async def _await(value: Any) -> Any:

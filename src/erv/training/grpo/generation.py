@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+Stretch = tuple[int, int, float]
 EQUAL = 1e-6  # rewards of a group that differ by less count as equal: float32 sums of equal parts
 COLUMNS = ("clip_id", "dataset", "solution")
 
@@ -29,6 +30,8 @@ class Generation:
         prompt_tokens: tokens in all n prompts, without padding.
         completion_tokens: tokens in all n completions.
         processes: number of processes that sampled them: n / processes rows each, in the order of processes.
+        credits: with `grpo.credit: sentence`, per completion the stretches whose tokens have an
+            advantage of their own: first character, the one after the last, advantage. Otherwise empty.
     """
 
     step: int
@@ -41,6 +44,7 @@ class Generation:
     prompt_tokens: int
     completion_tokens: int
     processes: int = 1
+    credits: Sequence[Sequence[Stretch]] = ()
 
     @classmethod
     def join(cls, parts: Sequence[Generation]) -> Generation:
@@ -55,6 +59,7 @@ class Generation:
             prompt_tokens=sum(part.prompt_tokens for part in parts),
             completion_tokens=sum(part.completion_tokens for part in parts),
             processes=len(parts),
+            credits=tuple(chain.from_iterable(part.credits for part in parts)),
         )
 
     @property
@@ -81,7 +86,12 @@ class Generation:
         return found
 
     def differs(self) -> bool:
-        """Whether any two completions of one prompt earn different sums; otherwise nothing is learned."""
+        """Whether there is something to learn.
+
+        That is so if two completions of one prompt earn different sums, or sentences of one different credit.
+        """
+        if any(self.credits):
+            return True
         totals = self.totals
         for start in range(0, len(totals), self.group):
             scored = [value for value in totals[start : start + self.group] if value is not None]

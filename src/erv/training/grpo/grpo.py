@@ -26,6 +26,7 @@ from erv.errors import DataError, SettingsError, TrainingError
 from erv.files import model_folder
 from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
+from erv.policies.common.arm import Arm, write_arm
 from erv.policies.common.policy import ADAPTER
 from erv.prompts import user_content
 from erv.settings import GrpoSettings, LoraSettings, MachineSettings, RuntimeSettings, VariantSettings
@@ -155,6 +156,7 @@ def train_grpo(
     kept: Sequence[Kept] = (),
     on_samples: OnSamples | None = None,
     verifier: Verifier | None = None,
+    thinks: bool = True,
 ) -> Path:
     """Optimises a cold-start policy against rewards and writes the result as a policy folder.
 
@@ -179,6 +181,8 @@ def train_grpo(
         on_samples: called with some completions every `sample_steps` steps, at the last one, and where
             training ends early.
         verifier: reads the sentences of these; it must not change what the rewards see.
+        thinks: False makes the policy answer at once, after an empty explanation that it is given: in
+            training and, through its `arm.json`, wherever it is loaded.
 
     Returns:
         `output`: weights and processor; with LoRA also `adapter/`, already merged into the weights.
@@ -192,6 +196,8 @@ def train_grpo(
     device = resolve_device(runtime.device)
     dtype = resolve_dtype(runtime.dtype, device)  # half precision is autocast; a CPU refuses it
     memory = round(machine.feature_cache_gb * 1e9)
+    arm = Arm(thinks=thinks)
+    by_sentence = settings.credit == "sentence"
     steps = total_steps(settings, len(rows))
     order = order_rows(rows, steps // settings.num_iterations, settings.prompts_per_step, seed)
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -219,7 +225,7 @@ def train_grpo(
         trainer = OmniGRPOTrainer(
             model=trained.model,
             args=arguments,
-            reward_funcs=[CheckedReward(name, reward) for name, reward, _ in rewards],
+            reward_funcs=[CheckedReward(name, reward, credited=by_sentence) for name, reward, _ in rewards],
             train_dataset=order,
             processing_class=trained.processor.tokenizer,
             peft_config=lora_config(trained.model, settings.lora) if settings.lora.enabled else None,
@@ -229,6 +235,8 @@ def train_grpo(
             clip_features=ClipFeatures(policy_encoder(trained, dtype), shards, memory_bytes=memory),
             question=trained.processor.question_inputs(),
             static_decode=machine.grpo.static_decode,
+            credit_sentences=by_sentence,
+            begins=arm.begins,
         )
         refuse_sharded_adapters(trainer, "grpo", settings.lora)
         trainer.remove_callback(PrinterCallback)
@@ -246,7 +254,7 @@ def train_grpo(
             good = latest_checkpoint(checkpoints, until=watcher.last_good())
             where = f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint"
             raise TrainingError(f"{error}; {where}") from error
-        return _write_policy(trainer, policy, settings.lora, policy_folder, output)
+        return _write_policy(trainer, policy, settings.lora, policy_folder, output, arm)
 
 
 def _frozen_models(trainer: OmniGRPOTrainer, lora: LoraSettings) -> list[Any]:
@@ -270,20 +278,25 @@ def _check_reference(trainer: OmniGRPOTrainer) -> None:
 
 
 def _write_policy(
-    trainer: OmniGRPOTrainer, policy: Policy, lora: LoraSettings, cold_start: Path, output: Path
+    trainer: OmniGRPOTrainer,
+    policy: Policy,
+    lora: LoraSettings,
+    cold_start: Path,
+    output: Path,
+    arm: Arm,
 ) -> Path:
     """Writes weights and processor next to the target, then renames. One process writes, all wait for it."""
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if is_sharded(trainer) else None
     if trainer.accelerator.is_main_process:
         base = policy.model if lora.quantize != "none" else None
-        _write_files(model, base, state, cold_start, output)
+        _write_files(model, base, state, cold_start, output, arm)
     trainer.accelerator.wait_for_everyone()
     return output
 
 
 def _write_files(
-    model: Any, base: Any, state: Mapping[str, Any] | None, cold_start: Path, output: Path
+    model: Any, base: Any, state: Mapping[str, Any] | None, cold_start: Path, output: Path, arm: Arm
 ) -> None:
     """Writes the trained policy.
 
@@ -293,6 +306,7 @@ def _write_files(
         state: the weights, if the model holds only shards of them.
         cold_start: the folder from which the processor is copied.
         output: the folder to write.
+        arm: whether the policy thinks.
     """
     with model_folder(output) as folder:
         # The processor's files are taken as they are: one that was used would save its last truncation too.
@@ -302,6 +316,8 @@ def _write_files(
             write_adapter(model, folder / ADAPTER)
             model = model.merge_and_unload() if base is None else merge_adapter(base, folder / ADAPTER)
         model.save_pretrained(folder, state_dict=state)
+        if not arm.thinks:
+            write_arm(arm, folder)
 
 
 def grpo_config(

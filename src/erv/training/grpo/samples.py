@@ -39,6 +39,8 @@ class Sample:
         total: the weighted sum of the rewards.
         advantage: the advantage that the completion was trained with.
         read: the verifier's reading; None without a verifier or without a label.
+        credits: stretches of the completion that were trained with an advantage of their own, and which; None
+            without credit by sentence.
     """
 
     clip_id: str | None
@@ -49,6 +51,7 @@ class Sample:
     total: float | None
     advantage: float
     read: Assessment | None
+    credits: tuple[tuple[str, float], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class SampleTable:
         """Names of the columns; those for the verifier's reading are left out if there is none."""
         rewards = [f"reward/{name}" for name in self.samples[0].rewards] if self.samples else []
         named = ["step", "clip_id", "dataset", "label", "completion", *rewards, "reward", "advantage"]
+        if self._is_credited():
+            named.append("credits")
         return [*named, *_READ] if self._is_read() else named
 
     @property
@@ -72,6 +77,9 @@ class SampleTable:
 
     def _is_read(self) -> bool:
         return any(sample.read is not None for sample in self.samples)
+
+    def _is_credited(self) -> bool:
+        return any(sample.credits is not None for sample in self.samples)
 
     def _row(self, sample: Sample) -> list[Any]:
         row = [
@@ -84,6 +92,8 @@ class SampleTable:
             sample.total,
             sample.advantage,
         ]
+        if self._is_credited():
+            row.append("\n".join(f"[{value:+.2f}] {_plain(text)}" for text, value in sample.credits or ()))
         if not self._is_read():
             return row
         if sample.read is None:
@@ -140,6 +150,7 @@ def take_samples(
             total=totals[row],
             advantage=generation.advantages[row],
             read=found,
+            credits=_credits(generation, row) if generation.credits else None,
         )
         for row, text, truth, dataset, found in zip(places, texts, truths, datasets, read, strict=True)
     ]
@@ -172,8 +183,17 @@ def _cell(generation: Generation, column: str, row: int) -> Any:
     return None if values is None else values[row]
 
 
+def _credits(generation: Generation, row: int) -> tuple[tuple[str, float], ...]:
+    text = generation.completions[row]
+    return tuple((text[start:end], value) for start, end, value in generation.credits[row])
+
+
 def _said(sentence: ReadSentence) -> str:
-    return f"{', '.join(sentence.labels) or 'none'}: {' '.join(sentence.text.split())}"
+    return f"{', '.join(sentence.labels) or 'none'}: {_plain(sentence.text)}"
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _section(sample: Sample) -> str:
@@ -182,8 +202,19 @@ def _section(sample: Sample) -> str:
     earned = escape(f"{rewards}; sum {_number(sample.total)}, advantage {sample.advantage:+.2f}")
     return (
         f"<section><h2>{title}</h2><p>{earned}</p><pre>{escape(sample.completion)}</pre>"
-        f"{_sentences(sample.read)}</section>"
+        f"{_sentences(sample.read)}{_stretches(sample.credits)}</section>"
     )
+
+
+def _stretches(credits: tuple[tuple[str, float], ...] | None) -> str:
+    if not credits:
+        return ""
+    rows = "".join(
+        f'<tr class="{"yes" if value > 0 else "no"}"><td>{value:+.2f}</td>'
+        f"<td>{escape(_plain(text))}</td></tr>"
+        for text, value in credits
+    )
+    return f"<table><tr><th>Advantage</th><th>of the tokens in</th></tr>{rows}</table>"
 
 
 def _sentences(read: Assessment | None) -> str:
@@ -197,7 +228,7 @@ def _sentences(read: Assessment | None) -> str:
         kind = "none"
         if read.target is not None and item.counts_for(read.target):
             kind = "yes" if item.speaks_of(read.target) else "no"
-        cells = (words, ", ".join(item.labels) or "none", " ".join(item.text.split()))
+        cells = (words, ", ".join(item.labels) or "none", _plain(item.text))
         lines.append(f'<tr class="{kind}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     earns = (
         f"{read.matching} of {max(read.counted, read.needed)} sentences, length x {read.length:.2f},"

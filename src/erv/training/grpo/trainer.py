@@ -6,12 +6,15 @@ none:
 - `_generate_and_score_completions` encodes the distinct clips of a batch once, without gradient, into a side
   table, and adds `clip_index` (row -> clip) to the batch that TRL carries along. TRL indexes every tensor of
   a batch by row, so the features themselves can't be part of the batch.
-- `_tokenize_prompts` adds the features to the fields that TRL passes to `generate()`.
+- `_tokenize_prompts` adds the features to the fields that TRL passes to `generate()`. For a policy that
+  answers without thinking it also adds the given beginning of the completion to each prompt.
 - `_generate_single_turn` and `_get_per_token_logps_and_entropies` run the prompt once per clip instead of
   once per completion, and no padding (`erv.training.grpo.decode` and `erv.training.grpo.scoring`).
   `share_prompts=False` runs it once per completion, and tests compare the two.
 - `_calculate_rewards` keeps the completions that the rewards see. Together with what they earned, they become
-  the `Generation` that is passed to the watcher.
+  the `Generation` that is passed to the watcher. With credit by sentence it also keeps what the rewards say
+  of sentences, and `_generate_and_score_completions` turns TRL's advantages [B] into advantages [B, T], which
+  TRL's loss takes as they are (`erv.training.grpo.credit`).
 - `_compute_loss` passes `clip_index` to scoring, and stops if the loss is not finite.
 - `_save_checkpoint` writes the completion record.
 
@@ -35,12 +38,13 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from erv.checkpoints import PREFIX, keep_newest, mark_complete
-from erv.policies.common.policy import token_positions
+from erv.policies.common.policy import beginning_ids, token_positions
 from erv.prompts import completion_text
 from erv.training.common.adapters import is_sharded
 from erv.training.grpo.collapse import Diverged
+from erv.training.grpo.credit import Verdicts, by_token, divisors, shares, stretches, token_spans
 from erv.training.grpo.decode import write_completions, write_plainly
-from erv.training.grpo.generation import COLUMNS, Generation
+from erv.training.grpo.generation import COLUMNS, Generation, Stretch
 from erv.training.grpo.grouped_attention import use_grouped_attention
 from erv.training.grpo.sampling import NotFiniteError, Sampler, uniform_numbers
 from erv.training.grpo.scoring import score_packed, score_plain
@@ -71,6 +75,12 @@ class GenerationWatcher(Kept, Protocol):
         """The step whose checkpoint must not be deleted; None if any may be."""
 
 
+def _after(beginning: str, completion: Any) -> Any:
+    """A completion as TRL hands it to rewards, after its given beginning."""
+    text = f"{beginning}{completion_text(completion)}"
+    return text if isinstance(completion, str) else [{**completion[0], "content": text}]
+
+
 class OmniGRPOTrainer(GRPOTrainer):
     """`trl.GRPOTrainer` for rows `{"prompt": messages, "clip": key, ...}` and a policy that takes features.
 
@@ -85,6 +95,8 @@ class OmniGRPOTrainer(GRPOTrainer):
         question: Tensors | None = None,
         share_prompts: bool = True,
         static_decode: bool = False,
+        credit_sentences: bool = False,
+        begins: str = "",
         keep_checkpoints: int = 2,
         watcher: GenerationWatcher | None = None,
         kept: Sequence[Kept] = (),
@@ -101,6 +113,9 @@ class OmniGRPOTrainer(GRPOTrainer):
                 checkpointing of sharded weights, where it is not tested.
             static_decode: whether to generate with a cache of fixed size, on a GPU as a CUDA graph
                 (`erv.training.grpo.static_decode`). For weights that aren't sharded, and shared prompts.
+            credit_sentences: whether the tokens of a sentence get an advantage of their own from rewards that
+                judge sentences; `reward_funcs` must then be `CheckedReward`s that keep credits.
+            begins: what every completion begins with: given to the policy, and shown to the rewards.
             keep_checkpoints: how many complete checkpoints to keep.
             watcher: receives every generation of training. With a watcher, `reward_funcs` must be
                 `CheckedReward`s.
@@ -118,6 +133,8 @@ class OmniGRPOTrainer(GRPOTrainer):
         self._watcher = watcher
         self._kept = [*([] if watcher is None else [watcher]), *kept]
         self._completions: list[str] = []  # the completions that were scored last
+        self._credit_sentences, self._begins = credit_sentences, begins
+        self._verdicts: Verdicts | None = None  # on their sentences
         super().__init__(*args, **kwargs)
         models = [model for model in (self.model, self.ref_model) if model is not None]
         self.share_prompts = (
@@ -169,8 +186,12 @@ class OmniGRPOTrainer(GRPOTrainer):
                 if isinstance(error, NotFiniteError) or "probability tensor" in str(error):
                     raise self._diverged("the policy's output") from error
                 raise
+        credits: list[list[Stretch]] = []
+        plain = output["advantages"].tolist()
+        if self._verdicts is not None:
+            output["advantages"], credits = self._credited(output)
         if self._watcher is not None and self._mode == "train":
-            own = self._own_generation(inputs, output)
+            own = self._own_generation(inputs, output, plain, credits)
             self._watcher.on_generation(Generation.join(gather_object([own])))
         output["clip_index"] = clip_index
         return output
@@ -178,22 +199,81 @@ class OmniGRPOTrainer(GRPOTrainer):
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: Any, completions: list[Any], completion_ids_list: Any
     ) -> torch.Tensor:
+        if self._begins:
+            completions = [_after(self._begins, completion) for completion in completions]
         self._completions = [completion_text(completion) for completion in completions]
         rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self._credit_sentences:
+            self._verdicts = self._read_sentences(completion_ids_list, rewards)
         return rewards
 
-    def _own_generation(self, inputs: list[dict[str, Any]], output: dict[str, Any]) -> Generation:
-        """What this process has sampled, with its rewards and TRL's advantages."""
+    # --- credit by sentence ---
+
+    def _read_sentences(self, ids: list[list[int]], rewards: torch.Tensor) -> Verdicts:
+        """What the rewards said of the sentences of this process's completions.
+
+        Args:
+            ids: tokens of its B completions.
+            rewards: of all processes, [N, rewards]; NaN where a completion can't be scored.
+        """
+        weights = self.reward_weights.tolist()
+        judged = [
+            (weight, reward.credits)
+            for weight, reward in zip(weights, self.reward_funcs, strict=True)
+            if reward.credits is not None
+        ]
+        given = len(self._begins)
+        spans = [
+            [(given + start, given + end) for start, end in token_spans(self._tokenizer, row, text[given:])]
+            for row, text in zip(ids, self._completions, strict=True)
+        ]
+        moved = [
+            shares(own, [(weight, credits[row]) for weight, credits in judged])
+            for row, own in enumerate(spans)
+        ]
+        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
+        totals[rewards.isnan().all(dim=1)] = torch.nan
+        within = torch.stack([value.square().mean() for value in moved]).to(rewards.device)
+        return Verdicts(spans, moved, totals, self.accelerator.gather(within))
+
+    def _credited(self, output: dict[str, Any]) -> tuple[torch.Tensor, list[list[Stretch]]]:
+        """Advantages [B, T] of the tokens, and where they differ within a completion."""
+        assert self._verdicts is not None
+        verdicts, plain = self._verdicts, output["advantages"]
+        generations = self.num_generations if self._mode == "train" else self.num_generations_eval
+        divided, divides = divisors(verdicts.totals, verdicts.within, self.scale_rewards, generations)
+        first = self.accelerator.process_index * len(plain)
+        own = slice(first, first + len(plain))
+        moved = torch.zeros_like(output["completion_mask"], dtype=plain.dtype)
+        for row, value in enumerate(verdicts.moved):
+            moved[row, : len(value)] = value.to(moved)
+        advantages = by_token(plain, moved, divided[own], divides[own])
+        found = [
+            stretches(spans, value.tolist(), row[: len(value)])
+            for spans, value, row in zip(verdicts.spans, verdicts.moved, advantages.tolist(), strict=True)
+        ]
+        self._verdicts = None
+        return advantages, found
+
+    def _own_generation(
+        self,
+        inputs: list[dict[str, Any]],
+        output: dict[str, Any],
+        advantages: list[float],
+        credits: list[list[Stretch]],
+    ) -> Generation:
+        """What this process has sampled, with its rewards, TRL's advantages and the credit of sentences."""
         return Generation(
             step=self.state.global_step + 1,
             group=self.num_generations,
             completions=self._completions,
             rewards={reward.__name__: reward.values for reward in self.reward_funcs},
             weights=dict(zip(self.reward_func_names, self.reward_weights.tolist(), strict=True)),
-            advantages=output["advantages"].tolist(),
+            advantages=advantages,
             columns={name: [row[name] for row in inputs] for name in COLUMNS if name in inputs[0]},
             prompt_tokens=int(output["prompt_mask"].sum()),
             completion_tokens=int(output["completion_mask"].sum()),
+            credits=credits,
         )
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], Any, dict[str, Any]]:
@@ -202,6 +282,9 @@ class OmniGRPOTrainer(GRPOTrainer):
         place = {text: position for position, text in enumerate(dict.fromkeys(texts))}
         distinct = [prompts[texts.index(text)] for text in place]
         prompt_ids, images, fields = super()._tokenize_prompts(distinct)
+        if self._begins:
+            given = beginning_ids(self._tokenizer, self._begins)
+            prompt_ids = [[*ids, *given] for ids in prompt_ids]
         rows = [place[text] for text in texts]
         fields = {name: [values[row] for row in rows] for name, values in fields.items()}
         assert self._clip_index is not None

@@ -54,6 +54,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for loss in LOSSES
         ]
         runs.append(RECORDED | {"name": f"passes-{processes}", "settings": ONE_STEP, "rows_per_pass": 2})
+        by_sentence = {"settings": ONE_STEP | {"credit": "sentence"}, "credited": True}
+        runs.append(RECORDED | by_sentence | {"name": f"credit-{processes}"})
         if processes == 2:
             sampled = {"settings": {"max_steps": 4, "save_steps": 2}, "counted": True}
             runs += [
@@ -75,7 +77,7 @@ def metrics(folder: Path, name: str) -> list[dict[str, float]]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [*LOSSES, "passes"])
+@pytest.mark.parametrize("name", [*LOSSES, "passes", "credit"])
 def test_two_processes_make_the_update_of_one(folder: Path, name: str) -> None:
     (one,), (two,) = (metrics(folder, f"{name}-{count}") for count in (1, 2))
     assert one.keys() == two.keys()

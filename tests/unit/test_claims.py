@@ -1,0 +1,50 @@
+"""What texts claim of clips, and the cues that clips truly have."""
+
+from pathlib import Path
+
+import pytest
+
+from erv.claims import CUE_WORDINGS, claims_in
+from erv.cues import ClipCues, read_cues, require_cues, write_cues
+from erv.errors import DataError
+
+FEAR = ClipCues(
+    "c1", {"face": frozenset({"eyes_wide", "jaw_dropped"}), "voice": frozenset({"voice_trembling"})}
+)
+
+
+def test_claims_are_found_where_they_are_said() -> None:
+    text = 'I see: THE EYES  ARE\nwide open, and "the voice trembles". The voice trembles.'
+    assert [(claim.cue, text[claim.start : claim.end]) for claim in claims_in(text)] == [
+        ("eyes_wide", "THE EYES  ARE\nwide open"),
+        ("voice_trembling", "the voice trembles"),
+        ("voice_trembling", "The voice trembles"),
+    ]
+    assert claims_in("") == claims_in("He is glad.") == ()
+
+
+def test_every_clause_claims_its_own_cue_alone() -> None:
+    for cue, (clauses, _) in CUE_WORDINGS.items():
+        for clause in clauses:
+            assert {claim.cue for claim in claims_in(clause)} == {cue}, clause
+
+
+def test_cues_are_kept_as_they_were_written(tmp_path: Path) -> None:
+    bare = ClipCues("c0", {"face": frozenset(), "voice": frozenset()})
+    write_cues([FEAR, bare], tmp_path / "mafw.parquet")
+    write_cues([], tmp_path / "dfew.parquet")
+    found = read_cues(tmp_path, ["mafw", "dfew"])
+    assert found == {"mafw": {"c0": bare, "c1": FEAR}, "dfew": {}}
+    assert FEAR.all == {"eyes_wide", "jaw_dropped", "voice_trembling"}
+    require_cues(found, {"mafw": ["c1", "c0"], "dfew": []}, "the reward grounded")
+
+
+def test_a_clip_without_cues_on_record_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError,
+        match=r"^the reward grounded has to know which cues the clips of dfew show, but 2 of them have none"
+        r" on record, such as '7'; leave it out, or use sources with a cues\.parquet$",
+    ):
+        require_cues({"dfew": {"c1": FEAR}}, {"dfew": ["c1", "8", "7"]}, "the reward grounded")
+    with pytest.raises(DataError, match=r"dvc repro ingest@mafw"):
+        read_cues(tmp_path, ["mafw"])
