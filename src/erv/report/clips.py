@@ -12,7 +12,6 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from erv.errors import EvaluationError
 from erv.evaluate.evaluate import unread_kind
 from erv.grounding.claims import CueChecker, cases_of
 from erv.grounding.cues import CueRecord, FindCues, true_cues
@@ -44,26 +43,6 @@ def mixed(rows: Sequence[Row], seed: int) -> list[Row]:
             if not by_label[label]:
                 del by_label[label]
     return found
-
-
-def panel(rows: Sequence[Row]) -> list[str]:
-    """The names of the judges that read these rows, in the panel's order.
-
-    Raises:
-        EvaluationError: a row has no verdicts, or those of other judges than the first row's.
-    """
-    judges: list[str] | None = None
-    for row in rows:
-        found = [verdict["judge"] for verdict in row.get("verdicts") or ()]
-        if not found or (judges is not None and found != judges):
-            expected = ", ".join(judges or ()) or "the judges of evaluate.judges"
-            raise EvaluationError(
-                f"clip {row['clip_id']!r} of {row['dataset']} has verdicts of"
-                f" {', '.join(found) or 'no judge'}, expected those of {expected};"
-                " run `dvc repro evaluate` again"
-            )
-        judges = found
-    return judges or []
 
 
 def entry(said: Mapping[str, Row]) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from erv.evaluate.by_judge import judges_of
 from erv.evaluate.compare import table_notes
 from erv.evaluate.evaluate import OVERALL
+from erv.evaluate.metrics import MEANINGS
 from erv.figures.drawing import stylesheet
 from erv.files import whole_folder, write_text
 from erv.grounding.cues import FindCues
@@ -59,7 +61,7 @@ def write_report(
     """
     verdicts.judges_of(comparison)
     names = titles(predictions)
-    panel = clips.panel([row for rows in predictions.values() for row in rows])
+    panel = judges_of(predictions)
     by_key = _by_key(predictions)
     order = [(row["dataset"], row["clip_id"]) for row in clips.mixed(next(iter(predictions.values())), seed)]
     readings = read_sentences((row for rows in predictions.values() for row in rows), verifier, judges)
@@ -146,7 +148,7 @@ def _report(
         environment.get_template("report.html.j2").render(
             names=names,
             metrics=metrics,
-            meanings=verdicts.meanings(metrics),
+            meanings=MEANINGS,
             comparison=comparison,
             headline=verdicts.headline(comparison),
             corrected=verdicts.corrected(comparison),

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from erv.errors import EvaluationError
 from erv.report import media
-from erv.report.clips import COHERENT, DISAGREE, RIGHT, change, cue_precision, entry, mixed, panel, record
+from erv.report.clips import COHERENT, DISAGREE, RIGHT, change, cue_precision, entry, mixed, record
 from erv.report.readings import read_sentences, sentences_of
 from erv.sample.wordings import find_cues
 from erv.shards import Clip
@@ -60,16 +59,6 @@ def test_change_counts_other_answers_and_other_words():
     assert change([same, row("e f", "anger")]) == 2.0
     assert change([same, same, other]) == pytest.approx(1 / 3)
     assert change([same]) == change([row("", "fear"), row("", "fear")]) == 0.0
-
-
-def test_all_rows_have_the_same_judges(predictions):
-    rows = predictions["sft"]
-    assert panel(rows) == ["lexical", "embedding"]
-    other = {**rows[1], "verdicts": rows[1]["verdicts"][::-1]}
-    with pytest.raises(EvaluationError, match="verdicts of embedding, lexical, expected those of lexical"):
-        panel([rows[0], other])
-    with pytest.raises(EvaluationError, match=r"expected those of the judges of evaluate\.judges"):
-        panel([{**rows[0], "verdicts": None}])
 
 
 def test_each_sentence_has_what_verifier_and_judges_read(predictions):

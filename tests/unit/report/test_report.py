@@ -243,7 +243,7 @@ def test_a_comparison_or_rows_without_judges_are_refused(predictions, evidence, 
         write(tmp_path, predictions, evidence, partial)
     rows = {**predictions, "erv": [{**predictions["erv"][0], "verdicts": []}, *predictions["erv"][1:]]}
     with pytest.raises(
-        EvaluationError, match="'00000' of mafw has verdicts of no judge, expected those of lex"
+        EvaluationError, match="'erv': clip '00000' of mafw was read by no judge, expected lexical, embedding"
     ):
         write(tmp_path, rows, evidence, comparison)
     assert not list(tmp_path.iterdir())
@@ -364,5 +364,5 @@ def test_a_figure_that_is_not_defined_is_a_dash(predictions, evidence, tmp_path)
                     values["inconsistency"] = {"verdict": "can't tell"} if name == "verdicts" else nothing
     html = write(tmp_path, predictions, evidence, comparison)
     assert "<td>–<small>– to –</small></td>" in html
-    assert '<abbr title="share of the right answers' in html
+    assert '<abbr title="of the clips answered right' in html
     assert "inconsistency – (– to –)" in html
