@@ -13,7 +13,7 @@ from erv.evaluate.evaluate import OVERALL
 from erv.evaluate.metrics import MEANINGS
 from erv.figures.drawing import stylesheet
 from erv.files import whole_folder, write_text
-from erv.grounding.cues import FindCues
+from erv.grounding.grounding import table_rows
 from erv.report import charts, clips, pages, parts, verdicts
 from erv.report.evidence import Evidence
 from erv.report.names import DATASETS, titles
@@ -39,7 +39,6 @@ def write_report(
     clip_of: Callable[[str, str], Clip],
     html: Path,
     folder: Path,
-    find_cues: FindCues | None = None,
 ) -> None:
     """Writes the report with the first page of clips, and a folder with the other pages and a table.
 
@@ -54,7 +53,6 @@ def write_report(
         clip_of: returns the clip for a data set and a clip id.
         html: where the report goes.
         folder: where the other pages go; what is in it is replaced.
-        find_cues: finds the cues that a text mentions.
 
     Raises:
         EvaluationError: the comparison has no figures by judge, or a row no verdicts.
@@ -66,7 +64,11 @@ def write_report(
     order = [(row["dataset"], row["clip_id"]) for row in clips.mixed(next(iter(predictions.values())), seed)]
     readings = read_sentences((row for rows in predictions.values() for row in rows), verifier, judges)
     listed = pages.ClipList(
-        [clips.entry(by_key[key]) for key in order], names, panel, readings.readers, cues=bool(evidence.cues)
+        [clips.entry(by_key[key]) for key in order],
+        names,
+        panel,
+        readings.readers,
+        cues=any(evidence.cues.values()),
     )
 
     def records() -> Iterator[dict[str, Any]]:
@@ -75,8 +77,7 @@ def write_report(
                 by_key[key],
                 clip_of(*key),
                 readings,
-                evidence.cues.get(key),
-                find_cues,
+                evidence.cues.get(key[0], {}).get(key[1]),
                 show_media=key[0] in settings.show_media,
             )
 
@@ -155,6 +156,7 @@ def _report(
             judges=parts.judges(comparison, list(names)),
             notes={scope: table_notes(comparison, scope) for scope in comparison["clips"]},
             evidence=evidence,
+            grounding=[row for row in table_rows(evidence.grounding or {}) if row["policy"] in names],
             bars=charts.bar_chart(by_policy, metrics, names),
             differences=parts.differences(comparison, names, metrics),
             precision_recall=charts.precision_recall_chart(evidence.verifier["per_label"]),
