@@ -18,9 +18,9 @@ from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 if TYPE_CHECKING:
+    from erv.completions.pieces import Completed
     from erv.evaluate.judges import Judge
     from erv.manifest import ClipRow
-    from erv.policies import Policy
     from erv.shards import ShardReader
 
 logger = logging.getLogger("stages.evaluate")
@@ -28,7 +28,7 @@ logger = logging.getLogger("stages.evaluate")
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Generates, judges, measures and writes the predictions."""
-    from erv.determinism import resolve_device, seed_everything
+    from erv.determinism import seed_everything
     from erv.evaluate.evaluate import (
         OVERALL,
         count_unreadable,
@@ -37,16 +37,12 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         write_json,
         write_predictions,
     )
+    from erv.evaluate.samples import measure_samples, with_samples
     from erv.manifest import read_manifests
-    from erv.policies import load_policy
     from erv.shards import ShardReader
 
     seed_everything(settings.seed, settings.runtime.threads)
     judge = _judge(arguments, settings)
-    device = resolve_device(settings.runtime.device)
-    policy = load_policy(
-        arguments.policy, device=device, dtype=settings.runtime.dtype, family=settings.policy.family
-    )
     predictions, quarantined = [], {}
     for name, clips in read_manifests(arguments.manifests, settings.roles.test).items():
         run.log_dataset(name, arguments.manifests / f"{name}.parquet", "evaluation")
@@ -55,8 +51,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         shown = [row for row in rows if row.clip_id in reader]
         quarantined[name] = len(rows) - len(shown)
         logger.info("%s: %d clips, %d in quarantine", name, len(shown), len(rows) - len(shown))
-        completions = _generate(policy, reader, shown, settings)
-        predictions += judge_completions(shown, completions, judge)
+        completed = _generate(arguments, name, shown, reader, settings)
+        completions = {clip_id: item.completion for clip_id, item in completed.items()}
+        predictions += with_samples(judge_completions(shown, completions, judge), completed)
     if not predictions:
         tested = ", ".join(settings.roles.test)
         raise EvaluationError(
@@ -64,6 +61,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             " change roles.test or evaluate.split in params.yaml"
         )
     metrics = measure(predictions)
+    sampled = measure_samples(predictions)
     write_predictions(predictions, arguments.predictions)
     decoding = settings.evaluate.model_dump(include={"max_new_tokens", "temperature", "split"})
     unreadable = count_unreadable(predictions, judge)
@@ -72,6 +70,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         "decoding": decoding,
         "quarantined": quarantined,
         "unreadable": unreadable,
+        **({"sampled": sampled} if sampled else {}),
     }
     write_json({**metrics, **described}, arguments.metrics)
     for scope, values in metrics.items():
@@ -116,17 +115,32 @@ def _judge(arguments: Arguments, settings: Settings) -> Judge:
     return judge
 
 
-def _generate(policy: Policy, reader: ShardReader, rows: list[ClipRow], settings: Settings) -> dict[str, str]:
-    from erv.policies.common.generate import generate_completions
+def _generate(
+    arguments: Arguments, dataset: str, rows: list[ClipRow], reader: ShardReader, settings: Settings
+) -> dict[str, Completed]:
+    """The completions of a data set's clips; finished pieces of a killed run are reused."""
+    from erv.completions.completions import complete
+    from erv.completions.pieces import Asked, Decoding
 
-    return generate_completions(
-        policy,
-        (reader.get(row.clip_id) for row in rows),
-        batch_size=settings.evaluate.batch_size,
-        max_new_tokens=settings.evaluate.max_new_tokens,
-        temperature=settings.evaluate.temperature,
-        seed=settings.seed,
-        progress=lambda done: logger.info("%d of %d clips", done, len(rows)),
+    chosen = settings.evaluate
+    return complete(
+        arguments.name,
+        dataset,
+        [Asked(row.clip_id, sound=row.clip_id not in reader.silent) for row in rows],
+        Decoding(
+            batch_size=chosen.batch_size,
+            max_new_tokens=chosen.max_new_tokens,
+            temperature=chosen.temperature,
+            samples=chosen.samples,
+            sample_temperature=chosen.sample_temperature,
+            seed=settings.seed,
+        ),
+        policy=arguments.policy,
+        shards=arguments.shards / dataset,
+        family=settings.policy.family,
+        runtime=settings.runtime,
+        processes=settings.machine.evaluate.processes,
+        feature_bytes=int(settings.machine.evaluate.features_gb * 1e9),
     )
 
 

@@ -36,6 +36,10 @@ SCHEMA = pa.schema(
         pa.field("sentences", pa.int32(), nullable=False),
     ]
 )
+# Only under `evaluate.samples`; one row per clip either way.
+SAMPLES = pa.field(
+    "samples", pa.list_(pa.struct([pa.field("completion", pa.string()), pa.field("predicted", pa.string())]))
+)
 
 
 def judge_completions(
@@ -159,7 +163,9 @@ def count_unreadable(predictions: Sequence[Mapping[str, Any]], judge: Judge) -> 
 def write_predictions(predictions: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Writes the predictions, sorted by data set and clip."""
     ordered = sorted(predictions, key=lambda row: (row["dataset"], row["clip_id"]))
-    write_table(pa.Table.from_pylist([dict(row) for row in ordered], schema=SCHEMA), path)
+    sampled = any("samples" in row for row in ordered)
+    schema = SCHEMA.append(SAMPLES) if sampled else SCHEMA
+    write_table(pa.Table.from_pylist([dict(row) for row in ordered], schema=schema), path)
 
 
 def read_predictions(path: Path) -> list[dict[str, Any]]:
