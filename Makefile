@@ -129,7 +129,7 @@ doctor: install  ## Check stack, remote, tracking, disk and versions; suggest fi
 
 clean:  ## Stop the stack and remove everything the pipeline made, but not the virtual environment
 	@if test -x $(BIN)/erv; then $(BIN)/erv stack down; fi
-	rm -rf .erv data/manifest data/checks data/validation data/shards data/plots data/quarantine data/rollouts/*.parquet data/leakage.json data/exclusions.json data/sentences.parquet data/sentences.json
+	rm -rf .erv data/manifest data/checks data/validation data/shards data/plots data/quarantine data/rollouts/*.parquet data/leakage.json data/exclusions.json data/training_sets.json data/sentences.parquet data/sentences.json
 	rm -rf models eval report .dvc/cache .dvc/tmp .dvc/config.local
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build
 	@# The lock files are yours to commit: those that git tracks stay.

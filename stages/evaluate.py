@@ -39,10 +39,12 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     )
     from erv.evaluate.samples import measure_samples, with_samples
     from erv.manifest import read_manifests
+    from erv.policies.common.families import check_family
     from erv.shards import ShardReader
 
     seed_everything(settings.seed, settings.runtime.threads)
     judge = _judge(arguments, settings)
+    check_family(arguments.policy, settings.policy.family)
     predictions, quarantined = [], {}
     for name, clips in read_manifests(arguments.manifests, settings.roles.test).items():
         run.log_dataset(name, arguments.manifests / f"{name}.parquet", "evaluation")

@@ -39,17 +39,18 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.shards import ShardReader
     from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
     from erv.training.grpo.rft import train_rft
+    from erv.training_sets import check_training_sets
     from erv.verifier.memory import SentenceMemory
     from erv.verifier.model import load_for_training
 
     check_family(arguments.cold_start, settings.policy.family)
     variant = variant_settings(settings.variants, arguments.variant)
-    manifests = [arguments.manifests / f"{name}.parquet" for name in settings.roles.train]
-    clips = read_manifests(arguments.manifests, settings.roles.train)
-    folders = [arguments.shards / name for name in settings.roles.train]
-    shards = {folder.name: ShardReader(folder) for folder in folders}
-    for path in manifests:
-        run.log_dataset(path.stem, path, "source")  # of its rows, the training split is used
+    train = settings.roles.train
+    hashes = check_training_sets(arguments.training_sets, arguments.manifests, arguments.shards, train)
+    clips = read_manifests(arguments.manifests, train)
+    shards = {name: ShardReader(arguments.shards / name) for name in train}
+    for name in train:  # of its rows, the training split is used
+        run.log_dataset(name, arguments.manifests / f"{name}.parquet", "source")
     memory = SentenceMemory()
     verifier = load_for_training(arguments.verifier, settings.runtime, memory)
     shaping = Shaping(**settings.grpo.shaping.model_dump())
@@ -60,8 +61,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             logger.warning("%s", gap)
     checkpoints = checkpoint_folder(
         f"grpo@{arguments.variant}",
-        manifests=manifests,
-        shards=folders,
+        training_sets=hashes,
         exclusions=arguments.exclusions,
         cold_start=arguments.cold_start,
         verifier=arguments.verifier,
@@ -110,6 +110,7 @@ if __name__ == "__main__":
         Option("manifests", Path),
         Option("shards", Path),
         Option("exclusions", Path),
+        Option("training-sets", Path),
         Option("cold-start", Path),
         Option("verifier", Path),
         Option("policy", Path),

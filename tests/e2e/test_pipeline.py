@@ -114,6 +114,7 @@ def test_a_stage_trains_in_two_processes_and_reports_once(trained: Workspace) ->
         "manifests": "data/manifest",
         "shards": "data/shards",
         "exclusions": "data/exclusions.json",
+        "training-sets": "data/training_sets.json",
         "cold-start": "models/policy/sft",
         "verifier": "models/verifier",
         "policy": str(output),

@@ -306,6 +306,7 @@ def run_stage(folder: Path, action: str, **ingest: Any) -> subprocess.CompletedP
     params["ingest"] |= ingest
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     words = ["--manifests", "manifest", "--shards", "shards", "--record", "out/leakage.json"]
+    words += ["--training-sets", "out/training_sets.json"]
     return subprocess.run(
         [sys.executable, "-m", "stages.leakage", *words, "--exclusions", "out/exclusions.json"],
         cwd=folder,
@@ -334,6 +335,9 @@ def test_the_stage_excludes_with_a_record(workspace: Path) -> None:
     done = run_stage(workspace, "exclude")
     assert done.returncode == 0, done.stderr
     assert "left out of training: reasoning/r1" in done.stderr
+    trained = json.loads((workspace / "out" / "training_sets.json").read_text())["training_sets"]
+    assert list(trained) == ["mafw", "dfew"]
+    assert trained["mafw"]["manifest"] == sha256_of_file(workspace / "manifest" / "mafw.parquet")
     (out,) = read_exclusions(workspace / "out" / "exclusions.json")
     assert (out.dataset, out.clip_id, out.split) == ("reasoning", "r1", "train")
     assert json.loads((workspace / "out" / "leakage.json").read_text())["excluded"] == 1
