@@ -29,6 +29,7 @@ logger = logging.getLogger("stages.evaluate")
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Generates, judges, measures and writes the predictions."""
     from erv.determinism import seed_everything
+    from erv.evaluate.categories import categories, noteworthy
     from erv.evaluate.evaluate import (
         OVERALL,
         count_unreadable,
@@ -45,6 +46,10 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     seed_everything(settings.seed, settings.runtime.threads)
     judge = _judge(arguments, settings)
     check_family(arguments.policy, settings.policy.family)
+    roles = settings.roles
+    known = categories(roles.test, [roles.cold_start, *roles.train], judge)
+    for sentence in (item for name in known for item in known[name].said(name)):
+        logger.warning("%s", sentence)  # before hours are spent
     predictions, quarantined = [], {}
     for name, clips in read_manifests(arguments.manifests, settings.roles.test).items():
         run.log_dataset(name, arguments.manifests / f"{name}.parquet", "evaluation")
@@ -73,6 +78,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         "quarantined": quarantined,
         "unreadable": unreadable,
         **({"sampled": sampled} if sampled else {}),
+        **({"categories": noteworthy(known)} if noteworthy(known) else {}),
     }
     write_json({**metrics, **described}, arguments.metrics)
     for scope, values in metrics.items():

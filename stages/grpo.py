@@ -36,6 +36,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.manifest import read_manifests
     from erv.policies.common.families import check_family
     from erv.rewards import Shaping, build_rewards, uncovered
+    from erv.rewards.known import unknown_emotions
     from erv.shards import ShardReader
     from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
     from erv.training.grpo.rft import train_rft
@@ -59,6 +60,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         gap = uncovered(verifier, settings.grpo.semantics, shaping)
         if gap is not None:
             logger.warning("%s", gap)
+        for sentence in unknown_emotions(verifier.labels, train):
+            logger.warning("%s", sentence)
     checkpoints = checkpoint_folder(
         f"grpo@{arguments.variant}",
         training_sets=hashes,

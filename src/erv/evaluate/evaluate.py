@@ -87,10 +87,11 @@ def judge_completions(
 def scope_rows(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The predictions by scope: `overall`, then each data set.
 
-    `overall` pools all clips with label, predicted and judged in the MAFW space, which the others map into.
+    `overall` pools the clips with label, predicted and judged in the MAFW space, which the others map into. A
+    clip whose label has no name there counts for its data set alone.
 
     Raises:
-        EvaluationError: a label has no name in the MAFW space, so it can't be pooled.
+        DataError: a data set's label space has no map to MAFW.
     """
     mafw = LabelSpace.load("mafw")
     scopes: dict[str, list[dict[str, Any]]] = {OVERALL: []}
@@ -102,12 +103,8 @@ def scope_rows(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[
         to_mafw = maps[dataset]
         scopes.setdefault(dataset, []).append(dict(row))
         pooled = {**row, **{name: to_mafw(row[name]) for name in ("label", "predicted", "judged")}}
-        if pooled["label"] is None:
-            raise EvaluationError(
-                f"clip {row['clip_id']!r}: label {row['label']!r} of {row['dataset']} has no name in the MAFW"
-                " space; add it to the label space's maps"
-            )
-        scopes[OVERALL].append(pooled)
+        if pooled["label"] is not None:
+            scopes[OVERALL].append(pooled)
     return scopes
 
 

@@ -140,7 +140,7 @@ class LexicalJudge:
         classes = [str(name) for name in self._model.classes_]
         allowed = [index for index, name in enumerate(classes) if to_space(name) is not None]
         judged: list[str | None] = [None] * len(explanations)
-        if not judged:
+        if not judged or not allowed:
             return judged
         features = self._vectorizer.transform([text or "" for text in explanations]).tocsr()
         scores = self._model.predict_proba(features)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.errors import EvaluationError
+from erv.evaluate.categories import notes
 from erv.evaluate.compare import check_measured_alike, compare, table_notes
 from erv.evaluate.evaluate import (
     OVERALL,
@@ -132,6 +133,8 @@ def build_comparison(
     result["explanations"] = {policy: _explanations(rows, seed) for policy, rows in predictions.items()}
     result["verifier"] = {key: evidence.verifier[key] for key in VERIFIER_FIGURES}
     first = next(iter(evaluations.values()))
+    if first.get("categories"):
+        result["categories"] = first["categories"]
     result["judge"], result["decoding"] = dict(first["judge"]), dict(first["decoding"])
     if evidence.cues and find_cues is not None:
         result["cues"] = {
@@ -201,11 +204,14 @@ def render_report(
     environment.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f}"
     return environment.get_template("report.html.j2").render(
         names=names,
-        datasets=DATASETS,
+        datasets=DATASETS | _marked(comparison),
         metrics=METRICS,
         meanings=MEANINGS,
         comparison=comparison,
-        notes={scope: table_notes(comparison, scope) for scope in comparison["clips"]},
+        notes={
+            scope: [*notes(comparison.get("categories", {}), scope), *table_notes(comparison, scope)]
+            for scope in comparison["clips"]
+        },
         evidence=evidence,
         bars=charts.bar_chart({p: comparison["policies"][p][OVERALL] for p in policies}, METRICS, names),
         differences=_differences(comparison, names),
@@ -217,6 +223,12 @@ def render_report(
         palette=stylesheet(),
         hues=charts.HUES,
     )
+
+
+def _marked(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """The titles of data sets that no policy was trained on."""
+    marked = [name for name, item in comparison.get("categories", {}).items() if item["zero_shot"]]
+    return {name: f"{DATASETS.get(name, name)} (unseen, zero-shot)" for name in marked}
 
 
 def load_evaluations(
