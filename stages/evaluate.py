@@ -129,12 +129,22 @@ def _generate(
     """The completions of a data set's clips; finished pieces of a killed run are reused."""
     from erv.completions.completions import complete
     from erv.completions.pieces import Asked, Decoding
+    from erv.labels import LabelSpace
+    from erv.policies.common.policy import stored_prompt
 
-    chosen = settings.evaluate
+    chosen, prompt = settings.evaluate, stored_prompt(arguments.policy)
+    names = LabelSpace.load(dataset).names
     return complete(
         arguments.name,
         dataset,
-        [Asked(row.clip_id, sound=row.clip_id not in reader.silent) for row in rows],
+        [
+            Asked(
+                row.clip_id,
+                sound=row.clip_id not in reader.silent,
+                instruction=prompt.ask(names, row.subtitle) if prompt.fields else None,
+            )
+            for row in rows
+        ],
         Decoding(
             batch_size=chosen.batch_size,
             max_new_tokens=chosen.max_new_tokens,

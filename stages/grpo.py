@@ -20,6 +20,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erv.errors import SettingsError
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
@@ -35,6 +36,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.exclusions import read_exclusions, without
     from erv.manifest import read_manifests
     from erv.policies.common.families import check_family
+    from erv.policies.common.policy import stored_prompt
     from erv.rewards import Shaping, build_rewards, uncovered
     from erv.rewards.known import unknown_emotions
     from erv.shards import ShardReader
@@ -75,7 +77,13 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         reward_code=reward_files([reward.name for reward in variant.rewards]),
     )
     excluded = read_exclusions(arguments.exclusions)
-    rows = build_rows([without(found, excluded) for found in clips.values()], shards)
+    prompt = stored_prompt(arguments.cold_start)
+    if prompt.fields and variant.passes_at is not None:
+        raise SettingsError(
+            f"variant {arguments.variant} has method rft, which asks the same about every clip; use a"
+            " policy.prompt without fields"
+        )
+    rows = build_rows([without(found, excluded) for found in clips.values()], shards, prompt)
     inputs = (arguments.cold_start, rows, shards, rewards, settings.grpo)
     options: dict[str, Any] = {
         "output": arguments.policy,

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from tests.support.paths import ROOT
 
-_COPIED = ("src", "stages", "flows", "data/label_spaces", "data/rollouts", "requirements", ".dvc")
+_COPIED = (
+    "src",
+    "stages",
+    "flows",
+    "data/label_spaces",
+    "data/prompts",
+    "data/rollouts",
+    "requirements",
+    ".dvc",
+)
 
 
 def finish(folder: Path, **replaced: str) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
@@ -24,6 +25,7 @@ def generate_completions(
     temperature: float,
     seed: int,
     progress: Callable[[int], None] = lambda done: None,
+    asked: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Generates one completion per clip.
 
@@ -35,6 +37,7 @@ def generate_completions(
         temperature: 0 for greedy decoding, above 0 for sampling.
         seed: seed for sampling; the same clips in the same batches give the same completions.
         progress: called after each batch with the number of clips done.
+        asked: the user turn by clip id; the policy's prompt for clips that are not in it.
 
     Returns:
         Completions by clip id, with their tags but without the end token.
@@ -44,7 +47,7 @@ def generate_completions(
     with torch.random.fork_rng(devices=_gpus(policy)):
         torch.manual_seed(seed)
         while batch := list(itertools.islice(remaining, batch_size)):
-            texts = _batch(policy, batch, max_new_tokens, temperature)
+            texts = _batch(policy, batch, asked, max_new_tokens, temperature)
             completions.update(zip((clip.clip_id for clip in batch), texts, strict=True))
             progress(len(completions))
     return completions
@@ -112,12 +115,14 @@ def generate(
     return [text.strip() for text in tokenizer.batch_decode(generated[:, length:], skip_special_tokens=True)]
 
 
-def _batch(policy: Policy, clips: list[Clip], max_new_tokens: int, temperature: float) -> list[str]:
+def _batch(
+    policy: Policy, clips: list[Clip], asked: Mapping[str, str], max_new_tokens: int, temperature: float
+) -> list[str]:
     processor = policy.processor
     return generate(
         policy,
         encode(policy, clips),
-        [processor.prompt_ids(audio=clip.audio.size > 0) for clip in clips],
+        [processor.prompt_ids(asked.get(clip.clip_id), audio=clip.audio.size > 0) for clip in clips],
         processor.question_inputs(),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
