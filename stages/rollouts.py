@@ -23,7 +23,10 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     rows = [
         row for row in rows if row.split != "test"
     ]  # a data set that is tested on may stand in for a reasoning set
-    prompt, names = stored_prompt(arguments.policy), LabelSpace.load(arguments.manifest.stem).names
+    prompt, asked = stored_prompt(arguments.policy), {}
+    if prompt.fields:
+        names = LabelSpace.load(arguments.manifest.stem).names
+        asked = {row.clip_id: prompt.ask(names, row.subtitle) for row in rows}
     explanations = sample_explanations(
         arguments.policy,
         [row.clip_id for row in rows],
@@ -32,7 +35,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         settings.runtime,
         family=settings.policy.family,
         seed=settings.seed,
-        asked={row.clip_id: prompt.ask(names, row.subtitle) for row in rows} if prompt.fields else {},
+        asked=asked,
     )
     write_rollouts(explanations, arguments.rollouts)
     run.log_dataset(arguments.manifest.stem, arguments.manifest, "training")

@@ -39,7 +39,13 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     BASE.parent.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(BASE):
         base = lock.fetch_tree(store_for([lock.uri]), "policy", BASE)
-    policy = load_policy(base, family=settings.policy.family, prompt=read_prompt(settings.policy.prompt))
+    policy = load_policy(base, family=settings.policy.family)
+    policy.processor.use_prompt(read_prompt(settings.policy.prompt))
+    if settings.sft.max_steps == 0:
+        logger.info("sft: the base is taken as it is (sft.max_steps: 0)")
+        if is_main():
+            policy.save(arguments.policy)
+        return
     checkpoints = checkpoint_folder(
         "sft",
         manifest=arguments.manifest,
@@ -51,11 +57,6 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         seed=settings.seed,
         prompt=Path(settings.policy.prompt),
     )
-    if settings.sft.max_steps == 0:
-        logger.info("sft: the base is taken as it is (sft.max_steps: 0)")
-        if is_main():
-            policy.save(arguments.policy)
-        return
     run.log_dataset(arguments.manifest.stem, arguments.manifest, "training")
     train_sft(
         policy,

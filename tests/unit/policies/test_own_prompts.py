@@ -1,14 +1,15 @@
-"""Prompts from files: fields, the system turn, what is stored with a policy, and the default byte for byte."""
+"""Prompts from files: fields, the system turn, what is stored with a policy, the default byte for byte."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from erv.errors import SettingsError
-from erv.policies import load_policy
+from erv.policies import Policy, load_policy
 from erv.policies.common.policy import stored_prompt
 from erv.prompts import INSTRUCTION, Prompt, read_prompt
 from erv.training.grpo.grpo import build_rows
@@ -16,7 +17,15 @@ from erv.training.sft.sft import build_examples
 from tests.support.paths import ROOT
 from tests.support.sft_policy import ROWS, write_base, write_clips
 
-OWN = "[system]\nYou know feelings.\n[user]\nWhich emotion?\nOne of {labels}.\nShe says: {subtitle}\nAnswer {{so}}.\n"
+OWN = """\
+[system]
+You know feelings.
+[user]
+Which emotion?
+One of {labels}.
+She says: {subtitle}
+Answer {{so}}.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +38,12 @@ def shards(tmp_path_factory: pytest.TempPathFactory):
     return write_clips(tmp_path_factory.mktemp("clips"))
 
 
+def asked_by(base: Path, prompt: Prompt) -> Policy:
+    policy = load_policy(base)
+    policy.processor.use_prompt(prompt)
+    return policy
+
+
 def written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "own.txt"
     path.write_text(text, encoding="utf-8")
@@ -39,7 +54,7 @@ def test_the_default_is_the_methods_own(base: Path) -> None:
     assert read_prompt(ROOT / "data/prompts/r1_omni.txt") == Prompt() == Prompt(INSTRUCTION, None)
     assert Prompt().ask(["anger"], "Oh no!") == INSTRUCTION
     assert Prompt().fields == frozenset()
-    plain, asked = load_policy(base), load_policy(base, prompt=read_prompt(ROOT / "data/prompts/r1_omni.txt"))
+    plain, asked = load_policy(base), asked_by(base, read_prompt(ROOT / "data/prompts/r1_omni.txt"))
     assert (
         asked.processor.prompt_ids()
         == plain.processor.prompt_ids()
@@ -87,7 +102,7 @@ def test_faults_are_said(tmp_path: Path, text: str, message: str) -> None:
 
 def test_it_is_stored_with_the_policy_and_asked_by_all(base: Path, shards, tmp_path: Path) -> None:
     prompt = read_prompt(written(tmp_path, OWN))
-    policy = load_policy(base, prompt=prompt)
+    policy = asked_by(base, prompt)
     policy.save(tmp_path / "policy")
     assert stored_prompt(tmp_path / "policy") == prompt
     again = load_policy(tmp_path / "policy").processor
@@ -98,10 +113,7 @@ def test_it_is_stored_with_the_policy_and_asked_by_all(base: Path, shards, tmp_p
     gate = again.gate_tokenizer("Which emotion?\nAnswer {so}.")["input_ids"]
     assert again.question_inputs()["gate_input_ids"].tolist() == [gate]
     # Training asks about each clip with the emotions of its data set.
-    rows = [
-        row.__class__(**{**row.__dict__, "subtitle": "Oh!" if row.clip_id == ROWS[0].clip_id else None})
-        for row in ROWS
-    ]
+    rows = [replace(ROWS[0], subtitle="Oh!"), *ROWS[1:]]
     examples = build_examples(policy, rows, shards, ["anger", "fear"])["train"]
     first, second = (again.tokenizer.decode(examples[number]["prompt"]) for number in (0, 1))
     assert "One of anger, fear.\nShe says: Oh!\nAnswer" in first

@@ -163,7 +163,6 @@ def load_policy(
     dtype: str = "float32",
     *,
     family: str | None = None,
-    prompt: Prompt | None = None,
 ) -> Policy:
     """Loads a policy folder in evaluation mode, with its towers frozen.
 
@@ -173,7 +172,6 @@ def load_policy(
         dtype: "float32", "bfloat16" or "float16".
         family: the family that `policy.family` names. None accepts whatever family the folder has, since a
             served bundle comes without parameters.
-        prompt: what the policy is asked from now on; None for what it was trained with.
 
     Raises:
         TrainingError: the folder is not a policy, belongs to another family, or a file in it is damaged.
@@ -196,8 +194,6 @@ def load_policy(
             " fetch it again, or run the stage that writes it"
         ) from error
     model.freeze_towers()  # loading makes every weight trainable
-    if prompt is not None:
-        processor.use_prompt(prompt)
     return Policy(model=model.to(device).eval(), processor=processor)
 
 
