@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from erv.collector import collect_seldom
 from erv.determinism import prepare_process
 from erv.environment import Environment, isolate, keep_private, load_environment
 from erv.errors import ErvError, full_disk
@@ -64,6 +65,7 @@ def run_stage(name: str, main: Main, *options: Option, distributed: bool = False
         distributed: it trains, and may do so in the processes that `machine.accelerate` asks for.
     """
     arguments = _parse(name, options)
+    collect_seldom()
     sys.exit(_run(name, main, arguments, distributed))
 
 

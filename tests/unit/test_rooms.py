@@ -108,6 +108,7 @@ DECIDES = {
     "src/erv/stage.py": (),
     "src/erv/errors.py": (),
     "src/erv/progress.py": (),
+    "src/erv/collector.py": (),
     "src/erv/environment.py": (),
     "src/erv/storage/store.py": (),
     "src/erv/pinning/journal.py": (),

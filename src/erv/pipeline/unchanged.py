@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from erv.collector import collect_seldom
 from erv.pipeline.graph import PipelineStage
 from erv.pipeline.run import StageResult, run_guarded
 
@@ -92,6 +93,7 @@ def ask_unchanged(
 
 def main(names: Sequence[str]) -> int:
     """Prints which of the named stages of this folder's pipeline DVC would skip."""
+    collect_seldom()
     from dvc.repo import Repo
 
     wanted = frozenset(names)
