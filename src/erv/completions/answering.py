@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,9 @@ from erv.checkpoints import LIBRARIES
 from erv.completions.draws import DrawnTokens, numbers_of
 from erv.completions.features import ROOT, FeatureStore, towers_key
 from erv.completions.kept import KeptPieces, generating_code
-from erv.completions.pieces import Completed, Decoding, Piece
+from erv.completions.pieces import Asked, Completed, Decoding, Piece
 from erv.determinism import code_version, seed_everything
+from erv.errors import DataError
 from erv.policies import Policy, load_policy
 from erv.policies.common.generate import encode, generate
 from erv.shards import ShardReader
@@ -58,20 +59,19 @@ class Task:
 class Answering:
     """Answers the pieces of one task, one after the other."""
 
-    def __init__(self, task: Task, on_encoded: Callable[[int], None] = lambda clips: None) -> None:
-        """Loads nothing yet.
-
-        Args:
-            task: what to answer.
-            on_encoded: called with the number of clips whenever the towers have run.
-        """
+    def __init__(self, task: Task) -> None:
+        """Takes the task; loads nothing yet."""
         self._task = task
-        self._on_encoded = on_encoded
 
     def __call__(self, piece: Piece) -> list[Completed]:
-        """Completions in the order of the clips; they are kept before this returns."""
+        """Completions in the order of the clips; they are kept before this returns.
+
+        Raises:
+            DataError: a clip is not in the shards, or has no sound where the prompt has a place for it.
+            EvaluationError: the policy's probabilities are not finite.
+        """
         clip_ids = [clip.clip_id for clip in piece.clips]
-        kept = self._store.get(clip_ids, lambda: self._encoded(clip_ids))
+        kept = self._store.get(clip_ids, lambda: self._encoded(piece.clips))
         policy = self._policy
         features = {name: value.to(policy.device) for name, value in kept.items()}
         processor, decoding = policy.processor, self._task.decoding
@@ -115,9 +115,16 @@ class Answering:
         towers = towers_key(self._policy, code_version(generating_code(), LIBRARIES))
         return FeatureStore(towers, task.shards_digest, task.feature_bytes, task.features)
 
-    def _encoded(self, clip_ids: Sequence[str]) -> dict[str, torch.Tensor]:
-        self._on_encoded(len(clip_ids))
-        return encode(self._policy, [self._reader.get(clip_id) for clip_id in clip_ids])
+    def _encoded(self, asked: Sequence[Asked]) -> dict[str, torch.Tensor]:
+        clips = [self._reader.get(item.clip_id) for item in asked]
+        for item, clip in zip(asked, clips, strict=True):
+            if item.sound != (clip.audio.size > 0):
+                found = "has no" if item.sound else "has"
+                raise DataError(
+                    f"{self._task.shards}: clip {clip.clip_id!r} {found} sound, but the prompt would say"
+                    " otherwise; run extract again"
+                )
+        return encode(self._policy, clips)
 
     def _prompt(self, sound: bool, instruction: str | None) -> list[int]:
         given: dict[str, Any] = {} if instruction is None else {"instruction": instruction}

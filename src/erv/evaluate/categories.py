@@ -58,7 +58,7 @@ def categories(test: Sequence[str], train: Sequence[str], judge: Any = None) -> 
     Args:
         test: `roles.test`.
         train: the data sets that policies learn from.
-        judge: a judge; one that has `hears(space)`, the names of a space that it can give, is asked. The
+        judge: a judge; one that has `knows(space)`, the names of a space that it can give, is asked. The
             others know MAFW's emotions.
 
     Raises:
@@ -70,8 +70,8 @@ def categories(test: Sequence[str], train: Sequence[str], judge: Any = None) -> 
     for dataset in test:
         space = LabelSpace.load(dataset)
         unpooled = tuple(name for name in space.names if space.to(MAFW)(name) is None)
-        hears = getattr(judge, "hears", None)
-        heard = set(space.names) - set(unpooled) if hears is None else set(hears(space))
+        knows = getattr(judge, "knows", None)
+        heard = set(space.names) - set(unpooled) if knows is None else set(knows(space))
         found[dataset] = Categories(
             zero_shot=dataset not in train,
             untrained=tuple(name for name in space.names if _pooled_name(space, name) not in trained),

@@ -19,7 +19,7 @@ from erv.completions.completions import complete
 from erv.completions.draws import DrawnTokens, numbers_of
 from erv.completions.kept import JUDGING, generating_code
 from erv.completions.pieces import Asked, Decoding, plan
-from erv.errors import EvaluationError
+from erv.errors import DataError, EvaluationError
 from erv.policies import load_policy
 from erv.policies.common.generate import generate_completions
 from erv.shards import ShardReader
@@ -260,6 +260,14 @@ def test_probabilities_that_are_not_finite_are_said():
     drawn = DrawnTokens(np.zeros((1, 1)), 1.0, 1)
     with pytest.raises(EvaluationError, match="probabilities are not finite"):
         drawn(torch.zeros(1, 1, dtype=torch.long), torch.tensor([[float("nan"), 1.0]]))
+
+
+def test_sound_that_is_lost_is_not_taken_for_silence(shards, policy, tmp_path, monkeypatch):
+    plainly = ShardReader.get
+    lost = lambda reader, clip_id: replace(plainly(reader, clip_id), audio=np.zeros(0, np.int16))  # noqa: E731
+    monkeypatch.setattr(ShardReader, "get", lost)
+    with pytest.raises(DataError, match=r"clip 'sample_0000000\d' has no sound, but the prompt would say"):
+        answers(shards, policy, tmp_path)
 
 
 def test_judging_decides_no_completion(monkeypatch):

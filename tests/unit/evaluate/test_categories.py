@@ -82,11 +82,11 @@ def test_new_emotions_are_named(judge):
 
 
 def test_a_judge_is_asked_what_it_hears():
-    class Hears:
-        def hears(self, space: LabelSpace) -> tuple[str, ...]:
+    class Knows:
+        def knows(self, space: LabelSpace) -> tuple[str, ...]:
             return ("awe", "joy")
 
-    assert categories(["moods"], ["mafw"], Hears())["moods"].unheard == ("boredom",)
+    assert categories(["moods"], ["mafw"], Knows())["moods"].unheard == ("boredom",)
 
 
 def test_what_can_not_be_pooled_or_judged_is_said_at_once():
