@@ -117,6 +117,7 @@ def test_a_stage_trains_in_two_processes_and_reports_once(trained: Workspace) ->
         "shards": "data/shards",
         "exclusions": "data/exclusions.json",
         "cues": "data/cues",
+        "training-sets": "data/training_sets.json",
         "cold-start": "models/policy/sft",
         "verifier": "models/verifier",
         "policy": str(output),
