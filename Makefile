@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-full bench-verifier bench-grpo bench-grpo-step bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+.PHONY: help install demo sample test test-slow test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-full bench-verifier bench-grpo bench-grpo-step bench-evaluate bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ bench-grpo: install  ## Time of a GRPO step, compared with re-encoding per compl
 bench-grpo-step: install  ## A GRPO step of the demo's own policy against the step as it was at first, part by part; after make demo
 	$(BIN)/python -m benchmarks.grpo_demo
 
+bench-evaluate: install  ## Answering the demo's test clips, against one clip at a time; after make demo
+	$(BIN)/python -m benchmarks.evaluate
+
 bench-noop: install  ## A run in which nothing has changed, compared with a question to DVC per stage; after make demo
 	$(BIN)/python benchmarks/noop.py
 
@@ -137,7 +140,7 @@ doctor: install  ## Check stack, remote, tracking, disk and versions; suggest fi
 
 clean:  ## Stop the stack and remove everything the pipeline made, but not the virtual environment
 	@if test -x $(BIN)/erv; then $(BIN)/erv stack down; fi
-	rm -rf .erv data/manifest data/cues data/checks data/validation data/shards data/plots data/quarantine data/rollouts/*.parquet data/leakage.json data/exclusions.json data/sentences.parquet data/sentences.json
+	rm -rf .erv data/manifest data/cues data/checks data/validation data/shards data/plots data/quarantine data/rollouts/*.parquet data/leakage.json data/exclusions.json data/training_sets.json data/sentences.parquet data/sentences.json
 	rm -rf models eval report .dvc/cache .dvc/tmp .dvc/config.local
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build
 	@# The lock files are yours to commit: those that git tracks stay.

@@ -21,9 +21,9 @@ from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 if TYPE_CHECKING:
+    from erv.completions.pieces import Completed
     from erv.evaluate.judges import Judge
     from erv.manifest import ClipRow
-    from erv.policies import Policy
     from erv.shards import ShardReader
 
 logger = logging.getLogger("stages.evaluate")
@@ -31,8 +31,9 @@ logger = logging.getLogger("stages.evaluate")
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Generates, judges, measures and writes the predictions."""
-    from erv.determinism import resolve_device, seed_everything
+    from erv.determinism import seed_everything
     from erv.evaluate.applicable import without_explanations
+    from erv.evaluate.categories import categories, noteworthy
     from erv.evaluate.evaluate import (
         OVERALL,
         judge_completions,
@@ -41,17 +42,19 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         write_json,
         write_predictions,
     )
+    from erv.evaluate.samples import measure_samples, with_samples
     from erv.manifest import read_manifests
-    from erv.policies import load_policy
     from erv.policies.common.arm import read_arm
+    from erv.policies.common.families import check_family
     from erv.shards import ShardReader
 
     seed_everything(settings.seed, settings.runtime.threads)
     judges, described = _judges(arguments, settings)
-    device = resolve_device(settings.runtime.device)
-    policy = load_policy(
-        arguments.policy, device=device, dtype=settings.runtime.dtype, family=settings.policy.family
-    )
+    check_family(arguments.policy, settings.policy.family)
+    roles = settings.roles
+    known = categories(roles.test, [roles.cold_start, *roles.train], judges[0])
+    for sentence in (item for name in known for item in known[name].said(name)):
+        logger.warning("%s", sentence)  # before hours are spent
     predictions, quarantined = [], {}
     for name, clips in read_manifests(arguments.manifests, settings.roles.test).items():
         run.log_dataset(name, arguments.manifests / f"{name}.parquet", "evaluation")
@@ -60,8 +63,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         shown = [row for row in rows if row.clip_id in reader]
         quarantined[name] = len(rows) - len(shown)
         logger.info("%s: %d clips, %d in quarantine", name, len(shown), len(rows) - len(shown))
-        completions = _generate(policy, reader, shown, settings)
-        predictions += judge_completions(shown, completions, judges)
+        completed = _generate(arguments, name, shown, reader, settings)
+        completions = {clip_id: item.completion for clip_id, item in completed.items()}
+        predictions += with_samples(judge_completions(shown, completions, judges), completed)
     if not predictions:
         tested = ", ".join(settings.roles.test)
         raise EvaluationError(
@@ -72,6 +76,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     explains = read_arm(arguments.policy).thinks
     if not explains:
         metrics = without_explanations(metrics)
+    sampled = measure_samples(predictions)
     write_predictions(predictions, arguments.predictions)
     decoding = settings.evaluate.model_dump(include={"max_new_tokens", "temperature", "split"})
     panel = read_by_panel(predictions, described)
@@ -81,6 +86,10 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         panel["majority"] = without_explanations(panel["majority"])
     unreadable = panel["unreadable"]
     about = {**panel, **({} if explains else {"explains": False}), "decoding": decoding}
+    if sampled:
+        about["sampled"] = sampled
+    if noteworthy(known):
+        about["categories"] = noteworthy(known)
     write_json({**metrics, **about, "quarantined": quarantined}, arguments.metrics)
     for scope, values in metrics.items():
         run.log_metrics({f"{scope}/{n}": float(value) for n, value in values.items() if value is not None})
@@ -160,17 +169,42 @@ def _log_panel(
     run.log_table(columns, rows, "disagreements")
 
 
-def _generate(policy: Policy, reader: ShardReader, rows: list[ClipRow], settings: Settings) -> dict[str, str]:
-    from erv.policies.common.generate import generate_completions
+def _generate(
+    arguments: Arguments, dataset: str, rows: list[ClipRow], reader: ShardReader, settings: Settings
+) -> dict[str, Completed]:
+    """The completions of a data set's clips; finished pieces of a killed run are reused."""
+    from erv.completions.completions import complete
+    from erv.completions.pieces import Asked, Decoding
+    from erv.labels import LabelSpace
+    from erv.policies.common.policy import stored_prompt
 
-    return generate_completions(
-        policy,
-        (reader.get(row.clip_id) for row in rows),
-        batch_size=settings.evaluate.batch_size,
-        max_new_tokens=settings.evaluate.max_new_tokens,
-        temperature=settings.evaluate.temperature,
-        seed=settings.seed,
-        progress=lambda done: logger.info("%d of %d clips", done, len(rows)),
+    chosen, prompt = settings.evaluate, stored_prompt(arguments.policy)
+    names = LabelSpace.load(dataset).names
+    return complete(
+        arguments.name,
+        dataset,
+        [
+            Asked(
+                row.clip_id,
+                sound=row.clip_id not in reader.silent,
+                instruction=prompt.ask(names, row.subtitle) if prompt.fields else None,
+            )
+            for row in rows
+        ],
+        Decoding(
+            batch_size=chosen.batch_size,
+            max_new_tokens=chosen.max_new_tokens,
+            temperature=chosen.temperature,
+            samples=chosen.samples,
+            sample_temperature=chosen.sample_temperature,
+            seed=settings.seed,
+        ),
+        policy=arguments.policy,
+        shards=arguments.shards / dataset,
+        family=settings.policy.family,
+        runtime=settings.runtime,
+        processes=settings.machine.evaluate.processes,
+        feature_bytes=int(settings.machine.evaluate.features_gb * 1e9),
     )
 
 

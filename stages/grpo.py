@@ -20,6 +20,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erv.errors import SettingsError
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
@@ -36,31 +37,42 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.exclusions import read_exclusions, without
     from erv.manifest import read_manifests
     from erv.policies.common.families import check_family
+    from erv.policies.common.policy import stored_prompt
     from erv.rewards import READ_SENTENCES, Shaping, build_rewards, uncovered
+    from erv.rewards.known import unknown_emotions
     from erv.shards import ShardReader
     from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
     from erv.training.grpo.rft import train_rft
+    from erv.training_sets import check_training_sets
     from erv.verifier.memory import SentenceMemory
     from erv.verifier.model import load_for_training
 
     check_family(arguments.cold_start, settings.policy.family)
     variant = variant_settings(settings.variants, arguments.variant)
-    manifests = [arguments.manifests / f"{name}.parquet" for name in settings.roles.train]
-    clips = read_manifests(arguments.manifests, settings.roles.train)
-    folders = [arguments.shards / name for name in settings.roles.train]
-    shards = {folder.name: ShardReader(folder) for folder in folders}
-    for path in manifests:
-        run.log_dataset(path.stem, path, "source")  # of its rows, the training split is used
+    train = settings.roles.train
+    hashes = check_training_sets(
+        arguments.training_sets, arguments.manifests, arguments.shards, arguments.cues, train
+    )
+    clips = read_manifests(arguments.manifests, train)
+    shards = {name: ShardReader(arguments.shards / name) for name in train}
+    for name in train:  # of its rows, the training split is used
+        run.log_dataset(name, arguments.manifests / f"{name}.parquet", "source")
     memory = SentenceMemory()
     verifier = load_for_training(arguments.verifier, settings.runtime, memory)
     grpo = variant.applied_to(settings.grpo)
     shaping = Shaping(**grpo.shaping.model_dump())
     named = [reward.name for reward in variant.rewards]
     excluded = read_exclusions(arguments.exclusions)
-    rows = build_rows([without(found, excluded) for found in clips.values()], shards)
+    prompt = stored_prompt(arguments.cold_start)
+    if prompt.fields and variant.passes_at is not None:
+        raise SettingsError(
+            f"variant {arguments.variant} has method rft, which asks the same about every clip; use a"
+            " policy.prompt without fields"
+        )
+    rows = build_rows([without(found, excluded) for found in clips.values()], shards, prompt)
     cues = None
     if "grounded" in named:
-        cues = read_cues(arguments.cues, settings.roles.train)
+        cues = read_cues(arguments.cues, train)
         wanted = {name: [row["clip_id"] for row in rows if row["dataset"] == name] for name in cues}
         require_cues(cues, wanted, "the reward grounded")
     rewards = build_rewards(variant.rewards, verifier, grpo.semantics, shaping=shaping, cues=cues)
@@ -68,16 +80,16 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         gap = uncovered(verifier, grpo.semantics, shaping)
         if gap is not None:
             logger.warning("%s", gap)
+        for sentence in unknown_emotions(verifier.labels, train):
+            logger.warning("%s", sentence)
     checkpoints = checkpoint_folder(
         f"grpo@{arguments.variant}",
-        manifests=manifests,
-        shards=folders,
+        training_sets=hashes,
         exclusions=arguments.exclusions,
         cold_start=arguments.cold_start,
         verifier=arguments.verifier,
         settings=grpo,
         variant=variant,
-        cues=[] if cues is None else [arguments.cues / f"{name}.parquet" for name in cues],
         seed=settings.seed,
         runtime=settings.runtime,
         reward_code=reward_files(named),
@@ -121,6 +133,7 @@ if __name__ == "__main__":
         Option("shards", Path),
         Option("exclusions", Path),
         Option("cues", Path),
+        Option("training-sets", Path),
         Option("cold-start", Path),
         Option("verifier", Path),
         Option("policy", Path),

@@ -24,13 +24,14 @@ logger = logging.getLogger("stages.leakage")
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
-    """Compares the clips; writes the record and the list of excluded clips."""
+    """Compares the clips; writes the record, the excluded clips and the hashes of the training sets."""
     from erv.exclusions import write_exclusions
     from erv.files import write_document
     from erv.leakage.fingerprints import fingerprint
     from erv.leakage.leakage import exclusions, find_leaks, record, require_none, used
     from erv.manifest import read_manifests
     from erv.shards import ShardReader
+    from erv.training_sets import hash_training_sets, write_training_sets
 
     roles = settings.roles
     names = list(dict.fromkeys([roles.cold_start, *roles.train, *roles.test]))
@@ -45,6 +46,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     leaks = find_leaks(clips, fingerprint_of, settings.leakage)
     found = record(clips, leaks, settings.leakage)
     write_exclusions(exclusions(leaks, settings.leakage), arguments.exclusions)
+    hashes = hash_training_sets(arguments.manifests, arguments.shards, arguments.cues, roles.train)
+    write_training_sets(hashes, arguments.training_sets)
     write_document(found, arguments.record)
     for name in names:
         run.log_dataset(name, arguments.manifests / f"{name}.parquet", "source")
@@ -68,6 +71,8 @@ if __name__ == "__main__":
         main,
         Option("manifests", Path),
         Option("shards", Path),
+        Option("cues", Path),
         Option("record", Path),
         Option("exclusions", Path),
+        Option("training-sets", Path),
     )

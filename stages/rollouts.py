@@ -6,6 +6,8 @@ Deviation from the paper: its verifier learns from no text that a policy wrote.
 
 from pathlib import Path
 
+from erv.labels import LabelSpace
+from erv.policies.common.policy import stored_prompt
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
@@ -18,6 +20,13 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.shards import ShardReader
 
     rows = without(read_manifest(arguments.manifest), read_exclusions(arguments.exclusions))
+    rows = [
+        row for row in rows if row.split != "test"
+    ]  # a data set that is tested on may stand in for a reasoning set
+    prompt, asked = stored_prompt(arguments.policy), {}
+    if prompt.fields:
+        names = LabelSpace.load(arguments.manifest.stem).names
+        asked = {row.clip_id: prompt.ask(names, row.subtitle) for row in rows}
     explanations = sample_explanations(
         arguments.policy,
         [row.clip_id for row in rows],
@@ -26,6 +35,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         settings.runtime,
         family=settings.policy.family,
         seed=settings.seed,
+        asked=asked,
     )
     write_rollouts(explanations, arguments.rollouts)
     run.log_dataset(arguments.manifest.stem, arguments.manifest, "training")

@@ -8,8 +8,11 @@ Deviations from the paper:
 2. Prompt, tokenizer and chat template are those of inference; in the released code they differ.
 3. Towers run once per clip, and their features are kept; they are frozen either way.
 4. `sft.lora` trains only adapters of the language model and adds them to its weights.
+5. `sft.max_steps: 0` trains nothing: a released policy that explains already (R1-Omni, EMER-SFT) is the cold
+   start as it is, and no reasoning set is needed.
 """
 
+import logging
 from pathlib import Path
 
 from erv.checkpoints import checkpoint_folder, clear
@@ -18,21 +21,31 @@ from erv.sources import Lock, store_for
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 BASE = Path(".erv/base/policy")
+logger = logging.getLogger("stages.sft")
 
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Fine-tunes the base policy and writes `--policy`."""
     from erv.exclusions import read_exclusions, without
+    from erv.labels import LabelSpace
     from erv.manifest import read_manifest
     from erv.policies import load_policy
+    from erv.prompts import read_prompt
     from erv.shards import ShardReader
-    from erv.training.common.ranks import one_at_a_time
+    from erv.training.common.ranks import is_main, one_at_a_time
     from erv.training.sft.sft import train_sft
 
     lock = Lock.load(arguments.base)
     BASE.parent.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(BASE):
         base = lock.fetch_tree(store_for([lock.uri]), "policy", BASE)
+    policy = load_policy(base, family=settings.policy.family)
+    policy.processor.use_prompt(read_prompt(settings.policy.prompt))
+    if settings.sft.max_steps == 0:
+        logger.info("sft: the base is taken as it is (sft.max_steps: 0)")
+        if is_main():
+            policy.save(arguments.policy)
+        return
     checkpoints = checkpoint_folder(
         "sft",
         manifest=arguments.manifest,
@@ -42,10 +55,11 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         settings=settings.sft,
         runtime=settings.runtime,
         seed=settings.seed,
+        prompt=Path(settings.policy.prompt),
     )
     run.log_dataset(arguments.manifest.stem, arguments.manifest, "training")
     train_sft(
-        load_policy(base, family=settings.policy.family),
+        policy,
         without(read_manifest(arguments.manifest), read_exclusions(arguments.exclusions)),
         {arguments.shards.name: ShardReader(arguments.shards)},
         settings.sft,
@@ -55,6 +69,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         runtime=settings.runtime,
         machine=settings.machine,
         output=arguments.policy,
+        labels=LabelSpace.load(arguments.manifest.stem).names,
     )
     clear(checkpoints)
 

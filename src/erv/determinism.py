@@ -40,7 +40,8 @@ def code_of(stage: str) -> tuple[str, ...]:
     except (FileNotFoundError, KeyError):
         return (PACKAGE,)
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    code = [path for path in dependencies if path.startswith(_CODE)]
+    # Of what differs within a matrix, the folder counts.
+    code = [path.partition("/${item.")[0] for path in dependencies if path.startswith(_CODE)]
     return tuple(re.sub(r"\$\{([\w.]+)\}", lambda match: _parameter(params, match[1]), path) for path in code)
 
 

@@ -37,6 +37,8 @@ SCHEMA = pa.schema(
         pa.field("caption_from", pa.string()),
     ]
 )
+# What is said in a clip; a column only of data sets that say it of a clip.
+SUBTITLE = pa.field("subtitle", pa.string())
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class ClipRow:
         label_from: the line that gave the label, e.g. `Labels/single-set.xlsx#row2`.
         split_from: the line that gave the split, and whether validation was cut from it.
         caption_from: the line that gave the caption, if there is one.
+        subtitle: what is said in the clip, if the data set's files have it.
     """
 
     clip_id: str
@@ -77,6 +80,7 @@ class ClipRow:
     label_from: str
     split_from: str
     caption_from: str | None
+    subtitle: str | None = None
 
 
 def write_manifest(rows: Iterable[ClipRow], path: Path) -> None:
@@ -96,11 +100,12 @@ def write_manifest(rows: Iterable[ClipRow], path: Path) -> None:
             raise DataError(
                 f"{path}: clip {row.clip_id!r} has split {row.split!r}, expected {', '.join(SPLITS)}"
             )
-    write_table(pa.Table.from_pylist([asdict(row) for row in ordered], schema=SCHEMA), path)
+    schema = SCHEMA.append(SUBTITLE) if any(row.subtitle is not None for row in ordered) else SCHEMA
+    write_table(pa.Table.from_pylist([asdict(row) for row in ordered], schema=schema), path)
 
 
 def read_table(path: Path) -> pa.Table:
-    """The manifest as an Arrow table with `SCHEMA`.
+    """The manifest as an Arrow table with `SCHEMA`, and `SUBTITLE` if it has that column.
 
     Raises:
         DataError: the file is missing or has other columns.
@@ -116,13 +121,14 @@ def read_table(path: Path) -> pa.Table:
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: lacks the columns {', '.join(missing)}; it was not written by ingest")
-    return table.select(SCHEMA.names)
+    more = [SUBTITLE.name] if SUBTITLE.name in table.column_names else []
+    return table.select([*SCHEMA.names, *more])
 
 
 def read_manifest(path: Path) -> list[ClipRow]:
     """The manifest as rows, in the order of the file (by clip id); raises as `read_table`."""
     names = [item.name for item in fields(ClipRow)]
-    return [ClipRow(**{name: row[name] for name in names}) for row in read_table(path).to_pylist()]
+    return [ClipRow(**{name: row.get(name) for name in names}) for row in read_table(path).to_pylist()]
 
 
 def read_manifests(

@@ -1,14 +1,19 @@
 """The question that every policy is asked, and the format of its answer.
 
-The wording is the method's own (R1-Omni, ERV): the same question for every clip, followed by two spaces and
-the sentence that asks for reasoning and answer in tags.
+The default wording is the method's own (R1-Omni, ERV): the same question for every clip, followed by two
+spaces and the sentence that asks for reasoning and answer in tags. `policy.prompt` names a file with another.
 """
 
 from __future__ import annotations
 
 import re
+import string
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from erv.errors import SettingsError
 
 Completion = str | list[dict[str, Any]]  # as TRL hands them to rewards: a text, or messages
 
@@ -25,8 +30,79 @@ VIDEO_PLACEHOLDER = "<video>"
 AUDIO_PLACEHOLDER = "<audio>"
 DIRECT_BEGINNING = "<think></think>\n<answer>"  # of a completion that answers without thinking
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+FIELDS = ("labels", "subtitle")
+_SYSTEM, _USER = "[system]", "[user]"
 _NO_TAG = r"((?:(?!(?i:</?(?:think|answer)\b)).)*)"
 _WELL_FORMED = re.compile(rf"\s*<think>{_NO_TAG}</think>\s*<answer>{_NO_TAG}</answer>\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a policy is asked.
+
+    Attributes:
+        text: the user turn below the clip. `{labels}` stands for the emotions of the clip's data set and
+            `{subtitle}` for what is said in the clip; a line with one that is not known is left out.
+        system: the system turn before it; None for what the policy's template has.
+    """
+
+    text: str = INSTRUCTION
+    system: str | None = None
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields in the text, some of `FIELDS`."""
+        return frozenset(_fields(self.text))
+
+    def ask(self, labels: Sequence[str] = (), subtitle: str | None = None) -> str:
+        """The text for one clip.
+
+        Args:
+            labels: the emotions of its data set.
+            subtitle: what is said in it.
+        """
+        known = {"labels": ", ".join(labels), "subtitle": subtitle or ""}
+        lines = self.text.split("\n")
+        return "\n".join(line.format(**known) for line in lines if all(known[name] for name in _fields(line)))
+
+
+def read_prompt(path: str | Path) -> Prompt:
+    """The prompt in a file: the user turn, or `[system]` and `[user]` on lines of their own before each turn.
+
+    White space around a turn doesn't count. A brace that stands for itself is doubled.
+
+    Raises:
+        SettingsError: the file is missing, not UTF-8 or empty, or has an unknown field or a stray brace.
+    """
+    try:
+        content = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: can't be read as UTF-8 text ({error}); see policy.prompt") from None
+    parts: dict[str, list[str]] = {_USER: []}
+    part = _USER
+    for line in content.splitlines():
+        if line.strip() in (_SYSTEM, _USER):
+            part = line.strip()
+        else:
+            parts.setdefault(part, []).append(line)
+    turns = {name: "\n".join(lines).strip() for name, lines in parts.items()}
+    if not turns[_USER]:
+        raise SettingsError(f"{path}: asks nothing; write a question, below {_USER} if it has a system turn")
+    for number, line in enumerate(turns[_USER].split("\n"), start=1):
+        try:
+            unknown = set(_fields(line)) - set(FIELDS)
+        except ValueError as error:
+            raise SettingsError(f"{path}, line {number} of the question: {error}; double a brace") from None
+        if unknown:
+            raise SettingsError(
+                f"{path}, line {number} of the question: unknown field {{{min(unknown)}}}, expected"
+                f" {', '.join(f'{{{name}}}' for name in FIELDS)}; double a brace that stands for itself"
+            )
+    return Prompt(turns[_USER], turns.get(_SYSTEM) or None)
+
+
+def _fields(text: str) -> list[str]:
+    return [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
 
 
 @dataclass(frozen=True)

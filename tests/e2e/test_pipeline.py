@@ -30,6 +30,7 @@ def test_flow_runs_everything_and_says_where_to_look(trained: Workspace, foreign
         "EEA",
         "EPC",
         "FCR",
+        "inconsistency",
         "r1_omni",
         "challenger",
         "report.html",
@@ -79,7 +80,8 @@ def test_one_grpo_parameter_reruns_only_what_depends_on_it(trained: Workspace) -
     trained_again = {"grpo@r1_omni", "grpo@erv"}
     # Where a tiny policy earns no reward its weights come out equal, and what follows is up to date.
     assert trained_again <= ran, output
-    assert ran <= trained_again | {"evaluate@r1_omni", "evaluate@erv", "report", "register"}, output
+    follows = {"evaluate@r1_omni", "evaluate@erv", "grounding", "report", "register"}
+    assert ran <= trained_again | follows, output
 
 
 @pytest.mark.slow
@@ -117,6 +119,7 @@ def test_a_stage_trains_in_two_processes_and_reports_once(trained: Workspace) ->
         "shards": "data/shards",
         "exclusions": "data/exclusions.json",
         "cues": "data/cues",
+        "training-sets": "data/training_sets.json",
         "cold-start": "models/policy/sft",
         "verifier": "models/verifier",
         "policy": str(output),

@@ -17,6 +17,7 @@ def machine(*, rows_per_pass: int | None = None, sample_steps: int = 2, **change
         "extract": {"workers": 2, "dask": None},
         "sft": {"rows_per_pass": rows_per_pass},
         "grpo": {"rows_per_pass": rows_per_pass, "sample_steps": sample_steps},
+        "evaluate": {"processes": 1, "features_gb": 0.0},
     }
     return MachineSettings.model_validate(values | changes)
 

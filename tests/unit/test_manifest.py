@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from erv.errors import DataError
-from erv.manifest import ClipRow, read_manifests, write_manifest
+from erv.manifest import SCHEMA, ClipRow, read_manifest, read_manifests, read_table, write_manifest
 
 
 def write(folder: Path, name: str, fold: int, dataset: str = "") -> ClipRow:
@@ -49,3 +50,12 @@ def test_a_manifest_under_another_name_is_refused(tmp_path: Path) -> None:
         read_manifests(tmp_path, ["mafw"])
     with pytest.raises(DataError, match=r"dfew.parquet: manifest not found"):
         read_manifests(tmp_path, ["dfew"])
+
+
+def test_subtitles_are_a_column_only_where_there_are_some(tmp_path: Path) -> None:
+    row = write(tmp_path, "mafw", 1)
+    assert read_table(tmp_path / "mafw.parquet").schema.names == SCHEMA.names
+    said = [replace(row, subtitle="Oh no!"), replace(row, clip_id="2")]
+    write_manifest(said, tmp_path / "said.parquet")
+    assert read_table(tmp_path / "said.parquet").schema.names == [*SCHEMA.names, "subtitle"]
+    assert read_manifest(tmp_path / "said.parquet") == said

@@ -6,8 +6,6 @@ import ast
 import contextlib
 import json
 import re
-import shutil
-import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,19 +16,38 @@ import yaml
 
 from erv.determinism import code_of, code_version
 from erv.sample.sample import BASE_CODE, CODE
+from tests.support.finished import finish
 from tests.support.paths import ROOT
 from tests.support.rooms import closure, room_of, rooms_of, settings_of
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 LABELS = "data/label_spaces"
+# Of own label spaces, each stage depends on those it reads; grpo does so through data/training_sets.json,
+# and distill and train_erv read MAFW's alone.
+READ_OWN = {
+    "ingest": f"{LABELS}/${{item.dataset}}.yaml",
+    **dict.fromkeys(("sft", "rollouts"), f"{LABELS}/${{roles.cold_start}}.yaml"),
+    **dict.fromkeys(("leakage", "evaluate", "controls", "grounding", "report", "register"), LABELS),
+}
 
 ALL = tuple(PIPELINE)
 MEDIA = ("validate", "extract")
 POLICIES = ("sft", "rollouts", "grpo", "evaluate", "controls")
 READ_EVALUATIONS = ("controls", "grounding", "report")
 READ_SOURCES = ("ingest", *MEDIA, "sft", "distill", "train_erv", "evaluate", "controls", "report")
-READ_LABELS = ("ingest", "distill", "train_erv", "grpo", "evaluate", *READ_EVALUATIONS, "register")
+READ_LABELS = (
+    "ingest",
+    "leakage",
+    "sft",
+    "rollouts",
+    "distill",
+    "train_erv",
+    "grpo",
+    "evaluate",
+    *READ_EVALUATIONS,
+    "register",
+)
 
 # A change in the file on the left must run the stages on the right again, and no other by itself.
 DECIDES = {
@@ -39,7 +56,12 @@ DECIDES = {
     "src/erv/labels/label_space.py": READ_LABELS,
     "src/erv/labels/spaces/mafw.yaml": READ_LABELS,
     "data/label_spaces/README.md": (),
-    "data/label_spaces/own.yaml": READ_LABELS,
+    "data/label_spaces/own.yaml": ("leakage", "evaluate", *READ_EVALUATIONS, "register"),
+    "data/label_spaces/mafw.yaml": ("ingest", "leakage", "evaluate", *READ_EVALUATIONS, "register"),
+    "data/label_spaces/reasoning.yaml": tuple(READ_OWN),
+    "data/prompts/r1_omni.txt": ("sft",),
+    "data/prompts/labels.txt": (),
+    "src/erv/training_sets.py": ("leakage", "grpo"),
     "src/erv/ingest/ingest.py": ("ingest",),
     "src/erv/ingest/published.yaml": ("ingest",),
     "src/erv/ingest/readers/mafw_sheets.py": ("ingest",),
@@ -63,7 +85,7 @@ DECIDES = {
     ),
     "src/erv/sentences.py": ("distill", "train_erv", "grpo", "evaluate", *READ_EVALUATIONS, "register"),
     "src/erv/determinism.py": ALL,
-    "src/erv/checkpoints.py": ("sft", "train_erv", "grpo"),
+    "src/erv/checkpoints.py": ("sft", "train_erv", "grpo", "evaluate"),
     "src/erv/policies/humanomni/modeling.py": (*POLICIES, "arms"),
     "src/erv/arms/arms.py": ("arms",),
     "src/erv/claims.py": ("ingest", "grpo", "grounding", "report"),
@@ -81,6 +103,7 @@ DECIDES = {
     "src/erv/train_erv/encoder.py": ("train_erv",),
     "src/erv/rewards/explanation.py": ("grpo",),
     "src/erv/training/grpo/trainer.py": ("grpo",),
+    "src/erv/completions/pieces.py": ("evaluate",),
     "src/erv/evaluate/judges/panel.py": ("evaluate", *READ_EVALUATIONS, "register"),
     "src/erv/controls/showing.py": ("controls",),
     "src/erv/grounding/claims.py": ("grounding", "report"),
@@ -134,7 +157,6 @@ def test_the_stamp_of_the_sample_corpus_has_the_rooms_it_is_made_with() -> None:
 def test_every_stage_has_a_room_of_its_own_in_the_table() -> None:
     alone = {stages[0] for path, stages in DECIDES.items() if len(stages) == 1 and path.startswith("src/erv")}
     shared = {
-        "evaluate": "report and register read what it wrote",
         "grounding": "report reads the cues",
     }
     assert alone == set(ALL) - set(shared)
@@ -152,8 +174,9 @@ def test_packages_above_a_room_do_nothing_when_they_are_imported() -> None:
 def test_its_rooms_are_what_it_imports(stage: str) -> None:
     rooms = rooms_of(stage)
     wanted = {f"src/erv/{room}" for room in rooms}
-    if "labels" in rooms:
-        wanted.add(LABELS)
+    if stage in READ_OWN:
+        assert "labels" in rooms
+        wanted.add(READ_OWN[stage])
     wanted |= settings_of(PIPELINE[stage].get("params", []))
     found = code(stage)
     assert found == wanted, f"dvc.yaml, {stage}: add {wanted - found}, remove {found - wanted}"
@@ -163,6 +186,8 @@ def test_the_key_of_checkpoints_has_the_rooms_of_dvc_yaml(monkeypatch: pytest.Mo
     monkeypatch.chdir(ROOT)
     for stage in ALL:
         wanted = {path.replace("${policy.family}", "humanomni") for path in code(stage)}
+        wanted = {path.replace("${roles.cold_start}", "reasoning") for path in wanted}
+        wanted = {path.partition("/${item.")[0] for path in wanted}
         wanted.add(f"stages/{stage}.py")
         assert set(code_of(stage)) == wanted
         assert set(json.loads(code_version(code_of(stage), ()))) == wanted
@@ -174,44 +199,11 @@ def test_the_key_of_checkpoints_has_the_rooms_of_dvc_yaml(monkeypatch: pytest.Mo
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository in which every stage counts as done; its outputs are empty."""
-    folder = tmp_path_factory.mktemp("planted")
-    for name in (
-        "src",
-        "stages",
-        "flows",
-        "data/label_spaces",
-        "data/judge_texts",
-        "data/rollouts",
-        "requirements",
-        ".dvc",
-    ):
-        ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local", "*.egg-info")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(ROOT / name, folder)
-    params = folder / "params.yaml"  # with every stage, also the one that the demo does without
-    every = params.read_text().replace("\n  policies: []", "\n  policies: [sft]")
-    params.write_text(every.replace("\narms: []", "\narms: [{name: other, folder: models/policy/sft}]"))
-    subprocess.run(["git", "init", "-q", folder], check=True)
-    from dvc.repo import Repo
-
-    with contextlib.chdir(folder), Repo(".") as repo:
-        written = {out.fs_path for stage in repo.index.stages for out in stage.outs}
-        for stage in repo.index.stages:
-            for dependency in (item.fs_path for item in stage.deps):
-                path = Path(dependency)
-                inside = any(path == Path(out) or path in Path(out).parents for out in written)
-                if not path.exists() and not inside:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.touch()
-        for out in written:
-            path = Path(out)
-            if not path.suffix:
-                path = path / "content"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(out)
-        repo.commit(force=True)
-    return folder
+    return finish(
+        tmp_path_factory.mktemp("planted"),
+        every="\n  policies: [] -> \n  policies: [sft]",  # also the stages that the demo does without
+        arms="\narms: [] -> \narms: [{name: other, folder: models/policy/sft}]",
+    )
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,10 @@ SCHEMA = pa.schema(
         pa.field("sentences", pa.int32(), nullable=False),
     ]
 )
+# Only under `evaluate.samples`; one row per clip either way.
+SAMPLES = pa.field(
+    "samples", pa.list_(pa.struct([pa.field("completion", pa.string()), pa.field("predicted", pa.string())]))
+)
 
 
 def judge_completions(
@@ -90,12 +94,13 @@ def judge_completions(
 def scope_rows(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The predictions by scope: `overall`, then each data set.
 
-    `overall` pools all clips with label, predicted, judged and the verdicts' emotions in the MAFW space,
+    `overall` pools the clips with label, predicted, judged and the verdicts' emotions in the MAFW space,
     which the others map into. An answer or a judged emotion without a name there becomes `DATASET:NAME`: it
-    is wrong, but not the same as no answer, or as an explanation in which nothing is read.
+    is wrong, but not the same as no answer, or as an explanation in which nothing is read. A clip whose
+    label has no name there counts for its data set alone.
 
     Raises:
-        EvaluationError: a label has no name in the MAFW space, so it can't be pooled.
+        DataError: a data set's label space has no map to MAFW.
     """
     mafw = LabelSpace.load("mafw")
     scopes: dict[str, list[dict[str, Any]]] = {OVERALL: []}
@@ -106,18 +111,16 @@ def scope_rows(predictions: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[
             maps[dataset] = LabelSpace.load(dataset).to(mafw)
         to_mafw = maps[dataset]
         scopes.setdefault(dataset, []).append(dict(row))
+        label = to_mafw(row["label"])
+        if label is None:
+            continue
         read = {name: to_mafw(row[name]) or _apart(dataset, row[name]) for name in ("predicted", "judged")}
-        pooled = {**row, "label": to_mafw(row["label"]), **read}
+        pooled = {**row, "label": label, **read}
         if "verdicts" in row:
             pooled["verdicts"] = [
                 {**said, "emotion": to_mafw(said["emotion"]) or _apart(dataset, said["emotion"])}
                 for said in row["verdicts"]
             ]
-        if pooled["label"] is None:
-            raise EvaluationError(
-                f"clip {row['clip_id']!r}: label {row['label']!r} of {row['dataset']} has no name in the MAFW"
-                " space; add it to the label space's maps"
-            )
         scopes[OVERALL].append(pooled)
     return scopes
 
@@ -224,7 +227,9 @@ def _explained(rows: Sequence[Mapping[str, Any]], judge: str) -> dict[str, float
 def write_predictions(predictions: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Writes the predictions, sorted by data set and clip."""
     ordered = sorted(predictions, key=lambda row: (row["dataset"], row["clip_id"]))
-    write_table(pa.Table.from_pylist([dict(row) for row in ordered], schema=SCHEMA), path)
+    sampled = any("samples" in row for row in ordered)
+    schema = SCHEMA.append(SAMPLES) if sampled else SCHEMA
+    write_table(pa.Table.from_pylist([dict(row) for row in ordered], schema=schema), path)
 
 
 def read_predictions(path: Path) -> list[dict[str, Any]]:

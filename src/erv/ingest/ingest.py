@@ -212,6 +212,7 @@ def _rows(
                 label_from=entry.label_from,
                 split_from=entry.split_from + _CUT * (split != entry.split),
                 caption_from=entry.caption_from,
+                subtitle=entry.subtitle,
             )
         )
     return tuple(sorted(rows, key=lambda row: row.clip_id))

@@ -138,6 +138,11 @@ class LabelSpace:
         )
 
 
+def own_file(dataset: str) -> Path | None:
+    """The file in `data/label_spaces` that decides a data set's space; None if it comes with the package."""
+    return None if dataset in LabelSpace.shipped() else OWN_FOLDER / f"{dataset}.yaml"
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 

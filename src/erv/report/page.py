@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.evaluate.by_judge import judges_of
+from erv.evaluate.categories import notes
 from erv.evaluate.compare import table_notes
 from erv.evaluate.evaluate import OVERALL
 from erv.evaluate.metrics import MEANINGS
@@ -99,7 +100,7 @@ def write_report(
                 write_text(text, html)
             else:
                 template = environment.get_template("clips.html.j2")
-                text = template.render(browser=browser, names=names, **_shared())
+                text = template.render(browser=browser, names=names, **_shared(comparison))
                 write_text(text, temporary / pages.file_name(number))
         votes = {key: [row["verdicts"] for row in said.values()] for key, said in by_key.items()}
         listed.write_table(temporary / pages.TABLE, counts, votes)
@@ -130,9 +131,15 @@ def _environment() -> Any:
     return environment
 
 
-def _shared() -> dict[str, Any]:
+def _shared(comparison: Mapping[str, Any]) -> dict[str, Any]:
     """What all pages need."""
-    return {"datasets": DATASETS, "palette": stylesheet()}
+    return {"datasets": DATASETS | _marked(comparison), "palette": stylesheet()}
+
+
+def _marked(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """The titles of data sets that no policy was trained on."""
+    marked = [name for name, item in comparison.get("categories", {}).items() if item["zero_shot"]]
+    return {name: f"{DATASETS.get(name, name)} (unseen, zero-shot)" for name in marked}
 
 
 def _report(
@@ -154,7 +161,10 @@ def _report(
             headline=verdicts.headline(comparison),
             corrected=verdicts.corrected(comparison),
             judges=parts.judges(comparison, list(names)),
-            notes={scope: table_notes(comparison, scope) for scope in comparison["clips"]},
+            notes={
+                scope: [*notes(comparison.get("categories", {}), scope), *table_notes(comparison, scope)]
+                for scope in comparison["clips"]
+            },
             evidence=evidence,
             grounding=[row for row in table_rows(evidence.grounding or {}) if row["policy"] in names],
             bars=charts.bar_chart(by_policy, metrics, names),
@@ -166,6 +176,6 @@ def _report(
                 name: parts.describe(item, DATASETS.get(name, name)) for name, item in evidence.data.items()
             },
             browser=browser,
-            **_shared(),
+            **_shared(comparison),
         )
     )

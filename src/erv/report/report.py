@@ -70,6 +70,8 @@ def build_comparison(
     result["explanations"] = {policy: _explanations(rows, seed) for policy, rows in predictions.items()}
     result["verifier"] = {key: evidence.verifier[key] for key in VERIFIER_FIGURES}
     first = next(iter(evaluations.values()))
+    if first.get("categories"):
+        result["categories"] = first["categories"]
     result["judge"], result["decoding"] = dict(first["judge"]), dict(first["decoding"])
     return result
 

@@ -5,6 +5,7 @@ Either strictly, through the label spaces, or as the method's released code does
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from erv.prompts import tagged
@@ -19,6 +20,24 @@ def mafw_name(text: str, dataset: str | None) -> str | None:
     space = mafw if dataset is None else _space(dataset)
     name = space.normalize(text)
     return None if name is None else space.to(mafw)(name)
+
+
+def verifier_name(text: str, dataset: str | None, labels: Sequence[str]) -> str | None:
+    """The column of a verifier for a data set's label: its MAFW name, or else its own name.
+
+    Args:
+        text: the label.
+        dataset: its data set; None for MAFW.
+        labels: the verifier's columns.
+
+    Returns:
+        One of `labels`, or None if it has no column for that emotion.
+
+    Raises:
+        DataError: the data set has no label space, or one without a map to MAFW.
+    """
+    names = (mafw_name(text, dataset), normalize(text, dataset or "mafw"))
+    return next((name for name in names if name in labels), None)
 
 
 def official_answer(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from erv.labels import NEUTRAL
 from erv.prompts import Completion, completion_text, tagged_spans
-from erv.rewards.answers import OFFICIAL_NAMES, bare, mafw_name, official_answer, official_normalize
+from erv.rewards.answers import OFFICIAL_NAMES, bare, official_answer, official_normalize, verifier_name
 from erv.rewards.credit import Credit, Credited
 from erv.rewards.evidence import evidence_in, evidence_of, lists_fit
 from erv.sentences import Semantics, count_words, normalize, sentence_spans
@@ -334,14 +334,12 @@ def _evidence(matching: Sequence[str], rule: Shaping) -> dict[str, Any]:
 
 
 def _target(truth: str, dataset: str | None, semantics: Semantics, labels: Sequence[str]) -> str | None:
-    """The MAFW name of a truth, or None if the verifier has no column for it."""
+    """A truth as a column of the verifier, or None if there is none for it."""
     if semantics == "official":
         # Whatever the data set: the official code applies the MAFW rules to all.
         name: str | None = official_normalize(official_answer(truth), "mafw")
-        name = name if name in OFFICIAL_NAMES else None
-    else:
-        name = mafw_name(bare(truth), dataset)
-    return name if name in labels else None
+        return name if name in OFFICIAL_NAMES and name in labels else None
+    return verifier_name(bare(truth), dataset, labels)
 
 
 def _explanations(text: str, semantics: Semantics) -> list[tuple[int, int]]:

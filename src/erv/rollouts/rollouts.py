@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,6 +33,7 @@ def sample_explanations(
     *,
     family: str,
     seed: int,
+    asked: Mapping[str, str] | None = None,
 ) -> list[tuple[str, str | None]]:
     """Samples a policy's explanations of clips, several per clip.
 
@@ -44,6 +45,7 @@ def sample_explanations(
         runtime: device, precision and threads.
         family: of the policy, `policy.family`.
         seed: of the sampling.
+        asked: the user turn by clip id, where it differs between clips.
 
     Returns:
         Clip id and explanation of each completion, by clip, then by sample; None where a completion has no
@@ -65,6 +67,7 @@ def sample_explanations(
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
             seed=seed + sample,
+            asked=asked or {},
             progress=lambda done, sample=sample: logger.info(  # type: ignore[misc]
                 "rollouts %d of %d: %d of %d clips", sample + 1, settings.per_clip, done, len(wanted)
             ),

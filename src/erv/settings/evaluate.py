@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from erv.settings.judges import JudgeSettings
-from erv.settings.section import PositiveInt, Section
+from erv.settings.section import PositiveFloat, PositiveInt, Section
 
 
 class EvaluateSettings(Section):
@@ -17,6 +17,8 @@ class EvaluateSettings(Section):
     batch_size: PositiveInt
     max_new_tokens: PositiveInt
     temperature: Annotated[float, Field(ge=0.0)]
+    samples: Annotated[int, Field(ge=0)]
+    sample_temperature: PositiveFloat
     judges: tuple[JudgeSettings, ...]  # length is checked below, so that the error does not print it
     minimum_judge_accuracy: Annotated[float, Field(ge=0.0, le=1.0)]
     minimum_judge_texts: Annotated[int, Field(ge=0)]

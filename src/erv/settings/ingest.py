@@ -72,6 +72,7 @@ class TableColumns(_Reader):
     label: str = "label"
     split: str | None = None
     caption: str | None = None
+    subtitle: str | None = None
     fold: str | None = None
 
 

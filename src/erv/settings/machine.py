@@ -83,6 +83,18 @@ class GrpoMachine(Section):
     static_decode: bool = False
 
 
+class EvaluateMachine(Section):
+    """`machine.evaluate`: processes that generate, and the disk space for what the towers made of clips.
+
+    Attributes:
+        processes: processes that share the clips, one per GPU; their number changes no completion.
+        features_gb: the frozen towers' outputs kept for the other policies of a run, in GB; 0 keeps none.
+    """
+
+    processes: PositiveInt
+    features_gb: Annotated[float, Field(ge=0.0)]
+
+
 class MachineSettings(Section):
     """Processes, memory, and samples shown during training.
 
@@ -102,6 +114,7 @@ class MachineSettings(Section):
     extract: ExtractMachine
     sft: SftMachine
     grpo: GrpoMachine
+    evaluate: EvaluateMachine
 
     @model_validator(mode="after")
     def _several_processes_are_launched(self) -> MachineSettings:

@@ -1,13 +1,21 @@
-"""The section `policy`: the family of the models that all stages train."""
+"""The section `policy`: the family of the models that all stages train, and what they are asked."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from erv.settings.section import Section
 
 
 class PolicySettings(Section):
-    """The family of the base checkpoint: the folder of `erv.policies` that reads it."""
+    """The base checkpoint.
+
+    Attributes:
+        family: the folder of `erv.policies` that reads it.
+        prompt: file with what policies are asked, in the workspace; see `erv.prompts.read_prompt`.
+    """
 
     family: Literal["humanomni", "qwen_omni"]
+    prompt: Annotated[str, Field(pattern=r"^data/prompts/[^/]+\.txt$")]

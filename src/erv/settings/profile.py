@@ -96,7 +96,7 @@ def differences(profile: Profile, path: Path = Path("params.yaml")) -> list[Diff
     Raises:
         SettingsError: the file has faults.
     """
-    return _differences(load_settings(path).model_dump(by_alias=True), profile)
+    return _differences(load_settings(path).model_dump(mode="json", by_alias=True), profile)
 
 
 def _differences(params: Mapping[str, Any], profile: Profile) -> list[Difference]:

@@ -11,9 +11,9 @@ from erv.settings.section import PositiveFloat, PositiveInt, Section, Share, one
 
 
 class SftSettings(Section):
-    """Cold-start supervised fine-tuning."""
+    """Cold-start supervised fine-tuning; with `max_steps` 0 the base is the cold start as it is."""
 
-    max_steps: PositiveInt | None
+    max_steps: Annotated[int, Field(ge=0)] | None
     epochs: PositiveInt | None
     batch_size: PositiveInt
     packing: bool

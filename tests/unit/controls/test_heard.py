@@ -53,6 +53,7 @@ def workspace(heard, tmp_path):
             "predicted": found[row.clip_id],
             "judged": None,
             "sentences": 0,
+            "verdicts": [{"judge": "lexical", "outcome": "silent", "emotion": None}],
         }
         for row in rows
     ]

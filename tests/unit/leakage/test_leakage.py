@@ -295,6 +295,8 @@ def workspace(corpus: Path, clips: list[Path], tmp_path_factory: pytest.TempPath
                 made = row(f"{name}/{clip_id}", split)
                 rows.append(dataclasses.replace(made, sha256=sha256_of_file(path), uri=path.name))
         write_manifest(rows, folder / "manifest" / f"{name}.parquet")
+        (folder / "cues").mkdir(exist_ok=True)
+        (folder / "cues" / f"{name}.parquet").write_text("no cues")
     # Left over from another run, and of another fold: it must not be read.
     (folder / "manifest" / "old.parquet").write_bytes(b"no parquet")
     return folder
@@ -305,7 +307,9 @@ def run_stage(folder: Path, action: str, **ingest: Any) -> subprocess.CompletedP
     params["leakage"]["action"] = action
     params["ingest"] |= ingest
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    words = ["--manifests", "manifest", "--shards", "shards", "--record", "out/leakage.json"]
+    words = ["--manifests", "manifest", "--shards", "shards", "--cues", "cues"]
+    words += ["--record", "out/leakage.json"]
+    words += ["--training-sets", "out/training_sets.json"]
     return subprocess.run(
         [sys.executable, "-m", "stages.leakage", *words, "--exclusions", "out/exclusions.json"],
         cwd=folder,
@@ -334,6 +338,9 @@ def test_the_stage_excludes_with_a_record(workspace: Path) -> None:
     done = run_stage(workspace, "exclude")
     assert done.returncode == 0, done.stderr
     assert "left out of training: reasoning/r1" in done.stderr
+    trained = json.loads((workspace / "out" / "training_sets.json").read_text())["training_sets"]
+    assert list(trained) == ["mafw", "dfew"]
+    assert trained["mafw"]["manifest"] == sha256_of_file(workspace / "manifest" / "mafw.parquet")
     (out,) = read_exclusions(workspace / "out" / "exclusions.json")
     assert (out.dataset, out.clip_id, out.split) == ("reasoning", "r1", "train")
     assert json.loads((workspace / "out" / "leakage.json").read_text())["excluded"] == 1

@@ -121,7 +121,7 @@ def test_what_dvc_itself_depends_on_is_in_the_table(reruns: dict[str, Reruns]) -
         ("compare.policies", "grounding, report, register; each entry has its own evaluate"),
         (
             "datasets",
-            "evaluate, grounding, grpo, leakage, report; then distill, sft, train_erv, register; each entry"
+            "evaluate, grounding, leakage, report; then distill, sft, train_erv, grpo, register; each entry"
             " has its own ingest, validate, extract",
         ),
         ("roles.test", "evaluate, leakage, report; then distill, sft, train_erv, grpo, grounding, register"),
@@ -137,7 +137,7 @@ def test_what_dvc_itself_depends_on_is_in_the_table(reruns: dict[str, Reruns]) -
         ("rollouts.per_clip", "nothing (rollouts.policies names no policy)"),
         ("evaluate.temperature", "evaluate, register; then grounding, report"),
         ("controls.kinds", "nothing (controls.policies names no policy)"),
-        ("grounding.judge", "grounding"),
+        ("grounding.judge", "grounding; then report, register"),
         ("report.confidence", "grounding, report; then register"),
         ("ingest.readers.ravdess.channels", "nothing (datasets does not name the data set)"),
         ("sources.base", "nothing (only the content counts, once `erv data pin` has pinned it)"),
@@ -225,8 +225,8 @@ def test_roles_are_given_in_the_parameters_alone(tmp_path: Path) -> None:
         assert "data/manifest/mafw.parquet" in stages[name].dependencies
         assert not any("reasoning" in path for path in stages[name].dependencies)
         assert "--manifest data/manifest/mafw.parquet" in stages[name].command
-    for name in ("grpo@erv", "evaluate@erv"):
-        assert {"data/manifest", "data/shards"} <= set(stages[name].dependencies)
+    assert {"data/manifest", "data/shards"} <= set(stages["evaluate@erv"].dependencies)
+    assert "data/training_sets.json" in stages["grpo@erv"].dependencies
 
 
 def _matrix_values(stage: str) -> list[str]:

@@ -32,8 +32,15 @@ def rows_v1(tree: Tree, path: str, header: object) -> tuple[list[Explained], lis
         DataError: the file is malformed.
     """
     full = tree.full(path)
-    records = csv_rows(tree.read(path), full, [_NAMES, ["emotions"], ["reasons"]])
-    return [Explained(name, raw, text, f"{full}:{line}") for line, (name, raw, text) in records], []
+    content = tree.read(path)
+    records = csv_rows(content, full, [_NAMES, ["emotions"], ["reasons"]])
+    said = [""] * len(records)
+    if isinstance(header, list) and "subtitles" in header:
+        said = [text.strip() for _, (text,) in csv_rows(content, full, [["subtitles"]])]
+    return [
+        Explained(name, raw, text, f"{full}:{line}", subtitle=subtitle or None)
+        for (line, (name, raw, text)), subtitle in zip(records, said, strict=True)
+    ], []
 
 
 def rows_v2(tree: Tree, path: str, header: object) -> tuple[list[Explained], list[Check]]:

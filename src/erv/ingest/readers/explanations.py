@@ -20,6 +20,7 @@ class Explained:
         label_from: where the label is, if elsewhere.
         silent: why there is no explanation, if known.
         fault: why it can't be used although it has a label and an explanation.
+        subtitle: what is said in the clip, if the table has it.
     """
 
     video: str
@@ -29,6 +30,7 @@ class Explained:
     label_from: str | None = None
     silent: str | None = None
     fault: str | None = None
+    subtitle: str | None = None
 
     @property
     def name(self) -> str:

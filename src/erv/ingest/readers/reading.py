@@ -56,6 +56,7 @@ class Entry:
         label_from: the file and line that gave the label.
         split_from: the file and line that gave the split, or the rule.
         caption_from: the file and line that gave the caption, or None.
+        subtitle: what is said in the clip, or None.
     """
 
     clip_id: str
@@ -69,6 +70,7 @@ class Entry:
     label_from: str = ""
     split_from: str = ""
     caption_from: str | None = None
+    subtitle: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,7 @@ def gather(
     media: str = "video",
     captions: Mapping[str, tuple[str, str]] | None = None,
     completions: Mapping[str, str] | None = None,
+    subtitles: Mapping[str, str] | None = None,
     split_from: str | None = None,
     excluded: Sequence[Excluded] = (),
     checks: Sequence[Check] = (),
@@ -203,12 +206,13 @@ def gather(
         media: video or frames.
         captions: by clip id, with their origin.
         completions: by clip id.
+        subtitles: by clip id, where there are some.
         split_from: the rule that gave the split, if no file did.
         excluded: listed clips that can't be used; those missing from the source count as absent.
         checks: of the layout.
         sizes: counts that may be published.
     """
-    captions, completions = captions or {}, completions or {}
+    captions, completions, subtitles = captions or {}, completions or {}, subtitles or {}
     entries, absent = [], []
     for item in listing[fold]:
         path = place(item.clip_id)
@@ -229,6 +233,7 @@ def gather(
                 item.where,
                 split_from or item.where,
                 caption_from,
+                subtitles.get(item.clip_id),
             )
         )
     places = {item.clip_id: place(item.clip_id) for item in excluded}

@@ -71,7 +71,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None) -> Reading:
         raise DataError(f"{path}: lists no clip; fetch the file again")
     videos = [file.path for file in lock.files if is_video(file.path)]
     matched = match(rows, videos)
-    items, excluded, completions = [], [], {}
+    items, excluded, completions, subtitles = [], [], {}, {}
     for clip_id, row in zip(matched.ids, rows, strict=True):
         reason = _fault(row, space)
         if reason is not None:
@@ -80,6 +80,8 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None) -> Reading:
         label = space.normalize(row.raw) or ""
         items.append(Listed(clip_id, "train", label, row.raw, row.label_from or row.where))
         completions[clip_id] = format_completion(_lines(row.explanation), label)
+        if row.subtitle is not None and damage(row.subtitle) is None:
+            subtitles[clip_id] = " ".join(row.subtitle.split())
     return gather(
         lock,
         {0: tuple(items)},
@@ -87,6 +89,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None) -> Reading:
         lambda clip: matched.places.get(clip) or matched.expected.get(clip, f"{clip}.mp4"),
         videos,
         completions=completions,
+        subtitles=subtitles,
         split_from=_SPLIT,
         excluded=excluded,
         checks=[note, *checks, _explained_once(rows, matched.ids, excluded), _one_video(matched.unclear)],

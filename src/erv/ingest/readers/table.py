@@ -37,6 +37,7 @@ class _Record:
     split: str | None
     caption: str | None
     fold: int | None
+    subtitle: str | None = None
 
 
 def selection(settings: TableReader) -> Selection:
@@ -99,6 +100,7 @@ def read(dataset: str, lock: Lock, store: ObjectStore | None, settings: TableRea
         where_is.__getitem__,
         [file.path for file in lock.files if is_video(file.path)],
         captions=captions,
+        subtitles={ids[r.clip]: r.subtitle for r, _ in usable if r.subtitle},
         checks=[encoding_check({clip: caption for clip, (caption, _) in captions.items()})],
         split_from=None if settings.split is None else f"params.yaml: ingest.readers.{dataset}.split",
         excluded=excluded,
@@ -134,7 +136,7 @@ def _records(tree: Tree, path: str, settings: TableReader, setting: str) -> Iter
     columns = settings.columns
     wanted = {
         key: name
-        for key in ("clip", "label", "split", "caption", "fold")
+        for key in ("clip", "label", "split", "caption", "subtitle", "fold")
         if (name := getattr(columns, key)) is not None
     }
     content = tree.read(path)
@@ -177,7 +179,13 @@ def _record(where: str, path: str, line: int, values: dict[str, Any], wanted: di
     if fold is not None and not re.fullmatch(r"[1-9]\d{0,3}", fold):
         raise DataError(f"{at}: fold {fold!r}, expected the number (from 1) of the fold that tests the clip")
     return _Record(
-        where, texts["clip"], texts["label"], split, texts.get("caption") or None, int(fold) if fold else None
+        where,
+        texts["clip"],
+        texts["label"],
+        split,
+        texts.get("caption") or None,
+        int(fold) if fold else None,
+        " ".join(texts.get("subtitle", "").split()) or None,
     )
 
 

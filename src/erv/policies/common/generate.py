@@ -6,10 +6,11 @@ The towers run once per clip.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from erv.policies.common.policy import Policy
 from erv.shards import Clip, hears
@@ -25,6 +26,7 @@ def generate_completions(
     seed: int,
     video: bool = True,
     progress: Callable[[int], None] = lambda done: None,
+    asked: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Generates one completion per clip.
 
@@ -37,6 +39,7 @@ def generate_completions(
         seed: seed for sampling; the same clips in the same batches give the same completions.
         video: whether the prompt has the frames; False asks about the sound alone.
         progress: called after each batch with the number of clips done.
+        asked: the user turn by clip id; the policy's prompt for clips that are not in it.
 
     Returns:
         Completions by clip id, with their tags but without the end token.
@@ -46,7 +49,7 @@ def generate_completions(
     with torch.random.fork_rng(devices=_gpus(policy)):
         torch.manual_seed(seed)
         while batch := list(itertools.islice(remaining, batch_size)):
-            texts = _generate(policy, batch, max_new_tokens, temperature, video)
+            texts = _batch(policy, batch, asked, max_new_tokens, temperature, video)
             completions.update(zip((clip.clip_id for clip in batch), texts, strict=True))
             progress(len(completions))
     return completions
@@ -57,21 +60,44 @@ def _gpus(policy: Policy) -> list[int]:
     return [] if index is None else [index]
 
 
-def _generate(
-    policy: Policy, batch: list[Clip], max_new_tokens: int, temperature: float, video: bool
-) -> list[str]:
-    """Completions of one batch."""
-    model, processor = policy.model, policy.processor
-    tokenizer = processor.tokenizer
-    prepared = [processor.prepare_clip(clip.frames, clip.audio, clip.sample_rate) for clip in batch]
-    features = model.encode_clips(
+def encode(policy: Policy, clips: Sequence[Clip]) -> dict[str, torch.Tensor]:
+    """What the frozen towers make of clips, [clips, ...], by the name of the model's input."""
+    prepared = [policy.processor.prepare_clip(clip.frames, clip.audio, clip.sample_rate) for clip in clips]
+    features: dict[str, torch.Tensor] = policy.model.encode_clips(
         **{name: torch.stack([item[name] for item in prepared]) for name in prepared[0]}
     )
-    prompts = [processor.prompt_ids(video=video, audio=hears(clip)) for clip in batch]
+    return features
+
+
+def generate(
+    policy: Policy,
+    features: Mapping[str, torch.Tensor],
+    prompts: Sequence[Sequence[int]],
+    question: Mapping[str, torch.Tensor],
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    drawn: LogitsProcessor | None = None,
+) -> list[str]:
+    """The completions of one batch.
+
+    Args:
+        policy: the policy that answers.
+        features: from `encode`, on the policy's device.
+        prompts: token ids per clip, with expanded placeholders; padded here on the left.
+        question: from the processor's `question_inputs`.
+        max_new_tokens: a completion that has not ended by then is cut.
+        temperature: 0 for greedy decoding, above 0 for sampling with torch's generator.
+        drawn: chooses each token instead, by leaving only one; with temperature 0.
+
+    Returns:
+        The text of each completion, with its tags but without the end token.
+    """
+    model, tokenizer = policy.model, policy.processor.tokenizer
     length = max(map(len, prompts))
-    ids = torch.tensor([[tokenizer.pad_token_id] * (length - len(p)) + p for p in prompts])
+    ids = torch.tensor([[tokenizer.pad_token_id] * (length - len(p)) + list(p) for p in prompts])
     mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
-    inputs = {"input_ids": ids, "attention_mask": mask, **processor.question_inputs()}
+    inputs = {"input_ids": ids, "attention_mask": mask, **question}
     sampling = {"temperature": temperature, "top_k": 0} if temperature > 0 else {}
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
@@ -86,6 +112,26 @@ def _generate(
             **{name: value.to(policy.device) for name, value in inputs.items()},
             **features,
             generation_config=settings,
+            logits_processor=LogitsProcessorList([] if drawn is None else [drawn]),
         )
     texts = tokenizer.batch_decode(generated[:, length:], skip_special_tokens=True)
     return [f"{policy.begins}{text}".strip() for text in texts]
+
+
+def _batch(
+    policy: Policy,
+    clips: list[Clip],
+    asked: Mapping[str, str],
+    max_new_tokens: int,
+    temperature: float,
+    video: bool,
+) -> list[str]:
+    processor = policy.processor
+    return generate(
+        policy,
+        encode(policy, clips),
+        [processor.prompt_ids(asked.get(clip.clip_id), video=video, audio=hears(clip)) for clip in clips],
+        processor.question_inputs(),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+    )

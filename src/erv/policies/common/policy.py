@@ -7,6 +7,7 @@ folder's `model_type`. docs/policies.md explains how to add a family.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from erv.files import model_folder
 from erv.model_folders import check_folder
 from erv.policies.common.arm import read_arm
 from erv.policies.common.families import check_family, family_module, family_of, read_config
-from erv.prompts import INSTRUCTION
+from erv.prompts import INSTRUCTION, Prompt
 
 if TYPE_CHECKING:  # so that the checks before a run can look up a family without loading torch
     import numpy as np
@@ -87,11 +88,16 @@ class PolicyProcessor(Protocol):
         tokenizer: a plain fast tokenizer; its chat template expands the placeholders of a user turn.
         num_frames: frames per clip.
         image_size: side of a frame in pixels.
+        prompt: what the policy is asked; saved with it.
     """
 
     tokenizer: Any
     num_frames: int
     image_size: int
+    prompt: Prompt
+
+    def use_prompt(self, prompt: Prompt) -> None:
+        """Changes what the policy is asked."""
 
     def prepare_clip(self, frames: np.ndarray, audio: np.ndarray, sample_rate: int) -> Tensors:
         """One clip as tensors without a batch dimension.
@@ -106,16 +112,16 @@ class PolicyProcessor(Protocol):
         """
 
     def build_messages(
-        self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
+        self, instruction: str | None = None, *, video: bool = True, audio: bool = True
     ) -> list[dict[str, str]]:
-        """The user turn for the tokenizer's chat template."""
+        """The turns before the answer, for the tokenizer's chat template."""
 
     def prompt_ids(
-        self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
+        self, instruction: str | None = None, *, video: bool = True, audio: bool = True
     ) -> list[int]:
-        """Token ids of the prompt up to the completion, with expanded placeholders."""
+        """Token ids of the prompt up to the completion, with expanded placeholders; None asks `prompt`."""
 
-    def question_inputs(self, instruction: str = INSTRUCTION) -> Tensors:
+    def question_inputs(self, instruction: str | None = None) -> Tensors:
         """Further model inputs that are the same for every clip; empty for most policies."""
 
     def save_pretrained(self, folder: Path) -> Any:
@@ -209,6 +215,23 @@ def _begin_with(processor: Any, text: str) -> None:
 def beginning_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids of the beginning of a completion."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def stored_prompt(folder: Path) -> Prompt:
+    """What a policy is asked, from its folder alone; the default where the folder doesn't say.
+
+    Raises:
+        TrainingError: the folder's `processor_config.json` is damaged.
+    """
+    path = folder / "processor_config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        text, system = content.get("instruction"), content.get("system")
+    except FileNotFoundError:  # a released checkpoint
+        return Prompt()
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        raise TrainingError(f"{path}: not a processor's configuration ({error})") from None
+    return Prompt(INSTRUCTION if text is None else str(text), None if system is None else str(system))
 
 
 def token_positions(model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from transformers import BatchFeature, ProcessorMixin
 
 from erv.model_folders import apply_chat
 from erv.policies.common.clips import check_clip, waveform_of
-from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER, user_content
+from erv.prompts import AUDIO_PLACEHOLDER, INSTRUCTION, VIDEO_PLACEHOLDER, Prompt, user_content
 
 
 def chatml(video: str, audio: str, system: str | None = None) -> str:
@@ -54,12 +54,34 @@ class ClipProcessor(ProcessorMixin):
         tokenizer: a fast tokenizer; its chat template expands the placeholders, so it also works on its own.
         num_frames: frames per clip.
         image_size: side of a frame in pixels.
+        instruction: what the policy is asked, if that is not the method's own question; see `Prompt.text`.
+        system: the system turn before it, if the policy was trained with one of its own.
     """
 
     feature_extractor: Any
     tokenizer: Any
     num_frames: int
     image_size: int
+    instruction: str | None
+    system: str | None
+
+    @property
+    def prompt(self) -> Prompt:
+        """What the policy is asked."""
+        return Prompt(INSTRUCTION if self.instruction is None else self.instruction, self.system)
+
+    def use_prompt(self, prompt: Prompt) -> None:
+        """Changes what the policy is asked; `save_pretrained` writes it for whoever loads the policy."""
+        self.instruction = None if prompt.text == INSTRUCTION else prompt.text
+        self.system = prompt.system
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `processor_config.json`; has a prompt only if it is not the default one."""
+        content: dict[str, Any] = super().to_dict()
+        for name in ("instruction", "system"):
+            if content.get(name) is None:
+                content.pop(name, None)
+        return content
 
     def prepare_frames(self, frames: np.ndarray) -> dict[str, torch.Tensor]:
         """The vision tower's input for the frames of a clip, uint8 RGB [T, S, S, 3]."""
@@ -93,15 +115,20 @@ class ClipProcessor(ProcessorMixin):
         }
 
     def build_messages(
-        self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
+        self, instruction: str | None = None, *, video: bool = True, audio: bool = True
     ) -> list[dict[str, str]]:
-        """The user turn of a clip, for the tokenizer's chat template."""
-        return [{"role": "user", "content": user_content(instruction, video=video, audio=audio)}]
+        """The turns before the answer about a clip, for the tokenizer's chat template; see `prompt_ids`."""
+        return messages(self.prompt, instruction, video=video, audio=audio)
 
     def prompt_ids(
-        self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
+        self, instruction: str | None = None, *, video: bool = True, audio: bool = True
     ) -> list[int]:
         """Token ids of the prompt up to the completion, with expanded placeholders.
+
+        Args:
+            instruction: from `Prompt.ask`; None for the policy's prompt without what belongs to one clip.
+            video: whether the clip has frames.
+            audio: whether the clip has sound.
 
         Raises:
             DataError: see `build_messages` of the family; or the tokenizer's chat template can't be rendered.
@@ -113,13 +140,29 @@ class ClipProcessor(ProcessorMixin):
         )
         return list(encoded["input_ids"])
 
-    def question_inputs(self, instruction: str = INSTRUCTION) -> dict[str, torch.Tensor]:
+    def question_inputs(self, instruction: str | None = None) -> dict[str, torch.Tensor]:
         """Empty: only the language model reads the question."""
         return {}
 
     def __call__(self, text: str | list[str], **kwargs: Any) -> BatchFeature:
         """Tokenizes text; clips go through `prepare_clip`."""
         return self.tokenizer(text, **kwargs)
+
+
+def messages(
+    prompt: Prompt, instruction: str | None = None, *, video: bool = True, audio: bool = True
+) -> list[dict[str, str]]:
+    """The turns before the answer about a clip.
+
+    Args:
+        prompt: the policy's.
+        instruction: the text of the user turn; None for the prompt's own, without what belongs to one clip.
+        video: whether the clip has frames.
+        audio: whether the clip has sound.
+    """
+    text = prompt.ask() if instruction is None else instruction
+    user = {"role": "user", "content": user_content(text, video=video, audio=audio)}
+    return [user] if prompt.system is None else [{"role": "system", "content": prompt.system}, user]
 
 
 __all__ = ["ClipProcessor", "chatml"]

@@ -44,6 +44,8 @@ class HumanOmniProcessor(ClipProcessor):
         num_frames: frames per clip.
         chat_template: passed to the base class; the template itself is in the tokenizer.
         official_template: the chat template of a released checkpoint, for its own prompts; None for Qwen2's.
+        instruction: see `ClipProcessor`.
+        system: see `ClipProcessor`.
     """
 
     def __init__(
@@ -55,9 +57,12 @@ class HumanOmniProcessor(ClipProcessor):
         num_frames: int = 8,
         chat_template: str | None = None,
         official_template: str | None = None,
+        instruction: str | None = None,
+        system: str | None = None,
     ) -> None:
         super().__init__(feature_extractor, tokenizer, gate_tokenizer, chat_template=chat_template)
         self.official_template = official_template
+        self.instruction, self.system = instruction, system
         self.image_size = image_size
         self.num_frames = num_frames
 
@@ -78,7 +83,7 @@ class HumanOmniProcessor(ClipProcessor):
 
     def prompt_ids(
         self,
-        instruction: str = INSTRUCTION,
+        instruction: str | None = None,
         *,
         video: bool = True,
         audio: bool = True,
@@ -87,7 +92,7 @@ class HumanOmniProcessor(ClipProcessor):
         """Token ids of the prompt up to the completion, with expanded placeholders.
 
         Args:
-            instruction: the question.
+            instruction: the question; None for the policy's own.
             video: whether the clip has frames.
             audio: whether the clip has sound.
             official: None for our own prompt; a phase for the released prompt of that phase. In GRPO the
@@ -95,7 +100,8 @@ class HumanOmniProcessor(ClipProcessor):
                 R1-Omni writes it. Any other instruction is used unchanged.
         """
         if official is not None:
-            return self.expand(self._official(instruction, official, video, audio).input_ids)
+            asked = self.prompt.ask() if instruction is None else instruction
+            return self.expand(self._official(asked, official, video, audio).input_ids)
         return super().prompt_ids(instruction, video=video, audio=audio)
 
     def _official(self, instruction: str, phase: Phase, video: bool, audio: bool) -> OfficialPrompt:
@@ -114,7 +120,7 @@ class HumanOmniProcessor(ClipProcessor):
     def gate_inputs(
         self,
         rows: int = 1,
-        instruction: str = INSTRUCTION,
+        instruction: str | None = None,
         *,
         video: bool = True,
         audio: bool = True,
@@ -133,6 +139,7 @@ class HumanOmniProcessor(ClipProcessor):
         Returns:
             `gate_input_ids` and `gate_attention_mask`, long [rows, L]; one row may serve all clips.
         """
+        instruction = self.prompt.ask() if instruction is None else instruction
         if official is not None:
             instruction = self._official(instruction, official, video, audio).gate_text
         encoded = self.gate_tokenizer(instruction, truncation=True, return_tensors="pt")
@@ -141,7 +148,7 @@ class HumanOmniProcessor(ClipProcessor):
             "gate_attention_mask": encoded["attention_mask"].expand(rows, -1).contiguous(),
         }
 
-    def question_inputs(self, instruction: str = INSTRUCTION) -> dict[str, torch.Tensor]:
+    def question_inputs(self, instruction: str | None = None) -> dict[str, torch.Tensor]:
         """The instruction for the gate encoder, one row for all clips."""
         return self.gate_inputs(1, instruction)
 

@@ -20,7 +20,6 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from erv.errors import DataError
 from erv.policies.common.processing import ClipProcessor, chatml
-from erv.prompts import INSTRUCTION
 
 VIDEO_TOKEN, AUDIO_TOKEN, IMAGE_TOKEN = "<|VIDEO|>", "<|AUDIO|>", "<|IMAGE|>"
 VIDEO_START, VIDEO_END = "<|vision_bos|>", "<|vision_eos|>"
@@ -54,6 +53,8 @@ class QwenOmniProcessor(ClipProcessor):
         image_mean: mean to subtract from each colour channel (0..1).
         image_std: standard deviation to then divide each channel by.
         chat_template: passed to the base class; the template itself is in the tokenizer.
+        instruction: see `ClipProcessor`.
+        system: see `ClipProcessor`.
     """
 
     def __init__(
@@ -68,8 +69,11 @@ class QwenOmniProcessor(ClipProcessor):
         image_mean: Sequence[float] = OPENAI_CLIP_MEAN,
         image_std: Sequence[float] = OPENAI_CLIP_STD,
         chat_template: str | None = None,
+        instruction: str | None = None,
+        system: str | None = None,
     ) -> None:
         super().__init__(feature_extractor, tokenizer, chat_template=chat_template)
+        self.instruction, self.system = instruction, system
         self.image_size = image_size
         self.num_frames = num_frames
         self.patch_size = patch_size
@@ -94,9 +98,9 @@ class QwenOmniProcessor(ClipProcessor):
         return {"pixel_values_videos": patches.contiguous()}
 
     def build_messages(
-        self, instruction: str = INSTRUCTION, *, video: bool = True, audio: bool = True
+        self, instruction: str | None = None, *, video: bool = True, audio: bool = True
     ) -> list[dict[str, str]]:
-        """The user turn of a clip, for the tokenizer's chat template.
+        """The turns before the answer about a clip, for the tokenizer's chat template.
 
         Raises:
             DataError: the prompt would have neither frames nor sound.

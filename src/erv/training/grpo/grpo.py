@@ -24,11 +24,13 @@ from erv.checkpoints import discard_unusable, latest_checkpoint
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, SettingsError, TrainingError
 from erv.files import model_folder
+from erv.labels import LabelSpace
 from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
 from erv.policies.common.arm import Arm, write_arm
 from erv.policies.common.policy import ADAPTER
-from erv.prompts import user_content
+from erv.policies.common.processing import messages
+from erv.prompts import Prompt
 from erv.settings import GrpoSettings, LoraSettings, MachineSettings, RuntimeSettings, VariantSettings
 from erv.shards import ShardReader
 from erv.training.common.adapters import (
@@ -60,7 +62,7 @@ MODEL_FILES = ("model*", "config.json", "generation_config.json", "adapter")
 
 
 def build_rows(
-    manifests: Iterable[Sequence[ClipRow]], shards: Mapping[str, ShardReader]
+    manifests: Iterable[Sequence[ClipRow]], shards: Mapping[str, ShardReader], prompt: Prompt | None = None
 ) -> list[dict[str, Any]]:
     """The training clips as rows for `train_grpo`.
 
@@ -68,6 +70,7 @@ def build_rows(
         manifests: the clips of each data set; only the split `train` is used.
         shards: decoded clips by data set name. A clip that is in the manifest but not in the shards is in
             quarantine and is left out; the log says how many there are.
+        prompt: what the policy is asked; the default if omitted.
 
     Returns:
         `{"prompt", "clip", "solution", "dataset", "clip_id"}`, sorted by data set and clip id. The prompt of
@@ -76,6 +79,7 @@ def build_rows(
     Raises:
         DataError: a manifest belongs to a data set whose shards are not given.
     """
+    prompt = prompt or Prompt()
     rows, absent = [], 0
     for clip in (clip for manifest in manifests for clip in manifest if clip.split == "train"):
         if clip.dataset not in shards:
@@ -84,10 +88,11 @@ def build_rows(
         if clip.clip_id not in reader:
             absent += 1
             continue
-        content = user_content(audio=clip.clip_id not in reader.silent)
+        names = LabelSpace.load(clip.dataset).names if "labels" in prompt.fields else ()
+        asked = prompt.ask(names, clip.subtitle)
         rows.append(
             {
-                "prompt": [{"role": "user", "content": content}],
+                "prompt": messages(prompt, asked, audio=clip.clip_id not in reader.silent),
                 "clip": f"{clip.dataset}/{clip.clip_id}",
                 "solution": f"<answer>{clip.label}</answer>",
                 "dataset": clip.dataset,

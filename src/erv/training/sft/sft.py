@@ -7,6 +7,7 @@ released code. With LoRA only the language model's adapters learn.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -26,9 +27,12 @@ logger = logging.getLogger(__name__)
 
 
 def build_examples(
-    policy: Policy, rows: Sequence[ClipRow], shards: Mapping[str, ShardReader]
+    policy: Policy,
+    rows: Sequence[ClipRow],
+    shards: Mapping[str, ShardReader],
+    labels: Sequence[str] = (),
 ) -> dict[str, list[Example]]:
-    """Turns manifest rows into examples by split, sorted by clip.
+    """Turns manifest rows into examples by split, sorted by clip; the policy's prompt may list `labels`.
 
     Clips that are not in the shards are in quarantine; the log says how many there are.
 
@@ -36,13 +40,22 @@ def build_examples(
         TrainingError: a row has no completion, or there is no clip left to train on.
     """
     examples: dict[str, list[Example]] = {"train": [], "validation": []}
-    prompts = {sound: policy.processor.prompt_ids(audio=sound) for sound in (True, False)}
     absent = 0
+
+    @functools.cache  # most clips are asked the same
+    def prompt(subtitle: str | None, sound: bool) -> list[int]:
+        asked = policy.processor.prompt.ask(labels, subtitle)
+        ids: list[int] = policy.processor.prompt_ids(asked, audio=sound)
+        return ids
+
     for row in sorted(rows, key=lambda row: (row.dataset, row.clip_id)):
         if row.split not in examples:
             continue
         if row.completion is None:
-            raise TrainingError(f"clip {row.clip_id} of {row.dataset} has no completion to learn from")
+            raise TrainingError(
+                f"clip {row.clip_id} of {row.dataset} has no completion to learn from; name a reasoning set"
+                " as roles.cold_start, or take a base that explains already as it is (sft.max_steps: 0)"
+            )
         reader = shards[row.dataset]
         if row.clip_id not in reader:
             absent += 1
@@ -50,7 +63,7 @@ def build_examples(
         examples[row.split].append(
             Example(
                 key=f"{row.dataset}/{row.clip_id}",
-                prompt=prompts[row.clip_id not in reader.silent],
+                prompt=prompt(row.subtitle, row.clip_id not in reader.silent),
                 completion=completion_ids(policy, row.completion),
             )
         )
@@ -74,6 +87,7 @@ def train_sft(
     runtime: RuntimeSettings,
     machine: MachineSettings,
     output: Path | None = None,
+    labels: Sequence[str] = (),
 ) -> Policy:
     """Fine-tunes a policy in place; resumes from the newest complete checkpoint.
 
@@ -88,6 +102,7 @@ def train_sft(
         runtime: device, precision, threads.
         machine: memory of features, clips in a pass.
         output: policy folder to write, see `fine_tune`.
+        labels: the emotions of the data set, for a prompt that lists them.
 
     Returns:
         The same policy, trained, in evaluation mode.
@@ -96,7 +111,7 @@ def train_sft(
         TrainingError: there is no clip to train on, or see `fine_tune`.
     """
     seed_everything(seed, runtime.threads)
-    examples = build_examples(policy, rows, shards)
+    examples = build_examples(policy, rows, shards, labels)
     steps = total_steps(settings, len(examples["train"]))
     course = Course(
         name="sft",

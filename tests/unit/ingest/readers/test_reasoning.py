@@ -72,6 +72,7 @@ def test_emer_v1_with_quotes_and_line_breaks(root):
     )
     assert [(row.clip_id, row.label, row.completion) for row in result.rows][1:] == EXPECTED[1:]
     assert [row.label_from for row in result.rows] == ["EMER.csv:2", "EMER.csv:4", "EMER.csv:5"]
+    assert [row.subtitle for row in result.rows] == ["a, b", None, None]
     assert {(row.fold, row.split) for row in result.rows} == {(0, "train")}
     assert {row.split_from for row in result.rows} == {"no official split: all clips are for training"}
 

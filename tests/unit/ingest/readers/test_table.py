@@ -318,3 +318,15 @@ def test_half_a_character_in_jsonl_is_refused(root):
         read(root, line, table="t.jsonl", caption="text")
     whole = line.replace("\\ud83d", "\\ud83d\\ude00")
     assert read(root, whole, table="t.jsonl", caption="text").rows[0].caption == "😀"
+
+
+def test_subtitles_are_what_the_column_says(root):
+    lines = (
+        "clip,label,split,said",
+        "a.mp4,glad,train,Oh  no!",
+        "sub/b.avi,Gloomy,test,",
+        "c.mp4,glad,test,",
+    )
+    text = "\n".join(lines)
+    assert [row.subtitle for row in read(root, text, subtitle="said").rows] == ["Oh no!", None, None]
+    assert {row.subtitle for row in read(root, text).rows} == {None}

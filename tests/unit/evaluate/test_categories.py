@@ -1,0 +1,142 @@
+"""Emotions that MAFW has no name for: what is said of them, and how they are judged and counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from erv.errors import DataError, EvaluationError
+from erv.evaluate.categories import categories, notes, noteworthy
+from erv.evaluate.compare import compare
+from erv.evaluate.evaluate import judge_completions, measure
+from erv.evaluate.judges.lexical import LexicalJudge
+from erv.evaluate.judges.protocol import OUTSIDE
+from erv.labels import LabelSpace
+from erv.manifest import ClipRow
+from erv.rewards import explanation_reward
+from erv.rewards.answers import verifier_name
+from erv.rewards.known import unknown_emotions
+
+SPACE = """\
+name: {name}
+labels:
+  - {{id: 0, name: awe, synonyms: [awed]}}
+  - {{id: 1, name: boredom, synonyms: [bored]}}
+  - {{id: 2, name: joy, synonyms: [happy]}}
+maps:
+  mafw: {{{maps}}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "data/label_spaces"
+    folder.mkdir(parents=True)
+    (folder / "moods.yaml").write_text(SPACE.format(name="moods", maps="joy: happiness"))
+    (folder / "odd.yaml").write_text(SPACE.format(name="odd", maps=""))
+    (folder / "bare.yaml").write_text(SPACE.format(name="bare", maps="").partition("maps:")[0])
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judge() -> LexicalJudge:
+    said = {"happiness": "a broad smile and a bright laugh", "anger": "a clenched fist and a loud shout"}
+    texts = [(f"{text} number {i}", name) for name, text in said.items() for i in range(30)]
+    return LexicalJudge([text for text, _ in texts], [name for _, name in texts])
+
+
+def clip(number: int, label: str) -> ClipRow:
+    return ClipRow(
+        f"m{number}", "moods", 0, "test", label, label, None, None, "video", "", 0, "", "", "", None
+    )  # fmt: skip
+
+
+def test_what_is_known_of_the_demos_data_sets_is_nothing_to_say():
+    assert noteworthy(categories(["mafw", "dfew"], ["reasoning", "mafw", "dfew"])) == {}
+
+
+def test_ravdess_is_unseen():
+    found = categories(["mafw", "ravdess"], ["reasoning", "mafw"])
+    assert noteworthy(found) == {
+        "ravdess": {"zero_shot": True, "untrained": (), "unheard": (), "unpooled": ()}
+    }
+    assert notes(noteworthy(found), "ravdess") == [
+        "ravdess is zero-shot: no policy was trained on clips of it."
+    ]
+    assert notes(noteworthy(found), "mafw") == []
+    assert notes(noteworthy(found), "overall") == notes(noteworthy(found), "ravdess")
+
+
+def test_new_emotions_are_named(judge):
+    found = categories(["mafw", "moods"], ["mafw"], judge)["moods"]
+    assert found.zero_shot
+    assert found.untrained == found.unheard == found.unpooled == ("awe", "boredom")
+    assert [sentence.partition(",")[0] for sentence in found.said("moods")[1:]] == [
+        "moods: no training set has awe",
+        "moods: the judge can't hear awe",
+        "moods: the MAFW space has no name for awe",
+    ]
+    trained = categories(["moods"], ["moods"], judge)["moods"]
+    assert (trained.zero_shot, trained.untrained, trained.unheard) == (False, (), ("awe", "boredom"))
+
+
+def test_a_judge_is_asked_what_it_hears():
+    class Knows:
+        def knows(self, space: LabelSpace) -> tuple[str, ...]:
+            return ("awe", "joy")
+
+    assert categories(["moods"], ["mafw"], Knows())["moods"].unheard == ("boredom",)
+
+
+def test_what_can_not_be_pooled_or_judged_is_said_at_once():
+    with pytest.raises(EvaluationError, match=r"^no emotion of odd has a name in the MAFW space"):
+        categories(["odd"], ["mafw"])
+    assert categories(["mafw", "odd"], ["mafw"])["odd"].unheard == ("awe", "boredom", "joy")
+    with pytest.raises(DataError, match=r"'bare' and 'mafw' have no map to each other; add one under `maps`"):
+        categories(["mafw", "bare"], ["mafw"])
+
+
+def test_they_are_judged_and_counted_in_their_own_space(judge):
+    rows = [clip(0, "awe"), clip(1, "boredom"), clip(2, "joy")]
+    smile = "<think>There is a broad smile and a bright laugh number 3</think>\n<answer>{}</answer>"
+    said = {"m0": smile.format("awed"), "m1": smile.format("awe"), "m2": smile.format("happy")}
+    predictions = judge_completions(rows, said, [judge])
+    assert [row["predicted"] for row in predictions] == ["awe", "awe", "joy"]
+    assert [row["judged"] for row in predictions] == ["joy", "joy", "joy"]
+    measured = measure(predictions)
+    assert measured["moods"]["WAR"] == pytest.approx(2 / 3)
+    assert measured["overall"]["WAR"] == 1.0, "of the one clip that MAFW has a name for"
+    compared = compare({"sft": predictions, "erv": predictions}, samples=50, confidence=0.95, seed=0)
+    assert compared["clips"] == {"overall": 1, "moods": 3}
+    nothing = judge.judge(["a broad smile and a bright laugh"], LabelSpace.load("odd"))
+    assert nothing == [OUTSIDE], "an emotion that is not in the space"
+
+
+class Verifier:
+    """Hears awe in sentences about the sky, and happiness in others."""
+
+    labels = ("happiness", "awe")
+    thresholds = (0.5, 0.5)
+
+    def predict(self, sentences):
+        return [[0.0, 1.0] if "sky" in sentence else [1.0, 0.0] for sentence in sentences]
+
+
+def test_the_verifier_says_what_it_knows_and_reads_own_emotions():
+    assert unknown_emotions(Verifier.labels, ["moods"]) == [
+        "moods: the verifier knows awe, joy, but not boredom; completions for such clips get no explanation"
+        " reward"
+    ]
+    assert unknown_emotions(("happiness", "awe", "boredom"), ["moods"]) == []
+    assert verifier_name("happy", "moods", Verifier.labels) == "happiness"
+    assert verifier_name("awed", "moods", Verifier.labels) == "awe"
+    assert verifier_name("bored", "moods", Verifier.labels) is None
+    assert verifier_name("happy", None, Verifier.labels) == "happiness"
+    assert verifier_name("awe", "mafw", Verifier.labels) is None
+    completion = "<think>Her eyes follow the wide sky above.</think>\n<answer>awe</answer>"
+    truths = ["awe", "joy", "boredom"]
+    earned = explanation_reward(Verifier())([completion] * 3, truths, dataset=["moods"] * 3)
+    assert earned[0] > 0.0
+    assert earned[1:] == [0.0, None]
