@@ -24,6 +24,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.controls.showing import showing
     from erv.determinism import resolve_device, seed_everything
     from erv.evaluate.evaluate import OVERALL, judge_completions, read_predictions, write_json
+    from erv.labels import LabelSpace
     from erv.manifest import read_manifests
     from erv.policies import load_policy
     from erv.policies.common.arm import read_arm
@@ -51,6 +52,10 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             tested = [row for row in clips if row.split == settings.evaluate.split and row.clip_id in reader]
             shown = showing(control, tested, reader.silent, settings.seed)
             left_out[name] = shown.left_out
+            prompt, asked = policy.processor.prompt, {}
+            if prompt.fields:
+                names = LabelSpace.load(name).names
+                asked = {clip: prompt.ask(names, subtitle) for clip, subtitle in shown.subtitles.items()}
             completions = generate_completions(
                 policy,
                 shown.clips(reader.get),
@@ -59,6 +64,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
                 temperature=settings.evaluate.temperature,
                 seed=settings.seed,
                 video=shown.video,
+                asked=asked,
             )
             rows += judge_completions(shown.rows, completions, judges)
             media = dict(zip((row.clip_id for row in shown.rows), shown.shown, strict=True))

@@ -16,6 +16,7 @@ from erv.manifest import ClipRow
 from erv.shards import Clip
 
 NEED_SOUND = ("video_only", "sound_only", "silenced")  # they change nothing for a clip without sound
+WITHOUT_WORDS = ("video_only", "silenced")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class Showing:
     def video(self) -> bool:
         """Whether the prompt has frames."""
         return self.control != "sound_only"
+
+    @property
+    def subtitles(self) -> dict[str, str | None]:
+        """What a prompt with subtitles may say, by clip: words go with the sound that they were heard in."""
+        said = {row.clip_id: row.subtitle for row in self.rows}
+        pairs = zip(self.rows, self.shown, strict=True)
+        return {row.clip_id: None if self.control in WITHOUT_WORDS else said[name] for row, name in pairs}
 
     def clips(self, get: Callable[[str], Clip]) -> Iterator[Clip]:
         """What the policy gets, under the ids of the clips that it is asked about.

@@ -1,5 +1,7 @@
 """What each control shows, and what is measured of the answers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -61,6 +63,16 @@ def test_a_modality_is_taken_away_as_the_policy_knows_it(control, video, samples
     assert (one.has_audio, one.audio.size, one.audio.dtype) == (samples > 0, samples, np.int16)
     assert loudest is None or int(one.audio.max()) == loudest
     np.testing.assert_array_equal(one.frames, clip("00007").frames)
+
+
+def test_subtitles_go_with_the_sound():
+    rows = [replace(row, subtitle=f"said in {row.clip_id}") for row in ROWS]
+    shown = showing("shuffled", rows, set(), seed=1)
+    assert list(shown.subtitles.values()) == [f"said in {name}" for name in shown.shown]
+    own = {row.clip_id: row.subtitle for row in rows}
+    assert showing("sound_only", rows, set(), seed=1).subtitles == own
+    for control in ("video_only", "silenced"):
+        assert set(showing(control, rows, set(), seed=1).subtitles.values()) == {None}
 
 
 def test_chance_is_the_mean_over_all_exchanges():
