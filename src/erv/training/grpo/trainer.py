@@ -42,7 +42,7 @@ from erv.training.grpo.collapse import Diverged
 from erv.training.grpo.decode import write_completions, write_plainly
 from erv.training.grpo.generation import COLUMNS, Generation
 from erv.training.grpo.grouped_attention import use_grouped_attention
-from erv.training.grpo.sampling import NotFiniteError, Sampler, uniform_numbers
+from erv.training.grpo.sampling import GenerationSeeds, NotFiniteError, Sampler, uniform_numbers
 from erv.training.grpo.scoring import score_packed, score_plain
 from erv.training.grpo.shared_prompts import SharedPrompt, distinct_rows
 from erv.training.grpo.static_decode import write_with_static_cache
@@ -119,6 +119,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         self._kept = [*([] if watcher is None else [watcher]), *kept]
         self._completions: list[str] = []  # the completions that were scored last
         super().__init__(*args, **kwargs)
+        self._seeds = GenerationSeeds(self.args.seed, self.accelerator.process_index)
         models = [model for model in (self.model, self.ref_model) if model is not None]
         self.share_prompts = (
             share_prompts
@@ -154,6 +155,7 @@ class OmniGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.check_weights(self.state.global_step + 1)  # before sampling from them fails with a cryptic error
+        self._seeds.begin(self.state.global_step, training=self._mode == "train")
         keys = [row["clip"] for row in inputs]
         place = {key: position for position, key in enumerate(dict.fromkeys(keys))}
         device = self.accelerator.device
@@ -296,12 +298,7 @@ class OmniGRPOTrainer(GRPOTrainer):
 
     def _sampler(self, rows: int, device: torch.device) -> Sampler:
         """Draws the tokens of this step's rows in this process; see `erv.training.grpo.sampling`."""
-        seeds = (
-            self.args.seed,
-            self.state.global_step,
-            self.accelerator.process_index,
-            int(self._mode == "train"),
-        )
+        seeds = self._seeds.of(self.state.global_step, training=self._mode == "train")
         numbers = uniform_numbers(seeds, rows, self.max_completion_length).to(device)
         suppressed = self.generation_config.suppress_tokens or ()
         return Sampler(numbers, self.temperature, suppressed)
