@@ -38,8 +38,9 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # for `flows`
+sys.path.insert(0, str(ROOT))  # for `flows` and `benchmarks`
 
+from benchmarks.workspace import demanded  # noqa: E402
 from erv.pipeline import PipelineStage, read_stages  # noqa: E402
 from flows.graph import most_urgent_first  # noqa: E402
 
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--flow", help="name of the flow run; the first that ended well if omitted")
     parser.add_argument("--seconds", nargs="*", default=[], metavar="STAGE=SECONDS", help="for the replay")
     options = parser.parse_args()
+    demanded(options.workspace, ".erv/stack/prefect/prefect.db", "dvc.lock")
     with _database(options.workspace / ".erv/stack/prefect/prefect.db") as prefect:
         flow = _flow(prefect, options.flow)
         stages = _stages(prefect, flow)
@@ -107,8 +109,6 @@ def main() -> None:
 @contextmanager
 def _database(path: Path) -> Iterator[sqlite3.Connection]:
     """A copy of a SQLite database with what is in its write-ahead log."""
-    if not path.is_file():
-        sys.exit(f"{path}: not found; run `make demo` there first")
     with tempfile.TemporaryDirectory() as folder:
         for part in path.parent.glob(f"{path.name}*"):
             shutil.copy(part, folder)

@@ -15,3 +15,16 @@ def demanded(root: Path, *names: str) -> None:
     for name in names:
         if not (root / name).exists():
             sys.exit(f"error: {root / name} not found; run `make demo` in that workspace first")
+
+
+def stack_demanded(root: Path) -> None:
+    """Ends the script unless all servers of the workspace `root` are up.
+
+    Raises:
+        SystemExit: with a sentence that names the first that isn't, and with status 1.
+    """
+    from erv.stack import status
+
+    for service in status(root):
+        if service.state != "running":
+            sys.exit(f"error: {service.name} is {service.state}; run `erv stack up` in that workspace first")
