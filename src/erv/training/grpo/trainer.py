@@ -42,6 +42,7 @@ from erv.training.grpo.collapse import Diverged
 from erv.training.grpo.decode import write_completions, write_plainly
 from erv.training.grpo.generation import COLUMNS, Generation
 from erv.training.grpo.grouped_attention import use_grouped_attention
+from erv.training.grpo.kept import Kept, load_kept, save_kept
 from erv.training.grpo.sampling import GenerationSeeds, NotFiniteError, Sampler, uniform_numbers
 from erv.training.grpo.scoring import score_packed, score_plain
 from erv.training.grpo.shared_prompts import SharedPrompt, distinct_rows
@@ -49,16 +50,6 @@ from erv.training.grpo.static_decode import write_with_static_cache
 from erv.training.grpo.token_scores import TokenScores, add_token_scores
 
 Tensors = dict[str, torch.Tensor]
-
-
-class Kept(Protocol):
-    """State outside the trainer that affects the result of a run."""
-
-    def save(self, checkpoint: Path) -> None:
-        """Writes the state into a checkpoint's folder."""
-
-    def load(self, checkpoint: Path) -> None:
-        """Restores the state from a checkpoint's folder."""
 
 
 class GenerationWatcher(Kept, Protocol):
@@ -387,8 +378,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir)
         checkpoint = folder / f"{PREFIX}{self.state.global_step}"
-        for item in self._kept:
-            item.save(self._own_part(checkpoint))
+        save_kept(self._kept, checkpoint, self.accelerator.process_index)
         self.accelerator.wait_for_everyone()  # the record covers what all processes have written
         if self.accelerator.is_main_process:
             mark_complete(checkpoint)
@@ -398,16 +388,7 @@ class OmniGRPOTrainer(GRPOTrainer):
 
     def load_kept(self, checkpoint: Path) -> None:
         """Restores the watcher and `kept` from a checkpoint; `train` resumes everything else."""
-        for item in self._kept:
-            item.load(self._own_part(checkpoint))
-
-    def _own_part(self, checkpoint: Path) -> Path:
-        """Where this process saves its own state; for the main process, the checkpoint folder itself."""
-        if self.accelerator.is_main_process:
-            return checkpoint
-        part = checkpoint / f"process-{self.accelerator.process_index}"
-        part.mkdir(parents=True, exist_ok=True)
-        return part
+        load_kept(self._kept, checkpoint, self.accelerator.process_index)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes nothing: the card belongs to the registered bundle."""
