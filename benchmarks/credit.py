@@ -36,6 +36,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+from benchmarks.workspace import demanded
 from erv.evaluate.metrics import explanation_metrics, read_completion
 from erv.exclusions import read_exclusions, without
 from erv.files import write_text
@@ -222,6 +223,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/credit.json"))
     options = parser.parse_args()
+    demanded(options.workspace, "params.yaml", "models/policy/sft", "models/verifier", "data/shards")
     results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
     bench = Bench(options.workspace, options.variant, [item.partition("=") for item in options.set])
     for policy in options.policies:
