@@ -33,10 +33,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import pyarrow.parquet as pq
 import yaml
 
 from benchmarks.workspace import demanded
+from erv.claims import cues_in
+from erv.cues import read_cues
 from erv.evaluate.metrics import explanation_metrics, read_completion
 from erv.exclusions import read_exclusions, without
 from erv.files import write_text
@@ -47,7 +48,7 @@ from erv.policies.common.generate import generate_completions
 from erv.prompts import parse_completion
 from erv.rewards import Shaping, build_rewards
 from erv.rewards.answers import mafw_name
-from erv.sample.wordings import emotions_said, find_cues
+from erv.sample.wordings import emotions_said
 from erv.sentences import explanation_shape, split_sentences
 from erv.settings import GrpoSettings, Settings, load_settings
 from erv.shards import ShardReader
@@ -73,7 +74,7 @@ class Bench:
         manifests = read_manifests(workspace / "data/manifest", names)
         self._clips = {name: without(rows, excluded) for name, rows in manifests.items()}
         self._shards = {name: ShardReader(workspace / "data/shards" / name) for name in names}
-        self._cues = {name: read_cues(workspace, name) for name in names}
+        self._cues = read_cues(workspace / "data/cues", names)
 
     def run(self, arm: str, seed: int) -> dict[str, Any]:
         """Trains an arm and measures it."""
@@ -149,8 +150,8 @@ class Bench:
             predicted.append(None if answer is None else mafw_name(answer, row.dataset))
             explanation = parse_completion(text).explanation or ""
             told.append(emotion_told(explanation))
-            shown = self._cues[row.dataset][row.clip_id]
-            claims += [cue in shown for cue in find_cues(explanation)]
+            shown = self._cues[row.dataset][row.clip_id].all
+            claims += [cue in shown for cue in cues_in(explanation)]
         agreement = explanation_metrics(truth, predicted, told)
         named = [
             heard not in (None, true)
@@ -172,12 +173,6 @@ def emotion_told(explanation: str) -> str | None:
     if not counts or (len(counts) == 2 and counts[0][1] == counts[1][1]):
         return None
     return counts[0][0]
-
-
-def read_cues(workspace: Path, name: str) -> Mapping[str, frozenset[str]]:
-    """The cues of each clip of a data set of the sample corpus."""
-    table = pq.read_table(workspace / ".erv/sample" / name / "cues.parquet").to_pylist()
-    return {row["clip_id"]: frozenset(row["face_cues"]) | frozenset(row["voice_cues"]) for row in table}
 
 
 def tenths(curve: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

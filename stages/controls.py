@@ -26,12 +26,14 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.evaluate.evaluate import OVERALL, judge_completions, read_predictions, write_json
     from erv.manifest import read_manifests
     from erv.policies import load_policy
+    from erv.policies.common.arm import read_arm
     from erv.policies.common.generate import generate_completions
     from erv.shards import ShardReader
 
     seed_everything(settings.seed, settings.runtime.threads)
     plain = read_predictions(arguments.predictions)
     judges = _judges(arguments, settings)
+    explains = read_arm(arguments.policy).thinks
     policy = load_policy(
         arguments.policy,
         device=resolve_device(settings.runtime.device),
@@ -72,6 +74,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             samples=settings.report.bootstrap_samples,
             confidence=settings.report.confidence,
             seed=settings.seed,
+            explains=explains,
         ) | {"left_out": left_out}
         _tell(arguments.name, control, measured[control], OVERALL)
     write_answers(answers, arguments.answers)

@@ -3,21 +3,19 @@
 Command: see `report` in dvc.yaml. Deviations from the paper:
 
 1. It gives intervals and paired differences; the paper gives single figures.
-2. If the source has a record of the true cues, it also says whether the clip shows what an explanation
-claims.
+2. Where it is recorded which cues a clip truly shows, it also says which claims of an explanation are true.
 """
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 if TYPE_CHECKING:
-    from erv.grounding.cues import CueRecord
     from erv.report.readings import SentenceReader
 
 logger = logging.getLogger("stages.report")
@@ -25,6 +23,7 @@ logger = logging.getLogger("stages.report")
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Compares the policies; writes the comparison and the page."""
+    from erv.cues import planted_share, read_cues
     from erv.evaluate.compare import format_table, metrics_table
     from erv.evaluate.evaluate import write_json
     from erv.evaluate.summary import few_figures
@@ -38,30 +37,30 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
     predictions, evaluations = report.load_evaluations(arguments.evaluations, settings.compare.policies)
     datasets = sorted({row["dataset"] for rows in predictions.values() for row in rows})
-    record = _cues(arguments.sources, [*datasets, settings.roles.cold_start])
+    cues = read_cues(arguments.cues, [*datasets, settings.roles.cold_start])
     evidence = Evidence(
         evaluations=evaluations,
         verifier=read_metrics(arguments.verifier),
         sentences=read_document(arguments.sentences, "distill"),
         leakage=read_document(arguments.leakage, "leakage"),
         data=read_datasets(settings.datasets, arguments.plots, arguments.checks, arguments.verdicts),
-        cues=record.cues,
-        planted=record.planted,
+        cues=cues,
+        grounding=read_document(arguments.grounding, "grounding"),
+        planted=planted_share(cues),
     )
-    shared: dict[str, Any] = {"seed": settings.seed, "find_cues": record.find_cues}
-    comparison = report.build_comparison(predictions, evidence, settings.report, **shared)
+    comparison = report.build_comparison(predictions, evidence, settings.report, seed=settings.seed)
     readers = {name: ShardReader(arguments.shards / name) for name in datasets}
     page.write_report(
         predictions,
         comparison,
         evidence,
         settings.report,
+        seed=settings.seed,
         verifier=EmotionVerifier.from_pretrained(arguments.verifier),
         judges=_sentence_readers(arguments.sources, settings),
         clip_of=lambda dataset, clip_id: readers[dataset].get(clip_id),
         html=arguments.html,
         folder=arguments.clips,
-        **shared,
     )
     tables.write_tables(predictions, comparison, arguments.tables)
     write_json(comparison, arguments.comparison)
@@ -101,14 +100,6 @@ def _sentence_readers(sources: Path, settings: Settings) -> dict[str, SentenceRe
         return {judge.name: reader_of(judge) for judge in judges}
 
 
-def _cues(sources: Path, datasets: list[str]) -> CueRecord:
-    from erv.grounding.cues import read_cues
-    from erv.sources import Lock, store_for
-
-    locks = {name: Lock.load(sources / f"{name}.lock.json") for name in datasets}
-    return read_cues(locks, store_for(lock.uri for lock in locks.values()))
-
-
 if __name__ == "__main__":
     run_stage(
         "report",
@@ -120,6 +111,8 @@ if __name__ == "__main__":
         Option("verdicts", Path),
         Option("leakage", Path),
         Option("sources", Path),
+        Option("cues", Path),
+        Option("grounding", Path),
         Option("verifier", Path),
         Option("sentences", Path),
         Option("html", Path),

@@ -1,4 +1,4 @@
-"""What a text claims of a clip: cues of face and voice, and where in the text each is claimed.
+"""What a text claims of a clip: cues of face, voice and words, and where in the text each is claimed.
 
 A claim is found by its wording. The wordings are those of the sample corpus, the only source here that
 records which cues a clip truly has; a text in other words claims nothing. Rewards and metrics share this
@@ -11,8 +11,10 @@ import functools
 import re
 from dataclasses import dataclass
 
+Wording = tuple[tuple[str, ...], tuple[str, ...]]
+
 # Cue -> (clauses of family a, noun phrases of family b).
-CUE_WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+_FACE: dict[str, Wording] = {
     "brows_lowered": (
         ("the brows are drawn together and lowered", "the forehead frowns over lowered brows"),
         ("a heavy frown", "the knitted eyebrows"),
@@ -85,6 +87,8 @@ CUE_WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("the face hardly moves", "no muscle of the face moves"),
         ("a motionless face", "the still features"),
     ),
+}
+_VOICE: dict[str, Wording] = {
     "voice_loud": (
         ("the voice is loud", "the words are almost shouted"),
         ("a loud volume", "the raised voice"),
@@ -138,6 +142,11 @@ CUE_WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("a halting speech", "the many pauses"),
     ),
 }
+# Channel of a clip -> its cues. The sample corpus speaks no words; a source of your own may add some here.
+WORDINGS: dict[str, dict[str, Wording]] = {"face": _FACE, "voice": _VOICE, "words": {}}
+CHANNELS = tuple(WORDINGS)
+CUE_WORDINGS: dict[str, Wording] = {cue: said for cues in WORDINGS.values() for cue, said in cues.items()}
+CHANNEL_OF: dict[str, str] = {cue: channel for channel, cues in WORDINGS.items() for cue in cues}
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,11 @@ def claims_in(text: str) -> tuple[Claim, ...]:
         for match in clauses.finditer(text)
     ]
     return tuple(sorted(found, key=lambda claim: (claim.start, claim.cue)))
+
+
+def cues_in(text: str) -> tuple[str, ...]:
+    """The cues that a text claims, each once, sorted."""
+    return tuple(sorted({claim.cue for claim in claims_in(text)}))
 
 
 @functools.cache

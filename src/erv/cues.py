@@ -12,15 +12,18 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from erv.claims import CHANNELS
 from erv.errors import DataError
 from erv.files import read_parquet
 from erv.manifest import write_table
 
-CHANNELS = ("face", "voice")
+COLUMNS = {channel: f"{channel.removesuffix('s')}_cues" for channel in CHANNELS}
 SCHEMA = pa.schema(
     [
         pa.field("clip_id", pa.string(), nullable=False),
-        *(pa.field(f"{channel}_cues", pa.list_(pa.string()), nullable=False) for channel in CHANNELS),
+        *(pa.field(column, pa.list_(pa.string()), nullable=False) for column in COLUMNS.values()),
+        pa.field("shows_in", pa.string()),
+        pa.field("contradicts", pa.bool_()),
     ]
 )
 
@@ -31,23 +34,42 @@ class ClipCues:
 
     Attributes:
         clip_id: as in the manifest.
-        channels: cues by channel, `face` and `voice`: keys of `erv.claims.CUE_WORDINGS`.
+        channels: cues by channel, of `erv.claims.CHANNELS`; keys of `erv.claims.CUE_WORDINGS`.
+        shows_in: where the emotion shows: `face`, `voice` or `both`; None if that is not recorded.
+        contradicts: whether its explanation in the source contradicts its label by design; None if that is
+            not recorded.
     """
 
     clip_id: str
     channels: Mapping[str, frozenset[str]]
+    shows_in: str | None = None
+    contradicts: bool | None = None
 
     @property
     def all(self) -> frozenset[str]:
         """The cues of all channels."""
         return frozenset().union(*self.channels.values())
 
+    @property
+    def by_channel(self) -> dict[str, str]:
+        """Each cue with its channel: channel by channel, the cues of one sorted."""
+        return {cue: name for name in CHANNELS for cue in sorted(self.channels.get(name, ()))}
+
+
+KnownCues = Mapping[str, Mapping[str, ClipCues]]
+"""The cues of clips, by data set and clip id."""
+
 
 def write_cues(rows: Iterable[ClipCues], path: Path) -> None:
     """Writes rows sorted by clip id; none is a table too."""
     ordered = sorted(rows, key=lambda row: row.clip_id)
     table = [
-        {"clip_id": row.clip_id} | {f"{name}_cues": sorted(cues) for name, cues in row.channels.items()}
+        {
+            "clip_id": row.clip_id,
+            **{column: sorted(row.channels.get(name, ())) for name, column in COLUMNS.items()},
+            "shows_in": row.shows_in,
+            "contradicts": row.contradicts,
+        }
         for row in ordered
     ]
     write_table(pa.Table.from_pylist(table, schema=SCHEMA), path)
@@ -68,16 +90,24 @@ def read_cues(folder: Path, names: Sequence[str]) -> dict[str, dict[str, ClipCue
         rows = read_parquet(folder / f"{name}.parquet", f"ingest@{name}", SCHEMA.names).to_pylist()
         found[name] = {
             row["clip_id"]: ClipCues(
-                row["clip_id"], {channel: frozenset(row[f"{channel}_cues"]) for channel in CHANNELS}
+                row["clip_id"],
+                {channel: frozenset(row[column]) for channel, column in COLUMNS.items()},
+                row["shows_in"],
+                row["contradicts"],
             )
             for row in rows
         }
     return found
 
 
-def require_cues(
-    known: Mapping[str, Mapping[str, ClipCues]], clips: Mapping[str, Collection[str]], what: str
-) -> None:
+def planted_share(known: KnownCues) -> float | None:
+    """The share of explanations in the sources that contradict their label by design; None if none says."""
+    said = [row.contradicts for rows in known.values() for row in rows.values()]
+    told = [value for value in said if value is not None]
+    return sum(told) / len(told) if told else None
+
+
+def require_cues(known: KnownCues, clips: Mapping[str, Collection[str]], what: str) -> None:
     """Refuses clips whose cues nobody has recorded.
 
     Args:

@@ -103,9 +103,18 @@ class Tab:
     def wait(self, script: str) -> None:
         """Waits until a JavaScript expression is true; raises AssertionError after `WAIT_SECONDS`."""
         end = time.monotonic() + WAIT_SECONDS
-        while not self.evaluate(script):
+        while not self._is_true(script):
             assert time.monotonic() < end, f"not true after {WAIT_SECONDS} s: {script}"
             time.sleep(0.05)
+
+    def _is_true(self, script: str) -> bool:
+        try:
+            return bool(self.evaluate(script))
+        except RuntimeError as error:
+            # A link or key that leads to another page ends the script's page while it runs there.
+            if "navigated" in str(error) or "context" in str(error):
+                return False
+            raise
 
     def press(self, key: str) -> None:
         """Presses and releases a key: a character, or one of `KEYS`."""

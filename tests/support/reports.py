@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from erv.cues import ClipCues
+from erv.grounding.grounding import ground
 from erv.labels import LabelSpace
 from erv.report import page, report
 from erv.report.datasets import DatasetEvidence, Missed
 from erv.report.evidence import Evidence
-from erv.sample.wordings import find_cues
 from erv.settings import ReportSettings
 from erv.shards import Clip
 from erv.train_erv.behaviour import ABILITIES
@@ -139,7 +140,10 @@ def evidence_of(clips: int = 12) -> Evidence:
     targets = np.eye(len(NAMES), dtype=np.float32).repeat(4, axis=0)
     targets = targets[targets[:, NAMES.index("contempt")] == 0]
     quality = classification_report(0.8 * targets + 0.1, targets, np.full(len(NAMES), 0.5), NAMES)
-    truth = {"face_cues": ["brows_lowered"], "voice_cues": ["voice_loud"], "channel": "both"}
+    shown = {"face": frozenset({"brows_lowered"}), "voice": frozenset({"voice_loud"})}
+    known = {"mafw": {f"{clip:05d}": ClipCues(f"{clip:05d}", shown, "both") for clip in range(clips)}}
+    drawn: dict[str, Any] = {"samples": 100, "confidence": 0.95, "seed": 0}
+    grounding, _ = ground(predictions_of(clips=clips), known, captions={}, judge=None, **drawn)
     return Evidence(
         evaluations=dict.fromkeys(POLICIES, MEASURED),
         verifier={
@@ -150,7 +154,8 @@ def evidence_of(clips: int = 12) -> Evidence:
         },
         sentences=SENTENCES,
         data={"mafw": MAFW},
-        cues={("mafw", f"{clip:05d}"): truth for clip in range(clips)},
+        cues=known,
+        grounding=grounding,
         planted=0.45,
     )
 
@@ -168,9 +173,9 @@ def clip_of(dataset: str, clip_id: str) -> Clip:
     return Clip(clip_id, frames, audio, 16000)
 
 
-def compared(predictions: Mapping[str, Any], evidence: Evidence, find: Any = find_cues) -> dict[str, Any]:
+def compared(predictions: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
     """The comparison, with figures by judge."""
-    return report.build_comparison(predictions, evidence, SETTINGS, seed=0, find_cues=find)
+    return report.build_comparison(predictions, evidence, SETTINGS, seed=0)
 
 
 def loud(sentences: Any, space: LabelSpace) -> list[str | None]:
@@ -187,10 +192,9 @@ def write(
 ) -> str:
     """Writes the report into `folder` and returns its text."""
     settings = options.pop("settings", SETTINGS)
-    find = options.pop("find_cues", find_cues)
     page.write_report(
         predictions,
-        comparison or compared(predictions, evidence, find),
+        comparison or compared(predictions, evidence),
         evidence,
         settings,
         seed=0,
@@ -199,7 +203,6 @@ def write(
         clip_of=options.pop("clip_of", clip_of),
         html=folder / "report.html",
         folder=folder / "clips",
-        find_cues=find,
         **options,
     )
     return (folder / "report.html").read_text(encoding="utf-8")

@@ -4,12 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from erv.claims import CUE_WORDINGS, claims_in
-from erv.cues import ClipCues, read_cues, require_cues, write_cues
+from erv.claims import CHANNELS, CUE_WORDINGS, claims_in, cues_in
+from erv.cues import ClipCues, planted_share, read_cues, require_cues, write_cues
 from erv.errors import DataError
 
+NOTHING: dict[str, frozenset[str]] = dict.fromkeys(CHANNELS, frozenset())
 FEAR = ClipCues(
-    "c1", {"face": frozenset({"eyes_wide", "jaw_dropped"}), "voice": frozenset({"voice_trembling"})}
+    "c1",
+    {
+        **NOTHING,
+        "face": frozenset({"eyes_wide", "jaw_dropped"}),
+        "voice": frozenset({"voice_trembling"}),
+    },
+    "both",
+    True,
 )
 
 
@@ -20,6 +28,7 @@ def test_claims_are_found_where_they_are_said() -> None:
         ("voice_trembling", "the voice trembles"),
         ("voice_trembling", "The voice trembles"),
     ]
+    assert cues_in(text) == ("eyes_wide", "voice_trembling")
     assert claims_in("") == claims_in("He is glad.") == ()
 
 
@@ -30,11 +39,14 @@ def test_every_clause_claims_its_own_cue_alone() -> None:
 
 
 def test_cues_are_kept_as_they_were_written(tmp_path: Path) -> None:
-    bare = ClipCues("c0", {"face": frozenset(), "voice": frozenset()})
+    bare = ClipCues("c0", NOTHING)
     write_cues([FEAR, bare], tmp_path / "mafw.parquet")
     write_cues([], tmp_path / "dfew.parquet")
     found = read_cues(tmp_path, ["mafw", "dfew"])
     assert found == {"mafw": {"c0": bare, "c1": FEAR}, "dfew": {}}
+    assert FEAR.by_channel == {"eyes_wide": "face", "jaw_dropped": "face", "voice_trembling": "voice"}
+    assert planted_share(found) == 1.0, "a clip of which nothing is recorded doesn't count"
+    assert planted_share({"dfew": {}}) is None
     assert FEAR.all == {"eyes_wide", "jaw_dropped", "voice_trembling"}
     require_cues(found, {"mafw": ["c1", "c0"], "dfew": []}, "the reward grounded")
 

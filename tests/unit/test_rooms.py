@@ -35,7 +35,7 @@ ALL = tuple(PIPELINE)
 MEDIA = ("validate", "extract")
 POLICIES = ("sft", "rollouts", "grpo", "evaluate", "controls")
 READ_EVALUATIONS = ("controls", "grounding", "report")
-READ_SOURCES = ("ingest", *MEDIA, "sft", "distill", "train_erv", "evaluate", *READ_EVALUATIONS)
+READ_SOURCES = ("ingest", *MEDIA, "sft", "distill", "train_erv", "evaluate", "controls", "report")
 READ_LABELS = (
     "ingest",
     "leakage",
@@ -89,7 +89,7 @@ DECIDES = {
     "src/erv/policies/humanomni/modeling.py": (*POLICIES, "arms"),
     "src/erv/arms/arms.py": ("arms",),
     "src/erv/claims.py": ("ingest", "grpo", "grounding", "report"),
-    "src/erv/cues.py": ("ingest", "grpo"),
+    "src/erv/cues.py": ("ingest", "grpo", "grounding", "report"),
     "src/erv/training/common/collate.py": ("sft", "grpo"),
     "src/erv/training/sft/sft.py": ("sft",),
     "src/erv/rollouts/rollouts.py": ("rollouts",),
@@ -108,7 +108,7 @@ DECIDES = {
     "src/erv/controls/showing.py": ("controls",),
     "src/erv/grounding/claims.py": ("grounding", "report"),
     "src/erv/report/templates/report.html.j2": ("report",),
-    "src/erv/sample/wordings.py": ("grounding", "report"),
+    "src/erv/sample/wordings.py": (),
     "src/erv/register/register.py": ("register",),
     # values that params.yaml may leave out
     "src/erv/settings/chat.py": ("distill", "evaluate", *READ_EVALUATIONS, "register"),

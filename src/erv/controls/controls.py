@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from erv.errors import EvaluationError
+from erv.evaluate.applicable import leave_out
 from erv.evaluate.compare import compare
 from erv.evaluate.evaluate import SCHEMA, scope_rows
 from erv.manifest import write_table
@@ -25,6 +26,7 @@ def measure_control(
     samples: int,
     confidence: float,
     seed: int,
+    explains: bool = True,
 ) -> dict[str, Any]:
     """Compares a policy under a control with the same policy on the same clips as they are.
 
@@ -35,6 +37,8 @@ def measure_control(
         samples: number of bootstrap draws.
         confidence: of the intervals, e.g. 0.95.
         seed: of the draws.
+        explains: whether the policy explains its answers; else what says something of explanations is left
+            out, as in `comparison.json`.
 
     Returns:
         `clips` by scope; `metrics`, `plain` and `difference` (the control's minus the plain one's), each by
@@ -57,6 +61,8 @@ def measure_control(
         )
     same = [known[row["dataset"], row["clip_id"]] for row in rows]
     found = compare({PLAIN: same, control: rows}, samples=samples, confidence=confidence, seed=seed)
+    if not explains:
+        leave_out(found, [PLAIN, control])
     before, after = scope_rows(same), scope_rows(rows)
     return {
         "clips": found["clips"],

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from erv.grounding.cues import CueRecord, true_cues
+from erv.claims import CHANNEL_OF, CHANNELS, cues_in
+from erv.cues import KnownCues
 from erv.prompts import parse_completion
 
-KINDS = ("face", "voice", "words")
+KINDS = CHANNELS
 
 Outcome = Literal["checked", "silent", "unknown", "malformed", "no_answer"]
 OUTCOMES: tuple[Outcome, ...] = ("checked", "silent", "unknown", "malformed", "no_answer")
@@ -38,7 +39,7 @@ class Claim:
 
     Attributes:
         text: the cue, or the words of the explanation.
-        kind: `face`, `voice` or `words`; `other` for a cue whose kind is not recorded.
+        kind: `face`, `voice` or `words`.
         true: whether it is true of the clip; None if what is known of the clip doesn't say.
     """
 
@@ -89,31 +90,29 @@ class CueChecker:
     """Compares the cues that an explanation mentions with those that its clip is known to contain.
 
     Args:
-        record: the cues of the clips, and how to find them in a text.
+        known: the cues of the clips.
     """
 
     name = "cues"
 
-    def __init__(self, record: CueRecord) -> None:
-        self._record = record
+    def __init__(self, known: KnownCues) -> None:
+        self._known = known
 
     def check(self, cases: Sequence[Case]) -> list[Finding]:
         """One finding per case; `unknown` for clips whose cues are not recorded."""
         return [self._check(case) for case in cases]
 
     def _check(self, case: Case) -> Finding:
-        row = self._record.cues.get((case.dataset, case.clip_id))
-        if row is None or self._record.find_cues is None:
+        clip = self._known.get(case.dataset, {}).get(case.clip_id)
+        if clip is None:
             return Finding("unknown")
-        truth = true_cues(row)
-        said = set(self._record.find_cues(case.explanation or ""))
-        kinds = {**self._record.kinds, **truth}
+        truth = clip.by_channel
+        said = cues_in(case.explanation or "")
+        kinds = {**CHANNEL_OF, **truth}
         facts = tuple(Fact(cue, kind, cue in said) for cue, kind in truth.items())
         if not (case.explanation or "").strip():
             return Finding("silent", facts=facts)
-        return Finding(
-            "checked", tuple(Claim(cue, kinds.get(cue, "other"), cue in truth) for cue in sorted(said)), facts
-        )
+        return Finding("checked", tuple(Claim(cue, kinds[cue], cue in truth) for cue in said), facts)
 
 
 def cases_of(

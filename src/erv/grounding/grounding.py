@@ -6,17 +6,17 @@ judge, if there is one. What can't be checked is counted as `unknown`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from erv.cues import KnownCues
 from erv.evaluate.evaluate import OVERALL
 from erv.evaluate.intervals import Interval, share_interval
 from erv.grounding.claims import Case, Checker, CueChecker, Finding, cases_of
-from erv.grounding.cues import CueRecord
 from erv.grounding.measure import ALL, SHARES, Known, measure
 from erv.manifest import write_table
 
@@ -46,41 +46,44 @@ Rows = Sequence[Mapping[str, Any]]
 
 def ground(
     predictions: Mapping[str, Rows],
-    record: CueRecord,
+    known: KnownCues,
     *,
     captions: Mapping[tuple[str, str], str | None],
     judge: Checker | None,
     samples: int,
     confidence: float,
     seed: int,
+    silent: Collection[str] = (),
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Checks and measures all policies.
 
     Args:
         predictions: rows of the predictions table by policy, on the same clips.
-        record: the cues of clips, from sources that record them.
+        known: the cues of clips; none for data sets whose source records none.
         captions: descriptions by people, by data set and clip id.
         judge: reads captions of clips without known cues; None for none.
         samples: number of bootstrap draws.
         confidence: of the intervals, e.g. 0.95.
         seed: of the draws.
+        silent: policies that give no explanation by design: only `channels` applies to them.
 
     Returns:
         The measured values: `cues` and, with a judge, `captions`, each as `measure` returns it, for the data
         sets that it applies to; `channels`, see there; `judge`, its name or None. And rows of the table of
         claims.
     """
-    recorded = {dataset for dataset, _ in record.cues}
+    recorded = {dataset for dataset, clips in known.items() if clips}
     drawn: dict[str, Any] = {"samples": samples, "confidence": confidence, "seed": seed}
     result: dict[str, Any] = {
         "judge": judge.name if judge else None,
-        "channels": channels(predictions, record, **drawn),
+        "channels": channels(predictions, known, **drawn),
     }
     table: list[dict[str, Any]] = []
+    explained = {policy: rows for policy, rows in predictions.items() if policy not in silent}
     # One number never mixes the two: a caption says little of a clip, and cues all that was put into it.
-    for name, checker in (("cues", CueChecker(record)), ("captions", judge)):
+    for name, checker in (("cues", CueChecker(known)), ("captions", judge)):
         checked: dict[str, list[tuple[Case, Finding]]] = {}
-        for policy, rows in predictions.items():
+        for policy, rows in explained.items():
             mine = [row for row in rows if (row["dataset"] in recorded) == (name == "cues")]
             cases = cases_of(mine, captions)
             found = [Finding("unknown")] * len(cases) if checker is None else checker.check(cases)
@@ -93,13 +96,13 @@ def ground(
 
 
 def channels(
-    predictions: Mapping[str, Rows], record: CueRecord, *, samples: int, confidence: float, seed: int
+    predictions: Mapping[str, Rows], known: KnownCues, *, samples: int, confidence: float, seed: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """The share of right answers by where the emotion shows: in `both` channels, or in `face` or `voice`.
 
     Args:
         predictions: rows of the predictions table by policy.
-        record: the cues of clips; those of sources without a channel don't count.
+        known: the cues of clips; one of which this is not recorded doesn't count.
         samples: number of bootstrap draws.
         confidence: of the intervals, e.g. 0.95.
         seed: of the draws.
@@ -118,9 +121,9 @@ def channels(
     for policy, rows in predictions.items():
         found: dict[str, list[bool]] = {}
         for row in rows:
-            channel = record.cues.get((row["dataset"], row["clip_id"]), {}).get("channel")
-            if channel is not None:
-                found.setdefault(channel, []).append(row["predicted"] == row["label"])
+            clip = known.get(row["dataset"], {}).get(row["clip_id"])
+            if clip is not None and clip.shows_in is not None:
+                found.setdefault(clip.shows_in, []).append(row["predicted"] == row["label"])
         result[policy] = {
             name: {"clips": len(right), "WAR": share(right)} for name, right in sorted(found.items())
         }

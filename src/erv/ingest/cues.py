@@ -9,11 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from erv.claims import CUE_WORDINGS
-from erv.cues import CHANNELS, ClipCues
+from erv.cues import COLUMNS, ClipCues
 from erv.errors import DataError
 from erv.sources import Lock, ObjectStore
 
-FILE = "cues.parquet"  # in the source: `clip_id`, `face_cues`, `voice_cues`, and whatever else
+# In the source: `clip_id` and the cues of face and voice; where it has them, the cues of words, `channel`
+# (where the emotion shows) and `contradicts`; and whatever else.
+FILE = "cues.parquet"
+_NEEDED = ("clip_id", COLUMNS["face"], COLUMNS["voice"])
+_OPTIONAL = (COLUMNS["words"], "channel", "contradicts")
 
 
 def source_cues(lock: Lock, store: ObjectStore | None) -> list[ClipCues]:
@@ -27,7 +31,8 @@ def source_cues(lock: Lock, store: ObjectStore | None) -> list[ClipCues]:
     where = f"{lock.uri}/{FILE}"
     try:
         table = pq.read_table(io.BytesIO(lock.read(store, FILE)))
-        rows = table.select(["clip_id", *(f"{channel}_cues" for channel in CHANNELS)]).to_pylist()
+        columns = [*_NEEDED, *(name for name in _OPTIONAL if name in table.column_names)]
+        rows = table.select(columns).to_pylist()
     except (pa.ArrowException, KeyError) as error:
         said = " ".join(str(error).split())[:200]
         raise DataError(f"{where}: not a readable table of cues ({said}); correct it and pin again") from None
@@ -35,8 +40,8 @@ def source_cues(lock: Lock, store: ObjectStore | None) -> list[ClipCues]:
 
 
 def _row(row: dict[str, Any], where: str) -> ClipCues:
-    channels = {channel: frozenset(row[f"{channel}_cues"] or ()) for channel in CHANNELS}
-    clip = ClipCues(str(row["clip_id"]), channels)
+    channels = {channel: frozenset(row.get(column) or ()) for channel, column in COLUMNS.items()}
+    clip = ClipCues(str(row["clip_id"]), channels, row.get("channel"), row.get("contradicts"))
     unknown = sorted(clip.all - CUE_WORDINGS.keys())
     if unknown:
         raise DataError(

@@ -8,9 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from erv.evaluate.significance import BETTER, WORSE
 from erv.figures.drawing import COLOURS, draw, note
 from erv.report.names import HUES
-from erv.report.verdicts import BETTER, WORSE
 
 _POLICIES = [COLOURS[f"p{i}"] for i in range(5)]
 _PERCENT = [0, 25, 50, 75, 100]

@@ -12,10 +12,9 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from erv.errors import EvaluationError
+from erv.claims import cues_in
+from erv.cues import ClipCues
 from erv.evaluate.evaluate import unread_kind
-from erv.grounding.claims import CueChecker, cases_of
-from erv.grounding.cues import CueRecord, FindCues, true_cues
 from erv.prompts import parse_completion
 from erv.report import media
 from erv.report.readings import Readings, sentences_of
@@ -44,26 +43,6 @@ def mixed(rows: Sequence[Row], seed: int) -> list[Row]:
             if not by_label[label]:
                 del by_label[label]
     return found
-
-
-def panel(rows: Sequence[Row]) -> list[str]:
-    """The names of the judges that read these rows, in the panel's order.
-
-    Raises:
-        EvaluationError: a row has no verdicts, or those of other judges than the first row's.
-    """
-    judges: list[str] | None = None
-    for row in rows:
-        found = [verdict["judge"] for verdict in row.get("verdicts") or ()]
-        if not found or (judges is not None and found != judges):
-            expected = ", ".join(judges or ()) or "the judges of evaluate.judges"
-            raise EvaluationError(
-                f"clip {row['clip_id']!r} of {row['dataset']} has verdicts of"
-                f" {', '.join(found) or 'no judge'}, expected those of {expected};"
-                " run `dvc repro evaluate` again"
-            )
-        judges = found
-    return judges or []
 
 
 def entry(said: Mapping[str, Row]) -> dict[str, Any]:
@@ -100,8 +79,7 @@ def record(
     said: Mapping[str, Row],
     clip: Clip,
     readings: Readings,
-    cues: Row | None,
-    find_cues: FindCues | None,
+    cues: ClipCues | None,
     *,
     show_media: bool,
 ) -> dict[str, Any]:
@@ -111,8 +89,7 @@ def record(
         said: row of the predictions table by policy.
         clip: frames and sound.
         readings: what verifier and judges read in each sentence.
-        cues: row of `cues.parquet`, if the source has one.
-        find_cues: finds the cues that a text mentions, if the wordings are known.
+        cues: what the clip truly shows, if that is recorded.
         show_media: whether frames and sound may be in the page; the waveform always is.
     """
     has_sound = clip.has_audio and len(clip.audio) > 0
@@ -125,33 +102,18 @@ def record(
         "seconds": round(media.seconds(clip), 2) if has_sound else None,
         "wave": peaks,
         "loudest": loudest,
-        "cues": [_words(cue) for cue in true_cues(cues or {})],
-        "channel": cues["channel"] if cues else None,
-        "answers": [
-            _answer(row, readings, list(true_cues(cues)) if cues else None, find_cues)
-            for row in said.values()
-        ],
+        "cues": [_words(cue) for cue in cues.by_channel] if cues else [],
+        "channel": cues.shows_in if cues else None,
+        "answers": [_answer(row, readings, cues) for row in said.values()],
     }
 
 
-def cue_precision(
-    rows: Sequence[Row], cues: Mapping[tuple[str, str], Row], find_cues: FindCues
-) -> dict[str, float | int]:
-    """How many of the cues that explanations mention are in their clips: `claimed`, `present`, `share`."""
-    checked = CueChecker(CueRecord(cues, find_cues=find_cues)).check(cases_of(rows))
-    claims = [claim for finding in checked for claim in finding.claims]
-    claimed, present = len(claims), sum(claim.true is True for claim in claims)
-    return {"claimed": claimed, "present": present, "share": present / claimed if claimed else 0.0}
-
-
-def _answer(
-    row: Row, readings: Readings, present: Sequence[str] | None, find_cues: FindCues | None
-) -> dict[str, Any]:
+def _answer(row: Row, readings: Readings, cues: ClipCues | None) -> dict[str, Any]:
     parsed = parse_completion(row["completion"])
     sentences = sentences_of(row["completion"])
     claims: list[tuple[str, bool]] = []
-    if present is not None and find_cues is not None:
-        claims = [(_words(cue), cue in present) for cue in find_cues(parsed.explanation or "")]
+    if cues is not None:
+        claims = [(_words(cue), cue in cues.all) for cue in cues_in(parsed.explanation or "")]
     return {
         "answer": row["predicted"] or parsed.answer or None,
         "unread": unread_kind(row),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from erv.cues import KnownCues
 from erv.report.datasets import DatasetEvidence
 
 
@@ -19,7 +20,9 @@ class Evidence:
         sentences: content of `data/sentences.json`: what the verifier was trained on.
         data: what is known about each data set.
         leakage: content of `data/leakage.json`: clips found in two splits; None if they were not compared.
-        cues: (data set, clip id) -> row of `cues.parquet`; empty if the sources have none.
+        cues: what clips truly show, by data set and clip id; a source that records none has no clip here.
+        grounding: content of `report/grounding.json`: which claims of explanations are true; None if that was
+            not checked.
         planted: share of cold-start explanations that contradict their answer by design; None unless the data
             is the sample corpus.
     """
@@ -29,5 +32,6 @@ class Evidence:
     sentences: Mapping[str, Any]
     data: Mapping[str, DatasetEvidence]
     leakage: Mapping[str, Any] | None = None
-    cues: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    cues: KnownCues = field(default_factory=dict)
+    grounding: Mapping[str, Any] | None = None
     planted: float | None = None

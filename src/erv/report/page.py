@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from erv.evaluate.by_judge import judges_of
 from erv.evaluate.categories import notes
 from erv.evaluate.compare import table_notes
 from erv.evaluate.evaluate import OVERALL
+from erv.evaluate.metrics import MEANINGS
 from erv.figures.drawing import stylesheet
 from erv.files import whole_folder, write_text
-from erv.grounding.cues import FindCues
+from erv.grounding.grounding import table_rows
 from erv.report import charts, clips, pages, parts, verdicts
 from erv.report.evidence import Evidence
 from erv.report.names import DATASETS, titles
@@ -38,7 +40,6 @@ def write_report(
     clip_of: Callable[[str, str], Clip],
     html: Path,
     folder: Path,
-    find_cues: FindCues | None = None,
 ) -> None:
     """Writes the report with the first page of clips, and a folder with the other pages and a table.
 
@@ -53,19 +54,22 @@ def write_report(
         clip_of: returns the clip for a data set and a clip id.
         html: where the report goes.
         folder: where the other pages go; what is in it is replaced.
-        find_cues: finds the cues that a text mentions.
 
     Raises:
         EvaluationError: the comparison has no figures by judge, or a row no verdicts.
     """
     verdicts.judges_of(comparison)
     names = titles(predictions)
-    panel = clips.panel([row for rows in predictions.values() for row in rows])
+    panel = judges_of(predictions)
     by_key = _by_key(predictions)
     order = [(row["dataset"], row["clip_id"]) for row in clips.mixed(next(iter(predictions.values())), seed)]
     readings = read_sentences((row for rows in predictions.values() for row in rows), verifier, judges)
     listed = pages.ClipList(
-        [clips.entry(by_key[key]) for key in order], names, panel, readings.readers, cues=bool(evidence.cues)
+        [clips.entry(by_key[key]) for key in order],
+        names,
+        panel,
+        readings.readers,
+        cues=any(evidence.cues.values()),
     )
 
     def records() -> Iterator[dict[str, Any]]:
@@ -74,8 +78,7 @@ def write_report(
                 by_key[key],
                 clip_of(*key),
                 readings,
-                evidence.cues.get(key),
-                find_cues,
+                evidence.cues.get(key[0], {}).get(key[1]),
                 show_media=key[0] in settings.show_media,
             )
 
@@ -153,7 +156,7 @@ def _report(
         environment.get_template("report.html.j2").render(
             names=names,
             metrics=metrics,
-            meanings=verdicts.meanings(metrics),
+            meanings=MEANINGS,
             comparison=comparison,
             headline=verdicts.headline(comparison),
             corrected=verdicts.corrected(comparison),
@@ -163,6 +166,7 @@ def _report(
                 for scope in comparison["clips"]
             },
             evidence=evidence,
+            grounding=[row for row in table_rows(evidence.grounding or {}) if row["policy"] in names],
             bars=charts.bar_chart(by_policy, metrics, names),
             differences=parts.differences(comparison, names, metrics),
             precision_recall=charts.precision_recall_chart(evidence.verifier["per_label"]),

@@ -8,7 +8,7 @@ from typing import Any
 
 from erv.evaluate.evaluate import OVERALL, scope_rows, scope_space, unread_kind
 from erv.evaluate.intervals import undefined
-from erv.evaluate.metrics import recognition_metrics
+from erv.evaluate.metrics import JUDGED, LOWER_IS_BETTER, recognition_metrics
 from erv.figures.charts import class_balance_svg, durations_svg
 from erv.figures.pages import quarantine_table
 from erv.manifest import SPLITS
@@ -27,7 +27,7 @@ def judges(comparison: Mapping[str, Any], policies: Sequence[str]) -> dict[str, 
     names = verdicts.judges_of(comparison)
     *earlier, last = policies
     blocks = []
-    for metric in verdicts.JUDGED:
+    for metric in JUDGED:
         if any(metric not in comparison["judges"][judge]["policies"][last][OVERALL] for judge in names):
             continue
         values = {
@@ -48,7 +48,7 @@ def judges(comparison: Mapping[str, Any], policies: Sequence[str]) -> dict[str, 
                 for part in figures
             ]
             against.append((policy, said))
-        lower = metric in verdicts.LOWER_IS_BETTER
+        lower = metric in LOWER_IS_BETTER
         blocks.append({"metric": metric, "lower": lower, "values": values, "against": against})
     worth = {judge: verdicts.worth_in_words(judge, comparison["judges"][judge]["worth"]) for judge in names}
     return {"names": names, "worth": worth, "blocks": blocks, "last": last}

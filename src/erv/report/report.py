@@ -13,8 +13,6 @@ from erv.evaluate.compare import check_measured_alike, compare
 from erv.evaluate.evaluate import OVERALL, read_predictions, scope_rows, unread_answers
 from erv.evaluate.metrics import shuffled_eea
 from erv.files import read_document
-from erv.grounding.cues import FindCues
-from erv.report.clips import cue_precision
 from erv.report.evidence import Evidence
 from erv.sentences import explanation_shape
 from erv.settings import ReportSettings
@@ -38,15 +36,13 @@ def build_comparison(
     settings: ReportSettings,
     *,
     seed: int,
-    find_cues: FindCues | None = None,
 ) -> dict[str, Any]:
     """The content of `comparison.json`.
 
     It holds the result of `erv.evaluate.compare.compare`, the quality of the verifier and of the judge, the
     decoding settings, the numbers of completions without an answer that counts (`malformed`: no answer block;
-    `outside`: an answer that is not a label) and of explanations that the judge can't read, the shape of
-    explanations (`explanations`: sentences, words, repeated and shuffled_EEA by policy) and, if cues are
-    known, their precision.
+    `outside`: an answer that is not a label) and of explanations that the judge can't read, and the shape of
+    explanations (`explanations`: sentences, words, repeated and shuffled_EEA by policy).
 
     Raises:
         EvaluationError: a policy has no metrics, or the policies differ in clips, judge or decoding.
@@ -77,13 +73,6 @@ def build_comparison(
     if first.get("categories"):
         result["categories"] = first["categories"]
     result["judge"], result["decoding"] = dict(first["judge"]), dict(first["decoding"])
-    if evidence.cues and find_cues is not None:
-        result["cues"] = {
-            policy: {
-                name: round(value, 6) for name, value in cue_precision(rows, evidence.cues, find_cues).items()
-            }
-            for policy, rows in predictions.items()
-        }
     return result
 
 

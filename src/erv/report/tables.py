@@ -10,6 +10,7 @@ from typing import Any
 
 from erv.evaluate.evaluate import OVERALL, scope_rows, unread_kind
 from erv.evaluate.intervals import undefined
+from erv.evaluate.metrics import JUDGED
 from erv.files import whole_folder
 from erv.report import verdicts
 
@@ -60,10 +61,10 @@ def _differences(comparison: Mapping[str, Any]) -> Iterable[Sequence[object]]:
 def _figures(comparison: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any], str]]:
     """Judge, where its figures are, and metric."""
     shown = verdicts.shown_metrics(comparison)
-    yield from ((NO_JUDGE, comparison, metric) for metric in shown if metric not in verdicts.JUDGED)
+    yield from ((NO_JUDGE, comparison, metric) for metric in shown if metric not in JUDGED)
     for judge in verdicts.judges_of(comparison):
         part = comparison["judges"][judge]
-        yield from ((judge, part, metric) for metric in shown if metric in verdicts.JUDGED)
+        yield from ((judge, part, metric) for metric in shown if metric in JUDGED)
 
 
 def _pairs(comparison: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

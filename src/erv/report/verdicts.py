@@ -9,16 +9,9 @@ from typing import Any
 from erv.errors import EvaluationError
 from erv.evaluate.evaluate import OVERALL
 from erv.evaluate.intervals import undefined
-from erv.evaluate.metrics import MEANINGS, METRICS
-
-BETTER, WORSE, UNKNOWN = "better", "worse", "can't tell"
-INCONSISTENCY = "inconsistency"
-MAJORITY = "majority"  # the emotion that more than half of the judges name
-LOWER_IS_BETTER = frozenset({INCONSISTENCY})
-# What a judge's reading decides; WAR and UAR are the same whoever reads the explanations.
-JUDGED = ("EEA", "EPC", "FCR", INCONSISTENCY)
-_ORDER = tuple(dict.fromkeys((*METRICS, INCONSISTENCY)))
-_INCONSISTENCY = "share of the right answers whose explanation names another emotion; lower is better"
+from erv.evaluate.judges.panel import MAJORITY
+from erv.evaluate.metrics import JUDGED, METRICS
+from erv.evaluate.significance import BETTER, UNCLEAR, WORSE
 
 
 @dataclass(frozen=True)
@@ -41,13 +34,7 @@ class Against:
 def shown_metrics(comparison: Mapping[str, Any]) -> list[str]:
     """The metrics of a comparison, in the order of the page."""
     known = [comparison["policies"][policy][OVERALL] for policy in comparison["order"]]
-    return [metric for metric in _ORDER if any(metric in item for item in known)]
-
-
-def meanings(metrics: Sequence[str]) -> dict[str, str]:
-    """What each metric means."""
-    known = {INCONSISTENCY: _INCONSISTENCY, **MEANINGS}
-    return {metric: known[metric] for metric in metrics}
+    return [metric for metric in METRICS if any(metric in item for item in known)]
 
 
 def verdict(figures: Mapping[str, Any], later: str, earlier: str, metric: str) -> str:
@@ -60,7 +47,7 @@ def verdict(figures: Mapping[str, Any], later: str, earlier: str, metric: str) -
         metric: one that the figures have.
     """
     found = figures["verdicts"][f"{later}-{earlier}"][OVERALL].get(metric)
-    return UNKNOWN if found is None else str(found["verdict"])  # see `erv.evaluate.applicable`
+    return UNCLEAR if found is None else str(found["verdict"])  # see `erv.evaluate.applicable`
 
 
 def difference(figures: Mapping[str, Any], later: str, earlier: str, metric: str) -> Mapping[str, Any]:
@@ -130,7 +117,7 @@ def worth_in_words(judge: str, worth: Mapping[str, Any] | None) -> dict[str, str
 
 def _against(comparison: Mapping[str, Any], judges: Sequence[str], last: str, earlier: str) -> Against:
     first = {m: verdict(comparison, last, earlier, m) for m in shown_metrics(comparison)}
-    found = {word: [metric for metric in first if first[metric] == word] for word in (BETTER, WORSE, UNKNOWN)}
+    found = {word: [metric for metric in first if first[metric] == word] for word in (BETTER, WORSE, UNCLEAR)}
     dissent: dict[str, dict[str, str]] = {}
     for judge in judges:
         for metric in JUDGED:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from erv.claims import claims_in
-from erv.cues import ClipCues
+from erv.cues import ClipCues, KnownCues
 from erv.prompts import Completion, completion_text, tagged_spans
 from erv.rewards.credit import Credit, Credited
 from erv.sentences import sentence_spans
-
-Known = Mapping[str, Mapping[str, ClipCues]]
 
 
 class GroundedReward:
@@ -26,7 +24,7 @@ class GroundedReward:
     __name__ = "grounded_reward"
     maximum = 1.0
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: KnownCues) -> None:
         """Takes the cues of every clip, by data set and clip id (`erv.cues.read_cues`)."""
         self._known = known
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any
 
+from erv.cues import KnownCues
 from erv.errors import SettingsError
 from erv.rewards.accuracy import accuracy_reward
 from erv.rewards.coherence import CoherenceReward
 from erv.rewards.explanation import Shaping, explanation_reward
 from erv.rewards.format import format_reward
-from erv.rewards.grounded import GroundedReward, Known
+from erv.rewards.grounded import GroundedReward
 from erv.sentences import Semantics
 from erv.settings import BUILT_IN_REWARDS
 from erv.verifier.protocol import Verifier
@@ -30,7 +31,7 @@ def build_rewards(
     semantics: Semantics,
     *,
     shaping: Shaping | None = None,
-    cues: Known | None = None,
+    cues: KnownCues | None = None,
 ) -> list[tuple[str, Reward, float]]:
     """Turns the `rewards` of a variant into callables.
 
@@ -60,7 +61,7 @@ def _build(
     verifier: Verifier | None,
     semantics: Semantics,
     shaping: Shaping | None,
-    cues: Known | None,
+    cues: KnownCues | None,
 ) -> Reward:
     if name == "format":
         return _bound(format_reward, semantics)

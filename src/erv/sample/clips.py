@@ -42,7 +42,7 @@ class ClipCues:
         emotion: canonical MAFW name.
         action_units: FACS numbers, sorted.
         face_cues: ids of `erv.sample.emotions.FACE_CUES`.
-        voice_cues: ids of `erv.sample.emotions.VOICE_CUES`.
+        voice_cues: ids of the voice in `erv.claims.WORDINGS`.
         channel: where the emotion shows: both, face or voice.
     """
 

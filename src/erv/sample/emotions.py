@@ -35,22 +35,6 @@ FACE_CUES: dict[str, tuple[int, ...]] = {
 # Cues with units 2 or 12 acting on only one side of the face.
 ONE_SIDED = frozenset({"smirk", "brow_cocked"})
 
-VOICE_CUES: tuple[str, ...] = (
-    "voice_loud",
-    "voice_harsh",
-    "voice_melodic",
-    "voice_fast",
-    "voice_even",
-    "voice_slow",
-    "voice_falling",
-    "voice_trembling",
-    "voice_high",
-    "voice_rising",
-    "voice_sudden",
-    "voice_faint",
-    "voice_halting",
-)
-
 
 @dataclass(frozen=True)
 class Expression:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from erv.claims import CUE_WORDINGS, claims_in
+from erv.claims import CUE_WORDINGS
 from erv.sample.emotions import EXPRESSIONS, emotions_with
 
 Family = Literal["a", "b"]
@@ -197,14 +197,6 @@ def cue_sentence(
     if bare and emotion in owners and len(owners) <= 2:
         return f"{capital}.", owners
     return f"{capital}, {tail_words}.", (emotion,)
-
-
-def find_cues(text: str) -> tuple[str, ...]:
-    """The cues that a text speaks of in the wordings of family a, sorted; see `erv.claims`.
-
-    What a report checks against the cues truly present in a clip.
-    """
-    return tuple(sorted({claim.cue for claim in claims_in(text)}))
 
 
 def emotions_said(sentence: str) -> tuple[str, ...]:

@@ -16,10 +16,12 @@ from erv.errors import DataError
 from erv.evaluate.evaluate import write_predictions
 from erv.manifest import write_manifest
 from erv.pinning import pin
+from erv.policies.common.arm import Arm, write_arm
 from erv.policies.common.generate import generate_completions
-from erv.prompts import parse_completion
+from erv.prompts import DIRECT_BEGINNING, parse_completion
 from erv.sample.sample import _judge_texts
 from erv.settings import load_settings
+from erv.settings.judges import LexicalJudge
 from tests.support.heard import PAIR, train_to_hear, write_heard
 from tests.support.paths import ROOT
 
@@ -59,11 +61,13 @@ def workspace(heard, tmp_path):
     with (tmp_path / "judge" / "texts.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("text", "label"), *_judge_texts(20, 0)])
     pin("judge", str(tmp_path / "judge"), None).save(tmp_path / "judge.lock.json")
+    pin("base", str(tmp_path / "policy"), None).save(tmp_path / "base.lock.json")  # no judge here needs it
     return Namespace(
         name="erv",
         policy=tmp_path / "policy",
         manifests=tmp_path / "manifest",
         judge=tmp_path / "judge.lock.json",
+        base=tmp_path / "base.lock.json",
         predictions=tmp_path / "eval" / "predictions.parquet",
         answers=tmp_path / "eval" / "controls.parquet",
         metrics=tmp_path / "eval" / "controls.json",
@@ -154,18 +158,33 @@ def test_sound_that_is_lost_in_a_shard_is_not_taken_for_silence(heard):
         answers(heard, get=lossy)
 
 
-def test_the_stage_measures_each_control(heard, workspace):
+def measured(heard, workspace, **controls):
+    """What the stage writes, with the judge that needs no checkpoint."""
     settings = load_settings(ROOT / "params.yaml")
     settings = settings.model_copy(
         update={
             "roles": settings.roles.model_copy(update={"test": ("mafw",)}),
             "report": settings.report.model_copy(update={"bootstrap_samples": 200}),
+            "evaluate": settings.evaluate.model_copy(update={"judges": (LexicalJudge(kind="lexical"),)}),
+            "controls": settings.controls.model_copy(update=controls),
         }
     )
     workspace.shards = heard[1]._folder.parent
-    run = MagicMock()
-    stages.controls.main(workspace, settings, run)
-    found = json.loads(workspace.metrics.read_text())["controls"]
+    stages.controls.main(workspace, settings, MagicMock())
+    return settings, json.loads(workspace.metrics.read_text())["controls"]
+
+
+def test_a_policy_that_does_not_explain_has_no_figures_about_explanations(heard, workspace):
+    write_arm(Arm(thinks=False), workspace.policy)
+    _, found = measured(heard, workspace, kinds=("silenced",))
+    for part in ("metrics", "plain", "difference"):
+        assert set(found["silenced"][part]["overall"]) == {"WAR", "UAR"}, part
+    completions = {row["completion"] for row in pq.read_table(workspace.answers).to_pylist()}
+    assert all(text.startswith(DIRECT_BEGINNING) for text in completions)
+
+
+def test_the_stage_measures_each_control(heard, workspace):
+    settings, found = measured(heard, workspace)
     assert list(found) == sorted(settings.controls.kinds)
     war = {name: item["metrics"]["mafw"]["WAR"]["value"] for name, item in found.items()}
     assert war["sound_only"] >= 0.75

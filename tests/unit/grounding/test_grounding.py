@@ -8,18 +8,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from erv.claims import CUE_WORDINGS
+from erv.claims import CHANNEL_OF, CUE_WORDINGS
+from erv.cues import ClipCues, KnownCues
 from erv.evaluate.score_intervals import share_score
 from erv.grounding.claims import Case, Claim, CueChecker, Fact, Finding, cases_of
-from erv.grounding.cues import CueRecord, true_cues
 from erv.grounding.grounding import channels, ground, metric_values, summary, table_rows, write_claims
 from erv.grounding.measure import chance, measure
 from erv.prompts import format_completion
-from erv.sample.emotions import FACE_CUES, VOICE_CUES
-from erv.sample.wordings import find_cues
 
-KINDS = {**dict.fromkeys(FACE_CUES, "face"), **dict.fromkeys(VOICE_CUES, "voice")}
-TRUTH = {"face_cues": ["smile", "eyes_crinkled"], "voice_cues": ["voice_fast"], "channel": "both"}
+TRUTH = {"face": frozenset({"smile", "eyes_crinkled"}), "voice": frozenset({"voice_fast"})}
 DRAWN = {"samples": 400, "confidence": 0.95, "seed": 0}
 
 
@@ -27,9 +24,9 @@ def says(*cues: str) -> str:
     return " ".join(f"{CUE_WORDINGS[cue][0][0].capitalize()}, so it seems." for cue in cues)
 
 
-def record(count: int = 40, **changes: object) -> CueRecord:
-    cues = {("mafw", f"{number:05d}"): TRUTH | changes for number in range(count)}
-    return CueRecord(cues, None, find_cues, KINDS)
+def known(count: int = 40, **changes: frozenset[str]) -> KnownCues:
+    clips = [f"{number:05d}" for number in range(count)]
+    return {"mafw": {clip: ClipCues(clip, TRUTH | changes, "both") for clip in clips}}
 
 
 def rows(*said: str | None, dataset: str = "mafw", answer: str = "happiness") -> list[dict]:
@@ -46,7 +43,7 @@ def rows(*said: str | None, dataset: str = "mafw", answer: str = "happiness") ->
 
 
 def test_an_explanation_is_compared_with_the_cues_of_its_clip():
-    checker = CueChecker(record(3))
+    checker = CueChecker(known(3))
     found, silent, unknown = checker.check(
         [
             Case("mafw", "00000", says("smile", "voice_loud")),
@@ -56,8 +53,8 @@ def test_an_explanation_is_compared_with_the_cues_of_its_clip():
     )
     assert found.claims == (Claim("smile", "face", True), Claim("voice_loud", "voice", False))
     assert found.facts == (
-        Fact("smile", "face", True),
         Fact("eyes_crinkled", "face", False),
+        Fact("smile", "face", True),
         Fact("voice_fast", "voice", False),
     )
     assert (silent.outcome, len(silent.facts), silent.claims) == ("silent", 3, ())
@@ -65,16 +62,11 @@ def test_an_explanation_is_compared_with_the_cues_of_its_clip():
 
 
 def test_words_are_a_kind_where_a_source_records_them():
-    assert true_cues(TRUTH | {"word_cues": ["says_no"]}) == {
-        "smile": "face", "eyes_crinkled": "face", "voice_fast": "voice", "says_no": "words"
-    }  # fmt: skip
-    found = CueRecord(
-        {("own", "a"): {"face_cues": [], "voice_cues": [], "word_cues": ["says_no"]}},
-        find_cues=lambda text: ["says_no"] if "refuses" in text else [],
-        kinds={"says_no": "words"},
+    spoken = frozenset({"voice_halting"})  # a cue whose wording is known
+    (finding,) = CueChecker({"own": {"a": ClipCues("a", {"words": spoken})}}).check(
+        [Case("own", "a", says("voice_halting"))]
     )
-    (finding,) = CueChecker(found).check([Case("own", "a", "She refuses.")])
-    assert finding.claims == (Claim("says_no", "words", True),)
+    assert finding.claims == (Claim("voice_halting", "words", True),)
     cells = measure({"p": [(Case("own", "a", ""), finding)]}, by_chance=True, **DRAWN)["policies"]["p"]["own"]
     assert set(cells) == {"all", "words"}, "no cell for a kind that nobody claims or knows"
 
@@ -82,7 +74,7 @@ def test_words_are_a_kind_where_a_source_records_them():
 def test_shares_by_policy_data_set_and_kind():
     said = {"sft": [says("smile", "voice_loud")] * 40, "erv": [says("smile", "voice_fast")] * 40}
     result, _ = ground(
-        {name: rows(*texts) for name, texts in said.items()}, record(), captions={}, judge=None, **DRAWN
+        {name: rows(*texts) for name, texts in said.items()}, known(), captions={}, judge=None, **DRAWN
     )
     sft, erv = (result["cues"]["policies"][name]["mafw"] for name in said)
     counts = ("true", "decided", "undecided", "mentioned", "facts")
@@ -153,8 +145,8 @@ def test_chance_is_what_explanations_of_other_clips_would_reach():
     pairs = []
     for number, dataset in itertools.product(range(12), ("mafw", "dfew")):
         said, true = (sorted(random.choice(cues, 2, replace=False)) for _ in range(2))
-        claims = tuple(Claim(cue, KINDS[cue], cue in true) for cue in said)
-        facts = tuple(Fact(cue, KINDS[cue], cue in said) for cue in true)
+        claims = tuple(Claim(cue, CHANNEL_OF[cue], cue in true) for cue in said)
+        facts = tuple(Fact(cue, CHANNEL_OF[cue], cue in said) for cue in true)
         pairs.append((Case(dataset, f"{number:02d}", ""), Finding("checked", claims, facts)))
     hits = [
         claim.text in {fact.text for fact in other.facts}
@@ -168,18 +160,18 @@ def test_chance_is_what_explanations_of_other_clips_would_reach():
 
 
 def test_an_empty_explanation_mentions_nothing_of_what_is_there():
-    result, _ = ground({"p": rows(None, *[says("smile")] * 3)}, record(), captions={}, judge=None, **DRAWN)
+    result, _ = ground({"p": rows(None, *[says("smile")] * 3)}, known(), captions={}, judge=None, **DRAWN)
     cell = result["cues"]["policies"]["p"]["mafw"]["all"]
     assert (cell["decided"], cell["mentioned"], cell["facts"]) == (3, 3, 12)
     assert result["cues"]["outcomes"]["p"]["mafw"]["silent"] == 1
-    nothing, _ = ground({"p": rows(None, None)}, record(), captions={}, judge=None, **DRAWN)
+    nothing, _ = ground({"p": rows(None, None)}, known(), captions={}, judge=None, **DRAWN)
     assert nothing["cues"]["policies"]["p"]["mafw"]["all"]["precision"] is None
     assert nothing["cues"]["policies"]["p"]["mafw"]["all"]["recall"]["value"] == 0.0
     assert table_rows(nothing)[0]["precision"] == "-"
 
 
 def test_where_nothing_is_known_nothing_is_measured_and_that_is_said(tmp_path):
-    result, table = ground({"p": rows(says("smile"))}, CueRecord(), captions={}, judge=None, **DRAWN)
+    result, table = ground({"p": rows(says("smile"))}, {}, captions={}, judge=None, **DRAWN)
     assert result == {"judge": None, "channels": {"p": {}}}
     assert summary(result, "p") == "p: nothing is known of the clips"
     assert [(row["outcome"], row["checked_by"]) for row in table] == [("unknown", "nothing")]
@@ -200,7 +192,7 @@ def test_cues_and_captions_are_never_one_number():
 
     both = [*rows(says("smile")), *rows("She smiles.", "She weeps.", dataset="dfew")]
     captions = {("dfew", "00000"): "She smiles.", ("mafw", "00000"): "never read, since the cues are known"}
-    result, table = ground({"p": both}, record(1), captions=captions, judge=Reads(), **DRAWN)
+    result, table = ground({"p": both}, known(1), captions=captions, judge=Reads(), **DRAWN)
     assert set(result["cues"]["policies"]["p"]) == {"overall", "mafw"}
     assert set(result["captions"]["policies"]["p"]) == {"overall", "dfew"}
     cell = result["captions"]["policies"]["p"]["dfew"]["all"]
@@ -211,9 +203,10 @@ def test_cues_and_captions_are_never_one_number():
 
 
 def test_answers_are_split_by_where_the_emotion_shows():
-    heard = {("mafw", f"{n:05d}"): TRUTH | {"channel": "voice" if n < 10 else "both"} for n in range(40)}
+    clips = [f"{n:05d}" for n in range(40)]
+    heard = {clip: ClipCues(clip, TRUTH, "voice" if int(clip) < 10 else "both") for clip in clips}
     answered = [*rows(*["a"] * 10, answer="fear"), *rows(*["a"] * 40)[10:]]
-    found = channels({"p": answered}, CueRecord(heard), **DRAWN)["p"]
+    found = channels({"p": answered}, {"mafw": heard}, **DRAWN)["p"]
     assert {name: (item["clips"], item["WAR"]["value"]) for name, item in found.items()} == {
         "both": (30, 1.0), "voice": (10, 0.0)
     }  # fmt: skip

@@ -26,8 +26,12 @@ def pinned(folder: Path, rows: list[dict[str, Any]] | None) -> Lock:
 
 def test_cues_come_from_the_source_if_it_records_any(tmp_path: Path) -> None:
     assert source_cues(pinned(tmp_path / "with", [ROW]), None) == [
-        ClipCues("7", {"face": frozenset({"eyes_wide"}), "voice": frozenset()})
+        ClipCues("7", {"face": frozenset({"eyes_wide"}), "voice": frozenset(), "words": frozenset()})
     ]
+    more = ROW | {"word_cues": ["voice_loud"], "channel": "face", "contradicts": True}
+    (clip,) = source_cues(pinned(tmp_path / "more", [more]), None)
+    assert clip.by_channel == {"eyes_wide": "face", "voice_loud": "words"}
+    assert (clip.shows_in, clip.contradicts) == ("face", True)
     assert source_cues(pinned(tmp_path / "without", None), None) == []
 
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from erv.errors import EvaluationError
+from erv.cues import ClipCues
 from erv.report import media
-from erv.report.clips import COHERENT, DISAGREE, RIGHT, change, cue_precision, entry, mixed, panel, record
+from erv.report.clips import COHERENT, DISAGREE, RIGHT, change, entry, mixed, record
 from erv.report.readings import read_sentences, sentences_of
-from erv.sample.wordings import find_cues
 from erv.shards import Clip
 from tests.support.reports import LoudVerifier, clip_of, loud, predictions_of
 
@@ -62,16 +61,6 @@ def test_change_counts_other_answers_and_other_words():
     assert change([same]) == change([row("", "fear"), row("", "fear")]) == 0.0
 
 
-def test_all_rows_have_the_same_judges(predictions):
-    rows = predictions["sft"]
-    assert panel(rows) == ["lexical", "embedding"]
-    other = {**rows[1], "verdicts": rows[1]["verdicts"][::-1]}
-    with pytest.raises(EvaluationError, match="verdicts of embedding, lexical, expected those of lexical"):
-        panel([rows[0], other])
-    with pytest.raises(EvaluationError, match=r"expected those of the judges of evaluate\.judges"):
-        panel([{**rows[0], "verdicts": None}])
-
-
 def test_each_sentence_has_what_verifier_and_judges_read(predictions):
     rows = [row for items in predictions.values() for row in items]
     readings = read_sentences(rows, LoudVerifier(), {"lexical": loud})
@@ -85,13 +74,13 @@ def test_each_sentence_has_what_verifier_and_judges_read(predictions):
 def test_a_record_has_votes_claims_and_what_has_no_sentences_as_it_is(predictions):
     rows = [row for items in predictions.values() for row in items]
     readings = read_sentences(rows, LoudVerifier(), {})
-    cues = {"face_cues": ["brows_lowered"], "voice_cues": [], "channel": "face"}
-    found = record(said(predictions, 4), clip_of("mafw", "00004"), readings, cues, find_cues, show_media=True)
-    assert found["cues"] == ["brows lowered"]
+    cues = ClipCues("00004", {"face": frozenset({"brows_lowered"})}, "face")
+    found = record(said(predictions, 4), clip_of("mafw", "00004"), readings, cues, show_media=True)
+    assert (found["cues"], found["channel"]) == (["brows lowered"], "face")
     assert found["answers"][0]["votes"] == [["named", "anger"], ["unreadable", None]]
     assert ("voice loud", False) in found["answers"][0]["claims"]
     assert (found["sound"], found["seconds"], found["wave"]) == (None, None, [])  # it has no sound
-    odd = record(said(predictions, 5), clip_of("mafw", "00005"), readings, None, None, show_media=True)
+    odd = record(said(predictions, 5), clip_of("mafw", "00005"), readings, None, show_media=True)
     assert odd["answers"][0]["raw"] == "no <tags> at all"
     assert odd["answers"][0]["unread"] == "malformed"
 
@@ -99,7 +88,7 @@ def test_a_record_has_votes_claims_and_what_has_no_sentences_as_it_is(prediction
 def test_frames_and_sound_that_may_not_be_shown_are_not_in_the_page(predictions):
     rows = [row for items in predictions.values() for row in items]
     readings = read_sentences(rows, LoudVerifier(), {})
-    found = record(said(predictions, 1), clip_of("mafw", "00001"), readings, None, None, show_media=False)
+    found = record(said(predictions, 1), clip_of("mafw", "00001"), readings, None, show_media=False)
     assert found["withheld"]
     assert found["frames"] is found["sound"] is None
     assert len(found["wave"]) == media.BARS
@@ -137,14 +126,3 @@ def test_sound_and_waveform_are_a_few_seconds():
     assert loudest == pytest.approx(-50.3)
     assert media.seconds(clip) == 9.0
     assert media.waveform(clip_of("mafw", "00003")) == ([], None)
-
-
-def test_cue_precision_counts_claims():
-    row = {
-        "dataset": "mafw",
-        "clip_id": "1",
-        "completion": "<think>The voice is loud. The voice trembles.</think>",
-    }
-    truth = {("mafw", "1"): {"face_cues": [], "voice_cues": ["voice_loud"]}}
-    assert cue_precision([row], truth, find_cues) == {"claimed": 2, "present": 1, "share": 0.5}
-    assert cue_precision([row], {}, find_cues)["share"] == 0.0

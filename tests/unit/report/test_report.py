@@ -4,21 +4,16 @@ from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
-import pyarrow as pa
 import pytest
 
 from erv.errors import DataError, EvaluationError
 from erv.evaluate.compare import table_notes
 from erv.evaluate.evaluate import measure, write_json, write_predictions
-from erv.grounding.cues import read_cues
 from erv.labels import LabelSpace
-from erv.manifest import write_table
-from erv.pinning import pin
 from erv.plots.tables import write_class_balance, write_durations, write_quarantine
 from erv.report.datasets import read_datasets
 from erv.report.evidence import Evidence
 from erv.report.report import build_comparison, load_evaluations
-from erv.sample.wordings import find_cues
 from erv.sentences import count_words, normalize
 from erv.validate.probing import Probe
 from tests.support.reports import (
@@ -50,13 +45,13 @@ def page(tmp_path_factory):
     """Makes a page; equal inputs are made once."""
     known = []
 
-    def made(predictions, evidence, find=find_cues, *, again=False):
+    def made(predictions, evidence, *, again=False):
         for inputs, result in known:
-            if inputs == (predictions, evidence, find) and not again:
+            if inputs == (predictions, evidence) and not again:
                 return result
-        comparison = compared(predictions, evidence, find)
-        html = write(tmp_path_factory.mktemp("report"), predictions, evidence, comparison, find_cues=find)
-        known.append(((predictions, evidence, find), (comparison, html)))
+        comparison = compared(predictions, evidence)
+        html = write(tmp_path_factory.mktemp("report"), predictions, evidence, comparison)
+        known.append(((predictions, evidence), (comparison, html)))
         return known[-1][1]
 
     return made
@@ -122,7 +117,6 @@ def test_the_page_shows_figures_cues_and_sentences(predictions, evidence, page):
     assert clips["00007"]["answers"][0]["answer"] == "bored"
     assert clips["00007"]["answers"][0]["unread"] == "outside"
     assert "45% of the explanations" in html
-    assert comparison["cues"]["erv"] == {"claimed": 11, "present": 11, "share": 1.0}
     assert comparison["malformed"] == dict.fromkeys(predictions, 1)
     assert comparison["outside"] == dict.fromkeys(predictions, 1)
     for note in table_notes(comparison):
@@ -182,9 +176,9 @@ def test_policies_measured_differently_are_not_compared(predictions, evidence, c
 
 def test_real_data_get_no_note_on_planted_contradictions(predictions, evidence, page):
     real = Evidence(evidence.evaluations, evidence.verifier, evidence.sentences, evidence.data)
-    comparison, html = page(predictions, real, find=None)
+    _, html = page(predictions, real)
     assert "planted" not in html
-    assert "cues" not in comparison
+    assert "Are the claims true" not in html
     assert "claimed cue" not in html
     for record in data_of(html)["records"]:
         assert record["cues"] == []
@@ -243,7 +237,7 @@ def test_a_comparison_or_rows_without_judges_are_refused(predictions, evidence, 
         write(tmp_path, predictions, evidence, partial)
     rows = {**predictions, "erv": [{**predictions["erv"][0], "verdicts": []}, *predictions["erv"][1:]]}
     with pytest.raises(
-        EvaluationError, match="'00000' of mafw has verdicts of no judge, expected those of lex"
+        EvaluationError, match="'erv': clip '00000' of mafw was read by no judge, expected lexical, embedding"
     ):
         write(tmp_path, rows, evidence, comparison)
     assert not list(tmp_path.iterdir())
@@ -338,19 +332,20 @@ def test_a_missing_file_is_reported(left, path, message):
         read_datasets(["dfew"], left / "plots", left / "checks", left / "validation")
 
 
-def test_cues_are_read_where_a_source_has_them(tmp_path):
-    cues = [
-        {"clip_id": "a", "face_cues": ["smile"], "voice_cues": [], "channel": "face", "contradicts": True}
-    ]
-    write_table(pa.Table.from_pylist(cues), tmp_path / "reasoning" / "cues.parquet")
-    (tmp_path / "mafw").mkdir()
-    (tmp_path / "mafw" / "labels.txt").write_text("x")
-    locks = {name: pin(name, str(tmp_path / name), None) for name in ("mafw", "reasoning")}
-    record = read_cues(locks, None)
-    assert record.planted == 1.0
-    assert record.cues["reasoning", "a"]["channel"] == "face"
-    assert record.find_cues is find_cues
-    assert read_cues({"mafw": locks["mafw"]}, None).find_cues is None
+def test_the_page_says_which_claims_are_true_of_the_clips(predictions, evidence, page):
+    _, html = page(predictions, evidence)
+    table = html[html.index("<h3>Are the claims true") : html.index("<h3>Shape of")]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall("<tr><td>.*?</tr>", table)]
+    found = {(row[0], row[2]): row[1:] for row in rows}
+    # 11 of 12 explanations say that the voice is loud, which is true of every clip; none speaks of the face.
+    name = "ERV (+ explanation reward)"
+    kinds = ("all", "face", "voice")
+    assert set(found) == {(policy, kind) for policy in ("Cold start", "mine", name) for kind in kinds}
+    by, kind, claims, precision, recall = found[name, "voice"]
+    assert (by, kind, claims) == ("cues", "voice", "11")
+    assert re.fullmatch(r"100\.0 \(\d+\.\d to 100\.0\), by chance 100\.0", precision)
+    assert recall.startswith("91.7 (")
+    assert found[name, "face"][3] == "-"
 
 
 def test_a_figure_that_is_not_defined_is_a_dash(predictions, evidence, tmp_path):
@@ -364,5 +359,5 @@ def test_a_figure_that_is_not_defined_is_a_dash(predictions, evidence, tmp_path)
                     values["inconsistency"] = {"verdict": "can't tell"} if name == "verdicts" else nothing
     html = write(tmp_path, predictions, evidence, comparison)
     assert "<td>–<small>– to –</small></td>" in html
-    assert '<abbr title="share of the right answers' in html
+    assert '<abbr title="of the clips answered right' in html
     assert "inconsistency – (– to –)" in html

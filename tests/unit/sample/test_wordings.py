@@ -3,16 +3,15 @@ import re
 import numpy as np
 import pytest
 
-from erv.claims import CUE_WORDINGS
+from erv.claims import WORDINGS, cues_in
 from erv.sample.emotions import (
     EMOTIONS,
     EXPRESSIONS,
     FACE_CUES,
-    VOICE_CUES,
     contradiction_rate,
     emotions_with,
 )
-from erv.sample.wordings import TAILS, compose_explanation, cue_sentence, find_cues
+from erv.sample.wordings import TAILS, compose_explanation, cue_sentence
 
 
 def join(sentences):
@@ -20,13 +19,13 @@ def join(sentences):
 
 
 def test_every_cue_and_emotion_has_words():
-    assert set(CUE_WORDINGS) == {*FACE_CUES, *VOICE_CUES}
+    assert list(WORDINGS["face"]) == list(FACE_CUES)
     assert set(TAILS) == set(EMOTIONS)
     for name, expression in EXPRESSIONS.items():
         assert expression.partner in EMOTIONS
         assert expression.partner not in (name, "neutral")
         assert set(expression.face) <= set(FACE_CUES)
-        assert set(expression.voice) <= set(VOICE_CUES)
+        assert set(expression.voice) <= set(WORDINGS["voice"])
 
 
 def test_no_two_emotions_look_and_sound_alike():
@@ -43,7 +42,7 @@ def test_an_explanation_speaks_of_its_emotion_and_its_cues():
             assert 3 <= len(sentences) <= 6
             assert sentences[0][1] == ("neutral",)
             assert all(emotion in labels and len(labels) <= 2 for _, labels in sentences[1:])
-            cues = find_cues(join(sentences))
+            cues = cues_in(join(sentences))
             assert cues
             assert set(cues) <= {*EXPRESSIONS[emotion].face, *EXPRESSIONS[emotion].voice}
 
@@ -68,7 +67,7 @@ def test_the_families_share_no_sentence():
 def test_silence_about_a_channel():
     rng = np.random.default_rng(3)
     for _ in range(20):
-        cues = find_cues(join(compose_explanation("anger", rng, face_cues=(), voice_cues=("voice_loud",))))
+        cues = cues_in(join(compose_explanation("anger", rng, face_cues=(), voice_cues=("voice_loud",))))
         assert cues == ("voice_loud",)
 
 
