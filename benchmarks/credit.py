@@ -35,6 +35,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.workspace import demanded
 from erv.claims import cues_in
 from erv.cues import read_cues
 from erv.evaluate.metrics import explanation_metrics, read_completion
@@ -217,6 +218,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/credit.json"))
     options = parser.parse_args()
+    demanded(options.workspace, "params.yaml", "models/policy/sft", "models/verifier", "data/shards")
     results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
     bench = Bench(options.workspace, options.variant, [item.partition("=") for item in options.set])
     for policy in options.policies:

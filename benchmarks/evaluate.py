@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.workspace import demanded
 from erv.completions.answering import Answering, Task
 from erv.completions.kept import KeptPieces
 from erv.completions.pieces import Asked, Decoding, plan
@@ -51,6 +52,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    demanded(
+        arguments.workspace,
+        "params.yaml",
+        f"models/policy/{arguments.policy}",
+        "data/shards",
+        "data/manifest",
+    )
     settings = load_settings(arguments.workspace / "params.yaml")
     seed_everything(settings.seed, settings.runtime.threads)
     shards = arguments.workspace / "data/shards" / arguments.dataset

@@ -49,7 +49,8 @@ from erv.training.common.ranks import is_main, one_gpu_each
 from erv.training.common.throughput import OnMetrics, Throughput
 from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.collapse import Diverged
-from erv.training.grpo.trainer import Kept, OmniGRPOTrainer
+from erv.training.grpo.kept import Kept
+from erv.training.grpo.trainer import OmniGRPOTrainer
 from erv.training.grpo.watch import OnSamples, Watcher, quiet_libraries
 from erv.verifier.protocol import Verifier
 
