@@ -34,7 +34,7 @@ from pathlib import Path
 from erv.register.register import write_candidate
 from erv.evaluate.evaluate import write_predictions
 from erv.settings import load_settings
-from tests.unit.register.test_register import comparison_of, predictions
+from tests.unit.register.test_register import WORTH, comparison_of, predictions
 
 right, agreeing, *more = Path("control/quality.txt").read_text().split()
 prefix = [word for word in more if word != "judge"]
@@ -44,7 +44,9 @@ base = predictions(40, 20, prefix="".join(prefix))
 work = Path(".erv/work")
 work.mkdir(parents=True, exist_ok=True)
 write_predictions(mine, work / "predictions.parquet")
-measured = {"judge": {"digest": "j" + "".join(judge)}, "decoding": {"batch": 1}}
+digest = "j" + "".join(judge)
+panel = {"lexical": {"digest": digest, "worth": WORTH}}
+measured = {"judge": {"digest": digest}, "judges": panel, "decoding": {"batch": 1}}
 (work / "metrics.json").write_text(json.dumps(measured))
 (work / "comparison.json").write_text(json.dumps(comparison_of(sft=base, r1_omni=base, erv=mine)))
 write_candidate(

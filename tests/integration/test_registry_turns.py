@@ -31,7 +31,7 @@ from erv.storage.store import open_store
 from erv.tracking.lock_entries import client_of
 from tests.conftest import ROOT
 from tests.integration.proxy import Proxy
-from tests.unit.register.test_register import SERVING, comparison_of, predictions
+from tests.unit.register.test_register import SERVING, WORTH, comparison_of, predictions
 
 pytestmark = pytest.mark.integration
 
@@ -77,7 +77,9 @@ def workspace(stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write_text("\n".join(lines) + "\n", tmp_path / ".erv/stack.env")
     for folder, file in {"policy": "model.safetensors", "verifier": "verifier.json"}.items():
         write_text("{}", tmp_path / folder / file)
-    write_text(json.dumps({"judge": {"digest": "j"}, "decoding": {}}), tmp_path / "eval/metrics.json")
+    panel = {"lexical": {"digest": "j", "worth": WORTH}}
+    measured = {"judge": {"digest": "j"}, "judges": panel, "decoding": {}}
+    write_text(json.dumps(measured), tmp_path / "eval/metrics.json")
     mine, base = predictions(54, 55), predictions(40, 20)
     write_predictions(mine, tmp_path / "eval/predictions.parquet")
     write_text(json.dumps(comparison_of(sft=base, r1_omni=base, erv=mine)), tmp_path / "comparison.json")

@@ -33,6 +33,16 @@ SETTINGS = RegisterSettings(model_name="m", policy="erv", gates=GATES)
 SERVING = {"frames": 8, "size": 64, "geometry": "stretch", "sample_rate": 16000, "max_new_tokens": 96}
 
 
+WORTH = {
+    "texts": 147,
+    "accuracy": 1.0,
+    "recall": 1.0,
+    "recall_low": 0.968,
+    "recall_high": 1.0,
+    "emotions": {"anger": {"texts": 97, "right": 97}, "fear": {"texts": 50, "right": 50}},
+}
+
+
 def predictions(right: int, agreeing: int, clips: int = 60, prefix: str = "") -> list[dict]:
     """`clips` rows of which `right` are answered rightly and `agreeing` explain their answer."""
     rows = []
@@ -50,24 +60,16 @@ def predictions(right: int, agreeing: int, clips: int = 60, prefix: str = "") ->
                 "predicted": predicted,
                 "judged": judged,
                 "sentences": 1,
+                "verdicts": [{"judge": "lexical", "outcome": "named", "emotion": judged}],
             }
         )
     return rows
 
 
 def comparison_of(**policies: list[dict]) -> dict:
-    judge = {
-        "worth": {
-            "texts": 147,
-            "accuracy": 1.0,
-            "recall": 1.0,
-            "recall_low": 0.968,
-            "recall_high": 1.0,
-            "emotions": {"anger": {"texts": 97, "right": 97}, "fear": {"texts": 50, "right": 50}},
-        }
-    }
-    quality = {"verifier": {"macro_f1": 0.9789, "n": 424}, "judge": judge}
-    return {**compare(policies, samples=200, confidence=0.95, seed=0), **quality}
+    quality = {"verifier": {"macro_f1": 0.9789, "n": 424}, "judge": {"worth": WORTH}}
+    compared = compare(policies, samples=200, confidence=0.95, seed=0, worth={"lexical": WORTH})
+    return {**compared, **quality}
 
 
 @pytest.fixture
