@@ -13,6 +13,7 @@ none:
 - `_calculate_rewards` keeps the completions that the rewards see. Together with what they earned, they become
   the `Generation` that is passed to the watcher.
 - `_compute_loss` passes `clip_index` to scoring, and stops if the loss is not finite.
+  With an `engine`, TRL multiplies the loss by the ratio of the policy's probabilities to the engine's.
 - `_save_checkpoint` writes the completion record.
 
 There is no telemetry and no model card. The objective is TRL's; `erv.training.grpo.grpo` sets it to the
@@ -40,9 +41,13 @@ from erv.prompts import completion_text
 from erv.training.common.adapters import is_sharded
 from erv.training.grpo.collapse import Diverged
 from erv.training.grpo.decode import write_completions, write_plainly
+from erv.training.grpo.engine.agreement import agreement
+from erv.training.grpo.engine.client import EngineClient, Sampling
+from erv.training.grpo.engine.prompts import check_embeds, embedded_prompts
+from erv.training.grpo.engine.text_model import text_weights
 from erv.training.grpo.generation import COLUMNS, Generation
 from erv.training.grpo.grouped_attention import use_grouped_attention
-from erv.training.grpo.sampling import NotFiniteError, Sampler, uniform_numbers
+from erv.training.grpo.sampling import NotFiniteError, Sampler, completion_seeds, uniform_numbers
 from erv.training.grpo.scoring import score_packed, score_plain
 from erv.training.grpo.shared_prompts import SharedPrompt, distinct_rows
 from erv.training.grpo.static_decode import write_with_static_cache
@@ -85,6 +90,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         question: Tensors | None = None,
         share_prompts: bool = True,
         static_decode: bool = False,
+        engine: EngineClient | None = None,
         keep_checkpoints: int = 2,
         watcher: GenerationWatcher | None = None,
         kept: Sequence[Kept] = (),
@@ -101,6 +107,8 @@ class OmniGRPOTrainer(GRPOTrainer):
                 checkpointing of sharded weights, where it is not tested.
             static_decode: whether to generate with a cache of fixed size, on a GPU as a CUDA graph
                 (`erv.training.grpo.static_decode`). For weights that aren't sharded, and shared prompts.
+            engine: writes the completions in place of the policy. For one process, weights that aren't
+                sharded and a policy that `check_embeds` accepts.
             keep_checkpoints: how many complete checkpoints to keep.
             watcher: receives every generation of training. With a watcher, `reward_funcs` must be
                 `CheckedReward`s.
@@ -126,6 +134,12 @@ class OmniGRPOTrainer(GRPOTrainer):
             and all(use_grouped_attention(self._inner(model)) for model in models)
         )
         self.static_decode = static_decode
+        self._engine = engine
+        if engine is not None:
+            check_embeds(self._policy(self.model))
+            # From here on TRL asks only whether to correct for the log-probabilities that
+            # `_generate_single_turn` returns; its own vLLM would have been started above.
+            self.use_vllm = True
         for model in models:
             add_token_scores(self._policy(model), self.temperature)
         self._question = {name: value.to(self.accelerator.device) for name, value in self._question.items()}
@@ -169,11 +183,23 @@ class OmniGRPOTrainer(GRPOTrainer):
                 if isinstance(error, NotFiniteError) or "probability tensor" in str(error):
                     raise self._diverged("the policy's output") from error
                 raise
+        if self._engine is not None:
+            self._report_agreement(output)
         if self._watcher is not None and self._mode == "train":
             own = self._own_generation(inputs, output)
             self._watcher.on_generation(Generation.join(gather_object([own])))
         output["clip_index"] = clip_index
         return output
+
+    def _report_agreement(self, output: dict[str, Any]) -> None:
+        found = agreement(
+            output["old_per_token_logps"],
+            output["sampling_per_token_logps"],
+            output["completion_mask"],
+            self.vllm_importance_sampling_clip_max,
+        )
+        for name, value in found.items():
+            self._metrics[self._mode][name].append(value)
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: Any, completions: list[Any], completion_ids_list: Any
@@ -244,7 +270,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         multimodal_fields: dict[str, Any],
         num_generations: int,
         has_tool_images: bool = False,
-    ) -> tuple[list[list[int]], Any]:
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
         assert self._clip_index is not None
         device = self.accelerator.device
         length = max(len(ids) for ids in prompt_ids)
@@ -262,6 +288,8 @@ class OmniGRPOTrainer(GRPOTrainer):
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
             self.accelerator.autocast(),
         ):
+            if self._engine is not None:
+                return self._write_by_engine(self._prompt_of(model, ids, mask, self._clip_index))
             sampler = self._sampler(len(ids), device)
             if not self.share_prompts:
                 plain = {"input_ids": ids, "attention_mask": mask, **self._features_of(self._clip_index)}
@@ -289,20 +317,46 @@ class OmniGRPOTrainer(GRPOTrainer):
             )
         return completions, None
 
+    def _write_by_engine(self, prompt: SharedPrompt) -> tuple[list[list[int]], list[list[float]]]:
+        """Tokens and log-probabilities of each row; weights are handed over if a step has changed them."""
+        assert self._engine is not None
+        policy = self._policy(self.model)
+        groups = prompt.group_of_row.tolist()
+        amp = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        dtype = amp.get(self.accelerator.mixed_precision, torch.float32)
+        torch.cuda.empty_cache()  # what this process has freed is what vLLM wakes up in
+        written = self._engine.write(
+            lambda: text_weights(policy, dtype),
+            self.state.global_step,
+            [row.to(dtype) for row in embedded_prompts(policy.base_model, prompt)],
+            list(zip(groups, completion_seeds(self._seeds, len(groups)), strict=True)),
+            Sampling(
+                temperature=self.temperature,
+                limit=self.max_completion_length,
+                ends=tuple(self.eos_token_ids),
+                suppressed=tuple(self.generation_config.suppress_tokens or ()),
+            ),
+        )
+        return written.tokens, written.log_probs
+
     def _until_end(self, completion: list[int]) -> list[int]:
         """A completion up to and including the first end token."""
         ends = [completion.index(token) for token in set(self.eos_token_ids) if token in completion]
         return completion[: min(ends) + 1] if ends else completion
 
-    def _sampler(self, rows: int, device: torch.device) -> Sampler:
-        """Draws the tokens of this step's rows in this process; see `erv.training.grpo.sampling`."""
-        seeds = (
+    @property
+    def _seeds(self) -> tuple[int, int, int, int]:
+        """What the random numbers of this step's rows in this process depend on."""
+        return (
             self.args.seed,
             self.state.global_step,
             self.accelerator.process_index,
             int(self._mode == "train"),
         )
-        numbers = uniform_numbers(seeds, rows, self.max_completion_length).to(device)
+
+    def _sampler(self, rows: int, device: torch.device) -> Sampler:
+        """Draws the tokens of this step's rows in this process; see `erv.training.grpo.sampling`."""
+        numbers = uniform_numbers(self._seeds, rows, self.max_completion_length).to(device)
         suppressed = self.generation_config.suppress_tokens or ()
         return Sampler(numbers, self.temperature, suppressed)
 
