@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-full bench-verifier bench-grpo bench-grpo-step bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+.PHONY: help install demo sample test test-slow test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ bench-grpo: install  ## Time of a GRPO step, compared with re-encoding per compl
 
 bench-grpo-step: install  ## A GRPO step of the demo's own policy against the step as it was at first, part by part; after make demo
 	$(BIN)/python -m benchmarks.grpo_demo
+
+profile-grpo: install  ## Where the time of a GRPO step of the demo's own policy goes, by part and operator; after make demo
+	$(BIN)/python -m benchmarks.grpo_profile
 
 bench-noop: install  ## A run in which nothing has changed, compared with a question to DVC per stage; after make demo
 	$(BIN)/python benchmarks/noop.py

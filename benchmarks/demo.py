@@ -7,8 +7,9 @@
 Before the flow it shows the steps of `make data`, from the times of the files that they wrote; each lasts
 from the end of the one before. Of the flow it shows every stage with start, end and wall time, from Prefect's
 record of the task; the critical path, the longest chain of stages in which each reads what the one before it
-wrote; and how long two, one or none of the slots were in use. Stages are single-threaded, except for the two
-processes of validate and extract: a free slot is an idle core.
+wrote; how long two, one or none of the slots were in use, and which stages ran alone; and what the slots
+allow at best, the longer of the critical path and an even share of all stages. Stages are single-threaded,
+except for the two processes of validate and extract: a free slot is an idle core.
 
 The last table replays the flow on the graph of this checkout's `dvc.yaml`: each stage takes the time that
 was recorded, or that `--seconds` gives for it or its group, and starts when `flows.graph` would start it.
@@ -37,8 +38,9 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # for `flows`
+sys.path.insert(0, str(ROOT))  # for `flows` and `benchmarks`
 
+from benchmarks.workspace import demanded  # noqa: E402
 from erv.pipeline import PipelineStage, read_stages  # noqa: E402
 from flows.graph import most_urgent_first  # noqa: E402
 
@@ -66,6 +68,7 @@ def main() -> None:
     parser.add_argument("--flow", help="name of the flow run; the first that ended well if omitted")
     parser.add_argument("--seconds", nargs="*", default=[], metavar="STAGE=SECONDS", help="for the replay")
     options = parser.parse_args()
+    demanded(options.workspace, ".erv/stack/prefect/prefect.db", "dvc.lock")
     with _database(options.workspace / ".erv/stack/prefect/prefect.db") as prefect:
         flow = _flow(prefect, options.flow)
         stages = _stages(prefect, flow)
@@ -78,8 +81,15 @@ def main() -> None:
     path = critical_path(recorded, {span.name: span.seconds for span in stages})
     total = sum(span.seconds for span in stages if span.name in path)
     print(f"critical path, {total:.0f} s: {' > '.join(path)}\n")
-    for busy, seconds in _use(stages, flow).items():
-        print(f"{busy} of {SLOTS} slots in use: {seconds:6.1f} s")
+    for busy, spent in _use(stages, flow).items():
+        print(f"{busy} of {SLOTS} slots in use: {spent:6.1f} s")
+    lonely = sorted(alone(stages).items(), key=lambda item: -item[1])
+    print("alone: " + ", ".join(f"{name} {spent:.0f} s" for name, spent in lonely if spent >= 1))
+    even = sum(span.seconds for span in stages) / SLOTS
+    print(
+        f"no order of these stages on {SLOTS} slots takes less than {max(total, even):.0f} s:"
+        f" critical path {total:.0f} s, an even share {even:.0f} s"
+    )
     seconds = {span.name: span.seconds for span in stages} | _given(options.seconds)
     for title, graph in (
         ("the recorded graph", recorded),
@@ -99,8 +109,6 @@ def main() -> None:
 @contextmanager
 def _database(path: Path) -> Iterator[sqlite3.Connection]:
     """A copy of a SQLite database with what is in its write-ahead log."""
-    if not path.is_file():
-        sys.exit(f"{path}: not found; run `make demo` there first")
     with tempfile.TemporaryDirectory() as folder:
         for part in path.parent.glob(f"{path.name}*"):
             shutil.copy(part, folder)
@@ -236,6 +244,16 @@ def _use(stages: Sequence[Span], flow: Span) -> dict[int, float]:
     found = dict.fromkeys(range(SLOTS, -1, -1), 0.0)
     for start, end in itertools.pairwise(times):
         found[min(SLOTS, sum(s.start <= start and s.end >= end for s in stages))] += end - start
+    return found
+
+
+def alone(stages: Sequence[Span]) -> dict[str, float]:
+    """For how many seconds each stage ran without another beside it."""
+    found: dict[str, float] = {}
+    for start, end in itertools.pairwise(sorted({t for span in stages for t in (span.start, span.end)})):
+        running = [span.name for span in stages if span.start <= start and span.end >= end]
+        if len(running) == 1:
+            found[running[0]] = found.get(running[0], 0.0) + end - start
     return found
 
 

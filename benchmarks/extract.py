@@ -345,12 +345,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="erv-bench-") as scratch:
         folder = Path(scratch) / "clips"
         folder.mkdir()
-        print(f"making {DISTINCT} clips, each {arguments.clips // DISTINCT} times")
+        distinct = min(DISTINCT, arguments.clips)
+        print(f"making {distinct} clips, each {arguments.clips // distinct} times")
         with multiprocessing.get_context("spawn").Pool(2) as pool:
-            made = pool.map(make_clip, range(DISTINCT))
+            made = pool.map(make_clip, range(distinct))
         for number in range(arguments.clips):
-            (folder / f"{number:05d}.mp4").write_bytes(made[number % DISTINCT])
-        core = one_core(folder, arguments.geometry, DISTINCT, max(3, arguments.rounds))
+            (folder / f"{number:05d}.mp4").write_bytes(made[number % distinct])
+        core = one_core(folder, arguments.geometry, distinct, max(3, arguments.rounds))
         for name, values in core.items():
             print(
                 f"one core, {name:<40}{values['median']:7.2f}"
@@ -365,7 +366,7 @@ def main() -> None:
             line = ", ".join(f"{way} {rounds[-1][way]['seconds']:.1f} s" for way in WAYS)
             print(f"round {number + 1}: {line}")
         shares = components(sorted(folder.glob("*.mp4"))[: 4 * DISTINCT], arguments.geometry)
-    report(arguments, rounds, shares, sum(map(len, made)) / DISTINCT, core)
+    report(arguments, rounds, shares, sum(map(len, made)) / distinct, core)
 
 
 def report(

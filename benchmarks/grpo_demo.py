@@ -19,6 +19,7 @@ from statistics import median
 from benchmarks.grpo_measured import PARTS
 from benchmarks.grpo_ways import agree, make_trainer, step
 from benchmarks.grpo_worker import prompts_of, seconds_of
+from benchmarks.workspace import demanded
 from erv.determinism import seed_everything
 from erv.policies import load_policy
 from erv.settings import load_settings
@@ -43,6 +44,7 @@ def main() -> None:
 def compare(arguments: argparse.Namespace, scratch: Path) -> None:
     """Runs and prints; `scratch` is a folder for whatever a trainer writes."""
     root = arguments.workspace
+    demanded(root, "params.yaml", "models/policy/sft", "data/shards")
     settings = load_settings(root / "params.yaml")
     seed_everything(0, 1)
     keep_freed_memory()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,9 +21,9 @@ SMALL = 10_000  # gradients of weights up to this size are compared
 class Stopwatch:
     """Seconds by part of a step; time in a nested part counts only for that part."""
 
-    def __init__(self, device: str = "cpu") -> None:
-        self.wall = dict.fromkeys(PARTS, 0.0)
-        self.cpu = dict.fromkeys(PARTS, 0.0)
+    def __init__(self, device: str = "cpu", parts: Iterable[str] = PARTS) -> None:
+        self.wall = dict.fromkeys(parts, 0.0)
+        self.cpu = dict.fromkeys(self.wall, 0.0)
         self._gpu = device.startswith("cuda")
         self._open: list[str] = []
         self._since = (0.0, 0.0)
@@ -38,6 +38,11 @@ class Stopwatch:
         finally:
             self._charge()
             self._open.pop()
+
+    @property
+    def innermost(self) -> str | None:
+        """The part that counts now."""
+        return self._open[-1] if self._open else None
 
     def around(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, with its calls timed."""

@@ -27,6 +27,7 @@ from erv.settings import GrpoSettings, RuntimeSettings, load_settings
 from erv.shards import Clip, ShardReader
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.grpo import grpo
+from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.shared_prompts import SharedPrompt
 from erv.training.grpo.token_scores import TokenScores
 from erv.training.grpo.trainer import OmniGRPOTrainer
@@ -131,11 +132,14 @@ def make_trainer(
     runtime: RuntimeSettings,
     output: Path,
     ending: bool = False,
+    rows: Sequence[dict[str, Any]] | None = None,
+    rewards: grpo.Rewards = (),
 ) -> MeasuredTrainer:
     """A trainer for one of the ways; its policy's folder is `model.config._name_or_path`.
 
     Completions never end before their full length, so all ways write the same number of tokens; unless
-    `ending` is set.
+    `ending` is set. `rows` are those of `grpo.build_rows`, or all clips of the readers without a truth;
+    without `rewards` there is one that costs nothing.
     """
     if settings.freeze_projectors:
         policy.model.freeze_projectors()
@@ -146,14 +150,15 @@ def make_trainer(
     def prepare(clip: Clip) -> Tensors:
         return policy.processor.prepare_clip(clip.frames, clip.audio, clip.sample_rate)
 
-    rows = [
-        {"prompt": policy.processor.build_messages(), "clip": f"{name}/{clip_id}"}
-        for name, reader in readers.items()
-        for clip_id in reader.clip_ids
-    ]
+    if rows is None:
+        rows = [
+            {"prompt": policy.processor.build_messages(), "clip": f"{name}/{clip_id}"}
+            for name, reader in readers.items()
+            for clip_id in reader.clip_ids
+        ]
+    rewards = rewards or [("reward", _reward, 1.0)]
     steps = grpo.total_steps(settings, len(rows))
     per_pass = (WAYS[way].prompts_per_pass or settings.prompts_per_step) * settings.num_generations
-    rewards = [("reward", _reward, 1.0)]
     machine = load_settings().machine
     passes = machine.grpo.model_copy(update={"rows_per_pass": per_pass})
     machine = machine.model_copy(update={"accelerate": None, "processes": 1, "grpo": passes})
@@ -166,7 +171,7 @@ def make_trainer(
     trainer = WAYS[way](
         model=policy.model,
         args=config,
-        reward_funcs=[_reward],
+        reward_funcs=[CheckedReward(name, reward) for name, reward, _ in rewards],
         train_dataset=grpo.order_rows(rows, steps, settings.prompts_per_step, 0),
         processing_class=policy.processor.tokenizer,
         peft_config=grpo.lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
@@ -193,6 +198,7 @@ def step(
     prompts: Sequence[dict[str, Any]],
     replay: Sequence[list[int]] | None = None,
     update: bool = True,
+    watch: Stopwatch | None = None,
 ) -> tuple[Stopwatch, Seen]:
     """Runs generation, scoring, backward pass and update.
 
@@ -201,8 +207,9 @@ def step(
         prompts: rows of distinct clips.
         replay: completions to train on instead of those that the step writes, in the order of the rows.
         update: whether to update the weights.
+        watch: what to time the parts with.
     """
-    trainer.watch, trainer.seen = Stopwatch(str(trainer.accelerator.device)), Seen()
+    trainer.watch, trainer.seen = watch or Stopwatch(str(trainer.accelerator.device)), Seen()
     trainer.replay = None if replay is None else list(replay)
     size = trainer.prompts_per_pass or len(prompts)
     with trainer.watch("other"):

@@ -29,6 +29,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
+
+from benchmarks.workspace import demanded, stack_demanded
 from erv.environment import load_environment
 from erv.stack.launch import prefect_environment
 
@@ -77,6 +80,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way (%(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the result goes (%(default)s)")
     options = parser.parse_args()
+    demanded(Path(), "dvc.lock", "report")
+    stack_demanded(Path())
     turns: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for number in range(options.rounds + 1):
         for way, found in turns.items():

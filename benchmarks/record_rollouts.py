@@ -9,9 +9,14 @@ first 64 completions of every step (8 clips, 8 each) with their truths.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
+
+from benchmarks.workspace import demanded
 
 RECORDED = Path(__file__).with_name("rollouts.parquet")
 KEPT = 64
@@ -44,6 +49,14 @@ class Recorder:
 
 def main() -> None:
     """Trains and writes the completions."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--variant", default="erv")
+    parser.add_argument("--out", type=Path, default=RECORDED)
+    arguments = parser.parse_args()
+    demanded(Path(), "params.yaml", "models/policy/sft", "models/verifier", "data/shards", "data/manifest")
+
     import pyarrow as pa
 
     from erv.manifest import read_manifest, write_table
@@ -53,12 +66,6 @@ def main() -> None:
     from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
     from erv.verifier import EmotionVerifier
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--variant", default="erv")
-    parser.add_argument("--out", type=Path, default=RECORDED)
-    arguments = parser.parse_args()
     settings = load_settings()
     names = settings.roles.train
     shards = {name: ShardReader(Path("data/shards") / name) for name in names}

@@ -25,6 +25,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
+
+from benchmarks.workspace import demanded, stack_demanded
 from erv.environment import child_environment, load_environment
 from erv.pipeline import read_stages, select
 
@@ -89,6 +92,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="starts of each way (%(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the result goes (%(default)s)")
     options = parser.parse_args()
+    demanded(Path(), "dvc.lock", "report")
+    stack_demanded(Path())
     known = read_stages()
     one_of_each = {stage.group: stage for stage in reversed(known)}
     wanted = options.stages or [stage.name for stage in one_of_each.values()]

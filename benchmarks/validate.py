@@ -2,6 +2,7 @@
 
     python benchmarks/validate.py                 # make bench-validate
     python benchmarks/validate.py --clips 4 --rounds 10
+    python benchmarks/validate.py --profile       # how the quick look splits; writes nothing
 
 The clips are those of `benchmarks/extract.py`: H.264 and AAC, 640x360, 3 s, one key frame. `full` decodes
 every picture behind the last key frame, as earlier versions did for every clip; `quick` is what a bright clip
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
 
 import erv.validate.video_probe as video_probe
 from benchmarks.extract import make_clip
+from benchmarks.validate_split import split
 from erv.media.header import read_header
 from erv.validate.probing import _load_prober
 
@@ -46,12 +48,22 @@ def fully(path: Path) -> Any:
         return video_probe.probe_video(path)
 
 
+def show_split(paths: list[Path], rounds: int) -> None:
+    """Prints the milliseconds and the share of each part."""
+    parts, whole, hashed = split(paths, rounds)
+    for name, value in parts.items():
+        print(f"{name:<36}{value:7.2f} ms of CPU a clip {100 * value / whole:4.0f}%")
+    print(f"{'all':<36}{whole:7.2f} ms")
+    print(f"{'hash of the file, before the look':<36}{hashed:7.2f} ms")
+
+
 def main() -> None:
     """Prints the milliseconds of both ways and their ratio; writes them to benchmarks/validate.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--profile", action="store_true", help="show how the quick look splits into parts")
     arguments = parser.parse_args()
     names = ("probe, full", "probe, quick", "pictures, full", "pictures, quick", "packets and sound")
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -62,6 +74,9 @@ def main() -> None:
         for number, path in enumerate(paths):
             path.write_bytes(make_clip(number))
             fully(path)
+        if arguments.profile:
+            show_split(paths, arguments.rounds)
+            return
         for _ in range(arguments.rounds):
             spent = dict.fromkeys(names, 0.0)
             for path in paths:

@@ -117,12 +117,12 @@ def drawn(lengths: np.ndarray, words: Sequence[str], rng: np.random.Generator) -
     return texts, ["anger"] * len(texts), ["mafw"] * len(texts)
 
 
-def recorded(steps: int) -> list[Batch]:
-    """The first `steps` steps of the demo's GRPO."""
+def recorded(steps: int, completions: int) -> list[Batch]:
+    """The first completions of the first `steps` steps of the demo's GRPO."""
     rows = pq.read_table(ROLLOUTS).to_pylist()
     batches = []
     for step in sorted({row["step"] for row in rows})[:steps]:
-        chosen = [row for row in rows if row["step"] == step]
+        chosen = [row for row in rows if row["step"] == step][:completions]
         batches.append(tuple([row[name] for row in chosen] for name in ("completion", "truth", "dataset")))
     return batches
 
@@ -172,17 +172,18 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--completions", type=int, default=COMPLETIONS, help="in a batch, at most")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
-    rollouts = recorded(arguments.steps)
+    rollouts = recorded(arguments.steps, arguments.completions)
     words = sorted(
         {word for texts, *_ in rollouts for text in texts for word in text.split() if word.isalpha()}
     )
-    count = COMPLETIONS * SENTENCES
+    count = arguments.completions * SENTENCES
     skewed = np.clip(np.exp(rng.normal(np.log(14), 0.5, count)).astype(int), 4, 60)
     sets = {"distinct": drawn(rng.integers(4, 41, count), words, rng), "skewed": drawn(skewed, words, rng)}
     texts = [text for batch in [*sets.values(), *rollouts] for text in batch[0]]

@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 
 from erv.environment import Environment
+from erv.errors import RegistryError
+from erv.register.registration import close_killed
 from erv.tracking import records
 from erv.tracking.delivery import deliver_spool
 from erv.tracking.lock_entries import client_of
 from erv.tracking.opening import open_run
 from erv.tracking.outbox import _PATIENCE_SECONDS
+from erv.tracking.rest import DeletedExperiment, Rest
 from tests.integration.proxy import Proxy
 from tests.support.small_disk import on_small_disk
 
@@ -274,6 +277,46 @@ def test_what_a_slow_mlflow_does_not_take_in_time_is_kept_and_said_so(
     (events,) = (stack.state / "spool").glob(f"{run._header.key}/events.jsonl")
     assert [json.loads(line)["kind"] for line in events.read_text().splitlines()][-1] == "end"
     shutil.rmtree(events.parent)
+
+
+def test_a_deleted_experiment_is_named_with_what_restores_it_and_nothing_is_lost(
+    stack: Environment, client, caplog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_PATIENCE_SECONDS, "FINISHED", 0.5)
+    environment = replace(stack, mlflow_experiment="thrown away")
+    number = client.create_experiment("thrown away")
+    client.delete_experiment(number)
+    sentence = (
+        "the MLflow experiment 'thrown away' is deleted; restore it with"
+        f" `MLFLOW_TRACKING_URI={stack.mlflow_uri} mlflow experiments restore --experiment-id {number}`,"
+        " or set ERV_MLFLOW_EXPERIMENT to another name"
+    )
+    run = open_run(environment, "grpo", "grpo@thrown")
+    run.log_metrics({"a": 1.0})
+    run.close("FINISHED")
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [
+        f"{sentence}; continuing and buffering what is logged",
+        f"{sentence}; 2 events of grpo@thrown are kept in .erv/spool for the next `erv stack up`",
+    ]
+    with pytest.raises(DeletedExperiment) as caught:
+        Rest(environment).experiment_id("thrown away")
+    assert str(caught.value) == sentence
+    with pytest.raises(RegistryError) as refused:
+        close_killed(client, environment, "emotion")
+    assert str(refused.value) == sentence
+    command = [sys.executable, "-m", "mlflow", "experiments", "restore", "--experiment-id", number]
+    subprocess.run(command, env={**os.environ, "MLFLOW_TRACKING_URI": str(stack.mlflow_uri)}, check=True)
+    (folder,) = (stack.state / "spool").glob(run._header.key)
+    header = json.loads((folder / "run.json").read_text()) | {"created": 0.0}  # as if this process had ended
+    (folder / "run.json").write_text(json.dumps(header))
+    deliver_spool(environment)
+    (found,) = client.search_runs([number])
+    assert (found.info.run_name, found.info.status, found.data.metrics) == (
+        "grpo@thrown",
+        "FINISHED",
+        {"a": 1.0},
+    )
 
 
 def test_a_full_spool_stops_no_stage(stack: Environment, client, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.demo import critical_path, replay
+from benchmarks.demo import Span, alone, critical_path, replay
 from erv.pipeline import PipelineStage
 
 
@@ -33,3 +33,8 @@ def test_a_replay_fills_the_slots_with_what_is_ready_and_most_urgent() -> None:
         "erv": (4.0, 7.0),
         "grpo": (7.0, 8.0),
     }
+
+
+def test_a_stage_is_alone_while_no_other_runs() -> None:
+    spans = [Span("data", 0, 2), Span("sft", 2, 7), Span("erv", 4, 6), Span("grpo", 8, 9)]
+    assert alone(spans) == {"data": 2, "sft": 3, "grpo": 1}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from erv.environment import Environment
+from erv.errors import RegistryError
 from erv.register.aliases import hand_over
 from erv.register.model_content import model_content
 from erv.register.register import Bundle
@@ -17,6 +18,7 @@ from erv.register.versions import HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, versions_
 from erv.tracking.header import RunHeader
 from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, pipeline_files
 from erv.tracking.patience import repeated
+from erv.tracking.rest import deleted_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -75,10 +77,17 @@ def _delete(client: MlflowClient, name: str, number: str) -> None:
 
 
 def close_killed(client: MlflowClient, environment: Environment, name: str) -> None:
-    """Closes the runs of killed publications: only one process publishes at a time, and that is us."""
+    """Closes the runs of killed publications: only one process publishes at a time, and that is us.
+
+    Raises:
+        RegistryError: the experiment is deleted.
+    """
     experiment = repeated(lambda: client.get_experiment_by_name(environment.mlflow_experiment))
     if experiment is None:
         return
+    if experiment.lifecycle_stage == "deleted":
+        address = environment.mlflow_uri or ""
+        raise RegistryError(deleted_experiment(experiment.name, experiment.experiment_id, address))
     query = "tags.`erv.kind` = 'publish' and attributes.status = 'RUNNING'"
     for run in repeated(lambda: client.search_runs([experiment.experiment_id], query)):
         run_id = run.info.run_id

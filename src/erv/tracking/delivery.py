@@ -21,7 +21,7 @@ from erv.files import write_text
 from erv.tracking import records
 from erv.tracking.header import RunHeader
 from erv.tracking.patience import FINAL
-from erv.tracking.rest import Metric, Refused, Rest
+from erv.tracking.rest import DeletedExperiment, Metric, Refused, Rest
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,10 @@ class Outage(Exception):
     """MLflow can't be reached now; the caller still has what was to be delivered."""
 
 
+class Unusable(Outage):
+    """MLflow can be reached, but takes no runs until someone puts right what the message names."""
+
+
 class Delivery:
     """Turns events into calls to one MLflow server."""
 
@@ -59,6 +63,7 @@ class Delivery:
 
         Raises:
             Outage: the server is down or refuses.
+            Unusable: the experiment is deleted.
         """
         try:
             experiment_id = self._experiment_id()
@@ -69,6 +74,8 @@ class Delivery:
             run = self._server.create_run(
                 experiment_id, header.started, {**header.tags, KEY_TAG: header.key}, header.address
             )
+        except DeletedExperiment as error:
+            raise Unusable(str(error)) from error
         except OSError as error:
             raise Outage(_first_line(error)) from error
         return run.info.run_id

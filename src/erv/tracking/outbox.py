@@ -14,7 +14,7 @@ from functools import partial
 from typing import Literal
 
 from erv.environment import Environment
-from erv.tracking.delivery import Delivery, Event, Outage
+from erv.tracking.delivery import Delivery, Event, Outage, Unusable
 from erv.tracking.header import RunHeader
 from erv.tracking.spool import Spool
 
@@ -29,6 +29,7 @@ _LONGEST_PAUSE_SECONDS = 10.0
 _PATIENCE_SECONDS = {"FINISHED": 20.0, "FAILED": 10.0, "KILLED": 3.0}
 _LONGEST_CLOSE_SECONDS = {"FINISHED": 600.0, "FAILED": 60.0, "KILLED": 3.0}
 _SILENT_CLOSE_SECONDS = 5.0
+_OUT_OF_REACH = "MLflow can't be reached"
 
 
 def now_ms() -> int:
@@ -47,6 +48,7 @@ class Outbox:
         self._pending: list[Event] = []
         self._closing_until: float | None = None
         self._down_since: float | None = None
+        self._trouble = _OUT_OF_REACH
         self._failure: str | None = None
         self._delivery: Delivery | None = None
         self._thread: threading.Thread | None = None
@@ -104,7 +106,7 @@ class Outbox:
             self.spool.clear()
             return
         reason = self._failure or (
-            "MLflow can't be reached"
+            self._trouble
             if self._down_since is not None
             else f"MLflow did not receive everything within {time.monotonic() - started:.0f} s"
         )
@@ -205,10 +207,13 @@ class Outbox:
                 self._changed.notify_all()
 
     def _report_down(self, outage: Outage) -> None:
+        text = self._environment.mask(str(outage))
+        before, self._trouble = self._trouble, text if isinstance(outage, Unusable) else _OUT_OF_REACH
+        if self._down_since is None or self._trouble != before:
+            detail = "" if isinstance(outage, Unusable) else f": {text}"
+            logger.warning("%s; continuing and buffering what is logged%s", self._trouble, detail)
         if self._down_since is None:
             self._down_since = time.monotonic()
-            text = self._environment.mask(str(outage))
-            logger.warning("MLflow can't be reached; continuing and buffering what is logged: %s", text)
 
     def _report_up(self) -> None:
         if self._down_since is not None:

@@ -52,6 +52,23 @@ class Refused(requests.HTTPError):
         self.error_code = error_code
 
 
+class DeletedExperiment(Refused):
+    """The experiment of this name is in MLflow's trash, where it takes no runs."""
+
+    def __init__(self, name: str, number: str, server: str, response: requests.Response) -> None:
+        super().__init__("INVALID_STATE", "", response)
+        self.args = (deleted_experiment(name, number, server),)
+
+
+def deleted_experiment(name: str, number: str, server: str) -> str:
+    """A sentence that says which experiment of a server is deleted, and how to restore it."""
+    return (
+        f"the MLflow experiment {name!r} is deleted; restore it with"
+        f" `MLFLOW_TRACKING_URI={server} mlflow experiments restore --experiment-id {number}`,"
+        " or set ERV_MLFLOW_EXPERIMENT to another name"
+    )
+
+
 @dataclass(frozen=True)
 class RunInfo:
     """The fixed part of a run; times in milliseconds since 1970."""
@@ -122,7 +139,11 @@ class Rest:
     # --- experiments and runs
 
     def experiment_id(self, name: str) -> str | None:
-        """The id of an experiment, asked for once; None if there is none of that name."""
+        """The id of an experiment, asked for once; None if there is none of that name.
+
+        Raises:
+            DeletedExperiment: there is one, but it is deleted.
+        """
         if name not in self._experiments:
             try:
                 answer = self._call("GET", "experiments/get-by-name", {"experiment_name": name})
@@ -130,7 +151,11 @@ class Rest:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                     return None
                 raise
-            self._experiments[name] = str(answer["experiment"]["experiment_id"])
+            found = answer["experiment"]
+            number = str(found["experiment_id"])
+            if found.get("lifecycle_stage") == "deleted":
+                raise DeletedExperiment(name, number, self._server, requests.Response())
+            self._experiments[name] = number
         return self._experiments[name]
 
     def create_experiment(self, name: str) -> str:

@@ -51,7 +51,8 @@ from erv.training.grpo.engine.client import WORKER, EngineClient
 from erv.training.grpo.engine.lacks import vllm_fault
 from erv.training.grpo.engine.prompts import check_embeds
 from erv.training.grpo.engine.text_model import write_text_folder
-from erv.training.grpo.trainer import Kept, OmniGRPOTrainer
+from erv.training.grpo.kept import Kept
+from erv.training.grpo.trainer import OmniGRPOTrainer
 from erv.training.grpo.watch import OnSamples, Watcher, quiet_libraries
 from erv.verifier.protocol import Verifier
 

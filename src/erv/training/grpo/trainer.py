@@ -47,23 +47,20 @@ from erv.training.grpo.engine.prompts import check_embeds, embedded_prompts
 from erv.training.grpo.engine.text_model import text_weights
 from erv.training.grpo.generation import COLUMNS, Generation
 from erv.training.grpo.grouped_attention import use_grouped_attention
-from erv.training.grpo.sampling import NotFiniteError, Sampler, completion_seeds, uniform_numbers
+from erv.training.grpo.kept import Kept, load_kept, save_kept
+from erv.training.grpo.sampling import (
+    GenerationSeeds,
+    NotFiniteError,
+    Sampler,
+    completion_seeds,
+    uniform_numbers,
+)
 from erv.training.grpo.scoring import score_packed, score_plain
 from erv.training.grpo.shared_prompts import SharedPrompt, distinct_rows
 from erv.training.grpo.static_decode import write_with_static_cache
 from erv.training.grpo.token_scores import TokenScores, add_token_scores
 
 Tensors = dict[str, torch.Tensor]
-
-
-class Kept(Protocol):
-    """State outside the trainer that affects the result of a run."""
-
-    def save(self, checkpoint: Path) -> None:
-        """Writes the state into a checkpoint's folder."""
-
-    def load(self, checkpoint: Path) -> None:
-        """Restores the state from a checkpoint's folder."""
 
 
 class GenerationWatcher(Kept, Protocol):
@@ -127,6 +124,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         self._kept = [*([] if watcher is None else [watcher]), *kept]
         self._completions: list[str] = []  # the completions that were scored last
         super().__init__(*args, **kwargs)
+        self._seeds = GenerationSeeds(self.args.seed, self.accelerator.process_index)
         models = [model for model in (self.model, self.ref_model) if model is not None]
         self.share_prompts = (
             share_prompts
@@ -168,6 +166,7 @@ class OmniGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.check_weights(self.state.global_step + 1)  # before sampling from them fails with a cryptic error
+        self._seeds.begin(self.state.global_step, training=self._mode == "train")
         keys = [row["clip"] for row in inputs]
         place = {key: position for position, key in enumerate(dict.fromkeys(keys))}
         device = self.accelerator.device
@@ -325,11 +324,12 @@ class OmniGRPOTrainer(GRPOTrainer):
         amp = {"bf16": torch.bfloat16, "fp16": torch.float16}
         dtype = amp.get(self.accelerator.mixed_precision, torch.float32)
         torch.cuda.empty_cache()  # what this process has freed is what vLLM wakes up in
+        seeds = self._seeds.of(self.state.global_step, training=self._mode == "train")
         written = self._engine.write(
             lambda: text_weights(policy, dtype),
             self.state.global_step,
             [row.to(dtype) for row in embedded_prompts(policy.base_model, prompt)],
-            list(zip(groups, completion_seeds(self._seeds, len(groups)), strict=True)),
+            list(zip(groups, completion_seeds(seeds, len(groups)), strict=True)),
             Sampling(
                 temperature=self.temperature,
                 limit=self.max_completion_length,
@@ -344,19 +344,10 @@ class OmniGRPOTrainer(GRPOTrainer):
         ends = [completion.index(token) for token in set(self.eos_token_ids) if token in completion]
         return completion[: min(ends) + 1] if ends else completion
 
-    @property
-    def _seeds(self) -> tuple[int, int, int, int]:
-        """What the random numbers of this step's rows in this process depend on."""
-        return (
-            self.args.seed,
-            self.state.global_step,
-            self.accelerator.process_index,
-            int(self._mode == "train"),
-        )
-
     def _sampler(self, rows: int, device: torch.device) -> Sampler:
         """Draws the tokens of this step's rows in this process; see `erv.training.grpo.sampling`."""
-        numbers = uniform_numbers(self._seeds, rows, self.max_completion_length).to(device)
+        seeds = self._seeds.of(self.state.global_step, training=self._mode == "train")
+        numbers = uniform_numbers(seeds, rows, self.max_completion_length).to(device)
         suppressed = self.generation_config.suppress_tokens or ()
         return Sampler(numbers, self.temperature, suppressed)
 
@@ -444,8 +435,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir)
         checkpoint = folder / f"{PREFIX}{self.state.global_step}"
-        for item in self._kept:
-            item.save(self._own_part(checkpoint))
+        save_kept(self._kept, checkpoint, self.accelerator.process_index)
         self.accelerator.wait_for_everyone()  # the record covers what all processes have written
         if self.accelerator.is_main_process:
             mark_complete(checkpoint)
@@ -455,16 +445,7 @@ class OmniGRPOTrainer(GRPOTrainer):
 
     def load_kept(self, checkpoint: Path) -> None:
         """Restores the watcher and `kept` from a checkpoint; `train` resumes everything else."""
-        for item in self._kept:
-            item.load(self._own_part(checkpoint))
-
-    def _own_part(self, checkpoint: Path) -> Path:
-        """Where this process saves its own state; for the main process, the checkpoint folder itself."""
-        if self.accelerator.is_main_process:
-            return checkpoint
-        part = checkpoint / f"process-{self.accelerator.process_index}"
-        part.mkdir(parents=True, exist_ok=True)
-        return part
+        load_kept(self._kept, checkpoint, self.accelerator.process_index)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes nothing: the card belongs to the registered bundle."""

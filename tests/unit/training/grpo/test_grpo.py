@@ -377,6 +377,26 @@ def test_towers_run_once_per_clip_and_the_projector_once_per_generation(
     assert trainer._clip_features.encoded == 8
 
 
+def test_the_batches_of_an_evaluation_draw_different_completions(
+    cold_start: Path, shards: dict[str, ShardReader], rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    trainer = make_trainer(cold_start, shards, rows, tmp_path / "checkpoints")
+    batch = [row for row in rows[:2] for _ in range(trainer.num_generations)]
+
+    def written(model_trains: bool) -> list[list[int]]:
+        trainer.model.train(model_trains)
+        return trainer._generate_and_score_completions(batch)["completion_ids"].tolist()
+
+    training, first, second = written(True), written(False), written(False)
+    assert first != second
+    assert training not in (first, second)
+    trainer.state.global_step += 1
+    assert written(False) not in (first, second)
+    again = make_trainer(cold_start, shards, rows, tmp_path / "again")
+    again.model.eval()
+    assert again._generate_and_score_completions(batch)["completion_ids"].tolist() == first
+
+
 def test_features_forget_the_least_recently_used(cold_start: Path, shards: dict[str, ShardReader]) -> None:
     encode = policy_encoder(load_policy(cold_start))
     one = ClipFeatures(encode, shards)

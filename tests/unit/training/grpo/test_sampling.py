@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from erv.training.grpo.sampling import NotFiniteError, Sampler, inverse_cdf, uniform_numbers
+from erv.training.grpo.sampling import (
+    GenerationSeeds,
+    NotFiniteError,
+    Sampler,
+    ascending,
+    inverse_cdf,
+    uniform_numbers,
+)
 
 ALMOST_ONE = 1.0 - 2.0**-53
 
@@ -43,3 +50,35 @@ def test_numbers_depend_on_every_seed_and_on_nothing_else():
 def test_logits_that_are_not_finite_are_refused():
     with pytest.raises(NotFiniteError):
         Sampler(uniform_numbers([0], 1, 1), 1.0)(torch.tensor([[0.0, torch.nan]]), torch.tensor([0]), 0)
+
+
+def test_generations_of_a_step_have_different_seeds_and_the_first_those_of_before():
+    seeds = GenerationSeeds(7, 2)
+    found = []
+    for step, training in [(0, True), (0, False), (0, False), (0, False), (1, True), (1, False), (1, True)]:
+        seeds.begin(step, training=training)
+        found.append(seeds.of(step, training=training))
+        assert seeds.of(step, training=training) == found[-1]
+    assert found == [
+        [7, 0, 2, 1],
+        [7, 0, 2, 0],
+        [7, 0, 2, 0, 1],
+        [7, 0, 2, 0, 2],
+        [7, 1, 2, 1],
+        [7, 1, 2, 0],
+        [7, 1, 2, 1, 1],
+    ]
+    assert seeds.of(5, training=True) == [7, 5, 2, 1]
+    numbers = [uniform_numbers([7, 0, 2, 0, *more], 2, 3) for more in ([], [1], [2])]
+    assert not torch.equal(numbers[0], numbers[1])
+    assert not torch.equal(numbers[1], numbers[2])
+
+
+def test_sums_that_fall_or_rise_by_rounding_are_put_right():
+    probabilities = torch.tensor([[0.0, 0.25, 0.0, 0.25, 0.0, 0.5, 0.0]], dtype=torch.float64)
+    exact = probabilities.cumsum(-1)
+    assert torch.equal(ascending(exact, probabilities), exact)
+    rounded = exact.clone()
+    rounded[0, 2] += 1e-16
+    rounded[0, 4] -= 1e-16
+    assert torch.equal(ascending(rounded, probabilities), exact)
