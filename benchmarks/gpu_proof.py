@@ -10,6 +10,8 @@ turns and prints seconds, their ratio, what they differ by, and peak memory:
 - towers: a clip through the towers in float32 and under autocast
 - checkpointing: scoring and backward pass with checkpointed blocks, the prompt run per completion and shared
 - decode: tokens with the growing cache, with the static one, and with the static one as a CUDA graph
+- vllm: tokens with the growing cache, and by vLLM with the weights handed over each time; needs vLLM in
+  `machine.grpo.vllm_python`, and its memory is not counted
 
 Without a CUDA device it says so and exits with 1. `--device cpu` runs the same code without graphs, to test
 it; its seconds mean nothing.
@@ -37,11 +39,15 @@ from erv.settings import load_settings
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.half_precision import frozen_linears_in
 from erv.training.grpo import grpo, trainer
+from erv.training.grpo.engine.agreement import agreement
+from erv.training.grpo.engine.client import EngineClient
+from erv.training.grpo.engine.lacks import vllm_fault
 from erv.training.grpo.trainer import OmniGRPOTrainer
 
 Row = dict[str, Any]
 GROUP = 4
 MIB = 2**20
+GREEDY = 0.01  # a temperature at which the most probable token is drawn; vLLM takes none below it but 0
 
 
 class Bench:
@@ -77,6 +83,7 @@ class Bench:
             {"prompt": policy.processor.build_messages(), "clip": f"{DATASET}/{key}"}
             for key in reader.clip_ids
         ]
+        self.section, self.runtime, self.machine = section, runtime, settings.machine
         config = grpo.grpo_config(
             section, 1, [("none", _none, 1.0)], policy, folder / "out", 0, runtime, settings.machine
         )
@@ -151,7 +158,7 @@ class Bench:
         index = torch.tensor([clips.index(key) for key in keys], device=self.device)
         with torch.no_grad(), bench._rows_of_clips(index):
             ids, images, fields = bench._tokenize_prompts(prompts)
-            written, _ = bench._generate_single_turn(ids, images, fields, GROUP)
+            written, self.log_probs = bench._generate_single_turn(ids, images, fields, GROUP)
         self.ids = torch.tensor([[*prompt, *row] for prompt, row in zip(ids, written, strict=True)])
         self.index = index
         return torch.tensor(written)
@@ -267,6 +274,47 @@ def decode(bench: Bench) -> Row:
     return row
 
 
+def vllm(bench: Bench) -> Row:
+    """Generation by vLLM, or why it can't be measured."""
+    fault = vllm_fault(Path(bench.machine.grpo.vllm_python))
+    if fault is not None:
+        return {"not measured": fault}
+    with grpo.start_vllm(bench.policy, bench.section, bench.runtime, bench.machine) as engine:
+        return by_engine(bench, engine)
+
+
+def by_engine(bench: Bench, engine: EngineClient) -> Row:
+    """The same for any engine: speed, equal rows, and log-probabilities against the trainer's own."""
+    ours, temperature = bench.trainer, bench.trainer.temperature
+
+    def written(by: EngineClient | None) -> torch.Tensor:
+        ours._engine, engine._handed_over = by, None
+        try:
+            return bench.generate()
+        finally:
+            ours._engine = None
+
+    with bench.held_in_half() if bench.device.type == "cuda" else nullcontext():
+        row, found = bench.turns({"growing cache": lambda: written(None), "vLLM": lambda: written(engine)})
+        sampled, ids = torch.tensor(bench.log_probs), bench.ids.to(bench.device)  # vLLM's turn was the last
+        with torch.no_grad(), ours._rows_of_clips(bench.index):
+            scores, _, _ = ours._get_per_token_logps_and_entropies(
+                ours.model, ids, torch.ones_like(ids), bench.completion
+            )
+        ours.temperature = GREEDY
+        equal = written(None) == written(engine)
+        ours.temperature = temperature
+    tokens = found["vLLM"].numel()
+    row["tokens_per_second"] = {name: round(tokens / value, 1) for name, value in row["seconds"].items()}
+    scores = scores.cpu()
+    row["difference"] = {
+        "greedy rows equal": f"{int(equal.all(1).sum())} of {len(equal)}",
+        "log-probabilities": float((scores - sampled).abs().max()),
+        **agreement(scores, sampled, torch.ones_like(scores), bench.section.generation_ratio_cap),
+    }
+    return row
+
+
 ROWS: dict[str, Callable[[Bench], Row]] = {
     "towers": towers,
     "base": base,
@@ -284,7 +332,7 @@ def prove(size: str, device: str, rounds: int) -> Row:
             torch.cuda.get_device_name() if bench.device.type == "cuda" else "CPU: its seconds mean nothing"
         )
         found: Row = {"size": size, "device": name, "torch": torch.__version__, "rows": {}}
-        for title, measure in ROWS.items():
+        for title, measure in (ROWS | ({"vllm": vllm} if bench.device.type == "cuda" else {})).items():
             found["rows"][title] = measure(bench)
             print(f"{title}: {json.dumps(found['rows'][title])}", flush=True)
     return found

@@ -220,7 +220,9 @@ def _loading(sizes: PolicySizes, stage: _Stage) -> int:
 def needs_gpu(settings: Settings) -> list[str]:
     """The parameters that only a GPU can do, as `name: value`."""
     runtime, accelerate = settings.runtime, settings.machine.accelerate
+    engine = settings.grpo.generation
     found = {
+        "grpo.generation": engine if engine != "transformers" else None,
         "runtime.device": runtime.device if runtime.device == "cuda" else None,
         "runtime.dtype": runtime.dtype if runtime.dtype != "float32" else None,
         "machine.accelerate": accelerate if accelerate not in (None, "ddp") else None,

@@ -54,6 +54,7 @@ def examine_profile(
         *_base(environment, settings, profile, sizes),
         *_gpus(settings, sizes, origin, verifier, accelerator or see_accelerator()),
         *_packages(settings),
+        *_engine(environment, settings),
         *_data(environment, settings, profile),
         *_teachers(environment, settings),
         *_judges(environment, settings),
@@ -225,6 +226,19 @@ def _packages(settings: Settings) -> Iterator[Finding]:
             )
         else:
             yield Finding(f"package {package}", "ok", f"{metadata.version(package)}; {reason}")
+
+
+def _engine(environment: Environment, settings: Settings) -> Iterator[Finding]:
+    if settings.grpo.generation != "vllm":
+        return
+    from erv.training.grpo.engine.lacks import INSTALL, vllm_version
+
+    python = environment.workspace / settings.machine.grpo.vllm_python
+    version = vllm_version(python)
+    if version is None:
+        yield Finding("vLLM", "fail", f"not installed for {python}; grpo.generation is vllm", f"`{INSTALL}`")
+    else:
+        yield Finding("vLLM", "ok", f"{version}; grpo.generation is vllm")
 
 
 def _data(environment: Environment, settings: Settings, profile: Profile) -> Iterator[Finding]:

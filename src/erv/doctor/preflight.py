@@ -41,6 +41,7 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
         *teacher_faults(environment.workspace, settings, stages),
         *_caption_judge(settings, stages),
         *_unfitting(environment, settings, stages),
+        *_engine(environment, settings, stages),
         *_judges(environment, settings, stages),
         *_store(environment),
         *_unreachable(environment),
@@ -180,6 +181,16 @@ def _unfitting(environment: Environment, settings: Settings, stages: Sequence[Pi
     for sentence in likely:
         logger.warning("%s; `erv doctor --gpu` measures it", sentence)
     return faults + certain
+
+
+def _engine(environment: Environment, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
+    """Whether vLLM is installed, if grpo is to generate with it."""
+    if settings.grpo.generation != "vllm" or not any(stage.name.startswith("grpo@") for stage in stages):
+        return []
+    from erv.training.grpo.engine.lacks import vllm_fault
+
+    fault = vllm_fault(environment.workspace / settings.machine.grpo.vllm_python)
+    return [] if fault is None else [fault]
 
 
 def _judges(environment: Environment, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:

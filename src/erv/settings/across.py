@@ -10,13 +10,26 @@ from erv.settings.register import EVERY, MAJORITY
 if TYPE_CHECKING:
     from erv.settings.settings import Settings
 
+EMBEDS = ("humanomni",)  # families that vLLM can continue from embeddings
 COLD_START = "sft"  # the policy that no variant trains
 TRAINED = "models/policy/"  # where the policies of a run are
 
 
 def faults(settings: Settings) -> list[str]:
     """Everything that does not fit together."""
-    checks = (_datasets, _roles, _arms, _gates, _controls, _rollouts, _shares, _passes, _means, _adapters)
+    checks = (
+        _datasets,
+        _roles,
+        _arms,
+        _gates,
+        _controls,
+        _rollouts,
+        _shares,
+        _passes,
+        _means,
+        _adapters,
+        _engine,
+    )
     return [fault for check in checks for fault in check(settings)]
 
 
@@ -170,3 +183,34 @@ def _adapters(settings: Settings) -> Iterator[str]:
                 " into sharded weights; set machine.accelerate: ddp, or"
                 f" {stage}.lora.enabled: false"
             )
+
+
+def _engine(settings: Settings) -> Iterator[str]:
+    """VLLM writes for one process, and for policies whose language model it can continue."""
+    if settings.grpo.generation != "vllm":
+        return
+    machine, family = settings.machine, settings.policy.family
+    back = "or grpo.generation: transformers"
+    if family not in EMBEDS:
+        yield (
+            f"grpo.generation is vllm and policy.family {family}, whose positions are more than a count of"
+            " tokens: vLLM counts the tokens of a prompt given as embeddings; set policy.family:"
+            f" {', '.join(EMBEDS)}, {back}"
+        )
+    if machine.accelerate is not None:
+        yield (
+            f"grpo.generation is vllm and machine.accelerate {machine.accelerate}: vLLM writes for one"
+            f" process; set machine.accelerate: null, {back}"
+        )
+    if settings.grpo.lora.quantize != "none":
+        yield (
+            f"grpo.generation is vllm and grpo.lora.quantize {settings.grpo.lora.quantize}: adapters can't be"
+            f" merged into rounded weights; set quantize: none, {back}"
+        )
+    if machine.grpo.static_decode:
+        yield (
+            "grpo.generation is vllm and machine.grpo.static_decode true, which belongs to transformers; set"
+            f" static_decode: false, {back}"
+        )
+    if settings.runtime.device == "cpu":
+        yield f"grpo.generation is vllm, which needs a GPU, and runtime.device cpu; set device: cuda, {back}"

@@ -42,6 +42,8 @@ class GrpoSettings(Section):
     learning_rate: PositiveFloat
     beta: Annotated[float, Field(ge=0.0)]
     temperature: PositiveFloat
+    generation: Literal["transformers", "vllm"]
+    generation_ratio_cap: Annotated[float, Field(ge=1.0)]
     max_completion_length: PositiveInt
     loss_type: LossType
     scale_rewards: Literal["group", "batch", "none"]

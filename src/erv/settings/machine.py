@@ -76,11 +76,15 @@ class GrpoMachine(Section):
         rows_per_pass: completions per forward pass; None for the whole step.
         sample_steps: steps between tables of sample completions; the last step has one too.
         static_decode: whether grpo generates with a cache of fixed size, on a GPU as a CUDA graph.
+        vllm_python: interpreter of the environment that vLLM is installed in, for `grpo.generation: vllm`.
+        vllm_memory: share of the GPU's memory that vLLM takes while it generates.
     """
 
     rows_per_pass: PositiveInt | None
     sample_steps: PositiveInt
     static_decode: bool = False
+    vllm_python: str = ".venv-vllm/bin/python"
+    vllm_memory: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.4
 
 
 class EvaluateMachine(Section):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ from erv.training.common.ranks import is_main, one_gpu_each
 from erv.training.common.throughput import OnMetrics, Throughput
 from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.collapse import Diverged
+from erv.training.grpo.engine.client import WORKER, EngineClient
+from erv.training.grpo.engine.lacks import vllm_fault
+from erv.training.grpo.engine.prompts import check_embeds
+from erv.training.grpo.engine.text_model import write_text_folder
 from erv.training.grpo.kept import Kept
 from erv.training.grpo.trainer import OmniGRPOTrainer
 from erv.training.grpo.watch import OnSamples, Watcher, quiet_libraries
@@ -195,8 +200,12 @@ def train_grpo(
 
     Raises:
         TrainingError: there are too few clips; a reward fails; a loss, gradient or weight is not finite; no
-            group had different rewards for `collapse_patience` steps; or the reference is not the cold start.
+            group had different rewards for `collapse_patience` steps; the reference is not the cold start; or
+            `settings.generation` is vllm, which is not installed, failed, or can't serve this policy.
     """
+    by_vllm = settings.generation == "vllm"
+    if by_vllm:
+        _check_vllm(runtime, machine)
     seed_everything(seed, runtime.threads)
     keep_freed_memory()
     device = resolve_device(runtime.device)
@@ -209,7 +218,7 @@ def train_grpo(
     checkpoints.mkdir(parents=True, exist_ok=True)
     if is_main():  # it hashes every checkpoint; the others wait before they resume
         discard_unusable(checkpoints)
-    with quiet_libraries(), Throughput(device) as throughput:
+    with quiet_libraries(), Throughput(device) as throughput, ExitStack() as ending:
         watcher = Watcher(
             settings,
             steps,
@@ -228,6 +237,7 @@ def train_grpo(
         if settings.freeze_projectors:
             trained.model.freeze_projectors()
         without_dropout(trained.model)
+        engine = ending.enter_context(start_vllm(trained, settings, runtime, machine)) if by_vllm else None
         trainer = OmniGRPOTrainer(
             model=trained.model,
             args=arguments,
@@ -243,6 +253,7 @@ def train_grpo(
             static_decode=machine.grpo.static_decode,
             credit_sentences=by_sentence,
             begins=arm.begins,
+            engine=engine,
         )
         refuse_sharded_adapters(trainer, "grpo", settings.lora)
         trainer.remove_callback(PrinterCallback)
@@ -261,6 +272,35 @@ def train_grpo(
             where = f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint"
             raise TrainingError(f"{error}; {where}") from error
         return _write_policy(trainer, policy, settings.lora, policy_folder, output, arm)
+
+
+def _check_vllm(runtime: RuntimeSettings, machine: MachineSettings) -> None:
+    """Raises `TrainingError` if vLLM can't run here, before anything is loaded."""
+    if resolve_device(runtime.device).type != "cuda":
+        raise TrainingError(
+            "grpo.generation is vllm, which needs a GPU, and this machine has none; set grpo.generation:"
+            " transformers"
+        )
+    fault = vllm_fault(Path(machine.grpo.vllm_python))
+    if fault is not None:
+        raise TrainingError(fault)
+
+
+def start_vllm(
+    policy: Policy, settings: GrpoSettings, runtime: RuntimeSettings, machine: MachineSettings
+) -> EngineClient:
+    """Starts vLLM for the language model of a policy; see `train_grpo` for the arguments.
+
+    Raises:
+        TrainingError: vLLM can't serve this policy.
+    """
+    check_embeds(policy.model)
+    longest = len(policy.processor.prompt_ids()) + settings.max_completion_length
+    return EngineClient(
+        [machine.grpo.vllm_python, str(WORKER)],
+        lambda folder: write_text_folder(policy.model, policy.processor.tokenizer, folder),
+        {"dtype": runtime.dtype, "memory": machine.grpo.vllm_memory, "longest": longest},
+    )
 
 
 def _frozen_models(trainer: OmniGRPOTrainer, lora: LoraSettings) -> list[Any]:
@@ -355,7 +395,14 @@ def grpo_config(
             f"{per_pass} rows per pass (machine.grpo.rows_per_pass) don't divide the {own} completions of a"
             " step in each process (grpo.prompts_per_step x grpo.num_generations / machine.processes)"
         )
+    corrected = {}
+    if settings.generation == "vllm":
+        corrected = {
+            "vllm_importance_sampling_mode": "token_truncate",
+            "vllm_importance_sampling_clip_max": settings.generation_ratio_cap,
+        }
     return GRPOConfig(
+        **corrected,
         output_dir=str(checkpoints),
         seed=seed,
         use_cpu=on_cpu,

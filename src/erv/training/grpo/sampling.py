@@ -68,6 +68,17 @@ def uniform_numbers(seeds: Sequence[int], rows: int, tokens: int) -> torch.Tenso
     return torch.rand(rows, tokens, generator=generator, dtype=torch.float64)
 
 
+def completion_seeds(seeds: Sequence[int], rows: int) -> list[int]:
+    """A seed for each row, below 2**32, for an engine that draws with random numbers of its own.
+
+    Args:
+        seeds: as in `uniform_numbers`.
+        rows: how many.
+    """
+    state: list[int] = np.random.SeedSequence(list(seeds)).generate_state(rows, np.uint32).tolist()
+    return state
+
+
 def inverse_cdf(probabilities: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
     """The token whose share of [0, 1) contains a row's number; never one of probability 0.
 

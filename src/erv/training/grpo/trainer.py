@@ -16,6 +16,7 @@ none:
   of sentences, and `_generate_and_score_completions` turns TRL's advantages [B] into advantages [B, T], which
   TRL's loss takes as they are (`erv.training.grpo.credit`).
 - `_compute_loss` passes `clip_index` to scoring, and stops if the loss is not finite.
+  With an `engine`, TRL multiplies the loss by the ratio of the policy's probabilities to the engine's.
 - `_save_checkpoint` writes the completion record.
 
 There is no telemetry and no model card. The objective is TRL's; `erv.training.grpo.grpo` sets it to the
@@ -44,10 +45,20 @@ from erv.training.common.adapters import is_sharded
 from erv.training.grpo.collapse import Diverged
 from erv.training.grpo.credit import Verdicts, by_token, divisors, shares, stretches, token_spans
 from erv.training.grpo.decode import write_completions, write_plainly
+from erv.training.grpo.engine.agreement import agreement
+from erv.training.grpo.engine.client import EngineClient, Sampling
+from erv.training.grpo.engine.prompts import check_embeds, embedded_prompts
+from erv.training.grpo.engine.text_model import text_weights
 from erv.training.grpo.generation import COLUMNS, Generation, Stretch
 from erv.training.grpo.grouped_attention import use_grouped_attention
 from erv.training.grpo.kept import Kept, load_kept, save_kept
-from erv.training.grpo.sampling import GenerationSeeds, NotFiniteError, Sampler, uniform_numbers
+from erv.training.grpo.sampling import (
+    GenerationSeeds,
+    NotFiniteError,
+    Sampler,
+    completion_seeds,
+    uniform_numbers,
+)
 from erv.training.grpo.scoring import score_packed, score_plain
 from erv.training.grpo.shared_prompts import SharedPrompt, distinct_rows
 from erv.training.grpo.static_decode import write_with_static_cache
@@ -88,6 +99,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         static_decode: bool = False,
         credit_sentences: bool = False,
         begins: str = "",
+        engine: EngineClient | None = None,
         keep_checkpoints: int = 2,
         watcher: GenerationWatcher | None = None,
         kept: Sequence[Kept] = (),
@@ -107,6 +119,8 @@ class OmniGRPOTrainer(GRPOTrainer):
             credit_sentences: whether the tokens of a sentence get an advantage of their own from rewards that
                 judge sentences; `reward_funcs` must then be `CheckedReward`s that keep credits.
             begins: what every completion begins with: given to the policy, and shown to the rewards.
+            engine: writes the completions in place of the policy. For one process, weights that aren't
+                sharded and a policy that `check_embeds` accepts.
             keep_checkpoints: how many complete checkpoints to keep.
             watcher: receives every generation of training. With a watcher, `reward_funcs` must be
                 `CheckedReward`s.
@@ -135,6 +149,12 @@ class OmniGRPOTrainer(GRPOTrainer):
             and all(use_grouped_attention(self._inner(model)) for model in models)
         )
         self.static_decode = static_decode
+        self._engine = engine
+        if engine is not None:
+            check_embeds(self._policy(self.model))
+            # From here on TRL asks only whether to correct for the log-probabilities that
+            # `_generate_single_turn` returns; its own vLLM would have been started above.
+            self.use_vllm = True
         for model in models:
             add_token_scores(self._policy(model), self.temperature)
         self._question = {name: value.to(self.accelerator.device) for name, value in self._question.items()}
@@ -179,6 +199,8 @@ class OmniGRPOTrainer(GRPOTrainer):
                 if isinstance(error, NotFiniteError) or "probability tensor" in str(error):
                     raise self._diverged("the policy's output") from error
                 raise
+        if self._engine is not None:
+            self._report_agreement(output)
         credits: list[list[Stretch]] = []
         plain = output["advantages"].tolist()
         if self._verdicts is not None:
@@ -188,6 +210,16 @@ class OmniGRPOTrainer(GRPOTrainer):
             self._watcher.on_generation(Generation.join(gather_object([own])))
         output["clip_index"] = clip_index
         return output
+
+    def _report_agreement(self, output: dict[str, Any]) -> None:
+        found = agreement(
+            output["old_per_token_logps"],
+            output["sampling_per_token_logps"],
+            output["completion_mask"],
+            self.vllm_importance_sampling_clip_max,
+        )
+        for name, value in found.items():
+            self._metrics[self._mode][name].append(value)
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: Any, completions: list[Any], completion_ids_list: Any
@@ -320,7 +352,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         multimodal_fields: dict[str, Any],
         num_generations: int,
         has_tool_images: bool = False,
-    ) -> tuple[list[list[int]], Any]:
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
         assert self._clip_index is not None
         device = self.accelerator.device
         length = max(len(ids) for ids in prompt_ids)
@@ -338,6 +370,8 @@ class OmniGRPOTrainer(GRPOTrainer):
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
             self.accelerator.autocast(),
         ):
+            if self._engine is not None:
+                return self._write_by_engine(self._prompt_of(model, ids, mask, self._clip_index))
             sampler = self._sampler(len(ids), device)
             if not self.share_prompts:
                 plain = {"input_ids": ids, "attention_mask": mask, **self._features_of(self._clip_index)}
@@ -364,6 +398,29 @@ class OmniGRPOTrainer(GRPOTrainer):
                 everyone=self._all_done if is_sharded(self) else bool,
             )
         return completions, None
+
+    def _write_by_engine(self, prompt: SharedPrompt) -> tuple[list[list[int]], list[list[float]]]:
+        """Tokens and log-probabilities of each row; weights are handed over if a step has changed them."""
+        assert self._engine is not None
+        policy = self._policy(self.model)
+        groups = prompt.group_of_row.tolist()
+        amp = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        dtype = amp.get(self.accelerator.mixed_precision, torch.float32)
+        torch.cuda.empty_cache()  # what this process has freed is what vLLM wakes up in
+        seeds = self._seeds.of(self.state.global_step, training=self._mode == "train")
+        written = self._engine.write(
+            lambda: text_weights(policy, dtype),
+            self.state.global_step,
+            [row.to(dtype) for row in embedded_prompts(policy.base_model, prompt)],
+            list(zip(groups, completion_seeds(seeds, len(groups)), strict=True)),
+            Sampling(
+                temperature=self.temperature,
+                limit=self.max_completion_length,
+                ends=tuple(self.eos_token_ids),
+                suppressed=tuple(self.generation_config.suppress_tokens or ()),
+            ),
+        )
+        return written.tokens, written.log_probs
 
     def _until_end(self, completion: list[int]) -> list[int]:
         """A completion up to and including the first end token."""

@@ -9,6 +9,7 @@ from erv.policies import Policy, load_policy
 from erv.shards import ShardReader
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.grpo import grpo
+from erv.training.grpo.engine.client import EngineClient
 from erv.training.grpo.trainer import OmniGRPOTrainer
 from tests.support import tiny_grpo
 from tests.support.runtime import MACHINE, RUNTIME
@@ -26,13 +27,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trainer_of(
-    folder: Path, output: Path, *, twice: bool, share: bool = True, lora: bool = False
+    folder: Path,
+    output: Path,
+    *,
+    twice: bool,
+    share: bool = True,
+    lora: bool = False,
+    engine: EngineClient | None = None,
 ) -> OmniGRPOTrainer:
     """A trainer whose policy is in training mode; with `twice`, its blocks are checkpointed."""
     shards = {"mafw": ShardReader(folder / "mafw")}
     policy: Policy = load_policy(folder / "sft")
     policy.model.config._name_or_path = str(folder / "sft")
-    chosen = settings(gradient_checkpointing=twice)
+    chosen = settings(gradient_checkpointing=twice, generation="transformers" if engine is None else "vllm")
     rewards = [("letters", many_letters, 1.0)]
     torch.manual_seed(0)  # of the adapters
     trainer = OmniGRPOTrainer(
@@ -45,6 +52,7 @@ def trainer_of(
         question=policy.processor.question_inputs(),
         peft_config=grpo.lora_config(policy.model, LORA) if lora else None,
         share_prompts=share,
+        engine=engine,
     )
     if twice:
         trainer.model.activation_checkpointing_enable()  # as `train` does

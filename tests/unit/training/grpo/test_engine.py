@@ -1,0 +1,343 @@
+"""Completions from another process: embeddings, weights, the correction of the loss, refusals.
+
+The process runs transformers' own text class where vLLM will be; `make gpu-proof` runs vLLM.
+"""
+
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+from erv.doctor import lacks, preflight
+from erv.environment import Environment
+from erv.errors import SettingsError, TrainingError
+from erv.pipeline import PipelineStage
+from erv.policies import Policy, load_policy
+from erv.sample.tiny_policy import build_tiny_policy
+from erv.settings import load_settings, parse_settings
+from erv.settings.across import EMBEDS
+from erv.shards import ShardReader
+from erv.training.common.adapters import lora_config
+from erv.training.grpo import grpo
+from erv.training.grpo.engine.agreement import agreement
+from erv.training.grpo.engine.client import EngineClient, Sampling
+from erv.training.grpo.engine.lacks import INSTALL, vllm_fault, vllm_version
+from erv.training.grpo.engine.prompts import check_embeds, embedded_prompts
+from erv.training.grpo.engine.text_model import text_weights, write_text_folder
+from erv.training.grpo.shared_prompts import SharedPrompt
+from tests.support.runtime import MACHINE, RUNTIME, machine
+from tests.support.tiny_grpo import LORA, SIZES, many_letters, settings, training_rows
+from tests.support.tiny_qwen_omni import tiny_qwen_omni
+from tests.unit.training.grpo.test_checkpointed_prompts import KEYS, folder, trainer_of  # noqa: F401
+from tests.unit.training.grpo.test_static_decode import GROUPS, TEXTS, prompts
+
+COMMAND = [sys.executable, str(Path(__file__).parents[3] / "support" / "text_engine.py")]
+FAMILIES = {"humanomni": lambda: Policy(*build_tiny_policy(TEXTS, seed=3, sizes=SIZES))}
+
+
+def start(policy: Policy, **options: Any) -> EngineClient:
+    return EngineClient(
+        COMMAND,
+        lambda place: write_text_folder(policy.model, policy.processor.tokenizer, place),
+        {"dtype": "float32", **options},
+    )
+
+
+def adapted(policy: Policy) -> Any:
+    """The policy with adapters that change it."""
+    from peft import get_peft_model
+
+    model = get_peft_model(policy.model, lora_config(policy.model, LORA))
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.1, generator=torch.Generator().manual_seed(1))
+    return model.eval()
+
+
+def test_every_family_that_settings_allow_is_tested_here() -> None:
+    assert set(FAMILIES) == set(EMBEDS)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_text_model_on_embeddings_is_the_policy(family: str, lora: bool, tmp_path: Path) -> None:
+    policy = FAMILIES[family]()
+    plain = dict(text_weights(policy.model, torch.float32))
+    before = {name: value.clone() for name, value in policy.model.state_dict().items()}
+    model = adapted(policy) if lora else policy.model
+    write_text_folder(policy.model, policy.processor.tokenizer, tmp_path)
+    text = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path), dtype=torch.float32).eval()
+    weights = dict(text_weights(policy.model, torch.float32))
+    assert set(weights) == {name for name, _ in text.named_parameters()}
+    assert any(not torch.equal(value, plain[name]) for name, value in weights.items()) == lora
+    text.load_state_dict(weights, strict=False)
+
+    inputs = prompts(policy)
+    completion = torch.randint(300, 350, (2, 6), generator=torch.Generator().manual_seed(0))
+    embedded = embedded_prompts(policy.model.base_model, SharedPrompt(inputs, GROUPS))
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    assert [len(row) for row in embedded] == mask.sum(1).tolist()
+    assert len(embedded[0]) != len(embedded[1])
+    media = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
+    del media["position_ids"]
+    with torch.no_grad():
+        whole = model(
+            input_ids=torch.cat([ids, completion], 1),
+            attention_mask=torch.cat([mask, torch.ones_like(completion)], 1),
+            **media,
+        ).logits[:, -7:]
+        greedy = {"max_new_tokens": 7, "min_new_tokens": 7, "do_sample": False, "pad_token_id": 0}
+        config = GenerationConfig(**greedy, eos_token_id=policy.processor.tokenizer.eos_token_id)
+        written = model.generate(input_ids=ids, attention_mask=mask, **media, generation_config=config)
+        for number, prompt in enumerate(embedded):
+            both = torch.cat([prompt, text.get_input_embeddings()(completion[number])])
+            logits = text(inputs_embeds=both[None]).logits[0, -7:]
+            torch.testing.assert_close(
+                logits.log_softmax(-1), whole[number].log_softmax(-1), atol=2e-5, rtol=0
+            )
+            own = text.generate(inputs_embeds=prompt[None], generation_config=config)
+            assert own[0].tolist() == written[number, ids.shape[1] :].tolist()
+    if lora:  # the trained policy is as it was
+        unwrapped = model.unload()
+        assert all(torch.equal(value, before[name]) for name, value in unwrapped.state_dict().items())
+
+
+@pytest.fixture
+def policy() -> Policy:
+    return FAMILIES["humanomni"]()
+
+
+def test_a_process_writes_by_seed_gets_changed_weights_and_says_why_it_fails(policy: Policy) -> None:
+    exported: list[int] = []
+
+    def weights() -> Iterator[tuple[str, torch.Tensor]]:
+        exported.append(1)
+        return text_weights(policy.model, torch.float32)
+
+    embedded = embedded_prompts(policy.model.base_model, SharedPrompt(prompts(policy), GROUPS))
+    ends = (policy.processor.tokenizer.eos_token_id,)
+    sampling = Sampling(1.0, 5, ends, tuple(policy.model.placeholder_ids))
+    rows = [(0, 7), (1, 8), (0, 7), (0, 9)]
+    with start(policy) as engine:
+        first = engine.write(weights, 0, embedded, rows, sampling)
+        again = engine.write(weights, 0, embedded, rows, sampling)
+        assert exported == [1]
+        policy.model.lm_head.weight.data.mul_(3.0)  # tied to the embeddings
+        changed = engine.write(weights, 1, embedded, rows, sampling)
+        assert exported == [1, 1]
+        with pytest.raises(TrainingError, match="vLLM failed: RuntimeError: "):
+            engine.write(weights, 1, [torch.zeros(3, 5)], rows[:1], sampling)  # of the wrong width
+        assert engine.write(weights, 1, embedded, rows, sampling) == changed
+        engine._process.kill()
+        with pytest.raises(TrainingError, match="its process ended with exit code -9: "):
+            engine.write(weights, 1, embedded, rows, sampling)
+    assert first == again
+    assert first.tokens[0] == first.tokens[2] != first.tokens[3]
+    assert [len(row) for row in first.tokens] == [len(row) for row in first.log_probs]
+    assert first.log_probs != changed.log_probs
+
+
+def test_a_process_that_never_gets_ready_says_why(policy: Policy) -> None:
+    command = [sys.executable, "-c", "import sys; print(); sys.exit('no memory left')"]
+    with (
+        EngineClient(command, lambda place: None, {}) as engine,
+        pytest.raises(TrainingError, match=r"exit code 1: no memory left; lower machine\.grpo\.vllm_memory"),
+    ):
+        engine.write(lambda: [], 0, [], [], Sampling(1.0, 5, (2,), ()))
+    assert not Path(engine._scratch.name).exists()
+
+
+# --- the correction ---
+
+
+def test_agreement_is_that_of_a_plain_loop() -> None:
+    torch.manual_seed(0)
+    ours, theirs = torch.randn(3, 5) - 2, torch.randn(3, 5) - 2
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])
+    theirs[0, 1] = math.nan  # vLLM gave no number
+    ratios = []
+    for row in range(3):
+        for token in range(5):
+            if mask[row, token] and not math.isnan(theirs[row, token]):
+                ratios.append(math.exp(float(ours[row, token]) - float(theirs[row, token])))
+    found = agreement(ours, theirs, mask, 1.5)
+    assert found["engine/ratio"] == pytest.approx(sum(ratios) / 7)
+    assert found["engine/truncated_share"] == pytest.approx(sum(ratio > 1.5 for ratio in ratios) / 7)
+    assert found["engine/kl"] == pytest.approx(sum(ratio - math.log(ratio) - 1 for ratio in ratios) / 7)
+    assert 0 < found["engine/truncated_share"] < 1
+    assert agreement(ours, ours, mask, 1.5) == {
+        "engine/ratio": 1.0,
+        "engine/truncated_share": 0.0,
+        "engine/kl": 0.0,
+    }
+
+
+def batch_of(trainer: Any) -> dict[str, Any]:
+    rows = [row for row in trainer.train_dataset if row["clip"] in KEYS] * 2
+    return trainer._generate_and_score_completions(rows[:4])
+
+
+def sampled(trainer: Any) -> dict[str, Any]:
+    """A batch of completions."""
+    rows = [row for row in trainer.train_dataset if row["clip"] in KEYS] * 2
+    return trainer._generate_and_score_completions(rows[:4])
+
+
+@pytest.fixture
+def place(folder: Path) -> Any:  # noqa: F811
+    policy = load_policy(folder / "sft")
+    return lambda path: write_text_folder(policy.model, policy.processor.tokenizer, path)
+
+
+def test_a_whole_run_hands_over_the_weights_of_each_step(
+    folder: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grpo, "_check_vllm", lambda runtime, machine: None)  # there is neither here
+    monkeypatch.setattr(grpo, "WORKER", Path(COMMAND[1]))
+    shards = {"mafw": ShardReader(folder / "mafw")}
+    changes = machine().grpo.model_copy(update={"vllm_python": sys.executable})
+    seen: list[dict[str, float]] = []
+    grpo.train_grpo(
+        folder / "sft",
+        training_rows(shards),
+        shards,
+        [("letters", many_letters, 1.0)],
+        settings(generation="vllm", learning_rate=0.05, lora=LORA.model_dump()),
+        output=tmp_path / "out",
+        checkpoints=tmp_path / "checkpoints",
+        on_metrics=lambda metrics, step: seen.append(metrics),
+        seed=0,
+        runtime=RUNTIME,
+        machine=machine().model_copy(update={"grpo": changes}),
+    )
+    for metrics in seen:  # with the weights of the step before, the KL of the second would be large
+        assert metrics["engine/ratio"] == pytest.approx(1.0, abs=0.02)
+        assert metrics["engine/kl"] < 1e-3
+        assert metrics["engine/truncated_share"] == 0.0
+    assert len(seen) == 2
+    assert seen[0]["grad_norm"] > 0
+
+
+def test_the_loss_is_weighted_by_the_truncated_ratio(
+    folder: Path,  # noqa: F811
+    tmp_path: Path,
+    place: Any,
+) -> None:
+    cap = 1.05
+    with EngineClient(COMMAND, place, {"dtype": "float32", "temper": 1.7}) as engine:
+        trainer = trainer_of(folder, tmp_path, twice=False, engine=engine)
+        assert trainer.vllm_importance_sampling_mode == "token_truncate"
+        assert trainer.vllm_importance_sampling_clip_max == 3.0
+        trainer.vllm_importance_sampling_clip_max = cap
+        batch = sampled(trainer)
+    assert 0 < trainer._metrics["train"]["engine/truncated_share"][0] < 1
+    mask = batch["completion_mask"]
+    expected = torch.ones(mask.shape)
+    for row in range(len(mask)):
+        for token in range(int(mask[row].sum())):
+            ours = batch["old_per_token_logps"][row, token]
+            theirs = batch["sampling_per_token_logps"][row, token]
+            expected[row, token] = min(math.exp(float(ours) - float(theirs)), cap)
+    torch.testing.assert_close(batch["importance_sampling_ratio"], expected, atol=1e-5, rtol=1e-5)
+    assert float(expected.min()) < 0.95
+    assert float(expected.max()) == pytest.approx(cap)
+
+    # Without the KL term the loss of a token is proportional to its ratio; at ratios of 1 nothing changes.
+    trainer.beta, trainer.use_vllm, trainer.current_gradient_accumulation_steps = 0.0, False, 1
+    batch["advantages"] = torch.linspace(-1, 1, len(mask)).reshape(batch["advantages"].shape)
+    uncorrected = trainer._compute_loss(trainer.model, dict(batch))
+    trainer.use_vllm = True
+    ones = dict(batch) | {"importance_sampling_ratio": torch.ones(mask.shape)}
+    assert torch.equal(trainer._compute_loss(trainer.model, ones), uncorrected)
+    per_row = (expected * mask).sum(1) / mask.sum(1)
+    weighted = -(per_row * batch["advantages"].flatten()).mean()  # updates have not begun: other ratios are 1
+    torch.testing.assert_close(trainer._compute_loss(trainer.model, dict(batch)), weighted, check_dtype=False)
+
+
+# --- refusals ---
+
+
+def test_a_policy_with_positions_of_its_own_is_refused() -> None:
+    with pytest.raises(
+        TrainingError, match="has positions of its own and vLLM counts the tokens of a prompt"
+    ):
+        check_embeds(tiny_qwen_omni(TEXTS, 3).model)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "expected"),
+    [
+        (("policy", "family"), "qwen_omni", "policy.family qwen_omni, whose positions are more than a count"),
+        (("machine", "accelerate"), "ddp", "machine.accelerate ddp: vLLM writes for one process"),
+        (("machine", "grpo", "static_decode"), True, "static_decode true, which belongs to transformers"),
+        (("runtime", "device"), "cpu", "needs a GPU, and runtime.device cpu; set device: cuda"),
+        (("grpo", "lora", "quantize"), "nf4", "adapters can't be merged into rounded weights"),
+    ],
+)
+def test_settings_that_vllm_can_t_serve_are_faults(place: tuple[str, ...], value: Any, expected: str) -> None:
+    raw = load_settings().model_dump(by_alias=True, mode="json")
+    raw["runtime"]["device"] = "auto"
+    raw["grpo"]["generation"] = "vllm"
+    parse_settings(raw)
+    section = raw
+    for name in place[:-1]:
+        section = section[name]
+    section[place[-1]] = value
+    raw["grpo"]["lora"]["enabled"] = value == "nf4"
+    with pytest.raises(SettingsError, match=r"grpo\.generation is vllm") as caught:
+        parse_settings(raw)
+    assert expected in str(caught.value)
+
+
+def test_the_doctor_says_what_is_missing(tmp_path: Path) -> None:
+    raw = load_settings().model_dump(by_alias=True, mode="json")
+    raw["runtime"]["device"], raw["grpo"]["generation"] = "auto", "vllm"
+    chosen = parse_settings(raw)
+    (finding,) = lacks._engine(Environment(tmp_path), chosen)
+    assert (finding.name, finding.state, finding.remedy) == ("vLLM", "fail", f"`{INSTALL}`")
+    stage = PipelineStage("grpo@erv", (), "", (), ())
+    (fault,) = preflight._engine(Environment(tmp_path), chosen, [stage])
+    assert "has no vLLM; install it with" in fault
+    assert preflight._engine(Environment(tmp_path), load_settings(), [stage]) == []
+    assert preflight.gpu_faults(chosen, None, ()) == (
+        ["grpo.generation: vllm: needs a GPU, and this run has none"],
+        [],
+    )
+
+
+def test_it_is_off_by_default() -> None:
+    assert load_settings().grpo.generation == "transformers"
+    assert settings().generation == "transformers"
+
+
+def test_without_vllm_or_a_gpu_one_sentence_says_so(tmp_path: Path, monkeypatch: Any) -> None:
+    assert vllm_version(Path(sys.executable)) is None  # vLLM is never beside erv
+    fault = vllm_fault(tmp_path / "python")
+    assert fault is not None
+    assert fault.endswith(
+        "has no vLLM; install it with `python -m venv .venv-vllm && .venv-vllm/bin/pip install -r"
+        " requirements/vllm.txt`, or set grpo.generation: transformers"
+    )
+    assert (Path(__file__).parents[4] / "requirements" / "vllm.txt").is_file()
+    chosen = settings(generation="vllm")
+    with pytest.raises(TrainingError, match="vllm, which needs a GPU, and this machine has none"):
+        grpo.train_grpo(
+            tmp_path / "no policy",
+            [],
+            {},
+            [],
+            chosen,
+            output=tmp_path / "out",
+            checkpoints=tmp_path / "checkpoints",
+            on_metrics=lambda metrics, step: None,
+            seed=0,
+            runtime=RUNTIME,
+            machine=MACHINE,
+        )
