@@ -8,6 +8,7 @@ from typing import Any
 
 from erv.evaluate.evaluate import OVERALL, scope_rows, scope_space, unread_kind
 from erv.evaluate.intervals import undefined
+from erv.evaluate.judges.panel import MAJORITY
 from erv.evaluate.metrics import JUDGED, LOWER_IS_BETTER, recognition_metrics
 from erv.figures.charts import class_balance_svg, durations_svg
 from erv.figures.pages import quarantine_table
@@ -20,9 +21,9 @@ def judges(comparison: Mapping[str, Any], policies: Sequence[str]) -> dict[str, 
     """The figures by judge, side by side, over all clips.
 
     Returns:
-        `names` of the judges, `worth` by judge in words, the `last` policy, and `blocks`, one per metric:
-        `values` by policy and `against`, verdict and interval of the last policy minus each earlier one, both
-        with an item per judge.
+        `names` of the judges and their majority, how many `judges` there are, `worth` by name in words, the
+        `last` policy, and `blocks`, one per metric: `values` by policy and `against`, verdict and interval of
+        the last policy minus each earlier one, both with an item per name.
     """
     names = verdicts.judges_of(comparison)
     *earlier, last = policies
@@ -51,7 +52,8 @@ def judges(comparison: Mapping[str, Any], policies: Sequence[str]) -> dict[str, 
         lower = metric in LOWER_IS_BETTER
         blocks.append({"metric": metric, "lower": lower, "values": values, "against": against})
     worth = {judge: verdicts.worth_in_words(judge, comparison["judges"][judge]["worth"]) for judge in names}
-    return {"names": names, "worth": worth, "blocks": blocks, "last": last}
+    number = len([name for name in names if name != MAJORITY])
+    return {"names": names, "judges": number, "worth": worth, "blocks": blocks, "last": last}
 
 
 def describe(item: DatasetEvidence, name: str) -> dict[str, Any]:

@@ -218,6 +218,7 @@ def test_judges_are_side_by_side_with_their_worth(predictions, evidence, page):
     comparison, html = page(predictions, evidence)
     table = html[html.index("<h2>What each judge reads") : html.index("<h2>Differences")]
     assert re.findall(r'<th scope="col">(\w+)', table) == ["lexical", "embedding", "majority"]
+    assert " · 2 judges · " in html, "the majority is none"
     assert "90.0% right<small>70.0 to 95.0, on 200 texts; 75.0% over emotions" in table
     # Two judges agree on the clips of anger only: 0, 3, 6 and 9, of which the answer to 9 is fear.
     both = comparison["judges"]["majority"]["policies"]["erv"]["overall"]
