@@ -16,7 +16,19 @@ TRAINED = "models/policy/"  # where the policies of a run are
 
 def faults(settings: Settings) -> list[str]:
     """Everything that does not fit together."""
-    checks = (_datasets, _roles, _arms, _gates, _controls, _rollouts, _shares, _passes, _means, _adapters)
+    checks = (
+        _datasets,
+        _roles,
+        _unexplained,
+        _arms,
+        _gates,
+        _controls,
+        _rollouts,
+        _shares,
+        _passes,
+        _means,
+        _adapters,
+    )
     return [fault for check in checks for fault in check(settings)]
 
 
@@ -43,6 +55,25 @@ def _roles(settings: Settings) -> Iterator[str]:
         for name in names:
             if name not in settings.datasets:
                 yield f"roles.{role} names {name!r}, expected one of datasets: {', '.join(settings.datasets)}"
+
+
+def explained(settings: Settings) -> bool:
+    """Whether the cold start's data set comes with explanations to learn from."""
+    reader = settings.ingest.readers.get(settings.roles.cold_start)
+    return reader is None or reader.reader == "reasoning"  # one without a reader is a fault of its own
+
+
+def _unexplained(settings: Settings) -> Iterator[str]:
+    """What is learned from explanations needs a data set that has some."""
+    if explained(settings):
+        return
+    name = settings.roles.cold_start
+    if settings.sft.max_steps != 0:
+        yield (
+            f"roles.cold_start is {name!r}, which has no explanations for sft to learn from; name a reasoning"
+            " set, or set sft.max_steps: 0 and put a policy that explains already under policy/ of the source"
+            " base"
+        )
 
 
 def _arms(settings: Settings) -> Iterator[str]:
