@@ -181,6 +181,7 @@ def workspace(folder: Path, datasets: list[str], sources: dict[str, str], expect
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["datasets"] = datasets
     params["roles"] = {"cold_start": datasets[0], "train": datasets, "test": datasets}
+    params["sft"]["max_steps"] = 0  # none of them has explanations
     params["sources"] |= sources
     params["ingest"]["expect"] = expect
     params["ingest"]["readers"]["films"] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from safetensors.torch import load_file
@@ -140,28 +142,61 @@ def test_every_arm_is_one_edit_away(trained: Workspace) -> None:
     """Each variant that params.yaml ships, a policy from elsewhere, and one that answers without thinking."""
     before = (trained.path / "params.yaml").read_text()
     variants = list(yaml.safe_load(before)["variants"])
-    theirs = shutil.copytree(trained.path / "models/policy/r1_omni", trained.path.parent / "theirs")
-    arms = [
-        {"name": "sft_direct", "folder": "models/policy/sft", "thinks": False},
-        {"name": "theirs", "folder": str(theirs)},
-    ]
+    # Arms can only differ where completions earn something: enough steps for whole ones, and for a verifier.
+    trained.set_params(
+        {
+            "sft": {"max_steps": 200, "save_steps": 100},
+            "train_erv": {"max_steps": 300, "eval_steps": 100},
+            "grpo": {"max_completion_length": 80},
+            "evaluate": {"max_new_tokens": 80},
+            # So small a policy has no explanation of which every sentence is right.
+            "variants": {"rft": {"passes_at": 0.0}},
+        }
+    )
     policies = ["sft", *variants, "sft_direct", "theirs"]
-    trained.set_params({"arms": arms, "compare": {"train": variants, "policies": policies}})
-    # So small a policy has no explanation of which every sentence is right.
-    changed = yaml.safe_load((trained.path / "params.yaml").read_text())
-    changed["variants"]["rft"]["passes_at"] = 0.0
-    (trained.path / "params.yaml").write_text(yaml.safe_dump(changed))
     try:
+        trained.run("erv", "run", "report")
+        theirs = trained.path.parent / "theirs"
+        shutil.copytree(trained.path / "models/policy/r1_omni", theirs, dirs_exist_ok=True)
+        arms = [
+            {"name": "sft_direct", "folder": "models/policy/sft", "thinks": False},
+            {"name": "theirs", "folder": str(theirs)},
+        ]
+        trained.set_params({"arms": arms, "compare": {"train": variants, "policies": policies}})
         output = trained.run("erv", "run", "report").stdout
+        _shows_every_arm(trained, variants, policies, theirs, output)
     finally:
         (trained.path / "params.yaml").write_text(before)
-    assert {"arms@arm0", "arms@arm1", "grpo@grounded", "grpo@sentences"} <= _stages(output, "ran")
+        trained.run("erv", "run", "report")  # what the next tests find is what the flow left
+
+
+def _shows_every_arm(
+    trained: Workspace, variants: list[str], policies: list[str], theirs: Path, output: str
+) -> None:
+    """What was trained before stayed, and each arm learned and answered as its own entry says."""
+    there = {f"{stage}@{name}" for stage in ("grpo", "evaluate") for name in ("r1_omni", "erv")}
+    assert {"sft", "train_erv", "evaluate@sft", *there} <= _stages(output, "unchanged"), output[-4000:]
+    added = [name for name in variants if name not in ("r1_omni", "erv")]
+    assert {"arms@arm0", "arms@arm1", *(f"grpo@{name}" for name in added)} <= _stages(output, "ran")
+
+    weights = {
+        n: load_file(trained.path / f"models/policy/{n}/model.safetensors") for n in ("sft", *variants)
+    }
+    digests = {
+        name: hashlib.sha256(b"".join(values[key].numpy().tobytes() for key in sorted(values))).hexdigest()
+        for name, values in weights.items()
+    }
+    assert len(set(digests.values())) == len(digests), f"arms that learned the same: {digests}"
+
     comparison = json.loads((trained.path / "report/comparison.json").read_text())
     assert comparison["order"] == policies
     for policy in policies:
         silent = policy in ("direct", "sft_direct")
         assert ("EPC" in comparison["policies"][policy]["overall"]) is not silent, policy
         assert "WAR" in comparison["policies"][policy]["overall"], policy
+        said = pq.read_table(trained.path / f"eval/{policy}/predictions.parquet", columns=["completion"])
+        at_once = [text.startswith("<think></think>") for text in said.column(0).to_pylist()]
+        assert set(at_once) == {silent}, policy
     assert "theirs-r1_omni" in comparison["same_answers"]
     recorded = json.loads((trained.path / "models/policy/theirs/arm.json").read_text())
     assert recorded["folder"] == str(theirs)
@@ -210,7 +245,8 @@ def test_dvc_repro_alone_in_another_clone_gives_the_same_hashes(
     finally:
         other.run("erv", "stack", "down", check=False)
     here, there = _outs(trained), _outs(other)
-    assert here == there
+    # dvc.lock also remembers the arms that another test added.
+    assert {path: here.get(path) for path in there} == there
     assert foreign.connections == 0
 
 

@@ -1,7 +1,8 @@
 """The sentences that a verifier learns from, before teachers label them.
 
 They come from three places: the explanations of the reasoning set, sentences without a clip that its source
-may include (`sentences.csv`), and explanations that the stage `rollouts` samples. The first two may have
+may include (`sentences.csv`), and explanations that the stage `rollouts` samples. Without a reasoning set,
+the last two remain. The first two may have
 labels: those of explanations in `sentence_labels.csv`, those of other sentences in `sentences.csv` itself.
 """
 
@@ -52,7 +53,9 @@ class Sentence:
 def read_corpus(
     lock: Lock, store: ObjectStore | None, rows: Iterable[ClipRow], *, labelled: bool
 ) -> list[Sentence]:
-    """The sentences of a reasoning source: of its explanations, then those without a clip.
+    """The sentences of a source: of its explanations, then those without a clip.
+
+    A data set that is no reasoning set has no explanations; of its source, only `sentences.csv` is read.
 
     Args:
         lock: the pinned source.
@@ -64,12 +67,15 @@ def read_corpus(
         DataError: labels are wanted but the source has none, or a file is malformed.
     """
     has = {file.path for file in lock.files}
-    if labelled and REFERENCE_FILE not in has:
+    rows = list(rows)
+    if not any(row.completion for row in rows):
+        rows = []
+    if labelled and rows and REFERENCE_FILE not in has:
         raise DataError(
             f"source {lock.name} ({lock.uri}) has no {REFERENCE_FILE}, which the teacher reference reads; add"
             " it, or let the teachers openai or local read the sentences (distill.teachers)"
         )
-    reference = _text(lock, store, REFERENCE_FILE) if labelled else None
+    reference = _text(lock, store, REFERENCE_FILE) if labelled and rows else None
     loose = _text(lock, store, SENTENCES_FILE) if SENTENCES_FILE in has else None
     sentences = explanation_sentences(rows, reference)
     return sentences + (loose_sentences(loose, labelled=labelled) if loose is not None else [])

@@ -120,7 +120,10 @@ def _summary(
 
 def _check(refused: Sequence[Mapping[str, Any]], count: int, allowed: float) -> None:
     if not count:
-        raise DataError("there is no sentence to label; run `dvc repro ingest@reasoning` again")
+        raise DataError(
+            "there is no sentence to label: roles.cold_start has no explanations, its source no"
+            " sentences.csv, and rollouts sampled none; see 'Without a reasoning set' in docs/data.md"
+        )
     if len(refused) <= allowed * count:
         return
     reasons = Counter(row["reason"] for row in refused).most_common()

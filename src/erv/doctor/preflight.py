@@ -118,7 +118,8 @@ def teacher_faults(
     """
     if stages is not None and "distill" not in {stage.name for stage in stages}:
         return []
-    from erv.distill.corpus import REFERENCE_FILE
+    from erv.distill.corpus import REFERENCE_FILE, SENTENCES_FILE
+    from erv.settings.across import explained
     from erv.sources import Lock
 
     def has(source: str, start: str) -> bool:
@@ -126,13 +127,21 @@ def teacher_faults(
         path = workspace / "data" / "sources" / f"{source}.lock.json"
         return not path.is_file() or any(file.path.startswith(start) for file in Lock.load(path).files)
 
-    explained = settings.roles.cold_start
-    faults = []
+    source, faults = settings.roles.cold_start, []
+    # Without explanations, the labels that come with the corpus are those of sentences without a clip.
+    labels = REFERENCE_FILE if explained(settings) else SENTENCES_FILE
+    if not explained(settings) and not settings.rollouts.policies and not has(source, SENTENCES_FILE):
+        faults.append(
+            f"roles.cold_start is {source!r}, which has no explanations, so the verifier has no sentence to"
+            " learn from; set rollouts.policies: [sft] with an openai or local teacher, or add"
+            f" {SENTENCES_FILE} to the {source} source and pin again"
+        )
+        return faults
     for index, teacher in enumerate(settings.distill.teachers):
         where = f"distill.teachers[{index}] ({teacher.name})"
-        if teacher.kind == "reference" and not has(explained, REFERENCE_FILE):
+        if teacher.kind == "reference" and not has(source, labels):
             faults.append(
-                f"{where}: the {explained} source has no {REFERENCE_FILE}; add it and pin again, or let an"
+                f"{where}: the {source} source has no {labels}; add it and pin again, or let an"
                 " openai or local teacher label the sentences"
             )
         if teacher.kind == "local" and not has("base", f"{teacher.model}/"):

@@ -20,6 +20,7 @@ def faults(settings: Settings) -> list[str]:
     checks = (
         _datasets,
         _roles,
+        _unexplained,
         _arms,
         _gates,
         _controls,
@@ -56,6 +57,25 @@ def _roles(settings: Settings) -> Iterator[str]:
         for name in names:
             if name not in settings.datasets:
                 yield f"roles.{role} names {name!r}, expected one of datasets: {', '.join(settings.datasets)}"
+
+
+def explained(settings: Settings) -> bool:
+    """Whether the cold start's data set comes with explanations to learn from."""
+    reader = settings.ingest.readers.get(settings.roles.cold_start)
+    return reader is None or reader.reader == "reasoning"  # one without a reader is a fault of its own
+
+
+def _unexplained(settings: Settings) -> Iterator[str]:
+    """What is learned from explanations needs a data set that has some."""
+    if explained(settings):
+        return
+    name = settings.roles.cold_start
+    if settings.sft.max_steps != 0:
+        yield (
+            f"roles.cold_start is {name!r}, which has no explanations for sft to learn from; name a reasoning"
+            " set, or set sft.max_steps: 0 and put a policy that explains already under policy/ of the source"
+            " base"
+        )
 
 
 def _arms(settings: Settings) -> Iterator[str]:

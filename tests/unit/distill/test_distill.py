@@ -1,6 +1,7 @@
 """distill: what becomes of each sentence, whoever labels it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -146,6 +147,22 @@ def test_a_source_is_read_whole_and_says_what_it_lacks(tmp_path):
     (tmp_path / "sentence_labels.csv").write_bytes(b"name,index\xff")
     with pytest.raises(DataError, match=r"sentence_labels.csv: not UTF-8 \(byte 10\)"):
         read_corpus(pin(tmp_path), None, rows, labelled=True)
+
+
+def test_a_source_without_explanations_may_have_sentences(tmp_path):
+    bare = [replace(row, completion=None) for row in rows_and_sheet(4)[0]]
+    (tmp_path / "list.txt").write_text("of clips")
+    assert read_corpus(pin(tmp_path), None, bare, labelled=True) == []
+    (tmp_path / "sentences.csv").write_text("sentence,labels\nHe is not angry.,neutral\n")
+    (only,) = read_corpus(pin(tmp_path), None, bare, labelled=True)
+    assert only == Sentence("He is not angry.", "sentences", "", ("neutral",))
+    with pytest.raises(DataError, match=r"clip '\S+': has no explanation to label"):
+        read_corpus(pin(tmp_path), None, [*bare[1:], rows_and_sheet(4)[0][0]], labelled=False)
+
+
+def test_nothing_to_label_says_where_sentences_come_from():
+    with pytest.raises(DataError, match=r"roles\.cold_start has no explanations, .* no sentences\.csv"):
+        distill([], {"reference": None}, DISTILL, seed=0)
 
 
 def pin(folder):

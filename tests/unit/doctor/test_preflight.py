@@ -89,6 +89,28 @@ def pinned(folder: Path, source: str, *paths: str) -> None:
     pin(source, str(tree), None).save(folder / "data" / "sources" / f"{source}.lock.json")
 
 
+def test_without_explanations_something_else_teaches_the_verifier(
+    raw: dict[str, Any], tmp_path: Path
+) -> None:
+    pinned(tmp_path, "mafw", "labels/list.txt")
+    pinned(tmp_path, "base", "policy/config.json", "teacher/config.json")
+    raw["roles"]["cold_start"] = "mafw"
+    raw["sft"]["max_steps"] = 0
+    with pytest.raises(
+        PipelineError,
+        match=r"^roles\.cold_start is 'mafw', which has no explanations, .*; set rollouts\.policies: \[sft\]"
+        r" with an openai or local teacher, or add sentences\.csv to the mafw source and pin again$",
+    ):
+        checked(raw, tmp_path, DISTILL)
+    pinned(tmp_path, "mafw", "labels/list.txt", "sentences.csv")
+    checked(raw, tmp_path, DISTILL)
+    pinned(tmp_path, "dfew", "list.txt")
+    raw["roles"]["cold_start"] = "dfew"
+    raw["rollouts"]["policies"] = ["sft"]
+    raw["distill"]["teachers"] = [{"kind": "local", "model": "teacher"}]
+    checked(raw, tmp_path, DISTILL)
+
+
 def test_teachers_that_can_not_label(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -219,7 +219,8 @@ def test_rollouts_are_switched_on_in_the_parameters_alone(tmp_path: Path) -> Non
 def test_roles_are_given_in_the_parameters_alone(tmp_path: Path) -> None:
     text = "\n".join(line for line in (ROOT / "dvc.yaml").read_text().splitlines() if "src/erv/" not in line)
     assert not re.search(r"\b(mafw|dfew|reasoning)\b", re.sub(r"--reasoning|data sets?", "", text))
-    stages = stages_with(tmp_path, roles={"cold_start": "mafw", "train": ["dfew"], "test": ["reasoning"]})
+    roles = {"cold_start": "mafw", "train": ["dfew"], "test": ["reasoning"]}
+    stages = stages_with(tmp_path, roles=roles, sft={"max_steps": 0})
     assert "data/shards/mafw" in stages["sft"].dependencies
     for name in ("sft", "distill"):
         assert "data/manifest/mafw.parquet" in stages[name].dependencies

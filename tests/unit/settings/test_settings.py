@@ -222,6 +222,7 @@ def test_an_arm_may_have_its_own_credit(raw: dict[str, Any]) -> None:
 
 def test_a_data_set_has_a_place_and_a_reader(raw: dict[str, Any]) -> None:
     raw["roles"] = {"cold_start": "mafw", "train": ["mafw"], "test": ["mafw"]}
+    raw["sft"]["max_steps"] = 0
     raw["datasets"] = ["mafw", "mine", "mafw"]
     (line,) = faults(raw)
     assert line.split("; ") == [
@@ -264,6 +265,21 @@ def test_only_the_cold_start_is_sampled_and_something_has_to_read_it(raw: dict[s
     raw["rollouts"]["policies"] = ["sft"]
     raw["distill"]["teachers"] = [{"kind": "local", "model": "teacher"}]
     parse_settings(raw)
+
+
+def test_without_a_reasoning_set_the_base_is_taken_as_it_is(raw: dict[str, Any]) -> None:
+    raw["roles"]["cold_start"] = None
+    assert faults(raw) == [
+        "roles.cold_start: expected a data set (without a reasoning set, one of roles.train whose clips the"
+        " cold start explains: docs/data.md), found None"
+    ]
+    raw["roles"]["cold_start"] = "mafw"
+    assert faults(raw) == [
+        "roles.cold_start is 'mafw', which has no explanations for sft to learn from; name a reasoning set,"
+        " or set sft.max_steps: 0 and put a policy that explains already under policy/ of the source base"
+    ]
+    raw["sft"]["max_steps"] = 0
+    assert parse_settings(raw).roles.cold_start == "mafw"
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:
