@@ -20,7 +20,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erv.errors import SettingsError
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
@@ -64,11 +63,6 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     named = [reward.name for reward in variant.rewards]
     excluded = read_exclusions(arguments.exclusions)
     prompt = stored_prompt(arguments.cold_start)
-    if prompt.fields and variant.passes_at is not None:
-        raise SettingsError(
-            f"variant {arguments.variant} has method rft, which asks the same about every clip; use a"
-            " policy.prompt without fields"
-        )
     rows = build_rows([without(found, excluded) for found in clips.values()], shards, prompt)
     cues = None
     if "grounded" in named:

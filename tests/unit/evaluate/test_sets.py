@@ -4,6 +4,7 @@ import pytest
 from sklearn.metrics import jaccard_score, precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from erv.evaluate.evaluate import measure
 from erv.evaluate.sets import compound_figures, has_compounds, named_set, parts_of, set_metrics
 from erv.labels import LabelSpace
 
@@ -67,3 +68,24 @@ def test_a_compound_data_set_has_them():
     assert found["set_recall"] == 0.625
     assert found["EEA_any"] == 0.5
     assert compound_figures([row("anger", "anger", "anger")], MAFW) == {}
+
+
+def test_only_single_emotions_are_pooled_with_other_data_sets():
+    answers = (("anger", "anger"), ("anger_disgust", "anger and disgust"), ("fear", "anger and disgust"))
+    predictions = [
+        {
+            **row(label, answer, label.partition("_")[0]),
+            "dataset": "mafw_compound",
+            "clip_id": label,
+            "predicted": COMPOUND.normalize(answer),
+            "sentences": 1,
+        }
+        for label, answer in answers
+    ]
+    measured = measure(predictions)
+    assert (measured["mafw_compound"]["clips"], measured["overall"]["clips"]) == (3, 2)
+    assert measured["mafw_compound"]["WAR"] == pytest.approx(2 / 3, abs=1e-6)
+    assert measured["overall"]["WAR"] == 0.5, "an answer that MAFW has no name for is wrong"
+    assert measured["overall"]["outside"] == 0
+    assert measured["mafw_compound"]["EEA_any"] == 1.0
+    assert "EEA_any" not in measured["overall"]

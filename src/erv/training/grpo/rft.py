@@ -29,6 +29,7 @@ from transformers import GenerationConfig
 from erv.determinism import resolve_device, resolve_dtype, seed_everything
 from erv.errors import DataError, TrainingError
 from erv.files import read_document, sha256_of_text, write_document
+from erv.model_folders import apply_chat
 from erv.policies import Policy, load_policy
 from erv.rewards.answers import bare
 from erv.settings import GrpoSettings, MachineSettings, RuntimeSettings, SftSettings
@@ -123,7 +124,7 @@ def train_rft(
         )
     measured = measure(rollouts, accepted, passes_at) | {"rollouts/trained": float(steps * batch)}
     policy = load_policy(policy_folder)
-    examples = build_examples(policy, accepted, shards)
+    examples = build_examples(policy, accepted, rows)
     first = _state(runtime).is_main_process
     if first:
         on_metrics(measured, 0)
@@ -195,9 +196,7 @@ def sample_rollouts(
             start = number * settings.prompts_per_step
             rows = [order[place] for place in range(start, start + settings.prompts_per_step)]
             rows = [row for row in rows for _ in range(settings.num_generations)]
-            texts = _generate(
-                policy, features, rows, shards, settings, seed=_seed(seed, number), runtime=runtime
-            )
+            texts = _generate(policy, features, rows, settings, seed=_seed(seed, number), runtime=runtime)
             write_rollouts(_score(rows, texts, checked), rollout_file(folder, number))
             logger.info("grpo: rollouts %d of %d", number + 1, generations)
     state.wait_for_everyone()
@@ -264,15 +263,19 @@ def measure(rollouts: Sequence[Rollout], accepted: Sequence[Rollout], mark: floa
 
 
 def build_examples(
-    policy: Policy, accepted: Sequence[Rollout], shards: Mapping[str, ShardReader]
+    policy: Policy, accepted: Sequence[Rollout], rows: Sequence[Mapping[str, Any]]
 ) -> list[Example]:
-    """Accepted completions as examples, in the same order; texts are tokenized as in the cold start."""
+    """Accepted completions as examples, in the same order; texts are tokenized as in the cold start.
+
+    Args:
+        policy: its processor tokenizes.
+        accepted: completions of clips that are in `rows`.
+        rows: rows from `grpo.build_rows`, with what was asked about each clip.
+    """
+    named = {item.clip for item in accepted}
+    prompts = _prompts(policy, [row for row in rows if row["clip"] in named])
     return [
-        Example(
-            key=item.clip,
-            prompt=_prompt(policy, item.clip, shards),
-            completion=completion_ids(policy, item.completion),
-        )
+        Example(key=item.clip, prompt=prompts[item.clip], completion=completion_ids(policy, item.completion))
         for item in accepted
     ]
 
@@ -288,17 +291,25 @@ def _seed(seed: int, number: int) -> int:
     return (seed * 1_000_003 + number + 1) % 2**63
 
 
-def _prompt(policy: Policy, clip: str, shards: Mapping[str, ShardReader]) -> list[int]:
-    dataset, _, clip_id = clip.partition("/")
-    prompt: list[int] = policy.processor.prompt_ids(audio=clip_id not in shards[dataset].silent)
-    return prompt
+def _prompts(policy: Policy, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Token ids of what is asked about each clip of the rows, the same turns as in GRPO."""
+    tokenizer = policy.processor.tokenizer
+    where = getattr(tokenizer, "name_or_path", None) or "the policy"
+    turns = {row["clip"]: row["prompt"] for row in rows}
+    return {
+        clip: list(
+            apply_chat(tokenizer, asked, where=where, add_generation_prompt=True, return_dict=True)[
+                "input_ids"
+            ]
+        )
+        for clip, asked in turns.items()
+    }
 
 
 def _generate(
     policy: Policy,
     features: ClipFeatures,
     rows: Sequence[dict[str, Any]],
-    shards: Mapping[str, ShardReader],
     settings: GrpoSettings,
     *,
     seed: int,
@@ -307,7 +318,7 @@ def _generate(
     """One completion per row."""
     tokenizer, device = policy.processor.tokenizer, policy.device
     keys = list(dict.fromkeys(row["clip"] for row in rows))
-    prompts = {key: _prompt(policy, key, shards) for key in keys}
+    prompts = _prompts(policy, rows)
     length = max(map(len, prompts.values()))
     padding = {key: length - len(prompt) for key, prompt in prompts.items()}
     ids = [[tokenizer.pad_token_id] * padding[row["clip"]] + prompts[row["clip"]] for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from erv.errors import DataError, TrainingError
 from erv.policies import load_policy
+from erv.prompts import Prompt
 from erv.rewards import build_rewards
 from erv.settings import GrpoSettings, RewardSettings, load_settings
 from erv.shards import ShardReader
@@ -122,7 +124,7 @@ def test_as_many_are_sampled_and_trained_as_in_grpo(
     assert measured["rollouts/sampled"] == measured["rollouts/trained"] == STEPS * PROMPTS * GENERATIONS
 
 
-def test_what_passes_is_learned(whole: Run, cold_start: Path, shards: dict[str, ShardReader]) -> None:
+def test_what_passes_is_learned(whole: Run, cold_start: Path, rows: list[dict[str, Any]]) -> None:
     rollouts = whole.rollouts()
     accepted = accept(rollouts, 1.0)
     assert 0 < len(accepted) < len(rollouts)
@@ -132,7 +134,7 @@ def test_what_passes_is_learned(whole: Run, cold_start: Path, shards: dict[str, 
     passing = sum(item.passes(1.0) for item in rollouts)
     assert measured["rollouts/passing_share"] == passing / len(rollouts)
     policy = load_policy(cold_start)
-    examples = rft.build_examples(policy, accepted, shards)
+    examples = rft.build_examples(policy, accepted, rows)
     tokenizer = policy.processor.tokenizer
     for example, item in zip(examples, accepted, strict=True):
         assert example["key"] == item.clip
@@ -140,6 +142,27 @@ def test_what_passes_is_learned(whole: Run, cold_start: Path, shards: dict[str, 
     before, after = weights(policy), weights(load_policy(whole.policy))
     moved = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"language_model", "weight"}, "grpo.freeze_projectors holds here too; the head is tied"
+
+
+def test_each_clip_is_asked_as_in_grpo(
+    cold_start: Path, shards: dict[str, ShardReader], rows: list[dict[str, Any]]
+) -> None:
+    policy = load_policy(cold_start)
+    processor = policy.processor
+    silent = {f"{name}/{clip_id}" for name, reader in shards.items() for clip_id in reader.silent}
+    assert rft._prompts(policy, rows) == {
+        row["clip"]: processor.prompt_ids(audio=row["clip"] not in silent) for row in rows
+    }
+    prompt = Prompt("Which of {labels}?\nShe says: {subtitle}\nAnswer.", "You know feelings.")
+    clips = [replace(ROWS[0], subtitle="Oh!"), *ROWS[1:]]
+    asked = build_rows([clips], shards, prompt)
+    first = next(row for row in asked if row["clip_id"] == ROWS[0].clip_id)
+    said = {"clip": first["clip"], "label": "fear", "completion": "Oh.", "rewards": {}}
+    (example,) = rft.build_examples(policy, [Rollout(**said)], asked)
+    text = processor.tokenizer.decode(example["prompt"])
+    assert text.startswith("<|im_start|>system\nYou know feelings.<|im_end|>\n<|im_start|>user\n")
+    assert "Which of anger, disgust, fear," in text
+    assert "\nShe says: Oh!\nAnswer.<|im_end|>\n<|im_start|>assistant\n" in text
 
 
 def test_a_run_that_is_stopped_goes_on(
