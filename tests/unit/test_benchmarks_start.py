@@ -98,6 +98,13 @@ def test_without_its_servers_it_says_so(script: str, tmp_path: Path) -> None:
     assert done.stderr == "error: s3 is stopped; run `erv stack up` in that workspace first\n"
 
 
+def test_nothing_can_not_be_measured(tmp_path: Path) -> None:
+    for wrong in ("0", "-1", "many"):
+        done = start("shards", ["--clips", wrong], tmp_path)
+        assert done.returncode == 2
+        assert f"argument --clips: '{wrong}' is not a whole number above 0" in done.stderr
+
+
 def test_no_script_is_missing_here() -> None:
     started = {str(case.values[0]) for case in [*SMALL, *AFTER_DEMO]}
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == started | PARTS
