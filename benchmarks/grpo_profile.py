@@ -12,8 +12,8 @@ the time is split, but the timed steps say how much it is.
 
 - products: matrix products; attention: the fused kernels; softmax: with log-softmax and sums of exponentials
 - copies: also gathering, filling and joining; views: operators that compute nothing
-- rest: what the part takes besides: Python, autograd's engine, the start of operators. The profiler's own cost
-  counts as the operators' time, so where there is little else, the rest comes out negative.
+- rest: what the part takes besides: Python, autograd's engine, the start of operators. The profiler's own
+  cost counts as the operators' time, so where there is little else, the rest comes out negative.
 
 The floor of a part is its products and attention at the speed of this core, measured with a large product.
 Not in the step: clipping of gradients, the schedule, metrics and checkpoints.
