@@ -22,8 +22,11 @@ from unittest.mock import patch
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
+
 import erv.evaluate.compare as ours
 import erv.evaluate.figures as figures
+from benchmarks.workspace import positive
 from erv.errors import EvaluationError
 from erv.evaluate.evaluate import OVERALL
 from erv.evaluate.outcomes import Term
@@ -125,8 +128,8 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 def main() -> None:
     """Prints the seconds of both ways and their ratio; writes them to benchmarks/compare.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--clips", type=int, default=12_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clips", type=positive, default=12_000)
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     rows = {name: predictions(number, arguments.clips) for number, name in enumerate(POLICIES)}

@@ -21,6 +21,10 @@ import time
 from pathlib import Path
 from statistics import median
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
+
+from benchmarks.workspace import positive
+
 WAYS = {
     "in_order": "write_sample(out, size=size, skip_base=True); write_sample(out, size=size)",
     "beside": "write_sample(out, size=size)",
@@ -31,7 +35,7 @@ def main() -> None:
     """Prints the seconds of both ways, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--size", default="150")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=positive, default=1)
     options = parser.parse_args()
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     for number in range(options.rounds):

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.workspace import demanded
+from benchmarks.workspace import demanded, positive
 from erv.completions.answering import Answering, Task
 from erv.completions.kept import KeptPieces
 from erv.completions.pieces import Asked, Decoding, plan
@@ -48,8 +48,8 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path(), help="after `make demo`")
     parser.add_argument("--dataset", default="mafw")
     parser.add_argument("--policy", default="erv")
-    parser.add_argument("--clips", type=int, default=None, help="only the first ones; all by default")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clips", type=positive, default=None, help="only the first ones; all by default")
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     demanded(

@@ -41,6 +41,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `tests`
 
+from benchmarks.workspace import positive
+
 RESULTS = Path(__file__).with_suffix(".json")
 WIDTH, HEIGHT, FPS, SECONDS = 640, 360, 25, 3
 FRAMES, SIZE, SAMPLE_RATE = 8, 224, 16_000
@@ -321,8 +323,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def main() -> None:
     """Prints clips per second, ratios and shares; writes them to benchmarks/extract.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--clips", type=int, default=480)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clips", type=positive, default=480)
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--geometry", choices=["stretch", "pad"], default="stretch")
     parser.add_argument(
         "--one-core", action="store_true", help="CPU time in one process alone; about a minute"

@@ -34,6 +34,7 @@ import torch
 from torch import nn
 
 from benchmarks.grpo_sizes import DATASET, SIZES, build_policy, write_clips
+from benchmarks.workspace import positive
 from erv.determinism import seed_everything
 from erv.settings import load_settings
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
@@ -345,7 +346,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--size", choices=SIZES, default="0.5b")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--rounds", type=int, default=5, help="measured turns of each side")
+    parser.add_argument("--rounds", type=positive, default=5, help="measured turns of each side")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     chosen = parser.parse_args(arguments)
     if chosen.device == "cuda" and not torch.cuda.is_available():

@@ -41,6 +41,7 @@ from benchmarks.grpo_measured import PARTS
 from benchmarks.grpo_sizes import DATASET, SIZES, build_policy, write_clips
 from benchmarks.grpo_ways import WAYS, step
 from benchmarks.grpo_worker import load_trainer, prompts_of, seconds_of, settings_for
+from benchmarks.workspace import positive
 from erv.determinism import seed_everything
 from erv.training.grpo.watch import quiet_libraries
 
@@ -212,7 +213,7 @@ def main() -> int:
     parser.add_argument(
         "--size", nargs="+", choices=list(STEPS), default=["0.5b"] if gpu else ["tiny", "50m"]
     )
-    parser.add_argument("--steps", type=int, help="steps that count; the default depends on the size")
+    parser.add_argument("--steps", type=positive, help="steps that count; the default depends on the size")
     parser.add_argument("--group", type=int, default=8, help="completions per prompt")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if gpu else "cpu")
     parser.add_argument("--dtype", choices=list(LARGEST_GAP))

@@ -19,7 +19,7 @@ from statistics import median
 from benchmarks.grpo_measured import PARTS
 from benchmarks.grpo_ways import agree, make_trainer, step
 from benchmarks.grpo_worker import prompts_of, seconds_of
-from benchmarks.workspace import demanded
+from benchmarks.workspace import demanded, positive
 from erv.determinism import seed_everything
 from erv.policies import load_policy
 from erv.settings import load_settings
@@ -36,7 +36,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workspace", type=Path, default=Path())
-    parser.add_argument("--steps", type=int, default=4, help="steps that count")
+    parser.add_argument("--steps", type=positive, default=4, help="steps that count")
     with tempfile.TemporaryDirectory() as scratch:
         compare(parser.parse_args(), Path(scratch))
 

@@ -12,9 +12,10 @@ the time is split, but the timed steps say how much it is.
 
 - products: matrix products; attention: the fused kernels; softmax: with log-softmax and sums of exponentials
 - copies: also gathering, filling and joining; views: operators that compute nothing
-- python: the rest of the part: Python, autograd's engine, the start of operators
+- rest: what the part takes besides: Python, autograd's engine, the start of operators. The profiler's own
+  cost counts as the operators' time, so where there is little else, the rest comes out negative.
 
-The floor of a part are its products and attention at the speed of this core, measured with a large product.
+The floor of a part is its products and attention at the speed of this core, measured with a large product.
 Not in the step: clipping of gradients, the schedule, metrics and checkpoints.
 """
 
@@ -36,7 +37,7 @@ from benchmarks.grpo_sizes import DATASET, SIZES, build_policy, write_clips
 from benchmarks.grpo_ways import make_trainer, step
 from benchmarks.grpo_worker import prompts_of, settings_for
 from benchmarks.operators import NAMES, Counter, LabelledStopwatch, product_speed, time_by_kind
-from benchmarks.workspace import demanded
+from benchmarks.workspace import demanded, positive
 from erv.determinism import seed_everything
 from erv.training.common.allocator import keep_freed_memory
 from erv.training.grpo.watch import quiet_libraries
@@ -190,7 +191,7 @@ def show(found: Profile, speed: float) -> None:
         f"a step of {found.completions} completions of {found.tokens:.0f} tokens on average;"
         " milliseconds of CPU"
     )
-    kinds = "".join(f"{name:>12}" for name in (*NAMES, "python"))
+    kinds = "".join(f"{name:>12}" for name in (*NAMES, "rest"))
     print(f"{'part':<22}{'ms':>7}{'share':>7}{'floor':>7}{kinds}")
     for title, parts in (("generation", GENERATION), ("training", TRAINING), ("step", PARTS)):
         for part in parts if title != "step" else ():
@@ -210,7 +211,7 @@ def _line(title: str, found: Profile, parts: Sequence[str], speed: float, total:
     seconds = sum(found.parts[part] for part in parts)
     kinds: Mapping[str, float] = {name: sum(found.kinds[part][name] for part in parts) for name in NAMES}
     floor = sum(found.operations[part] for part in parts) / speed
-    cells = [*kinds.values(), max(0.0, seconds - sum(kinds.values()))]
+    cells = [*kinds.values(), seconds - sum(kinds.values())]
     shares = "".join(f"{1000 * cell:>7.0f} {100 * cell / seconds if seconds else 0:>3.0f}%" for cell in cells)
     print(f"{title:<22}{1000 * seconds:>7.0f}{100 * seconds / total:>6.0f}%{1000 * floor:>7.0f}{shares}")
 
@@ -221,7 +222,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workspace", type=Path, default=Path())
-    parser.add_argument("--steps", type=int, default=3, help="timed steps, and as many profiled ones")
+    parser.add_argument("--steps", type=positive, default=3, help="timed steps, and as many profiled ones")
     parser.add_argument("--size", choices=["tiny", "50m"], help="random weights of this size, no workspace")
     arguments = parser.parse_args()
     keep_freed_memory()

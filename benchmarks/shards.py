@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,7 +24,10 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_sample_images
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
+
 import erv.shards
+from benchmarks.workspace import positive
 from erv.shards import Clip, ShardReader, ShardWriter
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -70,9 +74,9 @@ def read(folder: Path, order: list[str]) -> tuple[float, float]:
 def main() -> None:
     """Prints the times of all ways and the ratio; writes them to benchmarks/shards.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--clips", type=int, default=160)
+    parser.add_argument("--clips", type=positive, default=160)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument(
         "--results", type=Path, help=f"default: {RESULTS.name}, but only for the default size"
     )

@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
 
-from benchmarks.workspace import demanded, stack_demanded
+from benchmarks.workspace import demanded, positive, stack_demanded
 from erv.environment import child_environment, load_environment
 from erv.pipeline import read_stages, select
 
@@ -89,7 +89,7 @@ def main() -> None:
     """Measures the stages in turns, prints them and writes the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("stages", nargs="*", help="stages or groups; one of each group by default")
-    parser.add_argument("--rounds", type=int, default=3, help="starts of each way (%(default)s)")
+    parser.add_argument("--rounds", type=positive, default=3, help="starts of each way (%(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the result goes (%(default)s)")
     options = parser.parse_args()
     demanded(Path(), "dvc.lock", "report")

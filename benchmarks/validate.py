@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
 import erv.validate.video_probe as video_probe
 from benchmarks.extract import make_clip
 from benchmarks.validate_split import split
+from benchmarks.workspace import positive
 from erv.media.header import read_header
 from erv.validate.probing import _load_prober
 
@@ -60,8 +61,8 @@ def show_split(paths: list[Path], rounds: int) -> None:
 def main() -> None:
     """Prints the milliseconds of both ways and their ratio; writes them to benchmarks/validate.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--clips", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clips", type=positive, default=8)
+    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--profile", action="store_true", help="show how the quick look splits into parts")
     arguments = parser.parse_args()

@@ -42,6 +42,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
+
+from benchmarks.workspace import positive
+
 RESULTS = Path(__file__).with_suffix(".json")
 ROLLOUTS = Path(__file__).with_name("rollouts.parquet")
 COMPLETIONS, SENTENCES = 64, 8
@@ -170,8 +174,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--steps", type=positive, default=20)
     parser.add_argument("--completions", type=int, default=COMPLETIONS, help="in a batch, at most")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--device", default="cpu")

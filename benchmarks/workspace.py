@@ -1,9 +1,17 @@
-"""What benchmarks need of a workspace where `make demo` has run, or one sentence about what is missing."""
+"""What benchmarks ask of their options and of a workspace where `make demo` has run, in one sentence each."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, as a type of argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def demanded(root: Path, *names: str) -> None:

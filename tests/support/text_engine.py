@@ -67,7 +67,7 @@ def main() -> None:
     connection = Connection(int(sys.argv[1]))
     options = json.loads(connection.recv_bytes())
     torch.set_num_threads(1)
-    serve(connection, TextEngine(**options), "of transformers")
+    serve(connection, TextEngine(**options), "of transformers", sys.argv[2])
 
 
 if __name__ == "__main__":

@@ -107,6 +107,13 @@ def test_a_claim_without_results_says_so(tmp_path: Path) -> None:
     assert done.stderr == f"{results}: no results; run `python -m benchmarks.claim` without --check first\n"
 
 
+def test_nothing_can_not_be_measured(tmp_path: Path) -> None:
+    for wrong in ("0", "-1", "many"):
+        done = start("shards", ["--clips", wrong], tmp_path)
+        assert done.returncode == 2
+        assert f"argument --clips: '{wrong}' is not a whole number above 0" in done.stderr
+
+
 def test_no_script_is_missing_here() -> None:
     started = {str(case.values[0]) for case in [*SMALL, *AFTER_DEMO]} | {"claim"}
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} == started | PARTS

@@ -74,8 +74,19 @@ def test_paths_exist(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
-    missing = [link for link in links if "://" not in link and not (path.parent / link).exists()]
+    missing = [link for link in links if "://" not in link and not _leads_somewhere(path, link)]
     assert not missing
+
+
+def _leads_somewhere(page: Path, link: str) -> bool:
+    """Whether the file is there, and in it the heading that a fragment names, as GitHub writes it."""
+    file, _, fragment = link.partition("#")
+    target = page.parent / file if file else page
+    if not target.exists():
+        return False
+    titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE) if fragment else []
+    slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    return not fragment or fragment in slugs
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

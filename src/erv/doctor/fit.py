@@ -24,6 +24,7 @@ from typing import Protocol
 from erv.doctor.policy_sizes import PolicySizes
 from erv.prompts import INSTRUCTION
 from erv.settings import LoraSettings, Settings
+from erv.settings.across import written_by_vllm
 
 # Bytes that a block keeps per token, per unit of width and of inner width, by the bytes of a number in the
 # computation: for a block that trains, and for one that only passes the gradient on.
@@ -220,9 +221,8 @@ def _loading(sizes: PolicySizes, stage: _Stage) -> int:
 def needs_gpu(settings: Settings) -> list[str]:
     """The parameters that only a GPU can do, as `name: value`."""
     runtime, accelerate = settings.runtime, settings.machine.accelerate
-    engine = settings.grpo.generation
     found = {
-        "grpo.generation": engine if engine != "transformers" else None,
+        "grpo.generation": "vllm" if written_by_vllm(settings) else None,
         "runtime.device": runtime.device if runtime.device == "cuda" else None,
         "runtime.dtype": runtime.dtype if runtime.dtype != "float32" else None,
         "machine.accelerate": accelerate if accelerate not in (None, "ddp") else None,

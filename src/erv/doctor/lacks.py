@@ -18,6 +18,7 @@ from erv.doctor.preflight import teacher_faults
 from erv.environment import Environment, load_environment
 from erv.errors import ErvError
 from erv.settings import Settings
+from erv.settings.across import written_by_vllm
 from erv.settings.profile import Profile, differences, load_profile, merged_where_needed
 from erv.sources.lock import Lock
 from erv.sources.selection import is_video
@@ -229,14 +230,15 @@ def _packages(settings: Settings) -> Iterator[Finding]:
 
 
 def _engine(environment: Environment, settings: Settings) -> Iterator[Finding]:
-    if settings.grpo.generation != "vllm":
+    if not written_by_vllm(settings):
         return
-    from erv.training.grpo.engine.lacks import INSTALL, vllm_version
+    from erv.training.grpo.engine.lacks import INSTALL, version_fault, vllm_version
 
     python = environment.workspace / settings.machine.grpo.vllm_python
     version = vllm_version(python)
-    if version is None:
-        yield Finding("vLLM", "fail", f"not installed for {python}; grpo.generation is vllm", f"`{INSTALL}`")
+    fault = version_fault(version, environment.workspace)
+    if fault is not None:
+        yield Finding("vLLM", "fail", f"{python} has {fault}; grpo.generation is vllm", f"`{INSTALL}`")
     else:
         yield Finding("vLLM", "ok", f"{version}; grpo.generation is vllm")
 

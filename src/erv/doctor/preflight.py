@@ -17,6 +17,7 @@ from erv.errors import DataError, StorageError
 from erv.files import read_document
 from erv.pipeline import PipelineError, PipelineStage
 from erv.settings import Settings, load_settings
+from erv.settings.across import written_by_vllm
 from erv.stack.reach import unreachable
 
 NEEDED_BYTES = 1_000_000_000
@@ -194,11 +195,12 @@ def _unfitting(environment: Environment, settings: Settings, stages: Sequence[Pi
 
 def _engine(environment: Environment, settings: Settings, stages: Sequence[PipelineStage]) -> list[str]:
     """Whether vLLM is installed, if grpo is to generate with it."""
-    if settings.grpo.generation != "vllm" or not any(stage.name.startswith("grpo@") for stage in stages):
+    names = {f"grpo@{name}" for name in written_by_vllm(settings)}
+    if names.isdisjoint(stage.name for stage in stages):
         return []
     from erv.training.grpo.engine.lacks import vllm_fault
 
-    fault = vllm_fault(environment.workspace / settings.machine.grpo.vllm_python)
+    fault = vllm_fault(environment.workspace / settings.machine.grpo.vllm_python, environment.workspace)
     return [] if fault is None else [fault]
 
 

@@ -34,6 +34,14 @@ def faults(settings: Settings) -> list[str]:
     return [fault for check in checks for fault in check(settings)]
 
 
+def written_by_vllm(settings: Settings) -> tuple[str, ...]:
+    """The trained variants whose completions come from vLLM; `rft` always writes with transformers."""
+    if settings.grpo.generation != "vllm":
+        return ()
+    known = settings.variants
+    return tuple(name for name in settings.compare.train if name in known and known[name].method == "grpo")
+
+
 def _twice(name: str, what: str, values: Sequence[str]) -> Iterator[str]:
     if len(set(values)) != len(values):
         yield f"{name} names {what} twice: {', '.join(values)}"
@@ -207,15 +215,14 @@ def _adapters(settings: Settings) -> Iterator[str]:
 
 def _engine(settings: Settings) -> Iterator[str]:
     """VLLM writes for one process, and for policies whose language model it can continue."""
-    if settings.grpo.generation != "vllm":
+    if not written_by_vllm(settings):
         return
     machine, family = settings.machine, settings.policy.family
     back = "or grpo.generation: transformers"
     if family not in EMBEDS:
         yield (
-            f"grpo.generation is vllm and policy.family {family}, whose positions are more than a count of"
-            " tokens: vLLM counts the tokens of a prompt given as embeddings; set policy.family:"
-            f" {', '.join(EMBEDS)}, {back}"
+            f"grpo.generation is vllm and policy.family {family}, which vLLM can't continue from prompts"
+            f" given as embeddings; set policy.family: {', '.join(EMBEDS)}, {back}"
         )
     if machine.accelerate is not None:
         yield (

@@ -83,7 +83,7 @@ class GrpoMachine(Section):
     rows_per_pass: PositiveInt | None
     sample_steps: PositiveInt
     static_decode: bool = False
-    vllm_python: str = ".venv-vllm/bin/python"
+    vllm_python: Annotated[str, Field(min_length=1)] = ".venv-vllm/bin/python"
     vllm_memory: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.4
 
 

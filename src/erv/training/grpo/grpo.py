@@ -238,6 +238,8 @@ def train_grpo(
             trained.model.freeze_projectors()
         without_dropout(trained.model)
         engine = ending.enter_context(start_vllm(trained, settings, runtime, machine)) if by_vllm else None
+        if engine is not None:
+            engine.ready()  # it measures the free memory of the GPU, which the trainer would change meanwhile
         trainer = OmniGRPOTrainer(
             model=trained.model,
             args=arguments,

@@ -42,6 +42,7 @@ METRICS = {
     "engine/ratio": "engine/ratio",
     "engine/truncated_share": "engine/truncated_share",
     "engine/kl": "engine/kl",
+    "engine/without_log_prob": "engine/without_log_prob",
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
     "step_time": "step_seconds",

@@ -3,17 +3,25 @@
 The process runs transformers' own text class where vLLM will be; `make gpu-proof` runs vLLM.
 """
 
+import json
 import math
+import shutil
+import signal
+import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from erv.doctor import lacks, preflight
+from erv.doctor import fit, lacks, preflight
 from erv.environment import Environment
 from erv.errors import SettingsError, TrainingError
 from erv.pipeline import PipelineStage
@@ -24,11 +32,13 @@ from erv.settings.across import EMBEDS
 from erv.shards import ShardReader
 from erv.training.common.adapters import lora_config
 from erv.training.grpo import grpo
+from erv.training.grpo.engine import client
 from erv.training.grpo.engine.agreement import agreement
 from erv.training.grpo.engine.client import EngineClient, Sampling
-from erv.training.grpo.engine.lacks import INSTALL, vllm_fault, vllm_version
+from erv.training.grpo.engine.lacks import INSTALL, version_fault, vllm_fault, vllm_version
 from erv.training.grpo.engine.prompts import check_embeds, embedded_prompts
 from erv.training.grpo.engine.text_model import text_weights, write_text_folder
+from erv.training.grpo.engine.worker import load_all, serve
 from erv.training.grpo.shared_prompts import SharedPrompt
 from tests.support.runtime import MACHINE, RUNTIME, machine
 from tests.support.tiny_grpo import LORA, SIZES, many_letters, settings, training_rows
@@ -37,6 +47,7 @@ from tests.unit.training.grpo.test_checkpointed_prompts import KEYS, folder, tra
 from tests.unit.training.grpo.test_static_decode import GROUPS, TEXTS, prompts
 
 COMMAND = [sys.executable, str(Path(__file__).parents[3] / "support" / "text_engine.py")]
+HANGS = ["sh", "-c", "exec sleep 300"]
 FAMILIES = {"humanomni": lambda: Policy(*build_tiny_policy(TEXTS, seed=3, sizes=SIZES))}
 
 
@@ -144,12 +155,142 @@ def test_a_process_writes_by_seed_gets_changed_weights_and_says_why_it_fails(pol
 
 def test_a_process_that_never_gets_ready_says_why(policy: Policy) -> None:
     command = [sys.executable, "-c", "import sys; print(); sys.exit('no memory left')"]
+    folders: list[Path] = []
     with (
-        EngineClient(command, lambda place: None, {}) as engine,
         pytest.raises(TrainingError, match=r"exit code 1: no memory left; lower machine\.grpo\.vllm_memory"),
+        EngineClient(command, folders.append, {}) as engine,
     ):
         engine.write(lambda: [], 0, [], [], Sampling(1.0, 5, (2,), ()))
-    assert not Path(engine._scratch.name).exists()
+    assert not folders[0].parent.exists()
+
+
+def test_a_process_that_ends_before_it_is_asked_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    popen = client.subprocess.Popen
+
+    def ended(*arguments: Any, **options: Any) -> Any:
+        process = popen(*arguments, **options)
+        process.wait()
+        return process
+
+    monkeypatch.setattr(client.subprocess, "Popen", ended)
+    folders: list[Path] = []
+    with pytest.raises(TrainingError, match="exit code 3: it said nothing") as caught:
+        EngineClient(["sh", "-c", "exit 3"], folders.append, {})
+    assert not folders[0].parent.exists()
+    del caught  # its traceback keeps the client alive: the folder is removed by `close`, not with the object
+
+
+def test_an_interpreter_that_can_t_be_started_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folders: list[Path] = []
+    for name, why in (("none", "No such file or directory"), ("file", "Permission denied")):
+        with pytest.raises(
+            TrainingError, match=rf"{name} \(machine\.grpo\.vllm_python\) can't be started: {why};"
+        ):
+            EngineClient([str(tmp_path / name)], folders.append, {})
+    assert not any(place.parent.exists() for place in folders)
+
+
+def test_a_hung_process_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "START_LIMIT", 0.3)
+    begun = time.monotonic()
+    with (
+        pytest.raises(TrainingError, match=r"no answer for 0\.005 minutes and was killed; its last line: "),
+        EngineClient(HANGS, lambda place: None, {}) as engine,
+    ):
+        engine.ready()
+    assert engine._process.returncode == -signal.SIGKILL
+    assert time.monotonic() - begun < 10
+
+
+def test_a_generation_has_a_limit_too(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "WRITE_LIMIT", 0.3)
+    script = "import sys; from multiprocessing.connection import Connection as C; c = C(int(sys.argv[1]));"
+    script += 'c.recv_bytes(); c.send_bytes(b\'{"version": ""}\'); import time; time.sleep(300)'
+    with (
+        pytest.raises(TrainingError, match=r"no answer for 0\.005 minutes"),
+        EngineClient([sys.executable, "-c", script], lambda place: None, {}) as engine,
+    ):
+        engine.write(lambda: [], 0, [], [], Sampling(1.0, 5, (2,), ()))
+    assert engine._process.returncode == -signal.SIGKILL
+
+
+def test_a_process_that_closes_its_connection_but_goes_on_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "END_LIMIT", 0.3)
+    command = ["bash", "-c", 'sleep 1; eval "exec $0>&-"; exec sleep 300']
+    with (
+        pytest.raises(TrainingError, match="exit code -9"),
+        EngineClient(command, lambda place: None, {}) as engine,
+    ):
+        engine.ready()
+
+
+def test_after_an_exception_nothing_is_waited_for() -> None:
+    begun = time.monotonic()
+    with pytest.raises(KeyError), EngineClient(HANGS, lambda place: None, {}) as engine:
+        raise KeyError
+    assert engine._process.returncode == -signal.SIGKILL
+    assert time.monotonic() - begun < 10
+
+
+def test_an_answer_that_is_no_json_is_one_sentence() -> None:
+    script = "import sys; from multiprocessing.connection import Connection as C; c = C(int(sys.argv[1]));"
+    script += "c.recv_bytes(); c.send_bytes(b'\\xff{'); c.recv_bytes()"
+    with (
+        pytest.raises(TrainingError, match="its process sent 2 bytes that are no JSON"),
+        EngineClient([sys.executable, "-c", script], lambda place: None, {}) as engine,
+    ):
+        engine.ready()
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["while starting", "while waiting"])
+def test_the_folder_goes_with_the_connection(tmp_path: Path, answered: bool) -> None:
+    place = tmp_path / "erv-engine"
+    (place / "model").mkdir(parents=True)
+    (place / "weights.safetensors").touch()
+    ours, theirs = (Connection(end.detach()) for end in socket.socketpair())
+    if not answered:
+        ours.close()  # what the kernel does for a process that is killed
+    worker = threading.Thread(target=serve, args=(theirs, None, "1", str(place)))
+    worker.start()
+    if answered:
+        assert json.loads(ours.recv_bytes()) == {"version": "1"}
+        assert place.is_dir()
+        ours.close()
+    worker.join(10)
+    assert not place.exists()
+
+
+def test_a_process_removes_what_a_killed_client_leaves(policy: Policy) -> None:
+    engine = start(policy)
+    engine.ready()
+    engine._connection.close()  # and no cleanup
+    assert engine._process.wait(30) == 0
+    assert not engine._folder.exists()
+    engine.close()
+
+
+class Fused(torch.nn.Module):
+    """Names its parameters as vLLM does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv_proj, self.norm = torch.nn.Linear(2, 6, bias=False), torch.nn.LayerNorm(2, bias=False)
+        self.head = torch.nn.Linear(2, 6, bias=False)
+        self.head.weight = self.qkv_proj.weight  # tied
+
+    def load_weights(self, weights: Any) -> set[str]:
+        return {name.replace("q_proj", "qkv_proj").replace("k_proj", "qkv_proj") for name, _ in weights}
+
+
+def test_a_parameter_without_weights_is_an_error(tmp_path: Path) -> None:
+    given = {name: torch.zeros(2) for name in ("q_proj.weight", "norm.weight")}
+    save_file(given, tmp_path / "all")
+    load_all(Fused(), str(tmp_path / "all"))
+    del given["norm.weight"]
+    save_file(given, tmp_path / "few")
+    with pytest.raises(RuntimeError, match=r"1 parameters of Fused got no weights: norm\.weight$"):
+        load_all(Fused(), str(tmp_path / "few"))
 
 
 # --- the correction ---
@@ -170,16 +311,23 @@ def test_agreement_is_that_of_a_plain_loop() -> None:
     assert found["engine/truncated_share"] == pytest.approx(sum(ratio > 1.5 for ratio in ratios) / 7)
     assert found["engine/kl"] == pytest.approx(sum(ratio - math.log(ratio) - 1 for ratio in ratios) / 7)
     assert 0 < found["engine/truncated_share"] < 1
+    assert found["engine/without_log_prob"] == pytest.approx(1 / 8)
     assert agreement(ours, ours, mask, 1.5) == {
         "engine/ratio": 1.0,
         "engine/truncated_share": 0.0,
         "engine/kl": 0.0,
+        "engine/without_log_prob": 0.0,
     }
+    assert agreement(ours, theirs, torch.zeros(3, 5), 1.5) == {}
 
 
-def batch_of(trainer: Any) -> dict[str, Any]:
-    rows = [row for row in trainer.train_dataset if row["clip"] in KEYS] * 2
-    return trainer._generate_and_score_completions(rows[:4])
+def test_an_engine_without_log_probabilities_is_refused() -> None:
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    for value in (math.nan, -math.inf):
+        theirs = torch.full((2, 3), value)
+        theirs[1, 2] = -1.0  # padding
+        with pytest.raises(TrainingError, match="no finite log-probability for any of the 5 tokens"):
+            agreement(torch.zeros(2, 3), theirs, mask, 1.5)
 
 
 def sampled(trainer: Any) -> dict[str, Any]:
@@ -204,6 +352,13 @@ def test_a_whole_run_hands_over_the_weights_of_each_step(
     shards = {"mafw": ShardReader(folder / "mafw")}
     changes = machine().grpo.model_copy(update={"vllm_python": sys.executable})
     seen: list[dict[str, float]] = []
+    trainer, ready = grpo.OmniGRPOTrainer, []
+
+    def build(**arguments: Any) -> Any:  # vLLM measures the GPU's free memory before
+        ready.append(arguments["engine"]._ready)
+        return trainer(**arguments)
+
+    monkeypatch.setattr(grpo, "OmniGRPOTrainer", build)
     grpo.train_grpo(
         folder / "sft",
         training_rows(shards),
@@ -221,6 +376,8 @@ def test_a_whole_run_hands_over_the_weights_of_each_step(
         assert metrics["engine/ratio"] == pytest.approx(1.0, abs=0.02)
         assert metrics["engine/kl"] < 1e-3
         assert metrics["engine/truncated_share"] == 0.0
+        assert metrics["engine/without_log_prob"] == 0.0
+    assert ready == [True]
     assert len(seen) == 2
     assert seen[0]["grad_norm"] > 0
 
@@ -274,7 +431,11 @@ def test_a_policy_with_positions_of_its_own_is_refused() -> None:
 @pytest.mark.parametrize(
     ("place", "value", "expected"),
     [
-        (("policy", "family"), "qwen_omni", "policy.family qwen_omni, whose positions are more than a count"),
+        (
+            ("policy", "family"),
+            "qwen_omni",
+            "policy.family qwen_omni, which vLLM can't continue from prompts given",
+        ),
         (("machine", "accelerate"), "ddp", "machine.accelerate ddp: vLLM writes for one process"),
         (("machine", "grpo", "static_decode"), True, "static_decode true, which belongs to transformers"),
         (("runtime", "device"), "cpu", "needs a GPU, and runtime.device cpu; set device: cuda"),
@@ -294,6 +455,65 @@ def test_settings_that_vllm_can_t_serve_are_faults(place: tuple[str, ...], value
     with pytest.raises(SettingsError, match=r"grpo\.generation is vllm") as caught:
         parse_settings(raw)
     assert expected in str(caught.value)
+
+
+def training(*variants: str) -> dict[str, Any]:
+    """Parameters of a run that trains these variants and registers the first."""
+    raw = load_settings().model_dump(by_alias=True, mode="json")
+    raw["grpo"]["generation"], raw["runtime"]["device"] = "vllm", "auto"
+    raw["compare"].update(train=list(variants), policies=["sft", *variants])
+    raw["register"]["policy"] = variants[0]
+    for gate in raw["register"]["gates"]:
+        gate["against"] = gate["against"] and "sft"
+    return raw
+
+
+def test_rft_alone_needs_no_vllm(tmp_path: Path) -> None:
+    raw = training("rft")
+    raw["runtime"]["device"] = "cpu"
+    chosen = parse_settings(raw)
+    assert list(lacks._engine(Environment(tmp_path), chosen)) == []
+    stage = PipelineStage("grpo@rft", (), "", (), ())
+    assert preflight._engine(Environment(tmp_path), chosen, [stage]) == []
+    assert fit.needs_gpu(chosen) == []
+
+
+def test_rft_beside_grpo_asks_for_vllm_only_where_grpo_runs(tmp_path: Path) -> None:
+    chosen = parse_settings(training("erv", "rft"))
+    for name, faults in (("rft", 0), ("erv", 1)):
+        stage = PipelineStage(f"grpo@{name}", (), "", (), ())
+        assert len(preflight._engine(Environment(tmp_path), chosen, [stage])) == faults
+
+
+def test_an_empty_interpreter_is_refused() -> None:
+    raw = load_settings().model_dump(by_alias=True, mode="json")
+    raw["machine"]["grpo"]["vllm_python"] = ""
+    with pytest.raises(SettingsError, match="vllm_python"):
+        parse_settings(raw)
+
+
+def test_another_version_of_vllm_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "requirements").mkdir()
+    root = Path(__file__).parents[4]
+    shutil.copy(root / "requirements" / "vllm.txt", tmp_path / "requirements")
+    pinned = (root / "requirements" / "vllm.txt").read_text(encoding="utf-8").split("vllm==")[1].strip()
+    assert version_fault(pinned, tmp_path) is None
+    assert version_fault(f"{pinned}+cu129", tmp_path) is None
+    assert version_fault("0.1.0", tmp_path) == f"vLLM 0.1.0, expected {pinned}"
+    assert version_fault(f"{pinned}1", tmp_path) is not None
+    assert "which names the expected version, isn't here" in str(version_fault(pinned, tmp_path / "none"))
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 0.1.0\n")
+    python.chmod(0o755)
+    assert f"has vLLM 0.1.0, expected {pinned}; install it with" in str(vllm_fault(python, tmp_path))
+    raw = load_settings().model_dump(by_alias=True, mode="json")
+    raw["runtime"]["device"], raw["grpo"]["generation"] = "auto", "vllm"
+    raw["machine"]["grpo"]["vllm_python"] = "python"
+    (finding,) = lacks._engine(Environment(tmp_path), parse_settings(raw))
+    assert (finding.state, finding.detail) == (
+        "fail",
+        f"{python} has vLLM 0.1.0, expected {pinned}; grpo.generation is vllm",
+    )
 
 
 def test_the_doctor_says_what_is_missing(tmp_path: Path) -> None:

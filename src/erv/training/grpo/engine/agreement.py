@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import torch
 
+from erv.errors import TrainingError
+
 PREFIX = "engine/"
 
 
@@ -24,14 +26,24 @@ def agreement(policy: torch.Tensor, engine: torch.Tensor, mask: torch.Tensor, ca
     Returns:
         `engine/ratio`, mean of the ratio before truncation, 1 in expectation; `engine/truncated_share`, share
         of tokens whose ratio is above the cap; `engine/kl`, estimate of KL(engine || policy) per token in
-        nats, as ratio - log(ratio) - 1. A token for which the engine gave no number is left out.
+        nats, as ratio - log(ratio) - 1. They leave out tokens for which the engine gave no finite number,
+        whose loss TRL doesn't correct; `engine/without_log_prob` is their share. Empty without tokens.
+
+    Raises:
+        TrainingError: the engine gave no finite number for any token.
     """
-    difference = (policy - engine)[mask.bool()].double()
-    difference = difference[difference.isfinite()]
-    if not len(difference):
+    given = engine[mask.bool()].isfinite()
+    if not len(given):
         return {}
+    if not given.any():
+        raise TrainingError(
+            f"grpo.generation is vllm, and vLLM gave no finite log-probability for any of the {len(given)}"
+            " tokens that it sampled, so the loss can't be corrected; set grpo.generation: transformers"
+        )
+    difference = (policy - engine)[mask.bool()][given].double()
     ratio = difference.exp()
     return {
+        f"{PREFIX}without_log_prob": float((~given).double().mean()),
         f"{PREFIX}ratio": float(ratio.mean()),
         f"{PREFIX}truncated_share": float((ratio > cap).double().mean()),
         f"{PREFIX}kl": float((ratio - difference - 1).mean()),

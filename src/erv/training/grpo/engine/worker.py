@@ -1,6 +1,7 @@
 """The process that runs vLLM, in vLLM's own environment, where erv is not installed.
 
-Started by `erv.training.grpo.engine.client` as `python worker.py FD`, where FD is an open socket. Messages
+Started by `erv.training.grpo.engine.client` as `python worker.py FD FOLDER`, where FD is an open socket and
+FOLDER holds the files, which are removed when the connection ends: the client may have been killed. Messages
 are JSON; tensors are in safetensors files. Written for vLLM 0.33, whose classes check what they are given.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -85,7 +87,7 @@ class VllmEngine:
         from vllm import SamplingParams
 
         self._llm.wake_up(tags=["weights"])
-        self._llm.apply_model(lambda model: len(model.load_weights(_stored(weights))))
+        self._llm.apply_model(lambda model: load_all(model, weights))
         self._llm.wake_up(tags=["kv_cache"])
         self._llm.reset_prefix_cache()
         never = dict.fromkeys(sampling["suppressed"], _NEVER)
@@ -117,27 +119,49 @@ class VllmEngine:
         return tokens, log_probs
 
 
+def load_all(model: Any, path: str) -> None:
+    """Loads a file of weights into a model of vLLM.
+
+    `load_weights` returns the names of the model's own parameters that it has filled, in which several
+    weights of the file may be one (`qkv_proj`, `gate_up_proj`); a tied head is no parameter of its own.
+
+    Raises:
+        RuntimeError: a parameter got no weight. It would hold what sleep or the dummy format left there.
+    """
+    loaded = model.load_weights(_stored(path))
+    missing = [name for name, _ in model.named_parameters() if name not in (loaded or ())]
+    if missing:
+        raise RuntimeError(
+            f"{len(missing)} parameters of {type(model).__name__} got no weights: {', '.join(missing[:3])}"
+            + (", ..." if len(missing) > 3 else "")
+        )
+
+
 def _stored(path: str) -> Iterator[tuple[str, torch.Tensor]]:
     with safe_open(path, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - not a mapping
             yield name, file.get_tensor(name)
 
 
-def serve(connection: Connection, engine: WritesText, version: str) -> None:
-    """Answers until the other side closes the connection. An exception is an answer too."""
-    _send(connection, {"version": version})
-    while True:
-        try:
-            asked = json.loads(connection.recv_bytes())
-        except EOFError:
-            return
-        try:
-            prompts = load_file(asked["prompts"])
-            ordered = [prompts[str(number)] for number in range(len(prompts))]
-            tokens, log_probs = engine.write(asked["weights"], ordered, asked["rows"], asked["sampling"])
-            _send(connection, {"tokens": tokens, "log_probs": log_probs})
-        except Exception as error:
-            _send(connection, {"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]})
+def serve(connection: Connection, engine: WritesText, version: str, folder: str) -> None:
+    """Answers until the other side closes the connection, then removes the folder of the files."""
+    try:
+        _send(connection, {"version": version})
+        while True:
+            _send(connection, _answer(engine, json.loads(connection.recv_bytes())))
+    except (EOFError, ConnectionError):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answer(engine: WritesText, asked: dict[str, Any]) -> dict[str, Any]:
+    """What the engine has written. An exception is an answer too."""
+    try:
+        prompts = load_file(asked["prompts"])
+        ordered = [prompts[str(number)] for number in range(len(prompts))]
+        tokens, log_probs = engine.write(asked["weights"], ordered, asked["rows"], asked["sampling"])
+    except Exception as error:
+        return {"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
+    return {"tokens": tokens, "log_probs": log_probs}
 
 
 def _send(connection: Connection, message: dict[str, Any]) -> None:
@@ -145,12 +169,12 @@ def _send(connection: Connection, message: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Serves vLLM on the socket whose number is the only argument."""
+    """Serves vLLM on the socket whose number is the first argument."""
     connection = Connection(int(sys.argv[1]))
     options = json.loads(connection.recv_bytes())
     import vllm
 
-    serve(connection, VllmEngine(**options), vllm.__version__)
+    serve(connection, VllmEngine(**options), vllm.__version__, sys.argv[2])
 
 
 if __name__ == "__main__":
