@@ -43,6 +43,7 @@ from erv.training.grpo import grpo, trainer
 from erv.training.grpo.engine.agreement import agreement
 from erv.training.grpo.engine.client import EngineClient
 from erv.training.grpo.engine.lacks import vllm_fault
+from erv.training.grpo.engine.start import start_vllm
 from erv.training.grpo.trainer import OmniGRPOTrainer
 
 Row = dict[str, Any]
@@ -280,7 +281,7 @@ def vllm(bench: Bench) -> Row:
     fault = vllm_fault(Path(bench.machine.grpo.vllm_python))
     if fault is not None:
         return {"not measured": fault}
-    with grpo.start_vllm(bench.policy, bench.section, bench.runtime, bench.machine) as engine:
+    with start_vllm(bench.policy, bench.section, bench.runtime, bench.machine) as engine:
         return by_engine(bench, engine)
 
 

@@ -19,10 +19,9 @@ from statistics import median
 from benchmarks.grpo_measured import PARTS
 from benchmarks.grpo_ways import agree, make_trainer, step
 from benchmarks.grpo_worker import prompts_of, seconds_of
-from benchmarks.workspace import demanded, positive
+from benchmarks.workspace import demanded, positive, settings_demanded
 from erv.determinism import seed_everything
 from erv.policies import load_policy
-from erv.settings import load_settings
 from erv.shards import ShardReader
 from erv.training.common.allocator import keep_freed_memory
 from erv.training.grpo.watch import quiet_libraries
@@ -45,7 +44,7 @@ def compare(arguments: argparse.Namespace, scratch: Path) -> None:
     """Runs and prints; `scratch` is a folder for whatever a trainer writes."""
     root = arguments.workspace
     demanded(root, "params.yaml", "models/policy/sft", "data/shards")
-    settings = load_settings(root / "params.yaml")
+    settings = settings_demanded(root)
     seed_everything(0, 1)
     keep_freed_memory()
     grpo = settings.grpo.model_copy(update={"max_steps": arguments.steps + 2})

@@ -37,7 +37,7 @@ from benchmarks.grpo_sizes import DATASET, SIZES, build_policy, write_clips
 from benchmarks.grpo_ways import make_trainer, step
 from benchmarks.grpo_worker import prompts_of, settings_for
 from benchmarks.operators import NAMES, Counter, LabelledStopwatch, product_speed, time_by_kind
-from benchmarks.workspace import demanded, positive
+from benchmarks.workspace import demanded, positive, settings_demanded
 from erv.determinism import seed_everything
 from erv.training.common.allocator import keep_freed_memory
 from erv.training.grpo.watch import quiet_libraries
@@ -141,14 +141,13 @@ def of_demo(root: Path, scratch: Path, steps: int) -> tuple[MeasuredTrainer, int
     from erv.manifest import read_manifests
     from erv.policies import load_policy
     from erv.rewards import Shaping, build_rewards
-    from erv.settings import load_settings
     from erv.shards import ShardReader
     from erv.training.grpo.grpo import build_rows, variant_settings
     from erv.verifier.memory import SentenceMemory
     from erv.verifier.model import load_for_training
 
     demanded(root, "params.yaml", "models/policy/sft", "models/verifier", "data/shards", "data/manifest")
-    settings = load_settings(root / "params.yaml")
+    settings = settings_demanded(root)
     seed_everything(0, settings.runtime.threads)
     section = settings.grpo.model_copy(update={"max_steps": steps, "epochs": None})
     readers = {name: ShardReader(root / "data/shards" / name) for name in settings.roles.train}

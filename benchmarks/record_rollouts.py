@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
 
-from benchmarks.workspace import demanded
+from benchmarks.workspace import demanded, settings_demanded
 
 RECORDED = Path(__file__).with_name("rollouts.parquet")
 KEPT = 64
@@ -61,12 +61,11 @@ def main() -> None:
 
     from erv.manifest import read_manifest, write_table
     from erv.rewards import Shaping, build_rewards
-    from erv.settings import load_settings
     from erv.shards import ShardReader
     from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
     from erv.verifier import EmotionVerifier
 
-    settings = load_settings()
+    settings = settings_demanded(Path())
     names = settings.roles.train
     shards = {name: ShardReader(Path("data/shards") / name) for name in names}
     rewards = build_rewards(

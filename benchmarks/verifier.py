@@ -176,7 +176,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--steps", type=positive, default=20)
-    parser.add_argument("--completions", type=int, default=COMPLETIONS, help="in a batch, at most")
+    parser.add_argument("--completions", type=positive, default=COMPLETIONS, help="in a batch, at most")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from erv.settings import Settings
 
 
 def positive(text: str) -> int:
@@ -23,6 +27,21 @@ def demanded(root: Path, *names: str) -> None:
     for name in names:
         if not (root / name).exists():
             sys.exit(f"error: {root / name} not found; run `make demo` in that workspace first")
+
+
+def settings_demanded(root: Path) -> Settings:
+    """The settings of the workspace `root`; ends the script if they are not this code's.
+
+    Raises:
+        SystemExit: with what is wrong in its `params.yaml`, and with status 1.
+    """
+    from erv.errors import SettingsError
+    from erv.settings import load_settings
+
+    try:
+        return load_settings(root / "params.yaml")
+    except SettingsError as error:
+        sys.exit(f"error: {error}")
 
 
 def stack_demanded(root: Path) -> None:

@@ -305,6 +305,13 @@ def test_a_deleted_experiment_is_named_with_what_restores_it_and_nothing_is_lost
     with pytest.raises(RegistryError) as refused:
         close_killed(client, environment, "emotion")
     assert str(refused.value) == sentence
+    secret = replace(environment, mlflow_uri=str(stack.mlflow_uri).replace("://", "://me:hidden@"))
+    with pytest.raises(DeletedExperiment, match=r"TRACKING_URI=http://me:\*\*\*@127") as caught:
+        Rest(secret).experiment_id("thrown away")
+    assert "hidden" not in str(caught.value)
+    with pytest.raises(RegistryError, match=r"TRACKING_URI=http://me:\*\*\*@127") as refused:
+        close_killed(client, secret, "emotion")
+    assert "hidden" not in str(refused.value)
     command = [sys.executable, "-m", "mlflow", "experiments", "restore", "--experiment-id", number]
     subprocess.run(command, env={**os.environ, "MLFLOW_TRACKING_URI": str(stack.mlflow_uri)}, check=True)
     (folder,) = (stack.state / "spool").glob(run._header.key)

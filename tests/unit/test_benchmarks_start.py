@@ -107,6 +107,18 @@ def test_a_claim_without_results_says_so(tmp_path: Path) -> None:
     assert done.stderr == f"{results}: no results; run `python -m benchmarks.claim` without --check first\n"
 
 
+def test_a_workspace_of_other_code_is_refused_in_words(tmp_path: Path) -> None:
+    for name in ("models/policy/sft", "models/verifier", "data/shards", "data/manifest"):
+        (tmp_path / name).mkdir(parents=True)
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text.replace("  beta: ", "  alpha: ", 1), encoding="utf-8")
+    done = start("record_rollouts", [], tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: params.yaml: 2 faults\n")
+    assert "grpo.beta: missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_nothing_can_not_be_measured(tmp_path: Path) -> None:
     for wrong in ("0", "-1", "many"):
         done = start("shards", ["--clips", wrong], tmp_path)

@@ -87,7 +87,8 @@ def close_killed(client: MlflowClient, environment: Environment, name: str) -> N
         return
     if experiment.lifecycle_stage == "deleted":
         address = environment.mlflow_uri or ""
-        raise RegistryError(deleted_experiment(experiment.name, experiment.experiment_id, address))
+        sentence = deleted_experiment(experiment.name, experiment.experiment_id, address)
+        raise RegistryError(environment.mask(sentence))
     query = "tags.`erv.kind` = 'publish' and attributes.status = 'RUNNING'"
     for run in repeated(lambda: client.search_runs([experiment.experiment_id], query)):
         run_id = run.info.run_id

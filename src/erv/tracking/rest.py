@@ -154,7 +154,8 @@ class Rest:
             found = answer["experiment"]
             number = str(found["experiment_id"])
             if found.get("lifecycle_stage") == "deleted":
-                raise DeletedExperiment(name, number, self._server, requests.Response())
+                server = self._environment.mask(self._server)
+                raise DeletedExperiment(name, number, server, requests.Response())
             self._experiments[name] = number
         return self._experiments[name]
 

@@ -50,10 +50,7 @@ from erv.training.common.ranks import is_main, one_gpu_each
 from erv.training.common.throughput import OnMetrics, Throughput
 from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.collapse import Diverged
-from erv.training.grpo.engine.client import WORKER, EngineClient
-from erv.training.grpo.engine.lacks import vllm_fault
-from erv.training.grpo.engine.prompts import check_embeds
-from erv.training.grpo.engine.text_model import write_text_folder
+from erv.training.grpo.engine.start import check_vllm, start_vllm
 from erv.training.grpo.kept import Kept
 from erv.training.grpo.trainer import OmniGRPOTrainer
 from erv.training.grpo.watch import OnSamples, Watcher, quiet_libraries
@@ -205,7 +202,7 @@ def train_grpo(
     """
     by_vllm = settings.generation == "vllm"
     if by_vllm:
-        _check_vllm(runtime, machine)
+        check_vllm(runtime, machine)
     seed_everything(seed, runtime.threads)
     keep_freed_memory()
     device = resolve_device(runtime.device)
@@ -274,35 +271,6 @@ def train_grpo(
             where = f"the last good checkpoint is {good}" if good else "there is no earlier checkpoint"
             raise TrainingError(f"{error}; {where}") from error
         return _write_policy(trainer, policy, settings.lora, policy_folder, output, arm)
-
-
-def _check_vllm(runtime: RuntimeSettings, machine: MachineSettings) -> None:
-    """Raises `TrainingError` if vLLM can't run here, before anything is loaded."""
-    if resolve_device(runtime.device).type != "cuda":
-        raise TrainingError(
-            "grpo.generation is vllm, which needs a GPU, and this machine has none; set grpo.generation:"
-            " transformers"
-        )
-    fault = vllm_fault(Path(machine.grpo.vllm_python))
-    if fault is not None:
-        raise TrainingError(fault)
-
-
-def start_vllm(
-    policy: Policy, settings: GrpoSettings, runtime: RuntimeSettings, machine: MachineSettings
-) -> EngineClient:
-    """Starts vLLM for the language model of a policy; see `train_grpo` for the arguments.
-
-    Raises:
-        TrainingError: vLLM can't serve this policy.
-    """
-    check_embeds(policy.model)
-    longest = len(policy.processor.prompt_ids()) + settings.max_completion_length
-    return EngineClient(
-        [machine.grpo.vllm_python, str(WORKER)],
-        lambda folder: write_text_folder(policy.model, policy.processor.tokenizer, folder),
-        {"dtype": runtime.dtype, "memory": machine.grpo.vllm_memory, "longest": longest},
-    )
 
 
 def _frozen_models(trainer: OmniGRPOTrainer, lora: LoraSettings) -> list[Any]:

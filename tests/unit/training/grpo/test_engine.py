@@ -33,6 +33,7 @@ from erv.shards import ShardReader
 from erv.training.common.adapters import lora_config
 from erv.training.grpo import grpo
 from erv.training.grpo.engine import client
+from erv.training.grpo.engine import start as starting
 from erv.training.grpo.engine.agreement import agreement
 from erv.training.grpo.engine.client import EngineClient, Sampling
 from erv.training.grpo.engine.lacks import INSTALL, version_fault, vllm_fault, vllm_version
@@ -347,8 +348,8 @@ def test_a_whole_run_hands_over_the_weights_of_each_step(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(grpo, "_check_vllm", lambda runtime, machine: None)  # there is neither here
-    monkeypatch.setattr(grpo, "WORKER", Path(COMMAND[1]))
+    monkeypatch.setattr(grpo, "check_vllm", lambda runtime, machine: None)  # there is neither here
+    monkeypatch.setattr(starting, "WORKER", Path(COMMAND[1]))
     shards = {"mafw": ShardReader(folder / "mafw")}
     changes = machine().grpo.model_copy(update={"vllm_python": sys.executable})
     seen: list[dict[str, float]] = []

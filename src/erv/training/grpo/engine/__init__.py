@@ -5,6 +5,7 @@ embeddings, in which the clips are already tokens. One reason per file:
 
 - `prompts`: what the prompts are as embeddings.
 - `text_model`: the language model's folder and weights, adapters merged.
+- `start`: whether it can run here, and with which options.
 - `client`: starts the process and talks to it.
 - `worker`: that process, the only file that imports vLLM.
 - `agreement`: how far the engine's log-probabilities are from the policy's.
