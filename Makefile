@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?=
 TORCH_PIN := $(shell sed -n 's/^torch==/torch==/p' requirements/results.lock)
 SIZE ?= demo
-SEED ?= 0
+SEED ?= 101
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.

@@ -1,8 +1,8 @@
 """The base checkpoint of the sample corpus: a tiny HumanOmni with trained towers, and an encoder.
 
-It stands in for HumanOmni-0.5B and RoBERTa, which can't be shipped. Its language model and projectors are
-random: everything it says is learned in `sft`. Its towers have seen only the clips of the reasoning set,
-which are in no fold of the other sets.
+It stands in for HumanOmni-0.5B and RoBERTa, which can't be shipped. Its language model is random: everything
+it says is learned in `sft`. Its towers and projectors have seen only the clips of the reasoning set, which
+are in no fold of the other sets.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def write_base(
 
     from erv.policies import Policy
     from erv.sample.pretraining import AUDIO_STEPS, VISION_STEPS, train_towers
+    from erv.sample.projectors import STEPS, align_projectors
     from erv.sample.tiny_policy import TinySizes, build_tiny_policy
 
     say = progress or (lambda line: logger.info("base: %s", line))
@@ -79,6 +80,7 @@ def write_base(
             audio_steps=int(AUDIO_STEPS * share) if audio_steps is None else audio_steps,
             progress=say,
         )
+        align_projectors(model, processor, clips, seed, steps=int(STEPS * share), progress=say)
         Policy(model, processor).save(out / "policy")
         _write_encoder(
             [*(text for text, _ in explanations.values()), *_sentences(tree)], out / "encoder", seed

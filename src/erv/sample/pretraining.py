@@ -127,26 +127,29 @@ def train_towers(
         # The first quarter of a clip is often still neutral.
         frames = torch.randint(count // 4, count, (_FRAMES_PER_CLIP, len(rows)), generator=by_eye)
         pixels = torch.cat([data.frames[rows, frame] for frame in frames])
-        logits = heads.vision(vision(_augment_frames(pixels, by_eye)).flatten(1))
-        return _loss(logits, data.emotions[rows].repeat(2), data.face[rows].repeat(2, 1))
+        logits = heads.vision(vision(augment_frames(pixels, by_eye)).flatten(1))
+        return classification_loss(logits, data.emotions[rows].repeat(2), data.face[rows].repeat(2, 1))
 
     def audio_loss(rows: torch.Tensor) -> torch.Tensor:
-        mels = _augment_mels(data.mels[rows], by_ear)
-        return _loss(
+        mels = augment_mels(data.mels[rows], by_ear)
+        return classification_loss(
             heads.audio(audio(mels).last_hidden_state.mean(1)), data.emotions[rows], data.voice[rows]
         )
 
+    for tower in (vision, audio):
+        tower.requires_grad_(True)
+    audio.embed_positions.requires_grad_(False)  # Whisper's are fixed sinusoids
     # In parallel threads: each has its own weights and random stream, and torch releases the GIL.
     with ThreadPoolExecutor(2) as pool:
-        fits = [
-            pool.submit(_fit, tower, head, loss, len(clips), steps, rate, generator, report)
+        fitting = [
+            pool.submit(fit, [tower, head], loss, len(clips), steps, rate, generator, report)
             for tower, head, loss, steps, rate, generator, report in (
                 (vision, heads.vision, vision_loss, vision_steps, 1.5e-3, by_eye, _named("vision", progress)),
                 (audio, heads.audio, audio_loss, audio_steps, 2e-3, by_ear, _named("audio", progress)),
             )
         ]
-        for fit in fits:
-            fit.result()
+        for one in fitting:
+            one.result()
     model.freeze_towers()
     model.eval()
 
@@ -170,9 +173,8 @@ def _named(tower: str, progress: Callable[[str], None]) -> Callable[[str], None]
     return lambda line: progress(f"{tower} tower: {line}")
 
 
-def _fit(
-    tower: nn.Module,
-    head: nn.Module,
+def fit(
+    modules: Sequence[nn.Module],
     loss_of: Callable[[torch.Tensor], torch.Tensor],
     clips: int,
     steps: int,
@@ -180,14 +182,12 @@ def _fit(
     generator: torch.Generator,
     progress: Callable[[str], None],
 ) -> None:
-    """AdamW with one warm-up and decay over random batches."""
-    tower.requires_grad_(True)
-    if hasattr(tower, "embed_positions"):
-        tower.embed_positions.requires_grad_(False)  # Whisper's are fixed sinusoids
-    trained = [p for p in (*tower.parameters(), *head.parameters()) if p.requires_grad]
+    """AdamW with one warm-up and decay over random batches, on the parameters that require a gradient."""
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(2, steps), pct_start=0.1)
-    tower.train()
+    for module in modules:
+        module.train()
     for step in range(1, steps + 1):
         loss = loss_of(torch.randint(0, clips, (_BATCH,), generator=generator))
         optimizer.zero_grad()
@@ -197,16 +197,18 @@ def _fit(
         schedule.step()
         if step % 200 == 0 or step == steps:
             progress(f"step {step}/{steps}, loss {loss.item():.3f}")
-    tower.eval()
+    for module in modules:
+        module.eval()
 
 
-def _loss(logits: torch.Tensor, emotions: torch.Tensor, cues: torch.Tensor) -> torch.Tensor:
+def classification_loss(logits: torch.Tensor, emotions: torch.Tensor, cues: torch.Tensor) -> torch.Tensor:
+    """Of logits [n, emotions + cues], against emotions int [n] and cues float [n, cues]."""
     split = logits.shape[1] - cues.shape[1]
     cue_loss = functional.binary_cross_entropy_with_logits(logits[:, split:], cues)
     return functional.cross_entropy(logits[:, :split], emotions) + _CUE_WEIGHT * cue_loss
 
 
-def _augment_frames(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augment_frames(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Mirrors, turns, scales, shifts and recolours each frame: uint8 [n, 3, S, S] to float in about -1..1."""
     count = pixels.shape[0]
     images = pixels.float() / 127.5 - 1
@@ -227,7 +229,7 @@ def _augment_frames(pixels: torch.Tensor, generator: torch.Generator) -> torch.T
     return images * (1 + 0.3 * draw(count, 3, 1, 1)) + 0.3 * draw(count, 3, 1, 1)
 
 
-def _augment_mels(mels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augment_mels(mels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Shifts in time and pitch, and adds a little noise: [n, M, F]."""
     later = int(torch.randint(0, 10, (1,), generator=generator))
     higher = int(torch.randint(-1, 2, (1,), generator=generator))

@@ -1,4 +1,4 @@
-"""Tower training: it learns what is there, and gives the same bytes twice."""
+"""Training of towers and projectors: they learn what is there, and give the same bytes twice."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ import torch
 
 from erv.policies import Policy
 from erv.sample.pretraining import LabelledClip, train_towers
+from erv.sample.projectors import align_projectors
 from erv.sample.tiny_policy import build_tiny_policy
 from erv.shards import Clip
 from tests.support.sizes import SMALLEST
@@ -44,15 +45,20 @@ def clips(count, seed):
 def trained():
     torch.set_num_threads(1)
     model, processor = build_tiny_policy(["a b"] * 3, seed=0, sizes=SIZES)
-    measure = train_towers(model, processor, clips(16, 0), 0, vision_steps=40, audio_steps=40)
-    return Policy(model, processor), measure
+    towers = train_towers(model, processor, clips(16, 0), 0, vision_steps=40, audio_steps=40)
+    untouched = [p.clone() for p in model.model.vision_tower.parameters()]
+    projectors = align_projectors(model, processor, clips(16, 0), 0, steps=120)
+    assert all(map(torch.equal, untouched, model.model.vision_tower.parameters()))
+    return Policy(model, processor), (towers, projectors)
 
 
-def test_towers_learn_and_repeat(tmp_path):
-    policy, measure = trained()
-    shares = measure(clips(20, 1))
-    assert shares["vision"] >= 0.9
-    assert shares["audio"] >= 0.9
+def test_towers_and_projectors_learn_and_repeat(tmp_path):
+    policy, measures = trained()
+    for measure in measures:
+        shares = measure(clips(20, 1))
+        assert shares["vision"] >= 0.9
+        assert shares["audio"] >= 0.9
+    assert all(p.requires_grad for p in policy.model.model.visual_projector.parameters())
     assert not any(p.requires_grad for p in policy.model.model.vision_tower.parameters())
     again, _ = trained()
     policy.save(tmp_path / "one")
