@@ -103,7 +103,9 @@ def test_what_a_trace_says(scratch: Scratch) -> None:
 
     trace = traces["3"]
     assert trace.info.trace_id == trace_id_of(ROWS[2], run.info.run_id)
-    assert (trace.info.request_preview, str(trace.info.state)) == ("mafw/3", "OK")
+    assert trace.info.request_preview == "mafw/3"
+    assert trace.info.response_preview == "sadness: Die Stimme bebt: naïve 3."
+    assert str(trace.info.state) == "OK"
     assert {name: trace.info.tags[f"erv.{name}"] for name in ("policy", "dataset")} == {
         "policy": "erv",
         "dataset": "mafw",

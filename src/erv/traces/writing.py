@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from erv.environment import Environment
 from erv.errors import StackError
+from erv.prompts import parse_completion
 from erv.traces.assessments import assess
 from erv.traces.evaluated import Evaluated, FoundRun
 from erv.tracking.lock_entries import client_of
@@ -129,7 +130,7 @@ class TraceWriter:
             execution_duration=0,
             state=TraceState.OK,
             request_preview=f"{row['dataset']}/{row['clip_id']}",
-            response_preview=row["completion"][:TRACE_REQUEST_RESPONSE_PREVIEW_MAX_LENGTH_OSS],
+            response_preview=_preview(row)[:TRACE_REQUEST_RESPONSE_PREVIEW_MAX_LENGTH_OSS],
             trace_metadata={TraceMetadataKey.SOURCE_RUN: self._run.run_id},
             tags={
                 TraceTagKey.TRACE_NAME: self._evaluated.policy,
@@ -153,3 +154,10 @@ class TraceWriter:
             raise StackError(
                 f"MLflow at {server}: {reason}; run the same command again, and it goes on where it stopped"
             ) from error
+
+
+def _preview(row: Mapping[str, Any]) -> str:
+    """What MLflow's list of traces shows of a completion: the answer first, as the list cuts long texts."""
+    if row["predicted"] is None:
+        return str(row["completion"])
+    return f"{row['predicted']}: {parse_completion(row['completion']).explanation or 'no explanation'}"
