@@ -34,8 +34,8 @@ class Shaping:
     """What the strict reward asks of an explanation besides agreement, against known ways to game it.
 
     Shaping can only lower a reward. None switches a part off; `NO_SHAPING` switches off all of them. Counting
-    a repeated sentence once is not a part of it: `strict` always does, `official` never. That alone makes a
-    repetition free, and policies drift into it.
+    a repeated sentence once is not a part of it: `strict` always does, `official` never. With that alone a
+    repetition is free, and policies drift into it.
 
     Attributes:
         min_sentences: distinct sentences that must count for the full reward; fewer earn in proportion, so
@@ -49,7 +49,7 @@ class Shaping:
         min_cues: distinct words about face, body, voice or words in the matching sentences; fewer earn in
             proportion, none nothing.
         max_conclusions: matching sentences that only name the emotion; further ones don't count.
-        max_repeats: sentences said again; with more, the reward is multiplied by the share of new ones.
+        max_repeats: sentences said again; an explanation with more earns nothing.
 
     `min_content_words`, `min_cues` and `max_conclusions` read English (`erv.rewards.evidence`). The
     verifier decides whether they apply, not the text, or a text could escape them: they are off for a
@@ -120,7 +120,7 @@ class Assessment:
         cues: the same for words about face, body, voice or words.
         evidence: factor for too few of either, 1.0 for enough.
         repeats: sentences said again.
-        novelty: factor for too many of them.
+        repetitive: whether these are more than allowed, so that nothing is earned.
     """
 
     target: str | None
@@ -134,7 +134,7 @@ class Assessment:
     cues: int | None = None
     evidence: float = 1.0
     repeats: int = 0
-    novelty: float = 1.0
+    repetitive: bool = False
 
     @property
     def reward(self) -> float | None:
@@ -147,7 +147,7 @@ class Assessment:
 
     @property
     def _factor(self) -> float:
-        return self.length * self.evidence * self.novelty
+        return 0.0 if self.repetitive else self.length * self.evidence
 
     def credits(self) -> tuple[Credit, ...]:
         """The sentences that count, each with its share: their mean is the reward."""
@@ -305,7 +305,6 @@ def _weighed(
     sentences = _without_surplus(sentences, target, rule.max_conclusions if listed else None)
     matching = [sentence for sentence in sentences if sentence.speaks_of(target)]
     repeats = sum(sentence.times - 1 for sentence in sentences)
-    too_many = rule.max_repeats is not None and repeats > rule.max_repeats
     return Assessment(
         target,
         sentences,
@@ -315,7 +314,7 @@ def _weighed(
         words=words,
         length=length,
         repeats=repeats,
-        novelty=len(sentences) / (len(sentences) + repeats) if too_many else 1.0,
+        repetitive=rule.max_repeats is not None and repeats > rule.max_repeats,
         **(_evidence([sentence.text for sentence in matching], rule) if listed else {}),
     )
 
