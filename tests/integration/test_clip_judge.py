@@ -24,6 +24,8 @@ from erv.prompts import format_completion
 from erv.settings.grounding import GroundingJudge
 from erv.shards import Clip, ShardWriter
 from tests.support.chat_server import Answer, Script, fails, says
+from tests.support.served import transformers_serve
+from tests.support.tiny_teacher import make_teacher
 
 pytestmark = pytest.mark.integration
 
@@ -309,3 +311,15 @@ def test_what_is_shown_has_figures_of_its_own(script: Script, shards: Path) -> N
     assert metric_values(result)["clips/sft/overall/face/precision"] == 1.0
     assert {item["checked by"] for item in table_rows(result)} == {"clips"}
     assert [item["checked_by"] for item in table] == ["openai:m"] * 4
+
+
+@pytest.mark.slow
+def test_a_real_server_whose_model_only_reads_is_found_out(shards: Path, tmp_path: Path) -> None:
+    """`transformers serve` leaves out what a model doesn't take, and answers as if it had been shown it."""
+    folder = tmp_path / "reads"
+    with transformers_serve(tmp_path, lambda: make_teacher(folder)) as url:
+        settings = {"kind": "openai", "shows": "clip", "model": str(folder), "base_url": url}
+        settings |= {"api_key_env": None, "timeout_seconds": 60.0, "max_reply_tokens": 8}
+        judge = ClipChecker(GroundingJudge.model_validate(settings), shards, tmp_path / "replies")
+        with pytest.raises(ChatError, match="drops images without a word"):
+            judge.check([case()])
