@@ -15,16 +15,19 @@ import pytest
 from PIL import Image
 
 from erv.chat import ChatError
+from erv.chat.endpoint import ChatEndpoint
 from erv.errors import DataError, SettingsError
 from erv.grounding.claims import Case, Claim, Finding
 from erv.grounding.clips import ClipChecker
 from erv.grounding.grounding import ground, metric_values, table_rows
 from erv.grounding.judge import judge_of
+from erv.grounding.senses import IMAGES, NOTHING, Probes
 from erv.prompts import format_completion
 from erv.settings.grounding import GroundingJudge
 from erv.shards import Clip, ShardWriter
 from tests.support.chat_server import Answer, Script, fails, says
 from tests.support.served import transformers_serve
+from tests.support.tiny_llava import PICTURE, make_llava
 from tests.support.tiny_teacher import make_teacher
 
 pytestmark = pytest.mark.integration
@@ -314,12 +317,28 @@ def test_what_is_shown_has_figures_of_its_own(script: Script, shards: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_real_server_whose_model_only_reads_is_found_out(shards: Path, tmp_path: Path) -> None:
-    """`transformers serve` leaves out what a model doesn't take, and answers as if it had been shown it."""
-    folder = tmp_path / "reads"
-    with transformers_serve(tmp_path, lambda: make_teacher(folder)) as url:
-        settings = {"kind": "openai", "shows": "clip", "model": str(folder), "base_url": url}
-        settings |= {"api_key_env": None, "timeout_seconds": 60.0, "max_reply_tokens": 8}
-        judge = ClipChecker(GroundingJudge.model_validate(settings), shards, tmp_path / "replies")
+def test_a_real_server_is_shown_clips_and_found_out_where_it_drops_them(shards: Path, tmp_path: Path) -> None:
+    """`transformers serve` answers as if a model that only reads had been shown what it is sent."""
+    reads, sees = tmp_path / "reads", tmp_path / "sees"
+
+    def make() -> None:
+        make_teacher(reads)
+        make_llava(sees)
+
+    def settings(url: str, model: Path) -> GroundingJudge:
+        given = {"kind": "openai", "shows": "clip", "model": str(model), "base_url": url, "api_key_env": None}
+        given |= {"timeout_seconds": 60.0, "max_reply_tokens": 8, "attempts": 1, "max_retries": 0}
+        return GroundingJudge.model_validate(given)
+
+    with transformers_serve(tmp_path, make) as url:
         with pytest.raises(ChatError, match="drops images without a word"):
-            judge.check([case()])
+            ClipChecker(settings(url, reads), shards, tmp_path / "replies").check([case(SILENT)])
+        seeing = settings(url, sees)
+        judge = ClipChecker(seeing, shards, tmp_path / "replies")
+        (found,) = judge.check([case(SILENT)])
+        assert found.outcome == "malformed", "its weights are random, but it was asked and it answered"
+        chat, probes = ChatEndpoint(seeing, tmp_path / "replies"), Probes(seeing.max_side)
+        counted = {name: chat.prompt_tokens(name, probes) or 0 for name in (NOTHING, IMAGES)}
+        assert counted[IMAGES] == counted[NOTHING] + PICTURE
+        with pytest.raises(ChatError, match=r"question with sound .* use a model that sees and hears"):
+            judge.check([case(HEARD)])

@@ -19,9 +19,10 @@ from erv.shards import Clip
 
 NOTHING, IMAGES, SOUND = "nothing", "images", "sound"
 _RATE = 16_000  # Hz
+_INSTEAD = "use a model that sees and hears, or set shows of the judge to caption"
 
 
-class _Probes:
+class Probes:
     """The three questions; every reply is an answer. See `erv.chat.protocol.Questions`."""
 
     noun = "questions"
@@ -62,13 +63,15 @@ def check_senses(chat: ChatEndpoint, settings: GroundingJudge, wanted: Sequence[
     Raises:
         ChatError: they don't, or the server refuses or gives no answer.
     """
-    probes = _Probes(settings.max_side)
+    probes = Probes(settings.max_side)
     asked = [NOTHING, *wanted]
     for name, reply in zip(asked, chat.ask(asked, probes), strict=True):
         if not isinstance(reply, str):
+            also = "" if name == NOTHING else f"; if it takes no {name}, {_INSTEAD}"
+            asked_with = "a question" if name == NOTHING else f"a question with {name}"
             raise ChatError(
-                f"{chat.name}: {settings.base_url} gave no answer to a question with {name} ({reply.detail});"
-                " check the server and run it again"
+                f"{chat.name}: {settings.base_url} gave no answer to {asked_with} ({reply.detail}); check the"
+                f" server and run it again{also}"
             )
     without = chat.prompt_tokens(NOTHING, probes)
     for name in wanted:
@@ -76,6 +79,5 @@ def check_senses(chat: ChatEndpoint, settings: GroundingJudge, wanted: Sequence[
         if without is not None and taken is not None and taken <= without:
             raise ChatError(
                 f"{chat.name}: {settings.base_url} drops {name} without a word: a question with {name} took"
-                f" {taken} prompt tokens, and without {without}; use a model that sees and hears, or set"
-                " shows of the judge to caption"
+                f" {taken} prompt tokens, and without {without}; {_INSTEAD}"
             )
