@@ -23,6 +23,7 @@ COMMANDS = {
     "repeat": "repeat",
     "verify": "verify",
     "publish": "publish",
+    "traces": "traces",
     "lineage": "lineage",
     "promote": "promote",
     "rollback": "rollback",

@@ -69,6 +69,7 @@ def settings(**changes: Any) -> GrpoSettings:
             "min_content_words": None,
             "min_cues": None,
             "max_conclusions": None,
+            "max_repeats": None,
         },
         "freeze_projectors": False,
         "gradient_checkpointing": False,

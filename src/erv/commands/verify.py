@@ -186,4 +186,6 @@ def _why(found: Assessment, shaping: Shaping) -> list[str]:
             f"content words {found.content_words}, cues of face, body, voice or words {found.cues},"
             f" where {wanted} are required: times {found.evidence:.2f}"
         )
+    if found.repetitive:
+        lines.append(f"{found.repeats} said again, {shaping.max_repeats} allowed: nothing is earned")
     return lines

@@ -34,7 +34,8 @@ class Shaping:
     """What the strict reward asks of an explanation besides agreement, against known ways to game it.
 
     Shaping can only lower a reward. None switches a part off; `NO_SHAPING` switches off all of them. Counting
-    a repeated sentence once is not a part of it: `strict` always does, `official` never.
+    a repeated sentence once is not a part of it: `strict` always does, `official` never. With that alone a
+    repetition is free, and policies drift into it.
 
     Attributes:
         min_sentences: distinct sentences that must count for the full reward; fewer earn in proportion, so
@@ -48,11 +49,12 @@ class Shaping:
         min_cues: distinct words about face, body, voice or words in the matching sentences; fewer earn in
             proportion, none nothing.
         max_conclusions: matching sentences that only name the emotion; further ones don't count.
+        max_repeats: sentences said again; an explanation with more earns nothing.
 
-    The last three read English (`erv.rewards.evidence`). The verifier decides whether they apply, not the
-    text, or a text could escape them: they are off for a verifier that was trained on another language, and
-    on for one that doesn't say, with which an explanation in another language has no cues and earns nothing.
-    `uncovered` says so.
+    `min_content_words`, `min_cues` and `max_conclusions` read English (`erv.rewards.evidence`). The
+    verifier decides whether they apply, not the text, or a text could escape them: they are off for a
+    verifier that was trained on another language, and on for one that doesn't say, with which an
+    explanation in another language has no cues and earns nothing. `uncovered` says so.
     """
 
     min_sentences: int | None = 3
@@ -62,9 +64,10 @@ class Shaping:
     min_content_words: int | None = 5
     min_cues: int | None = 1
     max_conclusions: int | None = 1
+    max_repeats: int | None = 0
 
 
-NO_SHAPING = Shaping(None, None, None, None, None, None, None)
+NO_SHAPING = Shaping(None, None, None, None, None, None, None, None)
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ class Assessment:
         content_words: distinct ones in the matching sentences; None if that doesn't matter or can't be read.
         cues: the same for words about face, body, voice or words.
         evidence: factor for too few of either, 1.0 for enough.
+        repeats: sentences said again.
+        repetitive: whether these are more than allowed, so that nothing is earned.
     """
 
     target: str | None
@@ -128,6 +133,8 @@ class Assessment:
     content_words: int | None = None
     cues: int | None = None
     evidence: float = 1.0
+    repeats: int = 0
+    repetitive: bool = False
 
     @property
     def reward(self) -> float | None:
@@ -136,13 +143,17 @@ class Assessment:
             return None
         if not self.counted:
             return 0.0
-        return self.matching / max(self.counted, self.needed) * self.length * self.evidence
+        return self.matching / max(self.counted, self.needed) * self._factor
+
+    @property
+    def _factor(self) -> float:
+        return 0.0 if self.repetitive else self.length * self.evidence
 
     def credits(self) -> tuple[Credit, ...]:
         """The sentences that count, each with its share: their mean is the reward."""
         if self.target is None or not self.counted:
             return ()
-        worth = self.counted / max(self.counted, self.needed) * self.length * self.evidence
+        worth = self.counted / max(self.counted, self.needed) * self._factor
         return tuple(
             Credit(*sentence.place, worth if sentence.speaks_of(self.target) else 0.0)
             for sentence in self.sentences
@@ -293,6 +304,7 @@ def _weighed(
         length = rule.max_words / words
     sentences = _without_surplus(sentences, target, rule.max_conclusions if listed else None)
     matching = [sentence for sentence in sentences if sentence.speaks_of(target)]
+    repeats = sum(sentence.times - 1 for sentence in sentences)
     return Assessment(
         target,
         sentences,
@@ -301,6 +313,8 @@ def _weighed(
         needed=rule.min_sentences or 1,
         words=words,
         length=length,
+        repeats=repeats,
+        repetitive=rule.max_repeats is not None and repeats > rule.max_repeats,
         **(_evidence([sentence.text for sentence in matching], rule) if listed else {}),
     )
 

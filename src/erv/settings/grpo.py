@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from erv.settings.lora import LoraSettings
 from erv.settings.section import PositiveFloat, PositiveInt, Section, one_length
@@ -23,6 +23,7 @@ class ShapingSettings(Section):
     min_content_words: PositiveInt | None
     min_cues: PositiveInt | None
     max_conclusions: PositiveInt | None
+    max_repeats: NonNegativeInt | None
 
     @model_validator(mode="after")
     def _ordered(self) -> ShapingSettings:

@@ -294,6 +294,17 @@ def test_one_conclusion_counts_and_further_ones_do_not():
     assert shaped(f"{shown} Joy. Pure joy. Full of joy.", max_conclusions=1) == (0.25, 0.25)
 
 
+def test_an_explanation_that_repeats_itself_earns_nothing():
+    """Counted once, a repetition is free: trained so, a policy repeated itself in 40% of its explanations."""
+    shown = "His fists are clenched in rage. He shouts in rage."
+    again = f"{shown} He shouts in rage."
+    assert shaped(again, max_repeats=0) == (1.0, 0.0)
+    assert shaped(again, max_repeats=1) == (1.0, 1.0)
+    assert shaped(shown, max_repeats=0) == (1.0, 1.0)
+    # Scenery, which doesn't count, isn't free to repeat either.
+    assert shaped(f"{shown} Trees stand in rows. Trees stand in rows.", max_repeats=0)[1] == 0.0
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -232,7 +232,8 @@ def _sentences(read: Assessment | None) -> str:
         lines.append(f'<tr class="{kind}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     earns = (
         f"{read.matching} of {max(read.counted, read.needed)} sentences, length x {read.length:.2f},"
-        f" evidence x {read.evidence:.2f}: explanation reward {_number(read.reward)}"
+        f" evidence x {read.evidence:.2f}{', repeats itself' if read.repetitive else ''}:"
+        f" explanation reward {_number(read.reward)}"
     )
     return (
         "<table><tr><th>Verdict</th><th>Verifier</th><th>Sentence</th></tr>"
