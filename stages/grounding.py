@@ -36,9 +36,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     captions = {(name, row.clip_id): row.caption for name, rows in manifests.items() for row in rows}
     judge = None
     if settings.grounding.judge is not None:
-        from erv.grounding.captions import CaptionChecker
+        from erv.grounding.judge import judge_of
 
-        judge = CaptionChecker(settings.grounding.judge)
+        judge = judge_of(settings.grounding.judge, arguments.shards)
     result, claims = ground(
         predictions,
         read_cues(arguments.cues, datasets),
@@ -64,6 +64,7 @@ if __name__ == "__main__":
         Option("evaluations", Path),
         Option("manifests", Path),
         Option("cues", Path),
+        Option("shards", Path),
         Option("claims", Path),
         Option("metrics", Path),
     )

@@ -12,7 +12,7 @@ import pytest
 from erv.chat import ChatError
 from erv.grounding.captions import CaptionChecker
 from erv.grounding.claims import Case, Claim, Fact, Finding
-from erv.settings.grounding import CaptionJudge
+from erv.settings.grounding import GroundingJudge
 from tests.support.chat_server import Script, fails, says
 
 pytestmark = pytest.mark.integration
@@ -56,7 +56,7 @@ def script() -> Iterator[Script]:
 def checker(script: Script, folder: Path, **changes: Any) -> CaptionChecker:
     settings = {"kind": "openai", "model": "m", "base_url": script.url, "api_key_env": None}
     settings |= {"concurrency": 2, "timeout_seconds": 5.0, "max_retries": 0, "attempts": 2}
-    return CaptionChecker(CaptionJudge.model_validate(settings | changes), folder / "replies")
+    return CaptionChecker(GroundingJudge.model_validate(settings | changes), folder / "replies")
 
 
 def case(number: int = 0, **changes: Any) -> Case:

@@ -79,7 +79,7 @@ DECIDES = {
     "src/erv/model_folders.py": (*POLICIES, "arms", "distill", "train_erv", "report"),
     "src/erv/leakage/similar.py": ("leakage",),
     "src/erv/exclusions.py": ("leakage", "sft", "rollouts", "distill", "grpo"),
-    "src/erv/shards.py": ("extract", "leakage", *POLICIES, "report"),
+    "src/erv/shards.py": ("extract", "leakage", *POLICIES, "grounding", "report"),
     "src/erv/prompts.py": (
         *("ingest", *POLICIES, "arms", "distill", "train_erv", "grounding", "report", "register"),
     ),

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from erv.chat.budget import Budget, BudgetSpentError, Tokens
 from erv.chat.protocol import Answer, ChatError, Fault, Questions, Refusal, Usage, one_line
@@ -106,6 +107,17 @@ class ChatEndpoint:
             if missing:
                 _run(self._ask_all(missing, questions, cache, known))
         return [known[text] for text in texts]
+
+    def prompt_tokens(self, text: str, questions: Questions[Answer]) -> int | None:
+        """The prompt tokens that the server counted for a text's answered question; None if it didn't say.
+
+        Raises:
+            DataError: the stored replies can't be read.
+        """
+        with ReplyCache(self._folder) as cache:
+            taken = cache.prompt_tokens(self._cache_key(text, questions))
+        # Without a count, and for attempts without an answer, the bound is counted.
+        return None if taken is None or taken >= self._budget.bound(questions.first(text)).prompt else taken
 
     def _cache_key(self, text: str, questions: Questions[Answer]) -> str:
         """The key of the first question; a reply to a corrected one is stored under it, too."""
@@ -219,10 +231,14 @@ class ChatEndpoint:
             if key is not None:
                 request.headers["Authorization"] = f"Bearer {key}"
 
-        # A redirect is not followed: the texts and the key go to base_url and nowhere else.
+        # A redirect is not followed, and nothing for this machine goes through a proxy of the environment:
+        # what is asked and the key go to base_url and nowhere else.
+        host = urlsplit(settings.base_url).hostname or ""
+        direct = f"all://[{host}]" if ":" in host else f"all://{host}"
         transport = DefaultAsyncHttpxClient(
             timeout=settings.timeout_seconds,
             follow_redirects=False,
+            mounts={direct: None} if settings.on_this_machine else None,
             event_hooks={"request": [ours_alone, note_request], "response": [note_response]},
         )
         async with AsyncOpenAI(

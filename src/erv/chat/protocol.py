@@ -10,8 +10,8 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from erv.errors import ErvError
 from erv.sentences import encodable
 
-Message = dict[str, str]
-"""`role` and `content`, both text."""
+Message = dict[str, Any]
+"""`role` and `content`: a text, or for endpoints a list of parts (text, image_url, input_audio)."""
 
 SHOWN_CHARACTERS = 200
 # As much of a malformed reply as shows what was wrong with it.
@@ -116,6 +116,17 @@ def corrected(reply: str, wanted: str) -> list[Message]:
     # Not every server and chat template accepts an empty turn.
     repeated = encodable(reply[:_REPEATED_CHARACTERS]).strip() or "(nothing)"
     return [{"role": "assistant", "content": repeated}, {"role": "user", "content": encodable(wanted)}]
+
+
+def media_in(messages: Sequence[Message]) -> str:
+    """What a conversation holds beside text: `images`, `sound`, `images and sound`, or nothing."""
+    parts = [
+        part for message in messages if not isinstance(message["content"], str) for part in message["content"]
+    ]
+    types = {part["type"] for part in parts}
+    return " and ".join(
+        name for kind, name in (("image_url", "images"), ("input_audio", "sound")) if kind in types
+    )
 
 
 def json_object(text: str) -> dict[str, Any] | Fault:

@@ -72,19 +72,27 @@ class ReplyCache:
 
     def get(self, key: str) -> str | None:
         """A reply; None if there is none, or if it can't be read."""
-        with self._clear_errors():
-            try:
-                entry = self._cache.get(key)
-            except (ValueError, TypeError, RecursionError, zlib.error):
-                return None  # damaged: ask again and overwrite it
-        reply = entry.get("reply") if isinstance(entry, dict) else None
+        reply = self._entry(key).get("reply")
         return reply if isinstance(reply, str) else None
+
+    def prompt_tokens(self, key: str) -> int | None:
+        """The prompt tokens that a reply took; None if there is none, or if it can't be read."""
+        taken = self._entry(key).get("prompt_tokens")
+        return taken if isinstance(taken, int) else None
 
     def put(self, key: str, reply: str, prompt_tokens: int, reply_tokens: int) -> None:
         """Stores a reply and what it took."""
         entry = {"reply": reply, "prompt_tokens": prompt_tokens, "reply_tokens": reply_tokens}
         with self._clear_errors():
             self._cache.set(key, entry)
+
+    def _entry(self, key: str) -> dict[str, Any]:
+        with self._clear_errors():
+            try:
+                entry = self._cache.get(key)
+            except (ValueError, TypeError, RecursionError, zlib.error):
+                return {}  # damaged: ask again and overwrite it
+        return entry if isinstance(entry, dict) else {}
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:

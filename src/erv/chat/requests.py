@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from erv.chat.budget import Budget, Tokens
-from erv.chat.protocol import ChatError, Message, one_line
+from erv.chat.protocol import ChatError, Message, media_in, one_line
 from erv.settings.chat import ChatEndpoint
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 _PASSING = (408, 409, 429)
 # The SDK's longest wait before a retry, if the server names a time and if it doesn't.
 _LONGEST_WAIT = 120
+# Statuses by which servers refuse parts that the model doesn't take, and the words that some say it in.
+_UNFIT = (400, 404, 413, 415, 422, 501)
+_OF_MEDIA = re.compile(r"(?i)image|audio|sound|vision|multi-?modal|mmproj|content type|valid string")
 
 
 class NoAnswerError(Exception):
@@ -129,7 +133,7 @@ class ChatRequests:
         except APIConnectionError as error:
             failure = self._lost(error)
         except APIStatusError as error:
-            failure = self._refused(error)
+            failure = self._refused(error, media_in(messages))
         raise failure  # raised out here, so that the SDK's error, which may show the key, is not its context
 
     def _lost(self, error: APIConnectionError) -> Exception:
@@ -139,16 +143,25 @@ class ChatRequests:
         failure = NoAnswerError(f"no connection ({cause or 'it was cut'})")
         return _NothingSentError(failure) if isinstance(error.__cause__, ConnectError) else failure
 
-    def _refused(self, error: APIStatusError) -> Exception:
+    def _refused(self, error: APIStatusError, media: str) -> Exception:
         status = error.status_code
         said = one_line(self._mask(_said(error)))
         answer = f"{status}{f' ({said})' if said else ''}"
+        server = f"{self._settings.name}: {self._settings.base_url}"
+        other = f"use a model that sees and hears, or set shows of the {self._settings.role} to caption"
+        # Some servers say it with a 500, which would otherwise pass for one that a retry may resolve.
+        if media and status in (*_UNFIT, 500) and _OF_MEDIA.search(said):
+            return ChatError(f"{server} does not take {media}: it answers {answer}; {other}")
+        if media and status in _UNFIT:
+            return ChatError(
+                f"{server} answers {answer} to a request with {media}; if it takes none, {other}"
+            )
         if status >= 500 or status in _PASSING:
             return NoAnswerError(f"the server answers {answer}")
         advice = f"fix the {self._settings.role}'s settings and run it again"
         if status < 400:
             advice = "redirects are not followed, so set base_url to the server's real address"
-        return ChatError(f"{self._settings.name}: {self._settings.base_url} answers {answer}; {advice}")
+        return ChatError(f"{server} answers {answer}; {advice}")
 
     def _text(self, content: dict[str, Any], body: bytes) -> str:
         """The text of the first choice; empty if the model said nothing.

@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from erv.chat.endpoint import ChatEndpoint
-from erv.chat.protocol import Fault, Message, Refusal, corrected, json_object, one_line
-from erv.grounding.claims import KINDS, Case, Claim, Fact, Finding, Outcome
+from erv.chat.protocol import Fault, Message, Refusal, corrected, json_object
+from erv.grounding.claims import Case, Claim, Fact, Finding, Outcome
+from erv.grounding.replies import VERDICTS, items, unquoted
 from erv.sentences import encodable
-from erv.settings.grounding import CaptionJudge
+from erv.settings.grounding import GroundingJudge
 
 REPLIES = Path(".erv/grounding")
-MOST = 20  # claims, and facts, in a reply
 
 _TASK = """\
 Two texts tell of the same short video of a person. The caption was written by people who watched it, and is
@@ -40,7 +39,6 @@ _FORM = (
     ' "facts": [{"text": "...", "kind": "...", "mentioned": true}]}'
 )
 _CORRECTION = "That reply can't be used: {reason}. Answer again, only with a JSON object of the form {form}."
-_VERDICTS = {"true": True, "false": False, "unknown": None}
 
 Checked = tuple[tuple[Claim, ...], tuple[Fact, ...]]
 
@@ -69,14 +67,14 @@ class CaptionQuestions:
             return content
         if set(content) != {"claims", "facts"}:
             return Fault("it is not a JSON object with the keys claims and facts")
-        claims = _items(content["claims"], "claims", "verdict")
-        facts = _items(content["facts"], "facts", "mentioned")
+        claims = items(content["claims"], "claims", "verdict")
+        facts = items(content["facts"], "facts", "mentioned")
         if isinstance(claims, str):
             return Fault(claims)
         if isinstance(facts, str):
             return Fault(facts)
         return (
-            tuple(Claim(text, kind, _VERDICTS[verdict]) for text, kind, verdict in claims),
+            tuple(Claim(text, kind, VERDICTS[verdict]) for text, kind, verdict in claims),
             tuple(Fact(text, kind, mentioned) for text, kind, mentioned in facts),
         )
 
@@ -97,8 +95,10 @@ class CaptionChecker:
         SettingsError: the variable of the key is not set, or does not hold a key.
     """
 
+    shows = "captions"
+
     def __init__(
-        self, settings: CaptionJudge, cache: Path = REPLIES, environ: Mapping[str, str] | None = None
+        self, settings: GroundingJudge, cache: Path = REPLIES, environ: Mapping[str, str] | None = None
     ) -> None:
         self._chat = ChatEndpoint(settings, cache, environ)
 
@@ -133,34 +133,10 @@ class CaptionChecker:
             outcome: Outcome = "malformed" if verdict.reason == "malformed" else "no_answer"
             return Finding(outcome, detail=verdict.detail)
         claims, facts = verdict
-        for said, items in ((case.explanation, claims), (case.caption, facts)):
-            for item in items:
-                if _plain(item.text) not in _plain(said or ""):
-                    detail = f"quotes {one_line(item.text, 60)!r}, which is not in the text"
-                    return Finding("malformed", detail=detail)
+        detail = unquoted(claims, case.explanation or "") or unquoted(facts, case.caption or "")
+        if detail:
+            return Finding("malformed", detail=detail)
         return Finding("checked", claims, facts)
-
-
-def _items(given: Any, name: str, last: str) -> list[tuple[str, str, Any]] | str:
-    """The entries of a list in a reply; or what is wrong with it."""
-    if not isinstance(given, list):
-        return f"{name} is not a list"
-    if len(given) > MOST:
-        return f"{name} has {len(given)} entries, more than {MOST}"
-    found = []
-    for item in given:
-        if not isinstance(item, dict) or set(item) != {"text", "kind", last}:
-            return f"an entry of {name} has not the keys text, kind and {last}"
-        if not isinstance(item["text"], str) or not item["text"].strip():
-            return f"a text of {name} is empty"
-        if item["kind"] not in KINDS:
-            return f"a kind of {name} is not one of {', '.join(KINDS)}"
-        if last == "mentioned" and not isinstance(item[last], bool):
-            return f"{last} of {name} is neither true nor false"
-        if last == "verdict" and item[last] not in tuple(_VERDICTS):
-            return f"{last} of {name} is not one of {', '.join(_VERDICTS)}"
-        found.append((item["text"].strip(), item["kind"], item[last]))
-    return found
 
 
 def _text(case: Case) -> str:
@@ -170,8 +146,3 @@ def _text(case: Case) -> str:
 
 def _says(case: Case) -> bool:
     return bool((case.explanation or "").strip())
-
-
-def _plain(text: str) -> str:
-    """Letters and digits alone: a judge may change case, blanks and marks when it copies."""
-    return "".join(mark for mark in text.casefold() if mark.isalnum())

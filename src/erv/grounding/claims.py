@@ -76,7 +76,13 @@ class Finding:
 
 
 class Checker(Protocol):
-    """Anything that can say which claims of an explanation are true of its clip."""
+    """Anything that can say which claims of an explanation are true of its clip.
+
+    Attributes:
+        shows: what it goes by: `cues`, `captions` or `clips`.
+    """
+
+    shows: str
 
     @property
     def name(self) -> str:
@@ -93,7 +99,7 @@ class CueChecker:
         known: the cues of the clips.
     """
 
-    name = "cues"
+    name = shows = "cues"
 
     def __init__(self, known: KnownCues) -> None:
         self._known = known

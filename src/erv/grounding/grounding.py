@@ -1,7 +1,7 @@
 """Grounding: checks the explanations of policies against what is known of their clips, and measures.
 
-Clips whose cues are recorded are checked against those. Of the others, those with a caption are checked by a
-judge, if there is one. What can't be checked is counted as `unknown`.
+Clips whose cues are recorded are checked against those. The others are checked by a judge, if there is one,
+which is shown their captions or the clips themselves. What can't be checked is counted as `unknown`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+WAYS = ("cues", "captions", "clips")  # what explanations are compared with
+
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -61,16 +63,16 @@ def ground(
         predictions: rows of the predictions table by policy, on the same clips.
         known: the cues of clips; none for data sets whose source records none.
         captions: descriptions by people, by data set and clip id.
-        judge: reads captions of clips without known cues; None for none.
+        judge: checks the explanations of clips without known cues; None for none.
         samples: number of bootstrap draws.
         confidence: of the intervals, e.g. 0.95.
         seed: of the draws.
         silent: policies that give no explanation by design: only `channels` applies to them.
 
     Returns:
-        The measured values: `cues` and, with a judge, `captions`, each as `measure` returns it, for the data
-        sets that it applies to; `channels`, see there; `judge`, its name or None. And rows of the table of
-        claims.
+        The measured values: `cues` and, with a judge, `captions` or `clips`, each as `measure` returns it,
+        for the data sets that it applies to; `channels`, see there; `judge`, its name or None. And rows of
+        the table of claims.
     """
     recorded = {dataset for dataset, clips in known.items() if clips}
     drawn: dict[str, Any] = {"samples": samples, "confidence": confidence, "seed": seed}
@@ -80,18 +82,19 @@ def ground(
     }
     table: list[dict[str, Any]] = []
     explained = {policy: rows for policy, rows in predictions.items() if policy not in silent}
-    # One number never mixes the two: a caption says little of a clip, and cues all that was put into it.
-    for name, checker in (("cues", CueChecker(known)), ("captions", judge)):
+    # One number never mixes two ways: a caption says little of a clip, and cues all that was put into it.
+    for checker in (CueChecker(known), judge):
+        by_cues = isinstance(checker, CueChecker)
         checked: dict[str, list[tuple[Case, Finding]]] = {}
         for policy, rows in explained.items():
-            mine = [row for row in rows if (row["dataset"] in recorded) == (name == "cues")]
+            mine = [row for row in rows if (row["dataset"] in recorded) == by_cues]
             cases = cases_of(mine, captions)
             found = [Finding("unknown")] * len(cases) if checker is None else checker.check(cases)
             checked[policy] = list(zip(cases, found, strict=True))
             by = "nothing" if checker is None else checker.name
             table += [_row(policy, by, case, finding) for case, finding in checked[policy]]
         if checker is not None and any(checked.values()):
-            result[name] = measure(checked, by_chance=name == "cues", **drawn)
+            result[checker.shows] = measure(checked, by_chance=by_cues, **drawn)
     return result, sorted(table, key=lambda row: (row["policy"], row["dataset"], row["clip_id"]))
 
 
@@ -139,7 +142,7 @@ def metric_values(result: Mapping[str, Any]) -> dict[str, float]:
     """Precision and recall as `cues/POLICY/SCOPE/KIND/precision`, for a run's metrics."""
     return {
         f"{name}/{policy}/{scope}/{kind}/{share}": cell[share]["value"]
-        for name in ("cues", "captions")
+        for name in WAYS
         for policy, scopes in result.get(name, {}).get("policies", {}).items()
         for scope, kinds in scopes.items()
         for kind, cell in kinds.items()
@@ -160,7 +163,7 @@ def table_rows(result: Mapping[str, Any], scope: str = OVERALL) -> list[dict[str
         `47.4 (41.8 to 53.5), by chance 16.3`; a dash where there is no claim or no fact.
     """
     rows = []
-    for name in ("cues", "captions"):
+    for name in WAYS:
         for policy, scopes in result.get(name, {}).get("policies", {}).items():
             for kind, cell in scopes.get(scope, {}).items():
                 shares = {share: _percent(cell[share], cell.get(f"chance_{share}")) for share in SHARES}
@@ -179,7 +182,7 @@ def _percent(item: Known | None, chance: float | None) -> str:
 def summary(result: Mapping[str, Any], policy: str) -> str:
     """One line on a policy, for logs."""
     parts = []
-    for name in ("cues", "captions"):
+    for name in WAYS:
         cell = result.get(name, {}).get("policies", {}).get(policy, {}).get(OVERALL, {}).get(ALL)
         if cell:
             said = [

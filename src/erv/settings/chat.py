@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import PurePosixPath
 from typing import Annotated, ClassVar
@@ -80,6 +81,15 @@ class ChatEndpoint(Entry):
     def name(self) -> str:
         """What tables and messages call it."""
         return f"openai:{self.model}"
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether base_url is a loopback address; what answers there may still pass requests on."""
+        host = urlsplit(self.base_url).hostname or ""
+        try:
+            return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
 
     # Either may hold a key by mistake, and the error of a check on a single field would print its value.
     @model_validator(mode="after")

@@ -181,7 +181,7 @@ def test_where_nothing_is_known_nothing_is_measured_and_that_is_said(tmp_path):
 
 def test_cues_and_captions_are_never_one_number():
     class Reads:
-        name = "openai:m"
+        name, shows = "openai:m", "captions"
 
         def check(self, cases):
             assert [case.caption for case in cases] == ["She smiles.", None]

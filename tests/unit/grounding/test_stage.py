@@ -55,6 +55,7 @@ def test_it_measures_all_policies_against_the_cues_of_the_source(tmp_path):
         evaluations=tmp_path / "eval",
         manifests=tmp_path / "manifest",
         cues=tmp_path / "cues",
+        shards=tmp_path / "shards",  # not there: only a judge that is shown clips reads them
         claims=tmp_path / "report" / "grounding.parquet",
         metrics=tmp_path / "report" / "grounding.json",
     )
