@@ -42,6 +42,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         write_json,
         write_predictions,
     )
+    from erv.evaluate.judges.panel import require_replies
     from erv.evaluate.samples import measure_samples, with_samples
     from erv.manifest import read_manifests
     from erv.policies.common.arm import read_arm
@@ -72,6 +73,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             f"no clip in the {settings.evaluate.split} split of {tested};"
             " change roles.test or evaluate.split in params.yaml"
         )
+    require_replies(predictions, settings.evaluate.max_failed_share)
     metrics = measure(predictions)
     explains = read_arm(arguments.policy).thinks
     if not explains:

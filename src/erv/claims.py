@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+_NEGATION = re.compile(r"\b(?:not|no|never|nobody|nothing|neither|nor|without|hardly)\b|n['\u2019]t\b", re.I)
 
 Wording = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -167,14 +170,25 @@ class Claim:
 def claims_in(text: str) -> tuple[Claim, ...]:
     """The claims of a text in the clauses of family a, by place; a cue that is claimed twice is there twice.
 
-    Case and white space between words don't matter.
+    Case and white space between words don't matter. A clause with a negation before it in its sentence claims
+    nothing.
     """
-    found = [
-        Claim(cue, match.start(), match.end())
-        for cue, clauses in _clauses().items()
-        for match in clauses.finditer(text)
-    ]
-    return tuple(sorted(found, key=lambda claim: (claim.start, claim.cue)))
+    found = sorted(
+        (
+            Claim(cue, match.start(), match.end())
+            for cue, clauses in _clauses().items()
+            for match in clauses.finditer(text)
+        ),
+        key=lambda claim: (claim.start, claim.cue),
+    )
+    return tuple(claim for claim in found if not _denied(claim, found, text))
+
+
+def _denied(claim: Claim, found: Sequence[Claim], text: str) -> bool:
+    """Whether a negation stands before a claim, in its sentence but not within another clause."""
+    begin = max(text.rfind(mark, 0, claim.start) for mark in ".!?") + 1
+    ends = [other.end for other in found if begin <= other.start and other.end <= claim.start]
+    return _NEGATION.search(text, max([begin, *ends]), claim.start) is not None
 
 
 def cues_in(text: str) -> tuple[str, ...]:
@@ -186,7 +200,13 @@ def cues_in(text: str) -> tuple[str, ...]:
 def _clauses() -> dict[str, re.Pattern[str]]:
     return {
         cue: re.compile(
-            "|".join(r"\s+".join(map(re.escape, clause.split())) for clause in clauses), re.IGNORECASE
+            "|".join(rf"\b{_spaced(clause)}\b" for clause in clauses),
+            re.IGNORECASE,
         )
         for cue, (clauses, _) in CUE_WORDINGS.items()
     }
+
+
+def _spaced(clause: str) -> str:
+    """A pattern of a clause with any white space between its words."""
+    return r"\s+".join(map(re.escape, clause.split()))

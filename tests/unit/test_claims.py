@@ -32,6 +32,26 @@ def test_claims_are_found_where_they_are_said() -> None:
     assert claims_in("") == claims_in("He is glad.") == ()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is not true that the voice trembles.",
+        "Nobody says that the voice trembles.",
+        "I don't find that the voice trembles.",
+        "The voice tremblesome.",
+    ],
+)
+def test_what_is_denied_or_goes_on_as_another_word_is_no_claim(text: str) -> None:
+    assert claims_in(text) == ()
+
+
+def test_a_negation_elsewhere_denies_nothing() -> None:
+    text = (
+        "This is not fear. The glare is tense and does not waver, and the voice trembles, with no joy in it."
+    )
+    assert cues_in(text) == ("hard_stare", "voice_trembling")
+
+
 def test_every_clause_claims_its_own_cue_alone() -> None:
     for cue, (clauses, _) in CUE_WORDINGS.items():
         for clause in clauses:

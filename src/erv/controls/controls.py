@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 
 from erv.errors import EvaluationError
-from erv.evaluate.applicable import leave_out
 from erv.evaluate.compare import compare
 from erv.evaluate.evaluate import SCHEMA, scope_rows
 from erv.manifest import write_table
@@ -60,9 +59,13 @@ def measure_control(
             " `dvc repro evaluate` first"
         )
     same = [known[row["dataset"], row["clip_id"]] for row in rows]
-    found = compare({PLAIN: same, control: rows}, samples=samples, confidence=confidence, seed=seed)
-    if not explains:
-        leave_out(found, [PLAIN, control])
+    found = compare(
+        {PLAIN: same, control: rows},
+        samples=samples,
+        confidence=confidence,
+        seed=seed,
+        unexplained=() if explains else (PLAIN, control),
+    )
     before, after = scope_rows(same), scope_rows(rows)
     return {
         "clips": found["clips"],

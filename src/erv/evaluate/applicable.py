@@ -7,15 +7,15 @@ like are not 0, they don't apply: `metrics.json` says `"explains": false` and ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-ABOUT_ANSWERS = ("WAR", "UAR")  # all other metrics need an explanation
+ABOUT_ANSWERS = ("WAR", "UAR", "precision")  # all other metrics need an explanation
 COUNTS = ("clips", "malformed", "outside")
 
 
 def is_about_explanations(metric: str) -> bool:
-    """Whether a figure of `metrics.json`, by name, says something of explanations."""
+    """Whether a figure of `metrics.json` or `comparison.json`, by name, says something of explanations."""
     # `set_...` compares answers with compound labels, see `erv.evaluate.sets`.
     return not metric.startswith("set_") and metric.removesuffix("_released") not in (*ABOUT_ANSWERS, *COUNTS)
 
@@ -26,28 +26,3 @@ def without_explanations(measured: Mapping[str, Mapping[str, Any]]) -> dict[str,
         scope: {name: None if is_about_explanations(name) else value for name, value in values.items()}
         for scope, values in measured.items()
     }
-
-
-def leave_out(comparison: dict[str, Any], policies: Sequence[str]) -> None:
-    """Takes what doesn't apply out of a comparison.
-
-    Args:
-        comparison: from `erv.evaluate.compare.compare`; changed in place.
-        policies: those that don't explain.
-    """
-    for figures in (comparison, *comparison.get("judges", {}).values()):
-        parts = [
-            figures[kind][policy]
-            for kind in ("policies", "released")
-            if kind in figures
-            for policy in policies
-        ]
-        parts += [
-            scopes
-            for kind in ("differences", "verdicts")
-            for pair, scopes in figures.get(kind, {}).items()
-            if any(pair.startswith(f"{policy}-") or pair.endswith(f"-{policy}") for policy in policies)
-        ]
-        for values in (values for scopes in parts for values in scopes.values()):
-            for name in [name for name in values if is_about_explanations(name)]:
-                del values[name]

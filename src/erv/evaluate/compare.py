@@ -9,10 +9,11 @@ is more than chance, `erv.evaluate.significance` decides.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from erv.errors import EvaluationError
+from erv.evaluate.applicable import is_about_explanations
 from erv.evaluate.by_judge import judges_of, readings_of
 from erv.evaluate.draws import Key
 from erv.evaluate.evaluate import scope_rows, scope_space
@@ -39,6 +40,7 @@ def compare(
     confidence: float,
     seed: int,
     worth: Mapping[str, Any] | None = None,
+    unexplained: Collection[str] = (),
 ) -> dict[str, Any]:
     """Compares policies.
 
@@ -50,6 +52,8 @@ def compare(
         seed: seed of the draws; each scope has its own stream.
         worth: what is known of each judge of the panel, see `erv.evaluate.by_judge.worth_of_judges`. With it
             the figures are also given in the reading of each judge, from the column `verdicts`.
+        unexplained: policies that answer without explaining. Figures about explanations don't apply to them:
+            they are absent, and not among the metrics that are tested together.
 
     Returns:
         `order` (of the policies), `policies` (policy -> scope -> metric -> value, low, high), `differences`
@@ -70,6 +74,7 @@ def compare(
     """
     check_paired(predictions)
     names = list(predictions)
+    silent = frozenset(unexplained)
     pairs = [(later, earlier) for i, later in enumerate(names) for earlier in names[:i]]
     readings = _readings(predictions, worth)
     result: dict[str, Any] = {
@@ -108,7 +113,12 @@ def compare(
         result["clips"][scope] = len(labels)
         result["absent"][scope] = [name for name in scope_space(scope).names if name not in counts]
         for name in names:
-            result["released"][name][scope] = _released(headline[name], scope)
+            released = _released(headline[name], scope)
+            result["released"][name][scope] = {
+                metric: value
+                for metric, value in released.items()
+                if not (name in silent and is_about_explanations(metric))
+            }
         Scope(
             scope,
             {name: _terms(rows[name], shapes[name]) for name in names},
@@ -116,6 +126,7 @@ def compare(
             {name: [row["predicted"] for row in headline[name]] for name in names},
             confidence,
             seed,
+            silent,
         ).fill(targets, samples)
     return result
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from erv.evaluate.applicable import is_about_explanations
 from erv.evaluate.draws import Key, bootstrap
 from erv.evaluate.intervals import (
     Interval,
@@ -39,6 +40,7 @@ class Scope:
         predicted: the answers of each policy.
         confidence: of the intervals.
         seed: of draws and tests.
+        unexplained: policies that answer without explaining; figures about explanations don't apply to them.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Scope:
     predicted: Mapping[str, Sequence[str | None]]
     confidence: float
     seed: int
+    unexplained: frozenset[str] = frozenset()
 
     def fill(self, targets: Mapping[str, dict[str, Any]], samples: int) -> None:
         """Adds the figures of this scope to those of each judge.
@@ -68,6 +71,7 @@ class Scope:
                 target["policies"][name][self.name] = {
                     metric: self._interval(name, (judge, metric), emotions, values[i, m], draws[:, i, m])
                     for metric, m in metrics.items()
+                    if self._applies(metric, name)
                 }
                 for k, earlier in enumerate(names[:i]):
                     found = {
@@ -79,6 +83,7 @@ class Scope:
                             draws[:, i, m] - draws[:, k, m],
                         )
                         for metric, m in metrics.items()
+                        if self._applies(metric, name, earlier)
                     }
                     pair = f"{name}-{earlier}"
                     target["differences"][pair][self.name] = found
@@ -86,9 +91,13 @@ class Scope:
                         found,
                         target["policies"][name][self.name],
                         target["policies"][earlier][self.name],
-                        {m: self._test(name, earlier, (judge, m), emotions) for m in METRICS if m in metrics},
+                        {m: self._test(name, earlier, (judge, m), emotions) for m in METRICS if m in found},
                         self.confidence,
                     )
+
+    def _applies(self, metric: str, *policies: str) -> bool:
+        """Whether a metric means something for each of these policies."""
+        return not (is_about_explanations(metric) and self.unexplained.intersection(policies))
 
     def _groups(self, metric: str, emotions: np.ndarray) -> np.ndarray:
         """What a metric is a mean over, as a group per clip: UAR over emotions."""
@@ -140,7 +149,7 @@ class Scope:
             mine = labels == emotion
             row: dict[str, float | int | None] = {"clips": int(mine.sum())}
             for (reader, metric), term in self.terms[policy].items():
-                if reader == judge:
+                if reader == judge and self._applies(metric, policy):
                     of = None if term.of is None else term.of[mine]
                     row[metric] = _rounded(Term(term.over[mine], of).value)
             if judge == HEADLINE:

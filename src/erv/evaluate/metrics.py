@@ -19,12 +19,12 @@ from erv.errors import EvaluationError
 from erv.labels import LabelSpace
 from erv.prompts import parse_completion
 from erv.sentences import Semantics, split_sentences
+from erv.settings.register import LOWER_IS_BETTER as LOWER_IS_BETTER
+from erv.settings.register import NEITHER_IS_BETTER as NEITHER_IS_BETTER
 
 METRICS = ("WAR", "UAR", "EEA", "EPC", "FCR", "inconsistency")
 JUDGED = ("EEA", "EPC", "FCR", "inconsistency")  # what the reading of a judge decides
 FURTHER = ("inconsistency_all", "format", "repetitive", "words", "sentences")
-LOWER_IS_BETTER = frozenset({"inconsistency", "inconsistency_all", "repetitive"})
-NEITHER_IS_BETTER = frozenset({"words", "sentences"})
 RELEASED = ("UAR", "EEA")  # where the released code gives another value
 MEANINGS = {
     "WAR": "share of clips whose answer is right (accuracy)",

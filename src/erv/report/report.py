@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from erv.errors import EvaluationError
-from erv.evaluate.applicable import leave_out
 from erv.evaluate.by_judge import worth_of_judges
 from erv.evaluate.compare import check_measured_alike, compare
 from erv.evaluate.evaluate import OVERALL, read_predictions, scope_rows, unread_answers
@@ -59,8 +58,8 @@ def build_comparison(
         confidence=settings.confidence,
         seed=seed,
         worth=worth_of_judges(evaluations),
+        unexplained=[policy for policy, item in evaluations.items() if not item.get("explains", True)],
     )
-    leave_out(result, [policy for policy, item in evaluations.items() if not item.get("explains", True)])
     unread = {policy: unread_answers(rows) for policy, rows in predictions.items()}
     for kind in ("malformed", "outside"):
         result[kind] = {policy: counts[kind] for policy, counts in unread.items()}

@@ -18,8 +18,8 @@ class Credit:
     Attributes:
         start: its first character in the completion.
         end: the character after its last one.
-        value: what it earns, on the reward's scale. The mean over a completion's credits is its
-            reward.
+        value: what it earns, on the reward's scale. Of `explanation` and `coherence`, the mean over a
+            completion's credits is its reward; `grounded` weighs sentences by their claims.
     """
 
     start: int

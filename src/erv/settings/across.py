@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ def faults(settings: Settings) -> list[str]:
         _datasets,
         _roles,
         _unexplained,
+        _shown,
         _arms,
         _gates,
         _controls,
@@ -86,6 +88,14 @@ def _unexplained(settings: Settings) -> Iterator[str]:
         )
 
 
+def _shown(settings: Settings) -> Iterator[str]:
+    """The report shows clips of data sets that exist; a name misspelt would show none, without a word."""
+    known = settings.ingest.readers
+    for name in settings.report.show_media:
+        if name not in known:
+            yield f"report.show_media names {name!r}, expected some of ingest.readers: {', '.join(known)}"
+
+
 def _arms(settings: Settings) -> Iterator[str]:
     """Every trained policy is a variant, and every evaluated policy is trained."""
     train, policies = settings.compare.train, settings.compare.policies
@@ -101,6 +111,9 @@ def _arms(settings: Settings) -> Iterator[str]:
         if name not in known:
             yield f"compare.policies names {name!r}, expected some of {', '.join(known)}"
     yield from _twice("compare.policies", "one", policies)
+    pairs = Counter(f"{later}-{earlier}" for i, later in enumerate(policies) for earlier in policies[:i])
+    for pair in (pair for pair, count in pairs.items() if count > 1 and len(set(policies)) == len(policies)):
+        yield f"compare.policies: two pairs would be called {pair!r} in the report; rename a policy"
     yield from _twice("arms", "one", [arm.name for arm in settings.arms])
     for arm in settings.arms:
         if arm.name == COLD_START or arm.name in settings.variants:

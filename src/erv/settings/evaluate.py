@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from erv.settings.judges import JudgeSettings
-from erv.settings.section import PositiveFloat, PositiveInt, Section
+from erv.settings.section import PositiveFloat, PositiveInt, Section, Share
 
 
 class EvaluateSettings(Section):
@@ -22,6 +22,7 @@ class EvaluateSettings(Section):
     judges: tuple[JudgeSettings, ...]  # length is checked below, so that the error does not print it
     minimum_judge_accuracy: Annotated[float, Field(ge=0.0, le=1.0)]
     minimum_judge_texts: Annotated[int, Field(ge=0)]
+    max_failed_share: Share
     minimum_judge_emotions: Annotated[float, Field(ge=0.0, le=1.0)]
 
     @model_validator(mode="after")

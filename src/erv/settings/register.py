@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from erv.settings.section import Section
 
 JUDGED = ("EEA", "EPC", "FCR", "inconsistency", "inconsistency_all")
+LOWER_IS_BETTER = ("inconsistency", "inconsistency_all", "repetitive")
+NEITHER_IS_BETTER = ("words", "sentences")
 EVERY, MAJORITY = "every", "majority"  # what a gate may name beside a judge of the panel
 
 
@@ -41,6 +43,11 @@ class GateSettings(Section):
     def _fits(self) -> GateSettings:
         if (self.minimum is None) == (self.maximum is None):
             raise ValueError(f"gate on {self.metric}: give either minimum or maximum")
+        end, other = ("maximum", "minimum") if self.metric in LOWER_IS_BETTER else ("minimum", "maximum")
+        if self.metric not in NEITHER_IS_BETTER and getattr(self, other) is not None:
+            raise ValueError(
+                f"gate on {self.metric}: a {other} would keep better models from champion; give a {end}"
+            )
         if self.judge is not None and self.metric not in JUDGED:
             raise ValueError(
                 f"gate on {self.metric}: no judge decides it, so leave out judge; judges decide"

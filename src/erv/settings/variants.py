@@ -58,6 +58,17 @@ class VariantSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _rewards_count(self) -> VariantSettings:
+        if not any(reward.weight for reward in self.rewards):
+            raise ValueError("every reward has weight 0, so nothing is learned; give one another weight")
+        names = [reward.name for reward in self.rewards]
+        if self.credit == "sentence" and not set(names) - {"format", "accuracy"}:
+            raise ValueError(
+                "credit: sentence needs a reward that reads sentences, such as explanation; leave credit out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rejection_has_a_mark(self) -> VariantSettings:
         if (self.method == "rft") != (self.passes_at is not None):
             raise ValueError("passes_at is for method: rft, which needs it; give both or neither")

@@ -21,6 +21,7 @@ def raw(root: Path) -> dict[str, Any]:
 
 
 OTHER = {"name": "other", "folder": "models/policy/sft"}
+GATHERED = {"rewards": [{"name": "accuracy", "weight": 1.0}]}
 GRPO = yaml.safe_load((ROOT / "params.yaml").read_text())["grpo"]
 
 
@@ -298,6 +299,25 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     [
         ({"variants.erv.rewards": [{"name": "explanaton", "weight": 1}]}, "expected format, accuracy"),
         ({"variants.erv.rewards": [{"name": "no_such_package:f", "weight": 1}]}, "no module"),
+        ({"variants.erv.rewards": [{"name": "format", "weight": 0}]}, "every reward has weight 0"),
+        ({"variants.r1_omni.credit": "sentence"}, "credit: sentence needs a reward that reads sentences"),
+        ({"report.show_media": ["maf"]}, "report.show_media names 'maf', expected some of ingest.readers"),
+        (
+            {"register.gates": [{"metric": "inconsistency", "minimum": 0.5}]},
+            "gate on inconsistency: a minimum would keep better models from champion; give a maximum",
+        ),
+        ({"register.gates": [{"metric": "WAR", "maximum": 0.5}]}, "give a minimum"),
+        (
+            {
+                "variants.a": GATHERED,
+                "variants.b-c": GATHERED,
+                "variants.a-b": GATHERED,
+                "variants.c": GATHERED,
+                "compare.policies": ["erv", "r1_omni", "b-c", "c", "a", "a-b"],
+                "compare.train": ["erv", "r1_omni", "b-c", "c", "a", "a-b"],
+            },
+            "two pairs would be called 'a-b-c' in the report; rename a policy",
+        ),
         ({"variants.erv.method": "rft"}, "passes_at is for method: rft"),
         (
             {"machine.grpo.rows_per_pass": 7},

@@ -106,6 +106,28 @@ def majority(verdicts: Sequence[Mapping[str, Any]]) -> str | None:
     return next((emotion for emotion, count in named.items() if 2 * count > len(verdicts)), None)
 
 
+def require_replies(rows: Sequence[Mapping[str, Any]], most: float) -> None:
+    """Stops if a judge gave no usable reply about many explanations.
+
+    What it failed to read contradicts nothing, so a judge that fails makes a policy look consistent.
+
+    Args:
+        rows: rows of the predictions table.
+        most: the largest share of the rows that may have `failed`, `evaluate.max_failed_share`.
+
+    Raises:
+        EvaluationError: a judge failed more often.
+    """
+    for judge, counts in outcomes(rows).items():
+        failed = counts.get("failed", 0)
+        if failed > most * len(rows):
+            raise EvaluationError(
+                f"judge {judge} gave no usable reply about {failed} of {len(rows)} explanations, more than"
+                f" evaluate.max_failed_share={most:g} allows; see the log for its replies, then run again:"
+                " usable replies are kept"
+            )
+
+
 def outcomes(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     """The number of verdicts by judge and outcome."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in judges_of(rows)}

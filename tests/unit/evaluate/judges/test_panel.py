@@ -15,7 +15,14 @@ from erv.evaluate.evaluate import (
     write_predictions,
 )
 from erv.evaluate.judges.agreement import agreement
-from erv.evaluate.judges.panel import disagreements, judges_of, majority, outcomes, read_by
+from erv.evaluate.judges.panel import (
+    disagreements,
+    judges_of,
+    majority,
+    outcomes,
+    read_by,
+    require_replies,
+)
 from erv.evaluate.judges.protocol import OUTCOMES, Verdict
 from erv.labels import LabelSpace
 from erv.manifest import ClipRow
@@ -76,6 +83,15 @@ def test_rows_are_read_by_one_judge_or_by_more_than_half():
         judges_of([*rows, read("anger", clip="4")])
     with pytest.raises(EvaluationError, match="no judge"):
         judges_of([read()])
+
+
+def test_a_judge_that_fails_often_stops_the_evaluation():
+    """Each of these explanations would count as consistent."""
+    rows = [read("anger", "(failed)" if n < 3 else "fear", clip=str(n)) for n in range(20)]
+    require_replies(rows, 0.15)
+    with pytest.raises(EvaluationError, match=r"judge b gave no usable reply about 3 of 20 .*=0.1 allows"):
+        require_replies(rows, 0.1)
+    require_replies([], 0.0)
 
 
 def test_alpha_and_kappa_agree_with_their_definitions():
