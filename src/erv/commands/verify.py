@@ -159,9 +159,9 @@ def _why(found: Assessment, shaping: Shaping) -> list[str]:
     """How the reward comes about, with a line for everything that affected it."""
     kind = "sentences" if found.target == "neutral" else "sentences that are not merely neutral"
     lines = [f"{found.matching} of {found.counted} {kind} speak of {found.target}"]
-    repeated = sum(sentence.times - 1 for sentence in found.sentences)
-    if repeated:
-        lines.append(f"{repeated} repeated, counted once")
+    if found.repeats:
+        most = f"more than {shaping.max_repeats}, so nothing is earned"
+        lines.append(f"{found.repeats} repeated, {most if found.repetitive else 'counted once'}")
     listings = sum(sentence.listing for sentence in found.sentences)
     if listings:
         verbs = ("names", "matches") if listings == 1 else ("name", "match")
@@ -186,6 +186,4 @@ def _why(found: Assessment, shaping: Shaping) -> list[str]:
             f"content words {found.content_words}, cues of face, body, voice or words {found.cues},"
             f" where {wanted} are required: times {found.evidence:.2f}"
         )
-    if found.repetitive:
-        lines.append(f"{found.repeats} said again, {shaping.max_repeats} allowed: nothing is earned")
     return lines

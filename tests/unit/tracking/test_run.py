@@ -15,7 +15,7 @@ from filelock import FileLock
 from erv.environment import Environment
 from erv.errors import DataError, StorageError
 from erv.files import content_digest
-from erv.settings import Settings
+from erv.settings import Settings, load_settings
 from erv.storage.store import explain, open_store, split_uri
 from erv.tracking.delivery import Delivery, Event, _group, deliver_spool, waiting, write_header
 from erv.tracking.header import RunHeader
@@ -74,7 +74,8 @@ def test_stage_runs_without_any_server(root: Path, tmp_path: Path) -> None:
     (tmp_path / "extract.py").write_text(STAGE)
     command = [sys.executable, "extract.py", "--dataset", "mafw", "--shards", "a"]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
-    assert said.stdout == "mafw a 0 None False\n"
+    seed = load_settings(root / "params.yaml").seed
+    assert said.stdout == f"mafw a {seed} None False\n"
     assert said.stderr.splitlines() == [
         "INFO no MLflow server is configured, nothing is tracked; `erv stack up` starts one"
     ]

@@ -1,6 +1,7 @@
 """Credit by sentence: which token wrote which character, what its advantage is, and that the loss gets it."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -197,11 +198,14 @@ def test_the_credits_of_an_explanation_are_its_sentences(semantics: Any) -> None
 
 def test_what_does_not_count_has_no_credit_and_shaping_scales_the_rest() -> None:
     text = "<think>Room one. Joy one. Joy one. Tears.</think><think>Joy two.</think>"
-    found = credited(text, Shaping(4, None, None, None, None, None, None))
+    found = credited(text, replace(NO_SHAPING, min_sentences=4))
     assert [text[c.start : c.end] for c in found.credits] == ["Joy one.", "Tears.", "Joy two."]
     assert sum(c.value for c in found.credits) / 3 == pytest.approx(found.reward)
     assert found.reward == pytest.approx(2 / 4)
     assert credited("no explanation") == Credited(0.0)
+    repetitive = credited(text, replace(NO_SHAPING, max_repeats=0))
+    assert repetitive.reward == 0.0
+    assert [c.value for c in repetitive.credits] == [0.0] * 3
 
 
 def test_a_reward_is_read_once_for_value_and_credits() -> None:
