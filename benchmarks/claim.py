@@ -1,7 +1,7 @@
 """The claim: seeds named in advance, each with its own corpus, base checkpoint and trainings.
 
-Command: `python -m benchmarks.claim`, from the top of the repository, after `make install`. It takes about a
-quarter of an hour per seed on two cores. `--check` only reads the results and says which targets hold.
+Command: `python -m benchmarks.claim`, from the top of the repository, after `make install`. It takes about
+ten minutes per seed on two cores. `--check` only reads the results and says which targets hold.
 
 Each seed gets a clone of the current commit with its own stack; the parameters are those of params.yaml but
 for the seed. Finished seeds are kept, and an interrupted one goes on where it stopped, as long as the commit
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,6 @@ from typing import Any
 
 import yaml
 
-from benchmarks.seeds import call
 from erv.evaluate.by_judge import worthy_judges
 from erv.evaluate.compare import difference, format_table, in_reading
 from erv.evaluate.evaluate import OVERALL
@@ -128,6 +128,14 @@ def run_seed(seed: int, folder: Path, commit: str) -> dict[str, Any]:
         for name, path in (("comparison", "report/comparison.json"), ("gates", "models/candidate/gates.json"))
     }
     return {"commit": commit, "comparison": of_all_clips(read["comparison"]), "gates": read["gates"]}
+
+
+def call(*command: str, where: Path) -> None:
+    """Runs a command of this environment on the clone's own code and shows its output."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("ERV_")}
+    variables["PYTHONPATH"] = str(where / "src")
+    variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
+    subprocess.run(command, cwd=where, env=variables, check=True)
 
 
 def of_all_clips(comparison: Mapping[str, Any]) -> dict[str, Any]:

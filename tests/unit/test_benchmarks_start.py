@@ -22,7 +22,6 @@ SMALL = [
     pytest.param("gpu_proof", True, "--device cpu --size tiny --rounds 1 --out OUT", marks=SLOW),
     pytest.param("grpo", True, "--size tiny --steps 1 --group 2 --out OUT", marks=SLOW),
     pytest.param("grpo_profile", True, "--size tiny --steps 1", marks=SLOW),
-    pytest.param("seeds", False, "--seeds 11 --out benchmarks/seeds.json"),  # which has them: nothing is run
     pytest.param("shards", False, "--clips 4 --size 64 --rounds 1 --results OUT"),
     pytest.param("validate", False, "--clips 1 --rounds 1 --results OUT"),
     pytest.param("validate", False, "--clips 1 --rounds 1 --profile"),
@@ -98,6 +97,14 @@ def test_without_its_servers_it_says_so(script: str, tmp_path: Path) -> None:
     done = start(script, [], tmp_path)
     assert done.returncode == 1
     assert done.stderr == "error: s3 is stopped; run `erv stack up` in that workspace first\n"
+
+
+def test_a_claim_is_read_without_running_anything(tmp_path: Path) -> None:
+    done = start("claim", ["--check"], tmp_path, as_module=True)
+    lines = done.stdout.splitlines()
+    failed = [line for line in lines if line.startswith("fails: ")]
+    assert len([line for line in lines if line.startswith("holds: ")]) + len(failed) == 6
+    assert done.returncode == (1 if failed else 0), done.stderr
 
 
 def test_a_claim_without_results_says_so(tmp_path: Path) -> None:

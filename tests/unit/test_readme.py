@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from benchmarks import claim
 from erv.cli import command as erv
 from tests.support.paths import ROOT
 
@@ -118,28 +118,25 @@ def test_parameters_exist() -> None:
                 found = found[part]
 
 
-def test_the_table_of_seeds_is_that_of_the_benchmark() -> None:
-    spec = importlib.util.spec_from_file_location("seeds", ROOT / "benchmarks" / "seeds.py")
-    assert spec is not None
-    assert spec.loader is not None
-    seeds = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(seeds)
-    results = json.loads((ROOT / "benchmarks" / "seeds.json").read_text(encoding="utf-8"))
-    assert sorted(results, key=int) == [str(seed) for seed in seeds.SEEDS]
+def test_the_table_of_the_claim_is_that_of_the_benchmark() -> None:
+    results = json.loads((ROOT / "benchmarks" / "claim.json").read_text(encoding="utf-8"))
+    assert results.keys() <= {str(seed) for seed in claim.SEEDS}
     document = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8").splitlines()
-    missing = [line for line in seeds.table(results).splitlines() if line not in document]
+    missing = [line for line in claim.table(results).splitlines() if line not in document]
     assert not missing
+    held = [f"- {target.line()}" for target in claim.targets(results)]
+    assert [line for line in held if line not in document] == []
 
 
 def test_every_number_says_which_command_printed_it() -> None:
     for name, heading, command in (
         ("README.md", "Results", "make demo"),
         ("benchmarks/README.md", "The demo run in detail", "make demo"),
-        ("benchmarks/README.md", "Three seeds", "python benchmarks/seeds.py"),
+        ("benchmarks/README.md", "The claim: ten seeds", "python -m benchmarks.claim"),
     ):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert "@@" not in text
         results = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
         assert re.search(r"\| *`?erv`? *\|", results)
         assert command in results
-        assert "planted" in results or heading == "Three seeds"
+        assert "planted" in results or heading == "The claim: ten seeds"
