@@ -1,8 +1,9 @@
 """What a text claims of a clip: cues of face, voice and words, and where in the text each is claimed.
 
 A claim is found by its wording. The wordings are those of the sample corpus, the only source here that
-records which cues a clip truly has; a text in other words claims nothing. Rewards and metrics share this
-module, so that they mean the same by a claim.
+records which cues a clip truly has. Of its two families of wordings, explanations are written in the
+clauses of family a, and only those are read; a text in other words claims nothing. Rewards and metrics
+share this module, so that they mean the same by a claim.
 """
 
 from __future__ import annotations

@@ -7,6 +7,22 @@ from pathlib import Path
 import click
 
 
+def _chosen(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+    """Makes `--file` of a subcommand the file that it reads."""
+    if path is not None:
+        context.obj = path
+
+
+_HELP = "The parameters to read."
+_file = click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    expose_value=False,
+    callback=_chosen,
+    help=_HELP,
+)
+
+
 @click.group(name="params", invoke_without_command=True)
 @click.option(
     "--file",
@@ -14,7 +30,7 @@ import click
     type=click.Path(path_type=Path),
     default=Path("params.yaml"),
     show_default=True,
-    help="The parameters to read.",
+    help=_HELP,
 )
 @click.option("--profile", default=None, metavar="NAME", help="Show what differs from this profile.")
 @click.pass_context
@@ -34,6 +50,7 @@ def command(context: click.Context, path: Path, profile: str | None) -> None:
 
 
 @command.command()
+@_file
 @click.pass_obj
 def check(path: Path) -> None:
     """Check the parameters; exit code 2 when there are faults."""
@@ -45,6 +62,7 @@ def check(path: Path) -> None:
 
 @command.command()
 @click.argument("prefix", default="")
+@_file
 @click.pass_obj
 def show(path: Path, prefix: str) -> None:
     """Print the parameters by dotted name: all of them, or those that begin with PREFIX.
@@ -65,6 +83,7 @@ def show(path: Path, prefix: str) -> None:
 
 @command.command()
 @click.argument("prefix", default="")
+@_file
 @click.pass_obj
 def reruns(path: Path, prefix: str) -> None:
     """Say which stages run again when a parameter changes, of all or of those that begin with PREFIX.
@@ -88,6 +107,7 @@ def reruns(path: Path, prefix: str) -> None:
 
 @command.command()
 @click.argument("name")
+@_file
 @click.pass_obj
 def use(path: Path, name: str) -> None:
     """Write the profile NAME into the parameters and list what changed; comments and the rest stay.

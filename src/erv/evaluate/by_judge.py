@@ -12,7 +12,7 @@ from erv.evaluate.judges.panel import MAJORITY
 LEAST_RECALL = 0.6
 
 
-def judges_of(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def shared_panel(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """The judges that read every policy, in the order of the panel.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any
 
 from erv.errors import EvaluationError
 from erv.evaluate.applicable import is_about_explanations
-from erv.evaluate.by_judge import judges_of, readings_of
+from erv.evaluate.by_judge import readings_of, shared_panel
 from erv.evaluate.draws import Key
 from erv.evaluate.evaluate import scope_rows, scope_space
 from erv.evaluate.figures import HEADLINE, Scope
@@ -138,7 +138,7 @@ def _readings(
     readings: dict[str, Mapping[str, Sequence[Row]]] = {HEADLINE: predictions}
     if worth is None:
         return readings
-    panel = judges_of(predictions)
+    panel = shared_panel(predictions)
     if set(panel) != set(worth):
         raise EvaluationError(
             f"the predictions were read by {', '.join(panel) or 'no judge'}, but metrics.json describes"

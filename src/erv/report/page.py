@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from erv.evaluate.by_judge import judges_of
+from erv.evaluate.by_judge import shared_panel
 from erv.evaluate.categories import notes
 from erv.evaluate.compare import table_notes
 from erv.evaluate.evaluate import OVERALL
@@ -60,7 +60,7 @@ def write_report(
     """
     verdicts.judges_of(comparison)
     names = titles(predictions)
-    panel = judges_of(predictions)
+    panel = shared_panel(predictions)
     by_key = _by_key(predictions)
     order = [(row["dataset"], row["clip_id"]) for row in clips.mixed(next(iter(predictions.values())), seed)]
     readings = read_sentences((row for rows in predictions.values() for row in rows), verifier, judges)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from erv.settings.section import Section
+from erv.settings.section import NAME_OF_A_MODEL, Section
 
 
 class ArmSettings(Section):
@@ -18,6 +18,6 @@ class ArmSettings(Section):
         thinks: whether it explains before it answers; False answers at once, after an empty explanation.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, NAME_OF_A_MODEL]
     folder: Annotated[str, Field(min_length=1)]
     thinks: bool = True

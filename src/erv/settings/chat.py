@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from erv.settings.section import of_form
+
 _Count = Annotated[int, Field(gt=0)]
 _Price = Annotated[float, Field(ge=0.0)]
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -63,7 +65,7 @@ class ChatEndpoint(Entry):
 
     role: ClassVar[str]
 
-    model: Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
+    model: Annotated[str, of_form(r"\S(.*\S)?", "a name without spaces around it")]
     base_url: str
     api_key_env: str | None = "OPENAI_API_KEY"
     concurrency: Annotated[int, Field(gt=0, le=256)] = 8

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from erv.settings.section import PositiveInt, Section, Share
+from erv.settings.section import PositiveInt, Section, Share, of_form
 
-DATASET_NAME = r"^[a-z][a-z0-9_]*$"
-DatasetName = Annotated[str, Field(pattern=DATASET_NAME)]
+DatasetName = Annotated[
+    str, of_form(r"[a-z][a-z0-9_]*", "lower-case letters, digits and `_`, the first a letter")
+]
 
 
 class _Reader(BaseModel):
@@ -86,7 +87,7 @@ class TableReader(_Reader):
     """
 
     reader: Literal["table"]
-    table: Annotated[str, Field(pattern=r"(?i)\.(csv|jsonl)$")]
+    table: Annotated[str, of_form(r"(?i).*\.(csv|jsonl)", "a path that ends in .csv or .jsonl")]
     split: Literal["train", "validation", "test"] | None = None
     columns: TableColumns = TableColumns()
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
-from erv.settings.section import Section
+from erv.settings.section import Section, of_form
 
 
 class PolicySettings(Section):
@@ -18,4 +16,4 @@ class PolicySettings(Section):
     """
 
     family: Literal["humanomni", "qwen_omni"]
-    prompt: Annotated[str, Field(pattern=r"^data/prompts/[^/]+\.txt$")]
+    prompt: Annotated[str, of_form(r"data/prompts/[^/]+\.txt", "a file data/prompts/NAME.txt")]

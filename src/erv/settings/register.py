@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from erv.settings.section import Section
+from erv.settings.section import NAME_OF_A_MODEL, Section
 
 JUDGED = ("EEA", "EPC", "FCR", "inconsistency", "inconsistency_all")
 LOWER_IS_BETTER = ("inconsistency", "inconsistency_all", "repetitive")
@@ -59,6 +59,6 @@ class GateSettings(Section):
 class RegisterSettings(Section):
     """The candidate and its gates."""
 
-    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    model_name: Annotated[str, NAME_OF_A_MODEL]
     policy: str
     gates: Annotated[tuple[GateSettings, ...], Field(min_length=1)]

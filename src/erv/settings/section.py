@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+
+def of_form(pattern: str, form: str) -> AfterValidator:
+    """A constraint on a text that says in words what is expected, where pydantic would show the pattern.
+
+    Args:
+        pattern: a regular expression that the whole text matches.
+        form: completes "expected ...".
+    """
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"expected {form}")
+        return text
+
+    return AfterValidator(check)
+
+
+NAME_OF_A_MODEL = of_form(
+    r"[A-Za-z0-9][A-Za-z0-9_.-]*", "letters, digits, `.`, `_` and `-`, the first a letter or a digit"
+)
 
 
 class Section(BaseModel):

@@ -3,7 +3,7 @@
 import pytest
 
 from erv.errors import EvaluationError
-from erv.evaluate.by_judge import is_worthy, judges_of, worth_of_judges
+from erv.evaluate.by_judge import is_worthy, shared_panel, worth_of_judges
 from erv.evaluate.compare import compare, difference
 from erv.evaluate.figures import Scope
 from erv.evaluate.judges.panel import read_by
@@ -133,7 +133,7 @@ def test_a_panel_is_the_same_for_all_rows_and_for_the_metrics():
         compare(rows, samples=200, confidence=0.95, seed=0, worth={"lexical": None})
     rows["after"][3]["verdicts"].pop()
     with pytest.raises(EvaluationError, match=r"policy 'after': clip '003'.*was read by lexical, embedding"):
-        judges_of(rows)
+        shared_panel(rows)
 
 
 def test_worth_comes_from_the_metrics():

@@ -135,3 +135,5 @@ def test_commands(params: Path) -> None:
     assert "is paper-0.5b already" in invoke(*file, "use", "paper-0.5b")[1]
     assert invoke(*file)[1] == f"{params}: no faults\n"
     assert invoke(*file, "--profile", "demo", "use", "demo")[0] == 2
+    assert invoke("check", *file)[1] == f"{params}: no faults\n"
+    assert "seed: " in invoke("--file", "none.yaml", "show", *file, "seed")[1]

@@ -89,6 +89,20 @@ def test_all_faults_are_reported_together(raw: dict[str, Any]) -> None:
     assert "found 1" in found[3]
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("policy.prompt", "../secret.txt", "a file data/prompts/NAME.txt"),
+        ("policy.prompt", "data/prompts/a.txt\n", "a file data/prompts/NAME.txt"),
+        ("register.model_name", "a/b", "letters, digits, `.`, `_` and `-`, the first a letter or a digit"),
+        ("roles.cold_start", "Reasoning", "lower-case letters, digits and `_`, the first a letter"),
+    ],
+)
+def test_a_text_of_the_wrong_form(raw: dict[str, Any], path: str, value: str, expected: str) -> None:
+    change(raw, path, value)
+    assert faults(raw)[0] == f"{path}: expected {expected}, found {value!r}"
+
+
 def test_a_loss_that_averages_over_a_pass_has_one_pass(raw: dict[str, Any]) -> None:
     raw["grpo"]["loss_type"] = "bnpo"
     parse_settings(raw)
@@ -244,7 +258,7 @@ def test_a_data_set_has_a_place_and_a_reader(raw: dict[str, Any]) -> None:
         ({"reader": "dfew", "media": "film"}, "original"),
         ({"reader": "ravdess", "channels": []}, "at least 1 item"),
         ({"reader": "ravdess", "channels": ["song", "song"]}, "names a channel twice"),
-        ({"reader": "table", "table": "clips.xml", "split": "test"}, "csv|jsonl"),
+        ({"reader": "table", "table": "clips.xml", "split": "test"}, ".csv or .jsonl"),
         ({"reader": "table", "table": "clips.csv"}, "readers.mine: set one of split (for all clips)"),
         ({"reader": "table", "table": "c.csv", "split": "test", "columns": {"fold": "f"}}, "set one of"),
     ],
