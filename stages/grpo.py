@@ -9,8 +9,7 @@ Deviations from the paper:
 3. Clips of both data sets are mixed in one order; the paper's code trains only on the MAFW list.
 4. Projectors and gate are frozen (`grpo.freeze_projectors`), and rollouts are sampled at 0.6: with the demo's
    few steps and tiny policy, the first keeps what the cold start recognises, and the second punishes the
-   repetitions of greedy decoding, which are rare among warmer rollouts. The explanation reward counts twice
-   (`variants`); the paper adds all rewards up.
+   repetitions of greedy decoding, which are rare among warmer rollouts.
 5. A variant of `method: rft` is rejection sampling fine-tuning at equal compute; the paper has none, and the
    demo leaves it out. With it:
    `dvc exp run -S 'compare.train=[r1_omni,erv,rft]' -S 'compare.policies=[sft,r1_omni,erv,rft]'`.

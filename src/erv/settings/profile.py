@@ -130,7 +130,7 @@ def merged(profile: Profile, path: Path = Path("params.yaml"), *, keep_adjusted:
         *sections, last = name.split(".")
         inside = params
         for section in sections:
-            inside = inside.setdefault(section, {})
+            inside = inside[section]
         inside[last] = copy.deepcopy(value)
     return parse_settings(params, source=f"{path} with profile {profile.name}")
 
@@ -167,34 +167,14 @@ def use(profile: Profile, path: Path = Path("params.yaml")) -> list[Difference]:
         *sections, last = change.name.split(".")
         inside, source = document, wanted
         for section in sections:
-            inside, source = inside.setdefault(section, {}), source[section]
-        inside[last] = _written(inside.get(last), source[last])
+            inside, source = inside[section], source[section]
+        inside[last] = source[last]
     stream = io.StringIO()
     editor.dump(document, stream)
     content = stream.getvalue()
     parse_settings(yaml.safe_load(content), source=f"{path} with profile {profile.name}")
     write_text(content, path)
     return changes
-
-
-def _written(found: Any, wanted: Any) -> Any:
-    """A value as it goes into the file.
-
-    A list is changed in place, and its last item stays: comments and blank lines after the list hang on it.
-    """
-    if isinstance(found, Mapping) and isinstance(wanted, Mapping) and found.keys() == wanted.keys():
-        for key in found:
-            found[key] = _written(found[key], wanted[key])  # type: ignore[index]
-        return found
-    if isinstance(found, list) and isinstance(wanted, list) and found and wanted:
-        while len(found) > len(wanted):
-            del found[-2]
-        while len(found) < len(wanted):
-            found.insert(len(found) - 1, None)
-        for index, item in enumerate(wanted):
-            found[index] = _written(found[index], item)
-        return found
-    return wanted
 
 
 def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

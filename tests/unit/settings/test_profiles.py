@@ -48,19 +48,6 @@ def test_published_settings(name: str, params: Path) -> None:
     assert {r.weight for variant in settings.variants.values() for r in variant.rewards} == {1.0}
 
 
-@pytest.mark.parametrize(
-    "arms", [["format", "explanation"], ["format", "accuracy", "explanation", "coherence"]]
-)
-def test_comments_stay_if_an_arm_has_more_or_fewer_rewards(params: Path, arms: list[str]) -> None:
-    before = params.read_text()
-    rewards = "".join(f"      - {{name: {name}, weight: 3.0}}\n" for name in arms)
-    whole = before.index("  rft:\n")
-    begin, end = before.index("      - {", whole), before.index("\n# Policies that are evaluated", whole)
-    params.write_text(before[:begin] + rewards + before[end:])
-    use(load_profile("demo"), params)
-    assert params.read_text() == before
-
-
 @pytest.mark.parametrize("name", names())
 def test_arms_differ_in_what_their_names_say_and_in_no_weight(name: str, params: Path) -> None:
     weights: dict[str, set[float]] = {}
@@ -68,15 +55,6 @@ def test_arms_differ_in_what_their_names_say_and_in_no_weight(name: str, params:
         for reward in variant.rewards:
             weights.setdefault(reward.name, set()).add(reward.weight)
     assert {len(found) for found in weights.values()} == {1}, weights
-
-
-def test_a_shipped_arm_that_was_deleted_comes_back(params: Path) -> None:
-    params.write_text(params.read_text().replace("  coherent:\n", "  mine:\n"))
-    assert "coherent" in merged(load_profile("paper-7b"), params).variants
-    use(load_profile("paper-7b"), params)
-    variants = load_settings(params).variants
-    assert {r.weight for r in variants["coherent"].rewards} == {1.0}
-    assert {r.weight for r in variants["mine"].rewards} == {1.0, 2.0}
 
 
 @pytest.mark.parametrize("name", PAPER)
