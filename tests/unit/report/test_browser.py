@@ -73,6 +73,11 @@ def choose(tab: Tab, name: str, value: str) -> Any:
     return tab.evaluate(COUNT)
 
 
+def later(tab: Tab, script: str) -> None:
+    """Runs what leads to another page, which must not end the call that runs it."""
+    tab.evaluate(f"setTimeout(() => {{ {script} }}, 50)")
+
+
 def focused(tab: Tab) -> Any:
     """The element that has the focus: its id, its name, or the key of its clip."""
     return tab.evaluate(
@@ -254,3 +259,31 @@ def test_links_and_keys_lead_from_page_to_page(tab: Tab, larger: Path) -> None:
     for key in keys[1:]:
         tab.press("ArrowRight")
         tab.wait(f"{READY} && {OPEN}?.includes('{key.partition('/')[2]}')")
+
+
+def test_back_returns_to_the_page_that_was_left(tab: Tab, larger: Path) -> None:
+    show(tab, larger)
+    order = "[...document.querySelectorAll('#list a')].map(node => [node.clip.key, node.clip.page])"
+    listed = tab.evaluate(order)
+    last = [key for key, page in listed if page == 0][-1]
+    first = next(key for key, page in listed if page == 1)
+    steps = (
+        lambda: tab.press("ArrowRight"),
+        lambda: later(tab, "document.getElementById('next').click()"),
+        lambda: later(tab, f"location.hash = '#clip={first}'"),
+    )
+    for step in steps:
+        show(tab, larger, f"#clip={last}")
+        step()
+        tab.wait(
+            f"location.pathname.includes('/clips/page-2') && {READY} && {OPEN}?.includes('{_id(first)}')"
+        )
+        later(tab, "history.back()")
+        tab.wait(f"location.pathname.endsWith('/report.html') && {READY} && {OPEN}?.includes('{_id(last)}')")
+        tab.evaluate("new Promise(done => setTimeout(done, 200))")
+        assert tab.evaluate("location.pathname.endsWith('/report.html')")
+        assert tab.evaluate("location.hash") == f"#clip={last}"
+
+
+def _id(key: str) -> str:
+    return key.partition("/")[2]

@@ -249,10 +249,9 @@
 
   function move(step, from = current) {
     const clip = shown[shown.indexOf(from) + step];
-    if (!clip) return null;
+    if (!clip) return;
     open(clip);
-    address(clip);
-    return clip;
+    if (clip.page === data.page) address(clip); // else Back would lead from the other page to itself
   }
 
   function onKey(event) {
