@@ -158,11 +158,17 @@ def _report(
 ) -> str:
     metrics = verdicts.shown_metrics(comparison)
     by_policy = {p: comparison["policies"][p][OVERALL] for p in names}
+    further = parts.further(comparison)
+    # UAR is a mean over emotions, so among the clips of one it says nothing beside WAR, the recall there.
+    each = [*(metric for metric in metrics if metric != "UAR"), "precision", *further]
     subject = candidate if candidate in names else comparison["order"][-1]
     return str(
         environment.get_template("report.html.j2").render(
             names=names,
             metrics=metrics,
+            further=further,
+            each=each,
+            by_emotion=parts.by_emotion(comparison, each),
             meanings=MEANINGS,
             comparison=comparison,
             candidate=candidate,

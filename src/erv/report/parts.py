@@ -9,7 +9,13 @@ from typing import Any
 from erv.evaluate.evaluate import OVERALL, scope_rows, scope_space, unread_kind
 from erv.evaluate.intervals import undefined
 from erv.evaluate.judges.panel import MAJORITY
-from erv.evaluate.metrics import JUDGED, LOWER_IS_BETTER, recognition_metrics
+from erv.evaluate.metrics import (
+    FURTHER,
+    JUDGED,
+    LOWER_IS_BETTER,
+    NEITHER_IS_BETTER,
+    recognition_metrics,
+)
 from erv.figures.charts import class_balance_svg, durations_svg
 from erv.figures.pages import quarantine_table
 from erv.manifest import SPLITS
@@ -55,6 +61,41 @@ def judges(comparison: Mapping[str, Any], subject: str) -> dict[str, Any]:
     worth = {judge: verdicts.worth_in_words(judge, comparison["judges"][judge]["worth"]) for judge in names}
     number = len([name for name in names if name != MAJORITY])
     return {"names": names, "judges": number, "worth": worth, "blocks": blocks}
+
+
+def further(comparison: Mapping[str, Any]) -> list[str]:
+    """The shares that get no verdict, if the comparison has them; the page gives them beside the others."""
+    figures = [comparison["policies"][policy][OVERALL] for policy in comparison["order"]]
+    shares = (metric for metric in FURTHER if metric not in NEITHER_IS_BETTER)
+    return [metric for metric in shares if any(metric in items for items in figures)]
+
+
+def by_emotion(comparison: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The figures among the clips of each true emotion.
+
+    Args:
+        comparison: without `classes` nothing is returned.
+        metrics: those to show.
+
+    Returns:
+        Scope -> emotion -> `clips` and `policies`: policy -> value by metric, without what doesn't apply.
+    """
+    order, classes = comparison["order"], comparison.get("classes")
+    if not classes:
+        return {}
+    return {
+        scope: {
+            emotion: {
+                "clips": row["clips"],
+                "policies": {
+                    policy: {m: value for m, value in classes[policy][scope][emotion].items() if m in metrics}
+                    for policy in order
+                },
+            }
+            for emotion, row in sorted(rows.items())
+        }
+        for scope, rows in classes[order[0]].items()
+    }
 
 
 def describe(item: DatasetEvidence, name: str) -> dict[str, Any]:

@@ -239,6 +239,39 @@ def test_figures_about_explanations_do_not_apply_to_a_policy_without(predictions
     assert not re.search(r"direct \d+", text[text.index("<h3>The judge") : text.index("<h3>Are the claims")])
 
 
+def test_figures_per_emotion_and_further_ones_are_folded_away(predictions, evidence, page):
+    rows = {**predictions, "direct": direct_of()}
+    comparison, html = page({policy: rows[policy] for policy in ("erv", "direct")}, with_direct(evidence))
+    further = html[html.index("<details><summary>Further figures") :]
+    further = further[: further.index("</details>")]
+    assert re.findall(r"<th title=[^>]+>(\w+)", further) == ["inconsistency_all", "format", "repetitive"]
+    item = comparison["policies"]["erv"]["overall"]["format"]
+    assert f"<td>{100 * item['value']:.1f}<small>{100 * item['low']:.1f} to" in further
+    assert "direct</th><td>-</td><td>-</td><td>-</td></tr>" in further
+    table = html[html.index("<details><summary>Per emotion") :]
+    table = table[: table.index("</details>")]
+    columns = re.findall(r'<th class="num"[^>]*>(\w+)', table)
+    assert columns == [
+        *("WAR", "EEA", "EPC", "FCR", "inconsistency", "precision"),
+        *("inconsistency_all", "format", "repetitive"),
+    ]
+    assert re.findall(r'scope="rowgroup">(\w+)<small>4 clips', table) == ["anger", "disgust", "fear"]
+    lines = [re.findall(r'<td class="num">([^<]*)<', line) for line in re.findall("<tr>.*?</tr>", table)[1:]]
+    values = comparison["classes"]["erv"]["overall"]["anger"]
+    assert lines[0] == ["–" if values[m] is None else f"{100 * values[m]:.1f}" for m in columns]
+    assert [cell == "-" for cell in lines[1]] == [m not in ("WAR", "precision") for m in columns]
+    assert html.count("<details><summary>Per emotion") == len(comparison["clips"])
+
+
+def test_the_page_says_what_a_mark_means_and_who_labelled(predictions, evidence, page):
+    """The mark is wider than inconsistency, which counts no silence."""
+    _, html = page(predictions, evidence)
+    assert "does not read in its explanation: it reads another emotion there, or none at all." in html
+    assert "Inconsistency counts fewer of them" in html
+    assert "the emotion that one reader, who saw no clip and no answer, heard" in html
+    assert "people had named" not in html
+
+
 def test_the_headline_is_the_candidate_wherever_it_stands(predictions, evidence, tmp_path):
     html = write(tmp_path, predictions, evidence, candidate="sft")
     leads = re.findall(r'<p class="lead"><strong>([^<]+)</strong> against <strong>([^<]+)<', html)
