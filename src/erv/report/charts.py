@@ -50,8 +50,10 @@ def bar_chart(
             for bar, metric in zip(bars, shown, strict=True):
                 note(bar, f"{names[policy]}, {metric}: {_interval(by_metric[metric])}")
             for metric in [metric for metric in metrics if metric not in shown]:
-                mark = axes.text(place_of[metric], 1, "-", color=colour, ha="center", weight="bold")
+                mark = axes.text(place_of[metric], 1, "-", color=colour, ha="center", weight="bold", size=16)
                 note(mark, f"{names[policy]}, {metric}: {_lacking(by_metric, metric)}")
+        edge = ((len(values) - 1) / 2 + 0.46) * width  # room for all bars, also those that are left out
+        axes.update_datalim([(-edge, 0), (len(metrics) - 1 + edge, 0)])
         axes.set_xticks(range(len(metrics)), metrics, color=COLOURS["ink"])
         axes.set_yticks(_PERCENT)
         axes.set_ylim(0, 100)

@@ -9,7 +9,7 @@ NAMES = {"a": "A", "b": "B"}
 
 def test_what_is_not_defined_has_a_dash_and_no_bar():
     """A bar of 0 would be the best inconsistency there is."""
-    values = {"a": {"WAR": SHARE, "inconsistency": NONE}, "b": {"WAR": SHARE}}
+    values = {"a": {"WAR": SHARE, "inconsistency": NONE}, "b": {"WAR": SHARE}}  # for b it doesn't apply
     svg = bar_chart(values, ["WAR", "inconsistency"], NAMES)
     assert sorted(re.findall(r"<title>([^<]+)</title>", svg)) == [
         "A, WAR: 50.0 (40.0 to 70.0)",
@@ -19,6 +19,9 @@ def test_what_is_not_defined_has_a_dash_and_no_bar():
     ]
     assert len(re.findall(r">-</text>", svg)) == 2
     assert "A: WAR 50.0 (40.0 to 70.0), inconsistency not defined. B: " in svg
+    last = re.search(r'<text style="[^"]*" x="([\d.]+)"[^>]*>inconsistency</text>', svg)
+    assert last, "the group keeps its name and its room without a bar"
+    assert float(last[1]) < 520
     assert has_gaps(values, ["WAR", "inconsistency"])
     assert not has_gaps(values, ["WAR"])
 

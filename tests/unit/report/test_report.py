@@ -227,7 +227,7 @@ def test_figures_about_explanations_do_not_apply_to_a_policy_without(predictions
     words = dict(re.findall(r"<dt class=\"\w+\">([^<]+)</dt><dd>(.*?)</dd>", against, re.S))
     assert re.findall(r">(\w+)</abbr>", words["doesn't apply"]) == ["EEA", "EPC", "FCR", "inconsistency"]
     assert re.findall(r">(\w+)</abbr>", words["can't tell"]) == ["WAR", "UAR"]
-    assert "direct answers without explaining.</p>" in against
+    assert "<strong>direct</strong> answers without explaining.</p>" in against
     table = text[text.index("<h2>What each judge reads") : text.index("<h2>Differences")]
     assert re.findall(r'scope="rowgroup"[^>]*>(\w+)', table) == ["EEA", "EPC", "FCR", "inconsistency"]
     assert "against Cold start" in table
