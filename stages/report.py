@@ -56,6 +56,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         evidence,
         settings.report,
         seed=settings.seed,
+        candidate=settings.register_.policy,
         verifier=EmotionVerifier.from_pretrained(arguments.verifier),
         judges=_sentence_readers(arguments.sources, settings),
         clip_of=lambda dataset, clip_id: readers[dataset].get(clip_id),

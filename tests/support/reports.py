@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,26 @@ def predictions_of(policies: tuple[str, ...] = POLICIES, clips: int = 12) -> dic
     return {policy: [prediction(policy, clip) for clip in range(clips)] for policy in policies}
 
 
+def direct_of(clips: int = 12) -> list[dict[str, Any]]:
+    """Rows of a policy that answers without explaining; one judge is silent, the other can't read it."""
+    return [
+        {
+            **row,
+            "completion": f"<think></think>\n<answer>{row['predicted']}</answer>",
+            "judged": None,
+            "sentences": 0,
+            "verdicts": [verdict("lexical", None, "unreadable"), verdict("embedding", None)],
+        }
+        for row in (prediction("direct", clip) for clip in range(clips))
+    ]
+
+
+def with_direct(evidence: Evidence) -> Evidence:
+    """The evidence, with that of a policy `direct` that answers without explaining."""
+    measured = {**evidence.evaluations, "direct": {**MEASURED, "explains": False}}
+    return replace(evidence, evaluations=measured)
+
+
 def evidence_of(clips: int = 12) -> Evidence:
     """What the page shows besides, for all policies."""
     targets = np.eye(len(NAMES), dtype=np.float32).repeat(4, axis=0)
@@ -198,6 +219,7 @@ def write(
         evidence,
         settings,
         seed=0,
+        candidate=options.pop("candidate", "erv"),
         verifier=LoudVerifier(),
         judges={"lexical": loud},
         clip_of=options.pop("clip_of", clip_of),

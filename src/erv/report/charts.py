@@ -8,9 +8,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from erv.evaluate.intervals import undefined
 from erv.evaluate.significance import BETTER, WORSE
 from erv.figures.drawing import COLOURS, draw, note
 from erv.report.names import HUES
+from erv.report.verdicts import NOT_APPLICABLE
 
 _POLICIES = [COLOURS[f"p{i}"] for i in range(5)]
 _PERCENT = [0, 25, 50, 75, 100]
@@ -24,6 +26,8 @@ def bar_chart(
 ) -> Markup:
     """Grouped bars with intervals: one group per metric, one bar per policy, from 0 to 100 percent.
 
+    What is not defined or doesn't apply has a dash instead of a bar, since a bar of 0 would be a figure.
+
     Args:
         values: policy -> metric -> value, low, high as shares.
         metrics: the groups, in order.
@@ -34,16 +38,22 @@ def bar_chart(
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         for i, (policy, by_metric) in enumerate(values.items()):
-            shown = [metric for metric in metrics if metric in by_metric]  # the others don't apply to it
-            places = [metrics.index(metric) + (i - (len(values) - 1) / 2) * width for metric in shown]
+            colour = _POLICIES[i % len(_POLICIES)]
+            place_of = {m: at + (i - (len(values) - 1) / 2) * width for at, m in enumerate(metrics)}
+            shown = [metric for metric in metrics if _known(by_metric.get(metric, undefined()))]
+            places = [place_of[metric] for metric in shown]
             value, low, high = (
-                [100 * (by_metric[metric][end] or 0.0) for metric in shown]
-                for end in ("value", "low", "high")
+                [100 * by_metric[metric][end] for metric in shown] for end in ("value", "low", "high")
             )
-            bars = axes.bar(places, value, 0.92 * width, color=_POLICIES[i % len(_POLICIES)])
+            bars = axes.bar(places, value, 0.92 * width, color=colour)
             axes.vlines(places, low, high, color=COLOURS["ink"], linewidth=1.3, alpha=0.75)
             for bar, metric in zip(bars, shown, strict=True):
                 note(bar, f"{names[policy]}, {metric}: {_interval(by_metric[metric])}")
+            for metric in [metric for metric in metrics if metric not in shown]:
+                mark = axes.text(place_of[metric], 1, "-", color=colour, ha="center", weight="bold", size=16)
+                note(mark, f"{names[policy]}, {metric}: {_lacking(by_metric, metric)}")
+        edge = ((len(values) - 1) / 2 + 0.46) * width  # room for all bars, also those that are left out
+        axes.update_datalim([(-edge, 0), (len(metrics) - 1 + edge, 0)])
         axes.set_xticks(range(len(metrics)), metrics, color=COLOURS["ink"])
         axes.set_yticks(_PERCENT)
         axes.set_ylim(0, 100)
@@ -58,6 +68,11 @@ def bar_chart(
             f"{names[policy]}: {_list(by_metric, metrics)}" for policy, by_metric in values.items()
         ),
     )
+
+
+def has_gaps(values: Mapping[str, Mapping[str, Mapping[str, Any]]], metrics: Sequence[str]) -> bool:
+    """Whether `bar_chart` leaves a bar out; see there for what is given."""
+    return any(not _known(items.get(metric, undefined())) for items in values.values() for metric in metrics)
 
 
 def difference_chart(
@@ -87,14 +102,15 @@ def difference_chart(
         axes.set_ylim(len(values) - 0.5, -0.5)
         right = axes.twinx()
         right.set_ylim(axes.get_ylim())
-        right.set_yticks(range(len(values)), [_interval(item, "+") for item in values.values()])
+        said = [_said(item, words[metric]) for metric, item in values.items()]
+        right.set_yticks(range(len(values)), said)
 
     return draw(
         paint,
         size=(430, 10 + 28 * len(values)),
         title=title,
         description="Percentage points: "
-        + ", ".join(f"{metric} {_interval(item, '+')}, {words[metric]}" for metric, item in values.items()),
+        + ", ".join(_described(metric, item, words[metric]) for metric, item in values.items()),
     )
 
 
@@ -170,11 +186,30 @@ def percent(value: float | None, digits: int = 1, *, sign: str = "") -> str:
 
 
 def _list(values: Mapping[str, Mapping[str, float]], metrics: Sequence[str], sign: str = "") -> str:
-    return ", ".join(f"{metric} {_interval(values[metric], sign)}" for metric in metrics if metric in values)
+    return ", ".join(
+        f"{metric} {_interval(values[metric], sign)}"
+        if _known(values.get(metric, undefined()))
+        else f"{metric} {_lacking(values, metric)}"
+        for metric in metrics
+    )
+
+
+def _lacking(values: Mapping[str, Any], metric: str) -> str:
+    """Why a policy has no figure."""
+    return "not defined" if metric in values else NOT_APPLICABLE
 
 
 def _known(item: Mapping[str, float | None]) -> bool:
     return None not in (item["value"], item["low"], item["high"])
+
+
+def _said(item: Mapping[str, float], word: str) -> str:
+    """A difference with its interval."""
+    return word if word == NOT_APPLICABLE else _interval(item, "+")
+
+
+def _described(metric: str, item: Mapping[str, float], word: str) -> str:
+    return f"{metric} {word}" if word == NOT_APPLICABLE else f"{metric} {_interval(item, '+')}, {word}"
 
 
 def _interval(item: Mapping[str, float], sign: str = "") -> str:

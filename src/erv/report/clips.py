@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
 from typing import Any
@@ -45,11 +45,13 @@ def mixed(rows: Sequence[Row], seed: int) -> list[Row]:
     return found
 
 
-def entry(said: Mapping[str, Row]) -> dict[str, Any]:
+def entry(said: Mapping[str, Row], unexplained: Collection[str] = ()) -> dict[str, Any]:
     """A clip in the list: what the filters and the search need, for all clips on every page.
 
     Args:
         said: row of the predictions table by policy.
+        unexplained: policies that answer without explaining. They can only be `RIGHT`: there is nothing that
+            could be coherent, or that judges could read in two ways.
 
     Returns:
         `dataset`, `id`, `truth`, `answers` (by policy, None if it doesn't count), `flags` (by policy: the sum
@@ -61,7 +63,7 @@ def entry(said: Mapping[str, Row]) -> dict[str, Any]:
         "id": row["clip_id"],
         "truth": row["label"],
         "answers": [item["predicted"] for item in said.values()],
-        "flags": [_flags(item) for item in said.values()],
+        "flags": [_flags(item, policy not in unexplained) for policy, item in said.items()],
         "changed": round(100 * change(list(said.values()))),
     }
 
@@ -125,8 +127,10 @@ def _answer(row: Row, readings: Readings, cues: ClipCues | None) -> dict[str, An
     }
 
 
-def _flags(row: Row) -> int:
+def _flags(row: Row, explains: bool) -> int:
     right = bool(row["predicted"] == row["label"])
+    if not explains:
+        return RIGHT * right
     coherent = bool(row["judged"] is not None and row["judged"] == row["predicted"])
     votes = {(verdict["outcome"], verdict["emotion"]) for verdict in row["verdicts"]}
     return RIGHT * right + COHERENT * coherent + DISAGREE * (len(votes) > 1)

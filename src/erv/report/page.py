@@ -35,6 +35,7 @@ def write_report(
     settings: ReportSettings,
     *,
     seed: int,
+    candidate: str,
     verifier: Verifier,
     judges: Mapping[str, SentenceReader],
     clip_of: Callable[[str, str], Clip],
@@ -49,6 +50,8 @@ def write_report(
         evidence: see `Evidence`.
         settings: the section `report`.
         seed: seed of the clips' order.
+        candidate: the policy that the headline compares with each other one. If it is none of them, the last
+            one stands for it, and the page says so.
         verifier: reads the emotions of each sentence.
         judges: judge -> reads single sentences, for those judges that can afford it.
         clip_of: returns the clip for a data set and a clip id.
@@ -60,16 +63,18 @@ def write_report(
     """
     verdicts.judges_of(comparison)
     names = titles(predictions)
+    silent = verdicts.unexplained(comparison)
     panel = shared_panel(predictions)
     by_key = _by_key(predictions)
     order = [(row["dataset"], row["clip_id"]) for row in clips.mixed(next(iter(predictions.values())), seed)]
     readings = read_sentences((row for rows in predictions.values() for row in rows), verifier, judges)
     listed = pages.ClipList(
-        [clips.entry(by_key[key]) for key in order],
+        [clips.entry(by_key[key], silent) for key in order],
         names,
         panel,
         readings.readers,
         cues=any(evidence.cues.values()),
+        unexplained=silent,
     )
 
     def records() -> Iterator[dict[str, Any]]:
@@ -96,7 +101,7 @@ def write_report(
             browser = listed.browser(number, path.read_text(encoding="utf-8").split("\n"), counts)
             path.unlink()
             if number == 1:
-                text = _report(environment, predictions, comparison, evidence, names, browser)
+                text = _report(environment, predictions, comparison, evidence, candidate, names, browser)
                 write_text(text, html)
             else:
                 template = environment.get_template("clips.html.j2")
@@ -147,20 +152,31 @@ def _report(
     predictions: Predictions,
     comparison: Mapping[str, Any],
     evidence: Evidence,
+    candidate: str,
     names: Mapping[str, str],
     browser: pages.Browser,
 ) -> str:
     metrics = verdicts.shown_metrics(comparison)
     by_policy = {p: comparison["policies"][p][OVERALL] for p in names}
+    further = parts.further(comparison)
+    # UAR is a mean over emotions, so among the clips of one it says nothing beside WAR, the recall there.
+    each = [*(metric for metric in metrics if metric != "UAR"), "precision", *further]
+    subject = candidate if candidate in names else comparison["order"][-1]
     return str(
         environment.get_template("report.html.j2").render(
             names=names,
             metrics=metrics,
+            further=further,
+            each=each,
+            by_emotion=parts.by_emotion(comparison, each),
             meanings=MEANINGS,
             comparison=comparison,
-            headline=verdicts.headline(comparison),
+            candidate=candidate,
+            subject=subject,
+            unexplained=verdicts.unexplained(comparison),
+            headline=verdicts.headline(comparison, subject),
             corrected=verdicts.corrected(comparison),
-            judges=parts.judges(comparison, list(names)),
+            judges=parts.judges(comparison, subject),
             notes={
                 scope: [*notes(comparison.get("categories", {}), scope), *table_notes(comparison, scope)]
                 for scope in comparison["clips"]
@@ -168,6 +184,7 @@ def _report(
             evidence=evidence,
             grounding=[row for row in table_rows(evidence.grounding or {}) if row["policy"] in names],
             bars=charts.bar_chart(by_policy, metrics, names),
+            gaps=charts.has_gaps(by_policy, metrics),
             differences=parts.differences(comparison, names, metrics),
             precision_recall=charts.precision_recall_chart(evidence.verifier["per_label"]),
             reliability=charts.reliability_chart(evidence.verifier["reliability"]),

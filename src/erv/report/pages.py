@@ -11,7 +11,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -107,6 +107,7 @@ class ClipList:
         readers: Sequence[str],
         *,
         cues: bool,
+        unexplained: Collection[str] = (),
     ) -> None:
         """Encodes the list once.
 
@@ -116,7 +117,9 @@ class ClipList:
             panel: names of the judges, in the order of the votes.
             readers: who reads single sentences.
             cues: whether any clip's cues are known.
+            unexplained: policies that answer without explaining.
         """
+        self._unexplained = frozenset(unexplained)
         self._entries, self._titles, self._panel, self._readers = entries, titles, panel, readers
         self._cues = cues
         self._datasets = sorted({item["dataset"] for item in entries})
@@ -128,7 +131,10 @@ class ClipList:
         found = {pooled[item["dataset"]].get(item["truth"], item["truth"]) for item in entries}
         self._emotions = sorted(found)
         shared = {
-            "policies": [{"name": name, "title": title} for name, title in titles.items()],
+            "policies": [
+                {"name": name, "title": title, "explains": name not in self._unexplained}
+                for name, title in titles.items()
+            ],
             "datasets": [
                 {"name": name, "title": DATASETS.get(name, name), "pooled": pooled[name]}
                 for name in self._datasets
@@ -192,7 +198,7 @@ class ClipList:
         """Writes the clips as a table: a row per clip and policy, for spreadsheets and scripts.
 
         The columns are dataset, clip_id, truth, policy, answer, changed, page, and one per judge with the
-        emotion that it reads, or the outcome in brackets.
+        emotion that it reads, or the outcome in brackets; nothing where the policy gives no explanation.
 
         Args:
             path: the file to write.
@@ -207,6 +213,8 @@ class ClipList:
             said = zip(self._titles, item["answers"], votes[item["dataset"], item["id"]], strict=True)
             for policy, answer, verdicts in said:
                 heard = [verdict["emotion"] or f"({verdict['outcome']})" for verdict in verdicts]
+                if policy in self._unexplained:
+                    heard = [""] * len(self._panel)
                 clip = [item["dataset"], item["id"], item["truth"]]
                 writer.writerow([*clip, policy, answer or "", item["changed"], page, *heard])
         write_text(text.getvalue(), path)

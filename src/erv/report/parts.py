@@ -9,7 +9,13 @@ from typing import Any
 from erv.evaluate.evaluate import OVERALL, scope_rows, scope_space, unread_kind
 from erv.evaluate.intervals import undefined
 from erv.evaluate.judges.panel import MAJORITY
-from erv.evaluate.metrics import JUDGED, LOWER_IS_BETTER, recognition_metrics
+from erv.evaluate.metrics import (
+    FURTHER,
+    JUDGED,
+    LOWER_IS_BETTER,
+    NEITHER_IS_BETTER,
+    recognition_metrics,
+)
 from erv.figures.charts import class_balance_svg, durations_svg
 from erv.figures.pages import quarantine_table
 from erv.manifest import SPLITS
@@ -17,34 +23,35 @@ from erv.report import charts, verdicts
 from erv.report.datasets import DatasetEvidence
 
 
-def judges(comparison: Mapping[str, Any], policies: Sequence[str]) -> dict[str, Any]:
-    """The figures by judge, side by side, over all clips.
+def judges(comparison: Mapping[str, Any], subject: str) -> dict[str, Any]:
+    """The figures by judge, side by side, over all clips, of the policies that explain.
+
+    Args:
+        comparison: with figures by judge.
+        subject: the policy of the headline.
 
     Returns:
-        `names` of the judges and their majority, how many `judges` there are, `worth` by name in words, the
-        `last` policy, and `blocks`, one per metric: `values` by policy and `against`, verdict and interval of
-        the last policy minus each earlier one, both with an item per name.
+        `names` of the judges and their majority, how many `judges` there are, `worth` by name in words, and
+        `blocks`, one per metric: `values` by policy and `against`, verdict and interval of the subject minus
+        each other one (none if the subject doesn't explain), both with an item per name.
     """
     names = verdicts.judges_of(comparison)
-    *earlier, last = policies
+    figures = [comparison["judges"][judge] for judge in names]
+    silent = verdicts.unexplained(comparison)
+    explaining = [policy for policy in comparison["order"] if policy not in silent]
+    compared = verdicts.others(explaining, subject) if subject in explaining else []
     blocks = []
-    for metric in JUDGED:
-        if any(metric not in comparison["judges"][judge]["policies"][last][OVERALL] for judge in names):
-            continue
+    for metric in JUDGED if explaining else ():
         values = {
-            policy: [
-                comparison["judges"][judge]["policies"][policy][OVERALL].get(metric) or undefined()
-                for judge in names
-            ]
-            for policy in policies
+            policy: [part["policies"][policy][OVERALL].get(metric) or undefined() for part in figures]
+            for policy in explaining
         }
         against = []
-        for policy in reversed(earlier):
-            figures = [comparison["judges"][judge] for judge in names]
+        for policy in compared:
             said = [
                 (
-                    verdicts.verdict(part, last, policy, metric),
-                    verdicts.difference(part, last, policy, metric),
+                    verdicts.verdict(part, subject, policy, metric),
+                    verdicts.difference(part, subject, policy, metric),
                 )
                 for part in figures
             ]
@@ -53,7 +60,42 @@ def judges(comparison: Mapping[str, Any], policies: Sequence[str]) -> dict[str, 
         blocks.append({"metric": metric, "lower": lower, "values": values, "against": against})
     worth = {judge: verdicts.worth_in_words(judge, comparison["judges"][judge]["worth"]) for judge in names}
     number = len([name for name in names if name != MAJORITY])
-    return {"names": names, "judges": number, "worth": worth, "blocks": blocks, "last": last}
+    return {"names": names, "judges": number, "worth": worth, "blocks": blocks}
+
+
+def further(comparison: Mapping[str, Any]) -> list[str]:
+    """The shares that get no verdict, if the comparison has them; the page gives them beside the others."""
+    figures = [comparison["policies"][policy][OVERALL] for policy in comparison["order"]]
+    shares = (metric for metric in FURTHER if metric not in NEITHER_IS_BETTER)
+    return [metric for metric in shares if any(metric in items for items in figures)]
+
+
+def by_emotion(comparison: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The figures among the clips of each true emotion.
+
+    Args:
+        comparison: without `classes` nothing is returned.
+        metrics: those to show.
+
+    Returns:
+        Scope -> emotion -> `clips` and `policies`: policy -> value by metric, without what doesn't apply.
+    """
+    order, classes = comparison["order"], comparison.get("classes")
+    if not classes:
+        return {}
+    return {
+        scope: {
+            emotion: {
+                "clips": row["clips"],
+                "policies": {
+                    policy: {m: value for m, value in classes[policy][scope][emotion].items() if m in metrics}
+                    for policy in order
+                },
+            }
+            for emotion, row in sorted(rows.items())
+        }
+        for scope, rows in classes[order[0]].items()
+    }
 
 
 def describe(item: DatasetEvidence, name: str) -> dict[str, Any]:

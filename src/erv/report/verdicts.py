@@ -13,19 +13,23 @@ from erv.evaluate.judges.panel import MAJORITY
 from erv.evaluate.metrics import JUDGED, METRICS
 from erv.evaluate.significance import BETTER, UNCLEAR, WORSE
 
+NOT_APPLICABLE = "doesn't apply"  # what is said of explanations where a policy gives none
+_TURNED = {BETTER: WORSE, WORSE: BETTER}
+
 
 @dataclass(frozen=True)
 class Against:
-    """A policy compared with an earlier one.
+    """A policy compared with another one.
 
     Attributes:
-        earlier: name of the earlier policy.
-        metrics: verdict -> metrics, in the headline judge's reading.
+        other: name of the other policy.
+        metrics: verdict -> metrics, in the headline judge's reading; `NOT_APPLICABLE` only if there are any.
         dissent: judge -> verdict by metric, where another judge's reading gives another verdict.
-        agree: number of judges, if they all give the same verdicts; 0 otherwise.
+        agree: number of judges, if they all give the same verdicts; 0 otherwise, and where nothing that a
+            judge reads applies.
     """
 
-    earlier: str
+    other: str
     metrics: Mapping[str, Sequence[str]]
     dissent: Mapping[str, Mapping[str, str]]
     agree: int
@@ -37,23 +41,40 @@ def shown_metrics(comparison: Mapping[str, Any]) -> list[str]:
     return [metric for metric in METRICS if any(metric in item for item in known)]
 
 
-def verdict(figures: Mapping[str, Any], later: str, earlier: str, metric: str) -> str:
-    """`better`, `worse` or `can't tell`, over all clips.
+def unexplained(comparison: Mapping[str, Any]) -> list[str]:
+    """The policies that answer without explaining, see `erv.evaluate.applicable`."""
+    figures = comparison["policies"]
+    return [name for name in comparison["order"] if not set(JUDGED).intersection(figures[name][OVERALL])]
+
+
+def others(order: Sequence[str], subject: str) -> list[str]:
+    """The policies that one is compared with: those before it, the nearest first, then those after it."""
+    place = order.index(subject)
+    return [*reversed(order[:place]), *order[place + 1 :]]
+
+
+def verdict(figures: Mapping[str, Any], policy: str, other: str, metric: str) -> str:
+    """`better`, `worse` or `can't tell` for a policy against another, over all clips, or `NOT_APPLICABLE`.
 
     Args:
         figures: the comparison, or one of its judges.
-        later: a policy.
-        earlier: a policy before it in the order of the comparison.
-        metric: one that the figures have.
+        policy: a policy.
+        other: another one, before or after it in the order of the comparison.
+        metric: one of those of the page.
     """
-    found = figures["verdicts"][f"{later}-{earlier}"][OVERALL].get(metric)
-    return UNCLEAR if found is None else str(found["verdict"])  # see `erv.evaluate.applicable`
+    scope, turned = _of_pair(figures["verdicts"], policy, other)
+    if metric not in scope:
+        return NOT_APPLICABLE  # see `erv.evaluate.applicable`
+    word = str(scope[metric]["verdict"])
+    return _TURNED.get(word, word) if turned else word
 
 
-def difference(figures: Mapping[str, Any], later: str, earlier: str, metric: str) -> Mapping[str, Any]:
-    """Value, low and high of the later policy minus the earlier one, over all clips; see `verdict`."""
-    scope = figures["differences"][f"{later}-{earlier}"][OVERALL]
+def difference(figures: Mapping[str, Any], policy: str, other: str, metric: str) -> Mapping[str, Any]:
+    """Value, low and high of a policy minus another one, over all clips; see `verdict`."""
+    scope, turned = _of_pair(figures["differences"], policy, other)
     found: Mapping[str, Any] = scope.get(metric) or undefined()
+    if turned and found["value"] is not None:
+        return {"value": 0.0 - found["value"], "low": 0.0 - found["high"], "high": 0.0 - found["low"]}
     return found
 
 
@@ -80,11 +101,17 @@ def judges_of(comparison: Mapping[str, Any]) -> list[str]:
     return list(judges)
 
 
-def headline(comparison: Mapping[str, Any]) -> list[Against]:
-    """The last policy against each earlier one, the latest first; nothing for a single policy."""
-    *earlier, last = comparison["order"]
+def headline(comparison: Mapping[str, Any], subject: str | None = None) -> list[Against]:
+    """A policy against each other one; nothing for a single policy.
+
+    Args:
+        comparison: with figures by judge.
+        subject: the policy; None for the last.
+    """
+    order = comparison["order"]
+    subject = subject or order[-1]
     judges = [name for name in judges_of(comparison) if name != MAJORITY]
-    return [_against(comparison, judges, last, policy) for policy in reversed(earlier)]
+    return [_against(comparison, judges, subject, policy) for policy in others(order, subject)]
 
 
 def corrected(comparison: Mapping[str, Any]) -> bool:
@@ -115,14 +142,23 @@ def worth_in_words(judge: str, worth: Mapping[str, Any] | None) -> dict[str, str
     }
 
 
-def _against(comparison: Mapping[str, Any], judges: Sequence[str], last: str, earlier: str) -> Against:
-    first = {m: verdict(comparison, last, earlier, m) for m in shown_metrics(comparison)}
+def _of_pair(by_pair: Mapping[str, Any], policy: str, other: str) -> tuple[Mapping[str, Any], bool]:
+    """What is said of two policies over all clips, and whether it is said of the other one."""
+    pair = f"{policy}-{other}"
+    turned = pair not in by_pair
+    return by_pair[f"{other}-{policy}" if turned else pair][OVERALL], turned
+
+
+def _against(comparison: Mapping[str, Any], judges: Sequence[str], subject: str, policy: str) -> Against:
+    first = {m: verdict(comparison, subject, policy, m) for m in shown_metrics(comparison)}
     found = {word: [metric for metric in first if first[metric] == word] for word in (BETTER, WORSE, UNCLEAR)}
+    if idle := [metric for metric in first if first[metric] == NOT_APPLICABLE]:
+        found[NOT_APPLICABLE] = idle
+    read = [metric for metric in JUDGED if metric in first and metric not in idle]
     dissent: dict[str, dict[str, str]] = {}
     for judge in judges:
-        for metric in JUDGED:
-            if metric in first:
-                other = verdict(comparison["judges"][judge], last, earlier, metric)
-                if other != first[metric]:
-                    dissent.setdefault(judge, {})[metric] = other
-    return Against(earlier, found, dissent, 0 if dissent else len(judges))
+        for metric in read:
+            other = verdict(comparison["judges"][judge], subject, policy, metric)
+            if other != first[metric]:
+                dissent.setdefault(judge, {})[metric] = other
+    return Against(policy, found, dissent, 0 if dissent or not read else len(judges))

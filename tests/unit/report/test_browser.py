@@ -10,7 +10,7 @@ import pytest
 
 from erv.report import pages
 from tests.support.chromium import Tab, chromium
-from tests.support.reports import evidence_of, predictions_of, write
+from tests.support.reports import direct_of, evidence_of, predictions_of, with_direct, write
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +25,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on one page."""
     folder = tmp_path_factory.mktemp("one page")  # with a space in its address
     write(folder, predictions_of(), evidence_of())
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with a policy that answers without explaining."""
+    folder = tmp_path_factory.mktemp("direct")
+    write(folder, {"erv": predictions_of()["erv"], "direct": direct_of()}, with_direct(evidence_of()))
     return folder / "report.html"
 
 
@@ -71,6 +79,11 @@ def choose(tab: Tab, name: str, value: str) -> Any:
         f" field.value = '{value}'; field.dispatchEvent(new Event('input', {{bubbles: true}})); }})()"
     )
     return tab.evaluate(COUNT)
+
+
+def later(tab: Tab, script: str) -> None:
+    """Runs what leads to another page, which must not end the call that runs it."""
+    tab.evaluate(f"setTimeout(() => {{ {script} }}, 50)")
 
 
 def focused(tab: Tab) -> Any:
@@ -145,6 +158,21 @@ def test_filters_find_what_they_say(tab: Tab, report: Path) -> None:
     changed = tab.evaluate("[...document.querySelectorAll('#list a')].map(node => node.clip.changed)")
     assert changed == sorted(changed, reverse=True)
     assert changed[0] > changed[-1]
+
+
+def test_a_policy_without_explanations_is_in_no_filter_about_them(tab: Tab, direct: Path) -> None:
+    show(tab, direct)
+    choose(tab, "policy", "direct")
+    assert choose(tab, "answer", "") == "12 of 12 clips"
+    for name, values in (("explanation", ("coherent", "incoherent")), ("judges", ("agree", "disagree"))):
+        assert [choose(tab, name, value) for value in values] == ["0 of 12 clips"] * 2
+        choose(tab, name, "")
+    marks = "[...document.querySelectorAll('#list .badge')].map(node => node.textContent)"
+    assert any("≠" in mark for mark in tab.evaluate(f"{marks}.filter((_, i) => i % 2 === 0)"))
+    assert set(tab.evaluate(f"{marks}.filter((_, i) => i % 2 === 1)")) == {"✓", "✗"}
+    last = tab.evaluate("[...document.querySelectorAll('#clip .says')].at(-1).textContent")
+    assert last.endswith("It answers without explaining, so judges have nothing to read.")
+    tab.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
 
 
 def test_sentences_take_the_colour_of_the_chosen_reader(tab: Tab, report: Path) -> None:
@@ -254,3 +282,31 @@ def test_links_and_keys_lead_from_page_to_page(tab: Tab, larger: Path) -> None:
     for key in keys[1:]:
         tab.press("ArrowRight")
         tab.wait(f"{READY} && {OPEN}?.includes('{key.partition('/')[2]}')")
+
+
+def test_back_returns_to_the_page_that_was_left(tab: Tab, larger: Path) -> None:
+    show(tab, larger)
+    order = "[...document.querySelectorAll('#list a')].map(node => [node.clip.key, node.clip.page])"
+    listed = tab.evaluate(order)
+    last = [key for key, page in listed if page == 0][-1]
+    first = next(key for key, page in listed if page == 1)
+    steps = (
+        lambda: tab.press("ArrowRight"),
+        lambda: later(tab, "document.getElementById('next').click()"),
+        lambda: later(tab, f"location.hash = '#clip={first}'"),
+    )
+    for step in steps:
+        show(tab, larger, f"#clip={last}")
+        step()
+        tab.wait(
+            f"location.pathname.includes('/clips/page-2') && {READY} && {OPEN}?.includes('{_id(first)}')"
+        )
+        later(tab, "history.back()")
+        tab.wait(f"location.pathname.endsWith('/report.html') && {READY} && {OPEN}?.includes('{_id(last)}')")
+        tab.evaluate("new Promise(done => setTimeout(done, 200))")
+        assert tab.evaluate("location.pathname.endsWith('/report.html')")
+        assert tab.evaluate("location.hash") == f"#clip={last}"
+
+
+def _id(key: str) -> str:
+    return key.partition("/")[2]

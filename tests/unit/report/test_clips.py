@@ -11,7 +11,7 @@ from erv.report import media
 from erv.report.clips import COHERENT, DISAGREE, RIGHT, change, entry, mixed, record
 from erv.report.readings import read_sentences, sentences_of
 from erv.shards import Clip
-from tests.support.reports import LoudVerifier, clip_of, loud, predictions_of
+from tests.support.reports import LoudVerifier, clip_of, direct_of, loud, predictions_of
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,12 @@ def test_the_list_says_what_is_right_coherent_and_disputed(predictions):
     assert entry(said(predictions, 1))["flags"][1] == RIGHT | DISAGREE
     # Clip 5 has no explanation that lexical could read: silence and a name are not the same verdict.
     assert entry(said(predictions, 5))["flags"][0] == DISAGREE
+
+
+def test_what_gives_no_explanation_is_neither_incoherent_nor_disputed(predictions):
+    both = {"sft": predictions["sft"][0], "direct": direct_of()[0]}
+    assert both["direct"]["predicted"] == both["direct"]["label"]
+    assert entry(both, ["direct"])["flags"] == [RIGHT | COHERENT, RIGHT]
 
 
 def test_change_counts_other_answers_and_other_words():

@@ -6,7 +6,7 @@ import pytest
 
 from erv.report import pages
 from erv.report.names import hues
-from tests.support.reports import HOSTILE, evidence_of, predictions_of, write
+from tests.support.reports import HOSTILE, direct_of, evidence_of, predictions_of, with_direct, write
 
 
 @pytest.fixture
@@ -86,6 +86,14 @@ def test_the_table_has_every_answer_and_vote(several):
     assert found["00005", "erv"]["answer"] == ""
     numbers = {int(row["page"]) for row in rows}
     assert numbers == set(range(1, 1 + max(numbers)))
+
+
+def test_the_table_has_no_votes_on_what_gives_no_explanation(tmp_path):
+    html = write(tmp_path, {**predictions_of(), "direct": direct_of()}, with_direct(evidence_of()))
+    assert [item["explains"] for item in data_of(html)["policies"]] == [True, True, True, False]
+    with (tmp_path / "clips" / pages.TABLE).open(newline="") as stream:
+        votes = {(row["policy"], row["lexical"], row["embedding"]) for row in csv.DictReader(stream)}
+    assert {item for item in votes if item[0] == "direct"} == {("direct", "", "")}
 
 
 def test_emotions_have_the_hue_of_their_counterpart():

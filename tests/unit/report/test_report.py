@@ -23,8 +23,10 @@ from tests.support.reports import (
     MEASURED,
     SETTINGS,
     compared,
+    direct_of,
     evidence_of,
     predictions_of,
+    with_direct,
     write,
 )
 from tests.support.verdicts import judge, rows_of
@@ -205,13 +207,86 @@ def test_clips_in_two_splits_are_on_the_page(predictions, evidence, excluded, sa
     assert "None is in two of these groups." in html
 
 
-def test_the_headline_is_the_last_policy_in_words(predictions, evidence, page):
+def test_the_headline_is_the_candidate_in_words(predictions, evidence, page):
     comparison, html = page(predictions, evidence)
     top = unescape(html[html.index("<h1>") : html.index("<h2>The policies")])
     assert "<strong>ERV (+ explanation reward)</strong> against <strong>mine</strong>" in top
     assert "can't tell" in top
     war = comparison["policies"]["erv"]["overall"]["WAR"]["value"]
     assert f"→ {100 * war:.1f}</span>" in top
+
+
+@pytest.mark.parametrize("order", [("sft", "erv", "direct"), ("direct", "sft", "erv")])
+def test_figures_about_explanations_do_not_apply_to_a_policy_without(predictions, evidence, page, order):
+    rows = {**predictions, "direct": direct_of()}
+    _, html = page({policy: rows[policy] for policy in order}, with_direct(evidence))
+    text = unescape(html)
+    top = text[text.index("<h1>") : text.index("<h2>The policies")]
+    against = top[top.index("against <strong>direct") :]
+    against = against[: against.index("</dl>") + 400]
+    words = dict(re.findall(r"<dt class=\"\w+\">([^<]+)</dt><dd>(.*?)</dd>", against, re.S))
+    assert re.findall(r">(\w+)</abbr>", words["doesn't apply"]) == ["EEA", "EPC", "FCR", "inconsistency"]
+    assert re.findall(r">(\w+)</abbr>", words["can't tell"]) == ["WAR", "UAR"]
+    assert "<strong>direct</strong> answers without explaining.</p>" in against
+    table = text[text.index("<h2>What each judge reads") : text.index("<h2>Differences")]
+    assert re.findall(r'scope="rowgroup"[^>]*>(\w+)', table) == ["EEA", "EPC", "FCR", "inconsistency"]
+    assert "against Cold start" in table
+    assert "</span>direct<" not in table
+    shape = text[text.index("<h3>Shape of") : text.index("<h2>The data")]
+    cells = re.findall(r'<td class="num">([^<]*)<', re.search(r"<tr><td>direct</td>.*?</tr>", shape)[0])
+    assert cells == ["-", "-", "-", "0", "2", "-"]
+    assert "EPC doesn't apply" in text
+    assert not re.search(r"direct \d+", text[text.index("<h3>The judge") : text.index("<h3>Are the claims")])
+
+
+def test_figures_per_emotion_and_further_ones_are_folded_away(predictions, evidence, page):
+    rows = {**predictions, "direct": direct_of()}
+    comparison, html = page({policy: rows[policy] for policy in ("erv", "direct")}, with_direct(evidence))
+    further = html[html.index("<details><summary>Further figures") :]
+    further = further[: further.index("</details>")]
+    assert re.findall(r"<th title=[^>]+>(\w+)", further) == ["inconsistency_all", "format", "repetitive"]
+    item = comparison["policies"]["erv"]["overall"]["format"]
+    assert f"<td>{100 * item['value']:.1f}<small>{100 * item['low']:.1f} to" in further
+    assert "direct</th><td>-</td><td>-</td><td>-</td></tr>" in further
+    table = html[html.index("<details><summary>Per emotion") :]
+    table = table[: table.index("</details>")]
+    columns = re.findall(r'<th class="num"[^>]*>(\w+)', table)
+    assert columns == [
+        *("WAR", "EEA", "EPC", "FCR", "inconsistency", "precision"),
+        *("inconsistency_all", "format", "repetitive"),
+    ]
+    assert re.findall(r'scope="rowgroup">(\w+)<small>4 clips', table) == ["anger", "disgust", "fear"]
+    lines = [re.findall(r'<td class="num">([^<]*)<', line) for line in re.findall("<tr>.*?</tr>", table)[1:]]
+    values = comparison["classes"]["erv"]["overall"]["anger"]
+    assert lines[0] == ["–" if values[m] is None else f"{100 * values[m]:.1f}" for m in columns]
+    assert [cell == "-" for cell in lines[1]] == [m not in ("WAR", "precision") for m in columns]
+    assert html.count("<details><summary>Per emotion") == len(comparison["clips"])
+
+
+def test_the_page_says_what_a_mark_means_and_who_labelled(predictions, evidence, page):
+    """The mark is wider than inconsistency, which counts no silence."""
+    _, html = page(predictions, evidence)
+    assert "does not read in its explanation: it reads another emotion there, or none at all." in html
+    assert "Inconsistency counts fewer of them" in html
+    assert "the emotion that one reader, who saw no clip and no answer, heard" in html
+    assert "people had named" not in html
+
+
+def test_the_headline_is_the_candidate_wherever_it_stands(predictions, evidence, tmp_path):
+    html = write(tmp_path, predictions, evidence, candidate="sft")
+    leads = re.findall(r'<p class="lead"><strong>([^<]+)</strong> against <strong>([^<]+)<', html)
+    assert leads == [("Cold start", "mine"), ("Cold start", "ERV (+ explanation reward)")]
+    assert "is Cold start minus the other policy" in html
+    assert "register.policy" not in html
+    table = html[html.index("<h2>What each judge reads") : html.index("<h2>Differences")]
+    assert "against ERV" in table
+
+
+def test_the_page_says_when_the_last_policy_stands_for_the_candidate(predictions, evidence, tmp_path):
+    two = {policy: predictions[policy] for policy in ("sft", "mine")}
+    html = write(tmp_path, two, evidence, candidate="erv")
+    assert '<p class="lead"><strong>mine</strong> against <strong>Cold start<' in html
+    assert "The candidate erv (register.policy) is not among these policies; the last of them" in html
 
 
 def test_judges_are_side_by_side_with_their_worth(predictions, evidence, page):
@@ -364,4 +439,5 @@ def test_a_figure_that_is_not_defined_is_a_dash(predictions, evidence, tmp_path)
     html = write(tmp_path, predictions, evidence, comparison)
     assert "<td>–<small>– to –</small></td>" in html
     assert '<abbr title="of the clips answered right' in html
+    assert "A dash in place of a bar is no figure" in html
     assert "inconsistency – (– to –)" in html

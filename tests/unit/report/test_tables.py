@@ -5,7 +5,7 @@ import pytest
 
 from erv.report.tables import write_tables
 from tests.conftest import ROOT
-from tests.support.reports import compared, evidence_of, predictions_of
+from tests.support.reports import compared, direct_of, evidence_of, predictions_of, with_direct
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,15 @@ def test_the_tables_have_the_figures_of_the_comparison(made):
     answers = [row["answer"] for row in rows["confusion"] if row["policy"] == "sft"]
     assert len(answers) == 12
     assert (answers.count("no answer"), answers.count("not a label")) == (1, 1)
+
+
+def test_what_does_not_apply_has_no_value_and_is_no_verdict(tmp_path):
+    predictions = {"erv": predictions_of()["erv"], "direct": direct_of()}
+    write_tables(predictions, compared(predictions, with_direct(evidence_of())), tmp_path / "plots")
+    with (tmp_path / "plots" / "differences.csv").open(newline="") as stream:
+        found = {row["metric"]: (row["value"], row["verdict"]) for row in csv.DictReader(stream)}
+    assert found["EPC"] == ("", "doesn't apply")
+    assert found["WAR"][0]
 
 
 @pytest.mark.parametrize(

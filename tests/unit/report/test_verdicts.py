@@ -37,7 +37,7 @@ def comparison(second=None):
 
 def test_the_headline_sorts_metrics_by_verdict():
     (found,) = verdicts.headline(comparison())
-    assert found.earlier == "sft"
+    assert found.other == "sft"
     assert found.metrics == {"better": ["EPC", "inconsistency"], "worse": [], "can't tell": ["WAR"]}
     assert (found.agree, found.dissent) == (2, {})  # the majority is no judge
 
@@ -52,6 +52,44 @@ def test_the_words_are_those_of_the_comparison_not_of_the_interval():
 def test_a_judge_that_reads_otherwise_is_named():
     (found,) = verdicts.headline(comparison({"EPC": interval(0.05, 0.1)}))
     assert (found.agree, found.dissent) == (0, {"embedding": {"EPC": "can't tell"}})
+
+
+def test_the_subject_may_be_any_policy():
+    """The comparison holds each pair once, as the later minus the earlier."""
+    (found,) = verdicts.headline(comparison(), "sft")
+    assert found.other == "erv"
+    assert found.metrics == {"better": [], "worse": ["EPC", "inconsistency"], "can't tell": ["WAR"]}
+    whole = comparison()
+    turned = verdicts.difference(whole, "sft", "erv", "EPC")
+    assert (turned["value"], turned["low"], turned["high"]) == pytest.approx((-0.2, -0.3, -0.1))
+    assert f"{verdicts.difference(whole, 'sft', 'erv', 'WAR')['value']:+.1f}" == "+0.0"
+    assert verdicts.difference(whole, "erv", "sft", "EPC")["value"] == 0.2
+    whole["differences"]["erv-sft"]["overall"]["EPC"] = dict.fromkeys(("value", "low", "high"))
+    assert verdicts.difference(whole, "sft", "erv", "EPC")["value"] is None
+
+
+def test_a_policy_is_compared_with_those_before_it_first():
+    order = ["sft", "r1_omni", "erv", "direct", "released"]
+    assert verdicts.others(order, "erv") == ["r1_omni", "sft", "direct", "released"]
+    assert verdicts.others(["sft"], "sft") == []
+
+
+def test_what_does_not_apply_is_no_verdict():
+    """An arm that doesn't explain lacks the figures that judges decide."""
+    found = comparison()
+    for part in (found, *found["judges"].values()):
+        for key in ("verdicts", "differences"):
+            applies = {m: item for m, item in part[key]["erv-sft"]["overall"].items() if m == "WAR"}
+            part[key]["erv-sft"] = {"overall": applies}
+    (headline,) = verdicts.headline(found)
+    assert headline.metrics == {
+        "better": [],
+        "worse": [],
+        "can't tell": ["WAR"],
+        "doesn't apply": ["EPC", "inconsistency"],
+    }
+    assert (headline.agree, headline.dissent) == (0, {}), "no judge gave a verdict"
+    assert verdicts.verdict(found, "sft", "erv", "EPC") == "doesn't apply"
 
 
 def test_one_policy_has_no_headline():

@@ -68,14 +68,18 @@
     if (want.dataset && clip.dataset !== want.dataset) return false;
     if (want.emotion && clip.emotion !== want.emotion) return false;
     if (want.change && (new Set(clip.answers).size > 1) !== (want.change === "differ")) return false;
-    const policy = data.policies.findIndex((item) => item.name === want.policy);
-    const flags = policy < 0 ? clip.flags : [clip.flags[policy]];
+    const flags = clip.flags.filter((_, i) => asked(data.policies[i], want));
     const is = (flag, bit, value, yes) => !value || Boolean(flag & bit) === (value === yes);
     const one = (flag) =>
       is(flag, RIGHT, want.answer, "right") &&
       is(flag, COHERENT, want.explanation, "coherent") &&
       is(flag, DISAGREE, want.judges, "disagree");
     return flags.some(one) && want.find.toLowerCase().split(/\s+/).every((word) => text(clip).includes(word));
+  }
+
+  // A policy that gives no explanation is neither coherent nor incoherent, and judges have nothing to read.
+  function asked({ name, explains }, want) {
+    return (!want.policy || name === want.policy) && (explains || !(want.explanation || want.judges));
   }
 
   const ORDERS = {
@@ -109,16 +113,16 @@
   }
 
   function summary(clip) {
-    return data.policies.map(({ title }, i) => {
+    return data.policies.map(({ title, explains }, i) => {
       const right = clip.flags[i] & RIGHT ? "right" : "wrong";
-      const coherent = clip.flags[i] & COHERENT ? "coherent" : "incoherent";
+      const coherent = !explains ? "no explanation" : clip.flags[i] & COHERENT ? "coherent" : "incoherent";
       return `${title}: ${clip.answers[i] ?? "no answer that counts"}, ${right}, ${coherent}`;
     });
   }
 
   function item(clip) {
-    const badges = data.policies.map((_, i) => {
-      const right = clip.flags[i] & RIGHT, coherent = clip.flags[i] & COHERENT;
+    const badges = data.policies.map(({ explains }, i) => {
+      const right = clip.flags[i] & RIGHT, coherent = !explains || clip.flags[i] & COHERENT;
       return element("span", { class: `badge p${i % 5} ${right ? "" : "miss"}` }, (right ? "✓" : "✗") + (coherent ? "" : " ≠"));
     });
     const says = summary(clip);
@@ -225,7 +229,9 @@
     });
     const body = answer.raw === null ? element("p", {}, ...answer.sentences.flatMap(([sentence, read]) => [coloured(sentence, read), " "])) : element("pre", {}, answer.raw);
     const claims = answer.claims.map(([cue, present]) => element("span", { class: `chip ${present ? "yes" : "no"}` }, `${present ? "✓" : "✗"} ${cue}`));
-    const parts = [head, body, element("div", {}, element("span", { class: "soft" }, "Read as "), ...votes)];
+    const parts = [head, body];
+    if (data.policies[i].explains) parts.push(element("div", {}, element("span", { class: "soft" }, "Read as "), ...votes));
+    else parts.push(element("div", { class: "soft" }, "It answers without explaining, so judges have nothing to read."));
     if (claims.length) parts.push(element("div", {}, element("span", { class: "soft" }, "Claims "), ...claims));
     return element("div", { class: `says p${i % 5}` }, ...parts);
   }
@@ -243,10 +249,9 @@
 
   function move(step, from = current) {
     const clip = shown[shown.indexOf(from) + step];
-    if (!clip) return null;
+    if (!clip) return;
     open(clip);
-    address(clip);
-    return clip;
+    if (clip.page === data.page) address(clip); // else Back would lead from the other page to itself
   }
 
   function onKey(event) {
