@@ -160,7 +160,8 @@ def _of_pair(differences: Mapping[str, Any], policy: str, against: str) -> dict[
 def _turned(figures: Mapping[str, Any]) -> dict[str, Any]:
     turned = dict(figures)
     if figures["mean"] is not None:
-        turned |= {"mean": -figures["mean"], "min": -figures["max"], "max": -figures["min"]}
+        # Subtracted from 0, not negated: a difference of 0 stays +0.0 in tables.
+        turned |= {"mean": 0 - figures["mean"], "min": 0 - figures["max"], "max": 0 - figures["min"]}
     if BETTER in figures:
         turned |= {BETTER: figures[WORSE], WORSE: figures[BETTER]}
     return turned

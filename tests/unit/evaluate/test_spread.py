@@ -136,3 +136,5 @@ def test_a_difference_is_read_from_either_side():
     turned = difference_rows(found, "r1_omni", "erv")
     assert turned["WAR"] == "-7.5 ± 3.5 (-10.0 to -5.0), better in 0 of 2, worse in 1"
     assert turned["inconsistency"] == "-7.5 ± 3.5 (-10.0 to -5.0), better in 1 of 2"
+    same = summarize({"a": comparison(0.5, 0.5, 0.05)})
+    assert difference_rows(same, "r1_omni", "erv")["WAR"] == "+0.0 (+0.0 to +0.0), better in 0 of 1"
