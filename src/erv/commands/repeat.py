@@ -44,19 +44,28 @@ def run(
 ) -> None:
     """Run every seed with every fold, up to the report.
 
-    What this commit has finished is not run again. Ctrl-C stops showing, not running: `dvc queue status` says
-    what is left, `dvc queue kill` ends it.
+    What this commit has finished with these parameters is not run again: all of params.yaml counts but seed,
+    ingest.fold and the section machine. Runs with other parameters are kept beside it. Uncommitted changes to
+    code and other files are part of a run but are not looked at: after such a change, give --again.
+
+    Ctrl-C stops showing, not running: `dvc queue status` says what is left, `dvc queue kill` ends it.
     """
     from pathlib import Path
 
     from erv.environment import load_environment
     from erv.pipeline import PipelineError
     from erv.repeat import experiments
+    from erv.repeat.parameters import digest, of_workspace
     from erv.repeat.plan import plan
     from erv.settings import load_settings
 
     settings = load_settings(Path("params.yaml"))
-    repeats = plan(seeds or (settings.seed,), folds or (settings.ingest.fold,), settings)
+    repeats = plan(
+        seeds or (settings.seed,),
+        folds or (settings.ingest.fold,),
+        settings,
+        digest(of_workspace(Path.cwd())),
+    )
     environment = load_environment()
     known = experiments.finished(environment.workspace)
     done = {} if again else known
@@ -90,6 +99,8 @@ def run(
 def table(seeds: tuple[int, ...] | None, folds: tuple[int, ...] | None, scope: str, pooled: bool) -> None:
     """Show the finished runs of this commit: mean, standard deviation and range, and clear differences.
 
+    Only runs with the parameters that params.yaml has now count (but for seed, ingest.fold and machine);
+    others are named. Differences are those of register.policy against each other policy.
     With five folds, the mean over folds is what publications on MAFW and DFEW report.
     """
     _show(seeds, folds, scope, pooled=pooled)

@@ -16,6 +16,8 @@ from erv.evaluate.evaluate import OVERALL
 from erv.evaluate.metrics import JUDGED, METRICS, NEITHER_IS_BETTER
 from erv.evaluate.significance import BETTER, WORSE, in_words
 
+NOT_APPLICABLE = "-"
+
 
 def spread(values: Sequence[float | None]) -> dict[str, float | int | None]:
     """Mean, standard deviation, least and greatest of the values that are defined, and their number.
@@ -42,7 +44,8 @@ def summarize(comparisons: Mapping[str, Mapping[str, Any]], scope: str = OVERALL
         `runs` (names), `order` (of the policies), `policies` (policy -> metric -> what `spread` gives),
         `differences` ("later-earlier" -> metric -> the same, and in how many runs the interval of the
         difference lies on the `better` or the `worse` side of zero), and `judges`: judge -> `policies` and
-        `differences` in its reading, for the judges of all runs.
+        `differences` in its reading, for the judges of all runs. Metrics that don't apply to a policy (see
+        `erv.evaluate.applicable`) are absent from its figures and from its differences.
 
     Raises:
         EvaluationError: there is no comparison, or they are not of the same policies, or lack the scope.
@@ -78,19 +81,28 @@ def summarize(comparisons: Mapping[str, Mapping[str, Any]], scope: str = OVERALL
 def _figures(
     runs: Sequence[Mapping[str, Any]], order: Sequence[str], scope: str, metrics: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    names = metrics or list(runs[0]["policies"][order[0]][scope])
+    applicable = {policy: _applicable(runs, policy, scope, metrics) for policy in order}
     found: dict[str, Any] = {"policies": {}, "differences": {}}
     for i, later in enumerate(order):
         found["policies"][later] = {
             metric: spread([run["policies"][later][scope][metric]["value"] for run in runs])
-            for metric in names
+            for metric in applicable[later]
         }
         for earlier in order[:i]:
             found["differences"][f"{later}-{earlier}"] = {
                 metric: _difference([difference(run, later, earlier, scope, metric) for run in runs], metric)
-                for metric in names
+                for metric in applicable[later]
+                if metric in applicable[earlier]
             }
     return found
+
+
+def _applicable(
+    runs: Sequence[Mapping[str, Any]], policy: str, scope: str, metrics: Sequence[str] | None
+) -> list[str]:
+    """The metrics that a policy has in every run: one that doesn't explain has none about explanations."""
+    figures = [run["policies"][policy][scope] for run in runs]
+    return [metric for metric in metrics or figures[0] if all(metric in mine for mine in figures)]
 
 
 def _difference(intervals: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
@@ -102,9 +114,16 @@ def _difference(intervals: Sequence[Mapping[str, Any]], metric: str) -> dict[str
 
 
 def policy_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
-    """A row per policy: `74.0 ± 2.1 (70.2 to 77.9)`, in percent, mean, standard deviation and range."""
+    """A row per policy: `74.0 ± 2.1 (70.2 to 77.9)`, in percent, mean, standard deviation and range.
+
+    A metric that doesn't apply to a policy is a dash.
+    """
+    figures = summary["policies"]
     return [
-        {"policy": policy, **{m: _percent(summary["policies"][policy][m]) for m in METRICS}}
+        {
+            "policy": policy,
+            **{m: _percent(figures[policy][m]) if m in figures[policy] else NOT_APPLICABLE for m in METRICS},
+        }
         for policy in summary["order"]
     ]
 
@@ -112,16 +131,40 @@ def policy_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
 def difference_rows(
     summary: Mapping[str, Any], policy: str, against: str, judge: str | None = None
 ) -> dict[str, str]:
-    """A row on a pair: `+12.0 ± 3.4 (+7.5 to +18.1), better in 9 of 10`, in percentage points."""
+    """A row on a pair: `+12.0 ± 3.4 (+7.5 to +18.1), better in 9 of 10`, in percentage points.
+
+    It is `policy` minus `against`, whichever comes first in the comparison. A metric that doesn't apply to
+    both is a dash.
+    """
     read = summary if judge is None else summary["judges"][judge]
+    differences = _of_pair(read["differences"], policy, against)
     row = {"difference": f"{policy} - {against}", "read by": judge or "first judge"}
-    for metric, figures in read["differences"][f"{policy}-{against}"].items():
-        if metric in METRICS:
-            clear = f"better in {figures[BETTER]} of {figures['runs']}"
-            if figures[WORSE]:
-                clear += f", worse in {figures[WORSE]}"
-            row[metric] = f"{_percent(figures, '+')}, {clear}"
-    return row
+    read_here = METRICS if judge is None else JUDGED
+    for metric, figures in differences.items():
+        if metric not in read_here:
+            continue
+        clear = f"better in {figures[BETTER]} of {figures['runs']}"
+        if figures[WORSE]:
+            clear += f", worse in {figures[WORSE]}"
+        row[metric] = f"{_percent(figures, '+')}, {clear}"
+    return row | {metric: NOT_APPLICABLE for metric in read_here if metric not in differences}
+
+
+def _of_pair(differences: Mapping[str, Any], policy: str, against: str) -> dict[str, Any]:
+    """The differences of a pair by metric, turned round if the comparison holds them the other way round."""
+    if f"{policy}-{against}" in differences:
+        return dict(differences[f"{policy}-{against}"])
+    return {metric: _turned(figures) for metric, figures in differences[f"{against}-{policy}"].items()}
+
+
+def _turned(figures: Mapping[str, Any]) -> dict[str, Any]:
+    turned = dict(figures)
+    if figures["mean"] is not None:
+        # Subtracted from 0, not negated: a difference of 0 stays +0.0 in tables.
+        turned |= {"mean": 0 - figures["mean"], "min": 0 - figures["max"], "max": 0 - figures["min"]}
+    if BETTER in figures:
+        turned |= {BETTER: figures[WORSE], WORSE: figures[BETTER]}
+    return turned
 
 
 def _percent(figures: Mapping[str, Any], sign: str = "") -> str:

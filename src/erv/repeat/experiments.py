@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from erv.environment import Environment, child_environment
 from erv.errors import EvaluationError
 from erv.pipeline import PipelineError, dvc_command
+from erv.repeat.parameters import PARAMETERS, deciding
 from erv.repeat.plan import Repeat, named
 
 COMPARISON, EVALUATIONS = "report/comparison.json", "eval"
@@ -105,6 +106,29 @@ def read_comparison(workspace: Path, revision: str) -> dict[str, Any]:
     with _at(workspace, revision) as open_file:
         comparison: dict[str, Any] = json.loads(open_file(COMPARISON).read())
     return comparison
+
+
+def read_parameters(workspace: Path, revision: str) -> dict[str, Any]:
+    """The parameters with which an experiment ran, see `erv.repeat.parameters.deciding`.
+
+    Raises:
+        EvaluationError: they can't be read.
+    """
+    with _at(workspace, revision) as open_file:
+        return deciding(open_file(PARAMETERS).read())
+
+
+def evaluations_of(workspace: Path, revision: str, policies: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The content of `metrics.json` of the policies of a finished experiment.
+
+    Raises:
+        EvaluationError: they are not in DVC's cache.
+    """
+    with _at(workspace, revision) as open_file:
+        return {
+            policy: json.loads(open_file(f"{EVALUATIONS}/{policy}/metrics.json").read())
+            for policy in policies
+        }
 
 
 def predictions_of(

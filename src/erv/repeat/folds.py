@@ -45,3 +45,30 @@ def pooled(
                 seen[key] = fold
                 found.setdefault(policy, []).append(row)
     return found
+
+
+def least_worth(by_fold: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """The worth of each judge in the fold in which it is the worst, since a judge may be trained per fold.
+
+    Args:
+        by_fold: worth by judge, from `erv.evaluate.by_judge.worth_of_judges`.
+
+    Returns:
+        None if a fold knows no panel.
+
+    Raises:
+        EvaluationError: the folds were read by different judges.
+    """
+    known = [worth for worth in by_fold if worth is not None]
+    if not known or len(known) < len(by_fold):
+        return None
+    for worth in known:
+        if list(worth) != list(known[0]):
+            raise EvaluationError(
+                f"the folds were read by different judges ({', '.join(known[0])}; {', '.join(worth)});"
+                " run `erv repeat run` again with --again"
+            )
+    return {
+        judge: min((worth[judge] for worth in known), key=lambda item: (item or {}).get("recall_low") or 0.0)
+        for judge in known[0]
+    }

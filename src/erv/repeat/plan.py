@@ -12,21 +12,28 @@ from erv.errors import SettingsError
 from erv.settings import Settings
 
 PREFIX = "repeat"
-_NAME = re.compile(rf"{PREFIX}-s(\d+)-f(\d+)")
+_NAME = re.compile(rf"{PREFIX}-s(\d+)-f(\d+)(?:-([0-9a-f]{{8}}))?")
 _PART = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 @dataclass(frozen=True, order=True)
 class Repeat:
-    """One run of the pipeline: a seed, and the official fold whose test split is used."""
+    """One run of the pipeline: a seed, and the official fold whose test split is used.
+
+    Attributes:
+        parameters: digest of all other parameters, see `erv.repeat.parameters`; runs with different ones are
+            different runs. Empty for experiments of earlier versions, which didn't record it.
+    """
 
     seed: int
     fold: int
+    parameters: str = ""
 
     @property
     def name(self) -> str:
         """The name of its experiment."""
-        return f"{PREFIX}-s{self.seed}-f{self.fold}"
+        name = f"{PREFIX}-s{self.seed}-f{self.fold}"
+        return f"{name}-{self.parameters}" if self.parameters else name
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -37,7 +44,7 @@ class Repeat:
 def named(name: str) -> Repeat | None:
     """The repeat that an experiment's name stands for; None for an experiment of another kind."""
     match = _NAME.fullmatch(name)
-    return Repeat(int(match[1]), int(match[2])) if match else None
+    return Repeat(int(match[1]), int(match[2]), match[3] or "") if match else None
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -60,13 +67,16 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def plan(seeds: Sequence[int], folds: Sequence[int], settings: Settings) -> list[Repeat]:
+def plan(
+    seeds: Sequence[int], folds: Sequence[int], settings: Settings, parameters: str = ""
+) -> list[Repeat]:
     """Every seed with every fold.
 
     Args:
         seeds: at least one.
         folds: at least one, 1..5.
         settings: of the workspace; its local sources must be found from elsewhere too.
+        parameters: their digest, see `erv.repeat.parameters`.
 
     Raises:
         SettingsError: a fold that doesn't exist, or a source that is a relative path.
@@ -81,4 +91,4 @@ def plan(seeds: Sequence[int], folds: Sequence[int], settings: Settings) -> list
                 " folders of their own; give an absolute path or an s3:// address and pin it with"
                 " `erv data pin`"
             )
-    return [Repeat(seed, fold) for seed, fold in itertools.product(seeds, folds)]
+    return [Repeat(seed, fold, parameters) for seed, fold in itertools.product(seeds, folds)]

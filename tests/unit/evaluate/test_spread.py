@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from erv.errors import EvaluationError
+from erv.evaluate.compare import compare
 from erv.evaluate.spread import difference_rows, policy_rows, spread, summarize
 
 
@@ -81,3 +82,59 @@ def test_runs_that_do_not_go_together_are_named():
         summarize({"a": comparison(0.6, 0.5, 0.1), "b": other})
     with pytest.raises(EvaluationError, match="run 'a' has no clips of 'dfew'"):
         summarize({"a": comparison(0.6, 0.5, 0.1)}, "dfew")
+
+
+def rows(right, explains=True):
+    """Thirty angry clips, of which the first ones are answered right; explanations say what is true."""
+    heard = "anger" if explains else None
+    return [
+        {
+            "dataset": "mafw",
+            "clip_id": f"{clip:03d}",
+            "split": "test",
+            "label": "anger",
+            "completion": f"<think>{heard or ''}</think><answer>{clip < right}</answer>",
+            "predicted": "anger" if clip < right else "fear",
+            "judged": heard,
+            "sentences": 1,
+            "verdicts": [
+                {"judge": judge, "outcome": "named" if heard else "silent", "emotion": heard}
+                for judge in ("embedding", "lexical")
+            ],
+        }
+        for clip in range(30)
+    ]
+
+
+@pytest.mark.parametrize("order", [("direct", "sft", "erv"), ("sft", "erv", "direct")])
+def test_a_policy_that_does_not_explain_has_dashes(order):
+    predictions = {"direct": rows(6, explains=False), "sft": rows(12), "erv": rows(24)}
+    found = compare(
+        {policy: predictions[policy] for policy in order},
+        samples=50,
+        confidence=0.95,
+        seed=1,
+        worth={"embedding": None, "lexical": None},
+        unexplained=["direct"],
+    )
+    summary = summarize({"a": found, "b": found})
+    shown = {row["policy"]: row for row in policy_rows(summary)}
+    assert shown["direct"]["WAR"] == "20.0 ± 0.0 (20.0 to 20.0)"
+    assert {shown["direct"][metric] for metric in ("EEA", "EPC", "FCR", "inconsistency")} == {"-"}
+    assert shown["erv"]["EPC"] == "80.0 ± 0.0 (80.0 to 80.0)"
+    against_direct = difference_rows(summary, "erv", "direct")
+    assert against_direct["WAR"] == "+60.0 ± 0.0 (+60.0 to +60.0), better in 2 of 2"
+    assert {against_direct[metric] for metric in ("EEA", "EPC", "FCR", "inconsistency")} == {"-"}
+    assert difference_rows(summary, "erv", "sft")["EPC"].startswith("+40.0")
+    assert difference_rows(summary, "erv", "sft", "lexical")["EPC"].startswith("+40.0")
+    assert difference_rows(summary, "erv", "direct", "lexical")["EPC"] == "-"
+
+
+def test_a_difference_is_read_from_either_side():
+    found = summarize({"a": comparison(0.6, 0.5, 0.05), "b": comparison(0.55, 0.5, 0.1)})
+    assert difference_rows(found, "erv", "r1_omni")["WAR"] == "+7.5 ± 3.5 (+5.0 to +10.0), better in 1 of 2"
+    turned = difference_rows(found, "r1_omni", "erv")
+    assert turned["WAR"] == "-7.5 ± 3.5 (-10.0 to -5.0), better in 0 of 2, worse in 1"
+    assert turned["inconsistency"] == "-7.5 ± 3.5 (-10.0 to -5.0), better in 1 of 2"
+    same = summarize({"a": comparison(0.5, 0.5, 0.05)})
+    assert difference_rows(same, "r1_omni", "erv")["WAR"] == "+0.0 (+0.0 to +0.0), better in 0 of 1"

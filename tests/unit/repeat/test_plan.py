@@ -29,6 +29,8 @@ def test_every_seed_with_every_fold():
     assert found[1].overrides == ("seed=101", "ingest.fold=5")
     assert [named(repeat.name) for repeat in found] == found
     assert named("something-else") is None
+    assert plan((101,), (1,), settings, "0123abcd")[0].name == "repeat-s101-f1-0123abcd"
+    assert named("repeat-s101-f1-0123abcd") == Repeat(101, 1, "0123abcd")
     with pytest.raises(SettingsError, match="fold 6 does not exist; expected 1 to 5"):
         plan((101,), (6,), settings)
 
