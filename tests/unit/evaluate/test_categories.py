@@ -14,8 +14,9 @@ from erv.evaluate.judges.lexical import LexicalJudge
 from erv.evaluate.judges.protocol import OUTSIDE
 from erv.labels import LabelSpace
 from erv.manifest import ClipRow
-from erv.rewards import explanation_reward
+from erv.rewards import NO_SHAPING, explanation_reward
 from erv.rewards.answers import verifier_name
+from erv.rewards.coherence import CoherenceReward
 from erv.rewards.known import unknown_emotions
 
 SPACE = """\
@@ -129,6 +130,9 @@ def test_the_verifier_says_what_it_knows_and_reads_own_emotions():
         "moods: the verifier knows awe, joy, but not boredom; completions for such clips get no explanation"
         " reward"
     ]
+    assert unknown_emotions(Verifier.labels, ["moods"], ["explanation", "coherence"])[0].endswith(
+        "such clips get no explanation or coherence reward"
+    )
     assert unknown_emotions(("happiness", "awe", "boredom"), ["moods"]) == []
     assert verifier_name("happy", "moods", Verifier.labels) == "happiness"
     assert verifier_name("awed", "moods", Verifier.labels) == "awe"
@@ -140,3 +144,17 @@ def test_the_verifier_says_what_it_knows_and_reads_own_emotions():
     earned = explanation_reward(Verifier())([completion] * 3, truths, dataset=["moods"] * 3)
     assert earned[0] > 0.0
     assert earned[1:] == [0.0, None]
+
+
+@pytest.mark.parametrize("semantics", ["strict", "official"])
+def test_a_wrong_answer_earns_nothing_where_the_right_one_can_not_be_scored(semantics):
+    """TRL counts what can't be scored as 0: a coherent wrong answer would earn what a right one does."""
+    answers = ["boredom", "joy" if semantics == "strict" else "happiness", "awe"]
+    said = [f"<think>A broad smile under the sun.</think>\n<answer>{answer}</answer>" for answer in answers]
+    reward = CoherenceReward(Verifier(), semantics=semantics, shaping=NO_SHAPING)
+    space = "moods" if semantics == "strict" else "mafw"
+    columns = {"completions": said, "dataset": [space] * 3}
+    known = "joy" if semantics == "strict" else "happiness"
+    assert reward(solution=[known] * 3, **columns)[1] == 1.0
+    assert reward(solution=["boredom"] * 3, **columns) == [None] * 3
+    assert [item.credits for item in reward.credited(solution=["boredom"] * 3, **columns)] == [()] * 3
