@@ -33,7 +33,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Generates, judges, measures and writes the predictions."""
     from erv.determinism import seed_everything
     from erv.evaluate.applicable import without_explanations
-    from erv.evaluate.categories import categories, noteworthy
+    from erv.evaluate.categories import categories, noteworthy, unheard_by
     from erv.evaluate.evaluate import (
         OVERALL,
         judge_completions,
@@ -53,7 +53,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     judges, described = _judges(arguments, settings)
     check_family(arguments.policy, settings.policy.family)
     roles = settings.roles
-    known = categories(roles.test, [roles.cold_start, *roles.train], judges[0])
+    known = categories(roles.test, [roles.cold_start, *roles.train], judges)
     for sentence in (item for name in known for item in known[name].said(name)):
         logger.warning("%s", sentence)  # before hours are spent
     predictions, quarantined = [], {}
@@ -86,6 +86,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         for figures in panel["judges"].values():
             figures["metrics"] = without_explanations(figures["metrics"])
         panel["majority"] = without_explanations(panel["majority"])
+    for judge, figures in panel["judges"].items():
+        if missed := unheard_by(known, judge):
+            figures["unheard"] = missed
     unreadable = panel["unreadable"]
     about = {**panel, **({} if explains else {"explains": False}), "decoding": decoding}
     if sampled:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from erv.errors import DataError, EvaluationError
-from erv.evaluate.categories import categories, notes, noteworthy
+from erv.evaluate.categories import categories, notes, noteworthy, unheard_by
 from erv.evaluate.compare import compare
 from erv.evaluate.evaluate import judge_completions, measure
+from erv.evaluate.judges.embedding import EmbeddingJudge
 from erv.evaluate.judges.lexical import LexicalJudge
 from erv.evaluate.judges.protocol import OUTSIDE
 from erv.labels import LabelSpace
@@ -61,7 +64,7 @@ def test_what_is_known_of_the_demos_data_sets_is_nothing_to_say():
 def test_ravdess_is_unseen():
     found = categories(["mafw", "ravdess"], ["reasoning", "mafw"])
     assert noteworthy(found) == {
-        "ravdess": {"zero_shot": True, "untrained": (), "unheard": (), "unpooled": ()}
+        "ravdess": {"zero_shot": True, "untrained": (), "unheard": {}, "unpooled": ()}
     }
     assert notes(noteworthy(found), "ravdess") == [
         "ravdess is zero-shot: no policy was trained on clips of it."
@@ -71,30 +74,48 @@ def test_ravdess_is_unseen():
 
 
 def test_new_emotions_are_named(judge):
-    found = categories(["mafw", "moods"], ["mafw"], judge)["moods"]
+    found = categories(["mafw", "moods"], ["mafw"], [judge])["moods"]
     assert found.zero_shot
-    assert found.untrained == found.unheard == found.unpooled == ("awe", "boredom")
+    assert found.untrained == found.unpooled == ("awe", "boredom")
+    assert found.unheard == {"lexical": ("awe", "boredom")}
     assert [sentence.partition(",")[0] for sentence in found.said("moods")[1:]] == [
         "moods: no training set has awe",
-        "moods: the judge can't hear awe",
+        "moods: the judge lexical can't hear awe",
         "moods: the MAFW space has no name for awe",
     ]
-    trained = categories(["moods"], ["moods"], judge)["moods"]
-    assert (trained.zero_shot, trained.untrained, trained.unheard) == (False, (), ("awe", "boredom"))
+    trained = categories(["moods"], ["moods"], [judge])["moods"]
+    assert (trained.zero_shot, trained.untrained) == (False, ())
+    assert trained.unheard == {"lexical": ("awe", "boredom")}
 
 
-def test_a_judge_is_asked_what_it_hears():
-    class Knows:
-        def knows(self, space: LabelSpace) -> tuple[str, ...]:
-            return ("awe", "joy")
+def test_each_judge_of_the_panel_is_asked_what_it_hears(judge):
+    """The first one of the shipped panel knows every emotion, so nothing was said of the second."""
 
-    assert categories(["moods"], ["mafw"], Knows())["moods"].unheard == ("boredom",)
+    class Encoder:
+        """Tells nothing apart; it is not asked."""
+
+        digest = "0"
+
+        def tensors(self) -> dict[str, Any]:
+            return {}
+
+    every = EmbeddingJudge(Encoder())
+    found = categories(["mafw", "moods"], ["mafw"], [every, judge])
+    assert found["moods"].unheard == {"lexical": ("awe", "boredom")}
+    assert unheard_by(found, "embedding") == {}
+    assert unheard_by(found, "lexical")["moods"] == ["awe", "boredom"]
+    read_back = json.loads(json.dumps(noteworthy(found)))
+    said = [item for item in notes(read_back, "moods") if "can't hear" in item]
+    assert said == [
+        "moods: the judge lexical can't hear awe, boredom, so by it such clips count as wrong for EEA and"
+        " FCR, and right answers to them for EPC, whatever their explanations say."
+    ]
 
 
 def test_what_can_not_be_pooled_or_judged_is_said_at_once():
     with pytest.raises(EvaluationError, match=r"^no emotion of odd has a name in the MAFW space"):
         categories(["odd"], ["mafw"])
-    assert categories(["mafw", "odd"], ["mafw"])["odd"].unheard == ("awe", "boredom", "joy")
+    assert categories(["mafw", "odd"], ["mafw"])["odd"].unpooled == ("awe", "boredom", "joy")
     with pytest.raises(DataError, match=r"'bare' and 'mafw' have no map to each other; add one under `maps`"):
         categories(["mafw", "bare"], ["mafw"])
 
