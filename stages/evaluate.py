@@ -123,12 +123,19 @@ def _judges(arguments: Arguments, settings: Settings) -> tuple[list[Judge], list
     from erv.evaluate.judges.build import build_judges, model_folders
     from erv.evaluate.judges.independence import check_independence
     from erv.evaluate.judges.lexical import TEXTS_FILE
-    from erv.evaluate.judges.worth import judge_quality, measure_worth, read_labelled, require_quality
+    from erv.evaluate.judges.worth import (
+        judge_quality,
+        measure_worth,
+        read_labelled,
+        require_quality,
+        unmeasured,
+    )
     from erv.sentences import read_sentences
     from erv.sources import Lock, store_for
 
     own, base = Lock.load(arguments.judge), Lock.load(arguments.base)
-    labelled, sentences = read_labelled(arguments.labelled), read_sentences(arguments.sentences)
+    labelled = read_labelled(arguments.labelled, settings.roles.test)
+    sentences = read_sentences(arguments.sentences)
     described = []
     store = store_for([own.uri, base.uri])
     with model_folders(base, store) as folder_of:
@@ -143,6 +150,9 @@ def _judges(arguments: Arguments, settings: Settings) -> tuple[list[Judge], list
             described.append({**judge.describe(), "worth": measure_worth(judge, labelled)})
             logger.info("judge %s: %s", judge.name, judge_quality(described[-1]))
             require_quality(described[-1], settings.evaluate, settings.roles.test)
+            gap = unmeasured(described[-1], settings.roles.test)
+            if gap is not None:
+                logger.warning("%s", gap)
     return judges, described
 
 
