@@ -108,8 +108,8 @@ def measure_worth(judge: Judge, labelled: Sequence[LabelledText]) -> dict[str, A
         texts (that speak of one emotion) and right (of these), accuracy with its 95% interval (low, high),
         recall (the mean over the emotions among them of the share that it is right on) with its own
         (recall_low, recall_high), emotions (`texts` and `right` by emotion, 0 for those of MAFW that no text
-        has), none (`texts` that speak of none or of several, and on how many of them it named none: `silent`) and
-        outcomes (its verdicts on all texts by outcome). Shares are rounded to 6 digits.
+        has), none (`texts` that speak of none or of several, and on how many of them it named none: `silent`)
+        and outcomes (its verdicts on all texts by outcome). Shares are rounded to 6 digits.
 
     Raises:
         EvaluationError: no text speaks of an emotion.
