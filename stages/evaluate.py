@@ -33,7 +33,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Generates, judges, measures and writes the predictions."""
     from erv.determinism import seed_everything
     from erv.evaluate.applicable import without_explanations
-    from erv.evaluate.categories import categories, noteworthy
+    from erv.evaluate.categories import categories, noteworthy, unheard_by
     from erv.evaluate.evaluate import (
         OVERALL,
         judge_completions,
@@ -53,7 +53,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     judges, described = _judges(arguments, settings)
     check_family(arguments.policy, settings.policy.family)
     roles = settings.roles
-    known = categories(roles.test, [roles.cold_start, *roles.train], judges[0])
+    known = categories(roles.test, [roles.cold_start, *roles.train], judges)
     for sentence in (item for name in known for item in known[name].said(name)):
         logger.warning("%s", sentence)  # before hours are spent
     predictions, quarantined = [], {}
@@ -86,6 +86,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         for figures in panel["judges"].values():
             figures["metrics"] = without_explanations(figures["metrics"])
         panel["majority"] = without_explanations(panel["majority"])
+    for judge, figures in panel["judges"].items():
+        if missed := unheard_by(known, judge):
+            figures["unheard"] = missed
     unreadable = panel["unreadable"]
     about = {**panel, **({} if explains else {"explains": False}), "decoding": decoding}
     if sampled:
@@ -120,12 +123,19 @@ def _judges(arguments: Arguments, settings: Settings) -> tuple[list[Judge], list
     from erv.evaluate.judges.build import build_judges, model_folders
     from erv.evaluate.judges.independence import check_independence
     from erv.evaluate.judges.lexical import TEXTS_FILE
-    from erv.evaluate.judges.worth import judge_quality, measure_worth, read_labelled, require_quality
+    from erv.evaluate.judges.worth import (
+        judge_quality,
+        measure_worth,
+        read_labelled,
+        require_quality,
+        unmeasured,
+    )
     from erv.sentences import read_sentences
     from erv.sources import Lock, store_for
 
     own, base = Lock.load(arguments.judge), Lock.load(arguments.base)
-    labelled, sentences = read_labelled(arguments.labelled), read_sentences(arguments.sentences)
+    labelled = read_labelled(arguments.labelled, settings.roles.test)
+    sentences = read_sentences(arguments.sentences)
     described = []
     store = store_for([own.uri, base.uri])
     with model_folders(base, store) as folder_of:
@@ -140,6 +150,9 @@ def _judges(arguments: Arguments, settings: Settings) -> tuple[list[Judge], list
             described.append({**judge.describe(), "worth": measure_worth(judge, labelled)})
             logger.info("judge %s: %s", judge.name, judge_quality(described[-1]))
             require_quality(described[-1], settings.evaluate, settings.roles.test)
+            gap = unmeasured(described[-1], settings.roles.test)
+            if gap is not None:
+                logger.warning("%s", gap)
     return judges, described
 
 

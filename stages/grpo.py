@@ -71,11 +71,12 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         wanted = {name: [row["clip_id"] for row in rows if row["dataset"] == name] for name in cues}
         require_cues(cues, wanted, "the reward grounded")
     rewards = build_rewards(variant.rewards, verifier, grpo.semantics, shaping=shaping, cues=cues)
-    if set(named) & set(READ_SENTENCES):
+    reading = [name for name in READ_SENTENCES if name in named]
+    if reading:
         gap = uncovered(verifier, grpo.semantics, shaping)
         if gap is not None:
             logger.warning("%s", gap)
-        for sentence in unknown_emotions(verifier.labels, train):
+        for sentence in unknown_emotions(verifier.labels, train, reading):
             logger.warning("%s", sentence)
     checkpoints = checkpoint_folder(
         f"grpo@{arguments.variant}",

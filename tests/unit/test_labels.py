@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erv.errors import DataError
-from erv.labels import LabelSpace
+from erv.labels import LabelSpace, label_space_faults
 
 MAFW = LabelSpace.load("mafw")
 DFEW = LabelSpace.load("dfew")
@@ -124,6 +124,50 @@ def test_a_space_of_ones_own_is_found_by_name_and_mapped_both_ways(own):
     assert [MAFW.to("own")(name) for name in ("neutral", "happiness", "anger")] == ["calm", "joy", None]
     with pytest.raises(DataError, match="'dfew' and 'own' have no map to each other"):
         DFEW.to("own")
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ("surprize", "joy ends in 'surprize', no name of mafw; did you mean surprise?"),
+        ("Happiness", "joy ends in 'Happiness', no name of mafw; did you mean happiness?"),
+        ("delighted", "joy ends in 'delighted', no name of mafw; did you mean happiness?"),
+        ("zzz", "joy ends in 'zzz', no name of mafw; expected one of anger, disgust, fear,"),
+    ],
+)
+def test_a_map_must_end_in_a_name_of_its_target(own, there, said):
+    """It would count as an emotion of its own, and as one that no policy and no judge can name."""
+    (own / "typo.yaml").write_text(
+        f"name: typo\nlabels: [{{id: 1, name: joy}}]\nmaps: {{mafw: {{joy: {there}}}}}"
+    )
+    with pytest.raises(DataError) as caught:
+        LabelSpace.load("typo")
+    assert str(caught.value).startswith(f"data/label_spaces/typo.yaml: map to mafw: {said}")
+    assert label_space_faults(own.parents[1], ["mafw", "own", "gone", "typo"]) == [str(caught.value)]
+
+
+def test_a_map_to_another_own_space_is_checked_too(own):
+    text = "name: {0}\nlabels: [{{id: 1, name: {1}}}]\nmaps: {{{2}: {{{1}: {3}}}}}\n"
+    (own / "moods.yaml").write_text(text.format("moods", "glee", "own", "joi"))
+    with pytest.raises(
+        DataError, match=r"moods\.yaml: map to own: glee ends in 'joi', .* did you mean joy\?"
+    ):
+        LabelSpace.load("moods")
+    (own / "shared.yaml").write_text("uses: mafw")
+    (own / "views.yaml").write_text(text.format("views", "glee", "shared", "hapiness"))
+    with pytest.raises(DataError, match=r"views\.yaml: map to shared: .* did you mean happiness\?"):
+        LabelSpace.load("views")
+
+
+def test_a_map_to_a_space_that_comes_later_is_checked_when_it_is_used(own, tmp_path):
+    text = "name: {0}\nlabels: [{{id: 1, name: {1}}}]\nmaps: {{{2}: {{{1}: {3}}}}}\n"
+    (own / "first.yaml").write_text(text.format("first", "glee", "later", "joi"))
+    first = LabelSpace.load("first")
+    (own / "later.yaml").write_text(text.format("later", "joy", "mafw", "happiness"))
+    later = LabelSpace.load("later")
+    for one, other in ((first, later), (later, first)):
+        with pytest.raises(DataError, match=r"first\.yaml: map to later: glee ends in 'joi'"):
+            one.to(other)
 
 
 def test_a_space_may_share_another(own):

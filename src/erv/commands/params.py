@@ -53,10 +53,14 @@ def command(context: click.Context, path: Path, profile: str | None) -> None:
 @_file
 @click.pass_obj
 def check(path: Path) -> None:
-    """Check the parameters; exit code 2 when there are faults."""
+    """Check the parameters, and the label spaces beside them; exit code 2 when there are faults."""
+    from erv.errors import SettingsError
+    from erv.labels import label_space_faults
     from erv.settings import load_settings
 
-    load_settings(path)
+    wrong = label_space_faults(path.parent, load_settings(path).datasets)
+    if wrong:
+        raise SettingsError("\n".join(wrong))
     click.echo(f"{path}: no faults")
 
 

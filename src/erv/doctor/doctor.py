@@ -145,14 +145,17 @@ def _git(environment: Environment) -> Iterator[Finding]:
 
 
 def _parameters(environment: Environment) -> Iterator[Finding]:
+    from erv.labels import label_space_faults
     from erv.settings import load_settings
 
     try:
-        load_settings(environment.workspace / "params.yaml")
+        settings = load_settings(environment.workspace / "params.yaml")
     except SettingsError as error:
         yield Finding("params", "fail", str(error).replace("\n", " "), "correct params.yaml")
-    else:
-        yield Finding("params", "ok", "params.yaml has no faults")
+        return
+    yield Finding("params", "ok", "params.yaml has no faults")
+    for fault in label_space_faults(environment.workspace, settings.datasets):
+        yield Finding("params", "fail", fault, "correct the label space")
 
 
 def _variables(environment: Environment) -> Iterator[Finding]:

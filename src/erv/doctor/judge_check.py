@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from erv.errors import DataError, EvaluationError
 from erv.files import sha256_of, write_document
+from erv.labels import own_file
 
 if TYPE_CHECKING:
     from erv.evaluate.judges.protocol import Judge
@@ -47,7 +48,7 @@ def judge_faults(
     Raises:
         StorageError: the store can't be read.
     """
-    from erv.evaluate.judges.worth import judge_quality, require_quality
+    from erv.evaluate.judges.worth import judge_quality, require_quality, unmeasured
 
     lacking = lacks_of_judges(settings, locks)
     faults = [fault for found in lacking.values() for fault in found]
@@ -58,6 +59,9 @@ def judge_faults(
             described = described_judge(judge, settings, workspace, locks, store)
             log(f"judge {judge.name}: {judge_quality(described)}")
             require_quality(described, settings.evaluate, settings.roles.test)
+            gap = unmeasured(described, settings.roles.test)
+            if gap is not None:
+                log(gap)
         except (DataError, EvaluationError) as error:
             faults.append(str(error))
     return faults
@@ -81,7 +85,7 @@ def described_judge(
     """What a judge says of itself, with its worth.
 
     Measuring one takes seconds, which is too long for every run of the pipeline: the answer is kept until its
-    settings, texts or weights, the labelled explanations, code or libraries change.
+    settings, texts or weights, the labelled explanations, the tested label spaces, code or libraries change.
 
     Args:
         judge: its settings; of a kind in `MEASURED`.
@@ -100,7 +104,9 @@ def described_judge(
     code = [sha256_of(library / path) for path in _CODE]
     versions = [metadata.version(name) for name in _LIBRARIES]
     inputs = [file.sha256 for file in _inputs(judge, locks)]
-    key = json.dumps([judge.model_dump(), inputs, _digest(workspace / LABELLED), code, versions])
+    own = [(name, _digest(workspace / file)) for name in settings.roles.test if (file := own_file(name))]
+    labels = [_digest(workspace / LABELLED), own]
+    key = json.dumps([judge.model_dump(), inputs, labels, code, versions])
     path = workspace / FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     try:
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -108,7 +114,7 @@ def described_judge(
             return kept
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # missing or damaged
         pass
-    labelled = read_labelled(workspace / LABELLED)
+    labelled = read_labelled(workspace / LABELLED, settings.roles.test)
     with _built(judge, settings, workspace, locks, store) as built:
         described = {**built.describe(), "worth": measure_worth(built, labelled)}
     write_document(described, path)

@@ -15,6 +15,7 @@ from erv.doctor.policy_sizes import PolicySizes
 from erv.environment import Environment
 from erv.errors import DataError, StorageError
 from erv.files import read_document
+from erv.labels import label_space_faults
 from erv.pipeline import PipelineError, PipelineStage
 from erv.settings import Settings, load_settings
 from erv.settings.across import written_by_vllm
@@ -39,6 +40,7 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
     faults = [
         *_unplaced(settings, stages),
         *_missing_files(environment.workspace, settings, stages),
+        *label_space_faults(environment.workspace, settings.datasets),
         *teacher_faults(environment.workspace, settings, stages),
         *_caption_judge(settings, stages),
         *_unfitting(environment, settings, stages),

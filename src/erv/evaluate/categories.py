@@ -7,10 +7,11 @@ decides what counts as right; MAFW's space is what judges read in and what `over
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from erv.errors import EvaluationError
+from erv.evaluate.judges.protocol import Judge
 from erv.labels import LabelSpace
 
 MAFW = "mafw"
@@ -23,13 +24,14 @@ class Categories:
     Attributes:
         zero_shot: no clip of it was trained on.
         untrained: its emotions that no training set has, in the order of its space.
-        unheard: its emotions that the judge can't name: clips of these never count for EEA, EPC and FCR.
+        unheard: its emotions that a judge can't name, by the judge's name. By that judge, such clips never
+            count for EEA and FCR, nor do right answers to them for EPC.
         unpooled: its emotions without a name in the MAFW space: clips of these are not in `overall`.
     """
 
     zero_shot: bool
     untrained: tuple[str, ...] = ()
-    unheard: tuple[str, ...] = ()
+    unheard: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unpooled: tuple[str, ...] = ()
 
     def said(self, dataset: str) -> list[str]:
@@ -39,10 +41,10 @@ class Categories:
             found.append(f"{dataset} is zero-shot: no policy was trained on clips of it")
         if self.untrained:
             found.append(f"{dataset}: no training set has {', '.join(self.untrained)}")
-        if self.unheard:
+        for judge, names in self.unheard.items():
             found.append(
-                f"{dataset}: the judge can't hear {', '.join(self.unheard)}, so for EEA and FCR such clips"
-                " count as wrong, whatever their explanations say"
+                f"{dataset}: the judge {judge} can't hear {', '.join(names)}, so by it such clips count as"
+                " wrong for EEA and FCR, and right answers to them for EPC, whatever their explanations say"
             )
         if self.unpooled:
             found.append(
@@ -52,14 +54,15 @@ class Categories:
         return found
 
 
-def categories(test: Sequence[str], train: Sequence[str], judge: Any = None) -> dict[str, Categories]:
+def categories(
+    test: Sequence[str], train: Sequence[str], judges: Sequence[Judge] = ()
+) -> dict[str, Categories]:
     """The tested data sets by name.
 
     Args:
         test: `roles.test`.
         train: the data sets that policies learn from.
-        judge: a judge; one that has `knows(space)`, the names of a space that it can give, is asked. The
-            others know MAFW's emotions.
+        judges: the panel; each is asked which names of a space it can give.
 
     Raises:
         EvaluationError: no tested emotion has a name in the MAFW space.
@@ -70,12 +73,11 @@ def categories(test: Sequence[str], train: Sequence[str], judge: Any = None) -> 
     for dataset in test:
         space = LabelSpace.load(dataset)
         unpooled = tuple(name for name in space.names if space.to(MAFW)(name) is None)
-        knows = getattr(judge, "knows", None)
-        heard = set(space.names) - set(unpooled) if knows is None else set(knows(space))
+        missed = {judge.name: _unheard(judge, space) for judge in judges}
         found[dataset] = Categories(
             zero_shot=dataset not in train,
             untrained=tuple(name for name in space.names if _pooled_name(space, name) not in trained),
-            unheard=tuple(name for name in space.names if name not in heard),
+            unheard={judge: names for judge, names in missed.items() if names},
             unpooled=unpooled,
         )
     if test and all(set(item.unpooled) == set(LabelSpace.load(name).names) for name, item in found.items()):
@@ -91,6 +93,11 @@ def noteworthy(found: Mapping[str, Categories]) -> dict[str, dict[str, Any]]:
     return {name: asdict(item) for name, item in found.items() if item.said(name)}
 
 
+def unheard_by(found: Mapping[str, Categories], judge: str) -> dict[str, list[str]]:
+    """The emotions that a judge can't name, by data set; empty if it can name all."""
+    return {name: list(item.unheard[judge]) for name, item in found.items() if judge in item.unheard}
+
+
 def notes(document: Mapping[str, Mapping[str, Any]], scope: str) -> list[str]:
     """What `noteworthy` says of one scope; for `overall`, of all data sets.
 
@@ -103,8 +110,13 @@ def notes(document: Mapping[str, Mapping[str, Any]], scope: str) -> list[str]:
 
 
 def _read(item: Mapping[str, Any]) -> Categories:
-    lists = {name: tuple(item[name]) for name in ("untrained", "unheard", "unpooled")}
-    return Categories(zero_shot=bool(item["zero_shot"]), **lists)
+    lists = {name: tuple(item[name]) for name in ("untrained", "unpooled")}
+    return Categories(zero_shot=bool(item["zero_shot"]), unheard=item["unheard"], **lists)
+
+
+def _unheard(judge: Judge, space: LabelSpace) -> tuple[str, ...]:
+    known = judge.knows(space)
+    return tuple(name for name in space.names if name not in known)
 
 
 def _pooled_name(space: LabelSpace, name: str) -> str:

@@ -7,10 +7,11 @@ ever derived from the order in which labels happen to appear in data.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,6 +53,7 @@ class LabelSpace:
     ids: Mapping[str, int]
     _synonyms: Mapping[str, str] = field(repr=False)
     _maps: Mapping[str, Mapping[str, str]] = field(repr=False)
+    _shown: str = field(repr=False)
 
     @staticmethod
     def load(space: str | Path) -> LabelSpace:
@@ -105,15 +107,18 @@ class LabelSpace:
         need not change.
 
         Raises:
-            DataError: there is no such space, or neither of the two declares a map.
+            DataError: there is no such space, neither of the two declares a map, or the map ends in a name
+                that the other does not have.
         """
         space = LabelSpace.load(other) if isinstance(other, str) else other
         if space.name == self.name:
             table: Mapping[str, str] = {name: name for name in self.names}
         elif space.name in self._maps:
             table = self._maps[space.name]
+            _check_targets(self._shown, space.name, table, space.names, space._synonyms)
         elif self.name in space._maps:
             back = space._maps[self.name]
+            _check_targets(space._shown, self.name, back, self.names, self._synonyms)
             table = {back[name]: name for name in reversed(space.names) if name in back}
         else:
             raise DataError(
@@ -185,6 +190,26 @@ def _find(text: str, folder: str) -> LabelSpace:
     return _load(Path(folder, path).resolve(), str(path))
 
 
+def label_space_faults(workspace: Path, datasets: Iterable[str]) -> list[str]:
+    """What is wrong in the files of these data sets' own spaces, before anything runs.
+
+    A file that is missing is not looked at: it is a dependency of `ingest`, and reported as one.
+
+    Args:
+        workspace: top of the repository.
+        datasets: names; those of spaces that come with the package need no file.
+    """
+    faults = []
+    for file in (own_file(name) for name in dict.fromkeys(datasets)):
+        if file is None or not (workspace / file).is_file():
+            continue
+        try:
+            _load((workspace / file).resolve(), str(file))
+        except DataError as error:
+            faults.append(str(error))
+    return faults
+
+
 @functools.cache
 def _load(path: Path, shown: str) -> LabelSpace:
     """Loads a file.
@@ -193,6 +218,12 @@ def _load(path: Path, shown: str) -> LabelSpace:
         path: absolute.
         shown: the path to show in messages.
     """
+    file = _read(path, shown)
+    return LabelSpace.load(file.uses) if isinstance(file, _Shared) else _checked(path, shown, file)
+
+
+def _read(path: Path, shown: str) -> _File | _Shared:
+    """What a file says, as far as it can be checked by itself."""
     if not path.is_file():
         shipped = ", ".join(LabelSpace.shipped())
         raise DataError(
@@ -201,19 +232,19 @@ def _load(path: Path, shown: str) -> LabelSpace:
     raw = _yaml(path, shown)
     try:
         if isinstance(raw, dict) and raw.get("uses") is not None:
-            other = _Shared.model_validate(raw).uses
-            if other not in LabelSpace.shipped():
+            shared = _Shared.model_validate(raw)
+            if shared.uses not in LabelSpace.shipped():
                 raise DataError(
-                    f"{shown}: uses {other!r}, expected a space that comes with the package:"
+                    f"{shown}: uses {shared.uses!r}, expected a space that comes with the package:"
                     f" {', '.join(LabelSpace.shipped())}"
                 )
-            return LabelSpace.load(other)
+            return shared
         file = _File.model_validate(raw)
     except ValidationError as error:
         raise DataError(f"{shown}: {_fault(error)}") from error
     if file.name != path.stem and path.parent in (_FOLDER, OWN_FOLDER.resolve()):
         raise DataError(f"{shown}: `name` is {file.name!r}, expected {path.stem!r}, the name of the file")
-    return _checked(shown, file)
+    return file
 
 
 def _yaml(path: Path, shown: str) -> Any:
@@ -255,22 +286,62 @@ def _fault(error: ValidationError) -> str:
     return f"{where}{'.'.join(map(str, place))}: {wanted}, found {reprlib.repr(first['input'])}"
 
 
-def _checked(shown: str, file: _File) -> LabelSpace:
+def _checked(path: Path, shown: str, file: _File) -> LabelSpace:
     ids = {label.name: label.id for label in file.labels}
     if len(ids) != len(file.labels) or len(set(ids.values())) != len(file.labels):
         raise DataError(f"{shown}: label ids and names must be unique")
     if list(ids.values()) != sorted(ids.values()):
         raise DataError(f"{shown}: labels must be listed in the order of their ids")
-    synonyms: dict[str, str] = {}
-    for label in file.labels:
-        for word in (label.name, *(label.synonyms or ())):
-            key = re.sub(r"\s+", " ", word.strip().lower())
-            if synonyms.setdefault(key, label.name) != label.name:
-                raise DataError(f"{shown}: {key!r} names both {synonyms[key]} and {label.name}")
+    synonyms = _synonyms(shown, file)
     maps: dict[str, dict[str, str]] = {}
     for target, table in (file.maps or {}).items():
         unknown = sorted(set(table) - set(ids))
         if unknown:
             raise DataError(f"{shown}: map to {target} starts from unknown label {unknown[0]!r}")
         maps[target] = {name: there for name, there in table.items() if there is not None}
-    return LabelSpace(file.name, file.version, tuple(ids), ids, synonyms, maps)
+        other = _target(path.parent, target)  # one that is not there is checked where the map is used
+        if other is not None:
+            names = tuple(label.name for label in other.labels)
+            _check_targets(shown, target, maps[target], names, _synonyms(target, other))
+    return LabelSpace(file.name, file.version, tuple(ids), ids, synonyms, maps, shown)
+
+
+def _synonyms(shown: str, file: _File) -> dict[str, str]:
+    """Word -> canonical name."""
+    synonyms: dict[str, str] = {}
+    for label in file.labels:
+        for word in (label.name, *(label.synonyms or ())):
+            key = re.sub(r"\s+", " ", word.strip().lower())
+            if synonyms.setdefault(key, label.name) != label.name:
+                raise DataError(f"{shown}: {key!r} names both {synonyms[key]} and {label.name}")
+    return synonyms
+
+
+def _target(folder: Path, name: str) -> _File | None:
+    """The file of the space that a map leads to: a shipped one, or one beside; its own maps stay unread."""
+    for path, shown in ((_FOLDER / f"{name}.yaml", name), (folder / f"{name}.yaml", f"{name}.yaml")):
+        if path.is_file():
+            file = _read(path, shown)
+            return _target(_FOLDER, file.uses) if isinstance(file, _Shared) else file
+    return None
+
+
+def _check_targets(
+    shown: str, target: str, table: Mapping[str, str], names: Sequence[str], synonyms: Mapping[str, str]
+) -> None:
+    """Refuses a map that ends in something else than a canonical name: it would be counted as an emotion.
+
+    Args:
+        shown: the file with the map.
+        target: the space that the map leads to.
+        table: the map.
+        names: canonical names of the target.
+        synonyms: word -> canonical name of the target.
+    """
+    for name, there in table.items():
+        if there in names:
+            continue
+        word = " ".join(there.lower().split())
+        close = [word] if word in synonyms else difflib.get_close_matches(word, synonyms, n=1)
+        hint = f"did you mean {synonyms[close[0]]}?" if close else f"expected one of {', '.join(names)}"
+        raise DataError(f"{shown}: map to {target}: {name} ends in {there!r}, no name of {target}; {hint}")

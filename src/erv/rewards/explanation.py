@@ -257,7 +257,7 @@ def assess(
     ):
         sentences = tuple(next(read) for _ in group)
         words = 0 if semantics == "official" else sum(count_words(text[start:end]) for start, end in blocks)
-        target = _target(truth, name, semantics, verifier.labels)
+        target = target_of(truth, name, semantics, verifier.labels)
         found.append(_weighed(sentences, words, target, rule, listed))
     return found
 
@@ -347,7 +347,7 @@ def _evidence(matching: Sequence[str], rule: Shaping) -> dict[str, Any]:
     return {"content_words": len(found.content), "cues": len(found.cues), "evidence": min(shares)}
 
 
-def _target(truth: str, dataset: str | None, semantics: Semantics, labels: Sequence[str]) -> str | None:
+def target_of(truth: str, dataset: str | None, semantics: Semantics, labels: Sequence[str]) -> str | None:
     """A truth as a column of the verifier, or None if there is none for it."""
     if semantics == "official":
         # Whatever the data set: the official code applies the MAFW rules to all.

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from erv.cli import command
 from erv.doctor import base_policy, gpus
 from erv.doctor.gpus import Accelerator, Gpu
 from erv.doctor.policy_sizes import PolicySizes, nominal
 from erv.doctor.preflight import check, gpu_faults
 from erv.environment import load_environment
+from erv.errors import SettingsError
 from erv.pinning import pin
 from erv.pipeline import PipelineError, PipelineStage
 from erv.prompts import INSTRUCTION
@@ -55,6 +59,24 @@ def test_a_policy_without_a_stage(raw: dict[str, Any], tmp_path: Path) -> None:
     checked(raw, tmp_path, STAGES[:2])
     stages = [PipelineStage(name, (), "true", (), ()) for name in ("grpo@rft", "evaluate@rft")]
     checked(raw, tmp_path, [*stages, *STAGES])
+
+
+def test_a_typo_in_a_label_space(raw: dict[str, Any], tmp_path: Path) -> None:
+    """The stages would count `surprize` as an emotion that MAFW doesn't have."""
+    raw["datasets"] += ["own"]
+    raw["sources"]["own"] = "data/raw/own"
+    raw["ingest"]["readers"]["own"] = {"reader": "table", "table": "clips.csv", "split": "test"}
+    folder = tmp_path / "data/label_spaces"
+    folder.mkdir(parents=True)
+    (folder / "own.yaml").write_text(
+        "name: own\nlabels: [{id: 1, name: awe}]\nmaps: {mafw: {awe: surprize}}\n"
+    )
+    said = r"own\.yaml: map to mafw: awe ends in 'surprize', no name of mafw; did you mean surprise\?"
+    with pytest.raises(PipelineError, match=said):
+        checked(raw, tmp_path, STAGES)
+    told = CliRunner().invoke(command, ["params", "--file", str(tmp_path / "params.yaml")])
+    assert isinstance(told.exception, SettingsError)
+    assert re.search(said, str(told.exception))
 
 
 def test_an_arm_needs_its_folder_and_no_training(raw: dict[str, Any], tmp_path: Path) -> None:

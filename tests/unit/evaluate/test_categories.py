@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from erv.errors import DataError, EvaluationError
-from erv.evaluate.categories import categories, notes, noteworthy
+from erv.evaluate.categories import categories, notes, noteworthy, unheard_by
 from erv.evaluate.compare import compare
 from erv.evaluate.evaluate import judge_completions, measure
+from erv.evaluate.judges.embedding import EmbeddingJudge
 from erv.evaluate.judges.lexical import LexicalJudge
 from erv.evaluate.judges.protocol import OUTSIDE
 from erv.labels import LabelSpace
 from erv.manifest import ClipRow
-from erv.rewards import explanation_reward
+from erv.rewards import NO_SHAPING, explanation_reward
 from erv.rewards.answers import verifier_name
+from erv.rewards.coherence import CoherenceReward
 from erv.rewards.known import unknown_emotions
 
 SPACE = """\
@@ -60,7 +64,7 @@ def test_what_is_known_of_the_demos_data_sets_is_nothing_to_say():
 def test_ravdess_is_unseen():
     found = categories(["mafw", "ravdess"], ["reasoning", "mafw"])
     assert noteworthy(found) == {
-        "ravdess": {"zero_shot": True, "untrained": (), "unheard": (), "unpooled": ()}
+        "ravdess": {"zero_shot": True, "untrained": (), "unheard": {}, "unpooled": ()}
     }
     assert notes(noteworthy(found), "ravdess") == [
         "ravdess is zero-shot: no policy was trained on clips of it."
@@ -70,30 +74,48 @@ def test_ravdess_is_unseen():
 
 
 def test_new_emotions_are_named(judge):
-    found = categories(["mafw", "moods"], ["mafw"], judge)["moods"]
+    found = categories(["mafw", "moods"], ["mafw"], [judge])["moods"]
     assert found.zero_shot
-    assert found.untrained == found.unheard == found.unpooled == ("awe", "boredom")
+    assert found.untrained == found.unpooled == ("awe", "boredom")
+    assert found.unheard == {"lexical": ("awe", "boredom")}
     assert [sentence.partition(",")[0] for sentence in found.said("moods")[1:]] == [
         "moods: no training set has awe",
-        "moods: the judge can't hear awe",
+        "moods: the judge lexical can't hear awe",
         "moods: the MAFW space has no name for awe",
     ]
-    trained = categories(["moods"], ["moods"], judge)["moods"]
-    assert (trained.zero_shot, trained.untrained, trained.unheard) == (False, (), ("awe", "boredom"))
+    trained = categories(["moods"], ["moods"], [judge])["moods"]
+    assert (trained.zero_shot, trained.untrained) == (False, ())
+    assert trained.unheard == {"lexical": ("awe", "boredom")}
 
 
-def test_a_judge_is_asked_what_it_hears():
-    class Knows:
-        def knows(self, space: LabelSpace) -> tuple[str, ...]:
-            return ("awe", "joy")
+def test_each_judge_of_the_panel_is_asked_what_it_hears(judge):
+    """The first one of the shipped panel knows every emotion, so nothing was said of the second."""
 
-    assert categories(["moods"], ["mafw"], Knows())["moods"].unheard == ("boredom",)
+    class Encoder:
+        """Tells nothing apart; it is not asked."""
+
+        digest = "0"
+
+        def tensors(self) -> dict[str, Any]:
+            return {}
+
+    every = EmbeddingJudge(Encoder())
+    found = categories(["mafw", "moods"], ["mafw"], [every, judge])
+    assert found["moods"].unheard == {"lexical": ("awe", "boredom")}
+    assert unheard_by(found, "embedding") == {}
+    assert unheard_by(found, "lexical")["moods"] == ["awe", "boredom"]
+    read_back = json.loads(json.dumps(noteworthy(found)))
+    said = [item for item in notes(read_back, "moods") if "can't hear" in item]
+    assert said == [
+        "moods: the judge lexical can't hear awe, boredom, so by it such clips count as wrong for EEA and"
+        " FCR, and right answers to them for EPC, whatever their explanations say."
+    ]
 
 
 def test_what_can_not_be_pooled_or_judged_is_said_at_once():
     with pytest.raises(EvaluationError, match=r"^no emotion of odd has a name in the MAFW space"):
         categories(["odd"], ["mafw"])
-    assert categories(["mafw", "odd"], ["mafw"])["odd"].unheard == ("awe", "boredom", "joy")
+    assert categories(["mafw", "odd"], ["mafw"])["odd"].unpooled == ("awe", "boredom", "joy")
     with pytest.raises(DataError, match=r"'bare' and 'mafw' have no map to each other; add one under `maps`"):
         categories(["mafw", "bare"], ["mafw"])
 
@@ -129,6 +151,9 @@ def test_the_verifier_says_what_it_knows_and_reads_own_emotions():
         "moods: the verifier knows awe, joy, but not boredom; completions for such clips get no explanation"
         " reward"
     ]
+    assert unknown_emotions(Verifier.labels, ["moods"], ["explanation", "coherence"])[0].endswith(
+        "such clips get no explanation or coherence reward"
+    )
     assert unknown_emotions(("happiness", "awe", "boredom"), ["moods"]) == []
     assert verifier_name("happy", "moods", Verifier.labels) == "happiness"
     assert verifier_name("awed", "moods", Verifier.labels) == "awe"
@@ -140,3 +165,17 @@ def test_the_verifier_says_what_it_knows_and_reads_own_emotions():
     earned = explanation_reward(Verifier())([completion] * 3, truths, dataset=["moods"] * 3)
     assert earned[0] > 0.0
     assert earned[1:] == [0.0, None]
+
+
+@pytest.mark.parametrize("semantics", ["strict", "official"])
+def test_a_wrong_answer_earns_nothing_where_the_right_one_can_not_be_scored(semantics):
+    """TRL counts what can't be scored as 0: a coherent wrong answer would earn what a right one does."""
+    answers = ["boredom", "joy" if semantics == "strict" else "happiness", "awe"]
+    said = [f"<think>A broad smile under the sun.</think>\n<answer>{answer}</answer>" for answer in answers]
+    reward = CoherenceReward(Verifier(), semantics=semantics, shaping=NO_SHAPING)
+    space = "moods" if semantics == "strict" else "mafw"
+    columns = {"completions": said, "dataset": [space] * 3}
+    known = "joy" if semantics == "strict" else "happiness"
+    assert reward(solution=[known] * 3, **columns)[1] == 1.0
+    assert reward(solution=["boredom"] * 3, **columns) == [None] * 3
+    assert [item.credits for item in reward.credited(solution=["boredom"] * 3, **columns)] == [()] * 3

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from erv.errors import DataError
 from erv.evaluate.judges.encoder import SentenceEncoder
 from erv.evaluate.judges.independence import tensor_digests
 from erv.evaluate.judges.protocol import SILENT, SPACE, UNREADABLE, Verdict, placed
@@ -69,7 +70,7 @@ class EmbeddingJudge:
         Returns:
             n verdicts. `silent`: nothing to read, no sentence near any emotion, or two emotions equally near.
             `unreadable`: another language, see `BROKEN_SHARE`. `outside`: an emotion of MAFW that the space
-            doesn't have.
+            has no name for, nor maps one to.
         """
         names, prototypes = self._emotions(space)
         return [self._verdict(text or "", names, prototypes) for text in explanations]
@@ -115,6 +116,7 @@ class EmbeddingJudge:
             mafw = LabelSpace.load(SPACE)
             words = {name: space.words_of(name) for name in space.names}
             named = {mafw.normalize(word) for found in words.values() for word in found}
+            named |= _mapped(space, mafw)  # the same emotion under another name is no rival
             emotions = list(words.items())
             outside = [mafw.words_of(name) for name in mafw.names if name not in named]
             vectors = [self._prototype(found) for found in [*words.values(), *outside]]
@@ -129,3 +131,11 @@ class EmbeddingJudge:
             axis=0
         )
         return np.asarray(mean / np.linalg.norm(mean))
+
+
+def _mapped(space: LabelSpace, mafw: LabelSpace) -> set[str | None]:
+    """The emotions of MAFW that a space has a name for; none without a map."""
+    try:
+        return set(map(space.to(mafw), space.names))
+    except DataError:
+        return set()

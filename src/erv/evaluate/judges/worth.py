@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erv.errors import EvaluationError
-from erv.evaluate.judges.protocol import SPACE, Judge
+from erv.evaluate.judges.protocol import SPACE, Judge, Verdict
 from erv.evaluate.score_intervals import share_score
 from erv.labels import LabelSpace
 
@@ -28,20 +28,32 @@ _COLUMNS = {"text", "label"}
 
 @dataclass(frozen=True)
 class LabelledText:
-    """An explanation, and the emotion that a person read in it: a name of the MAFW space, or None."""
+    """An explanation, and the emotion that a person read in it.
+
+    Attributes:
+        text: the explanation.
+        label: a name of the space, or None.
+        space: `mafw`, or the data set whose own emotion it is, one that MAFW has no name for.
+    """
 
     text: str
     label: str | None
+    space: str = SPACE
 
 
-def read_labelled(path: Path) -> list[LabelledText]:
+def read_labelled(path: Path, datasets: Sequence[str] = ()) -> list[LabelledText]:
     """The texts of a CSV file with the columns text and label.
+
+    Args:
+        path: the file.
+        datasets: those whose clips are tested; a label may be an emotion of their own spaces.
 
     Raises:
         EvaluationError: the file is missing, is not such a file, has an unknown label, or labels a text
             twice.
+        DataError: a data set has no label space, or one without a map to MAFW.
     """
-    space = LabelSpace.load(SPACE)
+    spaces = {name: LabelSpace.load(name) for name in dict.fromkeys([SPACE, *datasets])}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
@@ -55,41 +67,61 @@ def read_labelled(path: Path) -> list[LabelledText]:
         raise EvaluationError(f"{path}: not a CSV file in UTF-8 ({error}); save it as one") from None
     if missing:
         raise EvaluationError(f"{path}: lacks the columns {', '.join(missing)}; add them")
-    found: dict[str, str | None] = {}
+    found: dict[str, LabelledText] = {}
     for number, row in enumerate(rows, start=2):
         text, said = row["text"] or "", row["label"] or ""
-        label = None if said.strip().lower() == NONE else space.normalize(said)
-        if label is None and said.strip().lower() != NONE:
+        none = said.strip().lower() == NONE
+        item = LabelledText(text, None) if none else _labelled(text, said, spaces)
+        if item is None:
+            names = [*spaces[SPACE].names, *own_emotions(datasets)]
             raise EvaluationError(
                 f"{path}: row {number} has the label {said!r}; expected {NONE} or one of"
-                f" {', '.join(space.names)}"
+                f" {', '.join(names)}; an emotion of another data set needs that data set in roles.test"
             )
         if text in found:
             raise EvaluationError(f"{path}: row {number} repeats a text; remove one of the two")
-        found[text] = label
-    return [LabelledText(text, label) for text, label in found.items()]
+        found[text] = item
+    return list(found.values())
+
+
+def own_emotions(datasets: Sequence[str]) -> list[str]:
+    """The emotions of these data sets that MAFW has no name for, in their order."""
+    spaces = [LabelSpace.load(name) for name in datasets]
+    found = [name for space in spaces for name in space.names if space.to(SPACE)(name) is None]
+    return list(dict.fromkeys(found))
+
+
+def _labelled(text: str, said: str, spaces: Mapping[str, LabelSpace]) -> LabelledText | None:
+    """A text with its label under its MAFW name, or else under that of the first data set that has it."""
+    for dataset, space in spaces.items():
+        name = space.normalize(said)
+        if name is not None:
+            pooled = space.to(SPACE)(name)
+            return LabelledText(text, name, dataset) if pooled is None else LabelledText(text, pooled)
+    return None
 
 
 def measure_worth(judge: Judge, labelled: Sequence[LabelledText]) -> dict[str, Any]:
-    """How a judge does on labelled explanations, read in the MAFW space.
+    """How a judge does on labelled explanations, read in the MAFW space, or in that of their own emotion.
 
     Returns:
         texts (that speak of one emotion) and right (of these), accuracy with its 95% interval (low, high),
         recall (the mean over the emotions among them of the share that it is right on) with its own
-        (recall_low, recall_high), emotions (`texts` and `right` by emotion, 0 for those that no text has),
-        none (`texts` that speak of none or of several, and on how many of them it named none: `silent`) and
-        outcomes (its verdicts on all texts by outcome). Shares are rounded to 6 digits.
+        (recall_low, recall_high), emotions (`texts` and `right` by emotion, 0 for those of MAFW that no text
+        has), none (`texts` that speak of none or of several, and on how many of them it named none: `silent`)
+        and outcomes (its verdicts on all texts by outcome). Shares are rounded to 6 digits.
 
     Raises:
         EvaluationError: no text speaks of an emotion.
     """
     space = LabelSpace.load(SPACE)
-    verdicts = judge.judge([item.text for item in labelled], space)
+    verdicts = _verdicts(judge, labelled)
     texts = Counter(item.label for item in labelled)
     right = Counter(
         item.label for item, verdict in zip(labelled, verdicts, strict=True) if verdict.emotion == item.label
     )
-    emotions = {name: {"texts": texts[name], "right": right[name]} for name in space.names}
+    names = dict.fromkeys([*space.names, *(item.label for item in labelled if item.label is not None)])
+    emotions = {name: {"texts": texts[name], "right": right[name]} for name in names}
     measured = [row for row in emotions.values() if row["texts"]]
     if not measured:
         raise EvaluationError(
@@ -115,6 +147,35 @@ def measure_worth(judge: Judge, labelled: Sequence[LabelledText]) -> dict[str, A
         "none": {"texts": texts[None], "silent": right[None]},
         "outcomes": dict(sorted(Counter(verdict.outcome for verdict in verdicts).items())),
     }
+
+
+def _verdicts(judge: Judge, labelled: Sequence[LabelledText]) -> list[Verdict]:
+    """In the order of the texts; each is read once, in the space of its label."""
+    found: dict[int, Verdict] = {}
+    for name in dict.fromkeys(item.space for item in labelled):
+        places = [place for place, item in enumerate(labelled) if item.space == name]
+        said = judge.judge([labelled[place].text for place in places], LabelSpace.load(name))
+        found |= dict(zip(places, said, strict=True))
+    return [found[place] for place in range(len(labelled))]
+
+
+def unmeasured(described: Mapping[str, Any], datasets: Sequence[str]) -> str | None:
+    """A sentence on the emotions outside MAFW on which a judge was not measured; None if there are none.
+
+    Args:
+        described: what a judge says of itself, with its `worth`.
+        datasets: the data sets whose clips are tested.
+    """
+    counted = described["worth"]["emotions"]
+    lacking = [
+        name for name in own_emotions(datasets) if counted.get(name, {"texts": 0})["texts"] < LEAST_TEXTS
+    ]
+    if not lacking:
+        return None
+    return (
+        f"the worth of the judge {described['name']} says nothing of {', '.join(lacking)}: fewer than"
+        f" {LEAST_TEXTS} labelled explanations each; label some in data/judge_texts"
+    )
 
 
 def judge_quality(described: Mapping[str, Any]) -> str:

@@ -114,7 +114,7 @@ def reward_by_class(
 ) -> dict[str, float]:
     """The mean of a reward by true emotion, without completions that could not be scored.
 
-    Emotions have their MAFW names, or the names of their own space if that has no map to MAFW's.
+    Emotions have their MAFW names, or those of their own space if MAFW has none for them.
     """
     found: dict[str, list[float]] = {}
     for value, truth, space in zip(values, solution, dataset, strict=True):
@@ -207,16 +207,17 @@ class DriftAlarm:
 
 
 def emotion(truth: str, space: str | None) -> str | None:
-    """The true emotion under one name for all data sets: MAFW's, or its own space's without a map to MAFW's.
+    """The true emotion under one name for all data sets: MAFW's, or its own space's if MAFW has none.
 
     Args:
         truth: the label, with or without `<answer>` around it.
         space: its data set; None if unknown.
     """
     try:
-        return mafw_name(bare(truth), space)
+        name = mafw_name(bare(truth), space)
     except DataError:  # a custom label space needs no map to train with format and accuracy
-        return normalize(bare(truth), space)
+        name = None
+    return name or normalize(bare(truth), space or "mafw")
 
 
 def _error(first: Sequence[float], latest: Sequence[float]) -> float:

@@ -4,6 +4,9 @@ This variant shows what GRPO adds beyond its rewards. The cold start answers the
 equally often and at the same temperature. Completions for which every reward reaches a mark are kept, each
 once per clip, and learned by the code of `sft`.
 
+A reward that can't score a completion has no say, as in GRPO: for a clip whose emotion the verifier doesn't
+know, the others decide. How many were accepted that way is logged and among the metrics.
+
 Equal compute: GRPO samples `prompts_per_step` x `num_generations` completions in each generation, and runs as
 many forward and backward in each optimiser step. So does this variant: it repeats the accepted completions in
 shuffled passes, with GRPO's learning rate, linear schedule and number of steps. Only GRPO also runs its
@@ -64,8 +67,14 @@ class Rollout:
     rewards: dict[str, float | None]
 
     def passes(self, mark: float) -> bool:
-        """Whether every reward is at least `mark`."""
-        return all(value is not None and value >= mark for value in self.rewards.values())
+        """Whether every reward that could score it is at least `mark`; without any, it doesn't pass."""
+        scored = [value for value in self.rewards.values() if value is not None]
+        return bool(scored) and min(scored) >= mark
+
+    @property
+    def partly_scored(self) -> bool:
+        """Whether a reward could not score it."""
+        return None in self.rewards.values()
 
 
 def train_rft(
@@ -91,7 +100,8 @@ def train_rft(
         shards: decoded clips by data set name.
         rewards: (name, callable, weight), called as in GRPO; the weights are ignored.
         settings: the section `grpo`.
-        passes_at: a completion is accepted if each of its rewards is at least this.
+        passes_at: a completion is accepted if each of its rewards is at least this, of those that could score
+            it.
         output: folder to write; replaced as a whole.
         checkpoints: folder outside the outputs, owned by exactly these inputs (see `erv.checkpoints`).
         on_metrics: called with the counts from `measure` and step 0, then as in `fine_tune`.
@@ -128,6 +138,15 @@ def train_rft(
     first = _state(runtime).is_main_process
     if first:
         on_metrics(measured, 0)
+        partly = [item for item in accepted if item.partly_scored]
+        if partly:
+            logger.warning(
+                "grpo: %d of %d accepted completions could not be scored by every reward, so the others"
+                " decided; their emotions: %s",
+                len(partly),
+                len(accepted),
+                ", ".join(sorted({item.label for item in partly})),
+            )
         logger.info("grpo: %d sampled completions, %d distinct ones pass", len(rollouts), len(accepted))
     course = Course(
         name="grpo",
@@ -250,13 +269,18 @@ def accept(rollouts: Sequence[Rollout], mark: float) -> list[Rollout]:
 
 
 def measure(rollouts: Sequence[Rollout], accepted: Sequence[Rollout], mark: float) -> dict[str, float]:
-    """Counts of sampled and accepted completions, and the share that passes, overall and by true emotion."""
+    """Counts of sampled and accepted completions, and the share that passes, overall and by true emotion.
+
+    With `rollouts/accepted_partly_scored` if there are accepted ones that a reward could not score.
+    """
     sampled = Counter(item.label for item in rollouts)
     passing = Counter(item.label for item in rollouts if item.passes(mark))
+    partly = sum(item.partly_scored for item in accepted)
     return {
         "rollouts/sampled": float(len(rollouts)),
         "rollouts/accepted": float(len(accepted)),
         "rollouts/accepted_clips": float(len({item.clip for item in accepted})),
+        **({"rollouts/accepted_partly_scored": float(partly)} if partly else {}),
         "rollouts/passing_share": passing.total() / sampled.total(),
         **{f"rollouts/passing_share/{label}": passing[label] / sampled[label] for label in sorted(sampled)},
     }

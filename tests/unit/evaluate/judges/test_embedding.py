@@ -81,6 +81,19 @@ def test_a_space_with_emotions_of_its_own_needs_no_texts(judge, tmp_path):
     assert judge.judge(said, space) == [*named("awe", "boredom", "mirth"), OUTSIDE]
 
 
+def test_an_emotion_under_another_name_is_no_rival(judge, tmp_path):
+    """The map says that contentment is what MAFW calls happiness, as the lexical judge has it."""
+    path = tmp_path / "moods.yaml"
+    labels = "[{{id: 1, name: contentment}}, {{id: 2, name: rancour}}]"
+    text = "name: {}\nlabels: " + labels + "\n{}"
+    path.write_text(text.format("moods", "maps: {mafw: {contentment: happiness, rancour: anger}}"))
+    said = ["The person feels happy.", "The person seems scornful."]
+    assert judge.judge(said, LabelSpace.load(path)) == [Verdict("named", "contentment"), OUTSIDE]
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(text.format("bare", ""))
+    assert judge.judge(said, LabelSpace.load(bare)) == [OUTSIDE, OUTSIDE]
+
+
 def test_a_verdict_does_not_depend_on_what_else_is_read(judge, encoder_at):
     rows = [row.text for row in read_labelled(ROOT / "data/judge_texts/policies.csv")][:12]
     together = judge.judge(rows, MAFW)

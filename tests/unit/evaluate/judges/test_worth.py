@@ -7,7 +7,8 @@ import pytest
 
 from erv.errors import EvaluationError
 from erv.evaluate.judges import judge_quality, require_quality
-from erv.evaluate.judges.worth import LabelledText, measure_worth, read_labelled
+from erv.evaluate.judges.protocol import placed
+from erv.evaluate.judges.worth import LabelledText, measure_worth, read_labelled, unmeasured
 from erv.evaluate.score_intervals import share_score
 from erv.labels import LabelSpace
 from erv.sentences import normalize, split_sentences
@@ -163,3 +164,40 @@ def test_no_judge_learns_from_the_texts_that_measure_it(corpus):
         normalize(s) for item in read_labelled(TEXTS / "policies.csv") for s in split_sentences(item.text)
     }
     assert not learned & measured
+
+
+class Own(Spoken):
+    """Names the first emotion of the space that it is given, or else MAFW's."""
+
+    def judge(self, explanations, space):
+        said = super().judge(explanations, space)
+        own = [space.named_in(text) for text in explanations]
+        return [placed(names[0]) if names else item for names, item in zip(own, said, strict=True)]
+
+
+def test_emotions_of_a_tested_data_sets_own_space_count_too(tmp_path, monkeypatch):
+    folder = tmp_path / "data/label_spaces"
+    folder.mkdir(parents=True)
+    labels = "[{id: 0, name: awe, synonyms: [awed]}, {id: 1, name: boredom}, {id: 2, name: joy}]"
+    (folder / "moods.yaml").write_text(f"name: moods\nlabels: {labels}\nmaps: {{mafw: {{joy: happiness}}}}\n")
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "own.csv"
+    rows = [f"awed {n}.,awe" for n in range(6)] + ["angry a.,awed", "angry b.,anger", "joy.,joy", "x.,none"]
+    path.write_text("\n".join(["text,label", *rows]))
+    with pytest.raises(EvaluationError, match=r"row 2 has the label 'awe'; .* needs that data set in roles"):
+        read_labelled(path, ["mafw"])
+    texts = read_labelled(path, ["mafw", "moods"])
+    assert texts[0] == LabelledText("awed 0.", "awe", "moods")
+    assert texts[-2:] == [LabelledText("joy.", "happiness"), LabelledText("x.", None)]
+    worth = measure_worth(Own(), texts)
+    assert worth["emotions"]["awe"] == {"texts": 7, "right": 6}
+    assert worth["emotions"]["anger"] == {"texts": 1, "right": 1}
+    assert (worth["texts"], worth["right"], worth["none"]) == (9, 8, {"texts": 1, "silent": 1})
+    assert worth["recall"] == pytest.approx((6 / 7 + 1 + 1) / 3, abs=1e-6)
+    assert list(worth["emotions"]) == [*MAFW.names, "awe"]
+    described = {"name": "spoken", "worth": worth}
+    assert unmeasured(described, ["mafw"]) is None
+    assert unmeasured(described, ["mafw", "moods"]) == (
+        "the worth of the judge spoken says nothing of boredom: fewer than 5 labelled explanations each;"
+        " label some in data/judge_texts"
+    )

@@ -43,6 +43,19 @@ def test_rewards_by_true_emotion():
     }
 
 
+def test_an_emotion_that_a_partial_map_leaves_out_is_counted_by_its_own_name(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "label_spaces"
+    folder.mkdir(parents=True)
+    labels = "[{id: 1, name: awe, synonyms: [awed]}, {id: 2, name: joy}]"
+    (folder / "moods.yaml").write_text(f"name: moods\nlabels: {labels}\nmaps: {{mafw: {{joy: happiness}}}}\n")
+    monkeypatch.chdir(tmp_path)
+    truths = ["<answer>awed</answer>", "awe", "joy", "grief"]
+    assert reward_by_class("accuracy", [1.0, 0.0, 1.0, 1.0], truths, ["moods"] * 4) == {
+        f"{BY_CLASS}accuracy/awe": 0.5,
+        f"{BY_CLASS}accuracy/happiness": 1.0,
+    }
+
+
 def test_a_space_without_a_map_to_mafw_is_counted_by_its_own_names(tmp_path, monkeypatch):
     """Format and accuracy need no such map, so the monitor must not ask for one."""
     (tmp_path / "data" / "label_spaces").mkdir(parents=True)

@@ -251,7 +251,7 @@ def test_what_is_kept_and_counted() -> None:
         rollout("mafw/2", "anger", "b", 1.0, 0.75),
         rollout("mafw/2", "anger", "a", 1.0, 0.7),
         rollout("mafw/1", "fear", "b", 1.0, 1.0),
-        rollout("mafw/3", "fear", "c", 1.0, None),
+        rollout("mafw/3", "fear", "c", 0.7, None),
         rollout("mafw/4", "contempt", "c", 0.0, 1.0),
     ]
     accepted = accept(rollouts, 0.75)
@@ -265,3 +265,18 @@ def test_what_is_kept_and_counted() -> None:
         "rollouts/passing_share/contempt": 0.0,
         "rollouts/passing_share/fear": 0.5,
     }
+
+
+def test_a_reward_that_can_not_score_a_completion_has_no_say() -> None:
+    """The verifier doesn't know awe: without this, rft would learn nothing of such clips, and not say so."""
+    rollouts = [
+        rollout("moods/1", "awe", "a", 1.0, None),
+        rollout("moods/1", "awe", "b", 0.0, None),
+        rollout("moods/2", "awe", "c", None, None),
+        rollout("moods/3", "fear", "d", 1.0, 1.0),
+    ]
+    accepted = accept(rollouts, 1.0)
+    assert [item.completion for item in accepted] == ["a", "d"]
+    measured = measure(rollouts, accepted, 1.0)
+    assert measured["rollouts/accepted_partly_scored"] == 1.0
+    assert measured["rollouts/passing_share/awe"] == 1 / 3
