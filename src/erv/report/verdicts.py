@@ -21,7 +21,8 @@ class Against:
     Attributes:
         earlier: name of the earlier policy.
         metrics: verdict -> metrics, in the headline judge's reading.
-        dissent: judge -> verdict by metric, where another judge's reading gives another verdict.
+        dissent: judge -> verdict by metric, where another judge's reading gives another verdict. The first
+            judge is the headline's own, so it can't dissent.
         agree: number of judges, if they all give the same verdicts; 0 otherwise.
     """
 
@@ -119,7 +120,7 @@ def _against(comparison: Mapping[str, Any], judges: Sequence[str], last: str, ea
     first = {m: verdict(comparison, last, earlier, m) for m in shown_metrics(comparison)}
     found = {word: [metric for metric in first if first[metric] == word] for word in (BETTER, WORSE, UNCLEAR)}
     dissent: dict[str, dict[str, str]] = {}
-    for judge in judges:
+    for judge in judges[1:]:
         for metric in JUDGED:
             if metric in first:
                 other = verdict(comparison["judges"][judge], last, earlier, metric)
