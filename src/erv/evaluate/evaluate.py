@@ -19,7 +19,7 @@ from erv.evaluate.judges.agreement import agreement
 from erv.evaluate.judges.panel import FIELD, MAJORITY, headline, outcomes, read_by, verdicts_of
 from erv.evaluate.judges.protocol import Judge
 from erv.evaluate.metrics import all_metrics, read_completion
-from erv.evaluate.outcomes import explanation_terms, shape_of, shape_terms
+from erv.evaluate.outcomes import explanation_terms, heard_outside, shape_of, shape_terms
 from erv.evaluate.sets import compound_figures
 from erv.files import write_text
 from erv.labels import LabelSpace
@@ -144,7 +144,10 @@ def measure(predictions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
     result: dict[str, dict[str, float | int | None]] = {}
     for scope, rows in scope_rows(predictions).items():
         columns = {name: [row[name] for row in rows] for name in ("label", "predicted", "judged")}
-        values = all_metrics(columns["label"], columns["predicted"], columns["judged"], scope_space(scope))
+        outside = [heard_outside(row) for row in rows]
+        values = all_metrics(
+            columns["label"], columns["predicted"], columns["judged"], scope_space(scope), outside=outside
+        )
         completions = [row["completion"] for row in rows]
         shapes = shape_terms([shape_of(text) for text in completions])
         shape = {name: shapes[name].value or 0.0 for name in ("format", "repetitive", "words")}

@@ -20,7 +20,7 @@ from erv.evaluate.intervals import (
     share_interval,
     undefined,
 )
-from erv.evaluate.metrics import METRICS, NEITHER_IS_BETTER
+from erv.evaluate.metrics import JUDGED, METRICS, NEITHER_IS_BETTER
 from erv.evaluate.outcomes import Term
 from erv.evaluate.significance import ratio_test, recall_test, share_test, verdicts
 
@@ -64,6 +64,7 @@ class Scope:
         keys: list[Key] = [*next(iter(self.terms.values())), (HEADLINE, UAR)]
         column = {key: index for index, key in enumerate(keys)}
         names = list(self.terms)
+        tested: dict[tuple[str, str, Key], dict[str, Any]] = {}
         for judge, target in targets.items():
             metrics = {metric: column[reader, metric] for reader, metric in keys if reader == judge}
             for i, name in enumerate(names):
@@ -91,7 +92,7 @@ class Scope:
                         found,
                         target["policies"][name][self.name],
                         target["policies"][earlier][self.name],
-                        {m: self._test(name, earlier, (judge, m), emotions) for m in METRICS if m in found},
+                        self._tests(name, earlier, judge, emotions, tested),
                         self.confidence,
                     )
 
@@ -132,9 +133,31 @@ class Scope:
         groups = self._groups(key[1], emotions)
         return difference_interval(later.over, earlier.over, groups, value, draws, self.confidence)
 
+    def _tests(
+        self,
+        later: str,
+        earlier: str,
+        judge: str,
+        emotions: np.ndarray,
+        known: dict[tuple[str, str, Key], dict[str, Any]],
+    ) -> dict[str, dict[str, Any]]:
+        """The tests that are corrected together: for every judge those of WAR and UAR, too, so that a judge's
+        column says the same as the headline that rests on it. `known` keeps them, as no judge decides these.
+        """
+        found = {}
+        for metric in METRICS:
+            if self._applies(metric, later, earlier):
+                key = (judge if metric in JUDGED else HEADLINE, metric)
+                if (later, earlier, key) not in known:
+                    known[later, earlier, key] = self._test(later, earlier, key, emotions)
+                found[metric] = known[later, earlier, key]
+        return found
+
     def _test(self, later: str, earlier: str, key: Key, emotions: np.ndarray) -> dict[str, Any]:
         first, second = self._term(later, key), self._term(earlier, key)
-        stream = [self.seed, *(zlib.crc32(part.encode()) for part in (self.name, later, earlier, *key))]
+        # The same random exchanges for every judge: equal readings give equal p-values.
+        named = (self.name, later, earlier, HEADLINE, key[1])
+        stream = [self.seed, *(zlib.crc32(part.encode()) for part in named)]
         if key[1] == UAR:
             return recall_test(first.over, second.over, emotions, stream)
         if first.of is not None:

@@ -2,9 +2,10 @@
 
 One rule holds for all of them: a sample in which a part that the metric needs can't be read (no answer, an
 answer that is not a label, nothing to judge, no truth) is wrong and stays in every total; an explanation in
-which no emotion is read contradicts nothing, so it is not inconsistent. The released code differs in two
-places, see `recognition_metrics` (UAR) and `explanation_metrics` (EEA); `semantics: official` gives its
-values. Where it crashes (no samples, or an unreadable first one), the values here are defined.
+which no emotion is read contradicts nothing, so it is not inconsistent, but one that is read as an emotion
+outside the data set's list is. The released code differs in two places, see `recognition_metrics` (UAR) and
+`explanation_metrics` (EEA); `semantics: official` gives its values. Where it crashes (no samples, or an
+unreadable first one), the values here are defined.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from erv.settings.register import NEITHER_IS_BETTER as NEITHER_IS_BETTER
 METRICS = ("WAR", "UAR", "EEA", "EPC", "FCR", "inconsistency")
 JUDGED = ("EEA", "EPC", "FCR", "inconsistency")  # what the reading of a judge decides
 FURTHER = ("inconsistency_all", "format", "repetitive", "words", "sentences")
+OUTSIDE = "(outside)"  # an emotion that is not in the data set's list
 RELEASED = ("UAR", "EEA")  # where the released code gives another value
 MEANINGS = {
     "WAR": "share of clips whose answer is right (accuracy)",
@@ -127,6 +129,7 @@ def explanation_metrics(
     judged: Sequence[str | None],
     *,
     semantics: Semantics = "strict",
+    outside: Sequence[bool] | None = None,
 ) -> dict[str, Any]:
     """EEA, EPC, FCR and inconsistency of n samples.
 
@@ -140,23 +143,30 @@ def explanation_metrics(
         semantics: `official` counts a sample without a readable answer for none of the three, and one with
             any None not as a right answer, as the released code does. Use it only to compare with published
             figures.
+        outside: n flags, of explanations that are read as an emotion outside the list (`judged` is None
+            there); None if there are none. `official` takes no notice.
 
     Returns:
         EEA (judged = truth), EPC (judged = predicted), FCR (all three equal), inconsistency (judged, but not
-        as predicted, among samples with predicted = truth) and inconsistency_all (the same among samples with
-        a prediction), unreadable (samples with a None) and total. All are 0 for n = 0, except the two
-        inconsistencies: None where there is nothing to count among.
+        as predicted, or outside, among samples with predicted = truth) and inconsistency_all (the same among
+        samples with a prediction), unreadable (samples with a None) and total. All are 0 for n = 0, except
+        the two inconsistencies: None where there is nothing to count among.
 
     Raises:
         EvaluationError: the lists differ in length.
     """
-    _same_length(truth=truth, predicted=predicted, judged=judged)
+    strange = [False] * len(truth) if outside is None or semantics == "official" else list(outside)
+    _same_length(truth=truth, predicted=predicted, judged=judged, outside=strange)
     everything = list(zip(truth, predicted, judged, strict=True))
     rows = [row for row in everything if None not in row]
     read = rows if semantics == "official" else everything
     total = len(truth)
     share = 1.0 / total if total else 0.0
-    answered = [row for row in (rows if semantics == "official" else everything) if row[1] is not None]
+    # Heard outside the list, it is no label, but not nothing either.
+    heard = [
+        (*row[:2], row[2] or (OUTSIDE if odd else None)) for row, odd in zip(everything, strange, strict=True)
+    ]
+    answered = [row for row in (rows if semantics == "official" else heard) if row[1] is not None]
     right = [row for row in answered if row[0] == row[1]]
     return {
         "EEA": sum(heard is not None and true == heard for true, _, heard in read) * share,
@@ -203,18 +213,23 @@ def shuffled_eea(
 
 
 def all_metrics(
-    truth: Sequence[str], predicted: Sequence[str | None], judged: Sequence[str | None], space: LabelSpace
+    truth: Sequence[str],
+    predicted: Sequence[str | None],
+    judged: Sequence[str | None],
+    space: LabelSpace,
+    *,
+    outside: Sequence[bool] | None = None,
 ) -> dict[str, float | int | None]:
     """The metrics of one scope, the number of clips, and what the released code makes of UAR and EEA.
 
     UAR is averaged over the emotions that occur in `truth`, in the order of the space: a small test set, or
     one pooled from several data sets, may lack some. `UAR_released` is averaged over the whole space, where
     an absent emotion counts as 0, and leaves unreadable answers out in the MAFW space. `EEA_released` is 0
-    where the answer can't be read.
+    where the answer can't be read. `outside` is as in `explanation_metrics`.
     """
     present = [name for name in space.names if name in set(truth)]
     recognition = recognition_metrics(truth, predicted, present)
-    explanation = explanation_metrics(truth, predicted, judged)
+    explanation = explanation_metrics(truth, predicted, judged, outside=outside)
     values = {**recognition, **explanation}
     result: dict[str, float | int | None] = {
         name: None if values[name] is None else round(float(values[name]), 6)

@@ -50,6 +50,8 @@ def answer_terms(rows: Sequence[Row]) -> dict[str, Term]:
 def explanation_terms(rows: Sequence[Row]) -> dict[str, Term]:
     """What a judge's reading decides, from `judged`: EEA, EPC, FCR and both inconsistencies.
 
+    An emotion outside the data set's list (`heard_outside`) is another one than any answer's.
+
     Args:
         rows: rows of the predictions table, `in_order`.
     """
@@ -60,10 +62,25 @@ def explanation_terms(rows: Sequence[Row]) -> dict[str, Term]:
     same = heard & np.array([row["judged"] == row["predicted"] for row in rows], dtype=bool)
     flags = {"EEA": true, "EPC": same, "FCR": true & right}
     terms = {name: Term(flag.astype(np.float32)) for name, flag in flags.items()}
-    other = heard & ~same
+    outside = np.array([heard_outside(row) for row in rows], dtype=bool)
+    other = (heard & ~same) | outside
     for name, among in (("inconsistency", right), ("inconsistency_all", answered)):
         terms[name] = Term((other & among).astype(np.float32), among.astype(np.float32))
     return terms
+
+
+def heard_outside(row: Row) -> bool:
+    """Whether the explanation was read as an emotion outside the data set's list.
+
+    Rows from `erv.evaluate.judges.panel.read_by` say so for their judge in `outside`. For others the first
+    judge does, whose reading `judged` is; rows without verdicts don't know.
+    """
+    if row["judged"] is not None:
+        return False
+    if "outside" in row:
+        return bool(row["outside"])
+    said = row.get("verdicts") or ()
+    return bool(said) and said[0]["outcome"] == "outside"
 
 
 class Shape(NamedTuple):

@@ -39,7 +39,8 @@ def verdicts(
         differences: the later policy minus the earlier one, by metric.
         later: the later policy's metrics.
         earlier: the earlier policy's metrics.
-        tests: `p` by metric, and what else the test knows; only these metrics get a verdict.
+        tests: `p` by metric, and what else the test knows. All are corrected together; those that are among
+            the differences get a verdict.
         confidence: of the intervals; 1 - confidence is the error allowed over all these metrics.
 
     Returns:
@@ -55,6 +56,8 @@ def verdicts(
     corrected = holm([float(test["p"]) for test in tests.values()])
     found = {}
     for (metric, test), p_holm in zip(tests.items(), corrected, strict=True):
+        if metric not in differences:
+            continue
         values = [side[metric]["value"] for side in (later, earlier)]
         undefined = None in values
         found[metric] = {

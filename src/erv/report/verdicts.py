@@ -24,7 +24,8 @@ class Against:
     Attributes:
         other: name of the other policy.
         metrics: verdict -> metrics, in the headline judge's reading; `NOT_APPLICABLE` only if there are any.
-        dissent: judge -> verdict by metric, where another judge's reading gives another verdict.
+        dissent: judge -> verdict by metric, where another judge's reading gives another verdict. The first
+            judge is the headline's own, so it can't dissent.
         agree: number of judges, if they all give the same verdicts; 0 otherwise, and where nothing that a
             judge reads applies.
     """
@@ -156,7 +157,7 @@ def _against(comparison: Mapping[str, Any], judges: Sequence[str], subject: str,
         found[NOT_APPLICABLE] = idle
     read = [metric for metric in JUDGED if metric in first and metric not in idle]
     dissent: dict[str, dict[str, str]] = {}
-    for judge in judges:
+    for judge in judges[1:]:
         for metric in read:
             other = verdict(comparison["judges"][judge], subject, policy, metric)
             if other != first[metric]:

@@ -5,6 +5,7 @@ import pytest
 from erv.errors import EvaluationError
 from erv.evaluate.by_judge import is_worthy, shared_panel, worth_of_judges
 from erv.evaluate.compare import compare, difference
+from erv.evaluate.evaluate import measure, read_by_panel
 from erv.evaluate.figures import Scope
 from erv.evaluate.judges.panel import read_by
 from erv.evaluate.outcomes import answer_terms, explanation_terms
@@ -162,3 +163,30 @@ def test_a_scope_without_a_clip_has_no_figures():
     assert target["policies"]["a"]["overall"]["WAR"] == nothing
     assert target["differences"]["b-a"]["overall"]["UAR"] == nothing
     assert {item["verdict"] for item in target["verdicts"]["b-a"]["overall"].values()} == {"can't tell"}
+
+
+def test_an_emotion_outside_the_list_contradicts_the_answer():
+    said = [("anger",) * 3, ("outside!",) * 3, ("fear", "outside!", "outside!"), ("silent!",) * 3]
+    said += [("failed!", "outside!", "anger"), ("unreadable!", "anger", "outside!")]
+    rows = [row(clip, panel(*each)) for clip, each in enumerate(said)]
+    shares = {"lexical": 2 / 6, "embedding": 3 / 6, "local": 3 / 6, "majority": 2 / 6}
+    scopes = measure(rows)
+    described = [{"name": name} for name in WORTH]
+    of_panel = read_by_panel(rows, described)
+    compared = compare({"sft": rows, "erv": rows}, samples=20, confidence=0.95, seed=0, worth=WORTH)
+    for scope in ("overall", "mafw"):
+        for metric in ("inconsistency", "inconsistency_all"):
+            assert scopes[scope][metric] == pytest.approx(shares["lexical"], abs=1e-6)
+            assert compared["policies"]["erv"][scope][metric]["value"] == pytest.approx(2 / 6, abs=1e-6)
+            for judge, share in shares.items():
+                figure = compared["judges"][judge]["policies"]["erv"][scope][metric]
+                assert figure["value"] == pytest.approx(share, abs=1e-6)
+        for judge, share in shares.items():
+            read = of_panel["majority"] if judge == "majority" else of_panel["judges"][judge]["metrics"]
+            assert read[scope]["inconsistency"] == pytest.approx(share, abs=1e-6)
+        assert scopes[scope]["EPC"] == pytest.approx(1 / 6, abs=1e-6)  # it agrees with nothing
+
+
+def test_rows_without_verdicts_contradict_only_with_an_emotion():
+    rows = [{**row(0, panel("outside!", "fear")), "verdicts": None}]
+    assert explanation_terms(rows)["inconsistency"].value == 0.0

@@ -77,12 +77,13 @@ def judges_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def read_by(rows: Sequence[Mapping[str, Any]], judge: str) -> list[dict[str, Any]]:
-    """The same predictions, with one judge's reading as `judged`.
+    """The same predictions, with one judge's reading as `judged`, and whether it is `outside` the list.
 
     Args:
         rows: rows of the predictions table.
         judge: the name of a judge of the panel; or `majority`, the emotion that more than half of all judges
-            name, and None if there is none.
+            name, and None if there is none. It is outside if more than half of all judges hear an emotion
+            outside the data set's list, be it the same or not.
 
     Raises:
         EvaluationError: the panel has no such judge.
@@ -93,17 +94,25 @@ def read_by(rows: Sequence[Mapping[str, Any]], judge: str) -> list[dict[str, Any
             f"no judge {judge!r} read these predictions; expected one of {', '.join(names)} or {MAJORITY}"
         )
     if judge == MAJORITY:
-        return [{**row, "judged": majority(row["verdicts"])} for row in rows]
-    return [
-        {**row, "judged": next(said["emotion"] for said in row["verdicts"] if said["judge"] == judge)}
-        for row in rows
-    ]
+        return [
+            {**row, "judged": majority(row["verdicts"]), "outside": _mostly_outside(row["verdicts"])}
+            for row in rows
+        ]
+    read = []
+    for row in rows:
+        mine = next(said for said in row["verdicts"] if said["judge"] == judge)
+        read.append({**row, "judged": mine["emotion"], "outside": mine["outcome"] == "outside"})
+    return read
 
 
 def majority(verdicts: Sequence[Mapping[str, Any]]) -> str | None:
     """The emotion that more than half of all judges name, those that name none included."""
     named = Counter(said["emotion"] for said in verdicts if said["emotion"] is not None)
     return next((emotion for emotion, count in named.items() if 2 * count > len(verdicts)), None)
+
+
+def _mostly_outside(verdicts: Sequence[Mapping[str, Any]]) -> bool:
+    return 2 * sum(said["outcome"] == "outside" for said in verdicts) > len(verdicts)
 
 
 def require_replies(rows: Sequence[Mapping[str, Any]], most: float) -> None:
@@ -139,6 +148,9 @@ def outcomes(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
 
 def disagreements(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The clips on which two judges say different things, those that split the panel most first.
+
+    Outcomes count: a judge that names no emotion says something else than one that does. `agreement` leaves
+    such explanations out.
 
     Args:
         rows: rows of the predictions table.
