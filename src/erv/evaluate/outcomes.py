@@ -79,7 +79,7 @@ def heard_outside(row: Row) -> bool:
         return False
     if "outside" in row:
         return bool(row["outside"])
-    said = row.get("verdicts") or ()
+    said: Sequence[Row] = row.get("verdicts") or []
     return bool(said) and said[0]["outcome"] == "outside"
 
 

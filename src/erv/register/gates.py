@@ -116,6 +116,8 @@ def _decide(verdict: Verdict, policy: str, comparison: Mapping[str, Any]) -> Ver
         fault = "this is the candidate itself, so there is nothing to compare"
     elif verdict.against is not None and same_answers(comparison, policy, verdict.against):
         fault = "both gave the same completion for every clip, so there is nothing to compare"
+    else:
+        fault = _inapplicable(verdict, policy, comparison) or fault
     if fault:
         return replace(verdict, passed=False, reason=fault)
     decided = []
@@ -127,6 +129,18 @@ def _decide(verdict: Verdict, policy: str, comparison: Mapping[str, Any]) -> Ver
             interval = difference(read, policy, verdict.against, SCOPE, verdict.metric)
         decided.append(judged(verdict, interval))
     return _least_favourable(decided)
+
+
+def _inapplicable(verdict: Verdict, policy: str, comparison: Mapping[str, Any]) -> str:
+    """Why a metric means nothing for the policy or for what it is compared with; empty if it does."""
+    from erv.evaluate.applicable import is_about_explanations
+
+    for name in (policy, verdict.against):
+        known = comparison["policies"].get(name, {}).get(SCOPE)
+        if known is not None and verdict.metric not in known and is_about_explanations(verdict.metric):
+            who = "the candidate" if name == policy else name if name != CHAMPION else "the champion"
+            return f"doesn't apply, as {who} has no figure for it (it answers without explaining)"
+    return ""
 
 
 def _judges(verdict: Verdict, comparison: Mapping[str, Any]) -> tuple[list[str | None], str]:
@@ -203,6 +217,11 @@ def decide_against_champion(
             confidence=confidence,
             seed=seed,
             worth=worth if by_judge else None,
+            unexplained=[
+                name
+                for name, metrics in ((CHAMPION, champion_metrics), ("candidate", candidate_metrics))
+                if not (metrics or {}).get("explains", True)
+            ],
         )
     except EvaluationError:
         return _fail_open(verdicts, "the champion was not evaluated on the same clips")

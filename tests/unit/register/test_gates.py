@@ -213,3 +213,30 @@ def test_a_gate_of_a_judge_against_the_champion():
         False,
         "the champion was read by a different panel of judges",
     )
+
+
+@pytest.mark.parametrize(("silent", "who"), [("candidate", "the candidate"), ("champion", "the champion")])
+def test_a_gate_on_explanations_fails_where_a_policy_gives_none(silent, who):
+    open_gates = (
+        Verdict("inconsistency", "champion", None, maximum=0.0, judge="every"),
+        Verdict("EPC", "champion", -0.5),
+        Verdict("WAR", "champion", -0.2),
+    )
+    worth = {"judges": {name: {"digest": name, "worth": WORTHY} for name in ("lexical", "embedding")}}
+    measured = {name: {**METRICS, **worth, "explains": name != silent} for name in ("candidate", "champion")}
+    nothing = read({"lexical": [None] * 60, "embedding": [None] * 60})
+    half = read({"lexical": ["fear", "anger"] * 30, "embedding": ["fear", "anger"] * 30})
+    mine, other = (nothing, half) if silent == "candidate" else (half, nothing)
+    found = decide_against_champion(
+        open_gates,
+        mine,
+        other,
+        samples=100,
+        confidence=0.95,
+        seed=0,
+        candidate_metrics=measured["candidate"],
+        champion_metrics=measured["champion"],
+    )
+    assert [gate.passed for gate in found] == [False, False, True]
+    for gate in found[:2]:
+        assert gate.reason == f"doesn't apply, as {who} has no figure for it (it answers without explaining)"

@@ -112,7 +112,8 @@ def majority(verdicts: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _mostly_outside(verdicts: Sequence[Mapping[str, Any]]) -> bool:
-    return 2 * sum(said["outcome"] == "outside" for said in verdicts) > len(verdicts)
+    count = [said["outcome"] for said in verdicts].count("outside")
+    return 2 * count > len(verdicts)
 
 
 def require_replies(rows: Sequence[Mapping[str, Any]], most: float) -> None:
