@@ -49,24 +49,26 @@ Results = dict[str, dict[str, Any]]  # seed -> `commit`, `comparison` and `gates
 
 @dataclass(frozen=True)
 class Target:
-    """One of the targets, and on how many seeds it holds."""
+    """One of the targets, on how many seeds it holds, and how many of the named seeds have run."""
 
     text: str
     seeds: int
-    of: int
+    ran: int
 
     @property
     def holds(self) -> bool:
-        """Whether that is enough."""
-        return self.of > 0 and self.seeds >= math.ceil(SHARE * self.of)
+        """Whether all named seeds have run, and it holds on enough of them."""
+        return self.ran == len(SEEDS) and self.seeds >= math.ceil(SHARE * len(SEEDS))
 
     def line(self) -> str:
-        """`holds: EEA better with every worthy judge, on 10 of 10 seeds`."""
-        return f"{'holds' if self.holds else 'fails'}: {self.text}, on {self.seeds} of {self.of} seeds"
+        """`holds: EEA better with every worthy judge, on 10 of 10 seeds`; `not yet` before all have run."""
+        if self.ran < len(SEEDS):
+            return f"not yet: {self.text}, on {self.seeds} of {self.ran} seeds that have run, of {len(SEEDS)}"
+        return f"{'holds' if self.holds else 'fails'}: {self.text}, on {self.seeds} of {len(SEEDS)} seeds"
 
 
 def main() -> None:
-    """Runs the seeds that are missing, and prints table and targets; exit code 1 if a target fails."""
+    """Runs the seeds that are missing, and prints table and targets; exit code 1 unless all targets hold."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -78,17 +80,39 @@ def main() -> None:
     results: Results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
     if not options.check:
         commit = clean_commit()
-        for seed in options.seeds:
-            if str(seed) not in results:
-                results[str(seed)] = run_seed(seed, options.work / str(seed), commit)
-                text = json.dumps(results, indent=1, sort_keys=True) + "\n"
-                options.out.write_text(text, encoding="utf-8")
+        missing = [seed for seed in options.seeds if str(seed) not in results]
+        if missing and (refused := other_commits(results, commit)):
+            sys.exit(f"{options.out}: {refused}")
+        for seed in missing:
+            results[str(seed)] = run_seed(seed, options.work / str(seed), commit)
+            text = json.dumps(results, indent=1, sort_keys=True) + "\n"
+            options.out.write_text(text, encoding="utf-8")
     if not results:
         sys.exit(f"{options.out}: no results; run `python -m benchmarks.claim` without --check first")
     print(table(results))
     found = targets(results)
     print("\n".join(["", *(target.line() for target in found)]))
+    if len(commits := commits_of(results)) > 1:
+        sys.exit(
+            f"\n{options.out}: its seeds were measured on several commits ({', '.join(commits)}), so they are"
+            " no evidence together; delete the file and run all seeds on one commit"
+        )
     sys.exit(0 if all(target.holds for target in found) else 1)
+
+
+def commits_of(results: Results) -> list[str]:
+    """The commits on which the seeds were measured, shortened and sorted."""
+    return sorted({result["commit"][:7] for result in results.values()})
+
+
+def other_commits(results: Results, commit: str) -> str:
+    """Why seeds of a commit may not be added to the results; empty if they may."""
+    if not (others := [other for other in commits_of(results) if other != commit[:7]]):
+        return ""
+    return (
+        f"its seeds were measured on {', '.join(others)}, and the present commit is {commit[:7]}; delete the"
+        " file to run all seeds anew, or check out that commit to run the missing ones"
+    )
 
 
 def clean_commit() -> str:
@@ -162,7 +186,7 @@ def of_all_clips(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
 def targets(results: Results) -> list[Target]:
     """On how many seeds each target holds."""
-    runs = [result["comparison"] for result in results.values()]
+    runs = [results[str(seed)]["comparison"] for seed in SEEDS if str(seed) in results]
 
     def count(text: str, holds: Sequence[bool]) -> Target:
         return Target(text, sum(holds), len(runs))
@@ -209,8 +233,7 @@ def table(results: Results) -> str:
         "",
         format_table([row for seed, run in runs.items() for row in seed_rows(seed, run)]),
     ]
-    commits = sorted({result["commit"][:7] for result in ordered.values()})
-    if len(commits) > 1:
+    if len(commits := commits_of(results)) > 1:
         lines += ["", f"Measured on several commits: {', '.join(commits)}."]
     return "\n".join(lines)
 
