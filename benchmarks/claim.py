@@ -2,6 +2,8 @@
 
 Command: `python -m benchmarks.claim`, from the top of the repository, after `make install`. It takes about
 ten minutes per seed on two cores. `--check` only reads the results and says which targets hold.
+`--compare-again` recomputes comparison and gates of the finished seeds with the present code, from the
+predictions in their clones; it neither trains nor evaluates.
 
 Each seed gets a clone of the current commit with its own stack; the parameters are those of params.yaml but
 for the seed. Finished seeds are kept, and an interrupted one goes on where it stopped, as long as the commit
@@ -36,6 +38,11 @@ from erv.evaluate.evaluate import OVERALL
 from erv.evaluate.metrics import METRICS
 from erv.evaluate.significance import BETTER, WORSE, in_words
 from erv.evaluate.spread import difference_rows, policy_rows, summarize
+from erv.register.gates import decide
+from erv.report.evidence import Evidence
+from erv.report.report import build_comparison, load_evaluations
+from erv.settings import load_settings
+from erv.verifier.model import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = tuple(range(101, 111))  # chosen before the first run; never replaced by better ones
@@ -44,51 +51,94 @@ CLAIMED = ("EEA", "EPC", "inconsistency")
 WORST_WAR = -0.05
 SHARE = 0.9  # of the seeds, on which a target must hold
 
-Results = dict[str, dict[str, Any]]  # seed -> `commit`, `comparison` and `gates`
+# Seed -> `commit` (trained and evaluated), `comparison` and `gates`; after --compare-again also `compared`,
+# the commit whose code compared.
+Results = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Target:
-    """One of the targets, and on how many seeds it holds."""
+    """One of the targets, on how many seeds it holds, and how many of the named seeds have run."""
 
     text: str
     seeds: int
-    of: int
+    ran: int
 
     @property
     def holds(self) -> bool:
-        """Whether that is enough."""
-        return self.of > 0 and self.seeds >= math.ceil(SHARE * self.of)
+        """Whether all named seeds have run, and it holds on enough of them."""
+        return self.ran == len(SEEDS) and self.seeds >= math.ceil(SHARE * len(SEEDS))
 
     def line(self) -> str:
-        """`holds: EEA better with every worthy judge, on 10 of 10 seeds`."""
-        return f"{'holds' if self.holds else 'fails'}: {self.text}, on {self.seeds} of {self.of} seeds"
+        """`holds: EEA better with every worthy judge, on 10 of 10 seeds`; `not yet` before all have run."""
+        if self.ran < len(SEEDS):
+            return f"not yet: {self.text}, on {self.seeds} of {self.ran} seeds that have run, of {len(SEEDS)}"
+        return f"{'holds' if self.holds else 'fails'}: {self.text}, on {self.seeds} of {len(SEEDS)} seeds"
 
 
 def main() -> None:
-    """Runs the seeds that are missing, and prints table and targets; exit code 1 if a target fails."""
+    """Runs the seeds that are missing, and prints table and targets; exit code 1 unless all targets hold."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "claim.json")
     parser.add_argument("--work", type=Path, default=ROOT / ".erv" / "claim")
-    parser.add_argument("--check", action="store_true", help="run nothing")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--check", action="store_true", help="run nothing")
+    only.add_argument("--compare-again", action="store_true", help="recompute comparisons and gates only")
     options = parser.parse_args()
     results: Results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
-    if not options.check:
+    if options.compare_again:
         commit = clean_commit()
-        for seed in options.seeds:
-            if str(seed) not in results:
-                results[str(seed)] = run_seed(seed, options.work / str(seed), commit)
-                text = json.dumps(results, indent=1, sort_keys=True) + "\n"
-                options.out.write_text(text, encoding="utf-8")
+        for seed in (seed for seed in options.seeds if str(seed) in results):
+            results[str(seed)] = compared_again(results[str(seed)], options.work / str(seed), commit)
+        write(results, options.out)
+    elif not options.check:
+        commit = clean_commit()
+        missing = [seed for seed in options.seeds if str(seed) not in results]
+        if missing and (refused := other_commits(results, commit)):
+            sys.exit(f"{options.out}: {refused}")
+        for seed in missing:
+            results[str(seed)] = run_seed(seed, options.work / str(seed), commit)
+            write(results, options.out)
     if not results:
         sys.exit(f"{options.out}: no results; run `python -m benchmarks.claim` without --check first")
     print(table(results))
     found = targets(results)
     print("\n".join(["", *(target.line() for target in found)]))
+    if len(commits := commits_of(results)) > 1:
+        sys.exit(
+            f"\n{options.out}: its seeds were measured on several commits ({', '.join(commits)}), so they are"
+            " no evidence together; delete the file and run all seeds on one commit"
+        )
+    if len(compared := {result.get("compared", result["commit"]) for result in results.values()}) > 1:
+        names = ", ".join(sorted(name[:7] for name in compared))
+        sys.exit(
+            f"\n{options.out}: its seeds were compared by the code of several commits ({names}); run"
+            " `python -m benchmarks.claim --compare-again` for all of them"
+        )
     sys.exit(0 if all(target.holds for target in found) else 1)
+
+
+def commits_of(results: Results) -> list[str]:
+    """The commits on which the seeds were measured, shortened and sorted."""
+    return sorted({result["commit"][:7] for result in results.values()})
+
+
+def other_commits(results: Results, commit: str) -> str:
+    """Why seeds of a commit may not be added to the results; empty if they may."""
+    if not (others := [other for other in commits_of(results) if other != commit[:7]]):
+        return ""
+    return (
+        f"its seeds were measured on {', '.join(others)}, and the present commit is {commit[:7]}; delete the"
+        " file to run all seeds anew, or check out that commit to run the missing ones"
+    )
+
+
+def write(results: Results, path: Path) -> None:
+    """Writes the results as JSON."""
+    path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def clean_commit() -> str:
@@ -130,6 +180,35 @@ def run_seed(seed: int, folder: Path, commit: str) -> dict[str, Any]:
     return {"commit": commit, "comparison": of_all_clips(read["comparison"]), "gates": read["gates"]}
 
 
+def compared_again(result: Mapping[str, Any], folder: Path, compared: str) -> dict[str, Any]:
+    """A seed's result with the present code's comparison and gates, from the predictions in its clone.
+
+    Args:
+        result: as `run_seed` returned it.
+        folder: the clone; nothing in it changes.
+        compared: the present commit.
+    """
+    mark, commit = folder / ".erv" / "claim-commit", result["commit"]
+    found = mark.read_text(encoding="utf-8") if mark.is_file() else "no commit"
+    if found != commit:
+        sys.exit(
+            f"{folder}: its predictions are of {found[:9]}, and the results of {commit[:9]}; name the folder"
+            " of those results with --work, or run the seed anew"
+        )
+    settings = load_settings(folder / "params.yaml")
+    predictions, evaluations = load_evaluations(folder / "eval", settings.compare.policies)
+    verifier = read_metrics(folder / "models" / "verifier")
+    evidence = Evidence(evaluations=evaluations, verifier=verifier, sentences={}, data={})
+    comparison = build_comparison(predictions, evidence, settings.report, seed=settings.seed)
+    verdicts = decide(settings.register_.gates, settings.register_.policy, comparison)
+    return {
+        "commit": commit,
+        "compared": compared,
+        "comparison": of_all_clips(comparison),
+        "gates": [verdict.as_dict() for verdict in verdicts],
+    }
+
+
 def call(*command: str, where: Path) -> None:
     """Runs a command of this environment on the clone's own code and shows its output."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("ERV_")}
@@ -162,7 +241,7 @@ def of_all_clips(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
 def targets(results: Results) -> list[Target]:
     """On how many seeds each target holds."""
-    runs = [result["comparison"] for result in results.values()]
+    runs = [results[str(seed)]["comparison"] for seed in SEEDS if str(seed) in results]
 
     def count(text: str, holds: Sequence[bool]) -> Target:
         return Target(text, sum(holds), len(runs))
@@ -209,8 +288,7 @@ def table(results: Results) -> str:
         "",
         format_table([row for seed, run in runs.items() for row in seed_rows(seed, run)]),
     ]
-    commits = sorted({result["commit"][:7] for result in ordered.values()})
-    if len(commits) > 1:
+    if len(commits := commits_of(results)) > 1:
         lines += ["", f"Measured on several commits: {', '.join(commits)}."]
     return "\n".join(lines)
 

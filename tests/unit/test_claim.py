@@ -1,8 +1,26 @@
 """The claim's table and targets, on results made by hand."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
-from benchmarks.claim import SEEDS, Target, of_all_clips, table, targets
+from benchmarks.claim import (
+    SEEDS,
+    Target,
+    compared_again,
+    main,
+    of_all_clips,
+    other_commits,
+    table,
+    targets,
+)
+from erv.evaluate.evaluate import write_json, write_predictions
+from erv.register.gates import decide
+from erv.report.report import build_comparison
+from erv.settings import load_settings
+from tests.support.paths import ROOT
+from tests.support.reports import MEASURED, evidence_of, predictions_of
 
 WORTHY, POOR = {"recall_low": 0.9}, {"recall_low": 0.2}
 JUDGED = ("EEA", "EPC", "FCR", "inconsistency")
@@ -60,10 +78,48 @@ def test_the_seeds_are_those_of_the_claim():
 
 
 @pytest.mark.parametrize(
-    ("seeds", "of", "holds"), [(9, 10, True), (8, 10, False), (1, 1, True), (0, 0, False)]
+    ("seeds", "ran", "holds", "line"),
+    [
+        (10, 10, True, "holds: x, on 10 of 10 seeds"),
+        (9, 10, True, "holds: x, on 9 of 10 seeds"),
+        (8, 10, False, "fails: x, on 8 of 10 seeds"),
+        (9, 9, False, "not yet: x, on 9 of 9 seeds that have run, of 10"),
+        (0, 0, False, "not yet: x, on 0 of 0 seeds that have run, of 10"),
+    ],
 )
-def test_nine_of_ten_is_enough(seeds, of, holds):
-    assert Target("x", seeds, of).holds is holds
+def test_nine_of_the_ten_named_seeds_are_enough(seeds, ran, holds, line):
+    target = Target("x", seeds, ran)
+    assert target.holds is holds
+    assert target.line() == line
+
+
+def test_only_named_seeds_count():
+    results = {str(seed): result() for seed in (*SEEDS[:-1], 200)}
+    assert {(target.holds, target.ran) for target in targets(results)} == {(False, 9)}
+
+
+def test_seeds_of_another_commit_are_not_added():
+    results = {"101": result()}
+    assert other_commits({}, "0123456789") == ""
+    assert other_commits(results, "0123456789") == ""
+    assert "measured on 0123456, and the present commit is fedcba9; delete" in other_commits(
+        results, "fedcba9876"
+    )
+
+
+def test_results_of_several_commits_fail_the_check(tmp_path, monkeypatch, capsys):
+    results = {str(seed): result() for seed in SEEDS}
+    path = tmp_path / "claim.json"
+    monkeypatch.setattr("sys.argv", ["claim", "--check", "--out", str(path)])
+    path.write_text(json.dumps(results), encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    results["110"]["commit"] = "fedcba9876"
+    path.write_text(json.dumps(results), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"several commits \(0123456, fedcba9\).*delete the file"):
+        main()
+    assert "holds: EEA" in capsys.readouterr().out
 
 
 def test_the_targets_hold_where_every_worthy_judge_agrees():
@@ -103,3 +159,54 @@ def test_results_are_kept_small():
     kept = result()["comparison"]
     assert "classes" not in kept
     assert set(kept["clips"]) == {"overall"}
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """What a seed's run leaves behind, and the comparison and gates of its predictions."""
+    folder = tmp_path / "101"
+    (folder / ".erv").mkdir(parents=True)
+    (folder / ".erv" / "claim-commit").write_text("0123456789", encoding="utf-8")
+    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    settings = load_settings(folder / "params.yaml")
+    predictions = predictions_of(tuple(settings.compare.policies))
+    for policy, rows in predictions.items():
+        (folder / "eval" / policy).mkdir(parents=True)
+        write_predictions(rows, folder / "eval" / policy / "predictions.parquet")
+        write_json(MEASURED, folder / "eval" / policy / "metrics.json")
+    (folder / "models" / "verifier").mkdir(parents=True)
+    evidence = replace(evidence_of(), evaluations=dict.fromkeys(predictions, MEASURED))
+    write_json(evidence.verifier, folder / "models" / "verifier" / "metrics.json")
+    fresh = build_comparison(predictions, evidence, settings.report, seed=settings.seed)
+    gates = [verdict.as_dict() for verdict in decide(settings.register_.gates, "erv", fresh)]
+    return folder, of_all_clips(fresh), gates
+
+
+def test_comparing_again_gives_what_a_fresh_comparison_gives(finished):
+    folder, comparison, gates = finished
+    before = {"commit": "0123456789", "comparison": {}, "gates": []}
+    assert compared_again(before, folder, "fedcba9876") == {
+        "commit": "0123456789",
+        "compared": "fedcba9876",
+        "comparison": comparison,
+        "gates": gates,
+    }
+    with pytest.raises(SystemExit, match="its predictions are of 012345678, and the results of aaaa; name"):
+        compared_again({**before, "commit": "aaaa"}, folder, "fedcba9876")
+    (folder / ".erv" / "claim-commit").unlink()
+    with pytest.raises(SystemExit, match="its predictions are of no commit"):
+        compared_again(before, folder, "fedcba9876")
+
+
+def test_comparisons_by_several_commits_fail_the_check(tmp_path, monkeypatch):
+    results = {str(seed): {**result(), "compared": "aaaaaaaaaa"} for seed in SEEDS}
+    path = tmp_path / "claim.json"
+    monkeypatch.setattr("sys.argv", ["claim", "--check", "--out", str(path)])
+    path.write_text(json.dumps(results), encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    del results["110"]["compared"]
+    path.write_text(json.dumps(results), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"compared by the code of several commits.*--compare-again"):
+        main()

@@ -123,7 +123,9 @@ class ChatEndpoint:
         """The key of the first question; a reply to a corrected one is stored under it, too."""
         settings = self._settings
         messages = questions.first(text)
-        return ReplyCache.key(settings.model, messages, settings.temperature, settings.max_reply_tokens)
+        return ReplyCache.key(
+            settings.address, settings.model, messages, settings.temperature, settings.max_reply_tokens
+        )
 
     async def _ask_all(
         self,

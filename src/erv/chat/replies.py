@@ -65,9 +65,11 @@ class ReplyCache:
         self._cache.close()
 
     @staticmethod
-    def key(model: str, messages: Sequence[Message], temperature: float, max_reply_tokens: int) -> str:
-        """The key of a question: the SHA-256 of everything that decides its reply."""
-        asked = json.dumps([model, list(messages), float(temperature), max_reply_tokens])
+    def key(
+        address: str, model: str, messages: Sequence[Message], temperature: float, max_reply_tokens: int
+    ) -> str:
+        """The key of a question: the SHA-256 of everything that decides its reply, and of who replies."""
+        asked = json.dumps([address, model, list(messages), float(temperature), max_reply_tokens])
         return sha256_of_text(asked)
 
     def get(self, key: str) -> str | None:

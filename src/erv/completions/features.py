@@ -2,8 +2,9 @@
 
 Policies that come from the same base have the same towers: training freezes them. So the features of a piece
 are kept in `.erv/features/<towers>/<piece>/`, where `<towers>` is the hash of everything that decides them
-(the towers' weights, configuration and code), and `<piece>` that of its clips. A policy with other towers
-can't find them. An entry counts only with its completion record and is verified before it is used; it is
+(the towers' weights, buffers, configuration and code, and the CPU threads), and `<piece>` that of its
+clips. A policy with other towers can't find them. An entry counts only with its completion record and is
+verified before it is used; it is
 written under a lock, so of two policies that are evaluated at the same time one encodes and the other reads.
 
 The store is bounded. When it is full, the entries that were unused for longest make room.
@@ -39,11 +40,14 @@ def towers_key(policy: Any, code: str) -> str:
         code: what computes, from `erv.determinism.code_version`.
     """
     digest = hashlib.sha256(code.encode())
-    for name, weight in sorted(policy.model.named_parameters()):
-        if not weight.requires_grad:
-            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
-            digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    described = [policy.model.config.to_dict(), policy.processor.to_dict(), policy.device.type]
+    frozen = [(name, weight) for name, weight in policy.model.named_parameters() if not weight.requires_grad]
+    # Buffers decide features as weights do: running means, position tables.
+    for name, weight in sorted([*frozen, *policy.model.named_buffers()], key=lambda item: item[0]):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    # Sums are split among threads, so their number can change the last bits.
+    threads = torch.get_num_threads() if policy.device.type == "cpu" else None
+    described = [policy.model.config.to_dict(), policy.processor.to_dict(), policy.device.type, threads]
     digest.update(json.dumps(_without_names(described), sort_keys=True, default=str).encode())
     return digest.hexdigest()
 

@@ -85,6 +85,14 @@ class ChatEndpoint(Entry):
         return f"openai:{self.model}"
 
     @property
+    def address(self) -> str:
+        """Where the model is asked: scheme, host, port and path, in one spelling and without credentials."""
+        parts = urlsplit(self.base_url)
+        host = parts.hostname or ""
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}{parts.path.rstrip('/')}"
+
+    @property
     def on_this_machine(self) -> bool:
         """Whether base_url is a loopback address; what answers there may still pass requests on."""
         host = urlsplit(self.base_url).hostname or ""

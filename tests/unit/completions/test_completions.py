@@ -299,3 +299,18 @@ def test_towers_are_what_loading_leaves_frozen(policy):
     }
     assert frozen == {"vision_tower", "audio_tower"}
     assert features.towers_key(loaded, "") == features.towers_key(load_policy(policy), "")
+
+
+def test_features_depend_on_buffers_and_threads(policy):
+    loaded, threads = load_policy(policy), torch.get_num_threads()
+    key = features.towers_key(loaded, "")
+    try:
+        torch.set_num_threads(threads + 1)
+        assert features.towers_key(loaded, "") != key
+    finally:
+        torch.set_num_threads(threads)
+    assert features.towers_key(loaded, "") == key
+    loaded.model.register_buffer("shift", torch.ones(2))
+    shifted = features.towers_key(loaded, "")
+    loaded.model.shift.zero_()
+    assert len({key, shifted, features.towers_key(loaded, "")}) == 3

@@ -316,11 +316,12 @@ def test_kept_replies_survive_damage_and_load_no_pickle(tmp_path):
 def test_what_stands_for_a_question_depends_on_all_that_decides_the_reply():
     messages = QUESTIONS.first("x")
     keys = {
-        ReplyCache.key("m", messages, 0, 64),
-        ReplyCache.key("n", messages, 0, 64),
-        ReplyCache.key("m", QUESTIONS.first("y"), 0, 64),
-        ReplyCache.key("m", messages, 0.5, 64),
-        ReplyCache.key("m", messages, 0, 65),
+        ReplyCache.key("http://a:80", "m", messages, 0, 64),
+        ReplyCache.key("http://b:80", "m", messages, 0, 64),
+        ReplyCache.key("http://a:80", "n", messages, 0, 64),
+        ReplyCache.key("http://a:80", "m", QUESTIONS.first("y"), 0, 64),
+        ReplyCache.key("http://a:80", "m", messages, 0.5, 64),
+        ReplyCache.key("http://a:80", "m", messages, 0, 65),
     }
-    assert len(keys) == 5
-    assert ReplyCache.key("m", messages, 0.0, 64) in keys
+    assert len(keys) == 6
+    assert ReplyCache.key("http://a:80", "m", messages, 0.0, 64) in keys

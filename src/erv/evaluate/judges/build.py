@@ -83,7 +83,8 @@ def _judge(
     if isinstance(settings, settings_of.OpenAIJudge):
         from erv.chat.endpoint import ChatEndpoint
 
-        identity = settings.model_dump(include={"model", "temperature", "max_reply_tokens"})
+        kept = settings.model_dump(include={"model", "temperature", "max_reply_tokens"})
+        identity = {"address": settings.address, **kept}
         return ChatJudge(ChatEndpoint(settings, replies), settings.name, settings.mode, identity)
     from erv.chat.local import LocalChat
 

@@ -47,7 +47,7 @@ def check_independence(judge: Judge, verifier_sentences: Iterable[str], verifier
 
 
 def tensor_digests(tensors: Mapping[str, Tensor]) -> frozenset[str]:
-    """SHA-256 of the values of each tensor that training gave its values, whatever its name.
+    """SHA-256 of the values of each tensor that training gave its values, whatever its name and precision.
 
     Left out: small tensors, whole numbers, and tensors whose elements are all equal.
     """
@@ -57,7 +57,9 @@ def tensor_digests(tensors: Mapping[str, Tensor]) -> frozenset[str]:
     for tensor in tensors.values():
         if tensor.numel() < _SMALLEST or not tensor.is_floating_point():
             continue
-        values = tensor.detach().cpu().contiguous()
+        # A cast copy has the same values once both are as coarse as bfloat16.
+        # A copy in float16 was rounded twice then, and may differ.
+        values = tensor.detach().cpu().to(torch.bfloat16).contiguous()
         if bool((values == values.flatten()[0]).all()):
             continue
         digests.add(hashlib.sha256(values.flatten().view(torch.uint8).numpy().tobytes()).hexdigest())

@@ -13,6 +13,7 @@ from erv.files import temporary_name
 from erv.labels import LabelSpace
 from erv.pinning import pin
 from erv.settings import parse_settings
+from erv.settings.judges import OpenAIJudge
 from tests.support.runtime import RUNTIME
 
 TEXTS = b"text,label\nShe is angry.,anger\nHe is sad.,sadness\n"
@@ -85,3 +86,22 @@ def test_faulty_settings_are_refused(raw, judges, said):
     with pytest.raises(SettingsError) as caught:
         panel(raw, *judges)
     assert said in str(caught.value)
+
+
+def test_the_address_of_a_judge_is_part_of_its_digest_in_any_spelling(tmp_path):
+    def digest(url):
+        settings = OpenAIJudge(kind="openai", model="m", base_url=url, api_key_env=None)
+        (judge,) = build_judges(
+            [settings], runtime=None, texts=lambda: b"", folder_of=lambda name: tmp_path, replies=tmp_path
+        )
+        return judge.describe()["digest"]
+
+    here = digest("http://127.0.0.1:80/v1")
+    assert digest("HTTP://127.0.0.1/v1/") == here
+    others = (
+        "https://127.0.0.1:80/v1",
+        "http://127.0.0.2/v1",
+        "http://127.0.0.1:81/v1",
+        "http://127.0.0.1/v2",
+    )
+    assert here not in {digest(other) for other in others}

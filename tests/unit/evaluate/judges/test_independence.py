@@ -59,3 +59,11 @@ def test_what_training_did_not_set_is_no_shared_weight():
     assert tensor_digests(ignored) == frozenset()
     half = torch.randn(64, 64, dtype=torch.bfloat16)
     assert len(tensor_digests({"half": half, "same": half.clone()})) == 1
+
+
+def test_a_copy_in_another_precision_is_the_same_weight():
+    torch.manual_seed(0)
+    whole = torch.randn(64, 64)
+    assert tensor_digests({"a": whole}) == tensor_digests({"a": whole.to(torch.bfloat16)})
+    assert tensor_digests({"a": whole}) == tensor_digests({"a": whole.double()})
+    assert tensor_digests({"a": whole}) != tensor_digests({"a": whole + 1})
