@@ -38,6 +38,7 @@ from erv.evaluate.evaluate import OVERALL
 from erv.evaluate.metrics import METRICS
 from erv.evaluate.significance import BETTER, WORSE, in_words
 from erv.evaluate.spread import difference_rows, policy_rows, summarize
+from erv.files import write_text
 from erv.register.gates import decide
 from erv.report.evidence import Evidence
 from erv.report.report import build_comparison, load_evaluations
@@ -132,13 +133,13 @@ def other_commits(results: Results, commit: str) -> str:
         return ""
     return (
         f"its seeds were measured on {', '.join(others)}, and the present commit is {commit[:7]}; delete the"
-        " file to run all seeds anew, or check out that commit to run the missing ones"
+        " file to run all seeds again, or check out that commit to run the missing ones"
     )
 
 
 def write(results: Results, path: Path) -> None:
-    """Writes the results as JSON."""
-    path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    """Writes the results as JSON, whole or not at all: each seed took minutes."""
+    write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", path)
 
 
 def clean_commit() -> str:
@@ -193,7 +194,7 @@ def compared_again(result: Mapping[str, Any], folder: Path, compared: str) -> di
     if found != commit:
         sys.exit(
             f"{folder}: its predictions are of {found[:9]}, and the results of {commit[:9]}; name the folder"
-            " of those results with --work, or run the seed anew"
+            " of those results with --work, or run the seed again"
         )
     settings = load_settings(folder / "params.yaml")
     predictions, evaluations = load_evaluations(folder / "eval", settings.compare.policies)

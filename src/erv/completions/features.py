@@ -4,8 +4,8 @@ Policies that come from the same base have the same towers: training freezes the
 are kept in `.erv/features/<towers>/<piece>/`, where `<towers>` is the hash of everything that decides them
 (the towers' weights, buffers, configuration and code, and the CPU threads), and `<piece>` that of its
 clips. A policy with other towers can't find them. An entry counts only with its completion record and is
-verified before it is used; it is
-written under a lock, so of two policies that are evaluated at the same time one encodes and the other reads.
+verified before it is used. It is written under a lock, so of two policies that are evaluated at the same
+time one encodes and the other reads.
 
 The store is bounded. When it is full, the entries that were unused for longest make room.
 """
