@@ -13,6 +13,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Where a new clause begins, to which a negation before it doesn't reach.
+_NEW_CLAUSE = re.compile(r"[;:]|\b(?:but|yet|while|whereas|although|though)\b|,\s*(?:and|so|because)\b", re.I)
 _NEGATION = re.compile(r"\b(?:not|no|never|nobody|nothing|neither|nor|without|hardly)\b|n['\u2019]t\b", re.I)
 
 Wording = tuple[tuple[str, ...], tuple[str, ...]]
@@ -171,8 +173,7 @@ class Claim:
 def claims_in(text: str) -> tuple[Claim, ...]:
     """The claims of a text in the clauses of family a, by place; a cue that is claimed twice is there twice.
 
-    Case and white space between words don't matter. A clause with a negation before it in its sentence claims
-    nothing.
+    Case and white space between words don't matter. A claim that a negation in its own clause denies is none.
     """
     found = sorted(
         (
@@ -186,9 +187,10 @@ def claims_in(text: str) -> tuple[Claim, ...]:
 
 
 def _denied(claim: Claim, found: Sequence[Claim], text: str) -> bool:
-    """Whether a negation stands before a claim, in its sentence but not within another clause."""
+    """Whether a negation stands before a claim in its own clause."""
     begin = max(text.rfind(mark, 0, claim.start) for mark in ".!?") + 1
     ends = [other.end for other in found if begin <= other.start and other.end <= claim.start]
+    ends += [mark.end() for mark in _NEW_CLAUSE.finditer(text, begin, claim.start)]
     return _NEGATION.search(text, max([begin, *ends]), claim.start) is not None
 
 

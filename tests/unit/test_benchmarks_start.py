@@ -30,7 +30,6 @@ SMALL = [
 # Scripts that need a finished demo, the first thing that they miss in an empty folder, and whether they also
 # need its servers.
 AFTER_DEMO = [
-    pytest.param("credit", "params.yaml", False, marks=SLOW),
     pytest.param("demo", ".erv/stack/prefect/prefect.db", False),
     pytest.param("evaluate", "params.yaml", False, marks=SLOW),
     pytest.param("grpo_demo", "params.yaml", False, marks=SLOW),
@@ -38,6 +37,7 @@ AFTER_DEMO = [
     pytest.param("noop", "dvc.lock", True),
     pytest.param("record_rollouts", "params.yaml", False),
     pytest.param("stage_start", "dvc.lock", True),
+    pytest.param("variants", "params.yaml", False, marks=SLOW),
 ]
 # Parts of other scripts: `grpo` starts `grpo_worker`, and imports do the rest.
 PARTS = {
@@ -82,7 +82,7 @@ def test_it_works_at_a_tiny_size(script: str, as_module: bool, options: str, tmp
 
 @pytest.mark.parametrize(("script", "missing", "_"), AFTER_DEMO)
 def test_without_a_demo_it_says_so(script: str, missing: str, _: bool, tmp_path: Path) -> None:
-    done = start(script, [], tmp_path, as_module=script.startswith(("grpo_", "credit", "evaluate")))
+    done = start(script, [], tmp_path, as_module=script.startswith(("grpo_", "variants", "evaluate")))
     assert done.returncode == 1
     assert done.stderr == f"error: {missing} not found; run `make demo` in that workspace first\n"
     assert done.stdout == ""

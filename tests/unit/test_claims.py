@@ -52,6 +52,19 @@ def test_a_negation_elsewhere_denies_nothing() -> None:
     assert cues_in(text) == ("hard_stare", "voice_trembling")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is not sunny, and the voice trembles.",
+        "There is no smile but the voice trembles.",
+        "Nothing moves; the voice trembles.",
+        "The room is not bright, while the voice trembles.",
+    ],
+)
+def test_a_negation_reaches_to_the_end_of_its_clause(text: str) -> None:
+    assert cues_in(text) == ("voice_trembling",)
+
+
 def test_every_clause_claims_its_own_cue_alone() -> None:
     for cue, (clauses, _) in CUE_WORDINGS.items():
         for clause in clauses:

@@ -14,7 +14,9 @@ from typing import Any
 from erv.labels import LabelSpace
 from erv.prompts import parse_completion
 
-_BETWEEN = re.compile(r"[,;/|+&_\n]|\band\b|\bor\b", re.IGNORECASE)
+_BETWEEN = re.compile(
+    r"[,;/|+&_\n]|\b(?:and|or|but|yet|with|plus|then|along with|as well as|mixed with)\b", re.IGNORECASE
+)
 _EDGES = " \t.:!?\"'`*()[]"
 
 

@@ -137,7 +137,8 @@ def differences(
 def confusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The pooled confusion matrix, with each row as shares of its true emotion.
 
-    The last two columns are answers that are no label, and completions without an answer.
+    The columns after the emotions are labels of a data set without a name in the MAFW space (only if such an
+    answer was given), answers that are no label, and completions without an answer.
     """
     pooled = scope_rows(rows)[OVERALL]
     names = scope_space(OVERALL).names
@@ -145,13 +146,19 @@ def confusion(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         [row["label"] for row in pooled], [row["predicted"] for row in pooled], scope_space(OVERALL)
     )["confusion"]
     malformed = Counter(row["label"] for row in pooled if unread_kind(row) == "malformed")
+    apart = Counter(row["label"] for row in pooled if row["predicted"] and row["predicted"] not in names)
     lines = {
-        name: [*line[:-1], line[-1] - malformed[name], malformed[name]]
+        name: [
+            *line[:-1],
+            *([apart[name]] if apart else []),
+            line[-1] - apart[name] - malformed[name],
+            malformed[name],
+        ]
         for name, line in zip(names, counts, strict=True)
         if sum(line)
     }
     return {
-        "columns": [*names, "not a label", "no answer"],
+        "columns": [*names, *(["label not pooled"] if apart else []), "not a label", "no answer"],
         "rows": [
             {"name": name, "total": sum(line), "cells": [(count, count / sum(line)) for count in line]}
             for name, line in lines.items()

@@ -20,6 +20,7 @@ MAFW, COMPOUND, DFEW = (LabelSpace.load(name) for name in ("mafw", "mafw_compoun
         ("disgust, anger, bored", {"disgust", "anger", "bored"}),
         ("angry/mad", {"anger"}),
         ("anger, disgust and contempt", {"anger", "disgust", "contempt"}),
+        ("sad but angry, mixed with disgust", {"sadness", "anger", "disgust"}),
         ("no emotion", {"neutral"}),
         ("", set()),
         (None, set()),

@@ -41,15 +41,17 @@ def check_independence(judge: Judge, verifier_sentences: Iterable[str], verifier
     shared = judge.weights & folder_digests(verifier) if judge.weights else frozenset()
     if shared:
         raise EvaluationError(
-            f"the judge {judge.name} and the verifier in {verifier} have {len(shared)} tensors in common, and"
-            " the verifier is the reward; take another model for the judge (evaluate.judges in params.yaml)"
+            f"the judge {judge.name} and the verifier in {verifier} have tensors in common, and the verifier"
+            " is the reward; take another model for the judge (evaluate.judges in params.yaml)"
         )
 
 
 def tensor_digests(tensors: Mapping[str, Tensor]) -> frozenset[str]:
     """SHA-256 of the values of each tensor that training gave its values, whatever its name and precision.
 
-    Left out: small tensors, whole numbers, and tensors whose elements are all equal.
+    A tensor has two, one for its values rounded to bfloat16 and one for those rounded to float16 before that;
+    most often both are equal. Left out: small tensors, whole numbers, and tensors whose elements are all
+    equal.
     """
     import torch
 
@@ -57,12 +59,12 @@ def tensor_digests(tensors: Mapping[str, Tensor]) -> frozenset[str]:
     for tensor in tensors.values():
         if tensor.numel() < _SMALLEST or not tensor.is_floating_point():
             continue
-        # A cast copy has the same values once both are as coarse as bfloat16.
-        # A copy in float16 was rounded twice then, and may differ.
-        values = tensor.detach().cpu().to(torch.bfloat16).contiguous()
-        if bool((values == values.flatten()[0]).all()):
-            continue
-        digests.add(hashlib.sha256(values.flatten().view(torch.uint8).numpy().tobytes()).hexdigest())
+        # A cast copy has the same values once both are as coarse as bfloat16. A copy in float16 is rounded
+        # twice then, so that way has a digest too.
+        for passing in (tensor.dtype, torch.float16):
+            values = tensor.detach().cpu().to(passing).to(torch.bfloat16).flatten()
+            if not bool((values == values[0]).all()):
+                digests.add(hashlib.sha256(values.view(torch.uint8).numpy().tobytes()).hexdigest())
     return frozenset(digests)
 
 

@@ -1,30 +1,30 @@
-"""Credit by sentence against credit by completion, at equal compute, on validation clips.
+"""Variants with rewards or credit beyond the paper against `erv`, at equal compute, on validation clips.
 
-    python -m benchmarks.credit                                   # in a workspace where `make demo` has run
-    python -m benchmarks.credit --workspace PATH --seeds 0 1 2 --out benchmarks/credit.json
-    python -m benchmarks.credit --arms completion --set learning_rate=3e-4 --name lr3   # one change, for
-    comparison
+    python -m benchmarks.variants                                 # in a workspace where `make demo` has run
+    python -m benchmarks.variants --workspace PATH --variants erv sentences --seeds 0 1 2
+    python -m benchmarks.variants --variants erv --set learning_rate=1e-4 --name lr1   # one change
 
-Each arm trains the workspace's cold start on its training clips with the rewards of one variant (`erv`) and
-nothing changed but `grpo.credit`: the same clips in the same order, as many completions, steps and updates.
+Each variant of params.yaml trains the workspace's cold start on its training clips, with its own rewards and
+credit and nothing else changed: the same clips in the same order, as many completions, steps and updates.
 Then it answers the validation clips greedily. No test clip is opened. Results of finished runs are kept in
 the output file, so that an interrupted comparison goes on.
 
 The explanations of the sample corpus are read by its own wordings: every sentence of its texts ends in words
 that belong to one emotion, and a policy that learned from them writes them word for word. This reader has no
-part in the reward, has no weights and doesn't err on such a sentence; it says nothing of other texts.
+part in the rewards, has no weights and doesn't err on such a sentence; it says nothing of other texts.
 Columns:
 
-    WAR      the answer is right                         EEA, EPC, FCR   as in docs/metrics.md, by this reader
-    incons.  of the right answers, the share whose explanation names another emotion
-    true     share of claimed cues that the clip has     reward          the verifier's, on the same
-    completions
+    WAR           the answer is right             EEA, EPC, FCR   as in docs/metrics.md, by this reader
+    inconsistent  of the right answers, the share whose explanation names another emotion
+    true_claims   share of claimed cues that the clip has
+    words         in an explanation               repeated        share of sentences said before in it
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -35,9 +35,10 @@ from typing import Any
 
 import yaml
 
-from benchmarks.workspace import demanded
+from benchmarks.workspace import demanded, settings_demanded
 from erv.claims import cues_in
 from erv.cues import read_cues
+from erv.errors import SettingsError
 from erv.evaluate.metrics import explanation_metrics, read_completion
 from erv.exclusions import read_exclusions, without
 from erv.files import write_text
@@ -50,25 +51,24 @@ from erv.rewards import Shaping, build_rewards
 from erv.rewards.answers import mafw_name
 from erv.sample.wordings import emotions_said
 from erv.sentences import explanation_shape, split_sentences
-from erv.settings import GrpoSettings, Settings, load_settings
+from erv.settings import GrpoSettings, Settings, VariantSettings
 from erv.shards import ShardReader
-from erv.training.grpo.grpo import build_rows, train_grpo
+from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
 from erv.training.grpo.watch import quiet_libraries
 from erv.verifier.memory import SentenceMemory
 from erv.verifier.model import load_for_training
 
-ARMS = ("completion", "sentence")
-COLUMNS = ("WAR", "EEA", "EPC", "FCR", "inconsistent", "true_claims", "explanation", "words", "repeated")
+VARIANTS = ("erv", "sentences", "coherent", "grounded")
+COLUMNS = ("WAR", "EEA", "EPC", "FCR", "inconsistent", "true_claims", "words", "repeated")
 
 
 class Bench:
     """One workspace and the runs on it."""
 
-    def __init__(self, workspace: Path, variant: str, changes: Sequence[tuple[str, str, str]]) -> None:
+    def __init__(self, workspace: Path, changes: Sequence[tuple[str, str, str]]) -> None:
         self._root = workspace
-        self._settings: Settings = load_settings(workspace / "params.yaml")
+        self._settings: Settings = settings_demanded(workspace)
         self._changes = {key: yaml.safe_load(value) for key, _, value in changes}
-        self._rewards = self._settings.variants[variant].rewards
         names = self._settings.roles.train
         excluded = read_exclusions(workspace / "data/exclusions.json")
         manifests = read_manifests(workspace / "data/manifest", names)
@@ -76,11 +76,25 @@ class Bench:
         self._shards = {name: ShardReader(workspace / "data/shards" / name) for name in names}
         self._cues = read_cues(workspace / "data/cues", names)
 
-    def run(self, arm: str, seed: int) -> dict[str, Any]:
-        """Trains an arm and measures it."""
-        grpo = GrpoSettings.model_validate(self._settings.grpo.model_dump() | self._changes | {"credit": arm})
+    def variant(self, name: str) -> VariantSettings:
+        """A variant of params.yaml; ends the script if it is trained in another way or doesn't explain."""
+        try:
+            variant = variant_settings(self._settings.variants, name)
+        except SettingsError as error:
+            sys.exit(f"error: {error}")
+        if variant.method != "grpo" or not variant.thinks:
+            sys.exit(f"error: variant {name} is not trained by grpo with explanations; choose another")
+        return variant
+
+    def run(self, name: str, seed: int) -> dict[str, Any]:
+        """Trains a variant and measures it."""
+        variant = self.variant(name)
+        changed = GrpoSettings.model_validate(self._settings.grpo.model_dump() | self._changes)
+        grpo = variant.applied_to(changed)
         memory = SentenceMemory()
-        rewards = self._built(memory, grpo)
+        verifier = load_for_training(self._root / "models/verifier", self._settings.runtime, memory)
+        shaping = Shaping(**grpo.shaping.model_dump())
+        rewards = build_rewards(variant.rewards, verifier, grpo.semantics, shaping=shaping, cues=self._cues)
         curve: list[dict[str, float]] = []
         began = time.process_time()
         with tempfile.TemporaryDirectory() as scratch:
@@ -99,21 +113,10 @@ class Bench:
                 kept=[memory],
             )
             seconds = time.process_time() - began
-            measured = self.measure(folder, rewards)
+            measured = self.measure(folder)
         return {**measured, "cpu_seconds": round(seconds), "curve": tenths(curve), "changes": self._changes}
 
-    def measure_policy(self, name: str) -> dict[str, float]:
-        """Measures a policy that the workspace has, with the rewards of the variant."""
-        return self.measure(
-            self._root / "models/policy" / name, self._built(SentenceMemory(), self._settings.grpo)
-        )
-
-    def _built(self, memory: SentenceMemory, grpo: GrpoSettings) -> list[tuple[str, Any, float]]:
-        verifier = load_for_training(self._root / "models/verifier", self._settings.runtime, memory)
-        shaping = Shaping(**grpo.shaping.model_dump())
-        return build_rewards(self._rewards, verifier, grpo.semantics, shaping=shaping)
-
-    def measure(self, folder: Path, rewards: Sequence[tuple[str, Any, float]]) -> dict[str, float]:
+    def measure(self, folder: Path) -> dict[str, float]:
         """What a policy answers and says on the validation clips."""
         policy = load_policy(folder)
         rows: list[ClipRow] = []
@@ -131,16 +134,7 @@ class Bench:
             )
             rows += shown
             texts += [said[row.clip_id] for row in shown]
-        columns = {"solution": [row.label for row in rows], "dataset": [row.dataset for row in rows]}
-        earned = {name: reward(completions=texts, **columns) for name, reward, _ in rewards}
-        return {
-            **self._read(rows, texts),
-            **{
-                name: fmean(value for value in values if value is not None) for name, values in earned.items()
-            },
-            **explanation_shape(texts),
-            "clips": float(len(rows)),
-        }
+        return {**self._read(rows, texts), **explanation_shape(texts), "clips": float(len(rows))}
 
     def _read(self, rows: Sequence[ClipRow], texts: Sequence[str]) -> dict[str, float]:
         truth, predicted, told, claims = [], [], [], []
@@ -190,7 +184,7 @@ def tenths(curve: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """All runs as Markdown, then the mean over seeds of each arm."""
+    """All runs as Markdown, then the mean over seeds of each variant."""
     lines = ["| run | " + " | ".join(COLUMNS) + " |", "|---|" + "---|" * len(COLUMNS)]
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for name, found in sorted(results.items()):
@@ -208,27 +202,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workspace", type=Path, default=Path())
-    parser.add_argument("--variant", default="erv", help="whose rewards")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other values of grpo")
     parser.add_argument("--name", default="", help="what runs with --set are called")
     parser.add_argument(
         "--policies", nargs="+", default=[], help="policies of the workspace to measure as they are"
     )
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/credit.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/variants.json"))
     options = parser.parse_args()
     demanded(options.workspace, "params.yaml", "models/policy/sft", "models/verifier", "data/shards")
     results = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
-    bench = Bench(options.workspace, options.variant, [item.partition("=") for item in options.set])
+    bench = Bench(options.workspace, [item.partition("=") for item in options.set])
+    for variant in options.variants:
+        bench.variant(variant)  # a wrong name ends here, not after the first training
     for policy in options.policies:
-        results[f"workspace/{policy}"] = bench.measure_policy(policy)
+        results[f"workspace/{policy}"] = bench.measure(options.workspace / "models/policy" / policy)
         write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", options.out)
     for seed in options.seeds:
-        for arm in options.arms:
-            name = f"{options.name or 'plain'}/{arm}/{seed}"
+        for variant in options.variants:
+            name = "/".join(part for part in (options.name, variant, str(seed)) if part)
             if name not in results:
-                results[name] = bench.run(arm, seed)
+                results[name] = bench.run(variant, seed)
                 write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", options.out)
     print(table(results))
 
