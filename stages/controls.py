@@ -5,7 +5,9 @@ Command: see `controls` in dvc.yaml. The paper has none of these.
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
 if TYPE_CHECKING:
+    from erv.completions.draws import DrawnTokens
     from erv.evaluate.judges.protocol import Judge
 
 logger = logging.getLogger("stages.controls")
@@ -56,15 +59,19 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             if prompt.fields:
                 names = LabelSpace.load(name).names
                 asked = {clip: prompt.ask(names, subtitle) for clip, subtitle in shown.subtitles.items()}
+            drawn = None
+            if settings.evaluate.temperature > 0:  # the same numbers as in the evaluation, clip by clip
+                drawn = functools.partial(_drawn, settings, name, policy.model.placeholder_ids)
             completions = generate_completions(
                 policy,
                 shown.clips(reader.get),
                 batch_size=settings.evaluate.batch_size,
                 max_new_tokens=settings.evaluate.max_new_tokens,
-                temperature=settings.evaluate.temperature,
+                temperature=0.0,
                 seed=settings.seed,
                 video=shown.video,
                 asked=asked,
+                drawn=drawn,
             )
             rows += judge_completions(shown.rows, completions, judges)
             media = dict(zip((row.clip_id for row in shown.rows), shown.shown, strict=True))
@@ -98,8 +105,29 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     run.log_artifact(arguments.metrics)
 
 
+def _drawn(
+    settings: Settings, dataset: str, suppressed: Sequence[int], clip_ids: Sequence[str], prompt: int
+) -> DrawnTokens:
+    from erv.completions.draws import draws_of
+
+    chosen = settings.evaluate
+    return draws_of(
+        settings.seed,
+        dataset,
+        clip_ids,
+        0,
+        tokens=chosen.max_new_tokens,
+        temperature=chosen.temperature,
+        prompt=prompt,
+        suppressed=suppressed,
+    )
+
+
 def _tell(policy: str, control: str, found: dict[str, Any], scope: str) -> None:
     war, plain = found["metrics"][scope]["WAR"], found["plain"][scope]["WAR"]
+    if war["value"] is None:
+        logger.warning("%s, %s: no clip to show, so nothing is measured", policy, control)
+        return
     logger.info(
         "%s, %s: WAR %.3f (%.3f to %.3f) instead of %.3f on %d clips; the same answer on %.1f%%",
         *(policy, control, war["value"], war["low"], war["high"], plain["value"], found["clips"][scope]),

@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from erv.sentences import sentence_spans
+
 # Where a new clause begins, to which a negation before it doesn't reach.
-_NEW_CLAUSE = re.compile(r"[;:]|\b(?:but|yet|while|whereas|although|though)\b|,\s*(?:and|so|because)\b", re.I)
-_NEGATION = re.compile(r"\b(?:not|no|never|nobody|nothing|neither|nor|without|hardly)\b|n['\u2019]t\b", re.I)
+_NEW_CLAUSE = re.compile(r"[,;:]|\b(?:but|yet|while|whereas|although|though)\b", re.I)
+_NEGATION = re.compile(
+    r"\b(?:not(?!\s+only)|no(?!\s+(?:doubt|question))|never|nobody|nothing|neither|nor"
+    r"|without(?!\s+(?:a\s+)?doubt)|hardly)\b|n['\u2019]t\b",
+    re.I,
+)
+_JOINED = re.compile(r",?\s+(?:and|or)\s+(?:that\s+)?", re.I)
 
 Wording = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -173,25 +179,38 @@ class Claim:
 def claims_in(text: str) -> tuple[Claim, ...]:
     """The claims of a text in the clauses of family a, by place; a cue that is claimed twice is there twice.
 
-    Case and white space between words don't matter. A claim that a negation in its own clause denies is none.
+    Each sentence is read by itself, as rewards split a text (`strict`). Case and white space between words
+    don't matter. A claim is none if a negation in its own clause denies it, or if it is joined to one that is
+    denied: "it is not true that the voice is loud and the words come quickly".
     """
+    spans = sentence_spans(text, semantics="strict")
+    return tuple(
+        Claim(claim.cue, start + claim.start, start + claim.end)
+        for start, end in spans
+        for claim in _in_sentence(text[start:end])
+    )
+
+
+def _in_sentence(sentence: str) -> list[Claim]:
     found = sorted(
         (
             Claim(cue, match.start(), match.end())
             for cue, clauses in _clauses().items()
-            for match in clauses.finditer(text)
+            for match in clauses.finditer(sentence)
         ),
         key=lambda claim: (claim.start, claim.cue),
     )
-    return tuple(claim for claim in found if not _denied(claim, found, text))
-
-
-def _denied(claim: Claim, found: Sequence[Claim], text: str) -> bool:
-    """Whether a negation stands before a claim in its own clause."""
-    begin = max(text.rfind(mark, 0, claim.start) for mark in ".!?") + 1
-    ends = [other.end for other in found if begin <= other.start and other.end <= claim.start]
-    ends += [mark.end() for mark in _NEW_CLAUSE.finditer(text, begin, claim.start)]
-    return _NEGATION.search(text, max([begin, *ends]), claim.start) is not None
+    made: list[Claim] = []
+    end, denied = 0, False  # of the claim before
+    for claim in found:
+        before = sentence[end : claim.start]
+        own_clause = _NEW_CLAUSE.split(before)[-1]
+        denied = _NEGATION.search(own_clause) is not None or (
+            denied and _JOINED.fullmatch(before) is not None
+        )
+        made += [] if denied else [claim]
+        end = claim.end
+    return made
 
 
 def cues_in(text: str) -> tuple[str, ...]:

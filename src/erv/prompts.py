@@ -69,10 +69,12 @@ class Prompt:
 def read_prompt(path: str | Path) -> Prompt:
     """The prompt in a file: the user turn, or `[system]` and `[user]` on lines of their own before each turn.
 
-    White space around a turn doesn't count. A brace that stands for itself is doubled.
+    White space around a turn doesn't count. In the user turn, a brace that stands for itself is doubled; the
+    system turn is the same for every clip, and is taken as it is.
 
     Raises:
-        SettingsError: the file is missing, not UTF-8 or empty, or has an unknown field or a stray brace.
+        SettingsError: the file is missing, not UTF-8 or empty, has an unknown field or a stray brace, or has a
+            field in the system turn.
     """
     try:
         content = Path(path).read_text(encoding="utf-8")
@@ -88,9 +90,17 @@ def read_prompt(path: str | Path) -> Prompt:
     turns = {name: "\n".join(lines).strip() for name, lines in parts.items()}
     if not turns[_USER]:
         raise SettingsError(f"{path}: asks nothing; write a question, below {_USER} if it has a system turn")
+    for name in FIELDS:
+        if f"{{{name}}}" in turns.get(_SYSTEM, ""):
+            raise SettingsError(
+                f"{path}: {{{name}}} is in the system turn, which is the same for every clip; move it below"
+                f" {_USER}"
+            )
     for number, line in enumerate(turns[_USER].split("\n"), start=1):
         try:
             unknown = set(_fields(line)) - set(FIELDS)
+            if any(spec or conversion for _, _, spec, conversion in string.Formatter().parse(line)):
+                raise ValueError("a field has a format of its own; write it as {labels}")
         except ValueError as error:
             raise SettingsError(f"{path}, line {number} of the question: {error}; double a brace") from None
         if unknown:

@@ -22,9 +22,9 @@ FEAR = ClipCues(
 
 
 def test_claims_are_found_where_they_are_said() -> None:
-    text = 'I see: THE EYES  ARE\nwide open, and "the voice trembles". The voice trembles.'
+    text = 'I see: THE EYES  ARE\twide open, and "the voice trembles". The voice trembles.'
     assert [(claim.cue, text[claim.start : claim.end]) for claim in claims_in(text)] == [
-        ("eyes_wide", "THE EYES  ARE\nwide open"),
+        ("eyes_wide", "THE EYES  ARE\twide open"),
         ("voice_trembling", "the voice trembles"),
         ("voice_trembling", "The voice trembles"),
     ]
@@ -39,6 +39,7 @@ def test_claims_are_found_where_they_are_said() -> None:
         "Nobody says that the voice trembles.",
         "I don't find that the voice trembles.",
         "The voice tremblesome.",
+        "It is not true that the voice trembles and the voice is loud.",
     ],
 )
 def test_what_is_denied_or_goes_on_as_another_word_is_no_claim(text: str) -> None:
@@ -59,6 +60,12 @@ def test_a_negation_elsewhere_denies_nothing() -> None:
         "There is no smile but the voice trembles.",
         "Nothing moves; the voice trembles.",
         "The room is not bright, while the voice trembles.",
+        "The person isn't happy, the voice trembles.",
+        "Not only that: the voice trembles",
+        "No doubt the voice trembles.",
+        "Without a pause, the voice trembles.",
+        "No tears here\nThe voice trembles",
+        "Not a word… The voice trembles",
     ],
 )
 def test_a_negation_reaches_to_the_end_of_its_clause(text: str) -> None:

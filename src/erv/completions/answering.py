@@ -8,11 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from erv.checkpoints import LIBRARIES
-from erv.completions.draws import DrawnTokens, numbers_of
+from erv.completions.draws import DrawnTokens, draws_of
 from erv.completions.features import ROOT, FeatureStore, towers_key
 from erv.completions.kept import KeptPieces, generating_code
 from erv.completions.pieces import Asked, Completed, Decoding, Piece
@@ -135,9 +134,13 @@ class Answering:
         self, clip_ids: Sequence[str], prompts: Sequence[Sequence[int]], sample: int, temperature: float
     ) -> DrawnTokens:
         decoding = self._task.decoding
-        numbers = [
-            numbers_of(decoding.seed, self._task.dataset, clip_id, sample, decoding.max_new_tokens)
-            for clip_id in clip_ids
-        ]
-        longest = max(map(len, prompts))
-        return DrawnTokens(np.stack(numbers), temperature, longest, self._policy.model.placeholder_ids)
+        return draws_of(
+            decoding.seed,
+            self._task.dataset,
+            clip_ids,
+            sample,
+            tokens=decoding.max_new_tokens,
+            temperature=temperature,
+            prompt=max(map(len, prompts)),
+            suppressed=self._policy.model.placeholder_ids,
+        )

@@ -51,3 +51,30 @@ class DrawnTokens(LogitsProcessor):
         sought = torch.minimum(numbers * total, torch.nextafter(total, torch.zeros_like(total)))
         drawn = torch.searchsorted(below, sought, right=True)
         return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
+
+
+def draws_of(
+    seed: int,
+    dataset: str,
+    clip_ids: Sequence[str],
+    sample: int,
+    *,
+    tokens: int,
+    temperature: float,
+    prompt: int,
+    suppressed: Sequence[int],
+) -> DrawnTokens:
+    """`DrawnTokens` of a batch, each clip with its own numbers.
+
+    Args:
+        seed: of all numbers.
+        dataset: of the clips.
+        clip_ids: of the rows.
+        sample: which of a clip's completions this is; 0 is the one that counts.
+        tokens: most tokens of a completion.
+        temperature: see `DrawnTokens`.
+        prompt: see `DrawnTokens`.
+        suppressed: see `DrawnTokens`.
+    """
+    numbers = np.stack([numbers_of(seed, dataset, clip_id, sample, tokens) for clip_id in clip_ids])
+    return DrawnTokens(numbers, temperature, prompt, suppressed)

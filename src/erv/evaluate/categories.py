@@ -38,7 +38,7 @@ class Categories:
         """What a reader of the figures has to know, in sentences."""
         found = []
         if self.zero_shot:
-            found.append(f"{dataset} is zero-shot: no policy was trained on clips of it")
+            found.append(f"{dataset} is zero-shot: this run trained no policy on clips of it")
         if self.untrained:
             found.append(f"{dataset}: no training set has {', '.join(self.untrained)}")
         for judge, names in self.unheard.items():

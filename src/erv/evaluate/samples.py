@@ -49,6 +49,8 @@ def measure_samples(predictions: Sequence[Mapping[str, Any]]) -> dict[str, dict[
         return {}
     result = {}
     for scope, rows in scope_rows(_one_row_per_sample(predictions)).items():
+        if not rows:  # no clip has a name in the MAFW space
+            continue
         clips: dict[tuple[str, str], list[tuple[str | None, str]]] = {}
         for row in rows:
             clips.setdefault((row["dataset"], row["clip_id"]), []).append((row["predicted"], row["label"]))

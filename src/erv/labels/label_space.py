@@ -44,13 +44,14 @@ class LabelSpace:
         name: name of the space, e.g. `mafw`.
         version: increased when ids, names or synonyms change.
         names: canonical names in the order of their ids.
-        ids: canonical name -> id as the data set's own files write it.
+        ids: canonical name -> id as the data set's own files write it, the first if several mean it.
     """
 
     name: str
     version: int
     names: tuple[str, ...]
     ids: Mapping[str, int]
+    _names_of: Mapping[int, str] = field(repr=False)
     _synonyms: Mapping[str, str] = field(repr=False)
     _maps: Mapping[str, Mapping[str, str]] = field(repr=False)
     _shown: str = field(repr=False)
@@ -78,7 +79,7 @@ class LabelSpace:
         """
         if text is None:
             return None
-        return self._synonyms.get(" ".join(text.strip(_EDGES).lower().split()))
+        return self._synonyms.get(_plain(text))
 
     def named_in(self, text: str) -> tuple[str, ...]:
         """The canonical names of the emotions that a text names by name or synonym, as whole words.
@@ -133,10 +134,9 @@ class LabelSpace:
         Raises:
             DataError: the space has no such id (usually because a file is 0-based or renumbered).
         """
-        for name, known in self.ids.items():
-            if known == label_id:
-                return name
-        low, high = min(self.ids.values()), max(self.ids.values())
+        if label_id in self._names_of:
+            return self._names_of[label_id]
+        low, high = min(self._names_of), max(self._names_of)
         raise DataError(
             f"label id {label_id} is not in {self.name}'s range {low}..{high}; the file has other"
             " numbers, use the data set's original one"
@@ -154,6 +154,7 @@ class _Strict(BaseModel):
 
 class _Label(_Strict):
     id: int
+    also: tuple[int, ...] = ()
     name: str
     synonyms: tuple[str, ...] | None = None
 
@@ -288,7 +289,8 @@ def _fault(error: ValidationError) -> str:
 
 def _checked(path: Path, shown: str, file: _File) -> LabelSpace:
     ids = {label.name: label.id for label in file.labels}
-    if len(ids) != len(file.labels) or len(set(ids.values())) != len(file.labels):
+    names_of = {number: label.name for label in file.labels for number in (label.id, *label.also)}
+    if len(ids) != len(file.labels) or len(names_of) != sum(1 + len(label.also) for label in file.labels):
         raise DataError(f"{shown}: label ids and names must be unique")
     if list(ids.values()) != sorted(ids.values()):
         raise DataError(f"{shown}: labels must be listed in the order of their ids")
@@ -303,7 +305,12 @@ def _checked(path: Path, shown: str, file: _File) -> LabelSpace:
         if other is not None:
             names = tuple(label.name for label in other.labels)
             _check_targets(shown, target, maps[target], names, _synonyms(target, other))
-    return LabelSpace(file.name, file.version, tuple(ids), ids, synonyms, maps, shown)
+    return LabelSpace(file.name, file.version, tuple(ids), ids, names_of, synonyms, maps, shown)
+
+
+def _plain(text: str) -> str:
+    """A name or synonym without case, runs of white space and punctuation around it."""
+    return " ".join(text.strip(_EDGES).lower().split())
 
 
 def _synonyms(shown: str, file: _File) -> dict[str, str]:
@@ -311,7 +318,11 @@ def _synonyms(shown: str, file: _File) -> dict[str, str]:
     synonyms: dict[str, str] = {}
     for label in file.labels:
         for word in (label.name, *(label.synonyms or ())):
-            key = re.sub(r"\s+", " ", word.strip().lower())
+            key = _plain(word)
+            if not key:
+                raise DataError(
+                    f"{shown}: {label.name!r} has the name or synonym {word!r}, which has no letter"
+                )
             if synonyms.setdefault(key, label.name) != label.name:
                 raise DataError(f"{shown}: {key!r} names both {synonyms[key]} and {label.name}")
     return synonyms

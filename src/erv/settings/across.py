@@ -62,6 +62,8 @@ def _datasets(settings: Settings) -> Iterator[str]:
 def _roles(settings: Settings) -> Iterator[str]:
     """Every data set with a role is one of `datasets`."""
     roles = settings.roles
+    if "overall" in settings.datasets:
+        yield "datasets names 'overall', which stands for all data sets together; choose another name"
     for role, names in (("cold_start", (roles.cold_start,)), ("train", roles.train), ("test", roles.test)):
         yield from _twice(f"roles.{role}", "a data set", names)
         for name in names:
@@ -91,6 +93,12 @@ def _unexplained(settings: Settings) -> Iterator[str]:
 def _shown(settings: Settings) -> Iterator[str]:
     """The report shows clips of data sets that exist; a name misspelt would show none, without a word."""
     known = settings.ingest.readers
+    licensed = sorted({"mafw", "mafw_compound", "dfew"} & set(settings.report.show_media))
+    if settings.ingest.expect == "full" and licensed:
+        yield (
+            f"report.show_media names {', '.join(licensed)}, whose clips the report may not pass on, and"
+            " ingest.expect: full says that they are the real ones; set report.show_media: []"
+        )
     for name in settings.report.show_media:
         if name not in known:
             yield f"report.show_media names {name!r}, expected some of ingest.readers: {', '.join(known)}"

@@ -67,7 +67,7 @@ def test_ravdess_is_unseen():
         "ravdess": {"zero_shot": True, "untrained": (), "unheard": {}, "unpooled": ()}
     }
     assert notes(noteworthy(found), "ravdess") == [
-        "ravdess is zero-shot: no policy was trained on clips of it."
+        "ravdess is zero-shot: this run trained no policy on clips of it."
     ]
     assert notes(noteworthy(found), "mafw") == []
     assert notes(noteworthy(found), "overall") == notes(noteworthy(found), "ravdess")

@@ -27,6 +27,7 @@ def generate_completions(
     video: bool = True,
     progress: Callable[[int], None] = lambda done: None,
     asked: Mapping[str, str] = MappingProxyType({}),
+    drawn: Callable[[Sequence[str], int], LogitsProcessor] | None = None,
 ) -> dict[str, str]:
     """Generates one completion per clip.
 
@@ -40,6 +41,8 @@ def generate_completions(
         video: whether the prompt has the frames; False asks about the sound alone.
         progress: called after each batch with the number of clips done.
         asked: the user turn by clip id; the policy's prompt for clips that are not in it.
+        drawn: given a batch's clip ids and the length of its prompts, what chooses each token; `temperature`
+            is 0 then.
 
     Returns:
         Completions by clip id, with their tags but without the end token.
@@ -49,7 +52,7 @@ def generate_completions(
     with torch.random.fork_rng(devices=_gpus(policy)):
         torch.manual_seed(seed)
         while batch := list(itertools.islice(remaining, batch_size)):
-            texts = _batch(policy, batch, asked, max_new_tokens, temperature, video)
+            texts = _batch(policy, batch, asked, max_new_tokens, temperature, video, drawn)
             completions.update(zip((clip.clip_id for clip in batch), texts, strict=True))
             progress(len(completions))
     return completions
@@ -125,13 +128,18 @@ def _batch(
     max_new_tokens: int,
     temperature: float,
     video: bool,
+    drawn: Callable[[Sequence[str], int], LogitsProcessor] | None,
 ) -> list[str]:
     processor = policy.processor
+    prompts = [
+        processor.prompt_ids(asked.get(clip.clip_id), video=video, audio=hears(clip)) for clip in clips
+    ]
     return generate(
         policy,
         encode(policy, clips),
-        [processor.prompt_ids(asked.get(clip.clip_id), video=video, audio=hears(clip)) for clip in clips],
+        prompts,
         processor.question_inputs(),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
+        drawn=None if drawn is None else drawn([clip.clip_id for clip in clips], max(map(len, prompts))),
     )

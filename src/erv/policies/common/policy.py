@@ -218,12 +218,14 @@ def beginning_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def stored_prompt(folder: Path) -> Prompt:
-    """What a policy is asked, from its folder alone; the default where the folder doesn't say.
+    """What a policy is asked, from its folder alone, or from the one that an arm stands for.
+
+    The default where that folder doesn't say.
 
     Raises:
         TrainingError: the folder's `processor_config.json` is damaged.
     """
-    path = folder / "processor_config.json"
+    path = Path(read_arm(folder).folder or folder) / "processor_config.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         text, system = content.get("instruction"), content.get("system")
