@@ -73,7 +73,7 @@ def read_prompt(path: str | Path) -> Prompt:
     system turn is the same for every clip, and is taken as it is.
 
     Raises:
-        SettingsError: the file is missing, not UTF-8 or empty, has an unknown field or a stray brace, or has a
+        SettingsError: the file is missing, not UTF-8 or empty, or has an unknown field, a stray brace, or a
             field in the system turn.
     """
     try:
