@@ -33,7 +33,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Generates, judges, measures and writes the predictions."""
     from erv.determinism import seed_everything
     from erv.evaluate.applicable import without_explanations
-    from erv.evaluate.categories import categories, noteworthy, unheard_by
+    from erv.evaluate.categories import categories, noteworthy, require_pooled, unheard_by
     from erv.evaluate.evaluate import (
         OVERALL,
         judge_completions,
@@ -56,23 +56,26 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     known = categories(roles.test, [roles.cold_start, *roles.train], judges)
     for sentence in (item for name in known for item in known[name].said(name)):
         logger.warning("%s", sentence)  # before hours are spent
-    predictions, quarantined = [], {}
+    tested, quarantined = {}, {}
     for name, clips in read_manifests(arguments.manifests, settings.roles.test).items():
         run.log_dataset(name, arguments.manifests / f"{name}.parquet", "evaluation")
         rows = [row for row in clips if row.split == settings.evaluate.split]
         reader = ShardReader(arguments.shards / name)
         shown = [row for row in rows if row.clip_id in reader]
+        tested[name] = reader, shown
         quarantined[name] = len(rows) - len(shown)
         logger.info("%s: %d clips, %d in quarantine", name, len(shown), len(rows) - len(shown))
+    if not any(shown for _, shown in tested.values()):
+        raise EvaluationError(
+            f"no clip in the {settings.evaluate.split} split of {', '.join(tested)};"
+            " change roles.test or evaluate.split in params.yaml"
+        )
+    require_pooled([row for _, shown in tested.values() for row in shown], settings.evaluate.split)
+    predictions = []
+    for name, (reader, shown) in tested.items():
         completed = _generate(arguments, name, shown, reader, settings)
         completions = {clip_id: item.completion for clip_id, item in completed.items()}
         predictions += with_samples(judge_completions(shown, completions, judges), completed)
-    if not predictions:
-        tested = ", ".join(settings.roles.test)
-        raise EvaluationError(
-            f"no clip in the {settings.evaluate.split} split of {tested};"
-            " change roles.test or evaluate.split in params.yaml"
-        )
     require_replies(predictions, settings.evaluate.max_failed_share)
     metrics = measure(predictions)
     explains = read_arm(arguments.policy).thinks

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from erv.errors import DataError
 from erv.labels import LabelSpace, label_space_faults
+from erv.rewards.accuracy import accuracy_reward
 
 MAFW = LabelSpace.load("mafw")
 DFEW = LabelSpace.load("dfew")
@@ -193,22 +194,57 @@ def test_compound_emotions_are_named_by_their_parts_in_the_order_of_ids():
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("disgust and anger", "anger_disgust"),
+        ("anger, disgust", "anger_disgust"),
+        ("Angry and Disgusted.", "anger_disgust"),
+        ("anger & disgust", "anger_disgust"),
+        ("disgust_anger", "anger_disgust"),
+        ("contempt, disgust and anger", "anger_disgust_contempt"),
+        ("furious", "anger"),
+        ("anger, disgust, bored", None),
+        ("anger and happiness", None),  # no clip has both
+        ("danger, disgust", None),
+        ("anger disgust fear", None),
+        (" , ", None),
+    ],
+)
+def test_a_list_of_emotions_is_the_compound_of_exactly_these(text, expected):
+    compound = LabelSpace.load("mafw_compound")
+    assert compound.normalize(text) == expected
+    rewards = accuracy_reward(
+        [f"<think>x</think><answer>{text}</answer>"], ["anger_disgust"], ["mafw_compound"]
+    )
+    assert rewards == [1.0 if expected == "anger_disgust" else 0.0]
+
+
+@pytest.mark.parametrize("text", ["disgust and anger", "angry/mad", "anger, disgust", "and anger"])
+def test_a_space_of_single_emotions_reads_no_lists(text):
+    assert MAFW.normalize(text) is None
+    assert DFEW.normalize(text) is None
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"labels: [{id: 1, name: a}]", ": lacks 'name'; expected name, version, labels, maps"),
         (
             b"name: my2\nlabels: [{id: 1, name: a}, {id: 2}]",
-            ": label 2 lacks 'name'; expected id, name, synonyms",
+            ": label 2 lacks 'name'; expected id, also, name, synonyms",
         ),
         (
             b"name: my2\nlabels: [{id: 1, nam: a}]",
-            ": label 1 lacks 'name' and has an unknown key 'nam'; expected id, name, synonyms",
+            ": label 1 lacks 'name' and has an unknown key 'nam'; expected id, also, name, synonyms",
         ),
         (
             b"name: my2\nlabels: [{id: 1, name: a, synonims: [x]}]",
-            ": label 1 has an unknown key 'synonims'; expected id, name, synonyms",
+            ": label 1 has an unknown key 'synonims'; expected id, also, name, synonyms",
         ),
-        (b"name: my2\nlabels: [a]", ": label 1 is not a mapping, found 'a'; expected id, name, synonyms"),
+        (
+            b"name: my2\nlabels: [a]",
+            ": label 1 is not a mapping, found 'a'; expected id, also, name, synonyms",
+        ),
         (
             b"name: my2\nlabels: [{id: 1, name: no}]",
             ": label 1 name: expected text (what YAML takes for something else, like no or 1, needs quotes),"

@@ -13,6 +13,7 @@ from typing import Any
 from erv.errors import EvaluationError
 from erv.evaluate.judges.protocol import Judge
 from erv.labels import LabelSpace
+from erv.manifest import ClipRow
 
 MAFW = "mafw"
 
@@ -86,6 +87,30 @@ def categories(
             " at least one under maps.mafw in its label space, or add a mapped data set to roles.test"
         )
     return found
+
+
+def require_pooled(clips: Sequence[ClipRow], split: str) -> None:
+    """Refuses clips of which none would be in `overall`.
+
+    Args:
+        clips: all that are tested.
+        split: theirs, `evaluate.split`.
+
+    Raises:
+        EvaluationError: no clip has a label with a name in the MAFW space.
+    """
+    labels: dict[str, set[str]] = {}
+    for row in clips:
+        labels.setdefault(row.dataset, set()).add(row.label)
+    to_mafw = {dataset: LabelSpace.load(dataset).to(MAFW) for dataset in labels}
+    if any(to_mafw[dataset](label) is not None for dataset, found in labels.items() for label in found):
+        return
+    found = "; ".join(f"{dataset} has {', '.join(sorted(found))}" for dataset, found in labels.items())
+    raise EvaluationError(
+        f"no clip in the {split} split has an emotion with a name in the MAFW space, in which `overall` pools"
+        f" ({found}); name at least one under maps.mafw in its label space, or add a mapped data set to"
+        " roles.test"
+    )
 
 
 def noteworthy(found: Mapping[str, Categories]) -> dict[str, dict[str, Any]]:

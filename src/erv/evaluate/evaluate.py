@@ -139,7 +139,8 @@ def measure(predictions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
 
     Besides, what says whether a reward is being gamed: `format`, `repetitive`, `words` and `sentences` (see
     `erv.evaluate.metrics.MEANINGS`), and `repeated`, the share of all sentences that repeat another of the
-    same explanation. A data set with compound labels also has the metrics of `erv.evaluate.sets`.
+    same explanation. A data set with compound labels also has the metrics of `erv.evaluate.sets`. In a scope
+    without clips all but the numbers of clips and of answers are None, as in a comparison.
     """
     result: dict[str, dict[str, float | int | None]] = {}
     for scope, rows in scope_rows(predictions).items():
@@ -155,7 +156,9 @@ def measure(predictions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
         shape["sentences"] = sum(row["sentences"] for row in rows) / max(1, len(rows))
         rounded = {name: round(value, 6) for name, value in shape.items()}
         sets = compound_figures(rows, scope_space(scope))
-        result[scope] = {**values, **unread_answers(rows), **rounded, **sets}
+        counts = {"clips": len(rows), **unread_answers(rows)}
+        shares = {**values, **rounded, **sets}
+        result[scope] = {**(shares if rows else dict.fromkeys(shares)), **counts}
     return result
 
 
@@ -199,7 +202,7 @@ def read_by_panel(
     judges = {
         item["name"]: {
             **item,
-            "outcomes": {scope: outcomes(rows)[item["name"]] for scope, rows in scopes.items()},
+            "outcomes": {scope: outcomes(rows).get(item["name"], {}) for scope, rows in scopes.items()},
             "metrics": {scope: _explained(rows, item["name"]) for scope, rows in scopes.items()},
         }
         for item in described

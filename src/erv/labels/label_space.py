@@ -34,6 +34,9 @@ _WANTED = {
 # The name of the neutral label in every space that has one.
 NEUTRAL = "neutral"
 _EDGES = " \t\r\n.,;:!?\"'`*()[]"
+_BETWEEN = re.compile(
+    r"[,;/|+&_\n]|\b(?:and|or|but|yet|with|plus|then|along with|as well as|mixed with)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,40 @@ class LabelSpace:
 
         The whole text must be a name or a synonym: `unhappy` is not happiness and `danger` is not anger,
         unlike the substring rules of the method's released code. Case, runs of white space and surrounding
-        punctuation are ignored.
+        punctuation are ignored. In a space with compound names, a list of emotions is the compound of exactly
+        these, in any order: `disgusted & angry` is `anger_disgust`.
         """
         if text is None:
             return None
-        return self._synonyms.get(_plain(text))
+        whole = self._synonyms.get(_plain(text))
+        if whole is not None or not self.has_compounds:
+            return whole
+        return self._names_by_parts.get(self.named_set(text))
+
+    def parts_of(self, name: str) -> frozenset[str]:
+        """The single emotions of a canonical name: two of `anger_disgust`, one of `anger`."""
+        parts = name.split("_")
+        return frozenset(parts) if all(part in self.ids for part in parts) else frozenset([name])
+
+    @functools.cached_property
+    def has_compounds(self) -> bool:
+        """Whether some names stand for several emotions."""
+        return any(len(parts) > 1 for parts in self._names_by_parts)
+
+    def named_set(self, text: str | None) -> frozenset[str]:
+        """The single emotions that a text lists, as in `anger and disgust`; empty if it lists none.
+
+        A word that the space doesn't know is in the set as it is, in lower case.
+        """
+        if (whole := self._synonyms.get(_plain(text or ""))) is not None:
+            return self.parts_of(whole)
+        words = (word.strip(_EDGES).lower() for word in _BETWEEN.split(text or ""))
+        known = (self._synonyms.get(_plain(word), word) for word in words if word)
+        return frozenset(part for name in known for part in self.parts_of(name))
+
+    @functools.cached_property
+    def _names_by_parts(self) -> dict[frozenset[str], str]:
+        return {self.parts_of(name): name for name in self.names}
 
     def named_in(self, text: str) -> tuple[str, ...]:
         """The canonical names of the emotions that a text names by name or synonym, as whole words.

@@ -5,7 +5,7 @@ with `against` applies to that end of the paired difference, which must be beyon
 alike are no evidence that one is better.
 
 A gate on what judges read may name one, or hold for every judge that has shown its worth. A judge that hasn't
-counts in no gate.
+counts in no gate: neither by name, nor as the headline judge, nor with its vote in a majority.
 """
 
 from __future__ import annotations
@@ -154,10 +154,18 @@ def _judges(verdict: Verdict, comparison: Mapping[str, Any]) -> tuple[list[str |
         worthy = worthy_judges(comparison)
         return list(worthy), "" if worthy else "no judge has shown its worth"
     known = comparison.get("judges", {})
+    if verdict.judge == MAJORITY:
+        doubted = [name for name, item in known.items() if name != MAJORITY and not is_worthy(item["worth"])]
+        if doubted:
+            return [], f"{', '.join(doubted)} may vote without having shown worth, so no majority decides"
+        return [MAJORITY], ""
     # The headline judge is the first of the panel; what it reads is also in the comparison itself.
     named = verdict.judge if verdict.judge is not None else comparison.get("judge", {}).get("name")
-    if named in known and named != MAJORITY and not is_worthy(known[named]["worth"]):
-        return [], f"the judge {named} has not shown its worth, so it decides no gate"
+    if verdict.judge not in (None, *known):
+        return [verdict.judge], ""  # that it didn't read is said where its figures are looked up
+    if not is_worthy(known.get(named, {}).get("worth")):
+        who = "the headline judge" if named is None else f"the judge {named}"
+        return [], f"{who} has not shown its worth, so it decides no gate"
     return [verdict.judge], ""
 
 
@@ -209,14 +217,14 @@ def decide_against_champion(
             return _fail_open(verdicts, "the champion had a different judge or different decoding")
         if by_judge and panel_of(candidate_metrics or {}) != panel_of(champion_metrics or {}):
             return _fail_open(verdicts, "the champion was read by a different panel of judges")
-    worth = worth_of_judges({"candidate": candidate_metrics or {}})
+    worth = worth_of_judges({"candidate": candidate_metrics or {}}) or {}
     try:
         comparison = compare(
             {CHAMPION: champion, "candidate": candidate},
             samples=samples,
             confidence=confidence,
             seed=seed,
-            worth=worth if by_judge else None,
+            worth=worth if worth and by_judge else None,
             unexplained=[
                 name
                 for name, metrics in ((CHAMPION, champion_metrics), ("candidate", candidate_metrics))
@@ -227,6 +235,8 @@ def decide_against_champion(
         return _fail_open(verdicts, "the champion was not evaluated on the same clips")
     # A candidate that answers like the champion is judged by the interval.
     comparison |= {"same_answers": [], "judge": (candidate_metrics or {}).get("judge", {})}
+    # Where the headline judge alone is asked, its worth is all that is needed of the panel.
+    comparison.setdefault("judges", {name: {"worth": shown} for name, shown in worth.items()})
     return tuple(v if v.passed is not None else _decide(v, "candidate", comparison) for v in verdicts)
 
 

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 
+import stages.evaluate
 from erv.errors import DataError, EvaluationError
-from erv.evaluate.categories import categories, notes, noteworthy, unheard_by
+from erv.evaluate.categories import categories, notes, noteworthy, require_pooled, unheard_by
 from erv.evaluate.compare import compare
-from erv.evaluate.evaluate import judge_completions, measure
+from erv.evaluate.evaluate import judge_completions, measure, read_by_panel
 from erv.evaluate.judges.embedding import EmbeddingJudge
 from erv.evaluate.judges.lexical import LexicalJudge
 from erv.evaluate.judges.protocol import OUTSIDE
 from erv.labels import LabelSpace
-from erv.manifest import ClipRow
+from erv.manifest import ClipRow, write_manifest
 from erv.rewards import NO_SHAPING, explanation_reward
 from erv.rewards.answers import verifier_name
 from erv.rewards.coherence import CoherenceReward
 from erv.rewards.known import unknown_emotions
+from erv.settings import load_settings
+from erv.shards import Clip, ShardWriter
 
 SPACE = """\
 name: {name}
@@ -134,6 +140,64 @@ def test_they_are_judged_and_counted_in_their_own_space(judge):
     assert compared["clips"] == {"overall": 1, "moods": 3}
     nothing = judge.judge(["a broad smile and a bright laugh"], LabelSpace.load("odd"))
     assert nothing == [OUTSIDE], "an emotion that is not in the space"
+
+
+def test_clips_that_can_not_be_pooled_are_refused_by_their_labels():
+    require_pooled([clip(0, "awe"), clip(1, "joy")], "test")
+    with pytest.raises(EvaluationError) as caught:
+        require_pooled([clip(0, "boredom"), clip(1, "awe"), clip(2, "awe")], "test")
+    assert str(caught.value) == (
+        "no clip in the test split has an emotion with a name in the MAFW space, in which `overall` pools"
+        " (moods has awe, boredom); name at least one under maps.mafw in its label space, or add a mapped"
+        " data set to roles.test"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shown", "message"),
+    [
+        (["m0"], r"^no clip in the test split has .* \(moods has awe\)"),  # the clip of joy is in quarantine
+        ([], r"^no clip in the test split of moods; change roles\.test"),
+        (["m0", "m1"], "^generating$"),
+    ],
+)
+def test_evaluate_refuses_them_before_it_generates(tmp_path, root, monkeypatch, shown, message):
+    settings = load_settings(root / "params.yaml")
+    settings = settings.model_copy(
+        update={"roles": settings.roles.model_copy(update={"test": ("moods",), "train": ("mafw",)})}
+    )
+    rows = [clip(0, "awe"), clip(1, "joy")]
+    write_manifest(rows, tmp_path / "manifests/moods.parquet")
+    with ShardWriter(tmp_path / "shards/moods", clips_per_shard=4) as writer:
+        for name in shown:
+            frames, audio = np.zeros((2, 4, 4, 3), np.uint8), np.zeros(8, np.int16)
+            writer.add(Clip(name, frames, audio, 16000))
+
+    def generate(*_: object) -> None:
+        raise EvaluationError("generating")
+
+    monkeypatch.setattr("stages.evaluate._judges", lambda *_: ([], []))
+    monkeypatch.setattr("stages.evaluate._generate", generate)
+    monkeypatch.setattr("erv.policies.common.families.check_family", lambda *_: None)
+    arguments = Namespace(policy=tmp_path, manifests=tmp_path / "manifests", shards=tmp_path / "shards")
+    with pytest.raises(EvaluationError, match=message):
+        stages.evaluate.main(arguments, settings, MagicMock())
+
+
+def test_nothing_is_measured_where_no_clip_can_be_pooled(judge):
+    predictions = judge_completions(
+        [clip(0, "awe")], {"m0": "<think>A smile.</think><answer>awe</answer>"}, [judge]
+    )
+    measured = measure(predictions)
+    compared = compare({"sft": predictions}, samples=50, confidence=0.95, seed=0)
+    assert compared["policies"]["sft"]["overall"]["WAR"]["value"] is None
+    assert (measured["overall"]["WAR"], measured["moods"]["WAR"]) == (None, 1.0)
+    numbers = {name: value for name, value in measured["overall"].items() if value is not None}
+    assert numbers == {"clips": 0, "malformed": 0, "outside": 0}
+    panel = read_by_panel(predictions, [{"name": "lexical", "worth": {}}])
+    assert panel["judges"]["lexical"]["outcomes"]["overall"] == {}
+    assert set(panel["majority"]["overall"].values()) == {None}
+    assert panel["unreadable"]["overall"] == 0
 
 
 class Verifier:

@@ -5,7 +5,7 @@ from sklearn.metrics import jaccard_score, precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from erv.evaluate.evaluate import measure
-from erv.evaluate.sets import compound_figures, has_compounds, named_set, parts_of, set_metrics
+from erv.evaluate.sets import compound_figures, set_metrics
 from erv.labels import LabelSpace
 
 MAFW, COMPOUND, DFEW = (LabelSpace.load(name) for name in ("mafw", "mafw_compound", "dfew"))
@@ -28,12 +28,12 @@ MAFW, COMPOUND, DFEW = (LabelSpace.load(name) for name in ("mafw", "mafw_compoun
     ],
 )
 def test_an_answer_is_a_set_of_emotions(text, expected):
-    assert named_set(text, COMPOUND) == expected
+    assert COMPOUND.named_set(text) == expected
 
 
 def test_the_parts_of_a_compound_are_single_emotions():
-    assert parts_of("anger_disgust_contempt", COMPOUND) == {"anger", "disgust", "contempt"}
-    assert [has_compounds(space) for space in (MAFW, COMPOUND, DFEW)] == [False, True, False]
+    assert COMPOUND.parts_of("anger_disgust_contempt") == {"anger", "disgust", "contempt"}
+    assert [space.has_compounds for space in (MAFW, COMPOUND, DFEW)] == [False, True, False]
 
 
 TRUTH = [{"anger", "disgust"}, {"fear"}, {"sadness", "helplessness"}, {"anger"}, {"fear", "surprise"}]

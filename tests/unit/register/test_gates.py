@@ -156,6 +156,7 @@ def test_every_worthy_judge_must_agree(better_for_one):
         ("every", "no judge has shown its worth"),
         ("embedding", "the judge embedding has not shown its worth, so it decides no gate"),
         (None, "the judge lexical has not shown its worth, so it decides no gate"),
+        ("majority", "lexical, embedding may vote without having shown worth, so no majority decides"),
     ],
 )
 def test_a_judge_that_has_not_shown_its_worth_decides_no_gate(better_for_one, judge, reason):
@@ -165,6 +166,48 @@ def test_a_judge_that_has_not_shown_its_worth_decides_no_gate(better_for_one, ju
     assert (found.passed, found.value, found.reason) == (False, None, reason)
     # What no judge decides stays as it is.
     assert verdict_of({**better_for_one, "judges": poor}, metric="WAR", minimum=0.5).passed
+
+
+@pytest.mark.parametrize("judge", ["majority", None])
+@pytest.mark.parametrize("against", [None, "r1_omni"])
+def test_one_doubtful_vote_is_enough_for_a_majority_to_decide_nothing(better_for_one, judge, against):
+    gate = {"metric": "EPC", "against": against, "minimum": -1.0, "judge": judge}
+    assert verdict_of(better_for_one, **gate).passed
+    judges = dict(better_for_one["judges"])
+    judges["embedding"] = {**judges["embedding"], "worth": UNWORTHY}
+    # The headline judge is lexical, which has shown its worth.
+    assert verdict_of({**better_for_one, "judges": judges}, **gate).passed is (judge is None)
+
+
+def test_a_headline_judge_of_which_nothing_is_recorded_decides_no_gate(better_for_one):
+    bare = {key: value for key, value in better_for_one.items() if key not in ("judges", "judge")}
+    found = verdict_of(bare, metric="EPC", minimum=0.0)
+    assert (found.passed, found.reason) == (
+        False,
+        "the headline judge has not shown its worth, so it decides no gate",
+    )
+
+
+@pytest.mark.parametrize("judge", [None, "lexical", "majority", "every"])
+@pytest.mark.parametrize("worth", [WORTHY, UNWORTHY, None])
+def test_against_the_champion_too_only_judges_with_worth_decide(judge, worth):
+    gate = (Verdict("EPC", "champion", 0.0, judge=judge),)
+    judges = {name: {"digest": name, "worth": worth} for name in ("embedding", "lexical")}
+    metrics = {**METRICS, "judge": {**METRICS["judge"], "name": "lexical"}, "judges": judges}
+    half = {"lexical": ["fear", "anger"] * 30, "embedding": ["fear", "anger"] * 30}
+    all_of_them = {"lexical": ["anger"] * 60, "embedding": ["anger"] * 60}
+    (found,) = decide_against_champion(
+        gate,
+        read(all_of_them),
+        read(half),
+        samples=100,
+        confidence=0.95,
+        seed=0,
+        candidate_metrics=metrics,
+        champion_metrics=metrics,
+    )
+    assert found.passed is (worth is WORTHY)
+    assert bool(found.reason) is not found.passed
 
 
 def test_a_judge_that_did_not_read_is_named(better_for_one):

@@ -67,7 +67,7 @@ def predictions(right: int, agreeing: int, clips: int = 60, prefix: str = "") ->
 
 
 def comparison_of(**policies: list[dict]) -> dict:
-    quality = {"verifier": {"macro_f1": 0.9789, "n": 424}, "judge": {"worth": WORTH}}
+    quality = {"verifier": {"macro_f1": 0.9789, "n": 424}, "judge": {"name": "lexical", "worth": WORTH}}
     compared = compare(policies, samples=200, confidence=0.95, seed=0, worth={"lexical": WORTH})
     return {**compared, **quality}
 

@@ -224,6 +224,7 @@ def stored_prompt(folder: Path) -> Prompt:
 
     Raises:
         TrainingError: the folder's `processor_config.json` is damaged.
+        DataError: as `read_arm`.
     """
     path = Path(read_arm(folder).folder or folder) / "processor_config.json"
     try:
