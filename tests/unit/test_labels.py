@@ -76,12 +76,39 @@ def test_an_id_out_of_range_is_refused(label_id):
         MAFW.name_of(label_id)
 
 
+def test_several_ids_may_mean_one_label(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("name: x\nlabels: [{id: 1, also: [4, 9], name: a, synonyms: ['b?']}, {id: 2, name: c}]")
+    space = LabelSpace.load(path)
+    assert [space.name_of(number) for number in (1, 4, 9, 2)] == ["a", "a", "a", "c"]
+    assert (space.names, dict(space.ids)) == (("a", "c"), {"a": 1, "c": 2})
+    with pytest.raises(DataError, match=r"label id 3 is not in x's range 1\.\.9"):
+        space.name_of(3)
+    assert (space.normalize("B"), space.normalize("?")) == ("a", None), "punctuation is ignored on both sides"
+
+
+def test_calm_is_neutral_in_ravdess():
+    ravdess = LabelSpace.load("ravdess")
+    assert (ravdess.name_of(1), ravdess.name_of(2), ravdess.normalize("calm")) == ("neutral",) * 3
+    assert ravdess.version == 2
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
         ("name: x\nlabels: [{id: 2, name: a}, {id: 1, name: b}]", "order of their ids"),
         ("name: x\nlabels: [{id: 1, name: a}, {id: 1, name: b}]", "unique"),
+        ("name: x\nlabels: [{id: 1, name: a, also: [2]}, {id: 2, name: b}]", "unique"),
+        ("name: x\nlabels: [{id: 1, name: a, also: [3, 3]}]", "unique"),
+        ("name: x\nlabels: [{id: 1, name: a, also: 3}]", "label 1 also: expected a list, found 3"),
         ("name: x\nlabels: [{id: 1, name: a, synonyms: [b]}, {id: 2, name: b}]", "'b' names both"),
+        ("name: x\nlabels: [{id: 1, name: a, synonyms: [' b.']}, {id: 2, name: b}]", "'b' names both"),
+        (
+            "name: x\nlabels: [{id: 1, name: a, synonyms: ['']}]",
+            "own.yaml: 'a' has the name or synonym '', which has no letter",
+        ),
+        ("name: x\nlabels: [{id: 1, name: a, synonyms: ['...']}]", "synonym '...', which has no letter"),
+        ("name: x\nlabels: [{id: 1, name: ' '}]", "has the name or synonym ' ', which has no letter"),
         ("name: x\nlabels: [{id: 1, name: a}]\nmaps: {mafw: {z: anger}}", "unknown label 'z'"),
         ("labels: 3", "lacks 'name'; expected name, version, labels, maps"),
     ],

@@ -11,7 +11,8 @@ from erv.errors import DataError, TrainingError
 from erv.policies import load_policy
 from erv.policies.common.arm import FILE, Arm, read_arm
 from erv.policies.common.generate import generate_completions
-from erv.prompts import DIRECT_BEGINNING, parse_completion
+from erv.policies.common.policy import stored_prompt
+from erv.prompts import DIRECT_BEGINNING, Prompt, parse_completion
 from erv.shards import ShardReader
 from tests.support.tiny_grpo import CLIPS, write_cold_start, write_shards
 
@@ -53,6 +54,21 @@ def test_an_arm_may_answer_without_thinking(policy: Path, reader: ShardReader, t
     for text in said.values():
         assert text.startswith(DIRECT_BEGINNING)
         assert not parse_completion(text).explanation
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+def test_an_arm_is_asked_what_its_policy_is_asked(policy: Path, tmp_path: Path, thinks: bool) -> None:
+    """`evaluate` and `controls` ask by the folder of the arm, which holds no question of its own."""
+    own = shutil.copytree(policy, tmp_path / "own")
+    config = json.loads((own / "processor_config.json").read_text())
+    prompt = Prompt("Which of {labels}?", "Be brief.")
+    stored = {"instruction": prompt.text, "system": prompt.system}
+    (own / "processor_config.json").write_text(json.dumps(config | stored))
+    record_arm(own, tmp_path / "arm", family="humanomni", thinks=thinks)
+    assert stored_prompt(tmp_path / "arm") == stored_prompt(own) == prompt
+    assert load_policy(tmp_path / "arm").processor.prompt == prompt
+    record_arm(policy, tmp_path / "plain", family="humanomni", thinks=thinks)
+    assert stored_prompt(tmp_path / "plain") == Prompt()
 
 
 def test_the_digest_is_that_of_the_files(policy: Path, tmp_path: Path) -> None:

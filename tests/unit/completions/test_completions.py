@@ -16,7 +16,7 @@ import torch
 
 from erv.completions import answering, features
 from erv.completions.completions import complete
-from erv.completions.draws import DrawnTokens, numbers_of
+from erv.completions.draws import DrawnTokens, draws_of, numbers_of
 from erv.completions.kept import JUDGING, generating_code
 from erv.completions.pieces import Asked, Decoding, plan
 from erv.errors import DataError, EvaluationError
@@ -254,6 +254,29 @@ def test_a_token_is_drawn_as_often_as_it_is_probable():
     shares = torch.bincount(drawn, minlength=4) / rows
     assert shares[[0, 2]].tolist() == [0.0, 0.0]
     assert shares[1] == pytest.approx(0.6 / 0.9, abs=0.03)
+
+
+def test_a_clip_has_its_own_numbers_in_any_batch():
+    """Whatever stands beside it, whatever the length of the padded prompts, at each step."""
+    clips, steps = ["a", "b", "c", "d"], 6
+    logits = torch.randn(len(clips), steps, 50, generator=torch.Generator().manual_seed(0))
+
+    def tokens(order, prompt, sample=0, seed=0, dataset="mafw"):
+        drawn = draws_of(
+            seed, dataset, order, sample, tokens=steps, temperature=2.0, prompt=prompt, suppressed=[7]
+        )
+        rows = [clips.index(clip) for clip in order]
+        said = [
+            drawn(torch.zeros(len(rows), prompt + step, dtype=torch.long), logits[rows, step]).argmax(-1)
+            for step in range(steps)
+        ]
+        return dict(zip(order, torch.stack(said, dim=1).tolist(), strict=True))
+
+    whole = tokens(clips, 5)
+    assert tokens(["d", "b"], 9) | tokens(["c"], 3) | tokens(["a"], 5) == whole
+    assert all(7 not in said for said in whole.values())
+    for other in ({"sample": 1}, {"seed": 1}, {"dataset": "dfew"}):
+        assert all(said != whole[clip] for clip, said in tokens(clips, 5, **other).items())
 
 
 def test_probabilities_that_are_not_finite_are_said():

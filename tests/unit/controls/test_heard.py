@@ -4,6 +4,7 @@ import csv
 import json
 from argparse import Namespace
 from dataclasses import replace
+from types import MappingProxyType
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -159,14 +160,16 @@ def test_sound_that_is_lost_in_a_shard_is_not_taken_for_silence(heard):
         answers(heard, get=lossy)
 
 
-def measured(heard, workspace, **controls):
+def measured(heard, workspace, evaluate=MappingProxyType({}), **controls):
     """What the stage writes, with the judge that needs no checkpoint."""
     settings = load_settings(ROOT / "params.yaml")
     settings = settings.model_copy(
         update={
             "roles": settings.roles.model_copy(update={"test": ("mafw",)}),
             "report": settings.report.model_copy(update={"bootstrap_samples": 200}),
-            "evaluate": settings.evaluate.model_copy(update={"judges": (LexicalJudge(kind="lexical"),)}),
+            "evaluate": settings.evaluate.model_copy(
+                update={"judges": (LexicalJudge(kind="lexical"),), **evaluate}
+            ),
             "controls": settings.controls.model_copy(update=controls),
         }
     )
@@ -182,6 +185,19 @@ def test_a_policy_that_does_not_explain_has_no_figures_about_explanations(heard,
         assert set(found["silenced"][part]["overall"]) == {"WAR", "UAR"}, part
     completions = {row["completion"] for row in pq.read_table(workspace.answers).to_pylist()}
     assert all(text.startswith(DIRECT_BEGINNING) for text in completions)
+
+
+def test_sampled_answers_depend_on_no_batch(heard, workspace):
+    """A control draws with the numbers of the evaluation, so that what differs is due to the control."""
+    said = {}
+    for size, temperature in ((1, 3.0), (5, 3.0), (5, 0.0)):
+        chosen = {"batch_size": size, "temperature": temperature, "max_new_tokens": 20}
+        measured(heard, workspace, chosen, kinds=("silenced",))
+        rows = pq.read_table(workspace.answers).to_pylist()
+        said[size, temperature] = {row["clip_id"]: row["completion"] for row in rows}
+    assert said[1, 3.0] == said[5, 3.0] != said[5, 0.0]
+    # Pairs sound alike here, but each clip has its own numbers.
+    assert len(set(said[5, 3.0].values())) == len(heard[2])
 
 
 def test_the_stage_measures_each_control(heard, workspace):

@@ -91,6 +91,13 @@ def test_fields_are_filled_in_and_unknown_ones_left_out(tmp_path: Path) -> None:
             r"line 2 of the question: unknown field \{emotions\}, expected \{labels\}",
         ),
         ("Which {of", r"line 1 of the question: .*; double a brace"),
+        ("Which\nof {labels:>99}?", r"line 2 of the question: a field has a format of its own"),
+        ("Which of {labels!r}?", r"line 1 of the question: a field has a format of its own"),
+        (
+            "[system]\nIt is one of {labels}.\n[user]\nWhich?",
+            r"own\.txt: \{labels\} is in the system turn, .* same for every clip; move it below \[user\]",
+        ),
+        ("[system]\nShe said {subtitle}\n[user]\nWhich?", r"own\.txt: \{subtitle\} is in the system turn"),
     ],
 )
 def test_faults_are_said(tmp_path: Path, text: str, message: str) -> None:
@@ -98,6 +105,11 @@ def test_faults_are_said(tmp_path: Path, text: str, message: str) -> None:
         read_prompt(written(tmp_path, text))
     with pytest.raises(SettingsError, match="can't be read as UTF-8 text"):
         read_prompt(tmp_path / "absent.txt")
+
+
+def test_the_system_turn_is_taken_as_it_is(tmp_path: Path) -> None:
+    prompt = read_prompt(written(tmp_path, '[system]\nReply {"like": {this}}.\n[user]\nOf {labels}?'))
+    assert prompt == Prompt("Of {labels}?", 'Reply {"like": {this}}.')
 
 
 def test_it_is_stored_with_the_policy_and_asked_by_all(base: Path, shards, tmp_path: Path) -> None:

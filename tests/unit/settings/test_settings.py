@@ -197,6 +197,11 @@ def test_a_parameter_that_moved_names_its_new_place(raw: dict[str, Any], before:
             "emer",
             "roles.cold_start names 'emer', expected one of datasets: mafw, dfew, rea",
         ),
+        (
+            "datasets",
+            ["mafw", "dfew", "reasoning", "overall"],
+            "datasets names 'overall', which stands for all data sets together; choose another name",
+        ),
         ("roles.train", ["mafw", "ravdess"], "roles.train names 'ravdess', expected one of datasets: mafw"),
         ("roles.test", ["mafw", "mafw"], "roles.test names a data set twice: mafw, mafw"),
         ("roles.train", [], "roles.train: "),
@@ -315,6 +320,10 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
         ({"variants.erv.rewards": [{"name": "no_such_package:f", "weight": 1}]}, "no module"),
         ({"variants.erv.rewards": [{"name": "format", "weight": 0}]}, "every reward has weight 0"),
         ({"variants.r1_omni.credit": "sentence"}, "credit: sentence needs a reward that reads sentences"),
+        (
+            {"ingest.expect": "full", "report.show_media": ["mafw", "reasoning", "dfew"]},
+            r"report\.show_media names dfew, mafw, whose clips .*; set report\.show_media: \[\]",
+        ),
         ({"report.show_media": ["maf"]}, "report.show_media names 'maf', expected some of ingest.readers"),
         (
             {"register.gates": [{"metric": "inconsistency", "minimum": 0.5}]},
@@ -349,6 +358,15 @@ def test_what_only_grpo_would_find_out_is_found_before(
         change(raw, name, value)
     with pytest.raises(SettingsError, match=message):
         parse_settings(raw)
+
+
+@pytest.mark.parametrize(
+    ("expect", "shown"), [("full", []), ("full", ["reasoning"]), ("subset", ["mafw", "dfew"])]
+)
+def test_clips_that_may_be_passed_on_are_shown(raw: dict[str, Any], expect: str, shown: list[str]) -> None:
+    raw["ingest"]["expect"] = expect
+    raw["report"]["show_media"] = shown
+    assert parse_settings(raw).report.show_media == tuple(shown)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ class ChatJudge:
         Returns:
             n verdicts. In mode `open`, an empty explanation is `silent` without being asked about, and one
             about which there is no usable reply has `failed`. In mode `official` all are `named`: what is
-            empty or can't be read is neutral, as in the released code.
+            empty or can't be read is neutral, as in the released code, or `outside` in a space without
+            neutral.
 
         Raises:
             ChatError: the model can't continue; replies so far are kept.

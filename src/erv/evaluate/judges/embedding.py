@@ -68,12 +68,15 @@ class EmbeddingJudge:
             space: the data set's own space.
 
         Returns:
-            n verdicts. `silent`: nothing to read, no sentence near any emotion, or two emotions equally near.
+            n verdicts. `silent`: nothing to read, no sentence near any emotion, or two emotions equally near
+            of which it can't mean both.
             `unreadable`: another language, see `BROKEN_SHARE`. `outside`: an emotion of MAFW that the space
             has no name for, nor maps one to.
         """
         names, prototypes = self._emotions(space)
-        return [self._verdict(text or "", names, prototypes) for text in explanations]
+        parts = [None if name is None else space.parts_of(name) for name in names]
+        rivals = np.array([[_rivals(one, other) for other in parts] for one in parts])
+        return [self._verdict(text or "", names, prototypes, rivals) for text in explanations]
 
     def knows(self, space: LabelSpace) -> tuple[str, ...]:
         """All names of the space."""
@@ -89,7 +92,9 @@ class EmbeddingJudge:
             "digest": hashlib.sha256(parts.encode()).hexdigest(),
         }
 
-    def _verdict(self, text: str, names: Sequence[str | None], prototypes: np.ndarray) -> Verdict:
+    def _verdict(
+        self, text: str, names: Sequence[str | None], prototypes: np.ndarray, rivals: np.ndarray
+    ) -> Verdict:
         if foreign_script(text):
             return UNREADABLE
         shares = self._shares(split_sentences(text, semantics="strict"), prototypes)
@@ -97,8 +102,9 @@ class EmbeddingJudge:
             broken = self._encoder.broken_share(_WORD.findall(text))
             return UNREADABLE if broken >= BROKEN_SHARE else SILENT
         mean = shares.mean(axis=0)
-        second, first = np.sort(mean)[-2:]
-        return placed(names[int(mean.argmax())]) if first - second >= MIN_LEAD else SILENT
+        best = int(mean.argmax())
+        lead = mean[best] - mean[rivals[best]].max(initial=0.0)
+        return placed(names[best]) if lead >= MIN_LEAD else SILENT
 
     def _shares(self, sentences: Sequence[str], prototypes: np.ndarray) -> np.ndarray:
         """Shares of the emotions, [sentences that speak of one, emotions]."""
@@ -131,6 +137,13 @@ class EmbeddingJudge:
             axis=0
         )
         return np.asarray(mean / np.linalg.norm(mean))
+
+
+def _rivals(one: frozenset[str] | None, other: frozenset[str] | None) -> bool:
+    """Whether a text can't mean both emotions: not two outside the space, nor a compound and a part of it."""
+    if one is None or other is None:
+        return one is not other
+    return not one & other
 
 
 def _mapped(space: LabelSpace, mafw: LabelSpace) -> set[str | None]:

@@ -49,7 +49,7 @@ class LexicalJudge:
             labels: n names of the MAFW space.
 
         Raises:
-            EvaluationError: an unknown label, or texts of fewer than two emotions.
+            EvaluationError: an unknown label, texts of fewer than two emotions, or texts without words.
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
@@ -79,20 +79,39 @@ class LexicalJudge:
             max_df=0.5,
         )
         self._model = LogisticRegression(C=30.0, max_iter=1000, class_weight="balanced")
-        features = self._vectorizer.fit_transform(self.texts)
+        try:
+            features = self._vectorizer.fit_transform(self.texts)
+        except ValueError as error:  # no words, or none that tells the texts apart
+            raise EvaluationError(
+                f"judge {TEXTS_FILE}: nothing can be learned from its {len(pairs)} texts ({error}); give more"
+            ) from None
         self._model.fit(features, [name for _, name in pairs])
         self._classes = [str(name) for name in self._model.classes_]
         self._vocabulary = Vocabulary.of(self.texts)
 
     @classmethod
     def from_csv(cls, text: str) -> LexicalJudge:
-        """Trains a judge on the content of `texts.csv` (columns text and label)."""
+        """Trains a judge on the content of `texts.csv` (columns text and label).
+
+        Raises:
+            EvaluationError: a column or a value is missing, or a text is there twice with different labels;
+                and what the constructor raises.
+        """
         reader = csv.DictReader(io.StringIO(text.lstrip("\ufeff")))
         missing = {"text", "label"} - set(reader.fieldnames or ())
         if missing:
             raise EvaluationError(f"judge {TEXTS_FILE}: lacks the columns {', '.join(sorted(missing))}")
-        rows = list(reader)
-        return cls([row["text"] for row in rows], [row["label"] for row in rows])
+        labels: dict[str, str] = {}
+        for number, row in enumerate(reader, start=2):
+            said, label = (row["text"] or "").strip(), (row["label"] or "").strip()
+            if not said or not label:
+                raise EvaluationError(f"judge {TEXTS_FILE}: row {number} lacks its text or its label; add it")
+            if labels.setdefault(said, label) != label:
+                raise EvaluationError(
+                    f"judge {TEXTS_FILE}: row {number} repeats a text with another label ({label} and"
+                    f" {labels[said]}); keep one of the two"
+                )
+        return cls(list(labels), list(labels.values()))
 
     def judge(self, explanations: Sequence[str | None], space: LabelSpace) -> list[Verdict]:
         """Names the emotion of each explanation, among all that its texts have.

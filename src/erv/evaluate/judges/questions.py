@@ -6,10 +6,45 @@ from erv.chat import Fault, Message, one_line
 from erv.chat.protocol import corrected, json_object
 from erv.evaluate.judges.protocol import OUTSIDE, SILENT, Verdict
 from erv.labels import NEUTRAL, LabelSpace
-from erv.sentences import encodable
+from erv.sentences import encodable, normalize
 
 _LONGEST = 40
-_SILENCE = frozenset({"none", "unclear", "unknown", "no emotion named"})
+_EDGES = " \t\r\n.,;:!?\"'`*()[]"
+# What names no emotion, without punctuation, also before a noun: "mixed", "mixed feelings".
+_SILENT_WORDS = (
+    "none",
+    "no",
+    "no clear",
+    "no single",
+    "no specific",
+    "nothing",
+    "neither",
+    "null",
+    "na",
+    "n a",
+    "unclear",
+    "not clear",
+    "unknown",
+    "unsure",
+    "not sure",
+    "uncertain",
+    "undefined",
+    "undetermined",
+    "unspecified",
+    "not specified",
+    "ambiguous",
+    "mixed",
+    "several",
+    "multiple",
+    "various",
+    "both",
+    "many",
+    "no emotion named",
+    "none of these",
+    "none of the above",
+)
+_NOUNS = ("", " emotion", " emotions", " feeling", " feelings")
+_SILENCE = frozenset(word + noun for word in _SILENT_WORDS for noun in _NOUNS)
 
 _TASK = """\
 You read an explanation of what a person in a video feels. You have not seen the video.
@@ -58,7 +93,9 @@ class OpenQuestions:
         """The verdict in a reply, or why it is malformed.
 
         A reply is the JSON object `{"emotion": "..."}`, see `json_object`. A name or synonym of the space is
-        `named`, `none` is `silent`, and one other word or two are `outside`.
+        `named`, `none` and other words for no emotion or several are `silent`, and one other word or two are
+        `outside`. "No emotion" is silent although label spaces have it as a synonym of neutral: the question
+        tells the two apart. A space's own canonical name is never silent.
         """
         content = json_object(reply)
         if isinstance(content, Fault):
@@ -66,12 +103,12 @@ class OpenQuestions:
         said = content.get("emotion")
         if set(content) != {"emotion"} or not isinstance(said, str):
             return Fault("it is not a JSON object with the one key emotion and a text")
-        emotion = self._space.normalize(said)
+        emotion, plain = self._space.normalize(said), normalize(said)
+        if plain in _SILENCE and plain != (emotion or "").casefold():
+            return SILENT
         if emotion is not None:
             return Verdict("named", emotion)
-        word = " ".join(said.lower().split())
-        if word in _SILENCE:
-            return SILENT
+        word = " ".join(said.lower().split()).strip(_EDGES)
         if not word or len(word.split()) > 2 or not word.replace(" ", "").replace("-", "").isalpha():
             return Fault(f"{one_line(said, _LONGEST)!r} is not one emotion")
         return OUTSIDE

@@ -16,6 +16,7 @@ from erv.errors import EvaluationError
 from erv.evaluate.judges.protocol import SPACE, Judge, Verdict
 from erv.evaluate.score_intervals import share_score
 from erv.labels import LabelSpace
+from erv.sentences import normalize, split_sentences
 
 if TYPE_CHECKING:
     from erv.settings import EvaluateSettings
@@ -101,6 +102,11 @@ def _labelled(text: str, said: str, spaces: Mapping[str, LabelSpace]) -> Labelle
     return None
 
 
+def _sentences(text: str) -> list[tuple[str, str]]:
+    """The sentences of a text, each after the words by which equal ones are found."""
+    return [(normalize(sentence), sentence) for sentence in split_sentences(text, semantics="strict")]
+
+
 def measure_worth(judge: Judge, labelled: Sequence[LabelledText]) -> dict[str, Any]:
     """How a judge does on labelled explanations, read in the MAFW space, or in that of their own emotion.
 
@@ -112,9 +118,16 @@ def measure_worth(judge: Judge, labelled: Sequence[LabelledText]) -> dict[str, A
         and outcomes (its verdicts on all texts by outcome). Shares are rounded to 6 digits.
 
     Raises:
-        EvaluationError: no text speaks of an emotion.
+        EvaluationError: no text speaks of an emotion, or the judge was trained on a sentence of one.
     """
     space = LabelSpace.load(SPACE)
+    learned = {key: sentence for text in judge.texts for key, sentence in _sentences(text)}
+    for key, sentence in (pair for item in labelled for pair in _sentences(item.text)):
+        if key in learned:
+            raise EvaluationError(
+                f"the judge {judge.name} was trained on the sentence {sentence!r}, which is in a labelled"
+                " explanation, so its worth can't be measured there; remove it from the judge's texts"
+            )
     verdicts = _verdicts(judge, labelled)
     texts = Counter(item.label for item in labelled)
     right = Counter(

@@ -110,3 +110,20 @@ def test_csv_and_refusals():
         LexicalJudge(["x"], ["bored"])
     with pytest.raises(EvaluationError, match="too few"):
         LexicalJudge(["x"], ["anger"])
+
+
+@pytest.mark.parametrize(
+    ("sheet", "said"),
+    [
+        ("label,text\nanger\njoy,glad\n", "row 2 lacks its text or its label"),
+        ("text,label\nglad,happiness\n ,anger\n", "row 3 lacks its text"),
+        (
+            "text,label\nOne is glad.,happiness\nOne is glad.,anger\n",
+            "row 3 repeats a text with another label",
+        ),
+        ("text,label\n.,happiness\n!,anger\n", "nothing can be learned from its 2 texts"),
+    ],
+)
+def test_odd_texts_are_refused(sheet, said):
+    with pytest.raises(EvaluationError, match=said):
+        LexicalJudge.from_csv(sheet)

@@ -7,6 +7,7 @@ import pytest
 
 from erv.errors import EvaluationError
 from erv.evaluate.judges import judge_quality, require_quality
+from erv.evaluate.judges.lexical import LexicalJudge
 from erv.evaluate.judges.protocol import placed
 from erv.evaluate.judges.worth import LabelledText, measure_worth, read_labelled, unmeasured
 from erv.evaluate.score_intervals import share_score
@@ -201,3 +202,11 @@ def test_emotions_of_a_tested_data_sets_own_space_count_too(tmp_path, monkeypatc
         "the worth of the judge spoken says nothing of boredom: fewer than 5 labelled explanations each;"
         " label some in data/judge_texts"
     )
+
+
+def test_a_judge_is_not_measured_on_what_it_learned():
+    learned = LexicalJudge(["She is glad. A smile.", "He shouts in rage."], ["happiness", "anger"])
+    seen = LabelledText("Then he SHOUTS in rage!", "anger")
+    measure_worth(learned, [seen])
+    with pytest.raises(EvaluationError, match=r"lexical was trained on the sentence 'He shouts in rage.'"):
+        measure_worth(learned, [LabelledText("The room is dark. he shouts in rage!", "anger")])

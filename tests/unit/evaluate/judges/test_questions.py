@@ -1,0 +1,46 @@
+"""What replies of a chat model mean."""
+
+import json
+
+import pytest
+
+from erv.chat import Fault
+from erv.evaluate.judges.protocol import OUTSIDE, SILENT, Verdict
+from erv.evaluate.judges.questions import OfficialQuestions, OpenQuestions
+from erv.labels import LabelSpace
+
+DFEW = LabelSpace.load("dfew")
+NO_EMOTION = (
+    "none|None.|no emotion|No emotion.|no clear emotion|nothing|mixed|mixed feelings|several|multiple|both"
+    "|not clear|not sure|ambiguous|undefined|null|N/A|unknown"
+)
+
+
+def read(said, space=DFEW):
+    return OpenQuestions(space).read(json.dumps({"emotion": said}))
+
+
+@pytest.mark.parametrize("said", NO_EMOTION.split("|"))
+def test_what_names_no_emotion_or_several_is_silent(said):
+    assert read(said) == SILENT
+
+
+def test_what_names_one_is_not():
+    assert [read(said) for said in ("Calm.", "anger", "Contempt.")] == [
+        Verdict("named", "neutral"),
+        Verdict("named", "angry"),
+        OUTSIDE,
+    ]
+    assert all(isinstance(read(said), Fault) for said in ("", "...", "angry/sad", "angry, because he shouts"))
+
+
+def test_a_name_of_the_space_is_never_silent(tmp_path):
+    path = tmp_path / "moods.yaml"
+    path.write_text("name: moods\nlabels:\n  - {id: 1, name: mixed}\n  - {id: 2, name: joy}\n")
+    space = LabelSpace.load(path)
+    assert [read(said, space) for said in ("Mixed.", "both")] == [Verdict("named", "mixed"), SILENT]
+    assert OfficialQuestions(space).read("bored") == OUTSIDE, "it has no neutral"
+
+
+def test_the_official_filter_stays_as_released():
+    assert OfficialQuestions(DFEW).read("no emotion") == Verdict("named", "neutral")
