@@ -59,14 +59,16 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             if prompt.fields:
                 names = LabelSpace.load(name).names
                 asked = {clip: prompt.ask(names, subtitle) for clip, subtitle in shown.subtitles.items()}
+            tokens, temperature = settings.evaluate.max_new_tokens, settings.evaluate.temperature
             drawn = None
-            if settings.evaluate.temperature > 0:  # the same numbers as in the evaluation, clip by clip
-                drawn = functools.partial(_drawn, settings, name, policy.model.placeholder_ids)
+            if temperature > 0:  # the same numbers as in the evaluation, clip by clip
+                suppressed = policy.model.placeholder_ids
+                drawn = functools.partial(_drawn, settings.seed, tokens, temperature, name, suppressed)
             completions = generate_completions(
                 policy,
                 shown.clips(reader.get),
                 batch_size=settings.evaluate.batch_size,
-                max_new_tokens=settings.evaluate.max_new_tokens,
+                max_new_tokens=tokens,
                 temperature=0.0,
                 seed=settings.seed,
                 video=shown.video,
@@ -106,18 +108,23 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 
 def _drawn(
-    settings: Settings, dataset: str, suppressed: Sequence[int], clip_ids: Sequence[str], prompt: int
+    seed: int,
+    tokens: int,
+    temperature: float,
+    dataset: str,
+    suppressed: Sequence[int],
+    clip_ids: Sequence[str],
+    prompt: int,
 ) -> DrawnTokens:
     from erv.completions.draws import draws_of
 
-    chosen = settings.evaluate
     return draws_of(
-        settings.seed,
+        seed,
         dataset,
         clip_ids,
         0,
-        tokens=chosen.max_new_tokens,
-        temperature=chosen.temperature,
+        tokens=tokens,
+        temperature=temperature,
         prompt=prompt,
         suppressed=suppressed,
     )

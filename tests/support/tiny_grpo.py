@@ -51,6 +51,7 @@ def settings(**changes: Any) -> GrpoSettings:
         "learning_rate": 1e-3,
         "beta": 0.04,
         "temperature": 1.0,
+        "greedy_rollout": False,
         "generation": "transformers",
         "generation_ratio_cap": 3.0,
         "max_completion_length": 8,

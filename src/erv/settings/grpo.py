@@ -43,6 +43,7 @@ class GrpoSettings(Section):
     learning_rate: PositiveFloat
     beta: Annotated[float, Field(ge=0.0)]
     temperature: PositiveFloat
+    greedy_rollout: bool
     generation: Literal["transformers", "vllm"]
     generation_ratio_cap: Annotated[float, Field(ge=1.0)]
     max_completion_length: PositiveInt
@@ -70,6 +71,12 @@ class GrpoSettings(Section):
                     f"{name} ({steps}) must be a multiple of num_iterations ({self.num_iterations}):"
                     " a checkpoint can't fall between updates on the same completions"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _engine_draws(self) -> GrpoSettings:
+        if self.greedy_rollout and self.generation == "vllm":
+            raise ValueError("greedy_rollout needs generation: transformers; vllm samples all completions")
         return self
 
     @model_validator(mode="after")

@@ -49,7 +49,7 @@ class LexicalJudge:
             labels: n names of the MAFW space.
 
         Raises:
-            EvaluationError: an unknown label, texts of fewer than two emotions, or texts without words.
+            EvaluationError: an unknown label, or texts of fewer than two emotions.
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
@@ -79,12 +79,7 @@ class LexicalJudge:
             max_df=0.5,
         )
         self._model = LogisticRegression(C=30.0, max_iter=1000, class_weight="balanced")
-        try:
-            features = self._vectorizer.fit_transform(self.texts)
-        except ValueError as error:  # no words, or none that tells the texts apart
-            raise EvaluationError(
-                f"judge {TEXTS_FILE}: nothing can be learned from its {len(pairs)} texts ({error}); give more"
-            ) from None
+        features = self._vectorizer.fit_transform(self.texts)
         self._model.fit(features, [name for _, name in pairs])
         self._classes = [str(name) for name in self._model.classes_]
         self._vocabulary = Vocabulary.of(self.texts)

@@ -252,6 +252,7 @@ def train_grpo(
             static_decode=machine.grpo.static_decode,
             credit_sentences=by_sentence,
             begins=arm.begins,
+            greedy_rollout=settings.greedy_rollout,
             engine=engine,
         )
         refuse_sharded_adapters(trainer, "grpo", settings.lora)

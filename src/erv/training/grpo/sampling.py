@@ -118,16 +118,24 @@ def ascending(sums: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
 class Sampler:
     """Draws the tokens of a generation."""
 
-    def __init__(self, numbers: torch.Tensor, temperature: float, suppressed: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        numbers: torch.Tensor,
+        temperature: float,
+        suppressed: Sequence[int] = (),
+        greedy: torch.Tensor | None = None,
+    ) -> None:
         """Takes the random numbers of the whole generation.
 
         Args:
             numbers: from `uniform_numbers`.
             temperature: above 0; logits are divided by it.
             suppressed: ids that are never drawn.
+            greedy: bool [rows of `numbers`], the rows that get the most probable token; None for none.
         """
         self._numbers = numbers
         self._temperature = temperature
+        self._greedy = greedy
         self._suppressed = torch.tensor(list(suppressed), dtype=torch.long, device=numbers.device)
 
     def __call__(self, logits: torch.Tensor, rows: torch.Tensor, token: int) -> torch.Tensor:
@@ -143,7 +151,8 @@ class Sampler:
         """
         logits = logits.float() / self._temperature
         logits.index_fill_(-1, self._suppressed, -torch.inf)
-        return inverse_cdf(logits.softmax(-1), self._numbers[rows, token])
+        drawn = inverse_cdf(logits.softmax(-1), self._numbers[rows, token])
+        return drawn if self._greedy is None else torch.where(self._greedy[rows], logits.argmax(-1), drawn)
 
 
 class DrawnToken(LogitsProcessor):

@@ -99,6 +99,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         static_decode: bool = False,
         credit_sentences: bool = False,
         begins: str = "",
+        greedy_rollout: bool = False,
         engine: EngineClient | None = None,
         keep_checkpoints: int = 2,
         watcher: GenerationWatcher | None = None,
@@ -119,6 +120,8 @@ class OmniGRPOTrainer(GRPOTrainer):
             credit_sentences: whether the tokens of a sentence get an advantage of their own from rewards that
                 judge sentences; `reward_funcs` must then be `CheckedReward`s that keep credits.
             begins: what every completion begins with: given to the policy, and shown to the rewards.
+            greedy_rollout: whether the first completion of each group in training takes the most probable
+                tokens, as an evaluation does. Not with an engine.
             engine: writes the completions in place of the policy. For one process, weights that aren't
                 sharded and a policy that `check_embeds` accepts.
             keep_checkpoints: how many complete checkpoints to keep.
@@ -139,6 +142,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         self._kept = [*([] if watcher is None else [watcher]), *kept]
         self._completions: list[str] = []  # the completions that were scored last
         self._credit_sentences, self._begins = credit_sentences, begins
+        self._greedy_rollout = greedy_rollout
         self._verdicts: Verdicts | None = None  # on their sentences
         super().__init__(*args, **kwargs)
         self._seeds = GenerationSeeds(self.args.seed, self.accelerator.process_index)
@@ -432,7 +436,12 @@ class OmniGRPOTrainer(GRPOTrainer):
         seeds = self._seeds.of(self.state.global_step, training=self._mode == "train")
         numbers = uniform_numbers(seeds, rows, self.max_completion_length).to(device)
         suppressed = self.generation_config.suppress_tokens or ()
-        return Sampler(numbers, self.temperature, suppressed)
+        greedy = None
+        if self._greedy_rollout and self._mode == "train":
+            # Groups are consecutive over all processes, and may begin in the one before.
+            first = self.accelerator.process_index * rows
+            greedy = torch.arange(first, first + rows, device=device) % self.num_generations == 0
+        return Sampler(numbers, self.temperature, suppressed, greedy)
 
     def _all_done(self, done: bool) -> bool:
         """Whether this and all other processes are done with a generation."""

@@ -121,7 +121,6 @@ def test_csv_and_refusals():
             "text,label\nOne is glad.,happiness\nOne is glad.,anger\n",
             "row 3 repeats a text with another label",
         ),
-        ("text,label\n.,happiness\n!,anger\n", "nothing can be learned from its 2 texts"),
     ],
 )
 def test_odd_texts_are_refused(sheet, said):

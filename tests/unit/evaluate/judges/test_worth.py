@@ -208,5 +208,5 @@ def test_a_judge_is_not_measured_on_what_it_learned():
     learned = LexicalJudge(["She is glad. A smile.", "He shouts in rage."], ["happiness", "anger"])
     seen = LabelledText("Then he SHOUTS in rage!", "anger")
     measure_worth(learned, [seen])
-    with pytest.raises(EvaluationError, match=r"lexical was trained on the sentence 'He shouts in rage.'"):
+    with pytest.raises(EvaluationError, match=r"lexical was trained on the sentence 'he shouts in rage!'"):
         measure_worth(learned, [LabelledText("The room is dark. he shouts in rage!", "anger")])

@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from erv.errors import SettingsError
+from erv.policies import load_policy
+from erv.policies.common.generate import generate_completions
 from erv.settings import LossType, load_settings, parse_settings
 from erv.shards import ShardReader
 from erv.training.grpo.grpo import total_steps, train_grpo
@@ -17,6 +19,7 @@ from tests.support.tiny_grpo import (
     letter_e,
     many_letters,
     settings,
+    text,
     training_rows,
     write_cold_start,
     write_shards,
@@ -145,3 +148,48 @@ def test_a_reward_named_twice_is_refused() -> None:
     raw["variants"]["erv"]["rewards"].append({"name": "format", "weight": 2.0})
     with pytest.raises(SettingsError, match="rewards names one twice: format, accuracy, explanation, format"):
         parse_settings(raw)
+
+
+def test_the_first_completion_of_a_clip_is_the_one_that_an_evaluation_would_get(
+    folder: Path, tmp_path: Path
+) -> None:
+    reader = {"mafw": ShardReader(folder / "mafw")}
+    seen: list[tuple[str, str]] = []
+
+    def recorded(completions: list[Any], clip_id: list[str], **columns: Any) -> list[float]:
+        seen.extend(zip(clip_id, map(text, completions), strict=True))
+        return [float(place % 2) for place in range(len(completions))]
+
+    chosen = settings(max_steps=1, save_steps=1, greedy_rollout=True, temperature=5.0)
+    train_grpo(
+        folder / "sft",
+        training_rows(reader),
+        reader,
+        [("recorded", recorded, 1.0)],
+        chosen,
+        output=tmp_path / "out",
+        checkpoints=tmp_path / "checkpoints",
+        on_metrics=lambda metrics, step: None,
+        seed=0,
+        runtime=RUNTIME,
+        machine=MACHINE,
+    )
+    firsts, others = (
+        seen[:: chosen.num_generations],
+        [item for item in seen if item not in seen[:: chosen.num_generations]],
+    )
+    expected = generate_completions(
+        load_policy(folder / "sft"),
+        [reader["mafw"].get(clip) for clip, _ in firsts],
+        batch_size=8,
+        max_new_tokens=chosen.max_completion_length,
+        temperature=0.0,
+        seed=0,
+    )
+    assert {clip: said.strip() for clip, said in firsts} == expected
+    assert len(others) >= len(seen) // 2
+
+
+def test_vllm_samples_all_completions() -> None:
+    with pytest.raises(ValueError, match="greedy_rollout needs generation: transformers"):
+        settings(greedy_rollout=True, generation="vllm")

@@ -39,6 +39,18 @@ def test_a_row_draws_the_same_with_and_without_the_others():
     assert sampler(logits[[1, 3]], torch.tensor([1, 3]), 1).tolist() == together[[1, 3]].tolist()
 
 
+def test_greedy_rows_take_the_most_probable_token_that_may_be_drawn():
+    numbers, logits = uniform_numbers([3, 1], 4, 2), torch.randn(4, 9)
+    logits[:, 2] = 9.0
+    greedy = torch.tensor([True, False, True, False])
+    plain, mixed = Sampler(numbers, 0.8, [2]), Sampler(numbers, 0.8, [2], greedy)
+    best = logits.index_fill(1, torch.tensor([2]), -torch.inf).argmax(-1)
+    every = mixed(logits, torch.arange(4), 1)
+    assert every[greedy].tolist() == best[greedy].tolist()
+    assert every[~greedy].tolist() == plain(logits, torch.arange(4), 1)[~greedy].tolist()
+    assert mixed(logits[[2]], torch.tensor([2]), 1).tolist() == best[[2]].tolist()
+
+
 def test_numbers_depend_on_every_seed_and_on_nothing_else():
     first = uniform_numbers([1, 2, 3], 2, 3)
     torch.manual_seed(5)
