@@ -160,6 +160,10 @@ class LabelSpace:
             )
         return lambda name: table.get(name or "")
 
+    def has_id(self, label_id: int) -> bool:
+        """Whether an emotion has this id in the data set's own files."""
+        return label_id in self._names_of
+
     def name_of(self, label_id: int) -> str:
         """The canonical name of a data set's own id.
 

@@ -31,7 +31,7 @@ from erv.sample.wordings import compose_explanation
 
 TREES = ("mafw", "dfew", "reasoning", "judge", "base")
 # The rooms that a tree is made with, and those of the base checkpoint; a test compares them with the imports.
-CODE = ("claims.py", "files.py", "labels", "manifest.py", "sample")
+CODE = ("claims.py", "files.py", "labels", "manifest.py", "sample", "sentences.py")
 BASE_CODE = (
     *CODE,
     "determinism.py",

@@ -101,7 +101,7 @@ def _fault(path: PurePosixPath, match: re.Match[str], space: LabelSpace) -> str 
     folder = re.fullmatch(r"Actor_(\d\d)", path.parent.name)
     if f"{channel:02d}" not in _CHANNELS.values():
         return "its name gives a channel that is not 01 (speech) or 02 (song)"
-    if emotion not in space.ids.values():
+    if not space.has_id(emotion):
         return "its name gives an emotion that is not in the label space"
     if actor not in _ACTORS:
         return "its name gives an actor beyond 01..24"

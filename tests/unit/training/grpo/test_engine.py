@@ -446,7 +446,7 @@ def test_a_policy_with_positions_of_its_own_is_refused() -> None:
 def test_settings_that_vllm_can_t_serve_are_faults(place: tuple[str, ...], value: Any, expected: str) -> None:
     raw = load_settings().model_dump(by_alias=True, mode="json")
     raw["runtime"]["device"] = "auto"
-    raw["grpo"]["generation"] = "vllm"
+    raw["grpo"] |= {"generation": "vllm", "greedy_rollout": False}
     parse_settings(raw)
     section = raw
     for name in place[:-1]:
@@ -461,7 +461,8 @@ def test_settings_that_vllm_can_t_serve_are_faults(place: tuple[str, ...], value
 def training(*variants: str) -> dict[str, Any]:
     """Parameters of a run that trains these variants and registers the first."""
     raw = load_settings().model_dump(by_alias=True, mode="json")
-    raw["grpo"]["generation"], raw["runtime"]["device"] = "vllm", "auto"
+    raw["grpo"] |= {"generation": "vllm", "greedy_rollout": False}
+    raw["runtime"]["device"] = "auto"
     raw["compare"].update(train=list(variants), policies=["sft", *variants])
     raw["register"]["policy"] = variants[0]
     for gate in raw["register"]["gates"]:
@@ -508,7 +509,8 @@ def test_another_version_of_vllm_is_refused(tmp_path: Path) -> None:
     python.chmod(0o755)
     assert f"has vLLM 0.1.0, expected {pinned}; install it with" in str(vllm_fault(python, tmp_path))
     raw = load_settings().model_dump(by_alias=True, mode="json")
-    raw["runtime"]["device"], raw["grpo"]["generation"] = "auto", "vllm"
+    raw["runtime"]["device"] = "auto"
+    raw["grpo"] |= {"generation": "vllm", "greedy_rollout": False}
     raw["machine"]["grpo"]["vllm_python"] = "python"
     (finding,) = lacks._engine(Environment(tmp_path), parse_settings(raw))
     assert (finding.state, finding.detail) == (
@@ -519,7 +521,8 @@ def test_another_version_of_vllm_is_refused(tmp_path: Path) -> None:
 
 def test_the_doctor_says_what_is_missing(tmp_path: Path) -> None:
     raw = load_settings().model_dump(by_alias=True, mode="json")
-    raw["runtime"]["device"], raw["grpo"]["generation"] = "auto", "vllm"
+    raw["runtime"]["device"] = "auto"
+    raw["grpo"] |= {"generation": "vllm", "greedy_rollout": False}
     chosen = parse_settings(raw)
     (finding,) = lacks._engine(Environment(tmp_path), chosen)
     assert (finding.name, finding.state, finding.remedy) == ("vLLM", "fail", f"`{INSTALL}`")
