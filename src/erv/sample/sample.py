@@ -31,7 +31,7 @@ from erv.sample.wordings import compose_explanation
 
 TREES = ("mafw", "dfew", "reasoning", "judge", "base")
 # The rooms that a tree is made with, and those of the base checkpoint; a test compares them with the imports.
-CODE = ("claims.py", "files.py", "labels", "manifest.py", "sample", "sentences.py")
+CODE = ("claims.py", "files.py", "labels", "manifest.py", "prompts.py", "sample", "sentences.py")
 BASE_CODE = (
     *CODE,
     "determinism.py",
@@ -40,7 +40,6 @@ BASE_CODE = (
     "policies/__init__.py",
     "policies/common",
     "policies/humanomni",
-    "prompts.py",
     "shards.py",
 )
 _SIZES = {"demo": (660, 420, 560, 60), "tiny": (66, 42, 66, 12)}
