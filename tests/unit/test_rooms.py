@@ -166,6 +166,7 @@ def test_every_stage_has_a_room_of_its_own_in_the_table() -> None:
     alone = {stages[0] for path, stages in DECIDES.items() if len(stages) == 1 and path.startswith("src/erv")}
     shared = {
         "grounding": "report reads the cues",
+        "evaluate": "controls draws as it does, and report reads what it says",
     }
     assert alone == set(ALL) - set(shared)
 
