@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+
 from erv.chat import Fault, Message, one_line
 from erv.chat.protocol import corrected, json_object
 from erv.evaluate.judges.protocol import OUTSIDE, SILENT, Verdict
@@ -9,7 +11,6 @@ from erv.labels import NEUTRAL, LabelSpace
 from erv.sentences import encodable, normalize
 
 _LONGEST = 40
-_EDGES = " \t\r\n.,;:!?\"'`*()[]"
 # What names no emotion, without punctuation, also before a noun: "mixed", "mixed feelings".
 _SILENT_WORDS = (
     "none",
@@ -108,7 +109,7 @@ class OpenQuestions:
             return SILENT
         if emotion is not None:
             return Verdict("named", emotion)
-        word = " ".join(said.lower().split()).strip(_EDGES)
+        word = " ".join(said.lower().split()).strip(string.punctuation + string.whitespace)
         if not word or len(word.split()) > 2 or not word.replace(" ", "").replace("-", "").isalpha():
             return Fault(f"{one_line(said, _LONGEST)!r} is not one emotion")
         return OUTSIDE
