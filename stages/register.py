@@ -21,7 +21,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         arguments.candidate,
         policy=arguments.policies / name,
         verifier=arguments.verifier,
-        evaluation=arguments.evaluations / name,
+        evaluations=arguments.evaluations,
         comparison=arguments.comparison,
         serving={
             "frames": settings.extract.frames,
@@ -32,6 +32,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             "max_new_tokens": settings.evaluate.max_new_tokens,
         },
         settings=settings.register_,
+        seed=settings.seed,
     )
     for verdict in bundle.verdicts:
         if verdict.value is not None:

@@ -26,6 +26,7 @@ COMMANDS = {
     "traces": "traces",
     "lineage": "lineage",
     "promote": "promote",
+    "champions": "champions",
     "rollback": "rollback",
 }
 # Former command names. They still work, and print the new name.

@@ -7,12 +7,21 @@ import click
 
 @click.command(name="promote")
 @click.argument("version", default="challenger")
-def command(version: str) -> None:
-    """Make VERSION (a number or an alias, by default the challenger) the champion, whatever its gates say."""
+@click.option("--reason", default="", metavar="TEXT", help="Why; kept with the champion's reign.")
+@click.option("--force", is_flag=True, help="Also if it did not pass its gates; needs a --reason.")
+def command(version: str, reason: str, force: bool) -> None:
+    """Make VERSION (a number or an alias, by default the challenger) the champion.
+
+    It is refused if the version did not pass its gates, unless it is forced. Who, when and why is kept; `erv
+    champions` shows it.
+    """
+    if force and not reason:
+        raise click.UsageError("--force needs a --reason")
     from erv.environment import isolate, load_environment
     from erv.register.aliases import promote
     from erv.settings import load_settings
+    from erv.tracking.description import who
 
     environment = load_environment()
     isolate(environment)
-    click.echo(promote(version, environment, load_settings()))
+    click.echo(promote(version, environment, load_settings(), by=who(), reason=reason, force=force))

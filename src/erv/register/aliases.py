@@ -1,19 +1,23 @@
-"""Which version is champion: the alias and the history of champions.
+"""Which version is champion: its alias, the champions that `rollback` goes back through, and every reign.
 
-`promote` and `rollback` change both by hand.
+`promote` and `rollback` change them by hand. Each change is noted with who, when, how and why
+(`erv.register.reign`).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from erv.environment import Environment
 from erv.errors import RegistryError
+from erv.register import reign
 from erv.register.explained import explained
-from erv.register.gates import CHAMPION
+from erv.register.gates import CHAMPION, read_verdict
+from erv.register.reign import Reign, note, now
 from erv.register.turn import registry_turn
-from erv.register.versions import get_version
+from erv.register.versions import GATES_TAG, get_version
 from erv.settings import Settings
 from erv.tracking.lock_entries import client_of
 from erv.tracking.patience import repeated
@@ -22,28 +26,69 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import RegisteredModel
 
-HISTORY_TAG = "erv.champions"  # of the registered model: version numbers, the current one last
+HISTORY_TAG = "erv.champions"  # of the registered model: the way back for rollback, the current one last
+_STEPS_BACK = 50
 
 
-def promote(version: str, environment: Environment, settings: Settings) -> str:
-    """Makes a version champion by hand, gates or not; returns a sentence for people.
+def promote(
+    version: str,
+    environment: Environment,
+    settings: Settings,
+    *,
+    by: str,
+    reason: str = "",
+    force: bool = False,
+) -> str:
+    """Makes a version champion by hand; returns a sentence for people.
+
+    Args:
+        version: its number or alias.
+        environment: where MLflow is.
+        settings: for the model's name.
+        by: who does it.
+        reason: why; kept with the reign.
+        force: also if it did not pass its gates; they are then named in the reign.
 
     Raises:
-        RegistryError: no such version.
+        RegistryError: no such version, or it did not pass its gates.
     """
     name = settings.register_.model_name
     with explained(environment), registry_turn(environment, name) as check:
         client = client_of(environment)
-        number = str(repeated(lambda: get_version(client, name, version)).version)
+        found = repeated(lambda: get_version(client, name, version))
+        number = str(found.version)
         before = champion_of(client, name)
         if before == number:
             return f"{name} version {number} is already the champion"
+        against = not_passed(found.tags.get(GATES_TAG))
+        if against and not force:
+            raise RegistryError(
+                "\n".join(
+                    [
+                        f"{name} version {number} did not pass {len(against)} of its gates; promote it in"
+                        " spite of them with --force --reason TEXT",
+                        *(f"  {sentence}" for sentence in against),
+                    ]
+                )
+            )
         check()
-        make_champion(client, name, number)
-    return f"{name} version {number} is now the champion" + (f"; it was version {before}" if before else "")
+        make_champion(client, name, Reign(number, now(), by, "promote", reason, tuple(against)))
+    said = f"{name} version {number} is now the champion" + (f"; it was version {before}" if before else "")
+    return f"{said}; forced past {len(against)} gates" if against else said
 
 
-def rollback(environment: Environment, settings: Settings) -> str:
+def not_passed(gates: str | None) -> list[str]:
+    """The gates that keep a version from champion, as sentences.
+
+    Args:
+        gates: the tag of the version that holds their verdicts, or None if it has none.
+    """
+    if gates is None:
+        return ["its gates were never decided; `erv publish` decides those of the candidate"]
+    return [verdict.text() for verdict in map(read_verdict, json.loads(gates)) if not verdict.passed]
+
+
+def rollback(environment: Environment, settings: Settings, *, by: str, reason: str = "") -> str:
     """Makes the previous champion the champion again; returns a sentence for people.
 
     Raises:
@@ -61,6 +106,7 @@ def rollback(environment: Environment, settings: Settings) -> str:
         text = ",".join(history[:-1])
         repeated(lambda: client.set_registered_model_tag(name, HISTORY_TAG, text))
         repeated(lambda: client.set_registered_model_alias(name, CHAMPION, before))
+        note(client, name, Reign(before, now(), by, "rollback", reason))
     return f"{name} version {before} is the champion again; it was version {present}"
 
 
@@ -75,16 +121,18 @@ def champion_of(client: MlflowClient, name: str) -> str | None:
     return champion_in(repeated(lambda: client.get_registered_model(name)))
 
 
-def make_champion(client: MlflowClient, name: str, number: str) -> None:
-    """Makes a version champion, whatever its gates say, and adds it to the history."""
-    history = _extended(_history(client, name), number)
-    text = ",".join(history[-50:])
+def make_champion(client: MlflowClient, name: str, new: Reign) -> None:
+    """Makes a version champion, whatever its gates say, and notes its reign."""
+    number = new.version
+    text = ",".join(_extended(_history(client, name), number)[-_STEPS_BACK:])
     repeated(lambda: client.set_registered_model_alias(name, CHAMPION, number))
     repeated(lambda: client.set_registered_model_tag(name, HISTORY_TAG, text))
+    note(client, name, new)
 
 
 def hand_over(client: MlflowClient, name: str, copy: str, number: str) -> None:
     """The aliases of a version, and its place in the history of champions, go to another."""
+    reign.hand_over(client, name, copy, number)
     model = repeated(lambda: client.get_registered_model(name))
     history = [n for n in model.tags.get(HISTORY_TAG, "").split(",") if n]
     if copy in history:

@@ -8,6 +8,7 @@ other's lease, two may still register one bundle: the lowest version stays, the 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,10 @@ from erv.files import content_digest
 from erv.pipeline import read_lock_entries
 from erv.register.aliases import champion_in, champion_of, make_champion
 from erv.register.explained import explained
-from erv.register.gates import CHAMPION, Verdict, decide_against_champion
+from erv.register.gates import CANT_TELL, CHAMPION, LINEAGE, Verdict, decide_against_champion, read_verdict
 from erv.register.register import Bundle, read_bundle
 from erv.register.registration import close_killed, one_version
+from erv.register.reign import Reign, now
 from erv.register.turn import registry_turn
 from erv.register.versions import CHALLENGER, GATES_TAG, PATH_TAG
 from erv.settings import Settings
@@ -55,8 +57,13 @@ class PublishResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every gate that counted holds."""
-        return all(verdict.passed is not False for verdict in self.verdicts)
+        """Whether it passed every gate."""
+        return all(verdict.passed for verdict in self.verdicts)
+
+    @property
+    def lineage_holds(self) -> bool:
+        """Whether its lineage was verified when its gates were decided."""
+        return any(verdict.metric == LINEAGE and verdict.passed for verdict in self.verdicts)
 
     def lines(self) -> list[str]:
         """What happened, in sentences for people."""
@@ -65,7 +72,7 @@ class PublishResult:
         lines = [f"{self.name} version {self.version} {what}{aliases}"]
         if self.copies:
             lines.append(f"deleted version {', '.join(self.copies)}: a second registration of this bundle")
-        failed = [verdict for verdict in self.verdicts if verdict.passed is False]
+        failed = [verdict for verdict in self.verdicts if not verdict.passed]
         if failed:
             lines.append(f"kept from champion by {len(failed)} of {len(self.verdicts)} gates:")
             lines += [f"  {verdict.text()}" for verdict in failed]
@@ -81,6 +88,9 @@ def publish(
     environment: Environment,
     settings: Settings,
     parent_run_id: str | None = None,
+    *,
+    by: str,
+    lineage: Callable[[str], Verdict] | None = None,
 ) -> PublishResult:
     """Makes sure that a bundle is registered and gated.
 
@@ -89,6 +99,9 @@ def publish(
         environment: where MLflow is.
         settings: for the model's name and the comparison with the champion.
         parent_run_id: the flow's run, under which the publication is shown.
+        by: who publishes; noted if the version becomes champion.
+        lineage: verifies the lineage of a version, given its number (`erv.lineage.gate`); without it, a
+            version becomes no champion if `register.require_lineage` is set.
 
     Raises:
         RegistryError: there is no bundle, it was changed, `dvc.lock` does not describe it, MLflow can't be
@@ -103,17 +116,19 @@ def publish(
         close_killed(client, environment, name)
         version, new, copies = one_version(client, bundle, name, environment, parent_run_id, check)
         number = str(version.version)
+        # The candidate of the present state, also one that was registered before.
+        repeated(lambda: client.set_registered_model_alias(name, CHALLENGER, number))
         if GATES_TAG not in version.tags:
             verdicts = repeated(lambda: _gate(client, bundle, name, number, settings))
+            verdicts += _of_lineage(number, settings, lineage)
             check()
             # The tag comes last, so that the next publication gates one that was interrupted.
-            repeated(lambda: client.set_registered_model_alias(name, CHALLENGER, number))
             if all(verdict.passed for verdict in verdicts):
-                make_champion(client, name, number)
+                make_champion(client, name, Reign(number, now(), by, "gates"))
             text = json.dumps([verdict.as_dict() for verdict in verdicts])
             repeated(lambda: client.set_model_version_tag(name, number, GATES_TAG, text))
         else:
-            verdicts = tuple(Verdict(**gate) for gate in json.loads(version.tags[GATES_TAG]))
+            verdicts = tuple(map(read_verdict, json.loads(version.tags[GATES_TAG])))
         model = repeated(lambda: client.get_registered_model(name))
     mine = tuple(sorted(alias for alias, owner in model.aliases.items() if str(owner) == number))
     return PublishResult(name, number, mine, verdicts, new, champion_in(model), copies)
@@ -150,18 +165,28 @@ def _gate(
 
     champion = champion_of(client, name)
     if champion is None or champion == number:
-        return tuple(verdict for verdict in bundle.verdicts if verdict.passed is not None)
+        return tuple(verdict for verdict in bundle.verdicts if not verdict.is_open)
     predictions, metrics = _evaluation_of(client, name, champion)
     return decide_against_champion(
         bundle.verdicts,
         read_predictions(bundle.folder / "predictions.parquet"),
         predictions,
-        samples=settings.report.bootstrap_samples,
-        confidence=settings.report.confidence,
+        samples=settings.register_.bootstrap_samples,
+        confidence=settings.register_.confidence,
         seed=settings.seed,
         candidate_metrics=bundle.json("metrics.json"),
         champion_metrics=metrics,
     )
+
+
+def _of_lineage(
+    number: str, settings: Settings, lineage: Callable[[str], Verdict] | None
+) -> tuple[Verdict, ...]:
+    if not settings.register_.require_lineage:
+        return ()
+    if lineage is None:
+        return (Verdict(LINEAGE, outcome=CANT_TELL, reason="nobody verified it"),)
+    return (lineage(number),)
 
 
 def _evaluation_of(

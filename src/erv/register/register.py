@@ -19,7 +19,7 @@ from typing import Any
 
 from erv.errors import RegistryError
 from erv.files import PICKLES, sha256_of_file, sha256_of_text, whole_folder
-from erv.register.gates import SCOPE, Verdict, decide, require_test_split
+from erv.register.gates import CHAMPION, SCOPE, Verdict, decide, read_verdict, require_test_split
 from erv.settings import RegisterSettings
 
 MANIFEST = "bundle.json"
@@ -44,10 +44,11 @@ def write_candidate(
     *,
     policy: Path,
     verifier: Path,
-    evaluation: Path,
+    evaluations: Path,
     comparison: Path,
     serving: Mapping[str, Any],
     settings: RegisterSettings,
+    seed: int,
 ) -> Bundle:
     """Writes the bundle of `settings.policy` and decides the gates that need no champion.
 
@@ -55,10 +56,11 @@ def write_candidate(
         folder: the folder to write; it is replaced as a whole.
         policy: the policy's folder.
         verifier: the verifier's folder.
-        evaluation: the folder with the policy's `metrics.json` and `predictions.parquet`.
+        evaluations: a folder per policy, with its `metrics.json` and `predictions.parquet`.
         comparison: the report's `comparison.json`.
         serving: what `erv.register.serving` needs to decode a clip as it was decoded for training.
         settings: the `register` section.
+        seed: of the draws for the intervals of gates.
 
     Raises:
         RegistryError: an input is missing, holds a file that runs code when loaded, or was not measured on
@@ -68,7 +70,8 @@ def write_candidate(
 
     compared = _read_json(comparison, "report")
     quality = _quality(compared, comparison)
-    verdicts = decide(settings.gates, settings.policy, compared)
+    verdicts = decide(settings.gates, settings.policy, _for_gates(evaluations, compared, settings, seed))
+    evaluation = evaluations / settings.policy
     with whole_folder(folder) as work:
         _copy_tree(policy, work / "policy", "grpo")
         _copy_tree(verifier, work / "verifier", "train_erv")
@@ -83,6 +86,30 @@ def write_candidate(
         files = hash_files(work)
         _write_json(work / MANIFEST, {"files": files, "hash": bundle_hash(files)})
     return read_bundle(folder)
+
+
+def _for_gates(
+    evaluations: Path, compared: Mapping[str, Any], settings: RegisterSettings, seed: int
+) -> dict[str, Any]:
+    """The report's comparison, of the policies that gates name, with the intervals of the gates' own settings."""
+    from erv.evaluate.by_judge import worth_of_judges
+    from erv.evaluate.compare import compare
+    from erv.evaluate.evaluate import read_predictions
+
+    asked = {settings.policy, *(gate.against for gate in settings.gates)} - {None, CHAMPION}
+    names = [name for name in compared.get("order", ()) if name in asked]
+    metrics = {name: _read_json(evaluations / name / "metrics.json", "evaluate") for name in names}
+    if settings.policy not in names:
+        return dict(compared)  # `decide` says what is missing
+    result = compare(
+        {name: read_predictions(evaluations / name / "predictions.parquet") for name in names},
+        samples=settings.bootstrap_samples,
+        confidence=settings.confidence,
+        seed=seed,
+        worth=worth_of_judges(metrics),
+        unexplained=[name for name, item in metrics.items() if not item.get("explains", True)],
+    )
+    return result | {key: compared[key] for key in ("judge", "verifier") if key in compared}
 
 
 def _quality(compared: Mapping[str, Any], path: Path) -> list[str]:
@@ -123,7 +150,7 @@ def read_bundle(folder: Path) -> Bundle:
             "restore it with `dvc checkout --force register`"
         )
     gates = json.loads((folder / "gates.json").read_text(encoding="utf-8"))
-    return Bundle(folder, manifest["hash"], files, tuple(Verdict(**gate) for gate in gates))
+    return Bundle(folder, manifest["hash"], files, tuple(map(read_verdict, gates)))
 
 
 def hash_files(folder: Path) -> dict[str, str]:
@@ -148,7 +175,6 @@ def _card(
     from erv.evaluate.compare import format_table, metrics_table, table_notes
 
     percent = round(100 * float(comparison["confidence"]))
-    passed = {True: "holds", False: "**fails**", None: "decided when published"}
     policy = hash_files(work / "policy")
     verifier = hash_files(work / "verifier")
     lines = [
@@ -174,7 +200,7 @@ def _card(
         "",
         "## Gates",
         "",
-        *[f"- {passed[verdict.passed]}: {verdict.text()}" for verdict in verdicts],
+        *[f"- {verdict.text()}" for verdict in verdicts],
         "",
         "## Limits",
         "",
