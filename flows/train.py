@@ -27,7 +27,7 @@ from erv import pipeline
 from erv.doctor import preflight
 from erv.environment import Environment, child_environment, isolate, load_environment
 from erv.errors import ErvError
-from erv.parameters import flat, read
+from erv.parameters import parse, read
 from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult, Unchanged
 from erv.stack.dvc_remote import write_dvc_remote
 from erv.stack.outages import through_outages
@@ -115,7 +115,7 @@ def _train(
 
     described = describe(
         environment,
-        flat(read(environment.workspace)),
+        parse(read(environment.workspace)),
         candidate=settings.register_.policy,
         model=settings.register_.model_name,
         targets=targets or (),

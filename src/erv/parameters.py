@@ -29,7 +29,7 @@ class Change:
         return f"{self.name} {self.before} → {self.now}"
 
 
-def flat(content: bytes) -> dict[str, Any]:
+def parse(content: bytes) -> dict[str, Any]:
     """All parameters of a `params.yaml`; a list is one value.
 
     Raises:
@@ -41,7 +41,12 @@ def flat(content: bytes) -> dict[str, Any]:
         raise SettingsError(f"{PARAMETERS}: {error}; correct it, or restore it from git") from None
     if not isinstance(raw, dict):
         raise SettingsError(f"{PARAMETERS}: expected a mapping of sections, found {type(raw).__name__}")
-    return dict(_flat(raw))
+    return flat(raw)
+
+
+def flat(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested parameters by dotted name, such as `grpo.beta`; a list is one value."""
+    return dict(_flat(sections))
 
 
 def read(workspace: Path) -> bytes:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from erv.errors import SettingsError
-from erv.parameters import Change, as_texts, changes, decides, flat, read
+from erv.parameters import Change, as_texts, changes, decides, parse, read
 
 
 def test_sections_become_dotted_names_and_lists_stay_whole() -> None:
-    found = flat(b"seed: 1\ngrpo: {beta: 0.02, shaping: {words: 34}}\ndatasets: [mafw, dfew]\nempty: {}\n")
+    found = parse(b"seed: 1\ngrpo: {beta: 0.02, shaping: {words: 34}}\ndatasets: [mafw, dfew]\nempty: {}\n")
     assert found == {
         "seed": 1,
         "grpo.beta": 0.02,
@@ -46,6 +46,6 @@ def test_the_machine_decides_nothing() -> None:
 
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="expected a mapping of sections, found list"):
-        flat(b"- 1\n")
+        parse(b"- 1\n")
     with pytest.raises(SettingsError, match="run this from the top of the repository"):
         read(tmp_path)

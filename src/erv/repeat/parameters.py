@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from erv.parameters import ABSENT, PARAMETERS, decides, flat, read
+from erv.parameters import ABSENT, PARAMETERS, decides, parse, read
 
 __all__ = ["PARAMETERS", "VARIED", "deciding", "differing", "digest", "of_workspace"]
 
@@ -24,7 +24,7 @@ def deciding(content: bytes) -> dict[str, Any]:
     Raises:
         SettingsError: it is not a mapping of sections.
     """
-    found = flat(content)
+    found = parse(content)
     return {name: value for name, value in found.items() if name not in VARIED and decides(name)}
 
 

@@ -12,7 +12,7 @@ import os
 
 from erv.environment import Environment
 from erv.files import sha256_of_text
-from erv.parameters import flat, read
+from erv.parameters import parse, read
 from erv.tracking.delivery import KEY_TAG, Delivery, Outage
 from erv.tracking.description import EXPERIMENT, KIND_TAG, describe
 from erv.tracking.header import RunHeader
@@ -62,7 +62,7 @@ def _open(environment: Environment, tags: dict[str, str]) -> str:
     found = _by_key(environment, key)
     if found is not None:
         return found
-    content = flat(read(environment.workspace))
+    content = parse(read(environment.workspace))
     register = {name: str(content.get(f"register.{name}", "")) for name in ("policy", "model_name")}
     described = describe(environment, content, candidate=register["policy"], model=register["model_name"])
     header = RunHeader(
