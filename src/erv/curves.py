@@ -30,7 +30,7 @@ OnMetrics = Callable[[dict[str, float], int], None]
 
 
 class Curves:
-    """Takes the metrics of each step, keeps the points of `SERIES` and of each reward, and passes everything on.
+    """Takes the metrics of each step, keeps those that are drawn, and passes everything on.
 
     Args:
         checkpoints: folder of the training's checkpoints; a resumed training goes on with the points in it.
@@ -77,7 +77,7 @@ def _is_drawn(name: str) -> bool:
 
 
 def _resume(path: Path) -> dict[tuple[int, str], float]:
-    """The points that are kept; a line that a killed process left unfinished is dropped, from the file too."""
+    """The points that are kept; a line that a killed process left unfinished is dropped for good."""
     if not path.is_file():
         return {}
     whole = [

@@ -19,10 +19,10 @@ def few_figures(comparison: Mapping[str, Any]) -> dict[str, Any]:
         comparison: from `erv.evaluate.compare.compare`.
 
     Returns:
-        Policy -> metric -> value, without intervals, and `judges`: judge -> policy -> metric -> value, without
-        the first judge, whose reading the metrics are. The values are those of `comparison.json`, so the page,
-        DVC and MLflow show the same. They are few, so that DVC's tables can be read: 36 with three policies
-        and two judges.
+        Policy -> metric -> value without intervals, and `judges`: judge -> policy -> metric -> value, but for
+        the first judge, whose reading the metrics are. The values are those of `comparison.json`, so that the
+        page, DVC and MLflow show the same. They are few, so that DVC's tables can be read: 36 with three
+        policies and two judges.
     """
     figures = _values(comparison, (*METRICS, *_FORM))
     _, *further = comparison.get("judges", {}).items() or [None]

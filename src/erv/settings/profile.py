@@ -179,7 +179,7 @@ def use(profile: Profile, path: Path = Path("params.yaml")) -> list[Difference]:
 
 
 def _editor() -> Any:
-    """A YAML reader and writer that lays a file out as DVC does, so that neither rewrites what the other wrote."""
+    """A YAML editor with DVC's layout, so that neither rewrites what the other wrote."""
     from ruamel.yaml import YAML
 
     editor = YAML()
@@ -189,7 +189,7 @@ def _editor() -> Any:
 
 
 def _in_blocks(value: Any) -> Any:
-    """A value without the layout that it had in the profile: lists of more than nothing are written in blocks."""
+    """A value without the layout that it had in the profile: its lists are written in blocks."""
     if isinstance(value, Mapping):
         return {key: _in_blocks(item) for key, item in value.items()}
     return [_in_blocks(item) for item in value] if isinstance(value, list) else value

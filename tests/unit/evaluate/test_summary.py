@@ -1,7 +1,7 @@
 """DVC's metrics are the comparison's own values, and few."""
 
 from erv.evaluate.compare import compare
-from erv.evaluate.metrics import FURTHER, JUDGED, METRICS
+from erv.evaluate.metrics import METRICS
 from erv.evaluate.summary import few_figures
 
 
@@ -27,13 +27,14 @@ def test_they_are_the_values_of_the_comparison():
     comparison = compare(policies, samples=100, confidence=0.95, seed=0, worth={"lexical": None})
     found = few_figures(comparison)
     assert set(found) == {"sft", "erv", "judges"}
-    assert set(found["erv"]) == {*METRICS, *FURTHER}
+    assert set(found["erv"]) == {*METRICS, "format", "words"}
     assert (found["sft"]["inconsistency"], found["erv"]["inconsistency"], found["erv"]["words"]) == (
         1.0,
         0.0,
         2.0,
     )
-    assert set(found["judges"]["lexical"]["sft"]) == set(JUDGED)
+    assert set(found["judges"]) == {"majority"}, "the metrics are those of the first judge"
+    assert set(found["judges"]["majority"]["sft"]) == {"EPC", "inconsistency"}
     for policy in policies:
         for metric, value in found[policy].items():
             assert value == comparison["policies"][policy]["overall"][metric]["value"]
