@@ -35,8 +35,9 @@ from erv.stack.reach import require, unreachable
 from erv.stack.stored import all_stored
 from erv.tracking import experiment_page, lock_entries
 from erv.tracking.description import FLOW, KIND_TAG, NOTE_TAG, Description, describe
-from erv.tracking.opening import open_run
+from erv.tracking.opening import git_tags, open_run
 from erv.tracking.run import StageRun
+from erv.tracking.since import COMMIT_TAG, since
 from erv.tracking.system_metrics import system_metrics
 from flows.abandoned import noted
 from flows.artifacts import docs_note, prefect_may_be_away, show_artifacts, show_data_docs, show_links
@@ -142,7 +143,19 @@ def _train(
         with prefect_may_be_away("links, tables and lineage"):
             addresses = show_links(environment, parent.run_id, flow_run_id)
             show_artifacts(reports, comparison, runs)
-    return Summary(reports, metrics_text(comparison), registered, addresses, origin)
+        changed = _since(environment, described, comparison)
+    return Summary(reports, metrics_text(comparison), registered, addresses, origin, changed)
+
+
+def _since(environment: Environment, described: Description, comparison: dict[str, Any]) -> list[str]:
+    """What changed against earlier runs, in the metrics of the candidate on all clips."""
+    mine = f"{described.tags['erv.candidate']}/overall/"
+    values = {
+        f"{mine}{metric}": value
+        for metric in experiment_page.METRICS
+        if (value := flat_metrics(comparison).get(f"{mine}{metric}")) is not None
+    }
+    return since(environment, described.references, values, git_tags(environment.workspace).get(COMMIT_TAG))
 
 
 @contextmanager

@@ -30,7 +30,7 @@ LAST, CHAMPION = "last", "champion"
 _SEED, _FOLD = "seed", "ingest.fold"
 _NAMED_CHANGES = 3
 _TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
-_REFERENCES = {LAST: "the last run", CHAMPION: "the champion's run"}
+REFERENCES = {LAST: "the last run", CHAMPION: "the champion's run"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Description:
     name: str
     parameters: dict[str, str]
     tags: dict[str, str]
+    references: tuple[Reference, ...] = ()
 
 
 def describe(
@@ -90,7 +91,9 @@ def describe(
         if reference.changed is not None:
             text = "; ".join(change.text() for change in reference.changed) or "nothing"
             tags[f"{CHANGED_TAG}{reference.kind}"] = text[:_TAG_LIMIT]
-    return Description(speaking_name(targets or [candidate], references, texts), texts, tags)
+    return Description(
+        speaking_name(targets or [candidate], references, texts), texts, tags, tuple(references)
+    )
 
 
 def speaking_name(subjects: Sequence[str], references: Sequence[Reference], texts: Mapping[str, str]) -> str:
@@ -123,7 +126,7 @@ def user() -> str:
 
 def _section(reference: Reference) -> str:
     info = reference.run.info
-    title = f"Parameters against {_REFERENCES[reference.kind]}, {info.run_name} (`{info.run_id[:8]}`)"
+    title = f"Parameters against {REFERENCES[reference.kind]}, {info.run_name} (`{info.run_id[:8]}`)"
     if reference.changed is None:
         return f"{title}: unknown, it recorded none.\n"
     if not reference.changed:

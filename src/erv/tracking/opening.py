@@ -42,7 +42,7 @@ def open_run(
         silent: track nothing; for all processes but the one that does.
     """
     all_tags = {"erv.stage": stage, "mlflow.source.name": f"stages/{stage}.py", "mlflow.source.type": "LOCAL"}
-    git = _git_tags(environment.workspace)
+    git = git_tags(environment.workspace)
     all_tags.update({USER_TAG: user(), **git, **experiment_tags()})
     parent = os.environ.get(PARENT_VARIABLE) or (None if silent else experiment_run(environment, git))
     flow = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
@@ -73,7 +73,7 @@ def open_run(
     return run
 
 
-def _git_tags(workspace: Path) -> dict[str, str]:
+def git_tags(workspace: Path) -> dict[str, str]:
     """The commit, and whether the working tree differs from it beyond `dvc.lock`."""
 
     def git(*arguments: str) -> str | None:

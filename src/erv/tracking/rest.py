@@ -192,6 +192,12 @@ class Rest:
         """A run."""
         return self._run(self._call("GET", "runs/get", {"run_id": run_id})["run"])
 
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """The last value of each metric of a run."""
+        found = self._call("GET", "runs/get", {"run_id": run_id})["run"]
+        entries = found.get("data", {}).get("metrics", [])
+        return {entry["key"]: float(entry["value"]) for entry in entries}
+
     def find_run(self, run_id: str) -> Run | None:
         """A run, also one in the trash; None if the server has none with this id."""
         try:
