@@ -20,13 +20,14 @@ def few_figures(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         Policy -> metric -> value without intervals, and `judges`: judge -> policy -> metric -> value, but for
-        the first judge, whose reading the metrics are. The values are those of `comparison.json`, so that the
+        the headline judge, whose reading the metrics are. The values are those of `comparison.json`, so that the
         page, DVC and MLflow show the same. They are few, so that DVC's tables can be read: 36 with three
         policies and two judges.
     """
     figures = _values(comparison, (*METRICS, *_FORM))
-    _, *further = comparison.get("judges", {}).items() or [None]
-    judges = {name: _values(judge, _BY_JUDGE) for name, judge in further}
+    readings = comparison.get("judges", {})
+    headline = comparison.get("judge", {}).get("name", next(iter(readings), None))
+    judges = {name: _values(judge, _BY_JUDGE) for name, judge in readings.items() if name != headline}
     return {**figures, "judges": judges} if judges else figures
 
 
