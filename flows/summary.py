@@ -24,6 +24,7 @@ class Summary:
         registered: sentences on the registered version, its alias and its gates.
         addresses: where to look, by name.
         lineage: lineage of the registered version, a line per node.
+        since: what changed against earlier runs.
     """
 
     reports: Sequence[StageReport]
@@ -31,6 +32,7 @@ class Summary:
     registered: Sequence[str] = ()
     addresses: dict[str, str] = field(default_factory=dict)
     lineage: Sequence[str] = ()
+    since: Sequence[str] = ()
 
     def text(self) -> str:
         """The whole summary, as the terminal shows it."""
@@ -39,6 +41,8 @@ class Summary:
             parts.append(self.metrics.rstrip())
         if self.registered:
             parts.append("\n".join(self.registered))
+        if self.since:
+            parts.append("\n".join(self.since))
         if self.lineage:
             parts.append(
                 "\n".join(["lineage (`erv lineage` shows more):", *(f"  {line}" for line in self.lineage)])

@@ -27,16 +27,20 @@ from erv import pipeline
 from erv.doctor import preflight
 from erv.environment import Environment, child_environment, isolate, load_environment
 from erv.errors import ErvError
+from erv.parameters import parse, read
 from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult, Unchanged
 from erv.stack.dvc_remote import write_dvc_remote
 from erv.stack.outages import through_outages
 from erv.stack.reach import require, unreachable
 from erv.stack.stored import all_stored
-from erv.tracking import lock_entries
-from erv.tracking.opening import open_run
+from erv.tracking import experiment_page, lock_entries
+from erv.tracking.description import FLOW, KIND_TAG, NOTE_TAG, Description, describe, who
+from erv.tracking.opening import git_tags, open_run
 from erv.tracking.run import StageRun
+from erv.tracking.since import COMMIT_TAG, since
+from erv.tracking.system_metrics import system_metrics
 from flows.abandoned import noted
-from flows.artifacts import prefect_may_be_away, show_artifacts, show_data_docs, show_links
+from flows.artifacts import docs_note, prefect_may_be_away, show_artifacts, show_data_docs, show_links
 from flows.cancellation import Cancellation
 from flows.graph import RunStage, StageReport, is_done, run_graph
 from flows.meanwhile import meanwhile
@@ -110,7 +114,15 @@ def _train(
     write_dvc_remote(environment)
     logger.info("%d stages, up to %d side by side", len(stages), workers)
 
-    with _parent_run(environment, flow_run_id) as parent:
+    described = describe(
+        environment,
+        parse(read(environment.workspace)),
+        candidate=settings.register_.policy,
+        model=settings.register_.model_name,
+        targets=targets or (),
+        started_by=_started_by(),
+    )
+    with _parent_run(environment, flow_run_id, described) as parent:
         unchanged = None if force else _ask_unchanged(environment, stages, cancellation)
         repro = _stage_runner(environment, parent, flow_run_id, force, unchanged, cancellation)
         reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)
@@ -118,7 +130,8 @@ def _train(
         with meanwhile(functools.partial(_push, environment, reports, cancellation)):
             runs = _record(environment, parent, reports)
             with prefect_may_be_away("the Data Docs"):
-                show_data_docs(environment, reports, runs, parent)
+                docs = show_data_docs(environment, reports, runs, parent)
+                parent.set_tags({NOTE_TAG: described.tags[NOTE_TAG] + docs_note(docs)})
         _raise_for(reports, cancellation)
 
         registered, origin = _publish(environment, stages, settings, parent)
@@ -130,20 +143,36 @@ def _train(
         with prefect_may_be_away("links, tables and lineage"):
             addresses = show_links(environment, parent.run_id, flow_run_id)
             show_artifacts(reports, comparison, runs)
-    return Summary(reports, metrics_text(comparison), registered, addresses, origin)
+        changed = _since(environment, described, comparison)
+    return Summary(reports, metrics_text(comparison), registered, addresses, origin, changed)
+
+
+def _since(environment: Environment, described: Description, comparison: dict[str, Any]) -> list[str]:
+    """What changed against earlier runs, in the metrics of the candidate on all clips."""
+    mine = f"{described.tags['erv.candidate']}/overall/"
+    values = {
+        f"{mine}{metric}": value
+        for metric in experiment_page.METRICS
+        if (value := flat_metrics(comparison).get(f"{mine}{metric}")) is not None
+    }
+    return since(environment, described.references, values, git_tags(environment.workspace).get(COMMIT_TAG))
 
 
 @contextmanager
-def _parent_run(environment: Environment, flow_run_id: UUID) -> Iterator[StageRun]:
+def _parent_run(environment: Environment, flow_run_id: UUID, described: Description) -> Iterator[StageRun]:
     """The MLflow run that names all stages of this flow run."""
     tags = {
-        "erv.kind": "flow",
+        KIND_TAG: FLOW,
         "mlflow.source.name": "flows/train.py",
         "prefect.flow_run_id": str(flow_run_id),
+        **described.tags,
     }
-    parent = open_run(environment, "train", "train", tags)
+    parent = open_run(environment, "train", "train", tags, name=described.name)
+    parent.log_params(described.parameters)
+    experiment_page.furnish(environment, described.tags["erv.candidate"])
     try:
-        yield parent
+        with system_metrics(parent):
+            yield parent
     except Exception as error:
         parent.close("KILLED" if isinstance(error, StageCancelledError) else "FAILED")
         raise
@@ -151,6 +180,13 @@ def _parent_run(environment: Environment, flow_run_id: UUID) -> Iterator[StageRu
         parent.close("KILLED")
         raise
     parent.close("FINISHED")
+
+
+def _started_by() -> str | None:
+    """Who started the flow run, as Prefect knows it; None if Prefect doesn't."""
+    context = FlowRunContext.get()
+    started = context.flow_run.created_by if context is not None and context.flow_run is not None else None
+    return started.display_value if started is not None else None
 
 
 def _ask_unchanged(
@@ -264,6 +300,7 @@ def _publish(
     """Makes sure that the candidate is registered and gated; returns what happened, and its lineage."""
     if not _includes(stages, "register"):
         return [], []
+    from erv.lineage.gate import lineage_gate
     from erv.lineage.node import brief
     from erv.lineage.trace import Provenance
     from erv.register.publish import publish
@@ -271,7 +308,14 @@ def _publish(
     candidate = next(s.outputs[0] for s in stages if s.group == "register")
     result = through_outages(
         environment,
-        lambda: publish(Path(candidate), environment, settings, parent_run_id=parent.run_id),
+        lambda: publish(
+            Path(candidate),
+            environment,
+            settings,
+            parent_run_id=parent.run_id,
+            by=_started_by() or who(),
+            lineage=functools.partial(lineage_gate, environment, settings),
+        ),
         mlflow=True,
         say=get_run_logger().warning,
     )

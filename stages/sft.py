@@ -26,6 +26,7 @@ logger = logging.getLogger("stages.sft")
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Fine-tunes the base policy and writes `--policy`."""
+    from erv.curves import Curves, write_curves
     from erv.exclusions import read_exclusions, without
     from erv.labels import LabelSpace
     from erv.manifest import read_manifest
@@ -45,6 +46,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         logger.info("sft: the base is taken as it is (sft.max_steps: 0)")
         if is_main():
             policy.save(arguments.policy)
+            write_curves({}, arguments.curves)
         return
     checkpoints = checkpoint_folder(
         "sft",
@@ -57,6 +59,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         seed=settings.seed,
         prompt=Path(settings.policy.prompt),
     )
+    curves = Curves(checkpoints, run.log_metrics)
     run.log_dataset(arguments.manifest.stem, arguments.manifest, "training")
     train_sft(
         policy,
@@ -64,13 +67,15 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         {arguments.shards.name: ShardReader(arguments.shards)},
         settings.sft,
         checkpoints=checkpoints / settings.machine.layout,
-        on_metrics=run.log_metrics,
+        on_metrics=curves,
         seed=settings.seed,
         runtime=settings.runtime,
         machine=settings.machine,
         output=arguments.policy,
         labels=LabelSpace.load(arguments.manifest.stem).names,
     )
+    if is_main():
+        curves.write(arguments.curves)
     clear(checkpoints)
 
 
@@ -83,5 +88,6 @@ if __name__ == "__main__":
         Option("exclusions", Path),
         Option("base", Path),
         Option("policy", Path),
+        Option("curves", Path),
         distributed=True,
     )

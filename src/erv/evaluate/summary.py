@@ -6,21 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from erv.evaluate.evaluate import OVERALL
-from erv.evaluate.metrics import FURTHER, JUDGED, METRICS
+from erv.evaluate.metrics import METRICS
+
+_FORM = ("format", "words")
+_BY_JUDGE = ("EPC", "inconsistency")
 
 
 def few_figures(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics over all clips, by policy, and in the reading of each judge; values without intervals.
+    """The metrics over all clips, by policy, and those of explanations as each further judge reads them.
 
     Args:
         comparison: from `erv.evaluate.compare.compare`.
 
     Returns:
-        Policy -> metric -> value, and `judges`: judge -> policy -> metric -> value, if the comparison has it.
-        The values are those of `comparison.json`, so the page, DVC and MLflow show the same.
+        Policy -> metric -> value without intervals, and `judges`: judge -> policy -> metric -> value, but for
+        the headline judge, whose reading the metrics are. The values are those of `comparison.json`, so that the
+        page, DVC and MLflow show the same. They are few, so that DVC's tables can be read: 36 with three
+        policies and two judges.
     """
-    figures = _values(comparison, (*METRICS, *FURTHER))
-    judges = {name: _values(judge, JUDGED) for name, judge in comparison.get("judges", {}).items()}
+    figures = _values(comparison, (*METRICS, *_FORM))
+    readings = comparison.get("judges", {})
+    headline = comparison.get("judge", {}).get("name", next(iter(readings), None))
+    judges = {name: _values(judge, _BY_JUDGE) for name, judge in readings.items() if name != headline}
     return {**figures, "judges": judges} if judges else figures
 
 

@@ -17,7 +17,7 @@ from erv.lineage.links import Link
 from erv.lineage.node import Node
 from erv.lineage.stages import StageTrees
 from erv.pipeline import PipelineError
-from erv.register.gates import Verdict
+from erv.register.gates import read_verdict
 from erv.register.register import read_bundle
 from erv.register.versions import GATES_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, get_version, versions
 
@@ -127,8 +127,7 @@ class ModelVersions:
 
 
 def _gate_lines(text: str | None) -> list[str]:
-    verdicts = [Verdict(**gate) for gate in json.loads(text)] if text else []
-    return [f"gate {'holds' if verdict.passed else 'fails'}: {verdict.text()}" for verdict in verdicts]
+    return [f"gate {read_verdict(gate).text()}" for gate in json.loads(text)] if text else []
 
 
 def lock_check(bundle: Path, entry: Mapping[str, Any]) -> Link:

@@ -91,7 +91,7 @@ def write_candidate(
 def _for_gates(
     evaluations: Path, compared: Mapping[str, Any], settings: RegisterSettings, seed: int
 ) -> dict[str, Any]:
-    """The report's comparison, of the policies that gates name, with the intervals of the gates' own settings."""
+    """The comparison of the policies that gates name, with the intervals of the gates' own settings."""
     from erv.evaluate.by_judge import worth_of_judges
     from erv.evaluate.compare import compare
     from erv.evaluate.evaluate import read_predictions

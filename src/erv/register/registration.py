@@ -15,6 +15,7 @@ from erv.register.aliases import hand_over
 from erv.register.model_content import model_content
 from erv.register.register import Bundle
 from erv.register.versions import HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, versions_of
+from erv.tracking.description import PARENT_RUN_TAG
 from erv.tracking.header import RunHeader
 from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, pipeline_files
 from erv.tracking.patience import repeated
@@ -147,6 +148,6 @@ def _register(
                 HASH_TAG: bundle.hash,
                 PATH_TAG: f"artifacts/{bundle.folder.name}",
                 PUBLISH_RUN_TAG: run.info.run_id,
-                **({"erv.parent_run": parent_run_id} if parent_run_id else {}),
+                **({PARENT_RUN_TAG: parent_run_id} if parent_run_id else {}),
             },
         )

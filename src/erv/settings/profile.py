@@ -18,6 +18,7 @@ import yaml
 
 from erv.errors import SettingsError
 from erv.files import write_text
+from erv.parameters import flat
 from erv.settings import Settings, load_settings, parse_settings
 
 MACHINE = "machine"
@@ -168,7 +169,7 @@ def use(profile: Profile, path: Path = Path("params.yaml")) -> list[Difference]:
         inside, source = document, wanted
         for section in sections:
             inside, source = inside[section], source[section]
-        inside[last] = source[last]
+        inside[last] = _in_blocks(source[last])
     stream = io.StringIO()
     editor.dump(document, stream)
     content = stream.getvalue()
@@ -177,26 +178,18 @@ def use(profile: Profile, path: Path = Path("params.yaml")) -> list[Difference]:
     return changes
 
 
-def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested parameters by dotted name."""
-    found: dict[str, Any] = {}
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _editor() -> Any:
-    """A YAML reader and writer that preserves what it does not change, with the layout of `params.yaml`."""
+    """A YAML editor with DVC's layout, so that neither rewrites what the other wrote."""
     from ruamel.yaml import YAML
 
     editor = YAML()
     editor.preserve_quotes = True
-    editor.width = 4096
-    editor.indent(mapping=2, sequence=4, offset=2)
-    editor.representer.add_representer(
-        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
+    editor.default_flow_style = False
     return editor
+
+
+def _in_blocks(value: Any) -> Any:
+    """A value without the layout that it had in the profile: its lists are written in blocks."""
+    if isinstance(value, Mapping):
+        return {key: _in_blocks(item) for key, item in value.items()}
+    return [_in_blocks(item) for item in value] if isinstance(value, list) else value

@@ -72,7 +72,10 @@ class Delivery:
                 if found:
                     return found[0].info.run_id
             run = self._server.create_run(
-                experiment_id, header.started, {**header.tags, KEY_TAG: header.key}, header.address
+                experiment_id,
+                header.started,
+                {**header.tags, KEY_TAG: header.key},
+                header.name or header.address,
             )
         except DeletedExperiment as error:
             raise Unusable(str(error)) from error

@@ -11,8 +11,9 @@ class RunHeader:
 
     Attributes:
         key: a random name of this run; a repeated opening finds the run by it.
-        address: the stage with its matrix value, `grpo@erv`; the run's name.
+        address: the stage with its matrix value, `grpo@erv`; under it the run is recorded.
         started: milliseconds since 1970.
+        name: of the run in MLflow; the address if empty.
         pid, created: the process that feeds the run; while it lives, no other process delivers for it.
     """
 
@@ -23,6 +24,7 @@ class RunHeader:
     run_id: str | None = None
     pid: int = 0
     created: float = 0.0
+    name: str = ""
 
     def owner_lives(self) -> bool:
         """Whether the process that feeds this run is still alive."""

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from erv.environment import Environment
+from erv.tracking.description import USER_TAG, user
+from erv.tracking.experiments import experiment_run, experiment_tags
 from erv.tracking.header import RunHeader
 from erv.tracking.outbox import now_ms
 from erv.tracking.run import StageRun
@@ -26,6 +28,7 @@ def open_run(
     address: str,
     tags: Mapping[str, str] | None = None,
     *,
+    name: str = "",
     silent: bool = False,
 ) -> StageRun:
     """Opens the MLflow run of a stage.
@@ -33,13 +36,15 @@ def open_run(
     Args:
         environment: where MLflow is; without one, the returned run does nothing and one log line says so.
         stage: `grpo`.
-        address: `grpo@erv`; the run's name.
+        address: `grpo@erv`.
         tags: additional tags.
+        name: of the run in MLflow; the address by default.
         silent: track nothing; for all processes but the one that does.
     """
     all_tags = {"erv.stage": stage, "mlflow.source.name": f"stages/{stage}.py", "mlflow.source.type": "LOCAL"}
-    all_tags.update(_git_tags(environment.workspace))
-    parent = os.environ.get(PARENT_VARIABLE)
+    git = git_tags(environment.workspace)
+    all_tags.update({USER_TAG: user(), **git, **experiment_tags()})
+    parent = os.environ.get(PARENT_VARIABLE) or (None if silent else experiment_run(environment, git))
     flow = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
     if parent:
         all_tags["mlflow.parentRunId"] = parent
@@ -56,6 +61,7 @@ def open_run(
         tags=all_tags,
         pid=os.getpid(),
         created=psutil.Process().create_time(),
+        name=name,
     )
     run = StageRun(environment, header)
     if silent:
@@ -67,7 +73,7 @@ def open_run(
     return run
 
 
-def _git_tags(workspace: Path) -> dict[str, str]:
+def git_tags(workspace: Path) -> dict[str, str]:
     """The commit, and whether the working tree differs from it beyond `dvc.lock`."""
 
     def git(*arguments: str) -> str | None:

@@ -163,6 +163,16 @@ class Rest:
         """Creates an experiment; returns its id."""
         return str(self._call("POST", "experiments/create", {"name": name})["experiment_id"])
 
+    def experiment_tags(self, experiment_id: str) -> dict[str, str]:
+        """The tags of an experiment."""
+        answer = self._call("GET", "experiments/get", {"experiment_id": experiment_id})
+        return _mapping(answer["experiment"].get("tags", []))
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        """Sets a tag of an experiment."""
+        given = {"experiment_id": experiment_id, "key": key, "value": value}
+        self._call("POST", "experiments/set-experiment-tag", given)
+
     def create_run(self, experiment_id: str, started: int, tags: Mapping[str, str], name: str) -> Run:
         """Opens a run that started at a time in milliseconds since 1970."""
         answer = self._call(
@@ -181,6 +191,33 @@ class Rest:
     def get_run(self, run_id: str) -> Run:
         """A run."""
         return self._run(self._call("GET", "runs/get", {"run_id": run_id})["run"])
+
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """The last value of each metric of a run."""
+        found = self._call("GET", "runs/get", {"run_id": run_id})["run"]
+        entries = found.get("data", {}).get("metrics", [])
+        return {entry["key"]: float(entry["value"]) for entry in entries}
+
+    def find_run(self, run_id: str) -> Run | None:
+        """A run, also one in the trash; None if the server has none with this id."""
+        try:
+            return self.get_run(run_id)
+        except Refused as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+
+    def version_tags(self, model: str, alias: str) -> dict[str, str] | None:
+        """The tags of the version of a registered model that has an alias; None if there is none."""
+        query = {"name": model, "alias": alias}
+        try:
+            answer = self._call("GET", "registered-models/alias", query)
+        except Refused as error:
+            # MLflow answers the second to a model that has no such alias.
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return None
+        return _mapping(answer["model_version"].get("tags", []))
 
     def search_runs(
         self, experiment_id: str, condition: str, *, limit: int = 1000, newest_first: bool = False

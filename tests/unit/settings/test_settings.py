@@ -21,7 +21,7 @@ def raw(root: Path) -> dict[str, Any]:
 
 
 OTHER = {"name": "other", "folder": "models/policy/sft"}
-GATHERED = {"rewards": [{"name": "accuracy", "weight": 1.0}]}
+GATHERED = {"rewards": {"accuracy": 1.0}}
 GRPO = yaml.safe_load((ROOT / "params.yaml").read_text())["grpo"]
 
 
@@ -156,15 +156,12 @@ def test_a_parameter_that_moved_names_its_new_place(raw: dict[str, Any], before:
         ("controls.kinds", ["shuffled", "shuffled"], "controls.kinds names one twice: shuffled, shuffled"),
         (
             "variants.sft",
-            {"rewards": [{"name": "format", "weight": 1}]},
+            {"rewards": {"format": 1}},
             "variants has an entry sft, the name of the cold start",
         ),
         (
             "variants.direct",
-            {
-                "thinks": False,
-                "rewards": [{"name": "format", "weight": 1}, {"name": "grounded", "weight": 1}],
-            },
+            {"thinks": False, "rewards": {"format": 1, "grounded": 1}},
             "thinks: false leaves nothing to say for the rewards format, grounded; use accuracy, or a reward",
         ),
         (
@@ -210,7 +207,12 @@ def test_a_parameter_that_moved_names_its_new_place(raw: dict[str, Any], before:
         ("distill.test_share", 0.49, None),
         ("ingest.fold", 0, "found 0"),
         ("runtime.threads", 0, "found 0"),
-        ("variants.erv", {"rewards": []}, "variants.erv.rewards"),
+        ("variants.erv", {"rewards": {}}, "variants.erv.rewards"),
+        (
+            "variants.erv",
+            {"rewards": [{"name": "format", "weight": 1}]},
+            "variants.erv.rewards: expected names with weights, such as {format: 1.0, accuracy: 1.0}",
+        ),
     ],
 )
 def test_one_fault(raw: dict[str, Any], path: str, value: Any, message: str | None) -> None:

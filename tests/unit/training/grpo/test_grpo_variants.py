@@ -143,13 +143,6 @@ def test_adapters_and_shards_are_refused_together() -> None:
     parse_settings(raw)
 
 
-def test_a_reward_named_twice_is_refused() -> None:
-    raw = load_settings().model_dump(by_alias=True, mode="json")
-    raw["variants"]["erv"]["rewards"].append({"name": "format", "weight": 2.0})
-    with pytest.raises(SettingsError, match="rewards names one twice: format, accuracy, explanation, format"):
-        parse_settings(raw)
-
-
 def test_the_first_completion_of_a_clip_is_the_one_that_an_evaluation_would_get(
     folder: Path, tmp_path: Path
 ) -> None:

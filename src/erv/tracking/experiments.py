@@ -1,0 +1,88 @@
+"""The run that stands for an experiment of DVC and contains the runs of its stages.
+
+`dvc exp run` starts stages itself, without a flow. What they have in common is the name of the experiment and
+its baseline, which DVC hands to them as variables.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+
+from erv.environment import Environment
+from erv.files import sha256_of_text
+from erv.parameters import parse, read
+from erv.tracking.delivery import KEY_TAG, Delivery, Outage
+from erv.tracking.description import EXPERIMENT, KIND_TAG, describe
+from erv.tracking.header import RunHeader
+from erv.tracking.lock_entries import server_of
+from erv.tracking.outbox import now_ms
+
+logger = logging.getLogger(__name__)
+
+NAME_TAG, BASELINE_TAG = "erv.dvc_experiment", "erv.dvc_baseline"
+NAME_VARIABLE, BASELINE_VARIABLE = "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"
+
+
+def experiment_tags() -> dict[str, str]:
+    """Which experiment of DVC this process belongs to; nothing outside of one."""
+    named = {NAME_TAG: os.environ.get(NAME_VARIABLE), BASELINE_TAG: os.environ.get(BASELINE_VARIABLE)}
+    return {tag: value for tag, value in named.items() if value} if named[NAME_TAG] else {}
+
+
+def experiment_run(environment: Environment, git: dict[str, str]) -> str | None:
+    """The run of this process's experiment, opened by the first stage that runs in it.
+
+    It counts as finished from the start: DVC tells nobody when an experiment ends. Its end is that of the
+    last stage that was opened.
+
+    Args:
+        environment: where MLflow is.
+        git: tags that say which commit runs.
+
+    Returns:
+        Its id; None outside of experiments, without MLflow, or while it can't be reached.
+    """
+    tags = experiment_tags()
+    if not tags or environment.mlflow_uri is None:
+        return None
+    try:
+        run_id = _open(environment, {**tags, **git})
+        server_of(environment).end_run(run_id, "FINISHED", now_ms())
+    except (OSError, Outage) as error:
+        logger.warning("the run of experiment %s can't be opened now: %s", tags[NAME_TAG], error)
+        return None
+    return run_id
+
+
+def _open(environment: Environment, tags: dict[str, str]) -> str:
+    # The stages of one experiment run one after another, so none opens it while another looks for it.
+    key = sha256_of_text(json.dumps([tags[NAME_TAG], tags.get(BASELINE_TAG)]))[:32]
+    found = _by_key(environment, key)
+    if found is not None:
+        return found
+    content = parse(read(environment.workspace))
+    register = {name: str(content.get(f"register.{name}", "")) for name in ("policy", "model_name")}
+    described = describe(environment, content, candidate=register["policy"], model=register["model_name"])
+    header = RunHeader(
+        key=key,
+        address="experiment",
+        started=now_ms(),
+        tags={KIND_TAG: EXPERIMENT, **described.tags, **tags},
+        name=f"{described.name} · {tags[NAME_TAG]}",
+    )
+    delivery = Delivery(environment)
+    run_id = delivery.open(header)
+    for _ in delivery.deliver(run_id, [{"kind": "params", "values": described.parameters}]):
+        pass
+    return run_id
+
+
+def _by_key(environment: Environment, key: str) -> str | None:
+    server = server_of(environment)
+    number = server.experiment_id(environment.mlflow_experiment)
+    if number is None:
+        return None
+    found = server.search_runs(number, f"tags.`{KEY_TAG}` = '{key}'")
+    return found[0].info.run_id if found else None

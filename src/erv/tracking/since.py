@@ -1,0 +1,78 @@
+"""What a run changed, in lines for people: parameters, code and metrics against earlier runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from erv.environment import Environment
+from erv.tracking import lock_entries
+from erv.tracking.description import REFERENCES, Reference
+
+logger = logging.getLogger(__name__)
+
+COMMIT_TAG = "erv.git_commit"
+_SHOWN_CHANGES = 6
+_LEAST = 5e-4  # smaller differences of a metric are shown as none
+
+
+def since(
+    environment: Environment,
+    references: Sequence[Reference],
+    values: Mapping[str, float],
+    commit: str | None,
+) -> list[str]:
+    """One paragraph per reference; a reference whose metrics can't be read now is left out with a warning.
+
+    Args:
+        environment: where MLflow is.
+        references: from the description of the run.
+        values: its metrics by their names in MLflow, such as `erv/overall/EPC`; shares from 0 to 1.
+        commit: the commit that ran, or None outside of git.
+    """
+    lines: list[str] = []
+    for reference in references:
+        try:
+            before = lock_entries.server_of(environment).metrics(reference.run.info.run_id)
+        except OSError as error:
+            logger.warning("%s can't be compared with now: %s", reference.run.info.run_name, error)
+            continue
+        lines += paragraph(reference, before, values, commit)
+    return lines
+
+
+def paragraph(
+    reference: Reference, before: Mapping[str, float], values: Mapping[str, float], commit: str | None
+) -> list[str]:
+    """What changed against one run: its name, then a line per parameter, the commit, a line per metric.
+
+    Args:
+        reference: the run.
+        before: its metrics.
+        values: the metrics now.
+        commit: the commit now, or None.
+    """
+    info = reference.run.info
+    lines = [f"against {REFERENCES[reference.kind]}, {info.run_name} ({info.run_id[:8]}):"]
+    changed = reference.changed
+    if changed is None:
+        lines.append("  parameters: unknown, that run recorded none")
+    elif not changed:
+        lines.append("  parameters: the same")
+    else:
+        lines += [f"  {change.text()}" for change in changed[:_SHOWN_CHANGES]]
+        if len(changed) > _SHOWN_CHANGES:
+            lines.append(f"  and {len(changed) - _SHOWN_CHANGES} more parameters; MLflow lists all")
+    there = reference.run.data.tags.get(COMMIT_TAG)
+    if there and commit and there != commit:
+        lines.append(f"  commit {there[:8]} → {commit[:8]}")
+    shared = [name for name in values if name in before]
+    moved = [name for name in shared if abs(values[name] - before[name]) >= _LEAST]
+    lines += [
+        f"  {name.replace('/overall/', ' ')}: {100 * before[name]:.1f} → {100 * values[name]:.1f}"
+        f" ({100 * (values[name] - before[name]):+.1f})"
+        for name in moved
+    ]
+    if shared and not moved:
+        lines.append("  metrics: the same")
+    return lines

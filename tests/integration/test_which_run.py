@@ -1,0 +1,150 @@
+"""Which run is which: names, differences, who and what, experiments of DVC, and MLflow's page of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from erv.environment import Environment
+from erv.register.versions import CHALLENGER
+from erv.tracking.description import CHAMPION, PARENT_RUN_TAG, champion_run, last_run, user
+from erv.tracking.experiment_page import VIEW_TAG, address, furnish
+from erv.tracking.lock_entries import client_of, server_of
+from erv.tracking.opening import open_run
+from erv.tracking.system_metrics import system_metrics
+from tests.integration.scratch import Scratch, wait_until
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Scratch:
+    scratch = Scratch(tmp_path_factory.mktemp("which"), stack)
+    commit(scratch)
+    return scratch
+
+
+@pytest.fixture(scope="module")
+def two_runs(scratch: Scratch) -> list:
+    """The runs of two flows that differ in the seed, the newest first."""
+    scratch.erv("run")
+    change_seed(scratch, 7)
+    scratch.erv("run")
+    return scratch.runs()["train"]
+
+
+def commit(scratch: Scratch) -> None:
+    (scratch.folder / ".gitignore").write_text("/made\n/joined.txt\n/last.txt\n/.erv\n")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run(["git", "add", "."], cwd=scratch.folder, check=True)
+    subprocess.run(["git", *identity, "commit", "-qm", "all"], cwd=scratch.folder, check=True)
+
+
+def change_seed(scratch: Scratch, seed: int) -> None:
+    path = scratch.folder / "params.yaml"
+    path.write_text(re.sub(r"(?m)^seed: \d+", f"seed: {seed}", path.read_text()))
+
+
+def test_a_run_says_what_it_is(two_runs: list) -> None:
+    second, first = two_runs
+    assert (first.info.run_name, second.info.run_name) == ("erv · fold 1", "erv · seed 7 · fold 1")
+    assert second.data.params["seed"] == "7"
+    assert second.data.params["datasets"] == "[mafw, dfew, reasoning]"
+    assert second.data.params["machine.extract.workers"] == first.data.params["machine.extract.workers"]
+    tags = second.data.tags
+    assert tags["erv.changed.last"] == "seed 101 → 7"
+    assert "| seed | 101 | 7 |" in tags["mlflow.note.content"]
+    assert first.info.run_id[:8] in tags["mlflow.note.content"]
+    assert (tags["erv.seed"], tags["erv.fold"], tags["erv.candidate"]) == ("7", "1", "erv")
+    assert (tags["erv.targets"], tags["erv.kind"], tags["mlflow.user"]) == ("all", "flow", user())
+    assert tags["erv.started_by"].startswith(user())
+    assert (len(tags["erv.git_commit"]), tags["erv.git_dirty"]) == (40, "true")
+    assert first.data.tags["erv.git_dirty"] == "false"
+
+
+def test_the_last_finished_run_is_found(scratch: Scratch, two_runs: list) -> None:
+    found = last_run(scratch.environment)
+    assert found is not None
+    assert found.info.run_id == two_runs[0].info.run_id
+
+
+def test_the_run_of_the_champion_is_found(scratch: Scratch, two_runs: list) -> None:
+    environment, model = scratch.environment, f"which-{scratch.folder.name}"
+    client = client_of(environment)
+    assert champion_run(environment, model) is None, "there is no such model"
+    client.create_registered_model(model)
+    assert champion_run(environment, model) is None, "it has no champion"
+    first = two_runs[1]
+    tags = {PARENT_RUN_TAG: first.info.run_id}
+    version = client.create_model_version(model, f"{first.info.artifact_uri}/model", tags=tags).version
+    client.set_registered_model_alias(model, CHALLENGER, version)
+    assert champion_run(environment, model) is None
+    client.set_registered_model_alias(model, CHAMPION, version)
+    found = champion_run(environment, model)
+    assert found is not None
+    assert found.info.run_id == first.info.run_id
+
+
+def test_stages_of_an_experiment_of_dvc_are_below_its_run(scratch: Scratch, two_runs: list) -> None:
+    commit(scratch)
+    scratch.python("-m", "dvc", "exp", "run", "-q", "-n", "tenth", "-S", "seed=10", "last")
+    runs = scratch.runs()
+    (experiment,) = [r for name, found in runs.items() if "tenth" in name for r in found]
+    assert experiment.info.run_name == "erv · seed 10 · fold 1 · tenth"
+    assert experiment.info.status == "FINISHED"
+    assert experiment.data.params["seed"] == "10"
+    tags = experiment.data.tags
+    assert (tags["erv.kind"], tags["erv.dvc_experiment"]) == ("experiment", "tenth")
+    below = [r for found in runs.values() for r in found if is_below(r, experiment)]
+    assert {run.info.run_name for run in below} == {"make@a", "make@b", "join", "last"}
+    assert {run.data.tags["erv.dvc_experiment"] for run in below} == {"tenth"}
+    found = last_run(scratch.environment)
+    assert found is not None
+    assert found.info.run_id == experiment.info.run_id
+
+
+def is_below(run, parent) -> bool:
+    return run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+
+
+def test_the_page_of_the_experiment_is_furnished_once(scratch: Scratch, two_runs: list) -> None:
+    server = server_of(scratch.environment)
+    number = server.experiment_id(scratch.environment.mlflow_experiment)
+    assert number is not None
+    tags = server.experiment_tags(number)
+    assert "Curves of training" in tags["mlflow.note.content"]
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert "metrics.`erv/overall/EPC`" in json.loads(tags[VIEW_TAG])["selectedColumns"]
+
+    server.set_experiment_tag(number, "mlflow.note.content", "ours, by hand")
+    furnish(scratch.environment, "rft")
+    tags = server.experiment_tags(number)
+    assert tags["mlflow.note.content"] == "ours, by hand"
+    assert "metrics.`rft/overall/EPC`" in json.loads(tags[VIEW_TAG])["selectedColumns"]
+
+
+def test_the_summary_names_the_page(scratch: Scratch, two_runs: list) -> None:
+    text = scratch.erv("run").stdout
+    number = two_runs[0].info.experiment_id
+    assert address((scratch.environment.mlflow_uri or "").rstrip("/"), number) in text
+
+
+def test_the_load_of_the_machine_is_logged(stack: Environment, tmp_path: Path) -> None:
+    run = open_run(stack, "load", "load")
+    client = client_of(stack)
+    with system_metrics(run, seconds=0.2):
+        wait_until(
+            lambda: len(client.get_metric_history(run.run_id, "system/cpu_utilization_percentage")) > 2
+        )
+    run.close("FINISHED")
+    metrics = client.get_run(run.run_id).data.metrics
+    assert metrics["system/system_memory_usage_megabytes"] > 0
+    counted = len(client.get_metric_history(run.run_id, "system/cpu_utilization_percentage"))
+    time.sleep(1)
+    again = client.get_metric_history(run.run_id, "system/cpu_utilization_percentage")
+    assert len(again) == counted, "it is not measured after the run"

@@ -1,0 +1,42 @@
+"""What a run says about itself against an earlier one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from erv.parameters import Change
+from erv.tracking.description import LAST, Reference
+from erv.tracking.rest import Run, RunData, RunInfo
+from erv.tracking.since import paragraph
+
+INFO = RunInfo("0123456789abcdef", "1", "erv · fold 1", "FINISHED", 0, "")
+RUN = Run(INFO, RunData(tags={"erv.git_commit": "a" * 40}))
+EPC, WAR = "erv/overall/EPC", "erv/overall/WAR"
+
+
+def test_what_changed_is_said_line_by_line() -> None:
+    reference = Reference(LAST, RUN, [Change("grpo.beta", "0.02", "0.1")])
+    lines = paragraph(reference, {EPC: 0.5, WAR: 0.8, "x": 1.0}, {EPC: 0.625, WAR: 0.8}, "b" * 40)
+    assert lines == [
+        "against the last run, erv · fold 1 (01234567):",
+        "  grpo.beta 0.02 → 0.1",
+        "  commit aaaaaaaa → bbbbbbbb",
+        "  erv EPC: 50.0 → 62.5 (+12.5)",
+    ]
+
+
+def test_nothing_changed_is_said_too() -> None:
+    lines = paragraph(Reference(LAST, RUN, []), {EPC: 0.5}, {EPC: 0.5}, "a" * 40)
+    assert lines[1:] == ["  parameters: the same", "  metrics: the same"]
+
+
+def test_what_is_not_known_is_said() -> None:
+    lines = paragraph(Reference(LAST, RUN, None), {}, {EPC: 0.5}, None)
+    assert lines[1:] == ["  parameters: unknown, that run recorded none"]
+
+
+def test_a_long_list_is_cut() -> None:
+    changed = [Change(f"p{n}", "1", "2") for n in range(9)]
+    lines = paragraph(replace(Reference(LAST, RUN, changed)), {}, {}, None)
+    assert lines[-1] == "  and 3 more parameters; MLflow lists all"
+    assert len(lines) == 8
