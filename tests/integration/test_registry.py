@@ -34,7 +34,7 @@ from pathlib import Path
 from erv.register.register import write_candidate
 from erv.evaluate.evaluate import write_predictions
 from erv.settings import load_settings
-from tests.unit.register.test_register import WORTH, comparison_of, predictions
+from tests.unit.register.test_register import WORTH, comparison_of, predictions, write_evaluation
 
 right, agreeing, *more = Path("control/quality.txt").read_text().split()
 prefix = [word for word in more if word != "judge"]
@@ -43,20 +43,20 @@ mine = predictions(int(right), int(agreeing), prefix="".join(prefix))
 base = predictions(40, 20, prefix="".join(prefix))
 work = Path(".erv/work")
 work.mkdir(parents=True, exist_ok=True)
-write_predictions(mine, work / "predictions.parquet")
 digest = "j" + "".join(judge)
 panel = {"lexical": {"digest": digest, "worth": WORTH}}
-measured = {"judge": {"digest": digest}, "judges": panel, "decoding": {"batch": 1}}
-(work / "metrics.json").write_text(json.dumps(measured))
+for name, rows in {"erv": mine, "r1_omni": base}.items():
+    write_evaluation(work / name, rows, judge={"digest": digest}, judges=panel, decoding={"batch": 1})
 (work / "comparison.json").write_text(json.dumps(comparison_of(sft=base, r1_omni=base, erv=mine)))
 write_candidate(
     Path("models/candidate"),
     policy=Path("inputs/policy"),
     verifier=Path("inputs/verifier"),
-    evaluation=work,
+    evaluations=work,
     comparison=work / "comparison.json",
     serving={"frames": 2, "size": 32, "geometry": "stretch", "sample_rate": 16000, "max_new_tokens": 8},
     settings=load_settings().register_,
+    seed=0,
 )
 """
 
@@ -153,13 +153,27 @@ def test_a_worse_candidate_is_kept_from_champion(scratch: Scratch, first: str) -
     output = scratch.erv("run").stdout
     assert f"{NAME} version 2 registered; alias challenger" in output
     assert "kept from champion by" in output
-    assert re.search(r"WAR minus champion: lower end -0\.\d+, needs more than -0\.0500", output)
+    assert re.search(
+        r"(fail|can't tell): WAR minus champion -0\.\d+ to [+-]0\.\d+, needs more than -0\.0500", output
+    )
     assert aliases(scratch) == {"challenger": "2", "champion": "1"}
 
 
 def test_promotion_and_rollback_by_hand_stand(scratch: Scratch, first: str) -> None:
-    assert "version 2 is now the champion; it was version 1" in scratch.erv("promote", "2").stdout
-    assert "version 1 is the champion again; it was version 2" in scratch.erv("rollback").stdout
+    refused = scratch.erv("promote", "2", check=False)
+    assert refused.returncode == 1
+    assert "version 2 did not pass" in refused.stderr
+    assert "WAR minus champion" in refused.stderr
+    assert "--force needs a --reason" in scratch.erv("promote", "2", "--force", check=False).stderr
+    assert aliases(scratch)["champion"] == "1"
+    forced = scratch.erv("promote", "2", "--force", "--reason", "better on calls").stdout
+    assert "version 2 is now the champion; it was version 1; forced past" in forced
+    back = scratch.erv("rollback", "--reason", "worse after all").stdout
+    assert "version 1 is the champion again; it was version 2" in back
+    first, second, *more = scratch.erv("champions").stdout.split("\nversion ")
+    assert re.fullmatch(r"version 1 since \S+Z, gates by \S+@\S+", first)
+    assert re.match(r"2 since \S+Z, promote by \S+@\S+: better on calls\n  forced past .*WAR minus", second)
+    assert re.fullmatch(r"1 since \S+Z, rollback by \S+@\S+: worse after all\n", more[0])
     scratch.erv("publish")
     assert aliases(scratch)["champion"] == "1"
     result = scratch.erv("rollback", check=False)

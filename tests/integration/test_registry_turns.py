@@ -17,12 +17,12 @@ import yaml
 
 from erv.environment import Environment, isolate
 from erv.errors import RegistryError
-from erv.evaluate.evaluate import write_predictions
 from erv.files import content_digest, write_text
 from erv.lineage.trace import Provenance
 from erv.register import publish as publishing
 from erv.register import versions as registered
 from erv.register.aliases import HISTORY_TAG, promote, rollback
+from erv.register.gates import LINEAGE, Verdict
 from erv.register.register import read_bundle, write_candidate
 from erv.register.turn import registry_turn
 from erv.settings import Settings, load_settings
@@ -31,7 +31,13 @@ from erv.storage.store import open_store
 from erv.tracking.lock_entries import client_of
 from tests.conftest import ROOT
 from tests.integration.proxy import Proxy
-from tests.unit.register.test_register import SERVING, WORTH, comparison_of, predictions
+from tests.unit.register.test_register import (
+    SERVING,
+    WORTH,
+    comparison_of,
+    predictions,
+    write_evaluation,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -54,7 +60,7 @@ from erv.settings import load_settings
 mlflow.register_model = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)  # after the run was opened
 environment = load_environment(".")
 isolate(environment)
-publish(Path("candidate"), environment, load_settings())
+publish(Path("candidate"), environment, load_settings(), by="test")
 """
 
 
@@ -78,19 +84,19 @@ def workspace(stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for folder, file in {"policy": "model.safetensors", "verifier": "verifier.json"}.items():
         write_text("{}", tmp_path / folder / file)
     panel = {"lexical": {"digest": "j", "worth": WORTH}}
-    measured = {"judge": {"digest": "j"}, "judges": panel, "decoding": {}}
-    write_text(json.dumps(measured), tmp_path / "eval/metrics.json")
     mine, base = predictions(54, 55), predictions(40, 20)
-    write_predictions(mine, tmp_path / "eval/predictions.parquet")
+    for policy, rows in {"erv": mine, "r1_omni": base}.items():
+        write_evaluation(tmp_path / "eval" / policy, rows, judge={"digest": "j"}, judges=panel, decoding={})
     write_text(json.dumps(comparison_of(sft=base, r1_omni=base, erv=mine)), tmp_path / "comparison.json")
     write_candidate(
         tmp_path / "candidate",
         policy=tmp_path / "policy",
         verifier=tmp_path / "verifier",
-        evaluation=tmp_path / "eval",
+        evaluations=tmp_path / "eval",
         comparison=tmp_path / "comparison.json",
         serving=SERVING,
         settings=settings(environment).register_,
+        seed=0,
     )
     out = {"path": "candidate", "md5": content_digest(tmp_path / "candidate")}
     lock = {"schema": "2.0", "stages": {"register": {"cmd": "write it", "outs": [out]}}}
@@ -104,7 +110,14 @@ def settings(environment: Environment) -> Settings:
 
 
 def publish(environment: Environment) -> publishing.PublishResult:
-    return publishing.publish(environment.workspace / "candidate", environment, settings(environment))
+    return publishing.publish(
+        environment.workspace / "candidate", environment, settings(environment), by="test", lineage=holds
+    )
+
+
+def holds(number: str) -> Verdict:
+    """What these workspaces have no pipeline for."""
+    return Verdict(LINEAGE, outcome="pass")
 
 
 def versions(environment: Environment) -> list[str]:
@@ -159,7 +172,7 @@ def test_of_two_versions_of_a_bundle_the_lowest_stays(workspace: Environment) ->
     copy = add_version(workspace, bundle_hash)
     other = add_version(workspace, "other")
     for version in (other, copy):
-        promote(version, workspace, settings(workspace))
+        promote(version, workspace, settings(workspace), by="test", reason="test", force=True)
     assert history(workspace) == "1,3,2"
     again = publish(workspace)
     assert (again.version, again.copies, again.new) == (first.version, (copy,), False)
@@ -173,12 +186,21 @@ def test_no_promotion_is_lost(workspace: Environment) -> None:
     publish(workspace)
     numbers = [add_version(workspace, str(n)) for n in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda number: promote(number, workspace, settings(workspace)), numbers))
+        list(
+            pool.map(
+                lambda number: promote(
+                    number, workspace, settings(workspace), by="test", reason="test", force=True
+                ),
+                numbers,
+            )
+        )
     found = history(workspace).split(",")
     assert found[0] == "1"
     assert sorted(found[1:]) == sorted(numbers)
     for before in reversed(found[:-1]):
-        assert f"version {before} is the champion again" in rollback(workspace, settings(workspace))
+        assert f"version {before} is the champion again" in rollback(
+            workspace, settings(workspace), by="test"
+        )
 
 
 @pytest.mark.slow
@@ -187,8 +209,10 @@ def test_a_publication_through_a_bad_connection(workspace: Environment, proxy: P
     isolate(through)
     proxy.cut_share = 0.1
     result = publish(through)
-    promote(add_version(workspace, "other"), through, settings(workspace))
-    rollback(through, settings(workspace))
+    promote(
+        add_version(workspace, "other"), through, settings(workspace), by="test", reason="test", force=True
+    )
+    rollback(through, settings(workspace), by="test")
     assert proxy.faults > 0
     assert (result.version, history(workspace)) == ("1", "1")
 
