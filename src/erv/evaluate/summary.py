@@ -20,7 +20,7 @@ def few_figures(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         Policy -> metric -> value without intervals, and `judges`: judge -> policy -> metric -> value, but for
-        the headline judge, whose reading the metrics are. The values are those of `comparison.json`, so that the
+        the headline judge, whose reading the metrics are. Values are those of `comparison.json`: the
         page, DVC and MLflow show the same. They are few, so that DVC's tables can be read: 36 with three
         policies and two judges.
     """

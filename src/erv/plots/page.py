@@ -39,7 +39,7 @@ body > div {{ overflow-x: auto; margin: 0 0 2rem; }}
 
 def write_page(path: Path = PAGE) -> None:
     """Writes the page; DVC fills in `{plot_divs}` and `{refresh_tag}`."""
-    import vl_convert
+    import vl_convert  # type: ignore[import-not-found, unused-ignore]
 
     library = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", _VEGA_LITE)
     for placeholder in ("{plot_divs}", "{scripts}", "{refresh_tag}", "</script"):

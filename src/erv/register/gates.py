@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from erv.errors import EvaluationError, RegistryError
 from erv.settings import GateSettings
@@ -25,9 +25,12 @@ from erv.settings.register import EVERY, INSTRUMENTS, JUDGED
 
 CHAMPION = "champion"
 SCOPE = "overall"
-PASS, FAIL, CANT_TELL, OPEN = "pass", "fail", "can't tell", "open"
+PASS: Final = "pass"
+FAIL: Final = "fail"
+CANT_TELL: Final = "can't tell"
+OPEN: Final = "open"
 Outcome = Literal["pass", "fail", "can't tell", "open"]
-_WORST_FIRST: tuple[Outcome, ...] = ("fail", "can't tell", "open", "pass")
+_WORST_FIRST: tuple[Outcome, ...] = (FAIL, CANT_TELL, OPEN, PASS)
 LINEAGE = "lineage"  # of a version: whether every link behind it holds
 VERIFIER_F1, JUDGE_ACCURACY = INSTRUMENTS  # what measured, not what was measured
 
@@ -50,11 +53,11 @@ class Verdict:
     """
 
     metric: str
-    against: str | None
+    against: str | None = None
     minimum: float | None = None
     low: float | None = None
     high: float | None = None
-    outcome: Outcome = "open"
+    outcome: Outcome = OPEN
     reason: str = ""
     maximum: float | None = None
     judge: str | None = None
@@ -119,7 +122,7 @@ def read_verdict(item: Mapping[str, Any]) -> Verdict:
     if "outcome" in item:
         return Verdict(**item)
     kept = {key: item[key] for key in ("metric", "against", "minimum", "maximum", "judge") if key in item}
-    outcome: Outcome = "open" if item["passed"] is None else "pass" if item["passed"] else "fail"
+    outcome: Outcome = OPEN if item["passed"] is None else PASS if item["passed"] else FAIL
     end = item["value"]
     return Verdict(**kept, low=end, high=end, outcome=outcome, reason=item.get("reason", ""))
 
@@ -319,7 +322,7 @@ def judged(verdict: Verdict, interval: Mapping[str, float | None]) -> Verdict:
     # Rounded, so that the last bit of a sum does not change a bundle's hash.
     low, high = (round(float(end), 6) for end in ends if end is not None)
     near, far = (low, high) if verdict.maximum is None else (high, low)
-    outcome: Outcome = "pass" if _holds(verdict, near) else "can't tell" if _holds(verdict, far) else "fail"
+    outcome: Outcome = PASS if _holds(verdict, near) else CANT_TELL if _holds(verdict, far) else FAIL
     return replace(verdict, low=low, high=high, outcome=outcome)
 
 
