@@ -54,7 +54,7 @@ def command(targets: tuple[str, ...], everything: bool, reason: str) -> None:
     if not records:
         click.echo("nothing to keep: no result is out of date for its code alone")
         return
-    click.echo(f"{len(records)} results kept; commit dvc.lock and {pipeline.ACCEPTED}")
+    click.echo(f"{len(records)} results kept; commit dvc.lock and {pipeline.ACCEPTED} with the code")
 
 
 def _show(proposals: Sequence[Proposal]) -> None:
