@@ -123,15 +123,15 @@ def keep(proposals: Sequence[Proposal], reason: str = "", workspace: Path = Path
 
 
 def _proposal(stage: PipelineStage, changes: StageChanges, contents: Contents) -> Proposal:
-    code = [file for file in changes.files if _is_code(file.path, stage.name)]
+    code = [file for file in changes.files if is_code(file.path, stage.name)]
     refusals = tuple(_refusals(changes, [file for file in changes.files if file not in code]))
-    files = [] if refusals else [part for file in code for part in _parts(file, contents)]
+    files = [] if refusals else [part for file in code for part in changed_files(file, contents)]
     missing = [f"{file.path} is missing" for file in code if file.after is None]
     hashes = {file.path: file.after for file in code if file.after is not None}
     return Proposal(stage.name, (*refusals, *missing), tuple(files), hashes)
 
 
-def _is_code(path: str, stage: str) -> bool:
+def is_code(path: str, stage: str) -> bool:
     """Whether a dependency is code: ours, a module of the user's, or the versions of libraries."""
     known = (*code_of(stage), VERSIONS)
     return path.endswith(".py") or any(path == item or path.startswith(f"{item}/") for item in known)
@@ -150,8 +150,16 @@ def _refusals(changes: StageChanges, data: Iterable[ChangedFile]) -> Iterable[st
         yield f"output {path} is {state}"
 
 
-def _parts(changed: ChangedFile, contents: Contents) -> list[AcceptedFile]:
-    """The files in a dependency that changed."""
+def changed_files(changed: ChangedFile, contents: Contents) -> list[AcceptedFile]:
+    """The files in a dependency that changed, each with how.
+
+    Args:
+        changed: a dependency of code.
+        contents: of the workspace.
+
+    Raises:
+        PipelineError: git can't answer, or a file changed meanwhile.
+    """
     now = contents.now(changed.path)
     if digest_of(changed.path, now) != changed.after:
         raise PipelineError(f"{changed.path} changed while it was compared; run the command again")

@@ -5,8 +5,10 @@ Nothing is run, and nothing in the workspace is written.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,7 @@ class StageChanges:
         parameters: leaves of its parameters that changed.
         outputs: those that are not in place, each with DVC's word for it: `deleted`, `modified`, `not in
             cache`; or what DVC failed with.
+        in_cache: DVC's cache has the outputs that these inputs gave before, so that nothing would run.
     """
 
     name: str
@@ -63,9 +66,15 @@ class StageChanges:
     files: tuple[ChangedFile, ...] = ()
     parameters: tuple[ChangedParameter, ...] = ()
     outputs: tuple[tuple[str, str], ...] = ()
+    in_cache: bool = False
+
+    @property
+    def inputs(self) -> bool:
+        """Whether what it is made from has changed, and not only its outputs."""
+        return bool(self.never_ran or self.command or self.files or self.parameters)
 
     def __bool__(self) -> bool:
-        return bool(self.never_ran or self.command or self.files or self.parameters or self.outputs)
+        return bool(self.inputs or self.outputs)
 
 
 def read_changes(stages: Sequence[PipelineStage], workspace: str | Path = ".") -> dict[str, StageChanges]:
@@ -82,12 +91,16 @@ def read_changes(stages: Sequence[PipelineStage], workspace: str | Path = ".") -
     locked = read_lock_entries(root / NAME)
     wanted = {stage.name for stage in stages}
     try:
-        with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
+        with quiet_dvc(), Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
             items = {item.name: item for item in repo.index.stages if item.name in wanted}
-            return {
-                name: _changes(items[name]) if name in locked else StageChanges(name, never_ran=True)
-                for name in (stage.name for stage in stages)
-            }
+            found = {}
+            for stage in stages:
+                item = items[stage.name]
+                changes = _changes(item) if stage.name in locked else StageChanges(stage.name, never_ran=True)
+                found[stage.name] = (
+                    replace(changes, in_cache=_in_cache(item, changes)) if changes else changes
+                )
+            return found
     except (ConfigError, DvcException) as error:
         reason = " ".join(str(error).split())
         raise PipelineError(lock_fault(root) or f"DVC can't compare the workspace ({reason})") from error
@@ -115,6 +128,34 @@ def _state(out: Any) -> str:
         return next(iter(out.status().values()), "")
     except Exception as error:  # any library's: a damaged listing in the cache, say
         return f"can't be compared: {' '.join(str(error).split())}"
+
+
+def _in_cache(item: Any, changes: StageChanges) -> bool:
+    """Asks DVC whether it would restore the outputs; changes `item`, which stands for the stage in memory."""
+    from dvc.exceptions import DvcException
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    try:
+        if changes.inputs:  # an earlier run with the inputs as they are now
+            item.save_deps()
+            for out in item.outs:
+                out.hash_info = HashInfo()
+        item.repo.stage_cache.restore(item, dry=True)
+    except DvcException:  # it has no such outputs, or an input is missing
+        return False
+    return True
+
+
+@contextmanager
+def quiet_dvc() -> Iterator[None]:
+    """Keeps DVC from telling on standard output what it looks at."""
+    logger = logging.getLogger("dvc")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _parameters(dep: Any) -> Iterator[ChangedParameter]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from erv.pipeline.changes import quiet_dvc
 from erv.pipeline.lock_file import NAME, Entries, PipelineError, keep_lock, lock_fault
 
 Hashes = Mapping[str, Mapping[str, str]]
@@ -35,7 +36,7 @@ def commit_dependencies(
     root = Path(workspace).resolve()
     keep_lock(root)
     try:
-        with Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
+        with quiet_dvc(), Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
             items = [item for item in repo.index.stages if item.name in wanted]
             for item in items:
                 _take(item, wanted[item.name])

@@ -116,12 +116,15 @@ class MachineSettings(Section):
         allowed_roots: absolute folders outside the local sources that links in them may lead to. Pinning
             checks it where a link ends. None by default.
         feature_cache_gb: memory per process for the frozen towers' outputs, in GB.
+        price_per_hour: what an hour of this machine costs, in any currency, for `erv run --dry`; None if
+            nobody asks.
     """
 
     accelerate: Literal["ddp", "fsdp", "zero2", "zero3"] | None
     processes: PositiveInt
     allowed_roots: tuple[Root, ...] = ()
     feature_cache_gb: PositiveFloat
+    price_per_hour: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
     validate_: Annotated[ValidateMachine, Field(alias="validate")]
     extract: ExtractMachine
     sft: SftMachine
