@@ -163,7 +163,9 @@ def changed_files(changed: ChangedFile, contents: Contents) -> list[AcceptedFile
     now = contents.now(changed.path)
     if digest_of(changed.path, now) != changed.after:
         raise PipelineError(f"{changed.path} changed while it was compared; run the command again")
-    before = None if changed.before is None else contents.when(changed.path, changed.before)
+    if changed.before is None:
+        return [AcceptedFile(changed.path, harmless.LISTED, None, changed.after)]
+    before = contents.when(changed.path, changed.before)
     if before is None:
         return [AcceptedFile(changed.path, harmless.UNKNOWN, changed.before, changed.after)]
     return [

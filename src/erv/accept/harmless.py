@@ -20,6 +20,7 @@ UNREADABLE = "can't be parsed"
 ADDED = "added"
 REMOVED = "removed"
 UNKNOWN = "no commit holds what it was"
+LISTED = "not a dependency before"
 
 _WITH_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _READS_DOCSTRINGS = frozenset({"__doc__", "getdoc", "getsource", "getsourcelines", "model_json_schema"})

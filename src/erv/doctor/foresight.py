@@ -7,7 +7,7 @@ they turn out the same, DVC skips what follows, so this is the most that can run
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +60,7 @@ class Foreseen:
         why: the reasons.
         seconds: how long its last run took; None if that is unknown, or nothing would run.
         harmless: only code changed, and nothing that runs: `erv accept` would keep the result.
+        same: its outputs are, or become again, what `dvc.lock` names.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Foreseen:
     why: tuple[Why, ...] = ()
     seconds: float | None = None
     harmless: bool = False
+    same: bool = False
 
     @property
     def works(self) -> bool:
@@ -126,10 +128,7 @@ def foresee(
     for stage in stages:
         found[stage.name] = _forced(stage) if force else _foreseen(stage, stages, changes, found, codes)
     seconds, note = _durations(environment, [name for name, item in found.items() if item.works])
-    items = tuple(
-        Foreseen(item.name, item.state, item.why, seconds.get(item.name), item.harmless)
-        for item in found.values()
-    )
+    items = tuple(replace(item, seconds=seconds.get(item.name)) for item in found.values())
     return Foresight(
         stages=items,
         seconds=sum(item.seconds or 0.0 for item in items),
@@ -175,27 +174,24 @@ def _foreseen(
     put_back = [
         output
         for other in stages
-        if other.name in before
-        and before[other.name].state == "from cache"
-        and not changes[other.name].inputs
+        if other.name in before and before[other.name].state == "from cache" and before[other.name].same
         for output in other.outputs
     ]
     # What its producer only puts back will be what this stage read.
     files = [file for file in own.files if not any(_overlap(file.path, output) for output in put_back)]
     why = tuple(_own(own, files, stage.name, codes))
-    above = [
-        name
-        for name in stage.upstream
-        if name in before
-        and (before[name].works or (before[name].state == "from cache" and changes[name].inputs))
-    ]
+    above = [name for name in stage.upstream if name in before and not before[name].same]
     follows = tuple(Why("follows", name) for name in above)
-    if why and own.in_cache and not above:
-        return Foreseen(stage.name, "from cache", why)
+    if why and not above:
+        if own.in_cache and all(item.what == "output" for item in why):
+            return Foreseen(stage.name, "from cache", why, same=True)
+        if own.ran_before:
+            return Foreseen(stage.name, "from cache", why)
+        harmless = all(item.what == "code" and item.change == HARMLESS for item in why)
+        return Foreseen(stage.name, "runs", why, harmless=harmless)
     if why:
-        harmless = not above and all(item.what == "code" and item.change == HARMLESS for item in why)
-        return Foreseen(stage.name, "runs", (*why, *follows), harmless=harmless)
-    return Foreseen(stage.name, "follows" if follows else "unchanged", follows)
+        return Foreseen(stage.name, "runs", (*why, *follows))
+    return Foreseen(stage.name, "follows" if follows else "unchanged", follows, same=not follows)
 
 
 def _own(own: StageChanges, files: Sequence[ChangedFile], stage: str, codes: _Codes) -> list[Why]:

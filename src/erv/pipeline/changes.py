@@ -57,7 +57,8 @@ class StageChanges:
         parameters: leaves of its parameters that changed.
         outputs: those that are not in place, each with DVC's word for it: `deleted`, `modified`, `not in
             cache`; or what DVC failed with.
-        in_cache: DVC's cache has the outputs that these inputs gave before, so that nothing would run.
+        in_cache: DVC's cache has the outputs that `dvc.lock` names.
+        ran_before: DVC's cache has those of an earlier run with the inputs as they are now.
     """
 
     name: str
@@ -67,6 +68,7 @@ class StageChanges:
     parameters: tuple[ChangedParameter, ...] = ()
     outputs: tuple[tuple[str, str], ...] = ()
     in_cache: bool = False
+    ran_before: bool = False
 
     @property
     def inputs(self) -> bool:
@@ -97,9 +99,7 @@ def read_changes(stages: Sequence[PipelineStage], workspace: str | Path = ".") -
             for stage in stages:
                 item = items[stage.name]
                 changes = _changes(item) if stage.name in locked else StageChanges(stage.name, never_ran=True)
-                found[stage.name] = (
-                    replace(changes, in_cache=_in_cache(item, changes)) if changes else changes
-                )
+                found[stage.name] = _with_cache(item, changes) if changes else changes
             return found
     except (ConfigError, DvcException) as error:
         reason = " ".join(str(error).split())
@@ -130,18 +130,24 @@ def _state(out: Any) -> str:
         return f"can't be compared: {' '.join(str(error).split())}"
 
 
-def _in_cache(item: Any, changes: StageChanges) -> bool:
-    """Asks DVC whether it would restore the outputs; changes `item`, which stands for the stage in memory."""
+def _with_cache(item: Any, changes: StageChanges) -> StageChanges:
+    """Asks DVC what it could restore; changes `item`, which stands for the stage in memory."""
+    # Of outputs in another state, DVC has said already that the cache lacks them, or can't be read.
+    restorable = all(state in ("deleted", "modified") for _path, state in changes.outputs)
+    in_cache = not changes.never_ran and restorable and bool(item.outs_cached())
+    return replace(changes, in_cache=in_cache, ran_before=changes.inputs and _ran_before(item))
+
+
+def _ran_before(item: Any) -> bool:
     from dvc.exceptions import DvcException
     from dvc_data.hashfile.hash_info import HashInfo
 
     try:
-        if changes.inputs:  # an earlier run with the inputs as they are now
-            item.save_deps()
-            for out in item.outs:
-                out.hash_info = HashInfo()
+        item.save_deps()
+        for out in item.outs:  # else DVC would look for those of the lock
+            out.hash_info = HashInfo()
         item.repo.stage_cache.restore(item, dry=True)
-    except DvcException:  # it has no such outputs, or an input is missing
+    except DvcException:  # it knows no such run, or an input is missing
         return False
     return True
 

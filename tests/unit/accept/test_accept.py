@@ -252,6 +252,14 @@ def test_files_that_come_and_go_are_code(workspace: Path) -> None:
     assert record.files[1].after is None
 
 
+def test_code_that_is_newly_listed_needs_a_reason(workspace: Path) -> None:
+    Path("stages/more.py").write_text("")
+    edit("dvc.yaml", "stages/make.py,", "stages/make.py, stages/more.py,")
+    assert "stages/more.py (not a dependency before) may change its result" in refused("make")
+    accept("make", "--reason", "it was imported before")
+    assert out_of_date() == set()
+
+
 def test_another_library_needs_a_reason(workspace: Path) -> None:
     edit("requirements/results.lock", "torch==2", "torch==3")
     assert "requirements/results.lock (not Python, YAML or JSON) may change its result" in refused("make")

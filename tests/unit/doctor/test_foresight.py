@@ -175,6 +175,9 @@ def test_what_the_cache_has_does_not_run(workspace: Path) -> None:
     Path("made_a.txt").unlink()
     Path("joined.txt").unlink()
     assert states() == NOTHING | {"make@a": "from cache", "join": "from cache"}
+    assert "(deleted)" in dry().output
+    edit("stages/join.py", "JOINED = 1", "JOINED = 2")
+    assert states() == NOTHING | {"make@a": "from cache", "join": "runs", "last": "follows"}
 
 
 def test_an_earlier_run_with_the_same_inputs_comes_from_the_cache(workspace: Path) -> None:
