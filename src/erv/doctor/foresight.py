@@ -171,14 +171,14 @@ def _foreseen(
     codes: _Codes,
 ) -> Foreseen:
     own = changes[stage.name]
-    put_back = [
+    written = [
         output
         for other in stages
-        if other.name in before and before[other.name].state == "from cache" and before[other.name].same
+        if other.name in before and before[other.name].state != "unchanged"
         for output in other.outputs
     ]
-    # What its producer only puts back will be what this stage read.
-    files = [file for file in own.files if not any(_overlap(file.path, output) for output in put_back)]
+    # What its producer writes or puts back does not count as it is now.
+    files = [file for file in own.files if not any(_overlap(file.path, output) for output in written)]
     why = tuple(_own(own, files, stage.name, codes))
     above = [name for name in stage.upstream if name in before and not before[name].same]
     follows = tuple(Why("follows", name) for name in above)

@@ -46,8 +46,8 @@ def duration(seconds: float) -> str:
 
 
 def _stage(item: Foreseen) -> Iterator[str]:
-    took = "unknown" if item.seconds is None else duration(item.seconds)
-    yield from _wrapped(f"{item.name}: {item.state}" + (f", took {took} last time" if item.works else ""))
+    took = "time unknown" if item.seconds is None else f"took {duration(item.seconds)} last time"
+    yield from _wrapped(f"{item.name}: {item.state}" + (f", {took}" if item.works else ""))
     follows = [why.name for why in item.why if why.what == "follows"]
     for why in item.why:
         if why.what != "follows":

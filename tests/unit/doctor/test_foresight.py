@@ -141,9 +141,9 @@ def test_all_that_follows_is_named_with_what_changed(workspace: Path) -> None:
     ]
     assert [item[:2] for item in why(found["join"])] == [("follows", "make@a"), ("follows", "make@b")]
     text = dry().output
-    assert f"make@b: runs, took unknown last time\n  parameter sft.max_steps {steps} -> 7\n" in text
+    assert f"make@b: runs, time unknown\n  parameter sft.max_steps {steps} -> 7\n" in text
     assert "  data source_a.txt has changed\n" in text
-    assert "alone: follows, took unknown last time\n  reads what make@b would write\n" in text
+    assert "alone: follows, time unknown\n  reads what make@b would write\n" in text
     assert "5 stages: 2 would run; 3 would follow, unless what they read stays the same\n" in text
     assert "time: unknown\n" in text
     assert "no MLflow server is configured" in text.replace("\n  ", " ")
