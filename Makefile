@@ -154,7 +154,7 @@ clean:  ## Stop the stack and remove everything the pipeline made, but not the v
 	rm -rf models eval report .dvc/cache .dvc/tmp .dvc/config.local
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build
 	@# The lock files are yours to commit: those that git tracks stay.
-	@for file in dvc.lock data/sources/*.lock.json; do git ls-files --error-unmatch "$$file" >/dev/null 2>&1 || rm -f "$$file"; done
+	@for file in dvc.lock accepted.json data/sources/*.lock.json; do git ls-files --error-unmatch "$$file" >/dev/null 2>&1 || rm -f "$$file"; done
 
 distclean: clean  ## As clean, and remove the virtual environment
 	rm -rf $(VENV)

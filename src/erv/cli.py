@@ -20,6 +20,7 @@ COMMANDS = {
     "sample-data": "sample_data",
     "data": "data",
     "run": "run",
+    "accept": "accept",
     "repeat": "repeat",
     "verify": "verify",
     "publish": "publish",

@@ -145,7 +145,7 @@ def test_every_arm_is_one_edit_away(trained: Workspace) -> None:
     # Arms can only differ where completions earn something: enough steps for whole ones, and for a verifier.
     trained.set_params(
         {
-            "sft": {"max_steps": 200, "save_steps": 100},
+            "sft": {"max_steps": 200},
             "train_erv": {"max_steps": 300, "eval_steps": 100},
             "grpo": {"max_completion_length": 80},
             "evaluate": {"max_new_tokens": 80},
@@ -205,7 +205,7 @@ def _shows_every_arm(
 
 @pytest.mark.slow
 def test_kill_in_grpo_leaves_no_orphan_and_the_next_run_resumes(trained: Workspace) -> None:
-    trained.set_params({"grpo": {"max_steps": 24, "save_steps": 4}})
+    trained.set_params({"machine": {"grpo": {"save_steps": 4}}, "grpo": {"max_steps": 24}})
     before = trained.lock()
     flow = trained.start("erv", "run")
     log = Path(trained.log[-1])
@@ -231,7 +231,7 @@ def test_dvc_repro_alone_in_another_clone_gives_the_same_hashes(
 ) -> None:
     other = clone(tmp_path_factory.mktemp("plain"), foreign)
     # The state that the kill test leaves: trained in one go here, in two parts there.
-    steps = {"grpo": {"max_steps": 24, "save_steps": 4}}
+    steps = {"machine": {"grpo": {"save_steps": 4}}, "grpo": {"max_steps": 24}}
     other.set_params(steps)
     try:
         trained.set_params(steps)

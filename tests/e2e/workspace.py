@@ -24,14 +24,14 @@ BIN = Path(sys.executable).parent
 # Small enough for two cores and minutes; the code path is the demo's.
 TINY = {
     "ingest": {"validation_share": 0.15},
-    "sft": {"max_steps": 60, "save_steps": 20},
+    "machine": {"sft": {"save_steps": 20}, "grpo": {"save_steps": 2}},
+    "sft": {"max_steps": 60},
     # So little training learns nothing, and so few texts measure few emotions.
     "train_erv": {"max_steps": 60, "eval_steps": 20, "minimum_f1": 0.0, "minimum_labels": 0.0},
     "grpo": {
         "max_steps": 4,
         "prompts_per_step": 4,
         "num_generations": 4,
-        "save_steps": 2,
         "max_completion_length": 48,
     },
     "evaluate": {"max_new_tokens": 64, "minimum_judge_emotions": 0.0},

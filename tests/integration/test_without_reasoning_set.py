@@ -61,7 +61,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def replace_steps(steps: int) -> Any:
-    return SETTINGS.model_copy(update={"max_steps": steps, "save_steps": steps, "learning_rate": 5e-3})
+    return SETTINGS.model_copy(update={"max_steps": steps, "learning_rate": 5e-3})
 
 
 @pytest.fixture

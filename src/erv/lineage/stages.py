@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from erv.environment import Environment
 from erv.lineage.entries import Locked, differing, external_sources, lock_of_source, producers
 from erv.lineage.links import LinkChecker
 from erv.lineage.node import Node
+from erv.pipeline import Acceptance, behind, read_accepted
 from erv.tracking.lock_entries import entry_hash, find_runs
 
 
@@ -33,7 +34,9 @@ class StageTrees:
             node.facts.append("see above")
             return node
         seen.add(name)
-        runs = self._runs_of(entry)
+        accepted = self._accepted(locks)
+        runs = self._runs_of(entry, accepted)
+        node.facts += [str(step) for step in behind(entry_hash(entry), accepted)]
         node.facts.append(f"MLflow run {', '.join(runs)}" if runs else "no MLflow run on this server")
         node.facts += external_sources(lock, name)
         for out in entry.get("outs") or []:
@@ -52,10 +55,15 @@ class StageTrees:
         node.children = [self.node(lock, up, locks, seen) for up in sorted(above)]
         return node
 
-    def _runs_of(self, entry: Mapping[str, Any]) -> list[str]:
+    def _accepted(self, locks: Path | None) -> tuple[Acceptance, ...]:
+        """The records kept with a run, then those of the workspace."""
+        folders = [folder for folder in (locks, Path()) if folder is not None]
+        return tuple(record for folder in folders for record in read_accepted(folder))
+
+    def _runs_of(self, entry: Mapping[str, Any], accepted: Sequence[Acceptance]) -> list[str]:
         from mlflow.exceptions import MlflowException
 
         try:
-            return [str(run.info.run_id) for run in find_runs(self._environment, entry)[:3]]
+            return [str(run.info.run_id) for run in find_runs(self._environment, entry, accepted)[:3]]
         except (MlflowException, OSError):
             return []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from erv.environment import Environment
 from erv.errors import RegistryError
@@ -15,6 +17,7 @@ from erv.lineage.links import Link
 from erv.lineage.model_versions import ModelVersions
 from erv.lineage.node import Node
 from erv.lineage.stages import StageTrees
+from erv.pipeline import Acceptance, behind, read_accepted
 from erv.settings import Settings
 from erv.stack.reach import require
 from erv.tracking import lock_entries
@@ -79,7 +82,8 @@ class Provenance:
             locks = self._artifacts.pipeline_of(run_id, folder) or self._artifacts.pipeline_of(parent, folder)
             lock = entries_in(locks or Path())
             digest = tags.get(lock_entries.ENTRY_TAG)
-            mine = [name for name, entry in lock.items() if lock_entries.entry_hash(entry) == digest]
+            accepted = read_accepted(locks or Path())
+            mine = [name for name, entry in lock.items() if digest in _digests(entry, accepted)]
             seen: set[str] = set()
             if digest and not mine:
                 node.facts.append(f"lock entry {digest[:12]} is in no available dvc.lock")
@@ -149,3 +153,9 @@ class Provenance:
         for dataset in absent:
             node.children.append(Node(f"{target}  listed by {dataset}, but not in its source"))
         return node
+
+
+def _digests(entry: Mapping[str, Any], accepted: Sequence[Acceptance]) -> set[str]:
+    """The hash of an entry, and those of the entries whose results were kept for it."""
+    digest = lock_entries.entry_hash(entry)
+    return {digest, *(step.before for step in behind(digest, accepted))}

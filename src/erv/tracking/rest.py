@@ -71,13 +71,14 @@ def deleted_experiment(name: str, number: str, server: str) -> str:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The fixed part of a run; times in milliseconds since 1970."""
+    """The fixed part of a run; times in milliseconds since 1970, that of the end 0 while it goes on."""
 
     run_id: str
     experiment_id: str
     run_name: str
     status: str
     start_time: int
+    end_time: int
     artifact_uri: str
 
 
@@ -351,6 +352,7 @@ class Rest:
                 run_name=str(info.get("run_name", "")),
                 status=str(info.get("status", "")),
                 start_time=int(info.get("start_time", 0)),
+                end_time=int(info.get("end_time", 0)),
                 artifact_uri=self._artifact_uris[run_id],
             ),
             RunData(_mapping(data.get("params", [])), _mapping(data.get("tags", []))),

@@ -113,6 +113,8 @@ def test_what_dvc_itself_depends_on_is_in_the_table(reruns: dict[str, Reruns]) -
     [
         ("machine.processes", "nothing (how the machine does the work)"),
         ("machine.grpo.rows_per_pass", "nothing (how the machine does the work)"),
+        ("machine.sft.save_steps", "nothing (how the machine does the work)"),
+        ("machine.grpo.save_steps", "nothing (how the machine does the work)"),
         ("runtime.threads", "sft, distill, train_erv, grpo, evaluate, report; then grounding, register"),
         ("variants.erv.rewards", "grpo@erv; then evaluate@erv, grounding, report, register"),
         ("variants.rft.rewards", "nothing (compare.train does not name the variant)"),

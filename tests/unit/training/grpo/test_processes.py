@@ -21,7 +21,7 @@ from tests.support.tiny_grpo import write_cold_start, write_shards
 REPOSITORY = ROOT
 # Plain gradient descent: its update is the gradient, where Adam's would be little more than the sign of it.
 RECORDED: dict[str, Any] = {"recorded": True, "optimizer": "sgd"}
-ONE_STEP = {"max_steps": 1, "save_steps": 1, "learning_rate": 1.0, "prompts_per_step": 4}
+ONE_STEP = {"max_steps": 1, "learning_rate": 1.0, "prompts_per_step": 4}
 LOSSES = ("grpo", "dapo")
 
 
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         by_sentence = {"settings": ONE_STEP | {"credit": "sentence"}, "credited": True}
         runs.append(RECORDED | by_sentence | {"name": f"credit-{processes}"})
         if processes == 2:
-            sampled = {"settings": {"max_steps": 4, "save_steps": 2}, "counted": True}
+            sampled = {"settings": {"max_steps": 4}, "counted": True}
             runs += [
                 sampled | {"name": "whole"},
                 sampled | {"name": "stopped", "stop_in": 3, "checkpoints": "resumed"},

@@ -20,7 +20,7 @@ from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.collate import Collator, completion_loss
 from erv.training.common.sft_trainer import OmniSFTTrainer
 from erv.training.sft import sft
-from tests.support.runtime import MACHINE, RUNTIME, machine
+from tests.support.runtime import RUNTIME, machine
 from tests.support.sizes import SMALLEST
 
 SIZES = SMALLEST
@@ -34,9 +34,9 @@ SETTINGS = SftSettings(
     warmup_share=0.1,
     weight_decay=0.01,
     max_grad_norm=1.0,
-    save_steps=3,
     lora=LoraSettings(enabled=False, rank=4, alpha=8, dropout=0.0, quantize="none"),
 )
+HERE = machine(save_steps=3)
 TEXTS = {
     "anger": format_completion("The voice is loud. She seems angry.", "anger"),
     "fear": format_completion("The voice trembles. He seems afraid.", "fear"),
@@ -80,7 +80,7 @@ def base(tmp_path_factory):
 
 
 def train(
-    base, rows, shards, checkpoints, settings=SETTINGS, on_metrics=lambda metrics, step: None, here=MACHINE
+    base, rows, shards, checkpoints, settings=SETTINGS, on_metrics=lambda metrics, step: None, here=HERE
 ):
     return sft.train_sft(
         load_policy(base),
@@ -169,7 +169,7 @@ def test_interrupted_and_resumed_is_the_uninterrupted_run(
             train(base, rows, shards, tmp_path)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-3"]
     steps = []
-    here = machine(rows_per_pass=rows_per_pass)
+    here = machine(rows_per_pass=rows_per_pass, save_steps=3)
     resumed = train(base, rows, shards, tmp_path, on_metrics=lambda _, step: steps.append(step), here=here)
     assert set(steps) == {6}, "it began again instead of going on from step 3"
     for name, value in weights(resumed).items():
@@ -199,7 +199,7 @@ def test_a_loss_that_is_not_finite_stops_it(base, rows, shards, tmp_path):
 
 
 def test_weights_that_are_not_finite_are_never_written(base, rows, shards, tmp_path):
-    wild = SETTINGS.model_copy(update={"max_steps": 1, "save_steps": 1, "learning_rate": 3e38})
+    wild = SETTINGS.model_copy(update={"max_steps": 1, "learning_rate": 3e38})
     with pytest.raises(TrainingError, match=r"sft: a weight is not finite after step 1; lower sft"):
         train(base, rows, shards, tmp_path, wild)
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,231 @@
+"""What `erv run` would run and why, how long it would take and what it would cost. Runs and changes nothing.
+
+A stage runs again for changes of its own, or follows one that does, whose outputs may then be other ones. If
+they turn out the same, DVC skips what follows, so this is the most that can run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from erv.accept.accept import changed_files, is_code
+from erv.accept.contents import Contents
+from erv.accept.harmless import HARMLESS
+from erv.environment import Environment
+from erv.pipeline import (
+    ABSENT,
+    ChangedFile,
+    PipelineError,
+    PipelineStage,
+    StageChanges,
+    read_changes,
+    read_stages,
+    select,
+)
+from erv.settings import Settings
+from erv.tracking.durations import last_seconds
+
+State = Literal["runs", "follows", "from cache", "unchanged"]
+
+
+@dataclass(frozen=True)
+class Why:
+    """A reason for which a stage doesn't stay as it is.
+
+    Attributes:
+        what: `parameter`, `code`, `data`, `output`, `command`, `follows`, `never ran` or `forced`.
+        name: of the parameter, file or stage; empty if there is none.
+        before, after: values of a parameter, None where it has none; hashes of a file.
+        change: how a file of code differs, or what DVC says of an output; empty otherwise.
+    """
+
+    what: str
+    name: str = ""
+    before: Any = None
+    after: Any = None
+    change: str = ""
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What would become of a stage.
+
+    Attributes:
+        name: the stage.
+        state: `runs` for its own changes, `follows` if what it reads may become other, `from cache` if DVC
+            has its outputs, or `unchanged`.
+        why: the reasons.
+        seconds: how long its last run took; None if that is unknown, or nothing would run.
+        harmless: only code changed, and nothing that runs: `erv accept` would keep the result.
+        same: its outputs are, or become again, what `dvc.lock` names.
+    """
+
+    name: str
+    state: State
+    why: tuple[Why, ...] = ()
+    seconds: float | None = None
+    harmless: bool = False
+    same: bool = False
+
+    @property
+    def works(self) -> bool:
+        """Whether its command would run."""
+        return self.state in ("runs", "follows")
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """The whole run.
+
+    Attributes:
+        stages: all selected ones, each after what it depends on.
+        seconds: of all that would run, one after another, as far as it is known.
+        longest_chain: seconds of the slowest chain of stages that wait for each other: no number of workers
+            makes the run shorter.
+        unknown: names of the stages that would run and have no known time.
+        price_per_hour: from `machine.price_per_hour`.
+        note: why times are unknown; empty if nothing went wrong.
+    """
+
+    stages: tuple[Foreseen, ...]
+    seconds: float
+    longest_chain: float
+    unknown: tuple[str, ...]
+    price_per_hour: float | None
+    note: str = ""
+
+    @property
+    def price(self) -> float | None:
+        """What the stages of known time would cost one after another; None without a price per hour."""
+        return None if self.price_per_hour is None else self.seconds / 3600 * self.price_per_hour
+
+    def document(self) -> dict[str, Any]:
+        """For `--json`; stages in order, times in seconds."""
+        return {**asdict(self), "price": self.price}
+
+
+def foresee(
+    environment: Environment, settings: Settings, targets: Sequence[str] = (), *, force: bool = False
+) -> Foresight:
+    """What a run of these targets would do.
+
+    Args:
+        environment: of the workspace, and where MLflow is.
+        settings: of the workspace.
+        targets: as `erv run` takes them; none for all.
+        force: as if nothing were up to date.
+
+    Raises:
+        PipelineError: DVC can't compare the workspace, or a target is no stage.
+    """
+    stages = select(read_stages(environment.workspace), targets)
+    changes = read_changes(stages, environment.workspace)
+    codes = _Codes(environment.workspace)
+    found: dict[str, Foreseen] = {}
+    for stage in stages:
+        found[stage.name] = _forced(stage) if force else _foreseen(stage, stages, changes, found, codes)
+    seconds, note = _durations(environment, [name for name, item in found.items() if item.works])
+    items = tuple(replace(item, seconds=seconds.get(item.name)) for item in found.values())
+    return Foresight(
+        stages=items,
+        seconds=sum(item.seconds or 0.0 for item in items),
+        longest_chain=_longest_chain(stages, items),
+        unknown=tuple(item.name for item in items if item.works and item.seconds is None),
+        price_per_hour=settings.machine.price_per_hour,
+        note=note,
+    )
+
+
+@dataclass
+class _Codes:
+    """The files of code that changed, each dependency looked at once."""
+
+    workspace: Path
+    known: dict[ChangedFile, tuple[Why, ...]] = field(default_factory=dict)
+
+    def why(self, changed: ChangedFile) -> tuple[Why, ...]:
+        if changed not in self.known:
+            self.known[changed] = self._look(changed)
+        return self.known[changed]
+
+    def _look(self, changed: ChangedFile) -> tuple[Why, ...]:
+        try:
+            files = changed_files(changed, Contents(self.workspace))
+        except PipelineError as error:  # no git: then the dependency is named, and why no more is known
+            return (Why("code", changed.path, changed.before, changed.after, str(error)),)
+        return tuple(Why("code", file.path, file.before, file.after, file.change) for file in files)
+
+
+def _forced(stage: PipelineStage) -> Foreseen:
+    return Foreseen(stage.name, "runs", (Why("forced"),))
+
+
+def _foreseen(
+    stage: PipelineStage,
+    stages: Sequence[PipelineStage],
+    changes: Mapping[str, StageChanges],
+    before: Mapping[str, Foreseen],
+    codes: _Codes,
+) -> Foreseen:
+    own = changes[stage.name]
+    written = [
+        output
+        for other in stages
+        if other.name in before and before[other.name].state != "unchanged"
+        for output in other.outputs
+    ]
+    # What its producer writes or puts back does not count as it is now.
+    files = [file for file in own.files if not any(_overlap(file.path, output) for output in written)]
+    why = tuple(_own(own, files, stage.name, codes))
+    above = [name for name in stage.upstream if name in before and not before[name].same]
+    follows = tuple(Why("follows", name) for name in above)
+    if why and not above:
+        if own.in_cache and all(item.what == "output" for item in why):
+            return Foreseen(stage.name, "from cache", why, same=True)
+        if own.ran_before:
+            return Foreseen(stage.name, "from cache", why)
+        harmless = all(item.what == "code" and item.change == HARMLESS for item in why)
+        return Foreseen(stage.name, "runs", why, harmless=harmless)
+    if why:
+        return Foreseen(stage.name, "runs", (*why, *follows))
+    return Foreseen(stage.name, "follows" if follows else "unchanged", follows, same=not follows)
+
+
+def _own(own: StageChanges, files: Sequence[ChangedFile], stage: str, codes: _Codes) -> list[Why]:
+    found = [Why("never ran")] if own.never_ran else []
+    found += [Why("command")] if own.command else []
+    for item in own.parameters:
+        before, after = (None if value is ABSENT else value for value in (item.before, item.after))
+        found.append(Why("parameter", item.name, before, after))
+    for file in files:
+        if is_code(file.path, stage) and file.after is not None:
+            found += codes.why(file)
+        else:
+            change = "missing" if file.after is None else ""
+            found.append(Why("data", file.path, file.before, file.after, change))
+    return found + [Why("output", path, change=state) for path, state in own.outputs]
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
+
+
+def _durations(environment: Environment, names: Sequence[str]) -> tuple[dict[str, float], str]:
+    if not environment.mlflow_uri:
+        return {}, "no MLflow server is configured, which knows how long stages took; run `erv stack up`"
+    try:
+        return last_seconds(environment, names), ""
+    except OSError as error:
+        reason = environment.mask(" ".join(str(error).split()))[:200]
+        return {}, f"MLflow, which knows how long stages took, can't be asked ({reason})"
+
+
+def _longest_chain(stages: Sequence[PipelineStage], items: Sequence[Foreseen]) -> float:
+    ends: dict[str, float] = {}
+    for stage, item in zip(stages, items, strict=True):
+        start = max((ends[name] for name in stage.upstream if name in ends), default=0.0)
+        ends[stage.name] = start + (item.seconds or 0.0)
+    return max(ends.values(), default=0.0)
