@@ -117,8 +117,8 @@ def find_runs(environment: Environment, entry: Mapping[str, Any] | str) -> list[
     return search(environment, f"tags.`{ENTRY_TAG}` = '{digest}'")
 
 
-def search(environment: Environment, condition: str, limit: int = 50) -> list[Run]:
-    """The runs of our experiment that match an MLflow filter, newest first.
+def search(environment: Environment, condition: str, limit: int = 50, *, deleted: bool = False) -> list[Run]:
+    """The runs of our experiment that match an MLflow filter, newest first; deleted ones only on demand.
 
     Raises:
         OSError: MLflow can't be reached, or refuses.
@@ -129,7 +129,7 @@ def search(environment: Environment, condition: str, limit: int = 50) -> list[Ru
     experiment = server.experiment_id(environment.mlflow_experiment)
     if experiment is None:
         return []
-    return server.search_runs(experiment, condition, limit=limit, newest_first=True)
+    return server.search_runs(experiment, condition, limit=limit, newest_first=True, deleted=deleted)
 
 
 def link(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import subprocess
@@ -16,6 +17,10 @@ from erv.tracking.run import StageRun
 
 logger = logging.getLogger(__name__)
 
+USER_TAG = "mlflow.user"  # the tag that MLflow itself shows as the user
+COMMIT_TAG = "erv.git_commit"
+DIRTY_TAG = "erv.git_dirty"
+FLOW_TAG = "prefect.flow_run_id"
 PARENT_VARIABLE = "ERV_PARENT_RUN_ID"
 FLOW_VARIABLES = ("ERV_FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
 
@@ -38,13 +43,13 @@ def open_run(
         silent: track nothing; for all processes but the one that does.
     """
     all_tags = {"erv.stage": stage, "mlflow.source.name": f"stages/{stage}.py", "mlflow.source.type": "LOCAL"}
-    all_tags.update(_git_tags(environment.workspace))
+    all_tags.update(origin_tags(environment.workspace))
     parent = os.environ.get(PARENT_VARIABLE)
     flow = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
     if parent:
         all_tags["mlflow.parentRunId"] = parent
     if flow:
-        all_tags["prefect.flow_run_id"] = flow
+        all_tags[FLOW_TAG] = flow
     all_tags.update({name: environment.mask(value) for name, value in (tags or {}).items()})
 
     import psutil
@@ -67,8 +72,20 @@ def open_run(
     return run
 
 
+def origin_tags(workspace: Path) -> dict[str, str]:
+    """Who starts a run, at which commit, and whether the working tree differs from it beyond `dvc.lock`."""
+    return {USER_TAG: _user(), **_git_tags(workspace)}
+
+
+def _user() -> str:
+    """The login name; the user's number where it has none, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
 def _git_tags(workspace: Path) -> dict[str, str]:
-    """The commit, and whether the working tree differs from it beyond `dvc.lock`."""
 
     def git(*arguments: str) -> str | None:
         try:
@@ -89,4 +106,4 @@ def _git_tags(workspace: Path) -> dict[str, str]:
     changes = git("status", "--porcelain", "--untracked-files=no") or ""
     dirty = any(line[3:] != "dvc.lock" for line in changes.splitlines())
     commit = commit.strip()
-    return {"erv.git_commit": commit, "mlflow.source.git.commit": commit, "erv.git_dirty": str(dirty).lower()}
+    return {COMMIT_TAG: commit, "mlflow.source.git.commit": commit, DIRTY_TAG: str(dirty).lower()}
