@@ -115,8 +115,8 @@ class Contents:
         hashes = self._json(listed.training_sets)["training_sets"].get(listed.dataset) or {}
         if hashes.get("manifest") != hashlib.sha256(self._objects.read(listed.manifest)).hexdigest():
             raise RegistryError(
-                f"the manifest of {listed.dataset} in its dvc.lock (md5 {listed.manifest}) is not the one that"
-                f" was trained on (sha256 {hashes.get('manifest')}), so what it learned from isn't known"
+                f"the manifest of {listed.dataset} in its dvc.lock (md5 {listed.manifest}) is not the one"
+                f" that was trained on (sha256 {hashes.get('manifest')}), so what it learned from isn't known"
             )
 
     def _base(self, base: Base) -> Clips:

@@ -2,7 +2,8 @@
 
 What a stage learns goes into its output and from there into the outputs of the stages that read it:
 `models/policy/sft` into `models/policy/erv`, explanations into the sentences of the verifier. So the way
-leads from `register` up through these stages. Data stages and evaluations pass nothing on that a model learned.
+leads from `register` up through these stages. Data stages and evaluations pass nothing on
+that a model learned.
 """
 
 from __future__ import annotations

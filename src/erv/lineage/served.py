@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 WHAT = "served files"
 _SHOWN = 20
 _REMEDY = (
-    "don't serve this version (`erv rollback`), then put the file back from a copy with that sha256, or delete"
-    " the version in MLflow and `erv publish` its bundle again"
+    "don't serve this version (`erv rollback`), then put the file back from a copy with that sha256, or"
+    " delete the version in MLflow and `erv publish` its bundle again"
 )
 
 

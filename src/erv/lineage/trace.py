@@ -108,8 +108,8 @@ class Provenance:
     def _version(self, name: str, wanted: str, target: str) -> Node:
         if self._client is None:
             raise RegistryError(
-                f"{target!r} is a version of {name}, but no MLflow server is configured; run `erv stack up` or"
-                " set ERV_MLFLOW_URI, or say DATASET/CLIP for a clip"
+                f"{target!r} is a version of {name}, but no MLflow server is configured; run `erv stack up`"
+                " or set ERV_MLFLOW_URI, or say DATASET/CLIP for a clip"
             )
         version = self._versions.find(name, wanted)
         if version is None:

@@ -119,7 +119,7 @@ def _walk(client: MlflowClient, model_id: str, folder: str | None) -> Iterator[F
 def _fetched(client: MlflowClient, model_id: str, path: str, folder: Path) -> Path:
     import mlflow
 
-    uri = f"models:/{model_id}/{path}"
+    uri = f"{client.get_logged_model(model_id).artifact_location.rstrip('/')}/{path}"
     options = {"artifact_uri": uri, "dst_path": str(folder), "tracking_uri": client.tracking_uri}
     return Path(mlflow.artifacts.download_artifacts(**options))
 
