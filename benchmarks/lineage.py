@@ -3,11 +3,11 @@
     python benchmarks/lineage.py             # with a stack up; figures in benchmarks/lineage.json
     python benchmarks/lineage.py --versions 10 --withdrawn 100
 
-Registers versions on the workspace's real MLflow server, with lock entries as `erv publish` keeps them, and puts
-their tables into a bucket of its own in the workspace's object store. Each version has an evaluation of its own;
-every ten share their manifests. MAFW and DFEW together have 26,417 clips with the reasoning set: 9,172 and 11,697
-plus 5,548. The time is that of the whole command in a process of its own, the start of Python and the import of
-MLflow included. Model, runs and bucket are removed at the end.
+Registers versions on the workspace's real MLflow server, with lock entries as `erv publish` keeps them, and
+puts their tables into a bucket of its own in the workspace's object store. Each version has an evaluation of
+its own; every ten share their manifests. Three data sets have 26,417 clips together. The time is that of the
+whole command in a process of its own, the start of Python and the import of MLflow included. Model, runs and
+objects are removed at the end.
 """
 
 from __future__ import annotations
@@ -52,27 +52,24 @@ class Tables:
         self._store, self._bucket, self._file = store, bucket, folder / "table"
 
     def keep(self) -> str:
+        """Stores what was written last; returns its MD5."""
         content = self._file.read_bytes()
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         self._store.write(content, f"s3://{self._bucket}/files/md5/{md5[:2]}/{md5[2:]}")
         return md5
 
     def manifest(self, dataset: str, changed: int) -> tuple[str, str]:
-        """MD5 and SHA-256 of a manifest; `changed` is part of its last clip's name, so that it differs."""
+        """MD5 and SHA-256 of a manifest; the last clip's name has `changed` in it, so that it differs."""
         count = SIZES[dataset]
         names = [f"{number:05d}" for number in range(count - 1)] + [f"last-{changed}"]
         splits = ["test" if number % 5 == 0 else "train" for number in range(count)]
-        write_manifest(
-            (
-                ClipRow(n, dataset, 1, s, "anger", "anger", None, None, "video", f"s3://b/{n}.mp4", 1, "0" * 64,
-                        "train.txt:1", "train.txt:1", None)
-                for n, s in zip(names, splits, strict=True)
-            ),
-            self._file,
-        )  # fmt: skip
+        fixed = ("anger", "anger", None, None, "video", "s3://b/x.mp4", 1, "0" * 64, "list:1", "list:1", None)
+        rows = (ClipRow(n, dataset, 1, split, *fixed) for n, split in zip(names, splits, strict=True))
+        write_manifest(rows, self._file)
         return self.keep(), hashlib.sha256(self._file.read_bytes()).hexdigest()
 
     def predictions(self, version: int) -> str:
+        """MD5 of a version's own predictions."""
         rows = [
             {"dataset": name, "clip_id": f"{number:05d}", "split": "test", "label": "anger",
              "completion": f"<think>{version}</think>\n<answer>anger</answer>", "predicted": "anger",
@@ -84,6 +81,7 @@ class Tables:
         return self.keep()
 
     def quarantine(self, dataset: str) -> str:
+        """MD5 of a quarantine with one clip."""
         bad = {
             "clip_id": "00007",
             "dataset": dataset,
@@ -95,6 +93,7 @@ class Tables:
         return self.keep()
 
     def document(self, content: Mapping[str, Any]) -> str:
+        """MD5 of a JSON file."""
         self._file.write_text(json.dumps(content))
         return self.keep()
 

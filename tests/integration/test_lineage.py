@@ -23,8 +23,7 @@ from erv.lineage.served import Place
 from erv.storage.store import Store, open_store
 from erv.tracking.lock_entries import client_of
 from tests.conftest import ROOT
-from tests.integration.scratch import Scratch
-from tests.support.lineage_pipeline import MAFW, NAME, run_and_publish, write_pipeline
+from tests.support.lineage_pipeline import NAME, PIPELINE, LineagePipeline
 
 pytestmark = pytest.mark.integration
 
@@ -33,23 +32,19 @@ VERSION_SCHEMA = ROOT / "src/erv/register/schemas/version.json"
 
 
 @pytest.fixture(scope="module")
-def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Scratch:
-    """Two versions: the second one learned from t4 too, and t1 is no longer in its data set."""
-    scratch = Scratch(tmp_path_factory.mktemp("lineage"), stack)
-    write_pipeline(scratch)
-    assert f"{NAME} version 1 registered" in run_and_publish(scratch)
-    control = scratch.folder / "control/mafw.json"
-    control.write_text(MAFW.replace('"t1"', '"t4"'))
-    params = scratch.folder / "params.yaml"
-    params.write_text(params.read_text().replace("  policy: erv ", "  policy: erv  "))
-    inputs = scratch.folder / "inputs/policy/generation_config.json"
-    inputs.write_text(inputs.read_text().replace("{", '{"max_length": 21,', 1))
-    assert f"{NAME} version 2 registered" in run_and_publish(scratch)
-    return scratch
+def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> LineagePipeline:
+    """Two versions: the second one learned from t4 instead of t1, which is no longer in the workspace."""
+    pipeline = LineagePipeline(tmp_path_factory.mktemp("lineage"), stack)
+    pipeline.run("t1")
+    assert pipeline.publish().version == "1"
+    (pipeline.folder / "dvc.yaml").write_text(PIPELINE + "# changed\n")
+    pipeline.run("t4", policy="second")
+    assert pipeline.publish().version == "2"
+    return pipeline
 
 
 @pytest.fixture
-def store(scratch: Scratch) -> Store:
+def store(scratch: LineagePipeline) -> Store:
     return open_store(scratch.environment)
 
 
@@ -84,7 +79,7 @@ class Elsewhere:
 
 
 @pytest.fixture
-def elsewhere(scratch: Scratch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+def elsewhere(scratch: LineagePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
     folder = tmp_path / "empty"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -122,7 +117,7 @@ def test_roles_of_a_clip(elsewhere: Elsewhere, clip: str, first: list[str]) -> N
 
 
 def test_each_version_answers_from_its_own_records(
-    scratch: Scratch, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+    scratch: LineagePipeline, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert facts(elsewhere.document("mafw/t4"), "1")[0] == "did not use it"
     assert facts(elsewhere.document("mafw/t4"), "2")[0] == "learned from it (grpo@erv)"
@@ -157,12 +152,9 @@ def test_exit_codes_of_withdrawn_clips(elsewhere: Elsewhere, tmp_path: Path, con
 
 
 def test_a_lost_manifest_makes_the_answer_incomplete(
-    scratch: Scratch, store: Store, elsewhere: Elsewhere, tmp_path: Path
+    scratch: LineagePipeline, store: Store, elsewhere: Elsewhere, tmp_path: Path
 ) -> None:
-    from erv.pipeline import read_lock_entries
-
-    entry = read_lock_entries(scratch.folder / "dvc.lock")["ingest@mafw"]
-    md5 = entry["outs"][0]["md5"]
+    md5 = scratch.md5_of("data/manifest/mafw.parquet")
     uri = f"s3://{scratch.environment.dvc_bucket}/files/md5/{md5[:2]}/{md5[2:]}"
     listed = tmp_path / "list.txt"
     listed.write_text("mafw/t1\n")
@@ -187,7 +179,7 @@ def test_names_of_a_version(elsewhere: Elsewhere, target: str) -> None:
     assert tree["kind"] == "version"
     assert tree["values"]["version"] == "2"
     assert tree["values"]["started_by"] == getpass.getuser()
-    assert tree["values"]["dirty"] is True  # control/mafw.json was changed after the commit
+    assert tree["values"]["dirty"] is True  # dvc.yaml was changed after the commit
     used = {(item["role"], item["stage"], item["clips"]) for item in tree["values"]["roles"]}
     assert ("learned", "grpo@erv", 1) in used
     assert ("tested", "evaluate@erv", 60) in used
@@ -211,7 +203,7 @@ def test_a_number_is_a_version_even_if_a_clip_has_that_name(elsewhere: Elsewhere
     assert elsewhere.lineage("mafw/7").stdout.startswith("clip mafw/7\n")
 
 
-def test_a_data_set_a_commit_a_run_and_a_deleted_one(scratch: Scratch, elsewhere: Elsewhere) -> None:
+def test_a_data_set_a_commit_a_run_and_a_deleted_one(scratch: LineagePipeline, elsewhere: Elsewhere) -> None:
     tree = elsewhere.document("mafw")["tree"]
     assert tree["kind"] == "data set"
     assert {"role": "learned", "stage": "grpo@erv", "dataset": "mafw", "clips": 1} in tree["children"][0][
@@ -237,13 +229,11 @@ def test_a_data_set_a_commit_a_run_and_a_deleted_one(scratch: Scratch, elsewhere
         client.restore_run(run_id)
 
 
-def test_an_output_by_its_hash(scratch: Scratch, elsewhere: Elsewhere) -> None:
-    from erv.pipeline import read_lock_entries
-
-    md5 = read_lock_entries(scratch.folder / "dvc.lock")["sft"]["outs"][0]["md5"]
+def test_an_output_by_its_hash(scratch: LineagePipeline, elsewhere: Elsewhere) -> None:
+    md5 = scratch.md5_of("models/policy/sft")
     tree = elsewhere.document(md5)["tree"]
     assert tree["title"] == f"models/policy/sft  md5 {md5}"
-    assert f"in {NAME} version 1" in tree["facts"]
+    assert f"in {NAME} version 2" in tree["facts"]
     stage = tree["children"][0]["values"]
     assert stage["parameters"]["sft.max_steps"] == 400
 
@@ -257,7 +247,7 @@ def test_nothing_of_that_name(elsewhere: Elsewhere, target: str) -> None:
 
 
 def test_everything_of_a_version_verifies_on_a_machine_that_never_ran_the_pipeline(
-    scratch: Scratch, tmp_path: Path
+    scratch: LineagePipeline, tmp_path: Path
 ) -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("ERV_")}
     result = subprocess.run(
@@ -275,7 +265,7 @@ def test_everything_of_a_version_verifies_on_a_machine_that_never_ran_the_pipeli
 
 
 @pytest.fixture
-def place(scratch: Scratch) -> Place:
+def place(scratch: LineagePipeline) -> Place:
     client = client_of(scratch.environment)
     return Place(scratch.environment, client, client.get_model_version(NAME, "1"))
 
@@ -331,14 +321,14 @@ def test_the_broken_copy_of_a_bundle_is_named(elsewhere: Elsewhere, store: Store
     assert "dvc checkout" not in line
 
 
-def test_what_was_recorded_with_a_version(scratch: Scratch, store: Store, place: Place) -> None:
+def test_what_was_recorded_with_a_version(scratch: LineagePipeline, store: Store, place: Place) -> None:
     document = json.loads(store.read(stored(place, "lineage.json")))
     jsonschema.validate(document, json.loads(VERSION_SCHEMA.read_text()))
     assert document["model"] == NAME
     assert document["started_by"] == getpass.getuser()
     assert document["stages"]["grpo@erv"]["params"]["params.yaml"]
     assert "code/erv/register/serving_model.py" in document["files"]
-    assert "artifacts/candidate/policy/model.safetensors" in document["files"]
+    assert "artifacts/candidate/policy/config.json" in document["files"]
 
 
 def test_the_page(elsewhere: Elsewhere) -> None:

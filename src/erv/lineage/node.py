@@ -80,10 +80,10 @@ def _titles(node: Node, indent: str) -> Iterator[str]:
 
 
 def summary(node: Node) -> str:
-    """`57 links checked, 0 broken, 2 not verifiable from here`, or that there was none to check."""
+    """`57 links checked, 0 broken, 2 not verifiable from here`, or that there are none."""
     links = [link for part in node.walk() for link in part.links]
     if not links:
-        return "no links checked: nothing here says what it was made from"
+        return "no links to check"
     unknown = len(unverifiable(node))
     return f"{len(links)} links checked, {len(broken(node))} broken, {unknown} not verifiable from here"
 
