@@ -335,7 +335,7 @@ def test_the_page(elsewhere: Elsewhere) -> None:
     result = elsewhere.lineage(f"{NAME}/2", "--html", "graph.html")
     assert result.returncode == 0, result.stdout + result.stderr
     text = (elsewhere.folder / "graph.html").read_text()
-    for word in ("grpo@erv", "ingest@mafw", "sft.max_steps", "learned from 1 clips of mafw in grpo@erv"):
+    for word in ("grpo@erv", "ingest@mafw", "sft.max_steps", "learned from 1 clip of mafw in grpo@erv"):
         assert word in text
     addresses = set(re.findall(r"https?://[^\s\"'<]+", text))
     assert addresses <= {"http://www.w3.org/2000/svg"}

@@ -1,4 +1,4 @@
-"""What a run of the pipeline leaves, made in no time: tables of all stages, `dvc.lock`, objects in the remote.
+"""What a run of the pipeline leaves, made in no time: tables of stages, `dvc.lock`, objects in the remote.
 
 No stage runs. Lock entries have the stages, paths and hashes of real ones, and a real publication follows.
 """

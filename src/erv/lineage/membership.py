@@ -197,6 +197,11 @@ def roles_document(roles: VersionRoles) -> dict[str, Any]:
     }
 
 
+def clips_counted(count: int) -> str:
+    """`1 clip`, `2 clips`."""
+    return f"{count} clip" + ("" if count == 1 else "s")
+
+
 def roles_counts(roles: VersionRoles) -> list[dict[str, Any]]:
     """How many clips of each data set a version used, by role and stage."""
     return [

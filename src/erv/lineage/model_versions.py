@@ -15,7 +15,7 @@ from erv.files import content_digest
 from erv.lineage.artifacts import Artifacts
 from erv.lineage.entries import entries_in
 from erv.lineage.links import Link
-from erv.lineage.membership import Membership, VersionRoles, roles_counts
+from erv.lineage.membership import Membership, VersionRoles, clips_counted, roles_counts
 from erv.lineage.node import Node
 from erv.lineage.origin import origin_facts, origin_values
 from erv.lineage.published import Published, read_published, read_version
@@ -200,7 +200,7 @@ class ModelVersions:
 
 def _role_facts(roles: VersionRoles) -> list[str]:
     facts = [
-        f"{item['role']} {'from' if item['role'] == 'learned' else 'on'} {item['clips']} clips of"
+        f"{item['role']} {'from' if item['role'] == 'learned' else 'on'} {clips_counted(item['clips'])} of"
         f" {item['dataset']} in {item['stage']}"
         for item in roles_counts(roles)
     ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence, Set
 
 from erv.lineage.contents import Clip
 from erv.lineage.links import Link
-from erv.lineage.membership import VersionRoles, clip_name, roles_counts, roles_document
+from erv.lineage.membership import VersionRoles, clip_name, clips_counted, roles_counts, roles_document
 from erv.lineage.node import Node
 
 _VERBS = {"learned": "learned from", "tuned": "was tuned on", "tested": "was tested on"}
@@ -27,9 +27,9 @@ def _node(roles: VersionRoles, clips: Set[Clip] | None) -> Node:
     several = clips is not None and len(clips) > 1
     if clips is None:
         for item in roles_counts(roles):
-            node.facts.append(f"{_VERBS[item['role']]} {item['clips']} clips ({item['stage']})")
+            node.facts.append(f"{_VERBS[item['role']]} {clips_counted(item['clips'])} ({item['stage']})")
         left = len(roles.left_out)
-        node.facts += [f"{left} clips were left out of training or tuning"] if left else []
+        node.facts += [f"left {clips_counted(left)} out of training or tuning"] if left else []
     else:
         for used in roles.used:
             names = ", ".join(clip_name(clip) for clip in used.clips) if several else "it"
