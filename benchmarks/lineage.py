@@ -50,6 +50,7 @@ class Tables:
 
     def __init__(self, store: Store, bucket: str, folder: Path) -> None:
         self._store, self._bucket, self._file = store, bucket, folder / "table"
+        self._manifests: dict[tuple[str, int], tuple[str, str]] = {}
 
     def keep(self) -> str:
         """Stores what was written last; returns its MD5."""
@@ -60,6 +61,11 @@ class Tables:
 
     def manifest(self, dataset: str, changed: int) -> tuple[str, str]:
         """MD5 and SHA-256 of a manifest; the last clip's name has `changed` in it, so that it differs."""
+        if (dataset, changed) not in self._manifests:
+            self._manifests[dataset, changed] = self._manifest(dataset, changed)
+        return self._manifests[dataset, changed]
+
+    def _manifest(self, dataset: str, changed: int) -> tuple[str, str]:
         count = SIZES[dataset]
         names = [f"{number:05d}" for number in range(count - 1)] + [f"last-{changed}"]
         splits = ["test" if number % 5 == 0 else "train" for number in range(count)]

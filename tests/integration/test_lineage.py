@@ -275,35 +275,53 @@ def stored(place: Place, path: str) -> str:
     return place.of(path).partition("(")[2].removesuffix(")")
 
 
-@pytest.mark.parametrize(
-    ("path", "fault"),
-    [
-        ("code/erv/register/serving.py", "changed since it was registered"),
-        ("code/erv/register/serving_guard.py", "missing"),
-        ("code/erv/sitecustomize.py", "added since it was registered"),
-        ("MLmodel", "changed since it was registered"),
-        ("artifacts/candidate/policy/config.json", "changed since it was registered"),
-        ("lineage.json", "changed, expected sha256"),
-    ],
-)
-def test_what_a_served_model_executes_is_verified(
-    elsewhere: Elsewhere, store: Store, place: Place, path: str, fault: str
-) -> None:
-    uri = stored(place, path)
-    before = store.read(uri) if store.exists(uri) else None
+FAULTS = {
+    "code/erv/register/serving.py": "changed since it was registered",
+    "code/erv/register/serving_guard.py": "missing",
+    "code/erv/sitecustomize.py": "added since it was registered",
+    "MLmodel": "changed since it was registered",
+    "artifacts/candidate/policy/config.json": "changed since it was registered",
+}
+
+
+def test_what_a_served_model_executes_is_verified(elsewhere: Elsewhere, store: Store, place: Place) -> None:
+    uris = {path: stored(place, path) for path in FAULTS}
+    before = {uri: store.read(uri) if store.exists(uri) else None for uri in uris.values()}
     try:
-        if fault == "missing":
-            store.delete(uri)
-        else:
-            store.write((before or b"") + b"\n", uri)
+        for path, fault in FAULTS.items():
+            if fault == "missing":
+                store.delete(uris[path])
+            else:
+                store.write((before[uris[path]] or b"") + b"\n", uris[path])
         result = elsewhere.lineage(f"{NAME}/1", "--verify")
     finally:
-        store.delete(uri) if before is None else store.write(before, uri)
+        restore(store, before)
     assert result.returncode == 1, result.stdout
-    line = next(line for line in result.stdout.splitlines() if "BROKEN: served files" in line)
-    assert uri in line
-    assert place.uri in line
-    assert fault in line
+    lines = [line for line in result.stdout.splitlines() if "BROKEN: served files" in line]
+    assert len(lines) == len(FAULTS)
+    for path, fault in FAULTS.items():
+        (line,) = [line for line in lines if f"{place.uri}/{path} " in line]
+        assert uris[path] in line
+        assert fault in line
+        assert "erv rollback" in line
+
+
+def test_the_record_itself_is_verified(elsewhere: Elsewhere, store: Store, place: Place) -> None:
+    """Whoever changes the code and its digest alike is found out by the registry."""
+    uri = stored(place, "lineage.json")
+    before = {uri: store.read(uri)}
+    try:
+        store.write(before[uri].replace(b'"model"', b'"Model"'), uri)
+        result = elsewhere.lineage(f"{NAME}/1", "--verify")
+    finally:
+        restore(store, before)
+    assert result.returncode == 1, result.stdout
+    assert f"{place.uri}/lineage.json ({uri}): changed, expected sha256" in result.stdout
+
+
+def restore(store: Store, before: dict[str, bytes | None]) -> None:
+    for uri, content in before.items():
+        store.delete(uri) if content is None else store.write(content, uri)
 
 
 def test_the_broken_copy_of_a_bundle_is_named(elsewhere: Elsewhere, store: Store, place: Place) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ def command(
     from erv import pipeline
     from erv.environment import isolate, load_environment
     from erv.lineage.trace import Provenance
+    from erv.register.explained import explained
     from erv.settings import load_settings
 
     environment = load_environment()
@@ -58,11 +60,12 @@ def command(
     if repaired is not None:
         click.echo(repaired, err=True)
     settings = load_settings() if Path("params.yaml").is_file() else None
-    provenance = Provenance(environment, settings, verify)
-    if withdrawn is not None:
-        sys.exit(_withdrawn(withdrawn, provenance, as_json))
-    assert target is not None
-    sys.exit(_trace(target, provenance, verify, as_json, html))
+    with explained(environment) if environment.mlflow_uri else nullcontext():
+        provenance = Provenance(environment, settings, verify)
+        if withdrawn is not None:
+            sys.exit(_withdrawn(withdrawn, provenance, as_json))
+        assert target is not None
+        sys.exit(_trace(target, provenance, verify, as_json, html))
 
 
 def _trace(target: str, provenance: Provenance, verify: bool, as_json: bool, html: Path | None) -> int:

@@ -25,7 +25,6 @@ from erv.pipeline import PipelineError
 from erv.register.gates import Verdict
 from erv.register.versions import GATES_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, get_version
 from erv.tracking import lock_entries
-from erv.tracking.rest import Refused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -119,7 +118,7 @@ class ModelVersions:
             [f"bundle {tags.get(HASH_TAG)}", f"published by run {tags.get(PUBLISH_RUN_TAG)}"],
             kind="version",
         )
-        origin = self._origin(tags.get(PUBLISH_RUN_TAG))
+        origin = self._origin(tags.get(PUBLISH_RUN_TAG), node)
         node.facts += origin_facts(origin)
         if "erv.parent_run" in tags:
             node.facts.append(f"flow run {tags['erv.parent_run']}")
@@ -183,15 +182,16 @@ class ModelVersions:
         mine = read_version(self._environment, version, aliases)
         return Membership(self._environment, [mine]).of(None)[0]
 
-    def _origin(self, run_id: str | None) -> dict[str, Any]:
-        if run_id is None:
-            return origin_values({})
+    def _origin(self, run_id: str | None, node: Node) -> dict[str, Any]:
+        """What the run of a publication says; the node says so if it says nothing."""
+        tags: Mapping[str, str] = {}
         try:
-            return origin_values(lock_entries.server_of(self._environment).get_run(run_id).data.tags)
-        except Refused as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return origin_values({})
+            if run_id is not None:
+                tags = lock_entries.server_of(self._environment).get_run(run_id).data.tags
+        except OSError as error:
+            reason = self._environment.mask(" ".join(str(error).split()))[:200]
+            node.facts.append(f"the run that published it can't be read: {reason}")
+        return origin_values(tags)
 
     def _refusal(self, error: Exception) -> RegistryError:
         text = self._environment.mask(" ".join(str(error).split()))[:300]

@@ -121,7 +121,8 @@ class Provenance:
         return self._versions.node(version)
 
     def _alias(self, target: str) -> Node | None:
-        model = self._model()
+        # MLflow takes 00019 for version 19; with leading zeros it is the name of a clip.
+        model = None if target.isdigit() else self._model()
         version = self._versions.find(model, target) if model else None
         return None if version is None else self._versions.node(version)
 
