@@ -53,12 +53,15 @@ def command(
     from erv.lineage.trace import Provenance
     from erv.register.explained import explained
     from erv.settings import load_settings
+    from erv.stack.reach import require
 
     environment = load_environment()
     isolate(environment)
     repaired = pipeline.repair_lock()
     if repaired is not None:
         click.echo(repaired, err=True)
+    if withdrawn is not None:
+        require("MLflow", environment.mlflow_uri)  # without the registry, every id would be unknown
     settings = load_settings() if Path("params.yaml").is_file() else None
     with explained(environment) if environment.mlflow_uri else nullcontext():
         provenance = Provenance(environment, settings, verify)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from erv.commands.lineage import command
-from erv.errors import DataError
+from erv.errors import DataError, RegistryError, StackError
 from erv.lineage.links import Link
 from erv.lineage.membership import LeftOut, Used, VersionRoles
 from erv.lineage.node import ABOVE, Node, answer
@@ -150,3 +151,19 @@ def test_ids_of_flow_runs() -> None:
 @pytest.mark.parametrize("words", [[], ["x", "--withdrawn", "y"], ["--withdrawn", "y", "--verify"]])
 def test_what_can_not_be_asked_at_once(words: list[str]) -> None:
     assert CliRunner().invoke(command, words).exit_code == 2
+
+
+def test_without_a_registry_no_clip_is_called_unused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text("mafw/1\n")
+    result = CliRunner().invoke(command, ["--withdrawn", "list.txt"])
+    assert isinstance(result.exception, StackError)
+    assert "no MLflow server is configured" in str(result.exception)
+
+
+def test_a_number_without_a_registry_is_no_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    result = CliRunner().invoke(command, ["3"])
+    assert isinstance(result.exception, RegistryError)
+    assert "but no MLflow server is configured" in str(result.exception)
