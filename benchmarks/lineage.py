@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
 import pyarrow as pa
 import yaml
 
-from benchmarks.workspace import positive, stack_demanded
+from benchmarks.workspace import demanded, positive, stack_demanded
 from erv.environment import Environment, isolate, load_environment
 from erv.evaluate.evaluate import SCHEMA as PREDICTIONS
 from erv.manifest import ClipRow, write_manifest, write_table
@@ -230,6 +230,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the result goes (%(default)s)")
     options = parser.parse_args()
+    demanded(Path(), "params.yaml")
     stack_demanded(Path())
     environment = dataclasses.replace(load_environment(), dvc_bucket="erv-bench-lineage")
     isolate(environment)
