@@ -34,10 +34,11 @@ from erv.stack.outages import through_outages
 from erv.stack.reach import require, unreachable
 from erv.stack.stored import all_stored
 from erv.tracking import experiment_page, lock_entries
-from erv.tracking.description import FLOW, KIND_TAG, NOTE_TAG, Description, describe, who
-from erv.tracking.opening import git_tags, open_run
+from erv.tracking.description import FLOW, KIND_TAG, NOTE_TAG, Description, describe
+from erv.tracking.opening import open_run
+from erv.tracking.origin import COMMIT_TAG, origin_tags, who
 from erv.tracking.run import StageRun
-from erv.tracking.since import COMMIT_TAG, since
+from erv.tracking.since import since
 from erv.tracking.system_metrics import system_metrics
 from flows.abandoned import noted
 from flows.artifacts import docs_note, prefect_may_be_away, show_artifacts, show_data_docs, show_links
@@ -155,7 +156,9 @@ def _since(environment: Environment, described: Description, comparison: dict[st
         for metric in experiment_page.METRICS
         if (value := flat_metrics(comparison).get(f"{mine}{metric}")) is not None
     }
-    return since(environment, described.references, values, git_tags(environment.workspace).get(COMMIT_TAG))
+    return since(
+        environment, described.references, values, origin_tags(environment.workspace).get(COMMIT_TAG)
+    )
 
 
 @contextmanager

@@ -12,10 +12,11 @@ import pytest
 
 from erv.environment import Environment
 from erv.register.versions import CHALLENGER
-from erv.tracking.description import CHAMPION, PARENT_RUN_TAG, champion_run, last_run, user
+from erv.tracking.description import CHAMPION, PARENT_RUN_TAG, champion_run, last_run
 from erv.tracking.experiment_page import VIEW_TAG, address, furnish
 from erv.tracking.lock_entries import client_of, server_of
 from erv.tracking.opening import open_run
+from erv.tracking.origin import user
 from erv.tracking.system_metrics import system_metrics
 from tests.integration.scratch import Scratch, wait_until
 

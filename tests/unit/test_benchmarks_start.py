@@ -34,6 +34,7 @@ AFTER_DEMO = [
     pytest.param("evaluate", "params.yaml", False, marks=SLOW),
     pytest.param("grpo_demo", "params.yaml", False, marks=SLOW),
     pytest.param("grpo_profile", "params.yaml", False, marks=SLOW),
+    pytest.param("lineage", "params.yaml", True),
     pytest.param("noop", "dvc.lock", True),
     pytest.param("record_rollouts", "params.yaml", False),
     pytest.param("stage_start", "dvc.lock", True),

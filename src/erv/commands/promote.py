@@ -20,7 +20,7 @@ def command(version: str, reason: str, force: bool) -> None:
     from erv.environment import isolate, load_environment
     from erv.register.aliases import promote
     from erv.settings import load_settings
-    from erv.tracking.description import who
+    from erv.tracking.origin import who
 
     environment = load_environment()
     isolate(environment)

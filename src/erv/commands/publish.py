@@ -35,7 +35,7 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
     from erv.settings import load_settings
     from erv.stack.reach import require
     from erv.tracking import lock_entries
-    from erv.tracking.description import who
+    from erv.tracking.origin import who
 
     environment = load_environment()
     isolate(environment)

@@ -12,7 +12,7 @@ def command(reason: str) -> None:
     from erv.environment import isolate, load_environment
     from erv.register.aliases import rollback
     from erv.settings import load_settings
-    from erv.tracking.description import who
+    from erv.tracking.origin import who
 
     environment = load_environment()
     isolate(environment)

@@ -25,7 +25,7 @@ from erv.settings.register import EVERY, INSTRUMENTS, JUDGED
 
 CHAMPION = "champion"
 SCOPE = "overall"
-PASS: Final = "pass"
+PASS: Final = "pass"  # noqa: S105
 FAIL: Final = "fail"
 CANT_TELL: Final = "can't tell"
 OPEN: Final = "open"

@@ -6,18 +6,23 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from erv.environment import Environment
 from erv.errors import RegistryError
+from erv.files import sha256_of_text
 from erv.register.aliases import hand_over
 from erv.register.model_content import model_content
+from erv.register.record import RECORD, RECORD_TAG, stored_files, version_record
 from erv.register.register import Bundle
 from erv.register.versions import HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, versions_of
 from erv.tracking.description import PARENT_RUN_TAG
 from erv.tracking.header import RunHeader
 from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, pipeline_files
+from erv.tracking.origin import origin_tags
 from erv.tracking.patience import repeated
 from erv.tracking.rest import deleted_experiment
 
@@ -46,7 +51,7 @@ def one_version(
         # An attempt whose answer was lost may have registered it: look before and after.
         if not (found := versions_of(client, name, bundle.hash)):
             check()
-            _register(bundle, name, environment, parent_run_id, runs)
+            _register(client, bundle, name, environment, parent_run_id, runs)
             found = versions_of(client, name, bundle.hash)
         return found
 
@@ -116,7 +121,12 @@ def _lives_here(publisher: str | None) -> bool:
 
 
 def _register(
-    bundle: Bundle, name: str, environment: Environment, parent_run_id: str | None, runs: list[str]
+    client: MlflowClient,
+    bundle: Bundle,
+    name: str,
+    environment: Environment,
+    parent_run_id: str | None,
+    runs: list[str],
 ) -> None:
     """Stores the bundle as a model and registers it, tagged with its hash from the start.
 
@@ -135,12 +145,15 @@ def _register(
     }
     if parent_run_id:
         tags["mlflow.parentRunId"] = parent_run_id
+    origin = origin_tags(environment.workspace)
+    tags |= origin
     experiment = mlflow.set_experiment(environment.mlflow_experiment)
     with mlflow.start_run(experiment_id=experiment.experiment_id, run_name="publish", tags=tags) as run:
         runs.append(run.info.run_id)
         for file in pipeline_files():
             mlflow.log_artifact(str(file), LOCK_ARTIFACT_FOLDER)
         info = mlflow.pyfunc.log_model(name="model", **model_content(bundle.folder))
+        record = _record(client, bundle, name, info.model_id, run.info.run_id, parent_run_id, origin)
         mlflow.register_model(
             info.model_uri,
             name,
@@ -148,6 +161,28 @@ def _register(
                 HASH_TAG: bundle.hash,
                 PATH_TAG: f"artifacts/{bundle.folder.name}",
                 PUBLISH_RUN_TAG: run.info.run_id,
+                RECORD_TAG: record,
                 **({PARENT_RUN_TAG: parent_run_id} if parent_run_id else {}),
             },
         )
+
+
+def _record(
+    client: MlflowClient,
+    bundle: Bundle,
+    name: str,
+    model_id: str,
+    run_id: str,
+    parent_run_id: str | None,
+    origin: Mapping[str, str],
+) -> str:
+    """Stores `lineage.json` with the model's files; returns its SHA-256."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = stored_files(client, model_id, bundle, Path(folder))
+        text = version_record(
+            bundle, name, files=files, run_id=run_id, parent_run_id=parent_run_id, origin=origin
+        )
+        path = Path(folder) / RECORD
+        path.write_text(text, encoding="utf-8", newline="\n")
+        client.log_model_artifact(model_id, str(path))
+    return sha256_of_text(text)

@@ -6,9 +6,7 @@ are marked with the tag `erv.kind`: `flow` for a run of the train flow, `experim
 
 from __future__ import annotations
 
-import getpass
 import logging
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 from erv.environment import Environment
 from erv.parameters import Change, as_texts, changes, decides
 from erv.tracking import lock_entries
+from erv.tracking.origin import who
 from erv.tracking.rest import Run
 
 logger = logging.getLogger(__name__)
@@ -23,7 +22,6 @@ logger = logging.getLogger(__name__)
 KIND_TAG, FLOW, EXPERIMENT = "erv.kind", "flow", "experiment"
 PARENT_RUN_TAG = "erv.parent_run"  # of a registered version: the run that contains what made it
 NOTE_TAG = "mlflow.note.content"  # MLflow shows it as the run's description
-USER_TAG = "mlflow.user"
 CHANGED_TAG = "erv.changed."  # since `last`, or since `champion`
 LAST, CHAMPION = "last", "champion"
 
@@ -114,19 +112,6 @@ def note(references: Sequence[Reference]) -> str:
     if not references:
         return "Compared with no earlier run: there was none, or MLflow could not be asked when it started.\n"
     return "\n".join(_section(reference) for reference in references)
-
-
-def who() -> str:
-    """Who runs this process, and where: `ann@box`."""
-    return f"{user()}@{platform.node()}"
-
-
-def user() -> str:
-    """The name of who runs this process."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container whose user has no entry
-        return "unknown"
 
 
 def _section(reference: Reference) -> str:

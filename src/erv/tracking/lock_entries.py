@@ -128,8 +128,8 @@ def find_runs(
     return []
 
 
-def search(environment: Environment, condition: str, limit: int = 50) -> list[Run]:
-    """The runs of our experiment that match an MLflow filter, newest first.
+def search(environment: Environment, condition: str, limit: int = 50, *, deleted: bool = False) -> list[Run]:
+    """The runs of our experiment that match an MLflow filter, newest first; deleted ones only on demand.
 
     Raises:
         OSError: MLflow can't be reached, or refuses.
@@ -140,7 +140,7 @@ def search(environment: Environment, condition: str, limit: int = 50) -> list[Ru
     experiment = server.experiment_id(environment.mlflow_experiment)
     if experiment is None:
         return []
-    return server.search_runs(experiment, condition, limit=limit, newest_first=True)
+    return server.search_runs(experiment, condition, limit=limit, newest_first=True, deleted=deleted)
 
 
 def link(

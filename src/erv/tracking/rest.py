@@ -14,7 +14,8 @@ import math
 import mimetypes
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -80,6 +81,7 @@ class RunInfo:
     start_time: int
     end_time: int
     artifact_uri: str
+    lifecycle_stage: str = "active"  # or deleted
 
 
 @dataclass(frozen=True)
@@ -221,13 +223,23 @@ class Rest:
         return _mapping(answer["model_version"].get("tags", []))
 
     def search_runs(
-        self, experiment_id: str, condition: str, *, limit: int = 1000, newest_first: bool = False
+        self,
+        experiment_id: str,
+        condition: str,
+        *,
+        limit: int = 1000,
+        newest_first: bool = False,
+        deleted: bool = False,
     ) -> list[Run]:
-        """The runs of an experiment that match an MLflow filter, at most `limit` (up to 50,000) of them."""
+        """The runs of an experiment that match an MLflow filter, at most `limit` (up to 50,000) of them.
+
+        Deleted runs are among them only if `deleted` is set.
+        """
         query: dict[str, Any] = {
             "experiment_ids": [experiment_id],
             "filter": condition,
             "max_results": limit,
+            "run_view_type": "ALL" if deleted else "ACTIVE_ONLY",
         }
         if newest_first:
             query["order_by"] = ["attributes.start_time DESC"]
@@ -284,6 +296,23 @@ class Rest:
         for file in sorted(item for item in path.rglob("*") if item.is_file()):
             self._put(file, root / folder / file.relative_to(path).as_posix())
 
+    def list_artifacts(self, run_id: str, folder: str) -> list[str]:
+        """The paths of the files directly in a folder of a run's artifacts; empty if there is none."""
+        answer = self._call("GET", "artifacts/list", {"run_id": run_id, "path": folder})
+        return [str(item["path"]) for item in answer.get("files", []) if not item.get("is_dir")]
+
+    def read_artifact(self, run_id: str, path: str) -> bytes:
+        """The content of a file among a run's artifacts; its listing says whether there is one."""
+        root = self._proxied(run_id)
+        if root is None:
+            return self._read_with_mlflow(run_id, path)
+        answer = self._session.get(
+            f"{self._server}{_ARTIFACTS}/{quote(str(root / path))}", timeout=_TIMEOUT_SECONDS
+        )
+        if not answer.ok:
+            raise _refusal(answer)
+        return answer.content
+
     def _put(self, file: Path, target: PurePosixPath) -> None:
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         with file.open("rb") as stream:
@@ -306,16 +335,25 @@ class Rest:
         return PurePosixPath(address.path.lstrip("/"))
 
     def _log_with_mlflow(self, run_id: str, path: Path, folder: str) -> None:
+        with self._mlflow() as client:
+            send = client.log_artifacts if path.is_dir() else client.log_artifact
+            send(run_id, str(path), folder or None)
+
+    def _read_with_mlflow(self, run_id: str, path: str) -> bytes:
+        with self._mlflow() as client, tempfile.TemporaryDirectory() as folder:
+            return Path(client.download_artifacts(run_id, path, folder)).read_bytes()
+
+    @contextmanager
+    def _mlflow(self) -> Iterator[Any]:
+        """MLflow's client; its errors become `Refused`."""
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", f"{_TIMEOUT_SECONDS:.0f}")
         hand_over_token(self._environment)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        client = MlflowClient(tracking_uri=self._environment.mlflow_uri)
         try:
-            send = client.log_artifacts if path.is_dir() else client.log_artifact
-            send(run_id, str(path), folder or None)
+            yield MlflowClient(tracking_uri=self._environment.mlflow_uri)
         except MlflowException as error:
             raise Refused(str(error.error_code), str(error), requests.Response()) from error
 
@@ -354,6 +392,7 @@ class Rest:
                 start_time=int(info.get("start_time", 0)),
                 end_time=int(info.get("end_time", 0)),
                 artifact_uri=self._artifact_uris[run_id],
+                lifecycle_stage=str(info.get("lifecycle_stage", "active")),
             ),
             RunData(_mapping(data.get("params", [])), _mapping(data.get("tags", []))),
         )

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from erv.environment import Environment
 from erv.tracking import lock_entries
 from erv.tracking.description import REFERENCES, Reference
+from erv.tracking.origin import COMMIT_TAG
 
 logger = logging.getLogger(__name__)
 
-COMMIT_TAG = "erv.git_commit"
 _SHOWN_CHANGES = 6
 _LEAST = 5e-4  # smaller differences of a metric are shown as none
 

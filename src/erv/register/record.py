@@ -1,0 +1,135 @@
+"""`lineage.json`: what a version was made from and which files it has, written when it is registered.
+
+Whoever can write to the artifact store can change a served model's files, its code included. So the SHA-256
+of each of them is recorded here, and that of this record in the registry, as a tag of the version.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import erv
+from erv.errors import RegistryError
+from erv.files import sha256_of_file
+from erv.pipeline import of_these_stages, read_lock_entries
+from erv.register.register import Bundle
+from erv.tracking.lock_entries import entry_hash
+from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, USER_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import FileInfo
+
+RECORD = "lineage.json"
+RECORD_TAG = "erv.lineage_sha256"
+SCHEMA = "erv.version/1"
+
+
+def version_record(
+    bundle: Bundle,
+    name: str,
+    *,
+    files: Mapping[str, str],
+    run_id: str,
+    parent_run_id: str | None,
+    origin: Mapping[str, str],
+) -> str:
+    """The text of `lineage.json`; `schemas/version.json` describes it.
+
+    Args:
+        bundle: what is registered.
+        name: of the registered model.
+        files: SHA-256 of each file of the model in the artifact store, by path.
+        run_id: the run that registers it.
+        parent_run_id: the flow's run, if there is one.
+        origin: the tags of `erv.tracking.opening.origin_tags`.
+    """
+    dirty = origin.get(DIRTY_TAG)
+    document = {
+        "schema": SCHEMA,
+        "model": name,
+        "bundle": bundle.hash,
+        "run": run_id,
+        "flow_run": parent_run_id,
+        "commit": origin.get(COMMIT_TAG),
+        "dirty": None if dirty is None else dirty == "true",
+        "started_by": origin.get(USER_TAG),
+        "stages": {stage: _stage(entry) for stage, entry in of_these_stages(read_lock_entries()).items()},
+        "files": dict(sorted(files.items())),
+    }
+    return json.dumps(document, indent=1, sort_keys=True) + "\n"
+
+
+def stored_files(client: MlflowClient, model_id: str, bundle: Bundle, folder: Path) -> dict[str, str]:
+    """SHA-256 of every file that MLflow stored of a model, by path.
+
+    Files that were copied from here are hashed here; the few that MLflow wrote itself are fetched.
+
+    Args:
+        client: of the server that has the model.
+        model_id: of the logged model.
+        bundle: what was stored as `artifacts/NAME`.
+        folder: an empty folder for what is fetched.
+
+    Raises:
+        RegistryError: a file has another size than the one that was sent.
+    """
+    package = Path(erv.__file__).parent
+    sent = {
+        f"artifacts/{bundle.folder.name}/{path.relative_to(bundle.folder).as_posix()}": path
+        for path in bundle.folder.rglob("*")
+        if path.is_file()
+    }
+    sent |= {
+        f"code/{package.name}/{path.relative_to(package).as_posix()}": path
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    found = {}
+    for item in _walk(client, model_id, None):
+        path = sent.get(item.path)
+        if path is None:
+            path = _fetched(client, model_id, item.path, folder)
+        if item.file_size is not None and item.file_size != path.stat().st_size:
+            raise RegistryError(
+                f"{item.path} of the new version has {item.file_size} bytes in MLflow's artifact store,"
+                f" {path.stat().st_size} were sent; run the same command again"
+            )
+        found[item.path] = sha256_of_file(path)
+    lost = sorted(sent.keys() - found.keys())
+    if lost:
+        raise RegistryError(
+            f"{lost[0]} of the new version is not in MLflow's artifact store, {len(lost)} files are missing;"
+            " run the same command again"
+        )
+    return found
+
+
+def _walk(client: MlflowClient, model_id: str, folder: str | None) -> Iterator[FileInfo]:
+    for item in client.list_logged_model_artifacts(model_id, folder):
+        if item.is_dir:
+            yield from _walk(client, model_id, item.path)
+        else:
+            yield item
+
+
+def _fetched(client: MlflowClient, model_id: str, path: str, folder: Path) -> Path:
+    import mlflow
+
+    uri = f"{client.get_logged_model(model_id).artifact_location.rstrip('/')}/{path}"
+    options = {"artifact_uri": uri, "dst_path": str(folder), "tracking_uri": client.tracking_uri}
+    return Path(mlflow.artifacts.download_artifacts(**options))
+
+
+def _stage(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A lock entry without sizes and counts, which the hashes determine."""
+    return {
+        "entry": entry_hash(entry),
+        "cmd": entry.get("cmd"),
+        "deps": {item["path"]: item.get("md5") for item in entry.get("deps") or []},
+        "outs": {item["path"]: item.get("md5") for item in entry.get("outs") or []},
+        "params": entry.get("params") or {},
+    }

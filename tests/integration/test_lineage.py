@@ -1,0 +1,359 @@
+"""`erv lineage` on a real registry and object store, mostly from a folder that never ran the pipeline."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from erv.cli import main
+from erv.environment import Environment
+from erv.lineage.served import Place
+from erv.storage.store import Store, open_store
+from erv.tracking.lock_entries import client_of
+from tests.conftest import ROOT
+from tests.support.lineage_pipeline import NAME, PIPELINE, LineagePipeline
+
+pytestmark = pytest.mark.integration
+
+SCHEMAS = ROOT / "src/erv/lineage/schemas"
+VERSION_SCHEMA = ROOT / "src/erv/register/schemas/version.json"
+
+
+@pytest.fixture(scope="module")
+def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> LineagePipeline:
+    """Two versions: the second one learned from t4 instead of t1, which is no longer in the workspace."""
+    pipeline = LineagePipeline(tmp_path_factory.mktemp("lineage"), stack)
+    pipeline.run("t1")
+    assert pipeline.publish().version == "1"
+    (pipeline.folder / "dvc.yaml").write_text(PIPELINE + "# changed\n")
+    pipeline.run("t4", policy="second")
+    assert pipeline.publish().version == "2"
+    return pipeline
+
+
+@pytest.fixture
+def store(scratch: LineagePipeline) -> Store:
+    return open_store(scratch.environment)
+
+
+@dataclass(frozen=True)
+class Said:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Elsewhere:
+    """An empty folder of a machine that knows the servers and nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def lineage(self, *arguments: str) -> Said:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main(["lineage", *arguments])
+            except SystemExit as end:
+                return Said(int(end.code or 0), out.getvalue(), err.getvalue())
+        raise AssertionError("a command ends its process")
+
+    def document(self, *arguments: str, schema: str = "lineage", code: int = 0) -> dict[str, Any]:
+        result = self.lineage(*arguments, "--json")
+        assert result.returncode == code, result.stdout[-2000:] + result.stderr
+        found: dict[str, Any] = json.loads(result.stdout)
+        jsonschema.validate(found, json.loads((SCHEMAS / f"{schema}.json").read_text()))
+        return found
+
+
+@pytest.fixture
+def elsewhere(scratch: LineagePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name, value in scratch.environment.variables().items():
+        monkeypatch.setenv(name, value)
+    return Elsewhere(folder)
+
+
+def facts(document: dict[str, Any], number: str) -> list[str]:
+    children = document["tree"]["children"]
+    return next(child["facts"] for child in children if child["values"]["version"] == number)
+
+
+@pytest.mark.parametrize(
+    ("clip", "first"),
+    [
+        ("mafw/t1", ["learned from it (grpo@erv)"]),
+        ("mafw/t2", ["not learned (grpo@erv): it, excluded: same content as mafw/00001"]),
+        ("mafw/t3", ["not learned (grpo@erv): it, in quarantine: no sound"]),
+        ("mafw/v1", ["did not use it"]),
+        ("mafw/00001", ["was tested on it (evaluate@erv)"]),
+        (
+            "reasoning/r1",
+            ["learned from it (base)", "learned from it (sft)", "learned from it (train_erv)"],
+        ),
+        (
+            "r2",
+            ["was tuned on it (sft)", "was tuned on it (train_erv)", "was tested on it (train_erv)"],
+        ),
+    ],
+)
+def test_roles_of_a_clip(elsewhere: Elsewhere, clip: str, first: list[str]) -> None:
+    said = facts(elsewhere.document(clip), "1")
+    assert [fact for fact in said if not fact.startswith("not recorded")] == first
+
+
+def test_each_version_answers_from_its_own_records(
+    scratch: LineagePipeline, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert facts(elsewhere.document("mafw/t4"), "1")[0] == "did not use it"
+    assert facts(elsewhere.document("mafw/t4"), "2")[0] == "learned from it (grpo@erv)"
+    # t1 is gone from the workspace's manifest, not from what version 1 was made from.
+    monkeypatch.chdir(scratch.folder)
+    here = elsewhere.document("mafw/t1")
+    assert facts(here, "1")[0] == "learned from it (grpo@erv)"
+    assert facts(here, "2")[0] == "did not use it"
+
+
+def test_withdrawn_clips(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("mafw/t1\n00001\n\nmafw/t2\nmafw/never\nsomewhere/else\nmafw/t1\n")
+    found = elsewhere.document("--withdrawn", str(listed), schema="withdrawn", code=4)
+    assert found["unknown"] == ["mafw/never", "somewhere/else"]
+    assert found["clips"] == ["mafw/00001", "mafw/t1", "mafw/t2"]
+    one, two = found["versions"]
+    tested = {"role": "tested", "stage": "evaluate@erv", "clips": ["mafw/00001"]}
+    assert one["used"] == [{"role": "learned", "stage": "grpo@erv", "clips": ["mafw/t1"]}, tested]
+    assert two["used"] == [tested]
+    assert [item["clip"] for item in one["left_out"]] == ["mafw/t2"]
+    text = elsewhere.lineage("--withdrawn", str(listed)).stdout
+    assert "unknown: 2: mafw/never, somewhere/else" in text
+    assert "2 of 2 versions used 2 of 3 clips; 2 of 5 ids are unknown" in text
+
+
+@pytest.mark.parametrize(("content", "code"), [("mafw/t1\n", 3), ("mafw/t2\n", 0), ("mafw/t0\n", 4)])
+def test_exit_codes_of_withdrawn_clips(elsewhere: Elsewhere, tmp_path: Path, content: str, code: int) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(content)
+    assert elsewhere.lineage("--withdrawn", str(listed)).returncode == code
+
+
+def test_a_lost_manifest_makes_the_answer_incomplete(
+    scratch: LineagePipeline, store: Store, elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    md5 = scratch.md5_of("data/manifest/mafw.parquet")
+    uri = f"s3://{scratch.environment.dvc_bucket}/files/md5/{md5[:2]}/{md5[2:]}"
+    listed = tmp_path / "list.txt"
+    listed.write_text("mafw/t1\n")
+    content = store.read(uri)
+    try:
+        store.delete(uri)
+        found = elsewhere.document("--withdrawn", str(listed), schema="withdrawn", code=1)
+    finally:
+        store.write(content, uri)
+    assert (
+        f"grpo@erv: {uri}: missing; run `dvc push` in a workspace that has it"
+        in found["versions"][1]["unread"]
+    )
+    assert found["versions"][0]["unread"] == []
+
+
+@pytest.mark.parametrize(
+    "target", [f"models:/{NAME}/2", f"models:/{NAME}@champion", f"{NAME}/2", "2", "champion"]
+)
+def test_names_of_a_version(elsewhere: Elsewhere, target: str) -> None:
+    tree = elsewhere.document(target)["tree"]
+    assert tree["kind"] == "version"
+    assert tree["values"]["version"] == "2"
+    assert tree["values"]["started_by"] == getpass.getuser()
+    assert tree["values"]["dirty"] is True  # dvc.yaml was changed after the commit
+    used = {(item["role"], item["stage"], item["clips"]) for item in tree["values"]["roles"]}
+    assert ("learned", "grpo@erv", 1) in used
+    assert ("tested", "evaluate@erv", 60) in used
+
+
+@pytest.mark.parametrize(
+    "target", [f"{NAME}/9", f"models:/{NAME}/9", f"{NAME}@nobody", "9", "models:/other/1"]
+)
+def test_a_version_that_does_not_exist_is_nothing_else(elsewhere: Elsewhere, target: str) -> None:
+    result = elsewhere.lineage(target)
+    assert result.returncode == 1
+    assert "has no version or alias" in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_number_is_a_version_even_if_a_clip_has_that_name(elsewhere: Elsewhere) -> None:
+    result = elsewhere.lineage("7")
+    assert result.returncode == 1
+    assert "has no version or alias '7'" in result.stderr
+    assert "for the clip say DATASET/7" in result.stderr
+    assert elsewhere.lineage("mafw/7").stdout.startswith("clip mafw/7\n")
+
+
+def test_a_data_set_a_commit_a_run_and_a_deleted_one(scratch: LineagePipeline, elsewhere: Elsewhere) -> None:
+    tree = elsewhere.document("mafw")["tree"]
+    assert tree["kind"] == "data set"
+    assert {"role": "learned", "stage": "grpo@erv", "dataset": "mafw", "clips": 1} in tree["children"][0][
+        "values"
+    ]["used"]
+    version = elsewhere.document(f"{NAME}/1")["tree"]["values"]
+    run_id, commit_id = version["publish_run"], version["commit"]
+    assert len(commit_id) == 40
+    assert version["dirty"] is False
+    for target in (commit_id, commit_id[:10]):
+        tree = elsewhere.document(target)["tree"]
+        assert tree["kind"] == "commit"
+        assert run_id in tree["values"]["mlflow_runs"]
+    client = client_of(scratch.environment)
+    try:
+        client.delete_run(run_id)
+        tree = elsewhere.document(run_id)["tree"]
+        assert tree["title"].endswith("publish, FINISHED, deleted")
+        assert tree["values"]["started_by"] == getpass.getuser()
+        assert run_id in elsewhere.document(commit_id)["tree"]["values"]["mlflow_runs"]
+        assert facts(elsewhere.document("mafw/t1"), "1")[0] == "learned from it (grpo@erv)"
+    finally:
+        client.restore_run(run_id)
+
+
+def test_an_output_by_its_hash(scratch: LineagePipeline, elsewhere: Elsewhere) -> None:
+    md5 = scratch.md5_of("models/policy/sft")
+    tree = elsewhere.document(md5)["tree"]
+    assert tree["title"] == f"models/policy/sft  md5 {md5}"
+    assert f"in {NAME} version 2" in tree["facts"]
+    stage = tree["children"][0]["values"]
+    assert stage["parameters"]["sft.max_steps"] == 400
+
+
+@pytest.mark.parametrize("target", ["nonsense", "0" * 32, "a" * 40, "00000000-0000-4000-8000-000000000000"])
+def test_nothing_of_that_name(elsewhere: Elsewhere, target: str) -> None:
+    result = elsewhere.lineage(target)
+    assert result.returncode == 1
+    assert "error: " in result.stderr
+    assert target in result.stderr
+
+
+def test_everything_of_a_version_verifies_on_a_machine_that_never_ran_the_pipeline(
+    scratch: LineagePipeline, tmp_path: Path
+) -> None:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("ERV_")}
+    result = subprocess.run(
+        [sys.executable, "-c", "from erv.cli import main; main()", "lineage", f"{NAME}/1", "--verify"],
+        cwd=tmp_path,
+        env={**plain, **scratch.environment.variables(), "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "code included, as registered" in result.stdout
+    assert "0 broken, 0 not verifiable from here" in result.stdout
+
+
+@pytest.fixture
+def place(scratch: LineagePipeline) -> Place:
+    client = client_of(scratch.environment)
+    return Place(scratch.environment, client, client.get_model_version(NAME, "1"))
+
+
+def stored(place: Place, path: str) -> str:
+    """Where the object store has a file of the version."""
+    return place.of(path).partition("(")[2].removesuffix(")")
+
+
+FAULTS = {
+    "code/erv/register/serving.py": "changed since it was registered",
+    "code/erv/register/serving_guard.py": "missing",
+    "code/erv/sitecustomize.py": "added since it was registered",
+    "MLmodel": "changed since it was registered",
+    "artifacts/candidate/policy/config.json": "changed since it was registered",
+}
+
+
+def test_what_a_served_model_executes_is_verified(elsewhere: Elsewhere, store: Store, place: Place) -> None:
+    uris = {path: stored(place, path) for path in FAULTS}
+    before = {uri: store.read(uri) if store.exists(uri) else None for uri in uris.values()}
+    try:
+        for path, fault in FAULTS.items():
+            if fault == "missing":
+                store.delete(uris[path])
+            else:
+                store.write((before[uris[path]] or b"") + b"\n", uris[path])
+        result = elsewhere.lineage(f"{NAME}/1", "--verify")
+    finally:
+        restore(store, before)
+    assert result.returncode == 1, result.stdout
+    lines = [line for line in result.stdout.splitlines() if "BROKEN: served files" in line]
+    assert len(lines) == len(FAULTS)
+    for path, fault in FAULTS.items():
+        (line,) = [line for line in lines if f"{place.uri}/{path} " in line]
+        assert uris[path] in line
+        assert fault in line
+        assert "erv rollback" in line
+
+
+def test_the_record_itself_is_verified(elsewhere: Elsewhere, store: Store, place: Place) -> None:
+    """Whoever changes the code and its digest alike is found out by the registry."""
+    uri = stored(place, "lineage.json")
+    before = {uri: store.read(uri)}
+    try:
+        store.write(before[uri].replace(b'"model"', b'"Model"'), uri)
+        result = elsewhere.lineage(f"{NAME}/1", "--verify")
+    finally:
+        restore(store, before)
+    assert result.returncode == 1, result.stdout
+    assert f"{place.uri}/lineage.json ({uri}): changed, expected sha256" in result.stdout
+
+
+def restore(store: Store, before: dict[str, bytes | None]) -> None:
+    for uri, content in before.items():
+        store.delete(uri) if content is None else store.write(content, uri)
+
+
+def test_the_broken_copy_of_a_bundle_is_named(elsewhere: Elsewhere, store: Store, place: Place) -> None:
+    uri = stored(place, "artifacts/candidate/card.md")
+    before = store.read(uri)
+    try:
+        store.write(b"better than it is", uri)
+        result = elsewhere.lineage(f"{NAME}/1")
+    finally:
+        store.write(before, uri)
+    assert result.returncode == 1
+    line = next(line for line in result.stdout.splitlines() if "BROKEN: bundle" in line)
+    assert f"{place.uri}/artifacts/candidate" in line
+    assert "card.md does not match bundle.json" in line
+    assert "dvc checkout" not in line
+
+
+def test_what_was_recorded_with_a_version(scratch: LineagePipeline, store: Store, place: Place) -> None:
+    document = json.loads(store.read(stored(place, "lineage.json")))
+    jsonschema.validate(document, json.loads(VERSION_SCHEMA.read_text()))
+    assert document["model"] == NAME
+    assert document["started_by"] == getpass.getuser()
+    assert document["stages"]["grpo@erv"]["params"]["params.yaml"]
+    assert "code/erv/register/serving_model.py" in document["files"]
+    assert "artifacts/candidate/policy/config.json" in document["files"]
+
+
+def test_the_page(elsewhere: Elsewhere) -> None:
+    result = elsewhere.lineage(f"{NAME}/2", "--html", "graph.html")
+    assert result.returncode == 0, result.stdout + result.stderr
+    text = (elsewhere.folder / "graph.html").read_text()
+    for word in ("grpo@erv", "ingest@mafw", "sft.max_steps", "learned from 1 clip of mafw in grpo@erv"):
+        assert word in text
+    addresses = set(re.findall(r"https?://[^\s\"'<]+", text))
+    assert addresses <= {"http://www.w3.org/2000/svg"}
