@@ -26,6 +26,7 @@ COMMANDS = {
     "publish": "publish",
     "traces": "traces",
     "lineage": "lineage",
+    "compare": "compare",
     "promote": "promote",
     "champions": "champions",
     "rollback": "rollback",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from erv.environment import Environment
 from erv.errors import RegistryError
@@ -68,14 +69,16 @@ class Provenance:
         """
         version = self._named_version(target)
         if version is not None:
-            return version
+            return self._versions.node(version)
         if is_flow_run(target):
             return self._found(self._runs.flow(target.lower()), target, "a run of Prefect")
         if _MD5.fullmatch(target):
             return self._runs.run(target) or self._content(target)
         if re.fullmatch(r"[0-9a-f]{40}", target):
             return self._found(self._runs.commit(target), target, "a git commit")
-        node = self._alias(target) or self._data_set(target) or self._clip(target)
+        if (version := self._alias(target)) is not None:
+            return self._versions.node(version)
+        node = self._data_set(target) or self._clip(target)
         if node is None and _COMMIT.fullmatch(target):
             node = self._runs.commit(target)
         if node is None:
@@ -87,7 +90,15 @@ class Provenance:
 
     # --- versions
 
-    def _named_version(self, target: str) -> Node | None:
+    def version(self, target: str) -> Any | None:
+        """The registered version that a target names, as the registry knows it; None if it names none.
+
+        Raises:
+            RegistryError: it names one, but there is no such version.
+        """
+        return self._named_version(target) or self._alias(target)
+
+    def _named_version(self, target: str) -> Any | None:
         """The version that a target names as one; None if it is something else.
 
         Raises:
@@ -105,7 +116,7 @@ class Provenance:
             return self._version(name, wanted, target)
         return None
 
-    def _version(self, name: str, wanted: str, target: str) -> Node:
+    def _version(self, name: str, wanted: str, target: str) -> Any:
         if self._client is None:
             raise RegistryError(
                 f"{target!r} is a version of {name}, but no MLflow server is configured; run `erv stack up`"
@@ -118,13 +129,12 @@ class Provenance:
                 f"{name} has no version or alias {wanted!r}; `erv lineage {name}@{CHALLENGER}` shows the"
                 f" newest{hint}"
             )
-        return self._versions.node(version)
+        return version
 
-    def _alias(self, target: str) -> Node | None:
+    def _alias(self, target: str) -> Any | None:
         # MLflow takes 00019 for version 19; with leading zeros it is the name of a clip.
         model = None if target.isdigit() else self._model()
-        version = self._versions.find(model, target) if model else None
-        return None if version is None else self._versions.node(version)
+        return self._versions.find(model, target) if model else None
 
     def _model(self) -> str | None:
         """The model of this workspace; without settings, the only registered one."""

@@ -1,0 +1,229 @@
+"""Two states of the pipeline: where parameters, code and data differ, and metrics, paired clip by clip."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from erv.comparison.sides import Side
+from erv.environment import Environment
+from erv.errors import ErvError, EvaluationError, RegistryError
+from erv.evaluate.metrics import METRICS
+from erv.lineage.objects import Objects
+from erv.parameters import Change, changes
+from erv.settings import Settings
+
+_PREDICTIONS, _METRICS = "eval/{}/predictions.parquet", "eval/{}/metrics.json"
+_CODE = ("src/", "stages/", "requirements/", ".dvc/")
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """A metric of one policy on both sides, over the clips that both were tested on; shares from 0 to 1.
+
+    Attributes:
+        before, now: the values.
+        low, high: interval of `now` minus `before`.
+        verdict: `better`, `worse` or `can't tell`, corrected over the metrics of the policy.
+    """
+
+    policy: str
+    metric: str
+    before: float
+    now: float
+    low: float
+    high: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between two sides.
+
+    Attributes:
+        parameters: those that differ.
+        code: dependencies on code that differ, by path.
+        data: outputs of stages that differ, by path.
+        rows: metrics of the policies that both have.
+        remarks: sentences on what could not be compared, and why.
+    """
+
+    before: Side
+    now: Side
+    parameters: tuple[Change, ...]
+    code: tuple[str, ...]
+    data: tuple[str, ...]
+    rows: tuple[Row, ...]
+    remarks: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = [f"{self.before.title} → {self.now.title}"]
+        lines += [f"  {side.title}: {_origin(side)}" for side in (self.before, self.now) if _origin(side)]
+        lines += ["", *_listed("parameters", [change.text() for change in self.parameters])]
+        lines += ["", *_listed("code", self.code), "", *_listed("data and models", self.data)]
+        for policy in dict.fromkeys(row.policy for row in self.rows):
+            lines += ["", f"{policy}, in percent, with the interval of the difference:"]
+            lines += [_metric_line(row) for row in self.rows if row.policy == policy]
+        return [*lines, *(["", *self.remarks] if self.remarks else [])]
+
+    def document(self) -> dict[str, Any]:
+        """The same for programs; `docs/daily.md` describes it."""
+        return {
+            "before": {"title": self.before.title, "commit": self.before.commit, "dirty": self.before.dirty},
+            "now": {"title": self.now.title, "commit": self.now.commit, "dirty": self.now.dirty},
+            "parameters": [vars(change) for change in self.parameters],
+            "code": list(self.code),
+            "data": list(self.data),
+            "metrics": [vars(row) for row in self.rows],
+            "remarks": list(self.remarks),
+        }
+
+
+def compare_sides(
+    before: Side, now: Side, environment: Environment, settings: Settings, policies: Sequence[str] = ()
+) -> Comparison:
+    """Compares two states.
+
+    Args:
+        before: the one to compare with.
+        now: the other.
+        environment: where outputs are that are not in DVC's cache here.
+        settings: for confidence, draws and seed, as the report has them.
+        policies: those to compare; by default all that both sides evaluated.
+
+    Raises:
+        RegistryError: a policy was not evaluated on both sides.
+    """
+    shared = [name for name in _policies(now) if name in _policies(before)]
+    for policy in policies:
+        if policy not in shared:
+            raise RegistryError(f"{policy!r} was not evaluated on both sides; both have {', '.join(shared)}")
+    objects = Objects(environment)
+    rows: list[Row] = []
+    remarks: list[str] = []
+    for policy in policies or shared:
+        try:
+            rows += _metrics(policy, before, now, objects, settings, remarks)
+        except ErvError as error:
+            remarks.append(f"{policy}: {error}")
+    if not shared:
+        remarks.append("no policy was evaluated on both sides")
+    dependencies = _differing(_items(before, "deps"), _items(now, "deps"))
+    return Comparison(
+        before,
+        now,
+        tuple(changes(before.parameters, now.parameters)),
+        tuple(path for path in dependencies if path.startswith(_CODE)),
+        tuple(_differing(_items(before, "outs"), _items(now, "outs"))),
+        tuple(rows),
+        tuple(remarks),
+    )
+
+
+def _policies(side: Side) -> list[str]:
+    return [name.partition("@")[2] for name in side.lock if name.startswith("evaluate@") and "@" in name]
+
+
+def _items(side: Side, kind: str) -> dict[str, str | None]:
+    return {item["path"]: item.get("md5") for entry in side.lock.values() for item in entry.get(kind) or []}
+
+
+def _differing(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> list[str]:
+    return sorted(path for path in {*before, *now} if before.get(path) != now.get(path))
+
+
+def _metrics(
+    policy: str, before: Side, now: Side, objects: Objects, settings: Settings, remarks: list[str]
+) -> list[Row]:
+    from erv.evaluate.compare import check_measured_alike, compare
+
+    sides = {"before": before, "now": now}
+    measured = {
+        name: json.loads(_read(side, _METRICS.format(policy), objects)) for name, side in sides.items()
+    }
+    try:
+        check_measured_alike(measured)
+    except EvaluationError as error:
+        raise EvaluationError(f"not comparable: {error}") from None
+    predictions = {name: _rows(side, policy, objects) for name, side in sides.items()}
+    common = _common(predictions, policy, remarks)
+    found = compare(
+        common,
+        samples=settings.report.bootstrap_samples,
+        confidence=settings.report.confidence,
+        seed=settings.seed,
+        unexplained=[name for name, item in measured.items() if not item.get("explains", True)],
+    )
+    ends, words = found["differences"]["now-before"]["overall"], found["verdicts"]["now-before"]["overall"]
+    values = {name: found["policies"][name]["overall"] for name in sides}
+    return [
+        Row(
+            policy,
+            metric,
+            values["before"][metric]["value"],
+            values["now"][metric]["value"],
+            ends[metric]["low"],
+            ends[metric]["high"],
+            words[metric]["verdict"],
+        )
+        for metric in METRICS
+        if metric in ends and ends[metric]["value"] is not None
+    ]
+
+
+def _rows(side: Side, policy: str, objects: Objects) -> list[dict[str, Any]]:
+    from erv.evaluate.evaluate import read_predictions
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "predictions.parquet"
+        path.write_bytes(_read(side, _PREDICTIONS.format(policy), objects))
+        return read_predictions(path)
+
+
+def _read(side: Side, path: str, objects: Objects) -> bytes:
+    md5 = _items(side, "outs").get(path)
+    if md5 is None:
+        raise RegistryError(f"{side.title}: its dvc.lock has no {path}")
+    return objects.read(md5)
+
+
+def _common(
+    predictions: Mapping[str, list[dict[str, Any]]], policy: str, remarks: list[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """The clips that both sides answered, with the same true emotion; says how many are left out."""
+    keys = [{(row["dataset"], row["clip_id"], row["label"]) for row in rows} for rows in predictions.values()]
+    shared = keys[0] & keys[1]
+    left = len(keys[0] | keys[1]) - len(shared)
+    if not shared:
+        raise EvaluationError("the two sides were tested on no clip in common")
+    if left:
+        remarks.append(f"{policy}: compared on {len(shared)} clips; {left} are not on both sides, or changed")
+    return {
+        name: [row for row in rows if (row["dataset"], row["clip_id"], row["label"]) in shared]
+        for name, rows in predictions.items()
+    }
+
+
+def _origin(side: Side) -> str:
+    if side.commit is None:
+        return ""
+    return f"commit {side.commit[:8]}" + (" with changes beside it" if side.dirty else "")
+
+
+def _listed(title: str, items: Sequence[str]) -> list[str]:
+    if not items:
+        return [f"{title}: the same"]
+    more = [f"  and {len(items) - _SHOWN} more (--json lists all)"] if len(items) > _SHOWN else []
+    return [f"{title}: {len(items)} differ", *(f"  {item}" for item in items[:_SHOWN]), *more]
+
+
+def _metric_line(row: Row) -> str:
+    gain = 100 * (row.now - row.before)
+    interval = f"{gain:+.1f} ({100 * row.low:+.1f} to {100 * row.high:+.1f})"
+    return f"  {row.metric:<14} {100 * row.before:5.1f} → {100 * row.now:5.1f}  {interval:<24} {row.verdict}"
