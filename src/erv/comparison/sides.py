@@ -84,7 +84,7 @@ def _of_run(run_id: str, environment: Environment, title: str | None = None) -> 
         kept = artifacts.pipeline_of(run_id, folder) or artifacts.pipeline_of(parent, folder)
         if kept is None:
             raise RegistryError(
-                f"{run_id}: {artifacts.unread or 'it keeps no dvc.lock; give the run of a flow, or a version'}"
+                f"{run_id}: {artifacts.unread or 'it keeps no dvc.lock; give the run of a flow'}"
             )
         return _of_files(title or _named(run), kept, *_origin(run))
 
