@@ -172,7 +172,7 @@ def test_a_lost_manifest_makes_the_answer_incomplete(
 
 
 @pytest.mark.parametrize(
-    "target", [f"models:/{NAME}/2", f"models:/{NAME}@champion", f"{NAME}/2", "2", "champion"]
+    "target", [f"models:/{NAME}/2", f"models:/{NAME}@challenger", f"{NAME}/2", "2", "challenger"]
 )
 def test_names_of_a_version(elsewhere: Elsewhere, target: str) -> None:
     tree = elsewhere.document(target)["tree"]
