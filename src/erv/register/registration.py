@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from erv.environment import Environment
 from erv.errors import RegistryError
-from erv.files import sha256_of_text
+from erv.files import content_digest, sha256_of_text
 from erv.register.aliases import hand_over
 from erv.register.model_content import model_content
 from erv.register.record import RECORD, RECORD_TAG, stored_files, version_record
@@ -21,6 +21,7 @@ from erv.register.register import Bundle
 from erv.register.versions import HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, versions_of
 from erv.tracking.description import PARENT_RUN_TAG
 from erv.tracking.header import RunHeader
+from erv.tracking.lineage_events import publication
 from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, pipeline_files
 from erv.tracking.origin import origin_tags
 from erv.tracking.patience import repeated
@@ -154,7 +155,7 @@ def _register(
             mlflow.log_artifact(str(file), LOCK_ARTIFACT_FOLDER)
         info = mlflow.pyfunc.log_model(name="model", **model_content(bundle.folder))
         record = _record(client, bundle, name, info.model_id, run.info.run_id, parent_run_id, origin)
-        mlflow.register_model(
+        made = mlflow.register_model(
             info.model_uri,
             name,
             tags={
@@ -165,6 +166,8 @@ def _register(
                 **({PARENT_RUN_TAG: parent_run_id} if parent_run_id else {}),
             },
         )
+        candidate = (bundle.folder.as_posix(), content_digest(bundle.folder))
+        publication(environment, candidate, f"{name}/{made.version}", tags)
 
 
 def _record(

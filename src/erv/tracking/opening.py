@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from erv.environment import Environment
 from erv.tracking.experiments import experiment_run, experiment_tags
 from erv.tracking.header import RunHeader
+from erv.tracking.lineage_events import events_of
 from erv.tracking.origin import FLOW_TAG, origin_tags
 from erv.tracking.outbox import now_ms
 from erv.tracking.run import StageRun
@@ -61,11 +62,10 @@ def open_run(
         created=psutil.Process().create_time(),
         name=name,
     )
-    run = StageRun(environment, header)
     if silent:
-        return run
+        return StageRun(environment, header)
+    run = StageRun(environment, header, events_of(environment, address, header.key, all_tags))
     if environment.mlflow_uri is None:
         logger.info("no MLflow server is configured, nothing is tracked; `erv stack up` starts one")
-    else:
-        run.open()
+    run.open()
     return run
