@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from erv.environment import Environment, child_environment, load_environment
+from erv.environment import Environment, child_environment, load_environment, remedy_for
 from erv.errors import StackError
 from erv.stack.reach import require
 
@@ -101,7 +101,7 @@ def _ensure_pool(environment: Environment) -> None:
         if error.code != 404:
             raise StackError(f"Prefect at {url} answers {error.code}; see `erv stack status`") from error
     except OSError as error:
-        raise StackError(f"Prefect at {url} can't be reached ({error}); run `erv stack up`") from error
+        raise StackError(f"Prefect at {url} can't be reached ({error}); {remedy_for('Prefect')}") from error
     _call(["work-pool", "create", POOL, "--type", "process"], environment)
 
 
