@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -136,4 +135,4 @@ def test_servers_of_others_that_are_away_are_not_started(
     assert found["storage"].remedy == "check ERV_S3_ENDPOINT and the server, then run `erv connect`"
     assert found["tracking"].remedy == "check ERV_MLFLOW_URI and the server, then run `erv connect`"
     assert not any("erv stack up" in finding.remedy for finding in found.values())
-    assert os.listdir(clone / ".erv") == [] if (clone / ".erv").exists() else True
+    assert not (clone / ".erv/stack").exists()

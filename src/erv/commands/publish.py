@@ -18,11 +18,13 @@ import click
 def command(candidate: Path) -> None:
     """Publish the candidate to MLflow and decide its gates; a bundle is published only once.
 
-    `erv run` does this at the end. Use this command after a plain `dvc repro`.
+    `erv run` does this at the end. Use this command after a plain `dvc repro` or `dvc exp run`. It first
+    pushes the outputs that DVC's remote lacks, and registers nothing if that fails.
     """
     from erv import pipeline
     from erv.environment import isolate, load_environment
     from erv.errors import RegistryError
+    from erv.lineage.complete import store_outputs
     from erv.register.publish import publish
     from erv.settings import load_settings
     from erv.stack.reach import require
@@ -42,6 +44,12 @@ def command(candidate: Path) -> None:
             " would be lost; run `dvc repro`"
         )
     require("MLflow", environment.mlflow_uri)
+    if needed:
+        store_outputs(environment, entries, [stage.name for stage in needed], _say)
     lock_entries.reconcile(environment, entries)
     for line in publish(candidate, environment, settings).lines():
         click.echo(line)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
