@@ -1,6 +1,6 @@
 """The train flow: runs every stage of `dvc.yaml` in order, then stores, registers and reports the results.
 
-    python -m flows.train [TARGET...] [--force] [--workers N]
+    python -m flows.train [TARGET... | --only STAGE] [--force] [--workers N]
 
 `erv run` starts it with the addresses of the stack, `prefect deployment run train/local` through a worker.
 """
@@ -11,7 +11,7 @@ import argparse
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from flows.summary import (
     read_comparison,
     stage_table,
 )
+from flows.wanted import Wanted
 
 WORKERS = 2
 _MOST_WORKERS = 32  # threads; the flow's parameter sets how many stages run at a time
@@ -59,13 +60,20 @@ _MOST_WORKERS = 32  # threads; the flow's parameter sets how many stages run at 
     retries=0,
     task_runner=ThreadPoolTaskRunner(max_workers=_MOST_WORKERS),  # type: ignore[arg-type]
 )
-def train(targets: list[str] | None = None, force: bool = False, workers: int = WORKERS) -> Any:
+def train(
+    targets: list[str] | None = None,
+    force: bool = False,
+    workers: int = WORKERS,
+    only: str | None = None,
+) -> Any:
     """Brings the targets and everything they need up to date, stores the outputs, registers the candidate.
 
     Args:
         targets: stages (`grpo@erv`) or groups (`grpo`) of `dvc.yaml`; all of them by default.
-        force: run the selected stages even if nothing changed.
+        force: run the targets, or else all stages, even if nothing changed. What the targets need, and what
+            follows from them, still runs only if DVC finds a change.
         workers: how many independent stages run in parallel.
+        only: one stage to run alone, in place of targets; what it reads must be up to date.
     """
     context = FlowRunContext.get()
     assert context is not None
@@ -76,7 +84,7 @@ def train(targets: list[str] | None = None, force: bool = False, workers: int = 
             noted(context.flow_run.id),
             Cancellation(context.flow_run.id) as cancellation,
         ):
-            return _train(context.flow_run.id, targets, force, workers, cancellation)
+            return _train(context.flow_run.id, Wanted(targets, force, only), workers, cancellation)
     except StageCancelledError as error:
         return Cancelled(message=str(error))
     except ErvError as error:
@@ -85,8 +93,7 @@ def train(targets: list[str] | None = None, force: bool = False, workers: int = 
 
 def _train(
     flow_run_id: UUID,
-    targets: list[str] | None,
-    force: bool,
+    wanted: Wanted,
     workers: int,
     cancellation: Cancellation,
 ) -> Summary:
@@ -97,8 +104,8 @@ def _train(
     if repaired is not None:
         logger.warning("%s", repaired)
     everything = pipeline.read_stages()
-    stages = pipeline.select(everything, targets)
-    settings = preflight.check(environment, stages)
+    needed = wanted.needed(everything)
+    settings = preflight.check(environment, needed)
     moved = pipeline.set_aside(everything, pipeline.read_lock_entries())
     if moved:
         logger.warning(
@@ -108,11 +115,13 @@ def _train(
         )
     # DVC reads its remote from a file: what ERV_S3_* says now counts for it too.
     write_dvc_remote(environment)
+    forced = wanted.forced(everything)
+    unchanged = _ask_unchanged(environment, needed, forced, cancellation)
+    stages = wanted.to_run(needed, unchanged)
     logger.info("%d stages, up to %d side by side", len(stages), workers)
 
     with _parent_run(environment, flow_run_id) as parent:
-        unchanged = None if force else _ask_unchanged(environment, stages, cancellation)
-        repro = _stage_runner(environment, parent, flow_run_id, force, unchanged, cancellation)
+        repro = _stage_runner(environment, parent, flow_run_id, forced, unchanged, cancellation)
         reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)
         logger.info("stages:\n%s", stage_table(reports))
         with meanwhile(functools.partial(_push, environment, reports, cancellation)):
@@ -154,7 +163,10 @@ def _parent_run(environment: Environment, flow_run_id: UUID) -> Iterator[StageRu
 
 
 def _ask_unchanged(
-    environment: Environment, stages: Sequence[PipelineStage], cancellation: Cancellation
+    environment: Environment,
+    stages: Sequence[PipelineStage],
+    forced: Collection[str],
+    cancellation: Cancellation,
 ) -> Unchanged:
     pipeline.release_dead_holders()
 
@@ -165,7 +177,10 @@ def _ask_unchanged(
 
     with meanwhile(import_meanwhile):
         return pipeline.ask_unchanged(
-            stages, cancelled=cancellation.asked, environment=child_environment(environment)
+            stages,
+            forced=forced,
+            cancelled=cancellation.asked,
+            environment=child_environment(environment),
         )
 
 
@@ -173,8 +188,8 @@ def _stage_runner(
     environment: Environment,
     parent: StageRun,
     flow_run_id: UUID,
-    force: bool,
-    unchanged: Unchanged | None,
+    forced: Collection[str],
+    unchanged: Unchanged,
     cancellation: Cancellation,
 ) -> RunStage:
     variables = child_environment(environment)
@@ -183,7 +198,7 @@ def _stage_runner(
         variables["ERV_PARENT_RUN_ID"] = parent.run_id
 
     def run(name: str, on_line: Any) -> StageResult:
-        known = unchanged.result(name) if unchanged else None
+        known = unchanged.result(name)
         if known is not None:
             on_line(f"Stage '{name}' didn't change, skipping")
             return known
@@ -192,8 +207,8 @@ def _stage_runner(
             name,
             on_line=on_line,
             cancelled=cancellation.asked,
-            pull=environment.has_storage and not force,
-            force=force,
+            pull=environment.has_storage and name not in forced,
+            force=name in forced,
             environment=variables,
         )
         result = through_outages(environment, repro, say=on_line, cancelled=cancellation.asked)
@@ -290,13 +305,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the flow in this process; returns 0 if it completed, 1 if it failed, 130 if it was cancelled."""
     parser = argparse.ArgumentParser(prog="python -m flows.train", description="Runs the train flow.")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="stage or group; all by default")
-    parser.add_argument("--force", action="store_true", help="run stages even if nothing changed")
+    parser.add_argument("--only", metavar="STAGE", help="one stage to run alone, in place of targets")
+    parser.add_argument("--force", action="store_true", help="run the targets even if nothing changed")
     parser.add_argument("--workers", type=int, default=WORKERS, help="stages in parallel (%(default)s)")
     options = parser.parse_args(arguments)
     url = None
     try:
         url = require("Prefect", load_environment().prefect_api_url)
-        state: Any = train(options.targets or None, options.force, options.workers, return_state=True)
+        state: Any = train(
+            options.targets or None, options.force, options.workers, options.only, return_state=True
+        )
     except ErvError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

@@ -7,21 +7,26 @@ import click
 
 @click.command(name="run")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
-@click.option("--force", is_flag=True, help="Run stages even if nothing changed.")
+@click.option("--only", metavar="STAGE", help="Run this stage alone; what it reads must be up to date.")
+@click.option("--force", is_flag=True, help="Run the TARGETs, or else all stages, even if nothing changed.")
 @click.option(
     "--workers", default=2, show_default=True, type=click.IntRange(1, 32), help="Stages to run in parallel."
 )
 @click.option("--deploy", is_flag=True, help="Register the deployment train/local instead of running.")
 @click.option("--worker", is_flag=True, help="Serve deployments in the foreground instead of running.")
-def command(targets: tuple[str, ...], force: bool, workers: int, deploy: bool, worker: bool) -> None:
+def command(
+    targets: tuple[str, ...], only: str | None, force: bool, workers: int, deploy: bool, worker: bool
+) -> None:
     """Run the pipeline: every stage, or TARGETs (`grpo`, `grpo@erv`) and what they need.
 
     At the end it prints what each stage did, the metrics, the registered version and where to look. Ctrl-C
-    stops everything; finished work is kept.
+    stops everything; finished work is kept. --force leaves what TARGETs need to DVC.
     """
     if deploy and worker:
         raise click.UsageError("--deploy and --worker can't be combined; give one of them")
-    if (deploy or worker) and (targets or force):
+    if only and targets:
+        raise click.UsageError("--only names the one stage to run, so it takes no targets")
+    if (deploy or worker) and (targets or force or only):
         raise click.UsageError("--deploy and --worker take no targets; give them to `prefect deployment run`")
     from erv.stack import launch
 
@@ -30,4 +35,4 @@ def command(targets: tuple[str, ...], force: bool, workers: int, deploy: bool, w
     elif worker:
         launch.serve()
     else:
-        launch.run_flow(targets, force=force, workers=workers)
+        launch.run_flow(targets, force=force, workers=workers, only=only)

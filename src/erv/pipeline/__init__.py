@@ -1,7 +1,8 @@
 """The DVC pipeline: its graph, one stage of it at a time, and what came of it. Knows nothing of Prefect."""
 
+from erv.pipeline.alone import check_inputs
 from erv.pipeline.dead_holders import release_dead_holders
-from erv.pipeline.graph import PipelineStage, check_definitions, read_stages, select
+from erv.pipeline.graph import PipelineStage, check_definitions, named, one_stage, read_stages, select
 from erv.pipeline.leftovers import of_these_stages, set_aside
 from erv.pipeline.lock_file import PipelineError, keep_lock, lock_fault, read_lock_entries, repair_lock
 from erv.pipeline.run import (
@@ -25,11 +26,14 @@ __all__ = [
     "Unchanged",
     "ask_unchanged",
     "check_definitions",
+    "check_inputs",
     "dvc_command",
     "keep_lock",
     "lock_fault",
+    "named",
     "of_these_stages",
     "one_pipeline_at_a_time",
+    "one_stage",
     "push",
     "read_lock_entries",
     "read_stages",

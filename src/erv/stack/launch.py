@@ -34,14 +34,16 @@ _SETTINGS = {
 }
 
 
-def run_flow(targets: Sequence[str], *, force: bool = False, workers: int = 2) -> NoReturn:
-    """Replaces this process by `python -m flows.train`.
+def run_flow(
+    targets: Sequence[str], *, force: bool = False, workers: int = 2, only: str | None = None
+) -> NoReturn:
+    """Replaces this process by `python -m flows.train`, whose arguments these are.
 
     Raises:
         StackError: no Prefect server answers.
     """
     environment = _checked()
-    flags = [*(["--force"] if force else []), "--workers", str(workers)]
+    flags = [*(["--force"] if force else []), *(["--only", only] if only else []), "--workers", str(workers)]
     _become([sys.executable, "-m", "flows.train", *flags, *targets], environment)
 
 
