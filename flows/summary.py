@@ -25,6 +25,7 @@ class Summary:
         addresses: where to look, by name.
         lineage: lineage of the registered version, a line per node.
         since: what changed against earlier runs.
+        gates_passed, lineage_holds: of the version that was registered; False without one.
     """
 
     reports: Sequence[StageReport]
@@ -33,6 +34,8 @@ class Summary:
     addresses: dict[str, str] = field(default_factory=dict)
     lineage: Sequence[str] = ()
     since: Sequence[str] = ()
+    gates_passed: bool = False
+    lineage_holds: bool = False
 
     def text(self) -> str:
         """The whole summary, as the terminal shows it."""

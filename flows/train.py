@@ -1,6 +1,6 @@
 """The train flow: runs every stage of `dvc.yaml` in order, then stores, registers and reports the results.
 
-    python -m flows.train [TARGET...] [--force] [--workers N]
+    python -m flows.train [TARGET... | --only STAGE] [--force] [--workers N]
 
 `erv run` starts it with the addresses of the stack, `prefect deployment run train/local` through a worker.
 """
@@ -11,10 +11,10 @@ import argparse
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prefect import flow
@@ -53,8 +53,13 @@ from flows.summary import (
     read_comparison,
     stage_table,
 )
+from flows.wanted import Wanted
+
+if TYPE_CHECKING:
+    from erv.register.publish import PublishResult
 
 WORKERS = 2
+GATES_UNMET, LINEAGE_UNMET = 3, 4  # exit codes, as those of `erv publish`
 _MOST_WORKERS = 32  # threads; the flow's parameter sets how many stages run at a time
 
 
@@ -64,13 +69,20 @@ _MOST_WORKERS = 32  # threads; the flow's parameter sets how many stages run at 
     retries=0,
     task_runner=ThreadPoolTaskRunner(max_workers=_MOST_WORKERS),  # type: ignore[arg-type]
 )
-def train(targets: list[str] | None = None, force: bool = False, workers: int = WORKERS) -> Any:
+def train(
+    targets: list[str] | None = None,
+    force: bool = False,
+    workers: int = WORKERS,
+    only: str | None = None,
+) -> Any:
     """Brings the targets and everything they need up to date, stores the outputs, registers the candidate.
 
     Args:
         targets: stages (`grpo@erv`) or groups (`grpo`) of `dvc.yaml`; all of them by default.
-        force: run the selected stages even if nothing changed.
+        force: run the targets, or else all stages, even if nothing changed. What the targets need, and what
+            follows from them, still runs only if DVC finds a change.
         workers: how many independent stages run in parallel.
+        only: one stage to run alone, in place of targets; what it reads must be up to date.
     """
     context = FlowRunContext.get()
     assert context is not None
@@ -81,7 +93,7 @@ def train(targets: list[str] | None = None, force: bool = False, workers: int = 
             noted(context.flow_run.id),
             Cancellation(context.flow_run.id) as cancellation,
         ):
-            return _train(context.flow_run.id, targets, force, workers, cancellation)
+            return _train(context.flow_run.id, Wanted(targets, force, only), workers, cancellation)
     except StageCancelledError as error:
         return Cancelled(message=str(error))
     except ErvError as error:
@@ -90,8 +102,7 @@ def train(targets: list[str] | None = None, force: bool = False, workers: int = 
 
 def _train(
     flow_run_id: UUID,
-    targets: list[str] | None,
-    force: bool,
+    wanted: Wanted,
     workers: int,
     cancellation: Cancellation,
 ) -> Summary:
@@ -102,8 +113,8 @@ def _train(
     if repaired is not None:
         logger.warning("%s", repaired)
     everything = pipeline.read_stages()
-    stages = pipeline.select(everything, targets)
-    settings = preflight.check(environment, stages)
+    needed = wanted.needed(everything)
+    settings = preflight.check(environment, needed)
     moved = pipeline.set_aside(everything, pipeline.read_lock_entries())
     if moved:
         logger.warning(
@@ -113,6 +124,9 @@ def _train(
         )
     # DVC reads its remote from a file: what ERV_S3_* says now counts for it too.
     write_dvc_remote(environment)
+    forced = wanted.forced(everything)
+    unchanged = _ask_unchanged(environment, needed, forced, cancellation)
+    stages = wanted.to_run(needed, unchanged)
     logger.info("%d stages, up to %d side by side", len(stages), workers)
 
     described = describe(
@@ -120,12 +134,11 @@ def _train(
         parse(read(environment.workspace)),
         candidate=settings.register_.policy,
         model=settings.register_.model_name,
-        targets=targets or (),
+        targets=wanted.names,
         started_by=_started_by(),
     )
     with _parent_run(environment, flow_run_id, described) as parent:
-        unchanged = None if force else _ask_unchanged(environment, stages, cancellation)
-        repro = _stage_runner(environment, parent, flow_run_id, force, unchanged, cancellation)
+        repro = _stage_runner(environment, parent, flow_run_id, forced, unchanged, cancellation)
         reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)
         logger.info("stages:\n%s", stage_table(reports))
         with meanwhile(functools.partial(_push, environment, reports, cancellation)):
@@ -135,7 +148,7 @@ def _train(
                 parent.set_tags({NOTE_TAG: described.tags[NOTE_TAG] + docs_note(docs)})
         _raise_for(reports, cancellation)
 
-        registered, origin = _publish(environment, stages, settings, parent)
+        published, origin = _publish(environment, stages, settings, parent)
         comparison = read_comparison() if _includes(stages, "report") else {}
         parent.log_metrics(flat_metrics(comparison))
         if comparison and REPORT.is_file():
@@ -145,7 +158,16 @@ def _train(
             addresses = show_links(environment, parent.run_id, flow_run_id)
             show_artifacts(reports, comparison, runs)
         changed = _since(environment, described, comparison)
-    return Summary(reports, metrics_text(comparison), registered, addresses, origin, changed)
+    return Summary(
+        reports,
+        metrics_text(comparison),
+        published.lines() if published is not None else [],
+        addresses,
+        origin,
+        changed,
+        gates_passed=published is not None and published.passed,
+        lineage_holds=published is not None and published.lineage_holds,
+    )
 
 
 def _since(environment: Environment, described: Description, comparison: dict[str, Any]) -> list[str]:
@@ -193,7 +215,10 @@ def _started_by() -> str | None:
 
 
 def _ask_unchanged(
-    environment: Environment, stages: Sequence[PipelineStage], cancellation: Cancellation
+    environment: Environment,
+    stages: Sequence[PipelineStage],
+    forced: Collection[str],
+    cancellation: Cancellation,
 ) -> Unchanged:
     pipeline.release_dead_holders()
 
@@ -204,7 +229,10 @@ def _ask_unchanged(
 
     with meanwhile(import_meanwhile):
         return pipeline.ask_unchanged(
-            stages, cancelled=cancellation.asked, environment=child_environment(environment)
+            stages,
+            forced=forced,
+            cancelled=cancellation.asked,
+            environment=child_environment(environment),
         )
 
 
@@ -212,8 +240,8 @@ def _stage_runner(
     environment: Environment,
     parent: StageRun,
     flow_run_id: UUID,
-    force: bool,
-    unchanged: Unchanged | None,
+    forced: Collection[str],
+    unchanged: Unchanged,
     cancellation: Cancellation,
 ) -> RunStage:
     variables = child_environment(environment)
@@ -222,7 +250,7 @@ def _stage_runner(
         variables["ERV_PARENT_RUN_ID"] = parent.run_id
 
     def run(name: str, on_line: Any) -> StageResult:
-        known = unchanged.result(name) if unchanged else None
+        known = unchanged.result(name)
         if known is not None:
             on_line(f"Stage '{name}' didn't change, skipping")
             return known
@@ -231,8 +259,8 @@ def _stage_runner(
             name,
             on_line=on_line,
             cancelled=cancellation.asked,
-            pull=environment.has_storage and not force,
-            force=force,
+            pull=environment.has_storage and name not in forced,
+            force=name in forced,
             environment=variables,
         )
         result = through_outages(environment, repro, say=on_line, cancelled=cancellation.asked)
@@ -299,10 +327,10 @@ def _push(
 
 def _publish(
     environment: Environment, stages: Sequence[PipelineStage], settings: Any, parent: StageRun
-) -> tuple[list[str], list[str]]:
-    """Makes sure that the candidate is registered and gated; returns what happened, and its lineage."""
+) -> tuple[PublishResult | None, list[str]]:
+    """Makes sure that the candidate is registered and gated; returns its version, and its lineage."""
     if not _includes(stages, "register"):
-        return [], []
+        return None, []
     from erv.lineage.gate import lineage_gate
     from erv.lineage.node import brief
     from erv.lineage.trace import Provenance
@@ -326,7 +354,7 @@ def _publish(
     for line in result.lines():
         get_run_logger().info("%s", line)
     node = Provenance(environment, settings).trace(str(result.version))
-    return result.lines(), brief(node)
+    return result, brief(node)
 
 
 def _includes(stages: Sequence[PipelineStage], group: str) -> bool:
@@ -334,16 +362,25 @@ def _includes(stages: Sequence[PipelineStage], group: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the flow in this process; returns 0 if it completed, 1 if it failed, 130 if it was cancelled."""
+    """Runs the flow in this process.
+
+    Returns:
+        0 if it completed, 1 if it failed, 130 if it was cancelled, 3 or 4 if a requirement is not met.
+    """
     parser = argparse.ArgumentParser(prog="python -m flows.train", description="Runs the train flow.")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="stage or group; all by default")
-    parser.add_argument("--force", action="store_true", help="run stages even if nothing changed")
+    parser.add_argument("--only", metavar="STAGE", help="one stage to run alone, in place of targets")
+    parser.add_argument("--force", action="store_true", help="run the targets even if nothing changed")
+    parser.add_argument("--require-gates", action="store_true", help="exit with 3 unless all are passed")
+    parser.add_argument("--require-lineage", action="store_true", help="exit with 4 unless it holds")
     parser.add_argument("--workers", type=int, default=WORKERS, help="stages in parallel (%(default)s)")
     options = parser.parse_args(arguments)
     url = None
     try:
         url = require("Prefect", load_environment().prefect_api_url)
-        state: Any = train(options.targets or None, options.force, options.workers, return_state=True)
+        state: Any = train(
+            options.targets or None, options.force, options.workers, options.only, return_state=True
+        )
     except ErvError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -354,7 +391,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"{fault}; it was lost in mid-run, finished work is kept: run the same command again")
     if state.is_completed():
-        print(state.result().text())  # noqa: T201
+        summary = state.result()
+        print(summary.text())  # noqa: T201
+        if options.require_lineage and not summary.lineage_holds:
+            return _fail("the lineage of the version doesn't hold, or none was registered", LINEAGE_UNMET)
+        if options.require_gates and not summary.gates_passed:
+            return _fail("not every gate is passed, or no version was registered", GATES_UNMET)
         return 0
     return _fail(state.message or f"the flow ended as {state.name}", 130 if state.is_cancelled() else 1)
 

@@ -15,6 +15,7 @@ from erv.errors import ErvError, SettingsError, full_disk
 # Command name -> module of `erv.commands` that defines the click command `command`. In the order of use.
 COMMANDS = {
     "stack": "stack",
+    "connect": "connect",
     "doctor": "doctor",
     "params": "params",
     "sample-data": "sample_data",

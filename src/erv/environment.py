@@ -39,6 +39,9 @@ _KEYS_OF = {
     "ERV_PREFECT_API_URL": ("ERV_PREFECT_AUTH_STRING", "ERV_PREFECT_API_KEY", "ERV_PREFECT_UI_URL"),
 }
 
+# The variable that names each server.
+_ADDRESS_OF = {"S3": "ERV_S3_ENDPOINT", "MLflow": "ERV_MLFLOW_URI", "Prefect": "ERV_PREFECT_API_URL"}
+
 # No tool sends telemetry, and nothing is looked up on a hub.
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -231,6 +234,35 @@ def _fault(name: str, value: str) -> str | None:
     if any(letter.isspace() for letter in value) or (address.scheme in ("http", "https") and not host):
         return "is not an address"
     return "is an address with port 0" if port == 0 else None
+
+
+def shared_servers(environment: Environment) -> tuple[str, ...]:
+    """Which of S3, MLflow and Prefect are configured and not this workspace's own, in this order.
+
+    Raises:
+        SettingsError: `stack.env` is damaged.
+    """
+    written, used = read_stack_file(environment.stack_file), environment.variables()
+    foreign = {
+        server
+        for server, variable in _ADDRESS_OF.items()
+        if variable in used and used[variable] != written.get(variable)
+    }
+    if environment.has_storage and not environment.s3_endpoint and "ERV_S3_ENDPOINT" not in written:
+        foreign.add("S3")  # Amazon's own
+    return tuple(server for server in _ADDRESS_OF if server in foreign)
+
+
+def is_shared(server: str, workspace: str | Path = ".") -> bool:
+    """Whether S3, MLflow or Prefect, as this process is told to use it, isn't the workspace's own."""
+    return server in shared_servers(load_environment(workspace))
+
+
+def remedy_for(server: str, workspace: str | Path = ".") -> str:
+    """What to do about a server that is away: `erv stack up` starts our own, but nobody else's."""
+    if not is_shared(server, workspace):
+        return "run `erv stack up`"
+    return f"check {_ADDRESS_OF[server]} and the server, then run `erv connect`"
 
 
 def child_environment(environment: Environment, base: Mapping[str, str] | None = None) -> dict[str, str]:

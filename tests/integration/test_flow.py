@@ -173,6 +173,41 @@ def test_a_missing_file_is_reported_before_any_stage(scratch: Scratch, first: st
     assert result.stderr.rstrip().endswith("error: control/join.txt: not found; restore it from git")
 
 
+def test_force_runs_what_was_named_and_leaves_what_it_needs_to_dvc(scratch: Scratch, first: str) -> None:
+    scratch.erv("run")
+    said = scratch.erv("run", "--force", "join").stdout
+    assert "3 stages: 2 unchanged, 1 ran" in said
+    assert re.search(r"join +ran", said)
+
+
+def test_one_stage_runs_alone(scratch: Scratch, first: str) -> None:
+    scratch.erv("run")
+    (scratch.folder / "last.txt").unlink()
+    said = scratch.erv("run", "--only", "last", "--force").stdout
+    assert "1 stages: 1 ran" in said
+    assert (scratch.folder / "last.txt").is_file()
+
+
+def test_a_stage_alone_is_refused_if_what_it_reads_is_not_up_to_date(scratch: Scratch, first: str) -> None:
+    scratch.erv("run")
+    before = (scratch.folder / "dvc.lock").read_bytes()
+    (scratch.folder / "joined.txt").unlink()
+    missing = scratch.erv("run", "--only", "last", check=False)
+    assert missing.returncode == 1
+    assert "error: last can't run alone: joined.txt of join is missing; `erv run last`" in missing.stderr
+    scratch.erv("run")
+    scratch.control("join", "0.1")
+    try:
+        stale = scratch.erv("run", "--only", "last", check=False)
+    finally:
+        scratch.control("join", "0")
+    assert stale.returncode == 1
+    assert "error: last can't run alone: joined.txt of join is out of date;" in stale.stderr
+    assert (scratch.folder / "dvc.lock").read_bytes() == before, "nothing ran"
+    several = scratch.erv("run", "--only", "make", check=False)
+    assert "error: make is 2 stages, expected one: make@a, make@b" in several.stderr
+
+
 @pytest.mark.slow
 def test_without_a_server_it_says_so(tmp_path_factory: pytest.TempPathFactory, stack: Environment) -> None:
     scratch = Scratch(tmp_path_factory.mktemp("alone"), stack)

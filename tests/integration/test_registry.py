@@ -180,6 +180,29 @@ def test_promotion_and_rollback_by_hand_stand(scratch: Scratch, first: str) -> N
     assert "has no version or alias '99'" in scratch.erv("promote", "99", check=False).stderr
 
 
+def test_a_version_is_registered_only_once_its_outputs_are_stored(scratch: Scratch, first: str) -> None:
+    """It was registered with links that were broken until somebody ran `dvc push`."""
+    versions = len(client_of(scratch.environment).search_model_versions(f"name='{NAME}'"))
+    scratch.control("quality", "57 57 stored")
+    scratch.python("-m", "dvc", "repro", "-q")
+    (out,) = read_lock_entries(scratch.folder / "dvc.lock")["register"]["outs"]
+    listing = scratch.folder / ".dvc/cache/files/md5" / out["md5"][:2] / out["md5"][2:]
+    elsewhere = scratch.folder / "listing"
+    listing.rename(elsewhere)
+    result = scratch.erv("publish", check=False)
+    assert result.returncode == 1
+    assert f"error: nothing was registered, as DVC's remote still lacks {out['path']} of" in result.stderr
+    assert len(client_of(scratch.environment).search_model_versions(f"name='{NAME}'")) == versions
+    elsewhere.rename(listing)
+    result = scratch.erv("publish")
+    assert "storing the outputs that DVC's remote lacks" in result.stderr
+    assert len(client_of(scratch.environment).search_model_versions(f"name='{NAME}'")) == versions + 1
+    traced = scratch.erv("lineage", f"{NAME}@challenger").stdout
+    assert "BROKEN" not in traced
+    assert f"{out['path']} (md5 {out['md5']}" in traced
+    assert "storing" not in scratch.erv("publish").stderr, "all is there"
+
+
 @pytest.mark.slow
 def test_other_clips_are_no_comparison(scratch: Scratch, first: str) -> None:
     scratch.control("quality", "58 58 other")

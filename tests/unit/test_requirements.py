@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -47,6 +48,30 @@ def test_every_dependency_is_locked_in_its_file() -> None:
     assert {canonicalize_name(item.name) for item in lock.direct() if lock.needed(item)} <= RESULTS.keys()
     assert {"torch", "transformers", "tokenizers", "numpy", "decord", "pillow"} <= RESULTS.keys()
     assert {"prefect", "dvc", "mlflow", "fastapi", "boto3", "ruff", "mypy", "pytest"} <= TOOLS.keys()
+
+
+def test_locked_versions_are_those_that_pyproject_allows() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [Requirement(line) for line in project["dependencies"]]
+    locked = {name: next(iter(pin.specifier)).version for name, pin in {**RESULTS, **TOOLS}.items()}
+    refused = [
+        f"{item} is locked as {locked.get(canonicalize_name(item.name))}"
+        for item in wanted
+        if lock.needed(item) and not item.specifier.contains(locked.get(canonicalize_name(item.name), ""))
+    ]
+    assert refused == []
+
+
+def test_every_dependency_of_what_is_locked_allows_the_locked_version() -> None:
+    locked = {name: next(iter(pin.specifier)).version for name, pin in {**RESULTS, **TOOLS}.items()}
+    wanted = [
+        Requirement(line)
+        for name in ("prefect", "mlflow", "alembic")
+        for line in distribution(name).requires or []
+    ]
+    checked = [item for item in wanted if canonicalize_name(item.name) == "sqlalchemy" and lock.needed(item)]
+    assert len(checked) == 3
+    assert all(item.specifier.contains(locked["sqlalchemy"]) for item in checked)
 
 
 def test_nothing_stands_among_results_without_being_needed() -> None:

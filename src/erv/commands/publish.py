@@ -24,12 +24,14 @@ GATES_UNMET, LINEAGE_UNMET = 3, 4  # exit codes
 def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None:
     """Publish the candidate to MLflow and decide its gates; a bundle is published only once.
 
-    `erv run` does this at the end. Use this command after a plain `dvc repro`. The requirements are for
+    `erv run` does this at the end. Use this command after a plain `dvc repro` or `dvc exp run`. It first
+    pushes the outputs that DVC's remote lacks, and registers nothing if that fails. The requirements are for
     programs: the candidate is published in either case.
     """
     from erv import pipeline
     from erv.environment import isolate, load_environment
     from erv.errors import RegistryError
+    from erv.lineage.complete import store_outputs
     from erv.lineage.gate import lineage_gate
     from erv.register.publish import publish
     from erv.settings import load_settings
@@ -51,6 +53,8 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
             " would be lost; run `dvc repro`"
         )
     require("MLflow", environment.mlflow_uri)
+    if needed:
+        store_outputs(environment, entries, [stage.name for stage in needed], _say)
     lock_entries.reconcile(environment, entries)
     result = publish(
         candidate,
@@ -67,3 +71,7 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
     if require_gates and not result.passed:
         click.echo("error: not every gate is passed", err=True)
         sys.exit(GATES_UNMET)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

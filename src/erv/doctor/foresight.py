@@ -116,17 +116,21 @@ def foresee(
         environment: of the workspace, and where MLflow is.
         settings: of the workspace.
         targets: as `erv run` takes them; none for all.
-        force: as if nothing were up to date.
+        force: run the targets, or else all stages, even if nothing changed.
 
     Raises:
         PipelineError: DVC can't compare the workspace, or a target is no stage.
     """
-    stages = select(read_stages(environment.workspace), targets)
+    everything = read_stages(environment.workspace)
+    stages = select(everything, targets)
+    forced = named(everything, targets) if force else frozenset()
     changes = read_changes(stages, environment.workspace)
     codes = _Codes(environment.workspace)
     found: dict[str, Foreseen] = {}
     for stage in stages:
-        found[stage.name] = _forced(stage) if force else _foreseen(stage, stages, changes, found, codes)
+        found[stage.name] = (
+            _forced(stage) if stage.name in forced else _foreseen(stage, stages, changes, found, codes)
+        )
     seconds, note = _durations(environment, [name for name, item in found.items() if item.works])
     items = tuple(replace(item, seconds=seconds.get(item.name)) for item in found.values())
     return Foresight(

@@ -1,10 +1,11 @@
 """The DVC pipeline: its graph, one stage of it at a time, and what came of it. Knows nothing of Prefect."""
 
 from erv.pipeline.accepted import ACCEPTED, Acceptance, AcceptedFile, add_accepted, behind, read_accepted
+from erv.pipeline.alone import check_inputs
 from erv.pipeline.changes import ABSENT, ChangedFile, ChangedParameter, StageChanges, read_changes
 from erv.pipeline.commit import commit_dependencies
 from erv.pipeline.dead_holders import release_dead_holders
-from erv.pipeline.graph import PipelineStage, check_definitions, read_stages, select
+from erv.pipeline.graph import PipelineStage, check_definitions, named, one_stage, read_stages, select
 from erv.pipeline.leftovers import of_these_stages, set_aside
 from erv.pipeline.lock_file import PipelineError, keep_lock, lock_fault, read_lock_entries, repair_lock
 from erv.pipeline.run import (
@@ -37,12 +38,15 @@ __all__ = [
     "ask_unchanged",
     "behind",
     "check_definitions",
+    "check_inputs",
     "commit_dependencies",
     "dvc_command",
     "keep_lock",
     "lock_fault",
+    "named",
     "of_these_stages",
     "one_pipeline_at_a_time",
+    "one_stage",
     "push",
     "read_accepted",
     "read_changes",

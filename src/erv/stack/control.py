@@ -89,7 +89,7 @@ def _up(workspace: Path, names: Sequence[str], patience: float) -> Environment:
         _make_buckets(environment)
         write_dvc_remote(environment)
     if "mlflow" in names:
-        _deliver_spool(environment)
+        deliver_waiting(environment)
     return environment
 
 
@@ -267,7 +267,8 @@ def _make_buckets(environment: Environment) -> None:
         raise StackError(f"the buckets could not be created: {error}") from error
 
 
-def _deliver_spool(environment: Environment) -> None:
+def deliver_waiting(environment: Environment) -> None:
+    """Sends MLflow the runs that wait in `.erv/spool`; says so if it can't."""
     from erv.tracking.delivery import Outage, deliver_spool
 
     silence_telemetry()  # MLflow is imported here

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from erv.environment import Environment
+from erv.environment import Environment, is_shared
 from erv.errors import StackError
 
 REMOTE = "erv"
@@ -67,7 +67,8 @@ def read_dvc_config(path: Path) -> Any:
     # The library that DVC itself reads its configuration with.
     from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
 
-    remedy = "restore it from git" if path.name == "config" else "delete it and run `erv stack up`"
+    writer = "connect" if is_shared("S3", path.parent.parent) else "stack up"
+    remedy = "restore it from git" if path.name == "config" else f"delete it and run `erv {writer}`"
     try:
         config = ConfigObj(path.read_text(encoding="utf-8").splitlines() if path.exists() else None)
     except (ConfigObjError, UnicodeDecodeError) as error:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from erv.environment import Environment, child_environment, load_environment
+from erv.environment import Environment, child_environment, load_environment, remedy_for
 from erv.errors import StackError
 from erv.stack.reach import require
 
@@ -34,14 +34,28 @@ _SETTINGS = {
 }
 
 
-def run_flow(targets: Sequence[str], *, force: bool = False, workers: int = 2) -> NoReturn:
-    """Replaces this process by `python -m flows.train`.
+def run_flow(
+    targets: Sequence[str],
+    *,
+    force: bool = False,
+    workers: int = 2,
+    only: str | None = None,
+    require_gates: bool = False,
+    require_lineage: bool = False,
+) -> NoReturn:
+    """Replaces this process by `python -m flows.train`, whose arguments these are.
 
     Raises:
         StackError: no Prefect server answers.
     """
     environment = _checked()
-    flags = [*(["--force"] if force else []), "--workers", str(workers)]
+    switches = {
+        "--force": force,
+        "--require-gates": require_gates,
+        "--require-lineage": require_lineage,
+    }
+    flags = [flag for flag, given in switches.items() if given]
+    flags += [*(["--only", only] if only else []), "--workers", str(workers)]
     _become([sys.executable, "-m", "flows.train", *flags, *targets], environment)
 
 
@@ -101,7 +115,7 @@ def _ensure_pool(environment: Environment) -> None:
         if error.code != 404:
             raise StackError(f"Prefect at {url} answers {error.code}; see `erv stack status`") from error
     except OSError as error:
-        raise StackError(f"Prefect at {url} can't be reached ({error}); run `erv stack up`") from error
+        raise StackError(f"Prefect at {url} can't be reached ({error}); {remedy_for('Prefect')}") from error
     _call(["work-pool", "create", POOL, "--type", "process"], environment)
 
 

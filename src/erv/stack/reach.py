@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 
+from erv.environment import remedy_for
 from erv.errors import StackError
 
 _TIMEOUT_SECONDS = 5.0
+_KEY_OF = {
+    "MLflow": "its key, ERV_MLFLOW_TOKEN",
+    "Prefect": "its key, ERV_PREFECT_AUTH_STRING (user:password) or ERV_PREFECT_API_KEY (Prefect Cloud)",
+}
 
 
 def unreachable(name: str, url: str) -> str | None:
     """An error message if nothing answers at `url` within seconds; None if something does, even to refuse."""
     if not url.startswith(("http://", "https://")):
-        return f"{name}: {url!r} is not an http address; check ERV_{name.upper()}_* or run `erv stack up`"
+        return f"{name}: {url!r} is not an http address; correct ERV_{name.upper()}_*"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}) if _is_local(url) else _keep_proxy())
     try:
         with opener.open(url, timeout=_TIMEOUT_SECONDS):
@@ -22,7 +28,33 @@ def unreachable(name: str, url: str) -> str | None:
         return None if error.code < 500 else f"{name} at {url} answers {error.code}; see `erv stack status`"
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        return f"{name} at {url} can't be reached ({reason}); run `erv stack up`"
+        return f"{name} at {url} can't be reached ({reason}); {remedy_for(name)}"
+
+
+def server_version(name: str, url: str, address: str, headers: Mapping[str, str]) -> str:
+    """The version that a server answers with, which shows that it takes the key.
+
+    Args:
+        name: MLflow or Prefect.
+        url: the server's address, for the message.
+        address: where it says its version.
+        headers: with the key, if it asks for one.
+
+    Raises:
+        StackError: it can't be reached, or refuses.
+    """
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}) if _is_local(url) else _keep_proxy())
+    try:
+        request = urllib.request.Request(address, headers=dict(headers))  # noqa: S310
+        with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
+            version: str = response.read(200).decode().strip().strip('"')
+            return version
+    except urllib.error.HTTPError as error:
+        raise StackError(
+            f"{name} at {url} answers {error.code}; check its address and {_KEY_OF[name]}"
+        ) from None
+    except (OSError, ValueError):
+        raise StackError(f"{name} at {url} can't be reached; {remedy_for(name)}") from None
 
 
 def require(name: str, url: str | None) -> str:
@@ -32,7 +64,7 @@ def require(name: str, url: str | None) -> str:
         StackError: no server is configured, or it does not answer.
     """
     if not url:
-        raise StackError(f"no {name} server is configured; run `erv stack up`")
+        raise StackError(f"no {name} server is configured; {remedy_for(name)}")
     if fault := unreachable(name, f"{url.rstrip('/')}/health"):
         raise StackError(fault)
     return url
