@@ -21,6 +21,7 @@ from erv.pipeline import (
     PipelineError,
     PipelineStage,
     StageChanges,
+    named,
     read_changes,
     read_stages,
     select,
