@@ -56,7 +56,7 @@ def test_targets_run_with_what_they_need() -> None:
 def test_one_stage_alone_is_exactly_one() -> None:
     with pytest.raises(PipelineError, match="make is 2 stages, expected one: make@a, make@b"):
         Wanted(only="make").needed(STAGES)
-    with pytest.raises(PipelineError, match=r"no stage .nothing. in dvc\.yaml"):
+    with pytest.raises(PipelineError, match=r"no stage 'nothing' in dvc\.yaml"):
         Wanted(only="nothing").needed(STAGES)
     with pytest.raises(PipelineError, match="only=last and targets join: give one of the two"):
         Wanted(["join"], only="last").needed(STAGES)
