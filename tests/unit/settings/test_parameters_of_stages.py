@@ -116,8 +116,8 @@ def test_what_dvc_itself_depends_on_is_in_the_table(reruns: dict[str, Reruns]) -
         ("machine.sft.save_steps", "nothing (how the machine does the work)"),
         ("machine.grpo.save_steps", "nothing (how the machine does the work)"),
         ("runtime.threads", "sft, distill, train_erv, grpo, evaluate, report; then grounding, register"),
-        ("variants.erv.rewards", "grpo@erv; then evaluate@erv, grounding, report, register"),
-        ("variants.rft.rewards", "nothing (compare.train does not name the variant)"),
+        ("variants.erv.rewards.format", "grpo@erv; then evaluate@erv, grounding, report, register"),
+        ("variants.rft.rewards.format", "nothing (compare.train does not name the variant)"),
         ("grpo.beta", "grpo; then evaluate@erv, evaluate@r1_omni, grounding, report, register"),
         ("compare.train", "report; then register; each entry has its own grpo"),
         ("compare.policies", "grounding, report, register; each entry has its own evaluate"),
@@ -161,9 +161,11 @@ def test_the_command_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
         "variants.erv.passes_at",
         "variants.erv.credit",
         "variants.erv.thinks",
-        "variants.erv.rewards",
+        "variants.erv.rewards.format",
+        "variants.erv.rewards.accuracy",
+        "variants.erv.rewards.explanation",
     ]
-    assert lines[4] == "variants.erv.rewards: grpo@erv; then evaluate@erv, grounding, report, register"
+    assert lines[4] == "variants.erv.rewards.format: grpo@erv; then evaluate@erv, grounding, report, register"
 
 
 def test_the_command_refuses_parameters_that_dvc_does_not_read(tmp_path: Path) -> None:

@@ -318,9 +318,9 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"variants.erv.rewards": [{"name": "explanaton", "weight": 1}]}, "expected format, accuracy"),
-        ({"variants.erv.rewards": [{"name": "no_such_package:f", "weight": 1}]}, "no module"),
-        ({"variants.erv.rewards": [{"name": "format", "weight": 0}]}, "every reward has weight 0"),
+        ({"variants.erv.rewards": {"explanaton": 1}}, "expected format, accuracy"),
+        ({"variants.erv.rewards": {"no_such_package:f": 1}}, "no module"),
+        ({"variants.erv.rewards": {"format": 0}}, "every reward has weight 0"),
         ({"variants.r1_omni.credit": "sentence"}, "credit: sentence needs a reward that reads sentences"),
         (
             {"ingest.expect": "full", "report.show_media": ["mafw", "reasoning", "dfew"]},
@@ -456,7 +456,6 @@ def test_a_reader_s_fault_has_its_path_and_its_keys(
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("variants.erv.rewards.0.wieght", "did you mean 'weight'?"),
         ("variants.erv.weights", "expected one of credit, method, passes_at, rewards, thinks"),
         ("grpo.lora.rnk", "did you mean 'rank'?"),
         ("register.gates.0.minimun", "did you mean 'minimum'?"),

@@ -10,7 +10,7 @@ FOLD = {"ingest.fold": "1"}
 
 
 def reference(kind: str, changed: list[Change] | None) -> Reference:
-    info = RunInfo("0123456789abcdef", "1", "erv · fold 1", "FINISHED", 0, "")
+    info = RunInfo("0123456789abcdef", "1", "erv · fold 1", "FINISHED", 0, 0, "")
     return Reference(kind, Run(info, RunData()), changed)
 
 

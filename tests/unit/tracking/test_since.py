@@ -9,7 +9,7 @@ from erv.tracking.description import LAST, Reference
 from erv.tracking.rest import Run, RunData, RunInfo
 from erv.tracking.since import paragraph
 
-INFO = RunInfo("0123456789abcdef", "1", "erv · fold 1", "FINISHED", 0, "")
+INFO = RunInfo("0123456789abcdef", "1", "erv · fold 1", "FINISHED", 0, 0, "")
 RUN = Run(INFO, RunData(tags={"erv.git_commit": "a" * 40}))
 EPC, WAR = "erv/overall/EPC", "erv/overall/WAR"
 
