@@ -82,7 +82,8 @@ def test_the_run_of_the_champion_is_found(scratch: Scratch, two_runs: list) -> N
     assert champion_run(environment, model) is None, "it has no champion"
     first = two_runs[1]
     tags = {PARENT_RUN_TAG: first.info.run_id}
-    version = client.create_model_version(model, f"{first.info.artifact_uri}/model", tags=tags).version
+    source = f"{first.info.artifact_uri}/model"
+    version = client.create_model_version(model, source, first.info.run_id, tags=tags).version
     client.set_registered_model_alias(model, CHALLENGER, version)
     assert champion_run(environment, model) is None
     client.set_registered_model_alias(model, CHAMPION, version)
