@@ -6,9 +6,9 @@ ten minutes per seed on two cores. `--check` only reads the results and says whi
 predictions in their clones; it neither trains nor evaluates.
 
 Each seed gets a clone of the current commit with its own stack; the parameters are those of params.yaml but
-for the seed. Finished seeds are kept, and an interrupted one goes on where it stopped, as long as the commit
-is the same. The table shows every seed, good or bad. The targets, of `erv` against `r1_omni` on at least nine
-of ten seeds:
+for the seed. Finished seeds are kept, and an interrupted one goes on where it stopped. A clone of another
+commit moves to the present one; what depends on a change runs again there, as with any `erv run`. The table
+shows every seed, good or bad. The targets, of `erv` against `r1_omni` on at least nine of ten seeds:
 
 1. EEA, EPC and inconsistency are better, the interval of the difference on that side of zero, in the reading
    of every judge that has shown its worth;
@@ -156,16 +156,20 @@ def clean_commit() -> str:
 
 
 def run_seed(seed: int, folder: Path, commit: str) -> dict[str, Any]:
-    """Runs the pipeline in a clone; goes on with an interrupted one of the same commit and seed."""
+    """Runs the pipeline in a clone; goes on with an interrupted one, and moves one of another commit."""
     params, mark = folder / "params.yaml", folder / ".erv" / "claim-commit"
-    if not (mark.is_file() and mark.read_text(encoding="utf-8") == commit):
+    if not mark.is_file():
         if (folder / ".erv").is_dir():
             call("erv", "stack", "down", where=folder)
         shutil.rmtree(folder, ignore_errors=True)
         call("git", "clone", "--quiet", str(ROOT), str(folder), where=ROOT)
+        mark.parent.mkdir(exist_ok=True)
+        mark.touch()
+    if mark.read_text(encoding="utf-8") != commit:
+        call("git", "fetch", "--quiet", str(ROOT), "HEAD", where=folder)
+        call("git", "checkout", "--quiet", "--force", "--detach", commit, where=folder)
         values = yaml.safe_load(params.read_text(encoding="utf-8"))
         params.write_text(yaml.safe_dump({**values, "seed": seed}, sort_keys=False), encoding="utf-8")
-        mark.parent.mkdir(exist_ok=True)
         mark.write_text(commit, encoding="utf-8")
     try:
         call("erv", "stack", "up", where=folder)

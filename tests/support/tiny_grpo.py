@@ -71,6 +71,7 @@ def settings(**changes: Any) -> GrpoSettings:
             "min_cues": None,
             "max_conclusions": None,
             "max_repeats": None,
+            "repeats_earn": 0.0,
         },
         "freeze_projectors": False,
         "gradient_checkpointing": False,

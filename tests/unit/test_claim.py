@@ -1,10 +1,13 @@
 """The claim's table and targets, on results made by hand."""
 
 import json
+import subprocess
 from dataclasses import replace
 
 import pytest
+import yaml
 
+from benchmarks import claim
 from benchmarks.claim import (
     SEEDS,
     Target,
@@ -12,6 +15,7 @@ from benchmarks.claim import (
     main,
     of_all_clips,
     other_commits,
+    run_seed,
     table,
     targets,
 )
@@ -196,6 +200,53 @@ def test_comparing_again_gives_what_a_fresh_comparison_gives(finished):
     (folder / ".erv" / "claim-commit").unlink()
     with pytest.raises(SystemExit, match="its predictions are of no commit"):
         compared_again(before, folder, "fedcba9876")
+
+
+def test_a_clone_of_another_commit_moves_to_the_present_one(tmp_path, monkeypatch):
+    """Made anew, it ran all stages again although only GRPO had changed."""
+    source, folder, commands = tmp_path / "source", tmp_path / "101", []
+    source.mkdir()
+
+    def git(*arguments):
+        named = ("-c", "user.name=erv", "-c", "user.email=erv@localhost")
+        done = subprocess.run(["git", *named, *arguments], cwd=source, check=True, capture_output=True)
+        return done.stdout.decode().strip()
+
+    def commit(beta):
+        (source / "params.yaml").write_text(f"seed: 0\nbeta: {beta}\n")
+        git("add", ".")
+        git("commit", "--quiet", "-m", f"beta {beta}")
+        return git("rev-parse", "HEAD")
+
+    def call(*command, where):
+        if command[0] == "git":
+            subprocess.run(command, cwd=where, check=True)
+            return
+        commands.append(command)
+        for path in ("report/comparison.json", "models/candidate/gates.json"):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(json.dumps({}))
+
+    git("init", "--quiet")
+    monkeypatch.setattr(claim, "ROOT", source)
+    monkeypatch.setattr(claim, "call", call)
+    monkeypatch.setattr(claim, "of_all_clips", dict)
+    first = commit(0.1)
+    assert run_seed(101, folder, first)["commit"] == first
+    assert yaml.safe_load((folder / "params.yaml").read_text()) == {"seed": 101, "beta": 0.1}
+    (folder / "dvc.lock").write_text("what ran")
+    second = commit(0.2)
+    commands.clear()
+    assert run_seed(101, folder, second)["commit"] == second
+    assert yaml.safe_load((folder / "params.yaml").read_text()) == {"seed": 101, "beta": 0.2}
+    assert (folder / "dvc.lock").read_text() == "what ran"
+    assert [command[:3] for command in commands] == [
+        ("erv", "stack", "up"),
+        ("erv", "sample-data", "--size"),
+        ("erv", "data", "pin"),
+        ("erv", "run", "register"),
+        ("erv", "stack", "down"),
+    ]
 
 
 def test_comparisons_by_several_commits_fail_the_check(tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ class Shaping:
 
     Shaping can only lower a reward. None switches a part off; `NO_SHAPING` switches off all of them. Counting
     a repeated sentence once is not a part of it: `strict` always does, `official` never. With that alone a
-    repetition is free, and policies drift into it.
+    repetition is free, and policies drift into it; see `repeats_earn`.
 
     Attributes:
         min_sentences: distinct sentences that must count for the full reward; fewer earn in proportion, so
@@ -49,7 +49,8 @@ class Shaping:
         min_cues: distinct words about face, body, voice or words in the matching sentences; fewer earn in
             proportion, none nothing.
         max_conclusions: matching sentences that only name the emotion; further ones don't count.
-        max_repeats: sentences said again; an explanation with more earns nothing.
+        max_repeats: sentences said again; an explanation with more earns `repeats_earn`.
+        repeats_earn: 0 or less. At 0, what would earn nothing anyway repeats itself at no cost.
 
     `min_content_words`, `min_cues` and `max_conclusions` read English (`erv.rewards.evidence`). The
     verifier decides whether they apply, not the text, or a text could escape them: they are off for a
@@ -65,9 +66,10 @@ class Shaping:
     min_cues: int | None = 1
     max_conclusions: int | None = 1
     max_repeats: int | None = 0
+    repeats_earn: float = -1.0
 
 
-NO_SHAPING = Shaping(None, None, None, None, None, None, None, None)
+NO_SHAPING = Shaping(None, None, None, None, None, None, None, None, 0.0)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ class Assessment:
         cues: the same for words about face, body, voice or words.
         evidence: factor for too few of either, 1.0 for enough.
         repeats: sentences said again.
-        repetitive: whether these are more than allowed, so that nothing is earned.
+        repetitive: whether these are more than allowed, so that `repeats_earn` is all that is earned.
+        repeats_earn: the reward in that case.
     """
 
     target: str | None
@@ -135,30 +138,28 @@ class Assessment:
     evidence: float = 1.0
     repeats: int = 0
     repetitive: bool = False
+    repeats_earn: float = 0.0
 
     @property
     def reward(self) -> float | None:
-        """Between 0 and 1; None without a target."""
+        """Between 0 and 1, or `repeats_earn`; None without a target."""
         if self.target is None:
             return None
+        if self.repetitive:
+            return self.repeats_earn
         if not self.counted:
             return 0.0
-        return self.matching / max(self.counted, self.needed) * self._factor
-
-    @property
-    def _factor(self) -> float:
-        return 0.0 if self.repetitive else self.length * self.evidence
+        return self.matching / max(self.counted, self.needed) * self.length * self.evidence
 
     def credits(self) -> tuple[Credit, ...]:
         """The sentences that count, each with its share: their mean is the reward."""
         if self.target is None or not self.counted:
             return ()
-        worth = self.counted / max(self.counted, self.needed) * self._factor
-        return tuple(
-            Credit(*sentence.place, worth if sentence.speaks_of(self.target) else 0.0)
-            for sentence in self.sentences
-            if sentence.counts_for(self.target)
-        )
+        counting = [item for item in self.sentences if item.counts_for(self.target)]
+        if self.repetitive:
+            return tuple(Credit(*item.place, self.repeats_earn) for item in counting)
+        worth = self.counted / max(self.counted, self.needed) * self.length * self.evidence
+        return tuple(Credit(*item.place, worth if item.speaks_of(self.target) else 0.0) for item in counting)
 
 
 class ExplanationReward:
@@ -315,6 +316,7 @@ def _weighed(
         length=length,
         repeats=repeats,
         repetitive=rule.max_repeats is not None and repeats > rule.max_repeats,
+        repeats_earn=rule.repeats_earn,
         **(_evidence([sentence.text for sentence in matching], rule) if listed else {}),
     )
 

@@ -24,6 +24,7 @@ class ShapingSettings(Section):
     min_cues: PositiveInt | None
     max_conclusions: PositiveInt | None
     max_repeats: NonNegativeInt | None
+    repeats_earn: Annotated[float, Field(le=0.0)]
 
     @model_validator(mode="after")
     def _ordered(self) -> ShapingSettings:

@@ -3,13 +3,14 @@
 `official` reproduces these loopholes on purpose; `strict` is the default.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from erv.rewards import NO_SHAPING, Shaping, accuracy_reward, explanation_reward, format_reward
 from erv.sentences import Vocabulary
+from erv.settings.grpo import ShapingSettings
 from erv.verifier import split_sentences
 
 LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")
@@ -294,7 +295,7 @@ def test_one_conclusion_counts_and_further_ones_do_not():
     assert shaped(f"{shown} Joy. Pure joy. Full of joy.", max_conclusions=1) == (0.25, 0.25)
 
 
-def test_an_explanation_that_repeats_itself_earns_nothing():
+def test_an_explanation_that_repeats_itself_earns_nothing_or_less():
     """Counted once, a repetition is free: trained so, a policy repeated itself in 40% of its explanations."""
     shown = "His fists are clenched in rage. He shouts in rage."
     again = f"{shown} He shouts in rage."
@@ -303,6 +304,13 @@ def test_an_explanation_that_repeats_itself_earns_nothing():
     assert shaped(shown, max_repeats=0) == (1.0, 1.0)
     # Scenery, which doesn't count, isn't free to repeat either.
     assert shaped(f"{shown} Trees stand in rows. Trees stand in rows.", max_repeats=0)[1] == 0.0
+    assert shaped(again, max_repeats=0, repeats_earn=-0.5) == (1.0, -0.5)
+    assert shaped(again, max_repeats=1, repeats_earn=-0.5) == (1.0, 1.0)
+    # What would earn nothing anyway, on the wrong emotion or without one, isn't free to repeat itself.
+    for text in ("He smiles with joy. He smiles with joy.", "Trees stand in rows. Trees stand in rows."):
+        assert shaped(text, max_repeats=0, repeats_earn=-0.5) == (0.0, -0.5)
+    with pytest.raises(ValueError, match="repeats_earn"):
+        ShapingSettings.model_validate(asdict(Shaping(repeats_earn=0.1)))
 
 
 @pytest.mark.parametrize(
@@ -354,7 +362,7 @@ def test_whatever_a_policy_babbles_is_scored(name, semantics):
     explanation = explanation_reward(WordVerifier(), semantics=semantics)
     for reward in (format_reward, accuracy_reward):
         assert reward([text], solution=["anger"], dataset=["mafw"], semantics=semantics)[0] in (0.0, 1.0)
-    assert 0.0 <= explanation([text], ["anger"])[0] <= 1.0
+    assert -1.0 <= explanation([text], ["anger"])[0] <= 1.0
 
 
 @pytest.mark.parametrize("semantics", ["official", "strict"])

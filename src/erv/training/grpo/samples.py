@@ -230,11 +230,13 @@ def _sentences(read: Assessment | None) -> str:
             kind = "yes" if item.speaks_of(read.target) else "no"
         cells = (words, ", ".join(item.labels) or "none", _plain(item.text))
         lines.append(f'<tr class="{kind}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    earns = (
-        f"{read.matching} of {max(read.counted, read.needed)} sentences, length x {read.length:.2f},"
-        f" evidence x {read.evidence:.2f}{', repeats itself' if read.repetitive else ''}:"
-        f" explanation reward {_number(read.reward)}"
+    how = (
+        "repeats itself"
+        if read.repetitive
+        else f"{read.matching} of {max(read.counted, read.needed)} sentences, length x {read.length:.2f},"
+        f" evidence x {read.evidence:.2f}"
     )
+    earns = f"{how}: explanation reward {_number(read.reward)}"
     return (
         "<table><tr><th>Verdict</th><th>Verifier</th><th>Sentence</th></tr>"
         f"{''.join(lines)}</table><p>{escape(earns)}</p>"

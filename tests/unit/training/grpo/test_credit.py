@@ -203,9 +203,10 @@ def test_what_does_not_count_has_no_credit_and_shaping_scales_the_rest() -> None
     assert sum(c.value for c in found.credits) / 3 == pytest.approx(found.reward)
     assert found.reward == pytest.approx(2 / 4)
     assert credited("no explanation") == Credited(0.0)
-    repetitive = credited(text, replace(NO_SHAPING, max_repeats=0))
-    assert repetitive.reward == 0.0
-    assert [c.value for c in repetitive.credits] == [0.0] * 3
+    for earned in (0.0, -0.5):
+        repetitive = credited(text, replace(NO_SHAPING, max_repeats=0, repeats_earn=earned))
+        assert repetitive.reward == earned
+        assert [c.value for c in repetitive.credits] == [earned] * 3
 
 
 def test_a_reward_is_read_once_for_value_and_credits() -> None:
