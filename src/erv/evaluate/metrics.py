@@ -42,6 +42,12 @@ MEANINGS = {
     "repetitive": "share of clips whose explanation says a sentence twice; lower is better",
     "words": "words of an explanation, on average",
     "sentences": "sentences of an explanation, on average",
+    "set_any": "share of clips whose answer names a true emotion",
+    "set_precision": "of the emotions that an answer names, share that is true, on average",
+    "set_recall": "of a clip's true emotions, share that the answer names, on average",
+    "set_f1": "twice the shared emotions over the true and the named ones, on average",
+    "set_jaccard": "of the emotions that are true or named, share that is both, on average",
+    "EEA_any": "share of clips whose explanation, read alone, names one of the true emotions",
 }
 
 

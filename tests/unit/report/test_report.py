@@ -441,3 +441,33 @@ def test_a_figure_that_is_not_defined_is_a_dash(predictions, evidence, tmp_path)
     assert '<abbr title="of the clips answered right' in html
     assert "A dash in place of a bar is no figure" in html
     assert "inconsistency – (– to –)" in html
+
+
+def test_a_data_set_with_several_emotions_has_a_table_of_sets(page, predictions, evidence):
+    """They were in metrics.json alone, without an interval, a difference or a word."""
+
+    def with_compounds(rows, answer):
+        several = [
+            {
+                **row,
+                "dataset": "mafw_compound",
+                "label": "fear_surprise",
+                "completion": f"<think>The voice is loud.</think>\\n<answer>{answer}</answer>",
+                "predicted": None,
+            }
+            for row in rows
+        ]
+        return [*rows, *several]
+
+    answers = dict(zip(predictions, ("anger", "fear", "surprise and fear"), strict=True))
+    comparison, html = page(
+        {p: with_compounds(rows, answers[p]) for p, rows in predictions.items()}, evidence
+    )
+    assert "set_f1" not in comparison["policies"]["erv"]["overall"]
+    table = re.search(r"<caption>Several emotions at once.*?</table>", html, re.DOTALL).group()
+    rows = re.findall(r"<tr><th>(.*?)</th>(.*?)</tr>", table)
+    shown = {re.sub(r"<.*?>", "", name): re.sub(r"<.*?>", " ", cells).split() for name, cells in rows[1:]}
+    (erv,) = (cells for name, cells in shown.items() if name.startswith("ERV") and "minus" not in name)
+    assert erv[0] == "100.0"
+    gaps = [cells for name, cells in shown.items() if "minus" in name]
+    assert [cells[0] for cells in gaps] == ["can&#39;t", "better"]
