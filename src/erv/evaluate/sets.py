@@ -18,7 +18,7 @@ from erv.prompts import parse_completion
 
 # What `set_metrics` returns, as the metrics of a data set are named.
 SET_METRICS = ("set_any", "set_precision", "set_recall", "set_f1", "set_jaccard")
-EEA_ANY = "EEA_any"
+EXPLANATION_SETS = ("EEA_any", "EPC_any")
 
 
 def set_metrics(truth: Sequence[frozenset[str]], named: Sequence[frozenset[str]]) -> dict[str, float]:
@@ -55,11 +55,17 @@ def answer_set_terms(rows: Sequence[Mapping[str, Any]], space: LabelSpace) -> di
 
 
 def explanation_set_terms(rows: Sequence[Mapping[str, Any]], space: LabelSpace) -> dict[str, Term]:
-    """The same for `EEA_any`, which the judge of `judged` decides: the explanation names a true emotion."""
+    """The same for what the judge of `judged` decides: the explanation names one of the true emotions
+    (`EEA_any`), or one of those that are answered (`EPC_any`).
+    """
     if not space.has_compounds:
         return {}
     heard = [space.parts_of(row["judged"]) if row["judged"] else frozenset() for row in rows]
-    return {EEA_ANY: _term(_overlaps(_truths(rows, space), heard)[0])}
+    said = [space.named_set(parse_completion(row["completion"]).answer) for row in rows]
+    return {
+        name: _term([float(not named.isdisjoint(others)) for named, others in zip(heard, sets, strict=True)])
+        for name, sets in zip(EXPLANATION_SETS, (_truths(rows, space), said), strict=True)
+    }
 
 
 def compound_figures(rows: Sequence[Mapping[str, Any]], space: LabelSpace) -> dict[str, float]:

@@ -161,3 +161,17 @@ def test_intervals_of_parts_hold_the_truth(shape):
         found = share_interval(parts, np.zeros(clips, dtype=int), parts.mean(), draws, 0.95)
         held += found["low"] <= truth <= found["high"]
     assert held / repeats >= 0.93
+
+
+def test_one_part_of_a_compound_answer_does_not_contradict_it():
+    """A right "fear and surprise" that is explained by fear alone was counted as inconsistent."""
+    rows = answers_of(["fear and surprise"] * 6, ["fear"] * 5 + ["anger"])
+    measured = measure(rows)["mafw_compound"]
+    found = {metric: measured[metric] for metric in ("inconsistency", "EPC", "EPC_any")}
+    assert found == pytest.approx({"inconsistency": 1 / 6, "EPC": 0, "EPC_any": 5 / 6}, abs=1e-6)
+    compared = compare({"it": rows}, samples=100, confidence=0.95, seed=0)["policies"]["it"]
+    for metric in ("inconsistency", "inconsistency_all", "EPC_any"):
+        value = compared["mafw_compound"][metric]["value"]
+        assert value == pytest.approx(measured[metric], abs=1e-6)
+    assert COMPOUND.share_an_emotion("anger_disgust", "disgust")
+    assert not COMPOUND.share_an_emotion("anger_disgust", "fear_surprise")
