@@ -7,9 +7,10 @@ Deviations from the paper:
 1. Learning rate, KL weight, group size and number of steps are the demo's.
 2. Rewards read completions strictly (`grpo.semantics: strict`); `official` is the released code's reading.
 3. Clips of both data sets are mixed in one order; the paper's code trains only on the MAFW list.
-4. Projectors and gate are frozen (`grpo.freeze_projectors`), and rollouts are sampled at 0.6: with the demo's
-   few steps and tiny policy, the first keeps what the cold start recognises, and the second punishes the
-   repetitions of greedy decoding, which are rare among warmer rollouts.
+4. Projectors and gate are frozen (`grpo.freeze_projectors`), which keeps what the cold start recognises with
+   the demo's few steps and tiny policy. Rollouts are sampled at 0.6 and one per clip is greedy
+   (`grpo.greedy_rollout`), so that what only greedy decoding shows earns or costs too.
+   The explanation reward has `grpo.shaping`: fewer than 34 words earn less, a repeated sentence earns -1.
 5. A variant of `method: rft` is rejection sampling fine-tuning at equal compute; the paper has none, and the
    demo leaves it out. With it:
    `dvc exp run -S 'compare.train=[r1_omni,erv,rft]' -S 'compare.policies=[sft,r1_omni,erv,rft]'`.

@@ -31,6 +31,8 @@ from erv.evaluate.outcomes import (
     shape_of,
     shape_terms,
 )
+from erv.evaluate.sets import answer_set_terms, explanation_set_terms
+from erv.labels import LabelSpace
 
 
 def compare(
@@ -63,7 +65,8 @@ def compare(
         scope), `absent` (scope -> emotions of its space without a clip), `released` (policy -> scope -> UAR
         and EEA as the released code counts them), `same_answers` (pairs "later-earlier" with the same
         completion for every clip), `confidence` and `bootstrap_samples`. Scopes are `overall` and the data
-        sets; metrics are `METRICS` and `FURTHER`, of which only the first get verdicts.
+        sets; metrics are `METRICS`, `FURTHER` and, in data sets with compound labels, those of
+        `erv.evaluate.sets`; only the first get verdicts.
         With `worth` also `judges`: judge -> its `worth`, and `policies`, `differences`, `verdicts` and
         `classes` of the metrics that it decides. If there are several, the last is `majority`, whose worth is
         None.
@@ -121,7 +124,7 @@ def compare(
             }
         Scope(
             scope,
-            {name: _terms(rows[name], shapes[name]) for name in names},
+            {name: _terms(rows[name], shapes[name], scope_space(scope)) for name in names},
             labels,
             {name: [row["predicted"] for row in headline[name]] for name in names},
             confidence,
@@ -163,14 +166,17 @@ def _shapes(rows: Sequence[Row]) -> dict[tuple[str, str], Shape]:
     return {(row["dataset"], row["clip_id"]): shape_of(row["completion"]) for row in rows}
 
 
-def _terms(rows: Mapping[str, Sequence[Row]], shapes: Mapping[tuple[str, str], Shape]) -> dict[Key, Term]:
+def _terms(
+    rows: Mapping[str, Sequence[Row]], shapes: Mapping[tuple[str, str], Shape], space: LabelSpace
+) -> dict[Key, Term]:
     """What each clip adds to each metric of a policy: its rows in one scope by judge, all `in_order`."""
     terms: dict[Key, Term] = {}
     for judge, items in rows.items():
-        found = explanation_terms(items)
+        found = explanation_terms(items) | explanation_set_terms(items, space)
         if judge == HEADLINE:
             mine = [shapes[row["dataset"], row["clip_id"]] for row in items]
-            found = {**answer_terms(items), **found, **shape_terms(mine)}
+            of_answers = answer_terms(items) | answer_set_terms(items, space)
+            found = {**of_answers, **found, **shape_terms(mine)}
         terms |= {(judge, metric): term for metric, term in found.items()}
     return terms
 

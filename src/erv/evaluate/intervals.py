@@ -18,6 +18,9 @@ that is always or never recognised, however few clips it has.
 
 Inconsistency is a share of the right answers, whose number varies with the clips too. Of one policy, the
 score interval is Wilson's among its right answers; of two, that of `erv.evaluate.ratio_intervals`.
+
+Metrics of sets (`erv.evaluate.sets`) are means of parts of clips. A part varies less than a whole clip that
+counts or doesn't, as x^2 <= x between 0 and 1, so the score intervals of shares are wide enough for them.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ def share_interval(
     """The interval of a metric: of a share of clips, or of the mean of such shares over groups.
 
     Args:
-        right: which clips count, [clips].
+        right: which clips count, [clips]; or how much of each, 0..1, which varies less than all or nothing.
         groups: the group of each clip, int [clips] from 0; for UAR its emotion, otherwise 0 for all.
         value: the metric, 0..1.
         draws: the metric on bootstrap draws, float [draws].
@@ -64,7 +67,7 @@ def difference_interval(
     """The interval of a paired difference.
 
     Args:
-        later: which clips count for the later policy, [clips].
+        later: which clips count for the later policy, or how much of each, [clips].
         earlier: which clips count for the earlier policy, [clips].
         groups: as for `share_interval`.
         value: the later policy's metric minus the earlier one's, -1..1.
@@ -72,10 +75,9 @@ def difference_interval(
         confidence: e.g. 0.95.
     """
     counts = np.bincount(groups)
-    gained, lost = (
-        np.bincount(groups, weights=later > earlier),
-        np.bincount(groups, weights=earlier > later),
-    )
+    gap = np.subtract(later, earlier, dtype=np.float64)
+    gained = np.bincount(groups, weights=np.maximum(gap, 0.0))
+    lost = np.bincount(groups, weights=np.maximum(-gap, 0.0))
     weight = _weight_of_score([gained, lost, counts - gained - lost])
     score = (
         paired_score(gained.tolist(), lost.tolist(), counts.tolist(), confidence) if weight else (0.0, 0.0)

@@ -42,6 +42,13 @@ MEANINGS = {
     "repetitive": "share of clips whose explanation says a sentence twice; lower is better",
     "words": "words of an explanation, on average",
     "sentences": "sentences of an explanation, on average",
+    "set_any": "share of clips whose answer names a true emotion",
+    "set_precision": "of the emotions that an answer names, share that is true, on average",
+    "set_recall": "of a clip's true emotions, share that the answer names, on average",
+    "set_f1": "twice the shared emotions over the true and the named ones, on average",
+    "set_jaccard": "of the emotions that are true or named, share that is both, on average",
+    "EEA_any": "share of clips whose explanation, read alone, names one of the true emotions",
+    "EPC_any": "share of clips whose explanation names one of the emotions that are answered",
 }
 
 
@@ -130,6 +137,7 @@ def explanation_metrics(
     *,
     semantics: Semantics = "strict",
     outside: Sequence[bool] | None = None,
+    space: LabelSpace | None = None,
 ) -> dict[str, Any]:
     """EEA, EPC, FCR and inconsistency of n samples.
 
@@ -145,12 +153,13 @@ def explanation_metrics(
             figures.
         outside: n flags, of explanations that are read as an emotion outside the list (`judged` is None
             there); None if there are none. `official` takes no notice.
+        space: of the names, which says what compound ones are made of; None if there are none.
 
     Returns:
         EEA (judged = truth), EPC (judged = predicted), FCR (all three equal), inconsistency (judged, but not
-        as predicted, or outside, among samples with predicted = truth) and inconsistency_all (the same among
-        samples with a prediction), unreadable (samples with a None) and total. All are 0 for n = 0, except
-        the two inconsistencies: None where there is nothing to count among.
+        as predicted or a part of it, or outside, among samples with predicted = truth) and inconsistency_all
+        (the same among samples with a prediction), unreadable (samples with a None) and total. All are 0 for
+        n = 0, except the two inconsistencies: None where there is nothing to count among.
 
     Raises:
         EvaluationError: the lists differ in length.
@@ -172,8 +181,8 @@ def explanation_metrics(
         "EEA": sum(heard is not None and true == heard for true, _, heard in read) * share,
         "EPC": sum(answer == heard for _, answer, heard in rows) * share,
         "FCR": sum(true == answer == heard for true, answer, heard in rows) * share,
-        "inconsistency": _contradicted(right),
-        "inconsistency_all": _contradicted(answered),
+        "inconsistency": _contradicted(right, space),
+        "inconsistency_all": _contradicted(answered, space),
         "unreadable": total - len(rows),
         "total": total,
     }
@@ -229,7 +238,7 @@ def all_metrics(
     """
     present = [name for name in space.names if name in set(truth)]
     recognition = recognition_metrics(truth, predicted, present)
-    explanation = explanation_metrics(truth, predicted, judged, outside=outside)
+    explanation = explanation_metrics(truth, predicted, judged, outside=outside, space=space)
     values = {**recognition, **explanation}
     result: dict[str, float | int | None] = {
         name: None if values[name] is None else round(float(values[name]), 6)
@@ -244,11 +253,16 @@ def all_metrics(
     return result
 
 
-def _contradicted(rows: Sequence[tuple[str | None, ...]]) -> float | None:
-    """The share of samples (truth, predicted, judged) in which an emotion is read that is not the answer."""
+def _contradicted(rows: Sequence[tuple[str | None, ...]], space: LabelSpace | None) -> float | None:
+    """The share of samples (truth, predicted, judged) in which an emotion is read that the answer hasn't."""
     if not rows:
         return None
-    return sum(heard is not None and heard != answer for _, answer, heard in rows) / len(rows)
+
+    def shared(heard: str, answer: str) -> bool:
+        return heard == answer or (space is not None and space.share_an_emotion(heard, answer))
+
+    other = (heard is not None and not shared(heard, answer or "") for _, answer, heard in rows)
+    return sum(other) / len(rows)
 
 
 def _sentences(explanation: str | None) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from erv.labels import LabelSpace
 from erv.prompts import is_well_formed, parse_completion
 from erv.sentences import count_words, normalize, split_sentences
 
@@ -50,7 +51,8 @@ def answer_terms(rows: Sequence[Row]) -> dict[str, Term]:
 def explanation_terms(rows: Sequence[Row]) -> dict[str, Term]:
     """What a judge's reading decides, from `judged`: EEA, EPC, FCR and both inconsistencies.
 
-    An emotion outside the data set's list (`heard_outside`) is another one than any answer's.
+    An emotion outside the data set's list (`heard_outside`) is another one than any answer's. An explanation
+    of one of an answer's emotions ("anger", of "anger and disgust") doesn't contradict it, see `contradicts`.
 
     Args:
         rows: rows of the predictions table, `in_order`.
@@ -62,11 +64,20 @@ def explanation_terms(rows: Sequence[Row]) -> dict[str, Term]:
     same = heard & np.array([row["judged"] == row["predicted"] for row in rows], dtype=bool)
     flags = {"EEA": true, "EPC": same, "FCR": true & right}
     terms = {name: Term(flag.astype(np.float32)) for name, flag in flags.items()}
-    outside = np.array([heard_outside(row) for row in rows], dtype=bool)
-    other = (heard & ~same) | outside
+    other = np.array([contradicts(row) for row in rows], dtype=bool)
     for name, among in (("inconsistency", right), ("inconsistency_all", answered)):
         terms[name] = Term((other & among).astype(np.float32), among.astype(np.float32))
     return terms
+
+
+def contradicts(row: Row) -> bool:
+    """Whether the explanation was read as another emotion than the answer, or than any of a compound one."""
+    judged, answer = row["judged"], row["predicted"]
+    if answer is None:
+        return False
+    if judged is None:
+        return heard_outside(row)
+    return judged != answer and not LabelSpace.load(row["dataset"]).share_an_emotion(judged, answer)
 
 
 def heard_outside(row: Row) -> bool:

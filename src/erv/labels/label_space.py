@@ -93,6 +93,10 @@ class LabelSpace:
         parts = name.split("_")
         return frozenset(parts) if all(part in self.ids for part in parts) else frozenset([name])
 
+    def share_an_emotion(self, one: str, other: str) -> bool:
+        """Whether two canonical names are the same or have a part in common: `anger` and `anger_disgust`."""
+        return not self.parts_of(one).isdisjoint(self.parts_of(other))
+
     @functools.cached_property
     def has_compounds(self) -> bool:
         """Whether some names stand for several emotions."""

@@ -167,6 +167,7 @@ def _report(
             names=names,
             metrics=metrics,
             further=further,
+            sets=parts.sets(comparison, subject),
             each=each,
             by_emotion=parts.by_emotion(comparison, each),
             meanings=MEANINGS,

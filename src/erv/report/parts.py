@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from erv.evaluate.compare import difference
 from erv.evaluate.evaluate import OVERALL, scope_rows, scope_space, unread_kind
 from erv.evaluate.intervals import undefined
 from erv.evaluate.judges.panel import MAJORITY
@@ -16,6 +17,8 @@ from erv.evaluate.metrics import (
     NEITHER_IS_BETTER,
     recognition_metrics,
 )
+from erv.evaluate.sets import EXPLANATION_SETS, SET_METRICS
+from erv.evaluate.significance import in_words
 from erv.figures.charts import class_balance_svg, durations_svg
 from erv.figures.pages import quarantine_table
 from erv.manifest import SPLITS
@@ -31,7 +34,9 @@ def judges(comparison: Mapping[str, Any], subject: str) -> dict[str, Any]:
         subject: the policy of the headline.
 
     Returns:
-        `names` of the judges and their majority, how many `judges` there are, `worth` by name in words, and
+        `names` of the judges and their majority, how many `judges` there are, `worth` by name in words,
+        `unnamed`: by policy and judge the explanations in which it heard no emotion of the list, by outcome
+        (None for the majority), `alpha` by policy: Krippendorff's, where there are several judges, and
         `blocks`, one per metric: `values` by policy and `against`, verdict and interval of the subject minus
         each other one (none if the subject doesn't explain), both with an item per name.
     """
@@ -60,7 +65,23 @@ def judges(comparison: Mapping[str, Any], subject: str) -> dict[str, Any]:
         blocks.append({"metric": metric, "lower": lower, "values": values, "against": against})
     worth = {judge: verdicts.worth_in_words(judge, comparison["judges"][judge]["worth"]) for judge in names}
     number = len([name for name in names if name != MAJORITY])
-    return {"names": names, "judges": number, "worth": worth, "blocks": blocks}
+    unnamed = {
+        policy: [_unnamed(comparison["outcomes"][policy].get(judge)) for judge in names]
+        for policy in explaining
+    }
+    alpha = {policy: comparison["agreement"][policy]["alpha"] for policy in explaining if number > 1}
+    return {
+        "names": names,
+        "judges": number,
+        "worth": worth,
+        "unnamed": unnamed,
+        "alpha": alpha,
+        "blocks": blocks,
+    }
+
+
+def _unnamed(counts: Mapping[str, int] | None) -> dict[str, int] | None:
+    return None if counts is None else {kind: n for kind, n in counts.items() if kind != "named"}
 
 
 def further(comparison: Mapping[str, Any]) -> list[str]:
@@ -68,6 +89,45 @@ def further(comparison: Mapping[str, Any]) -> list[str]:
     figures = [comparison["policies"][policy][OVERALL] for policy in comparison["order"]]
     shares = (metric for metric in FURTHER if metric not in NEITHER_IS_BETTER)
     return [metric for metric in shares if any(metric in items for items in figures)]
+
+
+def sets(comparison: Mapping[str, Any], subject: str) -> dict[str, dict[str, Any]]:
+    """The metrics of `erv.evaluate.sets` in each data set whose labels stand for several emotions.
+
+    Args:
+        comparison: without such a data set nothing is returned.
+        subject: the policy of the headline.
+
+    Returns:
+        Scope -> `metrics` in order, `values`: policy -> interval by metric, and `against`: other policy ->
+        the subject's minus its, as interval and verdict by metric. What doesn't apply to a policy is absent.
+    """
+    order, figures = comparison["order"], comparison["policies"]
+    found: dict[str, dict[str, Any]] = {}
+    for scope in comparison["clips"]:
+        values = {
+            policy: {
+                m: figures[policy][scope][m]
+                for m in (*SET_METRICS, *EXPLANATION_SETS)
+                if m in figures[policy][scope]
+            }
+            for policy in order
+        }
+        metrics = [
+            m for m in (*SET_METRICS, *EXPLANATION_SETS) if any(m in items for items in values.values())
+        ]
+        if not metrics:
+            continue
+        against: dict[str, dict[str, Any]] = {}
+        for other in verdicts.others(order, subject):
+            gaps = {
+                m: difference(comparison, subject, other, scope, m)
+                for m in metrics
+                if m in values[subject] and m in values[other]
+            }
+            against[other] = {m: (gap, in_words(m, gap)) for m, gap in gaps.items()}
+        found[scope] = {"metrics": metrics, "values": values, "against": against}
+    return found
 
 
 def by_emotion(comparison: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -9,9 +9,12 @@ from typing import Any
 from erv.errors import EvaluationError
 from erv.evaluate.by_judge import worth_of_judges
 from erv.evaluate.compare import check_measured_alike, compare
-from erv.evaluate.evaluate import OVERALL, read_predictions, scope_rows, unread_answers
+from erv.evaluate.evaluate import OVERALL, read_predictions, scope_rows, scope_space, unread_answers
+from erv.evaluate.judges.agreement import agreement
+from erv.evaluate.judges.panel import outcomes
 from erv.evaluate.metrics import shuffled_eea
 from erv.files import read_document
+from erv.prompts import parse_completion
 from erv.report.evidence import Evidence
 from erv.sentences import explanation_shape
 from erv.settings import ReportSettings
@@ -41,7 +44,8 @@ def build_comparison(
     It holds the result of `erv.evaluate.compare.compare`, the quality of the verifier and of the judge, the
     decoding settings, the numbers of completions without an answer that counts (`malformed`: no answer block;
     `outside`: an answer that is not a label) and of explanations that the judge can't read, and the shape of
-    explanations (`explanations`: sentences, words, repeated and shuffled_EEA by policy).
+    explanations (`explanations`: sentences, words, repeated, distinct and shuffled_EEA by policy).
+    `outcomes` has the verdicts of each judge by policy and outcome, and `agreement` how far judges agree.
 
     Raises:
         EvaluationError: a policy has no metrics, or the policies differ in clips, judge or decoding.
@@ -66,6 +70,9 @@ def build_comparison(
     result["unreadable"] = {
         policy: evaluation.get("unreadable", {}).get(OVERALL, 0) for policy, evaluation in evaluations.items()
     }
+    pooled = {policy: scope_rows(rows)[OVERALL] for policy, rows in predictions.items()}
+    result["outcomes"] = {policy: outcomes(rows) for policy, rows in pooled.items()}
+    result["agreement"] = {policy: agreement(rows, scope_space(OVERALL)) for policy, rows in pooled.items()}
     result["explanations"] = {policy: _explanations(rows, seed) for policy, rows in predictions.items()}
     result["verifier"] = {key: evidence.verifier[key] for key in VERIFIER_FIGURES}
     first = next(iter(evaluations.values()))
@@ -101,5 +108,7 @@ def _explanations(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, flo
     pooled = sorted(scope_rows(rows)[OVERALL], key=lambda row: (row["dataset"], row["clip_id"]))
     columns = ([row[name] for row in pooled] for name in ("label", "judged", "dataset"))
     values = explanation_shape([row["completion"] for row in pooled])
+    said = [parse_completion(row["completion"]).explanation for row in pooled]
+    values["distinct"] = len({text for text in said if text}) / max(1, len(said))
     values["shuffled_EEA"] = shuffled_eea(*columns, seed=seed)
     return {name: round(value, 6) for name, value in values.items()}

@@ -19,7 +19,7 @@ def assess(row: Mapping[str, Any], run_id: str, trace_id: str) -> list[Assessmen
 
     `truth` is an expectation. Everything else is feedback: of each judge the emotion that it named, or else
     its outcome; `right`, whether the answer is the truth; and `consistent`, whether the first judge hears the
-    answer in the explanation. The last is left out if there is no answer, or that judge named no emotion.
+    answer in the explanation. The last is left out if there is no answer, or that judge heard no emotion.
 
     Args:
         row: of the predictions table.
@@ -28,6 +28,8 @@ def assess(row: Mapping[str, Any], run_id: str, trace_id: str) -> list[Assessmen
     """
     from mlflow.entities import AssessmentSource, AssessmentSourceType, Expectation, Feedback
     from mlflow.tracing.constant import AssessmentMetadataKey
+
+    from erv.evaluate.outcomes import contradicts, heard_outside
 
     def source(name: str) -> AssessmentSource:
         asked = name.partition(":")[0] in CHAT_JUDGES
@@ -54,9 +56,9 @@ def assess(row: Mapping[str, Any], run_id: str, trace_id: str) -> list[Assessmen
         feedback(RIGHT, answer == label, f"The truth is {label}; {_answer(answer)}.", OURS),
     ]
     first = verdicts[0]
-    if first["emotion"] is not None and answer is not None:
-        same = first["emotion"] == answer
-        found.append(feedback(CONSISTENT, same, _reading(first, row), first["judge"]))
+    named = {**row, "judged": first["emotion"]}
+    if (first["emotion"] is not None or heard_outside(named)) and answer is not None:
+        found.append(feedback(CONSISTENT, not contradicts(named), _reading(first, row), first["judge"]))
     for assessment in found:
         assessment.assessment_id = _id(trace_id, assessment.name)
     return found

@@ -229,12 +229,13 @@ def test_figures_about_explanations_do_not_apply_to_a_policy_without(predictions
     assert re.findall(r">(\w+)</abbr>", words["can't tell"]) == ["WAR", "UAR"]
     assert "<strong>direct</strong> answers without explaining.</p>" in against
     table = text[text.index("<h2>What each judge reads") : text.index("<h2>Differences")]
-    assert re.findall(r'scope="rowgroup"[^>]*>(\w+)', table) == ["EEA", "EPC", "FCR", "inconsistency"]
+    heads = re.findall(r'scope="rowgroup" title="[^"]*">(\w+)', table)
+    assert heads == ["EEA", "EPC", "FCR", "inconsistency"]
     assert "against Cold start" in table
     assert "</span>direct<" not in table
     shape = text[text.index("<h3>Shape of") : text.index("<h2>The data")]
     cells = re.findall(r'<td class="num">([^<]*)<', re.search(r"<tr><td>direct</td>.*?</tr>", shape)[0])
-    assert cells == ["-", "-", "-", "0", "2", "-"]
+    assert cells == ["-", "-", "-", "-", "0", "2", "-"]
     assert "EPC doesn't apply" in text
     assert not re.search(r"direct \d+", text[text.index("<h3>The judge") : text.index("<h3>Are the claims")])
 
@@ -301,6 +302,21 @@ def test_judges_are_side_by_side_with_their_worth(predictions, evidence, page):
     for name in ("lexical", "embedding", "majority"):
         value = comparison["judges"][name]["policies"]["erv"]["overall"]["EPC"]["value"]
         assert f"<td>{100 * value:.1f}<small>" in table
+
+
+def test_the_page_says_in_how_many_explanations_a_judge_hears_nothing(predictions, evidence, page):
+    """It said 0 of explanations in which the judge was silent, beside an inconsistency that they lower."""
+    comparison, html = page(predictions, evidence)
+    assert comparison["outcomes"]["erv"] == {
+        "lexical": {"named": 11, "silent": 1},
+        "embedding": {"named": 11, "unreadable": 1},
+    }
+    table = html[html.index("hears no emotion of the list") : html.index("<h2>Differences")]
+    first = table[: table.index("</tbody>")]
+    assert first.count("<td>1<small>silent 1</small></td><td>1<small>unreadable 1</small></td><td></td>") == 3
+    alpha = comparison["agreement"]["erv"]["alpha"]
+    assert f" {alpha:.2f}" in table[table.index("Krippendorff") :]
+    assert comparison["explanations"]["erv"]["distinct"] == pytest.approx(2 / 12, abs=1e-6)
 
 
 def test_a_comparison_or_rows_without_judges_are_refused(predictions, evidence, tmp_path):
@@ -441,3 +457,33 @@ def test_a_figure_that_is_not_defined_is_a_dash(predictions, evidence, tmp_path)
     assert '<abbr title="of the clips answered right' in html
     assert "A dash in place of a bar is no figure" in html
     assert "inconsistency – (– to –)" in html
+
+
+def test_a_data_set_with_several_emotions_has_a_table_of_sets(page, predictions, evidence):
+    """They were in metrics.json alone, without an interval, a difference or a word."""
+
+    def with_compounds(rows, answer):
+        several = [
+            {
+                **row,
+                "dataset": "mafw_compound",
+                "label": "fear_surprise",
+                "completion": f"<think>The voice is loud.</think>\\n<answer>{answer}</answer>",
+                "predicted": None,
+            }
+            for row in rows
+        ]
+        return [*rows, *several]
+
+    answers = dict(zip(predictions, ("anger", "fear", "surprise and fear"), strict=True))
+    comparison, html = page(
+        {p: with_compounds(rows, answers[p]) for p, rows in predictions.items()}, evidence
+    )
+    assert "set_f1" not in comparison["policies"]["erv"]["overall"]
+    table = re.search(r"<caption>Several emotions at once.*?</table>", html, re.DOTALL).group()
+    rows = re.findall(r"<tr><th>(.*?)</th>(.*?)</tr>", table)
+    shown = {re.sub(r"<.*?>", "", name): re.sub(r"<.*?>", " ", cells).split() for name, cells in rows[1:]}
+    (erv,) = (cells for name, cells in shown.items() if name.startswith("ERV") and "minus" not in name)
+    assert erv[0] == "100.0"
+    gaps = [cells for name, cells in shown.items() if "minus" in name]
+    assert [cells[0] for cells in gaps] == ["can&#39;t", "better"]

@@ -68,7 +68,7 @@ def test_readings(outcome: str, emotion: str | None, value: str, rationale: str)
     assert (said["lexical"].value, said["lexical"].rationale) == (value, rationale)
     assert said["truth"].value == "happy"
     assert said["right"].value is False
-    assert ("consistent" in said) == (emotion is not None)
+    assert ("consistent" in said) == (outcome in ("named", "outside"))
 
 
 def test_consistent_is_what_the_first_judge_hears() -> None:
@@ -77,6 +77,8 @@ def test_consistent_is_what_the_first_judge_hears() -> None:
     said = found("happy", ("lexical", "named", "sad"), ("embedding", "named", "happy"))
     assert (said["right"].value, said["consistent"].value) == (True, False)
     assert said["consistent"].source.source_id == "lexical"
+    said = found("happy", ("lexical", "outside", None), ("embedding", "named", "happy"))
+    assert said["consistent"].value is False, "as inconsistency counts it"
 
 
 def test_without_an_answer() -> None:

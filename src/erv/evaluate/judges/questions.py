@@ -23,6 +23,20 @@ _SILENT_WORDS = (
     "null",
     "na",
     "n a",
+    "not applicable",
+    "none given",
+    "not given",
+    "none stated",
+    "not stated",
+    "cannot tell",
+    "can t tell",
+    "cannot determine",
+    "cannot be determined",
+    "indeterminate",
+    "inconclusive",
+    "ambivalent",
+    "conflicting",
+    "contradictory",
     "unclear",
     "not clear",
     "unknown",
@@ -45,6 +59,10 @@ _SILENT_WORDS = (
     "none of the above",
 )
 _NOUNS = ("", " emotion", " emotions", " feeling", " feelings")
+# Of two words, one that is known decides ("deep sadness"), unless the other may turn it around.
+_TURNING = frozenset(
+    ("no", "not", "never", "non", "without", "hardly", "barely", "less", "lacking", "anti", "un")
+)
 _SILENCE = frozenset(word + noun for word in _SILENT_WORDS for noun in _NOUNS)
 
 _TASK = """\
@@ -94,14 +112,18 @@ class OpenQuestions:
         """The verdict in a reply, or why it is malformed.
 
         A reply is the JSON object `{"emotion": "..."}`, see `json_object`. A name or synonym of the space is
-        `named`, `none` and other words for no emotion or several are `silent`, and one other word or two are
-        `outside`. "No emotion" is silent although label spaces have it as a synonym of neutral: the question
-        tells the two apart. A space's own canonical name is never silent.
+        `named`, also beside a word for its degree ("deep sadness"); null, `none` and other words for no
+        emotion or several are `silent`, and one other word is `outside`. Two words that the space doesn't
+        know are malformed, since nothing says that they are an emotion. "No emotion" is silent although label
+        spaces have it as a synonym of neutral: the question tells the two apart. A space's own canonical name
+        is never silent.
         """
         content = json_object(reply)
         if isinstance(content, Fault):
             return content
-        said = content.get("emotion")
+        said = content.get("emotion", "")
+        if set(content) == {"emotion"} and said is None:
+            return SILENT
         if set(content) != {"emotion"} or not isinstance(said, str):
             return Fault("it is not a JSON object with the one key emotion and a text")
         emotion, plain = self._space.normalize(said), normalize(said)
@@ -109,10 +131,13 @@ class OpenQuestions:
             return SILENT
         if emotion is not None:
             return Verdict("named", emotion)
-        word = " ".join(said.lower().split()).strip(string.punctuation + string.whitespace)
-        if not word or len(word.split()) > 2 or not word.replace(" ", "").replace("-", "").isalpha():
-            return Fault(f"{one_line(said, _LONGEST)!r} is not one emotion")
-        return OUTSIDE
+        words = said.lower().strip(string.punctuation + string.whitespace).split()
+        if len(words) == 1 and words[0].replace("-", "").isalpha():
+            return OUTSIDE
+        known = {name for word in words if (name := self._space.normalize(word)) is not None}
+        if len(words) == 2 and len(known) == 1 and not _TURNING.intersection(words):
+            return Verdict("named", known.pop())
+        return Fault(f"{one_line(said, _LONGEST)!r} is not one emotion")
 
 
 class OfficialQuestions:

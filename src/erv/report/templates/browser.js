@@ -224,7 +224,7 @@
       element("span", { class: `verdict ${right ? "right" : "wrong"}` }, `${answer.answer ?? ""}${unread} ${right ? "✓" : "✗"}`));
     const votes = answer.votes.map(([outcome, emotion], j) => {
       const agrees = outcome === "named" && emotion === clip.answers[i];
-      const mood = agrees ? "yes" : outcome === "named" ? "no" : "";
+      const mood = agrees ? "yes" : outcome === "named" || outcome === "outside" ? "no" : "";
       return element("span", { class: `chip ${mood}` }, `${data.panel[j]}: ${outcome === "named" ? emotion : OUTCOMES[outcome]}${mood ? (agrees ? " ✓" : " ✗") : ""}`);
     });
     const body = answer.raw === null ? element("p", {}, ...answer.sentences.flatMap(([sentence, read]) => [coloured(sentence, read), " "])) : element("pre", {}, answer.raw);

@@ -13,6 +13,8 @@ DFEW = LabelSpace.load("dfew")
 NO_EMOTION = (
     "none|None.|no emotion|No emotion.|no clear emotion|nothing|mixed|mixed feelings|several|multiple|both"
     "|not clear|not sure|ambiguous|undefined|null|N/A|unknown"
+    "|not applicable|cannot determine|can't tell|indeterminate|inconclusive|ambivalent|contradictory"
+    "|not stated|none given"
 )
 
 
@@ -32,6 +34,31 @@ def test_what_names_one_is_not():
         OUTSIDE,
     ]
     assert all(isinstance(read(said), Fault) for said in ("", "...", "angry/sad", "angry, because he shouts"))
+
+
+def test_null_is_silent():
+    """It is what "give none" asks for in JSON."""
+    assert read(None) == SILENT
+    assert isinstance(OpenQuestions(DFEW).read("{}"), Fault)
+
+
+@pytest.mark.parametrize(
+    ("said", "emotion"),
+    [
+        ("very sad", "sad"),
+        ("Deep sadness.", "sad"),
+        ("slightly angry", "angry"),
+        ("mild surprise", "surprise"),
+    ],
+)
+def test_a_word_for_the_degree_changes_no_emotion(said, emotion):
+    """It was an emotion outside the list, and so contradicted a right answer."""
+    assert read(said) == Verdict("named", emotion)
+
+
+@pytest.mark.parametrize("said", ["the person", "quiet pride", "not sad", "hardly angry", "sad fear"])
+def test_two_words_that_are_no_one_emotion_are_asked_about_again(said):
+    assert isinstance(read(said), Fault)
 
 
 def test_a_name_of_the_space_is_never_silent(tmp_path):
