@@ -11,6 +11,9 @@ from pathlib import Path
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
+# Of the section `validate`: what the served model refuses.
+LIMITS = ("min_seconds", "max_seconds", "min_fps", "min_side", "min_brightness", "min_loudness_db")
+
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Writes the bundle."""
@@ -30,6 +33,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             "resize": settings.extract.resize,
             "sample_rate": settings.extract.sample_rate,
             "max_new_tokens": settings.evaluate.max_new_tokens,
+            "limits": settings.validate_.model_dump(include=set(LIMITS)),
         },
         settings=settings.register_,
         seed=settings.seed,
