@@ -11,12 +11,10 @@ from pathlib import Path
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
 
-# Of the section `validate`: what the served model refuses.
-LIMITS = ("min_seconds", "max_seconds", "min_fps", "min_side", "min_brightness", "min_loudness_db")
-
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Writes the bundle."""
+    from erv.register.decoding import serving_settings
     from erv.register.register import write_candidate
 
     name = settings.register_.policy
@@ -26,15 +24,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         verifier=arguments.verifier,
         evaluations=arguments.evaluations,
         comparison=arguments.comparison,
-        serving={
-            "frames": settings.extract.frames,
-            "size": settings.extract.size,
-            "geometry": settings.extract.geometry,
-            "resize": settings.extract.resize,
-            "sample_rate": settings.extract.sample_rate,
-            "max_new_tokens": settings.evaluate.max_new_tokens,
-            "limits": settings.validate_.model_dump(include=set(LIMITS)),
-        },
+        serving=serving_settings(settings),
         settings=settings.register_,
         seed=settings.seed,
     )

@@ -76,10 +76,10 @@ class Predictor:
             asked: video files with sound.
 
         Returns:
-            Per clip `clip` (its name, as asked), `answer`, `explanation`, `completion`, `agreement` and `error`.
-            Agreement is the share of the explanation's emotional sentences that speak of the answer, by the
-            verifier; None if the verifier does not know the answer. The error says why a clip can't be
-            answered, in a sentence for the client; either it or the completion is None.
+            Per clip the `COLUMNS`, `clip` being its name, as asked. Agreement is the share of the
+            explanation's emotional sentences that speak of the answer, by the verifier; None if the verifier
+            does not know the answer. The error says why a clip can't be answered, in a sentence for the
+            client; either it or the completion is None.
 
         Raises:
             ClipError: there are too many clips.
