@@ -62,7 +62,8 @@ class EmotionModel(PythonModel):
             exchange.failed = True
             logger.exception("the model failed")
             raise
-        return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype({"agreement": float})
+        # Not as numbers: what is missing would be NaN, which is no JSON.
+        return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
 
 
 def _asked(table: pd.DataFrame) -> list[ClipInput]:
