@@ -34,6 +34,7 @@ from pathlib import Path
 from erv.register.register import write_candidate
 from erv.evaluate.evaluate import write_predictions
 from erv.settings import load_settings
+from tests.support.tiny_bundle import SERVING
 from tests.unit.register.test_register import WORTH, comparison_of, predictions, write_evaluation
 
 right, agreeing, *more = Path("control/quality.txt").read_text().split()
@@ -54,7 +55,7 @@ write_candidate(
     verifier=Path("inputs/verifier"),
     evaluations=work,
     comparison=work / "comparison.json",
-    serving={"frames": 2, "size": 32, "geometry": "stretch", "sample_rate": 16000, "max_new_tokens": 8},
+    serving=SERVING,
     settings=load_settings().register_,
     seed=0,
 )
@@ -104,8 +105,9 @@ def test_a_version_answers_for_a_clip(
     mlflow.set_tracking_uri(scratch.environment.mlflow_uri)
     model = mlflow.pyfunc.load_model(f"models:/{NAME}/1")
     table = model.predict(pd.DataFrame({"clip": ["clip.mp4"]}))
-    assert list(table.columns) == ["clip", "answer", "explanation", "agreement", "completion"]
+    assert list(table.columns) == ["clip", "answer", "explanation", "agreement", "completion", "error"]
     assert table["clip"][0] == "clip.mp4"
+    assert table["error"][0] is None
     assert isinstance(table["completion"][0], str)
 
 

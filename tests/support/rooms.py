@@ -21,6 +21,8 @@ AROUND = {
     "lineage",  # reads what stages wrote
     "pipeline",  # starts and stops processes
     "progress.py",  # progress lines
+    "export",  # writes versions that stages led to
+    "predict",  # asks versions that stages led to
     "pinning",  # makes the lock files, which are dependencies themselves
     "stack",  # servers
     "stage.py",  # arguments, logging, exit codes; what it does to the process is in determinism.py

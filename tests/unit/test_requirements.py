@@ -13,6 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from erv.register.requirements import needed
 from infra import lock
 from tests.support.paths import ROOT
 
@@ -36,16 +37,16 @@ def test_each_distribution_stands_in_one_file_with_an_exact_version() -> None:
 
 def test_results_are_closed_under_dependencies() -> None:
     for name, pin in RESULTS.items():
-        if not lock.needed(pin):
+        if not needed(pin):
             continue
         for line in distribution(name).requires or []:
             requirement = Requirement(line)
-            if lock.needed(requirement):
+            if needed(requirement):
                 assert canonicalize_name(requirement.name) in RESULTS, f"{name} needs {requirement}"
 
 
 def test_every_dependency_is_locked_in_its_file() -> None:
-    assert {canonicalize_name(item.name) for item in lock.direct() if lock.needed(item)} <= RESULTS.keys()
+    assert {canonicalize_name(item.name) for item in lock.direct() if needed(item)} <= RESULTS.keys()
     assert {"torch", "transformers", "tokenizers", "numpy", "decord", "pillow"} <= RESULTS.keys()
     assert {"prefect", "dvc", "mlflow", "fastapi", "boto3", "ruff", "mypy", "pytest"} <= TOOLS.keys()
 
@@ -57,7 +58,7 @@ def test_locked_versions_are_those_that_pyproject_allows() -> None:
     refused = [
         f"{item} is locked as {locked.get(canonicalize_name(item.name))}"
         for item in wanted
-        if lock.needed(item) and not item.specifier.contains(locked.get(canonicalize_name(item.name), ""))
+        if needed(item) and not item.specifier.contains(locked.get(canonicalize_name(item.name), ""))
     ]
     assert refused == []
 
@@ -69,7 +70,7 @@ def test_every_dependency_of_what_is_locked_allows_the_locked_version() -> None:
         for name in ("prefect", "mlflow", "alembic")
         for line in distribution(name).requires or []
     ]
-    checked = [item for item in wanted if canonicalize_name(item.name) == "sqlalchemy" and lock.needed(item)]
+    checked = [item for item in wanted if canonicalize_name(item.name) == "sqlalchemy" and needed(item)]
     assert len(checked) == 3
     assert all(item.specifier.contains(locked["sqlalchemy"]) for item in checked)
 
@@ -77,7 +78,7 @@ def test_every_dependency_of_what_is_locked_allows_the_locked_version() -> None:
 def test_nothing_stands_among_results_without_being_needed() -> None:
     needed = {canonicalize_name(item.name) for item in lock.direct()}
     for name, pin in RESULTS.items():
-        for line in distribution(name).requires or [] if lock.needed(pin) else []:
+        for line in distribution(name).requires or [] if needed(pin) else []:
             needed.add(canonicalize_name(Requirement(line).name))
     assert needed >= RESULTS.keys()
 

@@ -23,7 +23,7 @@ from erv.lineage.served import Place, bundle_link, served_links
 from erv.lineage.stages import StageTrees
 from erv.pipeline import PipelineError
 from erv.register.gates import read_verdict
-from erv.register.versions import GATES_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, get_version
+from erv.register.versions import EXTERNAL_TAG, GATES_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, get_version
 from erv.tracking import lock_entries
 
 if TYPE_CHECKING:
@@ -145,7 +145,9 @@ class ModelVersions:
             except PipelineError as error:
                 lock, lacks = {}, str(error).partition(": ")[2].partition(";")[0]
             producer = next((n for n in lock if n.partition("@")[0] == "register"), None)
-            if producer is None:
+            if EXTERNAL_TAG in tags:
+                node.facts.append("external: imported from a folder; what made it is not recorded here")
+            elif producer is None:
                 missing = None if self._artifacts.unread else False
                 node.links.append(Link("dvc.lock", missing, self._artifacts.unread or lacks))
             else:

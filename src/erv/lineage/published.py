@@ -13,7 +13,7 @@ from erv.environment import Environment
 from erv.files import md5_of_file
 from erv.lineage.entries import Locked, entries_in
 from erv.pipeline import PipelineError
-from erv.register.versions import HASH_TAG, PUBLISH_RUN_TAG
+from erv.register.versions import EXTERNAL_TAG, HASH_TAG, PUBLISH_RUN_TAG
 from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, PIPELINE_FILES, server_of
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def read_version(environment: Environment, version: Any, aliases: Mapping[str, A
     """
     mine = tuple(sorted(alias for alias, owner in aliases.items() if str(owner) == str(version.version)))
     lock, problem = _lock(environment, version.tags.get(PUBLISH_RUN_TAG))
+    if EXTERNAL_TAG in version.tags:
+        problem = "it is external, so what it was made from isn't recorded"
     return Published(version.name, str(version.version), mine, dict(version.tags), lock, problem)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -12,8 +12,9 @@ from erv.environment import Environment
 from erv.errors import RegistryError, StorageError
 from erv.files import sha256_of_file
 from erv.lineage.links import Link
-from erv.register.record import RECORD, RECORD_TAG
+from erv.register.record import RECORD, RECORD_TAG, changed_files
 from erv.register.register import read_bundle
+from erv.register.versions import files_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,10 +36,7 @@ class Place:
 
     def __init__(self, environment: Environment, client: MlflowClient, version: Any) -> None:
         self._environment = environment
-        self.uri = str(client.get_model_version_download_uri(version.name, version.version)).rstrip("/")
-        if self.uri.startswith("models:/"):  # the model that the version was registered from
-            model_id = self.uri.removeprefix("models:/")
-            self.uri = str(client.get_logged_model(model_id).artifact_location).rstrip("/")
+        self.uri = files_uri(client, version)
 
     def of(self, path: str) -> str:
         """A file in MLflow's words, and in those of the object store behind MLflow if that is ours."""
@@ -97,21 +95,10 @@ def served_links(folder: Path, tags: Mapping[str, str], place: Place) -> list[Li
             Link(WHAT, False, f"{place.of(RECORD)}: changed, expected sha256 {recorded}; put that one back")
         ]
     files: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["files"]
-    faults = list(_faults(folder, files))
+    faults = list(changed_files(folder, files))
     if not faults:
         return [Link(WHAT, True, f"{len(files)} files in {place.uri}, code included, as registered")]
     links = [Link(WHAT, False, f"{place.of(name)}: {fault}; {_REMEDY}") for name, fault in faults[:_SHOWN]]
     if len(faults) > _SHOWN:
         links.append(Link(WHAT, False, f"{len(faults) - _SHOWN} more files of {place.uri}"))
     return links
-
-
-def _faults(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    for name, digest in sorted(files.items()):
-        if name not in there:
-            yield name, f"missing, expected sha256 {digest}"
-        elif sha256_of_file(there[name]) != digest:
-            yield name, f"changed since it was registered, expected sha256 {digest}"
-    for name in sorted(there.keys() - files.keys() - {RECORD}):
-        yield name, "added since it was registered"

@@ -24,7 +24,7 @@ from erv.register.register import Bundle, read_bundle
 from erv.register.registration import close_killed, one_version
 from erv.register.reign import Reign, now
 from erv.register.turn import registry_turn
-from erv.register.versions import CHALLENGER, GATES_TAG, PATH_TAG
+from erv.register.versions import CHALLENGER, EXTERNAL_TAG, GATES_TAG, PATH_TAG
 from erv.settings import Settings
 from erv.tracking.lock_entries import client_of
 from erv.tracking.patience import repeated
@@ -199,11 +199,12 @@ def _evaluation_of(
 
     from erv.evaluate.evaluate import read_predictions
 
-    path = client.get_model_version(name, number).tags.get(PATH_TAG)
-    if path is None:
+    tags = client.get_model_version(name, number).tags
+    path = tags.get(PATH_TAG)
+    if path is None or EXTERNAL_TAG in tags:
+        what = "was not published by erv" if path is None else "is external, so it has no evaluation"
         raise RegistryError(
-            f"{name} version {number} is the champion but was not published by erv; "
-            "remove its alias or promote another version"
+            f"{name} version {number} is the champion but {what}; remove its alias or promote another version"
         )
     with tempfile.TemporaryDirectory() as folder:
         predictions, metrics = (

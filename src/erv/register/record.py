@@ -48,6 +48,7 @@ def version_record(
         origin: the tags of `erv.tracking.opening.origin_tags`.
     """
     dirty = origin.get(DIRTY_TAG)
+    entries = {} if bundle.is_external else of_these_stages(read_lock_entries())
     document = {
         "schema": SCHEMA,
         "model": name,
@@ -57,7 +58,7 @@ def version_record(
         "commit": origin.get(COMMIT_TAG),
         "dirty": None if dirty is None else dirty == "true",
         "started_by": origin.get(USER_TAG),
-        "stages": {stage: _stage(entry) for stage, entry in of_these_stages(read_lock_entries()).items()},
+        "stages": {stage: _stage(entry) for stage, entry in entries.items()},
         "files": dict(sorted(files.items())),
     }
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
@@ -106,6 +107,23 @@ def stored_files(client: MlflowClient, model_id: str, bundle: Bundle, folder: Pa
             " run the same command again"
         )
     return found
+
+
+def changed_files(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Path and fault of each file of a version that is not as it was recorded, by path.
+
+    Args:
+        folder: a copy of all files of the version.
+        files: from its record.
+    """
+    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    for name, digest in sorted(files.items()):
+        if name not in there:
+            yield name, f"missing, expected sha256 {digest}"
+        elif sha256_of_file(there[name]) != digest:
+            yield name, f"changed since it was registered, expected sha256 {digest}"
+    for name in sorted(there.keys() - files.keys() - {RECORD}):
+        yield name, "added since it was registered"
 
 
 def _walk(client: MlflowClient, model_id: str, folder: str | None) -> Iterator[FileInfo]:

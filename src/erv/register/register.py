@@ -23,6 +23,7 @@ from erv.register.gates import CHAMPION, SCOPE, Verdict, decide, read_verdict, r
 from erv.settings import RegisterSettings
 
 MANIFEST = "bundle.json"
+EXTERNAL = "external.json"  # only in a bundle that was imported: what it says of its origin
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Bundle:
     def json(self, name: str) -> Any:
         """The content of one of its JSON files."""
         return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+    @property
+    def is_external(self) -> bool:
+        """Whether its policy was not made by this pipeline (`erv.register.external`)."""
+        return EXTERNAL in self.files
 
 
 def write_candidate(
@@ -73,19 +79,24 @@ def write_candidate(
     verdicts = decide(settings.gates, settings.policy, _for_gates(evaluations, compared, settings, seed))
     evaluation = evaluations / settings.policy
     with whole_folder(folder) as work:
-        _copy_tree(policy, work / "policy", "grpo")
-        _copy_tree(verifier, work / "verifier", "train_erv")
+        copy_tree(policy, work / "policy", "grpo")
+        copy_tree(verifier, work / "verifier", "train_erv")
         _copy(evaluation / "metrics.json", work / "metrics.json", "evaluate")
         _copy(evaluation / "predictions.parquet", work / "predictions.parquet", "evaluate")
         require_test_split(read_predictions(work / "predictions.parquet"))
         _copy(comparison, work / "comparison.json", "report")
-        _write_json(work / "gates.json", [verdict.as_dict() for verdict in verdicts])
-        _write_json(work / "serving.json", dict(serving))
+        write_json(work / "gates.json", [verdict.as_dict() for verdict in verdicts])
+        write_json(work / "serving.json", dict(serving))
         card = _card(settings, compared, verdicts, work, quality)
         (work / "card.md").write_text(card, encoding="utf-8")
-        files = hash_files(work)
-        _write_json(work / MANIFEST, {"files": files, "hash": bundle_hash(files)})
+        write_manifest(work)
     return read_bundle(folder)
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes `bundle.json`, which makes a folder a bundle."""
+    files = hash_files(folder)
+    write_json(folder / MANIFEST, {"files": files, "hash": bundle_hash(files)})
 
 
 def _for_gates(
@@ -216,7 +227,8 @@ def _card(
     return "\n".join(lines) + "\n"
 
 
-def _copy_tree(source: Path, target: Path, stage: str) -> None:
+def copy_tree(source: Path, target: Path, stage: str) -> None:
+    """Copies a folder that a stage wrote; raises RegistryError if it is missing or holds a pickle."""
     if not source.is_dir():
         raise RegistryError(f"{source}: not found; run `dvc repro {stage}` first")
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
@@ -242,5 +254,6 @@ def _read_json(path: Path, stage: str) -> Any:
         raise RegistryError(f"{path}: not valid JSON ({error}); run `dvc repro {stage}` again") from None
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as JSON; equal values give equal bytes."""
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

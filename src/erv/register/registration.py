@@ -18,7 +18,7 @@ from erv.register.aliases import hand_over
 from erv.register.model_content import model_content
 from erv.register.record import RECORD, RECORD_TAG, stored_files, version_record
 from erv.register.register import Bundle
-from erv.register.versions import HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, versions_of
+from erv.register.versions import EXTERNAL_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, versions_of
 from erv.tracking.description import PARENT_RUN_TAG
 from erv.tracking.header import RunHeader
 from erv.tracking.lineage_events import publication
@@ -151,7 +151,7 @@ def _register(
     experiment = mlflow.set_experiment(environment.mlflow_experiment)
     with mlflow.start_run(experiment_id=experiment.experiment_id, run_name="publish", tags=tags) as run:
         runs.append(run.info.run_id)
-        for file in pipeline_files():
+        for file in () if bundle.is_external else pipeline_files():
             mlflow.log_artifact(str(file), LOCK_ARTIFACT_FOLDER)
         info = mlflow.pyfunc.log_model(name="model", **model_content(bundle.folder))
         record = _record(client, bundle, name, info.model_id, run.info.run_id, parent_run_id, origin)
@@ -164,6 +164,7 @@ def _register(
                 PUBLISH_RUN_TAG: run.info.run_id,
                 RECORD_TAG: record,
                 **({PARENT_RUN_TAG: parent_run_id} if parent_run_id else {}),
+                **({EXTERNAL_TAG: "true"} if bundle.is_external else {}),
             },
         )
         candidate = (bundle.folder.as_posix(), content_digest(bundle.folder))

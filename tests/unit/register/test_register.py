@@ -23,6 +23,7 @@ from erv.register.publish import check_lock
 from erv.register.register import Bundle, read_bundle, write_candidate
 from erv.settings import GateSettings, RegisterSettings
 from tests.conftest import ROOT
+from tests.support.tiny_bundle import SERVING
 
 GATES = (
     GateSettings(metric="WAR", minimum=0.5),
@@ -32,8 +33,6 @@ GATES = (
 SETTINGS = RegisterSettings(
     model_name="m", policy="erv", confidence=0.95, bootstrap_samples=200, require_lineage=True, gates=GATES
 )
-SERVING = {"frames": 8, "size": 64, "geometry": "stretch", "sample_rate": 16000, "max_new_tokens": 96}
-
 
 WORTH = {
     "texts": 147,

@@ -1,0 +1,32 @@
+"""The version that an argument of a command names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from erv.environment import Environment
+from erv.errors import RegistryError
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+
+def resolved_version(target: str, environment: Environment) -> ModelVersion:
+    """The registered version that a target names: `models:/NAME/1`, `NAME@ALIAS`, `NAME/1`, `1`, `champion`.
+
+    Raises:
+        RegistryError: there is no such version, or MLflow can't be reached.
+    """
+    from erv.lineage.trace import Provenance
+    from erv.register.explained import explained
+    from erv.settings import load_settings
+
+    settings = load_settings() if Path("params.yaml").is_file() else None
+    with explained(environment):
+        found: ModelVersion | None = Provenance(environment, settings).version(target)
+    if found is None:
+        raise RegistryError(
+            f"{target!r} names no version; expected models:/NAME/1, NAME@ALIAS, 1 or champion"
+        )
+    return found

@@ -1,0 +1,51 @@
+"""The card of an exported version: Markdown with the header that model hubs read."""
+
+from __future__ import annotations
+
+import json
+
+from erv.register.fetched import FetchedVersion
+
+
+def model_card(version: FetchedVersion, family: str) -> str:
+    """The text of `README.md`: the card of the version, how to use it, and where it came from.
+
+    Args:
+        version: what is exported.
+        family: of its policy.
+    """
+    metrics = json.loads((version.bundle / "metrics.json").read_text(encoding="utf-8"))
+    card = (version.bundle / "card.md").read_text(encoding="utf-8").strip()
+    commit = version.lineage.get("commit") or "not recorded"
+    dirty = " with changes that were not committed" if version.lineage.get("dirty") else ""
+    judges = ", ".join(sorted(metrics.get("judges", {}))) or "none"
+    return "\n".join(
+        [
+            "---",
+            "library_name: transformers",
+            "pipeline_tag: video-text-to-text",
+            f"tags: [emotion-recognition, explanation, video, audio, erv, {family}]",
+            "---",
+            "",
+            card,
+            "",
+            "## Use",
+            "",
+            "```python",
+            "from erv.policies import load_policy  # also registers its classes with transformers",
+            "",
+            'policy = load_policy("FOLDER")',
+            "```",
+            "",
+            "`verifier/` holds the verifier, `serving.json` how a clip is decoded before the policy sees it,"
+            " and which clips are refused. `erv import FOLDER` registers the folder as an external version.",
+            "",
+            "## Origin",
+            "",
+            f"- {version.title}, bundle `{version.bundle_hash}`; judges: {judges}",
+            f"- commit `{commit}`{dirty}",
+            "- `lineage.json` names the stages, data and parameters that made it, by their hashes"
+            f" (sha256 `{version.record}`)",
+            "",
+        ]
+    )
