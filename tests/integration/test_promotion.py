@@ -24,6 +24,8 @@ from erv.register.versions import CHALLENGER, GATES_TAG
 from erv.settings import load_settings
 from erv.stack.launch import prefect_environment
 from erv.tracking.lock_entries import client_of
+from flows.drift import METRIC, tell_drift
+from flows.graph import StageReport
 from tests.conftest import ROOT
 from tests.integration.prefect_api import ask
 from tests.integration.scratch import wait_until
@@ -263,3 +265,38 @@ def test_people_are_told(told: tuple[Environment, Receiver]) -> None:
 
 def test_without_an_address_nobody_is_told(workspace: Environment) -> None:
     assert "ERV_NOTIFY_URL is not set" in furnish(workspace)
+
+
+def test_drift_of_a_training_is_told(workspace: Environment) -> None:
+    client = client_of(workspace)
+    experiment = client.create_experiment(name_of(workspace))
+    runs: dict[str, str | None] = {}
+    for stage, warnings in {"grpo@erv": 2, "grpo@calm": 0, "grpo@old": 3}.items():
+        runs[stage] = client.create_run(experiment).info.run_id
+        client.log_metric(str(runs[stage]), METRIC, warnings)
+    reports = [
+        StageReport("grpo@erv", "ran"),
+        StageReport("grpo@calm", "ran"),
+        StageReport("grpo@old", "unchanged"),
+        StageReport("report", "ran"),
+    ]
+    assert tell_drift(workspace, reports, runs) == ["grpo@erv"]
+    body = {"filter": {"event": {"name": ["erv.drift"]}, "resource": {"id": ["erv.stage.grpo@erv"]}}}
+
+    def kept() -> list[dict[str, Any]]:
+        events = ask(workspace, "/events/filter", body)["events"]
+        return [event for event in events if event["payload"]["run"] == runs["grpo@erv"]]
+
+    wait_until(lambda: bool(kept()))
+    assert kept()[0]["payload"]["text"].startswith("grpo@erv warned of drift 2 times while it trained;")
+
+
+def test_a_champion_changes_while_prefect_is_away(
+    workspace: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = replace(workspace, prefect_api_url="http://127.0.0.1:9/api")
+    promote("2", away, load_settings(), by="ann@box")
+    assert champion_of(client_of(workspace), name_of(workspace)) == "2"
+    assert (
+        "the champion is changed, but Prefect could not be told: Prefect at http://127.0.0.1:9" in caplog.text
+    )
