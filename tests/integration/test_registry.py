@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.support.tiny_bundle import write_clip, write_models
 
 pytestmark = pytest.mark.integration
 
-NAME = "emotion-policy"
+NAME = f"policy-{uuid.uuid4().hex[:8]}"  # on servers that other tests use, too
 PIPELINE = """
 stages:
   register:
@@ -95,6 +96,8 @@ write_candidate(
 @pytest.fixture(scope="module")
 def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Scratch:
     scratch = Scratch(tmp_path_factory.mktemp("registry"), stack)
+    params = scratch.folder / "params.yaml"
+    params.write_text(params.read_text().replace("emotion-policy", NAME))
     (scratch.folder / "dvc.yaml").write_text(PIPELINE)
     (scratch.folder / "candidate.py").write_text(CANDIDATE)
     write_models(scratch.folder / "inputs")
