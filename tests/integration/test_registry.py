@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,36 +26,6 @@ stages:
     deps: [candidate.py, inputs, control/quality.txt]
     params: [register]
     outs: [models/candidate]
-"""
-EVALUATE = """
-  evaluate:
-    matrix: {policy: [erv]}
-    cmd: >-
-      python evaluate.py --name ${item.policy} --policy inputs/policy
-      --predictions eval/${item.policy}/predictions.parquet --metrics eval/${item.policy}/metrics.json
-    deps: [evaluate.py, control/asked.txt]
-    outs: ["eval/${item.policy}"]
-"""
-# Answers for the clips and the judge that control/asked.txt names; the champion's "RIGHT AGREEING" stand in
-# control/champion.txt.
-ANSWER = """
-import sys
-from pathlib import Path
-from tests.unit.register.test_register import WORTH, predictions, write_evaluation
-
-given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-policy = Path(given["--policy"])
-assert (policy / "config.json").is_file(), "the policy itself is there"
-Path("asked.log").open("a").write(given["--name"] + "\\n")
-prefix, digest = Path("control/asked.txt").read_text().split(" ")
-said = Path("control/champion.txt").read_text()
-if said == "fail":
-    sys.exit("error: no room on the GPU")
-right, agreeing = map(int, said.split())
-folder = Path(given["--predictions"]).parent
-panel = {"lexical": {"digest": digest, "worth": WORTH}}
-rows = predictions(right, agreeing, prefix=prefix)
-write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding={"batch": 1})
 """
 # What the stages before would have left, as good as control/quality.txt says: "RIGHT AGREEING" and, for other
 # clips, a prefix; "judge" for another judge.
@@ -251,52 +220,6 @@ def test_other_clips_are_no_comparison(scratch: Scratch, first: str) -> None:
     assert "can't be evaluated anew, as dvc.lock has no command of evaluate@erv that says how" in output
     assert "`erv promote --force --reason TEXT` decides without a comparison" in output
     assert aliases(scratch)["champion"] == "1"
-
-
-@pytest.fixture
-def measurable(scratch: Scratch, first: str) -> Iterator[Scratch]:
-    """The pipeline with a stage that evaluates; version 1 is champion."""
-    scratch.control("asked", "new j")
-    scratch.control("champion", "40 40")
-    (scratch.folder / "evaluate.py").write_text(ANSWER)
-    (scratch.folder / "dvc.yaml").write_text(PIPELINE + EVALUATE)
-    scratch.python("-m", "dvc", "repro", "-q", "evaluate")
-    yield scratch
-    (scratch.folder / "dvc.yaml").write_text(PIPELINE)
-    if aliases(scratch)["champion"] != "1":
-        scratch.erv("promote", "1", "--force", "--reason", "as before")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("clips", "judge"), [("fresh", "j"), ("", "jjudge")])
-def test_the_champion_is_evaluated_on_the_present_clips(measurable: Scratch, clips: str, judge: str) -> None:
-    """The candidate is better than the champion is on these clips, so it takes its place."""
-    measurable.control("asked", f"{clips} {judge}")
-    measurable.control("quality", f"56 56 {clips or 'judge'}")
-    (measurable.folder / "asked.log").unlink(missing_ok=True)
-    measurable.python("-m", "dvc", "repro", "-q", "register")
-    output = measurable.erv("publish").stdout
-    assert "compared with version 1, which was evaluated on the present test clips" in output
-    assert "all gates hold: it is the champion" in output
-    assert (measurable.folder / "asked.log").read_text().split() == ["champion"]
-    again = measurable.erv("publish").stdout
-    assert "was already registered" in again
-    assert (measurable.folder / "asked.log").read_text().split() == ["champion"], "gates are decided once"
-
-
-@pytest.mark.slow
-def test_a_failed_evaluation_of_the_champion_decides_nothing(measurable: Scratch) -> None:
-    measurable.control("champion", "fail")
-    measurable.control("quality", "57 56 failing")
-    measurable.control("asked", "failing j")
-    measurable.python("-m", "dvc", "repro", "-q", "register")
-    before = aliases(measurable)
-    result = measurable.erv("publish", check=False)
-    assert result.returncode == 1
-    assert "evaluation on the present test clips failed: no room on the GPU" in result.stderr
-    assert aliases(measurable) == before, "nothing was registered"
-    measurable.control("champion", "56 56")
-    assert "compared with version 1" in measurable.erv("publish").stdout
 
 
 @pytest.mark.slow
