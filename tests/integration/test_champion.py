@@ -49,7 +49,7 @@ with Path("asked.log").open("a") as stream:
 prefix, digest, right = Path("control.txt").read_text().split(" ")
 if right == "fail":
     sys.exit("error: no room on the GPU")
-rows = predictions(int(right), 55, prefix=prefix)
+rows = predictions(int(right), int(right), prefix=prefix)
 panel = {"lexical": {"digest": digest, "worth": WORTH}}
 folder = Path(given["--predictions"]).parent
 write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding={"batch": 1})
