@@ -139,10 +139,10 @@ stack-down: install  ## Stop the servers; their state stays under .erv/
 stack-status: install  ## Show which servers run, and where
 	$(BIN)/erv stack status
 
-deploy: install  ## Register the deployment train/local with the Prefect server of the stack
+deploy: install  ## Register the deployments with the Prefect server of the stack
 	$(BIN)/erv run --deploy
 
-worker: install  ## Run a Prefect worker for the deployment in the foreground
+worker: install  ## Run a Prefect worker for the deployments in the foreground
 	$(BIN)/erv run --worker
 
 doctor: install  ## Check stack, remote, tracking, disk and versions; suggest fixes

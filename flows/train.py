@@ -43,6 +43,7 @@ from erv.tracking.system_metrics import system_metrics
 from flows.abandoned import noted
 from flows.artifacts import docs_note, prefect_may_be_away, show_artifacts, show_data_docs, show_links
 from flows.cancellation import Cancellation
+from flows.drift import tell_drift
 from flows.graph import RunStage, StageReport, is_done, run_graph
 from flows.meanwhile import meanwhile
 from flows.summary import (
@@ -143,12 +144,13 @@ def _train(
         logger.info("stages:\n%s", stage_table(reports))
         with meanwhile(functools.partial(_push, environment, reports, cancellation)):
             runs = _record(environment, parent, reports)
+            tell_drift(environment, reports, runs)
             with prefect_may_be_away("the Data Docs"):
                 docs = show_data_docs(environment, reports, runs, parent)
                 parent.set_tags({NOTE_TAG: described.tags[NOTE_TAG] + docs_note(docs)})
         _raise_for(reports, cancellation)
 
-        published, origin = _publish(environment, stages, settings, parent)
+        published, origin = _publish(environment, stages, settings, parent, cancellation)
         comparison = read_comparison() if _includes(stages, "report") else {}
         parent.log_metrics(flat_metrics(comparison))
         if comparison and REPORT.is_file():
@@ -326,7 +328,11 @@ def _push(
 
 
 def _publish(
-    environment: Environment, stages: Sequence[PipelineStage], settings: Any, parent: StageRun
+    environment: Environment,
+    stages: Sequence[PipelineStage],
+    settings: Any,
+    parent: StageRun,
+    cancellation: Cancellation,
 ) -> tuple[PublishResult | None, list[str]]:
     """Makes sure that the candidate is registered and gated; returns its version, and its lineage."""
     if not _includes(stages, "register"):
@@ -346,6 +352,7 @@ def _publish(
             parent_run_id=parent.run_id,
             by=_started_by() or who(),
             lineage=functools.partial(lineage_gate, environment, settings),
+            cancelled=cancellation.asked,
         ),
         mlflow=True,
         say=get_run_logger().warning,

@@ -76,6 +76,7 @@ class Environment:
         prefect_api_url: URL of the Prefect server, ending in `/api`.
         prefect_auth_string: what a Prefect server of our own asks for (`user:password`).
         prefect_api_key: what Prefect Cloud asks for.
+        notify_url: where Prefect posts news of failures and champions once `erv run --deploy` has set it up.
     """
 
     workspace: Path
@@ -95,6 +96,7 @@ class Environment:
     prefect_auth_string: str | None = field(default=None, repr=False)
     prefect_api_key: str | None = field(default=None, repr=False)
     prefect_ui_url: str | None = None
+    notify_url: str | None = field(default=None, repr=False)
 
     @property
     def state(self) -> Path:
@@ -121,7 +123,7 @@ class Environment:
         """The values that must not appear in any log, tag or parameter."""
         values = (
             *(self.s3_secret_key, self.s3_session_token, self.mlflow_token),
-            *(self.prefect_auth_string, self.prefect_api_key),
+            *(self.prefect_auth_string, self.prefect_api_key, self.notify_url),
         )
         return tuple(value for value in values if value)
 

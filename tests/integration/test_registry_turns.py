@@ -24,6 +24,7 @@ from erv.register import versions as registered
 from erv.register.aliases import HISTORY_TAG, promote, rollback
 from erv.register.gates import LINEAGE, Verdict
 from erv.register.register import read_bundle, write_candidate
+from erv.register.serving_code import serving_code
 from erv.register.turn import registry_turn
 from erv.settings import Settings, load_settings
 from erv.storage.lease import Lease, LeaseHeldError, LeaseLostError, leased
@@ -81,8 +82,8 @@ def workspace(stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     environment = replace(stack, workspace=tmp_path, mlflow_experiment=name)
     lines = [f"{key}={value}" for key, value in environment.variables().items()]
     write_text("\n".join(lines) + "\n", tmp_path / ".erv/stack.env")
-    for folder, file in {"policy": "model.safetensors", "verifier": "verifier.json"}.items():
-        write_text("{}", tmp_path / folder / file)
+    write_text('{"model_type": "humanomni"}', tmp_path / "policy/config.json")
+    write_text("{}", tmp_path / "verifier/verifier.json")
     panel = {"lexical": {"digest": "j", "worth": WORTH}}
     mine, base = predictions(54, 55), predictions(40, 20)
     for policy, rows in {"erv": mine, "r1_omni": base}.items():
@@ -130,14 +131,17 @@ def history(environment: Environment) -> str:
     return client_of(environment).get_registered_model(name).tags[HISTORY_TAG]
 
 
-def add_version(environment: Environment, bundle_hash: str) -> str:
+def add_version(environment: Environment, bundle_hash: str, code: str = "other") -> str:
     """A version without a model behind it."""
     client, name = client_of(environment), settings(environment).register_.model_name
-    made = client.create_model_version(name, "s3://erv-mlflow/none", tags={registered.HASH_TAG: bundle_hash})
+    tags = {registered.HASH_TAG: bundle_hash, registered.CODE_TAG: code}
+    made = client.create_model_version(name, "s3://erv-mlflow/none", tags=tags)
     return str(made.version)
 
 
 def test_two_publications_at_once_make_one_version(workspace: Environment) -> None:
+    params = workspace.workspace / "params.yaml"  # nothing of this workspace is in DVC's remote
+    params.write_text(params.read_text().replace("require_lineage: true", "require_lineage: false"))
     # Two processes, because MLflow keeps the run that is open in a variable of the process.
     command = [
         sys.executable,
@@ -168,8 +172,8 @@ def test_two_publications_at_once_make_one_version(workspace: Environment) -> No
 def test_of_two_versions_of_a_bundle_the_lowest_stays(workspace: Environment) -> None:
     """What two machines make that can't see each other's lease, or one that was killed in between."""
     first = publish(workspace)
-    bundle_hash = read_bundle(workspace.workspace / "candidate").hash
-    copy = add_version(workspace, bundle_hash)
+    bundle = read_bundle(workspace.workspace / "candidate")
+    copy = add_version(workspace, bundle.hash, serving_code(bundle.folder))
     other = add_version(workspace, "other")
     for version in (other, copy):
         promote(version, workspace, settings(workspace), by="test", reason="test", force=True)
@@ -180,6 +184,38 @@ def test_of_two_versions_of_a_bundle_the_lowest_stays(workspace: Environment) ->
     assert versions(workspace) == ["1", other]
     assert history(workspace) == "1,3,1"
     assert again.champion == "1", "the alias went with it"
+
+
+def serve_by(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the code that answers had been edited."""
+    monkeypatch.setattr(publishing, "serving_code", lambda bundle: code)
+
+
+def test_other_serving_code_makes_another_version(
+    workspace: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = publish(workspace)
+    serve_by("edited", monkeypatch)
+    second = publish(workspace)
+    assert (first.version, second.version, second.new, second.siblings) == ("1", "2", True, ("1",))
+    assert "same bundle as version 1, but other code answers" in second.lines()
+    assert second.champion == "2", "it takes the place of the same bundle"
+    assert publish(workspace).new is False
+    assert versions(workspace) == ["1", "2"]
+
+
+def test_other_serving_code_undoes_no_rollback(
+    workspace: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(workspace)
+    other = add_version(workspace, "other")
+    promote(other, workspace, settings(workspace), by="test", reason="test", force=True)
+    for part, answer in {"_opponent": None, "_gate": ()}.items():  # that version has no answers
+        monkeypatch.setattr(publishing, part, lambda *arguments, answer=answer: answer)
+    serve_by("edited", monkeypatch)
+    again = publish(workspace)
+    assert (again.version, again.champion) == ("3", other)
+    assert "`erv promote 3` makes it so" in again.lines()[-1]
 
 
 def test_no_promotion_is_lost(workspace: Environment) -> None:

@@ -18,7 +18,6 @@ import yaml
 
 from erv.distill.table import SCHEMA as SENTENCES
 from erv.environment import Environment, isolate
-from erv.evaluate.evaluate import write_predictions
 from erv.exclusions import Excluded, write_exclusions
 from erv.files import content_digest, md5_of_file, sha256_of, write_document, write_text
 from erv.manifest import ClipRow, write_manifest, write_table
@@ -29,7 +28,7 @@ from erv.settings import load_settings
 from erv.shards import QUARANTINE_SCHEMA
 from erv.storage.store import open_store
 from tests.conftest import ROOT
-from tests.unit.register.test_register import SERVING, WORTH, comparison_of, predictions
+from tests.unit.register.test_register import SERVING, WORTH, comparison_of, predictions, write_evaluation
 
 NAME = "emotion-policy"
 PIPELINE = """
@@ -116,7 +115,7 @@ class LineagePipeline:
         """Publishes the candidate."""
         isolate(self.environment)
         with contextlib.chdir(self.folder):
-            return publish(Path("models/candidate"), self.environment, load_settings())
+            return publish(Path("models/candidate"), self.environment, load_settings(), by="test")
 
     def md5_of(self, path: str) -> str:
         """DVC's hash of an output."""
@@ -165,24 +164,25 @@ def _write_outputs(train: tuple[str, ...], policy: str) -> None:
         for number, (source, c, split) in enumerate(said)
     ]
     write_table(pa.Table.from_pylist(rows, schema=SENTENCES), Path("data/sentences.parquet"))
+    config = {"model_type": "humanomni", "weights": policy}
     for name in ("policy/sft", "policy/erv", "verifier"):
-        write_text(json.dumps({"weights": policy}), Path(f"models/{name}/config.json"))
-    evaluation = Path("eval/erv")
-    write_predictions(predictions(50, 50), evaluation / "predictions.parquet")
+        write_text(json.dumps(config), Path(f"models/{name}/config.json"))
     panel = {"lexical": {"digest": "j", "worth": WORTH}}
-    measured = {"judge": {"digest": "j"}, "judges": panel, "decoding": {"batch": 1}}
-    write_document(measured, evaluation / "metrics.json")
-    base = predictions(40, 20)
+    mine, base = predictions(50, 50), predictions(40, 20)
+    evaluations = {"eval/erv": mine, ".erv/eval/erv": mine, ".erv/eval/r1_omni": base}
+    for folder, answers in evaluations.items():
+        write_evaluation(Path(folder), answers, judge={"digest": "j"}, judges=panel, decoding={"batch": 1})
     compared = Path(".erv/comparison.json")
-    write_document(comparison_of(sft=base, r1_omni=base, erv=predictions(50, 50)), compared)
+    write_document(comparison_of(sft=base, r1_omni=base, erv=mine), compared)
     write_candidate(
         Path("models/candidate"),
         policy=Path("models/policy/erv"),
         verifier=Path("models/verifier"),
-        evaluation=evaluation,
+        evaluations=Path(".erv/eval"),
         comparison=compared,
         serving=SERVING,
         settings=load_settings().register_,
+        seed=0,
     )
 
 

@@ -11,6 +11,7 @@ import json
 from pathlib import PurePosixPath
 
 from erv.files import parse_yaml
+from erv.syntax import drop_docstrings, reads_docstrings
 
 HARMLESS = "comments, docstrings or formatting"
 CODE = "code"
@@ -21,9 +22,6 @@ ADDED = "added"
 REMOVED = "removed"
 UNKNOWN = "no commit holds what it was"
 LISTED = "not a dependency before"
-
-_WITH_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-_READS_DOCSTRINGS = frozenset({"__doc__", "getdoc", "getsource", "getsourcelines", "model_json_schema"})
 
 
 def change_of(path: str, before: bytes, after: bytes) -> str:
@@ -50,26 +48,8 @@ def change_of(path: str, before: bytes, after: bytes) -> str:
 def _same_code(before: bytes, after: bytes) -> bool:
     trees = [ast.parse(before), ast.parse(after)]
     # Code that reads docstrings, or its own source, may do something else when they change.
-    if not any(_reads_docstrings(tree) for tree in trees):
+    if not any(reads_docstrings(tree) for tree in trees):
         for tree in trees:
-            _drop_docstrings(tree)
+            drop_docstrings(tree)
     one, other = (ast.dump(tree) for tree in trees)
     return one == other
-
-
-def _reads_docstrings(tree: ast.AST) -> bool:
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    return bool(names & _READS_DOCSTRINGS)
-
-
-def _drop_docstrings(tree: ast.AST) -> None:
-    for node in ast.walk(tree):
-        if isinstance(node, _WITH_DOCSTRING) and node.body:
-            first = node.body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                del node.body[0]

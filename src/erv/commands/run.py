@@ -19,7 +19,9 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="With --dry: as JSON.")
 @click.option("--require-gates", is_flag=True, help="Exit with 3 unless every gate is passed.")
 @click.option("--require-lineage", is_flag=True, help="Exit with 4 unless the version's lineage holds.")
-@click.option("--deploy", is_flag=True, help="Register the deployment train/local instead of running.")
+@click.option(
+    "--deploy", is_flag=True, help="Register the deployments, and who is told of news, instead of running."
+)
 @click.option("--worker", is_flag=True, help="Serve deployments in the foreground instead of running.")
 def command(
     targets: tuple[str, ...],

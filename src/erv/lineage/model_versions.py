@@ -23,7 +23,15 @@ from erv.lineage.served import Place, bundle_link, served_links
 from erv.lineage.stages import StageTrees
 from erv.pipeline import PipelineError
 from erv.register.gates import read_verdict
-from erv.register.versions import EXTERNAL_TAG, GATES_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, get_version
+from erv.register.versions import (
+    CODE_TAG,
+    EXTERNAL_TAG,
+    GATES_TAG,
+    HASH_TAG,
+    PATH_TAG,
+    PUBLISH_RUN_TAG,
+    get_version,
+)
 from erv.tracking import lock_entries
 
 if TYPE_CHECKING:
@@ -118,6 +126,8 @@ class ModelVersions:
             [f"bundle {tags.get(HASH_TAG)}", f"published by run {tags.get(PUBLISH_RUN_TAG)}"],
             kind="version",
         )
+        if CODE_TAG in tags:
+            node.facts.append(f"serving code {tags[CODE_TAG]}")
         origin = self._origin(tags.get(PUBLISH_RUN_TAG), node)
         node.facts += origin_facts(origin)
         if "erv.parent_run" in tags:
@@ -129,6 +139,7 @@ class ModelVersions:
             "version": str(version.version),
             "aliases": mine,
             "bundle": tags.get(HASH_TAG),
+            "serving_code": tags.get(CODE_TAG),
             "publish_run": tags.get(PUBLISH_RUN_TAG),
             "flow_run": tags.get("erv.parent_run"),
             **origin,

@@ -15,6 +15,7 @@ from erv.errors import RegistryError
 from erv.register import reign
 from erv.register.explained import explained
 from erv.register.gates import CHAMPION, read_verdict
+from erv.register.news import tell
 from erv.register.reign import Reign, note, now
 from erv.register.turn import registry_turn
 from erv.register.versions import GATES_TAG, get_version
@@ -72,7 +73,9 @@ def promote(
                 )
             )
         check()
-        make_champion(client, name, Reign(number, now(), by, "promote", reason, tuple(against)))
+        new = Reign(number, now(), by, "promote", reason, tuple(against))
+        make_champion(client, name, new)
+    tell(environment, name, new, before)
     said = f"{name} version {number} is now the champion" + (f"; it was version {before}" if before else "")
     return f"{said}; forced past {len(against)} gates" if against else said
 
@@ -106,7 +109,9 @@ def rollback(environment: Environment, settings: Settings, *, by: str, reason: s
         text = ",".join(history[:-1])
         repeated(lambda: client.set_registered_model_tag(name, HISTORY_TAG, text))
         repeated(lambda: client.set_registered_model_alias(name, CHAMPION, before))
-        note(client, name, Reign(before, now(), by, "rollback", reason))
+        new = Reign(before, now(), by, "rollback", reason)
+        note(client, name, new)
+    tell(environment, name, new, present)
     return f"{name} version {before} is the champion again; it was version {present}"
 
 

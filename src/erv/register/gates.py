@@ -276,33 +276,27 @@ def decide_against_champion(
         champion_metrics: the same for the champion.
     """
     from erv.evaluate.by_judge import worth_of_judges
-    from erv.evaluate.compare import compare, measuring, panel_of
+    from erv.evaluate.compare import compare
 
     if not any(verdict.is_open for verdict in verdicts):
         return tuple(verdicts)
-    by_judge = any(verdict.is_open and verdict.judge is not None for verdict in verdicts)
-    if candidate_metrics is not None or champion_metrics is not None:
-        mine, other = measuring(candidate_metrics or {}), measuring(champion_metrics or {})
-        if mine is None or mine != other:
-            return _leave_open(verdicts, "the champion had a different judge or different decoding")
-        if by_judge and panel_of(candidate_metrics or {}) != panel_of(champion_metrics or {}):
-            return _leave_open(verdicts, "the champion was read by a different panel of judges")
+    why = measured_otherwise(verdicts, candidate, champion, candidate_metrics, champion_metrics)
+    if why:
+        return undecided(verdicts, why)
+    by_judge = _by_judge(verdicts)
     worth = worth_of_judges({"candidate": candidate_metrics or {}}) or {}
-    try:
-        comparison = compare(
-            {CHAMPION: champion, "candidate": candidate},
-            samples=samples,
-            confidence=confidence,
-            seed=seed,
-            worth=worth if worth and by_judge else None,
-            unexplained=[
-                name
-                for name, metrics in ((CHAMPION, champion_metrics), ("candidate", candidate_metrics))
-                if not (metrics or {}).get("explains", True)
-            ],
-        )
-    except EvaluationError:
-        return _leave_open(verdicts, "the champion was not evaluated on the same clips")
+    comparison = compare(
+        {CHAMPION: champion, "candidate": candidate},
+        samples=samples,
+        confidence=confidence,
+        seed=seed,
+        worth=worth if worth and by_judge else None,
+        unexplained=[
+            name
+            for name, metrics in ((CHAMPION, champion_metrics), ("candidate", candidate_metrics))
+            if not (metrics or {}).get("explains", True)
+        ],
+    )
     # A candidate that answers like the champion is judged by the interval.
     comparison |= {"same_answers": [], "judge": (candidate_metrics or {}).get("judge", {})}
     # Where the headline judge alone is asked, its worth is all that is needed of the panel.
@@ -310,7 +304,40 @@ def decide_against_champion(
     return tuple(_decide(v, "candidate", comparison) if v.is_open else v for v in verdicts)
 
 
-def _leave_open(verdicts: Sequence[Verdict], reason: str) -> tuple[Verdict, ...]:
+def measured_otherwise(
+    verdicts: Sequence[Verdict],
+    candidate: Sequence[Mapping[str, Any]],
+    champion: Sequence[Mapping[str, Any]],
+    candidate_metrics: Mapping[str, Any] | None,
+    champion_metrics: Mapping[str, Any] | None,
+) -> str:
+    """Why the kept answers of the champion don't compare with the candidate's; empty if they do.
+
+    The arguments are those of `decide_against_champion`.
+    """
+    from erv.evaluate.compare import check_paired, measuring, panel_of
+
+    if not any(verdict.is_open for verdict in verdicts):
+        return ""
+    if candidate_metrics is not None or champion_metrics is not None:
+        mine, other = measuring(candidate_metrics or {}), measuring(champion_metrics or {})
+        if mine is None or mine != other:
+            return "the champion had a different judge or different decoding"
+        if _by_judge(verdicts) and panel_of(candidate_metrics or {}) != panel_of(champion_metrics or {}):
+            return "the champion was read by a different panel of judges"
+    try:
+        check_paired({CHAMPION: champion, "candidate": candidate})
+    except EvaluationError:
+        return "the champion was not evaluated on the same clips"
+    return ""
+
+
+def _by_judge(verdicts: Sequence[Verdict]) -> bool:
+    return any(verdict.is_open and verdict.judge is not None for verdict in verdicts)
+
+
+def undecided(verdicts: Sequence[Verdict], reason: str) -> tuple[Verdict, ...]:
+    """The verdicts, of which the open ones can't be told."""
     return tuple(replace(v, outcome=CANT_TELL, reason=reason) if v.is_open else v for v in verdicts)
 
 

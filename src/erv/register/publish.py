@@ -1,8 +1,11 @@
 """Publishing a bundle: makes sure that it is registered and gated on a server, however often it is asked.
 
-A version is recognised by the hash of its bundle and gated once; whatever a person decides later (`promote`,
-`rollback`) stands. Processes that change the registry take turns (`registry_turn`). Where they can't see each
-other's lease, two may still register one bundle: the lowest version stays, the others go.
+A version is recognised by the hash of its bundle and the digest of the code that serves it. It is gated once;
+whatever a person decides later (`promote`, `rollback`) stands, also for a new version of the same bundle: it
+becomes champion by its gates only in place of another version of this bundle.
+
+Processes that change the registry take turns (`registry_turn`). Where they can't see each other's lease, two
+may still register one bundle: the lowest version stays, the others go.
 """
 
 from __future__ import annotations
@@ -11,26 +14,39 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.files import content_digest
 from erv.pipeline import read_lock_entries
 from erv.register.aliases import champion_in, champion_of, make_champion
+from erv.register.champion import Opponent, opponent
 from erv.register.explained import explained
-from erv.register.gates import CANT_TELL, CHAMPION, LINEAGE, Verdict, decide_against_champion, read_verdict
+from erv.register.gates import (
+    CANT_TELL,
+    CHAMPION,
+    LINEAGE,
+    Verdict,
+    decide_against_champion,
+    read_verdict,
+    undecided,
+)
+from erv.register.news import tell
 from erv.register.register import Bundle, read_bundle
 from erv.register.registration import close_killed, one_version
 from erv.register.reign import Reign, now
+from erv.register.serving_code import serving_code
 from erv.register.turn import registry_turn
-from erv.register.versions import CHALLENGER, EXTERNAL_TAG, GATES_TAG, PATH_TAG
+from erv.register.versions import CHALLENGER, CODE_TAG, GATES_TAG, HASH_TAG, versions, versions_of
 from erv.settings import Settings
 from erv.tracking.lock_entries import client_of
 from erv.tracking.patience import repeated
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+_ATTEMPTS = 5  # while other processes change the champion
+
+
+class _ChampionChangedError(RegistryError):
+    """Another process made another version champion after this one looked."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,8 @@ class PublishResult:
         new: whether this call registered it.
         champion: the version that is champion now, or None.
         copies: versions of the same bundle that another process registered at the same time; deleted.
+        siblings: versions of the same bundle that are served by other code.
+        anew: the champion that was evaluated on the present test clips to compare with it, or None.
     """
 
     name: str
@@ -54,6 +72,8 @@ class PublishResult:
     new: bool
     champion: str | None
     copies: tuple[str, ...] = ()
+    siblings: tuple[str, ...] = ()
+    anew: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -70,8 +90,12 @@ class PublishResult:
         what = "registered" if self.new else "was already registered"
         aliases = f"; alias {', '.join(self.aliases)}" if self.aliases else ""
         lines = [f"{self.name} version {self.version} {what}{aliases}"]
+        if self.siblings:
+            lines.append(f"same bundle as version {', '.join(self.siblings)}, but other code answers")
         if self.copies:
             lines.append(f"deleted version {', '.join(self.copies)}: a second registration of this bundle")
+        if self.anew:
+            lines.append(f"compared with version {self.anew}, which was evaluated on the present test clips")
         failed = [verdict for verdict in self.verdicts if not verdict.passed]
         if failed:
             lines.append(f"kept from champion by {len(failed)} of {len(self.verdicts)} gates:")
@@ -80,6 +104,11 @@ class PublishResult:
             lines.append("all gates hold: it is the champion")
         elif self.champion is not None:
             lines.append(f"champion is version {self.champion}")
+            if self.new and self.siblings:
+                lines.append(
+                    f"all gates hold, but this bundle was registered before and is not champion: `erv promote"
+                    f" {self.version}` makes it so"
+                )
         return lines
 
 
@@ -91,6 +120,7 @@ def publish(
     *,
     by: str,
     lineage: Callable[[str], Verdict] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> PublishResult:
     """Makes sure that a bundle is registered and gated.
 
@@ -102,36 +132,97 @@ def publish(
         by: who publishes; noted if the version becomes champion.
         lineage: verifies the lineage of a version, given its number (`erv.lineage.gate`); without it, a
             version becomes no champion if `register.require_lineage` is set.
+        cancelled: asked while the champion is evaluated.
 
     Raises:
         RegistryError: there is no bundle, it was changed, `dvc.lock` does not describe it, MLflow can't be
-            reached or refuses, or another process changes the registry for too long.
+            reached or refuses, another process changes the registry for too long, or the champion's
+            evaluation on the present test clips failed.
         StorageError: the object store, which keeps the lease, can't be reached.
     """
     bundle = read_bundle(Path(folder))
     check_lock(bundle.folder)
+    code = serving_code(bundle.folder)
+
+    def attempt() -> PublishResult:
+        # Before our turn: the champion may have to be evaluated, and others would wait for hours.
+        other = _opponent(bundle, code, environment, settings, parent_run_id, cancelled)
+        return _publish(bundle, code, other, environment, settings, parent_run_id, by=by, lineage=lineage)
+
+    from funcy import retry
+
+    with explained(environment):
+        result: PublishResult = retry(_ATTEMPTS, errors=_ChampionChangedError)(attempt)()
+    return result
+
+
+def _opponent(
+    bundle: Bundle,
+    code: str,
+    environment: Environment,
+    settings: Settings,
+    parent_run_id: str | None,
+    cancelled: Callable[[], bool],
+) -> Opponent | None:
+    """The champion, if gates are to be decided against it: there is one, and of another bundle."""
+    client, name = client_of(environment), settings.register_.model_name
+    known = repeated(lambda: versions(client, name))
+    same = [version for version in known if version.tags.get(HASH_TAG) == bundle.hash]
+    if any(version.tags.get(CODE_TAG) == code and GATES_TAG in version.tags for version in same):
+        return None
+    champion = champion_of(client, name) if known else None
+    if champion is None or champion in {str(version.version) for version in same}:
+        return None
+    return opponent(
+        client, environment, bundle, champion, settings, parent_run_id=parent_run_id, cancelled=cancelled
+    )
+
+
+def _publish(
+    bundle: Bundle,
+    code: str,
+    other: Opponent | None,
+    environment: Environment,
+    settings: Settings,
+    parent_run_id: str | None,
+    *,
+    by: str,
+    lineage: Callable[[str], Verdict] | None,
+) -> PublishResult:
+    """Registers and gates a bundle in this process's turn."""
     name = settings.register_.model_name
-    with explained(environment), registry_turn(environment, name) as check:
+    crowned: Reign | None = None
+    with registry_turn(environment, name) as check:
         client = client_of(environment)
         close_killed(client, environment, name)
-        version, new, copies = one_version(client, bundle, name, environment, parent_run_id, check)
+        version, new, copies = one_version(client, bundle, code, name, environment, parent_run_id, check)
         number = str(version.version)
+        siblings = tuple(
+            str(v.version) for v in versions_of(client, name, bundle.hash) if str(v.version) != number
+        )
+        champion = champion_of(client, name)
         # The candidate of the present state, also one that was registered before.
         repeated(lambda: client.set_registered_model_alias(name, CHALLENGER, number))
         if GATES_TAG not in version.tags:
-            verdicts = repeated(lambda: _gate(client, bundle, name, number, settings))
+            rival = None if champion in {number, *siblings} else champion
+            verdicts = _gate(bundle, rival, other, settings)
             verdicts += _of_lineage(number, settings, lineage)
             check()
             # The tag comes last, so that the next publication gates one that was interrupted.
-            if all(verdict.passed for verdict in verdicts):
-                make_champion(client, name, Reign(number, now(), by, "gates"))
+            stands = bool(siblings) and rival is not None
+            if all(verdict.passed for verdict in verdicts) and not stands:
+                crowned = Reign(number, now(), by, "gates")
+                make_champion(client, name, crowned)
             text = json.dumps([verdict.as_dict() for verdict in verdicts])
             repeated(lambda: client.set_model_version_tag(name, number, GATES_TAG, text))
         else:
             verdicts = tuple(map(read_verdict, json.loads(version.tags[GATES_TAG])))
         model = repeated(lambda: client.get_registered_model(name))
+    if crowned is not None and champion != number:
+        tell(environment, name, crowned, champion)
     mine = tuple(sorted(alias for alias, owner in model.aliases.items() if str(owner) == number))
-    return PublishResult(name, number, mine, verdicts, new, champion_in(model), copies)
+    anew = other.version if other is not None and other.anew else None
+    return PublishResult(name, number, mine, verdicts, new, champion_in(model), copies, siblings, anew)
 
 
 def check_lock(folder: Path) -> None:
@@ -158,24 +249,29 @@ def check_lock(folder: Path) -> None:
 
 
 def _gate(
-    client: MlflowClient, bundle: Bundle, name: str, number: str, settings: Settings
+    bundle: Bundle, champion: str | None, other: Opponent | None, settings: Settings
 ) -> tuple[Verdict, ...]:
-    """All verdicts; without a champion, only the gates that need none."""
+    """All verdicts; without a champion of another bundle, only the gates that need none."""
     from erv.evaluate.evaluate import read_predictions
 
-    champion = champion_of(client, name)
-    if champion is None or champion == number:
+    if champion is None:
         return tuple(verdict for verdict in bundle.verdicts if not verdict.is_open)
-    predictions, metrics = _evaluation_of(client, name, champion)
+    if other is None or other.version != champion:
+        raise _ChampionChangedError(
+            f"{settings.register_.model_name}: version {champion} has become champion meanwhile; run the same"
+            " command again"
+        )
+    if other.missing:
+        return undecided(bundle.verdicts, other.missing)
     return decide_against_champion(
         bundle.verdicts,
         read_predictions(bundle.folder / "predictions.parquet"),
-        predictions,
+        other.predictions,
         samples=settings.register_.bootstrap_samples,
         confidence=settings.register_.confidence,
         seed=settings.seed,
         candidate_metrics=bundle.json("metrics.json"),
-        champion_metrics=metrics,
+        champion_metrics=other.metrics,
     )
 
 
@@ -187,34 +283,3 @@ def _of_lineage(
     if lineage is None:
         return (Verdict(LINEAGE, outcome=CANT_TELL, reason="nobody verified it"),)
     return (lineage(number),)
-
-
-def _evaluation_of(
-    client: MlflowClient, name: str, number: str
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Predictions of a version, and the content of its `metrics.json`."""
-    import tempfile
-
-    import mlflow
-
-    from erv.evaluate.evaluate import read_predictions
-
-    tags = client.get_model_version(name, number).tags
-    path = tags.get(PATH_TAG)
-    if path is None or EXTERNAL_TAG in tags:
-        what = "was not published by erv" if path is None else "is external, so it has no evaluation"
-        raise RegistryError(
-            f"{name} version {number} is the champion but {what}; remove its alias or promote another version"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        predictions, metrics = (
-            Path(
-                mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"models:/{name}/{number}/{path}/{file}",
-                    dst_path=folder,
-                    tracking_uri=client.tracking_uri,
-                )
-            )
-            for file in ("predictions.parquet", "metrics.json")
-        )
-        return read_predictions(predictions), json.loads(metrics.read_text(encoding="utf-8"))

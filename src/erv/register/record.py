@@ -32,6 +32,7 @@ def version_record(
     bundle: Bundle,
     name: str,
     *,
+    code: str,
     files: Mapping[str, str],
     run_id: str,
     parent_run_id: str | None,
@@ -42,6 +43,7 @@ def version_record(
     Args:
         bundle: what is registered.
         name: of the registered model.
+        code: digest of the code that answers for the bundle.
         files: SHA-256 of each file of the model in the artifact store, by path.
         run_id: the run that registers it.
         parent_run_id: the flow's run, if there is one.
@@ -53,6 +55,7 @@ def version_record(
         "schema": SCHEMA,
         "model": name,
         "bundle": bundle.hash,
+        "serving_code": code,
         "run": run_id,
         "flow_run": parent_run_id,
         "commit": origin.get(COMMIT_TAG),

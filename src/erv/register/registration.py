@@ -1,4 +1,7 @@
-"""One version for each bundle: registered once, copies of it deleted, runs of killed publications closed."""
+"""One version for each bundle and the code that serves it.
+
+It is registered once, copies of it are deleted, and runs of killed publications closed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from erv.register.aliases import hand_over
 from erv.register.model_content import model_content
 from erv.register.record import RECORD, RECORD_TAG, stored_files, version_record
 from erv.register.register import Bundle
-from erv.register.versions import EXTERNAL_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, versions_of
+from erv.register.versions import CODE_TAG, EXTERNAL_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, versions_of
 from erv.tracking.description import PARENT_RUN_TAG
 from erv.tracking.header import RunHeader
 from erv.tracking.lineage_events import publication
@@ -40,20 +43,28 @@ PUBLISHER_TAG = "erv.publisher"
 def one_version(
     client: MlflowClient,
     bundle: Bundle,
+    code: str,
     name: str,
     environment: Environment,
     parent_run_id: str | None,
     check: Callable[[], None],
 ) -> tuple[ModelVersion, bool, tuple[str, ...]]:
-    """The only version of a bundle, registered if there is none; whether it is ours; the copies deleted."""
+    """The only version of a bundle with this serving code, registered if there is none.
+
+    Also whether this call registered it, and the copies of it that were deleted.
+    """
     runs: list[str] = []
+
+    def registered() -> list[ModelVersion]:
+        found = versions_of(client, name, bundle.hash)
+        return [version for version in found if version.tags.get(CODE_TAG) == code]
 
     def attempt() -> list[ModelVersion]:
         # An attempt whose answer was lost may have registered it: look before and after.
-        if not (found := versions_of(client, name, bundle.hash)):
+        if not (found := registered()):
             check()
-            _register(client, bundle, name, environment, parent_run_id, runs)
-            found = versions_of(client, name, bundle.hash)
+            _register(client, bundle, code, name, environment, parent_run_id, runs)
+            found = registered()
         return found
 
     first, *copies = repeated(attempt)
@@ -124,6 +135,7 @@ def _lives_here(publisher: str | None) -> bool:
 def _register(
     client: MlflowClient,
     bundle: Bundle,
+    code: str,
     name: str,
     environment: Environment,
     parent_run_id: str | None,
@@ -154,12 +166,13 @@ def _register(
         for file in () if bundle.is_external else pipeline_files():
             mlflow.log_artifact(str(file), LOCK_ARTIFACT_FOLDER)
         info = mlflow.pyfunc.log_model(name="model", **model_content(bundle.folder))
-        record = _record(client, bundle, name, info.model_id, run.info.run_id, parent_run_id, origin)
+        record = _record(client, bundle, code, name, info.model_id, run.info.run_id, parent_run_id, origin)
         made = mlflow.register_model(
             info.model_uri,
             name,
             tags={
                 HASH_TAG: bundle.hash,
+                CODE_TAG: code,
                 PATH_TAG: f"artifacts/{bundle.folder.name}",
                 PUBLISH_RUN_TAG: run.info.run_id,
                 RECORD_TAG: record,
@@ -174,6 +187,7 @@ def _register(
 def _record(
     client: MlflowClient,
     bundle: Bundle,
+    code: str,
     name: str,
     model_id: str,
     run_id: str,
@@ -184,7 +198,7 @@ def _record(
     with tempfile.TemporaryDirectory() as folder:
         files = stored_files(client, model_id, bundle, Path(folder))
         text = version_record(
-            bundle, name, files=files, run_id=run_id, parent_run_id=parent_run_id, origin=origin
+            bundle, name, code=code, files=files, run_id=run_id, parent_run_id=parent_run_id, origin=origin
         )
         path = Path(folder) / RECORD
         path.write_text(text, encoding="utf-8", newline="\n")

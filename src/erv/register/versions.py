@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"  # the alias of the version that was published last
 HASH_TAG = "erv.bundle_hash"
+CODE_TAG = "erv.serving_code"  # what answers for the bundle, see `erv.register.serving_code`
 PATH_TAG = "erv.bundle_path"
 GATES_TAG = "erv.register.gates"
 PUBLISH_RUN_TAG = "erv.publish_run"

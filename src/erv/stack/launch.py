@@ -71,14 +71,17 @@ def serve() -> NoReturn:
 
 
 def deploy() -> None:
-    """Registers the deployments of `prefect.yaml` with our Prefect server; safe to repeat.
+    """Registers the deployments of `prefect.yaml` with our Prefect server, and who is told of what happens.
+
+    Safe to repeat.
 
     Raises:
         StackError: no Prefect server answers, or it refuses the deployments.
     """
     environment = _checked()
     _ensure_pool(environment)
-    _call(["deploy", "--all"], environment)
+    _call([*_prefect(), "deploy", "--all"], environment)
+    _call([sys.executable, "-m", "flows.notices"], environment)
 
 
 def prefect_environment(environment: Environment) -> dict[str, str]:
@@ -116,12 +119,12 @@ def _ensure_pool(environment: Environment) -> None:
             raise StackError(f"Prefect at {url} answers {error.code}; see `erv stack status`") from error
     except OSError as error:
         raise StackError(f"Prefect at {url} can't be reached ({error}); {remedy_for('Prefect')}") from error
-    _call(["work-pool", "create", POOL, "--type", "process"], environment)
+    _call([*_prefect(), "work-pool", "create", POOL, "--type", "process"], environment)
 
 
-def _call(arguments: Sequence[str], environment: Environment) -> None:
+def _call(command: Sequence[str], environment: Environment) -> None:
     result = subprocess.run(
-        [*_prefect(), *arguments],
+        command,
         env=prefect_environment(environment),
         cwd=environment.workspace,
         capture_output=True,
@@ -130,7 +133,8 @@ def _call(arguments: Sequence[str], environment: Environment) -> None:
     )
     if result.returncode != 0:
         text = " ".join((result.stderr or result.stdout).split())
-        raise StackError(f"`prefect {' '.join(arguments)}` failed: {environment.mask(text)[-500:]}")
+        said = " ".join(command[command.index("-m") + 1 :])
+        raise StackError(f"`{said}` failed: {environment.mask(text)[-500:]}")
     sys.stdout.write(result.stdout)
 
 

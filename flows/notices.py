@@ -1,0 +1,111 @@
+"""Automations of Prefect that tell people of failed runs, new champions and drift in training.
+
+    ERV_NOTIFY_URL=https://hooks.example/... erv run --deploy
+
+Each posts `{"text": "..."}` to the address, which Slack, Mattermost and others take as they are. The address
+is often a secret, so it comes from the environment and lies in a block of Prefect, which hides it. Repeating
+it updates what is there. To end it, delete or pause the automations on Prefect's page.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import yaml
+from prefect.automations import Automation, CallWebhook, EventTrigger, Posture
+from prefect.blocks.webhook import Webhook
+from prefect.client.orchestration import get_client
+from prefect.types import SecretDict
+from pydantic import SecretStr
+
+from erv.environment import load_environment
+from erv.register.news import EVENT as CHAMPION
+from flows.drift import EVENT as DRIFT
+
+BLOCK = "erv-notify"
+FAILED, CROWNED, DRIFTED = "erv: a run failed", "erv: a new champion", "erv: training drifts"
+_FAILURE = (
+    '{{ flow.name ~ " (" ~ flow_run.name ~ ") " ~ flow_run.state.name ~ ": "'
+    ' ~ (flow_run.state.message or "") ~ "\\n" ~ (flow_run | ui_url) }}'
+)
+_SAID = "{{ event.payload.text }}"
+
+
+def main() -> int:
+    """Makes sure that the automations are there; says so."""
+    url = load_environment().notify_url
+    if url is None:
+        print("ERV_NOTIFY_URL is not set, so nobody is told of failures and new champions")  # noqa: T201
+        return 0
+    for name in furnish(url, _flows(Path("prefect.yaml"))):
+        print(f"automation {name!r} posts to ERV_NOTIFY_URL")  # noqa: T201
+    return 0
+
+
+def furnish(url: str, flows: list[str]) -> list[str]:
+    """Creates or updates block and automations.
+
+    Args:
+        url: takes the posts.
+        flows: names of the flows whose failures count.
+
+    Returns:
+        The names of the automations.
+    """
+    headers = SecretDict({"Content-Type": "application/json"})
+    hook = Webhook(url=SecretStr(url), headers=headers)
+    block = UUID(str(hook.save(BLOCK, overwrite=True)))
+    automations = [
+        _automation(
+            FAILED,
+            EventTrigger(
+                expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+                match={"prefect.resource.id": "prefect.flow-run.*"},
+                match_related={"prefect.resource.role": "flow", "prefect.resource.name": flows},
+                posture=Posture.Reactive,
+                threshold=1,
+            ),
+            block,
+            _FAILURE,
+        ),
+        _automation(CROWNED, _on(CHAMPION), block, _SAID),
+        _automation(DRIFTED, _on(DRIFT), block, _SAID),
+    ]
+    for automation in automations:
+        _keep(automation)
+    return [automation.name for automation in automations]
+
+
+def _on(event: str) -> EventTrigger:
+    return EventTrigger(expect={event}, posture=Posture.Reactive, threshold=1)
+
+
+def _automation(name: str, trigger: EventTrigger, block: UUID, text: str) -> Automation:
+    inner = text.removeprefix("{{").removesuffix("}}").strip()
+    payload = '{"text": {{ (' + inner + ") | tojson }}}"
+    return Automation(
+        name=name, trigger=trigger, actions=[CallWebhook(block_document_id=block, payload=payload)]
+    )
+
+
+def _keep(automation: Automation) -> None:
+    """Creates an automation, or updates the one of its name."""
+    with get_client(sync_client=True) as client:
+        found = client.read_automations_by_name(name=automation.name)
+    if found:
+        automation.id = found[0].id
+        automation.update()
+    else:
+        automation.create()
+
+
+def _flows(path: Path) -> list[str]:
+    """The flows that are deployed here: those of `erv run` have the same names."""
+    deployments = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
+    return sorted({item["entrypoint"].rpartition(":")[2] for item in deployments})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

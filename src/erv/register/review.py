@@ -1,0 +1,64 @@
+"""What a person needs to know to decide whether a version becomes champion."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from erv.environment import Environment
+from erv.register.aliases import champion_of, not_passed
+from erv.register.explained import explained
+from erv.register.gates import read_verdict
+from erv.register.versions import GATES_TAG, get_version
+from erv.settings import Settings
+from erv.tracking.lock_entries import client_of
+from erv.tracking.patience import repeated
+
+
+@dataclass(frozen=True)
+class Review:
+    """A version that is up for promotion.
+
+    Attributes:
+        name: of the registered model.
+        version: its number.
+        champion: the number of the present champion, or None.
+        gates: a sentence per gate.
+        against: those that it did not pass.
+    """
+
+    name: str
+    version: str
+    champion: str | None
+    gates: tuple[str, ...]
+    against: tuple[str, ...]
+
+    def markdown(self) -> str:
+        """For the form that the person fills in."""
+        now = f"version {self.champion}" if self.champion else "none"
+        lines = [f"**{self.name} version {self.version}** is to become champion; the present one: {now}.", ""]
+        lines += [f"- {gate}" for gate in self.gates or self.against]
+        if self.against:
+            lines += ["", f"It did not pass {len(self.against)} of its gates: that takes `force`."]
+        return "\n".join(lines)
+
+
+def review(version: str, environment: Environment, settings: Settings) -> Review:
+    """Looks a version up.
+
+    Args:
+        version: its number or alias.
+        environment: where MLflow is.
+        settings: for the model's name.
+
+    Raises:
+        RegistryError: no such version, or MLflow can't be reached.
+    """
+    name = settings.register_.model_name
+    with explained(environment):
+        client = client_of(environment)
+        found = repeated(lambda: get_version(client, name, version))
+        champion = champion_of(client, name)
+    tag = found.tags.get(GATES_TAG)
+    gates = tuple(read_verdict(item).text() for item in json.loads(tag)) if tag else ()
+    return Review(name, str(found.version), champion, gates, tuple(not_passed(tag)))

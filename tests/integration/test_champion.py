@@ -1,0 +1,195 @@
+"""A champion that was tested otherwise is evaluated again before a candidate is compared with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from erv.environment import Environment, isolate
+from erv.errors import RegistryError
+from erv.files import content_digest, write_text
+from erv.register.gates import LINEAGE, Verdict
+from erv.register.publish import PublishResult, publish
+from erv.register.register import write_candidate
+from erv.register.versions import versions
+from erv.settings import load_settings
+from erv.tracking.lock_entries import client_of
+from tests.conftest import ROOT
+from tests.unit.register.test_register import (
+    SERVING,
+    WORTH,
+    comparison_of,
+    predictions,
+    write_evaluation,
+)
+
+pytestmark = pytest.mark.integration
+
+COMMAND = (
+    "python evaluate.py --name erv --policy policy --predictions eval/erv/predictions.parquet"
+    " --metrics eval/erv/metrics.json"
+)
+# What the champion answers now: "PREFIX DIGEST RIGHT" in control.txt, or that it fails.
+EVALUATE = """
+import sys
+from pathlib import Path
+from tests.unit.register.test_register import WORTH, predictions, write_evaluation
+
+given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert (Path(given["--policy"]) / "config.json").is_file(), "the policy itself is there"
+with Path("asked.log").open("a") as stream:
+    stream.write(given["--name"] + "\\n")
+prefix, digest, right = Path("control.txt").read_text().split(" ")
+if right == "fail":
+    sys.exit("error: no room on the GPU")
+rows = predictions(int(right), int(right), prefix=prefix)
+panel = {"lexical": {"digest": digest, "worth": WORTH}}
+folder = Path(given["--predictions"]).parent
+write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding={"batch": 1})
+"""
+
+
+class Place:
+    """A workspace with a candidate after another, and a registered model of its own."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment, self.folder = environment, environment.workspace
+        write_text('{"model_type": "humanomni"}', self.folder / "policy/config.json")
+        write_text("{}", self.folder / "verifier/verifier.json")
+        write_text(EVALUATE, self.folder / "evaluate.py")
+
+    def candidate(self, prefix: str, digest: str, right: int, **serving: object) -> None:
+        panel = {"lexical": {"digest": digest, "worth": WORTH}}
+        mine, base = predictions(right, 55, prefix=prefix), predictions(40, 20, prefix=prefix)
+        for policy, rows in {"erv": mine, "r1_omni": base}.items():
+            folder = self.folder / "eval" / policy
+            write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding={"batch": 1})
+        compared = comparison_of(sft=base, r1_omni=base, erv=mine)
+        write_text(json.dumps(compared), self.folder / "comparison.json")
+        shutil.rmtree(self.folder / "candidate", ignore_errors=True)
+        write_candidate(
+            self.folder / "candidate",
+            policy=self.folder / "policy",
+            verifier=self.folder / "verifier",
+            evaluations=self.folder / "eval",
+            comparison=self.folder / "comparison.json",
+            serving={**SERVING, **serving},
+            settings=load_settings().register_,
+            seed=0,
+        )
+        self.lock(COMMAND)
+
+    def lock(self, command: str) -> None:
+        out = {"path": "candidate", "md5": content_digest(self.folder / "candidate")}
+        stages = {"register": {"cmd": "write it", "outs": [out]}, "evaluate@erv": {"cmd": command}}
+        write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}), self.folder / "dvc.lock")
+
+    def publish(self) -> PublishResult:
+        return publish(
+            Path("candidate"),
+            self.environment,
+            load_settings(),
+            by="test",
+            lineage=lambda number: Verdict(LINEAGE, outcome="pass"),
+        )
+
+    def asked(self) -> list[str]:
+        path = self.folder / "asked.log"
+        return path.read_text().split() if path.is_file() else []
+
+    def against_champion(self, result: PublishResult) -> list[str]:
+        return [verdict.text() for verdict in result.verdicts if verdict.against == "champion"]
+
+
+@pytest.fixture
+def place(stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Version 1 is champion: 50 of 60 clips are right."""
+    monkeypatch.chdir(tmp_path)
+    name = f"model-{uuid.uuid4().hex[:8]}"
+    write_text((ROOT / "params.yaml").read_text().replace("emotion-policy", name), tmp_path / "params.yaml")
+    environment = replace(stack, workspace=tmp_path, mlflow_experiment=name)
+    isolate(environment)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
+    found = Place(environment)
+    found.candidate("", "j", 50)
+    assert found.publish().champion == "1"
+    return found
+
+
+def test_it_is_evaluated_if_the_clips_or_the_judge_changed(place: Place) -> None:
+    place.candidate("", "j", 52)
+    assert place.publish().anew is None, "its kept answers compare"
+    assert place.asked() == []
+    champion = str(place.publish().champion)
+    for prefix, digest in (("new", "j"), ("new", "other")):
+        place.candidate(prefix, digest, 56)
+        write_text(f"{prefix} {digest} 40", place.folder / "control.txt")
+        result = place.publish()
+        assert result.anew == champion
+        assert (
+            f"compared with version {champion}, which was evaluated on the present test clips"
+            in "\n".join(result.lines())
+        )
+        assert all(text.startswith("pass: ") for text in place.against_champion(result))
+        champion = str(result.champion)
+        assert champion == result.version
+    assert place.asked() == ["champion", "champion"]
+    assert place.publish().new is False
+    assert place.asked() == ["champion", "champion"], "gates are decided once"
+    assert not list(place.environment.state.glob("champion-*")), "nothing is left behind"
+
+
+def test_a_failed_evaluation_registers_nothing(place: Place) -> None:
+    place.candidate("new", "j", 56)
+    write_text("new j fail", place.folder / "control.txt")
+    with pytest.raises(
+        RegistryError, match="test clips failed: no room on the GPU; `erv publish` tries again"
+    ):
+        place.publish()
+    name = load_settings().register_.model_name
+    assert len(versions(client_of(place.environment), name)) == 1
+    write_text("new j 56", place.folder / "control.txt")
+    assert place.publish().anew == "1"
+
+
+def _other_decoding(place: Place) -> None:
+    place.candidate("new", "j", 56, size=32)
+
+
+def _no_command(place: Place) -> None:
+    place.candidate("new", "j", 57)
+    place.lock("python evaluate.py")
+
+
+def _still_other_clips(place: Place) -> None:
+    place.candidate("new", "j", 58)
+    write_text("old j 56", place.folder / "control.txt")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"),
+    [
+        (_other_decoding, "and can't be evaluated anew, as it sees clips that are decoded otherwise"),
+        (_no_command, "and can't be evaluated anew, as dvc.lock has no command of evaluate@erv"),
+        (_still_other_clips, "also after it was evaluated anew"),
+    ],
+)
+def test_where_it_cannot_be_compared_the_verdict_says_why(
+    place: Place, prepare: Callable[[Place], None], reason: str
+) -> None:
+    prepare(place)
+    result = place.publish()
+    texts = place.against_champion(result)
+    assert texts
+    for text in texts:
+        assert text.startswith("can't tell: ")
+        assert f"the champion was not evaluated on the same clips, {reason}" in text
+        assert "`erv promote --force --reason TEXT` decides without a comparison" in text
+    assert result.champion == "1"

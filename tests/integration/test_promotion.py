@@ -1,0 +1,302 @@
+"""The promote flow waits for a person, and people are told: a real Prefect server and a real receiver."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erv.environment import Environment, isolate
+from erv.errors import RegistryError
+from erv.register.aliases import champion_of, make_champion, promote, rollback
+from erv.register.gates import Verdict
+from erv.register.reign import Reign, now, reigns
+from erv.register.versions import CHALLENGER, GATES_TAG
+from erv.settings import load_settings
+from erv.stack.launch import prefect_environment
+from erv.tracking.lock_entries import client_of
+from flows.drift import METRIC, tell_drift
+from flows.graph import StageReport
+from tests.conftest import ROOT
+from tests.integration.prefect_api import ask
+from tests.integration.scratch import wait_until
+
+pytestmark = pytest.mark.integration
+
+PASSED = Verdict("WAR", minimum=0.5, low=0.7, high=0.8, outcome="pass")
+FAILED = Verdict("EPC", minimum=0.5, low=0.1, high=0.2, outcome="fail")
+
+
+@pytest.fixture
+def workspace(stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """A registered model of its own: version 1 is champion, 2 passed its gates, 3 did not."""
+    monkeypatch.chdir(tmp_path)
+    name = f"model-{uuid.uuid4().hex[:8]}"
+    text = (ROOT / "params.yaml").read_text().replace("emotion-policy", name)
+    (tmp_path / "params.yaml").write_text(text)
+    (tmp_path / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
+    environment = replace(stack, workspace=tmp_path)
+    isolate(environment)
+    client = client_of(environment)
+    client.create_registered_model(name)
+    for verdicts in ([PASSED], [PASSED], [PASSED, FAILED]):
+        gates = json.dumps([verdict.as_dict() for verdict in verdicts])
+        client.create_model_version(name, "s3://erv-mlflow/none", tags={GATES_TAG: gates})
+    make_champion(client, name, Reign("1", now(), "test", "gates"))
+    client.set_registered_model_alias(name, CHALLENGER, "2")
+    return environment
+
+
+def name_of(environment: Environment) -> str:
+    return load_settings(environment.workspace / "params.yaml").register_.model_name
+
+
+class Flow:
+    """A flow in a process of its own, as a worker runs it."""
+
+    def __init__(self, environment: Environment, code: str) -> None:
+        environment.state.mkdir(exist_ok=True)
+        lines = [f"{key}={value}" for key, value in environment.variables().items()]
+        environment.stack_file.write_text("\n".join(lines) + "\n")
+        self.environment, self.tag = environment, uuid.uuid4().hex
+        variables = prefect_environment(environment)
+        variables["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"
+        self.log = environment.workspace / f"{self.tag}.log"
+        program = f"from prefect import tags\nwith tags('{self.tag}'):\n    {code}"
+        self._stream = self.log.open("w")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=environment.workspace,
+            env=variables,
+            stdout=self._stream,
+            stderr=subprocess.STDOUT,
+        )
+
+    def run(self) -> dict[str, Any]:
+        found = ask(self.environment, "/flow_runs/filter", {"flow_runs": {"tags": {"all_": [self.tag]}}})
+        return found[0] if found else {"state": None}
+
+    def wait_for(self, *states: str) -> dict[str, Any]:
+        def reached() -> bool:
+            return (self.run()["state"] or {}).get("type") in states
+
+        wait_until(lambda: reached() or self.process.poll() is not None, seconds=120.0)
+        assert reached(), self.log.read_text()
+        return self.run()
+
+    def resume(self, **said: object) -> dict[str, Any]:
+        return ask(self.environment, f"/flow_runs/{self.run()['id']}/resume", {"run_input": said})
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        self._stream.close()
+
+
+Start = Callable[[str], Flow]
+
+
+@pytest.fixture
+def start(workspace: Environment) -> Iterator[Start]:
+    started: list[Flow] = []
+
+    def begin(version: str) -> Flow:
+        code = f"from flows.promote import promote; promote('{version}', return_state=True)"
+        started.append(Flow(workspace, code))
+        return started[-1]
+
+    yield begin
+    for flow in started:
+        flow.end()
+
+
+def test_a_person_approves_in_prefect(workspace: Environment, start: Start) -> None:
+    flow = start(CHALLENGER)
+    paused = flow.wait_for("PAUSED")
+    client, name = client_of(workspace), name_of(workspace)
+    keyset = paused["state"]["state_details"]["run_input_keyset"]
+    wait_until(lambda: "is to become champion" in flow.log.read_text())
+    shown = json.dumps(ask(workspace, f"/flow_runs/{paused['id']}/input/{keyset['description']}"))
+    assert f"{name} version 2" in shown
+    assert "pass: WAR 0.7000 to 0.8000" in shown
+    client.set_registered_model_alias(name, CHALLENGER, "3")  # what nobody looked at
+    assert flow.resume(name="", reason="")["status"] == "REJECT"
+    assert champion_of(client, name) == "1"
+    assert flow.resume(name="Ann", reason="better on calls")["status"] == "ACCEPT"
+    done = flow.wait_for("COMPLETED", "FAILED")
+    assert done["state"]["message"] == f"{name} version 2 is now the champion; it was version 1"
+    last = reigns(client, name)[-1]
+    assert (last.version, last.by, last.how) == ("2", "Ann in Prefect", "promote")
+    assert last.reason == "better on calls"
+
+
+def test_gates_hold_in_the_flow_unless_the_person_forces(workspace: Environment, start: Start) -> None:
+    refused = start("3")
+    forced = start("3")
+    for flow in (refused, forced):
+        flow.wait_for("PAUSED")
+        wait_until(lambda flow=flow: "takes `force`" in flow.log.read_text())
+    refused.resume(name="Ann", reason="hurry")
+    state = refused.wait_for("COMPLETED", "FAILED")["state"]
+    assert state["type"] == "FAILED"
+    assert "fail: EPC 0.1000 to 0.2000" in state["message"]
+    forced.resume(name="Bea", reason="EPC's judge is wrong", force=True)
+    forced.wait_for("COMPLETED")
+    last = reigns(client_of(workspace), name_of(workspace))[-1]
+    assert (last.version, last.by) == ("3", "Bea in Prefect")
+    assert last.forced == ("fail: EPC 0.1000 to 0.2000, needs 0.5000 or more",)
+
+
+def test_a_person_declines(workspace: Environment, start: Start) -> None:
+    flow = start("2")
+    flow.wait_for("PAUSED")
+    wait_until(lambda: "execution will continue" in flow.log.read_text())
+    flow.resume(name="Ann", reason="too slow", approve=False)
+    done = flow.wait_for("COMPLETED")
+    assert done["state"]["message"] == "Ann declined version 2: too slow"
+    assert champion_of(client_of(workspace), name_of(workspace)) == "1"
+
+
+class Receiver(ThreadingHTTPServer):
+    """Takes posts as a chat's webhook does."""
+
+    def __init__(self) -> None:
+        self.posts: list[dict[str, Any]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                assert self.headers["Content-Type"] == "application/json"
+                outer.posts.append(json.loads(body))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/hook"
+
+    def texts(self) -> list[str]:
+        return [post["text"] for post in self.posts]
+
+
+@pytest.fixture
+def told(workspace: Environment) -> Iterator[tuple[Environment, Receiver]]:
+    """A workspace whose automations post to a receiver; they are gone afterwards."""
+    receiver = Receiver()
+    environment = replace(workspace, notify_url=receiver.url)
+    yield environment, receiver
+    code = (
+        "from prefect.client.orchestration import get_client\n"
+        "with get_client(sync_client=True) as client:\n"
+        "    for one in client.read_automations():\n"
+        "        client.delete_automation(one.id)\n"
+    )
+    variables = prefect_environment(environment)
+    subprocess.run([sys.executable, "-c", code], env=variables, cwd=environment.workspace, check=True)
+    receiver.shutdown()
+
+
+def furnish(environment: Environment) -> str:
+    variables = {**prefect_environment(environment), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    command = [sys.executable, "-m", "flows.notices"]
+    result = subprocess.run(
+        command, env=variables, cwd=environment.workspace, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_people_are_told(told: tuple[Environment, Receiver]) -> None:
+    environment, receiver = told
+    said = furnish(environment)
+    assert said == furnish(environment), "repeating it makes nothing new"
+    assert said.count("posts to ERV_NOTIFY_URL") == 3
+    assert receiver.url not in said
+    assert len(ask(environment, "/automations/filter", {})) == 3
+
+    name, settings = name_of(environment), load_settings()
+    promote("3", environment, settings, by="ann@box", reason='"better"', force=True)
+    rollback(environment, settings, by="bea@box")
+    with pytest.raises(RegistryError):
+        promote("3", environment, settings, by="ann@box")
+    failing = (
+        "from prefect import flow\n"
+        "    @flow(name='train')\n    def train(): raise ValueError('no \"disk\" left')\n"
+        "    train(return_state=True)"
+    )
+    other = failing.replace("'train'", "'other'").replace("disk", "other disk")
+    flows = [Flow(environment, code) for code in (other, failing)]
+    try:
+        wait_until(lambda: len(receiver.posts) >= 3, seconds=120.0)
+    finally:
+        for flow in flows:
+            flow.process.wait(120)
+            flow.end()
+    texts = receiver.texts()
+    (crowned,) = [text for text in texts if "promote by ann@box" in text]
+    assert crowned.startswith(f"{name} version 3 since ")
+    assert ': "better"\n' in crowned
+    assert "forced past fail: EPC" in crowned
+    assert crowned.endswith("the champion before was version 1")
+    (back,) = [text for text in texts if "rollback by bea@box" in text]
+    assert back.endswith("the champion before was version 3")
+    (failed,) = [text for text in texts if text.startswith("train (")]
+    assert 'no "disk" left' in failed
+    assert "/runs/flow-run/" in failed
+    assert not any("other disk" in text for text in texts)
+
+
+def test_without_an_address_nobody_is_told(workspace: Environment) -> None:
+    assert "ERV_NOTIFY_URL is not set" in furnish(workspace)
+
+
+def test_drift_of_a_training_is_told(workspace: Environment) -> None:
+    client = client_of(workspace)
+    experiment = client.create_experiment(name_of(workspace))
+    runs: dict[str, str | None] = {}
+    for stage, warnings in {"grpo@erv": 2, "grpo@calm": 0, "grpo@old": 3}.items():
+        runs[stage] = client.create_run(experiment).info.run_id
+        client.log_metric(str(runs[stage]), METRIC, warnings)
+    reports = [
+        StageReport("grpo@erv", "ran"),
+        StageReport("grpo@calm", "ran"),
+        StageReport("grpo@old", "unchanged"),
+        StageReport("report", "ran"),
+    ]
+    assert tell_drift(workspace, reports, runs) == ["grpo@erv"]
+    body = {"filter": {"event": {"name": ["erv.drift"]}, "resource": {"id": ["erv.stage.grpo@erv"]}}}
+
+    def kept() -> list[dict[str, Any]]:
+        events = ask(workspace, "/events/filter", body)["events"]
+        return [event for event in events if event["payload"]["run"] == runs["grpo@erv"]]
+
+    wait_until(lambda: bool(kept()))
+    assert kept()[0]["payload"]["text"].startswith("grpo@erv warned of drift 2 times while it trained;")
+
+
+def test_a_champion_changes_while_prefect_is_away(
+    workspace: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = replace(workspace, prefect_api_url="http://127.0.0.1:9/api")
+    promote("2", away, load_settings(), by="ann@box")
+    assert champion_of(client_of(workspace), name_of(workspace)) == "2"
+    assert (
+        "the champion is changed, but Prefect could not be told: Prefect at http://127.0.0.1:9" in caplog.text
+    )

@@ -1,0 +1,93 @@
+"""Which code answers for a bundle, and when it counts as another."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from erv.register import serving_code
+from tests.support.paths import ROOT
+from tests.support.tiny_bundle import write_bundle, write_clip
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package that can be edited."""
+    copy = tmp_path / "erv"
+    shutil.copytree(ROOT / "src/erv", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(serving_code, "_PACKAGE", copy)
+    return copy
+
+
+def bundle(folder: Path, model_type: str = "humanomni") -> Path:
+    (folder / "policy").mkdir(parents=True, exist_ok=True)
+    (folder / "policy/config.json").write_text(json.dumps({"model_type": model_type}))
+    return folder
+
+
+COUNTS = {
+    "register/serving.py": True,
+    "register/model_content.py": True,  # which packages a version needs
+    "media/decode.py": True,
+    "verifier/model.py": True,
+    "policies/humanomni/modeling.py": True,
+    "policies/qwen_omni/modeling.py": False,
+    "register/publish.py": False,
+    "commands/run.py": False,
+    "training/sft/sft.py": False,
+}
+
+
+@pytest.mark.parametrize(("path", "counts"), COUNTS.items())
+def test_what_counts(package: Path, tmp_path: Path, path: str, counts: bool) -> None:
+    candidate = bundle(tmp_path / "candidate")
+    before = serving_code.serving_code(candidate)
+    with (package / path).open("a") as stream:
+        stream.write("\nADDED = 1\n")
+    assert (serving_code.serving_code(candidate) != before) is counts
+
+
+def test_data_beside_the_code_counts(package: Path, tmp_path: Path) -> None:
+    candidate = bundle(tmp_path / "candidate")
+    before = serving_code.serving_code(candidate)
+    path = package / "labels/spaces/mafw.yaml"
+    path.write_text(path.read_text() + "\n# edited\n")
+    assert serving_code.serving_code(candidate) != before
+
+
+def test_comments_and_docstrings_do_not(package: Path, tmp_path: Path) -> None:
+    candidate = bundle(tmp_path / "candidate")
+    before = serving_code.serving_code(candidate)
+    path = package / "register/serving.py"
+    text = path.read_text()
+    path.write_text(text.replace('"""Answers for single clips', '"""Says for single clips') + "# the end\n")
+    assert path.read_text() != text
+    assert serving_code.serving_code(candidate) == before
+
+
+def test_another_family_is_other_code(tmp_path: Path) -> None:
+    one, other = bundle(tmp_path / "one"), bundle(tmp_path / "other", "qwen_omni")
+    assert serving_code.serving_code(one) != serving_code.serving_code(other)
+
+
+def test_a_served_answer_imports_nothing_else(tmp_path: Path) -> None:
+    """What a process that answers has loaded of the package is among the files that count."""
+    write_bundle(tmp_path / "bundle")
+    write_clip(tmp_path / "clip.mp4")
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from erv.register.serving import Predictor\n"
+        f"Predictor('{tmp_path}/bundle', Path('{tmp_path}')).predict(['clip.mp4'])\n"
+        "print(*[m.__file__ for n, m in sys.modules.items() if n == 'erv' or n.startswith('erv.')])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    loaded = {Path(name) for name in run.stdout.split()}
+    assert len(loaded) > 20
+    assert loaded <= serving_code.serving_files(tmp_path / "bundle")
