@@ -21,6 +21,7 @@ from erv.register.explained import explained
 from erv.register.record import RECORD
 from erv.register.register import EXTERNAL, Bundle, copy_tree, read_bundle, write_json, write_manifest
 from erv.register.registration import one_version
+from erv.register.serving_code import serving_code
 from erv.register.turn import registry_turn
 from erv.tracking.lock_entries import client_of
 
@@ -91,7 +92,8 @@ def register_external(bundle: Bundle, environment: Environment, name: str) -> tu
         StorageError: the object store, which keeps the lease, can't be reached.
     """
     with explained(environment), registry_turn(environment, name) as check:
-        version, new, _ = one_version(client_of(environment), bundle, name, environment, None, check)
+        code = serving_code(bundle.folder)
+        version, new, _ = one_version(client_of(environment), bundle, code, name, environment, None, check)
     return str(version.version), new
 
 

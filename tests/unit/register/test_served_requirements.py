@@ -11,8 +11,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from erv.register.imports import imported
 from erv.register.model_content import SERVING_MODEL
-from erv.register.requirements import imported, pinned_requirements
+from erv.register.requirements import pinned_requirements
 from tests.support.tiny_bundle import write_bundle, write_clip
 
 # Answers for a clip, decodes it once more in this process as the worker does, and prints the distributions of
@@ -57,14 +58,14 @@ def test_all_that_is_imported_while_answering_is_required(tmp_path: Path) -> Non
 
 
 def test_imports_in_functions_and_worker_processes_count() -> None:
-    found = imported([SERVING_MODEL])
+    found = imported([SERVING_MODEL]).outside
     assert {"av", "decord", "PIL", "torch", "mlflow", "boto3", "safetensors"} <= found
 
 
 def test_what_is_only_passed_through_is_not_needed() -> None:
     """The worker takes `erv.pipeline.process`; the package around it also runs DVC, in functions."""
-    assert "dvc" in imported(["erv.pipeline.graph"])
-    assert not imported([SERVING_MODEL]) & {"dvc", "dvc_data", "prefect", "great_expectations", "trl"}
+    assert "dvc" in imported(["erv.pipeline.graph"]).outside
+    assert not imported([SERVING_MODEL]).outside & {"dvc", "dvc_data", "prefect", "great_expectations", "trl"}
 
 
 def test_a_family_needs_what_it_imports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -78,8 +79,8 @@ def test_a_family_needs_what_it_imports(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "if TYPE_CHECKING:\n    import types_only\nelse:\n    import two\n"
         "class A:\n    def b(self):\n        from three.x import y\n"
     )
-    monkeypatch.setattr("erv.register.requirements._PACKAGE", package)
-    assert imported(["erv.policies.new"]) == {"one", "two", "three"}
+    monkeypatch.setattr("erv.register.imports.PACKAGE", package)
+    assert imported(["erv.policies.new"]).outside == {"one", "two", "three"}
 
 
 def test_versions_are_exact_and_without_build_labels() -> None:
