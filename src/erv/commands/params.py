@@ -92,8 +92,8 @@ def show(path: Path, prefix: str) -> None:
 def reruns(path: Path, prefix: str) -> None:
     """Say which stages run again when a parameter changes, of all or of those that begin with PREFIX.
 
-    Computed from dvc.yaml, so --file must be the params.yaml beside it. Stages that follow run again if their
-    inputs have changed.
+    Computed from dvc.yaml, so --file must be the params.yaml beside it. Stages named after "if these change"
+    run again only if what they read is another.
     """
     if path.name != "params.yaml":
         raise click.UsageError(

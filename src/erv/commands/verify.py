@@ -160,7 +160,7 @@ def _why(found: Assessment, shaping: Shaping) -> list[str]:
     kind = "sentences" if found.target == "neutral" else "sentences that are not merely neutral"
     lines = [f"{found.matching} of {found.counted} {kind} speak of {found.target}"]
     if found.repeats:
-        most = f"more than {shaping.max_repeats}, so {shaping.repeats_earn:g} is all that is earned"
+        most = f"more than {shaping.max_repeats}, so it earns {shaping.repeats_earn:g}"
         lines.append(f"{found.repeats} repeated, {most if found.repetitive else 'counted once'}")
     listings = sum(sentence.listing for sentence in found.sentences)
     if listings:

@@ -52,7 +52,7 @@ class Reruns:
 
     def __str__(self) -> str:
         parts = [", ".join(self.own) or "nothing"]
-        parts += [f"then {', '.join(self.then)}"] if self.then else []
+        parts += [f"if these change, {', '.join(self.then)}"] if self.then else []
         parts += [f"each entry has its own {', '.join(self.members)}"] if self.members else []
         return f"{self.name}: {'; '.join(parts)}" + (f" ({self.reason})" if self.reason else "")
 

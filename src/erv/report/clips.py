@@ -15,6 +15,7 @@ from typing import Any
 from erv.claims import cues_in
 from erv.cues import ClipCues
 from erv.evaluate.evaluate import unread_kind
+from erv.evaluate.outcomes import contradicts
 from erv.prompts import parse_completion
 from erv.report import media
 from erv.report.readings import Readings, sentences_of
@@ -122,9 +123,28 @@ def _answer(row: Row, readings: Readings, cues: ClipCues | None) -> dict[str, An
         "sentences": [[text, readings.of(row["dataset"], text)] for text in sentences],
         # Without an explanation to show by sentences, the completion is shown as it is.
         "raw": None if sentences else row["completion"],
-        "votes": [[verdict["outcome"], verdict["emotion"]] for verdict in row["verdicts"]],
+        "votes": [
+            [verdict["outcome"], verdict["emotion"], agrees(row, verdict)] for verdict in row["verdicts"]
+        ],
         "claims": claims,
     }
+
+
+def agrees(row: Row, verdict: Row) -> bool | None:
+    """Whether a judge heard what is answered.
+
+    Args:
+        row: row of the predictions table.
+        verdict: one of its `verdicts`.
+
+    Returns:
+        True if it did, False if it heard what contradicts the answer, None for neither: it heard nothing, a
+        part of a compound answer, or there is no answer that counts.
+    """
+    if row["predicted"] is not None and verdict["emotion"] == row["predicted"]:
+        return True
+    heard = {"judged": verdict["emotion"], "outside": verdict["outcome"] == "outside"}
+    return False if contradicts({**row, **heard}) else None
 
 
 def _flags(row: Row, explains: bool) -> int:

@@ -43,7 +43,7 @@ def build_comparison(
 
     It holds the result of `erv.evaluate.compare.compare`, the quality of the verifier and of the judge, the
     decoding settings, the numbers of completions without an answer that counts (`malformed`: no answer block;
-    `outside`: an answer that is not a label) and of explanations that the judge can't read, and the shape of
+    `outside`: an answer that is not a label), and the shape of
     explanations (`explanations`: sentences, words, repeated, distinct and shuffled_EEA by policy).
     `outcomes` has the verdicts of each judge by policy and outcome, and `agreement` how far judges agree.
 
@@ -67,9 +67,6 @@ def build_comparison(
     unread = {policy: unread_answers(rows) for policy, rows in predictions.items()}
     for kind in ("malformed", "outside"):
         result[kind] = {policy: counts[kind] for policy, counts in unread.items()}
-    result["unreadable"] = {
-        policy: evaluation.get("unreadable", {}).get(OVERALL, 0) for policy, evaluation in evaluations.items()
-    }
     pooled = {policy: scope_rows(rows)[OVERALL] for policy, rows in predictions.items()}
     result["outcomes"] = {policy: outcomes(rows) for policy, rows in pooled.items()}
     result["agreement"] = {policy: agreement(rows, scope_space(OVERALL)) for policy, rows in pooled.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -32,6 +32,17 @@ MOVED = {
 _NO_MAPPING = {"model_type", "model_attributes_type", "dict_type"}
 
 
+def own_faults(faults: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Without those that only follow from others: a list whose every item is at fault isn't too short."""
+    places = [fault["loc"] for fault in faults]
+    return [
+        fault
+        for fault in faults
+        if fault["type"] != "too_short"
+        or not any(place != fault["loc"] and place[: len(fault["loc"])] == fault["loc"] for place in places)
+    ]
+
+
 def describe(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
     """One line for one fault.
 
@@ -56,6 +67,8 @@ def describe(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
         message = "expected a mapping"
     if kind == "tuple_type":
         message = "expected a list"
+    if kind == "too_short":
+        message = f"expected at least {fault['ctx']['min_length']}"
     if not path:
         return message
     found = _found(fault["input"], kind)

@@ -10,7 +10,7 @@ from erv.settings.section import NAME_OF_A_MODEL, Section
 
 JUDGED = ("EEA", "EPC", "FCR", "inconsistency", "inconsistency_all")
 LOWER_IS_BETTER = ("inconsistency", "inconsistency_all", "repetitive")
-NEITHER_IS_BETTER = ("words", "sentences")
+NEITHER_IS_BETTER = ("words", "sentences")  # counts; every other metric is a share, in 0..1
 INSTRUMENTS = ("verifier_f1", "judge_accuracy")  # what measures, of which no policy has its own
 EVERY, MAJORITY = "every", "majority"  # what a gate may name beside a judge of the panel
 
@@ -55,6 +55,11 @@ class GateSettings(Section):
             raise ValueError(
                 f"gate on {self.metric}: all policies are measured by the same, so leave out against"
             )
+        bound = self.minimum if self.maximum is None else self.maximum
+        least = 0.0 if self.against is None else -1.0
+        if self.metric not in NEITHER_IS_BETTER and not least <= float(bound or 0.0) <= 1.0:
+            what = "a share" if self.against is None else "a difference of shares"
+            raise ValueError(f"gate on {self.metric}: it is {what}, so give {end} in {least:g} to 1")
         if self.judge is not None and self.metric not in JUDGED:
             raise ValueError(
                 f"gate on {self.metric}: no judge decides it, so leave out judge; judges decide"

@@ -19,7 +19,7 @@ from erv.settings.controls import ControlsSettings
 from erv.settings.distill import DistillSettings
 from erv.settings.evaluate import EvaluateSettings
 from erv.settings.extract import ExtractSettings
-from erv.settings.faults import describe
+from erv.settings.faults import describe, own_faults
 from erv.settings.grounding import GroundingSettings
 from erv.settings.grpo import GrpoSettings
 from erv.settings.ingest import DatasetName, IngestSettings
@@ -100,6 +100,6 @@ def parse_settings(raw: dict[str, Any], source: str = "params.yaml") -> Settings
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        faults = [describe(item, Settings) for item in error.errors()]
+        faults = [describe(item, Settings) for item in own_faults(error.errors())]
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise SettingsError(f"{source}: {count}\n" + "\n".join(f"  - {fault}" for fault in faults)) from None

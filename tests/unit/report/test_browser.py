@@ -248,6 +248,11 @@ def test_a_link_opens_its_clip_with_its_filters(tab: Tab, report: Path) -> None:
     assert said == "There is no clip mafw/none in this report."
 
 
+def test_a_filter_that_does_not_exist_leaves_the_address(tab: Tab, report: Path) -> None:
+    show(tab, report, "#answer=bogus&policy=mine")
+    assert tab.evaluate("location.hash") == "#policy=mine"
+
+
 def test_sound_plays_and_its_waveform_follows(tab: Tab, report: Path) -> None:
     show(tab, report, "#clip=mafw/00001")
     length = tab.evaluate(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from erv.cues import ClipCues
 from erv.report import media
-from erv.report.clips import COHERENT, DISAGREE, RIGHT, change, entry, mixed, record
+from erv.report.clips import COHERENT, DISAGREE, RIGHT, agrees, change, entry, mixed, record
 from erv.report.readings import read_sentences, sentences_of
 from erv.shards import Clip
 from tests.support.reports import LoudVerifier, clip_of, direct_of, loud, predictions_of
@@ -83,12 +83,26 @@ def test_a_record_has_votes_claims_and_what_has_no_sentences_as_it_is(prediction
     cues = ClipCues("00004", {"face": frozenset({"brows_lowered"})}, "face")
     found = record(said(predictions, 4), clip_of("mafw", "00004"), readings, cues, show_media=True)
     assert (found["cues"], found["channel"]) == (["brows lowered"], "face")
-    assert found["answers"][0]["votes"] == [["named", "anger"], ["unreadable", None]]
+    assert found["answers"][0]["votes"] == [["named", "anger", False], ["unreadable", None, None]]
     assert ("voice loud", False) in found["answers"][0]["claims"]
     assert (found["sound"], found["seconds"], found["wave"]) == (None, None, [])  # it has no sound
     odd = record(said(predictions, 5), clip_of("mafw", "00005"), readings, None, show_media=True)
     assert odd["answers"][0]["raw"] == "no <tags> at all"
     assert odd["answers"][0]["unread"] == "malformed"
+
+
+def test_a_vote_for_a_part_of_a_compound_answer_neither_agrees_nor_contradicts():
+    answer = {"dataset": "mafw_compound", "predicted": "anger_disgust", "judged": None, "verdicts": []}
+    heard = {
+        "anger_disgust": ("named", True),
+        "anger": ("named", None),
+        "fear": ("named", False),
+        None: ("outside", False),
+    }
+    for emotion, (outcome, expected) in heard.items():
+        assert agrees(answer, {"outcome": outcome, "emotion": emotion}) is expected, emotion
+    assert agrees(answer, {"outcome": "silent", "emotion": None}) is None
+    assert agrees({**answer, "predicted": None}, {"outcome": "named", "emotion": "anger"}) is None
 
 
 def test_frames_and_sound_that_may_not_be_shown_are_not_in_the_page(predictions):

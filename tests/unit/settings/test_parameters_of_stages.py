@@ -115,32 +115,41 @@ def test_what_dvc_itself_depends_on_is_in_the_table(reruns: dict[str, Reruns]) -
         ("machine.grpo.rows_per_pass", "nothing (how the machine does the work)"),
         ("machine.sft.save_steps", "nothing (how the machine does the work)"),
         ("machine.grpo.save_steps", "nothing (how the machine does the work)"),
-        ("runtime.threads", "sft, distill, train_erv, grpo, evaluate, report; then grounding, register"),
-        ("variants.erv.rewards.format", "grpo@erv; then evaluate@erv, grounding, report, register"),
+        (
+            "runtime.threads",
+            "sft, distill, train_erv, grpo, evaluate, report; if these change, grounding, register",
+        ),
+        (
+            "variants.erv.rewards.format",
+            "grpo@erv; if these change, evaluate@erv, grounding, report, register",
+        ),
         ("variants.rft.rewards.format", "nothing (compare.train does not name the variant)"),
-        ("grpo.beta", "grpo; then evaluate@erv, evaluate@r1_omni, grounding, report, register"),
-        ("compare.train", "report; then register; each entry has its own grpo"),
+        ("grpo.beta", "grpo; if these change, evaluate@erv, evaluate@r1_omni, grounding, report, register"),
+        ("compare.train", "report; if these change, register; each entry has its own grpo"),
         ("compare.policies", "grounding, report, register; each entry has its own evaluate"),
         (
             "datasets",
-            "evaluate, grounding, leakage, report; then distill, sft, train_erv, grpo, register; each entry"
-            " has its own ingest, validate, extract",
+            "evaluate, grounding, leakage, report; if these change, distill, sft, train_erv, grpo, register;"
+            " each entry has its own ingest, validate, extract",
         ),
-        ("roles.test", "evaluate, leakage, report; then distill, sft, train_erv, grpo, grounding, register"),
+        (
+            "roles.test",
+            "evaluate, leakage, report; if these change, distill, sft, train_erv, grpo, grounding, register",
+        ),
         (
             "leakage.action",
-            "leakage; then distill, sft, evaluate, train_erv, grpo, grounding, report, register",
+            "leakage; if these change, distill, sft, evaluate, train_erv, grpo, grounding, report, register",
         ),
         (
             "rollouts.policies",
-            "distill; then train_erv, evaluate, grpo, grounding, report, register; each entry has its own"
-            " rollouts",
+            "distill; if these change, train_erv, evaluate, grpo, grounding, report, register; each"
+            " entry has its own rollouts",
         ),
         ("rollouts.per_clip", "nothing (rollouts.policies names no policy)"),
-        ("evaluate.temperature", "evaluate, register; then grounding, report"),
+        ("evaluate.temperature", "evaluate, register; if these change, grounding, report"),
         ("controls.kinds", "nothing (controls.policies names no policy)"),
-        ("grounding.judge", "grounding; then report, register"),
-        ("report.confidence", "grounding, report; then register"),
+        ("grounding.judge", "grounding; if these change, report, register"),
+        ("report.confidence", "grounding, report; if these change, register"),
         ("ingest.readers.ravdess.channels", "nothing (datasets does not name the data set)"),
         ("sources.base", "nothing (only the content counts, once `erv data pin` has pinned it)"),
     ],
@@ -165,7 +174,10 @@ def test_the_command_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
         "variants.erv.rewards.accuracy",
         "variants.erv.rewards.explanation",
     ]
-    assert lines[4] == "variants.erv.rewards.format: grpo@erv; then evaluate@erv, grounding, report, register"
+    assert (
+        lines[4]
+        == "variants.erv.rewards.format: grpo@erv; if these change, evaluate@erv, grounding, report, register"
+    )
 
 
 def test_the_command_refuses_parameters_that_dvc_does_not_read(tmp_path: Path) -> None:

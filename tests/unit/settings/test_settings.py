@@ -71,6 +71,14 @@ def test_faults_between_sections_are_reported_together(raw: dict[str, Any]) -> N
     ]
 
 
+def test_a_list_of_unknown_things_is_not_called_too_short(raw: dict[str, Any]) -> None:
+    change(raw, "controls.kinds", ["muted"])
+    (line,) = faults(raw)
+    assert line.startswith("controls.kinds.0: ")
+    change(raw, "controls.kinds", [])
+    assert faults(raw) == ["controls.kinds: expected at least 1, found []"]
+
+
 def test_all_faults_are_reported_together(raw: dict[str, Any]) -> None:
     raw["grpo"]["num_generations"] = 1
     raw["extract"]["geometry"] = "crop"
@@ -263,7 +271,7 @@ def test_a_data_set_has_a_place_and_a_reader(raw: dict[str, Any]) -> None:
     [
         ({"reader": "mafv"}, "mafv"),
         ({"reader": "dfew", "media": "film"}, "original"),
-        ({"reader": "ravdess", "channels": []}, "at least 1 item"),
+        ({"reader": "ravdess", "channels": []}, "expected at least 1, found []"),
         ({"reader": "ravdess", "channels": ["song", "song"]}, "names a channel twice"),
         ({"reader": "table", "table": "clips.xml", "split": "test"}, ".csv or .jsonl"),
         ({"reader": "table", "table": "clips.csv"}, "readers.mine: set one of split (for all clips)"),
@@ -332,6 +340,11 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
             "gate on inconsistency: a minimum would keep better models from champion; give a maximum",
         ),
         ({"register.gates": [{"metric": "WAR", "maximum": 0.5}]}, "give a minimum"),
+        ({"register.gates": [{"metric": "WAR", "minimum": 80}]}, "it is a share, so give minimum in 0 to 1"),
+        (
+            {"register.gates": [{"metric": "WAR", "minimum": -5, "against": "r1_omni"}]},
+            "it is a difference of shares, so give minimum in -1 to 1",
+        ),
         (
             {
                 "variants.a": GATHERED,

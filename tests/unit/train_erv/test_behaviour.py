@@ -141,9 +141,9 @@ def test_sentences_with_labels_reward_and_why(demo):
     assert lines[2].startswith("- ")
     assert lines[3].startswith("  neutral ")
     assert lines[4:] == [
-        "explanation reward for happiness (--target): 0.00 (strict)",
+        "explanation reward for happiness (--target): -1.00 (strict)",
         "  1 of 3 sentences that are not merely neutral speak of happiness",
-        "  1 repeated, more than 0, so nothing is earned",
+        "  1 repeated, more than 0, so it earns -1",
         "  1 names more than 2 emotions, and so matches none",
         "  content words 4, cues of face, body, voice or words 2, where 5 and 1 are required: times 0.80",
     ]

@@ -63,6 +63,21 @@ _NOUNS = ("", " emotion", " emotions", " feeling", " feelings")
 _TURNING = frozenset(
     ("no", "not", "never", "non", "without", "hardly", "barely", "less", "lacking", "anti", "un")
 )
+_DEGREES = frozenset(
+    (
+        "very",
+        "mild",
+        "mildly",
+        "slight",
+        "slightly",
+        "deep",
+        "deeply",
+        "strong",
+        "strongly",
+        "intense",
+        "quiet",
+    )
+)
 _SILENCE = frozenset(word + noun for word in _SILENT_WORDS for noun in _NOUNS)
 
 _TASK = """\
@@ -113,10 +128,10 @@ class OpenQuestions:
 
         A reply is the JSON object `{"emotion": "..."}`, see `json_object`. A name or synonym of the space is
         `named`, also beside a word for its degree ("deep sadness"); null, `none` and other words for no
-        emotion or several are `silent`, and one other word is `outside`. Two words that the space doesn't
-        know are malformed, since nothing says that they are an emotion. "No emotion" is silent although label
-        spaces have it as a synonym of neutral: the question tells the two apart. A space's own canonical name
-        is never silent.
+        emotion or several are `silent`, and one other word, alone or with such a degree, is `outside`. Any
+        other two words are malformed, since nothing says that they are an emotion. "No emotion" is silent
+        although label spaces have it as a synonym of neutral: the question tells the two apart. A space's own
+        canonical name is never silent.
         """
         content = json_object(reply)
         if isinstance(content, Fault):
@@ -132,11 +147,13 @@ class OpenQuestions:
         if emotion is not None:
             return Verdict("named", emotion)
         words = said.lower().strip(string.punctuation + string.whitespace).split()
-        if len(words) == 1 and words[0].replace("-", "").isalpha():
-            return OUTSIDE
         known = {name for word in words if (name := self._space.normalize(word)) is not None}
         if len(words) == 2 and len(known) == 1 and not _TURNING.intersection(words):
             return Verdict("named", known.pop())
+        if len(words) == 2 and words[0] in _DEGREES:
+            words = words[1:]
+        if len(words) == 1 and words[0].replace("-", "").isalpha():
+            return OUTSIDE
         return Fault(f"{one_line(said, _LONGEST)!r} is not one emotion")
 
 

@@ -222,9 +222,8 @@
     const unread = { outside: " (not a label)", malformed: "no answer" }[answer.unread] ?? "";
     const head = element("div", {}, element("strong", {}, data.policies[i].title), ": ",
       element("span", { class: `verdict ${right ? "right" : "wrong"}` }, `${answer.answer ?? ""}${unread} ${right ? "✓" : "✗"}`));
-    const votes = answer.votes.map(([outcome, emotion], j) => {
-      const agrees = outcome === "named" && emotion === clip.answers[i];
-      const mood = agrees ? "yes" : outcome === "named" || outcome === "outside" ? "no" : "";
+    const votes = answer.votes.map(([outcome, emotion, agrees], j) => {
+      const mood = agrees === null ? "" : agrees ? "yes" : "no";
       return element("span", { class: `chip ${mood}` }, `${data.panel[j]}: ${outcome === "named" ? emotion : OUTCOMES[outcome]}${mood ? (agrees ? " ✓" : " ✗") : ""}`);
     });
     const body = answer.raw === null ? element("p", {}, ...answer.sentences.flatMap(([sentence, read]) => [coloured(sentence, read), " "])) : element("pre", {}, answer.raw);
@@ -302,6 +301,7 @@
     const parameters = new URLSearchParams(location.hash.slice(1));
     const key = parameters.get("clip");
     if (parameters.size) for (const name of FIELDS) if (form.elements[name]) form.elements[name].value = parameters.get(name) ?? "";
+    if (parameters.size && key === null) address(null); // without filters that don't exist
     const clip = byKey.get(key);
     by("unknown").hidden = key === null || clip !== undefined;
     by("unknown").textContent = by("unknown").hidden ? "" : `There is no clip ${key} in this report.`;

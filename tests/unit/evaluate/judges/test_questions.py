@@ -54,9 +54,10 @@ def test_null_is_silent():
 def test_a_word_for_the_degree_changes_no_emotion(said, emotion):
     """It was an emotion outside the list, and so contradicted a right answer."""
     assert read(said) == Verdict("named", emotion)
+    assert read("quiet pride") == OUTSIDE
 
 
-@pytest.mark.parametrize("said", ["the person", "quiet pride", "not sad", "hardly angry", "sad fear"])
+@pytest.mark.parametrize("said", ["the person", "idle talk", "not sad", "hardly angry", "sad fear"])
 def test_two_words_that_are_no_one_emotion_are_asked_about_again(said):
     assert isinstance(read(said), Fault)
 
