@@ -53,13 +53,13 @@ def show_artifacts(
     )
 
 
-def show_data_docs(
+def data_docs(
     environment: Environment,
     reports: Sequence[StageReport],
     runs: Mapping[str, str | None],
     parent: StageRun,
 ) -> dict[str, str]:
-    """Links to the Data Docs of the stages, failed ones too, in Prefect.
+    """Addresses of the Data Docs of the stages, failed ones too, in MLflow.
 
     Args:
         environment: where MLflow is; nothing happens without one.
@@ -87,10 +87,14 @@ def show_data_docs(
         ours = run.data.tags.get("mlflow.parentRunId") == parent.run_id
         if path and (report.outcome != "failed" or ours):
             links[report.name] = f"{_run_url(environment, run)}/artifacts/{path}"
+    return links
+
+
+def show_data_docs(links: Mapping[str, str]) -> None:
+    """Links to the Data Docs in Prefect."""
     for name, url in links.items():
         key = re.sub(r"[^a-z0-9]+", "-", f"data-docs-{name.rpartition('@')[2]}".lower())
         create_link_artifact(key=key, link=url, link_text=f"Data Docs of {name}")
-    return links
 
 
 def docs_note(links: Mapping[str, str]) -> str:

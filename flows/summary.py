@@ -62,7 +62,8 @@ def stage_table(reports: Sequence[StageReport]) -> str:
     lines = [f"{report.name:<{width}}  {report.outcome:<9}  {_took(report)}".rstrip() for report in reports]
     counts = {o: sum(r.outcome == o for r in reports) for o in dict.fromkeys(r.outcome for r in reports)}
     total = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-    return "\n".join([*lines, f"{len(reports)} stages: {total}"])
+    count = "1 stage" if len(reports) == 1 else f"{len(reports)} stages"
+    return "\n".join([*lines, f"{count}: {total}"])
 
 
 def _took(report: StageReport) -> str:

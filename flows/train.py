@@ -11,7 +11,8 @@ import argparse
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,16 @@ from erv.tracking.origin import COMMIT_TAG, origin_tags, who
 from erv.tracking.run import StageRun
 from erv.tracking.since import since
 from erv.tracking.system_metrics import system_metrics
+from flows import console, origin
 from flows.abandoned import noted
-from flows.artifacts import docs_note, prefect_may_be_away, show_artifacts, show_data_docs, show_links
+from flows.artifacts import (
+    data_docs,
+    docs_note,
+    prefect_may_be_away,
+    show_artifacts,
+    show_data_docs,
+    show_links,
+)
 from flows.cancellation import Cancellation
 from flows.drift import tell_drift
 from flows.graph import RunStage, StageReport, is_done, run_graph
@@ -141,35 +150,43 @@ def _train(
     with _parent_run(environment, flow_run_id, described) as parent:
         repro = _stage_runner(environment, parent, flow_run_id, forced, unchanged, cancellation)
         reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)
-        logger.info("stages:\n%s", stage_table(reports))
+        if not all(map(is_done, reports)):  # else the summary has it
+            logger.info("stages:\n%s", stage_table(reports))
         with meanwhile(functools.partial(_push, environment, reports, cancellation)):
             runs = _record(environment, parent, reports)
             tell_drift(environment, reports, runs)
+            docs = data_docs(environment, reports, runs, parent)
+            parent.set_tags({NOTE_TAG: described.tags[NOTE_TAG] + docs_note(docs)})
             with prefect_may_be_away("the Data Docs"):
-                docs = show_data_docs(environment, reports, runs, parent)
-                parent.set_tags({NOTE_TAG: described.tags[NOTE_TAG] + docs_note(docs)})
-        _raise_for(reports, cancellation)
+                show_data_docs(docs)
+        _raise_for(reports, docs, cancellation)
 
-        published, origin = _publish(environment, stages, settings, parent, cancellation)
+        published, lineage = _publish(environment, stages, settings, parent, cancellation)
         comparison = read_comparison() if _includes(stages, "report") else {}
         parent.log_metrics(flat_metrics(comparison))
-        if comparison and REPORT.is_file():
-            parent.log_artifact(REPORT, "report")
         addresses: dict[str, str] = {}
         with prefect_may_be_away("links, tables and lineage"):
             addresses = show_links(environment, parent.run_id, flow_run_id)
             show_artifacts(reports, comparison, runs)
+        if comparison and REPORT.is_file():
+            page = origin.report_with_origin(environment, settings, published, addresses)
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder) / REPORT.name
+                copy.write_text(page, encoding="utf-8")
+                parent.log_artifact(copy, "report")
         changed = _since(environment, described, comparison)
-    return Summary(
+    summary = Summary(
         reports,
         metrics_text(comparison),
         published.lines() if published is not None else [],
         addresses,
-        origin,
+        lineage,
         changed,
         gates_passed=published is not None and published.passed,
         lineage_holds=published is not None and published.lineage_holds,
     )
+    logger.info("%s", summary.text(), extra=console.PRINTED)
+    return summary
 
 
 def _since(environment: Environment, described: Description, comparison: dict[str, Any]) -> list[str]:
@@ -286,8 +303,12 @@ def _record(
     return runs
 
 
-def _raise_for(reports: Sequence[StageReport], cancellation: Cancellation) -> None:
-    failed = [report.message for report in reports if report.outcome == "failed"]
+def _raise_for(reports: Sequence[StageReport], docs: Mapping[str, str], cancellation: Cancellation) -> None:
+    failed = [
+        f"{report.message}; its Data Docs: {docs[report.name]}" if report.name in docs else report.message
+        for report in reports
+        if report.outcome == "failed"
+    ]
     if len(failed) == 1:
         raise StageFailedError(failed[0])
     if failed:
@@ -358,8 +379,6 @@ def _publish(
         say=get_run_logger().warning,
     )
     parent.set_tags({"erv.model_version": f"{result.name}/{result.version}"})
-    for line in result.lines():
-        get_run_logger().info("%s", line)
     node = Provenance(environment, settings).trace(str(result.version))
     return result, brief(node)
 
@@ -382,6 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--require-lineage", action="store_true", help="exit with 4 unless it holds")
     parser.add_argument("--workers", type=int, default=WORKERS, help="stages in parallel (%(default)s)")
     options = parser.parse_args(arguments)
+    console.leave_out_what_is_printed()
     url = None
     try:
         url = require("Prefect", load_environment().prefect_api_url)

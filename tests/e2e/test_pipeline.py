@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.e2e.workspace import Listener, Workspace, clone, kill_tree
+from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -96,6 +97,19 @@ def test_going_back_restores_what_ran_before(trained: Workspace) -> None:
     assert {"grpo@r1_omni", "grpo@erv"} <= _stages(output, "restored"), output[-4000:]
     assert not _stages(output, "ran")
     assert _outs(trained) == before
+
+
+def test_the_workflow_makes_a_comment_of_the_metrics(trained: Workspace) -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tiny-run.yml").read_text())
+    step = next(s for s in workflow["jobs"]["tiny-run"]["steps"] if s.get("name") == "Metrics")
+    (trained.path / "summary.txt").write_text(trained.log[0])
+    summary = trained.path.parent / "step_summary.md"
+    script = f"export GITHUB_STEP_SUMMARY={summary}\n{step['run']}"
+    trained.run("bash", "-e", "-o", "pipefail", "-c", script)
+    comment = (trained.path / "comment.md").read_text()
+    assert summary.read_text() == comment
+    assert re.search(r"^\| Path +\|.*erv", comment, re.M), comment
+    assert "lineage (`erv lineage` shows more)" in comment
 
 
 def test_deployment_runs_with_a_worker(trained: Workspace) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from erv.lineage.links import Link
 
 SCHEMA = "erv.lineage/1"
+_NAMED = 3  # broken links that a summary names
 ABOVE = "see above"  # the fact of a stage that the tree shows elsewhere
 
 
@@ -80,12 +81,23 @@ def _titles(node: Node, indent: str) -> Iterator[str]:
 
 
 def summary(node: Node) -> str:
-    """`57 links checked, 0 broken, 2 not verifiable from here`, or that there are none."""
+    """`57 links checked, 1 broken (...), 2 not verifiable from here`, or that there are none.
+
+    The first broken ones are named.
+    """
     links = [link for part in node.walk() for link in part.links]
     if not links:
         return "no links to check"
     unknown = len(unverifiable(node))
-    return f"{len(links)} links checked, {len(broken(node))} broken, {unknown} not verifiable from here"
+    count = "1 link" if len(links) == 1 else f"{len(links)} links"
+    return f"{count} checked, {_broken(node)}, {unknown} not verifiable from here"
+
+
+def _broken(node: Node) -> str:
+    """`0 broken`, or `5 broken (1, 2, 3 and 2 more)`."""
+    names = [link.what for link in broken(node)]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{len(names)} broken" + (f" ({', '.join(names[:_NAMED])}{more})" if names else "")
 
 
 def broken(node: Node) -> list[Link]:

@@ -33,24 +33,38 @@ def user() -> str:
         return f"uid {os.getuid()}"
 
 
-def _git_tags(workspace: Path) -> dict[str, str]:
-    def git(*arguments: str) -> str | None:
-        try:
-            result = subprocess.run(
-                ["git", "-C", str(workspace), *arguments],
-                capture_output=True,
-                text=True,
-                timeout=20,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return result.stdout if result.returncode == 0 else None
+def committed_on(workspace: Path, path: Path) -> str | None:
+    """The day on which a file was committed as it is now, `2026-11-29`; None if it wasn't.
 
-    commit = git("rev-parse", "HEAD")
+    Args:
+        workspace: root of the repository.
+        path: of the file, relative to it.
+    """
+    if _git(workspace, "status", "--porcelain", "--ignored", "--", str(path)) != "":
+        return None
+    return (_git(workspace, "log", "-1", "--format=%cs", "--", str(path)) or "").strip() or None
+
+
+def _git(workspace: Path, *arguments: str) -> str | None:
+    """What git says; None if it fails or isn't there."""
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(workspace), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout if result.returncode == 0 else None
+
+
+def _git_tags(workspace: Path) -> dict[str, str]:
+    commit = _git(workspace, "rev-parse", "HEAD")
     if commit is None:
         return {}
-    changes = git("status", "--porcelain", "--untracked-files=no") or ""
+    changes = _git(workspace, "status", "--porcelain", "--untracked-files=no") or ""
     dirty = any(line[3:] not in _WRITTEN_BY_RUNS for line in changes.splitlines())
     commit = commit.strip()
     return {COMMIT_TAG: commit, "mlflow.source.git.commit": commit, DIRTY_TAG: str(dirty).lower()}

@@ -15,7 +15,7 @@ from erv.commands.lineage import command
 from erv.errors import DataError, RegistryError, StackError
 from erv.lineage.links import Link
 from erv.lineage.membership import LeftOut, Used, VersionRoles
-from erv.lineage.node import ABOVE, Node, answer
+from erv.lineage.node import ABOVE, Node, answer, summary
 from erv.lineage.page import boxes_of, page
 from erv.lineage.published import Published
 from erv.lineage.runs import is_flow_run
@@ -48,6 +48,13 @@ def test_the_graph_has_every_node_once_and_below_what_is_made_from_it() -> None:
     }
     assert boxes["m version 1"].above == [boxes["grpo@erv"].number, boxes["train_erv"].number]
     assert boxes["train_erv"].parameters == {"seed": 101}
+
+
+def test_broken_links_are_named_where_they_are_counted() -> None:
+    found = tree()
+    assert summary(found) == "1 link checked, 1 broken (models/candidate), 0 not verifiable from here"
+    found.links += [Link(f"report/{n}", False, "missing") for n in range(4)]
+    assert "5 broken (models/candidate, report/0, report/1 and 2 more)" in summary(found)
 
 
 def test_a_mention_that_comes_first_gives_way_to_the_node() -> None:

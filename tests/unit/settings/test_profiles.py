@@ -24,7 +24,7 @@ def params(root: Path, tmp_path: Path) -> Path:
 
 
 def test_names_and_an_unknown_one() -> None:
-    assert names() == ["demo", "paper-0.5b", "paper-7b"]
+    assert names() == ["demo", "paper-0.5b", "paper-7b", "tiny"]
     with pytest.raises(SettingsError, match="no profile 'paper', expected one of demo"):
         load_profile("paper")
 
@@ -79,7 +79,7 @@ def test_each_value_says_where_it_comes_from(name: str) -> None:
 
 def test_the_demo_is_what_ships_and_takes_back_all_that_others_change(root: Path) -> None:
     assert differences(load_profile("demo"), root / "params.yaml") == []
-    changed = {key for name in PAPER for key in flat(load_profile(name).params)}
+    changed = {key for name in names() if name != "demo" for key in flat(load_profile(name).params)}
     assert set(flat(load_profile("demo").params)) == changed
 
 
@@ -90,6 +90,17 @@ def test_there_and_back_is_the_same_file(params: Path) -> None:
     assert load_settings(params).sft.lora.rank == 64
     use(load_profile("demo"), params)
     assert params.read_bytes() == before
+
+
+def test_another_profile_leaves_nothing_behind(params: Path) -> None:
+    use(load_profile("paper-0.5b"), params)
+    expected = params.read_bytes()
+    use(load_profile("demo"), params)
+    use(load_profile("tiny"), params)
+    assert load_settings(params).train_erv.minimum_f1 == 0.0
+    changes = use(load_profile("paper-0.5b"), params)
+    assert "train_erv.minimum_f1 0.0 (profile: 0.5)" in map(str, changes)
+    assert params.read_bytes() == expected
 
 
 def without_items(params: Path) -> list[str]:
