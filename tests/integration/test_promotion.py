@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from flows.graph import StageReport
 from tests.conftest import ROOT
 from tests.integration.prefect_api import ask
 from tests.integration.scratch import wait_until
+from tests.support.receiver import Receiver
 
 pytestmark = pytest.mark.integration
 
@@ -165,35 +164,6 @@ def test_a_person_declines(workspace: Environment, start: Start) -> None:
     done = flow.wait_for("COMPLETED")
     assert done["state"]["message"] == "Ann declined version 2: too slow"
     assert champion_of(client_of(workspace), name_of(workspace)) == "1"
-
-
-class Receiver(ThreadingHTTPServer):
-    """Takes posts as a chat's webhook does."""
-
-    def __init__(self) -> None:
-        self.posts: list[dict[str, Any]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                assert self.headers["Content-Type"] == "application/json"
-                outer.posts.append(json.loads(body))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/hook"
-
-    def texts(self) -> list[str]:
-        return [post["text"] for post in self.posts]
 
 
 @pytest.fixture
