@@ -177,7 +177,7 @@ def test_a_judge_that_has_not_shown_its_worth_decides_no_gate(better_for_one, ju
 @pytest.mark.parametrize("judge", ["majority", None])
 @pytest.mark.parametrize("against", [None, "r1_omni"])
 def test_one_doubtful_vote_is_enough_for_a_majority_to_decide_nothing(better_for_one, judge, against):
-    gate = {"metric": "EPC", "against": against, "minimum": -1.0, "judge": judge}
+    gate = {"metric": "EPC", "against": against, "minimum": -1.0 if against else 0.0, "judge": judge}
     assert verdict_of(better_for_one, **gate).passed
     judges = dict(better_for_one["judges"])
     judges["embedding"] = {**judges["embedding"], "worth": UNWORTHY}
