@@ -7,6 +7,7 @@ through all versions of the model; the model itself only has the order of their 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -68,10 +69,32 @@ def note(client: MlflowClient, name: str, reign: Reign) -> None:
     if order[-1:] == [reign.version]:
         return
     content = {key: value for key, value in asdict(reign).items() if key != "version" and value}
-    text, tag = json.dumps(content, ensure_ascii=False)[:_TAG_LIMIT], f"{TAG_PREFIX}{len(order):05d}"
+    text, tag = tag_text(content), f"{TAG_PREFIX}{len(order):05d}"
     repeated(lambda: client.set_model_version_tag(name, reign.version, tag, text))
     extended = ",".join([*order, reign.version])
     repeated(lambda: client.set_registered_model_tag(name, ORDER_TAG, extended))
+
+
+def tag_text(content: Mapping[str, Any]) -> str:
+    """A reign as JSON that fits into a tag.
+
+    Args:
+        content: its `reason`, `forced` and the rest. What is too long loses the last gates, then the end of
+            the reason, and says so.
+    """
+    text = json.dumps(content, ensure_ascii=False)
+    gates = list(content.get("forced", ()))
+    for kept in range(len(gates) - 1, -1, -1):
+        if len(text) <= _TAG_LIMIT:
+            return text
+        more = f"and {len(gates) - kept} more"
+        text = json.dumps({**content, "forced": [*gates[:kept], more]}, ensure_ascii=False)
+    if len(text) > _TAG_LIMIT:
+        # JSON writes some characters with six.
+        reason = f"{str(content.get('reason', ''))[: _TAG_LIMIT // 8]}…"
+        more = [f"{len(gates)} gates"] if gates else []
+        text = json.dumps({**content, "reason": reason, "forced": more}, ensure_ascii=False)
+    return text
 
 
 def reigns(client: MlflowClient, name: str) -> list[Reign]:
