@@ -42,6 +42,9 @@ _KEYS_OF = {
 # The variable that names each server.
 _ADDRESS_OF = {"S3": "ERV_S3_ENDPOINT", "MLflow": "ERV_MLFLOW_URI", "Prefect": "ERV_PREFECT_API_URL"}
 
+# Where DVC says which repository a queued experiment belongs to.
+_ORIGINAL = "DVC_ROOT"
+
 # No tool sends telemetry, and nothing is looked up on a hub.
 _QUIET = {
     "DO_NOT_TRACK": "1",
@@ -192,6 +195,8 @@ def read_stack_file(path: Path) -> dict[str, str]:
 def load_environment(workspace: str | Path = ".", process: Mapping[str, str] | None = None) -> Environment:
     """The environment of a workspace.
 
+    A copy of the repository in which DVC runs a queued experiment has the servers of its original.
+
     Args:
         workspace: root of the repository.
         process: variables that override `stack.env`; by default those of this process.
@@ -200,9 +205,13 @@ def load_environment(workspace: str | Path = ".", process: Mapping[str, str] | N
         SettingsError: `stack.env` is damaged, or a value is not what its name says.
     """
     workspace = Path(workspace).resolve()
+    variables = os.environ if process is None else process
     file = workspace / STATE / STACK_FILE
+    original = variables.get(_ORIGINAL)
+    if original and not file.exists():
+        file = Path(original) / STATE / STACK_FILE
     written = read_stack_file(file)
-    ours = {k: v for k, v in (os.environ if process is None else process).items() if k.startswith("ERV_")}
+    ours = {k: v for k, v in variables.items() if k.startswith("ERV_")}
     for address, keys in _KEYS_OF.items():
         # The keys of our own servers must not reach another server that the process names.
         if ours.get(address, written.get(address)) != written.get(address):

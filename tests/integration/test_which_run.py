@@ -110,6 +110,23 @@ def test_stages_of_an_experiment_of_dvc_are_below_its_run(scratch: Scratch, two_
     assert found.info.run_id == experiment.info.run_id
 
 
+def test_a_queued_experiment_has_the_servers_of_its_repository(scratch: Scratch, two_runs: list) -> None:
+    """DVC runs it in a copy of what is in git, without `.erv`."""
+    commit(scratch)
+    scratch.python("-m", "dvc", "exp", "run", "--queue", "-n", "queued", "-S", "seed=11", "last")
+    scratch.python("-m", "dvc", "queue", "start")
+    try:
+        wait_until(lambda: "Success" in scratch.python("-m", "dvc", "queue", "status").stdout, seconds=180.0)
+    finally:
+        said = scratch.python("-m", "dvc", "queue", "logs", "queued", check=False).stdout
+        scratch.python("-m", "dvc", "queue", "stop", "--kill", check=False)
+    runs = scratch.runs()
+    (experiment,) = [r for name, found in runs.items() if "queued" in name for r in found]
+    assert experiment.info.run_name == "erv · seed 11 · fold 1 · queued", said
+    assert any(is_below(run, experiment) for run in runs["last"])
+    assert (scratch.folder / "params.yaml").read_text().count("seed: 11") == 0
+
+
 def is_below(run, parent) -> bool:
     return run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
 
