@@ -76,11 +76,11 @@ def test_every_dependency_of_what_is_locked_allows_the_locked_version() -> None:
 
 
 def test_nothing_stands_among_results_without_being_needed() -> None:
-    needed = {canonicalize_name(item.name) for item in lock.direct()}
+    wanted = {canonicalize_name(item.name) for item in lock.direct()}
     for name, pin in RESULTS.items():
         for line in distribution(name).requires or [] if needed(pin) else []:
-            needed.add(canonicalize_name(Requirement(line).name))
-    assert needed >= RESULTS.keys()
+            wanted.add(canonicalize_name(Requirement(line).name))
+    assert wanted >= RESULTS.keys()
 
 
 def test_stages_depend_on_results_alone() -> None:

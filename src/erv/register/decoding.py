@@ -6,9 +6,6 @@ from typing import Any
 
 from erv.settings import Settings
 
-# Of the section `validate`, see `erv.validate.bounds`.
-_LIMITS = ("min_seconds", "max_seconds", "min_fps", "min_side", "min_brightness", "min_loudness_db")
-
 
 def serving_settings(settings: Settings) -> dict[str, Any]:
     """The content of `serving.json`, see `erv.register.serving.Predictor`."""
@@ -19,5 +16,12 @@ def serving_settings(settings: Settings) -> dict[str, Any]:
         "resize": settings.extract.resize,
         "sample_rate": settings.extract.sample_rate,
         "max_new_tokens": settings.evaluate.max_new_tokens,
-        "limits": settings.validate_.model_dump(include=set(_LIMITS)),
+        "limits": {  # see `erv.validate.bounds`
+            "min_seconds": settings.validate_.min_seconds,
+            "max_seconds": settings.validate_.max_seconds,
+            "min_fps": settings.validate_.min_fps,
+            "min_side": settings.validate_.min_side,
+            "min_brightness": settings.validate_.min_brightness,
+            "min_loudness_db": settings.validate_.min_loudness_db,
+        },
     }

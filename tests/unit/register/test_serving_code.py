@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from erv.register import serving_code
+from erv.register import imports, serving_code
 from tests.support.paths import ROOT
 from tests.support.tiny_bundle import write_bundle, write_clip
 
@@ -20,7 +20,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the package that can be edited."""
     copy = tmp_path / "erv"
     shutil.copytree(ROOT / "src/erv", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(serving_code, "_PACKAGE", copy)
+    monkeypatch.setattr(serving_code, "PACKAGE", copy)
+    monkeypatch.setattr(imports, "PACKAGE", copy)
     return copy
 
 
@@ -77,12 +78,15 @@ def test_another_family_is_other_code(tmp_path: Path) -> None:
 
 def test_a_served_answer_imports_nothing_else(tmp_path: Path) -> None:
     """What a process that answers has loaded of the package is among the files that count."""
+    (tmp_path / "bundle").mkdir()
     write_bundle(tmp_path / "bundle")
     write_clip(tmp_path / "clip.mp4")
     code = (
         "import sys\nfrom pathlib import Path\n"
         "from erv.register.serving import Predictor\n"
-        f"Predictor('{tmp_path}/bundle', Path('{tmp_path}')).predict(['clip.mp4'])\n"
+        "from erv.register.serving_clips import ClipInput, ServedClips\n"
+        f"predictor = Predictor(Path('{tmp_path}/bundle'), ServedClips(Path('{tmp_path}')))\n"
+        "assert predictor.predict([ClipInput('clip.mp4')])[0]['error'] is None\n"
         "print(*[m.__file__ for n, m in sys.modules.items() if n == 'erv' or n.startswith('erv.')])\n"
     )
     run = subprocess.run(

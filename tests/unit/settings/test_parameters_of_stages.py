@@ -281,11 +281,29 @@ def _settings_read(path: Path) -> set[str]:
             for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
                 if isinstance(argument, ast.Name) and argument.id == "settings":
                     called = ast.unparse(node.func)
-                    assert called in local, (
+                    imported = [] if called in local else _imported(tree, called)
+                    assert called in local or imported, (
                         f"{path.name} passes all settings to {called}: it could read anything"
                     )
+                    for function in imported:
+                        visit(function)
     visit(tree)
     return found
+
+
+def _imported(tree: ast.AST, name: str) -> list[ast.AST]:
+    """The function of the library that a script imports by this name."""
+    modules = [
+        ROOT / "src" / f"{node.module.replace('.', '/')}.py"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and name in {alias.name for alias in node.names}
+    ]
+    return [
+        node
+        for module in modules
+        for node in ast.parse(module.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name == name
+    ]
 
 
 def _known(chain: list[str]) -> list[str]:
