@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -69,6 +70,10 @@ class Elsewhere:
             except SystemExit as end:
                 return Said(int(end.code or 0), out.getvalue(), err.getvalue())
         raise AssertionError("a command ends its process")
+
+    def has_parameters(self) -> None:
+        """From then on it has a `params.yaml`, which says of which model a number is."""
+        shutil.copy(ROOT / "params.yaml", self.folder)
 
     def document(self, *arguments: str, schema: str = "lineage", code: int = 0) -> dict[str, Any]:
         result = self.lineage(*arguments, "--json")
@@ -175,6 +180,8 @@ def test_a_lost_manifest_makes_the_answer_incomplete(
     "target", [f"models:/{NAME}/2", f"models:/{NAME}@challenger", f"{NAME}/2", "2", "challenger"]
 )
 def test_names_of_a_version(elsewhere: Elsewhere, target: str) -> None:
+    if NAME not in target:
+        elsewhere.has_parameters()
     tree = elsewhere.document(target)["tree"]
     assert tree["kind"] == "version"
     assert tree["values"]["version"] == "2"
@@ -189,13 +196,27 @@ def test_names_of_a_version(elsewhere: Elsewhere, target: str) -> None:
     "target", [f"{NAME}/9", f"models:/{NAME}/9", f"{NAME}@nobody", "9", "models:/other/1"]
 )
 def test_a_version_that_does_not_exist_is_nothing_else(elsewhere: Elsewhere, target: str) -> None:
+    if target.isdigit():
+        elsewhere.has_parameters()
     result = elsewhere.lineage(target)
     assert result.returncode == 1
     assert "has no version or alias" in result.stderr
     assert result.stdout == ""
 
 
+def test_a_number_of_several_models_is_refused(elsewhere: Elsewhere, scratch: LineagePipeline) -> None:
+    client, other = client_of(scratch.environment), f"other-{elsewhere.folder.parent.name}"
+    client.create_registered_model(other)
+    try:
+        result = elsewhere.lineage("2")
+    finally:
+        client.delete_registered_model(other)
+    assert result.returncode == 1
+    assert "'2': of which model? there is no params.yaml here" in result.stderr
+
+
 def test_a_number_is_a_version_even_if_a_clip_has_that_name(elsewhere: Elsewhere) -> None:
+    elsewhere.has_parameters()
     result = elsewhere.lineage("7")
     assert result.returncode == 1
     assert "has no version or alias '7'" in result.stderr
