@@ -160,7 +160,7 @@ def test_a_failed_evaluation_registers_nothing(place: Place) -> None:
 
 
 def _other_decoding(place: Place) -> None:
-    place.candidate("new", "j", 56, size=32)
+    place.candidate("new", "j", 56, size=2 * SERVING["size"])
 
 
 def _no_command(place: Place) -> None:

@@ -28,6 +28,7 @@ from erv.tracking.lock_entries import client_of
 # What an exported folder has beside the policy: `erv.export.export` writes them.
 VERIFIER, SERVING, CARD = "verifier", "serving.json", "README.md"
 _BESIDE = (SERVING, RECORD, CARD)
+_LATER = ("resize",)  # older versions don't say so, and have its default
 
 
 def write_external(
@@ -58,7 +59,8 @@ def write_external(
     check_folder(found)
     if (folder / SERVING).is_file():
         usual, serving = serving, _json(folder / SERVING)
-        if {k: type(v) for k, v in serving.items()} != {k: type(v) for k, v in usual.items()}:
+        expected = {k: type(v) for k, v in usual.items() if k in serving or k not in _LATER}
+        if {k: type(v) for k, v in serving.items()} != expected:
             raise RegistryError(f"{folder / SERVING}: not what this erv exports; export the version again")
     with whole_folder(bundle) as work:
         policy = work / "policy"
