@@ -35,6 +35,9 @@ VERSION_SCHEMA = ROOT / "src/erv/register/schemas/version.json"
 @pytest.fixture(scope="module")
 def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> LineagePipeline:
     """Two versions: the second one learned from t4 instead of t1, which is no longer in the workspace."""
+    client = client_of(stack)
+    for model in client.search_registered_models():  # of other tests: answers are over all versions
+        client.delete_registered_model(model.name)
     pipeline = LineagePipeline(tmp_path_factory.mktemp("lineage"), stack)
     pipeline.run("t1")
     assert pipeline.publish().version == "1"
