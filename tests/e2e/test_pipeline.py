@@ -112,6 +112,7 @@ def test_the_workflow_makes_a_comment_of_the_metrics(trained: Workspace) -> None
     assert "lineage (`erv lineage` shows more)" in comment
 
 
+@pytest.mark.slow
 def test_deployment_runs_with_a_worker(trained: Workspace) -> None:
     exports = trained.run("erv", "stack", "env").stdout
     trained.run("erv", "run", "--deploy")

@@ -146,6 +146,7 @@ def test_it_is_evaluated_if_the_clips_or_the_judge_changed(place: Place) -> None
     assert not list(place.environment.state.glob("champion-*")), "nothing is left behind"
 
 
+@pytest.mark.slow
 def test_a_failed_evaluation_registers_nothing(place: Place) -> None:
     place.candidate("new", "j", 56)
     write_text("new j fail", place.folder / "control.txt")
@@ -181,6 +182,7 @@ def _still_other_clips(place: Place) -> None:
         (_still_other_clips, "also after it was evaluated anew"),
     ],
 )
+@pytest.mark.slow
 def test_where_it_cannot_be_compared_the_verdict_says_why(
     place: Place, prepare: Callable[[Place], None], reason: str
 ) -> None:

@@ -66,6 +66,7 @@ def test_events_of_a_flow_reach_a_collector(
     assert [item["name"] for item in last["outputs"]] == ["last.txt"]
 
 
+@pytest.mark.slow
 def test_a_failed_stage_says_why_in_a_file(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
     path = scratch.folder / "events.jsonl"
     for name, value in {"TYPE": "file", "LOG_FILE_PATH": str(path), "APPEND": "true"}.items():
@@ -78,6 +79,7 @@ def test_a_failed_stage_says_why_in_a_file(scratch: Scratch, monkeypatch: pytest
     assert "clip 7 of the scratch set is broken" in message
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_away_costs_no_stage(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENLINEAGE_CONFIG", str(scratch.folder / "openlineage.yml"))
     transport = {"type": "http", "url": "http://127.0.0.1:9", "timeout": 1, "retry": {"total": 0}}

@@ -114,6 +114,7 @@ def test_a_killed_prediction_goes_on(scratch: Scratch, clips: Path, tmp_path: Pa
     assert len({row["completion"] for row in pq.read_table(output).to_pylist()}) == 1
 
 
+@pytest.mark.slow
 def test_a_changed_copy_is_fetched_again_and_a_changed_version_refused(
     scratch: Scratch, clips: Path, tmp_path: Path
 ) -> None:

@@ -169,6 +169,7 @@ def test_two_publications_at_once_make_one_version(workspace: Environment) -> No
     assert history(workspace) == "1"
 
 
+@pytest.mark.slow
 def test_of_two_versions_of_a_bundle_the_lowest_stays(workspace: Environment) -> None:
     """What two machines make that can't see each other's lease, or one that was killed in between."""
     first = publish(workspace)
@@ -204,6 +205,7 @@ def test_other_serving_code_makes_another_version(
     assert versions(workspace) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_other_serving_code_undoes_no_rollback(
     workspace: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +320,7 @@ def test_a_turn_that_never_comes(workspace: Environment) -> None:
                 pass
 
 
+@pytest.mark.slow
 def test_artifacts_that_cannot_be_read_now_are_not_broken(workspace: Environment, proxy: Proxy) -> None:
     """MLflow's server answers so when its disk for temporary files is full, or S3 is away."""
     publish(workspace)

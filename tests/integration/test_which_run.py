@@ -110,6 +110,7 @@ def test_stages_of_an_experiment_of_dvc_are_below_its_run(scratch: Scratch, two_
     assert found.info.run_id == experiment.info.run_id
 
 
+@pytest.mark.slow
 def test_a_queued_experiment_has_the_servers_of_its_repository(scratch: Scratch, two_runs: list) -> None:
     """DVC runs it in a copy of what is in git, without `.erv`."""
     commit(scratch)
