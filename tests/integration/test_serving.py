@@ -89,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("serving")
     bundle = folder / "candidate"
     bundle.mkdir()
-    mlflow.pyfunc.save_model(folder / "model", **model_content(write_bundle(bundle)))
+    mlflow.pyfunc.save_model(folder / "model", **model_content(write_bundle(bundle), folder / "gathered"))
     clips = folder / "clips"
     (clips / "sub").mkdir(parents=True)
     write_clip(folder / "secret.mp4")

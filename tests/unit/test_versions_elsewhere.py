@@ -41,7 +41,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> FetchedVersion:
     write_bundle(bundle)
     (bundle / "metrics.json").write_text(json.dumps({"judges": {"lexical": {}}}))
     (bundle / "card.md").write_text("# policy\n\n## Metrics\n")
-    mlflow.pyfunc.save_model(folder / "model", **model_content(bundle))
+    mlflow.pyfunc.save_model(folder / "model", **model_content(bundle, folder / "gathered"))
     model = folder / "model"
     lineage = {"model": "policy", "bundle": "b" * 64, "commit": "c" * 40, "dirty": False}
     (model / "lineage.json").write_text(json.dumps({**lineage, "files": {}}))

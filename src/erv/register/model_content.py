@@ -1,14 +1,14 @@
-"""What MLflow stores of a bundle: the serving model, this package and the packages that loading it needs."""
+"""What MLflow stores of a bundle: the serving model, the code that answers, and the packages that it needs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import erv
 from erv.policies.common.families import family_of, read_config
 from erv.register.requirements import pinned_requirements
 from erv.register.serving import COLUMNS
+from erv.register.serving_code import copy_code
 
 if TYPE_CHECKING:
     from mlflow.types import Schema
@@ -16,16 +16,20 @@ if TYPE_CHECKING:
 SERVING_MODEL = "erv.register.serving_model"
 
 
-def model_content(bundle: Path) -> dict[str, Any]:
-    """What MLflow stores of a bundle, as arguments of `mlflow.pyfunc.log_model` and `save_model`."""
+def model_content(bundle: Path, folder: Path) -> dict[str, Any]:
+    """What MLflow stores of a bundle, as arguments of `mlflow.pyfunc.log_model` and `save_model`.
+
+    Args:
+        bundle: its folder.
+        folder: an empty folder, into which the code is copied; it must stay until MLflow has stored it.
+    """
     import pandas as pd
     from mlflow.models import ModelSignature
 
-    package = Path(erv.__file__).parent
     return {
-        "python_model": str(package / "register" / "serving_model.py"),
+        "python_model": str(Path(__file__).with_name("serving_model.py")),
         "artifacts": {"bundle": str(bundle)},
-        "code_paths": [str(package)],
+        "code_paths": [str(copy_code(bundle, folder))],
         "pip_requirements": _requirements(bundle),
         "signature": ModelSignature(inputs=_texts("clip", "content"), outputs=_answers()),
         "input_example": pd.DataFrame({"clip": ["monday/00012.mp4", "s3://clips/monday/00013.mp4"]}),

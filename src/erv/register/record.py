@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import erv
 from erv.errors import RegistryError
 from erv.files import sha256_of_file
 from erv.pipeline import of_these_stages, read_lock_entries
@@ -67,7 +66,9 @@ def version_record(
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
 
-def stored_files(client: MlflowClient, model_id: str, bundle: Bundle, folder: Path) -> dict[str, str]:
+def stored_files(
+    client: MlflowClient, model_id: str, bundle: Bundle, code: Path, folder: Path
+) -> dict[str, str]:
     """SHA-256 of every file that MLflow stored of a model, by path.
 
     Files that were copied from here are hashed here; the few that MLflow wrote itself are fetched.
@@ -76,20 +77,20 @@ def stored_files(client: MlflowClient, model_id: str, bundle: Bundle, folder: Pa
         client: of the server that has the model.
         model_id: of the logged model.
         bundle: what was stored as `artifacts/NAME`.
+        code: the package that was stored as `code/NAME`.
         folder: an empty folder for what is fetched.
 
     Raises:
         RegistryError: a file has another size than the one that was sent.
     """
-    package = Path(erv.__file__).parent
     sent = {
         f"artifacts/{bundle.folder.name}/{path.relative_to(bundle.folder).as_posix()}": path
         for path in bundle.folder.rglob("*")
         if path.is_file()
     }
     sent |= {
-        f"code/{package.name}/{path.relative_to(package).as_posix()}": path
-        for path in package.rglob("*")
+        f"code/{code.name}/{path.relative_to(code).as_posix()}": path
+        for path in code.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     found = {}

@@ -161,12 +161,19 @@ def _register(
     origin = origin_tags(environment.workspace)
     tags |= origin
     experiment = mlflow.set_experiment(environment.mlflow_experiment)
-    with mlflow.start_run(experiment_id=experiment.experiment_id, run_name="publish", tags=tags) as run:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mlflow.start_run(experiment_id=experiment.experiment_id, run_name="publish", tags=tags) as run,
+    ):
         runs.append(run.info.run_id)
         for file in () if bundle.is_external else pipeline_files():
             mlflow.log_artifact(str(file), LOCK_ARTIFACT_FOLDER)
-        info = mlflow.pyfunc.log_model(name="model", **model_content(bundle.folder))
-        record = _record(client, bundle, code, name, info.model_id, run.info.run_id, parent_run_id, origin)
+        content = model_content(bundle.folder, Path(folder))
+        info = mlflow.pyfunc.log_model(name="model", **content)
+        (stored,) = map(Path, content["code_paths"])
+        record = _record(
+            client, bundle, stored, code, name, info.model_id, run.info.run_id, parent_run_id, origin
+        )
         made = mlflow.register_model(
             info.model_uri,
             name,
@@ -187,6 +194,7 @@ def _register(
 def _record(
     client: MlflowClient,
     bundle: Bundle,
+    stored: Path,
     code: str,
     name: str,
     model_id: str,
@@ -196,7 +204,7 @@ def _record(
 ) -> str:
     """Stores `lineage.json` with the model's files; returns its SHA-256."""
     with tempfile.TemporaryDirectory() as folder:
-        files = stored_files(client, model_id, bundle, Path(folder))
+        files = stored_files(client, model_id, bundle, stored, Path(folder))
         text = version_record(
             bundle, name, code=code, files=files, run_id=run_id, parent_run_id=parent_run_id, origin=origin
         )

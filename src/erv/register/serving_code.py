@@ -1,12 +1,13 @@
 """Which code answers when a version is served, and a digest of it.
 
 A version is served by the code that was stored with it, so another code makes another version, even of the
-same bundle. Comments, docstrings and formatting don't count, and neither does code that is stored with it but
-that no answer passes through, such as commands and stages.
+same bundle. Comments, docstrings and formatting don't count. Code that no answer passes through, such as
+commands and stages, is not stored.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from erv.files import sha256_of_file, sha256_of_text
@@ -40,6 +41,15 @@ def serving_files(bundle: Path) -> set[Path]:
     folders = {path.parent for path in modules} - {PACKAGE}
     beside = {path for folder in folders for path in folder.rglob("*") if path.is_file() and _is_data(path)}
     return modules | beside
+
+
+def copy_code(bundle: Path, folder: Path) -> Path:
+    """Copies the code that answers for a bundle into a folder, as a package; returns the package."""
+    for path in serving_files(bundle):
+        copy = folder / PACKAGE.name / path.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    return folder / PACKAGE.name
 
 
 def _is_data(path: Path) -> bool:

@@ -71,6 +71,15 @@ def test_comments_and_docstrings_do_not(package: Path, tmp_path: Path) -> None:
     assert serving_code.serving_code(candidate) == before
 
 
+def test_what_is_stored_is_what_counts(package: Path, tmp_path: Path) -> None:
+    candidate = bundle(tmp_path / "candidate")
+    copy = serving_code.copy_code(candidate, tmp_path / "stored")
+    stored = {path.relative_to(copy) for path in copy.rglob("*") if path.is_file()}
+    assert stored == {path.relative_to(package) for path in serving_code.serving_files(candidate)}
+    assert Path("commands/run.py") not in stored
+    assert (copy / "register/serving.py").read_bytes() == (package / "register/serving.py").read_bytes()
+
+
 def test_another_family_is_other_code(tmp_path: Path) -> None:
     one, other = bundle(tmp_path / "one"), bundle(tmp_path / "other", "qwen_omni")
     assert serving_code.serving_code(one) != serving_code.serving_code(other)
