@@ -1,4 +1,4 @@
-"""What MLflow stores of a bundle: the serving model, the code that answers, and the packages that it needs."""
+"""What MLflow stores of a bundle: the serving model, the code that answers, and the packages it needs."""
 
 from __future__ import annotations
 
