@@ -75,6 +75,7 @@ def test_plain_dvc_agrees_and_everything_is_in_s3(trained: Workspace) -> None:
     trained.run("python", "-c", script)
 
 
+@pytest.mark.slow
 def test_one_grpo_parameter_reruns_only_what_depends_on_it(trained: Workspace) -> None:
     output = trained.run("dvc", "exp", "run", "-S", "grpo.beta=0.3").stdout
     trained.run("git", "checkout", "-q", "params.yaml")
@@ -98,6 +99,7 @@ def test_going_back_restores_what_ran_before(trained: Workspace) -> None:
     assert _outs(trained) == before
 
 
+@pytest.mark.slow
 def test_deployment_runs_with_a_worker(trained: Workspace) -> None:
     exports = trained.run("erv", "stack", "env").stdout
     trained.run("erv", "run", "--deploy")

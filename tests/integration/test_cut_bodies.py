@@ -30,6 +30,7 @@ def proxy(stack: Environment) -> Iterator[Proxy]:
     relay.close()
 
 
+@pytest.mark.slow
 def test_every_request_survives_cut_bodies(stack: Environment, proxy: Proxy, tmp_path: Path) -> None:
     base = f"s3://erv-raw/faults/{tmp_path.parent.name}"
     open_store(stack).write(b"x" * 5000, f"{base}/small/0")

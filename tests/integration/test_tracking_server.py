@@ -326,6 +326,7 @@ def test_a_deleted_experiment_is_named_with_what_restores_it_and_nothing_is_lost
     )
 
 
+@pytest.mark.slow
 def test_a_full_spool_stops_no_stage(stack: Environment, client, tmp_path: Path) -> None:
     workspace = make_workspace(stack, tmp_path)
     (workspace / "stage.py").write_text(STAGE)
