@@ -76,6 +76,7 @@ def test_plain_dvc_agrees_and_everything_is_in_s3(trained: Workspace) -> None:
     trained.run("python", "-c", script)
 
 
+@pytest.mark.slow
 def test_one_grpo_parameter_reruns_only_what_depends_on_it(trained: Workspace) -> None:
     output = trained.run("dvc", "exp", "run", "-S", "grpo.beta=0.3").stdout
     trained.run("git", "checkout", "-q", "params.yaml")

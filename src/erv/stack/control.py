@@ -25,6 +25,8 @@ PORTS_KEY = "ERV_STACK_PORTS"
 _START_SECONDS = 180.0  # MLflow creates its tables on first start, which is slow on a busy machine
 _LOCK_SECONDS = 240.0
 _UNHEALTHY_SECONDS = 5.0
+_CLOSING_SECONDS = 10.0  # for the ports of a server that was stopped
+_DYING_SECONDS = 3.0  # for those of a server that was killed: its last threads hold them for a moment
 _HEADER = "# Written by `erv stack up`: addresses and keys of this workspace's own servers.\n"
 
 
@@ -301,10 +303,10 @@ def _stop_service(environment: Environment, name: str) -> bool:
     ports = _read_ports(environment)
     if name == "s3":
         _remove_sockets(ports)
-    if was_running:
-        taken = port_choice.wait_until_free([ports[port] for port in PORTS[name] if port in ports], 10.0)
-        if taken:
-            logger.warning("port %s of %s is still taken; the next start will use another", taken[0], name)
+    own = [ports[port] for port in PORTS[name] if port in ports]
+    taken = port_choice.wait_until_free(own, _CLOSING_SECONDS if was_running else _DYING_SECONDS)
+    if taken and was_running:
+        logger.warning("port %s of %s is still taken; the next start will use another", taken[0], name)
     return was_running
 
 
