@@ -43,8 +43,8 @@ def build_comparison(
 
     It holds the result of `erv.evaluate.compare.compare`, the quality of the verifier and of the judge, the
     decoding settings, the numbers of completions without an answer that counts (`malformed`: no answer block;
-    `outside`: an answer that is not a label), and the shape of
-    explanations (`explanations`: sentences, words, repeated, distinct and shuffled_EEA by policy).
+    `outside`: an answer that is not a label), and the shape of explanations (`explanations`: sentences,
+    words, repeated, distinct and shuffled_EEA by policy).
     `outcomes` has the verdicts of each judge by policy and outcome, and `agreement` how far judges agree.
 
     Raises:
