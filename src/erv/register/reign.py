@@ -92,8 +92,8 @@ def tag_text(content: Mapping[str, Any]) -> str:
     if len(text) > _TAG_LIMIT:
         # JSON writes some characters with six.
         reason = f"{str(content.get('reason', ''))[: _TAG_LIMIT // 8]}…"
-        more = [f"{len(gates)} gates"] if gates else []
-        text = json.dumps({**content, "reason": reason, "forced": more}, ensure_ascii=False)
+        forced = [f"{len(gates)} gates"] if gates else []
+        text = json.dumps({**content, "reason": reason, "forced": forced}, ensure_ascii=False)
     return text
 
 
