@@ -112,7 +112,10 @@ def sentences_of(place: Path, work: Path, given: Settings, loose: str | None = N
 def train_verifier(place: Path, work: Path, given: Settings) -> dict[str, Any]:
     stages.train_erv.main(
         Namespace(
-            sentences=work / "sentences.parquet", base=place / "base.lock.json", verifier=work / "verifier"
+            sentences=work / "sentences.parquet",
+            base=place / "base.lock.json",
+            verifier=work / "verifier",
+            curves=work / "curves/verifier.csv",
         ),
         given,
         MagicMock(),
@@ -137,7 +140,11 @@ def test_the_policys_own_explanations_teach_the_verifier(
     shared = {"manifest": place / "mafw.parquet", "shards": place / "mafw"}
     shared["exclusions"] = place / "exclusions.json"
     policy = tmp_path / "sft"
-    stages.sft.main(Namespace(base=place / "base.lock.json", policy=policy, **shared), given, MagicMock())
+    stages.sft.main(
+        Namespace(base=place / "base.lock.json", policy=policy, curves=tmp_path / "curves/sft.csv", **shared),
+        given,
+        MagicMock(),
+    )
     rollouts = tmp_path / "rollouts/sft.parquet"
     stages.rollouts.main(
         Namespace(name="sft", policy=policy, rollouts=rollouts, **shared), given, MagicMock()
