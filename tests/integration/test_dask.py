@@ -185,6 +185,7 @@ def test_workers_read_s3_themselves(cluster: Cluster, stack: Environment, source
     assert not Path("lost").exists()
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_cluster_is_one_sentence(cluster: Cluster, source: Path) -> None:
     with pytest.raises(
         DataError, match=r"machine\.extract\.dask: no Dask scheduler answers at tcp://127\.0\.0\.1:9 "

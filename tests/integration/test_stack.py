@@ -166,6 +166,7 @@ def test_killed_server_is_started_again(workspace: Path) -> None:
     assert len(marked(workspace)) == 1
 
 
+@pytest.mark.slow
 def test_process_with_a_recycled_id_is_never_touched(workspace: Path) -> None:
     environment = up(workspace, names=("s3",))
     records = control._records(environment)

@@ -76,7 +76,7 @@ def metrics(folder: Path, name: str) -> list[dict[str, float]]:
     return [{k: v for k, v in step.items() if k not in TIMED} for step in found]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LOSSES, "passes", "credit"])
 def test_two_processes_make_the_update_of_one(folder: Path, name: str) -> None:
     (one,), (two,) = (metrics(folder, f"{name}-{count}") for count in (1, 2))
@@ -90,7 +90,7 @@ def test_two_processes_make_the_update_of_one(folder: Path, name: str) -> None:
         torch.testing.assert_close(together[key], value, atol=1e-5, rtol=0, msg=key)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_resumed_run_of_two_processes_is_the_uninterrupted_one(folder: Path) -> None:
     assert not (folder / "stopped").exists()
     assert metrics(folder, "resumed") == metrics(folder, "whole")[2:]
