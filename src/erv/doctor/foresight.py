@@ -14,7 +14,7 @@ from typing import Any, Literal
 from erv.accept.accept import changed_files, is_code
 from erv.accept.contents import Contents
 from erv.accept.harmless import HARMLESS
-from erv.environment import Environment
+from erv.environment import Environment, remedy_for
 from erv.pipeline import (
     ABSENT,
     ChangedFile,
@@ -176,14 +176,12 @@ def _foreseen(
     codes: _Codes,
 ) -> Foreseen:
     own = changes[stage.name]
-    written = [
-        output
-        for other in stages
-        if other.name in before and before[other.name].state != "unchanged"
-        for output in other.outputs
-    ]
-    # What its producer writes or puts back does not count as it is now.
-    files = [file for file in own.files if not any(_overlap(file.path, output) for output in written)]
+    producers = [other for other in stages if other.name in before]
+    changed = [other for other in producers if before[other.name].state != "unchanged"]
+    rewritten = [other for other in changed if not before[other.name].same]
+    # What its producer writes or puts back does not count as it is now, but as it is then.
+    files = [file for file in own.files if not _written(file, changed)]
+    files += [file for file in own.once_back if not _written(file, rewritten)]
     why = tuple(_own(own, files, stage.name, codes))
     above = [name for name in stage.upstream if name in before and not before[name].same]
     follows = tuple(Why("follows", name) for name in above)
@@ -214,13 +212,18 @@ def _own(own: StageChanges, files: Sequence[ChangedFile], stage: str, codes: _Co
     return found + [Why("output", path, change=state) for path, state in own.outputs]
 
 
+def _written(file: ChangedFile, by: Sequence[PipelineStage]) -> bool:
+    return any(_overlap(file.path, output) for stage in by for output in stage.outputs)
+
+
 def _overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
 def _durations(environment: Environment, names: Sequence[str]) -> tuple[dict[str, float], str]:
     if not environment.mlflow_uri:
-        return {}, "no MLflow server is configured, which knows how long stages took; run `erv stack up`"
+        remedy = remedy_for("MLflow", environment.workspace)
+        return {}, f"no MLflow server is configured, which knows how long stages took; {remedy}"
     try:
         return last_seconds(environment, names), ""
     except OSError as error:

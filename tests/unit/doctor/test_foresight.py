@@ -180,6 +180,66 @@ def test_what_the_cache_has_does_not_run(workspace: Path) -> None:
     assert states() == NOTHING | {"make@a": "from cache", "join": "runs", "last": "follows"}
 
 
+def run_only(stage: str) -> None:
+    from dvc.repo import Repo
+
+    with Repo(".") as repo:
+        repo.reproduce([stage], single_item=True)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "modified"])
+def test_what_comes_from_the_cache_is_compared_with_what_its_reader_read(
+    workspace: Path, damage: str
+) -> None:
+    edit("source_a.txt", "a", "other")
+    run_only("make@a")
+    if damage == "deleted":
+        Path("made_a.txt").unlink()
+    else:
+        Path("made_a.txt").write_text("a")  # what `join` read, but not what `make@a` wrote last
+    found = foreseen()
+    assert {name: stage["state"] for name, stage in found.items()} == NOTHING | {
+        "make@a": "from cache",
+        "join": "runs",
+        "last": "follows",
+    }
+    (reason,) = found["join"]["why"]
+    assert (reason["what"], reason["name"]) == ("data", "made_a.txt")
+    assert reason["before"] != reason["after"]
+
+
+def test_what_comes_from_the_cache_is_compared_in_folders_too(workspace: Path) -> None:
+    edit("dvc.yaml", "outs: [last.txt]", "outs: [kept/last, kept/list.txt]")
+    make = "mkdir -p kept/last && cp joined.txt kept/last && echo > kept/list.txt"
+    edit("dvc.yaml", "cp joined.txt last.txt", make)
+    more = """
+  whole: {cmd: ls kept > whole.txt, deps: [kept], outs: [whole.txt]}
+  inside: {cmd: cp kept/last/joined.txt inside.txt, deps: [kept/last/joined.txt], outs: [inside.txt]}
+  other: {cmd: cp kept/list.txt other.txt, deps: [kept/list.txt], outs: [other.txt]}
+"""
+    Path("dvc.yaml").write_text(Path("dvc.yaml").read_text() + more)
+    reproduce()
+    nothing = NOTHING | dict.fromkeys(("whole", "inside", "other"), "unchanged")
+    shutil.rmtree("kept/last")
+    Path("kept/list.txt").unlink()
+    assert states() == nothing | {"last": "from cache"}
+    edit("source_a.txt", "a", "other")
+    for stage in ("make@a", "join", "last"):
+        run_only(stage)
+    shutil.rmtree("kept/last")
+    newer = {"last": "from cache", "whole": "runs", "inside": "runs"}
+    assert states() == nothing | newer
+    run_only("last")
+    assert states() == nothing | {"whole": "runs", "inside": "runs"}, "as DVC sees what was put back"
+
+
+def reproduce() -> None:
+    from dvc.repo import Repo
+
+    with Repo(".") as repo:
+        repo.reproduce()
+
+
 def test_an_earlier_run_with_the_same_inputs_comes_from_the_cache(workspace: Path) -> None:
     from dvc.repo import Repo
 
