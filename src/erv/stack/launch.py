@@ -116,7 +116,8 @@ def _ensure_pool(environment: Environment) -> None:
             return
     except urllib.error.HTTPError as error:
         if error.code != 404:
-            raise StackError(f"Prefect at {url} answers {error.code}; see `erv stack status`") from error
+            remedy = remedy_for("Prefect", own="see `erv stack status`")
+            raise StackError(f"Prefect at {url} answers {error.code}; {remedy}") from error
     except OSError as error:
         raise StackError(f"Prefect at {url} can't be reached ({error}); {remedy_for('Prefect')}") from error
     _call([*_prefect(), "work-pool", "create", POOL, "--type", "process"], environment)

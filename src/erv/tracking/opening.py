@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import Mapping
 
-from erv.environment import Environment
+from erv.environment import Environment, remedy_for
 from erv.tracking.experiments import experiment_run, experiment_tags
 from erv.tracking.header import RunHeader
 from erv.tracking.lineage_events import events_of
@@ -66,6 +66,7 @@ def open_run(
         return StageRun(environment, header)
     run = StageRun(environment, header, events_of(environment, address, header.key, all_tags))
     if environment.mlflow_uri is None:
-        logger.info("no MLflow server is configured, nothing is tracked; `erv stack up` starts one")
+        remedy = remedy_for("MLflow", environment.workspace)
+        logger.info("no MLflow server is configured, so nothing is tracked; to track, %s", remedy)
     run.open()
     return run
