@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import uuid
 from collections.abc import Mapping
 
@@ -11,6 +12,7 @@ from erv.environment import Environment, remedy_for
 from erv.tracking.experiments import experiment_run, experiment_tags
 from erv.tracking.header import RunHeader
 from erv.tracking.lineage_events import events_of
+from erv.tracking.names import HOST_TAG
 from erv.tracking.origin import FLOW_TAG, origin_tags
 from erv.tracking.outbox import now_ms
 from erv.tracking.run import StageRun
@@ -42,7 +44,7 @@ def open_run(
     """
     all_tags = {"erv.stage": stage, "mlflow.source.name": f"stages/{stage}.py", "mlflow.source.type": "LOCAL"}
     origin = origin_tags(environment.workspace)
-    all_tags.update({**origin, **experiment_tags()})
+    all_tags.update({**origin, **experiment_tags(), HOST_TAG: platform.node()})
     parent = os.environ.get(PARENT_VARIABLE) or (None if silent else experiment_run(environment, origin))
     flow = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
     if parent:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,28 @@ def test_force_and_what_never_ran(workspace: Path) -> None:
     assert {name: stage["state"] for name, stage in found.items()} == NOTHING | {"alone": "runs"}
 
 
+def test_one_stage_alone(workspace: Path) -> None:
+    edit("stages/join.py", "JOINED = 1", "JOINED = 2")
+    assert states("--only", "join") == {"join": "runs"}
+    assert states("--only", "alone") == {"alone": "unchanged"}
+    assert states("--only", "alone", "--force") == {"alone": "runs"}
+    assert "refused" not in dry("--only", "join").output
+    assert states("--only", "last") == {"last": "follows"}
+    said = "`--only` would be refused: what it reads of join isn't up to date; run `erv run last`"
+    assert said in dry("--only", "last").output
+    assert "make is 2 stages, expected one" in str(dry("--only", "make").exception)
+
+
+def test_where_a_time_was_measured_is_said() -> None:
+    found = seen(None, 65.0, 4.0)
+    moved = replace(found, stages=(replace(found.stages[0], elsewhere="on gpu-box"), found.stages[1]))
+    text = list(lines(moved))
+    assert "grpo@0: runs, took 1 min 05 s last time, on gpu-box" in text
+    assert "grpo@1: runs, took 4 s last time" in text
+    assert any(line.endswith("; some of it was measured elsewhere") for line in text)
+    assert not any("elsewhere" in line for line in lines(found))
+
+
 def test_what_is_wrong_is_said(workspace: Path) -> None:
     assert "no stage 'nothing' in dvc.yaml" in str(dry("nothing").exception)
     assert dry("--deploy").exit_code == 2
@@ -308,5 +331,7 @@ def test_time_and_price(workspace: Path) -> None:
 def test_it_can_be_read_in_100_columns() -> None:
     long = Why("parameter", "variants.erv.rewards", [{"name": "format"}] * 20, [{"name": "accuracy"}] * 20)
     many = tuple(Why("follows", f"evaluate@policy_number_{number}") for number in range(30))
-    wide = Foresight((Foreseen("report", "runs", (long, *many)),), 0.0, 0.0, ("report",), None, "word " * 80)
+    wide = Foresight(
+        (Foreseen("report", "runs", (long, *many)),), 0.0, 0.0, ("report",), None, ("word " * 80,)
+    )
     assert max(map(len, lines(wide))) <= 100
