@@ -65,7 +65,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     )
     tables.write_tables(predictions, comparison, arguments.tables)
     write_json(comparison, arguments.comparison)
-    write_json(few_figures(comparison), arguments.figures)
+    write_json(few_figures(comparison, settings.register_.policy), arguments.figures)
     logger.info("%s\n%s", arguments.html, format_table(metrics_table(comparison)))
     run.log_artifact(arguments.html)
     run.log_artifact(arguments.clips, "clips")
