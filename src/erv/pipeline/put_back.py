@@ -41,7 +41,8 @@ def _folder_hash(dep: Any, below: dict[tuple[str, ...], Any]) -> str:
     from dvc_data.hashfile.build import build
     from dvc_data.hashfile.tree import Tree
 
-    listing = Tree()
+    listing: Any = Tree()  # type: ignore[no-untyped-call]  # of dvc_data
+    now: Any
     if dep.exists:
         _odb, _meta, now = build(
             dep.local_cache, dep.fs_path, dep.fs, dep.hash_name, ignore=dep.dvcignore, dry_run=True
