@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Failed
@@ -63,6 +63,7 @@ from flows.summary import (
     read_comparison,
     stage_table,
 )
+from flows.team import model_here, tag_of
 from flows.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _train(
             logger.info("stages:\n%s", stage_table(reports))
         with meanwhile(functools.partial(_push, environment, reports, cancellation)):
             runs = _record(environment, parent, reports)
-            tell_drift(environment, reports, runs)
+            tell_drift(environment, settings.register_.model_name, reports, runs)
             docs = data_docs(environment, reports, runs, parent)
             parent.set_tags({NOTE_TAG: described.tags[NOTE_TAG] + docs_note(docs)})
             with prefect_may_be_away("the Data Docs"):
@@ -405,9 +406,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     url = None
     try:
         url = require("Prefect", load_environment().prefect_api_url)
-        state: Any = train(
-            options.targets or None, options.force, options.workers, options.only, return_state=True
-        )
+        with tags(tag_of(model_here())):
+            state: Any = train(
+                options.targets or None, options.force, options.workers, options.only, return_state=True
+            )
     except ErvError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from erv.doctor.foresight import _durations
+from erv.doctor.foresight import _times
 from erv.environment import command_for, load_environment, remedy_for
 from erv.errors import RegistryError, StorageError
 from erv.storage.store import open_store
@@ -69,7 +69,7 @@ def test_the_messages_that_users_of_shared_servers_read(
         open_store(load_environment())
     monkeypatch.delenv("ERV_MLFLOW_URI")
     monkeypatch.setenv("ERV_PREFECT_API_URL", "http://prefect.example/api")
-    assert "set ERV_MLFLOW_URI and run `erv connect`" in _durations(load_environment(), ["sft"])[1]
+    assert "set ERV_MLFLOW_URI and run `erv connect`" in _times(load_environment(), ["sft"], "cpu")[1]
     with caplog.at_level(logging.INFO):
         open_run(load_environment(), "sft", "sft")
     assert "so nothing is tracked; to track, set ERV_MLFLOW_URI and run `erv connect`" in caplog.text
