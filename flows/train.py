@@ -56,6 +56,7 @@ from flows.drift import tell_drift
 from flows.graph import RunStage, StageReport, is_done, run_graph
 from flows.meanwhile import meanwhile
 from flows.summary import (
+    KEPT_REPORT,
     REPORT,
     Summary,
     flat_metrics,
@@ -167,14 +168,15 @@ def _train(
         parent.log_metrics(flat_metrics(comparison))
         addresses: dict[str, str] = {}
         with prefect_may_be_away("links, tables and lineage"):
-            addresses = show_links(environment, parent.run_id, flow_run_id)
+            reported = bool(comparison) and REPORT.is_file()
+            addresses = show_links(environment, parent.run_id, flow_run_id, reported)
             show_artifacts(reports, comparison, runs)
         if comparison and REPORT.is_file():
-            page = origin.report_with_origin(environment, settings, published, addresses)
+            page = origin.report_with_origin(environment, settings, published, addresses, logger)
             with tempfile.TemporaryDirectory() as folder:
-                copy = Path(folder) / REPORT.name
+                copy = Path(folder) / KEPT_REPORT.name
                 copy.write_text(page, encoding="utf-8")
-                parent.log_artifact(copy, "report")
+                parent.log_artifact(copy, str(KEPT_REPORT.parent))
         changed = _since(environment, described, comparison)
     summary = Summary(
         reports,
