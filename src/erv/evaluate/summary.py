@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from erv.evaluate.evaluate import OVERALL
 from erv.evaluate.judges.panel import MAJORITY
 from erv.evaluate.metrics import METRICS
+from erv.files import write_text
 
 MOST = 40  # numbers that can be read in a terminal
 _FORM = ("format", "words")
@@ -19,7 +22,7 @@ def few_figures(comparison: Mapping[str, Any], candidate: str | None = None) -> 
 
     Args:
         comparison: from `erv.evaluate.compare.compare`.
-        candidate: the policy that stays if there are too many.
+        candidate: the policy that comes first, and stays if there are too many.
 
     Returns:
         Policy -> metric -> value without intervals, and `judges`: judge -> policy -> metric -> value, but for
@@ -41,14 +44,18 @@ def few_figures(comparison: Mapping[str, Any], candidate: str | None = None) -> 
     return _values(comparison, METRICS, policies[: MOST // len(METRICS)])
 
 
+def write_figures(comparison: Mapping[str, Any], candidate: str, path: Path) -> None:
+    """Writes `few_figures` as JSON, in their order: in a narrow terminal, DVC shows the first alone."""
+    write_text(json.dumps(few_figures(comparison, candidate), indent=2) + "\n", path)
+
+
 def _count(figures: Mapping[str, Mapping[str, Any]]) -> int:
     return sum(map(len, figures.values()))
 
 
 def _values(read: Mapping[str, Any], metrics: Sequence[str], policies: Sequence[str]) -> dict[str, Any]:
-    """The values of these policies, in the order of the comparison."""
+    overall = {policy: read["policies"][policy][OVERALL] for policy in policies if policy in read["policies"]}
     return {
-        policy: {metric: scopes[OVERALL][metric]["value"] for metric in metrics if metric in scopes[OVERALL]}
-        for policy, scopes in read["policies"].items()
-        if policy in policies
+        policy: {metric: values[metric]["value"] for metric in metrics if metric in values}
+        for policy, values in overall.items()
     }
