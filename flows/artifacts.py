@@ -19,7 +19,7 @@ from erv.tracking import experiment_page, lock_entries, records
 from erv.tracking.names import DATA_DOCS_TAG
 from erv.tracking.run import StageRun
 from flows.graph import StageReport
-from flows.summary import REPORT, duration, metric_rows
+from flows.summary import KEPT_REPORT, REPORT, duration, metric_rows
 
 
 @contextmanager
@@ -116,11 +116,19 @@ def _base(environment: Environment) -> str:
     return (environment.mlflow_uri or "").rstrip("/")
 
 
-def show_links(environment: Environment, run_id: str | None, flow_run_id: UUID) -> dict[str, str]:
+def show_links(
+    environment: Environment, run_id: str | None, flow_run_id: UUID, reported: bool
+) -> dict[str, str]:
     """Links to the parent run and its report in MLflow.
 
+    Args:
+        environment: where MLflow and Prefect are.
+        run_id: the flow's own MLflow run.
+        flow_run_id: the flow run.
+        reported: whether that MLflow run gets a copy of the report, which alone names its origin.
+
     Returns:
-        Addresses for people: MLflow run, Prefect run, report file.
+        Addresses for people: MLflow run, Prefect run, report, and the report's file here.
     """
     addresses: dict[str, str] = {}
     if environment.mlflow_uri and run_id:
@@ -129,11 +137,12 @@ def show_links(environment: Environment, run_id: str | None, flow_run_id: UUID) 
         create_link_artifact(key="mlflow-run", link=url, link_text="MLflow run of this flow")
         addresses["MLflow"] = url
         addresses["all runs"] = experiment_page.address(_base(environment), run.info.experiment_id)
-        if REPORT.is_file():
-            create_link_artifact(key="report", link=f"{url}/artifacts", link_text="Report")
+        if reported:
+            addresses["report"] = f"{url}/artifacts/{KEPT_REPORT}"
+            create_link_artifact(key="report", link=addresses["report"], link_text="Report")
     ui = environment.prefect_ui_url or (environment.prefect_api_url or "").removesuffix("/api")
     if ui:
         addresses["Prefect"] = f"{ui.rstrip('/')}/runs/flow-run/{flow_run_id}"
     if REPORT.is_file():
-        addresses["report"] = str(Path.cwd() / REPORT)
+        addresses["report file"] = str(Path.cwd() / REPORT)
     return addresses

@@ -13,16 +13,18 @@ from erv.tracking.lock_entries import server_of
 from flows.graph import StageReport
 
 EVENT = "erv.drift"
+MODEL_LABEL = "erv.model"  # of the event: the registered model that is trained
 METRIC = "drift_warnings"  # of a training's run; `erv.training.grpo.drift` says what counts
 
 
 def tell_drift(
-    environment: Environment, reports: Sequence[StageReport], runs: Mapping[str, str | None]
+    environment: Environment, model: str, reports: Sequence[StageReport], runs: Mapping[str, str | None]
 ) -> list[str]:
     """Sends an event for each stage that ran now and warned of drift; what can't be sent is a warning.
 
     Args:
         environment: where MLflow and Prefect are.
+        model: the name of the registered model that is trained.
         reports: the stages of this flow run.
         runs: the MLflow run of each finished stage.
 
@@ -43,7 +45,7 @@ def tell_drift(
                 f"{report.name} warned of drift {warnings} times while it trained; its log says of what,"
                 f" MLflow run {run_id} has the curves"
             )
-            resource = {"prefect.resource.id": f"erv.stage.{report.name}"}
+            resource = {"prefect.resource.id": f"erv.stage.{report.name}", MODEL_LABEL: model}
             emit(environment, EVENT, resource, {"text": text, "stage": report.name, "run": run_id})
         except (OSError, StackError) as error:
             get_run_logger().warning("drift of %s can't be told now: %s", report.name, error)

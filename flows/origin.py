@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from erv.environment import Environment
+from erv.errors import EvaluationError
 from erv.report.origin import Fact, with_origin
 from erv.settings import Settings
 from erv.sources.lock import LOCKS
@@ -16,20 +18,27 @@ from flows.summary import REPORT
 if TYPE_CHECKING:
     from erv.register.publish import PublishResult
 
+    Log = logging.Logger | logging.LoggerAdapter[Any]
+
 
 def report_with_origin(
     environment: Environment,
     settings: Settings,
     published: PublishResult | None,
     addresses: Mapping[str, str],
+    logger: Log,
 ) -> str:
     """The page that the stage `report` wrote, with its origin.
+
+    A page from before there was room for it, which `erv accept` has kept, stays as it is: by now the version
+    is registered, and nothing is wrong with it.
 
     Args:
         environment: of the run.
         settings: its parameters.
         published: the version, if one was published.
         addresses: where to look, by name, as in the summary.
+        logger: takes a warning if the page has no room for its origin.
     """
     facts = [
         *_code(environment),
@@ -38,7 +47,12 @@ def report_with_origin(
         *_version(published),
         *(Fact(name, url, url) for name, url in addresses.items() if url.startswith(("http://", "https://"))),
     ]
-    return with_origin(REPORT.read_text(encoding="utf-8"), facts)
+    page = REPORT.read_text(encoding="utf-8")
+    try:
+        return with_origin(page, facts)
+    except EvaluationError as error:
+        logger.warning("MLflow's copy of the report doesn't say where it comes from: %s", error)
+        return page
 
 
 def _code(environment: Environment) -> Iterator[Fact]:

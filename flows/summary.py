@@ -12,6 +12,7 @@ from flows.graph import StageReport
 
 COMPARISON = Path("report/comparison.json")
 REPORT = Path("report/report.html")
+KEPT_REPORT = Path("report/report.html")  # among the artifacts of the flow's MLflow run
 
 
 @dataclass(frozen=True)

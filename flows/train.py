@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Failed
@@ -56,6 +56,7 @@ from flows.drift import tell_drift
 from flows.graph import RunStage, StageReport, is_done, run_graph
 from flows.meanwhile import meanwhile
 from flows.summary import (
+    KEPT_REPORT,
     REPORT,
     Summary,
     flat_metrics,
@@ -63,6 +64,7 @@ from flows.summary import (
     read_comparison,
     stage_table,
 )
+from flows.team import model_here, tag_of
 from flows.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -154,7 +156,7 @@ def _train(
             logger.info("stages:\n%s", stage_table(reports))
         with meanwhile(functools.partial(_push, environment, reports, cancellation)):
             runs = _record(environment, parent, reports)
-            tell_drift(environment, reports, runs)
+            tell_drift(environment, settings.register_.model_name, reports, runs)
             docs = data_docs(environment, reports, runs, parent)
             parent.set_tags({NOTE_TAG: described.tags[NOTE_TAG] + docs_note(docs)})
             with prefect_may_be_away("the Data Docs"):
@@ -166,14 +168,15 @@ def _train(
         parent.log_metrics(flat_metrics(comparison))
         addresses: dict[str, str] = {}
         with prefect_may_be_away("links, tables and lineage"):
-            addresses = show_links(environment, parent.run_id, flow_run_id)
+            reported = bool(comparison) and REPORT.is_file()
+            addresses = show_links(environment, parent.run_id, flow_run_id, reported)
             show_artifacts(reports, comparison, runs)
         if comparison and REPORT.is_file():
-            page = origin.report_with_origin(environment, settings, published, addresses)
+            page = origin.report_with_origin(environment, settings, published, addresses, logger)
             with tempfile.TemporaryDirectory() as folder:
-                copy = Path(folder) / REPORT.name
+                copy = Path(folder) / KEPT_REPORT.name
                 copy.write_text(page, encoding="utf-8")
-                parent.log_artifact(copy, "report")
+                parent.log_artifact(copy, str(KEPT_REPORT.parent))
         changed = _since(environment, described, comparison)
     summary = Summary(
         reports,
@@ -405,9 +408,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     url = None
     try:
         url = require("Prefect", load_environment().prefect_api_url)
-        state: Any = train(
-            options.targets or None, options.force, options.workers, options.only, return_state=True
-        )
+        with tags(tag_of(model_here())):
+            state: Any = train(
+                options.targets or None, options.force, options.workers, options.only, return_state=True
+            )
     except ErvError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

@@ -93,11 +93,12 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         runtime=settings.runtime,
         reward_code=reward_files(named),
     )
-    curves = Curves(checkpoints, run.log_metrics)
+    ours = checkpoints / settings.machine.layout
+    curves = Curves(ours, run.log_metrics)
     inputs = (arguments.cold_start, rows, shards, rewards, grpo)
     options: dict[str, Any] = {
         "output": arguments.policy,
-        "checkpoints": checkpoints / settings.machine.layout,
+        "checkpoints": ours,
         "on_metrics": curves,
         "seed": settings.seed,
         "runtime": settings.runtime,

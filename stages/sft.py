@@ -59,14 +59,15 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         seed=settings.seed,
         prompt=Path(settings.policy.prompt),
     )
-    curves = Curves(checkpoints, run.log_metrics)
+    ours = checkpoints / settings.machine.layout
+    curves = Curves(ours, run.log_metrics)
     run.log_dataset(arguments.manifest.stem, arguments.manifest, "training")
     train_sft(
         policy,
         without(read_manifest(arguments.manifest), read_exclusions(arguments.exclusions)),
         {arguments.shards.name: ShardReader(arguments.shards)},
         settings.sft,
-        checkpoints=checkpoints / settings.machine.layout,
+        checkpoints=ours,
         on_metrics=curves,
         seed=settings.seed,
         runtime=settings.runtime,

@@ -269,11 +269,36 @@ def is_shared(server: str, workspace: str | Path = ".") -> bool:
     return server in shared_servers(load_environment(workspace))
 
 
-def remedy_for(server: str, workspace: str | Path = ".") -> str:
-    """What to do about a server that is away: `erv stack up` starts our own, but nobody else's."""
-    if not is_shared(server, workspace):
-        return "run `erv stack up`"
-    return f"check {_ADDRESS_OF[server]} and the server, then run `erv connect`"
+def command_for(server: str, workspace: str | Path = ".") -> str:
+    """The command that makes a server usable here, and delivers what waits for it.
+
+    Where any server is shared, nothing is started that the user didn't ask for.
+    """
+    shared = shared_servers(load_environment(workspace))
+    return "erv connect" if shared and not _is_own(server, workspace) else "erv stack up"
+
+
+def remedy_for(server: str, workspace: str | Path = ".", own: str = "run `erv stack up`") -> str:
+    """What to do about a server that is away or not named: `erv stack up` starts our own, but nobody else's.
+
+    Args:
+        server: S3, MLflow or Prefect.
+        workspace: root of the repository.
+        own: what to do about one of this workspace's own.
+    """
+    environment = load_environment(workspace)
+    shared = shared_servers(environment)
+    if server in shared:
+        return f"check {_ADDRESS_OF[server]} and the server, then run `erv connect`"
+    if shared and not _is_own(server, workspace):
+        return f"set {_ADDRESS_OF[server]} and run `erv connect`"
+    return own
+
+
+def _is_own(server: str, workspace: str | Path) -> bool:
+    environment = load_environment(workspace)
+    address = read_stack_file(environment.stack_file).get(_ADDRESS_OF[server])
+    return address is not None and environment.variables().get(_ADDRESS_OF[server]) == address
 
 
 def child_environment(environment: Environment, base: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -41,6 +41,18 @@ def test_flow_runs_everything_and_says_where_to_look(trained: Workspace, foreign
     ):
         assert word in output
     assert (trained.path / "report/report.html").stat().st_size > 10_000
+    kept = re.search(r"^report +\S+/runs/(\w+)/artifacts/report/report\.html$", output, re.MULTILINE)
+    assert kept is not None, "the copy that names its origin"
+    assert re.search(r"^report file +/.*/report/report\.html$", output, re.MULTILINE)
+    script = (
+        "import urllib.request\n"
+        "from erv.environment import load_environment\n"
+        "here = load_environment()\n"
+        f"url = here.mlflow_uri + '/get-artifact?run_uuid={kept[1]}&path=report/report.html'\n"
+        "request = urllib.request.Request(url, headers=here.mlflow_headers)\n"
+        "print('Where this report comes from' in urllib.request.urlopen(request).read().decode())\n"
+    )
+    assert trained.run("python", "-c", script).stdout.strip() == "True"
     comparison = json.loads((trained.path / "report/comparison.json").read_text())
     assert set(comparison["policies"]) == {"sft", "r1_omni", "erv"}
     assert foreign.connections == 0, "the user's own MLflow, Prefect or S3 was contacted"

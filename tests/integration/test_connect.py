@@ -10,6 +10,8 @@ import pytest
 
 from erv.doctor.doctor import examine
 from erv.environment import Environment
+from erv.storage.store import open_store
+from tests.integration.proxy import Proxy
 from tests.integration.scratch import Scratch
 
 pytestmark = pytest.mark.integration
@@ -63,7 +65,9 @@ def test_a_clean_clone_pulls_what_a_colleague_has_pushed(colleague: Scratch, clo
     assert said.returncode == 0, said.stderr
     own = colleague.environment
     s3, mlflow, prefect, dvc = said.stdout.splitlines()
-    assert s3.startswith(f"S3       {own.s3_endpoint} takes the key; erv-raw, {own.dvc_bucket}, erv-mlflow")
+    listed = f"takes the key and lists erv-raw, {own.dvc_bucket}, erv-mlflow"
+    assert s3 == f"S3       {own.s3_endpoint} {listed}; {own.dvc_bucket} can be written to and read"
+    assert not open_store(own).exists(f"s3://{own.dvc_bucket}/.erv-connect")
     assert mlflow.startswith("MLflow   3.")
     assert mlflow.endswith(f" at {own.mlflow_uri}")
     assert prefect.endswith(f" at {own.prefect_api_url}")
@@ -107,6 +111,33 @@ def test_every_server_that_cannot_be_used_is_named_and_nothing_is_written(
     assert "Prefect at http://127.0.0.1:9/api can't be reached; check ERV_PREFECT_API_URL" in prefect
     assert "erv stack up" not in said.stderr
     assert not (clone / ".dvc/config.local").exists()
+
+
+@pytest.mark.parametrize(
+    ("refused", "said", "stays"),
+    [
+        ("PUT ", "can't be written to (s3://", False),
+        ("DELETE ", "can be written and read, but nothing can be deleted there (s3://", True),
+    ],
+)
+def test_it_says_what_a_key_may_not_do(
+    colleague: Scratch, clone: Path, refused: str, said: str, stays: bool
+) -> None:
+    own = colleague.environment
+    proxy = Proxy(own.s3_endpoint or "")
+    proxy.refused[refused] = "AccessDenied"
+    try:
+        answer = run(clone, variables(colleague, ERV_S3_ENDPOINT=proxy.endpoint), *ERV, "connect")
+    finally:
+        proxy.close()
+    assert answer.returncode == 0, answer.stderr
+    line = answer.stdout.splitlines()[0]
+    assert f"; {own.dvc_bucket} {said}" in line
+    assert ("`dvc push` works, `dvc gc --cloud` won't" in line) == stays
+    assert ("so `dvc push` won't work" in line) != stays
+    probe = f"s3://{own.dvc_bucket}/.erv-connect"
+    assert open_store(own).exists(probe) == stays
+    open_store(own).delete(probe)
 
 
 def test_it_says_which_variables_are_missing(colleague: Scratch, clone: Path) -> None:

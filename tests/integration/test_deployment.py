@@ -9,6 +9,7 @@ import pytest
 
 from erv.environment import Environment, child_environment
 from tests.conftest import ROOT
+from tests.integration.prefect_api import ask
 from tests.integration.scratch import Scratch
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -28,6 +29,11 @@ def test_a_deployed_flow_runs_through_a_worker(
         result = scratch.python("-m", "prefect", "deployment", "run", "train/local", "--watch", check=False)
         assert result.returncode == 0, result.stdout + worker.text()
         assert "4 stages: 4 ran" in worker.text()
+        # By this tag, the automations of `flows.notices` know whose failure it is.
+        (deployment,) = ask(stack, "/deployments/filter", {"flows": {"name": {"any_": ["train"]}}})
+        assert deployment["tags"] == ["erv-model:emotion-policy"]
+        ran = {"deployments": {"id": {"any_": [deployment["id"]]}}}
+        assert [run["tags"] for run in ask(stack, "/flow_runs/filter", ran)] == [deployment["tags"]]
         scratch.control("join", "0 fail")
         result = scratch.python("-m", "prefect", "deployment", "run", "train/local", "--watch", check=False)
         assert result.returncode == 1

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from erv.curves import write_curves
+from erv.evaluate.metrics import METRICS
+from erv.evaluate.summary import write_figures
 from erv.plots.page import write_page
 from tests.support.chromium import chromium, installed
 from tests.support.paths import ROOT
@@ -61,6 +63,23 @@ def test_plots_are_drawn_without_the_internet(repository: Path) -> None:
         assert browser.evaluate("document.querySelector('canvas').width") > 300
         assert browser.troubles == []
         assert [address for address in browser.requests if not address.startswith("file:")] == []
+
+
+def test_the_candidate_can_be_read_in_160_columns(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    scopes = {"overall": {metric: {"value": 0.123456} for metric in (*METRICS, "format", "words")}}
+    reading = {"policies": dict.fromkeys(("sft", "r1_omni", "erv", "zero"), scopes)}
+    panel = dict.fromkeys(("embedding", "lexical", "majority"), reading)
+    write_figures({**reading, "judges": panel}, "zero", repository / "figures.json")
+    with (repository / "dvc.yaml").open("a") as stream:
+        stream.write("metrics: [figures.json]\n")
+    who = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["add", "--all"], [*who, "commit", "-qm", "figures"]):
+        subprocess.run(["git", *words], cwd=repository, check=True)
+    shown = dvc(repository, "exp", "show", "--no-pager").splitlines()
+    assert max(map(len, shown)) <= 160
+    (head,) = [line for line in shown if "Experiment" in line]
+    assert [f"zero.{metric}" for metric in METRICS] == head.split()[2 : 2 + len(METRICS)]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from erv.stack.launch import prefect_environment
 from erv.tracking.lock_entries import client_of
 from flows.drift import METRIC, tell_drift
 from flows.graph import StageReport
+from flows.team import tag_of
 from tests.conftest import ROOT
 from tests.integration.prefect_api import ask
 from tests.integration.scratch import wait_until
@@ -70,7 +71,8 @@ class Flow:
         variables = prefect_environment(environment)
         variables["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"
         self.log = environment.workspace / f"{self.tag}.log"
-        program = f"from prefect import tags\nwith tags('{self.tag}'):\n    {code}"
+        named = tag_of(name_of(environment))
+        program = f"from prefect import tags\nwith tags('{self.tag}', '{named}'):\n    {code}"
         self._stream = self.log.open("w")
         self.process = subprocess.Popen(
             [sys.executable, "-c", program],
@@ -200,6 +202,14 @@ def test_people_are_told(told: tuple[Environment, Receiver]) -> None:
     assert said.count("posts to ERV_NOTIFY_URL") == 3
     assert receiver.url not in said
     assert len(ask(environment, "/automations/filter", {})) == 3
+    # Another team sets up its own news on the same server, for another model.
+    elsewhere, theirs = environment.workspace / "elsewhere", Receiver()
+    elsewhere.mkdir()
+    for file in ("params.yaml", "prefect.yaml"):
+        text = (environment.workspace / file).read_text()
+        (elsewhere / file).write_text(text.replace(name_of(environment), "their_model"))
+    furnish(replace(environment, workspace=elsewhere, notify_url=theirs.url))
+    assert len(ask(environment, "/automations/filter", {})) == 6
 
     name, settings = name_of(environment), load_settings()
     promote("3", environment, settings, by="ann@box", reason='"better"', force=True)
@@ -231,6 +241,8 @@ def test_people_are_told(told: tuple[Environment, Receiver]) -> None:
     assert 'no "disk" left' in failed
     assert "/runs/flow-run/" in failed
     assert not any("other disk" in text for text in texts)
+    assert theirs.texts() == []
+    theirs.shutdown()
 
 
 def test_without_an_address_nobody_is_told(workspace: Environment) -> None:
@@ -250,7 +262,7 @@ def test_drift_of_a_training_is_told(workspace: Environment) -> None:
         StageReport("grpo@old", "unchanged"),
         StageReport("report", "ran"),
     ]
-    assert tell_drift(workspace, reports, runs) == ["grpo@erv"]
+    assert tell_drift(workspace, name_of(workspace), reports, runs) == ["grpo@erv"]
     body = {"filter": {"event": {"name": ["erv.drift"]}, "resource": {"id": ["erv.stage.grpo@erv"]}}}
 
     def kept() -> list[dict[str, Any]]:
@@ -258,6 +270,7 @@ def test_drift_of_a_training_is_told(workspace: Environment) -> None:
         return [event for event in events if event["payload"]["run"] == runs["grpo@erv"]]
 
     wait_until(lambda: bool(kept()))
+    assert kept()[0]["resource"]["erv.model"] == name_of(workspace)
     assert kept()[0]["payload"]["text"].startswith("grpo@erv warned of drift 2 times while it trained;")
 
 

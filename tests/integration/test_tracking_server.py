@@ -21,7 +21,7 @@ from erv.pipeline import Acceptance, AcceptedFile, add_accepted
 from erv.register.registration import close_killed
 from erv.tracking import records
 from erv.tracking.delivery import deliver_spool
-from erv.tracking.durations import last_seconds
+from erv.tracking.durations import Took, last_times
 from erv.tracking.lock_entries import ENTRY_TAG, client_of, entry_hash, find_runs
 from erv.tracking.opening import open_run
 from erv.tracking.origin import user
@@ -147,13 +147,23 @@ def test_how_long_stages_took_and_the_run_of_a_result_that_was_kept(
     stack: Environment, client, tmp_path: Path
 ) -> None:
     run = open_run(stack, "grpo", "grpo@kept")
+    run.log_params({"runtime": {"device": "cpu"}})
     time.sleep(1.1)
     run.close("FINISHED")
     failed = open_run(stack, "grpo", "grpo@kept")
     failed.close("FAILED")
-    found = last_seconds(stack, ["grpo@kept", "grpo@never"])
+    elsewhere = open_run(stack, "grpo", "grpo@kept", {"erv.host": "gpu-box"})  # newer, on another machine
+    elsewhere.close("FINISHED")
+    found = last_times(stack, ["grpo@kept", "grpo@never"], "cpu")
     assert found.keys() == {"grpo@kept"}
-    assert 1.0 < found["grpo@kept"] < 120.0, "of the run that finished"
+    assert 1.0 < found["grpo@kept"].seconds < 120.0, "of the run that finished, on this machine"
+    assert found["grpo@kept"].elsewhere == ""
+    newest = last_times(stack, ["grpo@kept"], "cuda")["grpo@kept"]
+    assert newest == Took(newest.seconds, "on gpu-box")
+    client.set_tag(run.run_id, "mlflow.runName", "grpo@other")
+    other = last_times(stack, ["grpo@other"], "cuda")["grpo@other"]
+    assert other.elsewhere == "with runtime.device cpu"
+    client.set_tag(run.run_id, "mlflow.runName", "grpo@kept")
 
     old, new = ({"cmd": "grpo", "deps": [{"path": "code.py", "md5": md5}]} for md5 in ("a" * 32, "b" * 32))
     client.set_tag(run.run_id, ENTRY_TAG, entry_hash(old))

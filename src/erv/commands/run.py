@@ -51,12 +51,12 @@ def command(
             "--deploy and --worker take no targets and no other options but --workers; give targets to"
             " `prefect deployment run`"
         )
-    if dry and (only or requirements):
-        raise click.UsageError("--dry goes with TARGETs and --force alone")
+    if dry and requirements:
+        raise click.UsageError("--dry goes with TARGETs, --only and --force alone")
     if as_json and not dry:
         raise click.UsageError("--json goes with --dry")
     if dry:
-        _foresee(targets, force, as_json)
+        _foresee(targets, force, only, as_json)
         return
     from erv.stack import launch
 
@@ -75,7 +75,7 @@ def command(
         )
 
 
-def _foresee(targets: Sequence[str], force: bool, as_json: bool) -> None:
+def _foresee(targets: Sequence[str], force: bool, only: str | None, as_json: bool) -> None:
     from erv.doctor.foresight import foresee
     from erv.doctor.foresight_text import lines
     from erv.environment import load_environment
@@ -83,7 +83,7 @@ def _foresee(targets: Sequence[str], force: bool, as_json: bool) -> None:
 
     environment = load_environment()
     settings = load_settings(environment.workspace / "params.yaml")
-    found = foresee(environment, settings, targets, force=force)
+    found = foresee(environment, settings, targets, force=force, only=only)
     if as_json:
         click.echo(json.dumps(found.document(), indent=2, ensure_ascii=False))
         return

@@ -16,8 +16,10 @@ from typing import Literal
 from erv.environment import (
     STACK_FILE,
     Environment,
+    command_for,
     load_environment,
     read_stack_file,
+    remedy_for,
     shared_servers,
 )
 from erv.errors import DataError, ErvError, SettingsError, StackError, StorageError
@@ -218,7 +220,7 @@ def _storage(environment: Environment) -> Iterator[Finding]:
 
 def _tracking(environment: Environment) -> Iterator[Finding]:
     if environment.mlflow_uri is None:
-        remedy = "set ERV_MLFLOW_URI" if shared_servers(environment) else "`erv stack up`"
+        remedy = remedy_for("MLflow", environment.workspace)
         yield Finding("tracking", "warn", "no MLflow server is configured, runs are not tracked", remedy)
         return
     address = f"{environment.mlflow_uri}/version"
@@ -227,7 +229,7 @@ def _tracking(environment: Environment) -> Iterator[Finding]:
 
 def _orchestration(environment: Environment) -> Iterator[Finding]:
     if environment.prefect_api_url is None:
-        remedy = "set ERV_PREFECT_API_URL" if shared_servers(environment) else "`erv stack up`"
+        remedy = remedy_for("Prefect", environment.workspace)
         detail = "no Prefect server is configured"
         yield Finding("prefect", "warn", detail, f"{remedy}; `dvc repro` needs none")
         return
@@ -294,7 +296,7 @@ def _dvc(environment: Environment) -> Iterator[Finding]:
         )
         return
     from erv.pipeline import lock_fault
-    from erv.stack.dvc_remote import read_dvc_config
+    from erv.stack.dvc_remote import read_dvc_config, stale_settings
 
     read_dvc_config(folder / "config")
     local = read_dvc_config(folder / "config.local").get('remote "erv"', {})
@@ -304,12 +306,10 @@ def _dvc(environment: Environment) -> Iterator[Finding]:
             what, _, remedy = fault.rpartition("; ")
             yield Finding("dvc", "fail", what, remedy)
             return
-    if environment.has_storage and local.get("endpointurl") != environment.s3_endpoint:
-        detail = (
-            f"the remote in .dvc/config.local is {local.get('endpointurl')}, not {environment.s3_endpoint}"
-        )
-        shared = "S3" in shared_servers(environment)
-        yield Finding("dvc", "fail", detail, f"`erv {'connect' if shared else 'stack up'}` writes it")
+    if environment.has_storage and (stale := stale_settings(environment)):
+        detail = "the remote in .dvc/config.local is not that of the object store in use"
+        detail += f": {', '.join(stale)} differ" if local else ": it is not written yet"
+        yield Finding("dvc", "fail", detail, f"`{command_for('S3', environment.workspace)}` writes it")
         return
     if _is_locked(folder / "tmp" / "lock"):
         yield Finding("dvc", "warn", "another dvc is running here", "wait for it; run one pipeline at a time")
@@ -380,8 +380,8 @@ def _spool(environment: Environment) -> Iterator[Finding]:
     count = waiting(environment)
     if count:
         detail = f"{count} runs of finished stages are not yet complete in MLflow"
-        shared = "MLflow" in shared_servers(environment)
-        yield Finding("spool", "warn", detail, f"`erv {'connect' if shared else 'stack up'}` delivers them")
+        remedy = f"`{command_for('MLflow', environment.workspace)}` delivers them"
+        yield Finding("spool", "warn", detail, remedy)
 
 
 def _media(environment: Environment) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from erv.accept.accept import changed_files, is_code
 from erv.accept.contents import Contents
 from erv.accept.harmless import HARMLESS
-from erv.environment import Environment
+from erv.environment import Environment, remedy_for
 from erv.pipeline import (
     ABSENT,
     ChangedFile,
@@ -22,12 +22,13 @@ from erv.pipeline import (
     PipelineStage,
     StageChanges,
     named,
+    one_stage,
     read_changes,
     read_stages,
     select,
 )
 from erv.settings import Settings
-from erv.tracking.durations import last_seconds
+from erv.tracking.durations import Took, last_times
 
 State = Literal["runs", "follows", "from cache", "unchanged"]
 
@@ -60,6 +61,7 @@ class Foreseen:
             has its outputs, or `unchanged`.
         why: the reasons.
         seconds: how long its last run took; None if that is unknown, or nothing would run.
+        elsewhere: on which other machine or device that was; empty if it was on these.
         harmless: only code changed, and nothing that runs: `erv accept` would keep the result.
         same: its outputs are, or become again, what `dvc.lock` names.
     """
@@ -68,6 +70,7 @@ class Foreseen:
     state: State
     why: tuple[Why, ...] = ()
     seconds: float | None = None
+    elsewhere: str = ""
     harmless: bool = False
     same: bool = False
 
@@ -88,7 +91,7 @@ class Foresight:
             makes the run shorter.
         unknown: names of the stages that would run and have no known time.
         price_per_hour: from `machine.price_per_hour`.
-        note: why times are unknown; empty if nothing went wrong.
+        notes: why times are unknown, and why the run would be refused; empty if nothing went wrong.
     """
 
     stages: tuple[Foreseen, ...]
@@ -96,7 +99,7 @@ class Foresight:
     longest_chain: float
     unknown: tuple[str, ...]
     price_per_hour: float | None
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def price(self) -> float | None:
@@ -109,7 +112,12 @@ class Foresight:
 
 
 def foresee(
-    environment: Environment, settings: Settings, targets: Sequence[str] = (), *, force: bool = False
+    environment: Environment,
+    settings: Settings,
+    targets: Sequence[str] = (),
+    *,
+    force: bool = False,
+    only: str | None = None,
 ) -> Foresight:
     """What a run of these targets would do.
 
@@ -118,11 +126,14 @@ def foresee(
         settings: of the workspace.
         targets: as `erv run` takes them; none for all.
         force: run the targets, or else all stages, even if nothing changed.
+        only: the single stage to run; without targets.
 
     Raises:
         PipelineError: DVC can't compare the workspace, or a target is no stage.
     """
     everything = read_stages(environment.workspace)
+    if only is not None:
+        targets = (one_stage(everything, only).name,)
     stages = select(everything, targets)
     forced = named(everything, targets) if force else frozenset()
     changes = read_changes(stages, environment.workspace)
@@ -132,16 +143,35 @@ def foresee(
         found[stage.name] = (
             _forced(stage) if stage.name in forced else _foreseen(stage, stages, changes, found, codes)
         )
-    seconds, note = _durations(environment, [name for name, item in found.items() if item.works])
-    items = tuple(replace(item, seconds=seconds.get(item.name)) for item in found.values())
+    refusal = ""
+    if only is not None:
+        stages = (one_stage(stages, only),)
+        refusal = _refusal(stages[0], found)
+    working = [stage.name for stage in stages if found[stage.name].works]
+    times, trouble = _times(environment, working, settings.runtime.device)
+    items = tuple(_timed(found[stage.name], times) for stage in stages)
     return Foresight(
         stages=items,
         seconds=sum(item.seconds or 0.0 for item in items),
         longest_chain=_longest_chain(stages, items),
         unknown=tuple(item.name for item in items if item.works and item.seconds is None),
         price_per_hour=settings.machine.price_per_hour,
-        note=note,
+        notes=tuple(filter(None, [refusal, trouble])),
     )
+
+
+def _refusal(stage: PipelineStage, found: Mapping[str, Foreseen]) -> str:
+    """Why a stage can't run alone; empty if it can: what it reads must be up to date and in place."""
+    late = [name for name in stage.upstream if found[name].state != "unchanged"]
+    if not late:
+        return ""
+    what = f"what it reads of {', '.join(late)} isn't up to date"
+    return f"`--only` would be refused: {what}; run `erv run {stage.name}`"
+
+
+def _timed(item: Foreseen, times: Mapping[str, Took]) -> Foreseen:
+    took = times.get(item.name)
+    return item if took is None else replace(item, seconds=took.seconds, elsewhere=took.elsewhere)
 
 
 @dataclass
@@ -176,14 +206,12 @@ def _foreseen(
     codes: _Codes,
 ) -> Foreseen:
     own = changes[stage.name]
-    written = [
-        output
-        for other in stages
-        if other.name in before and before[other.name].state != "unchanged"
-        for output in other.outputs
-    ]
-    # What its producer writes or puts back does not count as it is now.
-    files = [file for file in own.files if not any(_overlap(file.path, output) for output in written)]
+    producers = [other for other in stages if other.name in before]
+    changed = [other for other in producers if before[other.name].state != "unchanged"]
+    rewritten = [other for other in changed if not before[other.name].same]
+    # What its producer writes or puts back does not count as it is now, but as it is then.
+    files = [file for file in own.files if not _written(file, changed)]
+    files += [file for file in own.once_back if not _written(file, rewritten)]
     why = tuple(_own(own, files, stage.name, codes))
     above = [name for name in stage.upstream if name in before and not before[name].same]
     follows = tuple(Why("follows", name) for name in above)
@@ -214,15 +242,20 @@ def _own(own: StageChanges, files: Sequence[ChangedFile], stage: str, codes: _Co
     return found + [Why("output", path, change=state) for path, state in own.outputs]
 
 
+def _written(file: ChangedFile, by: Sequence[PipelineStage]) -> bool:
+    return any(_overlap(file.path, output) for stage in by for output in stage.outputs)
+
+
 def _overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
-def _durations(environment: Environment, names: Sequence[str]) -> tuple[dict[str, float], str]:
+def _times(environment: Environment, names: Sequence[str], device: str) -> tuple[dict[str, Took], str]:
     if not environment.mlflow_uri:
-        return {}, "no MLflow server is configured, which knows how long stages took; run `erv stack up`"
+        remedy = remedy_for("MLflow", environment.workspace)
+        return {}, f"no MLflow server is configured, which knows how long stages took; {remedy}"
     try:
-        return last_seconds(environment, names), ""
+        return last_times(environment, names, device), ""
     except OSError as error:
         reason = environment.mask(" ".join(str(error).split()))[:200]
         return {}, f"MLflow, which knows how long stages took, can't be asked ({reason})"

@@ -33,8 +33,8 @@ def lines(found: Foresight) -> Iterator[str]:
                 f"price: {found.price:.2f}, at {found.price_per_hour:g} an hour (machine.price_per_hour)"
                 + _without(found)
             )
-    if found.note:
-        yield from _wrapped(found.note)
+    for note in found.notes:
+        yield from _wrapped(note)
 
 
 def duration(seconds: float) -> str:
@@ -47,6 +47,7 @@ def duration(seconds: float) -> str:
 
 def _stage(item: Foreseen) -> Iterator[str]:
     took = "time unknown" if item.seconds is None else f"took {duration(item.seconds)} last time"
+    took += f", {item.elsewhere}" if item.elsewhere else ""
     yield from _wrapped(f"{item.name}: {item.state}" + (f", {took}" if item.works else ""))
     follows = [why.name for why in item.why if why.what == "follows"]
     for why in item.why:
@@ -80,8 +81,9 @@ def _time(found: Foresight) -> str:
     known = sum(item.seconds is not None for item in found.stages)
     if not known:
         return "time: unknown"
+    elsewhere = "; some of it was measured elsewhere" if any(item.elsewhere for item in found.stages) else ""
     chain = f"; the longest chain takes {duration(found.longest_chain)}" if known > 1 else ""
-    return f"time: {duration(found.seconds)} one after another{chain}{_without(found)}"
+    return f"time: {duration(found.seconds)} one after another{chain}{_without(found)}{elsewhere}"
 
 
 def _without(found: Foresight) -> str:

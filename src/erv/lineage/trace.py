@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from erv.environment import Environment
+from erv.environment import Environment, remedy_for
 from erv.errors import RegistryError
 from erv.lineage import clips
 from erv.lineage.artifacts import Artifacts
@@ -119,8 +119,8 @@ class Provenance:
     def _version(self, name: str, wanted: str, target: str) -> Any:
         if self._client is None:
             raise RegistryError(
-                f"{target!r} is a version of {name}, but no MLflow server is configured; run `erv stack up`"
-                " or set ERV_MLFLOW_URI, or say DATASET/CLIP for a clip"
+                f"{target!r} is a version of {name}, but no MLflow server is configured;"
+                f" {remedy_for('MLflow')}, or say DATASET/CLIP for a clip"
             )
         version = self._versions.find(name, wanted)
         if version is None:

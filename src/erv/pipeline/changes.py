@@ -6,7 +6,7 @@ Nothing is run, and nothing in the workspace is written.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from erv.pipeline.graph import PipelineStage
 from erv.pipeline.lock_file import NAME, PipelineError, lock_fault, read_lock_entries
+from erv.pipeline.put_back import hash_once_back, touches
 
 ABSENT = object()  # the value of a parameter that isn't there
 
@@ -58,7 +59,9 @@ class StageChanges:
         outputs: those that are not in place, each with DVC's word for it: `deleted`, `modified`, `not in
             cache`; or what DVC failed with.
         in_cache: DVC's cache has the outputs that `dvc.lock` names.
-        ran_before: DVC's cache has those of an earlier run with the inputs as they are now.
+        once_back: dependencies that will not be what the stage read once DVC has put back the outputs, of the
+            stages before it, that are missing or modified here and in its cache.
+        ran_before: DVC's cache has those of an earlier run with the inputs as they are now and will be then.
     """
 
     name: str
@@ -68,6 +71,7 @@ class StageChanges:
     parameters: tuple[ChangedParameter, ...] = ()
     outputs: tuple[tuple[str, str], ...] = ()
     in_cache: bool = False
+    once_back: tuple[ChangedFile, ...] = ()
     ran_before: bool = False
 
     @property
@@ -95,12 +99,13 @@ def read_changes(stages: Sequence[PipelineStage], workspace: str | Path = ".") -
     try:
         with quiet_dvc(), Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
             items = {item.name: item for item in repo.index.stages if item.name in wanted}
-            found = {}
-            for stage in stages:
-                item = items[stage.name]
-                changes = _changes(item) if stage.name in locked else StageChanges(stage.name, never_ran=True)
-                found[stage.name] = _with_cache(item, changes) if changes else changes
-            return found
+            found = {
+                name: _changes(item) if name in locked else StageChanges(name, never_ran=True)
+                for name, item in ((stage.name, items[stage.name]) for stage in stages)
+            }
+            back = [out for name, item in items.items() for out in _put_back(item, found[name])]
+            # Last, because asking the cache changes the item.
+            return {name: _with_cache(items[name], changes, back) for name, changes in found.items()}
     except (ConfigError, DvcException) as error:
         reason = " ".join(str(error).split())
         raise PipelineError(lock_fault(root) or f"DVC can't compare the workspace ({reason})") from error
@@ -118,9 +123,12 @@ def _changes(item: Any) -> StageChanges:
             if after != dep.hash_info.value:
                 files.append(ChangedFile(str(dep.def_path), dep.hash_info.value, after))
     outputs = [(str(out.def_path), state) for out in item.outs if (state := _state(out))]
-    return StageChanges(
+    changes = StageChanges(
         item.name, False, bool(item.cmd_changed), tuple(files), tuple(parameters), tuple(outputs)
     )
+    # Of outputs in another state, DVC has said already that the cache lacks them, or can't be read.
+    restorable = all(state in ("deleted", "modified") for _path, state in outputs)
+    return replace(changes, in_cache=bool(changes) and restorable and bool(item.outs_cached()))
 
 
 def _state(out: Any) -> str:
@@ -130,20 +138,34 @@ def _state(out: Any) -> str:
         return f"can't be compared: {' '.join(str(error).split())}"
 
 
-def _with_cache(item: Any, changes: StageChanges) -> StageChanges:
+def _put_back(item: Any, changes: StageChanges) -> list[Any]:
+    """The outputs that DVC puts back without running the stage."""
+    if changes.inputs or not changes.in_cache:
+        return []
+    return [out for out in item.outs if str(out.def_path) in dict(changes.outputs)]
+
+
+def _with_cache(item: Any, changes: StageChanges, back: Sequence[Any]) -> StageChanges:
     """Asks DVC what it could restore; changes `item`, which stands for the stage in memory."""
-    # Of outputs in another state, DVC has said already that the cache lacks them, or can't be read.
-    restorable = all(state in ("deleted", "modified") for _path, state in changes.outputs)
-    in_cache = not changes.never_ran and restorable and bool(item.outs_cached())
-    return replace(changes, in_cache=in_cache, ran_before=changes.inputs and _ran_before(item))
+    then, once_back = {}, []
+    for dep in item.deps:
+        if touching := [out for out in back if dep.fs_path and touches(dep, out)]:
+            path, before, after = str(dep.def_path), dep.hash_info.value, hash_once_back(dep, touching)
+            then[path] = after
+            if after != before and not changes.never_ran:
+                once_back.append(ChangedFile(path, before, after))
+    ran_before = bool(changes.inputs or once_back) and _ran_before(item, then)
+    return replace(changes, once_back=tuple(once_back), ran_before=ran_before)
 
 
-def _ran_before(item: Any) -> bool:
+def _ran_before(item: Any, then: Mapping[str, str | None]) -> bool:
     from dvc.exceptions import DvcException
     from dvc_data.hashfile.hash_info import HashInfo
 
     try:
         item.save_deps()
+        if any(dep.hash_info.value != then.get(str(dep.def_path), dep.hash_info.value) for dep in item.deps):
+            return False  # DVC asks its cache about what is here, not about what will be
         for out in item.outs:  # else DVC would look for those of the lock
             out.hash_info = HashInfo()
         item.repo.stage_cache.restore(item, dry=True)

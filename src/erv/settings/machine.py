@@ -68,7 +68,7 @@ class SftMachine(Section):
 
     Attributes:
         rows_per_pass: clips per forward pass; None for the whole batch.
-        save_steps: steps between checkpoints, and between measurements of the validation loss.
+        save_steps: steps between checkpoints.
     """
 
     rows_per_pass: PositiveInt | None

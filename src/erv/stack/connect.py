@@ -79,21 +79,33 @@ def _git(root: Path, *arguments: str) -> int:
 
 
 def _storage(environment: Environment) -> str:
+    """Lists all three buckets; in DVC's, it writes, reads and deletes an empty object."""
     from erv.storage.store import open_store
 
     store = open_store(environment, patient=False)
     buckets = (environment.raw_bucket, environment.dvc_bucket, environment.artifact_bucket)
     for bucket in buckets:
         store.list(f"s3://{bucket}/{_PROBE}")
-    where = environment.s3_endpoint or "Amazon S3"
-    probe = f"s3://{environment.dvc_bucket}/{_PROBE}"
+    found = f"{environment.s3_endpoint or 'Amazon S3'} takes the key and lists {', '.join(buckets)}"
+    dvc = environment.dvc_bucket
+    probe = f"s3://{dvc}/{_PROBE}"
     try:
         store.write(b"", probe)
+        store.read(probe)
+    except StorageError as error:
+        return f"{found}; {dvc} can't be written to ({_reason(error)}), so `dvc push` won't work"
+    try:
         store.delete(probe)
     except StorageError as error:
-        reason = str(error).partition("; ")[0]
-        return f"{where}: can be read, but not written to ({reason}): `dvc pull` works, `dvc push` won't"
-    return f"{where} takes the key; {', '.join(buckets)} can be read and written"
+        return (
+            f"{found}; {dvc} can be written and read, but nothing can be deleted there ({_reason(error)}):"
+            f" `dvc push` works, `dvc gc --cloud` won't, and an empty {_PROBE} stays there"
+        )
+    return f"{found}; {dvc} can be written to and read"
+
+
+def _reason(error: StorageError) -> str:
+    return str(error).partition("; ")[0]
 
 
 def _tracking(environment: Environment) -> str:

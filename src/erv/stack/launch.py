@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from erv.environment import Environment, child_environment, load_environment, remedy_for
 from erv.errors import StackError
+from erv.settings import load_settings
 from erv.stack.reach import require
 
 POOL = "erv"
@@ -77,10 +78,12 @@ def deploy() -> None:
 
     Raises:
         StackError: no Prefect server answers, or it refuses the deployments.
+        SettingsError: `params.yaml` has faults.
     """
     environment = _checked()
+    model = load_settings(environment.workspace / "params.yaml").register_.model_name
     _ensure_pool(environment)
-    _call([*_prefect(), "deploy", "--all"], environment)
+    _call([*_prefect(), "deploy", "--all"], environment, ERV_MODEL=model)
     _call([sys.executable, "-m", "flows.notices"], environment)
 
 
@@ -116,16 +119,17 @@ def _ensure_pool(environment: Environment) -> None:
             return
     except urllib.error.HTTPError as error:
         if error.code != 404:
-            raise StackError(f"Prefect at {url} answers {error.code}; see `erv stack status`") from error
+            remedy = remedy_for("Prefect", own="see `erv stack status`")
+            raise StackError(f"Prefect at {url} answers {error.code}; {remedy}") from error
     except OSError as error:
         raise StackError(f"Prefect at {url} can't be reached ({error}); {remedy_for('Prefect')}") from error
     _call([*_prefect(), "work-pool", "create", POOL, "--type", "process"], environment)
 
 
-def _call(command: Sequence[str], environment: Environment) -> None:
+def _call(command: Sequence[str], environment: Environment, **more: str) -> None:
     result = subprocess.run(
         command,
-        env=prefect_environment(environment),
+        env={**prefect_environment(environment), **more},
         cwd=environment.workspace,
         capture_output=True,
         text=True,

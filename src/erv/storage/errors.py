@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from erv.environment import is_shared, remedy_for
+from erv.environment import command_for, is_shared, remedy_for
 from erv.errors import StorageError
 
 P = ParamSpec("P")
@@ -112,7 +112,8 @@ def _refusal(error: BaseException, uri: str, endpoint: str, version_id: str | No
         )
     if code == "NoSuchBucket":
         bucket = uri.split("/")[2]
-        what = "create it, or name another" if is_shared("S3") else "`erv stack up` creates ours"
+        ours = f"`{command_for('S3')}` creates ours"
+        what = "create it, or name another" if is_shared("S3") else ours
         return f"{uri}: bucket {bucket!r} does not exist at {endpoint}; {what}"
     if code in MISSING and version_id:
         return (

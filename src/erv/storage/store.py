@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from erv.environment import Environment
+from erv.environment import Environment, remedy_for
 from erv.errors import StorageError
 from erv.files import sha256_of_file
 from erv.storage.downloads import DIGEST_KEY, Download
@@ -330,7 +330,7 @@ def open_store(environment: Environment, patient: bool = True) -> Store:
     """
     if not environment.has_storage:
         raise StorageError(
-            "no object store is configured; run `erv stack up`, "
+            f"no object store is configured; {remedy_for('S3', environment.workspace)}, "
             "or set ERV_S3_ENDPOINT, ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY"
         )
     import boto3

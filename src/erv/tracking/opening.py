@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import uuid
 from collections.abc import Mapping
 
-from erv.environment import Environment
+from erv.environment import Environment, remedy_for
 from erv.tracking.experiments import experiment_run, experiment_tags
 from erv.tracking.header import RunHeader
 from erv.tracking.lineage_events import events_of
+from erv.tracking.names import HOST_TAG
 from erv.tracking.origin import FLOW_TAG, origin_tags
 from erv.tracking.outbox import now_ms
 from erv.tracking.run import StageRun
@@ -42,7 +44,7 @@ def open_run(
     """
     all_tags = {"erv.stage": stage, "mlflow.source.name": f"stages/{stage}.py", "mlflow.source.type": "LOCAL"}
     origin = origin_tags(environment.workspace)
-    all_tags.update({**origin, **experiment_tags()})
+    all_tags.update({**origin, **experiment_tags(), HOST_TAG: platform.node()})
     parent = os.environ.get(PARENT_VARIABLE) or (None if silent else experiment_run(environment, origin))
     flow = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
     if parent:
@@ -66,6 +68,7 @@ def open_run(
         return StageRun(environment, header)
     run = StageRun(environment, header, events_of(environment, address, header.key, all_tags))
     if environment.mlflow_uri is None:
-        logger.info("no MLflow server is configured, nothing is tracked; `erv stack up` starts one")
+        remedy = remedy_for("MLflow", environment.workspace)
+        logger.info("no MLflow server is configured, so nothing is tracked; to track, %s", remedy)
     run.open()
     return run

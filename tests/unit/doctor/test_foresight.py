@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,66 @@ def test_what_the_cache_has_does_not_run(workspace: Path) -> None:
     assert states() == NOTHING | {"make@a": "from cache", "join": "runs", "last": "follows"}
 
 
+def run_only(stage: str) -> None:
+    from dvc.repo import Repo
+
+    with Repo(".") as repo:
+        repo.reproduce([stage], single_item=True)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "modified"])
+def test_what_comes_from_the_cache_is_compared_with_what_its_reader_read(
+    workspace: Path, damage: str
+) -> None:
+    edit("source_a.txt", "a", "other")
+    run_only("make@a")
+    if damage == "deleted":
+        Path("made_a.txt").unlink()
+    else:
+        Path("made_a.txt").write_text("a")  # what `join` read, but not what `make@a` wrote last
+    found = foreseen()
+    assert {name: stage["state"] for name, stage in found.items()} == NOTHING | {
+        "make@a": "from cache",
+        "join": "runs",
+        "last": "follows",
+    }
+    (reason,) = found["join"]["why"]
+    assert (reason["what"], reason["name"]) == ("data", "made_a.txt")
+    assert reason["before"] != reason["after"]
+
+
+def test_what_comes_from_the_cache_is_compared_in_folders_too(workspace: Path) -> None:
+    edit("dvc.yaml", "outs: [last.txt]", "outs: [kept/last, kept/list.txt]")
+    make = "mkdir -p kept/last && cp joined.txt kept/last && echo > kept/list.txt"
+    edit("dvc.yaml", "cp joined.txt last.txt", make)
+    more = """
+  whole: {cmd: ls kept > whole.txt, deps: [kept], outs: [whole.txt]}
+  inside: {cmd: cp kept/last/joined.txt inside.txt, deps: [kept/last/joined.txt], outs: [inside.txt]}
+  other: {cmd: cp kept/list.txt other.txt, deps: [kept/list.txt], outs: [other.txt]}
+"""
+    Path("dvc.yaml").write_text(Path("dvc.yaml").read_text() + more)
+    reproduce()
+    nothing = NOTHING | dict.fromkeys(("whole", "inside", "other"), "unchanged")
+    shutil.rmtree("kept/last")
+    Path("kept/list.txt").unlink()
+    assert states() == nothing | {"last": "from cache"}
+    edit("source_a.txt", "a", "other")
+    for stage in ("make@a", "join", "last"):
+        run_only(stage)
+    shutil.rmtree("kept/last")
+    newer = {"last": "from cache", "whole": "runs", "inside": "runs"}
+    assert states() == nothing | newer
+    run_only("last")
+    assert states() == nothing | {"whole": "runs", "inside": "runs"}, "as DVC sees what was put back"
+
+
+def reproduce() -> None:
+    from dvc.repo import Repo
+
+    with Repo(".") as repo:
+        repo.reproduce()
+
+
 def test_an_earlier_run_with_the_same_inputs_comes_from_the_cache(workspace: Path) -> None:
     from dvc.repo import Repo
 
@@ -211,6 +272,28 @@ def test_force_and_what_never_ran(workspace: Path) -> None:
     found = foreseen()
     assert found["alone"]["why"][0]["what"] == "never ran"
     assert {name: stage["state"] for name, stage in found.items()} == NOTHING | {"alone": "runs"}
+
+
+def test_one_stage_alone(workspace: Path) -> None:
+    edit("stages/join.py", "JOINED = 1", "JOINED = 2")
+    assert states("--only", "join") == {"join": "runs"}
+    assert states("--only", "alone") == {"alone": "unchanged"}
+    assert states("--only", "alone", "--force") == {"alone": "runs"}
+    assert "refused" not in dry("--only", "join").output
+    assert states("--only", "last") == {"last": "follows"}
+    said = "`--only` would be refused: what it reads of join isn't up to date; run `erv run last`"
+    assert said in dry("--only", "last").output
+    assert "make is 2 stages, expected one" in str(dry("--only", "make").exception)
+
+
+def test_where_a_time_was_measured_is_said() -> None:
+    found = seen(None, 65.0, 4.0)
+    moved = replace(found, stages=(replace(found.stages[0], elsewhere="on gpu-box"), found.stages[1]))
+    text = list(lines(moved))
+    assert "grpo@0: runs, took 1 min 05 s last time, on gpu-box" in text
+    assert "grpo@1: runs, took 4 s last time" in text
+    assert text[-1].endswith("measured elsewhere")
+    assert not any("elsewhere" in line for line in lines(found))
 
 
 def test_what_is_wrong_is_said(workspace: Path) -> None:
@@ -248,5 +331,7 @@ def test_time_and_price(workspace: Path) -> None:
 def test_it_can_be_read_in_100_columns() -> None:
     long = Why("parameter", "variants.erv.rewards", [{"name": "format"}] * 20, [{"name": "accuracy"}] * 20)
     many = tuple(Why("follows", f"evaluate@policy_number_{number}") for number in range(30))
-    wide = Foresight((Foreseen("report", "runs", (long, *many)),), 0.0, 0.0, ("report",), None, "word " * 80)
+    wide = Foresight(
+        (Foreseen("report", "runs", (long, *many)),), 0.0, 0.0, ("report",), None, ("word " * 80,)
+    )
     assert max(map(len, lines(wide))) <= 100

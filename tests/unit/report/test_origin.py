@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from erv.environment import Environment
 from erv.errors import EvaluationError
 from erv.report.origin import MARK, Fact, with_origin
+from erv.settings import load_settings
 from erv.tracking.origin import committed_on
+from flows.origin import report_with_origin
+from tests.support.paths import ROOT
 
 
 def test_the_page_names_its_origin_as_text() -> None:
@@ -53,3 +58,25 @@ def test_the_day_of_a_file_is_that_of_its_commit_while_it_is_as_committed(tmp_pa
     (tmp_path / ".gitignore").write_text("b.json")
     (tmp_path / "b.json").write_text("{}")
     assert committed_on(tmp_path, Path("b.json")) is None
+
+
+def test_a_kept_page_without_room_for_it_is_logged_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = load_settings(ROOT / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    Path("report").mkdir()
+    addresses = {"report": "http://mlflow.example/report.html", "report file": "/here/report.html"}
+
+    def page(text: str) -> str:
+        Path("report/report.html").write_text(text)
+        return report_with_origin(Environment(tmp_path), settings, None, addresses, logging.getLogger("it"))
+
+    assert page("<main>old</main>") == "<main>old</main>"
+    assert "has no place for its origin" in caplog.text
+    caplog.clear()
+    told = page(f"<main>{MARK}</main>")
+    assert "none was registered" in told
+    assert 'href="http://mlflow.example/report.html"' in told
+    assert "/here/report.html" not in told
+    assert caplog.text == ""

@@ -103,7 +103,7 @@ def fine_tune(
         runtime: device, precision, threads.
         machine: memory of features.
         rows_per_pass: examples that a process puts through the model at once; None: its share of a batch.
-        save_steps: steps between checkpoints, each with a validation loss; they change no weight.
+        save_steps: steps between checkpoints; they change neither weights nor metrics.
         output: policy folder to write; with LoRA it also holds `adapter/`, already merged into the weights.
 
     Returns:
@@ -144,7 +144,6 @@ def fine_tune(
         Reporter(
             course.name,
             on_metrics,
-            save_steps,
             lambda: trainer.mean_loss(course.validation, validation),
             throughput,
         )
