@@ -253,6 +253,46 @@ def test_a_data_set_a_commit_a_run_and_a_deleted_one(scratch: LineagePipeline, e
         client.restore_run(run_id)
 
 
+def test_a_run_that_kept_nothing_is_not_given_what_the_workspace_has(
+    scratch: LineagePipeline, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, name = client_of(scratch.environment), scratch.environment.mlflow_experiment
+    experiment = client.get_experiment_by_name(name).experiment_id
+    unreadable = client.create_experiment(f"{name}-unreadable", "mlflow-artifacts:/1/../1")
+    early, finished, imported, lost, hidden = runs = [
+        client.create_run(place, tags={"erv.kind": kind}).info.run_id
+        for place, kind in [
+            (experiment, "flow"),
+            (experiment, "flow"),
+            (experiment, "publish"),
+            (experiment, "publish"),
+            (unreadable, "publish"),
+        ]
+    ]
+    part = client.create_run(experiment, tags={"mlflow.parentRunId": early}, run_name="ingest").info.run_id
+    client.set_terminated(early, "FAILED")
+    for run_id in (finished, imported, lost, hidden):
+        client.set_terminated(run_id)
+    tags = {"erv.external": "true", "erv.bundle_hash": "0", "erv.publish_run": imported}
+    version = client.create_model_version(NAME, f"runs:/{imported}", tags=tags).version
+    monkeypatch.chdir(scratch.folder)  # whose dvc.lock has all stages
+    try:
+        trees = {run: elsewhere.document(run, code=run in (finished, lost))["tree"] for run in runs}
+    finally:
+        client.delete_model_version(NAME, version)
+        for run_id in (*runs, part):
+            client.delete_run(run_id)
+    assert not [node for tree in trees.values() for node in tree["children"] if node["kind"] == "stage"]
+    assert [child["values"]["run_id"] for child in trees[early]["children"]] == [part]
+    for run_id, ok in ((early, None), (finished, False), (lost, False)):
+        assert trees[run_id]["links"] == [{"what": "dvc.lock", "ok": ok, "detail": "not kept with this run"}]
+    assert trees[imported]["links"] == []
+    assert "external: imported from a folder" in " ".join(trees[imported]["facts"])
+    (link,) = trees[hidden]["links"]
+    assert link["ok"] is None
+    assert link["detail"].startswith("can't be read now: ")
+
+
 def test_an_output_by_its_hash(scratch: LineagePipeline, elsewhere: Elsewhere) -> None:
     md5 = scratch.md5_of("models/policy/sft")
     tree = elsewhere.document(md5)["tree"]
