@@ -136,8 +136,8 @@ def _entry(deps: Mapping[str, str], outs: Mapping[str, str], **params: Any) -> d
     return {"cmd": "x", "deps": items(deps), "params": {"params.yaml": params}, "outs": items(outs)}
 
 
-def publish(environment: Environment, count: int) -> list[str]:
-    """Registers the versions; returns their runs."""
+def publish(environment: Environment, count: int, runs: list[str]) -> None:
+    """Registers the versions; adds each run to `runs` as it is made."""
     from erv.register.versions import HASH_TAG, PUBLISH_RUN_TAG
     from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, client_of
 
@@ -147,7 +147,6 @@ def publish(environment: Environment, count: int) -> list[str]:
     experiment = found.experiment_id if found else client.create_experiment(environment.mlflow_experiment)
     store = open_store(environment)
     store.ensure_bucket(environment.dvc_bucket)
-    runs = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tables = Tables(store, environment.dvc_bucket, folder)
@@ -161,7 +160,6 @@ def publish(environment: Environment, count: int) -> list[str]:
             client.create_model_version(MODEL, f"runs:/{run_id}", run_id, tags=tags)
             print(f"\rversion {version + 1} of {count}", end="", flush=True)
     print()
-    return runs
 
 
 def clean(environment: Environment, runs: Sequence[str]) -> None:
@@ -236,8 +234,9 @@ def main() -> None:
     isolate(environment)
     everything = [f"{name}/{number:05d}" for name, count in SIZES.items() for number in range(count - 1)]
     step = max(1, len(everything) // options.withdrawn)
-    runs = publish(environment, options.versions)
+    runs: list[str] = []
     try:
+        publish(environment, options.versions, runs)
         lists = [measured(environment, ids) for ids in (everything[::step][: options.withdrawn], everything)]
     finally:
         clean(environment, runs)

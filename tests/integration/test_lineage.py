@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import getpass
 import io
 import json
@@ -20,11 +21,13 @@ import pytest
 
 from erv.cli import main
 from erv.environment import Environment
+from erv.files import md5_of_file
+from erv.lineage.published import Published, kept_source
 from erv.lineage.served import Place
 from erv.storage.store import Store, open_store
 from erv.tracking.lock_entries import client_of
 from tests.conftest import ROOT
-from tests.support.lineage_pipeline import NAME, PIPELINE, LineagePipeline
+from tests.support.lineage_pipeline import BASE, NAME, PIPELINE, LineagePipeline
 
 pytestmark = pytest.mark.integration
 
@@ -251,6 +254,79 @@ def test_a_data_set_a_commit_a_run_and_a_deleted_one(scratch: LineagePipeline, e
         assert facts(elsewhere.document("mafw/t1"), "1")[0] == "learned from it (grpo@erv)"
     finally:
         client.restore_run(run_id)
+
+
+def test_a_run_that_kept_nothing_is_not_given_what_the_workspace_has(
+    scratch: LineagePipeline, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, name = client_of(scratch.environment), scratch.environment.mlflow_experiment
+    experiment = client.get_experiment_by_name(name).experiment_id
+    unreadable = client.create_experiment(f"{name}-unreadable", "mlflow-artifacts:/1/../1")
+    early, finished, imported, lost, hidden = runs = [
+        client.create_run(place, tags={"erv.kind": kind}).info.run_id
+        for place, kind in [
+            (experiment, "flow"),
+            (experiment, "flow"),
+            (experiment, "publish"),
+            (experiment, "publish"),
+            (unreadable, "publish"),
+        ]
+    ]
+    part = client.create_run(experiment, tags={"mlflow.parentRunId": early}, run_name="ingest").info.run_id
+    client.set_terminated(early, "FAILED")
+    for run_id in (finished, imported, lost, hidden):
+        client.set_terminated(run_id)
+    tags = {"erv.external": "true", "erv.bundle_hash": "0", "erv.publish_run": imported}
+    version = client.create_model_version(NAME, f"runs:/{imported}", imported, tags=tags).version
+    monkeypatch.chdir(scratch.folder)  # whose dvc.lock has all stages
+    try:
+        trees = {run: elsewhere.document(run, code=run in (finished, lost))["tree"] for run in runs}
+    finally:
+        client.delete_model_version(NAME, version)
+        for run_id in (*runs, part):
+            client.delete_run(run_id)
+    assert not [node for tree in trees.values() for node in tree["children"] if node["kind"] == "stage"]
+    assert [child["values"]["run_id"] for child in trees[early]["children"]] == [part]
+    for run_id, ok in ((early, None), (finished, False), (lost, False)):
+        assert trees[run_id]["links"] == [{"what": "dvc.lock", "ok": ok, "detail": "not kept with this run"}]
+    assert trees[imported]["links"] == []
+    assert "external: imported from a folder" in " ".join(trees[imported]["facts"])
+    (link,) = trees[hidden]["links"]
+    assert link["ok"] is None
+    assert link["detail"].startswith("can't be read now: ")
+
+
+def test_a_source_lock_counts_only_with_the_hash_that_was_read(
+    scratch: LineagePipeline, tmp_path: Path
+) -> None:
+    """A base that was pinned anew before the publication was taken for the one that was trained from."""
+    client, environment = (
+        client_of(scratch.environment),
+        dataclasses.replace(scratch.environment, workspace=tmp_path),
+    )
+    experiment = client.get_experiment_by_name(environment.mlflow_experiment).experiment_id
+    right = (scratch.folder / BASE).read_bytes()
+    md5 = md5_of_file(scratch.folder / BASE)
+    repinned, without, kept = runs = [client.create_run(experiment).info.run_id for _ in range(3)]
+    for run_id, content in ((repinned, right + b"\n"), (kept, right)):
+        client.log_artifact(run_id, str(_file(tmp_path, content)), "pipeline")
+    lock = {"sft": {"deps": [{"path": BASE, "md5": md5}]}}
+    found = [
+        Published("m", str(number), (), {"erv.publish_run": run_id}, lock)
+        for number, run_id in enumerate([repinned, without, "0" * 32, kept])
+    ]
+    try:
+        assert kept_source(environment, found[:3], md5, BASE) is None
+        assert kept_source(environment, found, md5, BASE) == right
+    finally:
+        for run_id in runs:
+            client.delete_run(run_id)
+
+
+def _file(folder: Path, content: bytes) -> Path:
+    path = folder / Path(BASE).name
+    path.write_bytes(content)
+    return path
 
 
 def test_an_output_by_its_hash(scratch: LineagePipeline, elsewhere: Elsewhere) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from erv.environment import Environment, isolate
 from erv.errors import RegistryError
-from erv.register.aliases import champion_of, make_champion, promote, rollback
+from erv.register.aliases import champion_of, hand_over, make_champion, promote, rollback
 from erv.register.gates import Verdict
 from erv.register.reign import Reign, now, reigns
 from erv.register.versions import CHALLENGER, GATES_TAG
@@ -272,6 +272,75 @@ def test_drift_of_a_training_is_told(workspace: Environment) -> None:
     wait_until(lambda: bool(kept()))
     assert kept()[0]["resource"]["erv.model"] == name_of(workspace)
     assert kept()[0]["payload"]["text"].startswith("grpo@erv warned of drift 2 times while it trained;")
+
+
+def reign_of(environment: Environment) -> list[tuple[str, str, str]]:
+    """Version, how and why of each reign."""
+    found = reigns(client_of(environment), name_of(environment))
+    return [(reign.version, reign.how, reign.reason) for reign in found]
+
+
+BEGAN = ("1", "gates", "")
+
+
+def test_a_champion_by_other_means_is_in_the_reign_and_hides_no_other(workspace: Environment) -> None:
+    client, name = client_of(workspace), name_of(workspace)
+    client.set_registered_model_alias(name, "champion", "2")
+    shown = [BEGAN, ("2", "elsewhere", "")]
+    assert reign_of(workspace) == shown
+    rollback(workspace, load_settings(), by="ann@box", reason="worse")
+    assert reign_of(workspace) == [*shown, ("1", "rollback", "worse")]
+    last = reigns(client, name)[-1]
+    assert last.by == "ann@box"
+    assert last.since
+    # Nothing was noted by versions of erv that knew no reign.
+    for tag in [tag for tag in client.get_registered_model(name).tags if tag.startswith("erv.reign")]:
+        client.delete_registered_model_tag(name, tag)
+    assert reign_of(workspace) == [("1", "elsewhere", "")]
+
+
+def test_a_promotion_that_was_killed_before_its_note_is_noted_when_repeated(workspace: Environment) -> None:
+    client, name = client_of(workspace), name_of(workspace)
+    client.set_registered_model_alias(name, "champion", "2")  # as far as it came
+    said = promote("2", workspace, load_settings(), by="ann@box", reason="better")
+    assert said == f"{name} version 2 was already the champion; since when and why is noted only now"
+    assert reign_of(workspace) == [BEGAN, ("2", "promote", "better")]
+    said = promote("2", workspace, load_settings(), by="bea@box", reason="again")
+    assert said == f"{name} version 2 is already the champion"
+    make_champion(client, name, Reign("2", now(), "test", "gates"))  # a publication that is resumed
+    assert reign_of(workspace) == [BEGAN, ("2", "promote", "better")]
+    client.set_registered_model_alias(name, "champion", "3")
+    with pytest.raises(RegistryError, match="did not pass 1 of its gates"):
+        promote("3", workspace, load_settings(), by="ann@box")
+
+
+def test_the_reign_of_a_deleted_version_is_kept_and_rollback_passes_it_over(workspace: Environment) -> None:
+    client, name, settings = client_of(workspace), name_of(workspace), load_settings()
+    promote("2", workspace, settings, by="ann@box", reason="better on calls")
+    promote("3", workspace, settings, by="bea@box", reason="hurry", force=True)
+    client.delete_model_version(name, "2")
+    said = rollback(workspace, settings, by="ann@box", reason="worse")
+    assert said == (
+        f"{name} version 1 is the champion again; it was version 3; passed over version 2, which was deleted"
+    )
+    assert champion_of(client, name) == "1"
+    _, second, *others = [reign.text() for reign in reigns(client, name)]
+    assert second.startswith("version 2, which was deleted, since ")
+    assert second.endswith("Z, promote by ann@box: better on calls")
+    assert len(others) == 2
+    promote("3", workspace, settings, by="bea@box", reason="hurry", force=True)
+    client.delete_model_version(name, "1")
+    with pytest.raises(RegistryError, match=r"no previous champion that still exists \(version 1, which was"):
+        rollback(workspace, settings, by="ann@box")
+
+
+def test_the_reign_of_a_copy_goes_to_the_version_that_stays(workspace: Environment) -> None:
+    client, name = client_of(workspace), name_of(workspace)
+    promote("2", workspace, load_settings(), by="ann@box", reason="better")
+    hand_over(client, name, "2", "3")
+    client.delete_model_version(name, "2")
+    assert reign_of(workspace) == [BEGAN, ("3", "promote", "better")]
+    assert champion_of(client, name) == "3"
 
 
 def test_a_champion_changes_while_prefect_is_away(

@@ -148,7 +148,7 @@ def test_an_export_loads_and_comes_back(version: FetchedVersion, tmp_path: Path)
         ("link", "a link that leads out of the folder"),
         ("arm", "is an arm, whose weights are elsewhere"),
         ("verifier", "has no verifier/; name a verifier's folder with --verifier"),
-        ("serving", "not what this erv exports"),
+        ("serving", "frames is 'many', not a whole number, so this erv"),
         ("empty", "no policy here"),
     ],
 )

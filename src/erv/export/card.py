@@ -14,11 +14,9 @@ def model_card(version: FetchedVersion, family: str) -> str:
         version: what is exported.
         family: of its policy.
     """
-    metrics = json.loads((version.bundle / "metrics.json").read_text(encoding="utf-8"))
     card = (version.bundle / "card.md").read_text(encoding="utf-8").strip()
     commit = version.lineage.get("commit") or "not recorded"
     dirty = " with changes that were not committed" if version.lineage.get("dirty") else ""
-    judges = ", ".join(sorted(metrics.get("judges", {}))) or "none"
     return "\n".join(
         [
             "---",
@@ -42,10 +40,25 @@ def model_card(version: FetchedVersion, family: str) -> str:
             "",
             "## Origin",
             "",
-            f"- {version.title}, bundle `{version.bundle_hash}`; judges: {judges}",
+            f"- {version.title}, bundle `{version.bundle_hash}`{_judges(version)}",
             f"- commit `{commit}`{dirty}",
-            "- `lineage.json` names the stages, data and parameters that made it, by their hashes"
-            f" (sha256 `{version.record}`)",
+            f"- {_record(version)} (sha256 `{version.record}`)",
             "",
         ]
     )
+
+
+def _judges(version: FetchedVersion) -> str:
+    """The judges that were asked; nothing of an external version, which was not evaluated here."""
+    path = version.bundle / "metrics.json"
+    if not path.is_file():
+        return ""
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    return f"; judges: {', '.join(sorted(metrics.get('judges', {}))) or 'none'}"
+
+
+def _record(version: FetchedVersion) -> str:
+    """What its record says."""
+    if not version.lineage.get("stages"):
+        return "`lineage.json` has the hashes of its files; what made it is not recorded"
+    return "`lineage.json` names the stages, data and parameters that made it, by their hashes"

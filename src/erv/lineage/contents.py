@@ -42,7 +42,8 @@ class Contents:
 
     Args:
         objects: where they are.
-        source: returns the lock file of a source by its MD5 and path, or None.
+        source: returns the lock file of a source by its MD5 and path, or None if nobody kept it; raises
+            StorageError if it can't be read.
     """
 
     def __init__(self, objects: Objects, source: Callable[[str, str], bytes | None]) -> None:
@@ -127,7 +128,9 @@ class Contents:
 
         content = self._source(base.lock, base.path)
         if content is None:
-            raise RegistryError(f"{base.path} (md5 {base.lock}): no copy was kept with a publication")
+            raise RegistryError(
+                f"{base.path} (md5 {base.lock}): no copy of this hash was kept with a publication"
+            )
         with TemporaryDirectory() as folder:
             path = Path(folder) / Path(base.path).name
             path.write_bytes(content)

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from erv.environment import Environment
-from erv.errors import ErvError
+from erv.errors import ErvError, StorageError
 from erv.lineage.contents import Clip, Clips, Contents
 from erv.lineage.objects import Objects
 from erv.lineage.published import Published, kept_source
@@ -133,6 +133,8 @@ class Membership:
         return found
 
     def _of(self, version: Published, wanted: Set[Clip] | None, dataset: str | None) -> VersionRoles:
+        if version.unrecorded:
+            return VersionRoles(version, (), (), (version.unrecorded,), ())
         if version.problem:
             return VersionRoles(version, (), (), (), (version.problem,))
         uses, told = self._uses[version]
@@ -145,7 +147,8 @@ class Membership:
                 clips = self._contents.clips(use.members)
             except ErvError as error:
                 # Nobody has to say what a released checkpoint learned from; a lost record is another matter.
-                (unknown if use.stage == BASE else unread).append(f"{use.stage}: {error}")
+                nobodys = use.stage == BASE and not isinstance(error, StorageError)
+                (unknown if nobodys else unread).append(f"{use.stage}: {error}")
                 continue
             used += _used(use, clips, wanted, dataset)
             left_out += _left_out(use, clips, wanted, dataset)

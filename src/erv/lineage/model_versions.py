@@ -37,6 +37,8 @@ from erv.tracking import lock_entries
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+IMPORTED = "external: imported from a folder; what made it is not recorded here"
+
 
 class ModelVersions:
     """The registered versions; none without MLflow (`client` is None).
@@ -157,7 +159,7 @@ class ModelVersions:
                 lock, lacks = {}, str(error).partition(": ")[2].partition(";")[0]
             producer = next((n for n in lock if n.partition("@")[0] == "register"), None)
             if EXTERNAL_TAG in tags:
-                node.facts.append("external: imported from a folder; what made it is not recorded here")
+                node.facts.append(IMPORTED)
             elif producer is None:
                 missing = None if self._artifacts.unread else False
                 node.links.append(Link("dvc.lock", missing, self._artifacts.unread or lacks))
@@ -174,6 +176,10 @@ class ModelVersions:
             for version in self.published
             if md5s & {str(o.get("md5")) for e in version.lock.values() for o in e.get("outs") or []}
         ]
+
+    def imported(self, run_id: str) -> bool:
+        """Whether a run published a version that was imported from elsewhere."""
+        return any(v.run_id == run_id and EXTERNAL_TAG in v.tags for v in self.published)
 
     def _files(self, version: Any, node: Node, folder: str) -> Path | None:
         """Checks the files of a version; returns a copy of its bundle."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from erv.environment import Environment
+from erv.errors import StorageError
 from erv.files import md5_of_file
 from erv.lineage.entries import Locked, entries_in
 from erv.pipeline import PipelineError
 from erv.register.versions import EXTERNAL_TAG, HASH_TAG, PUBLISH_RUN_TAG
 from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, PIPELINE_FILES, server_of
+from erv.tracking.rest import Refused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,8 +34,9 @@ class Published:
         number: of the version.
         aliases: that point to it.
         tags: of the version.
-        lock: the entries of its `dvc.lock`; empty if `problem` says why there are none.
+        lock: the entries of its `dvc.lock`; empty if `problem` or `unrecorded` says why there are none.
         problem: why its pipeline files can't be read; empty if they can.
+        unrecorded: why it never had any; empty if it had.
     """
 
     model: str
@@ -41,6 +45,7 @@ class Published:
     tags: Mapping[str, str] = field(hash=False)
     lock: Locked = field(default_factory=dict, hash=False)
     problem: str = ""
+    unrecorded: str = ""
 
     @property
     def run_id(self) -> str | None:
@@ -71,20 +76,59 @@ def read_published(environment: Environment, client: MlflowClient) -> list[Publi
 
 
 def kept_source(environment: Environment, versions: Sequence[Published], md5: str, path: str) -> bytes | None:
-    """The lock file of a source with this hash: the workspace's, or one kept with a version; else None."""
+    """The lock file of a source with this hash: the workspace's, or one kept with a version; else None.
+
+    Args:
+        environment: where MLflow is.
+        versions: those whose publications may have kept it.
+        md5: of the lock file.
+        path: of it in the workspace.
+
+    Raises:
+        StorageError: what a publication kept can't be read now.
+    """
     here = environment.workspace / path
     if here.is_file() and md5_of_file(here) == md5:
         return here.read_bytes()
-    server = server_of(environment)
     for version in versions:
-        reads = any(
-            item.get("path") == path and item.get("md5") == md5
-            for entry in version.lock.values()
-            for item in entry.get("deps") or []
-        )
-        if reads and version.run_id is not None:
-            return server.read_artifact(version.run_id, f"{LOCK_ARTIFACT_FOLDER}/{PurePosixPath(path).name}")
+        if version.run_id is None or not _reads(version.lock, path, md5):
+            continue
+        try:
+            content = _kept(environment, version.run_id, PurePosixPath(path).name)
+        except OSError as error:
+            text = environment.mask(" ".join(str(error).split()))
+            raise StorageError(
+                f"{path} kept with run {version.run_id} can't be read now: {text[:300]}"
+            ) from error
+        # A publication keeps the lock that the workspace has by then, which may be of a later pin.
+        if content is not None and hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
+            return content
     return None
+
+
+def _reads(lock: Locked, path: str, md5: str) -> bool:
+    """Whether a stage of a lock read the file of this path and hash."""
+    return any(
+        item.get("path") == path and item.get("md5") == md5
+        for entry in lock.values()
+        for item in entry.get("deps") or []
+    )
+
+
+def _kept(environment: Environment, run_id: str, name: str) -> bytes | None:
+    """A pipeline file that was kept with a run; None if there is none.
+
+    Raises:
+        OSError: MLflow can't be reached, or refuses.
+    """
+    server, path = server_of(environment), f"{LOCK_ARTIFACT_FOLDER}/{name}"
+    try:
+        listed = server.list_artifacts(run_id, LOCK_ARTIFACT_FOLDER)
+    except Refused as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None  # the run is gone for good
+    return server.read_artifact(run_id, path) if path in listed else None
 
 
 def _versions(client: MlflowClient) -> list[Any]:
@@ -107,16 +151,17 @@ def read_version(environment: Environment, version: Any, aliases: Mapping[str, A
         aliases: version by alias, of its registered model.
     """
     mine = tuple(sorted(alias for alias, owner in aliases.items() if str(owner) == str(version.version)))
-    lock, problem = _lock(environment, version.tags.get(PUBLISH_RUN_TAG))
-    if EXTERNAL_TAG in version.tags:
-        problem = "it is external, so what it was made from isn't recorded"
-    return Published(version.name, str(version.version), mine, dict(version.tags), lock, problem)
+    found = Published(version.name, str(version.version), mine, dict(version.tags))
+    if EXTERNAL_TAG in found.tags:
+        return replace(found, unrecorded="what it learned from, as it is external")
+    if found.run_id is None:
+        return replace(found, unrecorded="what it learned from, as it was not published by erv")
+    lock, problem = _lock(environment, found.run_id)
+    return replace(found, lock=lock, problem=problem)
 
 
-def _lock(environment: Environment, run_id: str | None) -> tuple[Locked, str]:
+def _lock(environment: Environment, run_id: str) -> tuple[Locked, str]:
     """The lock entries that were kept with a publication, and why there are none."""
-    if run_id is None:
-        return {}, "it was not published by erv, so what it was made from isn't recorded"
     server = server_of(environment)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

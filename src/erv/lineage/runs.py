@@ -12,6 +12,7 @@ from erv.environment import Environment
 from erv.lineage.artifacts import Artifacts
 from erv.lineage.entries import Locked, consumers, entries_in
 from erv.lineage.links import Link
+from erv.lineage.model_versions import IMPORTED
 from erv.lineage.node import Node
 from erv.lineage.origin import origin_facts, origin_values
 from erv.lineage.stages import StageTrees
@@ -23,6 +24,7 @@ from erv.tracking.rest import Refused, Run
 
 _MOST_RUNS = 1000
 PARENT_TAG = "mlflow.parentRunId"
+_WHOLE = (FLOW, EXPERIMENT, "publish")  # kinds of runs that stand for several stages
 
 
 class Runs:
@@ -33,6 +35,7 @@ class Runs:
         artifacts: of that server.
         stages: trees of stages.
         came_of: sentences about what was made from the outputs of stages.
+        imported: whether a run published a version that was imported from elsewhere.
     """
 
     def __init__(
@@ -41,11 +44,13 @@ class Runs:
         artifacts: Artifacts,
         stages: StageTrees,
         came_of: Callable[[Locked, list[str]], list[str]],
+        imported: Callable[[str], bool],
     ) -> None:
         self._environment = environment
         self._artifacts = artifacts
         self._stages = stages
         self._came_of = came_of
+        self._imported = imported
 
     def run(self, run_id: str) -> Node | None:
         """The lineage of a run; None if the server has none of this id.
@@ -61,25 +66,52 @@ class Runs:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
-        tags = run.data.tags
         node = _node(run)
-        parent = tags.get(PARENT_TAG)
         with tempfile.TemporaryDirectory() as folder:
-            locks = self._artifacts.pipeline_of(run_id, folder) or self._artifacts.pipeline_of(parent, folder)
-            lock = entries_in(locks or Path())
-            digest = tags.get(lock_entries.ENTRY_TAG)
-            accepted = read_accepted(locks or Path())
+            locks, unread = self._kept(run, folder)
+            lock, accepted = entries_in(locks or Path()), read_accepted(locks or Path())
+            digest = run.data.tags.get(lock_entries.ENTRY_TAG)
             mine = [name for name, entry in lock.items() if digest in _digests(entry, accepted)]
-            seen: set[str] = set()
             if digest and not mine:
                 node.facts.append(f"lock entry {digest[:12]} is in no available dvc.lock")
-            if tags.get(KIND_TAG) in (FLOW, EXPERIMENT, "publish"):
-                if not lock:
-                    node.links.append(Link("dvc.lock", False, "no entries; run `erv run`"))
+            if unread and not mine:
+                node.links.append(Link("dvc.lock", None, unread))
+            elif run.data.tags.get(KIND_TAG) in _WHOLE and locks is None:
+                self._without_lock(run, node)
+            elif run.data.tags.get(KIND_TAG) in _WHOLE:
                 mine = [n for n in lock if not consumers(lock, n)]
-            node.children = [self._stages.node(lock, name, locks, seen) for name in mine]
+            seen: set[str] = set()
+            node.children += [self._stages.node(lock, name, locks, seen) for name in mine]
             node.facts += self._came_of(lock, mine) if digest else []
         return node
+
+    def _kept(self, run: Run, folder: str) -> tuple[Path | None, str]:
+        """The folder with the pipeline files of a run or of its flow run, and why they can't be read."""
+        unread = ""
+        for run_id in filter(None, (run.info.run_id, run.data.tags.get(PARENT_TAG))):
+            locks = self._artifacts.pipeline_of(run_id, folder)
+            if locks is not None:
+                return locks, ""
+            unread = unread or self._artifacts.unread
+        return None, unread
+
+    def _without_lock(self, run: Run, node: Node) -> None:
+        """Says of a run that stands for several stages that none of their entries were kept with it.
+
+        The workspace's `dvc.lock` is no substitute: it may have come from anywhere since.
+        """
+        run_id = run.info.run_id
+        if self._imported(run_id):
+            node.facts.append(IMPORTED)
+            return
+        # What is published without its entries is broken; what failed early never had any.
+        kind = run.data.tags[KIND_TAG]
+        lost = kind != EXPERIMENT and run.info.status == "FINISHED"
+        node.links.append(Link("dvc.lock", False if lost else None, "not kept with this run"))
+        parts = self._tagged(PARENT_TAG, f"= '{run_id}'")
+        if parts:
+            node.facts.append("below are the runs that belong to it")
+        node.children = [_node(part) for part in parts]
 
     def flow(self, flow_run_id: str) -> Node | None:
         """The lineage of a Prefect flow run; None if no MLflow run belongs to it."""

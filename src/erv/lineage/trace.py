@@ -48,7 +48,7 @@ class Provenance:
         artifacts = Artifacts(environment)
         self._stages = StageTrees(environment, verify)
         self._versions = ModelVersions(environment, self._client, artifacts, self._stages, verify)
-        self._runs = Runs(environment, artifacts, self._stages, self._came_of)
+        self._runs = Runs(environment, artifacts, self._stages, self._came_of, self._versions.imported)
 
     @property
     def membership(self) -> Membership:

@@ -37,7 +37,7 @@ def _node(roles: VersionRoles, clips: Set[Clip] | None) -> Node:
         for left_out in roles.left_out:
             name = clip_name(left_out.clip) if several else "it"
             node.facts.append(f"not {left_out.role} ({left_out.stage}): {name}, {left_out.because}")
-    if not node.facts and not roles.unread:
+    if not node.facts and not roles.unread and not roles.version.unrecorded:
         node.facts.append("did not use it")
     node.facts += [f"not recorded: {sentence}" for sentence in roles.unknown]
     node.links = [Link("roles", None, sentence) for sentence in roles.unread]

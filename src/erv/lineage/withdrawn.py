@@ -42,7 +42,7 @@ class Withdrawn:
 
     @property
     def exit_code(self) -> int:
-        """0: no version used any; 3: some did; 4: an id is unknown; 1: records of a version can't be read."""
+        """0: none is known to have used any; 3: some did; 4: an id is unknown; 1: records can't be read."""
         if self.unlisted or any(item.unread for item in self.versions):
             return INCOMPLETE
         return UNKNOWN if self.unknown else AFFECTED if self.affected else 0

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from erv.environment import Environment
@@ -16,9 +16,9 @@ from erv.register import reign
 from erv.register.explained import explained
 from erv.register.gates import CHAMPION, read_verdict
 from erv.register.news import tell
-from erv.register.reign import Reign, note, now
+from erv.register.reign import Reign, last_noted, note, now
 from erv.register.turn import registry_turn
-from erv.register.versions import GATES_TAG, get_version
+from erv.register.versions import GATES_TAG, get_version, versions
 from erv.settings import Settings
 from erv.tracking.lock_entries import client_of
 from erv.tracking.patience import repeated
@@ -58,8 +58,10 @@ def promote(
         client = client_of(environment)
         found = repeated(lambda: get_version(client, name, version))
         number = str(found.version)
-        before = champion_of(client, name)
-        if before == number:
+        model = repeated(lambda: client.get_registered_model(name))
+        before = champion_in(model)
+        # One whose reign nobody noted is promoted anew: a killed command may have changed the alias alone.
+        if before == number == last_noted(model):
             return f"{name} version {number} is already the champion"
         against = not_passed(found.tags.get(GATES_TAG))
         if against and not force:
@@ -76,7 +78,11 @@ def promote(
         new = Reign(number, now(), by, "promote", reason, tuple(against))
         make_champion(client, name, new)
     tell(environment, name, new, before)
-    said = f"{name} version {number} is now the champion" + (f"; it was version {before}" if before else "")
+    said = f"{name} version {number} is now the champion"
+    if before == number:
+        said = f"{name} version {number} was already the champion; since when and why is noted only now"
+    elif before:
+        said += f"; it was version {before}"
     return f"{said}; forced past {len(against)} gates" if against else said
 
 
@@ -92,27 +98,54 @@ def not_passed(gates: str | None) -> list[str]:
 
 
 def rollback(environment: Environment, settings: Settings, *, by: str, reason: str = "") -> str:
-    """Makes the previous champion the champion again; returns a sentence for people.
+    """Makes the previous champion that still exists the champion again; returns a sentence for people.
 
     Raises:
-        RegistryError: there was none.
+        RegistryError: there was none, or all of them were deleted.
     """
     name = settings.register_.model_name
     with explained(environment), registry_turn(environment, name) as check:
         client = client_of(environment)
-        history = _history(client, name)
-        if len(history) < 2:
-            raise RegistryError(f"{name}: there is no previous champion; see `erv promote`")
-        present, before = history[-1], history[-2]
+        model = repeated(lambda: client.get_registered_model(name))
+        history = _history(model)
+        there = {str(version.version) for version in repeated(lambda: versions(client, name))}
+        way, gone = _way_back(history, there)
+        if not way:
+            deleted = f" that still exists ({_deleted(gone)})" if gone else ""
+            raise RegistryError(f"{name}: there is no previous champion{deleted}; see `erv promote`")
+        present, before = history[-1], way[-1]
         check()
-        # The tag first: if it is interrupted then, repeating it goes back to the same version.
-        text = ",".join(history[:-1])
+        # The alias last: if it is interrupted before, repeating it goes back to the same version, no further.
+        text = ",".join(way)
         repeated(lambda: client.set_registered_model_tag(name, HISTORY_TAG, text))
-        repeated(lambda: client.set_registered_model_alias(name, CHAMPION, before))
         new = Reign(before, now(), by, "rollback", reason)
-        note(client, name, new)
+        note(client, name, new, champion_in(model))
+        repeated(lambda: client.set_registered_model_alias(name, CHAMPION, before))
     tell(environment, name, new, present)
-    return f"{name} version {before} is the champion again; it was version {present}"
+    said = f"{name} version {before} is the champion again; it was version {present}"
+    return f"{said}; passed over {_deleted(gone)}" if gone else said
+
+
+def _way_back(history: Sequence[str], there: Collection[str]) -> tuple[list[str], list[str]]:
+    """The champions before the present one that still exist, the nearest last, and the deleted ones after it.
+
+    Args:
+        history: from `_history`.
+        there: the versions that exist.
+    """
+    way, gone = [*history[:-1]], []
+    while way and (way[-1] not in there or way[-1] == history[-1]):
+        number = way.pop()
+        if number not in there and number not in gone:
+            gone.append(number)
+    return way, gone
+
+
+def _deleted(numbers: Sequence[str]) -> str:
+    """`version 2, which was deleted`."""
+    several = len(numbers) > 1
+    words = "versions" if several else "version"
+    return f"{words} {', '.join(numbers)}, which {'were' if several else 'was'} deleted"
 
 
 def champion_in(model: RegisteredModel) -> str | None:
@@ -128,11 +161,11 @@ def champion_of(client: MlflowClient, name: str) -> str | None:
 
 def make_champion(client: MlflowClient, name: str, new: Reign) -> None:
     """Makes a version champion, whatever its gates say, and notes its reign."""
-    number = new.version
-    text = ",".join(_extended(_history(client, name), number)[-_STEPS_BACK:])
-    repeated(lambda: client.set_registered_model_alias(name, CHAMPION, number))
+    model = repeated(lambda: client.get_registered_model(name))
+    text = ",".join(_extended(_history(model), new.version)[-_STEPS_BACK:])
+    repeated(lambda: client.set_registered_model_alias(name, CHAMPION, new.version))
     repeated(lambda: client.set_registered_model_tag(name, HISTORY_TAG, text))
-    note(client, name, new)
+    note(client, name, new, champion_in(model))
 
 
 def hand_over(client: MlflowClient, name: str, copy: str, number: str) -> None:
@@ -155,9 +188,8 @@ def _extended(history: Sequence[str], number: str) -> list[str]:
     return [*history] if list(history[-1:]) == [number] else [*history, number]
 
 
-def _history(client: MlflowClient, name: str) -> list[str]:
+def _history(model: RegisteredModel) -> list[str]:
     """The champions so far, the current one last, even if its alias was moved by other means."""
-    model = repeated(lambda: client.get_registered_model(name))
     history = [n for n in model.tags.get(HISTORY_TAG, "").split(",") if n]
     present = champion_in(model)
     if present is not None and history[-1:] != [present]:

@@ -6,8 +6,9 @@ Its lineage ends at the folder's hashes. It has no gates, so it becomes champion
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from erv.tracking.lock_entries import client_of
 # What an exported folder has beside the policy: `erv.export.export` writes them.
 VERIFIER, SERVING, CARD = "verifier", "serving.json", "README.md"
 _BESIDE = (SERVING, RECORD, CARD)
+_TYPES = {dict: "an object", float: "a number", int: "a whole number", str: "a text"}  # of JSON
 _LATER = ("resize",)  # older versions don't say so, and have its default
 
 
@@ -59,9 +61,10 @@ def write_external(
     check_folder(found)
     if (folder / SERVING).is_file():
         usual, serving = serving, _json(folder / SERVING)
-        expected = {k: type(v) for k, v in usual.items() if k in serving or k not in _LATER}
-        if {k: type(v) for k, v in serving.items()} != expected:
-            raise RegistryError(f"{folder / SERVING}: not what this erv exports; export the version again")
+        if fault := next(_faults(serving, usual), None):
+            raise RegistryError(
+                f"{folder / SERVING}: {fault}, so this erv did not export it; export the version again"
+            )
     with whole_folder(bundle) as work:
         policy = work / "policy"
         copy_tree(folder, policy, "export")
@@ -111,6 +114,25 @@ def _check_closed(folder: Path) -> None:
                 f"{path}: a link that leads out of the folder; `hf download NAME --local-dir FOLDER` makes a"
                 " folder without links"
             )
+
+
+def _faults(found: Mapping[str, Any], usual: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """What is wrong with settings, which must have the names and types of the usual ones."""
+    yield from (f"{within}{name} is unknown" for name in sorted(found.keys() - usual.keys()))
+    for name, expected in usual.items():
+        if name not in found:
+            if name not in _LATER:
+                yield f"{within}{name} is missing"
+        elif isinstance(expected, Mapping) and isinstance(found[name], Mapping):
+            yield from _faults(found[name], expected, f"{within}{name}.")
+        elif not _fits(found[name], expected):
+            yield f"{within}{name} is {found[name]!r}, not {_TYPES[type(expected)]}"
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    if isinstance(expected, float):
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is type(expected)
 
 
 def _origin(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,10 +67,12 @@ def fetch_version(version: ModelVersion, environment: Environment) -> FetchedVer
             " publish` registers bundles with theirs"
         )
     folder = environment.state / "versions" / name / f"{number}-{tags[RECORD_TAG][:12]}"
-    if fault_of(folder, tags[RECORD_TAG]) is not None:
-        remove(folder)
-        with explained(environment), scratch_folder(folder) as work:
-            _download(files_uri(client_of(environment), version), environment, work).replace(folder)
+
+    def download(work: Path) -> Path:
+        with explained(environment):
+            return _download(files_uri(client_of(environment), version), environment, work)
+
+    _make_sure(folder, tags[RECORD_TAG], download)
     if (fault := fault_of(folder, tags[RECORD_TAG])) is not None:
         raise RegistryError(
             f"{name} version {number}: {fault}; `erv lineage {name}/{number} --verify` says what to do"
@@ -78,6 +80,18 @@ def fetch_version(version: ModelVersion, environment: Environment) -> FetchedVer
     lineage = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     bundle = folder / tags[PATH_TAG]
     return FetchedVersion(name, number, tags[RECORD_TAG], tags[HASH_TAG], folder, bundle, lineage)
+
+
+def _make_sure(folder: Path, recorded: str, download: Callable[[Path], Path]) -> None:
+    """Replaces a copy that is missing or not as it was registered; one process at a time, the others wait."""
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if fault_of(folder, recorded) is not None:
+            remove(folder)
+            with scratch_folder(folder) as work:
+                download(work).replace(folder)
 
 
 def fault_of(folder: Path, recorded: str) -> str | None:

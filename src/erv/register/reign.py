@@ -1,17 +1,18 @@
 """The reign of champions: which version became champion when, by whom, how and why. Nothing is ever deleted.
 
-MLflow keeps a few thousand characters per tag, so each reign is a tag of the version that began it, numbered
-through all versions of the model; the model itself only has the order of their numbers.
+Each reign is a tag of the registered model, so it stays when its version is deleted. MLflow keeps a few
+thousand characters per tag.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from erv.register.gates import CHAMPION
 from erv.register.versions import versions
 from erv.tracking.patience import repeated
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import RegisteredModel
 
-TAG_PREFIX = "erv.reign."
-ORDER_TAG = "erv.reigns"  # of the registered model: the numbers of its champions, one after another
+TAG_PREFIX = "erv.reign."  # then its place among all reigns
 _TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
 How = Literal["gates", "promote", "rollback", "elsewhere"]
 
@@ -31,11 +31,12 @@ class Reign:
 
     Attributes:
         version: its number.
-        since: UTC, to the second, ISO 8601; empty if the alias was set by other means than ours.
+        since: UTC, to the second, ISO 8601; empty if nobody noted it.
         by: who, as `user@host`.
-        how: `gates`: it passed them all; `promote` or `rollback`: by hand; `elsewhere`: by other means.
+        how: `gates`: it passed them all; `promote` or `rollback`: by hand; `elsewhere`: nobody noted it.
         reason: as given by hand.
         forced: the gates that it did not pass, as sentences.
+        deleted: whether the version is gone by now; not part of what is kept.
     """
 
     version: str
@@ -44,12 +45,14 @@ class Reign:
     how: How = "elsewhere"
     reason: str = ""
     forced: tuple[str, ...] = ()
+    deleted: bool = False
 
     def text(self) -> str:
         """`version 3 since 2026-11-29T10:00:00Z, promote by ann@box: better on calls`."""
+        name = f"version {self.version}" + (", which was deleted," if self.deleted else "")
         if self.how == "elsewhere":
-            return f"version {self.version}, by other means than erv"
-        line = f"version {self.version} since {self.since}, {self.how} by {self.by}"
+            return f"{name.rstrip(',')}, by other means than erv, or by a command that was interrupted"
+        line = f"{name} since {self.since}, {self.how} by {self.by}"
         if self.reason:
             line += f": {self.reason}"
         return "\n".join([line, *(f"  forced past {gate}" for gate in self.forced)])
@@ -60,27 +63,38 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def note(client: MlflowClient, name: str, reign: Reign) -> None:
-    """Adds a reign, unless the last one is of the same version: a change that is repeated counts once.
+def note(client: MlflowClient, name: str, new: Reign, before: str | None) -> None:
+    """Adds a reign, and one before it if the champion was changed by other means since the last.
 
-    The caller has the registry's turn.
+    A change that is repeated after an interruption counts once. The caller has the registry's turn.
+
+    Args:
+        client: of the registry.
+        name: of the registered model.
+        new: the reign that begins.
+        before: the version that was champion before this change, or None.
     """
-    order = _order(repeated(lambda: client.get_registered_model(name)))
-    if order[-1:] == [reign.version]:
+    model = repeated(lambda: client.get_registered_model(name))
+    noted, last = _noted(model), last_noted(model)
+    if before == last == new.version:
         return
-    content = {key: value for key, value in asdict(reign).items() if key != "version" and value}
-    text, tag = tag_text(content), f"{TAG_PREFIX}{len(order):05d}"
-    repeated(lambda: client.set_model_version_tag(name, reign.version, tag, text))
-    extended = ",".join([*order, reign.version])
-    repeated(lambda: client.set_registered_model_tag(name, ORDER_TAG, extended))
+    missed = [] if before in (None, last, new.version) else [Reign(str(before))]
+    first = 1 + max((int(tag.removeprefix(TAG_PREFIX)) for tag in noted), default=-1)
+    for place, reign in enumerate([*missed, new], first):
+        _write(client, name, f"{TAG_PREFIX}{place:05d}", reign)
+
+
+def _write(client: MlflowClient, name: str, tag: str, reign: Reign) -> None:
+    text = tag_text({key: value for key, value in asdict(reign).items() if value})
+    repeated(lambda: client.set_registered_model_tag(name, tag, text))
 
 
 def tag_text(content: Mapping[str, Any]) -> str:
     """A reign as JSON that fits into a tag.
 
     Args:
-        content: its `reason`, `forced` and the rest. What is too long loses the last gates, then the end of
-            the reason, and says so.
+        content: its `version`, `reason`, `forced` and the rest. What is too long loses the last gates, then
+            the end of the reason, and says so.
     """
     text = json.dumps(content, ensure_ascii=False)
     gates = list(content.get("forced", ()))
@@ -98,33 +112,32 @@ def tag_text(content: Mapping[str, Any]) -> str:
 
 
 def reigns(client: MlflowClient, name: str) -> list[Reign]:
-    """All reigns, the first one first; that of a version that was deleted has no more than its number."""
-    noted = {
-        (str(version.version), int(tag.removeprefix(TAG_PREFIX))): json.loads(text)
-        for version in repeated(lambda: versions(client, name))
-        for tag, text in version.tags.items()
-        if tag.startswith(TAG_PREFIX)
-    }
-    order = _order(repeated(lambda: client.get_registered_model(name)))
-    return [_reign(number, noted.get((number, place), {})) for place, number in enumerate(order)]
+    """All reigns, the first one first; the present champion too, if nobody noted it."""
+    model = repeated(lambda: client.get_registered_model(name))
+    found, present = list(_noted(model).values()), model.aliases.get(CHAMPION)
+    if present is not None and str(present) != last_noted(model):
+        found.append(Reign(str(present)))
+    there = {str(version.version) for version in repeated(lambda: versions(client, name))}
+    return [replace(reign, deleted=reign.version not in there) for reign in found]
+
+
+def last_noted(model: RegisteredModel) -> str | None:
+    """The version whose reign was noted last, or None."""
+    return next((reign.version for reign in reversed(_noted(model).values())), None)
 
 
 def hand_over(client: MlflowClient, name: str, copy: str, number: str) -> None:
-    """The reigns of a version that is about to be deleted go to another."""
-    model = repeated(lambda: client.get_registered_model(name))
-    order = _order(model)
-    if copy not in order:
-        return
-    for tag, text in repeated(lambda: client.get_model_version(name, copy)).tags.items():
-        if tag.startswith(TAG_PREFIX):
-            repeated(lambda tag=tag, text=text: client.set_model_version_tag(name, number, tag, text))  # type: ignore[misc]
-    renamed = ",".join(number if entry == copy else entry for entry in order)
-    repeated(lambda: client.set_registered_model_tag(name, ORDER_TAG, renamed))
+    """The reigns of a version that is about to be deleted, as a copy of another, go to that one."""
+    for tag, reign in _noted(repeated(lambda: client.get_registered_model(name))).items():
+        if reign.version == copy:
+            _write(client, name, tag, replace(reign, version=number))
 
 
-def _order(model: RegisteredModel) -> list[str]:
-    return [number for number in model.tags.get(ORDER_TAG, "").split(",") if number]
+def _noted(model: RegisteredModel) -> dict[str, Reign]:
+    """The reigns that were noted, by tag, the first one first."""
+    tags = sorted(tag for tag in model.tags if tag.startswith(TAG_PREFIX))
+    return {tag: _reign(json.loads(model.tags[tag])) for tag in tags}
 
 
-def _reign(number: str, content: dict[str, Any]) -> Reign:
-    return Reign(number, **{**content, "forced": tuple(content.get("forced", ()))})
+def _reign(content: dict[str, Any]) -> Reign:
+    return Reign(**{**content, "forced": tuple(content.get("forced", ()))})

@@ -60,11 +60,13 @@ class ServedClips:
         folder: the folder, resolved; None if there is none.
         prefix: `s3://bucket/prefix`, without a slash at its end; None if there is none.
         store: has `prefix`.
+        named: the folder as the operator named it, absolute, which may lead to `folder` through links.
     """
 
     folder: Path | None = None
     prefix: str | None = None
     store: Downloads | None = None
+    named: Path | None = None
 
     def file_of(self, asked: ClipInput, number: int, temporary: Path) -> Path:
         """The file of a clip, written to a temporary folder unless it is below the served one.
@@ -106,10 +108,14 @@ class ServedClips:
         # `..` is refused before anything is looked up: whether `a/../b` exists depends on what `a` is.
         if self.folder is None or _is_devious(name):
             raise absent
-        if PurePosixPath(name).is_absolute() and not PurePosixPath(name).is_relative_to(self.folder):
-            raise absent  # before anything outside is looked up
+        asked = PurePosixPath(name)
+        if asked.is_absolute():
+            roots = [root for root in (self.folder, self.named) if root and asked.is_relative_to(root)]
+            if not roots:
+                raise absent  # before anything outside is looked up
+            asked = asked.relative_to(roots[0])
         try:
-            path = (self.folder / name).resolve(strict=True)
+            path = (self.folder / asked).resolve(strict=True)
         except (OSError, RuntimeError, ValueError):  # missing, a loop of links, not encodable
             raise absent from None
         if not path.is_relative_to(self.folder) or not path.is_file():
@@ -156,7 +162,9 @@ def served_clips(variables: Mapping[str, str] = os.environ) -> ServedClips:
                 )
         elif value:
             raise RegistryError(f"{ROOT_VARIABLE} names more than one folder or more than one prefix")
-    return ServedClips(None if folder is None else folder.resolve(), prefix, _store_of(prefix))
+    if folder is None:
+        return ServedClips(None, prefix, _store_of(prefix))
+    return ServedClips(folder.resolve(), prefix, _store_of(prefix), folder.absolute())
 
 
 def _store_of(prefix: str | None) -> Downloads | None:

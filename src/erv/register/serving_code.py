@@ -8,6 +8,7 @@ commands and stages, is not stored.
 from __future__ import annotations
 
 import shutil
+import tomllib
 from pathlib import Path
 
 from erv.files import sha256_of_file, sha256_of_text
@@ -39,8 +40,7 @@ def serving_files(bundle: Path) -> set[Path]:
     family = f"erv.policies.{family_of(read_config(folder), folder)}"
     modules = set(imported([*_STARTS, family]).files.values())
     folders = {path.parent for path in modules} - {PACKAGE}
-    beside = {path for folder in folders for path in folder.rglob("*") if path.is_file() and _is_data(path)}
-    return modules | beside
+    return modules | {path for path in _data() if not folders.isdisjoint(path.parents)}
 
 
 def copy_code(bundle: Path, folder: Path) -> Path:
@@ -52,8 +52,19 @@ def copy_code(bundle: Path, folder: Path) -> Path:
     return folder / PACKAGE.name
 
 
-def _is_data(path: Path) -> bool:
-    return path.suffix not in (".py", ".pyc")
+def _data() -> set[Path]:
+    """The files of data that belong to the package.
+
+    In a working tree that is what would be packaged: editors and desktops leave other files beside the code.
+    """
+    project = PACKAGE.parents[1] / "pyproject.toml"
+    if project.is_file():
+        tool = tomllib.loads(project.read_text(encoding="utf-8"))["tool"]
+        patterns = tool["setuptools"]["package-data"][PACKAGE.name]
+    else:  # installed, so there is nothing else
+        patterns = ["**/*"]
+    found = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    return {path for path in found if path.is_file() and path.suffix not in (".py", ".pyc")}
 
 
 def _digest(path: Path) -> str:

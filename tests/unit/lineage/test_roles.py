@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import yaml
+from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 
 from erv.distill.table import SCHEMA as SENTENCES
 from erv.environment import Environment
@@ -18,9 +20,12 @@ from erv.evaluate.evaluate import write_predictions
 from erv.exclusions import Excluded, write_exclusions
 from erv.files import content_digest
 from erv.lineage.membership import Membership
-from erv.lineage.published import Published
+from erv.lineage.published import Published, read_version
 from erv.lineage.roles import PASSIVE, READERS, Answers, Base, Listed, Sentences, Use, parameter, uses_of
+from erv.lineage.used import used_nodes
+from erv.lineage.withdrawn import find_withdrawn
 from erv.manifest import ClipRow, write_manifest, write_table
+from erv.register.versions import EXTERNAL_TAG, PUBLISH_RUN_TAG
 from erv.shards import QUARANTINE_SCHEMA
 from tests.conftest import ROOT
 from tests.unit.register.test_register import predictions
@@ -253,6 +258,39 @@ def test_a_manifest_that_was_not_trained_on_gives_no_answer(remote: Remote, tmp_
 def test_a_base_that_names_no_clips_is_said(remote: Remote, tmp_path: Path) -> None:
     (found,) = Membership(remote.environment, [version(remote, tmp_path)]).of(set())
     assert any(sentence.startswith("base: data/sources/base.lock.json") for sentence in found.unknown)
+
+
+def test_a_source_lock_that_can_not_be_read_now_makes_the_answer_incomplete(
+    remote: Remote, tmp_path: Path
+) -> None:
+    published = dataclasses.replace(version(remote, tmp_path), tags={PUBLISH_RUN_TAG: "0" * 32})
+    away = dataclasses.replace(remote.environment, mlflow_uri="http://127.0.0.1:9")
+    (found,) = Membership(away, [published]).of(set())
+    assert any("base.lock.json kept with run 000" in sentence for sentence in found.unread)
+    assert not [sentence for sentence in found.unknown if sentence.startswith("base")]
+
+
+@pytest.mark.parametrize(
+    ("tags", "why"),
+    [
+        ({EXTERNAL_TAG: "true", PUBLISH_RUN_TAG: "0" * 32}, "it is external"),
+        ({}, "it was not published by erv"),
+    ],
+)
+def test_a_version_from_elsewhere_is_listed_and_spoils_no_answer(
+    remote: Remote, tmp_path: Path, tags: dict[str, str], why: str
+) -> None:
+    foreign = ModelVersion("theirs", "2", 0, tags=[ModelVersionTag(*item) for item in tags.items()])
+    known = read_version(remote.environment, foreign, {"champion": "2"})
+    sentence = f"what it learned from, as {why}"
+    membership = Membership(remote.environment, [version(remote, tmp_path), known])
+    found = find_withdrawn(["mafw/t1"], membership)
+    assert found.exit_code == 3
+    assert f"not recorded: {sentence}: theirs/2" in "\n".join(found.lines()).replace("\n    ", " ")
+    assert find_withdrawn(["mafw/v"], membership).exit_code == 0
+    _, node = used_nodes(membership.of({("mafw", "t1")}), {("mafw", "t1")})
+    assert node.title == "theirs version 2 (champion)"
+    assert (node.facts, node.links) == ([f"not recorded: {sentence}"], [])
 
 
 def test_an_object_that_differs_is_refused(remote: Remote, tmp_path: Path) -> None:

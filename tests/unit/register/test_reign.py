@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from erv.register.reign import tag_text
+from erv.register.aliases import _way_back
+from erv.register.reign import Reign, tag_text
 
 LIMIT = 4900
 
@@ -33,3 +34,39 @@ def test_a_reason_that_is_too_long_is_cut_and_says_so(letter: str, gates: list[s
     text = tag_text({"by": "ann@box", "reason": letter * 6000, "forced": gates})
     assert len(text) <= LIMIT
     assert json.loads(text)["reason"].endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("reign", "text"),
+    [
+        (Reign("2"), "version 2, by other means than erv, or by a command that was interrupted"),
+        (
+            Reign("2", deleted=True),
+            "version 2, which was deleted, by other means than erv, or by a command that was interrupted",
+        ),
+        (Reign("2", "T", "ann@box", "gates"), "version 2 since T, gates by ann@box"),
+        (
+            Reign("2", "T", "ann@box", "promote", "better", ("fail: EPC",), deleted=True),
+            "version 2, which was deleted, since T, promote by ann@box: better\n  forced past fail: EPC",
+        ),
+    ],
+)
+def test_a_reign_as_text(reign: Reign, text: str) -> None:
+    assert reign.text() == text
+
+
+@pytest.mark.parametrize(
+    ("history", "there", "way", "gone"),
+    [
+        ("12", "12", "1", ""),
+        ("123", "13", "1", "2"),
+        ("1213", "23", "12", "1"),
+        ("121", "1", "", "2"),  # back to itself is no way back
+        ("1232", "2", "", "31"),
+        ("1", "1", "", ""),
+        ("12", "1", "1", ""),  # the champion itself was deleted
+        ("", "", "", ""),
+    ],
+)
+def test_the_way_back_leads_over_versions_that_exist(history: str, there: str, way: str, gone: str) -> None:
+    assert _way_back(list(history), set(there)) == (list(way), list(gone))

@@ -18,7 +18,9 @@ from tests.support.tiny_bundle import write_bundle, write_clip
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the package that can be edited."""
-    copy = tmp_path / "erv"
+    copy = tmp_path / "tree/src/erv"
+    copy.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "tree")
     shutil.copytree(ROOT / "src/erv", copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(serving_code, "PACKAGE", copy)
     monkeypatch.setattr(imports, "PACKAGE", copy)
@@ -59,6 +61,23 @@ def test_data_beside_the_code_counts(package: Path, tmp_path: Path) -> None:
     path = package / "labels/spaces/mafw.yaml"
     path.write_text(path.read_text() + "\n# edited\n")
     assert serving_code.serving_code(candidate) != before
+
+
+def test_what_editors_leave_beside_the_code_does_not(package: Path, tmp_path: Path) -> None:
+    candidate = bundle(tmp_path / "candidate")
+    before = serving_code.serving_files(candidate)
+    for name in ("serving.py~", ".serving.py.swp", ".DS_Store", "serving.py.orig", "#serving.py#", "core"):
+        (package / "register" / name).write_text("left")
+        (package / "labels/spaces" / name).write_text("left")
+    assert serving_code.serving_files(candidate) == before
+    assert package / "labels/spaces/mafw.yaml" in before
+
+
+def test_an_installed_package_has_the_same_code(package: Path, tmp_path: Path) -> None:
+    candidate = bundle(tmp_path / "candidate")
+    before = serving_code.serving_files(candidate)
+    (package.parents[1] / "pyproject.toml").unlink()
+    assert serving_code.serving_files(candidate) == before
 
 
 def test_comments_and_docstrings_do_not(package: Path, tmp_path: Path) -> None:
