@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from erv.environment import Environment
 from erv.register.versions import CHALLENGER
+from erv.tracking.delivery import Delivery, Outage
 from erv.tracking.description import CHAMPION, PARENT_RUN_TAG, champion_run, last_run
 from erv.tracking.experiment_page import VIEW_TAG, address, furnish
+from erv.tracking.experiments import experiment_run
 from erv.tracking.lock_entries import client_of, server_of
 from erv.tracking.opening import open_run
 from erv.tracking.origin import user
 from erv.tracking.system_metrics import system_metrics
+from tests.conftest import ROOT
 from tests.integration.scratch import Scratch, wait_until
 
 pytestmark = pytest.mark.integration
@@ -108,6 +114,64 @@ def test_stages_of_an_experiment_of_dvc_are_below_its_run(scratch: Scratch, two_
     found = last_run(scratch.environment)
     assert found is not None
     assert found.info.run_id == experiment.info.run_id
+
+
+@pytest.fixture
+def in_experiment(stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """A folder in which DVC runs the experiment `quarter`, as far as a stage can tell."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    run_git(tmp_path, "init", "-q")
+    monkeypatch.setenv("DVC_EXP_NAME", "quarter")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "b" * 40)
+    return replace(stack, workspace=tmp_path, mlflow_experiment=tmp_path.name)
+
+
+def run_git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def apply(folder: Path, what: str) -> None:
+    """As DVC does before it runs an experiment: what it applies to the baseline is a commit."""
+    run_git(folder, "commit", "-q", "--allow-empty", "-m", what)
+    run_git(folder, "update-ref", "refs/exps/exec/EXEC_MERGE", "HEAD")
+
+
+def opened(environment: Environment) -> str:
+    run_id = experiment_run(environment, {})
+    assert run_id is not None
+    return run_id
+
+
+def test_a_name_that_is_used_again_is_another_run(in_experiment: Environment) -> None:
+    folder, server = in_experiment.workspace, server_of(in_experiment)
+    first = opened(in_experiment)
+    assert opened(in_experiment) == first, "the next stage of the same experiment"
+    path = folder / "params.yaml"
+    path.write_text(re.sub(r"(?m)^seed: \d+", "seed: 8", path.read_text()))
+    second = opened(in_experiment)
+    assert second != first
+    assert server.get_run(second).data.params["seed"] == "8"
+    apply(folder, "first")
+    third = opened(in_experiment)
+    apply(folder, "the same values once more")
+    assert len({first, second, third, opened(in_experiment)}) == 4
+
+
+def test_parameters_that_an_outage_lost_are_logged_by_the_next_stage(
+    in_experiment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> Iterator[int]:
+        raise Outage("MLflow is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Delivery, "deliver", lost)
+        assert experiment_run(in_experiment, {}) is None
+    run = server_of(in_experiment).get_run(opened(in_experiment))
+    assert run.data.params["seed"] == "101"
+    assert run.data.tags["erv.dvc_experiment"] == "quarter"
+    number = run.info.experiment_id
+    assert len(server_of(in_experiment).search_runs(number, "tags.`erv.kind` = 'experiment'")) == 1
 
 
 @pytest.mark.slow

@@ -40,12 +40,12 @@ def committed_on(workspace: Path, path: Path) -> str | None:
         workspace: root of the repository.
         path: of the file, relative to it.
     """
-    if _git(workspace, "status", "--porcelain", "--ignored", "--", str(path)) != "":
+    if git(workspace, "status", "--porcelain", "--ignored", "--", str(path)) != "":
         return None
-    return (_git(workspace, "log", "-1", "--format=%cs", "--", str(path)) or "").strip() or None
+    return (git(workspace, "log", "-1", "--format=%cs", "--", str(path)) or "").strip() or None
 
 
-def _git(workspace: Path, *arguments: str) -> str | None:
+def git(workspace: Path, *arguments: str) -> str | None:
     """What git says; None if it fails or isn't there."""
     try:
         result = subprocess.run(
@@ -61,10 +61,10 @@ def _git(workspace: Path, *arguments: str) -> str | None:
 
 
 def _git_tags(workspace: Path) -> dict[str, str]:
-    commit = _git(workspace, "rev-parse", "HEAD")
+    commit = git(workspace, "rev-parse", "HEAD")
     if commit is None:
         return {}
-    changes = _git(workspace, "status", "--porcelain", "--untracked-files=no") or ""
+    changes = git(workspace, "status", "--porcelain", "--untracked-files=no") or ""
     dirty = any(line[3:] not in _WRITTEN_BY_RUNS for line in changes.splitlines())
     commit = commit.strip()
     return {COMMIT_TAG: commit, "mlflow.source.git.commit": commit, DIRTY_TAG: str(dirty).lower()}
