@@ -213,7 +213,7 @@ def _parent_run(environment: Environment, flow_run_id: UUID, described: Descript
     }
     parent = open_run(environment, "train", "train", tags, name=described.name)
     parent.log_params(described.parameters)
-    experiment_page.furnish(environment, described.tags["erv.candidate"])
+    experiment_page.set_up_page(environment, described.tags["erv.candidate"])
     try:
         with system_metrics(parent):
             yield parent

@@ -15,13 +15,16 @@ import pytest
 
 from erv.environment import Environment
 from erv.register.versions import CHALLENGER
-from erv.tracking.delivery import Delivery, Outage
+from erv.tracking.delivery import Delivery, Outage, deliver_spool, write_header
 from erv.tracking.description import CHAMPION, PARENT_RUN_TAG, champion_run, last_run
-from erv.tracking.experiment_page import VIEW_TAG, address, furnish
+from erv.tracking.experiment_page import VIEW_TAG, address, set_up_page
 from erv.tracking.experiments import experiment_run
+from erv.tracking.header import RunHeader
 from erv.tracking.lock_entries import client_of, server_of
 from erv.tracking.opening import open_run
 from erv.tracking.origin import user
+from erv.tracking.outbox import Status
+from erv.tracking.rest import Run
 from erv.tracking.system_metrics import system_metrics
 from tests.conftest import ROOT
 from tests.integration.scratch import Scratch, wait_until
@@ -174,6 +177,40 @@ def test_parameters_that_an_outage_lost_are_logged_by_the_next_stage(
     assert len(server_of(in_experiment).search_runs(number, "tags.`erv.kind` = 'experiment'")) == 1
 
 
+def test_an_experiment_ends_with_its_last_stage_and_has_its_figures(in_experiment: Environment) -> None:
+    server = server_of(in_experiment)
+
+    def stage(status: Status, values: dict[str, float]) -> Run:
+        run = open_run(in_experiment, "report", "report")
+        above = server.get_run(opened(in_experiment))
+        run.log_results(values)
+        run.close(status)
+        assert server.get_run(str(run.run_id)).data.tags["mlflow.parentRunId"] == above.info.run_id
+        return above
+
+    metric = "erv/overall/EPC"
+    first = stage("FINISHED", {metric: 0.5})
+    assert first.info.status == "RUNNING"
+    ended = server.get_run(first.info.run_id)
+    assert (ended.info.status, server.metrics(first.info.run_id)) == ("FINISHED", {metric: 0.5})
+    assert ended.info.end_time >= ended.info.start_time
+    assert "erv.targets" not in ended.data.tags, "DVC doesn't say which stages were asked for"
+    assert metric in server.experiment_tags(ended.info.experiment_id)[VIEW_TAG], "it has the page"
+    assert stage("FAILED", {}).info.status == "RUNNING", "the next stage goes on with it"
+    assert server.get_run(first.info.run_id).info.status == "FAILED"
+    stage("FINISHED", {})  # of `dvc exp run --keep-going`
+    assert server.get_run(first.info.run_id).info.status == "FAILED"
+
+
+def test_an_experiment_ends_with_a_killed_stage(in_experiment: Environment) -> None:
+    above = opened(in_experiment)
+    folder = in_experiment.state / "spool" / "killed"
+    folder.mkdir(parents=True)
+    write_header(folder, RunHeader("k" * 32, "grpo@erv", 1_000_000, pid=2**22 + 1, experiment=above))
+    assert deliver_spool(in_experiment) == 1
+    assert server_of(in_experiment).get_run(above).info.status == "KILLED"
+
+
 @pytest.mark.slow
 def test_a_queued_experiment_has_the_servers_of_its_repository(scratch: Scratch, two_runs: list) -> None:
     """DVC runs it in a copy of what is in git, without `.erv`."""
@@ -196,7 +233,7 @@ def is_below(run, parent) -> bool:
     return run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
 
 
-def test_the_page_of_the_experiment_is_furnished_once(scratch: Scratch, two_runs: list) -> None:
+def test_the_page_of_the_experiment_is_set_up_once(scratch: Scratch, two_runs: list) -> None:
     server = server_of(scratch.environment)
     number = server.experiment_id(scratch.environment.mlflow_experiment)
     assert number is not None
@@ -206,7 +243,7 @@ def test_the_page_of_the_experiment_is_furnished_once(scratch: Scratch, two_runs
     assert "metrics.`erv/overall/EPC`" in json.loads(tags[VIEW_TAG])["selectedColumns"]
 
     server.set_experiment_tag(number, "mlflow.note.content", "ours, by hand")
-    furnish(scratch.environment, "rft")
+    set_up_page(scratch.environment, "rft")
     tags = server.experiment_tags(number)
     assert tags["mlflow.note.content"] == "ours, by hand"
     assert "metrics.`rft/overall/EPC`" in json.loads(tags[VIEW_TAG])["selectedColumns"]

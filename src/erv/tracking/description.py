@@ -28,7 +28,7 @@ LAST, CHAMPION = "last", "champion"
 _SEED, _FOLD = "seed", "ingest.fold"
 _NAMED_CHANGES = 3
 _TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
-REFERENCES = {LAST: "the last run", CHAMPION: "the champion's run"}
+REFERENCES = {LAST: "since the last run", CHAMPION: "against the champion's run"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def describe(
     *,
     candidate: str,
     model: str,
-    targets: Sequence[str] = (),
+    targets: Sequence[str] | None = (),
     started_by: str | None = None,
 ) -> Description:
     """Describes a run that is about to start. If MLflow can't be asked, it is compared with nothing.
@@ -72,7 +72,7 @@ def describe(
         parameters: all of `params.yaml`, by dotted name.
         candidate: the policy that is registered, `erv`.
         model: name of the registered model, whose champion the run is compared with.
-        targets: the stages that were asked for; empty for all.
+        targets: the stages that were asked for; empty for all, None if that isn't known.
         started_by: who started it; the user of this machine by default.
     """
     texts = {name: environment.mask(text) for name, text in as_texts(parameters).items()}
@@ -81,10 +81,11 @@ def describe(
         "erv.candidate": candidate,
         "erv.fold": texts.get(_FOLD, ""),
         "erv.seed": texts.get(_SEED, ""),
-        "erv.targets": " ".join(targets) or "all",
         "erv.started_by": started_by or who(),
         NOTE_TAG: note(references),
     }
+    if targets is not None:
+        tags["erv.targets"] = " ".join(targets) or "all"
     for reference in references:
         if reference.changed is not None:
             text = "; ".join(change.text() for change in reference.changed) or "nothing"
@@ -116,7 +117,7 @@ def note(references: Sequence[Reference]) -> str:
 
 def _section(reference: Reference) -> str:
     info = reference.run.info
-    title = f"Parameters against {REFERENCES[reference.kind]}, {info.run_name} (`{info.run_id[:8]}`)"
+    title = f"Parameters {REFERENCES[reference.kind]}, {info.run_name} (`{info.run_id[:8]}`)"
     if reference.changed is None:
         return f"{title}: unknown, it recorded none.\n"
     if not reference.changed:

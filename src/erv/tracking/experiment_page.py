@@ -45,7 +45,7 @@ DESCRIPTION = f"""One run per run of the flow or experiment of DVC; those of its
 """
 
 
-def furnish(environment: Environment, candidate: str) -> None:
+def set_up_page(environment: Environment, candidate: str) -> None:
     """Describes the experiment and stores its view; an outage of MLflow is only reported.
 
     Args:

@@ -16,6 +16,7 @@ from erv.files import sha256_of, sha256_of_text
 from erv.parameters import PARAMETERS, parse, read
 from erv.tracking.delivery import KEY_TAG, Delivery, Outage
 from erv.tracking.description import EXPERIMENT, KIND_TAG, describe
+from erv.tracking.experiment_page import set_up_page
 from erv.tracking.header import RunHeader
 from erv.tracking.lock_entries import server_of
 from erv.tracking.origin import git, user
@@ -38,8 +39,8 @@ def experiment_tags() -> dict[str, str]:
 def experiment_run(environment: Environment, origin: dict[str, str]) -> str | None:
     """The run of this process's experiment, opened by the first stage that runs in it.
 
-    It counts as finished from the start: DVC tells nobody when an experiment ends. Its end is that of the
-    last stage that was opened.
+    DVC tells nobody when an experiment ends, so its run ends with each stage and goes on with the next. If a
+    stage fails or is killed, it stays failed.
 
     Args:
         environment: where MLflow is.
@@ -52,12 +53,10 @@ def experiment_run(environment: Environment, origin: dict[str, str]) -> str | No
     if not tags or environment.mlflow_uri is None:
         return None
     try:
-        run_id = _open(environment, {**tags, **origin})
-        server_of(environment).end_run(run_id, "FINISHED", now_ms())
+        return _open(environment, {**tags, **origin})
     except (OSError, Outage) as error:
         logger.warning("the run of experiment %s can't be opened now: %s", tags[NAME_TAG], error)
         return None
-    return run_id
 
 
 def _open(environment: Environment, tags: dict[str, str]) -> str:
@@ -66,10 +65,14 @@ def _open(environment: Environment, tags: dict[str, str]) -> str:
     key = _key(environment, tags)
     found = _by_key(environment, key)
     delivery = Delivery(environment)
+    if found is not None and found.info.status == "FINISHED":
+        server_of(environment).resume_run(found.info.run_id)
     if found is not None and found.data.params:
         return found.info.run_id
     register = {name: str(content.get(f"register.{name}", "")) for name in ("policy", "model_name")}
-    described = describe(environment, content, candidate=register["policy"], model=register["model_name"])
+    described = describe(
+        environment, content, candidate=register["policy"], model=register["model_name"], targets=None
+    )
     if found is None:
         header = RunHeader(
             key=key,
@@ -83,6 +86,7 @@ def _open(environment: Environment, tags: dict[str, str]) -> str:
         run_id = found.info.run_id
     for _ in delivery.deliver(run_id, [{"kind": "params", "values": described.parameters}]):
         pass
+    set_up_page(environment, register["policy"])
     return run_id
 
 

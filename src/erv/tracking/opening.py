@@ -43,7 +43,9 @@ def open_run(
     all_tags = {"erv.stage": stage, "mlflow.source.name": f"stages/{stage}.py", "mlflow.source.type": "LOCAL"}
     origin = origin_tags(environment.workspace)
     all_tags.update({**origin, **experiment_tags()})
-    parent = os.environ.get(PARENT_VARIABLE) or (None if silent else experiment_run(environment, origin))
+    parent, experiment = os.environ.get(PARENT_VARIABLE), None
+    if not parent and not silent:
+        parent = experiment = experiment_run(environment, origin)
     flow = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
     if parent:
         all_tags["mlflow.parentRunId"] = parent
@@ -61,6 +63,7 @@ def open_run(
         pid=os.getpid(),
         created=psutil.Process().create_time(),
         name=name,
+        experiment=experiment,
     )
     if silent:
         return StageRun(environment, header)
