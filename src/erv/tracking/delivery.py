@@ -1,9 +1,9 @@
 """Events of a run and their delivery to MLflow: at once, later, or from the spool after the process ended.
 
-An event is a JSON object with a `kind`: `metrics`, `params`, `tags`, `artifact`, `text`, `dataset`, `end`; and
-`experiment_metrics` and `experiment_end`, which go to the run that contains this one. Each carries the time at
-which it happened, so that a late delivery gives the same curves. Delivering an event twice does no harm: MLflow
-ignores equal metrics and parameters, artifacts are overwritten, and a run is found by its key.
+An event is a JSON object with a `kind`: `metrics`, `params`, `tags`, `artifact`, `text`, `dataset`, `end`;
+and `experiment_metrics` and `experiment_end`, which go to the run that contains this one. Each carries the
+time at which it happened, so that a late delivery gives the same curves. Delivering an event twice does no
+harm: MLflow ignores equal metrics and parameters, artifacts are overwritten, and a run is found by its key.
 """
 
 from __future__ import annotations

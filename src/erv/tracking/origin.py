@@ -20,9 +20,9 @@ _WRITTEN_BY_RUNS = ("dvc.lock", "accepted.json")
 def origin_tags(workspace: Path) -> dict[str, str]:
     """Who starts a run, at which commit, and whether the tree differs from it.
 
-    It differs if a file of the commit was changed, other than what runs write, or if there is a new file that
-    git neither has nor ignores, below a top folder that stages read (`dvc.yaml` names what they read). The tag
-    is missing if git can't say.
+    It differs if a file of the commit was changed, other than what runs write, or if there is a new file
+    that git neither has nor ignores, below a top folder that stages read (`dvc.yaml` names what they read).
+    The tag is missing if git can't say.
     """
     return {USER_TAG: user(), **_git_tags(workspace)}
 
