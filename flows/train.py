@@ -25,6 +25,7 @@ from prefect.states import Cancelled, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from erv import pipeline
+from erv.commands.publish import GATES_UNMET, LINEAGE_UNMET
 from erv.doctor import preflight
 from erv.environment import Environment, child_environment, isolate, load_environment
 from erv.errors import ErvError
@@ -69,7 +70,6 @@ if TYPE_CHECKING:
     from erv.register.publish import PublishResult
 
 WORKERS = 2
-GATES_UNMET, LINEAGE_UNMET = 3, 4  # exit codes, as those of `erv publish`
 _MOST_WORKERS = 32  # threads; the flow's parameter sets how many stages run at a time
 
 

@@ -20,6 +20,7 @@ from erv.settings import Settings
 
 _PREDICTIONS, _METRICS = "eval/{}/predictions.parquet", "eval/{}/metrics.json"
 _SHOWN = 20
+SCHEMA = "erv.compare/1"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Comparison:
     def document(self) -> dict[str, Any]:
         """The same for programs, as `erv/comparison/schemas/comparison.json` describes it."""
         return {
+            "schema": SCHEMA,
             "before": _document(self.before),
             "now": _document(self.now),
             "parameters": [asdict(change) for change in self.parameters],

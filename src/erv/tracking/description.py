@@ -25,9 +25,8 @@ NOTE_TAG = "mlflow.note.content"  # MLflow shows it as the run's description
 CHANGED_TAG = "erv.changed."  # since `last`, or since `champion`
 LAST, CHAMPION = "last", "champion"
 
-_SEED, _FOLD = "seed", "ingest.fold"
+SEED, FOLD = "seed", "ingest.fold"
 _NAMED_CHANGES = 3
-_TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
 REFERENCES = {LAST: "since the last run", CHAMPION: "against the champion's run"}
 
 
@@ -79,8 +78,8 @@ def describe(
     references = _references(environment, model, texts)
     tags = {
         "erv.candidate": candidate,
-        "erv.fold": texts.get(_FOLD, ""),
-        "erv.seed": texts.get(_SEED, ""),
+        "erv.fold": texts.get(FOLD, ""),
+        "erv.seed": texts.get(SEED, ""),
         "erv.started_by": started_by or who(),
         NOTE_TAG: note(references),
     }
@@ -89,7 +88,7 @@ def describe(
     for reference in references:
         if reference.changed is not None:
             text = "; ".join(change.text() for change in reference.changed) or "nothing"
-            tags[f"{CHANGED_TAG}{reference.kind}"] = text[:_TAG_LIMIT]
+            tags[f"{CHANGED_TAG}{reference.kind}"] = text[: lock_entries.TAG_LIMIT]
     return Description(
         speaking_name(targets or [candidate], references, texts), texts, tags, tuple(references)
     )
@@ -99,12 +98,12 @@ def speaking_name(subjects: Sequence[str], references: Sequence[Reference], text
     """`erv · explanation 0.5 · fold 1`: what is made, what differs from the champion or else the last run."""
     known = {r.kind: r.changed for r in references if r.changed is not None}
     changed = known.get(CHAMPION, known.get(LAST, []))
-    named = [change for change in changed if decides(change.name) and change.name != _FOLD]
+    named = [change for change in changed if decides(change.name) and change.name != FOLD]
     parts = [f"{_short(change.name, named)} {change.now}" for change in named[:_NAMED_CHANGES]]
     if len(named) > _NAMED_CHANGES:
         parts.append(f"{len(named) - _NAMED_CHANGES} more")
-    if _FOLD in texts:
-        parts.append(f"fold {texts[_FOLD]}")
+    if FOLD in texts:
+        parts.append(f"fold {texts[FOLD]}")
     return " · ".join([", ".join(subjects), *parts])[:250]
 
 

@@ -33,7 +33,7 @@ RUN_TAG_PREFIX = "erv.run."
 LOCK_ARTIFACT_FOLDER = "pipeline"
 PIPELINE_FILES = ("dvc.lock", "dvc.yaml", "params.yaml", ACCEPTED)
 SOURCES = Path("data/sources")
-_TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
+TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
 
 
 def entry_hash(entry: Mapping[str, Any]) -> str:
@@ -94,7 +94,7 @@ def _tag(server: Rest, run_id: str, entry: Mapping[str, Any]) -> None:
     if run.info.status != "FINISHED" or ENTRY_TAG in run.data.tags or not _same_parameters(run, entry):
         return
     outputs = " ".join(f"{path}={md5}" for path, md5 in sorted(_hashes(entry, "outs").items()))
-    tags = {ENTRY_TAG: entry_hash(entry), OUTPUTS_TAG: outputs[:_TAG_LIMIT]}
+    tags = {ENTRY_TAG: entry_hash(entry), OUTPUTS_TAG: outputs[:TAG_LIMIT]}
     server.log_batch(run_id, tags=tags)
 
 
