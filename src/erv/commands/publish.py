@@ -60,6 +60,7 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
         candidate,
         environment,
         settings,
+        parent_run_id=lock_entries.containing_run(environment, entries.get("register", {})),
         by=who(),
         lineage=functools.partial(lineage_gate, environment, settings),
     )

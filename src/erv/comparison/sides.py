@@ -13,7 +13,6 @@ from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.lineage.artifacts import Artifacts
 from erv.lineage.entries import Locked, entries_in
-from erv.lineage.runs import PARENT_TAG
 from erv.lineage.trace import Provenance
 from erv.parameters import PARAMETERS, as_texts, changes, decides, parse
 from erv.pipeline.graph import FILE as PIPELINE
@@ -24,6 +23,7 @@ from erv.settings import Settings
 from erv.tracking import lock_entries
 from erv.tracking.description import EXPERIMENT, KIND_TAG
 from erv.tracking.experiments import BASELINE_TAG, NAME_TAG
+from erv.tracking.lock_entries import PARENT_TAG
 from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, git
 from erv.tracking.rest import Run
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erv.environment import Environment
-from erv.parameters import Change, as_texts, changes, decides
+from erv.parameters import PARAMETERS, Change, as_texts, changes, decides, parse
 from erv.tracking import lock_entries
 from erv.tracking.origin import who
 from erv.tracking.rest import Run
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 KIND_TAG, FLOW, EXPERIMENT = "erv.kind", "flow", "experiment"
 PARENT_RUN_TAG = "erv.parent_run"  # of a registered version: the run that contains what made it
+PUBLISH_RUN_TAG = "erv.publish_run"  # of a registered version: the run that published it
 NOTE_TAG = "mlflow.note.content"  # MLflow shows it as the run's description
 CHANGED_TAG = "erv.changed."  # since `last`, or since `champion`
 LAST, CHAMPION = "last", "champion"
@@ -144,11 +145,12 @@ def _references(environment: Environment, model: str, texts: Mapping[str, str]) 
         return []
     try:
         found = {CHAMPION: champion_run(environment, model), LAST: last_run(environment)}
+        parameters = {kind: _parameters(environment, run) for kind, run in found.items() if run is not None}
     except OSError as error:
         logger.warning("MLflow can't say what changed since earlier runs: %s", error)
         return []
     return [
-        Reference(kind, run, changes(run.data.params, texts) if run.data.params else None)
+        Reference(kind, run, changes(before, texts) if (before := parameters[kind]) else None)
         for kind, run in found.items()
         if run is not None
     ]
@@ -172,12 +174,28 @@ def last_run(environment: Environment) -> Run | None:
 
 
 def champion_run(environment: Environment, model: str) -> Run | None:
-    """The run that contains what made the champion; None without one, or if its run is gone.
+    """The run that contains what made the champion, or else the one that published it.
+
+    None without a champion, or if its run is gone.
 
     Raises:
         OSError: MLflow can't be reached, or refuses.
     """
     server = lock_entries.server_of(environment)
     tags = server.version_tags(model, "champion")
-    run_id = (tags or {}).get(PARENT_RUN_TAG)
-    return server.find_run(run_id) if run_id else None
+    named = [tags[tag] for tag in (PARENT_RUN_TAG, PUBLISH_RUN_TAG) if tag in tags] if tags else []
+    return next((run for run_id in named if (run := server.find_run(run_id)) is not None), None)
+
+
+def _parameters(environment: Environment, run: Run) -> Mapping[str, str]:
+    """The parameters of a run; those of a publication without a flow are in a file. Empty if it has none.
+
+    Raises:
+        OSError: MLflow can't be reached, or refuses.
+    """
+    path = f"{lock_entries.LOCK_ARTIFACT_FOLDER}/{PARAMETERS}"
+    server, run_id = lock_entries.server_of(environment), run.info.run_id
+    if run.data.params or path not in server.list_artifacts(run_id, lock_entries.LOCK_ARTIFACT_FOLDER):
+        return run.data.params
+    stored = as_texts(parse(server.read_artifact(run_id, path)))
+    return {name: environment.mask(text) for name, text in stored.items()}

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 ENTRY_TAG = "erv.lock_entry"
 OUTPUTS_TAG = "erv.outputs"
+PARENT_TAG = "mlflow.parentRunId"  # as MLflow names the run that contains another
 RUN_TAG_PREFIX = "erv.run."
 LOCK_ARTIFACT_FOLDER = "pipeline"
 PIPELINE_FILES = ("dvc.lock", "dvc.yaml", "params.yaml", ACCEPTED)
@@ -126,6 +127,16 @@ def find_runs(
         if found := search(environment, f"tags.`{ENTRY_TAG}` = '{known}'"):
             return found
     return []
+
+
+def containing_run(environment: Environment, entry: Mapping[str, Any]) -> str | None:
+    """The run of the flow or of the experiment of DVC in which the result of a lock entry was made, if any.
+
+    Raises:
+        OSError: MLflow can't be reached, or refuses.
+    """
+    runs = find_runs(environment, entry, read_accepted(environment.workspace)) if entry else []
+    return runs[0].data.tags.get(PARENT_TAG) if runs else None
 
 
 def search(environment: Environment, condition: str, limit: int = 50, *, deleted: bool = False) -> list[Run]:

@@ -11,6 +11,7 @@ from erv.environment import Environment
 from erv.tracking.experiments import experiment_run, experiment_tags
 from erv.tracking.header import RunHeader
 from erv.tracking.lineage_events import events_of
+from erv.tracking.lock_entries import PARENT_TAG
 from erv.tracking.origin import FLOW_TAG, origin_tags
 from erv.tracking.outbox import now_ms
 from erv.tracking.run import StageRun
@@ -48,7 +49,7 @@ def open_run(
         parent = experiment = experiment_run(environment, origin)
     flow = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
     if parent:
-        all_tags["mlflow.parentRunId"] = parent
+        all_tags[PARENT_TAG] = parent
     if flow:
         all_tags[FLOW_TAG] = flow
     all_tags.update({name: environment.mask(value) for name, value in (tags or {}).items()})
