@@ -130,12 +130,16 @@ def find_runs(
 
 
 def containing_run(environment: Environment, entry: Mapping[str, Any]) -> str | None:
-    """The run of the flow or of the experiment of DVC in which the result of a lock entry was made, if any.
+    """The run of the flow or of the experiment of DVC in which the result of a lock entry was made.
 
-    Raises:
-        OSError: MLflow can't be reached, or refuses.
+    Returns:
+        Its id; None if it was made outside of one, or with a warning if MLflow can't say.
     """
-    runs = find_runs(environment, entry, read_accepted(environment.workspace)) if entry else []
+    try:
+        runs = find_runs(environment, entry, read_accepted(environment.workspace))
+    except OSError as error:
+        logger.warning("the run that this belongs to can't be looked up now: %s", _first_line(error))
+        return None
     return runs[0].data.tags.get(PARENT_TAG) if runs else None
 
 
