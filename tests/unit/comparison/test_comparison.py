@@ -108,8 +108,8 @@ def test_parameters_that_nothing_ran_with_are_named(workspace: Environment, sett
     (workspace.workspace / "params.yaml").write_text("seed: 2\ngrpo: {beta: 0.02, steps: 2, new: 1}\n")
     found = compared(workspace, settings, "HEAD")
     said = (
-        "not run with these parameters: evaluate@erv (seed 1 → 2, grpo.new absent → 1); outputs and metrics are"
-        " from before"
+        "not run with these parameters: evaluate@erv (seed 1 → 2, grpo.new absent → 1);"
+        " outputs and metrics are from before"
     )
     assert (found.before.remarks, found.now.remarks) == ((), (said,))
     assert f"  the workspace: {said}" in found.lines()

@@ -32,7 +32,10 @@ def test_nothing_changed_is_said_too() -> None:
 
 def test_what_is_not_known_is_said() -> None:
     lines = paragraph(Reference(LAST, RUN, None), {}, {EPC: 0.5}, None)
-    assert lines[1:] == ["  parameters: unknown, that run recorded none"]
+    assert lines[1:] == [
+        "  parameters: unknown, that run recorded none",
+        "  metrics: that run has none of the candidate",
+    ]
     lines = paragraph(Reference(LAST, RUN, []), {"dfew/clips": 9.0}, {EPC: 0.5}, None)
     assert lines[1:] == ["  parameters: the same", "  metrics: that run has none of the candidate"]
 
