@@ -83,7 +83,9 @@ def _git_tags(workspace: Path) -> dict[str, str]:
 def _counts(line: str, read: set[str]) -> bool:
     """Whether a line of `git status` names a change that can decide results."""
     path = line[3:].strip('"')
-    return path.partition("/")[0] in read if line.startswith("??") else path not in _WRITTEN_BY_RUNS
+    if line.startswith("??"):  # DVC names its outputs in files `.gitignore`
+        return path.partition("/")[0] in read and not path.endswith("/.gitignore")
+    return path not in _WRITTEN_BY_RUNS
 
 
 def _read_by_stages(workspace: Path) -> set[str]:

@@ -38,6 +38,7 @@ def folder(tmp_path: Path) -> Path:
         ("src/answers.parquet", "false"),  # ignored
         ("answers.csv", "false"),  # stages read nothing of the kind
         ("champion-folder/model.bin", "false"),
+        ("src/.gitignore", "false"),  # DVC writes it
         ("dvc.lock", "false"),  # runs write it
         ("accepted.json", "false"),
     ],
