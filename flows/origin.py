@@ -58,8 +58,8 @@ def report_with_origin(
 def _code(environment: Environment) -> Iterator[Fact]:
     tags = origin_tags(environment.workspace)
     yield Fact("made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by {who()}")
-    beside = ", with changes beside it" if tags.get(DIRTY_TAG) == "true" else ""
-    yield Fact("commit", f"{tags[COMMIT_TAG]}{beside}" if COMMIT_TAG in tags else "not in a git repository")
+    changes = ", with uncommitted changes" if tags.get(DIRTY_TAG) == "true" else ""
+    yield Fact("commit", f"{tags[COMMIT_TAG]}{changes}" if COMMIT_TAG in tags else "not in a git repository")
 
 
 def _data(environment: Environment, settings: Settings) -> Iterator[Fact]:

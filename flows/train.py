@@ -25,6 +25,7 @@ from prefect.states import Cancelled, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from erv import pipeline
+from erv.commands.publish import GATES_UNMET, LINEAGE_UNMET
 from erv.doctor import preflight
 from erv.environment import Environment, child_environment, isolate, load_environment
 from erv.errors import ErvError
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
     from erv.register.publish import PublishResult
 
 WORKERS = 2
-GATES_UNMET, LINEAGE_UNMET = 3, 4  # exit codes, as those of `erv publish`
 _MOST_WORKERS = 32  # threads; the flow's parameter sets how many stages run at a time
 
 
@@ -216,7 +216,7 @@ def _parent_run(environment: Environment, flow_run_id: UUID, described: Descript
     }
     parent = open_run(environment, "train", "train", tags, name=described.name)
     parent.log_params(described.parameters)
-    experiment_page.furnish(environment, described.tags["erv.candidate"])
+    experiment_page.set_up_page(environment, described.tags["erv.candidate"])
     try:
         with system_metrics(parent):
             yield parent

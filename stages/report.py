@@ -71,7 +71,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     run.log_artifact(arguments.clips, "clips")
     run.log_artifact(arguments.comparison)
     for policy, scopes in comparison["policies"].items():
-        run.log_metrics(
+        run.log_results(
             {
                 f"{policy}/{scope}/{metric}": item["value"]
                 for scope, values in scopes.items()

@@ -119,7 +119,7 @@ def test_the_page_s_story_is_told(session: tuple[Workspace, dict[str, int], str]
     assert "variants.erv.rewards.explanation" in told["erv run --dry"]
     assert "explanation 0.5" in told["erv compare champion ."] + told["erv compare HEAD quarter"]
     versions = json.loads(told["erv compare 1 2 --policy erv --json"].split("\n", 1)[1])
-    assert versions
+    assert versions["schema"] == "erv.compare/1"
     champions = workspace.run("erv", "champions").stdout
     assert "the test set is to be replaced" in champions
     assert "worse on children" in champions

@@ -117,10 +117,11 @@ def test_the_workflow_makes_a_comment_of_the_metrics(trained: Workspace) -> None
     step = next(s for s in workflow["jobs"]["tiny-run"]["steps"] if s.get("name") == "Metrics")
     (trained.path / "summary.txt").write_text(trained.log[0])
     summary = trained.path.parent / "step_summary.md"
-    script = f"export GITHUB_STEP_SUMMARY={summary}\n{step['run']}"
+    script = f"export GITHUB_STEP_SUMMARY={summary} COMMIT={'c0ffee12' * 5}\n{step['run']}"
     trained.run("bash", "-e", "-o", "pipefail", "-c", script)
     comment = (trained.path / "comment.md").read_text()
     assert summary.read_text() == comment
+    assert comment.startswith("### Tiny run of `c0ffee12`\n")
     assert re.search(r"^\| Path +\|.*erv", comment, re.M), comment
     assert "lineage (`erv lineage` shows more)" in comment
 

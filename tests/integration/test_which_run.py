@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from erv.environment import Environment
-from erv.register.versions import CHALLENGER
-from erv.tracking.description import CHAMPION, PARENT_RUN_TAG, champion_run, last_run
-from erv.tracking.experiment_page import VIEW_TAG, address, furnish
-from erv.tracking.lock_entries import client_of, server_of
+from erv.comparison.sides import find_side
+from erv.environment import Environment, hand_over_token
+from erv.errors import RegistryError
+from erv.register.versions import CHALLENGER, PUBLISH_RUN_TAG
+from erv.settings import load_settings
+from erv.tracking.delivery import Delivery, Outage, deliver_spool, write_header
+from erv.tracking.description import CHAMPION, PARENT_RUN_TAG, champion_run, describe, last_run
+from erv.tracking.experiment_page import VIEW_TAG, address, set_up_page
+from erv.tracking.experiments import experiment_run
+from erv.tracking.header import RunHeader
+from erv.tracking.lock_entries import (
+    ENTRY_TAG,
+    LOCK_ARTIFACT_FOLDER,
+    PARENT_TAG,
+    client_of,
+    containing_run,
+    entry_hash,
+    server_of,
+)
 from erv.tracking.opening import open_run
 from erv.tracking.origin import user
+from erv.tracking.outbox import Status
+from erv.tracking.rest import Run
 from erv.tracking.system_metrics import system_metrics
+from tests.conftest import ROOT
 from tests.integration.scratch import Scratch, wait_until
 
 pytestmark = pytest.mark.integration
@@ -110,6 +131,191 @@ def test_stages_of_an_experiment_of_dvc_are_below_its_run(scratch: Scratch, two_
     assert found.info.run_id == experiment.info.run_id
 
 
+@pytest.fixture
+def in_experiment(stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """A folder in which DVC runs the experiment `quarter`, as far as a stage can tell."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    run_git(tmp_path, "init", "-q")
+    monkeypatch.setenv("DVC_EXP_NAME", "quarter")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "b" * 40)
+    return replace(stack, workspace=tmp_path, mlflow_experiment=tmp_path.name)
+
+
+def run_git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def apply(folder: Path, what: str) -> None:
+    """As DVC does before it runs an experiment: what it applies to the baseline is a commit."""
+    run_git(folder, "commit", "-q", "--allow-empty", "-m", what)
+    run_git(folder, "update-ref", "refs/exps/exec/EXEC_MERGE", "HEAD")
+
+
+def opened(environment: Environment) -> str:
+    run_id = experiment_run(environment, {})
+    assert run_id is not None
+    return run_id
+
+
+def test_a_name_that_is_used_again_is_another_run(in_experiment: Environment) -> None:
+    folder, server = in_experiment.workspace, server_of(in_experiment)
+    first = opened(in_experiment)
+    assert opened(in_experiment) == first, "the next stage of the same experiment"
+    path = folder / "params.yaml"
+    path.write_text(re.sub(r"(?m)^seed: \d+", "seed: 8", path.read_text()))
+    second = opened(in_experiment)
+    assert second != first
+    assert server.get_run(second).data.params["seed"] == "8"
+    apply(folder, "first")
+    third = opened(in_experiment)
+    apply(folder, "the same values once more")
+    assert len({first, second, third, opened(in_experiment)}) == 4
+
+
+def test_parameters_that_an_outage_lost_are_logged_by_the_next_stage(
+    in_experiment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> Iterator[int]:
+        raise Outage("MLflow is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Delivery, "deliver", lost)
+        assert experiment_run(in_experiment, {}) is None
+    run = server_of(in_experiment).get_run(opened(in_experiment))
+    assert run.data.params["seed"] == "101"
+    assert run.data.tags["erv.dvc_experiment"] == "quarter"
+    number = run.info.experiment_id
+    assert len(server_of(in_experiment).search_runs(number, "tags.`erv.kind` = 'experiment'")) == 1
+
+
+def test_an_experiment_ends_with_its_last_stage_and_has_its_figures(in_experiment: Environment) -> None:
+    server = server_of(in_experiment)
+
+    def stage(status: Status, values: dict[str, float]) -> Run:
+        run = open_run(in_experiment, "report", "report")
+        above = server.get_run(opened(in_experiment))
+        run.log_results(values)
+        run.close(status)
+        assert server.get_run(str(run.run_id)).data.tags["mlflow.parentRunId"] == above.info.run_id
+        return above
+
+    metric = "erv/overall/EPC"
+    first = stage("FINISHED", {metric: 0.5})
+    assert first.info.status == "RUNNING"
+    ended = server.get_run(first.info.run_id)
+    assert (ended.info.status, server.metrics(first.info.run_id)) == ("FINISHED", {metric: 0.5})
+    assert ended.info.end_time >= ended.info.start_time
+    assert "erv.targets" not in ended.data.tags, "DVC doesn't say which stages were asked for"
+    assert metric in server.experiment_tags(ended.info.experiment_id)[VIEW_TAG], "it has the page"
+    assert stage("FAILED", {}).info.status == "RUNNING", "the next stage goes on with it"
+    assert server.get_run(first.info.run_id).info.status == "FAILED"
+    stage("FINISHED", {})  # of `dvc exp run --keep-going`
+    assert server.get_run(first.info.run_id).info.status == "FAILED"
+
+
+def test_an_experiment_ends_with_a_killed_stage(in_experiment: Environment) -> None:
+    above = opened(in_experiment)
+    folder = in_experiment.state / "spool" / "killed"
+    folder.mkdir(parents=True)
+    write_header(folder, RunHeader("k" * 32, "grpo@erv", 1_000_000, pid=2**22 + 1, experiment=above))
+    assert deliver_spool(in_experiment) == 1
+    assert server_of(in_experiment).get_run(above).info.status == "KILLED"
+
+
+def keep_pipeline(environment: Environment, seed: int, tags: dict[str, str], name: str = "a run") -> str:
+    """A run with the files that say what ran: one stage, with a seed."""
+    server, folder = server_of(environment), environment.workspace / name
+    folder.mkdir()
+    entry = {"cmd": "x", "params": {"params.yaml": {"seed": seed}}, "outs": [{"path": "o", "md5": "1" * 32}]}
+    files = {
+        "dvc.lock": json.dumps({"schema": "2.0", "stages": {"evaluate@erv": entry}}),
+        "dvc.yaml": "stages: {evaluate: {matrix: {policy: [erv]}, cmd: x}}\n",
+        "params.yaml": f"seed: {seed}\n",
+    }
+    header = RunHeader(uuid.uuid4().hex, "publish", 1_000_000, tags, name=name)
+    run_id = Delivery(environment).open(header)
+    for file, text in files.items():
+        (folder / file).write_text(text)
+        server.log_artifact(run_id, folder / file, LOCK_ARTIFACT_FOLDER)
+    return run_id
+
+
+def register(environment: Environment, model: str, run_id: str, tags: dict[str, str]) -> None:
+    client = client_of(environment)
+    client.create_registered_model(model)
+    version = client.create_model_version(model, "s3://none/model", run_id, tags=tags).version
+    client.set_registered_model_alias(model, CHAMPION, version)
+
+
+@pytest.fixture
+def elsewhere(stack: Environment, tmp_path: Path) -> Environment:
+    return replace(stack, workspace=tmp_path, mlflow_experiment=tmp_path.name)
+
+
+def test_versions_and_runs_are_sides_of_a_comparison(elsewhere: Environment) -> None:
+    model = f"sides-{elsewhere.mlflow_experiment}"
+    settings = load_settings(ROOT / "params.yaml")
+    named = settings.register_.model_copy(update={"model_name": model})
+    settings = settings.model_copy(update={"register_": named})
+    run_id = keep_pipeline(elsewhere, 7, {"erv.git_commit": "c" * 40, "erv.git_dirty": "true"})
+    stage = Delivery(elsewhere).open(RunHeader("s" * 32, "sft", 1_000_000, {PARENT_TAG: run_id}))
+    register(elsewhere, model, run_id, {PUBLISH_RUN_TAG: run_id})
+    for target in (run_id, stage, "champion", f"models:/{model}/1"):
+        side = find_side(target, elsewhere, settings)
+        assert (dict(side.parameters), list(side.lock), side.remarks) == ({"seed": "7"}, ["evaluate@erv"], ())
+    assert find_side("1", elsewhere, settings).title == f"{model} version 1"
+    side = find_side(run_id, elsewhere, settings)
+    assert (side.title, side.commit, side.dirty) == (f"run a run ({run_id[:8]})", "c" * 40, True)
+    bare = Delivery(elsewhere).open(RunHeader("b" * 32, "sft", 1_000_000))
+    with pytest.raises(RegistryError, match=r"it keeps no dvc\.lock"):
+        find_side(bare, elsewhere, settings)
+    with pytest.raises(RegistryError, match="'nonsense' is no model version"):
+        find_side("nonsense", elsewhere, settings)
+
+
+def test_a_champion_without_a_flow_is_compared_with(elsewhere: Environment) -> None:
+    """`erv publish` after a plain `dvc repro`: its parameters are in a file of the publication."""
+    model = f"plain-{elsewhere.mlflow_experiment}"
+    run_id = keep_pipeline(elsewhere, 7, {})
+    register(elsewhere, model, run_id, {PUBLISH_RUN_TAG: run_id})
+    found = describe(elsewhere, {"seed": 9}, candidate="erv", model=model)
+    assert found.tags["erv.changed.champion"] == "seed 7 → 9"
+    assert found.name == "erv · seed 9"
+
+
+def test_what_erv_publish_registers_belongs_to_the_experiment_that_made_it(elsewhere: Environment) -> None:
+    entry = {"cmd": "python -m stages.register"}
+    assert containing_run(elsewhere, entry) is None
+    tags = {ENTRY_TAG: entry_hash(entry), PARENT_TAG: "e" * 32}
+    Delivery(elsewhere).open(RunHeader("r" * 32, "register", 1_000_000, tags))
+    assert containing_run(elsewhere, entry) == "e" * 32
+
+
+def test_the_run_of_an_experiment_is_compared_where_git_has_it(in_experiment: Environment) -> None:
+    folder, settings = in_experiment.workspace, load_settings(ROOT / "params.yaml")
+    hand_over_token(in_experiment)
+    run_id = opened(in_experiment)
+    with pytest.raises(RegistryError, match="the experiment 'quarter' is not in this clone"):
+        find_side(run_id, in_experiment, settings)
+
+    def finish() -> None:
+        """As DVC does: the experiment's state is a commit under its name."""
+        (folder / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"sft": {"cmd": "x"}}}))
+        run_git(folder, "add", ".")
+        run_git(folder, "commit", "-qm", "experiment")
+        run_git(folder, "update-ref", f"refs/exps/bb/{'b' * 38}/quarter", "HEAD")
+
+    finish()
+    side = find_side(run_id, in_experiment, settings)
+    assert (list(side.lock), side.parameters["seed"]) == (["sft"], "101")
+    path = folder / "params.yaml"
+    path.write_text(re.sub(r"(?m)^seed: \d+", "seed: 8", path.read_text()))
+    finish()
+    with pytest.raises(RegistryError, match=r"run again with other parameters \(seed 101 → 8\)"):
+        find_side(run_id, in_experiment, settings)
+
+
 @pytest.mark.slow
 def test_a_queued_experiment_has_the_servers_of_its_repository(scratch: Scratch, two_runs: list) -> None:
     """DVC runs it in a copy of what is in git, without `.erv`."""
@@ -132,7 +338,7 @@ def is_below(run, parent) -> bool:
     return run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
 
 
-def test_the_page_of_the_experiment_is_furnished_once(scratch: Scratch, two_runs: list) -> None:
+def test_the_page_of_the_experiment_is_set_up_once(scratch: Scratch, two_runs: list) -> None:
     server = server_of(scratch.environment)
     number = server.experiment_id(scratch.environment.mlflow_experiment)
     assert number is not None
@@ -142,7 +348,7 @@ def test_the_page_of_the_experiment_is_furnished_once(scratch: Scratch, two_runs
     assert "metrics.`erv/overall/EPC`" in json.loads(tags[VIEW_TAG])["selectedColumns"]
 
     server.set_experiment_tag(number, "mlflow.note.content", "ours, by hand")
-    furnish(scratch.environment, "rft")
+    set_up_page(scratch.environment, "rft")
     tags = server.experiment_tags(number)
     assert tags["mlflow.note.content"] == "ours, by hand"
     assert "metrics.`rft/overall/EPC`" in json.loads(tags[VIEW_TAG])["selectedColumns"]

@@ -56,6 +56,14 @@ def test_they_end_and_may_do_little(path: Path) -> None:
     assert not any("github.event.pull_request.title" in line or "head_ref" in line for line in lines_of(path))
 
 
+def test_the_comment_names_the_commit_of_the_pull_request() -> None:
+    """HEAD is the trial merge that GitHub makes of it, which nobody has."""
+    (step,) = [s for s in steps_of(ROOT / ".github/workflows/tiny-run.yml") if s.get("name") == "Metrics"]
+    assert step["env"] == {"COMMIT": "${{ github.event.pull_request.head.sha }}"}
+    assert "${COMMIT:0:8}" in step["run"]
+    assert "HEAD" not in step["run"]
+
+
 def test_the_profile_of_the_run_exists() -> None:
     used = re.findall(r"erv params use (\S+)", (ROOT / ".github/workflows/tiny-run.yml").read_text())
     assert used

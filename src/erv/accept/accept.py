@@ -6,8 +6,6 @@ is never done for a stage whose command, parameters or data have changed, or who
 
 from __future__ import annotations
 
-import getpass
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +13,7 @@ from pathlib import Path
 
 from erv.accept import harmless
 from erv.accept.contents import Contents, Files, digest_of
-from erv.determinism import code_of
+from erv.determinism import PACKAGE
 from erv.errors import ErvError
 from erv.pipeline import (
     Acceptance,
@@ -31,8 +29,10 @@ from erv.pipeline import (
 )
 from erv.pipeline.lock_file import Entries
 from erv.tracking.lock_entries import entry_hash
+from erv.tracking.origin import git, user
 
 VERSIONS = "requirements/results.lock"  # of the libraries that compute
+_CODE = (PACKAGE, "stages", "data/label_spaces", VERSIONS)  # a test compares it with `code_of`
 
 
 class AcceptError(ErvError):
@@ -106,7 +106,8 @@ def keep(proposals: Sequence[Proposal], reason: str = "", workspace: Path = Path
             " --reason why it doesn't"
         )
     before = read_lock_entries(workspace / "dvc.lock")
-    when, who = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), _who(workspace)
+    when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    who = (git(workspace, "config", "user.name") or "").strip() or user()
     records: list[Acceptance] = []
 
     def record(after: Entries) -> None:
@@ -123,7 +124,7 @@ def keep(proposals: Sequence[Proposal], reason: str = "", workspace: Path = Path
 
 
 def _proposal(stage: PipelineStage, changes: StageChanges, contents: Contents) -> Proposal:
-    code = [file for file in changes.files if is_code(file.path, stage.name)]
+    code = [file for file in changes.files if is_code(file.path)]
     refusals = tuple(_refusals(changes, [file for file in changes.files if file not in code]))
     files = [] if refusals else [part for file in code for part in changed_files(file, contents)]
     missing = [f"{file.path} is missing" for file in code if file.after is None]
@@ -131,10 +132,13 @@ def _proposal(stage: PipelineStage, changes: StageChanges, contents: Contents) -
     return Proposal(stage.name, (*refusals, *missing), tuple(files), hashes)
 
 
-def is_code(path: str, stage: str) -> bool:
-    """Whether a dependency is code: ours, a module of the user's, or the versions of libraries."""
-    known = (*code_of(stage), VERSIONS)
-    return path.endswith(".py") or any(path == item or path.startswith(f"{item}/") for item in known)
+def is_code(path: str) -> bool:
+    """Whether a dependency is code: ours, your own label spaces, a module of yours, or versions of libraries.
+
+    Args:
+        path: as in `dvc.yaml`, or below such a path.
+    """
+    return path.endswith(".py") or any(path == item or path.startswith(f"{item}/") for item in _CODE)
 
 
 def _refusals(changes: StageChanges, data: Iterable[ChangedFile]) -> Iterable[str]:
@@ -183,11 +187,3 @@ def _change(name: str, before: Files, now: Files) -> str:
 
 def _hash(name: str, files: Files) -> str | None:
     return digest_of(name, {name: files[name]}) if name in files else None
-
-
-def _who(workspace: Path) -> str:
-    """The person as git names who commits, or the user of this machine."""
-    result = subprocess.run(
-        ["git", "-C", str(workspace), "config", "user.name"], capture_output=True, text=True, check=False
-    )
-    return result.stdout.strip() or getpass.getuser()

@@ -10,7 +10,9 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from erv.pipeline import PipelineError
 
@@ -31,13 +33,11 @@ class Contents:
 
     def now(self, path: str) -> Files:
         """The files of a dependency in the workspace, as DVC counts them; nothing if it is missing."""
-        from dvc.repo import Repo
-
         place = self._root / path
         if place.is_file():
             return {path: place.read_bytes()}
-        with Repo(str(self._root)) as repo:
-            names = sorted(map(Path, repo.dvcignore.find(repo.fs, str(place)))) if place.is_dir() else []
+        fs, ignore = self._dvc if place.is_dir() else (None, None)
+        names = sorted(map(Path, ignore.find(fs, str(place)))) if ignore else []
         return {name.relative_to(self._root).as_posix(): name.read_bytes() for name in names}
 
     def when(self, path: str, md5: str) -> Files | None:
@@ -49,6 +49,18 @@ class Contents:
         if (path, md5) not in self._found:
             self._found[path, md5] = self._search(path, md5)
         return self._found[path, md5]
+
+    @cached_property
+    def _dvc(self) -> tuple[Any, Any]:
+        """DVC's file system, and its rules on which files it leaves out."""
+        from dvc.exceptions import NotDvcRepoError
+        from dvc.repo import Repo
+
+        try:
+            with Repo(str(self._root)) as repo:
+                return repo.fs, repo.dvcignore
+        except NotDvcRepoError as error:
+            raise PipelineError(f"{error}; run this from the top of the repository") from None
 
     def _search(self, path: str, md5: str) -> Files | None:
         ignored = self._ignored()
@@ -62,10 +74,7 @@ class Contents:
         return None
 
     def _ignored(self) -> Callable[[str], bool]:
-        from dvc.repo import Repo
-
-        with Repo(str(self._root)) as repo:
-            ignore = repo.dvcignore
+        _, ignore = self._dvc
         return lambda name: bool(ignore.is_ignored_file(str(self._root / name)))
 
     def _commits(self, path: str) -> list[str]:

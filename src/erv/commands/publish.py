@@ -56,10 +56,12 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
     if needed:
         store_outputs(environment, entries, [stage.name for stage in needed], _say)
     lock_entries.reconcile(environment, entries)
+    made = entries.get("register")
     result = publish(
         candidate,
         environment,
         settings,
+        parent_run_id=lock_entries.containing_run(environment, made) if made else None,
         by=who(),
         lineage=functools.partial(lineage_gate, environment, settings),
     )

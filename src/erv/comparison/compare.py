@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from erv.comparison.differences import Difference, differing_code, differing_data
 from erv.comparison.sides import Side
 from erv.environment import Environment
 from erv.errors import ErvError, EvaluationError, RegistryError
@@ -18,8 +19,8 @@ from erv.parameters import Change, changes
 from erv.settings import Settings
 
 _PREDICTIONS, _METRICS = "eval/{}/predictions.parquet", "eval/{}/metrics.json"
-_CODE = ("src/", "stages/", "requirements/", ".dvc/")
 _SHOWN = 20
+SCHEMA = "erv.compare/1"
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Comparison:
 
     Attributes:
         parameters: those that differ.
-        code: dependencies on code that differ, by path.
-        data: outputs of stages that differ, by path.
+        code: that stages read, and the versions of libraries.
+        data: what stages wrote, and what else they read.
         rows: metrics of the policies that both have.
         remarks: sentences on what could not be compared, and why.
     """
@@ -56,31 +57,34 @@ class Comparison:
     before: Side
     now: Side
     parameters: tuple[Change, ...]
-    code: tuple[str, ...]
-    data: tuple[str, ...]
+    code: tuple[Difference, ...]
+    data: tuple[Difference, ...]
     rows: tuple[Row, ...]
     remarks: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """For people."""
         lines = [f"{self.before.title} → {self.now.title}"]
-        lines += [f"  {side.title}: {_origin(side)}" for side in (self.before, self.now) if _origin(side)]
+        for side in (self.before, self.now):
+            lines += [f"  {side.title}: {text}" for text in (_origin(side), *side.remarks) if text]
         lines += ["", *_listed("parameters", [change.text() for change in self.parameters])]
-        lines += ["", *_listed("code", self.code), "", *_listed("data and models", self.data)]
+        lines += ["", *_listed("code", [item.text() for item in self.code])]
+        lines += ["", *_listed("data and models", [item.text() for item in self.data])]
         for policy in dict.fromkeys(row.policy for row in self.rows):
             lines += ["", f"{policy}, in percent, with the interval of the difference:"]
             lines += [_metric_line(row) for row in self.rows if row.policy == policy]
         return [*lines, *(["", *self.remarks] if self.remarks else [])]
 
     def document(self) -> dict[str, Any]:
-        """The same for programs; `docs/daily.md` describes it."""
+        """The same for programs, as `erv/comparison/schemas/comparison.json` describes it."""
         return {
-            "before": {"title": self.before.title, "commit": self.before.commit, "dirty": self.before.dirty},
-            "now": {"title": self.now.title, "commit": self.now.commit, "dirty": self.now.dirty},
-            "parameters": [vars(change) for change in self.parameters],
-            "code": list(self.code),
-            "data": list(self.data),
-            "metrics": [vars(row) for row in self.rows],
+            "schema": SCHEMA,
+            "before": _document(self.before),
+            "now": _document(self.now),
+            "parameters": [asdict(change) for change in self.parameters],
+            "code": [{"path": item.path, "stages": list(item.stages)} for item in self.code],
+            "data": [{"path": item.path, "stages": list(item.stages)} for item in self.data],
+            "metrics": [asdict(row) for row in self.rows],
             "remarks": list(self.remarks),
         }
 
@@ -114,13 +118,12 @@ def compare_sides(
             remarks.append(f"{policy}: {error}")
     if not shared:
         remarks.append("no policy was evaluated on both sides")
-    dependencies = _differing(_items(before, "deps"), _items(now, "deps"))
     return Comparison(
         before,
         now,
         tuple(changes(before.parameters, now.parameters)),
-        tuple(path for path in dependencies if path.startswith(_CODE)),
-        tuple(_differing(_items(before, "outs"), _items(now, "outs"))),
+        differing_code(before.lock, now.lock),
+        differing_data(before.lock, now.lock),
         tuple(rows),
         tuple(remarks),
     )
@@ -128,14 +131,6 @@ def compare_sides(
 
 def _policies(side: Side) -> list[str]:
     return [name.partition("@")[2] for name in side.lock if name.startswith("evaluate@") and "@" in name]
-
-
-def _items(side: Side, kind: str) -> dict[str, str | None]:
-    return {item["path"]: item.get("md5") for entry in side.lock.values() for item in entry.get(kind) or []}
-
-
-def _differing(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> list[str]:
-    return sorted(path for path in {*before, *now} if before.get(path) != now.get(path))
 
 
 def _metrics(
@@ -187,8 +182,8 @@ def _rows(side: Side, policy: str, objects: Objects) -> list[dict[str, Any]]:
 
 
 def _read(side: Side, path: str, objects: Objects) -> bytes:
-    md5 = _items(side, "outs").get(path)
-    if md5 is None:
+    outs = {out["path"]: out.get("md5") for entry in side.lock.values() for out in entry.get("outs") or []}
+    if (md5 := outs.get(path)) is None:
         raise RegistryError(f"{side.title}: its dvc.lock has no {path}")
     return objects.read(md5)
 
@@ -213,14 +208,24 @@ def _common(
 def _origin(side: Side) -> str:
     if side.commit is None:
         return ""
-    return f"commit {side.commit[:8]}" + (" with changes beside it" if side.dirty else "")
+    return f"commit {side.commit[:8]}" + (" with uncommitted changes" if side.dirty else "")
+
+
+def _document(side: Side) -> dict[str, Any]:
+    return {
+        "title": side.title,
+        "commit": side.commit,
+        "dirty": side.dirty,
+        "remarks": list(side.remarks),
+    }
 
 
 def _listed(title: str, items: Sequence[str]) -> list[str]:
     if not items:
         return [f"{title}: the same"]
     more = [f"  and {len(items) - _SHOWN} more (--json lists all)"] if len(items) > _SHOWN else []
-    return [f"{title}: {len(items)} differ", *(f"  {item}" for item in items[:_SHOWN]), *more]
+    count = "1 difference" if len(items) == 1 else f"{len(items)} differences"
+    return [f"{title}: {count}", *(f"  {item}" for item in items[:_SHOWN]), *more]
 
 
 def _metric_line(row: Row) -> str:

@@ -23,6 +23,7 @@ from erv.pipeline import (
     StageChanges,
     named,
     one_stage,
+    overlap,
     read_changes,
     read_stages,
     select,
@@ -234,7 +235,7 @@ def _own(own: StageChanges, files: Sequence[ChangedFile], stage: str, codes: _Co
         before, after = (None if value is ABSENT else value for value in (item.before, item.after))
         found.append(Why("parameter", item.name, before, after))
     for file in files:
-        if is_code(file.path, stage) and file.after is not None:
+        if is_code(file.path) and file.after is not None:
             found += codes.why(file)
         else:
             change = "missing" if file.after is None else ""
@@ -243,11 +244,7 @@ def _own(own: StageChanges, files: Sequence[ChangedFile], stage: str, codes: _Co
 
 
 def _written(file: ChangedFile, by: Sequence[PipelineStage]) -> bool:
-    return any(_overlap(file.path, output) for stage in by for output in stage.outputs)
-
-
-def _overlap(one: str, other: str) -> bool:
-    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
+    return any(overlap(file.path, output) for stage in by for output in stage.outputs)
 
 
 def _times(environment: Environment, names: Sequence[str], device: str) -> tuple[dict[str, Took], str]:

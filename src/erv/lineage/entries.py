@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from erv.accept.accept import is_code
 from erv.lineage.links import Link
-from erv.pipeline import of_these_stages, read_lock_entries
+from erv.pipeline import of_these_stages, overlap, read_lock_entries
 
 Locked = Mapping[str, Mapping[str, Any]]
 
@@ -17,13 +18,9 @@ def entries_in(folder: Path) -> Locked:
     return of_these_stages(read_lock_entries(folder / "dvc.lock"), folder)
 
 
-def _overlap(one: str, other: str) -> bool:
-    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
-
-
 def producers(lock: Locked, path: str) -> set[str]:
     """The stages that write `path`, or something in it or around it."""
-    return {n for n, e in lock.items() for out in e.get("outs") or [] if _overlap(out["path"], path)}
+    return {n for n, e in lock.items() for out in e.get("outs") or [] if overlap(out["path"], path)}
 
 
 def consumers(lock: Locked, name: str) -> set[str]:
@@ -32,7 +29,7 @@ def consumers(lock: Locked, name: str) -> set[str]:
     return {
         n
         for n, e in lock.items()
-        if n != name and any(_overlap(d["path"], out) for d in e.get("deps") or [] for out in outs)
+        if n != name and any(overlap(d["path"], out) for d in e.get("deps") or [] for out in outs)
     }
 
 
@@ -70,9 +67,8 @@ def external_sources(lock: Locked, name: str) -> list[str]:
     """Sentences about the policies from elsewhere that a stage `arms` recorded, with DVC's hash of each."""
     if name.partition("@")[0] != "arms":
         return []
-    own = ("src/", "stages/", "requirements/")
     return [
         f"external source {item['path']}  md5 {item.get('md5')}"
         for item in lock[name].get("deps") or []
-        if not item["path"].startswith(own) and not producers(lock, item["path"])
+        if not is_code(item["path"]) and not producers(lock, item["path"])
     ]

@@ -6,7 +6,7 @@ from erv.pipeline.changes import ABSENT, ChangedFile, ChangedParameter, StageCha
 from erv.pipeline.commit import commit_dependencies
 from erv.pipeline.dead_holders import release_dead_holders
 from erv.pipeline.graph import PipelineStage, check_definitions, named, one_stage, read_stages, select
-from erv.pipeline.leftovers import of_these_stages, set_aside
+from erv.pipeline.leftovers import of_these_stages, overlap, set_aside
 from erv.pipeline.lock_file import PipelineError, keep_lock, lock_fault, read_lock_entries, repair_lock
 from erv.pipeline.run import (
     StageCancelledError,
@@ -47,6 +47,7 @@ __all__ = [
     "of_these_stages",
     "one_pipeline_at_a_time",
     "one_stage",
+    "overlap",
     "push",
     "read_accepted",
     "read_changes",

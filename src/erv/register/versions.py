@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from erv.errors import RegistryError
+from erv.tracking.description import PUBLISH_RUN_TAG as PUBLISH_RUN_TAG
 from erv.tracking.patience import repeated
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ HASH_TAG = "erv.bundle_hash"
 CODE_TAG = "erv.serving_code"  # what answers for the bundle, see `erv.register.serving_code`
 PATH_TAG = "erv.bundle_path"
 GATES_TAG = "erv.register.gates"
-PUBLISH_RUN_TAG = "erv.publish_run"
 EXTERNAL_TAG = "erv.external"  # of a version that this pipeline did not make
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erv.environment import Environment
-from erv.parameters import Change, as_texts, changes, decides
+from erv.parameters import PARAMETERS, Change, as_texts, changes, decides, parse
 from erv.tracking import lock_entries
 from erv.tracking.origin import who
 from erv.tracking.rest import Run
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 
 KIND_TAG, FLOW, EXPERIMENT = "erv.kind", "flow", "experiment"
 PARENT_RUN_TAG = "erv.parent_run"  # of a registered version: the run that contains what made it
+PUBLISH_RUN_TAG = "erv.publish_run"  # of a registered version: the run that published it
 NOTE_TAG = "mlflow.note.content"  # MLflow shows it as the run's description
 CHANGED_TAG = "erv.changed."  # since `last`, or since `champion`
 LAST, CHAMPION = "last", "champion"
 
-_SEED, _FOLD = "seed", "ingest.fold"
+SEED, FOLD = "seed", "ingest.fold"
 _NAMED_CHANGES = 3
-_TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
-REFERENCES = {LAST: "the last run", CHAMPION: "the champion's run"}
+REFERENCES = {LAST: "since the last run", CHAMPION: "against the champion's run"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def describe(
     *,
     candidate: str,
     model: str,
-    targets: Sequence[str] = (),
+    targets: Sequence[str] | None = (),
     started_by: str | None = None,
 ) -> Description:
     """Describes a run that is about to start. If MLflow can't be asked, it is compared with nothing.
@@ -72,23 +72,24 @@ def describe(
         parameters: all of `params.yaml`, by dotted name.
         candidate: the policy that is registered, `erv`.
         model: name of the registered model, whose champion the run is compared with.
-        targets: the stages that were asked for; empty for all.
+        targets: the stages that were asked for; empty for all, None if that isn't known.
         started_by: who started it; the user of this machine by default.
     """
     texts = {name: environment.mask(text) for name, text in as_texts(parameters).items()}
     references = _references(environment, model, texts)
     tags = {
         "erv.candidate": candidate,
-        "erv.fold": texts.get(_FOLD, ""),
-        "erv.seed": texts.get(_SEED, ""),
-        "erv.targets": " ".join(targets) or "all",
+        "erv.fold": texts.get(FOLD, ""),
+        "erv.seed": texts.get(SEED, ""),
         "erv.started_by": started_by or who(),
         NOTE_TAG: note(references),
     }
+    if targets is not None:
+        tags["erv.targets"] = " ".join(targets) or "all"
     for reference in references:
         if reference.changed is not None:
             text = "; ".join(change.text() for change in reference.changed) or "nothing"
-            tags[f"{CHANGED_TAG}{reference.kind}"] = text[:_TAG_LIMIT]
+            tags[f"{CHANGED_TAG}{reference.kind}"] = text[: lock_entries.TAG_LIMIT]
     return Description(
         speaking_name(targets or [candidate], references, texts), texts, tags, tuple(references)
     )
@@ -98,12 +99,12 @@ def speaking_name(subjects: Sequence[str], references: Sequence[Reference], text
     """`erv · explanation 0.5 · fold 1`: what is made, what differs from the champion or else the last run."""
     known = {r.kind: r.changed for r in references if r.changed is not None}
     changed = known.get(CHAMPION, known.get(LAST, []))
-    named = [change for change in changed if decides(change.name) and change.name != _FOLD]
+    named = [change for change in changed if decides(change.name) and change.name != FOLD]
     parts = [f"{_short(change.name, named)} {change.now}" for change in named[:_NAMED_CHANGES]]
     if len(named) > _NAMED_CHANGES:
         parts.append(f"{len(named) - _NAMED_CHANGES} more")
-    if _FOLD in texts:
-        parts.append(f"fold {texts[_FOLD]}")
+    if FOLD in texts:
+        parts.append(f"fold {texts[FOLD]}")
     return " · ".join([", ".join(subjects), *parts])[:250]
 
 
@@ -116,7 +117,7 @@ def note(references: Sequence[Reference]) -> str:
 
 def _section(reference: Reference) -> str:
     info = reference.run.info
-    title = f"Parameters against {REFERENCES[reference.kind]}, {info.run_name} (`{info.run_id[:8]}`)"
+    title = f"Parameters {REFERENCES[reference.kind]}, {info.run_name} (`{info.run_id[:8]}`)"
     if reference.changed is None:
         return f"{title}: unknown, it recorded none.\n"
     if not reference.changed:
@@ -144,11 +145,12 @@ def _references(environment: Environment, model: str, texts: Mapping[str, str]) 
         return []
     try:
         found = {CHAMPION: champion_run(environment, model), LAST: last_run(environment)}
+        parameters = {kind: _parameters(environment, run) for kind, run in found.items() if run is not None}
     except OSError as error:
         logger.warning("MLflow can't say what changed since earlier runs: %s", error)
         return []
     return [
-        Reference(kind, run, changes(run.data.params, texts) if run.data.params else None)
+        Reference(kind, run, changes(before, texts) if (before := parameters[kind]) else None)
         for kind, run in found.items()
         if run is not None
     ]
@@ -172,12 +174,28 @@ def last_run(environment: Environment) -> Run | None:
 
 
 def champion_run(environment: Environment, model: str) -> Run | None:
-    """The run that contains what made the champion; None without one, or if its run is gone.
+    """The run that contains what made the champion, or else the one that published it.
+
+    None without a champion, or if its run is gone.
 
     Raises:
         OSError: MLflow can't be reached, or refuses.
     """
     server = lock_entries.server_of(environment)
     tags = server.version_tags(model, "champion")
-    run_id = (tags or {}).get(PARENT_RUN_TAG)
-    return server.find_run(run_id) if run_id else None
+    named = [tags[tag] for tag in (PARENT_RUN_TAG, PUBLISH_RUN_TAG) if tag in tags] if tags else []
+    return next((run for run_id in named if (run := server.find_run(run_id)) is not None), None)
+
+
+def _parameters(environment: Environment, run: Run) -> Mapping[str, str]:
+    """The parameters of a run; those of a publication without a flow are in a file. Empty if it has none.
+
+    Raises:
+        OSError: MLflow can't be reached, or refuses.
+    """
+    path = f"{lock_entries.LOCK_ARTIFACT_FOLDER}/{PARAMETERS}"
+    server, run_id = lock_entries.server_of(environment), run.info.run_id
+    if run.data.params or path not in server.list_artifacts(run_id, lock_entries.LOCK_ARTIFACT_FOLDER):
+        return run.data.params
+    stored = as_texts(parse(server.read_artifact(run_id, path)))
+    return {name: environment.mask(text) for name, text in stored.items()}

@@ -13,7 +13,17 @@ from typing import Any
 
 from erv.environment import Environment
 from erv.tracking import lock_entries
-from erv.tracking.description import CHAMPION, CHANGED_TAG, EXPERIMENT, FLOW, KIND_TAG, LAST, NOTE_TAG
+from erv.tracking.description import (
+    CHAMPION,
+    CHANGED_TAG,
+    EXPERIMENT,
+    FLOW,
+    FOLD,
+    KIND_TAG,
+    LAST,
+    NOTE_TAG,
+    SEED,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +42,6 @@ CURVES = (
     "loss",
     "validation_loss",
 )
-_SEED, _FOLD = "seed", "ingest.fold"
 
 DESCRIPTION = f"""One run per run of the flow or experiment of DVC; those of its stages are below it.
 
@@ -45,7 +54,7 @@ DESCRIPTION = f"""One run per run of the flow or experiment of DVC; those of its
 """
 
 
-def furnish(environment: Environment, candidate: str) -> None:
+def set_up_page(environment: Environment, candidate: str) -> None:
     """Describes the experiment and stores its view; an outage of MLflow is only reported.
 
     Args:
@@ -93,7 +102,7 @@ def view(candidate: str) -> dict[str, Any]:
         "selectedColumns": [
             *_columns("attributes", ("Duration", "User")),
             *_columns("metrics", metrics),
-            *_columns("params", (_SEED, _FOLD)),
+            *_columns("params", (SEED, FOLD)),
             *_columns("tags", (CHANGED_TAG + CHAMPION, CHANGED_TAG + LAST, "erv.git_dirty")),
         ],
         "compareRunSections": [_section("policies"), _section("training")],

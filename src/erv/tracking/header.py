@@ -14,6 +14,7 @@ class RunHeader:
         address: the stage with its matrix value, `grpo@erv`; under it the run is recorded.
         started: milliseconds since 1970.
         name: of the run in MLflow; the address if empty.
+        experiment: the run of the experiment of DVC that this stage belongs to; it ends with its last stage.
         pid, created: the process that feeds the run; while it lives, no other process delivers for it.
     """
 
@@ -25,6 +26,7 @@ class RunHeader:
     pid: int = 0
     created: float = 0.0
     name: str = ""
+    experiment: str | None = None
 
     def owner_lives(self) -> bool:
         """Whether the process that feeds this run is still alive."""

@@ -29,11 +29,12 @@ logger = logging.getLogger(__name__)
 
 ENTRY_TAG = "erv.lock_entry"
 OUTPUTS_TAG = "erv.outputs"
+PARENT_TAG = "mlflow.parentRunId"  # as MLflow names the run that contains another
 RUN_TAG_PREFIX = "erv.run."
 LOCK_ARTIFACT_FOLDER = "pipeline"
 PIPELINE_FILES = ("dvc.lock", "dvc.yaml", "params.yaml", ACCEPTED)
 SOURCES = Path("data/sources")
-_TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
+TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
 
 
 def entry_hash(entry: Mapping[str, Any]) -> str:
@@ -94,7 +95,7 @@ def _tag(server: Rest, run_id: str, entry: Mapping[str, Any]) -> None:
     if run.info.status != "FINISHED" or ENTRY_TAG in run.data.tags or not _same_parameters(run, entry):
         return
     outputs = " ".join(f"{path}={md5}" for path, md5 in sorted(_hashes(entry, "outs").items()))
-    tags = {ENTRY_TAG: entry_hash(entry), OUTPUTS_TAG: outputs[:_TAG_LIMIT]}
+    tags = {ENTRY_TAG: entry_hash(entry), OUTPUTS_TAG: outputs[:TAG_LIMIT]}
     server.log_batch(run_id, tags=tags)
 
 
@@ -126,6 +127,20 @@ def find_runs(
         if found := search(environment, f"tags.`{ENTRY_TAG}` = '{known}'"):
             return found
     return []
+
+
+def containing_run(environment: Environment, entry: Mapping[str, Any]) -> str | None:
+    """The run of the flow or of the experiment of DVC in which the result of a lock entry was made.
+
+    Returns:
+        Its id; None if it was made outside of one, or with a warning if MLflow can't say.
+    """
+    try:
+        runs = find_runs(environment, entry, read_accepted(environment.workspace))
+    except OSError as error:
+        logger.warning("the run that this belongs to can't be looked up now: %s", _first_line(error))
+        return None
+    return runs[0].data.tags.get(PARENT_TAG) if runs else None
 
 
 def search(environment: Environment, condition: str, limit: int = 50, *, deleted: bool = False) -> list[Run]:

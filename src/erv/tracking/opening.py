@@ -12,6 +12,7 @@ from erv.environment import Environment, remedy_for
 from erv.tracking.experiments import experiment_run, experiment_tags
 from erv.tracking.header import RunHeader
 from erv.tracking.lineage_events import events_of
+from erv.tracking.lock_entries import PARENT_TAG
 from erv.tracking.names import HOST_TAG
 from erv.tracking.origin import FLOW_TAG, origin_tags
 from erv.tracking.outbox import now_ms
@@ -45,10 +46,12 @@ def open_run(
     all_tags = {"erv.stage": stage, "mlflow.source.name": f"stages/{stage}.py", "mlflow.source.type": "LOCAL"}
     origin = origin_tags(environment.workspace)
     all_tags.update({**origin, **experiment_tags(), HOST_TAG: platform.node()})
-    parent = os.environ.get(PARENT_VARIABLE) or (None if silent else experiment_run(environment, origin))
+    parent, experiment = os.environ.get(PARENT_VARIABLE), None
+    if not parent and not silent:
+        parent = experiment = experiment_run(environment, origin)
     flow = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
     if parent:
-        all_tags["mlflow.parentRunId"] = parent
+        all_tags[PARENT_TAG] = parent
     if flow:
         all_tags[FLOW_TAG] = flow
     all_tags.update({name: environment.mask(value) for name, value in (tags or {}).items()})
@@ -63,6 +66,7 @@ def open_run(
         pid=os.getpid(),
         created=psutil.Process().create_time(),
         name=name,
+        experiment=experiment,
     )
     if silent:
         return StageRun(environment, header)

@@ -1,4 +1,4 @@
-"""Where a run comes from: who started it, at which commit, with which changes beside it."""
+"""Where a run comes from: who started it, at which commit, with which changes that are not in it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import platform
 import subprocess
 from pathlib import Path
 
+from erv.files import parse_yaml
+
 USER_TAG = "mlflow.user"  # the tag that MLflow itself shows as the user
 COMMIT_TAG = "erv.git_commit"
 DIRTY_TAG = "erv.git_dirty"
@@ -16,7 +18,12 @@ _WRITTEN_BY_RUNS = ("dvc.lock", "accepted.json")
 
 
 def origin_tags(workspace: Path) -> dict[str, str]:
-    """Who starts a run, at which commit, and whether the tree differs from it beyond what runs write."""
+    """Who starts a run, at which commit, and whether the tree differs from it.
+
+    It differs if a file of the commit was changed, other than what runs write, or if there is a new file
+    that git neither has nor ignores, below a top folder that stages read (`dvc.yaml` names what they read).
+    The tag is missing if git can't say.
+    """
     return {USER_TAG: user(), **_git_tags(workspace)}
 
 
@@ -40,12 +47,12 @@ def committed_on(workspace: Path, path: Path) -> str | None:
         workspace: root of the repository.
         path: of the file, relative to it.
     """
-    if _git(workspace, "status", "--porcelain", "--ignored", "--", str(path)) != "":
+    if git(workspace, "status", "--porcelain", "--ignored", "--", str(path)) != "":
         return None
-    return (_git(workspace, "log", "-1", "--format=%cs", "--", str(path)) or "").strip() or None
+    return (git(workspace, "log", "-1", "--format=%cs", "--", str(path)) or "").strip() or None
 
 
-def _git(workspace: Path, *arguments: str) -> str | None:
+def git(workspace: Path, *arguments: str) -> str | None:
     """What git says; None if it fails or isn't there."""
     try:
         result = subprocess.run(
@@ -61,10 +68,30 @@ def _git(workspace: Path, *arguments: str) -> str | None:
 
 
 def _git_tags(workspace: Path) -> dict[str, str]:
-    commit = _git(workspace, "rev-parse", "HEAD")
+    commit = git(workspace, "rev-parse", "HEAD")
     if commit is None:
         return {}
-    changes = _git(workspace, "status", "--porcelain", "--untracked-files=no") or ""
-    dirty = any(line[3:] not in _WRITTEN_BY_RUNS for line in changes.splitlines())
     commit = commit.strip()
-    return {COMMIT_TAG: commit, "mlflow.source.git.commit": commit, DIRTY_TAG: str(dirty).lower()}
+    tags = {COMMIT_TAG: commit, "mlflow.source.git.commit": commit}
+    changes = git(workspace, "status", "--porcelain", "--untracked-files=normal")
+    if changes is not None:
+        read = _read_by_stages(workspace)
+        tags[DIRTY_TAG] = str(any(_counts(line, read) for line in changes.splitlines())).lower()
+    return tags
+
+
+def _counts(line: str, read: set[str]) -> bool:
+    """Whether a line of `git status` names a change that can decide results."""
+    path = line[3:].strip('"')
+    if line.startswith("??"):  # DVC names its outputs in files `.gitignore`
+        return path.partition("/")[0] in read and not path.endswith("/.gitignore")
+    return path not in _WRITTEN_BY_RUNS
+
+
+def _read_by_stages(workspace: Path) -> set[str]:
+    """The files and folders at the top of the repository that hold what stages read."""
+    try:
+        stages = parse_yaml((workspace / "dvc.yaml").read_bytes())["stages"]
+        return {str(path).partition("/")[0] for stage in stages.values() for path in stage.get("deps") or []}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()  # no pipeline here, or a damaged one, which then is a change by itself

@@ -30,6 +30,7 @@ from erv.environment import Environment, hand_over_token
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _TIMEOUT_SECONDS = 20.0
+RUNNING = "RUNNING"  # the status of a run that goes on
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 # What a status means if the answer doesn't say, as MLflow's own client reads it.
 _CODES = {
@@ -265,6 +266,10 @@ class Rest:
         dataset = {"name": name, "digest": digest, "source_type": "local", "source": source}
         given = {"dataset": dataset, "tags": _pairs(tags)}
         self._call("POST", "runs/log-inputs", {"run_id": run_id, "datasets": [given]})
+
+    def resume_run(self, run_id: str) -> None:
+        """Marks a run that had ended as going on."""
+        self._call("POST", "runs/update", {"run_id": run_id, "status": RUNNING})
 
     def end_run(self, run_id: str, status: str, time: int) -> None:
         """Ends a run: `FINISHED`, `FAILED` or `KILLED`, at a time in milliseconds since 1970."""

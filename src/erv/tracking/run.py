@@ -13,6 +13,7 @@ from typing import Any
 
 from erv.environment import Environment
 from erv.files import content_digest
+from erv.tracking.delivery import EXPERIMENT_METRICS, end_of_experiment
 from erv.tracking.header import RunHeader
 from erv.tracking.lineage_events import SILENT, Events
 from erv.tracking.names import entry_name, flatten
@@ -55,6 +56,17 @@ class StageRun:
         """Appends a point to each curve; `step` is in the stage's own unit (optimiser steps, clips)."""
         numbers = {entry_name(name): float(value) for name, value in values.items()}
         self._outbox.add({"kind": "metrics", "values": numbers, "step": step or 0})
+
+    def log_results(self, values: Mapping[str, float]) -> None:
+        """Logs the figures that a whole run is compared by, also to the experiment of DVC, if it is in one.
+
+        A flow logs its own.
+        """
+        self.log_metrics(values)
+        if self._header.experiment is not None:
+            numbers = {entry_name(name): float(value) for name, value in values.items()}
+            event = {"kind": EXPERIMENT_METRICS, "run": self._header.experiment, "values": numbers, "step": 0}
+            self._outbox.add(event)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Logs parameters; nested ones get dotted names, secrets are masked."""
@@ -114,5 +126,7 @@ class StageRun:
             status: how it ended.
             message: what failed, for OpenLineage.
         """
+        if self._header.experiment is not None:
+            self._outbox.add(end_of_experiment(self._header.experiment, status))
         self._outbox.close(status)
         self._events.end(status, message)

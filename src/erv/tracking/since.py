@@ -53,7 +53,7 @@ def paragraph(
         commit: the commit now, or None.
     """
     info = reference.run.info
-    lines = [f"against {REFERENCES[reference.kind]}, {info.run_name} ({info.run_id[:8]}):"]
+    lines = [f"{REFERENCES[reference.kind]}, {info.run_name} ({info.run_id[:8]}):"]
     changed = reference.changed
     if changed is None:
         lines.append("  parameters: unknown, that run recorded none")
@@ -75,4 +75,6 @@ def paragraph(
     ]
     if shared and not moved:
         lines.append("  metrics: the same")
+    if values and not shared:
+        lines.append("  metrics: that run has none of the candidate")
     return lines

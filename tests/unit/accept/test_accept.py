@@ -9,12 +9,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
+from erv.accept.accept import VERSIONS, is_code
 from erv.commands.accept import command
+from erv.determinism import code_of
 from erv.errors import ErvError
 from erv.pipeline import behind, read_accepted, read_changes, read_lock_entries, read_stages
 from erv.tracking.lock_entries import entry_hash, pipeline_files
+from tests.conftest import ROOT as REPOSITORY
 from tests.support.finished import finish
 
 ROOM = "src/erv/rewards"
@@ -314,3 +318,11 @@ def test_the_pipeline_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert {"ingest@mafw", "sft", "grpo@erv", "evaluate@erv", "report"} <= many
     assert f"{len(many)} results kept" in accept("--all").output
     assert out_of_date() == set()
+
+
+def test_what_is_code_is_what_decides_the_keys_of_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    for name, stage in yaml.safe_load(Path("dvc.yaml").read_text())["stages"].items():
+        code = [path for path in stage["deps"] if is_code(path) and path != VERSIONS]
+        assert len(code) == len(code_of(name)), name
+        assert all(is_code(path) for path in code_of(name)), name

@@ -52,7 +52,7 @@ def test_the_note_lists_every_difference() -> None:
     text = note([reference(CHAMPION, [Change("a", "x|y", "z" * 100)]), reference(LAST, [])])
     assert "against the champion's run, erv · fold 1 (`01234567`):" in text
     assert f"| a | x\\|y | {'z' * 79}… |" in text
-    assert "against the last run, erv · fold 1 (`01234567`): the same." in text
+    assert "since the last run, erv · fold 1 (`01234567`): the same." in text
 
 
 def test_the_note_says_when_nothing_is_known() -> None:

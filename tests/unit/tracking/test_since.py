@@ -18,7 +18,7 @@ def test_what_changed_is_said_line_by_line() -> None:
     reference = Reference(LAST, RUN, [Change("grpo.beta", "0.02", "0.1")])
     lines = paragraph(reference, {EPC: 0.5, WAR: 0.8, "x": 1.0}, {EPC: 0.625, WAR: 0.8}, "b" * 40)
     assert lines == [
-        "against the last run, erv · fold 1 (01234567):",
+        "since the last run, erv · fold 1 (01234567):",
         "  grpo.beta 0.02 → 0.1",
         "  commit aaaaaaaa → bbbbbbbb",
         "  erv EPC: 50.0 → 62.5 (+12.5)",
@@ -32,7 +32,12 @@ def test_nothing_changed_is_said_too() -> None:
 
 def test_what_is_not_known_is_said() -> None:
     lines = paragraph(Reference(LAST, RUN, None), {}, {EPC: 0.5}, None)
-    assert lines[1:] == ["  parameters: unknown, that run recorded none"]
+    assert lines[1:] == [
+        "  parameters: unknown, that run recorded none",
+        "  metrics: that run has none of the candidate",
+    ]
+    lines = paragraph(Reference(LAST, RUN, []), {"dfew/clips": 9.0}, {EPC: 0.5}, None)
+    assert lines[1:] == ["  parameters: the same", "  metrics: that run has none of the candidate"]
 
 
 def test_a_long_list_is_cut() -> None:
