@@ -35,18 +35,18 @@ class Approval(RunInput):
 
 
 @flow(name="promote", persist_result=False, retries=0)
-def promote(version: str = "challenger", hours: float = HOURS) -> Any:
+def promote(version: int | str = "challenger", hours: float = HOURS) -> Any:
     """Asks a person whether a version becomes champion, and does as they say.
 
     Args:
-        version: its number or alias.
+        version: its number or alias; Prefect's command line makes a number of `-p version=2`.
         hours: how long to wait for an answer.
     """
     environment = load_environment()
     isolate(environment)
     try:
         settings = load_settings(environment.workspace / "params.yaml")
-        asked = review(version, environment, settings)
+        asked = review(str(version), environment, settings)
         get_run_logger().info("%s", asked.markdown())
         # By number: while the run waits, the alias may move to a version that nobody looked at.
         approval = pause_flow_run(

@@ -23,6 +23,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3000)]
 PAGE = ROOT / "docs/daily.md"
 # What ends otherwise than with 0: tiny policies learn nothing, so they pass no gate; a version used the clip.
 ENDS = {"erv promote challenger": 1, "erv lineage --withdrawn": 3}
+# Without completions that earn something, another weight of a reward would give the same policy.
+ENOUGH = {
+    "sft": {"max_steps": 200},
+    "train_erv": {"max_steps": 300, "eval_steps": 100},
+    "grpo": {"max_completion_length": 80},
+    "evaluate": {"max_new_tokens": 80},
+}
 EDIT = """python - <<'END'
 import re
 from pathlib import Path
@@ -72,8 +79,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, foreign: Listener) -> It
     found = clone(tmp_path_factory.mktemp("daily"), foreign)
     (found.path / ".venv").symlink_to(sys.prefix)
     try:
+        found.set_params(ENOUGH)
+        found.run("git", "commit", "-q", "-a", "-m", "Enough to learn something")
         found.run("erv", "stack", "up")
-        found.run("erv", "sample-data", "--size", "tiny", "--upload")
+        found.run("erv", "sample-data", "--size", "tiny", "--seed", "101", "--upload")
         found.run("erv", "data", "pin")
         found.run("erv", "run")
         found.run("erv", "promote", "1", "--force", "--reason", "the first one")

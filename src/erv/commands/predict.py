@@ -45,7 +45,8 @@ def command(source: Path, output: Path, model: str) -> None:
     if listing.left_out:
         click.echo(f"left out {listing.left_out} files that are no videos by the endings of their names")
     again = f", {done.kept} of them kept from an earlier run" if done.kept else ""
-    click.echo(f"{version.title} was asked about {done.clips} clips{again}")
+    clips = "1 clip" if done.clips == 1 else f"{done.clips} clips"
+    click.echo(f"{version.title} was asked about {clips}{again}")
     if done.failed:
         click.echo(f"{done.failed} could not be answered; the column error says why")
     click.echo(f"wrote {output}")
