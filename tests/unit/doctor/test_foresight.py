@@ -292,7 +292,7 @@ def test_where_a_time_was_measured_is_said() -> None:
     text = list(lines(moved))
     assert "grpo@0: runs, took 1 min 05 s last time, on gpu-box" in text
     assert "grpo@1: runs, took 4 s last time" in text
-    assert " ".join(" ".join(text).split()).endswith("some of it was measured elsewhere")
+    assert " ".join(" ".join(text).split()).endswith("; some of it was measured elsewhere")
     assert not any("elsewhere" in line for line in lines(found))
 
 
