@@ -22,7 +22,6 @@ from erv.pipeline import (
     PipelineStage,
     StageChanges,
     named,
-    overlap,
     read_changes,
     read_stages,
     select,
@@ -184,7 +183,7 @@ def _foreseen(
         for output in other.outputs
     ]
     # What its producer writes or puts back does not count as it is now.
-    files = [file for file in own.files if not any(overlap(file.path, output) for output in written)]
+    files = [file for file in own.files if not any(_overlap(file.path, output) for output in written)]
     why = tuple(_own(own, files, stage.name, codes))
     above = [name for name in stage.upstream if name in before and not before[name].same]
     follows = tuple(Why("follows", name) for name in above)
@@ -213,6 +212,10 @@ def _own(own: StageChanges, files: Sequence[ChangedFile], stage: str, codes: _Co
             change = "missing" if file.after is None else ""
             found.append(Why("data", file.path, file.before, file.after, change))
     return found + [Why("output", path, change=state) for path, state in own.outputs]
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
 def _durations(environment: Environment, names: Sequence[str]) -> tuple[dict[str, float], str]:
