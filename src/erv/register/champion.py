@@ -13,7 +13,7 @@ import logging
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +25,13 @@ from erv.register.gates import CHAMPION, measured_otherwise
 from erv.register.register import Bundle, read_bundle
 from erv.register.versions import PATH_TAG
 from erv.settings import Settings
-from erv.tracking.opening import PARENT_VARIABLE
+from erv.tracking.opening import FLOW_VARIABLES, PARENT_VARIABLE, flow_run_id
 from erv.tracking.patience import repeated
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from erv.media.decode import DecodeRule
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +103,9 @@ def opponent(
             return _missing(number, f"{why}, and can't be evaluated anew, as {hindrance}")
         logger.warning("%s; evaluating version %s anew", why, number)
         folder = Path(name) / "anew"
-        _evaluate(str(entry["cmd"]), copy, folder, environment, parent_run_id, cancelled)
+        flow = repeated(lambda: flow_run_id(client, parent_run_id))
+        runs = {PARENT_VARIABLE: parent_run_id, FLOW_VARIABLES[0]: flow}
+        _evaluate(str(entry["cmd"]), copy, folder, environment, runs, cancelled)
         found = replace(_read(number, folder), anew=True)
     why = _otherwise(bundle, mine, found)
     return _missing(number, f"{why}, also after it was evaluated anew") if why else found
@@ -184,11 +188,19 @@ def _hindrance(bundle: Bundle, champion: Bundle | None, settings: Settings, entr
         return f"dvc.lock has no command of evaluate@{settings.register_.policy} that says how"
     if champion is None:
         return "the registry has no whole copy of it"
-    if champion.json("serving.json") != bundle.json("serving.json"):
+    if _decode_rule(champion) != _decode_rule(bundle):
         return "it sees clips that are decoded otherwise"
     policy = champion.folder / "policy"
     fault = family_fault(read_config(policy), "its policy", settings.policy.family)
     return fault or ""
+
+
+def _decode_rule(bundle: Bundle) -> DecodeRule:
+    """How clips are decoded for a policy; the rest of its `serving.json` is about answering."""
+    from erv.media.decode import DecodeRule
+
+    known = {rule.name for rule in fields(DecodeRule)}
+    return DecodeRule(**{name: value for name, value in bundle.json("serving.json").items() if name in known})
 
 
 def _evaluate(
@@ -196,18 +208,19 @@ def _evaluate(
     champion: Bundle,
     folder: Path,
     environment: Environment,
-    parent_run_id: str | None,
+    runs: Mapping[str, str | None],
     cancelled: Callable[[], bool],
 ) -> None:
-    """Runs the command of the candidate's evaluation for the champion; the results are in `folder`."""
+    """Runs the command of the candidate's evaluation for the champion; the results are in `folder`.
+
+    `runs` are the variables that say under which runs of MLflow and Prefect it is shown.
+    """
     folder.mkdir()
     words = shlex.split(command)
     values = (CHAMPION, champion.folder / "policy", folder / _PREDICTIONS, folder / _METRICS)
     for option, value in zip(_OPTIONS, values, strict=True):
         words[words.index(option) + 1] = str(value)
-    variables = child_environment(environment)
-    if parent_run_id:
-        variables[PARENT_VARIABLE] = parent_run_id
+    variables = child_environment(environment) | {name: run for name, run in runs.items() if run}
     last = ""
 
     def note(line: str) -> None:

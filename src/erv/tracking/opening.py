@@ -6,6 +6,7 @@ import logging
 import os
 import uuid
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from erv.environment import Environment
 from erv.tracking.experiments import experiment_run, experiment_tags
@@ -15,10 +16,26 @@ from erv.tracking.origin import FLOW_TAG, origin_tags
 from erv.tracking.outbox import now_ms
 from erv.tracking.run import StageRun
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 logger = logging.getLogger(__name__)
 
 PARENT_VARIABLE = "ERV_PARENT_RUN_ID"
 FLOW_VARIABLES = ("ERV_FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
+
+
+def flow_run_id(client: MlflowClient | None = None, parent_run_id: str | None = None) -> str | None:
+    """The flow run of Prefect that this process works for; None outside of any.
+
+    Args:
+        client: of MLflow, needed with a parent run.
+        parent_run_id: the flow's run of MLflow, for the process of the flow itself: no variable names it.
+    """
+    found = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
+    if found is None and client is not None and parent_run_id is not None:
+        found = client.get_run(parent_run_id).data.tags.get(FLOW_TAG)
+    return found
 
 
 def open_run(
@@ -44,10 +61,9 @@ def open_run(
     origin = origin_tags(environment.workspace)
     all_tags.update({**origin, **experiment_tags()})
     parent = os.environ.get(PARENT_VARIABLE) or (None if silent else experiment_run(environment, origin))
-    flow = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
     if parent:
         all_tags["mlflow.parentRunId"] = parent
-    if flow:
+    if flow := flow_run_id():
         all_tags[FLOW_TAG] = flow
     all_tags.update({name: environment.mask(value) for name, value in (tags or {}).items()})
 
