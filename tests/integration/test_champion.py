@@ -15,7 +15,8 @@ import yaml
 
 from erv.environment import Environment, isolate
 from erv.errors import RegistryError
-from erv.files import content_digest, write_text
+from erv.evaluate.evaluate import read_predictions
+from erv.files import content_digest, sha256_of, write_text
 from erv.register import publish as publishing
 from erv.register.aliases import promote, rollback
 from erv.register.decoding import serving_settings
@@ -23,7 +24,7 @@ from erv.register.gates import LINEAGE, Verdict
 from erv.register.publish import PublishResult, publish
 from erv.register.register import write_candidate
 from erv.register.reign import reigns
-from erv.register.versions import versions
+from erv.register.versions import PUBLISH_RUN_TAG, versions
 from erv.settings import load_settings
 from erv.tracking.lock_entries import client_of
 from tests.conftest import ROOT
@@ -77,9 +78,9 @@ class Place:
         write_text("{}", self.folder / "verifier/verifier.json")
         write_text(EVALUATE, self.folder / "evaluate.py")
 
-    def candidate(self, prefix: str, digest: str, right: int, **serving: object) -> None:
+    def candidate(self, prefix: str, digest: str, right: int, agreeing: int = 55, **serving: object) -> None:
         panel = {"lexical": {"digest": digest, "worth": WORTH}}
-        mine, base = predictions(right, 55, prefix=prefix), predictions(40, 20, prefix=prefix)
+        mine, base = predictions(right, agreeing, prefix=prefix), predictions(40, 20, prefix=prefix)
         for policy, rows in {"erv": mine, "r1_omni": base}.items():
             folder = self.folder / "eval" / policy
             write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding=decoding())
@@ -180,6 +181,14 @@ def test_it_is_evaluated_if_answers_may_be_longer_or_the_limits_changed(
     result = place.publish()
     assert all(text.startswith("pass: ") for text in place.against_champion(result))
     assert (place.asked(), result.anew, result.champion) == (["champion"], "1", "2")
+    client = client_of(place.environment)
+    run_id = client.get_model_version(result.name, "2").tags[PUBLISH_RUN_TAG]
+    (kept,) = client.list_artifacts(run_id, "champion")
+    copy = Path(client.download_artifacts(run_id, kept.path, str(place.folder)))
+    digest = sha256_of(copy / "predictions.parquet")
+    assert kept.path == f"champion/1-{digest[:12]}", "what the verdicts rest on"
+    right = [row["predicted"] == row["label"] for row in read_predictions(copy / "predictions.parquet")]
+    assert sum(right) == 40
 
 
 def test_other_serving_code_washes_no_gate_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +215,7 @@ def test_other_serving_code_washes_no_gate_off(place: Place, monkeypatch: pytest
 
 
 def test_a_bundle_of_before_is_compared_with_the_champion_of_now(place: Place) -> None:
-    place.candidate("", "j", 60)
+    place.candidate("", "j", 60, 60)
     assert place.publish().champion == "2"
     with pytest.raises(
         RegistryError, match=r"compared with no champion, .* version 2 is champion now; `erv pub"
@@ -219,7 +228,7 @@ def test_a_bundle_of_before_is_compared_with_the_champion_of_now(place: Place) -
         text.startswith("fail: WAR minus champion (version 2)") for text in place.against_champion(back)
     )
     rollback(place.environment, load_settings(), by="test")
-    place.candidate("", "j", 60)
+    place.candidate("", "j", 60, 60)
     again = place.publish()
     assert (again.version, again.passed, again.champion) == ("2", True, "1")
     assert "`erv promote 2` makes it champion" in again.lines()[-1]
@@ -228,7 +237,7 @@ def test_a_bundle_of_before_is_compared_with_the_champion_of_now(place: Place) -
 
 def test_what_could_not_be_told_for_a_moment_is_decided_again(place: Place) -> None:
     place.lineage = Verdict(LINEAGE, outcome="can't tell", reason="S3 is away")
-    place.candidate("", "j", 60)
+    place.candidate("", "j", 60, 60)
     assert (place.publish().champion, place.publish().champion) == ("1", "1")
     place.lineage = Verdict(LINEAGE, outcome="pass")
     assert place.publish().champion == "2"

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from erv.environment import Environment, child_environment
 from erv.errors import RegistryError
+from erv.files import sha256_of_file
 from erv.pipeline import of_these_stages, read_lock_entries, run_guarded
 from erv.policies.common.families import family_fault, read_config
 from erv.register.gates import CHAMPION, measured_otherwise
-from erv.register.register import Bundle, read_bundle
+from erv.register.register import Bundle, read_bundle, write_json
 from erv.register.versions import PATH_TAG
 from erv.settings import Settings
 from erv.tracking.opening import FLOW_VARIABLES, PARENT_VARIABLE, flow_run_id
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _REMEDY = "`erv promote --force --reason TEXT` decides without a comparison"
+KEPT = "champion"  # folder of a publication's run, with the answers that were made for it
 _PREDICTIONS, _METRICS = "predictions.parquet", "metrics.json"
 _OPTIONS = ("--name", "--policy", "--predictions", "--metrics")  # of evaluate, which differ for the champion
 
@@ -109,6 +111,27 @@ def opponent(
         found = replace(_read(number, folder), anew=True)
     why = _otherwise(bundle, mine, found)
     return _missing(number, f"{why}, also after it was evaluated anew") if why else found
+
+
+def keep_answers(client: MlflowClient, run_id: str, other: Opponent) -> None:
+    """Stores the answers of a champion that was evaluated anew, on which verdicts rest.
+
+    They lie below `champion/`, in a folder named by its version and the SHA-256 of its predictions, as far as
+    it fits a name.
+
+    Args:
+        client: of MLflow.
+        run_id: of the run that published the candidate.
+        other: the champion.
+    """
+    from erv.evaluate.evaluate import write_predictions
+
+    with tempfile.TemporaryDirectory() as name:
+        predictions = Path(name) / _PREDICTIONS
+        write_predictions(other.predictions, predictions)
+        write_json(Path(name) / _METRICS, other.metrics)
+        place = f"{KEPT}/{other.version}-{sha256_of_file(predictions)[:12]}"
+        repeated(lambda: client.log_artifacts(run_id, name, place))
 
 
 def _missing(number: str, reason: str) -> Opponent:

@@ -23,7 +23,7 @@ from erv.files import content_digest
 from erv.pipeline import read_lock_entries
 from erv.register.against_champion import compared, count_against, kept_verdicts, taken_over
 from erv.register.aliases import champion_in, champion_of, make_champion
-from erv.register.champion import Opponent, opponent
+from erv.register.champion import Opponent, keep_answers, opponent
 from erv.register.explained import explained
 from erv.register.gates import CANT_TELL, CHAMPION, LINEAGE, Verdict, unopposed
 from erv.register.news import tell
@@ -33,7 +33,15 @@ from erv.register.reign import How, Reign, now, reigns
 from erv.register.serving_code import serving_code
 from erv.register.succession import succession
 from erv.register.turn import registry_turn
-from erv.register.versions import CHALLENGER, CODE_TAG, GATES_TAG, HASH_TAG, versions, versions_of
+from erv.register.versions import (
+    CHALLENGER,
+    CODE_TAG,
+    GATES_TAG,
+    HASH_TAG,
+    PUBLISH_RUN_TAG,
+    versions,
+    versions_of,
+)
 from erv.settings import Settings
 from erv.tracking.lock_entries import client_of
 from erv.tracking.patience import repeated
@@ -209,6 +217,8 @@ def _publish(
             verdicts = _gate(bundle, before, champion, other, settings)
         verdicts += _of_lineage(number, settings, lineage)
         check()
+        if other is not None and other.anew and any(v.opponent == other.version for v in verdicts):
+            keep_answers(client, version.tags[PUBLISH_RUN_TAG], other)
         text = json.dumps([verdict.as_dict() for verdict in verdicts])
         repeated(lambda: client.set_model_version_tag(name, number, GATES_TAG, text))
         how = succession(
