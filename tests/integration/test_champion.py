@@ -199,7 +199,7 @@ def test_other_serving_code_washes_no_gate_off(place: Place, monkeypatch: pytest
     assert any("WAR minus champion (version 1)" in text for text in failed)
     assert worse.champion == "1"
     place.promote("2", force=True)
-    assert "champion without passing" in "\n".join(place.publish().lines())
+    assert "champion in spite of " in "\n".join(place.publish().lines())
     with monkeypatch.context() as edited:
         edited.setattr(publishing, "serving_code", lambda bundle: "edited")
         again = place.publish()

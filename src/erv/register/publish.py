@@ -103,10 +103,8 @@ class PublishResult:
         failed = [verdict for verdict in self.verdicts if not verdict.passed]
         if failed:
             count = f"{len(failed)} of {len(self.verdicts)} gates"
-            reigns = CHAMPION in self.aliases
-            lines.append(
-                f"champion without passing {count}:" if reigns else f"kept from champion by {count}:"
-            )
+            kept_out = CHAMPION not in self.aliases
+            lines.append(f"kept from champion by {count}:" if kept_out else f"champion in spite of {count}:")
             lines += [f"  {verdict.text()}" for verdict in failed]
         elif CHAMPION in self.aliases:
             lines.append("all gates hold: it is the champion")
