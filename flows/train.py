@@ -163,7 +163,7 @@ def _train(
                 show_data_docs(docs)
         _raise_for(reports, docs, cancellation)
 
-        published, lineage = _publish(environment, stages, settings, parent, cancellation)
+        published, lineage, holds = _publish(environment, stages, settings, parent, cancellation)
         comparison = read_comparison() if _includes(stages, "report") else {}
         parent.log_metrics(flat_metrics(comparison))
         addresses: dict[str, str] = {}
@@ -186,7 +186,7 @@ def _train(
         lineage,
         changed,
         gates_passed=published is not None and published.passed,
-        lineage_holds=published is not None and published.lineage_holds,
+        lineage_holds=holds,
     )
     logger.info("%s", summary.text(), extra=console.PRINTED)
     return summary
@@ -357,13 +357,16 @@ def _publish(
     settings: Any,
     parent: StageRun,
     cancellation: Cancellation,
-) -> tuple[PublishResult | None, list[str]]:
-    """Makes sure that the candidate is registered and gated; returns its version, and its lineage."""
+) -> tuple[PublishResult | None, list[str], bool]:
+    """Makes sure that the candidate is registered and gated.
+
+    Returns:
+        Its version, its lineage as it is now, and whether that holds.
+    """
     if not _includes(stages, "register"):
-        return None, []
-    from erv.lineage.gate import lineage_gate
+        return None, [], False
+    from erv.lineage.gate import lineage_gate, lineage_verdict, traced
     from erv.lineage.node import brief
-    from erv.lineage.trace import Provenance
     from erv.register.publish import publish
 
     candidate = next(s.outputs[0] for s in stages if s.group == "register")
@@ -382,8 +385,8 @@ def _publish(
         say=get_run_logger().warning,
     )
     parent.set_tags({"erv.model_version": f"{result.name}/{result.version}"})
-    node = Provenance(environment, settings).trace(str(result.version))
-    return result, brief(node)
+    node = traced(environment, settings, result.version)
+    return result, brief(node), lineage_verdict(node).passed
 
 
 def _includes(stages: Sequence[PipelineStage], group: str) -> bool:

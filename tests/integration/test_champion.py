@@ -8,22 +8,27 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from erv.environment import Environment, isolate
 from erv.errors import RegistryError
-from erv.files import content_digest, write_text
+from erv.evaluate.evaluate import read_predictions
+from erv.files import content_digest, sha256_of, write_text
+from erv.register import publish as publishing
+from erv.register.aliases import promote, rollback
+from erv.register.decoding import serving_settings
 from erv.register.gates import LINEAGE, Verdict
 from erv.register.publish import PublishResult, publish
 from erv.register.register import write_candidate
-from erv.register.versions import versions
+from erv.register.reign import reigns
+from erv.register.versions import PUBLISH_RUN_TAG, versions
 from erv.settings import load_settings
 from erv.tracking.lock_entries import client_of
 from tests.conftest import ROOT
 from tests.unit.register.test_register import (
-    SERVING,
     WORTH,
     comparison_of,
     predictions,
@@ -40,6 +45,7 @@ COMMAND = (
 EVALUATE = """
 import sys
 from pathlib import Path
+from erv.settings import load_settings
 from tests.unit.register.test_register import WORTH, predictions, write_evaluation
 
 given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -52,8 +58,14 @@ if right == "fail":
 rows = predictions(int(right), int(right), prefix=prefix)
 panel = {"lexical": {"digest": digest, "worth": WORTH}}
 folder = Path(given["--predictions"]).parent
-write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding={"batch": 1})
+settings = load_settings().evaluate.model_dump(include={"max_new_tokens", "temperature", "split"})
+write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding=settings)
 """
+
+
+def decoding() -> dict[str, object]:
+    """How the stage `evaluate` says that it decoded."""
+    return load_settings().evaluate.model_dump(include={"max_new_tokens", "temperature", "split"})
 
 
 class Place:
@@ -61,16 +73,17 @@ class Place:
 
     def __init__(self, environment: Environment) -> None:
         self.environment, self.folder = environment, environment.workspace
+        self.lineage = Verdict(LINEAGE, outcome="pass")  # of all versions
         write_text('{"model_type": "humanomni"}', self.folder / "policy/config.json")
         write_text("{}", self.folder / "verifier/verifier.json")
         write_text(EVALUATE, self.folder / "evaluate.py")
 
-    def candidate(self, prefix: str, digest: str, right: int, **serving: object) -> None:
+    def candidate(self, prefix: str, digest: str, right: int, agreeing: int = 55, **serving: object) -> None:
         panel = {"lexical": {"digest": digest, "worth": WORTH}}
-        mine, base = predictions(right, 55, prefix=prefix), predictions(40, 20, prefix=prefix)
+        mine, base = predictions(right, agreeing, prefix=prefix), predictions(40, 20, prefix=prefix)
         for policy, rows in {"erv": mine, "r1_omni": base}.items():
             folder = self.folder / "eval" / policy
-            write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding={"batch": 1})
+            write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding=decoding())
         compared = comparison_of(sft=base, r1_omni=base, erv=mine)
         write_text(json.dumps(compared), self.folder / "comparison.json")
         shutil.rmtree(self.folder / "candidate", ignore_errors=True)
@@ -80,7 +93,7 @@ class Place:
             verifier=self.folder / "verifier",
             evaluations=self.folder / "eval",
             comparison=self.folder / "comparison.json",
-            serving={**SERVING, **serving},
+            serving={**serving_settings(load_settings()), **serving},
             settings=load_settings().register_,
             seed=0,
         )
@@ -97,8 +110,18 @@ class Place:
             self.environment,
             load_settings(),
             by="test",
-            lineage=lambda number: Verdict(LINEAGE, outcome="pass"),
+            lineage=lambda number: self.lineage,
         )
+
+    def parameters(self, path: str, value: object) -> None:
+        """Changes one parameter."""
+        section, name = path.split(".")
+        parameters = yaml.safe_load((self.folder / "params.yaml").read_text())
+        parameters[section][name] = value
+        write_text(yaml.safe_dump(parameters), self.folder / "params.yaml")
+
+    def promote(self, number: str, **options: Any) -> str:
+        return promote(number, self.environment, load_settings(), by="test", reason="test", **options)
 
     def asked(self) -> list[str]:
         path = self.folder / "asked.log"
@@ -142,8 +165,84 @@ def test_it_is_evaluated_if_the_clips_or_the_judge_changed(place: Place) -> None
         assert champion == result.version
     assert place.asked() == ["champion", "champion"]
     assert place.publish().new is False
-    assert place.asked() == ["champion", "champion"], "gates are decided once"
+    assert place.asked() == ["champion", "champion"], "against one champion gates are decided once"
     assert not list(place.environment.state.glob("champion-*")), "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [("evaluate.max_new_tokens", 77), ("validate.min_brightness", 9.5)]
+)
+def test_it_is_evaluated_if_answers_may_be_longer_or_the_limits_changed(
+    place: Place, path: str, value: object
+) -> None:
+    place.parameters(path, value)
+    place.candidate("new", "j", 56)
+    write_text("new j 40", place.folder / "control.txt")
+    result = place.publish()
+    assert all(text.startswith("pass: ") for text in place.against_champion(result))
+    assert (place.asked(), result.anew, result.champion) == (["champion"], "1", "2")
+    client = client_of(place.environment)
+    run_id = client.get_model_version(result.name, "2").tags[PUBLISH_RUN_TAG]
+    (kept,) = client.list_artifacts(run_id, "champion")
+    copy = Path(client.download_artifacts(run_id, kept.path, str(place.folder)))
+    digest = sha256_of(copy / "predictions.parquet")
+    assert kept.path == f"champion/1-{digest[:12]}", "what the verdicts rest on"
+    right = [row["predicted"] == row["label"] for row in read_predictions(copy / "predictions.parquet")]
+    assert sum(right) == 40
+
+
+def test_other_serving_code_washes_no_gate_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = load_settings().register_.model_name
+    place.candidate("", "j", 30)
+    worse = place.publish()
+    failed = [verdict.text() for verdict in worse.verdicts if not verdict.passed]
+    assert any("WAR minus champion (version 1)" in text for text in failed)
+    assert worse.champion == "1"
+    place.promote("2", force=True)
+    assert "champion in spite of " in "\n".join(place.publish().lines())
+    with monkeypatch.context() as edited:
+        edited.setattr(publishing, "serving_code", lambda bundle: "edited")
+        again = place.publish()
+    assert [verdict.text() for verdict in again.verdicts if not verdict.passed] == failed
+    assert (again.version, again.champion, again.passed) == ("3", "3", False)
+    last = reigns(client_of(place.environment), name)[-1]
+    assert (last.version, last.how, list(last.forced)) == ("3", "serving code", failed)
+    assert last.reason == "it has the same bundle as version 2"
+    rollback(place.environment, load_settings(), by="test")
+    with monkeypatch.context() as edited:
+        edited.setattr(publishing, "serving_code", lambda bundle: "edited")
+        assert place.publish().champion == "2", "what a person decided stands"
+
+
+def test_a_bundle_of_before_is_compared_with_the_champion_of_now(place: Place) -> None:
+    place.candidate("", "j", 60, 60)
+    assert place.publish().champion == "2"
+    with pytest.raises(
+        RegistryError, match=r"compared with no champion, .* version 2 is champion now; `erv pub"
+    ):
+        place.promote("1")
+    place.candidate("", "j", 50)
+    back = place.publish()
+    assert (back.version, back.new, back.champion, back.passed) == ("1", False, "2", False)
+    assert any(
+        text.startswith("fail: WAR minus champion (version 2)") for text in place.against_champion(back)
+    )
+    rollback(place.environment, load_settings(), by="test")
+    place.candidate("", "j", 60, 60)
+    again = place.publish()
+    assert (again.version, again.passed, again.champion) == ("2", True, "1")
+    assert "`erv promote 2` makes it champion" in again.lines()[-1]
+    assert "version 2 is now the champion" in place.promote("2")
+
+
+def test_what_could_not_be_told_for_a_moment_is_decided_again(place: Place) -> None:
+    place.lineage = Verdict(LINEAGE, outcome="can't tell", reason="S3 is away")
+    place.candidate("", "j", 60, 60)
+    assert (place.publish().champion, place.publish().champion) == ("1", "1")
+    place.lineage = Verdict(LINEAGE, outcome="pass")
+    assert place.publish().champion == "2"
+    place.lineage = Verdict(LINEAGE, outcome="fail", reason="1 broken")
+    assert place.publish().passed is False
 
 
 @pytest.mark.slow
@@ -161,7 +260,7 @@ def test_a_failed_evaluation_registers_nothing(place: Place) -> None:
 
 
 def _other_decoding(place: Place) -> None:
-    place.candidate("new", "j", 56, size=2 * SERVING["size"])
+    place.candidate("new", "j", 56, size=2 * load_settings().extract.size)
 
 
 def _no_command(place: Place) -> None:

@@ -35,6 +35,10 @@ SCHEMAS = ROOT / "src/erv/lineage/schemas"
 VERSION_SCHEMA = ROOT / "src/erv/register/schemas/version.json"
 
 
+FLOW = "0199f2a4-5b0e-7c33-9d5e-3a8b1f6c2d47"  # whose run version 1 was published by
+EVENTS = "events.jsonl"
+
+
 @pytest.fixture(scope="module")
 def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> LineagePipeline:
     """Two versions: the second one learned from t4 instead of t1, which is no longer in the workspace."""
@@ -43,7 +47,12 @@ def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Lin
         client.delete_registered_model(model.name)
     pipeline = LineagePipeline(tmp_path_factory.mktemp("lineage"), stack)
     pipeline.run("t1")
-    assert pipeline.publish().version == "1"
+    told = {"TYPE": "file", "LOG_FILE_PATH": str(pipeline.folder / EVENTS), "APPEND": "true"}
+    with pytest.MonkeyPatch.context() as environment:  # of a stage or command below the flow
+        environment.setenv("ERV_FLOW_RUN_ID", FLOW)
+        for name, value in told.items():
+            environment.setenv(f"OPENLINEAGE__TRANSPORT__{name}", value)
+        assert pipeline.publish().version == "1"
     (pipeline.folder / "dvc.yaml").write_text(PIPELINE + "# changed\n")
     pipeline.run("t4", policy="second")
     assert pipeline.publish().version == "2"
@@ -327,6 +336,29 @@ def _file(folder: Path, content: bytes) -> Path:
     path = folder / Path(BASE).name
     path.write_bytes(content)
     return path
+
+
+def test_a_flow_run_and_what_it_published(elsewhere: Elsewhere) -> None:
+    version = elsewhere.document(f"{NAME}/1")["tree"]["values"]
+    assert version["prefect_flow_run"] == FLOW
+    tree = elsewhere.document(FLOW)["tree"]
+    assert (tree["kind"], tree["values"]["prefect_flow_run"]) == ("flow", FLOW)
+    assert tree["values"]["mlflow_runs"] == [version["publish_run"]]
+    assert elsewhere.document(f"{NAME}/2")["tree"]["values"]["prefect_flow_run"] is None
+
+
+def test_a_publication_is_told_to_openlineage_below_its_flow(scratch: LineagePipeline) -> None:
+    events = [json.loads(line) for line in (scratch.folder / EVENTS).read_text().splitlines()]
+    assert [(event["job"]["name"], event["eventType"]) for event in events] == [
+        ("publish", "START"),
+        ("publish", "COMPLETE"),
+    ]
+    for event in events:
+        assert event["run"]["facets"]["parent"]["run"]["runId"] == FLOW
+        assert [item["name"] for item in event["outputs"]] == [f"models:/{NAME}/1"]
+        (read,) = event["inputs"]
+        assert read["name"] == "models/candidate"
+        assert re.fullmatch(r"[0-9a-f]{32}\.dir", read["facets"]["version"]["datasetVersion"])
 
 
 def test_an_output_by_its_hash(scratch: LineagePipeline, elsewhere: Elsewhere) -> None:

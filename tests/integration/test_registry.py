@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import uuid
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from erv.environment import Environment, isolate
+from erv.lineage.served import Place
 from erv.pipeline import read_lock_entries
 from erv.storage.store import open_store
 from erv.tracking.lock_entries import client_of
@@ -48,7 +50,7 @@ work.mkdir(parents=True, exist_ok=True)
 digest = "j" + "".join(judge)
 panel = {"lexical": {"digest": digest, "worth": WORTH}}
 for name, rows in {"erv": mine, "r1_omni": base}.items():
-    write_evaluation(work / name, rows, judge={"digest": digest}, judges=panel, decoding={"batch": 1})
+    write_evaluation(work / name, rows, judge={"digest": digest}, judges=panel, decoding={"split": "test"})
 (work / "comparison.json").write_text(json.dumps(comparison_of(sft=base, r1_omni=base, erv=mine)))
 write_candidate(
     Path("models/candidate"),
@@ -77,14 +79,14 @@ def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Scr
 
 @pytest.fixture(scope="module")
 def first(scratch: Scratch) -> str:
-    return scratch.erv("run").stdout
+    return scratch.erv("run", "--require-gates", "--require-lineage").stdout
 
 
 @pytest.fixture(scope="module")
-def worse(scratch: Scratch, first: str) -> str:
-    """What the flow says of a second candidate, which doesn't pass its gates; version 2."""
+def worse(scratch: Scratch, first: str) -> subprocess.CompletedProcess[str]:
+    """The flow with a second candidate, which doesn't pass its gates; version 2."""
     scratch.control("quality", "42 50")
-    return scratch.erv("run").stdout
+    return scratch.erv("run", "--require-gates", "--require-lineage", check=False)
 
 
 def aliases(scratch: Scratch) -> dict[str, str]:
@@ -131,6 +133,8 @@ def test_lineage_of_the_champion_holds(scratch: Scratch, first: str) -> None:
     assert "0 broken" in output
     by_hash = scratch.erv("lineage", entry["outs"][0]["md5"]).stdout
     assert f"in {NAME} version 1" in by_hash
+    flows = {run.data.tags["prefect.flow_run_id"] for run in scratch.runs()["train"]}
+    assert re.search(r"Prefect flow run (\S+)", output).group(1) in flows  # type: ignore[union-attr]
     run_id = re.search(r"published by run ([0-9a-f]{32})", output).group(1)  # type: ignore[union-attr]
     assert "publish, FINISHED" in scratch.erv("lineage", run_id).stdout
 
@@ -153,22 +157,51 @@ def test_a_lost_and_a_changed_object_break_the_lineage(scratch: Scratch, first: 
     assert f"{small.uri}: its content differs from its name; delete that object" in changed.stdout
 
 
+@pytest.mark.parametrize("command", ["publish", pytest.param("run", marks=pytest.mark.slow)])
+def test_what_is_required_of_the_lineage_is_looked_up_now(scratch: Scratch, first: str, command: str) -> None:
+    """Also where no gate asks for it: a stored verdict would be missing, or out of date."""
+    store, client = open_store(scratch.environment), client_of(scratch.environment)
+    place = Place(scratch.environment, client, client.get_model_version_by_alias(NAME, "challenger"))
+    uri = place.of("code/erv/register/serving.py").partition("(")[2].removesuffix(")")
+    parameters, code = scratch.folder / "params.yaml", store.read(uri)
+    before = parameters.read_text()
+    try:
+        parameters.write_text(before.replace("require_lineage: true", "require_lineage: false"))
+        store.write(code + b"\n", uri)
+        broken = scratch.erv(command, "--require-lineage", check=False)
+        store.write(code, uri)
+        whole = scratch.erv(command, "--require-lineage", check=False)
+    finally:
+        parameters.write_text(before)
+        store.write(code, uri)
+    assert broken.returncode == 4, broken.stderr
+    assert "error: the lineage of the version doesn't hold" in broken.stderr
+    assert whole.returncode == 0, whole.stderr
+
+
 def test_nothing_of_that_name(scratch: Scratch, first: str) -> None:
     result = scratch.erv("lineage", "nonsense", check=False)
     assert result.returncode == 1
     assert f"error: 'nonsense' is not a version or alias of {NAME}" in result.stderr
 
 
-def test_a_worse_candidate_is_kept_from_champion(scratch: Scratch, worse: str) -> None:
-    assert f"{NAME} version 2 registered; alias challenger" in worse
-    assert "kept from champion by" in worse
+def test_a_worse_candidate_is_kept_from_champion(
+    scratch: Scratch, worse: subprocess.CompletedProcess[str]
+) -> None:
+    assert f"{NAME} version 2 registered; alias challenger" in worse.stdout
+    assert "kept from champion by" in worse.stdout
     assert re.search(
-        r"(fail|can't tell): WAR minus champion -0\.\d+ to [+-]0\.\d+, needs more than -0\.0500", worse
+        r"(fail|can't tell): WAR minus champion \(version 1\) -0\.\d+ to [+-]0\.\d+, needs more than -0\.05",
+        worse.stdout,
     )
+    assert worse.returncode == 3
+    assert "error: not every gate is passed, or no version was registered" in worse.stderr
     assert aliases(scratch) == {"challenger": "2", "champion": "1"}
 
 
-def test_promotion_and_rollback_by_hand_stand(scratch: Scratch, worse: str) -> None:
+def test_promotion_and_rollback_by_hand_stand(
+    scratch: Scratch, worse: subprocess.CompletedProcess[str]
+) -> None:
     refused = scratch.erv("promote", "2", check=False)
     assert refused.returncode == 1
     assert "version 2 did not pass" in refused.stderr
@@ -183,7 +216,8 @@ def test_promotion_and_rollback_by_hand_stand(scratch: Scratch, worse: str) -> N
     assert re.fullmatch(r"version 1 since \S+Z, gates by \S+@\S+", began)
     assert re.match(r"2 since \S+Z, promote by \S+@\S+: better on calls\n  forced past .*WAR minus", second)
     assert re.fullmatch(r"1 since \S+Z, rollback by \S+@\S+: worse after all\n", more[0])
-    scratch.erv("publish")
+    published = scratch.erv("publish", "--require-gates", "--require-lineage", check=False)
+    assert (published.returncode, published.stderr) == (3, "error: not every gate is passed\n")
     assert aliases(scratch)["champion"] == "1"
     result = scratch.erv("rollback", check=False)
     assert "there is no previous champion" in result.stderr

@@ -217,7 +217,7 @@ def test_other_serving_code_undoes_no_rollback(
     serve_by("edited", monkeypatch)
     again = publish(workspace)
     assert (again.version, again.champion) == ("3", other)
-    assert "`erv promote 3` makes it so" in again.lines()[-1]
+    assert "`erv promote 3` makes it champion" in again.lines()[-1]
 
 
 def test_no_promotion_is_lost(workspace: Environment) -> None:

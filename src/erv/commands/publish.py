@@ -67,7 +67,7 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
     )
     for line in result.lines():
         click.echo(line)
-    if require_lineage and not lineage_gate(environment, settings, result.version).passed:
+    if require_lineage and not (result.lineage or lineage_gate(environment, settings, result.version)).passed:
         click.echo("error: the lineage of the version doesn't hold, see `erv lineage`", err=True)
         sys.exit(LINEAGE_UNMET)
     if require_gates and not result.passed:

@@ -37,9 +37,17 @@ class Provenance:
         environment: the servers.
         settings: of the workspace; None for a folder without `params.yaml`.
         verify: read and hash large objects too, and every file of a registered version, code included.
+        served: of these, only the files of a registered version.
     """
 
-    def __init__(self, environment: Environment, settings: Settings | None, verify: bool = False) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        settings: Settings | None,
+        verify: bool = False,
+        *,
+        served: bool = False,
+    ) -> None:
         self._environment = environment
         self._settings = settings
         if environment.mlflow_uri:
@@ -47,7 +55,7 @@ class Provenance:
         self._client = lock_entries.client_of(environment) if environment.mlflow_uri else None
         artifacts = Artifacts(environment)
         self._stages = StageTrees(environment, verify)
-        self._versions = ModelVersions(environment, self._client, artifacts, self._stages, verify)
+        self._versions = ModelVersions(environment, self._client, artifacts, self._stages, verify or served)
         self._runs = Runs(environment, artifacts, self._stages, self._came_of, self._versions.imported)
 
     @property

@@ -6,19 +6,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.register import reign
+from erv.register.against_champion import objections
 from erv.register.explained import explained
-from erv.register.gates import CHAMPION, read_verdict
+from erv.register.gates import CHAMPION
 from erv.register.news import tell
 from erv.register.reign import Reign, last_noted, note, now
 from erv.register.turn import registry_turn
-from erv.register.versions import GATES_TAG, get_version, versions
+from erv.register.versions import get_version, versions
 from erv.settings import Settings
 from erv.tracking.lock_entries import client_of
 from erv.tracking.patience import repeated
@@ -51,7 +51,8 @@ def promote(
         force: also if it did not pass its gates; they are then named in the reign.
 
     Raises:
-        RegistryError: no such version, or it did not pass its gates.
+        RegistryError: no such version, or it did not pass its gates, or passed them against another champion
+            than the present one.
     """
     name = settings.register_.model_name
     with explained(environment), registry_turn(environment, name) as check:
@@ -63,7 +64,8 @@ def promote(
         # One whose reign nobody noted is promoted anew: a killed command may have changed the alias alone.
         if before == number == last_noted(model):
             return f"{name} version {number} is already the champion"
-        against = not_passed(found.tags.get(GATES_TAG))
+        present = None if before is None else repeated(lambda: get_version(client, name, before))
+        against = objections(found, present)
         if against and not force:
             raise RegistryError(
                 "\n".join(
@@ -84,17 +86,6 @@ def promote(
     elif before:
         said += f"; it was version {before}"
     return f"{said}; forced past {len(against)} gates" if against else said
-
-
-def not_passed(gates: str | None) -> list[str]:
-    """The gates that keep a version from champion, as sentences.
-
-    Args:
-        gates: the tag of the version that holds their verdicts, or None if it has none.
-    """
-    if gates is None:
-        return ["its gates were never decided; `erv publish` decides those of the candidate"]
-    return [verdict.text() for verdict in map(read_verdict, json.loads(gates)) if not verdict.passed]
 
 
 def rollback(environment: Environment, settings: Settings, *, by: str, reason: str = "") -> str:

@@ -13,27 +13,31 @@ import logging
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from erv.environment import Environment, child_environment
 from erv.errors import RegistryError
+from erv.files import sha256_of_file
 from erv.pipeline import of_these_stages, read_lock_entries, run_guarded
 from erv.policies.common.families import family_fault, read_config
 from erv.register.gates import CHAMPION, measured_otherwise
-from erv.register.register import Bundle, read_bundle
+from erv.register.register import Bundle, read_bundle, write_json
 from erv.register.versions import PATH_TAG
 from erv.settings import Settings
-from erv.tracking.opening import PARENT_VARIABLE
+from erv.tracking.opening import FLOW_VARIABLES, PARENT_VARIABLE, flow_run_id
 from erv.tracking.patience import repeated
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from erv.media.decode import DecodeRule
+
 logger = logging.getLogger(__name__)
 
 _REMEDY = "`erv promote --force --reason TEXT` decides without a comparison"
+KEPT = "champion"  # folder of a publication's run, with the answers that were made for it
 _PREDICTIONS, _METRICS = "predictions.parquet", "metrics.json"
 _OPTIONS = ("--name", "--policy", "--predictions", "--metrics")  # of evaluate, which differ for the champion
 
@@ -101,10 +105,33 @@ def opponent(
             return _missing(number, f"{why}, and can't be evaluated anew, as {hindrance}")
         logger.warning("%s; evaluating version %s anew", why, number)
         folder = Path(name) / "anew"
-        _evaluate(str(entry["cmd"]), copy, folder, environment, parent_run_id, cancelled)
+        flow = repeated(lambda: flow_run_id(client, parent_run_id))
+        runs = {PARENT_VARIABLE: parent_run_id, FLOW_VARIABLES[0]: flow}
+        _evaluate(str(entry["cmd"]), copy, folder, environment, runs, cancelled)
         found = replace(_read(number, folder), anew=True)
     why = _otherwise(bundle, mine, found)
     return _missing(number, f"{why}, also after it was evaluated anew") if why else found
+
+
+def keep_answers(client: MlflowClient, run_id: str, other: Opponent) -> None:
+    """Stores the answers of a champion that was evaluated anew, on which verdicts rest.
+
+    They lie below `champion/`, in a folder named by its version and the SHA-256 of its predictions, as far as
+    it fits a name.
+
+    Args:
+        client: of MLflow.
+        run_id: of the run that published the candidate.
+        other: the champion.
+    """
+    from erv.evaluate.evaluate import write_predictions
+
+    with tempfile.TemporaryDirectory() as name:
+        predictions = Path(name) / _PREDICTIONS
+        write_predictions(other.predictions, predictions)
+        write_json(Path(name) / _METRICS, other.metrics)
+        place = f"{KEPT}/{other.version}-{sha256_of_file(predictions)[:12]}"
+        repeated(lambda: client.log_artifacts(run_id, name, place))
 
 
 def _missing(number: str, reason: str) -> Opponent:
@@ -184,11 +211,19 @@ def _hindrance(bundle: Bundle, champion: Bundle | None, settings: Settings, entr
         return f"dvc.lock has no command of evaluate@{settings.register_.policy} that says how"
     if champion is None:
         return "the registry has no whole copy of it"
-    if champion.json("serving.json") != bundle.json("serving.json"):
+    if _decode_rule(champion) != _decode_rule(bundle):
         return "it sees clips that are decoded otherwise"
     policy = champion.folder / "policy"
     fault = family_fault(read_config(policy), "its policy", settings.policy.family)
     return fault or ""
+
+
+def _decode_rule(bundle: Bundle) -> DecodeRule:
+    """How clips are decoded for a policy; the rest of its `serving.json` is about answering."""
+    from erv.media.decode import DecodeRule
+
+    known = {rule.name for rule in fields(DecodeRule)}
+    return DecodeRule(**{name: value for name, value in bundle.json("serving.json").items() if name in known})
 
 
 def _evaluate(
@@ -196,18 +231,19 @@ def _evaluate(
     champion: Bundle,
     folder: Path,
     environment: Environment,
-    parent_run_id: str | None,
+    runs: Mapping[str, str | None],
     cancelled: Callable[[], bool],
 ) -> None:
-    """Runs the command of the candidate's evaluation for the champion; the results are in `folder`."""
+    """Runs the command of the candidate's evaluation for the champion; the results are in `folder`.
+
+    `runs` are the variables that say under which runs of MLflow and Prefect it is shown.
+    """
     folder.mkdir()
     words = shlex.split(command)
     values = (CHAMPION, champion.folder / "policy", folder / _PREDICTIONS, folder / _METRICS)
     for option, value in zip(_OPTIONS, values, strict=True):
         words[words.index(option) + 1] = str(value)
-    variables = child_environment(environment)
-    if parent_run_id:
-        variables[PARENT_VARIABLE] = parent_run_id
+    variables = child_environment(environment) | {name: run for name, run in runs.items() if run}
     last = ""
 
     def note(line: str) -> None:

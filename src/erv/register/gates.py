@@ -31,6 +31,7 @@ CANT_TELL: Final = "can't tell"
 OPEN: Final = "open"
 Outcome = Literal["pass", "fail", "can't tell", "open"]
 _WORST_FIRST: tuple[Outcome, ...] = (FAIL, CANT_TELL, OPEN, PASS)
+NO_CHAMPION = "there was no champion to compare with"
 LINEAGE = "lineage"  # of a version: whether every link behind it holds
 VERIFIER_F1, JUDGE_ACCURACY = INSTRUMENTS  # what measured, not what was measured
 
@@ -50,6 +51,7 @@ class Verdict:
         maximum: what the upper end must not exceed, or stay below where there is an `against`.
         judge: whose reading counts: a judge, `majority`, `every` for all worthy judges (then the interval is
             that of the least favourable one), or None for the headline judge.
+        opponent: the version it was compared with, of a gate against the champion; None if it wasn't.
     """
 
     metric: str
@@ -61,6 +63,7 @@ class Verdict:
     reason: str = ""
     maximum: float | None = None
     judge: str | None = None
+    opponent: str | None = None
 
     @property
     def value(self) -> float | None:
@@ -83,13 +86,15 @@ class Verdict:
         return self.metric in JUDGED
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; without `minimum`, `maximum` and `judge` where there is none."""
-        optional = {"minimum", "maximum", "judge"}
+        """For JSON; without `minimum`, `maximum`, `judge` and `opponent` where there is none."""
+        optional = {"minimum", "maximum", "judge", "opponent"}
         return {key: value for key, value in asdict(self).items() if key not in optional or value is not None}
 
     def text(self) -> str:
         """`pass: EPC minus r1_omni (judge embedding) +0.1200 to +0.3000, needs more than +0.0000`."""
         what = self.metric if self.against is None else f"{self.metric} minus {self.against}"
+        if self.opponent is not None:
+            what += f" (version {self.opponent})"
         if self.judge is not None:
             what += " (every worthy judge)" if self.judge == EVERY else f" (judge {self.judge})"
         found = f"{what} {self._interval}" if self.value is not None else f"{what}: {self.reason or OPEN}"
@@ -125,6 +130,11 @@ def read_verdict(item: Mapping[str, Any]) -> Verdict:
     outcome: Outcome = OPEN if item["passed"] is None else PASS if item["passed"] else FAIL
     end = item["value"]
     return Verdict(**kept, low=end, high=end, outcome=outcome, reason=item.get("reason", ""))
+
+
+def gate_of(verdict: Verdict) -> tuple[object, ...]:
+    """Which gate a verdict is on: equal for verdicts on the same one."""
+    return verdict.metric, verdict.against, verdict.minimum, verdict.maximum, verdict.judge
 
 
 def require_test_split(predictions: Sequence[Mapping[str, Any]]) -> None:
@@ -334,6 +344,11 @@ def measured_otherwise(
 
 def _by_judge(verdicts: Sequence[Verdict]) -> bool:
     return any(verdict.is_open and verdict.judge is not None for verdict in verdicts)
+
+
+def unopposed(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """The verdicts where there is no champion: the open ones are passed, and say so."""
+    return tuple(replace(v, outcome=PASS, reason=NO_CHAMPION) if v.is_open else v for v in verdicts)
 
 
 def undecided(verdicts: Sequence[Verdict], reason: str) -> tuple[Verdict, ...]:

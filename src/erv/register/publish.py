@@ -1,8 +1,10 @@
 """Publishing a bundle: makes sure that it is registered and gated on a server, however often it is asked.
 
-A version is recognised by the hash of its bundle and the digest of the code that serves it. It is gated once;
-whatever a person decides later (`promote`, `rollback`) stands, also for a new version of the same bundle: it
-becomes champion by its gates only in place of another version of this bundle.
+A version is recognised by the hash of its bundle and the digest of the code that serves it. Each publication
+verifies its lineage and decides what its kept verdicts don't say about the present champion
+(`erv.register.against_champion`). What a person decided (`promote`, `rollback`) stands: a bundle that was
+champion once becomes champion by its gates no more, except that a new version takes the place of one with the
+same bundle.
 
 Processes that change the registry take turns (`registry_turn`). Where they can't see each other's lease, two
 may still register one bundle: the lowest version stays, the others go.
@@ -11,7 +13,7 @@ may still register one bundle: the lowest version stays, the others go.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,25 +21,27 @@ from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.files import content_digest
 from erv.pipeline import read_lock_entries
+from erv.register.against_champion import compared, count_against, kept_verdicts, taken_over
 from erv.register.aliases import champion_in, champion_of, make_champion
-from erv.register.champion import Opponent, opponent
+from erv.register.champion import Opponent, keep_answers, opponent
 from erv.register.explained import explained
-from erv.register.gates import (
-    CANT_TELL,
-    CHAMPION,
-    LINEAGE,
-    Verdict,
-    decide_against_champion,
-    read_verdict,
-    undecided,
-)
+from erv.register.gates import CANT_TELL, CHAMPION, LINEAGE, Verdict, unopposed
 from erv.register.news import tell
 from erv.register.register import Bundle, read_bundle
 from erv.register.registration import close_killed, one_version
-from erv.register.reign import Reign, now
+from erv.register.reign import How, Reign, now, reigns
 from erv.register.serving_code import serving_code
+from erv.register.succession import succession
 from erv.register.turn import registry_turn
-from erv.register.versions import CHALLENGER, CODE_TAG, GATES_TAG, HASH_TAG, versions, versions_of
+from erv.register.versions import (
+    CHALLENGER,
+    CODE_TAG,
+    GATES_TAG,
+    HASH_TAG,
+    PUBLISH_RUN_TAG,
+    versions,
+    versions_of,
+)
 from erv.settings import Settings
 from erv.tracking.lock_entries import client_of
 from erv.tracking.patience import repeated
@@ -57,7 +61,7 @@ class PublishResult:
         name: name of the registered model.
         version: number of the version.
         aliases: the aliases that point to it now.
-        verdicts: the verdicts on its gates, as decided when it was first published.
+        verdicts: the verdicts on its gates, against the champion of now.
         new: whether this call registered it.
         champion: the version that is champion now, or None.
         copies: versions of the same bundle that another process registered at the same time; deleted.
@@ -81,9 +85,9 @@ class PublishResult:
         return all(verdict.passed for verdict in self.verdicts)
 
     @property
-    def lineage_holds(self) -> bool:
-        """Whether its lineage was verified when its gates were decided."""
-        return any(verdict.metric == LINEAGE and verdict.passed for verdict in self.verdicts)
+    def lineage(self) -> Verdict | None:
+        """The verdict on its lineage, decided by this call; None if no gate asks for it."""
+        return next((verdict for verdict in self.verdicts if verdict.metric == LINEAGE), None)
 
     def lines(self) -> list[str]:
         """What happened, in sentences for people."""
@@ -98,17 +102,18 @@ class PublishResult:
             lines.append(f"compared with version {self.anew}, which was evaluated on the present test clips")
         failed = [verdict for verdict in self.verdicts if not verdict.passed]
         if failed:
-            lines.append(f"kept from champion by {len(failed)} of {len(self.verdicts)} gates:")
+            count = f"{len(failed)} of {len(self.verdicts)} gates"
+            kept_out = CHAMPION not in self.aliases
+            lines.append(f"kept from champion by {count}:" if kept_out else f"champion in spite of {count}:")
             lines += [f"  {verdict.text()}" for verdict in failed]
         elif CHAMPION in self.aliases:
             lines.append("all gates hold: it is the champion")
-        elif self.champion is not None:
-            lines.append(f"champion is version {self.champion}")
-            if self.new and self.siblings:
-                lines.append(
-                    f"all gates hold, but this bundle was registered before and is not champion: `erv promote"
-                    f" {self.version}` makes it so"
-                )
+        else:
+            lines.append(f"champion is version {self.champion}" if self.champion else "there is no champion")
+            lines.append(
+                "all gates hold, but this bundle was champion before, and what was decided since stands: `erv"
+                f" promote {self.version}` makes it champion"
+            )
         return lines
 
 
@@ -164,14 +169,15 @@ def _opponent(
     parent_run_id: str | None,
     cancelled: Callable[[], bool],
 ) -> Opponent | None:
-    """The champion, if gates are to be decided against it: there is one, and of another bundle."""
+    """The champion, if gates are to be decided against it: it is of another bundle, and not met yet."""
     client, name = client_of(environment), settings.register_.model_name
     known = repeated(lambda: versions(client, name))
     same = [version for version in known if version.tags.get(HASH_TAG) == bundle.hash]
-    if any(version.tags.get(CODE_TAG) == code and GATES_TAG in version.tags for version in same):
-        return None
     champion = champion_of(client, name) if known else None
     if champion is None or champion in {str(version.version) for version in same}:
+        return None
+    mine = next((version for version in same if version.tags.get(CODE_TAG) == code), None)
+    if mine is not None and count_against(bundle, kept_verdicts(mine), champion):
         return None
     return opponent(
         client, environment, bundle, champion, settings, parent_run_id=parent_run_id, cancelled=cancelled
@@ -197,32 +203,46 @@ def _publish(
         close_killed(client, environment, name)
         version, new, copies = one_version(client, bundle, code, name, environment, parent_run_id, check)
         number = str(version.version)
-        siblings = tuple(
-            str(v.version) for v in versions_of(client, name, bundle.hash) if str(v.version) != number
-        )
+        same = {str(v.version): v for v in versions_of(client, name, bundle.hash)}
         champion = champion_of(client, name)
         # The candidate of the present state, also one that was registered before.
         repeated(lambda: client.set_registered_model_alias(name, CHALLENGER, number))
-        if GATES_TAG not in version.tags:
-            rival = None if champion in {number, *siblings} else champion
-            verdicts = _gate(bundle, rival, other, settings)
-            verdicts += _of_lineage(number, settings, lineage)
-            check()
-            # The tag comes last, so that the next publication gates one that was interrupted.
-            stands = bool(siblings) and rival is not None
-            if all(verdict.passed for verdict in verdicts) and not stands:
-                crowned = Reign(number, now(), by, "gates")
-                make_champion(client, name, crowned)
-            text = json.dumps([verdict.as_dict() for verdict in verdicts])
-            repeated(lambda: client.set_model_version_tag(name, number, GATES_TAG, text))
+        before = kept_verdicts(version)
+        champions = None if champion not in same else kept_verdicts(same[champion])
+        if champion in same:
+            verdicts = taken_over(bundle, champions, champion)
         else:
-            verdicts = tuple(map(read_verdict, json.loads(version.tags[GATES_TAG])))
+            verdicts = _gate(bundle, before, champion, other, settings)
+        verdicts += _of_lineage(number, settings, lineage)
+        check()
+        if other is not None and other.anew and any(v.opponent == other.version for v in verdicts):
+            keep_answers(client, version.tags[PUBLISH_RUN_TAG], other)
+        text = json.dumps([verdict.as_dict() for verdict in verdicts])
+        repeated(lambda: client.set_model_version_tag(name, number, GATES_TAG, text))
+        how = succession(
+            number,
+            same=same,
+            champion=champion,
+            reigned={reign.version for reign in reigns(client, name)},
+            verdicts=verdicts,
+            before=before,
+            champions=champions,
+        )
+        if how is not None:
+            crowned = _reign(number, how, by, verdicts, champion)
+            make_champion(client, name, crowned)
         model = repeated(lambda: client.get_registered_model(name))
-    if crowned is not None and champion != number:
+    if crowned is not None:
         tell(environment, name, crowned, champion)
     mine = tuple(sorted(alias for alias, owner in model.aliases.items() if str(owner) == number))
+    siblings = tuple(other_number for other_number in same if other_number != number)
     anew = other.version if other is not None and other.anew else None
     return PublishResult(name, number, mine, verdicts, new, champion_in(model), copies, siblings, anew)
+
+
+def _reign(number: str, how: How, by: str, verdicts: Sequence[Verdict], champion: str | None) -> Reign:
+    reason = f"it has the same bundle as version {champion}" if how == "serving code" else ""
+    return Reign(number, now(), by, how, reason, tuple(v.text() for v in verdicts if not v.passed))
 
 
 def check_lock(folder: Path) -> None:
@@ -249,30 +269,23 @@ def check_lock(folder: Path) -> None:
 
 
 def _gate(
-    bundle: Bundle, champion: str | None, other: Opponent | None, settings: Settings
+    bundle: Bundle,
+    kept: Sequence[Verdict] | None,
+    champion: str | None,
+    other: Opponent | None,
+    settings: Settings,
 ) -> tuple[Verdict, ...]:
-    """All verdicts; without a champion of another bundle, only the gates that need none."""
-    from erv.evaluate.evaluate import read_predictions
-
+    """The verdicts of a bundle, where no version of it is champion."""
     if champion is None:
-        return tuple(verdict for verdict in bundle.verdicts if not verdict.is_open)
+        return unopposed(bundle.verdicts)
+    if count_against(bundle, kept, champion):
+        return taken_over(bundle, kept, champion)
     if other is None or other.version != champion:
         raise _ChampionChangedError(
             f"{settings.register_.model_name}: version {champion} has become champion meanwhile; run the same"
             " command again"
         )
-    if other.missing:
-        return undecided(bundle.verdicts, other.missing)
-    return decide_against_champion(
-        bundle.verdicts,
-        read_predictions(bundle.folder / "predictions.parquet"),
-        other.predictions,
-        samples=settings.register_.bootstrap_samples,
-        confidence=settings.register_.confidence,
-        seed=settings.seed,
-        candidate_metrics=bundle.json("metrics.json"),
-        champion_metrics=other.metrics,
-    )
+    return compared(bundle, other, settings)
 
 
 def _of_lineage(

@@ -26,7 +26,8 @@ from erv.tracking.description import PARENT_RUN_TAG
 from erv.tracking.header import RunHeader
 from erv.tracking.lineage_events import publication
 from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, pipeline_files
-from erv.tracking.origin import origin_tags
+from erv.tracking.opening import flow_run_id
+from erv.tracking.origin import FLOW_TAG, origin_tags
 from erv.tracking.patience import repeated
 from erv.tracking.rest import deleted_experiment
 
@@ -158,6 +159,8 @@ def _register(
     }
     if parent_run_id:
         tags["mlflow.parentRunId"] = parent_run_id
+    if flow := flow_run_id(client, parent_run_id):
+        tags[FLOW_TAG] = flow
     origin = origin_tags(environment.workspace)
     tags |= origin
     experiment = mlflow.set_experiment(environment.mlflow_experiment)

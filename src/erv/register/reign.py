@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TAG_PREFIX = "erv.reign."  # then its place among all reigns
 _TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
-How = Literal["gates", "promote", "rollback", "elsewhere"]
+How = Literal["gates", "promote", "rollback", "serving code", "elsewhere"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class Reign:
         version: its number.
         since: UTC, to the second, ISO 8601; empty if nobody noted it.
         by: who, as `user@host`.
-        how: `gates`: it passed them all; `promote` or `rollback`: by hand; `elsewhere`: nobody noted it.
-        reason: as given by hand.
+        how: `gates`: it passed them all; `promote` or `rollback`: by hand; `serving code`: in place of a
+            champion with the same bundle, for which other code answers; `elsewhere`: nobody noted it.
+        reason: as given by hand, or which version's place it took.
         forced: the gates that it did not pass, as sentences.
         deleted: whether the version is gone by now; not part of what is kept.
     """

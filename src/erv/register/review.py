@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from erv.environment import Environment
-from erv.register.aliases import champion_of, not_passed
+from erv.register.against_champion import kept_verdicts, objections
+from erv.register.aliases import champion_of
 from erv.register.explained import explained
-from erv.register.gates import read_verdict
-from erv.register.versions import GATES_TAG, get_version
+from erv.register.versions import get_version
 from erv.settings import Settings
 from erv.tracking.lock_entries import client_of
 from erv.tracking.patience import repeated
@@ -24,7 +23,7 @@ class Review:
         version: its number.
         champion: the number of the present champion, or None.
         gates: a sentence per gate.
-        against: those that it did not pass.
+        against: those that it did not pass, or passed against another champion than the present one.
     """
 
     name: str
@@ -37,7 +36,8 @@ class Review:
         """For the form that the person fills in."""
         now = f"version {self.champion}" if self.champion else "none"
         lines = [f"**{self.name} version {self.version}** is to become champion; the present one: {now}.", ""]
-        lines += [f"- {gate}" for gate in self.gates or self.against]
+        lines += [f"- {gate}" for gate in self.gates]
+        lines += [f"- {gate}" for gate in self.against if gate not in self.gates]
         if self.against:
             lines += ["", f"It did not pass {len(self.against)} of its gates: that takes `force`."]
         return "\n".join(lines)
@@ -59,6 +59,6 @@ def review(version: str, environment: Environment, settings: Settings) -> Review
         client = client_of(environment)
         found = repeated(lambda: get_version(client, name, version))
         champion = champion_of(client, name)
-    tag = found.tags.get(GATES_TAG)
-    gates = tuple(read_verdict(item).text() for item in json.loads(tag)) if tag else ()
-    return Review(name, str(found.version), champion, gates, tuple(not_passed(tag)))
+        present = None if champion is None else repeated(lambda: get_version(client, name, champion))
+    gates = tuple(verdict.text() for verdict in kept_verdicts(found) or ())
+    return Review(name, str(found.version), champion, gates, tuple(objections(found, present)))

@@ -7,6 +7,7 @@ import os
 import platform
 import uuid
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from erv.environment import Environment, remedy_for
 from erv.tracking.experiments import experiment_run, experiment_tags
@@ -18,10 +19,26 @@ from erv.tracking.origin import FLOW_TAG, origin_tags
 from erv.tracking.outbox import now_ms
 from erv.tracking.run import StageRun
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 logger = logging.getLogger(__name__)
 
 PARENT_VARIABLE = "ERV_PARENT_RUN_ID"
 FLOW_VARIABLES = ("ERV_FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
+
+
+def flow_run_id(client: MlflowClient | None = None, parent_run_id: str | None = None) -> str | None:
+    """The flow run of Prefect that this process works for; None outside of any.
+
+    Args:
+        client: of MLflow, needed with a parent run.
+        parent_run_id: the flow's run of MLflow, for the process of the flow itself: no variable names it.
+    """
+    found = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
+    if found is None and client is not None and parent_run_id is not None:
+        found = client.get_run(parent_run_id).data.tags.get(FLOW_TAG)
+    return found
 
 
 def open_run(
@@ -49,10 +66,9 @@ def open_run(
     parent, experiment = os.environ.get(PARENT_VARIABLE), None
     if not parent and not silent:
         parent = experiment = experiment_run(environment, origin)
-    flow = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
     if parent:
         all_tags[PARENT_TAG] = parent
-    if flow:
+    if flow := flow_run_id():
         all_tags[FLOW_TAG] = flow
     all_tags.update({name: environment.mask(value) for name, value in (tags or {}).items()})
 
