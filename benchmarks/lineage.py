@@ -176,7 +176,8 @@ def clean(environment: Environment, runs: Sequence[str]) -> None:
 
 
 def measured(environment: Environment, ids: Sequence[str]) -> dict[str, float]:
-    """Seconds of wall time and CPU of the command, and what it said."""
+    """Seconds of wall time and CPU of the command, how busy the machine was before, and what it said."""
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "list.txt"
         listed.write_text("\n".join(ids) + "\n")
@@ -211,6 +212,7 @@ def measured(environment: Environment, ids: Sequence[str]) -> dict[str, float]:
         "affected": affected,
         "seconds": round(seconds, 1),
         "cpu": round(cpu, 1),
+        "load": round(load, 1),
     }
 
 
@@ -248,7 +250,7 @@ def main() -> None:
     }
     for one in lists:
         print(f"{one['clips']} withdrawn, {one['affected']} of {one['versions']} versions affected:"
-              f" {one['seconds']} s, {one['cpu']} CPU s")  # fmt: skip
+              f" {one['seconds']} s, {one['cpu']} CPU s, at a load of {one['load']}")  # fmt: skip
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
