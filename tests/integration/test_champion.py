@@ -172,6 +172,7 @@ def test_it_is_evaluated_if_the_clips_or_the_judge_changed(place: Place) -> None
 @pytest.mark.parametrize(
     ("path", "value"), [("evaluate.max_new_tokens", 77), ("validate.min_brightness", 9.5)]
 )
+@pytest.mark.slow
 def test_it_is_evaluated_if_answers_may_be_longer_or_the_limits_changed(
     place: Place, path: str, value: object
 ) -> None:

@@ -212,6 +212,7 @@ def test_an_exported_version_is_a_policy_and_comes_back_as_external(scratch: Scr
     assert "0 broken" in traced
 
 
+@pytest.mark.slow
 def test_an_external_version_answers_as_the_one_it_was(scratch: Scratch, clips: Path, tmp_path: Path) -> None:
     folder = tmp_path / "exported"
     scratch.erv("export", str(folder), "--model", "1")

@@ -139,6 +139,7 @@ def add_version(environment: Environment, bundle_hash: str, code: str = "other")
     return str(made.version)
 
 
+@pytest.mark.slow
 def test_two_publications_at_once_make_one_version(workspace: Environment) -> None:
     params = workspace.workspace / "params.yaml"  # nothing of this workspace is in DVC's remote
     params.write_text(params.read_text().replace("require_lineage: true", "require_lineage: false"))
@@ -255,6 +256,7 @@ def test_a_publication_through_a_bad_connection(workspace: Environment, proxy: P
     assert (result.version, history(workspace)) == ("1", "1")
 
 
+@pytest.mark.slow
 def test_the_next_publication_closes_the_run_of_a_killed_one(workspace: Environment) -> None:
     killed = subprocess.run([sys.executable, "-c", PUBLISHER], cwd=workspace.workspace, check=False)
     assert killed.returncode == -9
