@@ -146,6 +146,7 @@ def place(stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return found
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_if_the_clips_or_the_judge_changed(place: Place) -> None:
     place.candidate("", "j", 52)
     assert place.publish().anew is None, "its kept answers compare"
@@ -215,6 +216,7 @@ def test_other_serving_code_washes_no_gate_off(place: Place, monkeypatch: pytest
         assert place.publish().champion == "2", "what a person decided stands"
 
 
+@pytest.mark.slow
 def test_a_bundle_of_before_is_compared_with_the_champion_of_now(place: Place) -> None:
     place.candidate("", "j", 60, 60)
     assert place.publish().champion == "2"
@@ -236,6 +238,7 @@ def test_a_bundle_of_before_is_compared_with_the_champion_of_now(place: Place) -
     assert "version 2 is now the champion" in place.promote("2")
 
 
+@pytest.mark.slow
 def test_what_could_not_be_told_for_a_moment_is_decided_again(place: Place) -> None:
     place.lineage = Verdict(LINEAGE, outcome="can't tell", reason="S3 is away")
     place.candidate("", "j", 60, 60)

@@ -191,6 +191,7 @@ def test_one_stage_runs_alone(scratch: Scratch, first: str) -> None:
     assert (scratch.folder / "last.txt").is_file()
 
 
+@pytest.mark.slow
 def test_a_stage_alone_is_refused_if_what_it_reads_is_not_up_to_date(scratch: Scratch, first: str) -> None:
     scratch.erv("run")
     before = (scratch.folder / "dvc.lock").read_bytes()
@@ -223,6 +224,7 @@ def test_without_a_server_it_says_so(tmp_path_factory: pytest.TempPathFactory, s
     assert "run `erv stack up`" in result.stderr
 
 
+@pytest.mark.slow
 def test_what_is_no_longer_asked_for_is_set_aside(scratch: Scratch, first: str) -> None:
     definition = scratch.folder / "dvc.yaml"
     before = definition.read_text()

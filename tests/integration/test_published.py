@@ -186,6 +186,7 @@ def test_a_version_answers_in_an_environment_of_its_requirements_alone(
     assert "erv" not in {item["name"] for item in json.loads(installed.stdout)}
 
 
+@pytest.mark.slow
 def test_an_exported_version_is_a_policy_and_comes_back_as_external(scratch: Scratch, tmp_path: Path) -> None:
     from erv.policies import load_policy
 

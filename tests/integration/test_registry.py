@@ -185,6 +185,7 @@ def test_nothing_of_that_name(scratch: Scratch, first: str) -> None:
     assert f"error: 'nonsense' is not a version or alias of {NAME}" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_worse_candidate_is_kept_from_champion(
     scratch: Scratch, worse: subprocess.CompletedProcess[str]
 ) -> None:

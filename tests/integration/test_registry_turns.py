@@ -193,6 +193,7 @@ def serve_by(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "serving_code", lambda bundle: code)
 
 
+@pytest.mark.slow
 def test_other_serving_code_makes_another_version(
     workspace: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

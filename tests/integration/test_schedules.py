@@ -47,7 +47,7 @@ def test_a_deployment_with_a_cron_schedule_gets_a_run_that_starts(
                 "entrypoint": "nothing.py:nothing",
                 "path": str(scratch.folder),
                 "work_pool_name": "erv",
-                "schedules": [{"schedule": {"cron": "* * * * *"}}],
+                "schedules": [{"schedule": {"cron": "* * * * * */5"}}],  # the sixth field: seconds
             },
         )
         body = {

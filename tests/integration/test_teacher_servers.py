@@ -481,6 +481,7 @@ def local(folder: Path, **changes: Any) -> Any:
     return build_teacher(settings, runtime=RUNTIME, folder_of=folder.parent.joinpath, cache=folder / "none")
 
 
+@pytest.mark.slow
 def test_a_served_model_and_the_same_one_in_this_process_say_the_same(
     served: tuple[str, Path], tmp_path: Path
 ) -> None:

@@ -354,6 +354,7 @@ def test_the_page_of_the_experiment_is_set_up_once(scratch: Scratch, two_runs: l
     assert "metrics.`rft/overall/EPC`" in json.loads(tags[VIEW_TAG])["selectedColumns"]
 
 
+@pytest.mark.slow
 def test_the_summary_names_the_page(scratch: Scratch, two_runs: list) -> None:
     text = scratch.erv("run").stdout
     number = two_runs[0].info.experiment_id

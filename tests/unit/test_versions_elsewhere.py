@@ -61,6 +61,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_clip_has_a_row_and_what_was_interrupted_goes_on(
     version: FetchedVersion, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
