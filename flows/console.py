@@ -9,8 +9,9 @@ PRINTED = {"erv_printed": True}  # `extra` of a record that the command prints b
 
 def leave_out_what_is_printed() -> None:
     """Keeps records marked `PRINTED` out of the terminal; Prefect's page and a worker still get them."""
-    for handler in logging.getLogger("prefect").handlers:
-        handler.addFilter(_not_printed)
+    for name in (None, "prefect"):  # which of them has the terminal depends on Prefect's version
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(_not_printed)
 
 
 def leave_out_empty_failures() -> None:

@@ -26,7 +26,8 @@ def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Scr
 @pytest.fixture(scope="module")
 def first(scratch: Scratch) -> str:
     scratch.control("make", "3")
-    return scratch.erv("run").stdout
+    done = scratch.erv("run")
+    return done.stdout + done.stderr  # what a terminal shows
 
 
 def flow_state(scratch: Scratch, flow_run_id: str) -> dict:

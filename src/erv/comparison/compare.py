@@ -21,6 +21,7 @@ from erv.settings import Settings
 _PREDICTIONS, _METRICS = "eval/{}/predictions.parquet", "eval/{}/metrics.json"
 _SHOWN = 20
 SCHEMA = "erv.compare/1"
+_CORRECTED = "  (can't tell beside an interval without 0: verdicts are corrected for the number of metrics)"
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,17 @@ class Comparison:
         lines += ["", *_listed("parameters", [change.text() for change in self.parameters])]
         lines += ["", *_listed("code", [item.text() for item in self.code])]
         lines += ["", *_listed("data and models", [item.text() for item in self.data])]
+        unchanged = []
         for policy in dict.fromkeys(row.policy for row in self.rows):
+            if _md5(self.before, _PREDICTIONS.format(policy)) == _md5(self.now, _PREDICTIONS.format(policy)):
+                unchanged.append(policy)
+                continue
             lines += ["", f"{policy}, in percent, with the interval of the difference:"]
             lines += [_metric_line(row) for row in self.rows if row.policy == policy]
+        if any(row.verdict == "can't tell" and (row.low > 0 or row.high < 0) for row in self.rows):
+            lines.append(_CORRECTED)
+        if unchanged:
+            lines += ["", f"{', '.join(unchanged)}: the same answers"]
         return [*lines, *(["", *self.remarks] if self.remarks else [])]
 
     def document(self) -> dict[str, Any]:
@@ -182,10 +191,15 @@ def _rows(side: Side, policy: str, objects: Objects) -> list[dict[str, Any]]:
 
 
 def _read(side: Side, path: str, objects: Objects) -> bytes:
-    outs = {out["path"]: out.get("md5") for entry in side.lock.values() for out in entry.get("outs") or []}
-    if (md5 := outs.get(path)) is None:
+    if (md5 := _md5(side, path)) is None:
         raise RegistryError(f"{side.title}: its dvc.lock has no {path}")
     return objects.read(md5)
+
+
+def _md5(side: Side, path: str) -> str | None:
+    """The hash of an output in the side's `dvc.lock`, if it has one."""
+    outs = {out["path"]: out.get("md5") for entry in side.lock.values() for out in entry.get("outs") or []}
+    return outs.get(path)
 
 
 def _common(

@@ -18,7 +18,7 @@ from erv.parameters import PARAMETERS, as_texts, changes, decides, parse
 from erv.pipeline.graph import FILE as PIPELINE
 from erv.pipeline.lock_file import NAME as LOCK
 from erv.register.gates import CHAMPION
-from erv.register.versions import CHALLENGER, PUBLISH_RUN_TAG
+from erv.register.versions import CHALLENGER, EXTERNAL_TAG, PUBLISH_RUN_TAG
 from erv.settings import Settings
 from erv.tracking import lock_entries
 from erv.tracking.description import EXPERIMENT, KIND_TAG
@@ -77,6 +77,10 @@ def find_side(target: str, environment: Environment, settings: Settings) -> Side
     if environment.mlflow_uri is not None:
         version = Provenance(environment, settings).version(target)
         if version is not None:
+            if EXTERNAL_TAG in version.tags:
+                raise RegistryError(
+                    f"{target}: is external, so there is no record of what made it to compare"
+                )
             run_id = version.tags.get(PUBLISH_RUN_TAG)
             if run_id is None:
                 raise RegistryError(f"{target}: was not published by erv, so what made it isn't recorded")

@@ -146,8 +146,12 @@ def _git(environment: Environment) -> Iterator[Finding]:
         return
     changes = _output(["git", "-C", str(environment.workspace), "status", "--porcelain"]) or ""
     changed = [line[3:] for line in changes.splitlines() if line[3:] != "dvc.lock"]
-    detail = f"commit {commit}, " + (f"{len(changed)} files differ from it" if changed else "clean")
+    detail = f"commit {commit}, " + (_differ(len(changed)) if changed else "clean")
     yield Finding("git", "ok", detail)
+
+
+def _differ(count: int) -> str:
+    return "1 file differs from it" if count == 1 else f"{count} files differ from it"
 
 
 def _parameters(environment: Environment) -> Iterator[Finding]:

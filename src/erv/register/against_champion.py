@@ -22,7 +22,7 @@ from erv.register.gates import (
     read_verdict,
     undecided,
 )
-from erv.register.versions import GATES_TAG, HASH_TAG
+from erv.register.versions import EXTERNAL_TAG, GATES_TAG, HASH_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -95,13 +95,15 @@ def objections(version: ModelVersion, champion: ModelVersion | None) -> list[str
         champion: the present one, or None.
     """
     verdicts = kept_verdicts(version)
+    if verdicts is None and EXTERNAL_TAG in version.tags:
+        return ["it is external, so its gates are never decided"]
     if verdicts is None:
         return ["its gates were never decided; `erv publish` decides those of the candidate"]
-    found = [verdict.text() for verdict in verdicts if not verdict.passed]
     if champion is None or champion.tags.get(HASH_TAG, "") == version.tags.get(HASH_TAG):
-        return found
-    outdated = [v for v in verdicts if v.passed and _is_outdated(v, str(champion.version))]
-    return found + [_outdated(verdict, str(champion.version)).text() for verdict in outdated]
+        return [verdict.text() for verdict in verdicts if not verdict.passed]
+    number = str(champion.version)
+    present = (_outdated(v, number) if _is_outdated(v, number) else v for v in verdicts)
+    return [verdict.text() for verdict in present if not verdict.passed]
 
 
 def _is_outdated(verdict: Verdict, champion: str) -> bool:

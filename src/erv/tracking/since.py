@@ -22,7 +22,7 @@ def since(
     values: Mapping[str, float],
     commit: str | None,
 ) -> list[str]:
-    """One paragraph per reference; a reference whose metrics can't be read now is left out with a warning.
+    """One paragraph per earlier run; one whose metrics can't be read now is left out with a warning.
 
     Args:
         environment: where MLflow is.
@@ -31,18 +31,26 @@ def since(
         commit: the commit that ran, or None outside of git.
     """
     lines: list[str] = []
-    for reference in references:
+    for number, reference in enumerate(references):
+        run_id = reference.run.info.run_id
+        also = [other.kind for other in references[number + 1 :] if other.run.info.run_id == run_id]
+        if run_id in (other.run.info.run_id for other in references[:number]):
+            continue
         try:
-            before = lock_entries.server_of(environment).metrics(reference.run.info.run_id)
+            before = lock_entries.server_of(environment).metrics(run_id)
         except OSError as error:
             logger.warning("%s can't be compared with now: %s", reference.run.info.run_name, error)
             continue
-        lines += paragraph(reference, before, values, commit)
+        lines += paragraph(reference, before, values, commit, also)
     return lines
 
 
 def paragraph(
-    reference: Reference, before: Mapping[str, float], values: Mapping[str, float], commit: str | None
+    reference: Reference,
+    before: Mapping[str, float],
+    values: Mapping[str, float],
+    commit: str | None,
+    also: Sequence[str] = (),
 ) -> list[str]:
     """What changed against one run: its name, then a line per parameter, the commit, a line per metric.
 
@@ -51,9 +59,11 @@ def paragraph(
         before: its metrics.
         values: the metrics now.
         commit: the commit now, or None.
+        also: other kinds of reference that this run is, too.
     """
     info = reference.run.info
-    lines = [f"{REFERENCES[reference.kind]}, {info.run_name} ({info.run_id[:8]}):"]
+    title = " and ".join(REFERENCES[kind] for kind in (reference.kind, *also))
+    lines = [f"{title}, {info.run_name} ({info.run_id[:8]}):"]
     changed = reference.changed
     if changed is None:
         lines.append("  parameters: unknown, that run recorded none")

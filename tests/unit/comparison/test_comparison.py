@@ -93,6 +93,7 @@ def test_a_commit_and_the_workspace(workspace: Environment, settings: Settings) 
     lines = found.lines()
     assert lines[0] == f"main ({revision[:8]}) → the workspace"
     assert "code: 1 difference" in lines
+    assert "erv: the same answers" not in lines
     assert any(line.startswith("  WAR") and line.endswith("better") for line in lines)
     document = json.loads(json.dumps(found.document()))
     jsonschema.validate(document, SCHEMA)
@@ -214,6 +215,7 @@ def test_an_experiment_is_found_by_its_name(workspace: Environment, settings: Se
     found = compared(workspace, settings, "warm")
     assert (found.parameters, found.code, found.data) == ((), (), ())
     assert "parameters: the same" in found.lines()
+    assert found.lines()[-1] == "erv: the same answers"
     assert {row.verdict for row in found.rows} == {"can't tell"}
 
 

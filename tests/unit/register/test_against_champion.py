@@ -86,6 +86,8 @@ def test_gates_passed_against_another_champion_keep_a_version_from_being_promote
         assert "it was compared with no champion, or with one that was not noted" in said
     assert objections(version("3", "a", PASSED), version("2", "a")) == [], "they have the same bundle"
     assert objections(version("3", "b", FAILED), version("1", "a")) == [FAILED.text()]
+    (said,) = objections(version("3", "b", FAILED), version("2", "a"))
+    assert said.startswith("can't tell: EPC minus champion: it was compared with version 1, and version 2 is")
     (never,) = objections(version("3", "b", gated=False), None)
     assert "never decided" in never
 

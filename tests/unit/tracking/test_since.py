@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from erv.parameters import Change
-from erv.tracking.description import LAST, Reference
+from erv.tracking.description import CHAMPION, LAST, Reference
 from erv.tracking.rest import Run, RunData, RunInfo
 from erv.tracking.since import paragraph
 
@@ -23,6 +23,11 @@ def test_what_changed_is_said_line_by_line() -> None:
         "  commit aaaaaaaa → bbbbbbbb",
         "  erv EPC: 50.0 → 62.5 (+12.5)",
     ]
+
+
+def test_a_run_that_is_both_is_told_once() -> None:
+    lines = paragraph(Reference(CHAMPION, RUN, []), {EPC: 0.5}, {EPC: 0.5}, None, [LAST])
+    assert lines[0] == "against the champion's run and since the last run, erv · fold 1 (01234567):"
 
 
 def test_nothing_changed_is_said_too() -> None:
