@@ -1,9 +1,11 @@
 """Small clips and a pinned folder of them, for tests of media, extraction and shards."""
 
 import io
+import os
 import shutil
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -99,7 +101,7 @@ def numbered_clip(
     """
     buffer = io.BytesIO()
     voice = tone(count / 25).reshape(count, -1)
-    with av.open(buffer, "w", format=form, options=options or {}) as out:
+    with _same_scheduling(), av.open(buffer, "w", format=form, options=options or {}) as out:
         pictures = out.add_stream(video, rate=25, options=_encoder_options(video, encoder))
         pictures.width, pictures.height, pictures.pix_fmt = 160, 96, "yuv420p"
         pictures.gop_size, pictures.max_b_frames = gop, bframes
@@ -122,6 +124,19 @@ def numbered_clip(
         if track is not None:
             out.mux(track.encode(None))
     return buffer.getvalue()
+
+
+@contextmanager
+def _same_scheduling() -> Iterator[None]:
+    """SVT-AV1 makes the thread that opens it a real-time one if it may; what starts later inherits that."""
+    if not hasattr(os, "sched_getscheduler"):  # Linux alone has it
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def _encoder_options(video: str, more: str) -> dict[str, str]:

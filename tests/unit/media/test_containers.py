@@ -1,5 +1,8 @@
 """One list of beginnings decides what a file is; a file that names others is read by no decoder."""
 
+import os
+import sys
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -27,6 +30,13 @@ def likeness(sound: np.ndarray, other: np.ndarray) -> float:
         abs(np.corrcoef(sound[shift : shift + length].astype(float), middle)[0, 1])
         for shift in range(0, 400, 2)
     )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="SVT-AV1 asks for real time on Linux")
+def test_encoding_clips_leaves_the_scheduling_of_the_tests_alone():
+    before = os.sched_getscheduler(0)
+    numbered_clip(2, video="libsvtav1")
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.fixture
