@@ -365,10 +365,11 @@ def _publish(
     """
     if not _includes(stages, "register"):
         return None, [], False
-    from erv.lineage.gate import lineage_gate, lineage_verdict, traced
+    from erv.lineage.gate import LineageGate, lineage_verdict
     from erv.lineage.node import brief
     from erv.register.publish import publish
 
+    lineage = LineageGate(environment, settings)
     candidate = next(s.outputs[0] for s in stages if s.group == "register")
     result = through_outages(
         environment,
@@ -378,14 +379,14 @@ def _publish(
             settings,
             parent_run_id=parent.run_id,
             by=_started_by() or who(),
-            lineage=functools.partial(lineage_gate, environment, settings),
+            lineage=lineage,
             cancelled=cancellation.asked,
         ),
         mlflow=True,
         say=get_run_logger().warning,
     )
     parent.set_tags({"erv.model_version": f"{result.name}/{result.version}"})
-    node = traced(environment, settings, result.version)
+    node = lineage.node(result.version, result.aliases)
     return result, brief(node), lineage_verdict(node).passed
 
 

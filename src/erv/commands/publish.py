@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
     from erv.environment import isolate, load_environment
     from erv.errors import RegistryError
     from erv.lineage.complete import store_outputs
-    from erv.lineage.gate import lineage_gate
+    from erv.lineage.gate import LineageGate
     from erv.register.publish import publish
     from erv.settings import load_settings
     from erv.stack.reach import require
@@ -57,17 +56,18 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
         store_outputs(environment, entries, [stage.name for stage in needed], _say)
     lock_entries.reconcile(environment, entries)
     made = entries.get("register")
+    lineage = LineageGate(environment, settings)
     result = publish(
         candidate,
         environment,
         settings,
         parent_run_id=lock_entries.containing_run(environment, made) if made else None,
         by=who(),
-        lineage=functools.partial(lineage_gate, environment, settings),
+        lineage=lineage,
     )
     for line in result.lines():
         click.echo(line)
-    if require_lineage and not (result.lineage or lineage_gate(environment, settings, result.version)).passed:
+    if require_lineage and not (result.lineage or lineage(result.version)).passed:
         click.echo("error: the lineage of the version doesn't hold, see `erv lineage`", err=True)
         sys.exit(LINEAGE_UNMET)
     if require_gates and not result.passed:

@@ -6,33 +6,57 @@ Large objects of DVC's remote are only looked up: `erv lineage --verify` reads t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from erv.environment import Environment
+from erv.lineage.model_versions import version_title
 from erv.lineage.node import Node, broken, summary, unverifiable
 from erv.lineage.trace import Provenance
 from erv.register.gates import CANT_TELL, FAIL, LINEAGE, PASS, Outcome, Verdict
 from erv.settings import Settings
 
 
-def traced(environment: Environment, settings: Settings, number: str) -> Node:
-    """The lineage of a version, as the gate looks at it.
+class LineageGate:
+    """The gate on the lineage of versions; what it saw last of each can be shown without another look.
 
     Args:
         environment: where registry and store are.
         settings: for the model's name.
-        number: of the version.
-
-    Raises:
-        RegistryError: MLflow can't be reached or refuses.
     """
-    return Provenance(environment, settings, served=True).trace(number)
+
+    def __init__(self, environment: Environment, settings: Settings) -> None:
+        self._environment = environment
+        self._settings = settings
+        self._seen: dict[str, Node] = {}
+
+    def __call__(self, number: str) -> Verdict:
+        """Follows every link of a version now.
+
+        Raises:
+            RegistryError: MLflow can't be reached or refuses.
+        """
+        node = Provenance(self._environment, self._settings, served=True).trace(number)
+        self._seen[number] = node
+        return lineage_verdict(node)
+
+    def node(self, number: str, aliases: Sequence[str]) -> Node:
+        """The lineage that the last verdict on a version rests on; without one, it is decided now.
+
+        Args:
+            number: of the version.
+            aliases: of the version; they may have moved since the verdict.
+
+        Raises:
+            RegistryError: MLflow can't be reached or refuses.
+        """
+        if number not in self._seen:
+            self(number)
+        node = self._seen[number]
+        node.title = version_title(self._settings.register_.model_name, number, aliases)
+        return node
 
 
 def lineage_verdict(node: Node) -> Verdict:
-    """The verdict on a lineage from `traced`."""
+    """The verdict on a lineage."""
     outcome: Outcome = FAIL if broken(node) else CANT_TELL if unverifiable(node) else PASS
     return Verdict(LINEAGE, outcome=outcome, reason=summary(node))
-
-
-def lineage_gate(environment: Environment, settings: Settings, number: str) -> Verdict:
-    """Follows every link of a version; arguments and errors are those of `traced`."""
-    return lineage_verdict(traced(environment, settings, number))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,7 +124,7 @@ class ModelVersions:
         aliases = self._client.get_registered_model(name).aliases  # type: ignore[union-attr]
         mine = sorted(alias for alias, owner in aliases.items() if str(owner) == str(version.version))
         node = Node(
-            f"{name} version {version.version}" + (f" ({', '.join(mine)})" if mine else ""),
+            version_title(name, version.version, mine),
             [f"bundle {tags.get(HASH_TAG)}", f"published by run {tags.get(PUBLISH_RUN_TAG)}"],
             kind="version",
         )
@@ -215,6 +215,11 @@ class ModelVersions:
     def _refusal(self, error: Exception) -> RegistryError:
         text = self._environment.mask(" ".join(str(error).split()))[:300]
         return RegistryError(f"MLflow at {self._environment.mlflow_uri}: {text}")
+
+
+def version_title(name: str, number: str | int, aliases: Sequence[str]) -> str:
+    """How a version is called at the head of its lineage."""
+    return f"{name} version {number}" + (f" ({', '.join(aliases)})" if aliases else "")
 
 
 def _role_facts(roles: VersionRoles) -> list[str]:
