@@ -193,6 +193,7 @@ def test_it_is_evaluated_if_answers_may_be_longer_or_the_limits_changed(
     assert sum(right) == 40
 
 
+@pytest.mark.slow
 def test_other_serving_code_washes_no_gate_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     name = load_settings().register_.model_name
     place.candidate("", "j", 30)

@@ -153,6 +153,7 @@ def test_a_failing_stage_fails_the_flow_in_its_own_words(scratch: Scratch, first
     assert_data_docs_are_linked(scratch, runs["train"][0], "FAILED")
 
 
+@pytest.mark.slow
 def test_one_failing_arm_does_not_stop_the_others(scratch: Scratch, first: str) -> None:
     scratch.control("make", "0 fail:a")
     try:
@@ -177,6 +178,7 @@ def test_a_missing_file_is_reported_before_any_stage(scratch: Scratch, first: st
     assert result.stderr.rstrip().endswith("error: control/join.txt: not found; restore it from git")
 
 
+@pytest.mark.slow
 def test_force_runs_what_was_named_and_leaves_what_it_needs_to_dvc(scratch: Scratch, first: str) -> None:
     scratch.erv("run")
     said = scratch.erv("run", "--force", "join").stdout

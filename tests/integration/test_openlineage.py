@@ -47,6 +47,7 @@ def collector() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_events_of_a_flow_reach_a_collector(
     scratch: Scratch, collector: tuple[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

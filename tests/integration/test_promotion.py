@@ -141,6 +141,7 @@ def test_a_person_approves_in_prefect(workspace: Environment, start: Start) -> N
     assert last.reason == "better on calls"
 
 
+@pytest.mark.slow
 def test_gates_hold_in_the_flow_unless_the_person_forces(workspace: Environment, start: Start) -> None:
     refused = start("3")
     forced = start("3")
@@ -158,6 +159,7 @@ def test_gates_hold_in_the_flow_unless_the_person_forces(workspace: Environment,
     assert last.forced == ("fail: EPC 0.1000 to 0.2000, needs 0.5000 or more",)
 
 
+@pytest.mark.slow
 def test_a_person_declines(workspace: Environment, start: Start) -> None:
     flow = start("2")
     flow.wait_for("PAUSED")
@@ -195,6 +197,7 @@ def furnish(environment: Environment) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_people_are_told(told: tuple[Environment, Receiver]) -> None:
     environment, receiver = told
     said = furnish(environment)

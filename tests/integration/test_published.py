@@ -66,6 +66,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_clip_of_a_folder_has_a_row(scratch: Scratch, clips: Path, tmp_path: Path) -> None:
     output = tmp_path / "answers.parquet"
     said = scratch.erv("predict", str(clips), "--model", f"{NAME}/1", "--output", str(output)).stdout

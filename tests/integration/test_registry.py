@@ -225,6 +225,7 @@ def test_promotion_and_rollback_by_hand_stand(
     assert "has no version or alias '99'" in scratch.erv("promote", "99", check=False).stderr
 
 
+@pytest.mark.slow
 def test_a_version_is_registered_only_once_its_outputs_are_stored(scratch: Scratch, first: str) -> None:
     """It was registered with links that were broken until somebody ran `dvc push`."""
     versions = len(client_of(scratch.environment).search_model_versions(f"name='{NAME}'"))

@@ -97,6 +97,7 @@ def findings(environment: Environment, name: str) -> list[Finding]:
     return [finding for finding in examine(environment.workspace) if finding.name == name]
 
 
+@pytest.mark.slow
 def test_the_doctor_names_schedules_without_a_run_ahead(
     failing: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -289,6 +289,7 @@ def test_stopped_stage(
     assert deliver_spool(here) == 0
 
 
+@pytest.mark.slow
 def test_the_end_waits_as_long_as_mlflow_receives(
     stack: Environment, client, caplog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,6 +130,7 @@ def csv_of(labelled: bool) -> str:
     )
 
 
+@pytest.mark.slow
 def test_the_policys_own_explanations_teach_the_verifier(
     place: Path, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -304,6 +304,7 @@ def test_without_git_it_says_so(workspace: Path) -> None:
     assert "git can't say what the code was" in refused("make")
 
 
+@pytest.mark.slow
 def test_the_pipeline_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All stages of the real `dvc.yaml`, after a comment in files that nearly all of them depend on."""
     folder = finish(tmp_path / "it")
