@@ -28,7 +28,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def test_there_are_some() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["checks", "tiny-run"]
+    assert [path.stem for path in WORKFLOWS] == ["checks", "slow-tests", "tiny-run"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
