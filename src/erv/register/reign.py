@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TAG_PREFIX = "erv.reign."  # then its place among all reigns
 _TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
+UNNOTED = "by other means than erv, or by a command that was interrupted"
 How = Literal["gates", "promote", "rollback", "serving code", "elsewhere"]
 
 
@@ -48,11 +49,19 @@ class Reign:
     forced: tuple[str, ...] = ()
     deleted: bool = False
 
+    def origin(self) -> str:
+        """`since 2026-11-29T10:00:00Z, promote by ann@box`."""
+        return UNNOTED if self.how == "elsewhere" else f"since {self.since}, {self.how} by {self.by}"
+
+    def brief(self) -> str:
+        """`version 3, since 2026-11-29T10:00:00Z, promote by ann@box`."""
+        return f"version {self.version}, {self.origin()}"
+
     def text(self) -> str:
         """`version 3 since 2026-11-29T10:00:00Z, promote by ann@box: better on calls`."""
         name = f"version {self.version}" + (", which was deleted," if self.deleted else "")
         if self.how == "elsewhere":
-            return f"{name.rstrip(',')}, by other means than erv, or by a command that was interrupted"
+            return f"{name.rstrip(',')}, {UNNOTED}"
         line = f"{name} since {self.since}, {self.how} by {self.by}"
         if self.reason:
             line += f": {self.reason}"
@@ -115,11 +124,19 @@ def tag_text(content: Mapping[str, Any]) -> str:
 def reigns(client: MlflowClient, name: str) -> list[Reign]:
     """All reigns, the first one first; the present champion too, if nobody noted it."""
     model = repeated(lambda: client.get_registered_model(name))
-    found, present = list(_noted(model).values()), model.aliases.get(CHAMPION)
-    if present is not None and str(present) != last_noted(model):
-        found.append(Reign(str(present)))
+    found, present = list(_noted(model).values()), present_reign(model)
+    if present is not None and present not in found[-1:]:
+        found.append(present)
     there = {str(version.version) for version in repeated(lambda: versions(client, name))}
     return [replace(reign, deleted=reign.version not in there) for reign in found]
+
+
+def present_reign(model: RegisteredModel) -> Reign | None:
+    """That of the present champion, which says little if nobody noted it; None without a champion."""
+    present, noted = model.aliases.get(CHAMPION), list(_noted(model).values())
+    if present is None:
+        return None
+    return noted[-1] if noted and noted[-1].version == str(present) else Reign(str(present))
 
 
 def last_noted(model: RegisteredModel) -> str | None:
