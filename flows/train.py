@@ -377,7 +377,7 @@ def _publish(
             environment,
             settings,
             parent_run_id=parent.run_id,
-            by=_started_by() or who(),
+            by=_started_by() or who(environment.workspace),
             lineage=functools.partial(lineage_gate, environment, settings),
             cancelled=cancellation.asked,
         ),

@@ -118,9 +118,9 @@ class Flow:
         keys = paused["state"]["state_details"]["run_input_keyset"]
         assert keys["schema"].startswith(f"paused-{times}-"), keys
 
-        def saved() -> bool:  # after the state is set
-            rows = ask(self.environment, f"/flow_runs/{paused['id']}/input/filter", {"prefix": "paused-"})
-            return {keys["schema"], keys["description"]} <= {row["key"] for row in rows}
+        def saved() -> bool:  # after the state is set, the description last
+            found = {"prefix": keys["description"]}
+            return bool(ask(self.environment, f"/flow_runs/{paused['id']}/input/filter", found))
 
         wait_until(saved)
         return paused
@@ -237,7 +237,13 @@ def test_the_form_asks_no_more_than_so_often_and_so_long(workspace: Environment,
     assert state["message"].startswith("none of 2 answers could be followed; nothing was changed. The last: ")
     state = long.wait_for("COMPLETED", "FAILED")["state"]
     assert state["type"] == "FAILED"
-    assert state["message"] == "nobody decided within 0.002 hours; nothing was changed"
+    # Prefect's server may have noticed it first.
+    told = (
+        "nobody decided within 0.002 hours; nothing was changed",
+        "The flow was failed and never resumed.",
+    )
+    assert state["message"] in told
+    assert "Traceback" not in long.log.read_text()
     assert champion_of(client_of(workspace), name_of(workspace)) == "1"
 
 

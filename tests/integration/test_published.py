@@ -199,6 +199,9 @@ def test_an_exported_version_is_a_policy_and_comes_back_as_external(scratch: Scr
     version = client_of(scratch.environment).get_model_version(NAME, "1")
     assert version.tags["erv.bundle_hash"] in card
     assert "## Metrics" in card
+    assert "pass: WAR minus champion: there was no champion to compare with, needs more than" in card
+    assert "open: " not in card
+    assert version.description == (folder / "README.md").read_text().partition("\n---\n")[2].partition("\n## Use")[0].strip() + "\n"
     scratch.erv("export", str(tmp_path / "again"), "--model", "1")
     assert sha256_of(tmp_path / "again") == sha256_of(folder)
     refused = scratch.erv("export", str(folder), "--model", "1", check=False)
@@ -210,6 +213,16 @@ def test_an_exported_version_is_a_policy_and_comes_back_as_external(scratch: Scr
     assert found.aliases == {}
     traced = scratch.erv("lineage", "theirs/1", "--verify").stdout
     assert "external: imported from a folder; what made it is not recorded here" in traced
+    assert f"claims: it is a version of {NAME}; bundle {version.tags['erv.bundle_hash']}; git commit" in traced
+    assert re.search(r"claims: made by .*register.* \(not verified here\)", traced)
+    assert "claims: made from " in traced
+    page = tmp_path / "lineage.html"
+    document = scratch.erv("lineage", "theirs/1", "--json", "--html", str(page)).stdout
+    answer = json.loads(document)
+    jsonschema.validate(answer, json.loads((ROOT / "src/erv/lineage/schemas/lineage.json").read_text()))
+    claims = answer["tree"]["values"]["claims"]
+    assert claims["stages"] == json.loads((folder / "lineage.json").read_text())["stages"]
+    assert "(not verified here)</li>" in page.read_text()
     assert "0 broken" in traced
 
 

@@ -28,6 +28,12 @@ def command(version: str, reason: str, force: bool, number: str | None) -> None:
     environment = load_environment()
     isolate(environment)
     said = promote(
-        version, environment, load_settings(), by=who(), reason=reason, force=force, expected=number
+        version,
+        environment,
+        load_settings(),
+        by=who(environment.workspace),
+        reason=reason,
+        force=force,
+        expected=number,
     )
     click.echo(said)

@@ -19,4 +19,6 @@ def command(reason: str, number: str | None) -> None:
 
     environment = load_environment()
     isolate(environment)
-    click.echo(rollback(environment, load_settings(), by=who(), reason=reason, expected=number))
+    click.echo(
+        rollback(environment, load_settings(), by=who(environment.workspace), reason=reason, expected=number)
+    )

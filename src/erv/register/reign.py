@@ -33,7 +33,7 @@ class Reign:
     Attributes:
         version: its number.
         since: UTC, to the second, ISO 8601; empty if nobody noted it.
-        by: who, as `user@host`.
+        by: who, as `Ann Lee (ann@box)` (`erv.tracking.origin.who`).
         how: `gates`: it passed them all; `promote` or `rollback`: by hand; `serving code`: in place of a
             champion with the same bundle, for which other code answers; `elsewhere`: nobody noted it.
         reason: as given by hand, or which version's place it took.
@@ -58,7 +58,7 @@ class Reign:
         return f"version {self.version}, {self.origin()}"
 
     def text(self) -> str:
-        """`version 3 since 2026-11-29T10:00:00Z, promote by ann@box: better on calls`."""
+        """`version 3 since 2026-11-29T10:00:00Z, promote by Ann (ann@box): better on calls`."""
         name = f"version {self.version}" + (", which was deleted," if self.deleted else "")
         if self.how == "elsewhere":
             return f"{name.rstrip(',')}, {UNNOTED}"
