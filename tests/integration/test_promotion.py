@@ -341,7 +341,7 @@ def test_people_are_told(told: tuple[Environment, Receiver]) -> None:
     (crowned,) = [text for text in texts if "promote by ann@box" in text]
     assert crowned.startswith(f"{name} version 3 since ")
     assert ': "better"\n' in crowned
-    assert "forced past fail: EPC" in crowned
+    assert "\n  forced past 1 gate:\n    fail: EPC" in crowned
     assert crowned.endswith("the champion before was version 1")
     (back,) = [text for text in texts if "rollback by bea@box" in text]
     assert back.endswith("the champion before was version 3")

@@ -214,11 +214,15 @@ def test_promotion_and_rollback_by_hand_stand(
     assert re.search(r"version 2 is now the champion; it was version 1, since \S+Z, .+; forced past", forced)
     back = scratch.erv("rollback", "--reason", "worse after all").stdout
     assert "version 1 is the champion again; it was version 2, since" in back
-    began, second, *more = scratch.erv("champions").stdout.split("\nversion ")
+    listed = scratch.erv("champions").stdout.split("\nversion ")
+    began, second, *more = (" ".join(part.split()) for part in listed)  # long lines are broken
     me = re.escape(who(scratch.folder))
     assert re.fullmatch(rf"version 1 since \S+Z, gates by {me}", began)
-    assert re.match(rf"2 since \S+Z, promote by {me}: better on calls\n  forced past .*WAR minus", second)
-    assert re.fullmatch(rf"1 since \S+Z, rollback by {me}: worse after all\n", more[0])
+    assert re.match(
+        rf"2 since \S+Z, promote by {me}: better on calls forced past \d gates?: .*WAR minus",
+        second,
+    )
+    assert re.fullmatch(rf"1 since \S+Z, rollback by {me}: worse after all", more[0])
     published = scratch.erv("publish", "--require-gates", "--require-lineage", check=False)
     assert (published.returncode, published.stderr) == (3, "error: not every gate is passed\n")
     assert aliases(scratch)["champion"] == "1"

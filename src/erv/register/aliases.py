@@ -16,7 +16,7 @@ from erv.register.against_champion import objections
 from erv.register.explained import explained
 from erv.register.gates import CHAMPION
 from erv.register.news import tell
-from erv.register.reign import Reign, last_noted, note, now, present_reign
+from erv.register.reign import Reign, gates_counted, last_noted, note, now, present_reign
 from erv.register.turn import registry_turn
 from erv.register.versions import get_version, versions
 from erv.settings import Settings
@@ -101,7 +101,7 @@ def promote(
         said = f"{what} was already the champion; since when and why is noted only now"
     elif old is not None:
         said += f"; it was {old.brief()}"
-    return f"{said}; forced past {len(against)} gates" if against else said
+    return f"{said}; forced past {gates_counted(len(against))}" if against else said
 
 
 def rollback(

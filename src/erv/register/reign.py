@@ -7,6 +7,7 @@ thousand characters per tag.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -57,15 +58,40 @@ class Reign:
         """`version 3, since 2026-11-29T10:00:00Z, promote by ann@box`."""
         return f"version {self.version}, {self.origin()}"
 
-    def text(self) -> str:
-        """`version 3 since 2026-11-29T10:00:00Z, promote by Ann (ann@box): better on calls`."""
+    def text(self, width: int | None = None) -> str:
+        """`version 3 since 2026-11-29T10:00:00Z, promote by Ann (ann@box): better on calls`, then the gates.
+
+        Args:
+            width: columns to fill; None leaves long lines as they are.
+        """
         name = f"version {self.version}" + (", which was deleted," if self.deleted else "")
         if self.how == "elsewhere":
-            return f"{name.rstrip(',')}, {UNNOTED}"
-        line = f"{name} since {self.since}, {self.how} by {self.by}"
-        if self.reason:
-            line += f": {self.reason}"
-        return "\n".join([line, *(f"  forced past {gate}" for gate in self.forced)])
+            return _filled(f"{name.rstrip(',')}, {UNNOTED}", "", width)
+        line = f"{name} {self.origin()}" + (f": {self.reason}" if self.reason else "")
+        lines = [_filled(line, "", width)]
+        if gates := tuple(dict.fromkeys(self.forced)):
+            lines.append(f"  forced past {gates_counted(len(gates))}:")
+            lines += [_filled(gate, "    ", width) for gate in gates]
+        return "\n".join(lines)
+
+
+def gates_counted(count: int) -> str:
+    """`1 gate`, `2 gates`."""
+    return "1 gate" if count == 1 else f"{count} gates"
+
+
+def _filled(text: str, indent: str, width: int | None) -> str:
+    """A line, broken where it is longer than the width; what follows is indented further."""
+    if width is None:
+        return indent + text
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def now() -> str:

@@ -47,9 +47,7 @@ def test_claims_are_told_as_claims() -> None:
 
 def test_what_an_older_import_kept_is_told_as_far_as_it_goes() -> None:
     kept = {key: CLAIMS[key] for key in ("model", "bundle")}
-    assert claim_facts(kept) == [
-        f"claims: it is a version of theirs; bundle {'b' * 64} (not verified here)"
-    ]
+    assert claim_facts(kept) == [f"claims: it is a version of theirs; bundle {'b' * 64} (not verified here)"]
 
 
 def test_claims_of_a_version_that_was_imported_there_are_told_too() -> None:

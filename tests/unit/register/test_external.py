@@ -97,9 +97,7 @@ def test_what_a_folder_claims_of_its_origin_is_kept_and_goes_on(theirs: Path, tm
     bundle = imported(theirs, tmp_path / "bundle")
     says = bundle.json("external.json")["says"]
     assert says == {key: value for key, value in record.items() if key != "files"}
-    text = version_record(
-        bundle, "ours", code="c" * 64, files={}, run_id="r", parent_run_id=None, origin={}
-    )
+    text = version_record(bundle, "ours", code="c" * 64, files={}, run_id="r", parent_run_id=None, origin={})
     mine = json.loads(text)
     assert (mine["stages"], mine["claims"]) == ({}, says)
     (theirs / "lineage.json").write_text(text)
@@ -138,6 +136,8 @@ def test_the_card_of_an_older_export_has_no_open_gates(theirs: Path, tmp_path: P
     gate = Verdict("WAR", against="champion", minimum=-0.05).text()
     (theirs / "README.md").write_text(f"---\ntags: []\n---\n\n# theirs\n\n## Gates\n\n- {gate}\n")
     card = (imported(theirs, tmp_path / "bundle").folder / "card.md").read_text()
-    assert card.startswith("External: a policy of the family humanomni that this pipeline did not make. No gate")
+    assert card.startswith(
+        "External: a policy of the family humanomni that this pipeline did not make. No gate"
+    )
     assert "- not decided: WAR minus champion, needs more than -0.0500" in card
     assert "open" not in card
