@@ -15,6 +15,7 @@ STARTED_BY_TAG = "erv.started_by"  # from `who`
 COMMIT_TAG = "erv.git_commit"
 DIRTY_TAG = "erv.git_dirty"
 FLOW_TAG = "prefect.flow_run_id"
+_ORIGINAL = "DVC_ROOT"  # where DVC says which repository an experiment belongs to
 _WRITTEN_BY_RUNS = ("dvc.lock", "accepted.json")
 
 
@@ -46,8 +47,13 @@ def person(workspace: Path) -> str:
 
 
 def _git_name(workspace: Path) -> str:
-    """Git's `user.name` in one line; empty without one."""
-    return " ".join((git(workspace, "config", "user.name") or "").replace('"', "").split())
+    """Git's `user.name` in one line; empty without one.
+
+    DVC runs a queued experiment in a copy, which lacks the settings of its repository.
+    """
+    repository = Path(os.environ.get(_ORIGINAL) or workspace)
+    name = (git(repository, "config", "user.name") or "").replace('"', "")
+    return " ".join(name.split())
 
 
 def user() -> str:

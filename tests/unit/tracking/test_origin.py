@@ -69,6 +69,10 @@ def test_people_who_share_a_login_are_told_apart(folder: Path, monkeypatch: pyte
     subprocess.run(["git", "config", "user.name", ' Ann  "A"\nLee '], cwd=folder, check=True)
     assert who(folder) == f"Ann A Lee ({login})"
     assert person(folder) == "Ann A Lee"
+    assert person(folder.parent) == user()
+    with monkeypatch.context() as stage:  # of a queued experiment, which runs in a copy
+        stage.setenv("DVC_ROOT", str(folder))
+        assert person(folder.parent) == "Ann A Lee"
     tags = origin_tags(folder)
     assert (tags["erv.started_by"], tags["mlflow.user"]) == (f"Ann A Lee ({login})", user())
     assert origin_values(tags)["started_by"] == f"Ann A Lee ({login})"
