@@ -57,7 +57,7 @@ def report_with_origin(
 
 def _code(environment: Environment) -> Iterator[Fact]:
     tags = origin_tags(environment.workspace)
-    yield Fact("made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by {who()}")
+    yield Fact("made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by {who(environment.workspace)}")
     changes = ", with uncommitted changes" if tags.get(DIRTY_TAG) == "true" else ""
     yield Fact("commit", f"{tags[COMMIT_TAG]}{changes}" if COMMIT_TAG in tags else "not in a git repository")
 

@@ -378,7 +378,7 @@ def _publish(
             environment,
             settings,
             parent_run_id=parent.run_id,
-            by=_started_by() or who(),
+            by=_started_by() or who(environment.workspace),
             lineage=lineage,
             cancelled=cancellation.asked,
         ),

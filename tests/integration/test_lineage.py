@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import getpass
 import io
 import json
 import os
@@ -26,6 +25,7 @@ from erv.lineage.published import Published, kept_source
 from erv.lineage.served import Place
 from erv.storage.store import Store, open_store
 from erv.tracking.lock_entries import client_of
+from erv.tracking.origin import who
 from tests.conftest import ROOT
 from tests.support.lineage_pipeline import BASE, NAME, PIPELINE, LineagePipeline
 
@@ -194,13 +194,13 @@ def test_a_lost_manifest_makes_the_answer_incomplete(
 @pytest.mark.parametrize(
     "target", [f"models:/{NAME}/2", f"models:/{NAME}@challenger", f"{NAME}/2", "2", "challenger"]
 )
-def test_names_of_a_version(elsewhere: Elsewhere, target: str) -> None:
+def test_names_of_a_version(scratch: LineagePipeline, elsewhere: Elsewhere, target: str) -> None:
     if NAME not in target:
         elsewhere.has_parameters()
     tree = elsewhere.document(target)["tree"]
     assert tree["kind"] == "version"
     assert tree["values"]["version"] == "2"
-    assert tree["values"]["started_by"] == getpass.getuser()
+    assert tree["values"]["started_by"] == who(scratch.folder)
     assert tree["values"]["dirty"] is True  # dvc.yaml was changed after the commit
     used = {(item["role"], item["stage"], item["clips"]) for item in tree["values"]["roles"]}
     assert ("learned", "grpo@erv", 1) in used
@@ -258,7 +258,7 @@ def test_a_data_set_a_commit_a_run_and_a_deleted_one(scratch: LineagePipeline, e
         client.delete_run(run_id)
         tree = elsewhere.document(run_id)["tree"]
         assert tree["title"].endswith("publish, FINISHED, deleted")
-        assert tree["values"]["started_by"] == getpass.getuser()
+        assert tree["values"]["started_by"] == who(scratch.folder)
         assert run_id in elsewhere.document(commit_id)["tree"]["values"]["mlflow_runs"]
         assert facts(elsewhere.document("mafw/t1"), "1")[0] == "learned from it (grpo@erv)"
     finally:
@@ -475,7 +475,7 @@ def test_what_was_recorded_with_a_version(scratch: LineagePipeline, store: Store
     document = json.loads(store.read(stored(place, "lineage.json")))
     jsonschema.validate(document, json.loads(VERSION_SCHEMA.read_text()))
     assert document["model"] == NAME
-    assert document["started_by"] == getpass.getuser()
+    assert document["started_by"] == who(scratch.folder)
     assert document["stages"]["grpo@erv"]["params"]["params.yaml"]
     assert "code/erv/register/serving_model.py" in document["files"]
     assert "artifacts/candidate/policy/config.json" in document["files"]

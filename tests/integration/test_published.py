@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -19,6 +21,7 @@ from erv.environment import Environment, child_environment
 from erv.files import sha256_of
 from erv.storage.store import open_store
 from erv.tracking.lock_entries import client_of
+from tests.conftest import ROOT
 from tests.integration.scratch import Scratch, wait_until
 from tests.integration.test_registry import CANDIDATE, PIPELINE
 from tests.support.tiny_bundle import write_clip, write_models
@@ -200,6 +203,9 @@ def test_an_exported_version_is_a_policy_and_comes_back_as_external(scratch: Scr
     version = client_of(scratch.environment).get_model_version(NAME, "1")
     assert version.tags["erv.bundle_hash"] in card
     assert "## Metrics" in card
+    assert "pass: WAR minus champion: there was no champion to compare with, needs more than" in card
+    assert "open: " not in card
+    assert version.description.strip() == card.partition("\n## Use")[0].strip()
     scratch.erv("export", str(tmp_path / "again"), "--model", "1")
     assert sha256_of(tmp_path / "again") == sha256_of(folder)
     refused = scratch.erv("export", str(folder), "--model", "1", check=False)
@@ -211,6 +217,18 @@ def test_an_exported_version_is_a_policy_and_comes_back_as_external(scratch: Scr
     assert found.aliases == {}
     traced = scratch.erv("lineage", "theirs/1", "--verify").stdout
     assert "external: imported from a folder; what made it is not recorded here" in traced
+    assert (
+        f"claims: it is a version of {NAME}; bundle {version.tags['erv.bundle_hash']}; started by " in traced
+    )
+    assert re.search(r"claims: made by .*register.* \(not verified here\)", traced)
+    assert "claims: made from " in traced
+    page = tmp_path / "lineage.html"
+    document = scratch.erv("lineage", "theirs/1", "--json", "--html", str(page)).stdout
+    answer = json.loads(document)
+    jsonschema.validate(answer, json.loads((ROOT / "src/erv/lineage/schemas/lineage.json").read_text()))
+    claims = answer["tree"]["values"]["claims"]
+    assert claims["stages"] == json.loads((folder / "lineage.json").read_text())["stages"]
+    assert "(not verified here)</li>" in page.read_text()
     assert "0 broken" in traced
 
 

@@ -24,7 +24,7 @@ from erv.tracking.delivery import deliver_spool
 from erv.tracking.durations import Took, last_times
 from erv.tracking.lock_entries import ENTRY_TAG, client_of, entry_hash, find_runs
 from erv.tracking.opening import open_run
-from erv.tracking.origin import user
+from erv.tracking.origin import who
 from erv.tracking.outbox import _PATIENCE_SECONDS
 from erv.tracking.rest import DeletedExperiment, Rest
 from tests.integration.proxy import Proxy
@@ -183,7 +183,7 @@ def test_how_long_stages_took_and_the_run_of_a_result_that_was_kept(
     assert node.facts == [
         "kept on 2026-11-29T12:00:00Z by Ada: a wording; code.py (code)",
         f"MLflow run {run.run_id}",
-        f"started by {user()}",
+        f"started by {who(stack.workspace)}",
     ]
 
 

@@ -34,7 +34,7 @@ from erv.tracking.lock_entries import (
     server_of,
 )
 from erv.tracking.opening import open_run
-from erv.tracking.origin import user
+from erv.tracking.origin import user, who
 from erv.tracking.outbox import Status
 from erv.tracking.rest import Run
 from erv.tracking.system_metrics import system_metrics
@@ -72,7 +72,7 @@ def change_seed(scratch: Scratch, seed: int) -> None:
     path.write_text(re.sub(r"(?m)^seed: \d+", f"seed: {seed}", path.read_text()))
 
 
-def test_a_run_says_what_it_is(two_runs: list) -> None:
+def test_a_run_says_what_it_is(scratch: Scratch, two_runs: list) -> None:
     second, first = two_runs
     assert (first.info.run_name, second.info.run_name) == ("erv · fold 1", "erv · seed 7 · fold 1")
     assert second.data.params["seed"] == "7"
@@ -84,15 +84,46 @@ def test_a_run_says_what_it_is(two_runs: list) -> None:
     assert first.info.run_id[:8] in tags["mlflow.note.content"]
     assert (tags["erv.seed"], tags["erv.fold"], tags["erv.candidate"]) == ("7", "1", "erv")
     assert (tags["erv.targets"], tags["erv.kind"], tags["mlflow.user"]) == ("all", "flow", user())
-    assert tags["erv.started_by"].startswith(user())
+    assert tags["erv.started_by"] == who(scratch.folder)
     assert (len(tags["erv.git_commit"]), tags["erv.git_dirty"]) == (40, "true")
     assert first.data.tags["erv.git_dirty"] == "false"
 
 
 def test_the_last_finished_run_is_found(scratch: Scratch, two_runs: list) -> None:
-    found = last_run(scratch.environment)
+    found = last_run(scratch.environment, who(scratch.folder))
     assert found is not None
     assert found.info.run_id == two_runs[0].info.run_id
+
+
+def test_a_colleague_s_run_is_not_taken_for_one_s_own(scratch: Scratch, two_runs: list) -> None:
+    """The newest one was, whoever had started it on the same experiment."""
+    environment, mine = scratch.environment, two_runs[0].info
+    me, bea = who(scratch.folder), "Bea O'Neil (root@box)"
+
+    def last_of(person: str) -> str:
+        found = last_run(environment, person)
+        assert found is not None
+        return found.info.run_id
+
+    assert last_of(bea) == mine.run_id, "her first run is compared with that of anybody"
+    client = client_of(environment)
+    tags = {"erv.kind": "flow", "erv.started_by": bea}
+    hers = client.create_run(mine.experiment_id, tags=tags).info.run_id
+    client.set_terminated(hers, "FINISHED")
+    try:
+        assert last_of(bea) == hers
+        assert last_of(me) == mine.run_id
+        described = {
+            person: describe(environment, {"seed": 7}, candidate="erv", model="none", started_by=person)
+            for person in (me, "Cid (root@box)")
+        }
+        assert f"since the last run of {me}, " in described[me].tags["mlflow.note.content"]
+        assert (
+            "since the last run of Bea O'Neil (root@box), "
+            in described["Cid (root@box)"].tags["mlflow.note.content"]
+        )
+    finally:
+        client.delete_run(hers)
 
 
 def test_the_run_of_the_champion_is_found(scratch: Scratch, two_runs: list) -> None:
@@ -126,7 +157,7 @@ def test_stages_of_an_experiment_of_dvc_are_below_its_run(scratch: Scratch, two_
     below = [r for found in runs.values() for r in found if is_below(r, experiment)]
     assert {run.info.run_name for run in below} == {"make@a", "make@b", "join", "last"}
     assert {run.data.tags["erv.dvc_experiment"] for run in below} == {"tenth"}
-    found = last_run(scratch.environment)
+    found = last_run(scratch.environment, who(scratch.folder))
     assert found is not None
     assert found.info.run_id == experiment.info.run_id
 

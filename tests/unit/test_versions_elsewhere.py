@@ -137,7 +137,7 @@ def test_an_export_loads_and_comes_back(version: FetchedVersion, tmp_path: Path)
     assert sha256_of(bundle.folder / "verifier") == sha256_of(version.bundle / "verifier")
     assert bundle.json("serving.json") == SERVING
     assert bundle.json("external.json") == {
-        "says": {key: version.lineage[key] for key in ("model", "bundle", "commit")}
+        "says": {key: version.lineage[key] for key in ("model", "bundle", "commit", "dirty")}
     }
     assert imported(folder, tmp_path).hash == bundle.hash
 

@@ -29,7 +29,7 @@ from erv.pipeline import (
 )
 from erv.pipeline.lock_file import Entries
 from erv.tracking.lock_entries import entry_hash
-from erv.tracking.origin import git, user
+from erv.tracking.origin import person
 
 VERSIONS = "requirements/results.lock"  # of the libraries that compute
 _CODE = (PACKAGE, "stages", "data/label_spaces", VERSIONS)  # a test compares it with `code_of`
@@ -107,7 +107,7 @@ def keep(proposals: Sequence[Proposal], reason: str = "", workspace: Path = Path
         )
     before = read_lock_entries(workspace / "dvc.lock")
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    who = (git(workspace, "config", "user.name") or "").strip() or user()
+    who = person(workspace)
     records: list[Acceptance] = []
 
     def record(after: Entries) -> None:

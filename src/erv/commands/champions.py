@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+_COLUMNS = 100
+
 
 @click.command(name="champions")
 def command() -> None:
@@ -22,4 +24,4 @@ def command() -> None:
     if not found:
         click.echo(f"{name} never had a champion")
     for reign in found:
-        click.echo(reign.text())
+        click.echo(reign.text(_COLUMNS))

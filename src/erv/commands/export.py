@@ -31,10 +31,12 @@ def command(folder: Path, model: str, form: str) -> None:
     from erv.commands.version import resolved_version
     from erv.environment import isolate, load_environment
     from erv.export.export import export
+    from erv.register.against_champion import kept_verdicts
     from erv.register.fetched import fetch_version
 
     environment = load_environment()
     isolate(environment)
-    version = fetch_version(resolved_version(model, environment), environment)
-    export(version, folder)
+    found = resolved_version(model, environment)
+    version = fetch_version(found, environment)
+    export(version, folder, kept_verdicts(found))
     click.echo(f"wrote {version.title} to {folder}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import click
 
+from erv.commands.version import expected
+
 
 @click.command(name="promote")
 @click.argument("version", default="challenger")
 @click.option("--reason", default="", metavar="TEXT", help="Why; kept with the champion's reign.")
 @click.option("--force", is_flag=True, help="Also if it did not pass its gates; needs a --reason.")
-def command(version: str, reason: str, force: bool) -> None:
+@expected
+def command(version: str, reason: str, force: bool, number: str | None) -> None:
     """Make VERSION (a number or an alias, by default the challenger) the champion.
 
     It is refused if the version did not pass its gates, unless it is forced. Who, when and why is kept; `erv
@@ -24,4 +27,13 @@ def command(version: str, reason: str, force: bool) -> None:
 
     environment = load_environment()
     isolate(environment)
-    click.echo(promote(version, environment, load_settings(), by=who(), reason=reason, force=force))
+    said = promote(
+        version,
+        environment,
+        load_settings(),
+        by=who(environment.workspace),
+        reason=reason,
+        force=force,
+        expected=number,
+    )
+    click.echo(said)

@@ -62,7 +62,7 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
         environment,
         settings,
         parent_run_id=lock_entries.containing_run(environment, made) if made else None,
-        by=who(),
+        by=who(environment.workspace),
         lineage=lineage,
     )
     for line in result.lines():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import click
 
+from erv.commands.version import expected
+
 
 @click.command(name="rollback")
 @click.option("--reason", default="", metavar="TEXT", help="Why; kept with the champion's reign.")
-def command(reason: str) -> None:
+@expected
+def command(reason: str, number: str | None) -> None:
     """Make the previous champion the champion again; later runs do not undo this."""
     from erv.environment import isolate, load_environment
     from erv.register.aliases import rollback
@@ -16,4 +19,6 @@ def command(reason: str) -> None:
 
     environment = load_environment()
     isolate(environment)
-    click.echo(rollback(environment, load_settings(), by=who(), reason=reason))
+    click.echo(
+        rollback(environment, load_settings(), by=who(environment.workspace), reason=reason, expected=number)
+    )

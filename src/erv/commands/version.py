@@ -1,15 +1,32 @@
-"""The version that an argument of a command names."""
+"""The versions that arguments of commands name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from erv.environment import Environment
 from erv.errors import RegistryError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+
+
+def _number(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None or value.isdecimal() or value == "none":
+        return value
+    raise click.BadParameter(f"expected the number of a version, or none; got {value!r}")
+
+
+expected = click.option(
+    "--from",
+    "number",
+    metavar="N",
+    callback=_number,
+    help="Only if version N is champion now; none: only if there is no champion.",
+)
 
 
 def resolved_version(target: str, environment: Environment) -> ModelVersion:

@@ -10,6 +10,7 @@ README.md                         the card
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from erv.errors import RegistryError
@@ -19,15 +20,17 @@ from erv.policies.common.arm import FILE as ARM
 from erv.policies.common.families import family_of, read_config
 from erv.register.external import CARD, SERVING, VERIFIER
 from erv.register.fetched import FetchedVersion
+from erv.register.gates import Verdict
 from erv.register.record import RECORD
 
 
-def export(version: FetchedVersion, folder: Path) -> None:
-    """Writes the folder. Equal versions give equal bytes.
+def export(version: FetchedVersion, folder: Path, verdicts: Sequence[Verdict] | None = None) -> None:
+    """Writes the folder. Equal versions with equal verdicts give equal bytes.
 
     Args:
         version: what to write.
         folder: must not exist, or be empty.
+        verdicts: on its gates, for the card; None if they were never decided.
 
     Raises:
         RegistryError: the folder has something in it, or the version holds a reference to weights elsewhere.
@@ -46,4 +49,4 @@ def export(version: FetchedVersion, folder: Path) -> None:
         shutil.copytree(version.bundle / VERIFIER, work / VERIFIER)
         shutil.copyfile(version.bundle / SERVING, work / SERVING)
         shutil.copyfile(version.folder / RECORD, work / RECORD)
-        (work / CARD).write_text(model_card(version, family), encoding="utf-8", newline="\n")
+        (work / CARD).write_text(model_card(version, family, verdicts), encoding="utf-8", newline="\n")

@@ -14,6 +14,7 @@ from erv.errors import RegistryError
 from erv.files import content_digest
 from erv.lineage.artifacts import Artifacts
 from erv.lineage.entries import entries_in
+from erv.lineage.imported import IMPORTED, claims_of
 from erv.lineage.links import Link
 from erv.lineage.membership import Membership, VersionRoles, clips_counted, roles_counts
 from erv.lineage.node import Node
@@ -36,8 +37,6 @@ from erv.tracking import lock_entries
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-IMPORTED = "external: imported from a folder; what made it is not recorded here"
 
 
 class ModelVersions:
@@ -160,6 +159,9 @@ class ModelVersions:
             producer = next((n for n in lock if n.partition("@")[0] == "register"), None)
             if EXTERNAL_TAG in tags:
                 node.facts.append(IMPORTED)
+                if bundle is not None:
+                    node.values["claims"], facts = claims_of(bundle)
+                    node.facts += facts
             elif producer is None:
                 missing = None if self._artifacts.unread else False
                 node.links.append(Link("dvc.lock", missing, self._artifacts.unread or lacks))

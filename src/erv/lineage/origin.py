@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from erv.tracking.names import flatten
-from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, FLOW_TAG, USER_TAG
+from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, FLOW_TAG, STARTED_BY_TAG, USER_TAG
 
 
 def origin_values(tags: Mapping[str, str]) -> dict[str, Any]:
     """Commit, dirty flag, user and Prefect flow run of a run; None for what it doesn't say."""
     dirty = tags.get(DIRTY_TAG)
-    user = tags.get(USER_TAG)
+    user = tags.get(STARTED_BY_TAG) or tags.get(USER_TAG)  # older runs have the login alone
     return {
         "commit": tags.get(COMMIT_TAG),
         "dirty": None if dirty is None else dirty == "true",
@@ -22,14 +22,15 @@ def origin_values(tags: Mapping[str, str]) -> dict[str, Any]:
 
 
 def origin_facts(values: Mapping[str, Any]) -> list[str]:
-    """The same as sentences."""
+    """The same as sentences; a value that is missing says nothing."""
     facts = []
-    if values["commit"]:
-        state = {True: "with changes that are not in it", False: "without other changes"}.get(values["dirty"])
-        facts.append(f"git commit {values['commit']}" + (f", {state}" if state else ""))
-    if values["started_by"]:
+    if values.get("commit"):
+        state = {True: "with changes that are not in it", False: "without other changes"}
+        known = state.get(values.get("dirty"))  # type: ignore[arg-type]
+        facts.append(f"git commit {values['commit']}" + (f", {known}" if known else ""))
+    if values.get("started_by"):
         facts.append(f"started by {values['started_by']}")
-    if values["prefect_flow_run"]:
+    if values.get("prefect_flow_run"):
         facts.append(f"Prefect flow run {values['prefect_flow_run']}")
     return facts
 

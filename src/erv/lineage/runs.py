@@ -11,8 +11,8 @@ from typing import Any
 from erv.environment import Environment
 from erv.lineage.artifacts import Artifacts
 from erv.lineage.entries import Locked, consumers, entries_in
+from erv.lineage.imported import IMPORTED
 from erv.lineage.links import Link
-from erv.lineage.model_versions import IMPORTED
 from erv.lineage.node import Node
 from erv.lineage.origin import origin_facts, origin_values
 from erv.lineage.stages import StageTrees

@@ -16,7 +16,7 @@ from erv.register.against_champion import objections
 from erv.register.explained import explained
 from erv.register.gates import CHAMPION
 from erv.register.news import tell
-from erv.register.reign import Reign, last_noted, note, now
+from erv.register.reign import Reign, gates_counted, last_noted, note, now, present_reign
 from erv.register.turn import registry_turn
 from erv.register.versions import get_version, versions
 from erv.settings import Settings
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 
 HISTORY_TAG = "erv.champions"  # of the registered model: the way back for rollback, the current one last
 _STEPS_BACK = 50
+NOBODY = "none"  # what `expected` says of a model without a champion
+
+
+class ChampionMovedError(RegistryError):
+    """Another version is champion than the one whose place was to be taken."""
+
+
+class GatesUnmetError(RegistryError):
+    """A version did not pass its gates, and nobody forced it past them."""
 
 
 def promote(
@@ -39,8 +48,9 @@ def promote(
     by: str,
     reason: str = "",
     force: bool = False,
+    expected: str | None = None,
 ) -> str:
-    """Makes a version champion by hand; returns a sentence for people.
+    """Makes a version champion by hand; returns a sentence for people. Repeating it is safe.
 
     Args:
         version: its number or alias.
@@ -49,10 +59,13 @@ def promote(
         by: who does it.
         reason: why; kept with the reign.
         force: also if it did not pass its gates; they are then named in the reign.
+        expected: the number of the champion whose place it takes, or `none`; by default any.
 
     Raises:
-        RegistryError: no such version, or it did not pass its gates, or passed them against another champion
-            than the present one.
+        ChampionMovedError: neither the expected version nor this one is champion.
+        GatesUnmetError: it did not pass its gates, or passed them against another champion than the present
+            one.
+        RegistryError: no such version, or MLflow can't be reached or refuses.
     """
     name = settings.register_.model_name
     with explained(environment), registry_turn(environment, name) as check:
@@ -60,17 +73,20 @@ def promote(
         found = repeated(lambda: get_version(client, name, version))
         number = str(found.version)
         model = repeated(lambda: client.get_registered_model(name))
-        before = champion_in(model)
+        before, old = champion_in(model), present_reign(model)
+        what = f"{name} version {number}" + ("" if version == number else f" ({version})")
         # One whose reign nobody noted is promoted anew: a killed command may have changed the alias alone.
-        if before == number == last_noted(model):
-            return f"{name} version {number} is already the champion"
+        if old is not None and before == number == last_noted(model):
+            return f"{what} is already the champion, {old.origin()}"
+        if before != number:
+            _expect(name, expected, old)
         present = None if before is None else repeated(lambda: get_version(client, name, before))
         against = objections(found, present)
         if against and not force:
-            raise RegistryError(
+            raise GatesUnmetError(
                 "\n".join(
                     [
-                        f"{name} version {number} did not pass {len(against)} of its gates; promote it in"
+                        f"{what} did not pass {len(against)} of its gates; promote it in"
                         " spite of them with --force --reason TEXT",
                         *(f"  {sentence}" for sentence in against),
                     ]
@@ -80,24 +96,36 @@ def promote(
         new = Reign(number, now(), by, "promote", reason, tuple(against))
         make_champion(client, name, new)
     tell(environment, name, new, before)
-    said = f"{name} version {number} is now the champion"
+    said = f"{what} is now the champion"
     if before == number:
-        said = f"{name} version {number} was already the champion; since when and why is noted only now"
-    elif before:
-        said += f"; it was version {before}"
-    return f"{said}; forced past {len(against)} gates" if against else said
+        said = f"{what} was already the champion; since when and why is noted only now"
+    elif old is not None:
+        said += f"; it was {old.brief()}"
+    return f"{said}; forced past {gates_counted(len(against))}" if against else said
 
 
-def rollback(environment: Environment, settings: Settings, *, by: str, reason: str = "") -> str:
+def rollback(
+    environment: Environment, settings: Settings, *, by: str, reason: str = "", expected: str | None = None
+) -> str:
     """Makes the previous champion that still exists the champion again; returns a sentence for people.
 
+    Args:
+        environment: where MLflow is.
+        settings: for the model's name.
+        by: who does it.
+        reason: why; kept with the reign.
+        expected: the number of the champion to go back from, or `none`; by default any.
+
     Raises:
-        RegistryError: there was none, or all of them were deleted.
+        ChampionMovedError: another version than the expected one is champion.
+        RegistryError: there was none, or all of them were deleted, or MLflow can't be reached or refuses.
     """
     name = settings.register_.model_name
     with explained(environment), registry_turn(environment, name) as check:
         client = client_of(environment)
         model = repeated(lambda: client.get_registered_model(name))
+        old = present_reign(model)
+        _expect(name, expected, old)
         history = _history(model)
         there = {str(version.version) for version in repeated(lambda: versions(client, name))}
         way, gone = _way_back(history, there)
@@ -113,8 +141,22 @@ def rollback(environment: Environment, settings: Settings, *, by: str, reason: s
         note(client, name, new, champion_in(model))
         repeated(lambda: client.set_registered_model_alias(name, CHAMPION, before))
     tell(environment, name, new, present)
-    said = f"{name} version {before} is the champion again; it was version {present}"
+    was = f"version {present}" if old is None else old.brief()
+    said = f"{name} version {before} is the champion again; it was {was}"
     return f"{said}; passed over {_deleted(gone)}" if gone else said
+
+
+def _expect(name: str, expected: str | None, present: Reign | None) -> None:
+    """Refuses to go on if a colleague changed the champion meanwhile; the caller has the registry's turn.
+
+    Raises:
+        ChampionMovedError: the champion is not the expected one.
+    """
+    if expected is None or expected == (NOBODY if present is None else present.version):
+        return
+    wanted = "no champion" if expected == NOBODY else f"version {expected} as champion"
+    found = "there is none" if present is None else f"the champion is {present.brief()}"
+    raise ChampionMovedError(f"{name}: expected {wanted}, but {found}; nothing was changed")
 
 
 def _way_back(history: Sequence[str], there: Collection[str]) -> tuple[list[str], list[str]]:

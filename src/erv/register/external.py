@@ -1,6 +1,7 @@
 """Imports a `from_pretrained` folder as an external version: one that this pipeline did not make.
 
-Its lineage ends at the folder's hashes. It has no gates, so it becomes champion only by force, with a reason.
+Its lineage ends at the folder's hashes; what the folder says of its origin is kept as a claim. It has no
+gates, so it becomes champion only by force, with a reason.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from erv.files import whole_folder
 from erv.model_folders import check_folder
 from erv.policies.common.arm import FILE as ARM
 from erv.policies.common.families import family_of, read_config
+from erv.register.card import with_verdicts
+from erv.register.claimed import claims_in, misfits
 from erv.register.explained import explained
 from erv.register.record import RECORD
 from erv.register.register import EXTERNAL, Bundle, copy_tree, read_bundle, write_json, write_manifest
@@ -136,11 +139,20 @@ def _fits(value: Any, expected: Any) -> bool:
 
 
 def _origin(folder: Path) -> dict[str, Any]:
-    """What an exported folder says of its version; nobody here can check it."""
-    if not (folder / RECORD).is_file():
+    """What an exported folder says of its version; nobody here can check it.
+
+    Raises:
+        RegistryError: it is not said as `schemas/version.json` has it.
+    """
+    path = folder / RECORD
+    if not path.is_file():
         return {"says": None}
-    record = _json(folder / RECORD)
-    return {"says": {key: record.get(key) for key in ("model", "bundle", "commit")}}
+    record = _json(path)
+    if fault := next(misfits(record), None):
+        raise RegistryError(
+            f"{path}: {fault}, so erv did not write it; export the version again, or take the file away"
+        )
+    return {"says": claims_in(record)}
 
 
 def _card(folder: Path, family: str) -> str:
@@ -148,8 +160,12 @@ def _card(folder: Path, family: str) -> str:
     text = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
     if text.startswith("---\n"):
         text = text.partition("\n---\n")[2]
-    said = f"External: a policy of the family {family} that this pipeline did not make. Its card said:"
-    return f"{said}\n\n{text.strip()}\n" if text.strip() else f"{said.partition('. ')[0]}.\n"
+    said = (
+        f"External: a policy of the family {family} that this pipeline did not make. No gate of it was"
+        " decided here, and nothing that its card says was verified."
+    )
+    card = with_verdicts(text, None).strip()  # older exports have open gates
+    return f"{said} Its card said:\n\n{card}\n" if card else f"{said}\n"
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from erv.files import content_digest
 from erv.pipeline import read_lock_entries
 from erv.register.against_champion import compared, count_against, kept_verdicts, taken_over
 from erv.register.aliases import champion_in, champion_of, make_champion
+from erv.register.card import with_verdicts
 from erv.register.champion import Opponent, keep_answers, opponent
 from erv.register.explained import explained
 from erv.register.gates import CANT_TELL, CHAMPION, LINEAGE, Verdict, unopposed
@@ -219,6 +220,9 @@ def _publish(
             keep_answers(client, version.tags[PUBLISH_RUN_TAG], other)
         text = json.dumps([verdict.as_dict() for verdict in verdicts])
         repeated(lambda: client.set_model_version_tag(name, number, GATES_TAG, text))
+        if new:  # people may have written another description since
+            card = with_verdicts((bundle.folder / "card.md").read_text(encoding="utf-8"), verdicts)
+            repeated(lambda: client.update_model_version(name, number, card))
         how = succession(
             number,
             same=same,

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from erv.errors import RegistryError
 from erv.files import sha256_of_file
 from erv.pipeline import of_these_stages, read_lock_entries
-from erv.register.register import Bundle
+from erv.register.register import EXTERNAL, Bundle
 from erv.tracking.lock_entries import entry_hash
-from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, USER_TAG
+from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, STARTED_BY_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,9 +59,10 @@ def version_record(
         "flow_run": parent_run_id,
         "commit": origin.get(COMMIT_TAG),
         "dirty": None if dirty is None else dirty == "true",
-        "started_by": origin.get(USER_TAG),
+        "started_by": origin.get(STARTED_BY_TAG),
         "stages": {stage: _stage(entry) for stage, entry in entries.items()},
         "files": dict(sorted(files.items())),
+        **({"claims": bundle.json(EXTERNAL)["says"]} if bundle.is_external else {}),
     }
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
 

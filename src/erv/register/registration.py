@@ -18,6 +18,7 @@ from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.files import content_digest, sha256_of_text
 from erv.register.aliases import hand_over
+from erv.register.card import with_verdicts
 from erv.register.model_content import model_content
 from erv.register.record import RECORD, RECORD_TAG, stored_files, version_record
 from erv.register.register import Bundle
@@ -71,7 +72,7 @@ def one_version(
     first, *copies = repeated(attempt)
     new = first.tags.get(PUBLISH_RUN_TAG) in runs
     if new:
-        card = (bundle.folder / "card.md").read_text(encoding="utf-8")
+        card = with_verdicts((bundle.folder / "card.md").read_text(encoding="utf-8"), None)
         repeated(lambda: client.update_model_version(name, first.version, card))
     for copy in copies:
         check()

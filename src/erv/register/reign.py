@@ -7,6 +7,7 @@ thousand characters per tag.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 TAG_PREFIX = "erv.reign."  # then its place among all reigns
 _TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
+UNNOTED = "by other means than erv, or by a command that was interrupted"
 How = Literal["gates", "promote", "rollback", "serving code", "elsewhere"]
 
 
@@ -32,7 +34,7 @@ class Reign:
     Attributes:
         version: its number.
         since: UTC, to the second, ISO 8601; empty if nobody noted it.
-        by: who, as `user@host`.
+        by: who, as `Ann Lee (ann@box)` (`erv.tracking.origin.who`).
         how: `gates`: it passed them all; `promote` or `rollback`: by hand; `serving code`: in place of a
             champion with the same bundle, for which other code answers; `elsewhere`: nobody noted it.
         reason: as given by hand, or which version's place it took.
@@ -48,15 +50,48 @@ class Reign:
     forced: tuple[str, ...] = ()
     deleted: bool = False
 
-    def text(self) -> str:
-        """`version 3 since 2026-11-29T10:00:00Z, promote by ann@box: better on calls`."""
+    def origin(self) -> str:
+        """`since 2026-11-29T10:00:00Z, promote by ann@box`."""
+        return UNNOTED if self.how == "elsewhere" else f"since {self.since}, {self.how} by {self.by}"
+
+    def brief(self) -> str:
+        """`version 3, since 2026-11-29T10:00:00Z, promote by ann@box`."""
+        return f"version {self.version}, {self.origin()}"
+
+    def text(self, width: int | None = None) -> str:
+        """`version 3 since 2026-11-29T10:00:00Z, promote by Ann (ann@box): better on calls`, then the gates.
+
+        Args:
+            width: columns to fill; None leaves long lines as they are.
+        """
         name = f"version {self.version}" + (", which was deleted," if self.deleted else "")
         if self.how == "elsewhere":
-            return f"{name.rstrip(',')}, by other means than erv, or by a command that was interrupted"
-        line = f"{name} since {self.since}, {self.how} by {self.by}"
-        if self.reason:
-            line += f": {self.reason}"
-        return "\n".join([line, *(f"  forced past {gate}" for gate in self.forced)])
+            return _filled(f"{name.rstrip(',')}, {UNNOTED}", "", width)
+        line = f"{name} {self.origin()}" + (f": {self.reason}" if self.reason else "")
+        lines = [_filled(line, "", width)]
+        if gates := tuple(dict.fromkeys(self.forced)):
+            lines.append(f"  forced past {gates_counted(len(gates))}:")
+            lines += [_filled(gate, "    ", width) for gate in gates]
+        return "\n".join(lines)
+
+
+def gates_counted(count: int) -> str:
+    """`1 gate`, `2 gates`."""
+    return "1 gate" if count == 1 else f"{count} gates"
+
+
+def _filled(text: str, indent: str, width: int | None) -> str:
+    """A line, broken where it is longer than the width; what follows is indented further."""
+    if width is None:
+        return indent + text
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def now() -> str:
@@ -115,11 +150,19 @@ def tag_text(content: Mapping[str, Any]) -> str:
 def reigns(client: MlflowClient, name: str) -> list[Reign]:
     """All reigns, the first one first; the present champion too, if nobody noted it."""
     model = repeated(lambda: client.get_registered_model(name))
-    found, present = list(_noted(model).values()), model.aliases.get(CHAMPION)
-    if present is not None and str(present) != last_noted(model):
-        found.append(Reign(str(present)))
+    found, present = list(_noted(model).values()), present_reign(model)
+    if present is not None and present not in found[-1:]:
+        found.append(present)
     there = {str(version.version) for version in repeated(lambda: versions(client, name))}
     return [replace(reign, deleted=reign.version not in there) for reign in found]
+
+
+def present_reign(model: RegisteredModel) -> Reign | None:
+    """That of the present champion, which says little if nobody noted it; None without a champion."""
+    present, noted = model.aliases.get(CHAMPION), list(_noted(model).values())
+    if present is None:
+        return None
+    return noted[-1] if noted and noted[-1].version == str(present) else Reign(str(present))
 
 
 def last_noted(model: RegisteredModel) -> str | None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from erv.environment import Environment
 from erv.register.against_champion import kept_verdicts, objections
-from erv.register.aliases import champion_of
 from erv.register.explained import explained
+from erv.register.reign import Reign, present_reign
 from erv.register.versions import get_version
 from erv.settings import Settings
 from erv.tracking.lock_entries import client_of
@@ -21,25 +21,34 @@ class Review:
     Attributes:
         name: of the registered model.
         version: its number.
-        champion: the number of the present champion, or None.
+        champion: the reign of the present champion, or None.
         gates: a sentence per gate.
         against: those that it did not pass, or passed against another champion than the present one.
     """
 
     name: str
     version: str
-    champion: str | None
+    champion: Reign | None
     gates: tuple[str, ...]
     against: tuple[str, ...]
 
-    def markdown(self) -> str:
-        """For the form that the person fills in."""
-        now = f"version {self.champion}" if self.champion else "none"
-        lines = [f"**{self.name} version {self.version}** is to become champion; the present one: {now}.", ""]
+    def markdown(self, lacks: str = "") -> str:
+        """For the form that the person fills in.
+
+        Args:
+            lacks: what the last answer lacked, if the person is asked again.
+        """
+        now = self.champion.brief() if self.champion else "none"
+        lines = [f"**Asked again:** {lacks}", ""] if lacks else []
+        lines += [
+            f"**{self.name} version {self.version}** is to become champion; the present one: {now}.",
+            "",
+        ]
         lines += [f"- {gate}" for gate in self.gates]
         lines += [f"- {gate}" for gate in self.against if gate not in self.gates]
         if self.against:
-            lines += ["", f"It did not pass {len(self.against)} of its gates: that takes `force`."]
+            count = f"{len(self.against)} of its gates"
+            lines += ["", f"It did not pass {count}. To promote it all the same, tick **Force**."]
         return "\n".join(lines)
 
 
@@ -58,7 +67,7 @@ def review(version: str, environment: Environment, settings: Settings) -> Review
     with explained(environment):
         client = client_of(environment)
         found = repeated(lambda: get_version(client, name, version))
-        champion = champion_of(client, name)
-        present = None if champion is None else repeated(lambda: get_version(client, name, champion))
+        champion = present_reign(repeated(lambda: client.get_registered_model(name)))
+        present = None if champion is None else repeated(lambda: get_version(client, name, champion.version))
     gates = tuple(verdict.text() for verdict in kept_verdicts(found) or ())
     return Review(name, str(found.version), champion, gates, tuple(objections(found, present)))

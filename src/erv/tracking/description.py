@@ -1,6 +1,7 @@
 """What tells one run of the pipeline from another: its name, its parameters, and what changed since others.
 
-It is compared with the last finished run and with the run that made the champion. Runs that contain others
+It is compared with the last finished run of whoever started it, or of anybody if that is their first, and
+with the run that made the champion. Runs that contain others
 are marked with the tag `erv.kind`: `flow` for a run of the train flow, `experiment` for an experiment of DVC.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 from erv.environment import Environment
 from erv.parameters import PARAMETERS, Change, as_texts, changes, decides, parse
 from erv.tracking import lock_entries
-from erv.tracking.origin import who
+from erv.tracking.origin import STARTED_BY_TAG, who
 from erv.tracking.rest import Run
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,16 @@ class Reference:
     run: Run
     changed: list[Change] | None
 
+    def title(self, also: Sequence[str] = ()) -> str:
+        """`since the last run of Ann Lee (ann@box)`: what it is, and whose.
+
+        Args:
+            also: other kinds of reference that this run is, too.
+        """
+        by = self.run.data.tags.get(STARTED_BY_TAG)
+        whose = {LAST: f" of {by}" if by else ""}
+        return " and ".join(REFERENCES[kind] + whose.get(kind, "") for kind in (self.kind, *also))
+
 
 @dataclass(frozen=True)
 class Description:
@@ -73,15 +84,16 @@ def describe(
         candidate: the policy that is registered, `erv`.
         model: name of the registered model, whose champion the run is compared with.
         targets: the stages that were asked for; empty for all, None if that isn't known.
-        started_by: who started it; the user of this machine by default.
+        started_by: who started it; who runs this process by default.
     """
     texts = {name: environment.mask(text) for name, text in as_texts(parameters).items()}
-    references = _references(environment, model, texts)
+    by = started_by or who(environment.workspace)
+    references = _references(environment, model, texts, by)
     tags = {
         "erv.candidate": candidate,
         "erv.fold": texts.get(FOLD, ""),
         "erv.seed": texts.get(SEED, ""),
-        "erv.started_by": started_by or who(),
+        STARTED_BY_TAG: by,
         NOTE_TAG: note(references),
     }
     if targets is not None:
@@ -117,7 +129,7 @@ def note(references: Sequence[Reference]) -> str:
 
 def _section(reference: Reference) -> str:
     info = reference.run.info
-    title = f"Parameters {REFERENCES[reference.kind]}, {info.run_name} (`{info.run_id[:8]}`)"
+    title = f"Parameters {reference.title()}, {info.run_name} (`{info.run_id[:8]}`)"
     if reference.changed is None:
         return f"{title}: unknown, it recorded none.\n"
     if not reference.changed:
@@ -140,11 +152,11 @@ def _short(name: str, among: Sequence[Change]) -> str:
     return name
 
 
-def _references(environment: Environment, model: str, texts: Mapping[str, str]) -> list[Reference]:
+def _references(environment: Environment, model: str, texts: Mapping[str, str], by: str) -> list[Reference]:
     if environment.mlflow_uri is None:
         return []
     try:
-        found = {CHAMPION: champion_run(environment, model), LAST: last_run(environment)}
+        found = {CHAMPION: champion_run(environment, model), LAST: last_run(environment, by)}
         parameters = {kind: _parameters(environment, run) for kind, run in found.items() if run is not None}
     except OSError as error:
         logger.warning("MLflow can't say what changed since earlier runs: %s", error)
@@ -156,18 +168,28 @@ def _references(environment: Environment, model: str, texts: Mapping[str, str]) 
     ]
 
 
-def last_run(environment: Environment) -> Run | None:
-    """The newest finished run of a flow or of an experiment.
+def last_run(environment: Environment, by: str) -> Run | None:
+    """The newest finished run of a flow or of an experiment that a person started, or else that anybody did.
+
+    Args:
+        environment: where MLflow is.
+        by: the person, from `erv.tracking.origin.who`.
 
     Raises:
         OSError: MLflow can't be reached, or refuses.
     """
-    kinds = (FLOW, EXPERIMENT)
+    quoted = by.replace('"', "")  # MLflow knows no other way to quote an apostrophe
+    return _newest(environment, f' and tags.`{STARTED_BY_TAG}` = "{quoted}"') or _newest(environment)
+
+
+def _newest(environment: Environment, condition: str = "") -> Run | None:
     found = [
         run
-        for kind in kinds
+        for kind in (FLOW, EXPERIMENT)
         for run in lock_entries.search(
-            environment, f"tags.`{KIND_TAG}` = '{kind}' and attributes.status = 'FINISHED'", limit=1
+            environment,
+            f"tags.`{KIND_TAG}` = '{kind}' and attributes.status = 'FINISHED'{condition}",
+            limit=1,
         )
     ]
     return max(found, key=lambda run: run.info.start_time, default=None)

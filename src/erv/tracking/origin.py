@@ -10,10 +10,12 @@ from pathlib import Path
 
 from erv.files import parse_yaml
 
-USER_TAG = "mlflow.user"  # the tag that MLflow itself shows as the user
+USER_TAG = "mlflow.user"  # the tag that MLflow itself shows as the user: the login
+STARTED_BY_TAG = "erv.started_by"  # from `who`
 COMMIT_TAG = "erv.git_commit"
 DIRTY_TAG = "erv.git_dirty"
 FLOW_TAG = "prefect.flow_run_id"
+_ORIGINAL = "DVC_ROOT"  # where DVC says which repository an experiment belongs to
 _WRITTEN_BY_RUNS = ("dvc.lock", "accepted.json")
 
 
@@ -24,12 +26,34 @@ def origin_tags(workspace: Path) -> dict[str, str]:
     that git neither has nor ignores, below a top folder that stages read (`dvc.yaml` names what they read).
     The tag is missing if git can't say.
     """
-    return {USER_TAG: user(), **_git_tags(workspace)}
+    return {USER_TAG: user(), STARTED_BY_TAG: who(workspace), **_git_tags(workspace)}
 
 
-def who() -> str:
-    """Who runs this process, and where: `ann@box`."""
-    return f"{user()}@{platform.node()}"
+def who(workspace: Path) -> str:
+    """Who runs this process, and where: `Ann Lee (ann@box)`; `ann@box` if git knows no name.
+
+    People who share a login, on one machine or as `root` in containers, differ in the name that git has.
+
+    Args:
+        workspace: the repository whose settings of git count, besides those of the user.
+    """
+    login, name = f"{user()}@{platform.node()}", _git_name(workspace)
+    return f"{name} ({login})" if name else login
+
+
+def person(workspace: Path) -> str:
+    """The same without the place: the name that git has, or else the login."""
+    return _git_name(workspace) or user()
+
+
+def _git_name(workspace: Path) -> str:
+    """Git's `user.name` in one line; empty without one.
+
+    DVC runs a queued experiment in a copy, which lacks the settings of its repository.
+    """
+    repository = Path(os.environ.get(_ORIGINAL) or workspace)
+    name = (git(repository, "config", "user.name") or "").replace('"', "")
+    return " ".join(name.split())
 
 
 def user() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from erv.environment import Environment
 from erv.tracking import lock_entries
-from erv.tracking.description import REFERENCES, Reference
+from erv.tracking.description import Reference
 from erv.tracking.origin import COMMIT_TAG
 
 logger = logging.getLogger(__name__)
@@ -62,8 +62,7 @@ def paragraph(
         also: other kinds of reference that this run is, too.
     """
     info = reference.run.info
-    title = " and ".join(REFERENCES[kind] for kind in (reference.kind, *also))
-    lines = [f"{title}, {info.run_name} ({info.run_id[:8]}):"]
+    lines = [f"{reference.title(also)}, {info.run_name} ({info.run_id[:8]}):"]
     changed = reference.changed
     if changed is None:
         lines.append("  parameters: unknown, that run recorded none")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from erv.lineage.origin import origin_values
 from erv.tracking import origin
-from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, origin_tags
+from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, origin_tags, person, user, who
 
 PIPELINE = (
     "stages:\n  sft:\n    cmd: x\n    deps: [src/erv/files.py, stages/sft.py, data/sources/a.lock.json]\n"
@@ -56,6 +58,25 @@ def test_nothing_is_said_if_git_cant_say(folder: Path, monkeypatch: pytest.Monke
     tags = origin_tags(folder)
     assert len(tags[COMMIT_TAG]) == 40
     assert DIRTY_TAG not in tags
+
+
+def test_people_who_share_a_login_are_told_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    login = f"{user()}@{platform.node()}"
+    assert who(folder) == login
+    assert person(folder) == user()
+    subprocess.run(["git", "config", "user.name", ' Ann  "A"\nLee '], cwd=folder, check=True)
+    assert who(folder) == f"Ann A Lee ({login})"
+    assert person(folder) == "Ann A Lee"
+    assert person(folder.parent) == user()
+    with monkeypatch.context() as stage:  # of a queued experiment, which runs in a copy
+        stage.setenv("DVC_ROOT", str(folder))
+        assert person(folder.parent) == "Ann A Lee"
+    tags = origin_tags(folder)
+    assert (tags["erv.started_by"], tags["mlflow.user"]) == (f"Ann A Lee ({login})", user())
+    assert origin_values(tags)["started_by"] == f"Ann A Lee ({login})"
+    assert origin_values({"mlflow.user": "ann"})["started_by"] == "ann", "of runs before erv.started_by"
 
 
 def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,15 @@ def test_a_run_that_is_both_is_told_once() -> None:
     assert lines[0] == "against the champion's run and since the last run, erv · fold 1 (01234567):"
 
 
+def test_whose_run_the_last_one_was_is_said() -> None:
+    """It was a colleague's on the same experiment, and looked like one's own."""
+    run = Run(INFO, RunData(tags={"erv.started_by": "Bea (bea@box)"}))
+    lines = paragraph(Reference(LAST, run, []), {}, {}, None)
+    assert lines[0] == "since the last run of Bea (bea@box), erv · fold 1 (01234567):"
+    lines = paragraph(Reference(CHAMPION, run, []), {}, {}, None, [LAST])
+    assert lines[0].startswith("against the champion's run and since the last run of Bea (bea@box), erv")
+
+
 def test_nothing_changed_is_said_too() -> None:
     lines = paragraph(Reference(LAST, RUN, []), {EPC: 0.5}, {EPC: 0.5}, "a" * 40)
     assert lines[1:] == ["  parameters: the same", "  metrics: the same"]
