@@ -28,6 +28,7 @@ from erv.errors import SettingsError
 
 STATE = ".erv"
 STACK_FILE = "stack.env"
+CONNECTED_FILE = "connected.env"
 
 # Variables of other tools that could send data to servers other than ours. The CA bundle stays: it says whom
 # to trust, not where to connect. Prefect passes `PREFECT__` variables to the process of a flow run.
@@ -41,6 +42,9 @@ _KEYS_OF = {
 
 # The variable that names each server.
 _ADDRESS_OF = {"S3": "ERV_S3_ENDPOINT", "MLflow": "ERV_MLFLOW_URI", "Prefect": "ERV_PREFECT_API_URL"}
+
+# How the names of each server's variables begin.
+_PREFIX_OF = {"S3": "ERV_S3_", "MLflow": "ERV_MLFLOW_", "Prefect": "ERV_PREFECT_"}
 
 # Where DVC says which repository a queued experiment belongs to.
 _ORIGINAL = "DVC_ROOT"
@@ -117,6 +121,11 @@ class Environment:
         return self.state / STACK_FILE
 
     @property
+    def connected_file(self) -> Path:
+        """`connected.env`, written by `erv connect`: what it connected this clone to."""
+        return self.state / CONNECTED_FILE
+
+    @property
     def has_storage(self) -> bool:
         """Whether an object store is configured."""
         return self.s3_ambient or bool(self.s3_access_key and self.s3_secret_key)
@@ -164,8 +173,12 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _NAMES = tuple(item.name for item in fields(Environment) if item.name != "workspace")
 
 
-def read_stack_file(path: Path) -> dict[str, str]:
+def read_stack_file(path: Path, remedy: str = _REMEDY) -> dict[str, str]:
     """The `KEY=VALUE` lines of a `stack.env`; empty if there is no such file.
+
+    Args:
+        path: the file.
+        remedy: what to do about a damaged one.
 
     Raises:
         SettingsError: the file can't be read, is not UTF-8, or a line is neither a comment nor `KEY=VALUE`.
@@ -175,9 +188,9 @@ def read_stack_file(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: not UTF-8 text (byte {error.start}); {_REMEDY}") from None
+        raise SettingsError(f"{path}: not UTF-8 text (byte {error.start}); {remedy}") from None
     except OSError as error:
-        raise SettingsError(f"{path}: can't be read ({error.strerror}); {_REMEDY}") from None
+        raise SettingsError(f"{path}: can't be read ({error.strerror}); {remedy}") from None
     values: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.strip()
@@ -185,9 +198,9 @@ def read_stack_file(path: Path) -> dict[str, str]:
             continue
         name, equals, value = line.partition("=")
         if not equals or not name.isidentifier():
-            raise SettingsError(f"{path}, line {number}: expected KEY=VALUE; {_REMEDY}")
+            raise SettingsError(f"{path}, line {number}: expected KEY=VALUE; {remedy}")
         if not value.isprintable():
-            raise SettingsError(f"{path}, line {number}: {name} has an unprintable character; {_REMEDY}")
+            raise SettingsError(f"{path}, line {number}: {name} has an unprintable character; {remedy}")
         values[name] = value
     return values
 
@@ -206,10 +219,7 @@ def load_environment(workspace: str | Path = ".", process: Mapping[str, str] | N
     """
     workspace = Path(workspace).resolve()
     variables = os.environ if process is None else process
-    file = workspace / STATE / STACK_FILE
-    original = variables.get(_ORIGINAL)
-    if original and not file.exists():
-        file = Path(original) / STATE / STACK_FILE
+    file = _written_file(workspace, STACK_FILE, variables)
     written = read_stack_file(file)
     ours = {k: v for k, v in variables.items() if k.startswith("ERV_")}
     for address, keys in _KEYS_OF.items():
@@ -227,6 +237,13 @@ def load_environment(workspace: str | Path = ".", process: Mapping[str, str] | N
     known = {name: values[f"ERV_{name.upper()}"] for name in _NAMES if values.get(f"ERV_{name.upper()}")}
     ambient = known.pop("s3_ambient", "0").lower() in ("1", "true", "yes")
     return Environment(workspace, s3_ambient=ambient, **known)
+
+
+def _written_file(workspace: Path, name: str, variables: Mapping[str, str]) -> Path:
+    """A file of `.erv`; in a copy in which DVC runs an experiment, that of the original."""
+    file = workspace / STATE / name
+    original = variables.get(_ORIGINAL)
+    return Path(original) / STATE / name if original and not file.exists() else file
 
 
 def _fault(name: str, value: str) -> str | None:
@@ -269,13 +286,54 @@ def is_shared(server: str, workspace: str | Path = ".") -> bool:
     return server in shared_servers(load_environment(workspace))
 
 
+def connection_lines(environment: Environment) -> list[str]:
+    """What `erv connect` writes down of the servers that it has found good; of keys, the names alone."""
+    secret = {f"ERV_{item.name.upper()}" for item in fields(Environment) if not item.repr}
+    usual = Environment(environment.workspace).variables()
+    return [
+        f"{name}={'' if name in secret else value}"
+        for name, value in environment.variables().items()
+        if usual.get(name) != value
+    ]
+
+
+def unset_variables(environment: Environment) -> dict[str, str]:
+    """The variables of the servers that this clone is connected to which are set nowhere now.
+
+    Returns:
+        Their values; keys, which only whoever runs the servers can tell, are empty.
+
+    Raises:
+        SettingsError: what `erv connect` has written is damaged.
+    """
+    file = _written_file(environment.workspace, CONNECTED_FILE, os.environ)
+    known = read_stack_file(file, "delete the file and run `erv connect`")
+    usual = Environment(environment.workspace).variables()
+    given = {name for name, value in environment.variables().items() if usual.get(name) != value}
+    return {name: value for name, value in known.items() if name not in given}
+
+
+def connected_servers(environment: Environment) -> dict[str, str]:
+    """The servers that this clone is connected to and that nothing names now, with their addresses."""
+    lacking = unset_variables(environment)
+    servers = {
+        server: lacking.get(_ADDRESS_OF[server]) or "Amazon S3"
+        for server, prefix in _PREFIX_OF.items()
+        if _ADDRESS_OF[server] in lacking or (server == "S3" and any(n.startswith(prefix) for n in lacking))
+    }
+    if environment.has_storage:
+        servers.pop("S3", None)
+    return servers
+
+
 def command_for(server: str, workspace: str | Path = ".") -> str:
     """The command that makes a server usable here, and delivers what waits for it.
 
     Where any server is shared, nothing is started that the user didn't ask for.
     """
-    shared = shared_servers(load_environment(workspace))
-    return "erv connect" if shared and not _is_own(server, workspace) else "erv stack up"
+    environment = load_environment(workspace)
+    theirs = shared_servers(environment) or connected_servers(environment)
+    return "erv connect" if theirs and not _is_own(server, workspace) else "erv stack up"
 
 
 def remedy_for(server: str, workspace: str | Path = ".", own: str = "run `erv stack up`") -> str:
@@ -290,9 +348,24 @@ def remedy_for(server: str, workspace: str | Path = ".", own: str = "run `erv st
     shared = shared_servers(environment)
     if server in shared:
         return f"check {_ADDRESS_OF[server]} and the server, then run `erv connect`"
+    if address := connected_servers(environment).get(server):
+        needed = _to_set(environment, server)
+        return (
+            f"this clone is connected to {server} at {address}: set {needed} in this shell"
+            " (`erv connect` lists all that it lacks)"
+        )
     if shared and not _is_own(server, workspace):
         return f"set {_ADDRESS_OF[server]} and run `erv connect`"
     return own
+
+
+def _to_set(environment: Environment, server: str) -> str:
+    """The variables of a server that this shell lacks; whose value isn't written down, by name alone."""
+    return " and ".join(
+        f"{name}={shlex.quote(value)}" if value else name
+        for name, value in unset_variables(environment).items()
+        if name.startswith(_PREFIX_OF[server])
+    )
 
 
 def _is_own(server: str, workspace: str | Path) -> bool:

@@ -17,6 +17,7 @@ from erv.environment import (
     STACK_FILE,
     Environment,
     command_for,
+    connected_servers,
     load_environment,
     read_stack_file,
     remedy_for,
@@ -183,6 +184,11 @@ def _stack(environment: Environment) -> Iterator[Finding]:
     if not environment.stack_file.is_file():
         if shared:
             yield Finding("stack", "ok", f"none of its own: ERV_* variables name {_some(list(shared))}")
+            return
+        if connected := connected_servers(environment):
+            servers = ", ".join(f"{name} at {url}" for name, url in connected.items())
+            detail = f"this clone is connected to {servers}, but this shell lacks their ERV_* variables"
+            yield Finding("stack", "fail", detail, "set what `erv connect` lists")
             return
         state: State = "warn" if environment.has_storage else "fail"
         remedy = "run `erv stack up`, or set ERV_* variables to use servers elsewhere and run `erv connect`"

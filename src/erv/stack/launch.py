@@ -44,7 +44,7 @@ def run_flow(
     require_gates: bool = False,
     require_lineage: bool = False,
 ) -> NoReturn:
-    """Replaces this process by `python -m flows.train`, whose arguments these are.
+    """Replaces this process by `python -m flows.run`, whose arguments these are.
 
     Raises:
         StackError: no Prefect server answers.
@@ -57,7 +57,7 @@ def run_flow(
     }
     flags = [flag for flag, given in switches.items() if given]
     flags += [*(["--only", only] if only else []), "--workers", str(workers)]
-    _become([sys.executable, "-m", "flows.train", *flags, *targets], environment)
+    _become([sys.executable, "-m", "flows.run", *flags, *targets], environment)
 
 
 def serve() -> NoReturn:
