@@ -127,7 +127,7 @@ def _train(
     # DVC reads its remote from a file: what ERV_S3_* says now counts for it too.
     write_dvc_remote(environment)
     forced = wanted.forced(everything)
-    logger.info("asking DVC which of %d stages are up to date", len(needed))
+    logger.info("asking DVC which stages are up to date")
     unchanged = _ask_unchanged(environment, needed, forced, cancellation)
     stages = wanted.to_run(needed, unchanged)
     logger.info("%d stages, up to %d side by side", len(stages), workers)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from erv.doctor.doctor import _findings, _stack
+from erv.doctor.doctor import _found_by, _stack
 from erv.doctor.foresight import _times
 from erv.environment import (
     Environment,
@@ -103,7 +103,7 @@ def test_a_connected_clone_is_told_which_variables_its_shell_lacks(connected: Pa
         open_store(load_environment())
     assert "this clone is connected to S3 at http://s3.example" in str(refused.value)
     assert str(refused.value).count("ERV_S3_ENDPOINT") == 1
-    (finding,) = (one for one in _findings(_stack, load_environment()))
+    (finding,) = (one for one in _found_by(_stack, load_environment()))
     assert (finding.state, finding.remedy) == ("fail", "set what `erv connect` lists")
     assert (
         "connected to S3 at http://s3.example, MLflow at http://mlflow.example, Prefect at" in finding.detail

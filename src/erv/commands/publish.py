@@ -57,6 +57,7 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
         store_outputs(environment, entries, [stage.name for stage in needed], _say)
     lock_entries.reconcile(environment, entries)
     made = entries.get("register")
+    _say("registering the candidate, verifying its lineage and deciding its gates")
     result = publish(
         candidate,
         environment,

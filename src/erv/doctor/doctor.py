@@ -43,14 +43,20 @@ class Finding:
 
 def examine(workspace: str | Path = ".") -> list[Finding]:
     """Examines a workspace; changes nothing and raises nothing."""
+    return list(findings(workspace))
+
+
+def findings(workspace: str | Path = ".") -> Iterator[Finding]:
+    """What `examine` finds, each as soon as it is known: a server that is away takes seconds."""
     workspace = Path(workspace).resolve()
-    found = []
+    usable = True
     try:
         environment = load_environment(workspace)
     except SettingsError as error:
         sentence, _, remedy = str(error).rpartition("; ")
         remedy = remedy.replace("the file", f".erv/{STACK_FILE}")
-        found.append(Finding("environment", "fail", sentence, remedy))
+        yield Finding("environment", "fail", sentence, remedy)
+        usable = False
         environment = Environment(workspace)
     sections: list[Callable[[Environment], Iterator[Finding]]] = [
         _python,
@@ -58,19 +64,20 @@ def examine(workspace: str | Path = ".") -> list[Finding]:
         _disk,
         _git,
         _parameters,
-        *([] if found else [_variables, _stack]),
+        *([_variables, _stack] if usable else []),
         _storage,
-        *([] if found else [_tracking, _orchestration, _schedules, _background]),
+        *([_tracking, _orchestration, _schedules, _background] if usable else []),
         _dvc,
         _pipeline,
         _sources,
         _spool,
         _media,
     ]
-    return found + [finding for section in sections for finding in _findings(section, environment)]
+    for section in sections:
+        yield from _found_by(section, environment)
 
 
-def _findings(
+def _found_by(
     section: Callable[[Environment], Iterator[Finding]], environment: Environment
 ) -> Iterator[Finding]:
     """What a section finds; whatever stops it is a finding too, and the sections after it still run."""
