@@ -25,7 +25,8 @@ from erv.storage.store import open_store
 from tests.support.paths import ROOT
 
 # What decides; and what speaks only of servers that it knows to be this workspace's own.
-DECIDES = {"src/erv/environment.py", "src/erv/doctor/doctor.py", "src/erv/commands/stack.py"}
+DECIDES = {"src/erv/environment/environment.py", "src/erv/environment/servers.py"}
+DECIDES |= {"src/erv/doctor/doctor.py", "src/erv/commands/stack.py"}
 DECIDES |= {"src/erv/stack/control.py"}  # the header of the file that it writes
 STARTS = re.compile(r"erv stack (up|status)|stack up")
 
