@@ -114,6 +114,7 @@ def test_each_long_step_is_named_before_it_begins(scratch: Scratch, first: str) 
     ]
     found = [line[9:] for line in first.splitlines() if line[9:] in steps]
     assert found == steps, first
+    assert first.splitlines().count("starting the train flow") == 1
 
 
 def test_the_same_bundle_is_registered_once(scratch: Scratch, first: str) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from erv.environment import Environment
-from erv.stack.deployments import Place
+from erv.stack.deployments import Place, worker_is_online
+from erv.stack.launch import POOL
 from erv.tracking.origin import who
 from tests.conftest import ROOT
 from tests.integration.prefect_api import ask
-from tests.integration.scratch import Scratch
+from tests.integration.scratch import Scratch, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -36,13 +37,15 @@ def test_a_deployment_changes_hands_only_if_told_to(
     stack: Environment, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     ann, bea = (clone(tmp_path_factory.mktemp(name), stack) for name in ("ann", "bea"))
-    said = ann.erv("run", "--deploy", "--replace").stdout  # another test may have deployed
+    ann.erv("run", "--deploy", "--replace")  # another test may have deployed
+    wait_until(lambda: not worker_is_online(stack, POOL), 120)  # or may just have stopped its worker
+    said = ann.erv("run", "--deploy").stdout  # the same clone asks nothing
     first, start, worker, told = said.splitlines()
     assert first == f"deployed train/local and promote/local; their runs work in {ann.folder}"
-    assert start.endswith("prefect deployment run train/local --watch")
+    assert start.startswith("start a run: prefect deployment run train/local --watch  # ")
+    assert start.endswith('eval "$(erv stack env)"'), "else it asks another server"
     assert worker.endswith("start it in another shell: erv run --worker")
     assert told.startswith("ERV_NOTIFY_URL is not set")
-    assert ann.erv("run", "--deploy").stdout == said, "the same clone asks nothing"
 
     refused = bea.erv("run", "--deploy", check=False)
     assert refused.returncode == 1
@@ -59,7 +62,8 @@ def test_a_deployment_changes_hands_only_if_told_to(
         served.wait_for("started!")
         assert f"run in {place}; a worker here takes their runs too" in served.text()
         # Now that a worker runs, nobody is told to start one.
-        assert "--worker" not in bea.erv("run", "--deploy", "--replace").stdout
+        first, start, told = bea.erv("run", "--deploy", "--replace").stdout.splitlines()
+        assert first.endswith(f"their runs work in {bea.folder}")
         served.process.send_signal(signal.SIGINT)
         served.process.wait(60)
     finally:

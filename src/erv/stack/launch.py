@@ -56,6 +56,7 @@ def run_flow(
         "--require-lineage": require_lineage,
     }
     flags = [flag for flag, given in switches.items() if given]
+    sys.stderr.write("starting the train flow\n")  # Prefect takes seconds to import, on a busy machine many
     flags += [*(["--only", only] if only else []), "--workers", str(workers)]
     _become([sys.executable, "-m", "flows.run", *flags, *targets], environment)
 
@@ -98,10 +99,12 @@ def deploy(*, replace: bool = False) -> None:
 
 
 def _deployed(environment: Environment) -> list[str]:
+    """What was deployed, how to start it, and what that takes."""
     names = deployments.declared(environment.workspace)
     lines = [
         f"deployed {' and '.join(names)}; their runs work in {environment.workspace}",
-        f"start one:    prefect deployment run {names[0]} --watch",
+        # Which server the user's own `prefect` asks can't be seen here: this process has our variables.
+        f'start a run: prefect deployment run {names[0]} --watch  # after: eval "$(erv stack env)"',
     ]
     if not deployments.worker_is_online(environment, POOL):
         lines.append(
