@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from uuid import UUID
 
-import yaml
 from prefect.automations import Automation, CallWebhook, EventTrigger, Posture, ResourceSpecification
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
@@ -24,6 +23,7 @@ from pydantic import SecretStr
 from erv.environment import load_environment
 from erv.errors import ErvError
 from erv.register.news import EVENT as CHAMPION
+from erv.stack.deployments import declared
 from flows.drift import EVENT as DRIFT
 from flows.drift import MODEL_LABEL
 from flows.team import block_of, model_here, tag_of
@@ -47,7 +47,8 @@ def main() -> int:
     except ErvError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    for name in furnish(url, model, _flows(Path("prefect.yaml"))):
+    flows = sorted({name.partition("/")[0] for name in declared(Path())})  # those of `erv run` too
+    for name in furnish(url, model, flows):
         print(f"automation {name!r} posts to ERV_NOTIFY_URL")  # noqa: T201
     return 0
 
@@ -112,12 +113,6 @@ def _keep(automation: Automation) -> None:
         automation.update()
     else:
         automation.create()
-
-
-def _flows(path: Path) -> list[str]:
-    """The flows that are deployed here: those of `erv run` have the same names."""
-    deployments = yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]
-    return sorted({item["entrypoint"].rpartition(":")[2] for item in deployments})
 
 
 if __name__ == "__main__":

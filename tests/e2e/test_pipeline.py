@@ -290,7 +290,7 @@ def _outs(workspace: Workspace) -> dict[str, str]:
 
 def _flow_pid(workspace: Workspace, started: int) -> int:
     """The process that runs the flow (what `erv run` became or started)."""
-    flows = [p.pid for p in workspace.processes() if "flows.train" in " ".join(p.cmdline())]
+    flows = [p.pid for p in workspace.processes() if "flows.run" in " ".join(p.cmdline())]
     return flows[0] if flows else started
 
 

@@ -111,7 +111,7 @@ class Workspace:
         for process in psutil.process_iter(["cmdline", "cwd"]):
             words = " ".join(process.info["cmdline"] or ())
             inside = str(process.info["cwd"] or "").startswith(str(self.path))
-            if inside and any(w in words for w in ("stages.", "erv.pipeline.guard", "dvc", "flows.train")):
+            if inside and any(w in words for w in ("stages.", "erv.pipeline.guard", "dvc", "flows.run")):
                 found.append(process)
         return found
 

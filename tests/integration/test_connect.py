@@ -90,6 +90,38 @@ def test_a_clean_clone_pulls_what_a_colleague_has_pushed(colleague: Scratch, clo
     assert "ok    stack           none of its own: ERV_* variables name S3, MLflow, Prefect" in doctor.stdout
 
 
+def test_another_shell_of_a_connected_clone_is_told_what_it_lacks(colleague: Scratch, clone: Path) -> None:
+    assert run(clone, variables(colleague), *ERV, "connect").returncode == 0
+    own, bare = colleague.environment, colleague.variables()
+    record = clone / ".erv/connected.env"
+    assert record.stat().st_mode & 0o777 == 0o600
+    assert not any(secret in record.read_text() for secret in own.secrets)
+
+    lacking = run(clone, bare, *ERV, "connect")
+    assert lacking.returncode == 1
+    first, *exports = lacking.stderr.splitlines()
+    assert first.startswith(f"error: this clone is connected to S3 at {own.s3_endpoint}, MLflow at")
+    assert f"  export ERV_PREFECT_API_URL={own.prefect_api_url}" in exports
+    assert "  export ERV_S3_SECRET_KEY=..." in exports
+    assert f"  export ERV_DVC_BUCKET={own.dvc_bucket}" in exports
+    said = run(clone, bare, *ERV, "run")
+    assert said.returncode == 1
+    assert (
+        f"this clone is connected to Prefect at {own.prefect_api_url}: set ERV_PREFECT_API_URL="
+        in said.stderr
+    )
+    doctor = run(clone, bare, *ERV, "doctor")
+    assert "-> set what `erv connect` lists" in doctor.stdout
+    told = run(clone, bare, *ERV, "stack", "env")
+    assert "warning: this clone is connected to Prefect" in told.stderr
+    key = run(clone, bare, *ERV, "stack", "key")
+    for text in (lacking, said, doctor, told, key):
+        assert "erv stack up" not in text.stdout + text.stderr
+    # With them, nothing is left to say.
+    told = run(clone, variables(colleague), *ERV, "stack", "env")
+    assert (told.returncode, told.stderr) == (0, "")
+
+
 def test_every_server_that_cannot_be_used_is_named_and_nothing_is_written(
     colleague: Scratch, clone: Path
 ) -> None:

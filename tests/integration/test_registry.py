@@ -80,7 +80,8 @@ def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Scr
 
 @pytest.fixture(scope="module")
 def first(scratch: Scratch) -> str:
-    return scratch.erv("run", "--require-gates", "--require-lineage").stdout
+    done = scratch.erv("run", "--require-gates", "--require-lineage")
+    return done.stdout + done.stderr  # what a terminal shows
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,22 @@ def test_the_flow_registers_the_first_candidate_as_champion(scratch: Scratch, fi
     assert f"{NAME} version 1 registered; alias challenger, champion" in first
     assert "all gates hold: it is the champion" in first
     assert aliases(scratch) == {"challenger": "1", "champion": "1"}
+
+
+def test_each_long_step_is_named_before_it_begins(scratch: Scratch, first: str) -> None:
+    steps = [
+        "reading pipeline and pins, and checking settings, judges, disk and servers",
+        "asking DVC which stages are up to date",
+        "1 stages, up to 2 side by side",
+        f"storing the outputs in s3://{scratch.environment.dvc_bucket}",
+        "registering the candidate, and deciding its gates",
+        "verifying the lineage of version 1",
+        "tracing the lineage of version 1 for the summary",
+        "writing figures, links and tables to MLflow and Prefect",
+    ]
+    found = [line[9:] for line in first.splitlines() if line[9:] in steps]
+    assert found == steps, first
+    assert first.splitlines().count("starting the train flow") == 1
 
 
 def test_the_same_bundle_is_registered_once(scratch: Scratch, first: str) -> None:

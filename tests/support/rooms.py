@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 AROUND = {
     "commands",  # start stages
     "doctor",  # checks before a stage runs
-    "environment.py",  # addresses and keys
+    "environment",  # addresses and keys
     "errors.py",  # messages; a clip's reason for quarantine is written where it is raised
     "lineage",  # reads what stages wrote
     "pipeline",  # starts and stops processes

@@ -10,14 +10,23 @@ from pathlib import Path
 
 import pytest
 
+from erv.doctor.doctor import _found_by, _stack
 from erv.doctor.foresight import _times
-from erv.environment import command_for, load_environment, remedy_for
-from erv.errors import RegistryError, StorageError
+from erv.environment import (
+    Environment,
+    command_for,
+    connected_servers,
+    connection_lines,
+    load_environment,
+    remedy_for,
+)
+from erv.errors import RegistryError, SettingsError, StorageError
 from erv.storage.store import open_store
 from tests.support.paths import ROOT
 
 # What decides; and what speaks only of servers that it knows to be this workspace's own.
-DECIDES = {"src/erv/environment.py", "src/erv/doctor/doctor.py", "src/erv/commands/stack.py"}
+DECIDES = {"src/erv/environment/environment.py", "src/erv/environment/servers.py"}
+DECIDES |= {"src/erv/doctor/doctor.py", "src/erv/commands/stack.py"}
 DECIDES |= {"src/erv/stack/control.py"}  # the header of the file that it writes
 STARTS = re.compile(r"erv stack (up|status)|stack up")
 
@@ -57,6 +66,78 @@ def test_a_server_of_our_own_beside_a_shared_one(shared: Path) -> None:
     assert remedy_for("Prefect", own="look") == "look"
     assert command_for("Prefect") == "erv stack up"
     assert command_for("MLflow") == "erv connect"
+
+
+@pytest.fixture
+def connected(clean: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clone that `erv connect` has connected, in a new shell."""
+    theirs = Environment(
+        clean,
+        s3_endpoint="http://s3.example",
+        s3_access_key="them",
+        s3_secret_key="hidden-1",
+        mlflow_uri="http://mlflow.example",
+        mlflow_token="hidden-2",
+        prefect_api_url="http://prefect.example/api",
+        dvc_bucket="team-dvc",
+    )
+    (clean / ".erv").mkdir()
+    theirs.connected_file.write_text("\n".join(connection_lines(theirs)))
+    return clean
+
+
+def test_a_connected_clone_is_told_which_variables_its_shell_lacks(connected: Path) -> None:
+    kept = (connected / ".erv/connected.env").read_text()
+    assert "hidden" not in kept
+    assert "ERV_MLFLOW_TOKEN=\n" in kept
+    assert remedy_for("Prefect") == (
+        "this clone is connected to Prefect at http://prefect.example/api: set"
+        " ERV_PREFECT_API_URL=http://prefect.example/api in this shell"
+        " (`erv connect` lists all that it lacks)"
+    )
+    assert "set ERV_MLFLOW_URI=http://mlflow.example and ERV_MLFLOW_TOKEN in this shell" in remedy_for(
+        "MLflow"
+    )
+    assert "set ERV_S3_ENDPOINT=http://s3.example and ERV_S3_ACCESS_KEY and" in remedy_for("S3")
+    assert {command_for(server) for server in ("S3", "MLflow", "Prefect")} == {"erv connect"}
+    with pytest.raises(StorageError) as refused:
+        open_store(load_environment())
+    assert "this clone is connected to S3 at http://s3.example" in str(refused.value)
+    assert str(refused.value).count("ERV_S3_ENDPOINT") == 1
+    (finding,) = (one for one in _found_by(_stack, load_environment()))
+    assert (finding.state, finding.remedy) == ("fail", "set what `erv connect` lists")
+    assert (
+        "connected to S3 at http://s3.example, MLflow at http://mlflow.example, Prefect at" in finding.detail
+    )
+
+
+def test_what_is_set_is_not_asked_for(connected: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERV_PREFECT_API_URL", "http://elsewhere.example/api")
+    assert remedy_for("Prefect") == "check ERV_PREFECT_API_URL and the server, then run `erv connect`"
+    assert "set ERV_MLFLOW_URI=http://mlflow.example" in remedy_for("MLflow")
+    assert set(connected_servers(load_environment())) == {"S3", "MLflow"}
+
+
+def test_a_stack_of_its_own_is_used_though_the_clone_was_connected(connected: Path) -> None:
+    (connected / ".erv/stack.env").write_text("ERV_PREFECT_API_URL=http://127.0.0.1:1/api\n")
+    assert remedy_for("Prefect") == "run `erv stack up`"
+
+
+def test_a_copy_in_which_dvc_runs_an_experiment_is_connected_like_its_original(
+    connected: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path_factory.mktemp("copy")
+    assert remedy_for("MLflow", copy) == "run `erv stack up`"
+    monkeypatch.setenv("DVC_ROOT", str(connected))
+    assert "connected to MLflow" in remedy_for("MLflow", copy)
+
+
+def test_a_damaged_record_is_named(connected: Path) -> None:
+    (connected / ".erv/connected.env").write_text("nothing\n")
+    with pytest.raises(
+        SettingsError, match=r"connected.env, line 1: .*; delete the file and run `erv connect`"
+    ):
+        remedy_for("S3")
 
 
 def test_the_messages_that_users_of_shared_servers_read(

@@ -57,6 +57,7 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
     lock_entries.reconcile(environment, entries)
     made = entries.get("register")
     lineage = LineageGate(environment, settings)
+    _say("registering the candidate, verifying its lineage and deciding its gates")
     result = publish(
         candidate,
         environment,

@@ -22,6 +22,7 @@ import click
 @click.option(
     "--deploy", is_flag=True, help="Register the deployments, and who is told of news, instead of running."
 )
+@click.option("--replace", is_flag=True, help="With --deploy: take over what another clone has deployed.")
 @click.option("--worker", is_flag=True, help="Serve deployments in the foreground instead of running.")
 def command(
     targets: tuple[str, ...],
@@ -33,6 +34,7 @@ def command(
     require_gates: bool,
     require_lineage: bool,
     deploy: bool,
+    replace: bool,
     worker: bool,
 ) -> None:
     """Run the pipeline: every stage, or TARGETs (`grpo`, `grpo@erv`) and what they need.
@@ -48,9 +50,11 @@ def command(
     requirements = require_gates or require_lineage
     if (deploy or worker) and (targets or force or only or dry or requirements):
         raise click.UsageError(
-            "--deploy and --worker take no targets and no other options but --workers; give targets to"
-            " `prefect deployment run`"
+            "--deploy and --worker take no targets and, but for --workers and --replace, no other options;"
+            " give targets to `prefect deployment run`"
         )
+    if replace and not deploy:
+        raise click.UsageError("--replace goes with --deploy")
     if dry and requirements:
         raise click.UsageError("--dry goes with TARGETs, --only and --force alone")
     if as_json and not dry:
@@ -61,7 +65,7 @@ def command(
     from erv.stack import launch
 
     if deploy:
-        launch.deploy()
+        launch.deploy(replace=replace)
     elif worker:
         launch.serve()
     else:

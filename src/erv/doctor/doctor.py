@@ -17,6 +17,7 @@ from erv.environment import (
     STACK_FILE,
     Environment,
     command_for,
+    connected_servers,
     load_environment,
     read_stack_file,
     remedy_for,
@@ -42,14 +43,20 @@ class Finding:
 
 def examine(workspace: str | Path = ".") -> list[Finding]:
     """Examines a workspace; changes nothing and raises nothing."""
+    return list(findings(workspace))
+
+
+def findings(workspace: str | Path = ".") -> Iterator[Finding]:
+    """What `examine` finds, each as soon as it is known: a server that is away takes seconds."""
     workspace = Path(workspace).resolve()
-    found = []
+    usable = True
     try:
         environment = load_environment(workspace)
     except SettingsError as error:
         sentence, _, remedy = str(error).rpartition("; ")
         remedy = remedy.replace("the file", f".erv/{STACK_FILE}")
-        found.append(Finding("environment", "fail", sentence, remedy))
+        yield Finding("environment", "fail", sentence, remedy)
+        usable = False
         environment = Environment(workspace)
     sections: list[Callable[[Environment], Iterator[Finding]]] = [
         _python,
@@ -57,19 +64,20 @@ def examine(workspace: str | Path = ".") -> list[Finding]:
         _disk,
         _git,
         _parameters,
-        *([] if found else [_variables, _stack]),
+        *([_variables, _stack] if usable else []),
         _storage,
-        *([] if found else [_tracking, _orchestration, _schedules, _background]),
+        *([_tracking, _orchestration, _schedules, _background] if usable else []),
         _dvc,
         _pipeline,
         _sources,
         _spool,
         _media,
     ]
-    return found + [finding for section in sections for finding in _findings(section, environment)]
+    for section in sections:
+        yield from _found_by(section, environment)
 
 
-def _findings(
+def _found_by(
     section: Callable[[Environment], Iterator[Finding]], environment: Environment
 ) -> Iterator[Finding]:
     """What a section finds; whatever stops it is a finding too, and the sections after it still run."""
@@ -183,6 +191,11 @@ def _stack(environment: Environment) -> Iterator[Finding]:
     if not environment.stack_file.is_file():
         if shared:
             yield Finding("stack", "ok", f"none of its own: ERV_* variables name {_some(list(shared))}")
+            return
+        if connected := connected_servers(environment):
+            servers = ", ".join(f"{name} at {url}" for name, url in connected.items())
+            detail = f"this clone is connected to {servers}, but this shell lacks their ERV_* variables"
+            yield Finding("stack", "fail", detail, "set what `erv connect` lists")
             return
         state: State = "warn" if environment.has_storage else "fail"
         remedy = "run `erv stack up`, or set ERV_* variables to use servers elsewhere and run `erv connect`"

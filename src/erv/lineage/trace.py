@@ -181,9 +181,12 @@ class Provenance:
         return self._found(found, md5, "a run id, nor an output of any stage")
 
     def _came_of(self, lock: Locked, names: list[str]) -> list[str]:
-        """Sentences about what was made from the outputs of stages: other stages, model versions."""
-        users = below(lock, names)
-        facts = [f"used by {', '.join(sorted(users))}"] if users else []
+        """Sentences about what was made from the outputs of stages: other stages, model versions.
+
+        A stage below one that wrote a manifest need not use each of its clips: roles say which do.
+        """
+        downstream = below(lock, names)
+        facts = [f"downstream of {', '.join(names)}: {', '.join(sorted(downstream))}"] if downstream else []
         md5s = {str(out.get("md5")) for name in names for out in lock[name].get("outs") or []}
         return facts + [f"in {v.model} version {v.number}" for v in self._versions.made_from(md5s)]
 

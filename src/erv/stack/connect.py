@@ -5,24 +5,33 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from pathlib import Path
 
-from erv.environment import Environment, load_environment
+from erv.environment import (
+    Environment,
+    connected_servers,
+    connection_lines,
+    load_environment,
+    unset_variables,
+)
 from erv.errors import ErvError, StackError, StorageError
 from erv.stack.control import deliver_waiting
-from erv.stack.dvc_remote import write_dvc_remote
+from erv.stack.dvc_remote import write_dvc_remote, write_private
 from erv.stack.reach import server_version
 
 _S3 = ("ERV_S3_ENDPOINT", "ERV_S3_ACCESS_KEY", "ERV_S3_SECRET_KEY")
 _LOCAL = Path(".dvc/config.local")
 _PROBE = ".erv-connect"
+_HEADER = "# Written by `erv connect`: the servers that it connected this clone to; keys are not kept here.\n"
 
 
 def connect(workspace: str | Path = ".") -> list[str]:
     """Checks the servers that `ERV_*` variables name, then writes DVC's remote into `.dvc/config.local`.
 
-    Repeating it is safe. Nothing is written unless every server that is named can be used.
+    Repeating it is safe. Nothing is written unless every server that is named can be used. The addresses are
+    also kept in `.erv/connected.env`, so that a shell without the variables can be told which it lacks.
 
     Args:
         workspace: root of the repository.
@@ -38,6 +47,8 @@ def connect(workspace: str | Path = ".") -> list[str]:
     environment = load_environment(workspace)
     _check_place(environment)
     if not environment.has_storage:
+        if connected_servers(environment):
+            raise StackError("\n".join(_lacking(environment)))
         missing = [name for name in _S3 if name not in environment.variables()]
         raise StackError(
             f"{', '.join(missing)} not set, so no object store is named; set what your team gave you and run"
@@ -55,9 +66,23 @@ def connect(workspace: str | Path = ".") -> list[str]:
             "\n".join(["not connected, nothing was written:", *(f"  - {one}" for one in faults)])
         )
     lines.append(f"DVC      {_write_remote(environment)}")
+    write_private(
+        environment.connected_file, "\n".join([_HEADER.rstrip(), *connection_lines(environment), ""])
+    )
     if environment.mlflow_uri:
         deliver_waiting(environment)
     return lines
+
+
+def _lacking(environment: Environment) -> list[str]:
+    """What a shell lacks that knows nothing of the servers of its clone, as lines to paste and complete."""
+    servers = ", ".join(f"{name} at {url}" for name, url in connected_servers(environment).items())
+    values = unset_variables(environment).items()
+    return [
+        f"this clone is connected to {servers}, and this shell lacks their variables; set them (keys as your"
+        " team gave them to you):",
+        *(f"  export {name}={shlex.quote(value) if value else '...'}" for name, value in values),
+    ]
 
 
 def _check_place(environment: Environment) -> None:

@@ -90,6 +90,7 @@ def _up(workspace: Path, names: Sequence[str], patience: float) -> Environment:
     if "s3" in names:
         _make_buckets(environment)
         write_dvc_remote(environment)
+        environment.connected_file.unlink(missing_ok=True)  # DVC's remote is our own now
     if "mlflow" in names:
         deliver_waiting(environment)
     return environment

@@ -329,10 +329,10 @@ def open_store(environment: Environment, patient: bool = True) -> Store:
         exist.
     """
     if not environment.has_storage:
-        raise StorageError(
-            f"no object store is configured; {remedy_for('S3', environment.workspace)}, "
-            "or set ERV_S3_ENDPOINT, ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY"
-        )
+        remedy = remedy_for("S3", environment.workspace)
+        if "ERV_S3_" not in remedy:
+            remedy += ", or set ERV_S3_ENDPOINT, ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY"
+        raise StorageError(f"no object store is configured; {remedy}")
     import boto3
     import botocore.session
     from botocore.config import Config

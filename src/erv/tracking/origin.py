@@ -41,6 +41,11 @@ def who(workspace: Path) -> str:
     return f"{name} ({login})" if name else login
 
 
+def machine_in(who: str) -> str:
+    """The machine in what `who` says."""
+    return who.rpartition("@")[2].removesuffix(")")
+
+
 def person(workspace: Path) -> str:
     """The same without the place: the name that git has, or else the login."""
     return _git_name(workspace) or user()
