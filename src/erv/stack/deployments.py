@@ -18,7 +18,8 @@ from erv.stack.prefect_api import ask
 from erv.tracking.origin import machine_in
 
 FILE = "prefect.yaml"
-# The tag that says who deployed, and from which machine: `erv-deployed-by:Ann Lee (ann@box)`. `prefect.yaml` sets it.
+# The tag that says who deployed, and from which machine: `erv-deployed-by:Ann Lee (ann@box)`. `prefect.yaml`
+# sets it.
 DEPLOYED_BY = "erv-deployed-by:"
 _FOLDER_STEP = "prefect.deployments.steps.set_working_directory"
 
