@@ -124,7 +124,7 @@ def test_a_changed_copy_is_fetched_again_and_a_changed_version_refused(
 ) -> None:
     options = (str(clips), "--model", "1", "--output", str(tmp_path / "answers.parquet"))
     scratch.erv("predict", *options)
-    (copy,) = (scratch.folder / ".erv/versions" / NAME).iterdir()
+    (copy,) = (scratch.folder / ".erv/versions" / NAME).glob("1-*")
     prompts = copy / "code/erv/prompts.py"
     good = prompts.read_text()
     prompts.write_text("raise SystemExit('not ours')\n")

@@ -17,6 +17,7 @@ from erv.pipeline import of_these_stages, read_lock_entries
 from erv.register.register import EXTERNAL, Bundle
 from erv.tracking.lock_entries import entry_hash
 from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, STARTED_BY_TAG
+from erv.tracking.patience import repeated
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -132,7 +133,7 @@ def changed_files(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[str,
 
 
 def _walk(client: MlflowClient, model_id: str, folder: str | None) -> Iterator[FileInfo]:
-    for item in client.list_logged_model_artifacts(model_id, folder):
+    for item in repeated(lambda: client.list_logged_model_artifacts(model_id, folder)):
         if item.is_dir:
             yield from _walk(client, model_id, item.path)
         else:
@@ -142,9 +143,10 @@ def _walk(client: MlflowClient, model_id: str, folder: str | None) -> Iterator[F
 def _fetched(client: MlflowClient, model_id: str, path: str, folder: Path) -> Path:
     import mlflow
 
-    uri = f"{client.get_logged_model(model_id).artifact_location.rstrip('/')}/{path}"
+    model = repeated(lambda: client.get_logged_model(model_id))
+    uri = f"{model.artifact_location.rstrip('/')}/{path}"
     options = {"artifact_uri": uri, "dst_path": str(folder), "tracking_uri": client.tracking_uri}
-    return Path(mlflow.artifacts.download_artifacts(**options))
+    return Path(repeated(lambda: mlflow.artifacts.download_artifacts(**options)))
 
 
 def _stage(entry: Mapping[str, Any]) -> dict[str, Any]:

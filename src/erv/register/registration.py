@@ -5,6 +5,7 @@ It is registered once, copies of it are deleted, and runs of killed publications
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -171,9 +172,9 @@ def _register(
     ):
         runs.append(run.info.run_id)
         for file in () if bundle.is_external else pipeline_files():
-            mlflow.log_artifact(str(file), LOCK_ARTIFACT_FOLDER)
+            repeated(functools.partial(mlflow.log_artifact, str(file), LOCK_ARTIFACT_FOLDER))
         content = model_content(bundle.folder, Path(folder))
-        info = mlflow.pyfunc.log_model(name="model", **content)
+        info = repeated(lambda: mlflow.pyfunc.log_model(name="model", **content))
         (stored,) = map(Path, content["code_paths"])
         record = _record(
             client, bundle, stored, code, name, info.model_id, run.info.run_id, parent_run_id, origin
@@ -214,5 +215,5 @@ def _record(
         )
         path = Path(folder) / RECORD
         path.write_text(text, encoding="utf-8", newline="\n")
-        client.log_model_artifact(model_id, str(path))
+        repeated(lambda: client.log_model_artifact(model_id, str(path)))
     return sha256_of_text(text)
