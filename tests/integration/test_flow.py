@@ -186,6 +186,7 @@ def test_force_runs_what_was_named_and_leaves_what_it_needs_to_dvc(scratch: Scra
     assert re.search(r"join +ran", said)
 
 
+@pytest.mark.slow
 def test_one_stage_runs_alone(scratch: Scratch, first: str) -> None:
     scratch.erv("run")
     (scratch.folder / "last.txt").unlink()

@@ -208,6 +208,7 @@ def test_the_form_asks_again_for_what_an_answer_lacks(workspace: Environment, st
     assert "--" not in said
 
 
+@pytest.mark.slow
 def test_an_answer_that_another_champion_has_overtaken_is_asked_for_again(
     workspace: Environment, start: Start
 ) -> None:
@@ -227,6 +228,7 @@ def test_an_answer_that_another_champion_has_overtaken_is_asked_for_again(
     assert champion_of(client, name) == "2"
 
 
+@pytest.mark.slow
 def test_the_form_asks_no_more_than_so_often_and_so_long(workspace: Environment, start: Start) -> None:
     often, long = start("3", answers=2), start("2", hours=0.002)
     for times in (1, 2):
@@ -472,6 +474,7 @@ def test_promote_says_whose_place_is_taken_and_what_an_alias_meant(workspace: En
     )
 
 
+@pytest.mark.slow
 def test_nobody_takes_the_place_of_another_champion_than_the_expected(workspace: Environment) -> None:
     """A colleague's promotion in between went unseen."""
     client, name = client_of(workspace), name_of(workspace)

@@ -148,6 +148,7 @@ def test_a_changed_copy_is_fetched_again_and_a_changed_version_refused(
     assert f"error: {NAME} version 1: code/erv/prompts.py: changed since it was registered" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_version_that_is_none_says_so(scratch: Scratch, clips: Path, tmp_path: Path) -> None:
     output = str(tmp_path / "answers.parquet")
     result = scratch.erv("predict", str(clips), "--model", "7", "--output", output, check=False)

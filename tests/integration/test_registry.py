@@ -110,7 +110,6 @@ def test_each_long_step_is_named_before_it_begins(scratch: Scratch, first: str) 
         f"storing the outputs in s3://{scratch.environment.dvc_bucket}",
         "registering the candidate, and deciding its gates",
         "verifying the lineage of version 1",
-        "tracing the lineage of version 1 for the summary",
         "writing figures, links and tables to MLflow and Prefect",
     ]
     found = [line[9:] for line in first.splitlines() if line[9:] in steps]
@@ -218,6 +217,7 @@ def test_a_worse_candidate_is_kept_from_champion(
     assert aliases(scratch) == {"challenger": "2", "champion": "1"}
 
 
+@pytest.mark.slow
 def test_promotion_and_rollback_by_hand_stand(
     scratch: Scratch, worse: subprocess.CompletedProcess[str]
 ) -> None:
@@ -241,7 +241,8 @@ def test_promotion_and_rollback_by_hand_stand(
     )
     assert re.fullmatch(rf"1 since \S+Z, rollback by {me}: worse after all", more[0])
     published = scratch.erv("publish", "--require-gates", "--require-lineage", check=False)
-    assert (published.returncode, published.stderr) == (3, "error: not every gate is passed\n")
+    assert published.returncode == 3
+    assert published.stderr.splitlines()[1:] == ["error: not every gate is passed"]
     assert aliases(scratch)["champion"] == "1"
     result = scratch.erv("rollback", check=False)
     assert "there is no previous champion" in result.stderr

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,7 +148,13 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
     hosts = "models.example, *.lab.example"
-    with serving(folder, ERV_SERVE_ROOT=str(folder / "clips"), ERV_SERVE_HOSTS=hosts) as server:
+    (folder / "copies").mkdir()
+    own = {
+        "ERV_SERVE_ROOT": str(folder / "clips"),
+        "ERV_SERVE_HOSTS": hosts,
+        "TMPDIR": str(folder / "copies"),
+    }
+    with serving(folder, **own) as server:
         yield server
 
 
@@ -170,7 +175,7 @@ def test_a_clip_may_come_with_the_request(server: Server, folder: Path) -> None:
     )
     assert (sent["clip"], unnamed["clip"]) == ("of mine", None)
     assert named["completion"] == sent["completion"] == unnamed["completion"]
-    assert not list(Path(tempfile.gettempdir()).glob("erv-clips-*")), "the copies are gone"
+    assert not list((folder / "copies").glob("erv-clips-*")), "the copies are gone"
 
 
 @pytest.mark.parametrize(

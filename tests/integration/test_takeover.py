@@ -34,6 +34,7 @@ def folders(stack: Environment) -> set[str]:
     return {step["directory"] for one in found for step in one["pull_steps"][0].values()}
 
 
+@pytest.mark.slow
 def test_a_deployment_changes_hands_only_if_told_to(
     stack: Environment, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -164,6 +164,7 @@ def test_the_policys_own_explanations_teach_the_verifier(
     assert (tmp_path / "verifier/model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_labelled_sentences_of_ones_own_need_no_teacher_that_reads(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
