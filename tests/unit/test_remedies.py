@@ -118,6 +118,20 @@ def test_what_is_set_is_not_asked_for(connected: Path, monkeypatch: pytest.Monke
     assert set(connected_servers(load_environment())) == {"S3", "MLflow"}
 
 
+def test_keys_alone_are_missing(connected: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was called Amazon S3, as the address was set and so not among what is missing."""
+    monkeypatch.setenv("ERV_S3_ENDPOINT", "http://s3.example")
+    assert connected_servers(load_environment())["S3"] == "http://s3.example"
+
+
+def test_a_password_in_an_address_is_not_kept(clean: Path) -> None:
+    theirs = Environment(clean, mlflow_uri="http://ann:hidden@mlflow.example")
+    (clean / ".erv").mkdir()
+    theirs.connected_file.write_text("\n".join(connection_lines(theirs)))
+    assert theirs.connected_file.read_text() == "ERV_MLFLOW_URI="
+    assert "to MLflow at your team's address: set ERV_MLFLOW_URI in this shell" in remedy_for("MLflow")
+
+
 def test_a_stack_of_its_own_is_used_though_the_clone_was_connected(connected: Path) -> None:
     (connected / ".erv/stack.env").write_text("ERV_PREFECT_API_URL=http://127.0.0.1:1/api\n")
     assert remedy_for("Prefect") == "run `erv stack up`"

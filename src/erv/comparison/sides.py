@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from erv.comparison.unrun import other_files, other_parameters
-from erv.environment import Environment
+from erv.environment import Environment, remedy_for
 from erv.errors import RegistryError
 from erv.lineage.artifacts import Artifacts
 from erv.lineage.entries import Locked, entries_in
@@ -86,6 +86,8 @@ def find_side(target: str, environment: Environment, settings: Settings) -> Side
                 raise RegistryError(f"{target}: was not published by erv, so what made it isn't recorded")
             title = f"{version.name} version {version.version}"
             return _of_run(run_id, environment, title)
+    elif _is_version(target, settings):
+        raise RegistryError(f"{target!r} is a version, but no MLflow server is named; {remedy_for('MLflow')}")
     raise RegistryError(
         f"{target!r} is no model version, run id, experiment of DVC or git revision known here;"
         " `.` is the workspace"
@@ -108,9 +110,13 @@ def _workspace(workspace: Path) -> Side:
 
 
 def _of_run(run_id: str, environment: Environment, title: str | None = None) -> Side:
-    run = lock_entries.server_of(environment).find_run(run_id) if environment.mlflow_uri else None
+    if not environment.mlflow_uri:
+        raise RegistryError(
+            f"{run_id} is the id of a run, but no MLflow server is named; {remedy_for('MLflow')}"
+        )
+    run = lock_entries.server_of(environment).find_run(run_id)
     if run is None:
-        raise RegistryError(f"{run_id}: no run of this id on {environment.mlflow_uri or 'any MLflow server'}")
+        raise RegistryError(f"{run_id}: no run of this id on {environment.mask(environment.mlflow_uri)}")
     parent = run.data.tags.get(PARENT_TAG)
     artifacts = Artifacts(environment)
     with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,7 @@ import os
 import shlex
 from dataclasses import fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from erv.environment.environment import (
     CONNECTED_FILE,
@@ -17,6 +18,9 @@ from erv.environment.environment import (
 
 # The variable that names each server.
 _ADDRESS_OF = {"S3": "ERV_S3_ENDPOINT", "MLflow": "ERV_MLFLOW_URI", "Prefect": "ERV_PREFECT_API_URL"}
+
+# What is said of a server whose address is not known here.
+_UNNAMED = {"S3": "Amazon S3", "MLflow": "your team's address", "Prefect": "your team's address"}
 
 # How the names of each server's variables begin.
 _PREFIX_OF = {"S3": "ERV_S3_", "MLflow": "ERV_MLFLOW_", "Prefect": "ERV_PREFECT_"}
@@ -45,11 +49,14 @@ def is_shared(server: str, workspace: str | Path = ".") -> bool:
 
 
 def connection_lines(environment: Environment) -> list[str]:
-    """What `erv connect` writes down of the servers that it has found good; of keys, the names alone."""
+    """What `erv connect` writes down of the servers that it has found good.
+
+    Of keys, and of addresses with a password in them, the names alone.
+    """
     secret = {f"ERV_{item.name.upper()}" for item in fields(Environment) if not item.repr}
     usual = Environment(environment.workspace).variables()
     return [
-        f"{name}={'' if name in secret else value}"
+        f"{name}={'' if name in secret or urlsplit(value).password else value}"
         for name, value in environment.variables().items()
         if usual.get(name) != value
     ]
@@ -75,7 +82,9 @@ def connected_servers(environment: Environment) -> dict[str, str]:
     """The servers that this clone is connected to and that nothing names now, with their addresses."""
     lacking = unset_variables(environment)
     servers = {
-        server: lacking.get(_ADDRESS_OF[server]) or "Amazon S3"
+        server: lacking.get(_ADDRESS_OF[server])
+        or environment.variables().get(_ADDRESS_OF[server])
+        or _UNNAMED[server]
         for server, prefix in _PREFIX_OF.items()
         if _ADDRESS_OF[server] in lacking or (server == "S3" and any(n.startswith(prefix) for n in lacking))
     }

@@ -103,6 +103,14 @@ def test_a_commit_and_the_workspace(workspace: Environment, settings: Settings) 
     assert document["before"] == side
 
 
+@pytest.mark.parametrize("target", ["champion", "3", "0" * 32])
+def test_what_only_mlflow_knows_takes_a_server(
+    workspace: Environment, settings: Settings, target: str
+) -> None:
+    with pytest.raises(RegistryError, match="no MLflow server is named; run `erv stack up`"):
+        find_side(target, workspace, settings)
+
+
 def test_parameters_that_nothing_ran_with_are_named(workspace: Environment, settings: Settings) -> None:
     state(workspace, 30)
     commit(workspace)
