@@ -120,17 +120,41 @@ def publish_candidate(
     return result, brief(node), lineage_verdict(node).passed
 
 
-def since_before(environment: Environment, described: Description, comparison: dict[str, Any]) -> list[str]:
-    """What changed against earlier runs, in the metrics of the candidate on all clips."""
+def since_before(
+    environment: Environment,
+    stages: Sequence[PipelineStage],
+    parent: StageRun,
+    described: Description,
+    comparison: dict[str, Any],
+) -> list[str]:
+    """What changed against earlier runs, in the metrics of the candidate on all clips.
+
+    The run keeps what they were measured on and by, for the runs after it.
+    """
+    measured = _measured(stages, described.tags["erv.candidate"]) if comparison else {}
+    parent.set_tags(measured)
     mine = f"{described.tags['erv.candidate']}/overall/"
     values = {
         f"{mine}{metric}": value
         for metric in experiment_page.METRICS
         if (value := flat_metrics(comparison).get(f"{mine}{metric}")) is not None
     }
-    return since(
-        environment, described.references, values, origin_tags(environment.workspace).get(COMMIT_TAG)
-    )
+    commit = origin_tags(environment.workspace).get(COMMIT_TAG)
+    return since(environment, described.references, values, commit, measured)
+
+
+def _measured(stages: Sequence[PipelineStage], candidate: str) -> dict[str, str]:
+    from erv.comparison.measured import measured_tags
+
+    written = {
+        Path(out).name: Path(out)
+        for stage in stages
+        if stage.name == f"evaluate@{candidate}"
+        for out in stage.outputs
+    }
+    if not {"predictions.parquet", "metrics.json"} <= written.keys():
+        return {}
+    return measured_tags(written["predictions.parquet"], written["metrics.json"])
 
 
 def includes(stages: Sequence[PipelineStage], group: str) -> bool:

@@ -12,6 +12,9 @@ from erv.tracking.origin import COMMIT_TAG
 
 logger = logging.getLogger(__name__)
 
+# Tags of a flow's run: digests of the test clips with their labels, and of judges and decoding.
+MEASURED_ON, MEASURED_BY = "erv.measured.clips", "erv.measured.by"
+_OTHERWISE = {MEASURED_ON: "on other test clips", MEASURED_BY: "by other judges or with other decoding"}
 _SHOWN_CHANGES = 6
 _LEAST = 5e-4  # smaller differences of a metric are shown as none
 
@@ -21,6 +24,7 @@ def since(
     references: Sequence[Reference],
     values: Mapping[str, float],
     commit: str | None,
+    measured: Mapping[str, str],
 ) -> list[str]:
     """One paragraph per earlier run; one whose metrics can't be read now is left out with a warning.
 
@@ -29,6 +33,7 @@ def since(
         references: from the description of the run.
         values: its metrics by their names in MLflow, such as `erv/overall/EPC`; shares from 0 to 1.
         commit: the commit that ran, or None outside of git.
+        measured: its tags that say what the metrics were measured on and by.
     """
     lines: list[str] = []
     for number, reference in enumerate(references):
@@ -41,7 +46,7 @@ def since(
         except OSError as error:
             logger.warning("%s can't be compared with now: %s", reference.run.info.run_name, error)
             continue
-        lines += paragraph(reference, before, values, commit, also)
+        lines += paragraph(reference, before, values, commit, also, measured)
     return lines
 
 
@@ -51,8 +56,11 @@ def paragraph(
     values: Mapping[str, float],
     commit: str | None,
     also: Sequence[str] = (),
+    measured: Mapping[str, str] | None = None,
 ) -> list[str]:
     """What changed against one run: its name, then a line per parameter, the commit, a line per metric.
+
+    Metrics are compared only if the run measured them on the same clips, by the same judges.
 
     Args:
         reference: the run.
@@ -60,6 +68,7 @@ def paragraph(
         values: the metrics now.
         commit: the commit now, or None.
         also: other kinds of reference that this run is, too.
+        measured: what the metrics were measured on and by now.
     """
     info = reference.run.info
     lines = [f"{reference.title(also)}, {info.run_name} ({info.run_id[:8]}):"]
@@ -75,6 +84,9 @@ def paragraph(
     there = reference.run.data.tags.get(COMMIT_TAG)
     if there and commit and there != commit:
         lines.append(f"  commit {there[:8]} → {commit[:8]}")
+    if values and (why := _otherwise(reference.run.data.tags, measured or {})):
+        lines.append(f"  metrics: not compared, {why}; `erv compare {info.run_id} .` pairs the clips")
+        return lines
     shared = [name for name in values if name in before]
     moved = [name for name in shared if abs(values[name] - before[name]) >= _LEAST]
     lines += [
@@ -87,3 +99,11 @@ def paragraph(
     if values and not shared:
         lines.append("  metrics: that run has none of the candidate")
     return lines
+
+
+def _otherwise(tags: Mapping[str, str], measured: Mapping[str, str]) -> str:
+    """Why the metrics of a run with these tags say nothing about those of now; empty if they do."""
+    if any(tag not in tags for tag in measured):
+        return "as that run did not record its test clips"
+    different = [words for tag, words in _OTHERWISE.items() if tag in measured and tags[tag] != measured[tag]]
+    return f"as they were measured {' and '.join(different)} then" if different else ""

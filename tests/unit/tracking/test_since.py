@@ -7,7 +7,7 @@ from dataclasses import replace
 from erv.parameters import Change
 from erv.tracking.description import CHAMPION, LAST, Reference
 from erv.tracking.rest import Run, RunData, RunInfo
-from erv.tracking.since import paragraph
+from erv.tracking.since import MEASURED_BY, MEASURED_ON, paragraph
 
 INFO = RunInfo("0123456789abcdef", "1", "erv · fold 1", "FINISHED", 0, 0, "")
 RUN = Run(INFO, RunData(tags={"erv.git_commit": "a" * 40}))
@@ -42,6 +42,22 @@ def test_whose_run_the_last_one_was_is_said() -> None:
 def test_nothing_changed_is_said_too() -> None:
     lines = paragraph(Reference(LAST, RUN, []), {EPC: 0.5}, {EPC: 0.5}, "a" * 40)
     assert lines[1:] == ["  parameters: the same", "  metrics: the same"]
+
+
+def test_figures_on_other_clips_or_by_other_judges_are_not_compared() -> None:
+    """They were "the same", where a third of the test clips was gone."""
+    now = {MEASURED_ON: "1", MEASURED_BY: "2"}
+    reasons = {
+        ("1", "2"): "the same",
+        ("9", "2"): "not compared, as they were measured on other test clips then; ",
+        ("1", "9"): "not compared, as they were measured by other judges or with other decoding then; ",
+    }
+    for (clips, judges), reason in reasons.items():
+        run = replace(RUN, data=RunData(tags={MEASURED_ON: clips, MEASURED_BY: judges}))
+        lines = paragraph(Reference(LAST, run, []), {EPC: 0.5}, {EPC: 0.5}, None, measured=now)
+        assert lines[2].startswith(f"  metrics: {reason}")
+    lines = paragraph(Reference(LAST, RUN, []), {EPC: 0.5}, {EPC: 0.5}, None, measured=now)
+    assert "as that run did not record its test clips" in lines[2]
 
 
 def test_what_is_not_known_is_said() -> None:
