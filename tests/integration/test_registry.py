@@ -225,7 +225,9 @@ def test_promotion_and_rollback_by_hand_stand(
     assert refused.returncode == 1
     assert "version 2 did not pass" in refused.stderr
     assert "WAR minus champion" in refused.stderr
-    assert "--force needs a --reason" in scratch.erv("promote", "2", "--force", check=False).stderr
+    for blank in ((), ("--reason", "  ")):
+        refused = scratch.erv("promote", "2", "--force", *blank, check=False)
+        assert "--force needs a --reason" in refused.stderr
     assert aliases(scratch)["champion"] == "1"
     forced = scratch.erv("promote", "2", "--force", "--reason", "better on calls").stdout
     assert re.search(r"version 2 is now the champion; it was version 1, since \S+Z, .+; forced past", forced)

@@ -18,6 +18,7 @@ def command(version: str, reason: str, force: bool, number: str | None) -> None:
     It is refused if the version did not pass its gates, unless it is forced. Who, when and why is kept; `erv
     champions` shows it.
     """
+    reason = reason.strip()
     if force and not reason:
         raise click.UsageError("--force needs a --reason")
     from erv.environment import isolate, load_environment

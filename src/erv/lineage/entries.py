@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +72,9 @@ def external_sources(lock: Locked, name: str) -> list[str]:
         for item in lock[name].get("deps") or []
         if not is_code(item["path"]) and not producers(lock, item["path"])
     ]
+
+
+def outputs_of(lock: Locked, names: Collection[str] | None = None) -> set[tuple[str, str]]:
+    """Path and md5 of every output of these stages, by default of all."""
+    chosen = lock if names is None else names
+    return {(out["path"], str(out.get("md5"))) for name in chosen for out in lock[name].get("outs") or []}

@@ -13,7 +13,7 @@ from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.files import content_digest
 from erv.lineage.artifacts import Artifacts
-from erv.lineage.entries import entries_in
+from erv.lineage.entries import entries_in, outputs_of
 from erv.lineage.imported import IMPORTED, claims_of
 from erv.lineage.links import Link
 from erv.lineage.membership import Membership, VersionRoles, clips_counted, roles_counts
@@ -171,13 +171,12 @@ class ModelVersions:
                 node.children.append(self._stages.node(lock, producer, locks, set()))
         return node
 
-    def made_from(self, md5s: set[str]) -> list[Published]:
-        """The versions that have one of these outputs in their `dvc.lock`."""
-        return [
-            version
-            for version in self.published
-            if md5s & {str(o.get("md5")) for e in version.lock.values() for o in e.get("outs") or []}
-        ]
+    def made_from(self, outputs: set[tuple[str, str]]) -> list[Published]:
+        """The versions with all of these outputs (path, md5) in their `dvc.lock`.
+
+        One of several isn't enough: small outputs, such as counts, may be equal where the data differs.
+        """
+        return [version for version in self.published if outputs and outputs <= outputs_of(version.lock)]
 
     def imported(self, run_id: str) -> bool:
         """Whether a run published a version that was imported from elsewhere."""

@@ -10,7 +10,7 @@ from erv.environment import Environment, remedy_for
 from erv.errors import RegistryError
 from erv.lineage import clips
 from erv.lineage.artifacts import Artifacts
-from erv.lineage.entries import Locked, below, entries_in, producers
+from erv.lineage.entries import Locked, below, entries_in, outputs_of, producers
 from erv.lineage.links import Link
 from erv.lineage.membership import Membership
 from erv.lineage.model_versions import ModelVersions
@@ -167,28 +167,47 @@ class Provenance:
         places = [(entries_in(Path()), "dvc.lock here")]
         places += [(version.lock, version.title) for version in self._versions.published]
         for lock, where in places:
-            for name, entry in lock.items():
-                for out in entry.get("outs") or []:
-                    if str(out.get("md5", "")).removesuffix(".dir") == md5.removesuffix(".dir"):
-                        facts = [f"found in {where}", *self._came_of(lock, [name])]
-                        node = Node(f"{out['path']}  md5 {md5}", facts, kind="output")
-                        node.values = {"path": out["path"], "md5": out.get("md5"), "stage": name}
-                        node.children.append(self._stages.node(lock, name, None, set()))
-                        return node
+            same = [
+                (name, out)
+                for name, entry in lock.items()
+                for out in entry.get("outs") or []
+                if str(out.get("md5", "")).removesuffix(".dir") == md5.removesuffix(".dir")
+            ]
+            if same:
+                return self._outputs(md5, lock, same, where)
         condition = f"tags.`{lock_entries.OUTPUTS_TAG}` LIKE '%{md5}%'"
         runs = lock_entries.search(self._environment, condition, deleted=True)
         found = self._runs.run(runs[0].info.run_id) if runs else None
         return self._found(found, md5, "a run id, nor an output of any stage")
 
-    def _came_of(self, lock: Locked, names: list[str]) -> list[str]:
+    def _outputs(self, md5: str, lock: Locked, same: list[tuple[str, Any]], where: str) -> Node:
+        """The outputs of this content: several, where small files are equal."""
+        nodes = []
+        for name, out in same:
+            facts = [f"found in {where}", *self._came_of(lock, [name], out["path"])]
+            node = Node(f"{out['path']}  md5 {md5}", facts, kind="output")
+            node.values = {"path": out["path"], "md5": out.get("md5"), "stage": name}
+            node.children.append(self._stages.node(lock, name, None, set()))
+            nodes.append(node)
+        if len(nodes) == 1:
+            return nodes[0]
+        title = f"{len(nodes)} outputs of equal content  md5 {md5}"
+        return Node(title, kind="output", values={"md5": md5}, children=nodes)
+
+    def _came_of(self, lock: Locked, names: list[str], path: str | None = None) -> list[str]:
         """Sentences about what was made from the outputs of stages: other stages, model versions.
 
         A stage below one that wrote a manifest need not use each of its clips: roles say which do.
+
+        Args:
+            lock: the entries.
+            names: of the stages.
+            path: the only output of theirs that counts for versions; by default all do.
         """
         downstream = below(lock, names)
         facts = [f"downstream of {', '.join(names)}: {', '.join(sorted(downstream))}"] if downstream else []
-        md5s = {str(out.get("md5")) for name in names for out in lock[name].get("outs") or []}
-        return facts + [f"in {v.model} version {v.number}" for v in self._versions.made_from(md5s)]
+        outputs = {out for out in outputs_of(lock, names) if path in (None, out[0])}
+        return facts + [f"in {v.model} version {v.number}" for v in self._versions.made_from(outputs)]
 
     # --- clips and data sets
 
@@ -223,7 +242,7 @@ class Provenance:
             makers = sorted(producers(lock, manifest))
             if not makers:
                 child.links.append(Link("dvc.lock", False, f"no entry that wrote {manifest}; run `erv run`"))
-            child.facts += self._came_of(lock, makers)
+            child.facts += self._came_of(lock, makers, manifest)
             child.children = [self._stages.node(lock, name, None, set()) for name in makers]
             nodes.append(child)
         for row in clips.excluded_rows(target, datasets):
@@ -244,8 +263,9 @@ class Provenance:
         node = Node(f"data set {target}", kind="data set", values={"dataset": target})
         node.children = used_nodes(self.membership.of(None, target))
         lock = entries_in(Path())
-        for name in sorted(producers(lock, f"{MANIFESTS}/{target}.parquet")):
-            node.facts += self._came_of(lock, [name])
+        manifest = f"{MANIFESTS}/{target}.parquet"
+        for name in sorted(producers(lock, manifest)):
+            node.facts += self._came_of(lock, [name], manifest)
             node.children.append(self._stages.node(lock, name, None, set()))
         if not node.children:
             node.facts.append("no version used it, and it was not ingested here")
