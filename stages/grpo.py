@@ -35,6 +35,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Trains `--variant` and writes `--policy`."""
     from erv.checkpoints import checkpoint_folder, clear, reward_files
     from erv.cues import read_cues, require_cues
+    from erv.curves import Curves
     from erv.exclusions import read_exclusions, without
     from erv.manifest import read_manifests
     from erv.policies.common.families import check_family
@@ -42,6 +43,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.rewards import READ_SENTENCES, Shaping, build_rewards, uncovered
     from erv.rewards.known import unknown_emotions
     from erv.shards import ShardReader
+    from erv.training.common.ranks import is_main
     from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
     from erv.training.grpo.rft import train_rft
     from erv.training_sets import check_training_sets
@@ -91,11 +93,13 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         runtime=settings.runtime,
         reward_code=reward_files(named),
     )
+    ours = checkpoints / settings.machine.layout
+    curves = Curves(ours, run.log_metrics)
     inputs = (arguments.cold_start, rows, shards, rewards, grpo)
     options: dict[str, Any] = {
         "output": arguments.policy,
-        "checkpoints": checkpoints / settings.machine.layout,
-        "on_metrics": run.log_metrics,
+        "checkpoints": ours,
+        "on_metrics": curves,
         "seed": settings.seed,
         "runtime": settings.runtime,
         "machine": settings.machine,
@@ -111,6 +115,8 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             thinks=variant.thinks,
             **options,
         )
+    if is_main():
+        curves.write(arguments.curves)
     clear(checkpoints)
 
 
@@ -134,5 +140,6 @@ if __name__ == "__main__":
         Option("cold-start", Path),
         Option("verifier", Path),
         Option("policy", Path),
+        Option("curves", Path),
         distributed=True,
     )

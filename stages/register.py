@@ -14,6 +14,7 @@ from erv.stage import Arguments, Option, StageRun, run_stage
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Writes the bundle."""
+    from erv.register.decoding import serving_settings
     from erv.register.register import write_candidate
 
     name = settings.register_.policy
@@ -21,17 +22,11 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         arguments.candidate,
         policy=arguments.policies / name,
         verifier=arguments.verifier,
-        evaluation=arguments.evaluations / name,
+        evaluations=arguments.evaluations,
         comparison=arguments.comparison,
-        serving={
-            "frames": settings.extract.frames,
-            "size": settings.extract.size,
-            "geometry": settings.extract.geometry,
-            "resize": settings.extract.resize,
-            "sample_rate": settings.extract.sample_rate,
-            "max_new_tokens": settings.evaluate.max_new_tokens,
-        },
+        serving=serving_settings(settings),
         settings=settings.register_,
+        seed=settings.seed,
     )
     for verdict in bundle.verdicts:
         if verdict.value is not None:

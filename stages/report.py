@@ -26,7 +26,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.cues import planted_share, read_cues
     from erv.evaluate.compare import format_table, metrics_table
     from erv.evaluate.evaluate import write_json
-    from erv.evaluate.summary import few_figures
+    from erv.evaluate.summary import write_figures
     from erv.files import read_document
     from erv.report import page, report, tables
     from erv.report.datasets import read_datasets
@@ -65,13 +65,13 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     )
     tables.write_tables(predictions, comparison, arguments.tables)
     write_json(comparison, arguments.comparison)
-    write_json(few_figures(comparison), arguments.figures)
+    write_figures(comparison, settings.register_.policy, arguments.figures)
     logger.info("%s\n%s", arguments.html, format_table(metrics_table(comparison)))
     run.log_artifact(arguments.html)
     run.log_artifact(arguments.clips, "clips")
     run.log_artifact(arguments.comparison)
     for policy, scopes in comparison["policies"].items():
-        run.log_metrics(
+        run.log_results(
             {
                 f"{policy}/{scope}/{metric}": item["value"]
                 for scope, values in scopes.items()

@@ -26,6 +26,7 @@ logger = logging.getLogger("stages.sft")
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Fine-tunes the base policy and writes `--policy`."""
+    from erv.curves import Curves, write_curves
     from erv.exclusions import read_exclusions, without
     from erv.labels import LabelSpace
     from erv.manifest import read_manifest
@@ -45,6 +46,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         logger.info("sft: the base is taken as it is (sft.max_steps: 0)")
         if is_main():
             policy.save(arguments.policy)
+            write_curves({}, arguments.curves)
         return
     checkpoints = checkpoint_folder(
         "sft",
@@ -57,20 +59,24 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         seed=settings.seed,
         prompt=Path(settings.policy.prompt),
     )
+    ours = checkpoints / settings.machine.layout
+    curves = Curves(ours, run.log_metrics)
     run.log_dataset(arguments.manifest.stem, arguments.manifest, "training")
     train_sft(
         policy,
         without(read_manifest(arguments.manifest), read_exclusions(arguments.exclusions)),
         {arguments.shards.name: ShardReader(arguments.shards)},
         settings.sft,
-        checkpoints=checkpoints / settings.machine.layout,
-        on_metrics=run.log_metrics,
+        checkpoints=ours,
+        on_metrics=curves,
         seed=settings.seed,
         runtime=settings.runtime,
         machine=settings.machine,
         output=arguments.policy,
         labels=LabelSpace.load(arguments.manifest.stem).names,
     )
+    if is_main():
+        curves.write(arguments.curves)
     clear(checkpoints)
 
 
@@ -83,5 +89,6 @@ if __name__ == "__main__":
         Option("exclusions", Path),
         Option("base", Path),
         Option("policy", Path),
+        Option("curves", Path),
         distributed=True,
     )

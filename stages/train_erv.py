@@ -22,6 +22,7 @@ ENCODER = Path(".erv/base/encoder")
 
 def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     """Trains, calibrates, measures and writes the verifier."""
+    from erv.curves import Curves
     from erv.train_erv.train_erv import train_verifier
 
     lock = Lock.load(arguments.base)
@@ -38,6 +39,10 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         seed=settings.seed,
     )
     run.log_dataset("sentences", arguments.sentences, "training")
+    curves = Curves(
+        checkpoints,
+        lambda values, step: run.log_metrics({f"train/{name}": v for name, v in values.items()}, step),
+    )
     metrics = train_verifier(
         arguments.sentences,
         encoder,
@@ -46,10 +51,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         settings.runtime,
         seed=settings.seed,
         checkpoints=checkpoints,
-        on_metrics=lambda values, step: run.log_metrics(
-            {f"train/{name}": value for name, value in values.items()}, step
-        ),
+        on_metrics=curves,
     )
+    curves.write(arguments.curves)
     clear(checkpoints)
     names = ("macro_f1", "micro_f1", "exact_match", "calibration_error", "named_calibration_error")
     behaviour = [(name, found) for name, found in metrics["behaviour"].items() if found["total"]]
@@ -63,4 +67,11 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("train_erv", main, Option("sentences", Path), Option("base", Path), Option("verifier", Path))
+    run_stage(
+        "train_erv",
+        main,
+        Option("sentences", Path),
+        Option("base", Path),
+        Option("verifier", Path),
+        Option("curves", Path),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def _no_foreign_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name not in clean]:
         del os.environ[name]
     os.environ.update(clean)
+
+
+@pytest.fixture(autouse=True)
+def _no_foreign_code() -> Iterator[None]:
+    """What a test puts on the path is gone after it.
+
+    MLflow puts the code of a model that it loads before ours, where processes that are started later find it.
+    """
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
 
 
 @pytest.fixture(scope="session")

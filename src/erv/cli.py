@@ -15,17 +15,24 @@ from erv.errors import ErvError, SettingsError, full_disk
 # Command name -> module of `erv.commands` that defines the click command `command`. In the order of use.
 COMMANDS = {
     "stack": "stack",
+    "connect": "connect",
     "doctor": "doctor",
     "params": "params",
     "sample-data": "sample_data",
     "data": "data",
     "run": "run",
+    "accept": "accept",
     "repeat": "repeat",
     "verify": "verify",
     "publish": "publish",
     "traces": "traces",
     "lineage": "lineage",
+    "compare": "compare",
+    "predict": "predict",
+    "export": "export",
+    "import": "import_",
     "promote": "promote",
+    "champions": "champions",
     "rollback": "rollback",
 }
 # Former command names. They still work, and print the new name.

@@ -223,7 +223,7 @@ def parse_yaml(content: bytes) -> Any:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
                 raise RecursionError
-        return yaml.load(text, loader)  # noqa: S506
+        return _construct(loader(text))
     except UnicodeDecodeError as error:
         raise ValueError(f"can't be read as UTF-8 text (byte {error.start})") from None
     except RecursionError:
@@ -231,6 +231,40 @@ def parse_yaml(content: bytes) -> Any:
     except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # PyYAML lets the errors of its own converters through, as for the date 2026-99-99.
         raise ValueError(f"not valid YAML ({' '.join(str(error).split())})") from None
+
+
+def _construct(loader: Any) -> Any:
+    try:
+        node = loader.get_single_node()
+        _refuse_repeated_keys(node)
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _refuse_repeated_keys(root: Any) -> None:
+    """PyYAML takes the last of several values of a key, in silence.
+
+    Raises:
+        ValueError: a mapping has a key twice.
+    """
+    import yaml
+
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # reached by an alias too
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            names = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in names and key.value != "<<":
+                    raise ValueError(f"line {key.start_mark.line + 1}: {key.value!r} is there already")
+                names.add(key.value)
+            waiting += [part for pair in node.value for part in pair]
 
 
 def _depth(text: str) -> int:

@@ -112,8 +112,9 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         run.log_params(_parameters(name, arguments, settings))
         main(arguments, settings, run)
     except ErvError as error:
-        _close(run, "FAILED", started)
-        return _fail(address, environment.mask(full_disk(error) or str(error)), error.exit_code)
+        sentence = environment.mask(full_disk(error) or str(error))
+        _close(run, "FAILED", started, sentence)
+        return _fail(address, sentence, error.exit_code)
     except (_Stopped, KeyboardInterrupt) as stop:
         # Whoever stopped us may soon kill us: a second signal must not interrupt the cleanup.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -124,11 +125,11 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         _close(run, "FAILED", started)
         raise
     except Exception as error:
-        sentence = full_disk(error)
-        if sentence is None:
+        full = full_disk(error)
+        if full is None:
             logger.exception("%s failed because of a bug in erv; please report it", address)
-        _close(run, "FAILED", started)
-        return 1 if sentence is None else _fail(address, sentence, 1)
+        _close(run, "FAILED", started, full or f"{type(error).__name__}: {error}")
+        return 1 if full is None else _fail(address, full, 1)
     _close(run, "FINISHED", started)
     return 0
 
@@ -217,7 +218,7 @@ def _parameters(name: str, arguments: Arguments, settings: Settings) -> dict[str
     return found
 
 
-def _close(run: StageRun | None, status: Any, started: float) -> None:
+def _close(run: StageRun | None, status: Any, started: float, message: str = "") -> None:
     if run is None:
         return
     measured = {"stage/seconds": time.monotonic() - started}
@@ -229,7 +230,7 @@ def _close(run: StageRun | None, status: Any, started: float) -> None:
     except ImportError:  # not a POSIX system
         pass
     run.log_metrics(measured)
-    run.close(status)
+    run.close(status, message)
 
 
 def _fail(address: str, sentence: str, code: int) -> int:

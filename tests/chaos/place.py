@@ -24,9 +24,10 @@ from tests.e2e.workspace import Listener, Workspace, clone
 
 # Shorter than the end-to-end test: what counts here is each stage's life, not its result.
 TINIER = {
-    "sft": {"max_steps": 24, "save_steps": 4},
+    "machine": {"sft": {"save_steps": 4}, "grpo": {"save_steps": 1}},
+    "sft": {"max_steps": 24},
     "train_erv": {"max_steps": 30, "eval_steps": 10, "patience": None},
-    "grpo": {"max_steps": 4, "save_steps": 1},
+    "grpo": {"max_steps": 4},
 }
 OUTPUTS = ("data", "models", "eval", "report")
 _GONE_SECONDS = 25.0

@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.e2e.workspace import Listener, Workspace, clone, kill_tree
+from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -40,6 +41,18 @@ def test_flow_runs_everything_and_says_where_to_look(trained: Workspace, foreign
     ):
         assert word in output
     assert (trained.path / "report/report.html").stat().st_size > 10_000
+    kept = re.search(r"^report +\S+/runs/(\w+)/artifacts/report/report\.html$", output, re.MULTILINE)
+    assert kept is not None, "the copy that names its origin"
+    assert re.search(r"^report file +/.*/report/report\.html$", output, re.MULTILINE)
+    script = (
+        "import urllib.request\n"
+        "from erv.environment import load_environment\n"
+        "here = load_environment()\n"
+        f"url = here.mlflow_uri + '/get-artifact?run_uuid={kept[1]}&path=report/report.html'\n"
+        "request = urllib.request.Request(url, headers=here.mlflow_headers)\n"
+        "print('Where this report comes from' in urllib.request.urlopen(request).read().decode())\n"
+    )
+    assert trained.run("python", "-c", script).stdout.strip() == "True"
     comparison = json.loads((trained.path / "report/comparison.json").read_text())
     assert set(comparison["policies"]) == {"sft", "r1_omni", "erv"}
     assert foreign.connections == 0, "the user's own MLflow, Prefect or S3 was contacted"
@@ -99,6 +112,20 @@ def test_going_back_restores_what_ran_before(trained: Workspace) -> None:
     assert _outs(trained) == before
 
 
+def test_the_workflow_makes_a_comment_of_the_metrics(trained: Workspace) -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tiny-run.yml").read_text())
+    step = next(s for s in workflow["jobs"]["tiny-run"]["steps"] if s.get("name") == "Metrics")
+    (trained.path / "summary.txt").write_text(trained.log[0])
+    summary = trained.path.parent / "step_summary.md"
+    script = f"export GITHUB_STEP_SUMMARY={summary} COMMIT={'c0ffee12' * 5}\n{step['run']}"
+    trained.run("bash", "-e", "-o", "pipefail", "-c", script)
+    comment = (trained.path / "comment.md").read_text()
+    assert summary.read_text() == comment
+    assert comment.startswith("### Tiny run of `c0ffee12`\n")
+    assert re.search(r"^\| Path +\|.*erv", comment, re.M), comment
+    assert "lineage (`erv lineage` shows more)" in comment
+
+
 @pytest.mark.slow
 def test_deployment_runs_with_a_worker(trained: Workspace) -> None:
     exports = trained.run("erv", "stack", "env").stdout
@@ -147,7 +174,7 @@ def test_every_arm_is_one_edit_away(trained: Workspace) -> None:
     # Arms can only differ where completions earn something: enough steps for whole ones, and for a verifier.
     trained.set_params(
         {
-            "sft": {"max_steps": 200, "save_steps": 100},
+            "sft": {"max_steps": 200},
             "train_erv": {"max_steps": 300, "eval_steps": 100},
             "grpo": {"max_completion_length": 80},
             "evaluate": {"max_new_tokens": 80},
@@ -207,7 +234,7 @@ def _shows_every_arm(
 
 @pytest.mark.slow
 def test_kill_in_grpo_leaves_no_orphan_and_the_next_run_resumes(trained: Workspace) -> None:
-    trained.set_params({"grpo": {"max_steps": 24, "save_steps": 4}})
+    trained.set_params({"machine": {"grpo": {"save_steps": 4}}, "grpo": {"max_steps": 24}})
     before = trained.lock()
     flow = trained.start("erv", "run")
     log = Path(trained.log[-1])
@@ -233,7 +260,7 @@ def test_dvc_repro_alone_in_another_clone_gives_the_same_hashes(
 ) -> None:
     other = clone(tmp_path_factory.mktemp("plain"), foreign)
     # The state that the kill test leaves: trained in one go here, in two parts there.
-    steps = {"grpo": {"max_steps": 24, "save_steps": 4}}
+    steps = {"machine": {"grpo": {"save_steps": 4}}, "grpo": {"max_steps": 24}}
     other.set_params(steps)
     try:
         trained.set_params(steps)
@@ -263,7 +290,7 @@ def _outs(workspace: Workspace) -> dict[str, str]:
 
 def _flow_pid(workspace: Workspace, started: int) -> int:
     """The process that runs the flow (what `erv run` became or started)."""
-    flows = [p.pid for p in workspace.processes() if "flows.train" in " ".join(p.cmdline())]
+    flows = [p.pid for p in workspace.processes() if "flows.run" in " ".join(p.cmdline())]
     return flows[0] if flows else started
 
 

@@ -21,23 +21,8 @@ from tests.support.paths import ROOT
 REPOSITORY = ROOT
 BIN = Path(sys.executable).parent
 
-# Small enough for two cores and minutes; the code path is the demo's.
-TINY = {
-    "ingest": {"validation_share": 0.15},
-    "sft": {"max_steps": 60, "save_steps": 20},
-    # So little training learns nothing, and so few texts measure few emotions.
-    "train_erv": {"max_steps": 60, "eval_steps": 20, "minimum_f1": 0.0, "minimum_labels": 0.0},
-    "grpo": {
-        "max_steps": 4,
-        "prompts_per_step": 4,
-        "num_generations": 4,
-        "save_steps": 2,
-        "max_completion_length": 48,
-    },
-    "evaluate": {"max_new_tokens": 64, "minimum_judge_emotions": 0.0},
-    "report": {"bootstrap_samples": 200},
-    "extract": {"clips_per_shard": 24},
-}
+# So that tests which kill a stage find a checkpoint.
+OFTEN = {"machine": {"sft": {"save_steps": 20}, "grpo": {"save_steps": 2}}}
 
 
 class Listener:
@@ -126,7 +111,7 @@ class Workspace:
         for process in psutil.process_iter(["cmdline", "cwd"]):
             words = " ".join(process.info["cmdline"] or ())
             inside = str(process.info["cwd"] or "").startswith(str(self.path))
-            if inside and any(w in words for w in ("stages.", "erv.pipeline.guard", "dvc", "flows.train")):
+            if inside and any(w in words for w in ("stages.", "erv.pipeline.guard", "dvc", "flows.run")):
                 found.append(process)
         return found
 
@@ -184,7 +169,8 @@ def clone(folder: Path, foreign: Listener) -> Workspace:
         "GIT_COMMITTER_EMAIL": "t@example.org",
     }
     workspace = Workspace(path, environment)
-    workspace.set_params(TINY)
+    workspace.run("erv", "params", "use", "tiny")
+    workspace.set_params(OFTEN)
     workspace.run("git", "init", "-q", ".")
     workspace.run("git", "add", "-A")
     workspace.run("git", "commit", "-q", "-m", "clone")

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import urllib.request
 from typing import Any
+from urllib.error import HTTPError
+
+from funcy import retry
 
 from erv.environment import Environment
 
 CLIENT = "erv-tests"
 
 
+# Prefect's database may be busy for a moment; its own client asks again, too.
+@retry(10, errors=HTTPError, timeout=1, filter_errors=lambda error: error.code == 503)
 def ask(environment: Environment, path: str, body: object = None) -> Any:
     """The answer to a GET, or to a POST of `body`."""
     headers = dict(environment.prefect_headers)

@@ -127,12 +127,13 @@ class Scratch:
         return Background(self, arguments)
 
     def runs(self) -> dict[str, list]:
-        """The MLflow runs of this folder by name, the newest first."""
+        """The MLflow runs of this folder by name, the newest first; those of the flow are `train`."""
         client = client_of(self.environment)
         experiment = client.get_experiment_by_name(self.environment.mlflow_experiment)
         found: dict[str, list] = {}
         for run in client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"]):
-            found.setdefault(run.info.run_name, []).append(run)
+            name = "train" if run.data.tags.get("erv.stage") == "train" else run.info.run_name
+            found.setdefault(name, []).append(run)
         return found
 
     def processes(self) -> list[psutil.Process]:

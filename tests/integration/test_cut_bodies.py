@@ -56,6 +56,7 @@ def test_every_request_survives_cut_bodies(stack: Environment, proxy: Proxy, tmp
     assert all(through.read(f"{base}/small/0") == b"x" * 5000 for _ in range(5))
 
 
+@pytest.mark.slow
 def test_dvc_survives_cut_bodies(stack: Environment, proxy: Proxy, tmp_path: Path) -> None:
     here = replace(
         stack, workspace=tmp_path, s3_endpoint=proxy.endpoint, dvc_bucket=f"erv-cut-{tmp_path.parent.name}"

@@ -124,6 +124,7 @@ def run(source: Path, out: str, *, workers: int = 2, dask: str | None = None):
     )
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_the_same_bytes(cluster: Cluster, source: Path) -> None:
     run(source, "here")
     cluster.add_worker()
@@ -134,6 +135,7 @@ def test_a_cluster_gives_the_same_bytes(cluster: Cluster, source: Path) -> None:
     assert Path("here.parquet").read_bytes() == Path("there.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_clip(cluster: Cluster, source: Path) -> None:
     write_clips(source, 120)
     run(source, "here")
@@ -162,6 +164,7 @@ def test_a_killed_worker_costs_no_clip(cluster: Cluster, source: Path) -> None:
     assert same_files(Path("here"), Path("there"))
 
 
+@pytest.mark.slow
 def test_workers_read_s3_themselves(cluster: Cluster, stack: Environment, source: Path) -> None:
     run(source, "here")
     store = open_store(stack)
@@ -185,6 +188,7 @@ def test_workers_read_s3_themselves(cluster: Cluster, stack: Environment, source
     assert not Path("lost").exists()
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_cluster_is_one_sentence(cluster: Cluster, source: Path) -> None:
     with pytest.raises(
         DataError, match=r"machine\.extract\.dask: no Dask scheduler answers at tcp://127\.0\.0\.1:9 "
@@ -242,6 +246,7 @@ def test_a_cluster_without_workers_is_reported_at_once(
     assert f"the scheduler at {cluster.address} has no worker, waiting 1 s for one; {start}" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_source_that_a_worker_cannot_read_is_named(cluster: Cluster, source: Path) -> None:
     rows, lock = pinned(source)
     (source / "00012.mp4").unlink()

@@ -8,7 +8,9 @@ import signal
 import pytest
 
 from erv.environment import Environment, child_environment
+from erv.tracking.origin import who
 from tests.conftest import ROOT
+from tests.integration.prefect_api import ask
 from tests.integration.scratch import Scratch
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -20,7 +22,7 @@ def test_a_deployed_flow_runs_through_a_worker(
     scratch = Scratch(tmp_path_factory.mktemp("deployment"), stack)
     shutil.copytree(ROOT / "flows", scratch.folder / "flows", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "prefect.yaml", scratch.folder)
-    assert "'train/local' successfully" in " ".join(scratch.erv("run", "--deploy").stdout.split())
+    assert f"their runs work in {scratch.folder}" in scratch.erv("run", "--deploy", "--replace").stdout
     worker = scratch.start("run", "--worker")
     try:
         worker.wait_for("started!")
@@ -28,6 +30,12 @@ def test_a_deployed_flow_runs_through_a_worker(
         result = scratch.python("-m", "prefect", "deployment", "run", "train/local", "--watch", check=False)
         assert result.returncode == 0, result.stdout + worker.text()
         assert "4 stages: 4 ran" in worker.text()
+        # By this tag, the automations of `flows.notices` know whose failure it is.
+        (deployment,) = ask(stack, "/deployments/filter", {"flows": {"name": {"any_": ["train"]}}})
+        assert deployment["tags"] == ["erv-model:emotion-policy", f"erv-deployed-by:{who(scratch.folder)}"]
+        ran = {"deployments": {"id": {"any_": [deployment["id"]]}}}
+        (run,) = ask(stack, "/flow_runs/filter", ran)
+        assert set(run["tags"]) == set(deployment["tags"])
         scratch.control("join", "0 fail")
         result = scratch.python("-m", "prefect", "deployment", "run", "train/local", "--watch", check=False)
         assert result.returncode == 1

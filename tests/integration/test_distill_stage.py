@@ -111,6 +111,7 @@ def workspace(tmp_path: Path, base: Path, script: Script) -> Workspace:
     return Workspace(tmp_path, base, script)
 
 
+@pytest.mark.slow
 def test_two_teachers_label_the_sentences_of_a_source(workspace: Workspace, script: Script) -> None:
     contrary = TEXTS[0]
     script.answer = lambda sentence, *_: says(
@@ -158,6 +159,7 @@ def test_sampled_explanations_are_labelled_too(workspace: Workspace, script: Scr
     assert workspace.summary["completions_without_explanation"] == 1
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_stopped_by_its_budget_goes_on(workspace: Workspace, script: Script) -> None:
     usage = {"prompt_tokens": 400, "completion_tokens": 10, "total_tokens": 410}
     script.answer = lambda sentence, *_: says(json.dumps({"labels": list(SENTENCES[sentence])}), usage)

@@ -73,6 +73,6 @@ def test_command_says_what_to_do_and_exits_with_1(tmp_path: Path) -> None:
     said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert said.returncode == 1
     assert "FAIL  stack           the local stack has not been started here" in said.stdout
-    assert "-> run `erv stack up`, or set ERV_* variables to use your own servers" in said.stdout
+    assert "-> run `erv stack up`, or set ERV_* variables to use servers elsewhere" in said.stdout
     assert "FAIL  git" in said.stdout
     assert "Traceback" not in said.stderr

@@ -26,7 +26,8 @@ def scratch(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Scr
 @pytest.fixture(scope="module")
 def first(scratch: Scratch) -> str:
     scratch.control("make", "3")
-    return scratch.erv("run").stdout
+    done = scratch.erv("run")
+    return done.stdout + done.stderr  # what a terminal shows
 
 
 def flow_state(scratch: Scratch, flow_run_id: str) -> dict:
@@ -60,9 +61,9 @@ def assert_data_docs_are_linked(scratch: Scratch, parent: Run, status: str) -> N
 
 
 def test_every_stage_runs_and_the_summary_tells(scratch: Scratch, first: str) -> None:
-    assert "4 stages: 4 ran" in first
-    for address in ("MLflow   http", "Prefect  http"):
-        assert address in first
+    assert first.count("4 stages: 4 ran") == 1
+    for name in ("MLflow", "Prefect"):
+        assert re.search(rf"^{name} +http", first, re.M), first
     assert (scratch.folder / "last.txt").is_file()
 
 
@@ -138,17 +139,21 @@ def test_a_failing_stage_fails_the_flow_in_its_own_words(scratch: Scratch, first
         background.end()
         scratch.control("join", "0")
     sentence = "join: clip 7 of the scratch set is broken; take another one"
-    assert background.text().rstrip().splitlines()[-1] == f"error: {sentence}"
+    runs = scratch.runs()
+    docs = f"/runs/{runs['join'][0].info.run_id}/artifacts/data_docs/scratch.html"
+    last = background.text().rstrip().splitlines()[-1]
+    assert re.fullmatch(rf"error: {re.escape(sentence)}; its Data Docs: http://\S+{docs}", last)
+    assert "NoneType" not in background.text()
     assert "last    not run" in background.text()
     assert "Traceback" not in background.text()
     state = flow_state(scratch, background.flow_run_id())["state"]
-    assert (state["type"], state["message"]) == ("FAILED", sentence)
-    runs = scratch.runs()
+    assert (state["type"], f"error: {state['message']}") == ("FAILED", last)
     assert runs["join"][0].info.status == runs["train"][0].info.status == "FAILED"
     assert ENTRY_TAG not in runs["join"][0].data.tags
     assert_data_docs_are_linked(scratch, runs["train"][0], "FAILED")
 
 
+@pytest.mark.slow
 def test_one_failing_arm_does_not_stop_the_others(scratch: Scratch, first: str) -> None:
     scratch.control("make", "0 fail:a")
     try:
@@ -174,6 +179,44 @@ def test_a_missing_file_is_reported_before_any_stage(scratch: Scratch, first: st
 
 
 @pytest.mark.slow
+def test_force_runs_what_was_named_and_leaves_what_it_needs_to_dvc(scratch: Scratch, first: str) -> None:
+    scratch.erv("run")
+    said = scratch.erv("run", "--force", "join").stdout
+    assert "3 stages: 2 unchanged, 1 ran" in said
+    assert re.search(r"join +ran", said)
+
+
+@pytest.mark.slow
+def test_one_stage_runs_alone(scratch: Scratch, first: str) -> None:
+    scratch.erv("run")
+    (scratch.folder / "last.txt").unlink()
+    said = scratch.erv("run", "--only", "last", "--force").stdout
+    assert "1 stage: 1 ran" in said
+    assert (scratch.folder / "last.txt").is_file()
+
+
+@pytest.mark.slow
+def test_a_stage_alone_is_refused_if_what_it_reads_is_not_up_to_date(scratch: Scratch, first: str) -> None:
+    scratch.erv("run")
+    before = (scratch.folder / "dvc.lock").read_bytes()
+    (scratch.folder / "joined.txt").unlink()
+    missing = scratch.erv("run", "--only", "last", check=False)
+    assert missing.returncode == 1
+    assert "error: last can't run alone: joined.txt of join is missing; `erv run last`" in missing.stderr
+    scratch.erv("run")
+    scratch.control("join", "0.1")
+    try:
+        stale = scratch.erv("run", "--only", "last", check=False)
+    finally:
+        scratch.control("join", "0")
+    assert stale.returncode == 1
+    assert "error: last can't run alone: joined.txt of join is out of date;" in stale.stderr
+    assert (scratch.folder / "dvc.lock").read_bytes() == before, "nothing ran"
+    several = scratch.erv("run", "--only", "make", check=False)
+    assert "error: make is 2 stages, expected one: make@a, make@b" in several.stderr
+
+
+@pytest.mark.slow
 def test_without_a_server_it_says_so(tmp_path_factory: pytest.TempPathFactory, stack: Environment) -> None:
     scratch = Scratch(tmp_path_factory.mktemp("alone"), stack)
     stack_file = scratch.folder / ".erv/stack.env"
@@ -185,6 +228,7 @@ def test_without_a_server_it_says_so(tmp_path_factory: pytest.TempPathFactory, s
     assert "run `erv stack up`" in result.stderr
 
 
+@pytest.mark.slow
 def test_what_is_no_longer_asked_for_is_set_aside(scratch: Scratch, first: str) -> None:
     definition = scratch.folder / "dvc.yaml"
     before = definition.read_text()

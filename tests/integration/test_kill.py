@@ -49,6 +49,7 @@ def task_states(scratch: Scratch, flow_run_id: str) -> set[str]:
     return {run["state"]["type"] for run in ask(scratch.environment, "/task_runs/filter", body)}
 
 
+@pytest.mark.slow
 def test_kill_minus_nine(scratch: Scratch, running: Background) -> None:
     flow_run_id = running.flow_run_id()
     running.process.kill()

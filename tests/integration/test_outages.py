@@ -82,6 +82,7 @@ def test_a_failure_is_not_repeated_while_the_servers_answer(stack: Environment) 
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_a_flow_waits_for_a_killed_store(stack: Environment, scratch: Scratch) -> None:
     scratch.control("make", "6")
     run = scratch.start("run")

@@ -17,13 +17,14 @@ import yaml
 
 from erv.environment import Environment, isolate
 from erv.errors import RegistryError
-from erv.evaluate.evaluate import write_predictions
 from erv.files import content_digest, write_text
 from erv.lineage.trace import Provenance
 from erv.register import publish as publishing
 from erv.register import versions as registered
 from erv.register.aliases import HISTORY_TAG, promote, rollback
+from erv.register.gates import LINEAGE, Verdict
 from erv.register.register import read_bundle, write_candidate
+from erv.register.serving_code import serving_code
 from erv.register.turn import registry_turn
 from erv.settings import Settings, load_settings
 from erv.storage.lease import Lease, LeaseHeldError, LeaseLostError, leased
@@ -31,7 +32,13 @@ from erv.storage.store import open_store
 from erv.tracking.lock_entries import client_of
 from tests.conftest import ROOT
 from tests.integration.proxy import Proxy
-from tests.unit.register.test_register import SERVING, WORTH, comparison_of, predictions
+from tests.unit.register.test_register import (
+    SERVING,
+    WORTH,
+    comparison_of,
+    predictions,
+    write_evaluation,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -54,7 +61,7 @@ from erv.settings import load_settings
 mlflow.register_model = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)  # after the run was opened
 environment = load_environment(".")
 isolate(environment)
-publish(Path("candidate"), environment, load_settings())
+publish(Path("candidate"), environment, load_settings(), by="test")
 """
 
 
@@ -75,22 +82,22 @@ def workspace(stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     environment = replace(stack, workspace=tmp_path, mlflow_experiment=name)
     lines = [f"{key}={value}" for key, value in environment.variables().items()]
     write_text("\n".join(lines) + "\n", tmp_path / ".erv/stack.env")
-    for folder, file in {"policy": "model.safetensors", "verifier": "verifier.json"}.items():
-        write_text("{}", tmp_path / folder / file)
+    write_text('{"model_type": "humanomni"}', tmp_path / "policy/config.json")
+    write_text("{}", tmp_path / "verifier/verifier.json")
     panel = {"lexical": {"digest": "j", "worth": WORTH}}
-    measured = {"judge": {"digest": "j"}, "judges": panel, "decoding": {}}
-    write_text(json.dumps(measured), tmp_path / "eval/metrics.json")
     mine, base = predictions(54, 55), predictions(40, 20)
-    write_predictions(mine, tmp_path / "eval/predictions.parquet")
+    for policy, rows in {"erv": mine, "r1_omni": base}.items():
+        write_evaluation(tmp_path / "eval" / policy, rows, judge={"digest": "j"}, judges=panel, decoding={})
     write_text(json.dumps(comparison_of(sft=base, r1_omni=base, erv=mine)), tmp_path / "comparison.json")
     write_candidate(
         tmp_path / "candidate",
         policy=tmp_path / "policy",
         verifier=tmp_path / "verifier",
-        evaluation=tmp_path / "eval",
+        evaluations=tmp_path / "eval",
         comparison=tmp_path / "comparison.json",
         serving=SERVING,
         settings=settings(environment).register_,
+        seed=0,
     )
     out = {"path": "candidate", "md5": content_digest(tmp_path / "candidate")}
     lock = {"schema": "2.0", "stages": {"register": {"cmd": "write it", "outs": [out]}}}
@@ -104,7 +111,14 @@ def settings(environment: Environment) -> Settings:
 
 
 def publish(environment: Environment) -> publishing.PublishResult:
-    return publishing.publish(environment.workspace / "candidate", environment, settings(environment))
+    return publishing.publish(
+        environment.workspace / "candidate", environment, settings(environment), by="test", lineage=holds
+    )
+
+
+def holds(number: str) -> Verdict:
+    """What these workspaces have no pipeline for."""
+    return Verdict(LINEAGE, outcome="pass")
 
 
 def versions(environment: Environment) -> list[str]:
@@ -117,14 +131,18 @@ def history(environment: Environment) -> str:
     return client_of(environment).get_registered_model(name).tags[HISTORY_TAG]
 
 
-def add_version(environment: Environment, bundle_hash: str) -> str:
+def add_version(environment: Environment, bundle_hash: str, code: str = "other") -> str:
     """A version without a model behind it."""
     client, name = client_of(environment), settings(environment).register_.model_name
-    made = client.create_model_version(name, "s3://erv-mlflow/none", tags={registered.HASH_TAG: bundle_hash})
+    tags = {registered.HASH_TAG: bundle_hash, registered.CODE_TAG: code}
+    made = client.create_model_version(name, "s3://erv-mlflow/none", tags=tags)
     return str(made.version)
 
 
+@pytest.mark.slow
 def test_two_publications_at_once_make_one_version(workspace: Environment) -> None:
+    params = workspace.workspace / "params.yaml"  # nothing of this workspace is in DVC's remote
+    params.write_text(params.read_text().replace("require_lineage: true", "require_lineage: false"))
     # Two processes, because MLflow keeps the run that is open in a variable of the process.
     command = [
         sys.executable,
@@ -152,14 +170,15 @@ def test_two_publications_at_once_make_one_version(workspace: Environment) -> No
     assert history(workspace) == "1"
 
 
+@pytest.mark.slow
 def test_of_two_versions_of_a_bundle_the_lowest_stays(workspace: Environment) -> None:
     """What two machines make that can't see each other's lease, or one that was killed in between."""
     first = publish(workspace)
-    bundle_hash = read_bundle(workspace.workspace / "candidate").hash
-    copy = add_version(workspace, bundle_hash)
+    bundle = read_bundle(workspace.workspace / "candidate")
+    copy = add_version(workspace, bundle.hash, serving_code(bundle.folder))
     other = add_version(workspace, "other")
     for version in (other, copy):
-        promote(version, workspace, settings(workspace))
+        promote(version, workspace, settings(workspace), by="test", reason="test", force=True)
     assert history(workspace) == "1,3,2"
     again = publish(workspace)
     assert (again.version, again.copies, again.new) == (first.version, (copy,), False)
@@ -169,16 +188,59 @@ def test_of_two_versions_of_a_bundle_the_lowest_stays(workspace: Environment) ->
     assert again.champion == "1", "the alias went with it"
 
 
+def serve_by(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the code that answers had been edited."""
+    monkeypatch.setattr(publishing, "serving_code", lambda bundle: code)
+
+
+@pytest.mark.slow
+def test_other_serving_code_makes_another_version(
+    workspace: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = publish(workspace)
+    serve_by("edited", monkeypatch)
+    second = publish(workspace)
+    assert (first.version, second.version, second.new, second.siblings) == ("1", "2", True, ("1",))
+    assert "same bundle as version 1, but other code answers" in second.lines()
+    assert second.champion == "2", "it takes the place of the same bundle"
+    assert publish(workspace).new is False
+    assert versions(workspace) == ["1", "2"]
+
+
+@pytest.mark.slow
+def test_other_serving_code_undoes_no_rollback(
+    workspace: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(workspace)
+    other = add_version(workspace, "other")
+    promote(other, workspace, settings(workspace), by="test", reason="test", force=True)
+    for part, answer in {"_opponent": None, "_gate": ()}.items():  # that version has no answers
+        monkeypatch.setattr(publishing, part, lambda *arguments, answer=answer: answer)
+    serve_by("edited", monkeypatch)
+    again = publish(workspace)
+    assert (again.version, again.champion) == ("3", other)
+    assert "`erv promote 3` makes it champion" in again.lines()[-1]
+
+
 def test_no_promotion_is_lost(workspace: Environment) -> None:
     publish(workspace)
     numbers = [add_version(workspace, str(n)) for n in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda number: promote(number, workspace, settings(workspace)), numbers))
+        list(
+            pool.map(
+                lambda number: promote(
+                    number, workspace, settings(workspace), by="test", reason="test", force=True
+                ),
+                numbers,
+            )
+        )
     found = history(workspace).split(",")
     assert found[0] == "1"
     assert sorted(found[1:]) == sorted(numbers)
     for before in reversed(found[:-1]):
-        assert f"version {before} is the champion again" in rollback(workspace, settings(workspace))
+        assert f"version {before} is the champion again" in rollback(
+            workspace, settings(workspace), by="test"
+        )
 
 
 @pytest.mark.slow
@@ -187,12 +249,15 @@ def test_a_publication_through_a_bad_connection(workspace: Environment, proxy: P
     isolate(through)
     proxy.cut_share = 0.1
     result = publish(through)
-    promote(add_version(workspace, "other"), through, settings(workspace))
-    rollback(through, settings(workspace))
+    promote(
+        add_version(workspace, "other"), through, settings(workspace), by="test", reason="test", force=True
+    )
+    rollback(through, settings(workspace), by="test")
     assert proxy.faults > 0
     assert (result.version, history(workspace)) == ("1", "1")
 
 
+@pytest.mark.slow
 def test_the_next_publication_closes_the_run_of_a_killed_one(workspace: Environment) -> None:
     killed = subprocess.run([sys.executable, "-c", PUBLISHER], cwd=workspace.workspace, check=False)
     assert killed.returncode == -9
@@ -258,6 +323,7 @@ def test_a_turn_that_never_comes(workspace: Environment) -> None:
                 pass
 
 
+@pytest.mark.slow
 def test_artifacts_that_cannot_be_read_now_are_not_broken(workspace: Environment, proxy: Proxy) -> None:
     """MLflow's server answers so when its disk for temporary files is full, or S3 is away."""
     publish(workspace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -17,11 +18,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.serving_image import serve_command
 from tests.support.tiny_bundle import write_bundle, write_clip
 
 pytestmark = pytest.mark.integration
 
 START_SECONDS = 180.0
+COLUMNS = ["clip", "answer", "explanation", "agreement", "completion", "error"]
 
 
 class Server:
@@ -49,16 +52,30 @@ class Server:
             text = answer.read().decode()
         finally:
             connection.close()
+        said = text
+        for record in body.get("dataframe_records", []) if isinstance(body, dict) else []:
+            said = said.replace(json.dumps(record.get("clip")), "")  # the client's own words
         for secret in ("Traceback", "stack_trace", ".py", *self._secrets):
-            assert secret not in text
+            assert secret not in said
         return answer.status, json.loads(text)
 
-    def clip(self, *names: Any) -> tuple[int, str]:
-        """Status and message of a request for clips that can't be answered."""
-        status, answer = self.ask({"dataframe_records": [{"clip": name} for name in names]})
-        assert set(answer) == {"error_code", "message"}
-        assert "\n" not in answer["message"]
-        return status, answer["message"]
+    def rows(self, *records: dict[str, Any]) -> list[dict[str, Any]]:
+        """The rows of a request that is answered."""
+        status, answer = self.ask({"dataframe_records": list(records)})
+        assert status == 200, answer
+        rows: list[dict[str, Any]] = answer["predictions"]
+        for row in rows:
+            assert list(row) == COLUMNS
+            assert (row["error"] is None) == isinstance(row["completion"], str)
+        return rows
+
+    def error(self, name: Any, **more: Any) -> str:
+        """Why a clip can't be answered; the clip beside it is."""
+        failed, good = self.rows({"clip": name, **more}, {"clip": "sub/good.mp4"})
+        assert failed == {**dict.fromkeys(COLUMNS), "clip": failed["clip"], "error": failed["error"]}
+        assert good["error"] is None
+        assert "\n" not in failed["error"]
+        return str(failed["error"])
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +88,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("serving")
     bundle = folder / "candidate"
     bundle.mkdir()
-    mlflow.pyfunc.save_model(folder / "model", **model_content(write_bundle(bundle)))
+    mlflow.pyfunc.save_model(folder / "model", **model_content(write_bundle(bundle), folder / "gathered"))
     clips = folder / "clips"
     (clips / "sub").mkdir(parents=True)
     write_clip(folder / "secret.mp4")
     write_clip(clips / "sub/good.mp4")
     write_clip(clips / "silent.mp4", sound=False)
+    write_clip(clips / "muted.mp4", loudness=0.0)
     (clips / "broken.mp4").write_bytes(b"\x00\x00\x00\x18ftypmp42" + bytes(200))
     (clips / "empty.mp4").touch()
     (clips / "inside.mp4").symlink_to("sub/good.mp4")
@@ -94,8 +112,10 @@ def serving(folder: Path, **variables: str) -> Iterator[Server]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = folder / "server.log"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder / "model")]
-    command += ["--env-manager", "local", "-h", "127.0.0.1", "-p", str(port), "-w", "1"]
+    # What the container runs, at another place.
+    elsewhere = {"/srv/model": str(folder / "model"), "0.0.0.0": "127.0.0.1", "5001": str(port)}
+    name, *arguments = serve_command()
+    command = [sys.executable, "-m", name, *(elsewhere.get(word, word) for word in arguments)]
     # The server finds `uvicorn` and `python` on the path.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with log.open("wb") as stream:
@@ -128,19 +148,58 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
     hosts = "models.example, *.lab.example"
-    with serving(folder, ERV_SERVE_ROOT=str(folder / "clips"), ERV_SERVE_HOSTS=hosts) as server:
+    (folder / "copies").mkdir()
+    own = {
+        "ERV_SERVE_ROOT": str(folder / "clips"),
+        "ERV_SERVE_HOSTS": hosts,
+        "TMPDIR": str(folder / "copies"),
+    }
+    with serving(folder, **own) as server:
         yield server
 
 
-def test_a_clip_below_the_folder_is_answered(server: Server) -> None:
-    for name in ("inside.mp4", "up/clips/sub/good.mp4"):
-        status, answer = server.ask({"dataframe_records": [{"clip": name}]})
-        assert status == 200
-        (row,) = answer["predictions"]
-        assert list(row) == ["clip", "answer", "explanation", "agreement", "completion"]
-        assert row["clip"] == name
+def test_a_clip_below_the_folder_is_answered(server: Server, folder: Path) -> None:
+    uri = (folder / "clips/sub/good.mp4").as_uri()
+    names = ("inside.mp4", "up/clips/sub/good.mp4", uri)
+    rows = server.rows(*({"clip": name} for name in names))
+    assert [row["clip"] for row in rows] == list(names)
+    assert {row["completion"] for row in rows} == {rows[0]["completion"]}
     table = b"clip\nsub/good.mp4\nsub/good.mp4\n"
     assert len(server.ask(table, kind="text/csv")[1]["predictions"]) == 2
+
+
+def test_a_clip_may_come_with_the_request(server: Server, folder: Path) -> None:
+    content = base64.b64encode((folder / "secret.mp4").read_bytes()).decode()
+    named, sent, unnamed = server.rows(
+        {"clip": "sub/good.mp4"}, {"clip": "of mine", "content": content}, {"content": content}
+    )
+    assert (sent["clip"], unnamed["clip"]) == ("of mine", None)
+    assert named["completion"] == sent["completion"] == unnamed["completion"]
+    assert not list((folder / "copies").glob("erv-clips-*")), "the copies are gone"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("not base64!", "the content is not in base64"),
+        (7, "the content is neither bytes nor a text in base64"),
+        ("", "the file is empty"),
+        (base64.b64encode(b"#EXTM3U\n/etc/passwd").decode(), "container can't be read"),
+    ],
+)
+def test_content_that_is_no_clip_says_why(server: Server, content: Any, said: str) -> None:
+    assert said in server.error(None, content=content)
+
+
+def test_content_is_taken_as_bytes_in_python(folder: Path) -> None:
+    import mlflow
+    import pandas as pd
+
+    model = mlflow.pyfunc.load_model(str(folder / "model"))
+    content = (folder / "secret.mp4").read_bytes()
+    table = model.predict(pd.DataFrame({"content": [content, b"nothing", None]}))
+    assert table["error"].isna().tolist() == [True, False, False]
+    assert isinstance(table["completion"][0], str)
 
 
 @pytest.mark.parametrize(
@@ -162,28 +221,47 @@ def test_a_clip_below_the_folder_is_answered(server: Server) -> None:
 )
 def test_what_is_not_a_file_below_the_folder_is_not_read(server: Server, name: str) -> None:
     """One answer for all: it does not tell what there is outside."""
-    status, message = server.clip("sub/good.mp4", name)
-    assert status == 400
-    assert message.startswith("clip '")
-    assert message.endswith(": no such file below the served folder")
-    assert len(message) < 200
+    assert server.error(name) == "no such file below the served folder"
 
 
 def test_absolute_paths_are_refused(server: Server, folder: Path) -> None:
     for path in ("/etc/passwd", "//etc/passwd", "/gone"):
-        expected = f"clip '{path}': name it by its path below the served folder, not by an absolute one"
-        assert server.clip(path) == (400, expected)
+        expected = "name it by its path below the served folder, not by an absolute one"
+        assert server.error(path) == expected
+
+
+def test_uris_lead_nowhere_else(server: Server, folder: Path) -> None:
+    for uri in (
+        "file:///etc/passwd",
+        "file:relative.mp4",
+        (folder / "secret.mp4").as_uri(),
+        (folder / "clips/outside.mp4").as_uri(),
+        f"file://elsewhere{folder}/clips/sub/good.mp4",
+        f"{(folder / 'clips').as_uri()}/%2e%2e/secret.mp4",
+    ):
+        assert server.error(uri) == "no such file below the served folder"
+    assert server.error("s3://bucket/clip.mp4") == "no such object below the served prefix"
+    assert server.error("http://127.0.0.1/clip.mp4") == "no such file below the served folder"
 
 
 def test_broken_and_silent_clips_say_why(server: Server) -> None:
-    assert server.clip("empty.mp4") == (400, "clip 'empty.mp4': the file is empty")
-    status, message = server.clip("broken.mp4")
-    assert status == 400
-    assert message.startswith("clip 'broken.mp4': container can't be read")
-    assert "no sound track" in server.clip("silent.mp4")[1]
+    assert server.error("empty.mp4") == "the file is empty"
+    assert server.error("broken.mp4").startswith("container can't be read")
+    assert "no sound track" in server.error("silent.mp4")
 
 
-NO_TABLE = "the request is not a table with the one column clip, of texts; send for example"
+def test_what_validate_would_not_accept_is_not_answered(server: Server) -> None:
+    """A silenced clip was answered, and its explanation agreed with the answer."""
+    said = "not_silent: found -120, expected sound of at least -60 dB of full scale (RMS)"
+    assert server.error("muted.mp4") == said
+
+
+def test_all_clips_of_a_request_may_fail(server: Server) -> None:
+    rows = server.rows({"clip": "gone.mp4"}, {"clip": "muted.mp4"})
+    assert all(row["error"] for row in rows)
+
+
+NO_TABLE = "the request is not a table with the columns clip or content, of texts; send for example"
 
 
 @pytest.mark.parametrize(
@@ -192,8 +270,6 @@ NO_TABLE = "the request is not a table with the one column clip, of texts; send 
         (b"{", "application/json", 400, NO_TABLE),
         (b"[1]", "application/json", 400, NO_TABLE),
         ({"dataframe_records": [{"video": "a.mp4"}]}, "application/json", 400, NO_TABLE),
-        ({"dataframe_records": [{"clip": 7}]}, "application/json", 400, "a clip has no name"),
-        ({"dataframe_records": [{"clip": None}]}, "application/json", 400, "a clip has no name"),
         ({"dataframe_records": [{"clip": "\ud800"}]}, "application/json", 400, NO_TABLE),
         (b"[" * 500_000, "application/json", 400, NO_TABLE),
         (b'{"dataframe_records": ' + b'[{"clip": ' * 100_000, "application/json", 400, NO_TABLE),
@@ -214,10 +290,16 @@ def test_other_requests_get_one_sentence(
     assert "\n" not in answer["message"]
 
 
+@pytest.mark.parametrize("name", [7, None, ""])
+def test_a_row_without_a_name_says_so(server: Server, name: Any) -> None:
+    assert server.error(name).startswith("neither name nor content; the column clip holds paths")
+
+
 def test_a_request_that_is_too_large_is_refused(server: Server) -> None:
     said = {
         "error_code": "REQUEST_ENTITY_TOO_LARGE",
-        "message": "the request is larger than 1048576 bytes; name fewer clips",
+        "message": "the request is larger than this server takes; send fewer clips, or allow more in"
+        " ERV_SERVE_MAX_MB",
     }
     assert server.ask(b" " * (1 << 20) + b"{}") == (413, said)
     chunks = iter([b" " * (1 << 19)] * 3)
@@ -243,7 +325,7 @@ def test_only_hosts_of_this_server_are_answered(server: Server) -> None:
         "models.example",
         "a.lab.example:80",
     ):
-        assert "no such file" in server.ask(body, host=host)[1]["message"]
+        assert "no such file" in server.ask(body, host=host)[1]["predictions"][0]["error"]
 
 
 def test_nothing_else_is_served(server: Server) -> None:
@@ -262,22 +344,37 @@ def test_without_a_folder_or_without_the_guard_nothing_is_answered(
 
     table = pd.DataFrame({"clip": ["sub/good.mp4"]})
     model = mlflow.pyfunc.load_model(str(folder / "model"))
-    with pytest.raises(
-        DataError, match="reads no clips: ERV_SERVE_ROOT, the folder of the clips, is not set"
-    ):
-        model.predict(table)
+    expected = "this server reads no clips: ERV_SERVE_ROOT, the folder of the clips, is not set"
+    assert model.predict(table)["error"].tolist() == [expected]
     monkeypatch.setenv("ERV_SERVE_ROOT", str(folder / "clips"))
     model = mlflow.pyfunc.load_model(str(folder / "model"))
-    assert len(model.predict(table)) == 1
+    assert model.predict(table)["error"].isna().all()
     monkeypatch.setitem(sys.modules, "mlflow.pyfunc.scoring_server.app", object())
     with pytest.raises(DataError, match="this server runs without its guard"):
         model.predict(table)
 
 
-def test_a_folder_that_is_none_is_an_error_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ("{folder}/gone", "not a folder; name the folder of the clips, s3://bucket/prefix, or both"),
+        ("{folder},{folder}", "more than one folder or more than one prefix"),
+        ("s3://one/a,s3://two/b", "more than one folder or more than one prefix"),
+    ],
+)
+def test_a_root_that_is_none_is_an_error_at_once(folder: Path, root: str, said: str) -> None:
     from erv.errors import RegistryError
-    from erv.register.serving_clips import served_folder
+    from erv.register.serving_clips import served_clips
 
-    monkeypatch.setenv("ERV_SERVE_ROOT", str(folder / "gone"))
-    with pytest.raises(RegistryError, match="not a folder; name the folder of the clips"):
-        served_folder()
+    with pytest.raises(RegistryError, match=said):
+        served_clips({"ERV_SERVE_ROOT": root.format(folder=folder)})
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
+def test_a_size_that_is_none_is_an_error_at_once(value: str) -> None:
+    from erv.errors import RegistryError
+    from erv.register.serving_guard import most_bytes
+
+    assert most_bytes({"ERV_SERVE_MAX_MB": "3"}) == 3 << 20
+    with pytest.raises(RegistryError, match=r"ERV_SERVE_MAX_MB is '.*', not a whole number above 0"):
+        most_bytes({"ERV_SERVE_MAX_MB": value})

@@ -116,6 +116,7 @@ def test_lines_for_the_shell(stack: Environment) -> None:
     assert said == ["unset", stack.mlflow_uri, stack.s3_access_key]
 
 
+@pytest.mark.slow
 def test_servers_outlive_their_shell_and_keep_what_they_stored(workspace: Path) -> None:
     started = subprocess.Popen(
         [ERV, "stack", "up", "s3"], cwd=workspace, env={**os.environ, **FOREIGN}, start_new_session=True
@@ -150,6 +151,7 @@ def test_busy_port_is_left_to_its_owner(workspace: Path) -> None:
     assert str(moved.s3_endpoint) in (workspace / ".dvc" / "config.local").read_text()
 
 
+@pytest.mark.slow
 def test_killed_server_is_started_again(workspace: Path) -> None:
     environment = up(workspace, names=("s3",))
     psutil.Process(pids(workspace)["s3"]).kill()
@@ -166,6 +168,7 @@ def test_killed_server_is_started_again(workspace: Path) -> None:
     assert len(marked(workspace)) == 1
 
 
+@pytest.mark.slow
 def test_process_with_a_recycled_id_is_never_touched(workspace: Path) -> None:
     environment = up(workspace, names=("s3",))
     records = control._records(environment)

@@ -49,6 +49,7 @@ def push(environment: Environment) -> None:
     pipeline.push(workspace=environment.workspace, environment=child_environment(environment))
 
 
+@pytest.mark.slow
 def test_what_a_push_would_store(environment: Environment) -> None:
     root, store = environment.workspace, open_store(environment)
     dvc(environment, "repro", "-q")

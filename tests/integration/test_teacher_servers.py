@@ -335,6 +335,7 @@ def test_a_model_that_talks_only_is_not_asked_for_everything(script: Script, tea
     assert len(script.asked) == 42
 
 
+@pytest.mark.slow
 def test_retries_of_the_sdk_are_in_the_budget(script: Script, teacher: Any) -> None:
     """Every request that went out and timed out may be billed; those that were refused are not."""
 
@@ -481,6 +482,7 @@ def local(folder: Path, **changes: Any) -> Any:
     return build_teacher(settings, runtime=RUNTIME, folder_of=folder.parent.joinpath, cache=folder / "none")
 
 
+@pytest.mark.slow
 def test_a_served_model_and_the_same_one_in_this_process_say_the_same(
     served: tuple[str, Path], tmp_path: Path
 ) -> None:
@@ -498,6 +500,7 @@ def test_a_served_model_and_the_same_one_in_this_process_say_the_same(
     assert (here.usage.requests, here.usage.retried_replies) == (len(SENTENCES), 0)
 
 
+@pytest.mark.slow
 def test_a_model_that_the_server_lacks(served: tuple[str, Path], tmp_path: Path) -> None:
     settings = OpenAITeacher(
         kind="openai", model="nobody/nothing", base_url=served[0], api_key_env=None, max_retries=0

@@ -139,6 +139,7 @@ def test_what_a_trace_says(scratch: Scratch) -> None:
     assert assessed["openai:m"].rationale == "No emotion stands out in the explanation."
 
 
+@pytest.mark.slow
 def test_nothing_is_written_twice(scratch: Scratch) -> None:
     """What people have added stays, and a call goes on where the one before stopped."""
     import mlflow

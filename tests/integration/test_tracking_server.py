@@ -16,11 +16,15 @@ import pytest
 
 from erv.environment import Environment
 from erv.errors import RegistryError
+from erv.lineage.stages import StageTrees
+from erv.pipeline import Acceptance, AcceptedFile, add_accepted
 from erv.register.registration import close_killed
 from erv.tracking import records
 from erv.tracking.delivery import deliver_spool
-from erv.tracking.lock_entries import client_of
+from erv.tracking.durations import Took, last_times
+from erv.tracking.lock_entries import ENTRY_TAG, client_of, entry_hash, find_runs
 from erv.tracking.opening import open_run
+from erv.tracking.origin import who
 from erv.tracking.outbox import _PATIENCE_SECONDS
 from erv.tracking.rest import DeletedExperiment, Rest
 from tests.integration.proxy import Proxy
@@ -139,6 +143,50 @@ def test_everything_a_stage_reports(stack: Environment, client, tmp_path: Path, 
     assert list((stack.state / "spool").glob("*/*")) == []
 
 
+def test_how_long_stages_took_and_the_run_of_a_result_that_was_kept(
+    stack: Environment, client, tmp_path: Path
+) -> None:
+    run = open_run(stack, "grpo", "grpo@kept")
+    run.log_params({"runtime": {"device": "cpu"}})
+    time.sleep(1.1)
+    run.close("FINISHED")
+    failed = open_run(stack, "grpo", "grpo@kept")
+    failed.close("FAILED")
+    elsewhere = open_run(stack, "grpo", "grpo@kept", {"erv.host": "gpu-box"})  # newer, on another machine
+    elsewhere.close("FINISHED")
+    found = last_times(stack, ["grpo@kept", "grpo@never"], "cpu")
+    assert found.keys() == {"grpo@kept"}
+    assert 1.0 < found["grpo@kept"].seconds < 120.0, "of the run that finished, on this machine"
+    assert found["grpo@kept"].elsewhere == ""
+    newest = last_times(stack, ["grpo@kept"], "cuda")["grpo@kept"]
+    assert newest == Took(newest.seconds, "on gpu-box")
+    client.set_tag(run.run_id, "mlflow.runName", "grpo@other")
+    other = last_times(stack, ["grpo@other"], "cuda")["grpo@other"]
+    assert other.elsewhere == "with runtime.device cpu"
+    client.set_tag(run.run_id, "mlflow.runName", "grpo@kept")
+
+    old, new = ({"cmd": "grpo", "deps": [{"path": "code.py", "md5": md5}]} for md5 in ("a" * 32, "b" * 32))
+    client.set_tag(run.run_id, ENTRY_TAG, entry_hash(old))
+    record = Acceptance(
+        "grpo@kept",
+        entry_hash(old),
+        entry_hash(new),
+        "2026-11-29T12:00:00Z",
+        "Ada",
+        "a wording",
+        (AcceptedFile("code.py", "code", "a" * 32, "b" * 32),),
+    )
+    assert find_runs(stack, new) == []
+    assert [item.info.run_id for item in find_runs(stack, new, [record])] == [run.run_id]
+    add_accepted([record], tmp_path)
+    node = StageTrees(stack).node({"grpo@kept": new}, "grpo@kept", tmp_path, set())
+    assert node.facts == [
+        "kept on 2026-11-29T12:00:00Z by Ada: a wording; code.py (code)",
+        f"MLflow run {run.run_id}",
+        f"started by {who(stack.workspace)}",
+    ]
+
+
 def _text_of(spool: Path) -> str:
     return "".join(path.read_text() for path in spool.glob("*/events.jsonl"))
 
@@ -241,6 +289,7 @@ def test_stopped_stage(
     assert deliver_spool(here) == 0
 
 
+@pytest.mark.slow
 def test_the_end_waits_as_long_as_mlflow_receives(
     stack: Environment, client, caplog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

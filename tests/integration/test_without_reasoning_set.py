@@ -61,7 +61,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def replace_steps(steps: int) -> Any:
-    return SETTINGS.model_copy(update={"max_steps": steps, "save_steps": steps, "learning_rate": 5e-3})
+    return SETTINGS.model_copy(update={"max_steps": steps, "learning_rate": 5e-3})
 
 
 @pytest.fixture
@@ -112,7 +112,10 @@ def sentences_of(place: Path, work: Path, given: Settings, loose: str | None = N
 def train_verifier(place: Path, work: Path, given: Settings) -> dict[str, Any]:
     stages.train_erv.main(
         Namespace(
-            sentences=work / "sentences.parquet", base=place / "base.lock.json", verifier=work / "verifier"
+            sentences=work / "sentences.parquet",
+            base=place / "base.lock.json",
+            verifier=work / "verifier",
+            curves=work / "curves/verifier.csv",
         ),
         given,
         MagicMock(),
@@ -127,6 +130,7 @@ def csv_of(labelled: bool) -> str:
     )
 
 
+@pytest.mark.slow
 def test_the_policys_own_explanations_teach_the_verifier(
     place: Path, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +141,11 @@ def test_the_policys_own_explanations_teach_the_verifier(
     shared = {"manifest": place / "mafw.parquet", "shards": place / "mafw"}
     shared["exclusions"] = place / "exclusions.json"
     policy = tmp_path / "sft"
-    stages.sft.main(Namespace(base=place / "base.lock.json", policy=policy, **shared), given, MagicMock())
+    stages.sft.main(
+        Namespace(base=place / "base.lock.json", policy=policy, curves=tmp_path / "curves/sft.csv", **shared),
+        given,
+        MagicMock(),
+    )
     rollouts = tmp_path / "rollouts/sft.parquet"
     stages.rollouts.main(
         Namespace(name="sft", policy=policy, rollouts=rollouts, **shared), given, MagicMock()
@@ -156,6 +164,7 @@ def test_the_policys_own_explanations_teach_the_verifier(
     assert (tmp_path / "verifier/model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_labelled_sentences_of_ones_own_need_no_teacher_that_reads(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from erv.sample.tiny_policy import build_tiny_policy
 from erv.sample.voice import draw_speaker, prosody, synthesize
 from erv.shards import Clip, ShardReader, ShardWriter
 from erv.training.sft.sft import train_sft
-from tests.support.runtime import MACHINE, RUNTIME
+from tests.support.runtime import RUNTIME, machine
 from tests.support.sft_policy import SETTINGS
 from tests.support.sizes import SMALLEST
 
@@ -85,14 +85,12 @@ def train_to_hear(folder: Path, rows: list[ClipRow], shards: dict[str, ShardRead
         load_policy(folder / "base"),
         rows,
         shards,
-        SETTINGS.model_copy(
-            update={"max_steps": 100, "batch_size": 16, "learning_rate": 5e-3, "save_steps": 100}
-        ),
+        SETTINGS.model_copy(update={"max_steps": 100, "batch_size": 16, "learning_rate": 5e-3}),
         checkpoints=folder / "checkpoints",
         on_metrics=lambda metrics, step: None,
         seed=0,
         runtime=RUNTIME,
-        machine=MACHINE,
+        machine=machine(save_steps=100),
     )
 
 

@@ -16,11 +16,13 @@ from tests.support.paths import ROOT
 AROUND = {
     "commands",  # start stages
     "doctor",  # checks before a stage runs
-    "environment.py",  # addresses and keys
+    "environment",  # addresses and keys
     "errors.py",  # messages; a clip's reason for quarantine is written where it is raised
     "lineage",  # reads what stages wrote
     "pipeline",  # starts and stops processes
     "progress.py",  # progress lines
+    "export",  # writes versions that stages led to
+    "predict",  # asks versions that stages led to
     "pinning",  # makes the lock files, which are dependencies themselves
     "stack",  # servers
     "stage.py",  # arguments, logging, exit codes; what it does to the process is in determinism.py

@@ -28,7 +28,6 @@ SETTINGS = SftSettings(
     warmup_share=0.1,
     weight_decay=0.01,
     max_grad_norm=1.0,
-    save_steps=2,
     lora=LoraSettings(enabled=False, rank=4, alpha=8, dropout=0.0, quantize="none"),
 )
 TEXTS = {

@@ -7,6 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+SERVING = {
+    "frames": 2, "size": 32, "geometry": "stretch", "sample_rate": 16000, "max_new_tokens": 8,
+    "limits": {
+        "min_seconds": 0.5, "max_seconds": 60.0, "min_fps": 5.0, "min_side": 32, "min_brightness": 8.0,
+        "min_loudness_db": -60.0,
+    },
+}  # fmt: skip
+
 
 def write_models(folder: Path) -> None:
     """An untrained policy and an untrained verifier, as small as they can be."""
@@ -40,17 +48,16 @@ def write_models(folder: Path) -> None:
 def write_bundle(folder: Path) -> Path:
     """What serving reads of a bundle."""
     write_models(folder)
-    serving = {"frames": 2, "size": 32, "geometry": "stretch", "sample_rate": 16000, "max_new_tokens": 8}
-    (folder / "serving.json").write_text(json.dumps(serving))
+    (folder / "serving.json").write_text(json.dumps(SERVING))
     return folder
 
 
-def write_clip(path: Path, *, sound: bool = True) -> Path:
+def write_clip(path: Path, *, sound: bool = True, loudness: float = 1.0, seed: int = 0) -> Path:
     """A second of noise as a video, with or without sound."""
     from erv.sample.clips import encode
 
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     frames = [random.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(12)]
-    audio = random.integers(-9000, 9000, 16000).astype(np.int16)
+    audio = (loudness * random.integers(-9000, 9000, 16000)).astype(np.int16)
     path.write_bytes(encode(frames, audio if sound else None))
     return path

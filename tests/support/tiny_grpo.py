@@ -75,7 +75,6 @@ def settings(**changes: Any) -> GrpoSettings:
         },
         "freeze_projectors": False,
         "gradient_checkpointing": False,
-        "save_steps": 2,
         "collapse_patience": None,
         "lora": {"enabled": False, "rank": 4, "alpha": 8, "dropout": 0.0, "quantize": "none"},
     }

@@ -15,7 +15,7 @@ CLIPS = ("00000", "00001")
 
 def grpo_settings(**changes: Any) -> GrpoSettings:
     """Two clips per step, two completions of up to six tokens each."""
-    few = {"max_steps": 3, "prompts_per_step": 2, "max_completion_length": 6, "save_steps": 1}
+    few = {"max_steps": 3, "prompts_per_step": 2, "max_completion_length": 6}
     return settings(**few | changes)
 
 

@@ -15,7 +15,7 @@ SLOW = pytest.mark.slow
 
 # Script, whether it is started with `-m`, options; OUT is a path for the results. Slow: over five seconds.
 SMALL = [
-    pytest.param("compare", False, "--clips 60 --rounds 1 --results OUT"),
+    pytest.param("compare", False, "--clips 60 --rounds 1 --results OUT", marks=SLOW),
     pytest.param("corpus", False, "--size tiny", marks=SLOW),
     pytest.param("extract", False, "--clips 2 --rounds 1 --results OUT", marks=SLOW),
     pytest.param("full_size", False, "--sizes 12 24 --skip-official --out OUT", marks=SLOW),
@@ -24,7 +24,7 @@ SMALL = [
     pytest.param("grpo_profile", True, "--size tiny --steps 1", marks=SLOW),
     pytest.param("shards", False, "--clips 4 --size 64 --rounds 1 --results OUT"),
     pytest.param("validate", False, "--clips 1 --rounds 1 --results OUT"),
-    pytest.param("validate", False, "--clips 1 --rounds 1 --profile"),
+    pytest.param("validate", False, "--clips 1 --rounds 1 --profile", marks=SLOW),
     pytest.param("verifier", False, "--rounds 1 --steps 1 --completions 2 --out OUT", marks=SLOW),
 ]
 # Scripts that need a finished demo, the first thing that they miss in an empty folder, and whether they also
@@ -34,6 +34,7 @@ AFTER_DEMO = [
     pytest.param("evaluate", "params.yaml", False, marks=SLOW),
     pytest.param("grpo_demo", "params.yaml", False, marks=SLOW),
     pytest.param("grpo_profile", "params.yaml", False, marks=SLOW),
+    pytest.param("lineage", "params.yaml", True),
     pytest.param("noop", "dvc.lock", True),
     pytest.param("record_rollouts", "params.yaml", False),
     pytest.param("stage_start", "dvc.lock", True),
@@ -114,6 +115,7 @@ def test_a_claim_without_results_says_so(tmp_path: Path) -> None:
     assert done.stderr == f"{results}: no results; run `python -m benchmarks.claim` without --check first\n"
 
 
+@SLOW
 def test_a_workspace_of_other_code_is_refused_in_words(tmp_path: Path) -> None:
     for name in ("models/policy/sft", "models/verifier", "data/shards", "data/manifest"):
         (tmp_path / name).mkdir(parents=True)

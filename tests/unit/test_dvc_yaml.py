@@ -60,12 +60,9 @@ def test_controls_run_for_the_policies_that_are_named(tmp_path: Path) -> None:
     """None in the demo: each costs as much as an evaluation."""
     assert not [stage for stage in read_stages(ROOT) if stage.group == "controls"]
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    params = (
-        (ROOT / "params.yaml")
-        .read_text()
-        .replace("controls:\n  policies: []", "controls:\n  policies: [erv]")
-    )
-    (tmp_path / "params.yaml").write_text(params)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["controls"]["policies"] = ["erv"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     (tmp_path / ".dvc").mkdir()
     stages = {stage.name: stage for stage in read_stages(tmp_path)}

@@ -140,3 +140,14 @@ def test_every_number_says_which_command_printed_it() -> None:
         assert re.search(r"\| *`?erv`? *\|", results)
         assert command in results
         assert "planted" in results or heading == "The claim: ten seeds"
+
+
+PAGES = [*DOCUMENTS, ROOT / "docs/daily.md", ROOT / "docs/lineage.md"]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_who_is_told_to_commit_locks_is_told_to_commit_the_parameters(path: Path) -> None:
+    """A colleague who has the locks of other parameters runs everything again."""
+    text = " ".join(path.read_text(encoding="utf-8").split())
+    told = re.findall(r"[Cc]ommit[^:;]{0,60}?(?:lock\.json|lock files).{0,120}", text)
+    assert [where for where in told if "params.yaml" not in where] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from erv.register.requirements import needed
 from infra import lock
 from tests.support.paths import ROOT
 
@@ -35,26 +37,50 @@ def test_each_distribution_stands_in_one_file_with_an_exact_version() -> None:
 
 def test_results_are_closed_under_dependencies() -> None:
     for name, pin in RESULTS.items():
-        if not lock.needed(pin):
+        if not needed(pin):
             continue
         for line in distribution(name).requires or []:
             requirement = Requirement(line)
-            if lock.needed(requirement):
+            if needed(requirement):
                 assert canonicalize_name(requirement.name) in RESULTS, f"{name} needs {requirement}"
 
 
 def test_every_dependency_is_locked_in_its_file() -> None:
-    assert {canonicalize_name(item.name) for item in lock.direct() if lock.needed(item)} <= RESULTS.keys()
+    assert {canonicalize_name(item.name) for item in lock.direct() if needed(item)} <= RESULTS.keys()
     assert {"torch", "transformers", "tokenizers", "numpy", "decord", "pillow"} <= RESULTS.keys()
     assert {"prefect", "dvc", "mlflow", "fastapi", "boto3", "ruff", "mypy", "pytest"} <= TOOLS.keys()
 
 
+def test_locked_versions_are_those_that_pyproject_allows() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [Requirement(line) for line in project["dependencies"]]
+    locked = {name: next(iter(pin.specifier)).version for name, pin in {**RESULTS, **TOOLS}.items()}
+    refused = [
+        f"{item} is locked as {locked.get(canonicalize_name(item.name))}"
+        for item in wanted
+        if needed(item) and not item.specifier.contains(locked.get(canonicalize_name(item.name), ""))
+    ]
+    assert refused == []
+
+
+def test_every_dependency_of_what_is_locked_allows_the_locked_version() -> None:
+    locked = {name: next(iter(pin.specifier)).version for name, pin in {**RESULTS, **TOOLS}.items()}
+    wanted = [
+        Requirement(line)
+        for name in ("prefect", "mlflow", "alembic")
+        for line in distribution(name).requires or []
+    ]
+    checked = [item for item in wanted if canonicalize_name(item.name) == "sqlalchemy" and needed(item)]
+    assert len(checked) == 3
+    assert all(item.specifier.contains(locked["sqlalchemy"]) for item in checked)
+
+
 def test_nothing_stands_among_results_without_being_needed() -> None:
-    needed = {canonicalize_name(item.name) for item in lock.direct()}
+    wanted = {canonicalize_name(item.name) for item in lock.direct()}
     for name, pin in RESULTS.items():
-        for line in distribution(name).requires or [] if lock.needed(pin) else []:
-            needed.add(canonicalize_name(Requirement(line).name))
-    assert needed >= RESULTS.keys()
+        for line in distribution(name).requires or [] if needed(pin) else []:
+            wanted.add(canonicalize_name(Requirement(line).name))
+    assert wanted >= RESULTS.keys()
 
 
 def test_stages_depend_on_results_alone() -> None:

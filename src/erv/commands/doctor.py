@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
@@ -22,32 +23,32 @@ def command(profile: str | None, gpu: bool) -> None:
     With --profile (demo, paper-0.5b, paper-7b), also check GPU, memory, packages, checkpoints, data and disk
     for that profile. --gpu takes minutes; with --profile it needs no checkpoint.
     """
-    from erv.doctor.doctor import examine
+    from erv.doctor.doctor import findings
 
     if profile is not None:
         from erv.settings.profile import load_profile
 
         load_profile(profile)  # a wrong name is reported before anything slow starts
     failed = count = 0
-    for found in _batches(profile, gpu, examine):
-        for finding in found:
-            count += 1
-            failed += finding.state == "fail"
-            remedy = f"\n{'':18}-> {finding.remedy}" if finding.remedy else ""
-            click.echo(f"{_MARKS[finding.state]}  {finding.name:15} {finding.detail}{remedy}")
+    for finding in chain(findings(), _more(profile, gpu)):
+        count += 1
+        failed += finding.state == "fail"
+        remedy = f"\n{'':18}-> {finding.remedy}" if finding.remedy else ""
+        click.echo(f"{_MARKS[finding.state]}  {finding.name:15} {finding.detail}{remedy}")
     if failed:
         click.echo(f"{failed} of {count} checks failed", err=True)
         raise SystemExit(1)
 
 
-def _batches(profile: str | None, gpu: bool, examine: Callable[[], list[Finding]]) -> Iterator[list[Finding]]:
-    """The findings in batches, the quickest first."""
-    yield examine()
+def _more(profile: str | None, gpu: bool) -> Iterator[Finding]:
+    """What is only examined on request, and takes long; a line says so first."""
     if profile is not None:
         from erv.doctor.lacks import examine_profile
 
-        yield examine_profile(profile)
+        click.echo(f"comparing this machine with what {profile} needs", err=True)
+        yield from examine_profile(profile)
     if gpu:
         from erv.doctor.dry_run import examine_gpu
 
-        yield examine_gpu(profile)
+        click.echo("running one GRPO step at the real shapes, which takes minutes", err=True)
+        yield from examine_gpu(profile)

@@ -2,34 +2,102 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from erv.lineage.trace import Provenance
+
+_BROKEN, _UNVERIFIABLE = 1, 5  # exit codes
+
 
 @click.command(name="lineage")
-@click.argument("target")
-@click.option("--deep", is_flag=True, help="Read and hash large objects too, not only small ones.")
-def command(target: str, deep: bool) -> None:
-    """Show the lineage of TARGET and verify it.
+@click.argument("target", required=False)
+@click.option(
+    "--withdrawn",
+    type=click.Path(path_type=Path),
+    help="Instead of TARGET, a file with a clip id per line: which versions used those clips, and how.",
+)
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Read and hash everything, large objects and each file of a served version, its code included.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; docs/lineage.md has its schema.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="Also write the graph as a page that needs no network."
+)
+def command(
+    target: str | None, withdrawn: Path | None, verify: bool, as_json: bool, html: Path | None
+) -> None:
+    """Show where TARGET came from and what was made from it, and check the links.
 
-    TARGET is a model version (3) or alias (champion), an MLflow run id, the md5 of an output, or a clip
-    (mafw/00021). Every object is looked up in the store; exit code 1 if a link is broken.
+    TARGET is a model version (models:/NAME/1, NAME@ALIAS, NAME/1, 1, champion), an MLflow or Prefect run id,
+    a git commit, the md5 of an output, a data set (mafw), or a clip (mafw/00021).
+
+    Exit code 0: all well. 1: an error, a broken link, or records that can't be read. 5: with --verify, a link
+    can't be checked from here. With --withdrawn, 3: versions used the clips; 4: an id is unknown.
     """
+    if (target is None) == (withdrawn is None):
+        raise click.UsageError("give TARGET or --withdrawn FILE, not both")
+    if withdrawn is not None and (verify or html is not None):
+        raise click.UsageError("--withdrawn can't be combined with --verify or --html")
     from erv import pipeline
     from erv.environment import isolate, load_environment
-    from erv.lineage.node import broken, summary
     from erv.lineage.trace import Provenance
+    from erv.register.explained import explained
     from erv.settings import load_settings
+    from erv.stack.reach import require
 
     environment = load_environment()
     isolate(environment)
     repaired = pipeline.repair_lock()
     if repaired is not None:
         click.echo(repaired, err=True)
-    node = Provenance(environment, load_settings(), deep).trace(target)
-    for line in node.lines():
-        click.echo(line)
-    click.echo(summary(node))
+    if withdrawn is not None:
+        require("MLflow", environment.mlflow_uri)  # without the registry, every id would be unknown
+    settings = load_settings() if Path("params.yaml").is_file() else None
+    with explained(environment) if environment.mlflow_uri else nullcontext():
+        provenance = Provenance(environment, settings, verify)
+        if withdrawn is not None:
+            sys.exit(_withdrawn(withdrawn, provenance, as_json))
+        assert target is not None
+        sys.exit(_trace(target, provenance, verify, as_json, html))
+
+
+def _trace(target: str, provenance: Provenance, verify: bool, as_json: bool, html: Path | None) -> int:
+    from erv.lineage.node import answer, broken, summary, unverifiable
+
+    node = provenance.trace(target)
+    _show([*node.lines(), summary(node)], answer(target, node), as_json)
+    if html is not None:
+        from erv.files import write_text
+        from erv.lineage.page import page
+
+        write_text(page(target, node), html)
+        click.echo(f"wrote {html}", err=True)
     if broken(node):
-        sys.exit(1)
+        return _BROKEN
+    return _UNVERIFIABLE if verify and unverifiable(node) else 0
+
+
+def _withdrawn(path: Path, provenance: Provenance, as_json: bool) -> int:
+    from erv.lineage.withdrawn import find_withdrawn, read_ids
+
+    found = find_withdrawn(read_ids(path), provenance.membership)
+    _show(found.lines(), found.document(), as_json)
+    return found.exit_code
+
+
+def _show(lines: Iterable[str], document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        return
+    for line in lines:
+        click.echo(line)

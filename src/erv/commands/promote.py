@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import click
 
+from erv.commands.version import expected
+
 
 @click.command(name="promote")
 @click.argument("version", default="challenger")
-def command(version: str) -> None:
-    """Make VERSION (a number or an alias, by default the challenger) the champion, whatever its gates say."""
+@click.option("--reason", default="", metavar="TEXT", help="Why; kept with the champion's reign.")
+@click.option("--force", is_flag=True, help="Also if it did not pass its gates; needs a --reason.")
+@expected
+def command(version: str, reason: str, force: bool, number: str | None) -> None:
+    """Make VERSION (a number or an alias, by default the challenger) the champion.
+
+    It is refused if the version did not pass its gates, unless it is forced. Who, when and why is kept; `erv
+    champions` shows it.
+    """
+    reason = reason.strip()
+    if force and not reason:
+        raise click.UsageError("--force needs a --reason")
     from erv.environment import isolate, load_environment
     from erv.register.aliases import promote
     from erv.settings import load_settings
+    from erv.tracking.origin import who
 
     environment = load_environment()
     isolate(environment)
-    click.echo(promote(version, environment, load_settings()))
+    said = promote(
+        version,
+        environment,
+        load_settings(),
+        by=who(environment.workspace),
+        reason=reason,
+        force=force,
+        expected=number,
+    )
+    click.echo(said)

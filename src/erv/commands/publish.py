@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
+
+GATES_UNMET, LINEAGE_UNMET = 3, 4  # exit codes
 
 
 @click.command(name="publish")
@@ -15,18 +18,25 @@ import click
     show_default=True,
     help="The bundle written by the stage register.",
 )
-def command(candidate: Path) -> None:
+@click.option("--require-gates", is_flag=True, help="Exit with 3 unless every gate is passed.")
+@click.option("--require-lineage", is_flag=True, help="Exit with 4 unless the version's lineage holds.")
+def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None:
     """Publish the candidate to MLflow and decide its gates; a bundle is published only once.
 
-    `erv run` does this at the end. Use this command after a plain `dvc repro`.
+    `erv run` does this at the end. Use this command after a plain `dvc repro` or `dvc exp run`. It first
+    pushes the outputs that DVC's remote lacks, and registers nothing if that fails. The requirements are for
+    programs: the candidate is published in either case.
     """
     from erv import pipeline
     from erv.environment import isolate, load_environment
     from erv.errors import RegistryError
+    from erv.lineage.complete import store_outputs
+    from erv.lineage.gate import LineageGate
     from erv.register.publish import publish
     from erv.settings import load_settings
     from erv.stack.reach import require
     from erv.tracking import lock_entries
+    from erv.tracking.origin import who
 
     environment = load_environment()
     isolate(environment)
@@ -42,6 +52,29 @@ def command(candidate: Path) -> None:
             " would be lost; run `dvc repro`"
         )
     require("MLflow", environment.mlflow_uri)
+    if needed:
+        store_outputs(environment, entries, [stage.name for stage in needed], _say)
     lock_entries.reconcile(environment, entries)
-    for line in publish(candidate, environment, settings).lines():
+    made = entries.get("register")
+    lineage = LineageGate(environment, settings)
+    _say("registering the candidate, verifying its lineage and deciding its gates")
+    result = publish(
+        candidate,
+        environment,
+        settings,
+        parent_run_id=lock_entries.containing_run(environment, made) if made else None,
+        by=who(environment.workspace),
+        lineage=lineage,
+    )
+    for line in result.lines():
         click.echo(line)
+    if require_lineage and not (result.lineage or lineage(result.version)).passed:
+        click.echo("error: the lineage of the version doesn't hold, see `erv lineage`", err=True)
+        sys.exit(LINEAGE_UNMET)
+    if require_gates and not result.passed:
+        click.echo("error: not every gate is passed", err=True)
+        sys.exit(GATES_UNMET)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)

@@ -1,33 +1,95 @@
-"""`erv run`: the train flow on the servers of this workspace, its deployment, its worker."""
+"""`erv run`: the train flow on the servers of this workspace, what it would do, deployment and worker."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Sequence
 
 import click
 
 
 @click.command(name="run")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
-@click.option("--force", is_flag=True, help="Run stages even if nothing changed.")
+@click.option("--only", metavar="STAGE", help="Run this stage alone; what it reads must be up to date.")
+@click.option("--force", is_flag=True, help="Run the TARGETs, or else all stages, even if nothing changed.")
 @click.option(
     "--workers", default=2, show_default=True, type=click.IntRange(1, 32), help="Stages to run in parallel."
 )
-@click.option("--deploy", is_flag=True, help="Register the deployment train/local instead of running.")
+@click.option("--dry", is_flag=True, help="Say what would run, why, for how long and at what price.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry: as JSON.")
+@click.option("--require-gates", is_flag=True, help="Exit with 3 unless every gate is passed.")
+@click.option("--require-lineage", is_flag=True, help="Exit with 4 unless the version's lineage holds.")
+@click.option(
+    "--deploy", is_flag=True, help="Register the deployments, and who is told of news, instead of running."
+)
+@click.option("--replace", is_flag=True, help="With --deploy: take over what another clone has deployed.")
 @click.option("--worker", is_flag=True, help="Serve deployments in the foreground instead of running.")
-def command(targets: tuple[str, ...], force: bool, workers: int, deploy: bool, worker: bool) -> None:
+def command(
+    targets: tuple[str, ...],
+    only: str | None,
+    force: bool,
+    workers: int,
+    dry: bool,
+    as_json: bool,
+    require_gates: bool,
+    require_lineage: bool,
+    deploy: bool,
+    replace: bool,
+    worker: bool,
+) -> None:
     """Run the pipeline: every stage, or TARGETs (`grpo`, `grpo@erv`) and what they need.
 
     At the end it prints what each stage did, the metrics, the registered version and where to look. Ctrl-C
-    stops everything; finished work is kept.
+    stops everything; finished work is kept. --force leaves what TARGETs need to DVC. With --dry nothing runs
+    and nothing is changed.
     """
     if deploy and worker:
         raise click.UsageError("--deploy and --worker can't be combined; give one of them")
-    if (deploy or worker) and (targets or force):
-        raise click.UsageError("--deploy and --worker take no targets; give them to `prefect deployment run`")
+    if only and targets:
+        raise click.UsageError("--only names the one stage to run, so it takes no targets")
+    requirements = require_gates or require_lineage
+    if (deploy or worker) and (targets or force or only or dry or requirements):
+        raise click.UsageError(
+            "--deploy and --worker take no targets and, but for --workers and --replace, no other options;"
+            " give targets to `prefect deployment run`"
+        )
+    if replace and not deploy:
+        raise click.UsageError("--replace goes with --deploy")
+    if dry and requirements:
+        raise click.UsageError("--dry goes with TARGETs, --only and --force alone")
+    if as_json and not dry:
+        raise click.UsageError("--json goes with --dry")
+    if dry:
+        _foresee(targets, force, only, as_json)
+        return
     from erv.stack import launch
 
     if deploy:
-        launch.deploy()
+        launch.deploy(replace=replace)
     elif worker:
         launch.serve()
     else:
-        launch.run_flow(targets, force=force, workers=workers)
+        launch.run_flow(
+            targets,
+            force=force,
+            workers=workers,
+            only=only,
+            require_gates=require_gates,
+            require_lineage=require_lineage,
+        )
+
+
+def _foresee(targets: Sequence[str], force: bool, only: str | None, as_json: bool) -> None:
+    from erv.doctor.foresight import foresee
+    from erv.doctor.foresight_text import lines
+    from erv.environment import load_environment
+    from erv.settings import load_settings
+
+    environment = load_environment()
+    settings = load_settings(environment.workspace / "params.yaml")
+    found = foresee(environment, settings, targets, force=force, only=only)
+    if as_json:
+        click.echo(json.dumps(found.document(), indent=2, ensure_ascii=False))
+        return
+    for line in lines(found):
+        click.echo(line)

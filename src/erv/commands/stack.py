@@ -62,11 +62,15 @@ def status() -> None:
 @command.command()
 def key() -> None:
     """Print what the pages of MLflow and Prefect ask for; keep it to yourself."""
-    from erv.environment import load_environment
+    from erv.environment import command_for, load_environment
     from erv.errors import StackError
 
     environment = load_environment(process={})
     if not (environment.mlflow_token and environment.prefect_auth_string):
+        if command_for("MLflow") == "erv connect":
+            raise StackError(
+                "this clone uses servers of others, whose keys only they can tell; ask your team"
+            )
         raise StackError("this workspace has no keys yet; run `erv stack up`")
     click.echo(f"MLflow   user erv, password {environment.mlflow_token}")
     click.echo(f"Prefect  {environment.prefect_auth_string}")
@@ -75,10 +79,13 @@ def key() -> None:
 @command.command()
 def env() -> None:
     """Print shell lines that point this shell's tools at our servers: eval "$(erv stack env)"."""
-    from erv.environment import load_environment, shell_lines
+    from erv.environment import connected_servers, load_environment, remedy_for, shell_lines
 
-    for line in shell_lines(load_environment()):
+    environment = load_environment()
+    for line in shell_lines(environment):
         click.echo(line)
+    for server in connected_servers(environment):
+        click.echo(f"warning: {remedy_for(server)}", err=True)
 
 
 @command.command()

@@ -6,16 +6,24 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from erv.environment import STACK_FILE, Environment, load_environment, read_stack_file
-from erv.errors import DataError, ErvError, SettingsError, StorageError
+from erv.environment import (
+    STACK_FILE,
+    Environment,
+    command_for,
+    connected_servers,
+    load_environment,
+    read_stack_file,
+    remedy_for,
+    shared_servers,
+)
+from erv.errors import DataError, ErvError, SettingsError, StackError, StorageError
 
 State = Literal["ok", "warn", "fail"]
 
@@ -35,14 +43,20 @@ class Finding:
 
 def examine(workspace: str | Path = ".") -> list[Finding]:
     """Examines a workspace; changes nothing and raises nothing."""
+    return list(findings(workspace))
+
+
+def findings(workspace: str | Path = ".") -> Iterator[Finding]:
+    """What `examine` finds, each as soon as it is known: a server that is away takes seconds."""
     workspace = Path(workspace).resolve()
-    found = []
+    usable = True
     try:
         environment = load_environment(workspace)
     except SettingsError as error:
         sentence, _, remedy = str(error).rpartition("; ")
         remedy = remedy.replace("the file", f".erv/{STACK_FILE}")
-        found.append(Finding("environment", "fail", sentence, remedy))
+        yield Finding("environment", "fail", sentence, remedy)
+        usable = False
         environment = Environment(workspace)
     sections: list[Callable[[Environment], Iterator[Finding]]] = [
         _python,
@@ -50,20 +64,20 @@ def examine(workspace: str | Path = ".") -> list[Finding]:
         _disk,
         _git,
         _parameters,
-        *([] if found else [_variables, _stack]),
+        *([_variables, _stack] if usable else []),
         _storage,
-        _tracking,
-        _orchestration,
+        *([_tracking, _orchestration, _schedules, _background] if usable else []),
         _dvc,
         _pipeline,
         _sources,
         _spool,
         _media,
     ]
-    return found + [finding for section in sections for finding in _findings(section, environment)]
+    for section in sections:
+        yield from _found_by(section, environment)
 
 
-def _findings(
+def _found_by(
     section: Callable[[Environment], Iterator[Finding]], environment: Environment
 ) -> Iterator[Finding]:
     """What a section finds; whatever stops it is a finding too, and the sections after it still run."""
@@ -140,8 +154,12 @@ def _git(environment: Environment) -> Iterator[Finding]:
         return
     changes = _output(["git", "-C", str(environment.workspace), "status", "--porcelain"]) or ""
     changed = [line[3:] for line in changes.splitlines() if line[3:] != "dvc.lock"]
-    detail = f"commit {commit}, " + (f"{len(changed)} files differ from it" if changed else "clean")
+    detail = f"commit {commit}, " + (_differ(len(changed)) if changed else "clean")
     yield Finding("git", "ok", detail)
+
+
+def _differ(count: int) -> str:
+    return "1 file differs from it" if count == 1 else f"{count} files differ from it"
 
 
 def _parameters(environment: Environment) -> Iterator[Finding]:
@@ -169,13 +187,25 @@ def _variables(environment: Environment) -> Iterator[Finding]:
 def _stack(environment: Environment) -> Iterator[Finding]:
     from erv.stack import status
 
+    shared = shared_servers(environment)
     if not environment.stack_file.is_file():
+        if shared:
+            yield Finding("stack", "ok", f"none of its own: ERV_* variables name {_some(list(shared))}")
+            return
+        if connected := connected_servers(environment):
+            servers = ", ".join(f"{name} at {url}" for name, url in connected.items())
+            detail = f"this clone is connected to {servers}, but this shell lacks their ERV_* variables"
+            yield Finding("stack", "fail", detail, "set what `erv connect` lists")
+            return
         state: State = "warn" if environment.has_storage else "fail"
-        remedy = "run `erv stack up`, or set ERV_* variables to use your own servers"
+        remedy = "run `erv stack up`, or set ERV_* variables to use servers elsewhere and run `erv connect`"
         yield Finding("stack", state, "the local stack has not been started here", remedy)
         return
     for service in status(environment.workspace):
-        if service.state == "running":
+        if service.name in [name.lower() for name in shared]:
+            detail = f"{service.state}, not used: ERV_* variables name another server"
+            yield Finding(f"stack {service.name}", "ok", detail)
+        elif service.state == "running":
             yield Finding(f"stack {service.name}", "ok", f"{service.url} (process {service.pid})")
         else:
             yield Finding(
@@ -207,46 +237,71 @@ def _storage(environment: Environment) -> Iterator[Finding]:
 
 def _tracking(environment: Environment) -> Iterator[Finding]:
     if environment.mlflow_uri is None:
-        yield Finding(
-            "tracking", "warn", "no MLflow server is configured, runs are not tracked", "`erv stack up`"
-        )
+        remedy = remedy_for("MLflow", environment.workspace)
+        yield Finding("tracking", "warn", "no MLflow server is configured, runs are not tracked", remedy)
         return
     address = f"{environment.mlflow_uri}/version"
-    request = urllib.request.Request(address, headers=environment.mlflow_headers)  # noqa: S310
-    yield _server("tracking", "MLflow", environment.mlflow_uri, request, metadata.version("mlflow"))
+    yield _server("tracking", "MLflow", environment.mlflow_uri, address, environment.mlflow_headers)
 
 
 def _orchestration(environment: Environment) -> Iterator[Finding]:
     if environment.prefect_api_url is None:
-        yield Finding(
-            "prefect", "warn", "no Prefect server is configured", "`erv stack up`; `dvc repro` needs none"
-        )
+        remedy = remedy_for("Prefect", environment.workspace)
+        detail = "no Prefect server is configured"
+        yield Finding("prefect", "warn", detail, f"{remedy}; `dvc repro` needs none")
         return
-    url, version = environment.prefect_api_url, metadata.version("prefect")
-    request = urllib.request.Request(f"{url}/admin/version", headers=environment.prefect_headers)  # noqa: S310
-    yield _server("prefect", "Prefect", url, request, version)
+    url = environment.prefect_api_url
+    yield _server("prefect", "Prefect", url, f"{url}/admin/version", environment.prefect_headers)
 
 
-def _server(name: str, title: str, url: str, request: urllib.request.Request, expected: str) -> Finding:
-    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if "//127.0.0.1" in url else []))
+def _schedules(environment: Environment) -> Iterator[Finding]:
+    """Deployments that are to run at certain times, and won't."""
+    from erv.doctor.schedules import silent_schedules
+    from erv.stack.reach import unreachable
+
+    url = environment.prefect_api_url
+    if url is None or unreachable("Prefect", f"{url.rstrip('/')}/health"):
+        return  # the finding before this one has said so
+    remedy = "`make install`, then `erv stack down` and `erv stack up`"
+    if "Prefect" in shared_servers(environment):
+        remedy = "have its background services restarted, with the versions in requirements/tools.lock"
+    for silent in silent_schedules(environment):
+        detail = (
+            f"{silent.name} has an active schedule, but since {silent.since:%Y-%m-%d %H:%M} UTC no run ahead:"
+            f" the scheduler of Prefect at {url} doesn't work"
+        )
+        yield Finding("schedules", "fail", detail, remedy)
+
+
+def _background(environment: Environment) -> Iterator[Finding]:
+    """What fails in our Prefect server without a request, so that only its log tells."""
+    from erv.stack.background import service_errors
+
+    if environment.prefect_api_url is None or "Prefect" in shared_servers(environment):
+        return
+    log = environment.stack / "logs" / "prefect.log"
+    for error in service_errors(log, datetime.now()):
+        detail = (
+            f"Prefect's service {error.service} failed {error.count} times in the last hour, first at"
+            f" {error.first:%H:%M} and last at {error.last:%H:%M}: {error.reason}"
+        )
+        remedy = f"`make install`, then `erv stack down` and `erv stack up`; the log is {log}"
+        # Once or twice may be a busy disk.
+        yield Finding("background", "fail" if error.count > 2 else "warn", detail, remedy)
+
+
+def _server(name: str, title: str, url: str, address: str, headers: Mapping[str, str]) -> Finding:
+    from erv.stack.reach import server_version
+
     try:
-        with opener.open(request, timeout=5) as response:
-            version = response.read(200).decode().strip().strip('"')
-    except urllib.error.HTTPError as error:
-        return Finding(
-            name, "fail", f"{title} at {url} answers {error.code}", "check its address and its key"
-        )
-    except (urllib.error.URLError, OSError):
-        return Finding(
-            name, "fail", f"{title} at {url} can't be reached", "`erv stack up`, or check its address"
-        )
+        version = server_version(title, url, address, headers)
+    except StackError as error:
+        sentence, _, remedy = str(error).partition("; ")
+        return Finding(name, "fail", sentence, remedy)
+    expected = metadata.version(title.lower())
     if version != expected:
-        return Finding(
-            name,
-            "warn",
-            f"{title} at {url} is {version}, the client {expected}",
-            "use equal versions",
-        )
+        detail = f"{title} at {url} is {version}, the client {expected}"
+        return Finding(name, "warn", detail, "use equal versions")
     return Finding(name, "ok", f"{title} {version} at {url}")
 
 
@@ -258,7 +313,7 @@ def _dvc(environment: Environment) -> Iterator[Finding]:
         )
         return
     from erv.pipeline import lock_fault
-    from erv.stack.dvc_remote import read_dvc_config
+    from erv.stack.dvc_remote import read_dvc_config, stale_settings
 
     read_dvc_config(folder / "config")
     local = read_dvc_config(folder / "config.local").get('remote "erv"', {})
@@ -268,11 +323,10 @@ def _dvc(environment: Environment) -> Iterator[Finding]:
             what, _, remedy = fault.rpartition("; ")
             yield Finding("dvc", "fail", what, remedy)
             return
-    if environment.has_storage and local.get("endpointurl") != environment.s3_endpoint:
-        detail = (
-            f"the remote in .dvc/config.local is {local.get('endpointurl')}, not {environment.s3_endpoint}"
-        )
-        yield Finding("dvc", "fail", detail, "`erv stack up` writes it")
+    if environment.has_storage and (stale := stale_settings(environment)):
+        detail = "the remote in .dvc/config.local is not that of the object store in use"
+        detail += f": {', '.join(stale)} differ" if local else ": it is not written yet"
+        yield Finding("dvc", "fail", detail, f"`{command_for('S3', environment.workspace)}` writes it")
         return
     if _is_locked(folder / "tmp" / "lock"):
         yield Finding("dvc", "warn", "another dvc is running here", "wait for it; run one pipeline at a time")
@@ -343,7 +397,8 @@ def _spool(environment: Environment) -> Iterator[Finding]:
     count = waiting(environment)
     if count:
         detail = f"{count} runs of finished stages are not yet complete in MLflow"
-        yield Finding("spool", "warn", detail, "`erv stack up` delivers them")
+        remedy = f"`{command_for('MLflow', environment.workspace)}` delivers them"
+        yield Finding("spool", "warn", detail, remedy)
 
 
 def _media(environment: Environment) -> Iterator[Finding]:

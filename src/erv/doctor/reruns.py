@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
+from erv.parameters import flat
 from erv.pipeline import PipelineStage, read_stages
 from erv.settings import load_settings
-from erv.settings.profile import flat
 
 _WRITTEN = re.compile(r"\$\{([^}]+)\}")
 # Why a change of these parameters runs nothing again, by prefix of their names.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from erv.accept.accept import is_code
 from erv.lineage.links import Link
-from erv.pipeline import of_these_stages, read_lock_entries
+from erv.pipeline import of_these_stages, overlap, read_lock_entries
 
 Locked = Mapping[str, Mapping[str, Any]]
 
@@ -17,13 +18,9 @@ def entries_in(folder: Path) -> Locked:
     return of_these_stages(read_lock_entries(folder / "dvc.lock"), folder)
 
 
-def _overlap(one: str, other: str) -> bool:
-    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
-
-
 def producers(lock: Locked, path: str) -> set[str]:
     """The stages that write `path`, or something in it or around it."""
-    return {n for n, e in lock.items() for out in e.get("outs") or [] if _overlap(out["path"], path)}
+    return {n for n, e in lock.items() for out in e.get("outs") or [] if overlap(out["path"], path)}
 
 
 def consumers(lock: Locked, name: str) -> set[str]:
@@ -32,7 +29,7 @@ def consumers(lock: Locked, name: str) -> set[str]:
     return {
         n
         for n, e in lock.items()
-        if n != name and any(_overlap(d["path"], out) for d in e.get("deps") or [] for out in outs)
+        if n != name and any(overlap(d["path"], out) for d in e.get("deps") or [] for out in outs)
     }
 
 
@@ -70,9 +67,14 @@ def external_sources(lock: Locked, name: str) -> list[str]:
     """Sentences about the policies from elsewhere that a stage `arms` recorded, with DVC's hash of each."""
     if name.partition("@")[0] != "arms":
         return []
-    own = ("src/", "stages/", "requirements/")
     return [
         f"external source {item['path']}  md5 {item.get('md5')}"
         for item in lock[name].get("deps") or []
-        if not item["path"].startswith(own) and not producers(lock, item["path"])
+        if not is_code(item["path"]) and not producers(lock, item["path"])
     ]
+
+
+def outputs_of(lock: Locked, names: Collection[str] | None = None) -> set[tuple[str, str]]:
+    """Path and md5 of every output of these stages, by default of all."""
+    chosen = lock if names is None else names
+    return {(out["path"], str(out.get("md5"))) for name in chosen for out in lock[name].get("outs") or []}

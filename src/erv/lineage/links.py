@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from erv.environment import Environment
 from erv.errors import ErvError
+from erv.lineage.objects import object_uri, push_remedy, replace_remedy
 
 if TYPE_CHECKING:
     from erv.sources import Lock, SourceFile
@@ -79,11 +80,12 @@ class LinkChecker:
     def _object(self, md5: str) -> tuple[bool, str]:
         size = self._remote.get(md5)
         if size is None:
-            return False, f"md5 {md5}: not in s3://{self._environment.dvc_bucket}, run `dvc push`"
+            return False, f"{object_uri(self._environment, md5)}: missing; {push_remedy()}"
         if size > SMALL_BYTES and not self._deep:
             return True, f"md5 {md5}, {size} bytes, present"
         if self._digest(md5) != md5.removesuffix(".dir"):
-            return False, f"md5 {md5}: its content in s3://{self._environment.dvc_bucket} differs"
+            where = object_uri(self._environment, md5)
+            return False, f"{where}: its content differs from its name; {replace_remedy()}"
         return True, f"md5 {md5}, {size} bytes, hash equal"
 
     def _folder(self, md5: str) -> tuple[bool, str]:
@@ -102,7 +104,7 @@ class LinkChecker:
         return hashlib.md5(self._read(md5), usedforsecurity=False).hexdigest()
 
     def _read(self, md5: str) -> bytes:
-        return self._store.read(f"s3://{self._environment.dvc_bucket}/files/md5/{md5[:2]}/{md5[2:]}")
+        return self._store.read(object_uri(self._environment, md5))
 
     def source(self, path: str, md5: str | None, lock_file: Path | None) -> Link:
         """Verifies a pinned source: its lock is the one that was used, and each of its objects exists.
@@ -122,6 +124,8 @@ class LinkChecker:
         lock = Lock.load(lock_file)
         if not lock.uri.startswith("s3://"):
             root = Path(lock.uri.removeprefix("file://"))
+            if not root.is_dir():
+                return Link(path, None, f"{root} is not on this machine")
             missing = [file.path for file in lock.files if not _is_in(root, file)]
         else:
             try:

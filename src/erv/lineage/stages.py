@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from erv.environment import Environment
 from erv.lineage.entries import Locked, differing, external_sources, lock_of_source, producers
 from erv.lineage.links import LinkChecker
-from erv.lineage.node import Node
+from erv.lineage.node import ABOVE, Node
+from erv.lineage.origin import origin_facts, origin_values, own_parameters, parameters
+from erv.pipeline import Acceptance, behind, read_accepted
 from erv.tracking.lock_entries import entry_hash, find_runs
+from erv.tracking.rest import Run
 
 
 class StageTrees:
@@ -18,7 +22,7 @@ class StageTrees:
 
     Args:
         environment: where MLflow and the object store are.
-        deep: read and hash large objects too.
+        deep: read and hash large objects too, not only small ones.
     """
 
     def __init__(self, environment: Environment, deep: bool = False) -> None:
@@ -28,13 +32,29 @@ class StageTrees:
     def node(self, lock: Locked, name: str, locks: Path | None, seen: set[str]) -> Node:
         """A stage with its outputs verified, and below it what it was made from; each stage appears once."""
         entry = lock[name]
-        node = Node(f"{name}  lock entry {entry_hash(entry)[:12]}")
+        node = Node(f"{name}  lock entry {entry_hash(entry)[:12]}", kind="stage")
         if name in seen:
-            node.facts.append("see above")
+            node.facts.append(ABOVE)
             return node
         seen.add(name)
-        runs = self._runs_of(entry)
-        node.facts.append(f"MLflow run {', '.join(runs)}" if runs else "no MLflow run on this server")
+        accepted = self._accepted(locks)
+        runs = self._runs_of(entry, accepted)
+        node.facts += [str(step) for step in behind(entry_hash(entry), accepted)]
+        ids = ", ".join(run.info.run_id for run in runs)
+        node.facts.append(f"MLflow run {ids}" if runs else "no MLflow run on this server")
+        known = parameters(entry)
+        origin = origin_values(runs[0].data.tags if runs else {})
+        node.values = {
+            "stage": name,
+            "lock_entry": entry_hash(entry),
+            "command": entry.get("cmd"),
+            "mlflow_runs": [run.info.run_id for run in runs],
+            **origin,
+            "parameters": known,
+            "outputs": {out["path"]: out.get("md5") for out in entry.get("outs") or []},
+        }
+        node.facts += origin_facts(origin)
+        node.facts += _wrapped("parameters ", own_parameters(name, known))
         node.facts += external_sources(lock, name)
         for out in entry.get("outs") or []:
             node.links.append(self._links.output(out["path"], out.get("md5")))
@@ -52,10 +72,20 @@ class StageTrees:
         node.children = [self.node(lock, up, locks, seen) for up in sorted(above)]
         return node
 
-    def _runs_of(self, entry: Mapping[str, Any]) -> list[str]:
-        from mlflow.exceptions import MlflowException
+    def _accepted(self, locks: Path | None) -> tuple[Acceptance, ...]:
+        """The records kept with a run, then those of the workspace."""
+        folders = [folder for folder in (locks, Path()) if folder is not None]
+        return tuple(record for folder in folders for record in read_accepted(folder))
 
+    def _runs_of(self, entry: Mapping[str, Any], accepted: Sequence[Acceptance]) -> list[Run]:
         try:
-            return [str(run.info.run_id) for run in find_runs(self._environment, entry)[:3]]
-        except (MlflowException, OSError):
+            return find_runs(self._environment, entry, accepted)[:3]
+        except OSError:  # an outage: the tree is then without runs, and says so
             return []
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    """A long fact in several lines; nothing for an empty one."""
+    if not text:
+        return []
+    return textwrap.wrap(f"{head}{text}", 100, subsequent_indent="  ", break_on_hyphens=False)

@@ -1,151 +1,290 @@
-"""Where something came from and what was made from it: `erv lineage X` for a version, run, hash or clip."""
+"""Where something came from and what was made from it: `erv lineage X`."""
 
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
+from typing import Any
 
-from erv.environment import Environment
+from erv.environment import Environment, remedy_for
 from erv.errors import RegistryError
 from erv.lineage import clips
 from erv.lineage.artifacts import Artifacts
-from erv.lineage.entries import Locked, below, consumers, entries_in, producers
+from erv.lineage.entries import Locked, below, entries_in, outputs_of, producers
 from erv.lineage.links import Link
+from erv.lineage.membership import Membership
 from erv.lineage.model_versions import ModelVersions
 from erv.lineage.node import Node
+from erv.lineage.roles import MANIFESTS
+from erv.lineage.runs import Runs, is_flow_run
 from erv.lineage.stages import StageTrees
+from erv.lineage.used import used_nodes
+from erv.register.gates import CHAMPION
+from erv.register.versions import CHALLENGER
 from erv.settings import Settings
 from erv.stack.reach import require
 from erv.tracking import lock_entries
 
-_HEX = re.compile(r"[0-9a-f]{32}(\.dir)?")
+_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_NUMBER = re.compile(r"[1-9]\d*")
 
 
 class Provenance:
-    """Answers lineage queries for one workspace and its servers."""
+    """Answers lineage queries from registry, MLflow and object store, and from the workspace if it has run.
 
-    def __init__(self, environment: Environment, settings: Settings, deep: bool = False) -> None:
+    Args:
+        environment: the servers.
+        settings: of the workspace; None for a folder without `params.yaml`.
+        verify: read and hash large objects too, and every file of a registered version, code included.
+        served: of these, only the files of a registered version.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        settings: Settings | None,
+        verify: bool = False,
+        *,
+        served: bool = False,
+    ) -> None:
         self._environment = environment
-        self._name = settings.register_.model_name
-        self._datasets, self._policies = settings.datasets, settings.compare.policies
+        self._settings = settings
         if environment.mlflow_uri:
             require("MLflow", environment.mlflow_uri)
         self._client = lock_entries.client_of(environment) if environment.mlflow_uri else None
-        self._artifacts = Artifacts(environment)
-        self._stages = StageTrees(environment, deep)
-        self._versions = ModelVersions(environment, self._name, self._client, self._artifacts, self._stages)
+        artifacts = Artifacts(environment)
+        self._stages = StageTrees(environment, verify)
+        self._versions = ModelVersions(environment, self._client, artifacts, self._stages, verify or served)
+        self._runs = Runs(environment, artifacts, self._stages, self._came_of, self._versions.imported)
+
+    @property
+    def membership(self) -> Membership:
+        """Which versions used which clips."""
+        return self._versions.membership
 
     def trace(self, target: str) -> Node:
         """The lineage of a target.
 
         Args:
-            target: a model version (`3`, `emotion-policy/3`), an alias (`champion`), an MLflow run id, the
-                md5 of an output, or a clip (`mafw/00019`, or `00019` alone).
+            target: a model version (`models:/emotion-policy/3`, `emotion-policy@champion`, `3`, `champion`),
+                an MLflow or Prefect flow run id, a git commit, the md5 of an output, a data set, or a clip
+                (`mafw/00019`, or `00019` alone).
 
         Raises:
-            RegistryError: nothing of that name is known; the message says what was searched.
+            RegistryError: nothing of that name is known, or no version that is named as one; the message says
+                what was searched.
         """
-        plain = target.removeprefix(f"{self._name}/").removeprefix(f"{self._name}@")
-        if _HEX.fullmatch(plain):
-            return self._run(plain) or self._content(plain)
-        version = self._versions.find(plain)
+        version = self._named_version(target)
         if version is not None:
             return self._versions.node(version)
-        clip = self._clip(plain)
-        if clip is not None:
-            return clip
-        raise RegistryError(
-            f"{target!r} is not a version or alias of {self._name}, a run id, an md5 or a known clip"
-        )
-
-    def _run(self, run_id: str) -> Node | None:
-        if self._client is None:
-            return None
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = self._client.get_run(run_id)
-        except MlflowException:
-            return None
-        tags = run.data.tags
-        node = Node(f"MLflow run {run_id}  {run.info.run_name}, {run.info.status}")
-        known = {"erv.git_commit": "git commit", "prefect.flow_run_id": "Prefect flow run"}
-        node.facts += [f"{what} {tags[tag]}" for tag, what in known.items() if tag in tags]
-        parent = tags.get("mlflow.parentRunId")
-        if parent:
-            node.facts.append(f"flow run {parent}")
-        with tempfile.TemporaryDirectory() as folder:
-            locks = self._artifacts.pipeline_of(run_id, folder) or self._artifacts.pipeline_of(parent, folder)
-            lock = entries_in(locks or Path())
-            digest = tags.get(lock_entries.ENTRY_TAG)
-            mine = [name for name, entry in lock.items() if lock_entries.entry_hash(entry) == digest]
-            seen: set[str] = set()
-            if digest and not mine:
-                node.facts.append(f"lock entry {digest[:12]} is in no available dvc.lock")
-            if tags.get("erv.kind") in ("flow", "publish"):
-                if not lock:
-                    node.links.append(Link("dvc.lock", False, "no entries; run `erv run`"))
-                mine = [n for n in lock if not consumers(lock, n)]
-            node.children = [self._stages.node(lock, name, locks, seen) for name in mine]
-            node.facts += self._came_of(lock, mine) if digest else []
+        if is_flow_run(target):
+            return self._found(self._runs.flow(target.lower()), target, "a run of Prefect")
+        if _MD5.fullmatch(target):
+            return self._runs.run(target) or self._content(target)
+        if re.fullmatch(r"[0-9a-f]{40}", target):
+            return self._found(self._runs.commit(target), target, "a git commit")
+        if (version := self._alias(target)) is not None:
+            return self._versions.node(version)
+        node = self._data_set(target) or self._clip(target)
+        if node is None and _COMMIT.fullmatch(target):
+            node = self._runs.commit(target)
+        if node is None:
+            raise RegistryError(
+                f"{target!r} is not a version or alias of {self._model() or 'a registered model'}, a run id,"
+                " a git commit, an md5, a data set or a known clip"
+            )
         return node
+
+    # --- versions
+
+    def version(self, target: str) -> Any | None:
+        """The registered version that a target names, as the registry knows it; None if it names none.
+
+        Raises:
+            RegistryError: it names one, but there is no such version.
+        """
+        return self._named_version(target) or self._alias(target)
+
+    def _named_version(self, target: str) -> Any | None:
+        """The version that a target names as one; None if it is something else.
+
+        Raises:
+            RegistryError: there is no such version; nothing else of that name is shown instead.
+        """
+        if target.startswith("models:/"):
+            name, wanted = _split(target.removeprefix("models:/"))
+            if not name:
+                raise RegistryError(f"{target!r}: expected models:/NAME/VERSION or models:/NAME@ALIAS")
+            return self._version(name, wanted, target)
+        if _NUMBER.fullmatch(target) or target in (CHAMPION, CHALLENGER):
+            return self._version(self._require_model(target), target, target)
+        name, wanted = _split(target)
+        if name and (name == self._model() or name in self._versions.models()):
+            return self._version(name, wanted, target)
+        return None
+
+    def _version(self, name: str, wanted: str, target: str) -> Any:
+        if self._client is None:
+            raise RegistryError(
+                f"{target!r} is a version of {name}, but no MLflow server is configured;"
+                f" {remedy_for('MLflow')}, or say DATASET/CLIP for a clip"
+            )
+        version = self._versions.find(name, wanted)
+        if version is None:
+            hint = f"; for the clip say DATASET/{target}" if self._is_clip(target) else ""
+            raise RegistryError(
+                f"{name} has no version or alias {wanted!r}; `erv lineage {name}@{CHALLENGER}` shows the"
+                f" newest{hint}"
+            )
+        return version
+
+    def _alias(self, target: str) -> Any | None:
+        # MLflow takes 00019 for version 19; with leading zeros it is the name of a clip.
+        model = None if target.isdigit() else self._model()
+        return self._versions.find(model, target) if model else None
+
+    def _model(self) -> str | None:
+        """The model of this workspace; without settings, the only registered one."""
+        if self._settings is not None:
+            return self._settings.register_.model_name
+        models = self._versions.models()
+        return models[0] if len(models) == 1 else None
+
+    def _require_model(self, target: str) -> str:
+        model = self._model()
+        if model is None:
+            models = ", ".join(self._versions.models()) or "none"
+            raise RegistryError(
+                f"{target!r}: of which model? there is no params.yaml here, and the registered models are"
+                f" {models}; say NAME/VERSION or NAME@ALIAS"
+            )
+        return model
+
+    # --- outputs
 
     def _content(self, md5: str) -> Node:
-        lock = entries_in(Path())
-        owners = [
-            (name, out["path"])
-            for name, entry in lock.items()
-            for out in entry.get("outs") or []
-            if str(out.get("md5", "")).removesuffix(".dir") == md5.removesuffix(".dir")
-        ]
-        if not owners:
-            runs = lock_entries.search(self._environment, f"tags.`{lock_entries.OUTPUTS_TAG}` LIKE '%{md5}%'")
-            if not runs:
-                raise RegistryError(
-                    f"{md5}: not a run id, nor an output in dvc.lock or of any run on this server"
-                )
-            found = self._run(str(runs[0].info.run_id))
-            assert found is not None
-            return found
-        name, path = owners[0]
-        node = Node(f"{path}  md5 {md5}", self._came_of(lock, [name]))
-        node.children.append(self._stages.node(lock, name, None, set()))
-        return node
+        places = [(entries_in(Path()), "dvc.lock here")]
+        places += [(version.lock, version.title) for version in self._versions.published]
+        for lock, where in places:
+            same = [
+                (name, out)
+                for name, entry in lock.items()
+                for out in entry.get("outs") or []
+                if str(out.get("md5", "")).removesuffix(".dir") == md5.removesuffix(".dir")
+            ]
+            if same:
+                return self._outputs(md5, lock, same, where)
+        condition = f"tags.`{lock_entries.OUTPUTS_TAG}` LIKE '%{md5}%'"
+        runs = lock_entries.search(self._environment, condition, deleted=True)
+        found = self._runs.run(runs[0].info.run_id) if runs else None
+        return self._found(found, md5, "a run id, nor an output of any stage")
 
-    def _came_of(self, lock: Locked, names: list[str]) -> list[str]:
-        """Sentences about what was made from the outputs of stages: other stages, model versions."""
-        users = below(lock, names)
-        facts = [f"used by {', '.join(sorted(users))}"] if users else []
-        md5s = {str(out.get("md5")) for name in names for out in lock[name].get("outs") or []}
-        return facts + [f"in {self._name} version {number}" for number in self._versions.made_from(md5s)]
+    def _outputs(self, md5: str, lock: Locked, same: list[tuple[str, Any]], where: str) -> Node:
+        """The outputs of this content: several, where small files are equal."""
+        nodes = []
+        for name, out in same:
+            facts = [f"found in {where}", *self._came_of(lock, [name], out["path"])]
+            node = Node(f"{out['path']}  md5 {md5}", facts, kind="output")
+            node.values = {"path": out["path"], "md5": out.get("md5"), "stage": name}
+            node.children.append(self._stages.node(lock, name, None, set()))
+            nodes.append(node)
+        if len(nodes) == 1:
+            return nodes[0]
+        title = f"{len(nodes)} outputs of equal content  md5 {md5}"
+        return Node(title, kind="output", values={"md5": md5}, children=nodes)
+
+    def _came_of(self, lock: Locked, names: list[str], path: str | None = None) -> list[str]:
+        """Sentences about what was made from the outputs of stages: other stages, model versions.
+
+        A stage below one that wrote a manifest need not use each of its clips: roles say which do.
+
+        Args:
+            lock: the entries.
+            names: of the stages.
+            path: the only output of theirs that counts for versions; by default all do.
+        """
+        downstream = below(lock, names)
+        facts = [f"downstream of {', '.join(names)}: {', '.join(sorted(downstream))}"] if downstream else []
+        outputs = {out for out in outputs_of(lock, names) if path in (None, out[0])}
+        return facts + [f"in {v.model} version {v.number}" for v in self._versions.made_from(outputs)]
+
+    # --- clips and data sets
 
     def _clip(self, target: str) -> Node | None:
-        """A clip: its row in the manifest, what was made from it, what the policies said of it."""
-        lock = entries_in(Path())
-        rows, excluded = (
-            clips.manifest_rows(target, self._datasets),
-            clips.excluded_rows(target, self._datasets),
-        )
-        absent = clips.absent_from(target, self._datasets)
-        if not rows and not excluded and not absent:
+        """A clip: what each version did with it, its row in the manifest, what the policies said of it."""
+        node = Node(f"clip {target}", kind="clip")
+        here = self._here(target)
+        found = self.membership.matching(target)
+        found |= {(row["dataset"], row["clip_id"]) for child in here for row in [child.values] if row}
+        if not found and not here:
             return None
-        node = Node(f"clip {target}")
-        for row in rows:
+        node.values = {"clips": ["/".join(clip) for clip in sorted(found)]}
+        node.children = [*used_nodes(self.membership.of(found), clips_of=found), *here]
+        return node
+
+    def _here(self, target: str) -> list[Node]:
+        """What the workspace says of a clip; nothing if the pipeline never ran here."""
+        if self._settings is None:
+            return []
+        datasets, policies = self._settings.datasets, self._settings.compare.policies
+        lock, nodes = entries_in(Path()), []
+        for row in clips.manifest_rows(target, datasets):
             child = Node(
                 f"{row['dataset']}/{row['clip_id']}  {row['label']}, {row['split']} of fold {row['fold']}",
-                clips.facts(row, self._policies),
+                clips.facts(row, policies),
+                kind="clip",
+                values={
+                    key: row[key] for key in ("dataset", "clip_id", "split", "fold", "label", "uri", "sha256")
+                },
             )
-            manifest = f"data/manifest/{row['dataset']}.parquet"
+            manifest = f"{MANIFESTS}/{row['dataset']}.parquet"
             makers = sorted(producers(lock, manifest))
             if not makers:
                 child.links.append(Link("dvc.lock", False, f"no entry that wrote {manifest}; run `erv run`"))
-            child.facts += self._came_of(lock, makers)
+            child.facts += self._came_of(lock, makers, manifest)
             child.children = [self._stages.node(lock, name, None, set()) for name in makers]
-            node.children.append(child)
-        for row in excluded:
+            nodes.append(child)
+        for row in clips.excluded_rows(target, datasets):
             title = f"{row['dataset']}/{row['clip_id']}  left out by ingest"
-            node.children.append(Node(title, [row["reason"]]))
-        for dataset in absent:
-            node.children.append(Node(f"{target}  listed by {dataset}, but not in its source"))
+            nodes.append(Node(title, [row["reason"]], kind="clip"))
+        for dataset in clips.absent_from(target, datasets):
+            nodes.append(Node(f"{target}  listed by {dataset}, but not in its source", kind="clip"))
+        return nodes
+
+    def _is_clip(self, target: str) -> bool:
+        return bool(self._here(target) or self.membership.matching(target))
+
+    def _data_set(self, target: str) -> Node | None:
+        """A data set: how many of its clips each version used, and where its manifest came from."""
+        here = self._settings is not None and target in self._settings.datasets
+        if not here and target not in self.membership.data_sets:
+            return None
+        node = Node(f"data set {target}", kind="data set", values={"dataset": target})
+        node.children = used_nodes(self.membership.of(None, target))
+        lock = entries_in(Path())
+        manifest = f"{MANIFESTS}/{target}.parquet"
+        for name in sorted(producers(lock, manifest)):
+            node.facts += self._came_of(lock, [name], manifest)
+            node.children.append(self._stages.node(lock, name, None, set()))
+        if not node.children:
+            node.facts.append("no version used it, and it was not ingested here")
         return node
+
+    def _found(self, node: Node | None, target: str, what: str) -> Node:
+        if node is None:
+            server = self._environment.mask(self._environment.mlflow_uri or "no MLflow server")
+            raise RegistryError(
+                f"{target}: not {what} that is recorded on this server ({server}, experiment"
+                f" {self._environment.mlflow_experiment}) or in dvc.lock"
+            )
+        return node
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Name and version or alias: `emotion-policy/3` or `emotion-policy@champion`; empty if it is neither."""
+    name, at, alias = text.rpartition("@")
+    if at and name and alias:
+        return name, alias
+    name, slash, number = text.rpartition("/")
+    return (name, number) if slash and name and number else ("", "")

@@ -1,8 +1,12 @@
 """The DVC pipeline: its graph, one stage of it at a time, and what came of it. Knows nothing of Prefect."""
 
+from erv.pipeline.accepted import ACCEPTED, Acceptance, AcceptedFile, add_accepted, behind, read_accepted
+from erv.pipeline.alone import check_inputs
+from erv.pipeline.changes import ABSENT, ChangedFile, ChangedParameter, StageChanges, read_changes
+from erv.pipeline.commit import commit_dependencies
 from erv.pipeline.dead_holders import release_dead_holders
-from erv.pipeline.graph import PipelineStage, check_definitions, read_stages, select
-from erv.pipeline.leftovers import of_these_stages, set_aside
+from erv.pipeline.graph import PipelineStage, check_definitions, named, one_stage, read_stages, select
+from erv.pipeline.leftovers import of_these_stages, overlap, set_aside
 from erv.pipeline.lock_file import PipelineError, keep_lock, lock_fault, read_lock_entries, repair_lock
 from erv.pipeline.run import (
     StageCancelledError,
@@ -17,20 +21,36 @@ from erv.pipeline.run import (
 from erv.pipeline.unchanged import Unchanged, ask_unchanged
 
 __all__ = [
+    "ABSENT",
+    "ACCEPTED",
+    "Acceptance",
+    "AcceptedFile",
+    "ChangedFile",
+    "ChangedParameter",
     "PipelineError",
     "PipelineStage",
     "StageCancelledError",
+    "StageChanges",
     "StageFailedError",
     "StageResult",
     "Unchanged",
+    "add_accepted",
     "ask_unchanged",
+    "behind",
     "check_definitions",
+    "check_inputs",
+    "commit_dependencies",
     "dvc_command",
     "keep_lock",
     "lock_fault",
+    "named",
     "of_these_stages",
     "one_pipeline_at_a_time",
+    "one_stage",
+    "overlap",
     "push",
+    "read_accepted",
+    "read_changes",
     "read_lock_entries",
     "read_stages",
     "release_dead_holders",

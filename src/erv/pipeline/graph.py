@@ -108,16 +108,8 @@ def select(stages: Sequence[PipelineStage], targets: Iterable[str] | None) -> tu
     Raises:
         PipelineError: a target names no stage.
     """
-    wanted = list(targets or ())
-    if not wanted:
-        return tuple(stages)
     by_name = {stage.name: stage for stage in stages}
-    pending: list[str] = []
-    for target in wanted:
-        matches = [stage.name for stage in stages if target in (stage.name, stage.group)]
-        if not matches:
-            raise PipelineError(f"no stage {target!r} in dvc.yaml, expected one of {', '.join(by_name)}")
-        pending.extend(matches)
+    pending = list(named(stages, targets))
     needed: set[str] = set()
     while pending:
         name = pending.pop()
@@ -125,6 +117,38 @@ def select(stages: Sequence[PipelineStage], targets: Iterable[str] | None) -> tu
             needed.add(name)
             pending.extend(by_name[name].upstream)
     return tuple(stage for stage in stages if stage.name in needed)
+
+
+def named(stages: Sequence[PipelineStage], targets: Iterable[str] | None) -> frozenset[str]:
+    """The names of the stages that `targets` name, without what they need.
+
+    Args:
+        stages: from `read_stages`.
+        targets: full names (`grpo@erv`) or groups (`grpo`); None or nothing means every stage.
+
+    Raises:
+        PipelineError: a target names no stage.
+    """
+    found: set[str] = set()
+    for target in targets or ():
+        matches = {stage.name for stage in stages if target in (stage.name, stage.group)}
+        if not matches:
+            names = ", ".join(stage.name for stage in stages)
+            raise PipelineError(f"no stage {target!r} in dvc.yaml, expected one of {names}")
+        found |= matches
+    return frozenset(found or (stage.name for stage in stages))
+
+
+def one_stage(stages: Sequence[PipelineStage], target: str) -> PipelineStage:
+    """The single stage that `target` names.
+
+    Raises:
+        PipelineError: it names no stage, or several.
+    """
+    names = named(stages, [target])
+    if len(names) > 1:
+        raise PipelineError(f"{target} is {len(names)} stages, expected one: {', '.join(sorted(names))}")
+    return next(stage for stage in stages if stage.name in names)
 
 
 def _sorted(found: dict[str, PipelineStage]) -> Iterator[PipelineStage]:

@@ -77,7 +77,7 @@ def leftovers(stages: Sequence[PipelineStage], lock: Locked, workspace: Path = P
         for path in workspace.glob(pattern)
         if not path.name.startswith(".")
     }
-    gone = {path for path in locked | strays if not any(_overlap(path, output) for output in written)}
+    gone = {path for path in locked | strays if not any(overlap(path, output) for output in written)}
     return [
         Path(path)
         for path in sorted(gone)
@@ -142,5 +142,6 @@ def _patterns(workspace: Path) -> list[str]:
     ]
 
 
-def _overlap(one: str, other: str) -> bool:
+def overlap(one: str, other: str) -> bool:
+    """Whether two workspace paths are the same, or one is a folder around the other."""
     return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class Unchanged:
 def ask_unchanged(
     stages: Sequence[PipelineStage],
     *,
+    forced: Collection[str] = (),
     cancelled: Callable[[], bool] = lambda: False,
     environment: Mapping[str, str] | None = None,
     workspace: str | Path = ".",
@@ -60,6 +61,7 @@ def ask_unchanged(
 
     Args:
         stages: from `select`, each after all that it depends on, which is among them.
+        forced: stages that will run whatever DVC says, and so may change what depends on them.
         cancelled: polled several times a second; once it returns True, DVC is stopped.
         environment: the environment of DVC; this process's by default.
         workspace: the top of the repository.
@@ -86,7 +88,7 @@ def ask_unchanged(
     )
     names: set[str] = set()
     for stage in stages:
-        if stage.name in found and names.issuperset(stage.upstream):
+        if stage.name in found and stage.name not in forced and names.issuperset(stage.upstream):
             names.add(stage.name)
     return Unchanged(frozenset(names), asked)
 

@@ -1,19 +1,24 @@
-"""Which version is champion: the alias and the history of champions.
+"""Which version is champion: its alias, the champions that `rollback` goes back through, and every reign.
 
-`promote` and `rollback` change both by hand.
+`promote` and `rollback` change them by hand. Each change is noted with who, when, how and why
+(`erv.register.reign`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from erv.environment import Environment
 from erv.errors import RegistryError
+from erv.register import reign
+from erv.register.against_champion import objections
 from erv.register.explained import explained
 from erv.register.gates import CHAMPION
+from erv.register.news import tell
+from erv.register.reign import Reign, gates_counted, last_noted, note, now, present_reign
 from erv.register.turn import registry_turn
-from erv.register.versions import get_version
+from erv.register.versions import get_version, versions
 from erv.settings import Settings
 from erv.tracking.lock_entries import client_of
 from erv.tracking.patience import repeated
@@ -22,46 +27,158 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import RegisteredModel
 
-HISTORY_TAG = "erv.champions"  # of the registered model: version numbers, the current one last
+HISTORY_TAG = "erv.champions"  # of the registered model: the way back for rollback, the current one last
+_STEPS_BACK = 50
+NOBODY = "none"  # what `expected` says of a model without a champion
 
 
-def promote(version: str, environment: Environment, settings: Settings) -> str:
-    """Makes a version champion by hand, gates or not; returns a sentence for people.
+class ChampionMovedError(RegistryError):
+    """Another version is champion than the one whose place was to be taken."""
+
+
+class GatesUnmetError(RegistryError):
+    """A version did not pass its gates, and nobody forced it past them."""
+
+
+def promote(
+    version: str,
+    environment: Environment,
+    settings: Settings,
+    *,
+    by: str,
+    reason: str = "",
+    force: bool = False,
+    expected: str | None = None,
+) -> str:
+    """Makes a version champion by hand; returns a sentence for people. Repeating it is safe.
+
+    Args:
+        version: its number or alias.
+        environment: where MLflow is.
+        settings: for the model's name.
+        by: who does it.
+        reason: why; kept with the reign.
+        force: also if it did not pass its gates; they are then named in the reign.
+        expected: the number of the champion whose place it takes, or `none`; by default any.
 
     Raises:
-        RegistryError: no such version.
+        ChampionMovedError: neither the expected version nor this one is champion.
+        GatesUnmetError: it did not pass its gates, or passed them against another champion than the present
+            one.
+        RegistryError: no such version, or MLflow can't be reached or refuses.
     """
     name = settings.register_.model_name
     with explained(environment), registry_turn(environment, name) as check:
         client = client_of(environment)
-        number = str(repeated(lambda: get_version(client, name, version)).version)
-        before = champion_of(client, name)
-        if before == number:
-            return f"{name} version {number} is already the champion"
+        found = repeated(lambda: get_version(client, name, version))
+        number = str(found.version)
+        model = repeated(lambda: client.get_registered_model(name))
+        before, old = champion_in(model), present_reign(model)
+        what = f"{name} version {number}" + ("" if version == number else f" ({version})")
+        # One whose reign nobody noted is promoted anew: a killed command may have changed the alias alone.
+        if old is not None and before == number == last_noted(model):
+            return f"{what} is already the champion, {old.origin()}"
+        if before != number:
+            _expect(name, expected, old)
+        present = None if before is None else repeated(lambda: get_version(client, name, before))
+        against = objections(found, present)
+        if against and not force:
+            raise GatesUnmetError(
+                "\n".join(
+                    [
+                        f"{what} did not pass {len(against)} of its gates; promote it in"
+                        " spite of them with --force --reason TEXT",
+                        *(f"  {sentence}" for sentence in against),
+                    ]
+                )
+            )
         check()
-        make_champion(client, name, number)
-    return f"{name} version {number} is now the champion" + (f"; it was version {before}" if before else "")
+        new = Reign(number, now(), by, "promote", reason, tuple(against))
+        make_champion(client, name, new)
+    tell(environment, name, new, before)
+    said = f"{what} is now the champion"
+    if before == number:
+        said = f"{what} was already the champion; since when and why is noted only now"
+    elif old is not None:
+        said += f"; it was {old.brief()}"
+    return f"{said}; forced past {gates_counted(len(against))}" if against else said
 
 
-def rollback(environment: Environment, settings: Settings) -> str:
-    """Makes the previous champion the champion again; returns a sentence for people.
+def rollback(
+    environment: Environment, settings: Settings, *, by: str, reason: str = "", expected: str | None = None
+) -> str:
+    """Makes the previous champion that still exists the champion again; returns a sentence for people.
+
+    Args:
+        environment: where MLflow is.
+        settings: for the model's name.
+        by: who does it.
+        reason: why; kept with the reign.
+        expected: the number of the champion to go back from, or `none`; by default any.
 
     Raises:
-        RegistryError: there was none.
+        ChampionMovedError: another version than the expected one is champion.
+        RegistryError: there was none, or all of them were deleted, or MLflow can't be reached or refuses.
     """
     name = settings.register_.model_name
     with explained(environment), registry_turn(environment, name) as check:
         client = client_of(environment)
-        history = _history(client, name)
-        if len(history) < 2:
-            raise RegistryError(f"{name}: there is no previous champion; see `erv promote`")
-        present, before = history[-1], history[-2]
+        model = repeated(lambda: client.get_registered_model(name))
+        old = present_reign(model)
+        _expect(name, expected, old)
+        history = _history(model)
+        there = {str(version.version) for version in repeated(lambda: versions(client, name))}
+        way, gone = _way_back(history, there)
+        if not way:
+            deleted = f" that still exists ({_deleted(gone)})" if gone else ""
+            raise RegistryError(f"{name}: there is no previous champion{deleted}; see `erv promote`")
+        present, before = history[-1], way[-1]
         check()
-        # The tag first: if it is interrupted then, repeating it goes back to the same version.
-        text = ",".join(history[:-1])
+        # The alias last: if it is interrupted before, repeating it goes back to the same version, no further.
+        text = ",".join(way)
         repeated(lambda: client.set_registered_model_tag(name, HISTORY_TAG, text))
+        new = Reign(before, now(), by, "rollback", reason)
+        note(client, name, new, champion_in(model))
         repeated(lambda: client.set_registered_model_alias(name, CHAMPION, before))
-    return f"{name} version {before} is the champion again; it was version {present}"
+    tell(environment, name, new, present)
+    was = f"version {present}" if old is None else old.brief()
+    said = f"{name} version {before} is the champion again; it was {was}"
+    return f"{said}; passed over {_deleted(gone)}" if gone else said
+
+
+def _expect(name: str, expected: str | None, present: Reign | None) -> None:
+    """Refuses to go on if a colleague changed the champion meanwhile; the caller has the registry's turn.
+
+    Raises:
+        ChampionMovedError: the champion is not the expected one.
+    """
+    if expected is None or expected == (NOBODY if present is None else present.version):
+        return
+    wanted = "no champion" if expected == NOBODY else f"version {expected} as champion"
+    found = "there is none" if present is None else f"the champion is {present.brief()}"
+    raise ChampionMovedError(f"{name}: expected {wanted}, but {found}; nothing was changed")
+
+
+def _way_back(history: Sequence[str], there: Collection[str]) -> tuple[list[str], list[str]]:
+    """The champions before the present one that still exist, the nearest last, and the deleted ones after it.
+
+    Args:
+        history: from `_history`.
+        there: the versions that exist.
+    """
+    way, gone = [*history[:-1]], []
+    while way and (way[-1] not in there or way[-1] == history[-1]):
+        number = way.pop()
+        if number not in there and number not in gone:
+            gone.append(number)
+    return way, gone
+
+
+def _deleted(numbers: Sequence[str]) -> str:
+    """`version 2, which was deleted`."""
+    several = len(numbers) > 1
+    words = "versions" if several else "version"
+    return f"{words} {', '.join(numbers)}, which {'were' if several else 'was'} deleted"
 
 
 def champion_in(model: RegisteredModel) -> str | None:
@@ -75,16 +192,18 @@ def champion_of(client: MlflowClient, name: str) -> str | None:
     return champion_in(repeated(lambda: client.get_registered_model(name)))
 
 
-def make_champion(client: MlflowClient, name: str, number: str) -> None:
-    """Makes a version champion, whatever its gates say, and adds it to the history."""
-    history = _extended(_history(client, name), number)
-    text = ",".join(history[-50:])
-    repeated(lambda: client.set_registered_model_alias(name, CHAMPION, number))
+def make_champion(client: MlflowClient, name: str, new: Reign) -> None:
+    """Makes a version champion, whatever its gates say, and notes its reign."""
+    model = repeated(lambda: client.get_registered_model(name))
+    text = ",".join(_extended(_history(model), new.version)[-_STEPS_BACK:])
+    repeated(lambda: client.set_registered_model_alias(name, CHAMPION, new.version))
     repeated(lambda: client.set_registered_model_tag(name, HISTORY_TAG, text))
+    note(client, name, new, champion_in(model))
 
 
 def hand_over(client: MlflowClient, name: str, copy: str, number: str) -> None:
     """The aliases of a version, and its place in the history of champions, go to another."""
+    reign.hand_over(client, name, copy, number)
     model = repeated(lambda: client.get_registered_model(name))
     history = [n for n in model.tags.get(HISTORY_TAG, "").split(",") if n]
     if copy in history:
@@ -102,9 +221,8 @@ def _extended(history: Sequence[str], number: str) -> list[str]:
     return [*history] if list(history[-1:]) == [number] else [*history, number]
 
 
-def _history(client: MlflowClient, name: str) -> list[str]:
+def _history(model: RegisteredModel) -> list[str]:
     """The champions so far, the current one last, even if its alias was moved by other means."""
-    model = repeated(lambda: client.get_registered_model(name))
     history = [n for n in model.tags.get(HISTORY_TAG, "").split(",") if n]
     present = champion_in(model)
     if present is not None and history[-1:] != [present]:

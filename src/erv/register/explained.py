@@ -27,6 +27,7 @@ def explained(environment: Environment) -> Iterator[None]:
             yield
     except (MlflowException, RequestException) as error:
         text = environment.mask(" ".join(str(error).split()))[:300]
-        absent = getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
+        # Not a version of it: that one was deleted.
+        absent = "Registered Model with name=" in text and text.endswith("not found")
         hint = "; `erv run` registers the first version" if absent else ""
         raise RegistryError(f"MLflow at {environment.mlflow_uri}: {text}{hint}") from error

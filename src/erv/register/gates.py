@@ -6,20 +6,34 @@ alike are no evidence that one is better.
 
 A gate on what judges read may name one, or hold for every judge that has shown its worth. A judge that hasn't
 counts in no gate: neither by name, nor as the headline judge, nor with its vote in a majority.
+
+A gate is passed if the whole interval is on the right side of its bound, failed if all of it is on the wrong
+side, and can't be told in between or where nothing could be measured. A champion passes all of them. The
+intervals have settings of their own (`register.confidence`, `register.bootstrap_samples`), so that no change
+of the report's moves a gate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final, Literal
 
 from erv.errors import EvaluationError, RegistryError
 from erv.settings import GateSettings
-from erv.settings.register import EVERY, JUDGED
+from erv.settings.register import EVERY, INSTRUMENTS, JUDGED
 
 CHAMPION = "champion"
 SCOPE = "overall"
+PASS: Final = "pass"  # noqa: S105
+FAIL: Final = "fail"
+CANT_TELL: Final = "can't tell"
+OPEN: Final = "open"
+Outcome = Literal["pass", "fail", "can't tell", "open"]
+_WORST_FIRST: tuple[Outcome, ...] = (FAIL, CANT_TELL, OPEN, PASS)
+NO_CHAMPION = "there was no champion to compare with"
+LINEAGE = "lineage"  # of a version: whether every link behind it holds
+VERIFIER_F1, JUDGE_ACCURACY = INSTRUMENTS  # what measured, not what was measured
 
 
 @dataclass(frozen=True)
@@ -30,27 +44,41 @@ class Verdict:
         metric: what is measured, over all clips.
         against: the policy it is compared with, `champion`, or None for the metric itself.
         minimum: what the lower end must reach, or exceed where there is an `against`; None with a maximum.
-        value: the end of the interval that decides; None while undecided or where nothing could be measured.
-        passed: None while undecided (a gate against the champion is decided when publishing).
+        low, high: the interval; None while undecided or where nothing could be measured.
+        outcome: `pass`, `fail`, `can't tell`, or `open` while undecided (a gate against the champion is
+            decided when publishing).
         reason: why it could not be measured, if it couldn't.
         maximum: what the upper end must not exceed, or stay below where there is an `against`.
-        judge: whose reading counts: a judge, `majority`, `every` for all worthy judges (then `value` is that
-            of the least favourable one), or None for the headline judge.
+        judge: whose reading counts: a judge, `majority`, `every` for all worthy judges (then the interval is
+            that of the least favourable one), or None for the headline judge.
+        opponent: the version it was compared with, of a gate against the champion; None if it wasn't.
     """
 
     metric: str
-    against: str | None
-    minimum: float | None
-    value: float | None = None
-    passed: bool | None = None
+    against: str | None = None
+    minimum: float | None = None
+    low: float | None = None
+    high: float | None = None
+    outcome: Outcome = OPEN
     reason: str = ""
     maximum: float | None = None
     judge: str | None = None
+    opponent: str | None = None
 
     @property
-    def end(self) -> str:
-        """Which end of the interval decides: `low` or `high`."""
-        return "low" if self.maximum is None else "high"
+    def value(self) -> float | None:
+        """The end of the interval that decides."""
+        return self.low if self.maximum is None else self.high
+
+    @property
+    def passed(self) -> bool:
+        """Whether it lets a candidate become champion; an open one doesn't yet."""
+        return self.outcome == PASS
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be decided."""
+        return self.outcome == OPEN
 
     @property
     def is_judged(self) -> bool:
@@ -58,25 +86,55 @@ class Verdict:
         return self.metric in JUDGED
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; without `maximum` and `judge` where there is none."""
-        optional = {"maximum", "judge"}
+        """For JSON; without `minimum`, `maximum`, `judge` and `opponent` where there is none."""
+        optional = {"minimum", "maximum", "judge", "opponent"}
         return {key: value for key, value in asdict(self).items() if key not in optional or value is not None}
 
     def text(self) -> str:
-        """`EPC minus r1_omni (judge embedding): lower end +0.1200, needs more than +0.0000`."""
+        """`pass: EPC minus r1_omni (judge embedding) +0.1200 to +0.3000, needs more than +0.0000`."""
         what = self.metric if self.against is None else f"{self.metric} minus {self.against}"
+        if self.opponent is not None:
+            what += f" (version {self.opponent})"
         if self.judge is not None:
             what += " (every worthy judge)" if self.judge == EVERY else f" (judge {self.judge})"
-        sign = "" if self.against is None else "+"
+        found = f"{what} {self._interval}" if self.value is not None else f"{what}: {self.reason or OPEN}"
+        return f"{self.outcome}: {found}" + (f", needs {self._needs}" if self._needs else "")
+
+    @property
+    def _sign(self) -> str:
+        return "" if self.against is None else "+"
+
+    @property
+    def _interval(self) -> str:
+        if self.low == self.high:
+            return f"{self.low:{self._sign}.4f}"
+        return f"{self.low:{self._sign}.4f} to {self.high:{self._sign}.4f}"
+
+    @property
+    def _needs(self) -> str:
+        """What the deciding end must be; empty for a gate without a bound."""
         bound = self.minimum if self.maximum is None else self.maximum
-        least = f"{bound:{sign}.4f}"
+        if bound is None:
+            return ""
+        least = f"{bound:{self._sign}.4f}"
         if self.maximum is None:
-            side, needs = "lower", f"{least} or more" if self.against is None else f"more than {least}"
-        else:
-            side, needs = "upper", f"{least} or less" if self.against is None else f"less than {least}"
-        if self.value is None:
-            return f"{what}: {self.reason or 'not decided'}, needs {needs}"
-        return f"{what}: {side} end {self.value:{sign}.4f}, needs {needs}"
+            return f"{least} or more" if self.against is None else f"more than {least}"
+        return f"{least} or less" if self.against is None else f"less than {least}"
+
+
+def read_verdict(item: Mapping[str, Any]) -> Verdict:
+    """A verdict from JSON, also one as versions before this form have it: the deciding end, and `passed`."""
+    if "outcome" in item:
+        return Verdict(**item)
+    kept = {key: item[key] for key in ("metric", "against", "minimum", "maximum", "judge") if key in item}
+    outcome: Outcome = OPEN if item["passed"] is None else PASS if item["passed"] else FAIL
+    end = item["value"]
+    return Verdict(**kept, low=end, high=end, outcome=outcome, reason=item.get("reason", ""))
+
+
+def gate_of(verdict: Verdict) -> tuple[object, ...]:
+    """Which gate a verdict is on: equal for verdicts on the same one."""
+    return verdict.metric, verdict.against, verdict.minimum, verdict.maximum, verdict.judge
 
 
 def require_test_split(predictions: Sequence[Mapping[str, Any]]) -> None:
@@ -104,8 +162,29 @@ def decide(gates: Sequence[GateSettings], policy: str, comparison: Mapping[str, 
         for gate in gates
     ]
     return tuple(
-        verdict if verdict.against == CHAMPION else _decide(verdict, policy, comparison) for verdict in opened
+        verdict
+        if verdict.against == CHAMPION
+        else _of_instrument(verdict, comparison)
+        if verdict.metric in INSTRUMENTS
+        else _decide(verdict, policy, comparison)
+        for verdict in opened
     )
+
+
+def _of_instrument(verdict: Verdict, comparison: Mapping[str, Any]) -> Verdict:
+    """Decides a gate on what measured: the verifier's macro F1, or the accuracy of every judge that counts.
+
+    A judge's is the lower end of its accuracy's interval, a mean over emotions; of several, the lowest.
+    """
+    from erv.evaluate.by_judge import worthy_judges
+
+    if verdict.metric == VERIFIER_F1:
+        value = comparison.get("verifier", {}).get("macro_f1")
+    else:
+        judges = comparison.get("judges", {})
+        known = [judges[name]["worth"]["recall_low"] for name in worthy_judges(comparison)] if judges else []
+        value = min(known, default=None)
+    return judged(verdict, {"low": value, "high": value})
 
 
 def _decide(verdict: Verdict, policy: str, comparison: Mapping[str, Any]) -> Verdict:
@@ -119,7 +198,7 @@ def _decide(verdict: Verdict, policy: str, comparison: Mapping[str, Any]) -> Ver
     else:
         fault = _inapplicable(verdict, policy, comparison) or fault
     if fault:
-        return replace(verdict, passed=False, reason=fault)
+        return replace(verdict, outcome=CANT_TELL, reason=fault)
     decided = []
     for judge in judges:
         read = in_reading(comparison, judge)
@@ -170,12 +249,13 @@ def _judges(verdict: Verdict, comparison: Mapping[str, Any]) -> tuple[list[str |
 
 
 def _least_favourable(decided: Sequence[Verdict]) -> Verdict:
-    """Of one gate in several readings: that which could not be measured, else the farthest from passing."""
+    """Of one gate in several readings: the worst outcome, and of those the farthest from passing."""
 
-    def favour(verdict: Verdict) -> float:
+    def favour(verdict: Verdict) -> tuple[int, float]:
+        rank = _WORST_FIRST.index(verdict.outcome)
         if verdict.value is None:
-            return float("-inf")
-        return verdict.value if verdict.maximum is None else -verdict.value
+            return rank, float("-inf")
+        return rank, verdict.value if verdict.maximum is None else -verdict.value
 
     return min(decided, key=favour)
 
@@ -197,63 +277,99 @@ def decide_against_champion(
         verdicts: from `decide`.
         candidate: rows of the candidate's predictions. A candidate that answers like the champion is judged
             by the interval: given enough clips it passes a gate that allows a loss, but no other.
-        champion: rows of the champion's predictions; if they are of other clips, every open gate fails.
+        champion: rows of the champion's predictions; if they are of other clips, no open gate can be told.
         samples: number of bootstrap draws.
         confidence: confidence level of the intervals.
         seed: seed of the draws.
         candidate_metrics: content of the candidate's `metrics.json`; None for both skips the check that judge
-            and decoding are the same. If they differ, or one is not recorded, every open gate fails.
+            and decoding are the same. If they differ, or one is not recorded, no open gate can be told.
         champion_metrics: the same for the champion.
     """
     from erv.evaluate.by_judge import worth_of_judges
-    from erv.evaluate.compare import compare, measuring, panel_of
+    from erv.evaluate.compare import compare
 
-    if all(verdict.passed is not None for verdict in verdicts):
+    if not any(verdict.is_open for verdict in verdicts):
         return tuple(verdicts)
-    by_judge = any(verdict.passed is None and verdict.judge is not None for verdict in verdicts)
-    if candidate_metrics is not None or champion_metrics is not None:
-        mine, other = measuring(candidate_metrics or {}), measuring(champion_metrics or {})
-        if mine is None or mine != other:
-            return _fail_open(verdicts, "the champion had a different judge or different decoding")
-        if by_judge and panel_of(candidate_metrics or {}) != panel_of(champion_metrics or {}):
-            return _fail_open(verdicts, "the champion was read by a different panel of judges")
+    why = measured_otherwise(verdicts, candidate, champion, candidate_metrics, champion_metrics)
+    if why:
+        return undecided(verdicts, why)
+    by_judge = _by_judge(verdicts)
     worth = worth_of_judges({"candidate": candidate_metrics or {}}) or {}
-    try:
-        comparison = compare(
-            {CHAMPION: champion, "candidate": candidate},
-            samples=samples,
-            confidence=confidence,
-            seed=seed,
-            worth=worth if worth and by_judge else None,
-            unexplained=[
-                name
-                for name, metrics in ((CHAMPION, champion_metrics), ("candidate", candidate_metrics))
-                if not (metrics or {}).get("explains", True)
-            ],
-        )
-    except EvaluationError:
-        return _fail_open(verdicts, "the champion was not evaluated on the same clips")
+    comparison = compare(
+        {CHAMPION: champion, "candidate": candidate},
+        samples=samples,
+        confidence=confidence,
+        seed=seed,
+        worth=worth if worth and by_judge else None,
+        unexplained=[
+            name
+            for name, metrics in ((CHAMPION, champion_metrics), ("candidate", candidate_metrics))
+            if not (metrics or {}).get("explains", True)
+        ],
+    )
     # A candidate that answers like the champion is judged by the interval.
     comparison |= {"same_answers": [], "judge": (candidate_metrics or {}).get("judge", {})}
     # Where the headline judge alone is asked, its worth is all that is needed of the panel.
     comparison.setdefault("judges", {name: {"worth": shown} for name, shown in worth.items()})
-    return tuple(v if v.passed is not None else _decide(v, "candidate", comparison) for v in verdicts)
+    return tuple(_decide(v, "candidate", comparison) if v.is_open else v for v in verdicts)
 
 
-def _fail_open(verdicts: Sequence[Verdict], reason: str) -> tuple[Verdict, ...]:
-    return tuple(v if v.passed is not None else replace(v, passed=False, reason=reason) for v in verdicts)
+def measured_otherwise(
+    verdicts: Sequence[Verdict],
+    candidate: Sequence[Mapping[str, Any]],
+    champion: Sequence[Mapping[str, Any]],
+    candidate_metrics: Mapping[str, Any] | None,
+    champion_metrics: Mapping[str, Any] | None,
+) -> str:
+    """Why the kept answers of the champion don't compare with the candidate's; empty if they do.
+
+    The arguments are those of `decide_against_champion`.
+    """
+    from erv.evaluate.compare import check_paired, measuring, panel_of
+
+    if not any(verdict.is_open for verdict in verdicts):
+        return ""
+    if candidate_metrics is not None or champion_metrics is not None:
+        mine, other = measuring(candidate_metrics or {}), measuring(champion_metrics or {})
+        if mine is None or mine != other:
+            return "the champion had a different judge or different decoding"
+        if _by_judge(verdicts) and panel_of(candidate_metrics or {}) != panel_of(champion_metrics or {}):
+            return "the champion was read by a different panel of judges"
+    try:
+        check_paired({CHAMPION: champion, "candidate": candidate})
+    except EvaluationError:
+        return "the champion was not evaluated on the same clips"
+    return ""
+
+
+def _by_judge(verdicts: Sequence[Verdict]) -> bool:
+    return any(verdict.is_open and verdict.judge is not None for verdict in verdicts)
+
+
+def unopposed(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """The verdicts where there is no champion: the open ones are passed, and say so."""
+    return tuple(replace(v, outcome=PASS, reason=NO_CHAMPION) if v.is_open else v for v in verdicts)
+
+
+def undecided(verdicts: Sequence[Verdict], reason: str) -> tuple[Verdict, ...]:
+    """The verdicts, of which the open ones can't be told."""
+    return tuple(replace(v, outcome=CANT_TELL, reason=reason) if v.is_open else v for v in verdicts)
 
 
 def judged(verdict: Verdict, interval: Mapping[str, float | None]) -> Verdict:
-    """Decides a gate by an interval; a metric that is not defined (no clip counts) fails."""
-    end = interval.get(verdict.end)
-    if end is None or end != end:
-        return replace(verdict, passed=False, reason="could not be measured")
+    """Decides a gate by an interval; a metric that is not defined (no clip counts) can't be told."""
+    ends = [interval.get(end) for end in ("low", "high")]
+    if any(end is None or end != end for end in ends):
+        return replace(verdict, outcome=CANT_TELL, reason="could not be measured")
     # Rounded, so that the last bit of a sum does not change a bundle's hash.
-    value = round(float(end), 6)
+    low, high = (round(float(end), 6) for end in ends if end is not None)
+    near, far = (low, high) if verdict.maximum is None else (high, low)
+    outcome: Outcome = PASS if _holds(verdict, near) else CANT_TELL if _holds(verdict, far) else FAIL
+    return replace(verdict, low=low, high=high, outcome=outcome)
+
+
+def _holds(verdict: Verdict, value: float) -> bool:
     if verdict.maximum is not None:
-        passed = value <= verdict.maximum if verdict.against is None else value < verdict.maximum
-    else:
-        minimum = float(verdict.minimum or 0.0)
-        passed = value >= minimum if verdict.against is None else value > minimum
-    return replace(verdict, value=value, passed=passed)
+        return value <= verdict.maximum if verdict.against is None else value < verdict.maximum
+    minimum = float(verdict.minimum or 0.0)
+    return value >= minimum if verdict.against is None else value > minimum

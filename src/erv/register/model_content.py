@@ -1,52 +1,57 @@
-"""What MLflow stores of a bundle: the serving model, this package and the packages that loading it needs."""
+"""What MLflow stores of a bundle: the serving model, the code that answers, and the packages it needs."""
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import erv
+from erv.policies.common.families import family_of, read_config
+from erv.register.requirements import pinned_requirements
+from erv.register.serving import COLUMNS
+from erv.register.serving_code import copy_code
 
-# Packages that loading a version needs; the exact versions in this environment are recorded with it.
-_REQUIREMENTS = (
-    "av", "boto3", "click", "decord", "eva-decord", "fastapi", "filelock", "jinja2", "mlflow", "numpy",
-    "pandas", "pillow", "psutil", "pyarrow", "pydantic", "pyyaml", "safetensors", "starlette", "torch",
-    "transformers",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from mlflow.types import Schema
+
+SERVING_MODEL = "erv.register.serving_model"
 
 
-def model_content(bundle: Path) -> dict[str, Any]:
-    """What MLflow stores of a bundle, as arguments of `mlflow.pyfunc.log_model` and `save_model`."""
+def model_content(bundle: Path, folder: Path) -> dict[str, Any]:
+    """What MLflow stores of a bundle, as arguments of `mlflow.pyfunc.log_model` and `save_model`.
+
+    Args:
+        bundle: its folder.
+        folder: an empty folder, into which the code is copied; it must stay until MLflow has stored it.
+    """
+    import pandas as pd
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
 
-    package = Path(erv.__file__).parent
-    columns = [ColSpec("string", column) for column in ("clip", "answer", "explanation")]
     return {
-        "python_model": str(package / "register" / "serving_model.py"),
+        "python_model": str(Path(__file__).with_name("serving_model.py")),
         "artifacts": {"bundle": str(bundle)},
-        "code_paths": [str(package)],
-        "pip_requirements": _requirements(),
-        "signature": ModelSignature(
-            inputs=Schema(columns[:1]),
-            outputs=Schema(
-                [
-                    *columns,
-                    ColSpec("double", "agreement", required=False),
-                    ColSpec("string", "completion"),
-                ]
-            ),
-        ),
+        "code_paths": [str(copy_code(bundle, folder))],
+        "pip_requirements": _requirements(bundle),
+        "signature": ModelSignature(inputs=_texts("clip", "content"), outputs=_answers()),
+        "input_example": pd.DataFrame({"clip": ["monday/00012.mp4", "s3://clips/monday/00013.mp4"]}),
     }
 
 
-def _requirements() -> list[str]:
-    found: Sequence[str] = []
-    for package in _REQUIREMENTS:
-        try:
-            found = [*found, f"{package}=={importlib.metadata.version(package).partition('+')[0]}"]
-        except importlib.metadata.PackageNotFoundError:  # one of the two decords
-            continue
-    return list(found)
+def _texts(*columns: str) -> Schema:
+    """Columns of texts, none of which must be there. Bytes in them reach the model as they are."""
+    from mlflow.types import ColSpec, Schema
+
+    return Schema([ColSpec("string", column, required=False) for column in columns])
+
+
+def _answers() -> Schema:
+    from mlflow.types import ColSpec, Schema
+
+    kinds = {column: "double" if column == "agreement" else "string" for column in COLUMNS}
+    return Schema([ColSpec(kind, column, required=False) for column, kind in kinds.items()])
+
+
+def _requirements(bundle: Path) -> list[str]:
+    """Requirements of the serving model and of the family of the bundle's policy."""
+    policy = bundle / "policy"
+    family = family_of(read_config(policy), policy)
+    return pinned_requirements([SERVING_MODEL, f"erv.policies.{family}"])

@@ -1,34 +1,57 @@
 """Publishing a bundle: makes sure that it is registered and gated on a server, however often it is asked.
 
-A version is recognised by the hash of its bundle and gated once; whatever a person decides later (`promote`,
-`rollback`) stands. Processes that change the registry take turns (`registry_turn`). Where they can't see each
-other's lease, two may still register one bundle: the lowest version stays, the others go.
+A version is recognised by the hash of its bundle and the digest of the code that serves it. Each publication
+verifies its lineage and decides what its kept verdicts don't say about the present champion
+(`erv.register.against_champion`). What a person decided (`promote`, `rollback`) stands: a bundle that was
+champion once becomes champion by its gates no more, except that a new version takes the place of one with the
+same bundle.
+
+Processes that change the registry take turns (`registry_turn`). Where they can't see each other's lease, two
+may still register one bundle: the lowest version stays, the others go.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.files import content_digest
 from erv.pipeline import read_lock_entries
+from erv.register.against_champion import compared, count_against, kept_verdicts, taken_over
 from erv.register.aliases import champion_in, champion_of, make_champion
+from erv.register.card import with_verdicts
+from erv.register.champion import Opponent, keep_answers, opponent
 from erv.register.explained import explained
-from erv.register.gates import CHAMPION, Verdict, decide_against_champion
+from erv.register.gates import CANT_TELL, CHAMPION, LINEAGE, Verdict, unopposed
+from erv.register.news import tell
 from erv.register.register import Bundle, read_bundle
 from erv.register.registration import close_killed, one_version
+from erv.register.reign import How, Reign, now, reigns
+from erv.register.serving_code import serving_code
+from erv.register.succession import succession
 from erv.register.turn import registry_turn
-from erv.register.versions import CHALLENGER, GATES_TAG, PATH_TAG
+from erv.register.versions import (
+    CHALLENGER,
+    CODE_TAG,
+    GATES_TAG,
+    HASH_TAG,
+    PUBLISH_RUN_TAG,
+    versions,
+    versions_of,
+)
 from erv.settings import Settings
 from erv.tracking.lock_entries import client_of
 from erv.tracking.patience import repeated
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+_ATTEMPTS = 5  # while other processes change the champion
+
+
+class _ChampionChangedError(RegistryError):
+    """Another process made another version champion after this one looked."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +62,12 @@ class PublishResult:
         name: name of the registered model.
         version: number of the version.
         aliases: the aliases that point to it now.
-        verdicts: the verdicts on its gates, as decided when it was first published.
+        verdicts: the verdicts on its gates, against the champion of now.
         new: whether this call registered it.
         champion: the version that is champion now, or None.
         copies: versions of the same bundle that another process registered at the same time; deleted.
+        siblings: versions of the same bundle that are served by other code.
+        anew: the champion that was evaluated on the present test clips to compare with it, or None.
     """
 
     name: str
@@ -52,27 +77,44 @@ class PublishResult:
     new: bool
     champion: str | None
     copies: tuple[str, ...] = ()
+    siblings: tuple[str, ...] = ()
+    anew: str | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether every gate that counted holds."""
-        return all(verdict.passed is not False for verdict in self.verdicts)
+        """Whether it passed every gate."""
+        return all(verdict.passed for verdict in self.verdicts)
+
+    @property
+    def lineage(self) -> Verdict | None:
+        """The verdict on its lineage, decided by this call; None if no gate asks for it."""
+        return next((verdict for verdict in self.verdicts if verdict.metric == LINEAGE), None)
 
     def lines(self) -> list[str]:
         """What happened, in sentences for people."""
         what = "registered" if self.new else "was already registered"
         aliases = f"; alias {', '.join(self.aliases)}" if self.aliases else ""
         lines = [f"{self.name} version {self.version} {what}{aliases}"]
+        if self.siblings:
+            lines.append(f"same bundle as version {', '.join(self.siblings)}, but other code answers")
         if self.copies:
             lines.append(f"deleted version {', '.join(self.copies)}: a second registration of this bundle")
-        failed = [verdict for verdict in self.verdicts if verdict.passed is False]
+        if self.anew:
+            lines.append(f"compared with version {self.anew}, which was evaluated on the present test clips")
+        failed = [verdict for verdict in self.verdicts if not verdict.passed]
         if failed:
-            lines.append(f"kept from champion by {len(failed)} of {len(self.verdicts)} gates:")
+            count = f"{len(failed)} of {len(self.verdicts)} gates"
+            kept_out = CHAMPION not in self.aliases
+            lines.append(f"kept from champion by {count}:" if kept_out else f"champion in spite of {count}:")
             lines += [f"  {verdict.text()}" for verdict in failed]
         elif CHAMPION in self.aliases:
             lines.append("all gates hold: it is the champion")
-        elif self.champion is not None:
-            lines.append(f"champion is version {self.champion}")
+        else:
+            lines.append(f"champion is version {self.champion}" if self.champion else "there is no champion")
+            lines.append(
+                "all gates hold, but this bundle was champion before, and what was decided since stands: `erv"
+                f" promote {self.version}` makes it champion"
+            )
         return lines
 
 
@@ -81,6 +123,10 @@ def publish(
     environment: Environment,
     settings: Settings,
     parent_run_id: str | None = None,
+    *,
+    by: str,
+    lineage: Callable[[str], Verdict] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> PublishResult:
     """Makes sure that a bundle is registered and gated.
 
@@ -89,34 +135,118 @@ def publish(
         environment: where MLflow is.
         settings: for the model's name and the comparison with the champion.
         parent_run_id: the flow's run, under which the publication is shown.
+        by: who publishes; noted if the version becomes champion.
+        lineage: verifies the lineage of a version, given its number (`erv.lineage.gate`); without it, a
+            version becomes no champion if `register.require_lineage` is set.
+        cancelled: asked while the champion is evaluated.
 
     Raises:
         RegistryError: there is no bundle, it was changed, `dvc.lock` does not describe it, MLflow can't be
-            reached or refuses, or another process changes the registry for too long.
+            reached or refuses, another process changes the registry for too long, or the champion's
+            evaluation on the present test clips failed.
         StorageError: the object store, which keeps the lease, can't be reached.
     """
     bundle = read_bundle(Path(folder))
     check_lock(bundle.folder)
+    code = serving_code(bundle.folder)
+
+    def attempt() -> PublishResult:
+        # Before our turn: the champion may have to be evaluated, and others would wait for hours.
+        other = _opponent(bundle, code, environment, settings, parent_run_id, cancelled)
+        return _publish(bundle, code, other, environment, settings, parent_run_id, by=by, lineage=lineage)
+
+    from funcy import retry
+
+    with explained(environment):
+        result: PublishResult = retry(_ATTEMPTS, errors=_ChampionChangedError)(attempt)()
+    return result
+
+
+def _opponent(
+    bundle: Bundle,
+    code: str,
+    environment: Environment,
+    settings: Settings,
+    parent_run_id: str | None,
+    cancelled: Callable[[], bool],
+) -> Opponent | None:
+    """The champion, if gates are to be decided against it: it is of another bundle, and not met yet."""
+    client, name = client_of(environment), settings.register_.model_name
+    known = repeated(lambda: versions(client, name))
+    same = [version for version in known if version.tags.get(HASH_TAG) == bundle.hash]
+    champion = champion_of(client, name) if known else None
+    if champion is None or champion in {str(version.version) for version in same}:
+        return None
+    mine = next((version for version in same if version.tags.get(CODE_TAG) == code), None)
+    if mine is not None and count_against(bundle, kept_verdicts(mine), champion):
+        return None
+    return opponent(
+        client, environment, bundle, champion, settings, parent_run_id=parent_run_id, cancelled=cancelled
+    )
+
+
+def _publish(
+    bundle: Bundle,
+    code: str,
+    other: Opponent | None,
+    environment: Environment,
+    settings: Settings,
+    parent_run_id: str | None,
+    *,
+    by: str,
+    lineage: Callable[[str], Verdict] | None,
+) -> PublishResult:
+    """Registers and gates a bundle in this process's turn."""
     name = settings.register_.model_name
-    with explained(environment), registry_turn(environment, name) as check:
+    crowned: Reign | None = None
+    with registry_turn(environment, name) as check:
         client = client_of(environment)
         close_killed(client, environment, name)
-        version, new, copies = one_version(client, bundle, name, environment, parent_run_id, check)
+        version, new, copies = one_version(client, bundle, code, name, environment, parent_run_id, check)
         number = str(version.version)
-        if GATES_TAG not in version.tags:
-            verdicts = repeated(lambda: _gate(client, bundle, name, number, settings))
-            check()
-            # The tag comes last, so that the next publication gates one that was interrupted.
-            repeated(lambda: client.set_registered_model_alias(name, CHALLENGER, number))
-            if all(verdict.passed for verdict in verdicts):
-                make_champion(client, name, number)
-            text = json.dumps([verdict.as_dict() for verdict in verdicts])
-            repeated(lambda: client.set_model_version_tag(name, number, GATES_TAG, text))
+        same = {str(v.version): v for v in versions_of(client, name, bundle.hash)}
+        champion = champion_of(client, name)
+        # The candidate of the present state, also one that was registered before.
+        repeated(lambda: client.set_registered_model_alias(name, CHALLENGER, number))
+        before = kept_verdicts(version)
+        champions = None if champion not in same else kept_verdicts(same[champion])
+        if champion in same:
+            verdicts = taken_over(bundle, champions, champion)
         else:
-            verdicts = tuple(Verdict(**gate) for gate in json.loads(version.tags[GATES_TAG]))
+            verdicts = _gate(bundle, before, champion, other, settings)
+        verdicts += _of_lineage(number, settings, lineage)
+        check()
+        if other is not None and other.anew and any(v.opponent == other.version for v in verdicts):
+            keep_answers(client, version.tags[PUBLISH_RUN_TAG], other)
+        text = json.dumps([verdict.as_dict() for verdict in verdicts])
+        repeated(lambda: client.set_model_version_tag(name, number, GATES_TAG, text))
+        if new:  # people may have written another description since
+            card = with_verdicts((bundle.folder / "card.md").read_text(encoding="utf-8"), verdicts)
+            repeated(lambda: client.update_model_version(name, number, card))
+        how = succession(
+            number,
+            same=same,
+            champion=champion,
+            reigned={reign.version for reign in reigns(client, name)},
+            verdicts=verdicts,
+            before=before,
+            champions=champions,
+        )
+        if how is not None:
+            crowned = _reign(number, how, by, verdicts, champion)
+            make_champion(client, name, crowned)
         model = repeated(lambda: client.get_registered_model(name))
+    if crowned is not None:
+        tell(environment, name, crowned, champion)
     mine = tuple(sorted(alias for alias, owner in model.aliases.items() if str(owner) == number))
-    return PublishResult(name, number, mine, verdicts, new, champion_in(model), copies)
+    siblings = tuple(other_number for other_number in same if other_number != number)
+    anew = other.version if other is not None and other.anew else None
+    return PublishResult(name, number, mine, verdicts, new, champion_in(model), copies, siblings, anew)
+
+
+def _reign(number: str, how: How, by: str, verdicts: Sequence[Verdict], champion: str | None) -> Reign:
+    reason = f"it has the same bundle as version {champion}" if how == "serving code" else ""
+    return Reign(number, now(), by, how, reason, tuple(v.text() for v in verdicts if not v.passed))
 
 
 def check_lock(folder: Path) -> None:
@@ -143,52 +273,30 @@ def check_lock(folder: Path) -> None:
 
 
 def _gate(
-    client: MlflowClient, bundle: Bundle, name: str, number: str, settings: Settings
+    bundle: Bundle,
+    kept: Sequence[Verdict] | None,
+    champion: str | None,
+    other: Opponent | None,
+    settings: Settings,
 ) -> tuple[Verdict, ...]:
-    """All verdicts; without a champion, only the gates that need none."""
-    from erv.evaluate.evaluate import read_predictions
-
-    champion = champion_of(client, name)
-    if champion is None or champion == number:
-        return tuple(verdict for verdict in bundle.verdicts if verdict.passed is not None)
-    predictions, metrics = _evaluation_of(client, name, champion)
-    return decide_against_champion(
-        bundle.verdicts,
-        read_predictions(bundle.folder / "predictions.parquet"),
-        predictions,
-        samples=settings.report.bootstrap_samples,
-        confidence=settings.report.confidence,
-        seed=settings.seed,
-        candidate_metrics=bundle.json("metrics.json"),
-        champion_metrics=metrics,
-    )
-
-
-def _evaluation_of(
-    client: MlflowClient, name: str, number: str
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Predictions of a version, and the content of its `metrics.json`."""
-    import tempfile
-
-    import mlflow
-
-    from erv.evaluate.evaluate import read_predictions
-
-    path = client.get_model_version(name, number).tags.get(PATH_TAG)
-    if path is None:
-        raise RegistryError(
-            f"{name} version {number} is the champion but was not published by erv; "
-            "remove its alias or promote another version"
+    """The verdicts of a bundle, where no version of it is champion."""
+    if champion is None:
+        return unopposed(bundle.verdicts)
+    if count_against(bundle, kept, champion):
+        return taken_over(bundle, kept, champion)
+    if other is None or other.version != champion:
+        raise _ChampionChangedError(
+            f"{settings.register_.model_name}: version {champion} has become champion meanwhile; run the same"
+            " command again"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        predictions, metrics = (
-            Path(
-                mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"models:/{name}/{number}/{path}/{file}",
-                    dst_path=folder,
-                    tracking_uri=client.tracking_uri,
-                )
-            )
-            for file in ("predictions.parquet", "metrics.json")
-        )
-        return read_predictions(predictions), json.loads(metrics.read_text(encoding="utf-8"))
+    return compared(bundle, other, settings)
+
+
+def _of_lineage(
+    number: str, settings: Settings, lineage: Callable[[str], Verdict] | None
+) -> tuple[Verdict, ...]:
+    if not settings.register_.require_lineage:
+        return ()
+    if lineage is None:
+        return (Verdict(LINEAGE, outcome=CANT_TELL, reason="nobody verified it"),)
+    return (lineage(number),)

@@ -19,10 +19,11 @@ from typing import Any
 
 from erv.errors import RegistryError
 from erv.files import PICKLES, sha256_of_file, sha256_of_text, whole_folder
-from erv.register.gates import SCOPE, Verdict, decide, require_test_split
+from erv.register.gates import CHAMPION, SCOPE, Verdict, decide, read_verdict, require_test_split
 from erv.settings import RegisterSettings
 
 MANIFEST = "bundle.json"
+EXTERNAL = "external.json"  # only in a bundle that was imported: what it says of its origin
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,22 @@ class Bundle:
         """The content of one of its JSON files."""
         return json.loads((self.folder / name).read_text(encoding="utf-8"))
 
+    @property
+    def is_external(self) -> bool:
+        """Whether its policy was not made by this pipeline (`erv.register.external`)."""
+        return EXTERNAL in self.files
+
 
 def write_candidate(
     folder: Path,
     *,
     policy: Path,
     verifier: Path,
-    evaluation: Path,
+    evaluations: Path,
     comparison: Path,
     serving: Mapping[str, Any],
     settings: RegisterSettings,
+    seed: int,
 ) -> Bundle:
     """Writes the bundle of `settings.policy` and decides the gates that need no champion.
 
@@ -55,10 +62,11 @@ def write_candidate(
         folder: the folder to write; it is replaced as a whole.
         policy: the policy's folder.
         verifier: the verifier's folder.
-        evaluation: the folder with the policy's `metrics.json` and `predictions.parquet`.
+        evaluations: a folder per policy, with its `metrics.json` and `predictions.parquet`.
         comparison: the report's `comparison.json`.
         serving: what `erv.register.serving` needs to decode a clip as it was decoded for training.
         settings: the `register` section.
+        seed: of the draws for the intervals of gates.
 
     Raises:
         RegistryError: an input is missing, holds a file that runs code when loaded, or was not measured on
@@ -68,21 +76,51 @@ def write_candidate(
 
     compared = _read_json(comparison, "report")
     quality = _quality(compared, comparison)
-    verdicts = decide(settings.gates, settings.policy, compared)
+    verdicts = decide(settings.gates, settings.policy, _for_gates(evaluations, compared, settings, seed))
+    evaluation = evaluations / settings.policy
     with whole_folder(folder) as work:
-        _copy_tree(policy, work / "policy", "grpo")
-        _copy_tree(verifier, work / "verifier", "train_erv")
+        copy_tree(policy, work / "policy", "grpo")
+        copy_tree(verifier, work / "verifier", "train_erv")
         _copy(evaluation / "metrics.json", work / "metrics.json", "evaluate")
         _copy(evaluation / "predictions.parquet", work / "predictions.parquet", "evaluate")
         require_test_split(read_predictions(work / "predictions.parquet"))
         _copy(comparison, work / "comparison.json", "report")
-        _write_json(work / "gates.json", [verdict.as_dict() for verdict in verdicts])
-        _write_json(work / "serving.json", dict(serving))
+        write_json(work / "gates.json", [verdict.as_dict() for verdict in verdicts])
+        write_json(work / "serving.json", dict(serving))
         card = _card(settings, compared, verdicts, work, quality)
         (work / "card.md").write_text(card, encoding="utf-8")
-        files = hash_files(work)
-        _write_json(work / MANIFEST, {"files": files, "hash": bundle_hash(files)})
+        write_manifest(work)
     return read_bundle(folder)
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes `bundle.json`, which makes a folder a bundle."""
+    files = hash_files(folder)
+    write_json(folder / MANIFEST, {"files": files, "hash": bundle_hash(files)})
+
+
+def _for_gates(
+    evaluations: Path, compared: Mapping[str, Any], settings: RegisterSettings, seed: int
+) -> dict[str, Any]:
+    """The comparison of the policies that gates name, with the intervals of the gates' own settings."""
+    from erv.evaluate.by_judge import worth_of_judges
+    from erv.evaluate.compare import compare
+    from erv.evaluate.evaluate import read_predictions
+
+    asked = {settings.policy, *(gate.against for gate in settings.gates)} - {None, CHAMPION}
+    names = [name for name in compared.get("order", ()) if name in asked]
+    metrics = {name: _read_json(evaluations / name / "metrics.json", "evaluate") for name in names}
+    if settings.policy not in names:
+        return dict(compared)  # `decide` says what is missing
+    result = compare(
+        {name: read_predictions(evaluations / name / "predictions.parquet") for name in names},
+        samples=settings.bootstrap_samples,
+        confidence=settings.confidence,
+        seed=seed,
+        worth=worth_of_judges(metrics),
+        unexplained=[name for name, item in metrics.items() if not item.get("explains", True)],
+    )
+    return result | {key: compared[key] for key in ("judge", "verifier") if key in compared}
 
 
 def _quality(compared: Mapping[str, Any], path: Path) -> list[str]:
@@ -123,7 +161,7 @@ def read_bundle(folder: Path) -> Bundle:
             "restore it with `dvc checkout --force register`"
         )
     gates = json.loads((folder / "gates.json").read_text(encoding="utf-8"))
-    return Bundle(folder, manifest["hash"], files, tuple(Verdict(**gate) for gate in gates))
+    return Bundle(folder, manifest["hash"], files, tuple(map(read_verdict, gates)))
 
 
 def hash_files(folder: Path) -> dict[str, str]:
@@ -148,7 +186,6 @@ def _card(
     from erv.evaluate.compare import format_table, metrics_table, table_notes
 
     percent = round(100 * float(comparison["confidence"]))
-    passed = {True: "holds", False: "**fails**", None: "decided when published"}
     policy = hash_files(work / "policy")
     verifier = hash_files(work / "verifier")
     lines = [
@@ -174,7 +211,7 @@ def _card(
         "",
         "## Gates",
         "",
-        *[f"- {passed[verdict.passed]}: {verdict.text()}" for verdict in verdicts],
+        *[f"- {verdict.text()}" for verdict in verdicts],
         "",
         "## Limits",
         "",
@@ -190,7 +227,8 @@ def _card(
     return "\n".join(lines) + "\n"
 
 
-def _copy_tree(source: Path, target: Path, stage: str) -> None:
+def copy_tree(source: Path, target: Path, stage: str) -> None:
+    """Copies a folder that a stage wrote; raises RegistryError if it is missing or holds a pickle."""
     if not source.is_dir():
         raise RegistryError(f"{source}: not found; run `dvc repro {stage}` first")
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
@@ -216,5 +254,6 @@ def _read_json(path: Path, stage: str) -> Any:
         raise RegistryError(f"{path}: not valid JSON ({error}); run `dvc repro {stage}` again") from None
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as JSON; equal values give equal bytes."""
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")

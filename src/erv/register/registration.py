@@ -1,22 +1,35 @@
-"""One version for each bundle: registered once, copies of it deleted, runs of killed publications closed."""
+"""One version for each bundle and the code that serves it.
+
+It is registered once, copies of it are deleted, and runs of killed publications closed.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
 import platform
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from erv.environment import Environment
 from erv.errors import RegistryError
+from erv.files import content_digest, sha256_of_text
 from erv.register.aliases import hand_over
+from erv.register.card import with_verdicts
 from erv.register.model_content import model_content
+from erv.register.record import RECORD, RECORD_TAG, stored_files, version_record
 from erv.register.register import Bundle
-from erv.register.versions import HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, versions_of
+from erv.register.versions import CODE_TAG, EXTERNAL_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, versions_of
+from erv.tracking.description import PARENT_RUN_TAG
 from erv.tracking.header import RunHeader
+from erv.tracking.lineage_events import publication
 from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, pipeline_files
+from erv.tracking.opening import flow_run_id
+from erv.tracking.origin import FLOW_TAG, origin_tags
 from erv.tracking.patience import repeated
 from erv.tracking.rest import deleted_experiment
 
@@ -33,26 +46,34 @@ PUBLISHER_TAG = "erv.publisher"
 def one_version(
     client: MlflowClient,
     bundle: Bundle,
+    code: str,
     name: str,
     environment: Environment,
     parent_run_id: str | None,
     check: Callable[[], None],
 ) -> tuple[ModelVersion, bool, tuple[str, ...]]:
-    """The only version of a bundle, registered if there is none; whether it is ours; the copies deleted."""
+    """The only version of a bundle with this serving code, registered if there is none.
+
+    Also whether this call registered it, and the copies of it that were deleted.
+    """
     runs: list[str] = []
+
+    def registered() -> list[ModelVersion]:
+        found = versions_of(client, name, bundle.hash)
+        return [version for version in found if version.tags.get(CODE_TAG) == code]
 
     def attempt() -> list[ModelVersion]:
         # An attempt whose answer was lost may have registered it: look before and after.
-        if not (found := versions_of(client, name, bundle.hash)):
+        if not (found := registered()):
             check()
-            _register(bundle, name, environment, parent_run_id, runs)
-            found = versions_of(client, name, bundle.hash)
+            _register(client, bundle, code, name, environment, parent_run_id, runs)
+            found = registered()
         return found
 
     first, *copies = repeated(attempt)
     new = first.tags.get(PUBLISH_RUN_TAG) in runs
     if new:
-        card = (bundle.folder / "card.md").read_text(encoding="utf-8")
+        card = with_verdicts((bundle.folder / "card.md").read_text(encoding="utf-8"), None)
         repeated(lambda: client.update_model_version(name, first.version, card))
     for copy in copies:
         check()
@@ -115,7 +136,13 @@ def _lives_here(publisher: str | None) -> bool:
 
 
 def _register(
-    bundle: Bundle, name: str, environment: Environment, parent_run_id: str | None, runs: list[str]
+    client: MlflowClient,
+    bundle: Bundle,
+    code: str,
+    name: str,
+    environment: Environment,
+    parent_run_id: str | None,
+    runs: list[str],
 ) -> None:
     """Stores the bundle as a model and registers it, tagged with its hash from the start.
 
@@ -134,19 +161,59 @@ def _register(
     }
     if parent_run_id:
         tags["mlflow.parentRunId"] = parent_run_id
+    if flow := flow_run_id(client, parent_run_id):
+        tags[FLOW_TAG] = flow
+    origin = origin_tags(environment.workspace)
+    tags |= origin
     experiment = mlflow.set_experiment(environment.mlflow_experiment)
-    with mlflow.start_run(experiment_id=experiment.experiment_id, run_name="publish", tags=tags) as run:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mlflow.start_run(experiment_id=experiment.experiment_id, run_name="publish", tags=tags) as run,
+    ):
         runs.append(run.info.run_id)
-        for file in pipeline_files():
-            mlflow.log_artifact(str(file), LOCK_ARTIFACT_FOLDER)
-        info = mlflow.pyfunc.log_model(name="model", **model_content(bundle.folder))
-        mlflow.register_model(
+        for file in () if bundle.is_external else pipeline_files():
+            repeated(functools.partial(mlflow.log_artifact, str(file), LOCK_ARTIFACT_FOLDER))
+        content = model_content(bundle.folder, Path(folder))
+        info = repeated(lambda: mlflow.pyfunc.log_model(name="model", **content))
+        (stored,) = map(Path, content["code_paths"])
+        record = _record(
+            client, bundle, stored, code, name, info.model_id, run.info.run_id, parent_run_id, origin
+        )
+        made = mlflow.register_model(
             info.model_uri,
             name,
             tags={
                 HASH_TAG: bundle.hash,
+                CODE_TAG: code,
                 PATH_TAG: f"artifacts/{bundle.folder.name}",
                 PUBLISH_RUN_TAG: run.info.run_id,
-                **({"erv.parent_run": parent_run_id} if parent_run_id else {}),
+                RECORD_TAG: record,
+                **({PARENT_RUN_TAG: parent_run_id} if parent_run_id else {}),
+                **({EXTERNAL_TAG: "true"} if bundle.is_external else {}),
             },
         )
+        candidate = (bundle.folder.as_posix(), content_digest(bundle.folder))
+        publication(environment, candidate, f"{name}/{made.version}", tags)
+
+
+def _record(
+    client: MlflowClient,
+    bundle: Bundle,
+    stored: Path,
+    code: str,
+    name: str,
+    model_id: str,
+    run_id: str,
+    parent_run_id: str | None,
+    origin: Mapping[str, str],
+) -> str:
+    """Stores `lineage.json` with the model's files; returns its SHA-256."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = stored_files(client, model_id, bundle, stored, Path(folder))
+        text = version_record(
+            bundle, name, code=code, files=files, run_id=run_id, parent_run_id=parent_run_id, origin=origin
+        )
+        path = Path(folder) / RECORD
+        path.write_text(text, encoding="utf-8", newline="\n")
+        repeated(lambda: client.log_model_artifact(model_id, str(path)))
+    return sha256_of_text(text)

@@ -2,113 +2,147 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from erv.errors import RegistryError
-from erv.register.serving_clips import ClipError, find_clips
+from erv.register.serving_clips import MAX_CLIPS, ClipError, ClipInput, ServedClips
 
-CLIP_SECONDS = 30.0
-CLIP_MEMORY_MB = 2000
-COLUMNS = ("clip", "answer", "explanation", "agreement", "completion")
+if TYPE_CHECKING:
+    from erv.media.decode import Decoded
+    from erv.policies import Policy
+
+COLUMNS = ("clip", "answer", "explanation", "agreement", "completion", "error")
+BATCH = 8  # clips that the policy answers together
 
 
 class Predictor:
-    """The policy and the verifier of a bundle, ready to answer.
+    """The policy and the verifier of a bundle, ready to answer; each is loaded when it is first needed.
 
     Clips are decoded exactly as they were for training.
 
     Args:
         bundle: folder that `register` wrote.
-        root: the only folder that clips are read from; None reads none.
+        clips: where clips may be read.
         device: torch device.
+
+    Raises:
+        RegistryError: the folder holds no bundle, or one of an older version.
     """
 
-    def __init__(self, bundle: str | Path, root: Path | None, device: str = "cpu") -> None:
+    def __init__(self, bundle: str | Path, clips: ServedClips, device: str = "cpu") -> None:
         from erv.media.decode import DecodeRule
+
+        self._bundle, self._clips, self._device = Path(bundle), clips, device
+        try:
+            serving = json.loads((self._bundle / "serving.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RegistryError(f"{bundle}: has no serving.json, so register did not write it") from None
+        try:
+            self._max_new_tokens = int(serving.pop("max_new_tokens"))
+            self._limits = serving.pop("limits")
+            self._rule = DecodeRule(**serving)
+        except (KeyError, TypeError) as error:
+            raise RegistryError(
+                f"{bundle}/serving.json: not of this version of erv ({error}); run `dvc repro register` again"
+            ) from None
+
+    def load(self) -> None:
+        """Loads policy and verifier now."""
+        _ = self._policy, self._agreement
+
+    @functools.cached_property
+    def _policy(self) -> Policy:
         from erv.policies import load_policy
+
+        return load_policy(self._bundle / "policy", device=self._device)
+
+    @functools.cached_property
+    def _agreement(self) -> Callable[..., list[float | None]]:
         from erv.rewards import NO_SHAPING, explanation_reward
         from erv.verifier import EmotionVerifier
 
-        bundle = Path(bundle)
-        try:
-            serving = json.loads((bundle / "serving.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise RegistryError(f"{bundle}: has no serving.json, so register did not write it") from None
-        self._root = root
-        self._max_new_tokens = int(serving.pop("max_new_tokens"))
-        self._rule = DecodeRule(**serving)
-        self._policy = load_policy(bundle / "policy", device=device)
-        verifier = EmotionVerifier.from_pretrained(bundle / "verifier")
-        self._agreement = explanation_reward(verifier, shaping=NO_SHAPING)  # the plain share
+        verifier = EmotionVerifier.from_pretrained(self._bundle / "verifier")
+        return explanation_reward(verifier, shaping=NO_SHAPING)  # the plain share
 
-    def predict(self, names: Sequence[str]) -> list[dict[str, Any]]:
+    def predict(self, asked: Sequence[ClipInput]) -> list[dict[str, Any]]:
         """Answers for clips, greedily decoded.
 
         Args:
-            names: video files with sound, by their paths below the root.
+            asked: video files with sound.
 
         Returns:
-            Per clip `clip` (its name), `answer`, `explanation`, `completion` and `agreement`: the share of
-            the explanation's emotional sentences that speak of the answer, by the verifier; None if the
-            verifier does not know the answer.
+            Per clip the `COLUMNS`, `clip` being its name, as asked. Agreement is the share of the
+            explanation's emotional sentences that speak of the answer, by the verifier; None if the verifier
+            does not know the answer. The error says why a clip can't be answered, in a sentence for the
+            client; either it or the completion is None.
 
         Raises:
-            ClipError: a file is not below the root, can't be decoded, or has no sound.
+            ClipError: there are too many clips.
         """
-        from erv.policies.common.generate import generate_completions
-        from erv.prompts import parse_completion
+        if len(asked) > MAX_CLIPS:
+            raise ClipError(f"the request has {len(asked)} clips, at most {MAX_CLIPS} are answered at once")
+        seen = self._decode(asked)
+        completions = self._completions(seen)
+        return [
+            self._failed(item.name, found)
+            if isinstance(found, ClipError)
+            else self._answered(item.name, completions[str(number)])
+            for number, (item, found) in enumerate(zip(asked, seen, strict=True))
+        ]
 
-        clips = self._decode(names)
-        completions = generate_completions(
+    def _decode(self, asked: Sequence[ClipInput]) -> list[Decoded | ClipError]:
+        """Per clip what was decoded, or why it can't be."""
+        from erv.register.serving_media import decoded_clips
+
+        found: list[Decoded | ClipError | None] = [None] * len(asked)
+        paths: dict[int, Path] = {}
+        with tempfile.TemporaryDirectory(prefix="erv-clips-") as temporary:
+            for number, item in enumerate(asked):
+                try:
+                    paths[number] = self._clips.file_of(item, number, Path(temporary))
+                except ClipError as error:
+                    found[number] = error
+            clips = decoded_clips(list(paths.values()), self._rule, self._limits) if paths else ()
+            for number, clip in zip(paths, clips, strict=True):
+                found[number] = clip
+        return [item for item in found if item is not None]
+
+    def _completions(self, seen: Sequence[Decoded | ClipError]) -> dict[str, str]:
+        """What the policy says about the clips that could be decoded, by their number."""
+        from erv.shards import Clip
+
+        clips = [
+            Clip(str(number), item.frames, item.audio, self._rule.sample_rate)
+            for number, item in enumerate(seen)
+            if not isinstance(item, ClipError) and item.audio is not None
+        ]
+        if not clips:
+            return {}
+        from erv.policies.common.generate import generate_completions
+
+        return generate_completions(
             self._policy,
             clips,
-            batch_size=8,
+            batch_size=BATCH,
             max_new_tokens=self._max_new_tokens,
             temperature=0.0,
             seed=0,
         )
-        rows = []
-        for index, name in enumerate(names):
-            text = completions[str(index)]
-            parsed = parse_completion(text)
-            solution = f"<answer>{parsed.answer or ''}</answer>"
-            agreement = self._agreement([text], [solution], dataset=["mafw"])[0]
-            row = (name, parsed.answer, parsed.explanation, agreement, text)
-            rows.append(dict(zip(COLUMNS, row, strict=True)))
-        return rows
 
-    def _decode(self, names: Sequence[str]) -> list[Any]:
-        """The clips, decoded in a process of their own: a file may crash or hang its decoder."""
-        from erv.media.decode import DECODED, MediaError, decode_item, decode_task, loader
-        from erv.media.workers import isolated
-        from erv.shards import Clip
+    def _answered(self, name: Any, text: str) -> dict[str, Any]:
+        from erv.prompts import parse_completion
 
-        paths = find_clips(names, self._root)
-        outcomes = isolated(
-            decode_item,
-            [decode_task(path, self._rule) for path in paths],
-            workers=1,
-            seconds=CLIP_SECONDS,
-            memory_mb=CLIP_MEMORY_MB,
-            expected=(MediaError,),
-            prepare=loader(self._rule),
-            confined=True,
-            form=DECODED,
-        )
-        clips = []
-        with contextlib.closing(outcomes):
-            for index, (name, path, outcome) in enumerate(zip(names, paths, outcomes, strict=True)):
-                decoded = outcome.result
-                if decoded is None:
-                    reason = str(outcome.failure).replace(str(path), name)
-                    raise ClipError(f"clip {name!r}: {reason}")
-                if decoded.audio is None:
-                    raise ClipError(
-                        f"clip {name!r}: no sound track; the policy was trained on clips with sound"
-                    )
-                clips.append(Clip(str(index), decoded.frames, decoded.audio, self._rule.sample_rate))
-        return clips
+        parsed = parse_completion(text)
+        solution = f"<answer>{parsed.answer or ''}</answer>"
+        agreement = self._agreement([text], [solution], dataset=["mafw"])[0]
+        row = (name, parsed.answer, parsed.explanation, agreement, text, None)
+        return dict(zip(COLUMNS, row, strict=True))
+
+    def _failed(self, name: Any, error: ClipError) -> dict[str, Any]:
+        shown = name if isinstance(name, str) or name is None else str(name)
+        return {**dict.fromkeys(COLUMNS), "clip": shown, "error": str(error)}

@@ -1,75 +1,214 @@
-"""Which files a served model reads: those below one folder, which the operator names.
+"""Which clips a served model reads: those that a request brings, and those below what the operator names.
 
-A client names a clip by its path below that folder. Its answer never says where the folder is, nor whether
-there is such a file outside.
+A client names a clip by its path below a folder, or by a URI. Its answer never says where the folder is, nor
+whether there is such a file outside.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
 
-from erv.errors import DataError, RegistryError
+from erv.errors import DataError, RegistryError, StorageError
+
+logger = logging.getLogger(__name__)
 
 ROOT_VARIABLE = "ERV_SERVE_ROOT"
 MAX_CLIPS = 64  # in a request; they are in memory together
+CLIP_MEMORY_MB = 2000  # what decoding a clip may take
+MAX_FETCHED_MB = 256  # of a clip that comes from S3; all of a request are on disk together
 _LONGEST_NAME = 1024
+_S3 = "s3://"
 
 
 class ClipError(DataError):
     """A clip can't be answered. The message is for the client, and holds no path of this machine."""
 
 
-def served_folder(variables: Mapping[str, str] = os.environ) -> Path | None:
-    """The folder in `ERV_SERVE_ROOT`, resolved; None if it is not set.
+@dataclass(frozen=True)
+class ClipInput:
+    """A row of a request; at least one of the two.
+
+    Attributes:
+        name: path below the served folder, `file://` or `s3://` URI; if there is content, any name.
+        content: the file itself, as bytes or as base64 text.
+    """
+
+    name: Any = None
+    content: Any = None
+
+
+class Downloads(Protocol):
+    """The part of `erv.storage.store.Store` that is needed here."""
+
+    def download(self, uri: str, path: Path, /, *, on_bytes: Any = None) -> Path:
+        """Copies an object to a file; `on_bytes` gets the size of each chunk and may raise to stop."""
+
+
+@dataclass(frozen=True)
+class ServedClips:
+    """Where clips may be read.
+
+    Attributes:
+        folder: the folder, resolved; None if there is none.
+        prefix: `s3://bucket/prefix`, without a slash at its end; None if there is none.
+        store: has `prefix`.
+        named: the folder as the operator named it, absolute, which may lead to `folder` through links.
+    """
+
+    folder: Path | None = None
+    prefix: str | None = None
+    store: Downloads | None = None
+    named: Path | None = None
+
+    def file_of(self, asked: ClipInput, number: int, temporary: Path) -> Path:
+        """The file of a clip, written to a temporary folder unless it is below the served one.
+
+        Args:
+            asked: the row of the request.
+            number: of the row.
+            temporary: folder for the files of this request.
+
+        Raises:
+            ClipError: it is not a file that may be read. Symbolic links count as what they lead to.
+        """
+        target = temporary / f"{number:02d}"
+        if asked.content is not None:
+            target.write_bytes(_bytes_of(asked.content))
+            return target
+        name = asked.name
+        if not isinstance(name, str) or not name:
+            raise ClipError(
+                "neither name nor content; the column clip holds paths below the served folder or URIs, the"
+                " column content files in base64"
+            )
+        if self.folder is None and self.prefix is None:
+            raise ClipError(
+                f"this server reads no clips: {ROOT_VARIABLE}, the folder of the clips, is not set"
+            )
+        if name.startswith(_S3):
+            return self._fetched(name, target)
+        if name.startswith("file:"):
+            return self._below(_path_of(name))
+        if PurePosixPath(name).is_absolute():
+            raise ClipError("name it by its path below the served folder, not by an absolute one")
+        return self._below(name)
+
+    def _below(self, name: str) -> Path:
+        """The file of a path, relative to the folder or absolute."""
+        # One sentence for all of these: it must not tell what there is outside.
+        absent = ClipError("no such file below the served folder")
+        # `..` is refused before anything is looked up: whether `a/../b` exists depends on what `a` is.
+        if self.folder is None or _is_devious(name):
+            raise absent
+        asked = PurePosixPath(name)
+        if asked.is_absolute():
+            roots = [root for root in (self.folder, self.named) if root and asked.is_relative_to(root)]
+            if not roots:
+                raise absent  # before anything outside is looked up
+            asked = asked.relative_to(roots[0])
+        try:
+            path = (self.folder / asked).resolve(strict=True)
+        except (OSError, RuntimeError, ValueError):  # missing, a loop of links, not encodable
+            raise absent from None
+        if not path.is_relative_to(self.folder) or not path.is_file():
+            raise absent
+        return path
+
+    def _fetched(self, uri: str, target: Path) -> Path:
+        """An object below the prefix, as a file."""
+        absent = ClipError("no such object below the served prefix")
+        if self.prefix is None or self.store is None or not uri.startswith(f"{self.prefix}/"):
+            raise absent
+        # A gateway may take these for folders, and lead elsewhere.
+        parts = uri.removeprefix(_S3).split("/")
+        if _is_devious(uri.removeprefix(_S3)) or any(part in ("", ".") for part in parts):
+            raise absent
+        try:
+            return self.store.download(uri, target, on_bytes=_Counter())
+        except StorageError as error:
+            # Its sentence names the server, so it is not for clients.
+            logger.warning("%s", error)
+            raise ClipError(
+                "no such object below the served prefix, or it can't be fetched; the server's log says why"
+            ) from None
+
+
+def served_clips(variables: Mapping[str, str] = os.environ) -> ServedClips:
+    """What `ERV_SERVE_ROOT` names: a folder, `s3://bucket/prefix`, or both with a comma between them.
 
     Raises:
-        RegistryError: it is not a folder.
+        RegistryError: it names something else.
+        StorageError: it names a prefix, but no object store is configured.
+        SettingsError: the store's variables are wrong.
     """
-    value = variables.get(ROOT_VARIABLE)
-    if not value:
+    folder = prefix = None
+    for value in (part.strip() for part in variables.get(ROOT_VARIABLE, "").split(",")):
+        if value.startswith(_S3) and prefix is None:
+            prefix = value.rstrip("/")
+        elif value and not value.startswith(_S3) and folder is None:
+            folder = Path(value.removeprefix("file://"))
+            if not folder.is_dir():
+                raise RegistryError(
+                    f"{ROOT_VARIABLE} is {value!r}, not a folder; name the folder of the clips, s3://bucket/prefix,"
+                    " or both with a comma between them"
+                )
+        elif value:
+            raise RegistryError(f"{ROOT_VARIABLE} names more than one folder or more than one prefix")
+    if folder is None:
+        return ServedClips(None, prefix, _store_of(prefix))
+    return ServedClips(folder.resolve(), prefix, _store_of(prefix), folder.absolute())
+
+
+def _store_of(prefix: str | None) -> Downloads | None:
+    if prefix is None:
         return None
-    folder = Path(value)
-    if not folder.is_dir():
-        raise RegistryError(f"{ROOT_VARIABLE} is {value!r}, not a folder; name the folder of the clips")
-    return folder.resolve()
+    from erv.environment import load_environment
+    from erv.storage.store import open_store, split_uri
+
+    split_uri(prefix)
+    return open_store(load_environment())
 
 
-def find_clips(names: Sequence[Any], root: Path | None) -> list[Path]:
-    """The files of the clips that a request names.
+class _Counter:
+    """Stops a download that is too large."""
 
-    Args:
-        names: paths below the root, with forward slashes.
-        root: from `served_folder`.
+    def __init__(self) -> None:
+        self._bytes = 0
 
-    Raises:
-        ClipError: there is no root, there are too many names, or a name is not that of a file below the root.
-            Symbolic links count as what they lead to.
-    """
-    if root is None:
-        raise ClipError(f"this server reads no clips: {ROOT_VARIABLE}, the folder of the clips, is not set")
-    if len(names) > MAX_CLIPS:
-        raise ClipError(f"the request names {len(names)} clips, at most {MAX_CLIPS} are answered at once")
-    return [_find(name, root) for name in names]
+    def __call__(self, count: int) -> None:
+        self._bytes += count
+        if self._bytes > MAX_FETCHED_MB * 1_000_000:
+            raise ClipError(f"larger than {MAX_FETCHED_MB} MB")
 
 
-def _find(name: Any, root: Path) -> Path:
-    if not isinstance(name, str) or not name:
-        raise ClipError("a clip has no name; the column clip holds paths below the served folder")
-    shown = repr(name if len(name) <= 80 else f"{name[:80]}...")
-    if PurePosixPath(name).is_absolute():
-        raise ClipError(f"clip {shown}: name it by its path below the served folder, not by an absolute one")
-    # One sentence for all of these: it must not tell what there is outside.
-    absent = ClipError(f"clip {shown}: no such file below the served folder")
-    # `..` is refused before anything is looked up: whether `a/../b` exists depends on what `a` is.
-    if len(name) > _LONGEST_NAME or "\0" in name or ".." in PurePosixPath(name).parts:
-        raise absent
+def _path_of(uri: str) -> str:
+    """The path in a `file://` URI; empty if it names another machine."""
     try:
-        path = (root / name).resolve(strict=True)
-    except (OSError, RuntimeError, ValueError):  # missing, a loop of links, not encodable
-        raise absent from None
-    if not path.is_relative_to(root) or not path.is_file():
-        raise absent
-    return path
+        parts = urlsplit(uri)
+    except ValueError:
+        return ""
+    return unquote(parts.path) if parts.netloc in ("", "localhost") else ""
+
+
+def _is_devious(name: str) -> bool:
+    return not name or len(name) > _LONGEST_NAME or "\0" in name or ".." in PurePosixPath(name).parts
+
+
+def _bytes_of(content: Any) -> bytes:
+    """The bytes of a file; raises ClipError."""
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
+    if not isinstance(content, str):
+        raise ClipError("the content is neither bytes nor a text in base64")
+    try:
+        return base64.b64decode("".join(content.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise ClipError("the content is not in base64") from None

@@ -15,17 +15,20 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from erv.errors import RegistryError
+
 logger = logging.getLogger(__name__)
 
 HOSTS_VARIABLE = "ERV_SERVE_HOSTS"
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]", "::1")
-MAX_BODY_BYTES = 1 << 20  # clips are named, not sent
+SIZE_VARIABLE = "ERV_SERVE_MAX_MB"
+USUAL_MAX_MB = 1  # enough for names; whoever lets clips be sent needs memory for many times their size
 SERVER_MODULE = "mlflow.pyfunc.scoring_server.app"
 _LONGEST_LOG = 4000
 
@@ -35,12 +38,12 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _SENTENCES = {
-    413: f"the request is larger than {MAX_BODY_BYTES} bytes; name fewer clips",
+    413: f"the request is larger than this server takes; send fewer clips, or allow more in {SIZE_VARIABLE}",
     415: "send the table as application/json, text/csv or application/vnd.apache.parquet, in UTF-8",
-    504: "the model took too long; name fewer clips",
+    504: "the model took too long; ask for fewer clips",
 }
-_NO_TABLE = (
-    "the request is not a table with the one column clip, of texts;"
+NO_TABLE = (
+    "the request is not a table with the columns clip or content, of texts;"
     ' send for example {"dataframe_records": [{"clip": "a.mp4"}]}'
 )
 _FAILED = "the model failed; the log of the server says why"
@@ -75,8 +78,14 @@ def in_scoring_server() -> bool:
 
 
 def guard_scoring_server() -> None:
-    """Puts the guard around the application that mlflow's scoring server makes once the model is loaded."""
+    """Puts the guard around the application that mlflow's scoring server makes once the model is loaded.
+
+    Raises:
+        RegistryError: as `most_bytes`.
+    """
     import fastapi
+
+    most_bytes()  # the application is built with the first request, which is too late to complain
 
     plain = fastapi.FastAPI
 
@@ -98,8 +107,20 @@ def guarded(application: Application) -> Application:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     hosts = [host.strip() for host in os.environ.get(HOSTS_VARIABLE, "").split(",") if host.strip()]
-    limited = RequestBodyLimitMiddleware(_read_first(application), max_body_size=MAX_BODY_BYTES)
+    limited = RequestBodyLimitMiddleware(_read_first(application), max_body_size=most_bytes())
     return CleanAnswers(TrustedHostMiddleware(limited, [*LOCAL_HOSTS, *hosts], www_redirect=False))
+
+
+def most_bytes(variables: Mapping[str, str] = os.environ) -> int:
+    """The largest request in bytes, from `ERV_SERVE_MAX_MB` (2^20 bytes each).
+
+    Raises:
+        RegistryError: it is not a number above 0.
+    """
+    value = variables.get(SIZE_VARIABLE) or str(USUAL_MAX_MB)
+    if not value.isdecimal() or int(value) == 0:
+        raise RegistryError(f"{SIZE_VARIABLE} is {value!r}, not a whole number above 0")
+    return int(value) << 20
 
 
 def _read_first(application: Application) -> Application:
@@ -161,13 +182,13 @@ async def _answer(send: Send, status: int, body: bytes, exchange: Exchange) -> N
         status, sentence = 400, exchange.refusal
     elif status == 500 and not exchange.asked:
         # mlflow fails on what it can't parse: deep nesting, numbers of thousands of digits.
-        status, sentence = 400, _NO_TABLE
+        status, sentence = 400, NO_TABLE
     elif exchange.failed or status >= 500:
         status, sentence = max(status, 500), _SENTENCES.get(status, _FAILED)
     elif body == b"Invalid host header":
         sentence = f"the Host header is not one of this server's; {HOSTS_VARIABLE} names more"
     else:
-        sentence = _SENTENCES.get(status, _NO_TABLE if status == 400 else "there is nothing here")
+        sentence = _SENTENCES.get(status, NO_TABLE if status == 400 else "there is nothing here")
     logger.warning("answered %d: %s", status, sentence)
     if exchange.refusal is None:
         logger.info("instead of: %s", body[:_LONGEST_LOG].decode("utf-8", "replace"))

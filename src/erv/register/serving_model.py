@@ -1,7 +1,8 @@
 """The MLflow model of a published version, as code: MLflow runs this file when it loads the model.
 
-Input: a table with the column `clip`, paths below the folder in `ERV_SERVE_ROOT`. Output: see
-`erv.register.serving.Predictor.predict`. docs/serving.md says how to serve it.
+Input: a table with the column `clip` (paths below what `ERV_SERVE_ROOT` names, or URIs), `content` (bytes, or
+base64 text), or both. Output: see `erv.register.serving.Predictor.predict`. docs/serving.md says how to serve
+it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from erv.register.serving import COLUMNS, Predictor
-from erv.register.serving_clips import ClipError, served_folder
+from erv.register.serving_clips import ClipError, ClipInput, served_clips
 from erv.register.serving_guard import (
+    NO_TABLE,
     Exchange,
     current_exchange,
     guard_scoring_server,
@@ -29,19 +31,22 @@ class EmotionModel(PythonModel):
     """Loads the bundle once and answers tables of clips."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Loads policy and verifier; in mlflow's scoring server, puts the guard in front of it."""
-        root = served_folder()
+        """Opens the bundle; in mlflow's scoring server, also loads it and puts the guard in front.
+
+        Elsewhere it is loaded with the first clip: whoever only looks at the model needs no memory for it.
+        """
+        self._predictor = Predictor(context.artifacts["bundle"], served_clips())
         if in_scoring_server():
             guard_scoring_server()
-        self._predictor = Predictor(context.artifacts["bundle"], root)
+            self._predictor.load()
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row per clip.
+        """One row per clip; one that can't be answered has a sentence in `error`.
 
         Raises:
-            ClipError: a clip can't be answered; a sentence for the client.
+            ClipError: the table can't be answered; a sentence for the client.
         """
         exchange = current_exchange()
         if exchange is None and in_scoring_server():
@@ -49,7 +54,7 @@ class EmotionModel(PythonModel):
         exchange = exchange or Exchange()
         exchange.asked = True
         try:
-            rows = self._predictor.predict(list(model_input["clip"]))
+            rows = self._predictor.predict(_asked(model_input))
         except ClipError as error:
             exchange.refusal = str(error)
             raise
@@ -57,7 +62,21 @@ class EmotionModel(PythonModel):
             exchange.failed = True
             logger.exception("the model failed")
             raise
-        return pd.DataFrame(rows, columns=list(COLUMNS))
+        # Not as numbers: what is missing would be NaN, which is no JSON.
+        return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+
+
+def _asked(table: pd.DataFrame) -> list[ClipInput]:
+    columns = [list(table[name]) if name in table else None for name in ("clip", "content")]
+    if columns == [None, None]:
+        raise ClipError(NO_TABLE)
+    names, contents = (column or [None] * len(table) for column in columns)
+    return [ClipInput(_given(name), _given(content)) for name, content in zip(names, contents, strict=True)]
+
+
+def _given(value: Any) -> Any:
+    """A cell, None if it is empty: what is missing from a row is NaN."""
+    return None if value is None or value is pd.NA or value != value else value
 
 
 mlflow.models.set_model(EmotionModel())

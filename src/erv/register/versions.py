@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from erv.errors import RegistryError
+from erv.tracking.description import PUBLISH_RUN_TAG as PUBLISH_RUN_TAG
 from erv.tracking.patience import repeated
 
 if TYPE_CHECKING:
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"  # the alias of the version that was published last
 HASH_TAG = "erv.bundle_hash"
+CODE_TAG = "erv.serving_code"  # what answers for the bundle, see `erv.register.serving_code`
 PATH_TAG = "erv.bundle_path"
 GATES_TAG = "erv.register.gates"
-PUBLISH_RUN_TAG = "erv.publish_run"
+EXTERNAL_TAG = "erv.external"  # of a version that this pipeline did not make
 
 
 def versions_of(client: MlflowClient, name: str, bundle_hash: str) -> list[ModelVersion]:
@@ -33,6 +35,14 @@ def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
         token = page.token
         if not token:
             return sorted(found, key=lambda v: int(v.version))
+
+
+def files_uri(client: MlflowClient, version: ModelVersion) -> str:
+    """Where the files of a version are, in MLflow's words: `mlflow-artifacts:/1/models/m-.../artifacts`."""
+    uri = str(client.get_model_version_download_uri(version.name, version.version)).rstrip("/")
+    if uri.startswith("models:/"):  # the model that the version was registered from
+        uri = str(client.get_logged_model(uri.removeprefix("models:/")).artifact_location).rstrip("/")
+    return uri
 
 
 def get_version(client: MlflowClient, name: str, target: str) -> ModelVersion:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from erv.errors import SettingsError
-from erv.files import parse_yaml
+from erv.parameters import ABSENT, PARAMETERS, decides, parse, read
 
-PARAMETERS = "params.yaml"
+__all__ = ["PARAMETERS", "VARIED", "deciding", "differing", "digest", "of_workspace"]
+
 VARIED = ("seed", "ingest.fold")  # what repeats vary
-WITHOUT_EFFECT = "machine."  # no stage depends on this section
-ABSENT = "absent"
 
 
 def deciding(content: bytes) -> dict[str, Any]:
@@ -26,17 +24,8 @@ def deciding(content: bytes) -> dict[str, Any]:
     Raises:
         SettingsError: it is not a mapping of sections.
     """
-    try:
-        raw = parse_yaml(content)
-    except ValueError as error:
-        raise SettingsError(f"{PARAMETERS}: {error}; correct it, or restore it from git") from None
-    if not isinstance(raw, dict):
-        raise SettingsError(f"{PARAMETERS}: expected a mapping of sections, found {type(raw).__name__}")
-    return {
-        name: value
-        for name, value in _flat(raw)
-        if name not in VARIED and not name.startswith(WITHOUT_EFFECT)
-    }
+    found = parse(content)
+    return {name: value for name, value in found.items() if name not in VARIED and decides(name)}
 
 
 def of_workspace(workspace: Path) -> dict[str, Any]:
@@ -45,12 +34,7 @@ def of_workspace(workspace: Path) -> dict[str, Any]:
     Raises:
         SettingsError: the workspace has none.
     """
-    try:
-        return deciding((workspace / PARAMETERS).read_bytes())
-    except OSError as error:
-        raise SettingsError(
-            f"{PARAMETERS}: can't be read ({error.strerror}); run this from the top of the repository"
-        ) from None
+    return deciding(read(workspace))
 
 
 def digest(parameters: Mapping[str, Any]) -> str:
@@ -69,12 +53,3 @@ def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
     first, *more = names
     said = f"{first} is {there.get(first, ABSENT)} there and {here.get(first, ABSENT)} now"
     return f"{said}, and {len(more)} more differ" if more else said
-
-
-def _flat(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in section.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{name}.")
-        else:
-            yield name, value

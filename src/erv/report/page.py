@@ -87,7 +87,7 @@ def write_report(
                 show_media=key[0] in settings.show_media,
             )
 
-    environment = _environment()
+    environment = templates()
     with whole_folder(folder) as temporary:
         # All pages list all clips, so none can be written before all records are made and counted; they wait
         # on the disk, not in memory.
@@ -101,7 +101,9 @@ def write_report(
             browser = listed.browser(number, path.read_text(encoding="utf-8").split("\n"), counts)
             path.unlink()
             if number == 1:
-                text = _report(environment, predictions, comparison, evidence, candidate, names, browser)
+                text = _report(
+                    environment, predictions, comparison, evidence, candidate, seed, names, browser
+                )
                 write_text(text, html)
             else:
                 template = environment.get_template("clips.html.j2")
@@ -121,7 +123,8 @@ def _by_key(predictions: Predictions) -> dict[tuple[str, str], dict[str, Mapping
     return found
 
 
-def _environment() -> Any:
+def templates() -> Any:
+    """The Jinja environment of the page's templates."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -153,6 +156,7 @@ def _report(
     comparison: Mapping[str, Any],
     evidence: Evidence,
     candidate: str,
+    seed: int,
     names: Mapping[str, str],
     browser: pages.Browser,
 ) -> str:
@@ -173,6 +177,7 @@ def _report(
             meanings=MEANINGS,
             comparison=comparison,
             candidate=candidate,
+            seed=seed,
             subject=subject,
             unexplained=verdicts.unexplained(comparison),
             headline=verdicts.headline(comparison, subject),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,8 @@ def write_base(
     progress: Callable[[str], None] | None = None,
 ) -> None:
     """Writes `out/policy` and `out/encoder` from the reasoning tree; equal tree and seed give equal bytes.
+
+    `out/trained_on.csv` names the clips that they learned from, for `erv lineage`.
 
     Args:
         tree: the raw reasoning tree (`EMER.csv`, `cues.parquet`, `video/*.mp4`).
@@ -85,9 +87,18 @@ def write_base(
         _write_encoder(
             [*(text for text, _ in explanations.values()), *_sentences(tree)], out / "encoder", seed
         )
+        _write_trained_on(tree.name, sorted({clip.clip.clip_id for clip in clips} | set(explanations)), out)
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
+
+
+def _write_trained_on(dataset: str, clips: Sequence[str], out: Path) -> None:
+    """The encoder's weights are random, but its vocabulary comes from the explanations: that is learning."""
+    with (out / "trained_on.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("model", "dataset", "clip_id"))
+        writer.writerows((model, dataset, clip) for model in ("policy", "encoder") for clip in clips)
 
 
 def _explanations(tree: Path) -> dict[str, tuple[str, str]]:

@@ -29,6 +29,7 @@ def faults(settings: Settings) -> list[str]:
         _rollouts,
         _shares,
         _passes,
+        _saved,
         _means,
         _adapters,
         _engine,
@@ -211,6 +212,16 @@ def _passes(settings: Settings) -> Iterator[str]:
         elif per_pass is not None and own % per_pass:
             share = "" if machine.processes == 1 else "the share of a process of "
             yield f"{parameter} ({per_pass}) must divide {share}{what}, {own}"
+
+
+def _saved(settings: Settings) -> Iterator[str]:
+    """TRL keeps a generation's completions only in memory: a checkpoint between its updates loses them."""
+    saved, updates = settings.machine.grpo.save_steps, settings.grpo.num_iterations
+    if saved % updates:
+        yield (
+            f"machine.grpo.save_steps ({saved}) must be a multiple of grpo.num_iterations ({updates}): a"
+            " checkpoint can't fall between updates on the same completions"
+        )
 
 
 def _means(settings: Settings) -> Iterator[str]:

@@ -21,6 +21,8 @@ MOVED = {
     "sft.rows_per_pass": "machine.sft.rows_per_pass",
     "grpo.rows_per_pass": "machine.grpo.rows_per_pass",
     "grpo.sample_steps": "machine.grpo.sample_steps",
+    "sft.save_steps": "machine.sft.save_steps",
+    "grpo.save_steps": "machine.grpo.save_steps",
     "grpo.train": "compare.train",
     "grpo.variants": "variants",
     "evaluate.policies": "compare.policies",

@@ -58,7 +58,6 @@ class GrpoSettings(Section):
     shaping: ShapingSettings
     freeze_projectors: bool
     gradient_checkpointing: bool
-    save_steps: PositiveInt
     collapse_patience: PositiveInt | None
     lora: LoraSettings
 
@@ -66,12 +65,11 @@ class GrpoSettings(Section):
     def _lengths_fit(self) -> GrpoSettings:
         one_length(self.max_steps, self.epochs)
         # TRL keeps a generation's completions only in memory: a checkpoint between its updates loses them.
-        for name, steps in (("save_steps", self.save_steps), ("max_steps", self.max_steps)):
-            if steps is not None and steps % self.num_iterations:
-                raise ValueError(
-                    f"{name} ({steps}) must be a multiple of num_iterations ({self.num_iterations}):"
-                    " a checkpoint can't fall between updates on the same completions"
-                )
+        if self.max_steps is not None and self.max_steps % self.num_iterations:
+            raise ValueError(
+                f"max_steps ({self.max_steps}) must be a multiple of num_iterations ({self.num_iterations}):"
+                " a checkpoint can't fall between updates on the same completions"
+            )
         return self
 
     @model_validator(mode="after")

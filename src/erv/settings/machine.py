@@ -64,16 +64,23 @@ class ExtractMachine(Section):
 
 
 class SftMachine(Section):
-    """`machine.sft`: clips per forward pass; None for the whole batch."""
+    """`machine.sft`: memory and checkpoints.
+
+    Attributes:
+        rows_per_pass: clips per forward pass; None for the whole batch.
+        save_steps: steps between checkpoints.
+    """
 
     rows_per_pass: PositiveInt | None
+    save_steps: PositiveInt
 
 
 class GrpoMachine(Section):
-    """`machine.grpo`: completions per forward pass, and how often samples are shown.
+    """`machine.grpo`: completions per forward pass, checkpoints, and how often samples are shown.
 
     Attributes:
         rows_per_pass: completions per forward pass; None for the whole step.
+        save_steps: steps between checkpoints, a multiple of `grpo.num_iterations`.
         sample_steps: steps between tables of sample completions; the last step has one too.
         static_decode: whether grpo generates with a cache of fixed size, on a GPU as a CUDA graph.
         vllm_python: interpreter of the environment that vLLM is installed in, for `grpo.generation: vllm`.
@@ -81,6 +88,7 @@ class GrpoMachine(Section):
     """
 
     rows_per_pass: PositiveInt | None
+    save_steps: PositiveInt
     sample_steps: PositiveInt
     static_decode: bool = False
     vllm_python: Annotated[str, Field(min_length=1)] = ".venv-vllm/bin/python"
@@ -100,7 +108,7 @@ class EvaluateMachine(Section):
 
 
 class MachineSettings(Section):
-    """Processes, memory, and samples shown during training.
+    """Processes, memory, and checkpoints and samples during training.
 
     Attributes:
         accelerate: configuration in `infra/accelerate/` that sft and grpo run under; None for one process.
@@ -108,12 +116,15 @@ class MachineSettings(Section):
         allowed_roots: absolute folders outside the local sources that links in them may lead to. Pinning
             checks it where a link ends. None by default.
         feature_cache_gb: memory per process for the frozen towers' outputs, in GB.
+        price_per_hour: what an hour of this machine costs, in any currency, for `erv run --dry`; None if
+            nobody asks.
     """
 
     accelerate: Literal["ddp", "fsdp", "zero2", "zero3"] | None
     processes: PositiveInt
     allowed_roots: tuple[Root, ...] = ()
     feature_cache_gb: PositiveFloat
+    price_per_hour: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
     validate_: Annotated[ValidateMachine, Field(alias="validate")]
     extract: ExtractMachine
     sft: SftMachine

@@ -1,8 +1,9 @@
 """Profiles: named settings of the whole pipeline, stored as differences from the shipped `params.yaml`.
 
-`demo` is the default; `paper-0.5b` and `paper-7b` hold the method's published settings. A profile changes
-parameters only: stages, classes and servers are the same. DVC reads only `params.yaml`, so a profile takes
-effect when `erv params use NAME` writes it into that file, which keeps comments and all other parameters.
+`demo` is the default; `paper-0.5b` and `paper-7b` hold the method's published settings, and `tiny` is a run
+of minutes that only shows that everything works. A profile changes parameters only: stages, classes and
+servers are the same. DVC reads only `params.yaml`, so a profile takes effect when `erv params use NAME`
+writes it into that file, which keeps comments and all other parameters.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import yaml
 
 from erv.errors import SettingsError
 from erv.files import write_text
+from erv.parameters import flat
 from erv.settings import Settings, load_settings, parse_settings
 
+DEMO = "demo"
 MACHINE = "machine"
 FOLDER = Path(__file__).with_name("profiles")
 _ABSENT = object()
@@ -71,7 +74,7 @@ def text(value: Any) -> str:
 def names() -> list[str]:
     """The names of all profiles: the demo first, then alphabetically."""
     found = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-    return sorted(found, key=lambda name: name != "demo")
+    return sorted(found, key=lambda name: name != DEMO)
 
 
 def load_profile(name: str) -> Profile:
@@ -147,8 +150,28 @@ def merged_where_needed(profile: Profile, path: Path = Path("params.yaml")) -> S
     return merged(profile, path, keep_adjusted=applied)
 
 
+def _left_over(profile: Profile, path: Path) -> list[Difference]:
+    """What another profile that is in the file changed, and this one doesn't set: the demo's values."""
+    params = flat(load_settings(path).model_dump(mode="json", by_alias=True))
+    shipped = flat(load_profile(DEMO).params)
+    others = (load_profile(name) for name in names() if name not in (DEMO, profile.name))
+    changed = [
+        name
+        for other in others
+        if all(other.is_adjustable(item.name) for item in differences(other, path))
+        for name in flat(other.params)
+    ]
+    return [
+        Difference(name, params[name], shipped[name])
+        for name in dict.fromkeys(changed)
+        if name not in flat(profile.params) and params[name] != shipped[name]
+    ]
+
+
 def use(profile: Profile, path: Path = Path("params.yaml")) -> list[Difference]:
     """Writes a profile into a parameter file; comments, order and all other parameters stay.
+
+    If the file has another profile, what only that one sets goes back to the demo's values.
 
     Returns:
         What changed; if nothing did, the file is not written.
@@ -156,19 +179,23 @@ def use(profile: Profile, path: Path = Path("params.yaml")) -> list[Difference]:
     Raises:
         SettingsError: the file has faults, or would have some; it is then left unchanged.
     """
-    changes = differences(profile, path)
+    left = _left_over(profile, path)
+    changes = [*differences(profile, path), *left]
     if not changes:
         return []
     editor = _editor()
     document = editor.load(path.read_text(encoding="utf-8"))
     # Read with the same library, which keeps how a number is written: 1.0e-6 must not become a string.
-    wanted = editor.load((FOLDER / f"{profile.name}.yaml").read_text(encoding="utf-8"))["params"]
+    wanted, shipped = (
+        editor.load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))["params"]
+        for name in (profile.name, DEMO)
+    )
     for change in changes:
         *sections, last = change.name.split(".")
-        inside, source = document, wanted
+        inside, source = document, shipped if change in left else wanted
         for section in sections:
             inside, source = inside[section], source[section]
-        inside[last] = source[last]
+        inside[last] = _in_blocks(source[last])
     stream = io.StringIO()
     editor.dump(document, stream)
     content = stream.getvalue()
@@ -177,26 +204,18 @@ def use(profile: Profile, path: Path = Path("params.yaml")) -> list[Difference]:
     return changes
 
 
-def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested parameters by dotted name."""
-    found: dict[str, Any] = {}
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _editor() -> Any:
-    """A YAML reader and writer that preserves what it does not change, with the layout of `params.yaml`."""
+    """A YAML editor with DVC's layout, so that neither rewrites what the other wrote."""
     from ruamel.yaml import YAML
 
     editor = YAML()
     editor.preserve_quotes = True
-    editor.width = 4096
-    editor.indent(mapping=2, sequence=4, offset=2)
-    editor.representer.add_representer(
-        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
+    editor.default_flow_style = False
     return editor
+
+
+def _in_blocks(value: Any) -> Any:
+    """A value without the layout that it had in the profile: its lists are written in blocks."""
+    if isinstance(value, Mapping):
+        return {key: _in_blocks(item) for key, item in value.items()}
+    return [_in_blocks(item) for item in value] if isinstance(value, list) else value

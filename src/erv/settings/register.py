@@ -11,6 +11,7 @@ from erv.settings.section import NAME_OF_A_MODEL, Section
 JUDGED = ("EEA", "EPC", "FCR", "inconsistency", "inconsistency_all")
 LOWER_IS_BETTER = ("inconsistency", "inconsistency_all", "repetitive")
 NEITHER_IS_BETTER = ("words", "sentences")  # counts; every other metric is a share, in 0..1
+INSTRUMENTS = ("verifier_f1", "judge_accuracy")  # what measures, of which no policy has its own
 EVERY, MAJORITY = "every", "majority"  # what a gate may name beside a judge of the panel
 
 
@@ -33,6 +34,8 @@ class GateSettings(Section):
         "repetitive",
         "words",
         "sentences",
+        "verifier_f1",
+        "judge_accuracy",
     ]
     minimum: float | None = None
     maximum: float | None = None
@@ -47,6 +50,10 @@ class GateSettings(Section):
         if self.metric not in NEITHER_IS_BETTER and getattr(self, other) is not None:
             raise ValueError(
                 f"gate on {self.metric}: a {other} would keep better models from champion; give a {end}"
+            )
+        if self.metric in INSTRUMENTS and self.against is not None:
+            raise ValueError(
+                f"gate on {self.metric}: all policies are measured by the same, so leave out against"
             )
         bound = self.minimum if self.maximum is None else self.maximum
         least = 0.0 if self.against is None else -1.0
@@ -66,4 +73,7 @@ class RegisterSettings(Section):
 
     model_name: Annotated[str, NAME_OF_A_MODEL]
     policy: str
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+    bootstrap_samples: Annotated[int, Field(ge=100)]
+    require_lineage: bool
     gates: Annotated[tuple[GateSettings, ...], Field(min_length=1)]

@@ -22,7 +22,6 @@ class SftSettings(Section):
     warmup_share: Share
     weight_decay: Annotated[float, Field(ge=0.0)]
     max_grad_norm: PositiveFloat
-    save_steps: PositiveInt
     lora: LoraSettings
 
     @model_validator(mode="after")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from erv.settings.grpo import GrpoSettings
 from erv.settings.section import Section
@@ -36,7 +37,10 @@ class RewardSettings(Section):
 
 
 class VariantSettings(Section):
-    """One arm of the comparison: its training method and its rewards."""
+    """One arm of the comparison: its training method and its rewards.
+
+    In `params.yaml` rewards are a mapping of names to weights, so that one weight is a parameter of its own.
+    """
 
     method: Literal["grpo", "rft"] = "grpo"
     passes_at: float | None = None  # rft: trains on completions with at least this from every reward
@@ -50,12 +54,18 @@ class VariantSettings(Section):
             return grpo
         return GrpoSettings.model_validate(grpo.model_dump() | {"credit": self.credit})
 
-    @model_validator(mode="after")
-    def _rewards_differ(self) -> VariantSettings:
-        names = [reward.name for reward in self.rewards]
-        if len(set(names)) != len(names):
-            raise ValueError(f"rewards names one twice: {', '.join(names)}; give one a larger weight instead")
-        return self
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _by_name(cls, rewards: Any) -> Any:
+        if isinstance(rewards, Mapping):
+            return tuple({"name": str(name), "weight": weight} for name, weight in rewards.items())
+        if isinstance(rewards, tuple) and all(isinstance(reward, RewardSettings) for reward in rewards):
+            return rewards
+        raise ValueError("expected names with weights, such as {format: 1.0, accuracy: 1.0}")
+
+    @field_serializer("rewards")
+    def _as_mapping(self, rewards: tuple[RewardSettings, ...]) -> dict[str, float]:
+        return {reward.name: reward.weight for reward in rewards}
 
     @model_validator(mode="after")
     def _rewards_count(self) -> VariantSettings:

@@ -90,8 +90,9 @@ def _up(workspace: Path, names: Sequence[str], patience: float) -> Environment:
     if "s3" in names:
         _make_buckets(environment)
         write_dvc_remote(environment)
+        environment.connected_file.unlink(missing_ok=True)  # DVC's remote is our own now
     if "mlflow" in names:
-        _deliver_spool(environment)
+        deliver_waiting(environment)
     return environment
 
 
@@ -269,7 +270,8 @@ def _make_buckets(environment: Environment) -> None:
         raise StackError(f"the buckets could not be created: {error}") from error
 
 
-def _deliver_spool(environment: Environment) -> None:
+def deliver_waiting(environment: Environment) -> None:
+    """Sends MLflow the runs that wait in `.erv/spool`; says so if it can't."""
     from erv.tracking.delivery import Outage, deliver_spool
 
     silence_telemetry()  # MLflow is imported here

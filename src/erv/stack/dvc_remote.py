@@ -11,12 +11,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from erv.environment import Environment
+from erv.environment import Environment, command_for
 from erv.errors import StackError
 
 REMOTE = "erv"
 _PROFILE = "erv"
 _SECTION = f'remote "{REMOTE}"'
+# All that we ever write, so that one that is no longer wanted is seen.
+_SETTINGS = (
+    *("url", "endpointurl", "region", "verify", "access_key_id", "secret_access_key", "session_token"),
+    *("profile", "configpath", "credentialpath"),
+)
 
 
 def write_dvc_remote(environment: Environment) -> None:
@@ -28,24 +33,52 @@ def write_dvc_remote(environment: Environment) -> None:
     folder = environment.workspace / ".dvc"
     if not folder.is_dir() or not environment.has_storage:
         return
-    section: dict[str, Any] = {"url": f"s3://{environment.dvc_bucket}", "region": environment.s3_region}
-    section["verify"] = True  # hash what is fetched: DVC trusts the names of a remote's objects otherwise
-    if environment.s3_endpoint:
-        section["endpointurl"] = environment.s3_endpoint
-    if not environment.s3_ambient:
-        profile, credentials = _write_profile(environment)
-        section["access_key_id"] = environment.s3_access_key
-        section["secret_access_key"] = environment.s3_secret_key
-        if environment.s3_session_token:
-            section["session_token"] = environment.s3_session_token
-        section.update(profile=_PROFILE, configpath=str(profile), credentialpath=str(credentials))
-    _update(folder / "config.local", section)
+    for path, text in _profile(environment).items():
+        write_private(path, text)
+    _update(folder / "config.local", _section(environment))
     _verify_default(folder)
 
 
-def _write_profile(environment: Environment) -> tuple[Path, Path]:
-    """Writes our profile to both AWS files, so that a shell that redirects one of them still finds it."""
-    config, credentials = environment.stack / "aws" / "config", environment.stack / "aws" / "credentials"
+def stale_settings(environment: Environment) -> tuple[str, ...]:
+    """What `write_dvc_remote` would change, as names of the remote's settings; values may be secrets.
+
+    Raises:
+        StackError: `.dvc/config.local` is damaged.
+    """
+    written = read_dvc_config(environment.workspace / ".dvc" / "config.local").get(_SECTION, {})
+    wanted = _section(environment)
+    stale = [name for name in _SETTINGS if written.get(name) != wanted.get(name)]
+    for path, text in _profile(environment).items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(f"its profile in {path.relative_to(environment.workspace)}")
+    return tuple(stale)
+
+
+def _section(environment: Environment) -> dict[str, str]:
+    """The remote's part of `.dvc/config.local`."""
+    section = {"url": f"s3://{environment.dvc_bucket}", "region": environment.s3_region}
+    section["verify"] = "True"  # hash what is fetched: DVC trusts the names of a remote's objects otherwise
+    if environment.s3_endpoint:
+        section["endpointurl"] = environment.s3_endpoint
+    if not environment.s3_ambient:
+        section["access_key_id"] = environment.s3_access_key or ""
+        section["secret_access_key"] = environment.s3_secret_key or ""
+        if environment.s3_session_token:
+            section["session_token"] = environment.s3_session_token
+        config, credentials = _profile_paths(environment)
+        section.update(profile=_PROFILE, configpath=str(config), credentialpath=str(credentials))
+    return section
+
+
+def _profile_paths(environment: Environment) -> tuple[Path, Path]:
+    return environment.stack / "aws" / "config", environment.stack / "aws" / "credentials"
+
+
+def _profile(environment: Environment) -> dict[Path, str]:
+    """Our profile in both AWS files, so that a shell that redirects one of them still finds it."""
+    if environment.s3_ambient:
+        return {}
+    config, credentials = _profile_paths(environment)
     keys = [
         f"aws_access_key_id = {environment.s3_access_key}",
         f"aws_secret_access_key = {environment.s3_secret_key}",
@@ -53,9 +86,10 @@ def _write_profile(environment: Environment) -> tuple[Path, Path]:
     if environment.s3_session_token:
         keys.append(f"aws_session_token = {environment.s3_session_token}")
     region = f"region = {environment.s3_region}"
-    write_private(config, "\n".join([f"[profile {_PROFILE}]", region, ""]))
-    write_private(credentials, "\n".join([f"[{_PROFILE}]", *keys, ""]))
-    return config, credentials
+    return {
+        config: "\n".join([f"[profile {_PROFILE}]", region, ""]),
+        credentials: "\n".join([f"[{_PROFILE}]", *keys, ""]),
+    }
 
 
 def read_dvc_config(path: Path) -> Any:
@@ -67,7 +101,8 @@ def read_dvc_config(path: Path) -> Any:
     # The library that DVC itself reads its configuration with.
     from configobj import ConfigObj, ConfigObjError  # type: ignore[import-untyped]
 
-    remedy = "restore it from git" if path.name == "config" else "delete it and run `erv stack up`"
+    writer = command_for("S3", path.parent.parent)
+    remedy = "restore it from git" if path.name == "config" else f"delete it and run `{writer}`"
     try:
         config = ConfigObj(path.read_text(encoding="utf-8").splitlines() if path.exists() else None)
     except (ConfigObjError, UnicodeDecodeError) as error:

@@ -5,19 +5,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from erv.environment import Environment, child_environment, load_environment
 from erv.errors import StackError
+from erv.settings import load_settings
+from erv.stack import deployments
+from erv.stack.prefect_api import ask
 from erv.stack.reach import require
+from erv.tracking.origin import who
 
 POOL = "erv"
 # One line per message, with the stage it comes from; Prefect's own format is more repetitive.
@@ -34,15 +35,30 @@ _SETTINGS = {
 }
 
 
-def run_flow(targets: Sequence[str], *, force: bool = False, workers: int = 2) -> NoReturn:
-    """Replaces this process by `python -m flows.train`.
+def run_flow(
+    targets: Sequence[str],
+    *,
+    force: bool = False,
+    workers: int = 2,
+    only: str | None = None,
+    require_gates: bool = False,
+    require_lineage: bool = False,
+) -> NoReturn:
+    """Replaces this process by `python -m flows.run`, whose arguments these are.
 
     Raises:
         StackError: no Prefect server answers.
     """
     environment = _checked()
-    flags = [*(["--force"] if force else []), "--workers", str(workers)]
-    _become([sys.executable, "-m", "flows.train", *flags, *targets], environment)
+    switches = {
+        "--force": force,
+        "--require-gates": require_gates,
+        "--require-lineage": require_lineage,
+    }
+    flags = [flag for flag, given in switches.items() if given]
+    sys.stderr.write("starting the train flow\n")  # Prefect takes seconds to import, on a busy machine many
+    flags += [*(["--only", only] if only else []), "--workers", str(workers)]
+    _become([sys.executable, "-m", "flows.run", *flags, *targets], environment)
 
 
 def serve() -> NoReturn:
@@ -53,18 +69,48 @@ def serve() -> NoReturn:
     """
     environment = _checked()
     _ensure_pool(environment)
+    if note := deployments.note_for_worker(environment):
+        sys.stderr.write(f"warning: {note}\n")
     _become([*_prefect(), "worker", "start", "--pool", POOL, "--type", "process"], environment)
 
 
-def deploy() -> None:
-    """Registers the deployments of `prefect.yaml` with our Prefect server; safe to repeat.
+def deploy(*, replace: bool = False) -> None:
+    """Registers the deployments of `prefect.yaml` with our Prefect server, and who is told of what happens.
+
+    Safe to repeat.
+
+    Args:
+        replace: also take over what another clone has deployed.
 
     Raises:
-        StackError: no Prefect server answers, or it refuses the deployments.
+        StackError: no Prefect server answers, or it refuses the deployments, or they are another clone's.
+        SettingsError: `params.yaml` has faults.
     """
     environment = _checked()
+    model = load_settings(environment.workspace / "params.yaml").register_.model_name
+    if not replace:
+        deployments.refuse_foreign(environment)
     _ensure_pool(environment)
-    _call(["deploy", "--all"], environment)
+    # What Prefect says of it is advice for its own commands, which start a worker without our servers.
+    _call([*_prefect(), "deploy", "--all"], environment, ERV_MODEL=model, ERV_WHO=who(environment.workspace))
+    for line in _deployed(environment):
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.write(_call([sys.executable, "-m", "flows.notices"], environment))
+
+
+def _deployed(environment: Environment) -> list[str]:
+    """What was deployed, how to start it, and what that takes."""
+    names = deployments.declared(environment.workspace)
+    lines = [
+        f"deployed {' and '.join(names)}; their runs work in {environment.workspace}",
+        # Which server the user's own `prefect` asks can't be seen here: this process has our variables.
+        f'start a run: prefect deployment run {names[0]} --watch  # after: eval "$(erv stack env)"',
+    ]
+    if not deployments.worker_is_online(environment, POOL):
+        lines.append(
+            "no worker is running, and runs wait for one; start it in another shell: erv run --worker"
+        )
+    return lines
 
 
 def prefect_environment(environment: Environment) -> dict[str, str]:
@@ -91,24 +137,15 @@ def _checked() -> Environment:
 
 def _ensure_pool(environment: Environment) -> None:
     """Creates the pool that deployments and workers need; Prefect refuses to create one that exists."""
-    url = f"{(environment.prefect_api_url or '').rstrip('/')}/work_pools/{POOL}"
-    request = urllib.request.Request(url, headers=environment.prefect_headers)  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            json.load(answer)
-            return
-    except urllib.error.HTTPError as error:
-        if error.code != 404:
-            raise StackError(f"Prefect at {url} answers {error.code}; see `erv stack status`") from error
-    except OSError as error:
-        raise StackError(f"Prefect at {url} can't be reached ({error}); run `erv stack up`") from error
-    _call(["work-pool", "create", POOL, "--type", "process"], environment)
+    if ask(environment, f"/work_pools/{POOL}", missing=True) is None:
+        _call([*_prefect(), "work-pool", "create", POOL, "--type", "process"], environment)
 
 
-def _call(arguments: Sequence[str], environment: Environment) -> None:
+def _call(command: Sequence[str], environment: Environment, **more: str) -> str:
+    """Runs a program to its end, and returns what it printed."""
     result = subprocess.run(
-        [*_prefect(), *arguments],
-        env=prefect_environment(environment),
+        command,
+        env={**prefect_environment(environment), **more},
         cwd=environment.workspace,
         capture_output=True,
         text=True,
@@ -116,8 +153,9 @@ def _call(arguments: Sequence[str], environment: Environment) -> None:
     )
     if result.returncode != 0:
         text = " ".join((result.stderr or result.stdout).split())
-        raise StackError(f"`prefect {' '.join(arguments)}` failed: {environment.mask(text)[-500:]}")
-    sys.stdout.write(result.stdout)
+        said = " ".join(command[command.index("-m") + 1 :])
+        raise StackError(f"`{said}` failed: {environment.mask(text)[-500:]}")
+    return result.stdout
 
 
 def _prefect() -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from erv.environment import Environment, child_environment
 from erv.errors import StackError
+from erv.stack.background import LOG_VARIABLES
 
 SERVICES = ("s3", "mlflow", "prefect")
 PORTS = {
@@ -147,6 +148,7 @@ def _prefect(environment: Environment, port: int) -> Service:
     folder = environment.stack / "prefect"
     url, ui = str(environment.prefect_api_url), str(environment.prefect_ui_url)
     variables = child_environment(environment) | {
+        **LOG_VARIABLES,
         "PREFECT_SERVER_API_AUTH_STRING": str(environment.prefect_auth_string),
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ui,
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",

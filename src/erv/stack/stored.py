@@ -27,7 +27,7 @@ def all_stored(environment: Environment) -> bool:
         StackError: a configuration file of DVC is damaged.
         StorageError: the store can't be reached.
     """
-    if not environment.has_storage or _default_remote(environment.workspace / ".dvc") != REMOTE:
+    if not environment.has_storage or default_remote(environment.workspace / ".dvc") != REMOTE:
         return False
     from dvc.repo import Repo
 
@@ -46,7 +46,12 @@ def all_stored(environment: Environment) -> bool:
     return kept <= _listing(store, environment, _RUNS).keys()
 
 
-def _default_remote(folder: Path) -> str | None:
+def default_remote(folder: Path) -> str | None:
+    """The remote that a plain `dvc push` uses; None if there is none.
+
+    Args:
+        folder: `.dvc`.
+    """
     names = [
         read_dvc_config(folder / name).get("core", {}).get("remote") for name in ("config.local", "config")
     ]

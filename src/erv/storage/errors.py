@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+from erv.environment import command_for, is_shared, remedy_for
 from erv.errors import StorageError
 
 P = ParamSpec("P")
@@ -88,7 +89,7 @@ def explain(error: BaseException, uri: str, endpoint: str, version_id: str | Non
     if isinstance(error, ClientError):
         return _refusal(error, uri, endpoint, version_id)
     if isinstance(error, unreachable):
-        return f"{uri}: {endpoint} can't be reached; run `erv stack up`, or check ERV_S3_ENDPOINT"
+        return f"{uri}: {endpoint} can't be reached; {remedy_for('S3')}"
     if isinstance(error, NoCredentialsError | ProfileNotFound):
         return f"{uri}: no usable AWS credentials ({error}); ERV_S3_AMBIENT=1 takes them from AWS's own chain"
     return f"{uri}: {endpoint}: {' '.join(str(error).split())}"
@@ -111,7 +112,9 @@ def _refusal(error: BaseException, uri: str, endpoint: str, version_id: str | No
         )
     if code == "NoSuchBucket":
         bucket = uri.split("/")[2]
-        return f"{uri}: bucket {bucket!r} does not exist at {endpoint}; `erv stack up` creates ours"
+        ours = f"`{command_for('S3')}` creates ours"
+        what = "create it, or name another" if is_shared("S3") else ours
+        return f"{uri}: bucket {bucket!r} does not exist at {endpoint}; {what}"
     if code in MISSING and version_id:
         return (
             f"{uri}: version {version_id} is no longer kept at {endpoint}; restore it, or pin what is there"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from erv.environment import Environment
+from erv.environment import Environment, remedy_for
 from erv.errors import StorageError
 from erv.files import sha256_of_file
 from erv.storage.downloads import DIGEST_KEY, Download
@@ -329,10 +329,10 @@ def open_store(environment: Environment, patient: bool = True) -> Store:
         exist.
     """
     if not environment.has_storage:
-        raise StorageError(
-            "no object store is configured; run `erv stack up`, "
-            "or set ERV_S3_ENDPOINT, ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY"
-        )
+        remedy = remedy_for("S3", environment.workspace)
+        if "ERV_S3_" not in remedy:
+            remedy += ", or set ERV_S3_ENDPOINT, ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY"
+        raise StorageError(f"no object store is configured; {remedy}")
     import boto3
     import botocore.session
     from botocore.config import Config

@@ -13,6 +13,7 @@ from erv.evaluate.evaluate import read_predictions
 from erv.files import content_digest
 from erv.labels import LabelSpace
 from erv.manifest import read_manifests
+from erv.pipeline import read_accepted
 from erv.policies.common.policy import stored_prompt
 from erv.prompts import Prompt
 from erv.stack.reach import require
@@ -105,12 +106,12 @@ def find_runs(
         EvaluationError: no run on it produced the evaluation in `dvc.lock`.
     """
     server = require("MLflow", environment.mlflow_uri)
-    stages = [stage_of(policy) for policy in policies]
+    stages, accepted = [stage_of(policy) for policy in policies], read_accepted()
     lock_entries.reconcile(environment, entries, stages)
     found = []
     for stage in stages:
         try:
-            runs = lock_entries.find_runs(environment, entries[stage])
+            runs = lock_entries.find_runs(environment, entries[stage], accepted)
         except OSError as error:
             sentence = environment.mask(" ".join(str(error).split()))[:300]
             raise StackError(f"MLflow at {environment.mask(server)}: {sentence}") from error

@@ -1,9 +1,9 @@
 """Events of a run and their delivery to MLflow: at once, later, or from the spool after the process ended.
 
-An event is a JSON object with a `kind`: `metrics`, `params`, `tags`, `artifact`, `text`, `dataset`, `end`.
-Each carries the time at which it happened, so that a late delivery gives the same curves. Delivering an event
-twice does no harm: MLflow ignores equal metrics and parameters, artifacts are overwritten, and a run is found
-by its key.
+An event is a JSON object with a `kind`: `metrics`, `params`, `tags`, `artifact`, `text`, `dataset`, `end`;
+and `experiment_metrics` and `experiment_end`, which go to the run that contains this one. Each carries the
+time at which it happened, so that a late delivery gives the same curves. Delivering an event twice does no
+harm: MLflow ignores equal metrics and parameters, artifacts are overwritten, and a run is found by its key.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from erv.files import write_text
 from erv.tracking import records
 from erv.tracking.header import RunHeader
 from erv.tracking.patience import FINAL
-from erv.tracking.rest import DeletedExperiment, Metric, Refused, Rest
+from erv.tracking.rest import RUNNING, DeletedExperiment, Metric, Refused, Rest
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ KEY_TAG = "erv.run_key"
 EVENTS = "events.jsonl"
 HEADER = "run.json"
 BAD = "bad"
+
+EXPERIMENT_METRICS, EXPERIMENT_END = "experiment_metrics", "experiment_end"
 
 _METRICS_PER_CALL = 1000
 _ENTRIES_PER_CALL = 100
@@ -44,6 +46,16 @@ class Outage(Exception):
 
 class Unusable(Outage):
     """MLflow can be reached, but takes no runs until someone puts right what the message names."""
+
+
+def end_of_experiment(run_id: str, status: str) -> Event:
+    """The event that ends the run of an experiment of DVC with one of its stages, unless it ended before.
+
+    Args:
+        run_id: of the experiment.
+        status: `FINISHED`, `FAILED` or `KILLED`, as the stage.
+    """
+    return {"kind": EXPERIMENT_END, "run": run_id, "status": status}
 
 
 class Delivery:
@@ -72,7 +84,10 @@ class Delivery:
                 if found:
                     return found[0].info.run_id
             run = self._server.create_run(
-                experiment_id, header.started, {**header.tags, KEY_TAG: header.key}, header.address
+                experiment_id,
+                header.started,
+                {**header.tags, KEY_TAG: header.key},
+                header.name or header.address,
             )
         except DeletedExperiment as error:
             raise Unusable(str(error)) from error
@@ -144,6 +159,12 @@ class Delivery:
                 self._server.log_input(run_id, event["name"], event["digest"], source, tags)
             case "end":
                 self._server.end_run(run_id, event["status"], event["time"])
+            case "experiment_metrics":
+                self._send_metrics(event["run"], group)
+            case "experiment_end":
+                # A stage that failed has ended it: with `--keep-going`, others follow.
+                if self._server.get_run(event["run"]).info.status == RUNNING:
+                    self._server.end_run(event["run"], event["status"], event["time"])
             case kind:
                 logger.warning("unknown event %r for run %s is dropped", kind, run_id)
 
@@ -296,6 +317,8 @@ def _deliver_folder(environment: Environment, delivery: Delivery, folder: Path) 
     if not events or events[-1]["kind"] != "end":
         last = events[-1].get("time") if events else None
         time = last or int((folder / HEADER).stat().st_mtime * 1000)
+        if header.experiment is not None:
+            events.append({**end_of_experiment(header.experiment, "KILLED"), "time": time})
         events.append({"kind": "end", "status": "KILLED", "time": time})
     if header.run_id is None:
         header.run_id = delivery.open(header, search=True)

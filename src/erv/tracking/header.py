@@ -11,8 +11,10 @@ class RunHeader:
 
     Attributes:
         key: a random name of this run; a repeated opening finds the run by it.
-        address: the stage with its matrix value, `grpo@erv`; the run's name.
+        address: the stage with its matrix value, `grpo@erv`; under it the run is recorded.
         started: milliseconds since 1970.
+        name: of the run in MLflow; the address if empty.
+        experiment: the run of the experiment of DVC that this stage belongs to; it ends with its last stage.
         pid, created: the process that feeds the run; while it lives, no other process delivers for it.
     """
 
@@ -23,6 +25,8 @@ class RunHeader:
     run_id: str | None = None
     pid: int = 0
     created: float = 0.0
+    name: str = ""
+    experiment: str | None = None
 
     def owner_lives(self) -> bool:
         """Whether the process that feeds this run is still alive."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erv.environment import Environment, hand_over_token
 from erv.files import sha256_of_text
+from erv.pipeline import ACCEPTED, Acceptance, PipelineError, behind, read_accepted
 from erv.tracking import records
 from erv.tracking.names import flatten
 from erv.tracking.rest import Refused, Rest, Run
@@ -28,11 +29,12 @@ logger = logging.getLogger(__name__)
 
 ENTRY_TAG = "erv.lock_entry"
 OUTPUTS_TAG = "erv.outputs"
+PARENT_TAG = "mlflow.parentRunId"  # as MLflow names the run that contains another
 RUN_TAG_PREFIX = "erv.run."
 LOCK_ARTIFACT_FOLDER = "pipeline"
-PIPELINE_FILES = ("dvc.lock", "dvc.yaml", "params.yaml")
+PIPELINE_FILES = ("dvc.lock", "dvc.yaml", "params.yaml", ACCEPTED)
 SOURCES = Path("data/sources")
-_TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
+TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
 
 
 def entry_hash(entry: Mapping[str, Any]) -> str:
@@ -93,7 +95,7 @@ def _tag(server: Rest, run_id: str, entry: Mapping[str, Any]) -> None:
     if run.info.status != "FINISHED" or ENTRY_TAG in run.data.tags or not _same_parameters(run, entry):
         return
     outputs = " ".join(f"{path}={md5}" for path, md5 in sorted(_hashes(entry, "outs").items()))
-    tags = {ENTRY_TAG: entry_hash(entry), OUTPUTS_TAG: outputs[:_TAG_LIMIT]}
+    tags = {ENTRY_TAG: entry_hash(entry), OUTPUTS_TAG: outputs[:TAG_LIMIT]}
     server.log_batch(run_id, tags=tags)
 
 
@@ -107,18 +109,42 @@ def _same_parameters(run: Run, entry: Mapping[str, Any]) -> bool:
     return True
 
 
-def find_runs(environment: Environment, entry: Mapping[str, Any] | str) -> list[Run]:
+def find_runs(
+    environment: Environment, entry: Mapping[str, Any] | str, accepted: Sequence[Acceptance] = ()
+) -> list[Run]:
     """The MLflow runs that produced a lock entry (or the entry with this hash), newest first.
+
+    Args:
+        environment: where MLflow is.
+        entry: of `dvc.lock`, or its hash.
+        accepted: from `read_accepted`: if the entry's result was kept from an earlier one, the runs of that.
 
     Raises:
         OSError: MLflow can't be reached, or refuses.
     """
     digest = entry if isinstance(entry, str) else entry_hash(entry)
-    return search(environment, f"tags.`{ENTRY_TAG}` = '{digest}'")
+    for known in (digest, *(step.before for step in behind(digest, accepted))):
+        if found := search(environment, f"tags.`{ENTRY_TAG}` = '{known}'"):
+            return found
+    return []
 
 
-def search(environment: Environment, condition: str, limit: int = 50) -> list[Run]:
-    """The runs of our experiment that match an MLflow filter, newest first.
+def containing_run(environment: Environment, entry: Mapping[str, Any]) -> str | None:
+    """The run of the flow or of the experiment of DVC in which the result of a lock entry was made.
+
+    Returns:
+        Its id; None if it was made outside of one, or with a warning if MLflow can't say.
+    """
+    try:
+        runs = find_runs(environment, entry, read_accepted(environment.workspace))
+    except OSError as error:
+        logger.warning("the run that this belongs to can't be looked up now: %s", _first_line(error))
+        return None
+    return runs[0].data.tags.get(PARENT_TAG) if runs else None
+
+
+def search(environment: Environment, condition: str, limit: int = 50, *, deleted: bool = False) -> list[Run]:
+    """The runs of our experiment that match an MLflow filter, newest first; deleted ones only on demand.
 
     Raises:
         OSError: MLflow can't be reached, or refuses.
@@ -129,7 +155,7 @@ def search(environment: Environment, condition: str, limit: int = 50) -> list[Ru
     experiment = server.experiment_id(environment.mlflow_experiment)
     if experiment is None:
         return []
-    return server.search_runs(experiment, condition, limit=limit, newest_first=True)
+    return server.search_runs(experiment, condition, limit=limit, newest_first=True, deleted=deleted)
 
 
 def link(
@@ -145,9 +171,14 @@ def link(
         remote, say) or can't be reached.
     """
     found: dict[str, str | None] = {}
+    try:
+        accepted = read_accepted()
+    except PipelineError as error:
+        logger.warning("the runs of results that were kept can't be looked up: %s", error)
+        accepted = ()
     for name in names:
         try:
-            runs = find_runs(environment, lock[name]) if name in lock else []
+            runs = find_runs(environment, lock[name], accepted) if name in lock else []
         except OSError as error:
             logger.warning("the run of %s can't be looked up now: %s", name, _first_line(error))
             runs = []
@@ -157,7 +188,7 @@ def link(
 
 
 def pipeline_files() -> list[Path]:
-    """The workspace files that describe what was run: lock, definition, parameters, locks of sources."""
+    """The files that describe what was run: lock, definition, parameters, kept results, sources' locks."""
     files = [Path(name) for name in PIPELINE_FILES]
     return [path for path in [*files, *sorted(SOURCES.glob("*.lock.json"))] if path.is_file()]
 

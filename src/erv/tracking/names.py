@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+HOST_TAG = "erv.host"  # the machine that a stage ran on
 DATA_DOCS_TAG = "erv.validate.data_docs"  # the path of the Data Docs among a run's artifacts
 
 

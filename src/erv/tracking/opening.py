@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
+import platform
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from erv.environment import Environment
+from erv.environment import Environment, remedy_for
+from erv.tracking.experiments import experiment_run, experiment_tags
 from erv.tracking.header import RunHeader
+from erv.tracking.lineage_events import events_of
+from erv.tracking.lock_entries import PARENT_TAG
+from erv.tracking.names import HOST_TAG
+from erv.tracking.origin import FLOW_TAG, origin_tags
 from erv.tracking.outbox import now_ms
 from erv.tracking.run import StageRun
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 logger = logging.getLogger(__name__)
 
 PARENT_VARIABLE = "ERV_PARENT_RUN_ID"
 FLOW_VARIABLES = ("ERV_FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
+
+
+def flow_run_id(client: MlflowClient | None = None, parent_run_id: str | None = None) -> str | None:
+    """The flow run of Prefect that this process works for; None outside of any.
+
+    Args:
+        client: of MLflow, needed with a parent run.
+        parent_run_id: the flow's run of MLflow, for the process of the flow itself: no variable names it.
+    """
+    found = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
+    if found is None and client is not None and parent_run_id is not None:
+        found = client.get_run(parent_run_id).data.tags.get(FLOW_TAG)
+    return found
 
 
 def open_run(
@@ -26,6 +47,7 @@ def open_run(
     address: str,
     tags: Mapping[str, str] | None = None,
     *,
+    name: str = "",
     silent: bool = False,
 ) -> StageRun:
     """Opens the MLflow run of a stage.
@@ -33,18 +55,21 @@ def open_run(
     Args:
         environment: where MLflow is; without one, the returned run does nothing and one log line says so.
         stage: `grpo`.
-        address: `grpo@erv`; the run's name.
+        address: `grpo@erv`.
         tags: additional tags.
+        name: of the run in MLflow; the address by default.
         silent: track nothing; for all processes but the one that does.
     """
     all_tags = {"erv.stage": stage, "mlflow.source.name": f"stages/{stage}.py", "mlflow.source.type": "LOCAL"}
-    all_tags.update(_git_tags(environment.workspace))
-    parent = os.environ.get(PARENT_VARIABLE)
-    flow = next((os.environ[name] for name in FLOW_VARIABLES if os.environ.get(name)), None)
+    origin = origin_tags(environment.workspace)
+    all_tags.update({**origin, **experiment_tags(), HOST_TAG: platform.node()})
+    parent, experiment = os.environ.get(PARENT_VARIABLE), None
+    if not parent and not silent:
+        parent = experiment = experiment_run(environment, origin)
     if parent:
-        all_tags["mlflow.parentRunId"] = parent
-    if flow:
-        all_tags["prefect.flow_run_id"] = flow
+        all_tags[PARENT_TAG] = parent
+    if flow := flow_run_id():
+        all_tags[FLOW_TAG] = flow
     all_tags.update({name: environment.mask(value) for name, value in (tags or {}).items()})
 
     import psutil
@@ -56,37 +81,14 @@ def open_run(
         tags=all_tags,
         pid=os.getpid(),
         created=psutil.Process().create_time(),
+        name=name,
+        experiment=experiment,
     )
-    run = StageRun(environment, header)
     if silent:
-        return run
+        return StageRun(environment, header)
+    run = StageRun(environment, header, events_of(environment, address, header.key, all_tags))
     if environment.mlflow_uri is None:
-        logger.info("no MLflow server is configured, nothing is tracked; `erv stack up` starts one")
-    else:
-        run.open()
+        remedy = remedy_for("MLflow", environment.workspace)
+        logger.info("no MLflow server is configured, so nothing is tracked; to track, %s", remedy)
+    run.open()
     return run
-
-
-def _git_tags(workspace: Path) -> dict[str, str]:
-    """The commit, and whether the working tree differs from it beyond `dvc.lock`."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            result = subprocess.run(
-                ["git", "-C", str(workspace), *arguments],
-                capture_output=True,
-                text=True,
-                timeout=20,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return result.stdout if result.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    changes = git("status", "--porcelain", "--untracked-files=no") or ""
-    dirty = any(line[3:] != "dvc.lock" for line in changes.splitlines())
-    commit = commit.strip()
-    return {"erv.git_commit": commit, "mlflow.source.git.commit": commit, "erv.git_dirty": str(dirty).lower()}

@@ -13,7 +13,7 @@ import time
 from functools import partial
 from typing import Literal
 
-from erv.environment import Environment
+from erv.environment import Environment, command_for
 from erv.tracking.delivery import Delivery, Event, Outage, Unusable
 from erv.tracking.header import RunHeader
 from erv.tracking.spool import Spool
@@ -110,7 +110,8 @@ class Outbox:
             if self._down_since is not None
             else f"MLflow did not receive everything within {time.monotonic() - started:.0f} s"
         )
-        where = "kept in .erv/spool for the next `erv stack up`" if self.spool.keep(left) else "lost"
+        kept = f"kept in .erv/spool for the next `{command_for('MLflow')}`"
+        where = kept if self.spool.keep(left) else "lost"
         logger.warning("%s; %d events of %s are %s", reason, len(left), self._header.address, where)
 
     def _wait_while_delivering(self, started: float, status: Status) -> None:

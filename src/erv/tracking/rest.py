@@ -14,7 +14,8 @@ import math
 import mimetypes
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,6 +30,7 @@ from erv.environment import Environment, hand_over_token
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _TIMEOUT_SECONDS = 20.0
+RUNNING = "RUNNING"  # the status of a run that goes on
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 # What a status means if the answer doesn't say, as MLflow's own client reads it.
 _CODES = {
@@ -71,14 +73,16 @@ def deleted_experiment(name: str, number: str, server: str) -> str:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The fixed part of a run; times in milliseconds since 1970."""
+    """The fixed part of a run; times in milliseconds since 1970, that of the end 0 while it goes on."""
 
     run_id: str
     experiment_id: str
     run_name: str
     status: str
     start_time: int
+    end_time: int
     artifact_uri: str
+    lifecycle_stage: str = "active"  # or deleted
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,16 @@ class Rest:
         """Creates an experiment; returns its id."""
         return str(self._call("POST", "experiments/create", {"name": name})["experiment_id"])
 
+    def experiment_tags(self, experiment_id: str) -> dict[str, str]:
+        """The tags of an experiment."""
+        answer = self._call("GET", "experiments/get", {"experiment_id": experiment_id})
+        return _mapping(answer["experiment"].get("tags", []))
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        """Sets a tag of an experiment."""
+        given = {"experiment_id": experiment_id, "key": key, "value": value}
+        self._call("POST", "experiments/set-experiment-tag", given)
+
     def create_run(self, experiment_id: str, started: int, tags: Mapping[str, str], name: str) -> Run:
         """Opens a run that started at a time in milliseconds since 1970."""
         answer = self._call(
@@ -182,14 +196,51 @@ class Rest:
         """A run."""
         return self._run(self._call("GET", "runs/get", {"run_id": run_id})["run"])
 
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """The last value of each metric of a run."""
+        found = self._call("GET", "runs/get", {"run_id": run_id})["run"]
+        entries = found.get("data", {}).get("metrics", [])
+        return {entry["key"]: float(entry["value"]) for entry in entries}
+
+    def find_run(self, run_id: str) -> Run | None:
+        """A run, also one in the trash; None if the server has none with this id."""
+        try:
+            return self.get_run(run_id)
+        except Refused as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+
+    def version_tags(self, model: str, alias: str) -> dict[str, str] | None:
+        """The tags of the version of a registered model that has an alias; None if there is none."""
+        query = {"name": model, "alias": alias}
+        try:
+            answer = self._call("GET", "registered-models/alias", query)
+        except Refused as error:
+            # MLflow answers the second to a model that has no such alias.
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return None
+        return _mapping(answer["model_version"].get("tags", []))
+
     def search_runs(
-        self, experiment_id: str, condition: str, *, limit: int = 1000, newest_first: bool = False
+        self,
+        experiment_id: str,
+        condition: str,
+        *,
+        limit: int = 1000,
+        newest_first: bool = False,
+        deleted: bool = False,
     ) -> list[Run]:
-        """The runs of an experiment that match an MLflow filter, at most `limit` (up to 50,000) of them."""
+        """The runs of an experiment that match an MLflow filter, at most `limit` (up to 50,000) of them.
+
+        Deleted runs are among them only if `deleted` is set.
+        """
         query: dict[str, Any] = {
             "experiment_ids": [experiment_id],
             "filter": condition,
             "max_results": limit,
+            "run_view_type": "ALL" if deleted else "ACTIVE_ONLY",
         }
         if newest_first:
             query["order_by"] = ["attributes.start_time DESC"]
@@ -215,6 +266,10 @@ class Rest:
         dataset = {"name": name, "digest": digest, "source_type": "local", "source": source}
         given = {"dataset": dataset, "tags": _pairs(tags)}
         self._call("POST", "runs/log-inputs", {"run_id": run_id, "datasets": [given]})
+
+    def resume_run(self, run_id: str) -> None:
+        """Marks a run that had ended as going on."""
+        self._call("POST", "runs/update", {"run_id": run_id, "status": RUNNING})
 
     def end_run(self, run_id: str, status: str, time: int) -> None:
         """Ends a run: `FINISHED`, `FAILED` or `KILLED`, at a time in milliseconds since 1970."""
@@ -246,6 +301,23 @@ class Rest:
         for file in sorted(item for item in path.rglob("*") if item.is_file()):
             self._put(file, root / folder / file.relative_to(path).as_posix())
 
+    def list_artifacts(self, run_id: str, folder: str) -> list[str]:
+        """The paths of the files directly in a folder of a run's artifacts; empty if there is none."""
+        answer = self._call("GET", "artifacts/list", {"run_id": run_id, "path": folder})
+        return [str(item["path"]) for item in answer.get("files", []) if not item.get("is_dir")]
+
+    def read_artifact(self, run_id: str, path: str) -> bytes:
+        """The content of a file among a run's artifacts; its listing says whether there is one."""
+        root = self._proxied(run_id)
+        if root is None:
+            return self._read_with_mlflow(run_id, path)
+        answer = self._session.get(
+            f"{self._server}{_ARTIFACTS}/{quote(str(root / path))}", timeout=_TIMEOUT_SECONDS
+        )
+        if not answer.ok:
+            raise _refusal(answer)
+        return answer.content
+
     def _put(self, file: Path, target: PurePosixPath) -> None:
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         with file.open("rb") as stream:
@@ -268,16 +340,25 @@ class Rest:
         return PurePosixPath(address.path.lstrip("/"))
 
     def _log_with_mlflow(self, run_id: str, path: Path, folder: str) -> None:
+        with self._mlflow() as client:
+            send = client.log_artifacts if path.is_dir() else client.log_artifact
+            send(run_id, str(path), folder or None)
+
+    def _read_with_mlflow(self, run_id: str, path: str) -> bytes:
+        with self._mlflow() as client, tempfile.TemporaryDirectory() as folder:
+            return Path(client.download_artifacts(run_id, path, folder)).read_bytes()
+
+    @contextmanager
+    def _mlflow(self) -> Iterator[Any]:
+        """MLflow's client; its errors become `Refused`."""
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", f"{_TIMEOUT_SECONDS:.0f}")
         hand_over_token(self._environment)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        client = MlflowClient(tracking_uri=self._environment.mlflow_uri)
         try:
-            send = client.log_artifacts if path.is_dir() else client.log_artifact
-            send(run_id, str(path), folder or None)
+            yield MlflowClient(tracking_uri=self._environment.mlflow_uri)
         except MlflowException as error:
             raise Refused(str(error.error_code), str(error), requests.Response()) from error
 
@@ -314,7 +395,9 @@ class Rest:
                 run_name=str(info.get("run_name", "")),
                 status=str(info.get("status", "")),
                 start_time=int(info.get("start_time", 0)),
+                end_time=int(info.get("end_time", 0)),
                 artifact_uri=self._artifact_uris[run_id],
+                lifecycle_stage=str(info.get("lifecycle_stage", "active")),
             ),
             RunData(_mapping(data.get("params", [])), _mapping(data.get("tags", []))),
         )

@@ -13,7 +13,9 @@ from typing import Any
 
 from erv.environment import Environment
 from erv.files import content_digest
+from erv.tracking.delivery import EXPERIMENT_METRICS, end_of_experiment
 from erv.tracking.header import RunHeader
+from erv.tracking.lineage_events import SILENT, Events
 from erv.tracking.names import entry_name, flatten
 from erv.tracking.outbox import Outbox, Status
 
@@ -27,8 +29,9 @@ class StageRun:
     Without a tracking server (`environment.mlflow_uri` is None) the methods do nothing.
     """
 
-    def __init__(self, environment: Environment, header: RunHeader) -> None:
+    def __init__(self, environment: Environment, header: RunHeader, events: Events = SILENT) -> None:
         self._environment = environment
+        self._events = events
         self._header = header
         self._outbox = Outbox(environment, header)
         self._tables: list[dict[str, str]] = []
@@ -45,12 +48,25 @@ class StageRun:
 
     def open(self) -> None:
         """Opens the run in MLflow and starts the delivery; an outage is only reported."""
-        self._outbox.open()
+        self._events.start()
+        if self._environment.mlflow_uri is not None:
+            self._outbox.open()
 
     def log_metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Appends a point to each curve; `step` is in the stage's own unit (optimiser steps, clips)."""
         numbers = {entry_name(name): float(value) for name, value in values.items()}
         self._outbox.add({"kind": "metrics", "values": numbers, "step": step or 0})
+
+    def log_results(self, values: Mapping[str, float]) -> None:
+        """Logs the figures that a whole run is compared by, also to the experiment of DVC, if it is in one.
+
+        A flow logs its own.
+        """
+        self.log_metrics(values)
+        if self._header.experiment is not None:
+            numbers = {entry_name(name): float(value) for name, value in values.items()}
+            event = {"kind": EXPERIMENT_METRICS, "run": self._header.experiment, "values": numbers, "step": 0}
+            self._outbox.add(event)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Logs parameters; nested ones get dotted names, secrets are masked."""
@@ -101,9 +117,16 @@ class StageRun:
                 {"kind": "dataset", "name": name, "digest": digest, "path": str(path), "context": context}
             )
 
-    def close(self, status: Status) -> None:
+    def close(self, status: Status, message: str = "") -> None:
         """Ends the run: waits as long as MLflow keeps receiving, then leaves the rest in the spool.
 
         It waits some seconds for an answer and at most ten minutes altogether, less for a stage that failed.
+
+        Args:
+            status: how it ended.
+            message: what failed, for OpenLineage.
         """
+        if self._header.experiment is not None:
+            self._outbox.add(end_of_experiment(self._header.experiment, status))
         self._outbox.close(status)
+        self._events.end(status, message)

@@ -46,7 +46,7 @@ def manifest_table(rows: Sequence[ClipRow], probes: Mapping[str, Probe]) -> Any:
             ),
             "decodable": [look.fault is None for look in looks],
             "frames": _objects([look and look.frames for look in seen]),
-            "shorter_side": _objects([look and min(look.width, look.height) for look in seen]),
+            "shorter_side": _objects([look and look.shorter_side for look in seen]),
             "brightness": _objects([look and look.brightness for look in seen]),
             "seconds": _objects([look and look.seconds for look in seen]),
             "fps": _objects([look and look.fps for look in seen]),

@@ -13,16 +13,13 @@ from typing import Any, Literal
 
 from erv.manifest import SPLITS, ClipRow
 from erv.settings import ValidateSettings
+from erv.validate.bounds import REPLACE, Bound, bounds
 
 # critical: every clip must meet it. tolerated: `validate.max_failed_share` of the clips may miss it, because
 # extraction quarantines them one by one. warning: it never fails the stage.
 Severity = Literal["critical", "tolerated", "warning"]
 
 _RUN_AGAIN = "the manifest is not what ingest writes: run ingest again"
-_REPLACE = (
-    "put intact copies in the source and pin it again, or raise validate.max_failed_share:"
-    " extraction quarantines what it can't decode"
-)
 _COMPLETION = r"(?s)^<think>.+</think>\s*<answer>.+</answer>$"
 _GIVEN = r"\S"
 
@@ -186,47 +183,22 @@ def _manifest_rules(
 
 def _media_rules(rows: Sequence[ClipRow], settings: ValidateSettings) -> list[Rule]:
     share = settings.max_failed_share
+    bounded = bounds(settings.model_dump())
     rules = [
-        Rule("file_not_empty", "tolerated", "at least 1 byte", _REPLACE, _between("bytes", share, 1)),
+        Rule("file_not_empty", "tolerated", "at least 1 byte", REPLACE, _between("bytes", share, 1)),
         Rule(
             "media_decodable",
             "tolerated",
             "frames that decode, the last ones included",
-            _REPLACE,
+            REPLACE,
             _among("decodable", [True], share),
         ),
-        Rule("frames_present", "tolerated", "at least 1 frame", _REPLACE, _between("frames", share, 1)),
-        Rule(
-            "size_plausible",
-            "tolerated",
-            f"frames of at least {settings.min_side} pixels a side",
-            "check that these are the clips themselves and not thumbnails, or lower validate.min_side",
-            _between("shorter_side", share, settings.min_side),
-        ),
-        Rule(
-            "not_black",
-            "tolerated",
-            f"a frame with a mean luma of at least {settings.min_brightness:g} of 255",
-            "look at these clips; lower validate.min_brightness if they are only dark",
-            _between("brightness", share, settings.min_brightness),
-        ),
+        *(_within(bound, share) for bound in bounded if bound.of_folders),
     ]
     if any(row.media == "video" for row in rows):
+        *others, loudness = [_within(bound, share) for bound in bounded if not bound.of_folders]
         rules += [
-            Rule(
-                "length_plausible",
-                "tolerated",
-                f"{settings.min_seconds:g} to {settings.max_seconds:g} s",
-                "check that these are whole clips, or change validate.min_seconds and max_seconds",
-                _between("seconds", share, settings.min_seconds, settings.max_seconds),
-            ),
-            Rule(
-                "fps_plausible",
-                "tolerated",
-                f"at least {settings.min_fps:g} frames a second",
-                "check how these clips were converted, or lower validate.min_fps",
-                _between("fps", share, settings.min_fps),
-            ),
+            *others,
             Rule(
                 "sound_present",
                 "tolerated",
@@ -234,13 +206,7 @@ def _media_rules(rows: Sequence[ClipRow], settings: ValidateSettings) -> list[Ru
                 "extract.missing_audio says what becomes of them; validate.max_failed_share accepts more",
                 _among("has_audio", [True], share),
             ),
-            Rule(
-                "not_silent",
-                "tolerated",
-                f"sound of at least {settings.min_loudness_db:g} dB of full scale (RMS)",
-                "listen to these clips; lower validate.min_loudness_db if they are only quiet",
-                _between("loudness_db", share, settings.min_loudness_db),
-            ),
+            loudness,
         ]
     if any(row.media == "frames" for row in rows):
         rules.append(
@@ -253,6 +219,11 @@ def _media_rules(rows: Sequence[ClipRow], settings: ValidateSettings) -> list[Ru
             )
         )
     return rules
+
+
+def _within(bound: Bound, failed_share: float) -> Rule:
+    expectation = _between(bound.measure, failed_share, bound.low, bound.high)
+    return Rule(bound.name, "tolerated", bound.expected, bound.remedy, expectation)
 
 
 def _among(column: str, values: list[Any], failed_share: float = 0.0) -> Any:

@@ -55,6 +55,11 @@ class Probe:
         """Whether the probed frames, including the last ones, actually decode."""
         return self.fault is None
 
+    @property
+    def shorter_side(self) -> int:
+        """The smaller of width and height, in pixels."""
+        return min(self.width, self.height)
+
 
 def luma(pixels: np.ndarray) -> float:
     """Mean luma, 0..255, of RGB pixels [H, W, 3]."""

@@ -124,7 +124,7 @@ def test_pieces_of_other_settings_go_once_theirs_are_complete(shards, policy, tm
     assert sorted(path.name for path in after.iterdir()) == ["00000", "00001", "00002", "00003"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_kill_in_the_middle_changes_nothing(shards, policy, whole, tmp_path, encoded):
     command = [sys.executable, "-m", "tests.support.completion_process", shards, policy, tmp_path]
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}

@@ -60,8 +60,9 @@ def test_a_step_on_the_cpu(workspace: Path, capfd: pytest.CaptureFixture[str]) -
 
 
 def test_several_updates_and_passes_and_a_share_of_the_processes(workspace: Path) -> None:
-    change(workspace, "grpo", num_iterations=2, max_steps=4, save_steps=2, prompts_per_step=4)
-    change(workspace, "machine", accelerate="ddp", processes=2, grpo={"rows_per_pass": 2, "sample_steps": 20})
+    change(workspace, "grpo", num_iterations=2, max_steps=4, prompts_per_step=4)
+    here = {"rows_per_pass": 2, "save_steps": 2, "sample_steps": 20}
+    change(workspace, "machine", accelerate="ddp", processes=2, grpo=here)
     (check,) = examine_gpu(workspace=workspace)
     assert check.state == "ok", check
     assert check.detail.startswith("one step of 4 completions of 12 tokens")

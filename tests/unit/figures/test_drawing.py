@@ -30,6 +30,7 @@ def chart():
     return draw(bars, size=(300, 200), title="Bars <1>", description="a & b")
 
 
+@pytest.mark.slow
 def test_the_users_settings_and_machine_change_no_byte(tmp_path):
     """A style file, another home, backend, date, zone and language."""
     (tmp_path / "matplotlibrc").write_text("font.size: 30\nsvg.fonttype: path\naxes.grid: True\n")

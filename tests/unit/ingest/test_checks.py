@@ -73,7 +73,7 @@ def test_all_of_mafw(mafw, name, listing, clips, unlisted):
     } <= names
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_all_of_dfew(tmp_path):
     trees.full_dfew(tmp_path)
     result = read(locked(tmp_path, "dfew"), "dfew")

@@ -37,6 +37,7 @@ def dvc(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_it_changes_no_training(workspace: Path) -> None:
     assert json.loads(dvc(workspace, "status", "--json")) == {}
     params = yaml.safe_load((workspace / "params.yaml").read_text())

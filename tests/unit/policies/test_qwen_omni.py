@@ -315,7 +315,7 @@ def cold_start(policy, shards, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("policies")
     policy.save(folder / "base")
     settings = load_settings(ROOT / "params.yaml").sft.model_copy(
-        update={"max_steps": 2, "batch_size": 2, "save_steps": 2, "learning_rate": 1e-3}
+        update={"max_steps": 2, "batch_size": 2, "learning_rate": 1e-3}
     )
     trained = train_sft(
         load_policy(folder / "base"),
@@ -358,7 +358,6 @@ def run_grpo(cold_start: Path, shards: dict[str, ShardReader], place: Path, *, a
             "max_completion_length": 8,
             "learning_rate": 1e-3,
             "temperature": 1.0,
-            "save_steps": 2,
             "lora": chosen.lora.model_copy(update={"enabled": adapters}),
         }
     )

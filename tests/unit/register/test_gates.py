@@ -4,14 +4,20 @@ import pytest
 
 from erv.errors import EvaluationError, RegistryError
 from erv.evaluate.compare import compare
-from erv.register.gates import Verdict, decide, decide_against_champion, require_test_split
+from erv.register.gates import (
+    Verdict,
+    decide,
+    decide_against_champion,
+    read_verdict,
+    require_test_split,
+)
 from erv.settings import GateSettings
 
 METRICS = {
     "judge": {"digest": "a" * 64},
     "decoding": {"max_new_tokens": 96, "temperature": 0.0, "split": "test"},
 }
-OPEN = (Verdict("WAR", "champion", -0.05), Verdict("WAR", None, 0.5, 0.8, True))
+OPEN = (Verdict("WAR", "champion", -0.05), Verdict("WAR", None, 0.5, 0.8, 0.9, "pass"))
 
 
 def rows(split="test"):
@@ -39,7 +45,7 @@ def test_a_champion_measured_alike_is_compared():
     assert (found[0].passed, found[0].value) == (True, pytest.approx(-0.037, abs=1e-3))
     assert found == verdicts()
     few = decide_against_champion(OPEN, rows()[:20], rows()[:20], samples=100, confidence=0.95, seed=0)
-    assert (few[0].passed, few[0].value) == (False, pytest.approx(-0.161, abs=1e-3))
+    assert (few[0].outcome, few[0].value) == ("can't tell", pytest.approx(-0.161, abs=1e-3))
     better = (Verdict("WAR", "champion", 0.0),)
     assert not decide_against_champion(better, rows(), rows(), samples=100, confidence=0.95, seed=0)[0].passed
 
@@ -53,9 +59,9 @@ def test_a_champion_measured_alike_is_compared():
         None,
     ],
 )
-def test_a_champion_measured_otherwise_fails_every_open_gate(other):
+def test_against_a_champion_measured_otherwise_nothing_can_be_told(other):
     found = verdicts(candidate_metrics=METRICS, champion_metrics=other)
-    assert (found[0].passed, found[0].value) == (False, None)
+    assert (found[0].outcome, found[0].value) == ("can't tell", None)
     assert found[0].reason == "the champion had a different judge or different decoding"
     assert found[1] == OPEN[1]
 
@@ -122,7 +128,7 @@ def test_less_inconsistency_than_a_policy_is_a_maximum(better_for_one):
     interval = better_for_one["judges"]["embedding"]["differences"]["erv-r1_omni"]["overall"]["inconsistency"]
     assert (found.passed, found.value) == (True, interval["high"])
     assert found.text() == (
-        f"inconsistency minus r1_omni (judge embedding): upper end {found.value:+.4f},"
+        f"pass: inconsistency minus r1_omni (judge embedding) {found.low:+.4f} to {found.high:+.4f},"
         " needs less than +0.0000"
     )
     # The headline judge hears no difference.
@@ -147,7 +153,7 @@ def test_every_worthy_judge_must_agree(better_for_one):
     alone["judges"]["lexical"] = {**alone["judges"]["lexical"], "worth": UNWORTHY}
     found = verdict_of(alone, **gate)
     assert found.passed
-    assert "(every worthy judge): lower end" in found.text()
+    assert "(every worthy judge) +" in found.text()
 
 
 @pytest.mark.parametrize(
@@ -163,7 +169,7 @@ def test_a_judge_that_has_not_shown_its_worth_decides_no_gate(better_for_one, ju
     poor = {name: {**item, "worth": None} for name, item in better_for_one["judges"].items()}
     poor["embedding"]["worth"] = UNWORTHY
     found = verdict_of({**better_for_one, "judges": poor}, metric="EPC", minimum=0.0, judge=judge)
-    assert (found.passed, found.value, found.reason) == (False, None, reason)
+    assert (found.outcome, found.value, found.reason) == ("can't tell", None, reason)
     # What no judge decides stays as it is.
     assert verdict_of({**better_for_one, "judges": poor}, metric="WAR", minimum=0.5).passed
 
@@ -182,8 +188,8 @@ def test_one_doubtful_vote_is_enough_for_a_majority_to_decide_nothing(better_for
 def test_a_headline_judge_of_which_nothing_is_recorded_decides_no_gate(better_for_one):
     bare = {key: value for key, value in better_for_one.items() if key not in ("judges", "judge")}
     found = verdict_of(bare, metric="EPC", minimum=0.0)
-    assert (found.passed, found.reason) == (
-        False,
+    assert (found.outcome, found.reason) == (
+        "can't tell",
         "the headline judge has not shown its worth, so it decides no gate",
     )
 
@@ -217,11 +223,11 @@ def test_a_judge_that_did_not_read_is_named(better_for_one):
         verdict_of(better_for_one, metric="EPC", minimum=0.0, judge="local")
 
 
-def test_old_gates_are_written_as_before(better_for_one):
+def test_a_verdict_is_read_as_it_was_written(better_for_one):
     found = verdict_of(better_for_one, metric="WAR", minimum=0.5)
-    assert set(found.as_dict()) == {"metric", "against", "minimum", "value", "passed", "reason"}
+    assert set(found.as_dict()) == {"metric", "against", "minimum", "low", "high", "outcome", "reason"}
     judged = verdict_of(better_for_one, metric="inconsistency", maximum=0.5, judge="embedding")
-    assert Verdict(**judged.as_dict()) == judged
+    assert read_verdict(judged.as_dict()) == judged
 
 
 @pytest.mark.parametrize(

@@ -18,20 +18,21 @@ from erv.files import content_digest
 from erv.lineage.model_versions import lock_check
 from erv.pipeline import PipelineError
 from erv.register.aliases import _extended
-from erv.register.gates import Verdict, decide, decide_against_champion
+from erv.register.gates import Verdict, decide, decide_against_champion, read_verdict
 from erv.register.publish import check_lock
 from erv.register.register import Bundle, read_bundle, write_candidate
 from erv.settings import GateSettings, RegisterSettings
 from tests.conftest import ROOT
+from tests.support.tiny_bundle import SERVING
 
 GATES = (
     GateSettings(metric="WAR", minimum=0.5),
     GateSettings(metric="EPC", minimum=0.0, against="r1_omni"),
     GateSettings(metric="WAR", minimum=-0.05, against="champion"),
 )
-SETTINGS = RegisterSettings(model_name="m", policy="erv", gates=GATES)
-SERVING = {"frames": 8, "size": 64, "geometry": "stretch", "sample_rate": 16000, "max_new_tokens": 96}
-
+SETTINGS = RegisterSettings(
+    model_name="m", policy="erv", confidence=0.95, bootstrap_samples=200, require_lineage=True, gates=GATES
+)
 
 WORTH = {
     "texts": 147,
@@ -72,6 +73,14 @@ def comparison_of(**policies: list[dict]) -> dict:
     return {**compared, **quality}
 
 
+def write_evaluation(folder: Path, rows: list[dict], **metrics: object) -> None:
+    """What `evaluate` leaves of a policy, as far as gates read it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_predictions(rows, folder / "predictions.parquet")
+    measured = {"judges": {"lexical": {"worth": WORTH}}, **metrics}
+    (folder / "metrics.json").write_text(json.dumps(measured))
+
+
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
     for name, content in {"policy/model.safetensors": b"weights", "policy/sub/config.json": b"{}"}.items():
@@ -80,22 +89,21 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
         path.write_bytes(content)
     (tmp_path / "verifier").mkdir()
     (tmp_path / "verifier/verifier.json").write_text("{}")
-    (tmp_path / "eval").mkdir()
-    (tmp_path / "eval/metrics.json").write_text("{}")
     mine, base = predictions(54, 55), predictions(50, 20)
-    write_predictions(mine, tmp_path / "eval/predictions.parquet")
+    for name, rows in {"erv": mine, "r1_omni": base}.items():
+        write_evaluation(tmp_path / "eval" / name, rows)
     compared = comparison_of(r1_omni=base, erv=mine)
     (tmp_path / "comparison.json").write_text(json.dumps(compared))
     return {
         "policy": tmp_path / "policy",
         "verifier": tmp_path / "verifier",
-        "evaluation": tmp_path / "eval",
+        "evaluations": tmp_path / "eval",
         "comparison": tmp_path / "comparison.json",
     }
 
 
 def write(folder: Path, inputs: dict[str, Path]) -> Bundle:
-    return write_candidate(folder, **inputs, serving=SERVING, settings=SETTINGS)
+    return write_candidate(folder, **inputs, serving=SERVING, settings=SETTINGS, seed=0)
 
 
 def test_equal_inputs_give_equal_bundles(tmp_path: Path, inputs: dict[str, Path]) -> None:
@@ -112,10 +120,57 @@ def test_equal_inputs_give_equal_bundles(tmp_path: Path, inputs: dict[str, Path]
 
 def test_verdicts_are_written_and_the_champion_is_left_open(tmp_path: Path, inputs: dict[str, Path]) -> None:
     verdicts = write(tmp_path / "bundle", inputs).verdicts
-    assert [v.passed for v in verdicts] == [True, True, None]
+    assert [v.outcome for v in verdicts] == ["pass", "pass", "open"]
     card = (tmp_path / "bundle/card.md").read_text()
-    assert "- holds: WAR: lower end 0." in card
-    assert "- decided when published: WAR minus champion: not decided, needs more than -0.0500" in card
+    assert "- pass: WAR 0." in card
+    assert "- open: WAR minus champion: open, needs more than -0.0500" in card
+
+
+def test_the_reports_settings_move_no_gate(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    before = write(tmp_path / "bundle", inputs).verdicts
+    compared = json.loads(inputs["comparison"].read_text())
+    for scopes in compared["policies"].values():
+        scopes["overall"]["WAR"] |= {"low": 0.0, "high": 0.01}
+    inputs["comparison"].write_text(json.dumps(compared))
+    assert write(tmp_path / "bundle", inputs).verdicts == before
+
+
+def test_between_the_ends_nothing_can_be_told() -> None:
+    compared = comparison_of(erv=predictions(40, 55))
+    interval = compared["policies"]["erv"]["overall"]["WAR"]
+    inside = (interval["low"] + interval["high"]) / 2
+    found = [
+        decide([GateSettings(metric="WAR", minimum=minimum)], "erv", compared)[0]
+        for minimum in (interval["low"] - 0.01, inside, interval["high"] + 0.01)
+    ]
+    assert [verdict.outcome for verdict in found] == ["pass", "can't tell", "fail"]
+    low, high = round(interval["low"], 6), round(interval["high"], 6)
+    assert found[1].text() == f"can't tell: WAR {low:.4f} to {high:.4f}, needs {inside:.4f} or more"
+
+
+@pytest.mark.parametrize(
+    ("metric", "minimum", "outcome"),
+    [
+        ("verifier_f1", 0.9, "pass"),
+        ("verifier_f1", 0.99, "fail"),
+        ("judge_accuracy", 0.9, "pass"),
+        ("judge_accuracy", 0.97, "fail"),
+    ],
+)
+def test_what_measured_has_gates_of_its_own(metric: str, minimum: float, outcome: str) -> None:
+    compared = comparison_of(erv=predictions(54, 55))
+    (verdict,) = decide([GateSettings(metric=metric, minimum=minimum)], "erv", compared)
+    assert verdict.outcome == outcome
+    assert verdict.text().startswith(f"{outcome}: {metric} 0.9")
+    with pytest.raises(ValueError, match="all policies are measured by the same, so leave out against"):
+        GateSettings(metric=metric, minimum=minimum, against="r1_omni")
+
+
+def test_a_verdict_of_an_earlier_version_is_read() -> None:
+    gate = {"metric": "WAR", "against": None, "minimum": 0.5, "value": 0.8, "passed": True, "reason": ""}
+    assert read_verdict(gate) == Verdict("WAR", None, 0.5, 0.8, 0.8, "pass")
+    assert read_verdict({**gate, "passed": None, "value": None}).outcome == "open"
+    assert read_verdict({**gate, "passed": False}).outcome == "fail"
 
 
 def test_a_changed_missing_or_added_file_is_found(tmp_path: Path, inputs: dict[str, Path]) -> None:
@@ -141,7 +196,7 @@ def test_files_that_run_code_are_refused(tmp_path: Path, inputs: dict[str, Path]
 
 def test_figures_of_another_split_are_refused(tmp_path: Path, inputs: dict[str, Path]) -> None:
     rows = [{**row, "split": "validation"} for row in predictions(54, 55)]
-    write_predictions(rows, inputs["evaluation"] / "predictions.parquet")
+    write_predictions(rows, inputs["evaluations"] / "erv/predictions.parquet")
     with pytest.raises(RegistryError, match="of the split validation, but gates are decided on test only"):
         write(tmp_path / "bundle", inputs)
     assert not (tmp_path / "bundle").exists()
@@ -219,23 +274,23 @@ def test_a_gain_on_a_single_clip_is_no_evidence() -> None:
     gate = [GateSettings(metric="WAR", minimum=0.0, against="r1_omni")]
     verdict = decide(gate, "erv", comparison_of(r1_omni=predictions(54, 55), erv=predictions(55, 55)))[0]
     assert (verdict.passed, verdict.value) == (False, pytest.approx(-0.0445, abs=1e-4))
-    assert verdict.text() == "WAR minus r1_omni: lower end -0.0445, needs more than +0.0000"
+    assert verdict.text().startswith("can't tell: WAR minus r1_omni -0.0445 to +0.")
 
 
-def test_the_champion_is_compared_on_the_same_clips_or_the_gate_fails() -> None:
-    open_gate = (Verdict("WAR", "champion", -0.1), Verdict("WAR", None, 0.5, 0.8, True))
+def test_the_champion_is_compared_on_the_same_clips_or_nothing_can_be_told() -> None:
+    open_gate = (Verdict("WAR", "champion", -0.1), Verdict("WAR", None, 0.5, 0.8, 0.9, "pass"))
     settings = {"samples": 200, "confidence": 0.95, "seed": 0}
     equal = decide_against_champion(open_gate, predictions(54, 55), predictions(54, 55), **settings)
     assert (equal[0].passed, equal[0].value) == (True, pytest.approx(-0.06, abs=1e-3))
     assert equal[1] == open_gate[1]
     worse = decide_against_champion(open_gate, predictions(30, 55), predictions(54, 55), **settings)
-    assert worse[0].passed is False
+    assert worse[0].outcome == "fail"
     other = decide_against_champion(
         open_gate, predictions(54, 55), predictions(54, 55, prefix="x"), **settings
     )
-    assert other[0].passed is False
     assert other[0].text() == (
-        "WAR minus champion: the champion was not evaluated on the same clips, needs more than -0.1000"
+        "can't tell: WAR minus champion: the champion was not evaluated on the same clips,"
+        " needs more than -0.1000"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from erv.report import pages
+from erv.report.origin import Fact, with_origin
 from tests.support.chromium import Tab, chromium
 from tests.support.reports import direct_of, evidence_of, predictions_of, with_direct, write
 
@@ -103,6 +104,27 @@ def test_it_opens_from_a_file_without_a_network(tab: Tab, report: Path) -> None:
     assert not tab.evaluate(
         "[...document.querySelectorAll('#browser *')].map(node => node.getBoundingClientRect())"
         f".some(box => {outside})"
+    )
+
+
+def test_the_copy_that_names_its_origin_is_no_wider(tab: Tab, report: Path, tmp_path: Path) -> None:
+    """At both widths; the fixture looks at the page's own width at the end."""
+    run = "http://mlflow.a-server-with-a-long-name.example:5000/#/experiments/123456789012345678/runs"
+    told = [
+        Fact("made", "2026-11-29 12:00 UTC by somebody@a-machine-with-a-long-name.example"),
+        Fact("commit", f"{'3f2a9c1b' * 5}, with changes beside it"),
+        Fact("version", "emotion-policy 12 (champion, challenger)"),
+        Fact("gate", "fail: the difference of inconsistency against the champion is 0.0123 to 0.0456"),
+        Fact("report", f"{run}/{'0a1b2c3d' * 4}/artifacts/report/report.html", f"{run}/{'0a1b2c3d' * 4}"),
+    ]
+    copy = tmp_path / "report.html"
+    copy.write_text(with_origin(report.read_text(), told))
+    show(tab, copy)
+    assert tab.evaluate("document.querySelectorAll('section table a[href^=http]').length") >= 1
+    assert "Where this report comes from" in tab.evaluate("document.body.textContent")
+    assert not tab.evaluate(
+        "[...document.querySelectorAll('section[aria-label^=Where]')]"
+        ".some(one => one.getBoundingClientRect().right > innerWidth + 1)"
     )
 
 

@@ -37,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def policy(base: Path, shards: ShardReader, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cold start that has learned to explain."""
     folder = tmp_path_factory.mktemp("trained")
-    settings = SETTINGS.model_copy(update={"max_steps": 120, "save_steps": 120, "learning_rate": 1e-2})
+    settings = SETTINGS.model_copy(update={"max_steps": 120, "learning_rate": 1e-2})
     train(base, {"reasoning": shards}, folder / "checkpoints", settings).save(folder / "policy")
     return folder / "policy"
 

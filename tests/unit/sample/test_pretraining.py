@@ -52,6 +52,7 @@ def trained():
     return Policy(model, processor), (towers, projectors)
 
 
+@pytest.mark.slow
 def test_towers_and_projectors_learn_and_repeat(tmp_path):
     policy, measures = trained()
     for measure in measures:
@@ -67,7 +68,7 @@ def test_towers_and_projectors_learn_and_repeat(tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
-@pytest.mark.long  # two new interpreters import everything
+@pytest.mark.slow
 def test_the_untrained_policy_is_the_same_in_every_process(tmp_path):
     """Hash order differs between processes; no vocabulary or weight may follow it."""
     program = (

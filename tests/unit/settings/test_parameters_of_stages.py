@@ -113,12 +113,17 @@ def test_what_dvc_itself_depends_on_is_in_the_table(reruns: dict[str, Reruns]) -
     [
         ("machine.processes", "nothing (how the machine does the work)"),
         ("machine.grpo.rows_per_pass", "nothing (how the machine does the work)"),
+        ("machine.sft.save_steps", "nothing (how the machine does the work)"),
+        ("machine.grpo.save_steps", "nothing (how the machine does the work)"),
         (
             "runtime.threads",
             "sft, distill, train_erv, grpo, evaluate, report; if these change, grounding, register",
         ),
-        ("variants.erv.rewards", "grpo@erv; if these change, evaluate@erv, grounding, report, register"),
-        ("variants.rft.rewards", "nothing (compare.train does not name the variant)"),
+        (
+            "variants.erv.rewards.format",
+            "grpo@erv; if these change, evaluate@erv, grounding, report, register",
+        ),
+        ("variants.rft.rewards.format", "nothing (compare.train does not name the variant)"),
         ("grpo.beta", "grpo; if these change, evaluate@erv, evaluate@r1_omni, grounding, report, register"),
         ("compare.train", "report; if these change, register; each entry has its own grpo"),
         ("compare.policies", "grounding, report, register; each entry has its own evaluate"),
@@ -165,11 +170,13 @@ def test_the_command_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
         "variants.erv.passes_at",
         "variants.erv.credit",
         "variants.erv.thinks",
-        "variants.erv.rewards",
+        "variants.erv.rewards.format",
+        "variants.erv.rewards.accuracy",
+        "variants.erv.rewards.explanation",
     ]
     assert (
         lines[4]
-        == "variants.erv.rewards: grpo@erv; if these change, evaluate@erv, grounding, report, register"
+        == "variants.erv.rewards.format: grpo@erv; if these change, evaluate@erv, grounding, report, register"
     )
 
 
@@ -274,11 +281,29 @@ def _settings_read(path: Path) -> set[str]:
             for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
                 if isinstance(argument, ast.Name) and argument.id == "settings":
                     called = ast.unparse(node.func)
-                    assert called in local, (
+                    imported = [] if called in local else _imported(tree, called)
+                    assert called in local or imported, (
                         f"{path.name} passes all settings to {called}: it could read anything"
                     )
+                    for function in imported:
+                        visit(function)
     visit(tree)
     return found
+
+
+def _imported(tree: ast.AST, name: str) -> list[ast.AST]:
+    """The function of the library that a script imports by this name."""
+    modules = [
+        ROOT / "src" / f"{node.module.replace('.', '/')}.py"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and name in {alias.name for alias in node.names}
+    ]
+    return [
+        node
+        for module in modules
+        for node in ast.parse(module.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name == name
+    ]
 
 
 def _known(chain: list[str]) -> list[str]:

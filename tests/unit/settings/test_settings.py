@@ -21,7 +21,7 @@ def raw(root: Path) -> dict[str, Any]:
 
 
 OTHER = {"name": "other", "folder": "models/policy/sft"}
-GATHERED = {"rewards": [{"name": "accuracy", "weight": 1.0}]}
+GATHERED = {"rewards": {"accuracy": 1.0}}
 GRPO = yaml.safe_load((ROOT / "params.yaml").read_text())["grpo"]
 
 
@@ -164,15 +164,12 @@ def test_a_parameter_that_moved_names_its_new_place(raw: dict[str, Any], before:
         ("controls.kinds", ["shuffled", "shuffled"], "controls.kinds names one twice: shuffled, shuffled"),
         (
             "variants.sft",
-            {"rewards": [{"name": "format", "weight": 1}]},
+            {"rewards": {"format": 1}},
             "variants has an entry sft, the name of the cold start",
         ),
         (
             "variants.direct",
-            {
-                "thinks": False,
-                "rewards": [{"name": "format", "weight": 1}, {"name": "grounded", "weight": 1}],
-            },
+            {"thinks": False, "rewards": {"format": 1, "grounded": 1}},
             "thinks: false leaves nothing to say for the rewards format, grounded; use accuracy, or a reward",
         ),
         (
@@ -218,7 +215,12 @@ def test_a_parameter_that_moved_names_its_new_place(raw: dict[str, Any], before:
         ("distill.test_share", 0.49, None),
         ("ingest.fold", 0, "found 0"),
         ("runtime.threads", 0, "found 0"),
-        ("variants.erv", {"rewards": []}, "variants.erv.rewards"),
+        ("variants.erv", {"rewards": {}}, "variants.erv.rewards"),
+        (
+            "variants.erv",
+            {"rewards": [{"name": "format", "weight": 1}]},
+            "variants.erv.rewards: expected names with weights, such as {format: 1.0, accuracy: 1.0}",
+        ),
     ],
 )
 def test_one_fault(raw: dict[str, Any], path: str, value: Any, message: str | None) -> None:
@@ -324,9 +326,9 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"variants.erv.rewards": [{"name": "explanaton", "weight": 1}]}, "expected format, accuracy"),
-        ({"variants.erv.rewards": [{"name": "no_such_package:f", "weight": 1}]}, "no module"),
-        ({"variants.erv.rewards": [{"name": "format", "weight": 0}]}, "every reward has weight 0"),
+        ({"variants.erv.rewards": {"explanaton": 1}}, "expected format, accuracy"),
+        ({"variants.erv.rewards": {"no_such_package:f": 1}}, "no module"),
+        ({"variants.erv.rewards": {"format": 0}}, "every reward has weight 0"),
         ({"variants.r1_omni.credit": "sentence"}, "credit: sentence needs a reward that reads sentences"),
         (
             {"ingest.expect": "full", "report.show_media": ["mafw", "reasoning", "dfew"]},
@@ -467,7 +469,6 @@ def test_a_reader_s_fault_has_its_path_and_its_keys(
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("variants.erv.rewards.0.wieght", "did you mean 'weight'?"),
         ("variants.erv.weights", "expected one of credit, method, passes_at, rewards, thinks"),
         ("grpo.lora.rnk", "did you mean 'rank'?"),
         ("register.gates.0.minimun", "did you mean 'minimum'?"),

@@ -6,9 +6,10 @@ import copy
 
 import pytest
 
-from erv.lineage.entries import _overlap, consumers, differing, producers
+from erv.lineage.entries import consumers, differing, producers
 from erv.lineage.links import Link
 from erv.lineage.node import Node, broken
+from erv.pipeline import overlap
 from erv.tracking.lock_entries import entry_hash, markdown, run_tag
 
 ENTRY = {
@@ -62,7 +63,7 @@ def test_producers_and_consumers_see_through_folders() -> None:
     assert producers(LOCK, "data/sources/mafw.lock.json") == set()
     assert consumers(LOCK, "ingest@dfew") == {"grpo@erv"}
     assert consumers(LOCK, "grpo@erv") == set()
-    assert not _overlap("data/shards/mafw2", "data/shards/mafw")
+    assert not overlap("data/shards/mafw2", "data/shards/mafw")
 
 
 def test_a_dependency_that_was_rebuilt_is_a_broken_link() -> None:

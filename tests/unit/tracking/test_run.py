@@ -77,7 +77,7 @@ def test_stage_runs_without_any_server(root: Path, tmp_path: Path) -> None:
     seed = load_settings(root / "params.yaml").seed
     assert said.stdout == f"mafw a {seed} None False\n"
     assert said.stderr.splitlines() == [
-        "INFO no MLflow server is configured, nothing is tracked; `erv stack up` starts one"
+        "INFO no MLflow server is configured, so nothing is tracked; to track, run `erv stack up`"
     ]
     assert not (tmp_path / ".erv").exists()
 

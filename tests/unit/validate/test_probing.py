@@ -258,7 +258,9 @@ def test_clips_are_looked_into_by_workers_in_the_order_of_the_rows(tmp_path, cap
     assert found["b"] == probe(source / "b.mp4")
     assert "container can't be read" in found["a"].fault
     lines = [line.partition(" [")[0] for line in caplog.messages]
-    assert lines == ["validate mafw: 0/2 clips", "validate mafw: 2/2 clips, 1 can't be decoded"]
+    # There may be lines between, on a slow machine.
+    assert lines[0] == "validate mafw: 0/2 clips"
+    assert lines[-1] == "validate mafw: 2/2 clips, 1 can't be decoded"
 
 
 def test_a_clip_that_needs_too_much_memory_costs_itself_alone(tmp_path):

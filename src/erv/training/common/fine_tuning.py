@@ -84,6 +84,7 @@ def fine_tune(
     runtime: RuntimeSettings,
     machine: MachineSettings,
     rows_per_pass: int | None,
+    save_steps: int,
     output: Path | None = None,
 ) -> Policy:
     """Trains a policy in place; resumes from the newest complete checkpoint.
@@ -102,6 +103,7 @@ def fine_tune(
         runtime: device, precision, threads.
         machine: memory of features.
         rows_per_pass: examples that a process puts through the model at once; None: its share of a batch.
+        save_steps: steps between checkpoints; they change neither weights nor metrics.
         output: policy folder to write; with LoRA it also holds `adapter/`, already merged into the weights.
 
     Returns:
@@ -112,7 +114,7 @@ def fine_tune(
     """
     device = resolve_device(runtime.device)
     dtype = resolve_dtype(runtime.dtype, device)  # half precision is autocast; a CPU refuses it
-    arguments = _arguments(course, settings, checkpoints, seed, runtime, rows_per_pass)
+    arguments = _arguments(course, settings, checkpoints, seed, runtime, rows_per_pass, save_steps)
     one_gpu_each(course.name, arguments.n_gpu)
     lora = settings.lora
     trained = prepare_for_lora(policy, lora, arguments.device, dtype)
@@ -142,7 +144,6 @@ def fine_tune(
         Reporter(
             course.name,
             on_metrics,
-            settings.save_steps,
             lambda: trainer.mean_loss(course.validation, validation),
             throughput,
         )
@@ -191,6 +192,7 @@ def _arguments(
     seed: int,
     runtime: RuntimeSettings,
     rows_per_pass: int | None,
+    save_steps: int,
 ) -> SFTConfig:
     """TRL's configuration. Everything that affects the result is explicit, because TRL's defaults differ."""
     steps = len(course.order) // settings.batch_size
@@ -221,7 +223,7 @@ def _arguments(
         remove_unused_columns=False,
         ddp_find_unused_parameters=True,  # clips without sound don't use the audio projector
         save_strategy="steps",
-        save_steps=settings.save_steps,
+        save_steps=save_steps,
         logging_steps=LOG_STEPS,
         include_num_input_tokens_seen="non_padding",
         logging_nan_inf_filter=False,

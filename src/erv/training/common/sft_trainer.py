@@ -38,6 +38,7 @@ from erv.training.common.throughput import OnMetrics, Throughput
 logger = logging.getLogger(__name__)
 
 LOG_STEPS = 10
+_VALIDATIONS = 4  # measurements of the validation loss, evenly spread over a training
 _KEPT_CHECKPOINTS = 2
 _VALIDATION_BATCH = 32
 # TRL's names on the left, ours on the right.
@@ -152,12 +153,11 @@ class Reporter(TrainerCallback):
         self,
         stage: str,
         on_metrics: OnMetrics,
-        save_steps: int,
         validate: Callable[[], float | None],
         throughput: Throughput,
     ) -> None:
         self._stage = stage
-        self._on_metrics, self._save_steps, self._validate = on_metrics, save_steps, validate
+        self._on_metrics, self._validate = on_metrics, validate
         self._throughput = throughput
         self._started = time.monotonic()
         self._tokens: int | None = None  # seen so far; None before the first step of this (or a resumed) run
@@ -173,10 +173,10 @@ class Reporter(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stops the clock; computes the validation loss when a checkpoint is due and at the end."""
+        """Stops the clock; computes the validation loss at steps that the training's length alone decides."""
         self._throughput.stop()
         step = state.global_step
-        if step % self._save_steps == 0 or step == state.max_steps:
+        if step % -(-state.max_steps // _VALIDATIONS) == 0 or step == state.max_steps:
             loss = self._validate()  # in every process: a sharded model runs in all of them or in none
             if loss is not None and state.is_world_process_zero:
                 self._on_metrics({"validation_loss": loss}, step)

@@ -397,7 +397,7 @@ def grpo_config(
         use_bias_correction_kl=False,
         reward_weights=[weight for _, _, weight in rewards],
         shuffle_dataset=False,
-        save_steps=settings.save_steps,
+        save_steps=machine.grpo.save_steps,
         save_total_limit=None,
         logging_steps=1,
         logging_nan_inf_filter=False,

@@ -167,6 +167,7 @@ def train_rft(
         runtime=runtime,
         machine=machine,
         rows_per_pass=machine.grpo.rows_per_pass,
+        save_steps=machine.grpo.save_steps,
         output=output,
     )
     return output
@@ -410,6 +411,5 @@ def _learning(settings: GrpoSettings, steps: int, batch: int) -> SftSettings:
         warmup_share=0.0,
         weight_decay=0.0,
         max_grad_norm=1.0,
-        save_steps=settings.save_steps,
         lora=settings.lora,
     )

@@ -100,7 +100,7 @@ def train_sft(
         on_metrics: see `fine_tune`.
         seed: seed for the order of examples, adapters and dropout.
         runtime: device, precision, threads.
-        machine: memory of features, clips in a pass.
+        machine: memory of features, clips in a pass, checkpoints.
         output: policy folder to write, see `fine_tune`.
         labels: the emotions of the data set, for a prompt that lists them.
 
@@ -130,6 +130,7 @@ def train_sft(
         runtime=runtime,
         machine=machine,
         rows_per_pass=machine.sft.rows_per_pass,
+        save_steps=machine.sft.save_steps,
         output=output,
     )
 

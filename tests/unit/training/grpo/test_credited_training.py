@@ -155,7 +155,7 @@ def test_a_policy_may_be_trained_to_answer_without_thinking(
         training_rows(shards),
         shards,
         [("halves", Rewarded(), 1.0)],
-        settings(credit="sentence", max_steps=1, save_steps=1),
+        settings(credit="sentence", max_steps=1),
         output=tmp_path / "direct",
         checkpoints=tmp_path / "checkpoints",
         on_metrics=lambda metrics, step: None,
@@ -177,7 +177,7 @@ def weights(folder: Path) -> bytes:
 
 
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(train: Train, tmp_path: Path) -> None:
-    several = {"num_iterations": 2, "save_steps": 2}
+    several = {"num_iterations": 2}
     whole, seen, _ = train("whole", **several)
     with pytest.raises(KeyboardInterrupt):
         train("resumed", stop_in=3, **several)

@@ -60,7 +60,7 @@ def train(
 ) -> Train:
     def run(name: str = "out", rewards: Any = None, stop_in: int | None = None, **changes: Any) -> Any:
         options = {key: changes.pop(key) for key in ("seed", "kept") if key in changes}
-        rows_per_pass = changes.pop("rows_per_pass", None)
+        rows_per_pass, save_steps = changes.pop("rows_per_pass", None), changes.pop("save_steps", 2)
         seen: list[dict[str, float]] = []
 
         def on_metrics(metrics: dict[str, float], step: int) -> None:
@@ -78,7 +78,7 @@ def train(
             checkpoints=tmp_path / f"{name}-checkpoints",
             on_metrics=on_metrics,
             runtime=RUNTIME,
-            machine=machine(rows_per_pass=rows_per_pass),
+            machine=machine(rows_per_pass=rows_per_pass, save_steps=save_steps),
             **({"seed": 0} | options),
         )
         return folder, seen

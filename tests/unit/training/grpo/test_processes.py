@@ -21,7 +21,7 @@ from tests.support.tiny_grpo import write_cold_start, write_shards
 REPOSITORY = ROOT
 # Plain gradient descent: its update is the gradient, where Adam's would be little more than the sign of it.
 RECORDED: dict[str, Any] = {"recorded": True, "optimizer": "sgd"}
-ONE_STEP = {"max_steps": 1, "save_steps": 1, "learning_rate": 1.0, "prompts_per_step": 4}
+ONE_STEP = {"max_steps": 1, "learning_rate": 1.0, "prompts_per_step": 4}
 LOSSES = ("grpo", "dapo")
 
 
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         by_sentence = {"settings": ONE_STEP | {"credit": "sentence"}, "credited": True}
         runs.append(RECORDED | by_sentence | {"name": f"credit-{processes}"})
         if processes == 2:
-            sampled = {"settings": {"max_steps": 4, "save_steps": 2}, "counted": True}
+            sampled = {"settings": {"max_steps": 4}, "counted": True}
             runs += [
                 sampled | {"name": "whole"},
                 sampled | {"name": "stopped", "stop_in": 3, "checkpoints": "resumed"},
@@ -76,7 +76,7 @@ def metrics(folder: Path, name: str) -> list[dict[str, float]]:
     return [{k: v for k, v in step.items() if k not in TIMED} for step in found]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LOSSES, "passes", "credit"])
 def test_two_processes_make_the_update_of_one(folder: Path, name: str) -> None:
     (one,), (two,) = (metrics(folder, f"{name}-{count}") for count in (1, 2))
@@ -90,7 +90,7 @@ def test_two_processes_make_the_update_of_one(folder: Path, name: str) -> None:
         torch.testing.assert_close(together[key], value, atol=1e-5, rtol=0, msg=key)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_resumed_run_of_two_processes_is_the_uninterrupted_one(folder: Path) -> None:
     assert not (folder / "stopped").exists()
     assert metrics(folder, "resumed") == metrics(folder, "whole")[2:]

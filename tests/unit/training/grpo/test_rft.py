@@ -43,7 +43,6 @@ def settings() -> GrpoSettings:
         "prompts_per_step": PROMPTS,
         "num_generations": GENERATIONS,
         "max_completion_length": 40,
-        "save_steps": 2,
         "learning_rate": 1e-3,
     }
     return GrpoSettings.model_validate(shipped | changes)
@@ -67,7 +66,7 @@ def base(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def cold_start(base: Path, folder: Path, shards: dict[str, ShardReader]) -> Path:
     """It writes well-formed completions, and doesn't always see what is felt."""
-    longer = SETTINGS.model_copy(update={"max_steps": 60, "save_steps": 60, "learning_rate": 1e-2})
+    longer = SETTINGS.model_copy(update={"max_steps": 60, "learning_rate": 1e-2})
     train(base, shards, folder / "sft", longer, output=folder / "policy")
     return folder / "policy"
 

@@ -40,7 +40,7 @@ def train(cold_start: Path, clips: ShardReader, tmp_path: Path) -> Train:
     def run(name: str = "out", *, rewards: Any = None, stop_in: int | None = None, **changes: Any) -> Any:
         seen: Seen = []
         tables: list[SampleTable] = changes.pop("tables", [])
-        every = changes.pop("sample_steps", 2)
+        every, saved = changes.pop("sample_steps", 2), changes.pop("save_steps", 1)
 
         def on_metrics(metrics: dict[str, float], step: int) -> None:
             seen.append(metrics)
@@ -58,7 +58,7 @@ def train(cold_start: Path, clips: ShardReader, tmp_path: Path) -> Train:
             on_metrics=on_metrics,
             seed=0,
             runtime=RUNTIME,
-            machine=machine(sample_steps=every),
+            machine=machine(sample_steps=every, save_steps=saved),
             on_samples=tables.append,
         )
         return folder, seen, tables

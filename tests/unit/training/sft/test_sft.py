@@ -1,5 +1,6 @@
 """The cold start and generation: what is learned, from which tokens, and how an interrupted run goes on."""
 
+import random
 import shutil
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from erv.curves import Curves
 from erv.errors import TrainingError
 from erv.manifest import ClipRow
 from erv.policies import Policy, load_policy
@@ -20,7 +22,7 @@ from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.collate import Collator, completion_loss
 from erv.training.common.sft_trainer import OmniSFTTrainer
 from erv.training.sft import sft
-from tests.support.runtime import MACHINE, RUNTIME, machine
+from tests.support.runtime import RUNTIME, machine
 from tests.support.sizes import SMALLEST
 
 SIZES = SMALLEST
@@ -34,9 +36,9 @@ SETTINGS = SftSettings(
     warmup_share=0.1,
     weight_decay=0.01,
     max_grad_norm=1.0,
-    save_steps=3,
     lora=LoraSettings(enabled=False, rank=4, alpha=8, dropout=0.0, quantize="none"),
 )
+HERE = machine(save_steps=3)
 TEXTS = {
     "anger": format_completion("The voice is loud. She seems angry.", "anger"),
     "fear": format_completion("The voice trembles. He seems afraid.", "fear"),
@@ -60,13 +62,13 @@ def rows():
 def shards(tmp_path_factory, rows):
     """Red clips are angry, blue ones afraid; clip 3 has no sound."""
     folder = tmp_path_factory.mktemp("shards") / "reasoning"
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     with ShardWriter(folder, clips_per_shard=4) as writer:
         for number, item in enumerate(rows):
-            frames = random.integers(0, 60, (2, 32, 32, 3), dtype=np.uint8)
+            frames = rng.integers(0, 60, (2, 32, 32, 3), dtype=np.uint8)
             frames[..., 2 * (item.label == "fear")] += 180
             sound = number != 3
-            audio = random.integers(-900, 900, 16000 * sound).astype(np.int16)
+            audio = rng.integers(-900, 900, 16000 * sound).astype(np.int16)
             writer.add(Clip(item.clip_id, frames, audio, 16000, has_audio=sound))
     return {"reasoning": ShardReader(folder)}
 
@@ -80,7 +82,7 @@ def base(tmp_path_factory):
 
 
 def train(
-    base, rows, shards, checkpoints, settings=SETTINGS, on_metrics=lambda metrics, step: None, here=MACHINE
+    base, rows, shards, checkpoints, settings=SETTINGS, on_metrics=lambda metrics, step: None, here=HERE
 ):
     return sft.train_sft(
         load_policy(base),
@@ -141,8 +143,51 @@ def test_it_learns_and_towers_stay(base, trained):
     assert changed >= {"language_model", "visual_projector", "audio_projector", "gate"}
     assert not changed & {"vision_tower", "audio_tower", "gate_encoder"}
     losses = [metrics["validation_loss"] for _, metrics in seen if "validation_loss" in metrics]
-    assert len(losses) == 2
-    assert losses[1] < losses[0]
+    assert len(losses) == 3
+    assert losses[-1] < losses[0]
+
+
+def test_how_often_a_checkpoint_is_saved_changes_neither_curves_nor_weights(
+    base, rows, shards, trained, tmp_path
+):
+    def curves_and_weights(folder, save_steps):
+        curves = Curves(folder, lambda values, step: None)
+        policy = train(
+            base, rows, shards, folder / "it", on_metrics=curves, here=machine(save_steps=save_steps)
+        )
+        curves.write(folder / "curves.csv")
+        return (folder / "curves.csv").read_bytes(), weights(policy)
+
+    often, seldom = curves_and_weights(tmp_path / "1", 1), curves_and_weights(tmp_path / "100", 100)
+    assert often[0] == seldom[0]
+    points = [line.split(",")[0] for line in often[0].decode().splitlines() if "validation_loss" in line]
+    assert points == ["2", "4", "6"]
+    for name, value in weights(trained[0]).items():
+        assert torch.equal(often[1][name], value), name
+        assert torch.equal(seldom[1][name], value), name
+
+
+def test_measuring_the_validation_loss_changes_no_weight_and_no_random_number(
+    base, rows, shards, trained, tmp_path, monkeypatch
+):
+    original = OmniSFTTrainer.mean_loss
+
+    def watched(self, examples, collate):
+        before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+        loss = original(self, examples, collate)
+        after = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+        assert torch.equal(before[0], after[0])
+        assert (before[1] == after[1]).all()
+        assert before[2] == after[2]
+        return loss
+
+    monkeypatch.setattr(OmniSFTTrainer, "mean_loss", watched)
+    often = weights(train(base, rows, shards, tmp_path / "watched"))
+    monkeypatch.setattr(OmniSFTTrainer, "mean_loss", lambda *arguments: None)
+    never = weights(train(base, rows, shards, tmp_path / "never"))
+    for name, value in weights(trained[0]).items():
+        assert torch.equal(often[name], value), name
+        assert torch.equal(never[name], value), name
 
 
 @pytest.mark.parametrize("rows_per_pass", [None, 2])
@@ -169,9 +214,9 @@ def test_interrupted_and_resumed_is_the_uninterrupted_run(
             train(base, rows, shards, tmp_path)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-3"]
     steps = []
-    here = machine(rows_per_pass=rows_per_pass)
+    here = machine(rows_per_pass=rows_per_pass, save_steps=3)
     resumed = train(base, rows, shards, tmp_path, on_metrics=lambda _, step: steps.append(step), here=here)
-    assert set(steps) == {6}, "it began again instead of going on from step 3"
+    assert set(steps) == {4, 6}, "it began again instead of going on from step 3"
     for name, value in weights(resumed).items():
         if rows_per_pass is None:
             assert torch.equal(value, whole[name]), name
@@ -184,7 +229,7 @@ def test_a_checkpoint_cut_off_while_written_is_not_resumed_from(base, rows, shar
     (tmp_path / "checkpoint-3" / "complete.json").unlink()
     steps = []
     train(base, rows, shards, tmp_path, on_metrics=lambda metrics, step: steps.append(step))
-    assert min(steps) == 3, "the whole run was expected"
+    assert min(steps) == 2, "the whole run was expected"
 
 
 def test_a_loss_that_is_not_finite_stops_it(base, rows, shards, tmp_path):
@@ -199,7 +244,7 @@ def test_a_loss_that_is_not_finite_stops_it(base, rows, shards, tmp_path):
 
 
 def test_weights_that_are_not_finite_are_never_written(base, rows, shards, tmp_path):
-    wild = SETTINGS.model_copy(update={"max_steps": 1, "save_steps": 1, "learning_rate": 3e38})
+    wild = SETTINGS.model_copy(update={"max_steps": 1, "learning_rate": 3e38})
     with pytest.raises(TrainingError, match=r"sft: a weight is not finite after step 1; lower sft"):
         train(base, rows, shards, tmp_path, wild)
     assert not list(tmp_path.iterdir())

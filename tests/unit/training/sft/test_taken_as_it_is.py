@@ -39,6 +39,7 @@ def test_it_is_copied_with_the_prompt(tmp_path: Path, monkeypatch: pytest.Monkey
         manifest=tmp_path / "none.parquet",  # not read: there need not be any explanation
         shards=tmp_path / "none",
         exclusions=tmp_path / "none.json",
+        curves=tmp_path / "curves.csv",
     )
     stages.sft.main(arguments, settings, MagicMock())
     weights = "model.safetensors"

@@ -1,0 +1,134 @@
+"""The promote flow: a version becomes champion once a person has approved it in Prefect.
+
+`prefect deployment run promote/local -p version=4` starts it through a worker. The run pauses and shows the
+version's gates; "Resume" opens the form. Prefect's own server knows no users, so who approves signs by name.
+An answer that lacks something, or that a new champion has overtaken, is asked for again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.exceptions import FlowPauseTimeout
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from erv.environment import Environment, isolate, load_environment
+from erv.errors import ErvError
+from erv.register import aliases
+from erv.register.review import Review, review
+from erv.settings import Settings, load_settings
+
+HOURS = 168.0
+ANSWERS = 20  # nobody needs as many; a program that answers wrongly would ask for ever
+_POLL_SECONDS = 5
+
+
+class Approval(RunInput):
+    """What the person decides."""
+
+    name: str = Field(min_length=1, title="Your name", description="Kept with the champion's reign.")
+    reason: str = Field(min_length=1, title="Reason", description="Why, or why not.")
+    approve: bool = Field(default=True, title="Approve", description="Off: the champion stays.")
+    force: bool = Field(default=False, title="Force", description="Also past gates that it did not pass.")
+
+    def lacks(self, asked: Review) -> str:
+        """What the person has to fill in or tick, as a sentence; empty if nothing."""
+        empty = [
+            title for title, text in (("Your name", self.name), ("Reason", self.reason)) if not text.strip()
+        ]
+        if empty:
+            return f"fill in {' and '.join(f'**{title}**' for title in empty)}."
+        if self.approve and asked.against and not self.force:
+            gates = "; ".join(asked.against)
+            return (
+                f"version {asked.version} did not pass {len(asked.against)} of its gates ({gates}). Tick"
+                " **Force** to promote it all the same, or untick **Approve** to leave the champion as it is."
+            )
+        return ""
+
+
+@flow(name="promote", persist_result=False, retries=0)
+def promote(version: int | str = "challenger", hours: float = HOURS) -> Any:
+    """Asks a person whether a version becomes champion, and does as they say.
+
+    Args:
+        version: its number or alias; Prefect's command line makes a number of `-p version=2`.
+        hours: how long to wait for an answer.
+    """
+    environment = load_environment()
+    isolate(environment)
+    try:
+        settings = load_settings(environment.workspace / "params.yaml")
+        return _until_decided(str(version), environment, settings, time.monotonic() + hours * 3600)
+    except FlowPauseTimeout:
+        return Failed(message=f"nobody decided within {hours:g} hours; nothing was changed")
+    except ErvError as error:
+        return Failed(message=environment.mask(str(error)))
+
+
+def _until_decided(version: str, environment: Environment, settings: Settings, ends: float) -> State[Any]:
+    """Asks until an answer is complete and still fits the registry.
+
+    Raises:
+        FlowPauseTimeout: there was none by the end.
+        RegistryError: no such version, or MLflow can't be reached.
+    """
+    lacks = reason = ""
+    for _ in range(ANSWERS):
+        asked = review(version, environment, settings)
+        version = asked.version  # while the run waits, an alias may move to a version that nobody looked at
+        approval = _answer(asked, lacks, reason, ends)
+        lacks, reason = approval.lacks(asked), approval.reason.strip()
+        if lacks:
+            continue
+        if not approval.approve:
+            return Completed(message=f"{approval.name} declined version {version}: {reason}")
+        try:
+            said = aliases.promote(
+                version,
+                environment,
+                settings,
+                by=f"{approval.name.strip()} in Prefect",
+                reason=reason,
+                force=approval.force,
+                expected=aliases.NOBODY if asked.champion is None else asked.champion.version,
+            )
+        except aliases.ChampionMovedError as error:
+            lacks = f"{error}. Look at the present champion, and answer once more."
+        except aliases.GatesUnmetError:
+            lacks = (
+                "the gates of the version were decided anew meanwhile. Look at them, and answer once more."
+            )
+        else:
+            return Completed(message=said)
+    last = lacks.replace("**", "")
+    return Failed(
+        message=f"none of {ANSWERS} answers could be followed; nothing was changed. The last: {last}"
+    )
+
+
+def _answer(asked: Review, lacks: str, reason: str, ends: float) -> Approval:
+    """Pauses the run until somebody has filled in the form.
+
+    Args:
+        asked: what the form shows.
+        lacks: what the last answer lacked; empty at first.
+        reason: of the last answer, so that nobody has to type it again.
+        ends: when to stop waiting, by `time.monotonic`.
+    """
+    shown = asked.markdown(lacks)
+    get_run_logger().log(logging.WARNING if lacks else logging.INFO, "%s", shown)
+    kept = {"reason": reason} if reason else {}
+    return pause_flow_run(
+        wait_for_input=Approval.with_initial_data(description=shown, **kept),
+        timeout=max(1, round(ends - time.monotonic())),
+        poll_interval=_POLL_SECONDS,
+    )

@@ -1,0 +1,42 @@
+"""`erv import`: a folder from elsewhere as an external version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="import")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--name", help="The registered model; by default register.model_name.")
+@click.option(
+    "--verifier",
+    type=click.Path(path_type=Path),
+    default=Path("models/verifier"),
+    show_default=True,
+    help="The verifier for a FOLDER that has none.",
+)
+def command(folder: Path, name: str | None, verifier: Path) -> None:
+    """Register FOLDER, which `erv export` wrote or which holds any policy, as an external version.
+
+    Nothing in it is run. The version answers like any other, but has no gates and no lineage beyond its own
+    files, and no alias leads to it: `erv promote N --force --reason TEXT` makes it champion.
+    """
+    from erv.environment import isolate, load_environment
+    from erv.register.decoding import serving_settings
+    from erv.register.external import register_external, write_external
+    from erv.settings import load_settings
+
+    environment = load_environment()
+    isolate(environment)
+    settings = load_settings()
+    bundle = write_external(
+        folder,
+        environment.state / "external" / "candidate",
+        verifier=verifier,
+        serving=serving_settings(settings),
+    )
+    model = name or settings.register_.model_name
+    number, new = register_external(bundle, environment, model)
+    click.echo(f"{model} version {number} {'registered' if new else 'was already registered'} as external")

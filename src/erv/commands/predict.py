@@ -1,0 +1,52 @@
+"""`erv predict`: what a published version says about the clips of a folder or a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="predict")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The parquet file to write, a row per clip.",
+)
+@click.option(
+    "--model",
+    default="champion",
+    show_default=True,
+    help="The version that answers: models:/NAME/1, NAME@ALIAS, 1, champion.",
+)
+def command(source: Path, output: Path, model: str) -> None:
+    """Ask a version about the clips of SOURCE, a folder of videos or a manifest (data/manifest/NAME.parquet).
+
+    The version answers with its own code and weights, whose hashes are checked first. A clip that can't be
+    answered has a sentence in the column error. A killed command goes on where it stopped; the file names the
+    version in its metadata.
+    """
+    from erv.commands.version import resolved_version
+    from erv.environment import isolate, load_environment
+    from erv.files import sha256_of_text
+    from erv.predict.listing import list_clips
+    from erv.predict.predict import predict
+    from erv.register.fetched import fetch_version
+
+    environment = load_environment()
+    isolate(environment)
+    found = resolved_version(model, environment)
+    listing = list_clips(source)
+    version = fetch_version(found, environment)
+    kept = environment.state / "predictions" / sha256_of_text(str(output.resolve()))[:16]
+    done = predict(version, listing, output, kept)
+    if listing.left_out:
+        click.echo(f"left out {listing.left_out} files that are no videos by the endings of their names")
+    again = f", {done.kept} of them kept from an earlier run" if done.kept else ""
+    clips = "1 clip" if done.clips == 1 else f"{done.clips} clips"
+    click.echo(f"{version.title} was asked about {clips}{again}")
+    if done.failed:
+        click.echo(f"{done.failed} could not be answered; the column error says why")
+    click.echo(f"wrote {output}")

@@ -1,0 +1,49 @@
+"""The versions that arguments of commands name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from erv.environment import Environment
+from erv.errors import RegistryError
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+
+def _number(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None or value.isdecimal() or value == "none":
+        return value
+    raise click.BadParameter(f"expected the number of a version, or none; got {value!r}")
+
+
+expected = click.option(
+    "--from",
+    "number",
+    metavar="N",
+    callback=_number,
+    help="Only if version N is champion now; none: only if there is no champion.",
+)
+
+
+def resolved_version(target: str, environment: Environment) -> ModelVersion:
+    """The registered version that a target names: `models:/NAME/1`, `NAME@ALIAS`, `NAME/1`, `1`, `champion`.
+
+    Raises:
+        RegistryError: there is no such version, or MLflow can't be reached.
+    """
+    from erv.lineage.trace import Provenance
+    from erv.register.explained import explained
+    from erv.settings import load_settings
+
+    settings = load_settings() if Path("params.yaml").is_file() else None
+    with explained(environment):
+        found: ModelVersion | None = Provenance(environment, settings).version(target)
+    if found is None:
+        raise RegistryError(
+            f"{target!r} names no version; expected models:/NAME/1, NAME@ALIAS, 1 or champion"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Two states of the pipeline side by side: versions, runs, experiments, commits, the workspace."""

@@ -1,0 +1,30 @@
+"""What the figures of a policy were measured on and by: those of two runs compare only if it is the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from erv.evaluate.compare import measuring, panel_of
+from erv.evaluate.evaluate import read_predictions
+from erv.files import sha256_of_text
+from erv.tracking.since import MEASURED_BY, MEASURED_ON
+
+
+def measured_tags(predictions: Path, metrics: Path) -> dict[str, str]:
+    """Digests of the test clips with their labels, and of judges and decoding, as tags of a run.
+
+    Args:
+        predictions: a policy's `predictions.parquet`.
+        metrics: its `metrics.json`.
+
+    Raises:
+        EvaluationError: the predictions can't be read.
+    """
+    clips = sorted((row["dataset"], row["clip_id"], row["label"]) for row in read_predictions(predictions))
+    known = json.loads(metrics.read_text(encoding="utf-8"))
+    by = {**(measuring(known) or {}), "panel": panel_of(known)}
+    return {
+        MEASURED_ON: sha256_of_text(json.dumps(clips)),
+        MEASURED_BY: sha256_of_text(json.dumps(by, sort_keys=True)),
+    }

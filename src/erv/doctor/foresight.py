@@ -1,0 +1,266 @@
+"""What `erv run` would run and why, how long it would take and what it would cost. Runs and changes nothing.
+
+A stage runs again for changes of its own, or follows one that does, whose outputs may then be other ones. If
+they turn out the same, DVC skips what follows, so this is the most that can run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from erv.accept.accept import changed_files, is_code
+from erv.accept.contents import Contents
+from erv.accept.harmless import HARMLESS
+from erv.environment import Environment, remedy_for
+from erv.pipeline import (
+    ABSENT,
+    ChangedFile,
+    PipelineError,
+    PipelineStage,
+    StageChanges,
+    named,
+    one_stage,
+    overlap,
+    read_changes,
+    read_stages,
+    select,
+)
+from erv.settings import Settings
+from erv.tracking.durations import Took, last_times
+
+State = Literal["runs", "follows", "from cache", "unchanged"]
+
+
+@dataclass(frozen=True)
+class Why:
+    """A reason for which a stage doesn't stay as it is.
+
+    Attributes:
+        what: `parameter`, `code`, `data`, `output`, `command`, `follows`, `never ran` or `forced`.
+        name: of the parameter, file or stage; empty if there is none.
+        before, after: values of a parameter, None where it has none; hashes of a file.
+        change: how a file of code differs, or what DVC says of an output; empty otherwise.
+    """
+
+    what: str
+    name: str = ""
+    before: Any = None
+    after: Any = None
+    change: str = ""
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What would become of a stage.
+
+    Attributes:
+        name: the stage.
+        state: `runs` for its own changes, `follows` if what it reads may become other, `from cache` if DVC
+            has its outputs, or `unchanged`.
+        why: the reasons.
+        seconds: how long its last run took; None if that is unknown, or nothing would run.
+        elsewhere: on which other machine or device that was; empty if it was on these.
+        harmless: only code changed, and nothing that runs: `erv accept` would keep the result.
+        same: its outputs are, or become again, what `dvc.lock` names.
+    """
+
+    name: str
+    state: State
+    why: tuple[Why, ...] = ()
+    seconds: float | None = None
+    elsewhere: str = ""
+    harmless: bool = False
+    same: bool = False
+
+    @property
+    def works(self) -> bool:
+        """Whether its command would run."""
+        return self.state in ("runs", "follows")
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """The whole run.
+
+    Attributes:
+        stages: all selected ones, each after what it depends on.
+        seconds: of all that would run, one after another, as far as it is known.
+        longest_chain: seconds of the slowest chain of stages that wait for each other: no number of workers
+            makes the run shorter.
+        unknown: names of the stages that would run and have no known time.
+        price_per_hour: from `machine.price_per_hour`.
+        notes: why times are unknown, and why the run would be refused; empty if nothing went wrong.
+    """
+
+    stages: tuple[Foreseen, ...]
+    seconds: float
+    longest_chain: float
+    unknown: tuple[str, ...]
+    price_per_hour: float | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def price(self) -> float | None:
+        """What the stages of known time would cost one after another; None without a price per hour."""
+        return None if self.price_per_hour is None else self.seconds / 3600 * self.price_per_hour
+
+    def document(self) -> dict[str, Any]:
+        """For `--json`; stages in order, times in seconds."""
+        return {**asdict(self), "price": self.price}
+
+
+def foresee(
+    environment: Environment,
+    settings: Settings,
+    targets: Sequence[str] = (),
+    *,
+    force: bool = False,
+    only: str | None = None,
+) -> Foresight:
+    """What a run of these targets would do.
+
+    Args:
+        environment: of the workspace, and where MLflow is.
+        settings: of the workspace.
+        targets: as `erv run` takes them; none for all.
+        force: run the targets, or else all stages, even if nothing changed.
+        only: the single stage to run; without targets.
+
+    Raises:
+        PipelineError: DVC can't compare the workspace, or a target is no stage.
+    """
+    everything = read_stages(environment.workspace)
+    if only is not None:
+        targets = (one_stage(everything, only).name,)
+    stages = select(everything, targets)
+    forced = named(everything, targets) if force else frozenset()
+    changes = read_changes(stages, environment.workspace)
+    codes = _Codes(environment.workspace)
+    found: dict[str, Foreseen] = {}
+    for stage in stages:
+        found[stage.name] = (
+            _forced(stage) if stage.name in forced else _foreseen(stage, stages, changes, found, codes)
+        )
+    refusal = ""
+    if only is not None:
+        stages = (one_stage(stages, only),)
+        refusal = _refusal(stages[0], found)
+    working = [stage.name for stage in stages if found[stage.name].works]
+    times, trouble = _times(environment, working, settings.runtime.device)
+    items = tuple(_timed(found[stage.name], times) for stage in stages)
+    return Foresight(
+        stages=items,
+        seconds=sum(item.seconds or 0.0 for item in items),
+        longest_chain=_longest_chain(stages, items),
+        unknown=tuple(item.name for item in items if item.works and item.seconds is None),
+        price_per_hour=settings.machine.price_per_hour,
+        notes=tuple(filter(None, [refusal, trouble])),
+    )
+
+
+def _refusal(stage: PipelineStage, found: Mapping[str, Foreseen]) -> str:
+    """Why a stage can't run alone; empty if it can: what it reads must be up to date and in place."""
+    late = [name for name in stage.upstream if found[name].state != "unchanged"]
+    if not late:
+        return ""
+    what = f"what it reads of {', '.join(late)} isn't up to date"
+    return f"`--only` would be refused: {what}; run `erv run {stage.name}`"
+
+
+def _timed(item: Foreseen, times: Mapping[str, Took]) -> Foreseen:
+    took = times.get(item.name)
+    return item if took is None else replace(item, seconds=took.seconds, elsewhere=took.elsewhere)
+
+
+@dataclass
+class _Codes:
+    """The files of code that changed, each dependency looked at once."""
+
+    workspace: Path
+    known: dict[ChangedFile, tuple[Why, ...]] = field(default_factory=dict)
+
+    def why(self, changed: ChangedFile) -> tuple[Why, ...]:
+        if changed not in self.known:
+            self.known[changed] = self._look(changed)
+        return self.known[changed]
+
+    def _look(self, changed: ChangedFile) -> tuple[Why, ...]:
+        try:
+            files = changed_files(changed, Contents(self.workspace))
+        except PipelineError as error:  # no git: then the dependency is named, and why no more is known
+            return (Why("code", changed.path, changed.before, changed.after, str(error)),)
+        return tuple(Why("code", file.path, file.before, file.after, file.change) for file in files)
+
+
+def _forced(stage: PipelineStage) -> Foreseen:
+    return Foreseen(stage.name, "runs", (Why("forced"),))
+
+
+def _foreseen(
+    stage: PipelineStage,
+    stages: Sequence[PipelineStage],
+    changes: Mapping[str, StageChanges],
+    before: Mapping[str, Foreseen],
+    codes: _Codes,
+) -> Foreseen:
+    own = changes[stage.name]
+    producers = [other for other in stages if other.name in before]
+    changed = [other for other in producers if before[other.name].state != "unchanged"]
+    rewritten = [other for other in changed if not before[other.name].same]
+    # What its producer writes or puts back does not count as it is now, but as it is then.
+    files = [file for file in own.files if not _written(file, changed)]
+    files += [file for file in own.once_back if not _written(file, rewritten)]
+    why = tuple(_own(own, files, stage.name, codes))
+    above = [name for name in stage.upstream if name in before and not before[name].same]
+    follows = tuple(Why("follows", name) for name in above)
+    if why and not above:
+        if own.in_cache and all(item.what == "output" for item in why):
+            return Foreseen(stage.name, "from cache", why, same=True)
+        if own.ran_before:
+            return Foreseen(stage.name, "from cache", why)
+        harmless = all(item.what == "code" and item.change == HARMLESS for item in why)
+        return Foreseen(stage.name, "runs", why, harmless=harmless)
+    if why:
+        return Foreseen(stage.name, "runs", (*why, *follows))
+    return Foreseen(stage.name, "follows" if follows else "unchanged", follows, same=not follows)
+
+
+def _own(own: StageChanges, files: Sequence[ChangedFile], stage: str, codes: _Codes) -> list[Why]:
+    found = [Why("never ran")] if own.never_ran else []
+    found += [Why("command")] if own.command else []
+    for item in own.parameters:
+        before, after = (None if value is ABSENT else value for value in (item.before, item.after))
+        found.append(Why("parameter", item.name, before, after))
+    for file in files:
+        if is_code(file.path) and file.after is not None:
+            found += codes.why(file)
+        else:
+            change = "missing" if file.after is None else ""
+            found.append(Why("data", file.path, file.before, file.after, change))
+    return found + [Why("output", path, change=state) for path, state in own.outputs]
+
+
+def _written(file: ChangedFile, by: Sequence[PipelineStage]) -> bool:
+    return any(overlap(file.path, output) for stage in by for output in stage.outputs)
+
+
+def _times(environment: Environment, names: Sequence[str], device: str) -> tuple[dict[str, Took], str]:
+    if not environment.mlflow_uri:
+        remedy = remedy_for("MLflow", environment.workspace)
+        return {}, f"no MLflow server is configured, which knows how long stages took; {remedy}"
+    try:
+        return last_times(environment, names, device), ""
+    except OSError as error:
+        reason = environment.mask(" ".join(str(error).split()))[:200]
+        return {}, f"MLflow, which knows how long stages took, can't be asked ({reason})"
+
+
+def _longest_chain(stages: Sequence[PipelineStage], items: Sequence[Foreseen]) -> float:
+    ends: dict[str, float] = {}
+    for stage, item in zip(stages, items, strict=True):
+        start = max((ends[name] for name in stage.upstream if name in ends), default=0.0)
+        ends[stage.name] = start + (item.seconds or 0.0)
+    return max(ends.values(), default=0.0)

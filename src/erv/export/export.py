@@ -1,0 +1,52 @@
+"""Writes a published version as a `from_pretrained` folder with a card.
+
+config.json, weights, tokenizer   the policy, at the top
+verifier/                         the verifier
+serving.json                      how clips are decoded
+lineage.json                      what made the version, by hashes
+README.md                         the card
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from erv.errors import RegistryError
+from erv.export.card import model_card
+from erv.files import model_folder
+from erv.policies.common.arm import FILE as ARM
+from erv.policies.common.families import family_of, read_config
+from erv.register.external import CARD, SERVING, VERIFIER
+from erv.register.fetched import FetchedVersion
+from erv.register.gates import Verdict
+from erv.register.record import RECORD
+
+
+def export(version: FetchedVersion, folder: Path, verdicts: Sequence[Verdict] | None = None) -> None:
+    """Writes the folder. Equal versions with equal verdicts give equal bytes.
+
+    Args:
+        version: what to write.
+        folder: must not exist, or be empty.
+        verdicts: on its gates, for the card; None if they were never decided.
+
+    Raises:
+        RegistryError: the folder has something in it, or the version holds a reference to weights elsewhere.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RegistryError(f"{folder}: has something in it already; name a new folder")
+    policy = version.bundle / "policy"
+    if (policy / ARM).is_file():
+        raise RegistryError(
+            f"{version.title}: its policy is an arm, whose weights are elsewhere ({ARM}); export a version"
+            " of a policy that was trained here"
+        )
+    family = family_of(read_config(policy), policy)
+    with model_folder(folder) as work:
+        shutil.copytree(policy, work, dirs_exist_ok=True)
+        shutil.copytree(version.bundle / VERIFIER, work / VERIFIER)
+        shutil.copyfile(version.bundle / SERVING, work / SERVING)
+        shutil.copyfile(version.folder / RECORD, work / RECORD)
+        (work / CARD).write_text(model_card(version, family, verdicts), encoding="utf-8", newline="\n")

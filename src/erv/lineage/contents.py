@@ -1,0 +1,178 @@
+"""Which clips are in the tables that versions were made from. Every file is read once, whoever shares it."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from erv.errors import DataError, ErvError, RegistryError
+from erv.lineage.objects import Objects
+from erv.lineage.roles import Answers, Base, Listed, Members, Sentences
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Clip = tuple[str, str]  # data set, clip id
+
+TRAINED_ON = "trained_on.csv"  # at the top of the source `base`
+_COLUMNS = ("model", "dataset", "clip_id")
+_ROLLOUTS = "rollouts"  # the source of sampled explanations in the sentences
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips of a use.
+
+    Attributes:
+        used: those that the stage had.
+        left_out: those of its split that it did not have, with the reason.
+    """
+
+    used: frozenset[Clip]
+    left_out: Mapping[Clip, str] = field(default_factory=dict)
+
+
+class Contents:
+    """Reads tables of lock entries.
+
+    Args:
+        objects: where they are.
+        source: returns the lock file of a source by its MD5 and path, or None if nobody kept it; raises
+            StorageError if it can't be read.
+    """
+
+    def __init__(self, objects: Objects, source: Callable[[str, str], bytes | None]) -> None:
+        self._objects = objects
+        self._source = source
+        self._clips: dict[Members, Clips | ErvError] = {}  # a failure too is asked for once
+        self._manifests: dict[str, dict[str, frozenset[str]]] = {}
+
+    def clips(self, members: Members) -> Clips:
+        """The clips that a use is about.
+
+        Raises:
+            RegistryError: a table is missing, damaged, or not the one that the stage read.
+            StorageError: the object store can't be read.
+            DataError: a base checkpoint's list of clips is malformed.
+        """
+        if members not in self._clips:
+            try:
+                self._clips[members] = self._read(members)
+            except ErvError as error:
+                self._clips[members] = error
+        found = self._clips[members]
+        if isinstance(found, ErvError):
+            raise found
+        return found
+
+    def known(self, manifest: str, dataset: str, quarantine: str | None) -> set[Clip]:
+        """All clips of a manifest, and those that ingest left out of it."""
+        found = {(dataset, clip) for clips in self._splits(manifest).values() for clip in clips}
+        rows = self._rows(quarantine, ("clip_id",)) if quarantine else []
+        return found | {(dataset, row["clip_id"]) for row in rows}
+
+    def _read(self, members: Members) -> Clips:
+        if isinstance(members, Listed):
+            return self._listed(members)
+        if isinstance(members, Sentences):
+            columns = ("source", "clip_id", "split")
+            return Clips(
+                frozenset(
+                    (members.rollouts if row["source"] == _ROLLOUTS else row["source"], row["clip_id"])
+                    for row in self._rows(members.table, columns)
+                    if row["clip_id"] and row["split"] == members.split
+                )
+            )
+        if isinstance(members, Answers):
+            rows = self._rows(members.table, ("dataset", "clip_id"))
+            return Clips(frozenset((row["dataset"], row["clip_id"]) for row in rows))
+        return self._base(members)
+
+    def _listed(self, listed: Listed) -> Clips:
+        if listed.training_sets is not None:
+            self._check(listed)
+        out: dict[str, str] = {}
+        if listed.exclusions is not None:
+            for item in self._json(listed.exclusions)["excluded"]:
+                if item["dataset"] == listed.dataset:
+                    out[item["clip_id"]] = f"excluded: {item['because']}"
+        if listed.quarantine is not None:
+            for row in self._rows(listed.quarantine, ("clip_id", "reason")):
+                out[row["clip_id"]] = f"in quarantine: {row['reason']}"
+        clips = self._splits(listed.manifest).get(listed.split, frozenset())
+        return Clips(
+            frozenset((listed.dataset, clip) for clip in clips if clip not in out),
+            {(listed.dataset, clip): out[clip] for clip in sorted(clips & out.keys())},
+        )
+
+    def _check(self, listed: Listed) -> None:
+        """Makes sure that the manifest is the one that the training stage checked its own against."""
+        assert listed.training_sets is not None
+        hashes = self._json(listed.training_sets)["training_sets"].get(listed.dataset) or {}
+        if hashes.get("manifest") != hashlib.sha256(self._objects.read(listed.manifest)).hexdigest():
+            raise RegistryError(
+                f"the manifest of {listed.dataset} in its dvc.lock (md5 {listed.manifest}) is not the one"
+                f" that was trained on (sha256 {hashes.get('manifest')}), so what it learned from isn't known"
+            )
+
+    def _base(self, base: Base) -> Clips:
+        from pathlib import Path
+        from tempfile import TemporaryDirectory
+
+        from erv.sources import Lock, store_for
+
+        content = self._source(base.lock, base.path)
+        if content is None:
+            raise RegistryError(
+                f"{base.path} (md5 {base.lock}): no copy of this hash was kept with a publication"
+            )
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / Path(base.path).name
+            path.write_bytes(content)
+            lock = Lock.load(path)
+            if TRAINED_ON not in lock:
+                raise RegistryError(
+                    f"{lock.uri} has no {TRAINED_ON}, so what its {base.model} learned from isn't known"
+                )
+            text = lock.fetch(store_for([lock.uri]), TRAINED_ON, Path(folder) / "cache").read_text(
+                "utf-8-sig"
+            )
+        reader = csv.DictReader(io.StringIO(text))
+        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(
+                f"{lock.uri_of(TRAINED_ON)}: lacks the columns {', '.join(missing)};"
+                f" expected {', '.join(_COLUMNS)}"
+            )
+        return Clips(
+            frozenset((row["dataset"], row["clip_id"]) for row in reader if row["model"] == base.model)
+        )
+
+    def _splits(self, manifest: str) -> dict[str, frozenset[str]]:
+        if manifest not in self._manifests:
+            found: dict[str, set[str]] = {}
+            for row in self._rows(manifest, ("clip_id", "split")):
+                found.setdefault(row["split"], set()).add(row["clip_id"])
+            self._manifests[manifest] = {split: frozenset(clips) for split, clips in found.items()}
+        return self._manifests[manifest]
+
+    def _rows(self, md5: str, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table: pa.Table = pq.read_table(pa.BufferReader(self._objects.read(md5)), columns=list(columns))
+            rows: list[dict[str, Any]] = table.select(columns).to_pylist()
+        except (pa.ArrowException, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RegistryError(f"md5 {md5}: not the table that a stage wrote ({reason})") from None
+        return rows
+
+    def _json(self, md5: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._objects.read(md5))
+        return found

@@ -1,0 +1,62 @@
+"""The gate on lineage: a version whose data, code or runs can't be traced becomes no champion.
+
+It follows every link of a version and compares the files that are served, code included, with their record.
+Large objects of DVC's remote are only looked up: `erv lineage --verify` reads them, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from erv.environment import Environment
+from erv.lineage.model_versions import version_title
+from erv.lineage.node import Node, broken, summary, unverifiable
+from erv.lineage.trace import Provenance
+from erv.register.gates import CANT_TELL, FAIL, LINEAGE, PASS, Outcome, Verdict
+from erv.settings import Settings
+
+
+class LineageGate:
+    """The gate on the lineage of versions; what it saw last of each can be shown without another look.
+
+    Args:
+        environment: where registry and store are.
+        settings: for the model's name.
+    """
+
+    def __init__(self, environment: Environment, settings: Settings) -> None:
+        self._environment = environment
+        self._settings = settings
+        self._seen: dict[str, Node] = {}
+
+    def __call__(self, number: str) -> Verdict:
+        """Follows every link of a version now.
+
+        Raises:
+            RegistryError: MLflow can't be reached or refuses.
+        """
+        node = Provenance(self._environment, self._settings, served=True).trace(number)
+        self._seen[number] = node
+        return lineage_verdict(node)
+
+    def node(self, number: str, aliases: Sequence[str]) -> Node:
+        """The lineage that the last verdict on a version rests on; without one, it is decided now.
+
+        Args:
+            number: of the version.
+            aliases: of the version; they may have moved since the verdict.
+
+        Raises:
+            RegistryError: MLflow can't be reached or refuses.
+        """
+        if number not in self._seen:
+            self(number)
+        node = self._seen[number]
+        node.title = version_title(self._settings.register_.model_name, number, aliases)
+        return node
+
+
+def lineage_verdict(node: Node) -> Verdict:
+    """The verdict on a lineage."""
+    outcome: Outcome = FAIL if broken(node) else CANT_TELL if unverifiable(node) else PASS
+    return Verdict(LINEAGE, outcome=outcome, reason=summary(node))

@@ -1,0 +1,140 @@
+"""Clips whose use is withdrawn: which versions are affected, in which role and stage."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from erv.errors import DataError
+from erv.lineage.contents import Clip
+from erv.lineage.membership import Membership, VersionRoles, clip_name, roles_document
+
+SCHEMA = "erv.withdrawn/1"
+AFFECTED, UNKNOWN, INCOMPLETE = 3, 4, 1  # exit codes
+_WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """The answer.
+
+    Attributes:
+        asked: number of ids in the list.
+        clips: what they mean, sorted.
+        unknown: ids that no record of any version names, in the order of the list.
+        versions: what each version did with the clips.
+        unlisted: sentences about manifests that can't be read; an unknown id may be in one of them.
+    """
+
+    asked: int
+    clips: tuple[Clip, ...]
+    unknown: tuple[str, ...]
+    versions: tuple[VersionRoles, ...]
+    unlisted: tuple[str, ...] = ()
+
+    @property
+    def affected(self) -> list[VersionRoles]:
+        """The versions that used one of the clips."""
+        return [item for item in self.versions if item.used]
+
+    @property
+    def exit_code(self) -> int:
+        """0: none is known to have used any; 3: some did; 4: an id is unknown; 1: records can't be read."""
+        if self.unlisted or any(item.unread for item in self.versions):
+            return INCOMPLETE
+        return UNKNOWN if self.unknown else AFFECTED if self.affected else 0
+
+    def lines(self) -> Iterator[str]:
+        """The answer as text."""
+        for item in self.versions:
+            if not (item.used or item.left_out or item.unread):
+                continue
+            yield item.version.title
+            for used in item.used:
+                yield from _wrapped(f"{used.role} ({used.stage}): ", [clip_name(clip) for clip in used.clips])
+            for left in item.left_out:
+                yield f"  not {left.role} ({left.stage}): {clip_name(left.clip)}, {left.because}"
+            for sentence in item.unread:
+                yield f"  UNREADABLE: {sentence}"
+        for sentence in self.unlisted:
+            yield f"UNREADABLE: {sentence}"
+        for sentence, titles in self._told().items():
+            yield from _wrapped(f"not recorded: {sentence}: ", titles, indent="")
+        if self.unknown:
+            yield from _wrapped("unknown: ", self.unknown, indent="")
+        touched = len({clip for item in self.affected for used in item.used for clip in used.clips})
+        yield (
+            f"{len(self.affected)} of {len(self.versions)} versions used {touched} of {len(self.clips)}"
+            f" clips; {len(self.unknown)} of {self.asked} ids are unknown"
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The answer as JSON, see `schemas/withdrawn.json`."""
+        return {
+            "schema": SCHEMA,
+            "asked": self.asked,
+            "clips": [clip_name(clip) for clip in self.clips],
+            "unknown": list(self.unknown),
+            "unread": list(self.unlisted),
+            "versions": [roles_document(item) for item in self.versions],
+            "exit_code": self.exit_code,
+        }
+
+    def _told(self) -> dict[str, list[str]]:
+        """The versions of each sentence about what isn't recorded: most share it."""
+        found: dict[str, list[str]] = {}
+        for item in self.versions:
+            for sentence in item.unknown:
+                found.setdefault(sentence, []).append(f"{item.version.model}/{item.version.number}")
+        return found
+
+
+def read_ids(path: Path) -> list[str]:
+    """The clip ids of a list: one per line, each once, blank lines left out.
+
+    Raises:
+        DataError: the file is missing, not UTF-8, or has no id.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found; expected a text file with a clip id per line") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not found:
+        raise DataError(f"{path}: has no clip id; write one per line, such as mafw/00019")
+    return found
+
+
+def find_withdrawn(ids: Sequence[str], membership: Membership) -> Withdrawn:
+    """What every version did with the clips that these ids mean.
+
+    Args:
+        ids: `mafw/00019`, or `00019` for that clip of every data set that has it.
+        membership: of the versions to look at.
+    """
+    meant = {name: membership.matching(name) for name in ids}
+    clips = {clip for found in meant.values() for clip in found}
+    return Withdrawn(
+        len(ids),
+        tuple(sorted(clips)),
+        tuple(name for name, found in meant.items() if not found),
+        tuple(membership.of(clips)),
+        tuple(membership.unlisted),
+    )
+
+
+def _wrapped(head: str, names: Sequence[str], indent: str = "  ") -> list[str]:
+    count = f"{len(names)}: " if len(names) > 1 else ""
+    return textwrap.wrap(
+        f"{head}{count}{', '.join(names)}",
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + "    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,145 @@
+"""Asks a version about many clips; a killed run goes on where it stopped, and ends with the same bytes.
+
+Clips are answered in pieces of a fixed size, in the order of their names. A finished piece is kept in
+`.erv/predictions`, under the hash of all that decides it: the version with its code, the libraries, and the
+names and contents of its clips.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from erv.checkpoints import LIBRARIES
+from erv.determinism import code_version
+from erv.files import remove, sha256_of_text, whole_file
+from erv.manifest import write_table
+from erv.predict.answering import Answering
+from erv.predict.listing import ListedClip, Listing
+from erv.progress import meter
+from erv.register.fetched import FetchedVersion
+from erv.register.serving_clips import MAX_CLIPS
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = pa.schema(
+    [
+        pa.field("clip", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("answer", pa.string()),
+        pa.field("explanation", pa.string()),
+        pa.field("agreement", pa.float64()),
+        pa.field("completion", pa.string()),
+        pa.field("error", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What was written: the number of clips, of those without an answer, and of those kept from before."""
+
+    clips: int
+    failed: int
+    kept: int
+
+
+def predict(version: FetchedVersion, listing: Listing, output: Path, kept: Path) -> Predicted:
+    """Writes a row per clip, in the order of their names.
+
+    The columns are those of `SCHEMA`, see `erv.register.serving.Predictor.predict`; its metadata names model,
+    version, bundle and the SHA-256 of the version's `lineage.json`. Equal clips and equal versions give equal
+    bytes.
+
+    Args:
+        version: what answers.
+        listing: the clips.
+        output: the parquet file; it appears once it is complete.
+        kept: folder of finished pieces, of this output alone.
+
+    Raises:
+        EvaluationError: the version failed.
+        DataError: a clip of a manifest can't be read as it was pinned.
+        StorageError: a clip can't be fetched.
+    """
+    pieces = [
+        range(len(listing.clips))[start : start + MAX_CLIPS]
+        for start in range(0, len(listing.clips), MAX_CLIPS)
+    ]
+    names = [_piece_name(version, [listing.clips[number] for number in piece]) for piece in pieces]
+    tables: list[pa.Table] = []
+    again = 0
+    with (
+        meter(f"{version.title} answers", len(listing.clips), "clips", logger) as bar,
+        Answering(version, kept / "log") as answering,
+    ):
+        for piece, name in zip(pieces, names, strict=True):
+            path = kept / name
+            if (table := _read(path)) is None:
+                table = _answered(answering, listing, piece)
+                write_table(table, path)
+            else:
+                again += len(piece)
+            tables.append(table)
+            bar.update(len(piece))
+    whole = pa.concat_tables(tables)
+    with whole_file(output) as temporary:
+        pq.write_table(whole.replace_schema_metadata(_metadata(version)), temporary, compression="zstd")
+    for path in kept.iterdir():
+        if path.name not in names:
+            remove(path)
+    failed = whole.num_rows - whole.column("error").null_count
+    return Predicted(whole.num_rows, failed, again)
+
+
+def _answered(answering: Answering, listing: Listing, piece: Sequence[int]) -> pa.Table:
+    asked = [number for number in piece if listing.clips[number].fault is None]
+    rows = answering.ask(list(listing.files(asked))) if asked else []
+    by_number = dict(zip(asked, rows, strict=True))
+    return pa.Table.from_pylist(
+        [_row(listing.clips[number], by_number.get(number)) for number in piece], schema=SCHEMA
+    )
+
+
+def _row(clip: ListedClip, answer: dict[str, Any] | None) -> dict[str, Any]:
+    said = {"error": clip.fault} if answer is None else answer
+    return {
+        **{name: said.get(name) for name in SCHEMA.names},
+        "clip": clip.name,
+        "sha256": clip.sha256,
+    }
+
+
+def _piece_name(version: FetchedVersion, clips: Sequence[ListedClip]) -> str:
+    decides = [version.record, code_version((), LIBRARIES), [[c.name, c.sha256, c.fault] for c in clips]]
+    return f"{sha256_of_text(json.dumps(decides))}.parquet"
+
+
+def _read(path: Path) -> pa.Table | None:
+    """A finished piece; None if there is none, or it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError):
+        table = None
+    if table is None or table.schema.names != SCHEMA.names:
+        logger.warning("%s is damaged: its clips are answered again", path)
+        return None
+    return table.cast(SCHEMA)
+
+
+def _metadata(version: FetchedVersion) -> dict[str, str]:
+    return {
+        "erv.model": version.name,
+        "erv.version": version.number,
+        "erv.bundle": version.bundle_hash,
+        "erv.lineage_sha256": version.record,
+    }

@@ -1,0 +1,122 @@
+"""Verdicts on the gates against the champion: who it was, and whether they still count.
+
+They are decided again as soon as another version is champion. A version of the champion's own bundle can't be
+compared with it, so it has the champion's verdicts: other serving code makes no bundle better.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from erv.register.gates import (
+    CANT_TELL,
+    CHAMPION,
+    NO_CHAMPION,
+    PASS,
+    Verdict,
+    decide_against_champion,
+    gate_of,
+    read_verdict,
+    undecided,
+)
+from erv.register.versions import EXTERNAL_TAG, GATES_TAG, HASH_TAG
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from erv.register.champion import Opponent
+    from erv.register.register import Bundle
+    from erv.settings import Settings
+
+
+def kept_verdicts(version: ModelVersion) -> tuple[Verdict, ...] | None:
+    """The verdicts that the registry has of a version; None if its gates were never decided."""
+    text = version.tags.get(GATES_TAG)
+    return None if text is None else tuple(map(read_verdict, json.loads(text)))
+
+
+def count_against(bundle: Bundle, kept: Sequence[Verdict] | None, champion: str) -> bool:
+    """Whether kept verdicts say how a bundle compares with this champion."""
+    compared = {gate_of(v): v.opponent for v in kept or ()}
+    return all(compared.get(gate_of(v)) == champion for v in bundle.verdicts if v.is_open)
+
+
+def taken_over(bundle: Bundle, kept: Sequence[Verdict] | None, whose: str) -> tuple[Verdict, ...]:
+    """The verdicts of a bundle, those against the champion as they were decided for a version of it.
+
+    Args:
+        bundle: its other verdicts depend on nothing else.
+        kept: the verdicts of that version; None if its gates were never decided.
+        whose: its number.
+    """
+    if kept is None:
+        return undecided(
+            bundle.verdicts, f"version {whose}, the champion, has this bundle but was never gated"
+        )
+    known = {gate_of(verdict): verdict for verdict in kept}
+    # An older erv kept no verdict where there was no champion.
+    absent = {"outcome": PASS, "reason": NO_CHAMPION}
+    return tuple(
+        known.get(gate_of(v), replace(v, **absent)) if v.is_open else v  # type: ignore[arg-type]
+        for v in bundle.verdicts
+    )
+
+
+def compared(bundle: Bundle, other: Opponent, settings: Settings) -> tuple[Verdict, ...]:
+    """All verdicts of a bundle, with those against the champion decided now."""
+    from erv.evaluate.evaluate import read_predictions
+
+    if other.missing:
+        return undecided(bundle.verdicts, other.missing)
+    decided = decide_against_champion(
+        bundle.verdicts,
+        read_predictions(bundle.folder / "predictions.parquet"),
+        other.predictions,
+        samples=settings.register_.bootstrap_samples,
+        confidence=settings.register_.confidence,
+        seed=settings.seed,
+        candidate_metrics=bundle.json("metrics.json"),
+        champion_metrics=other.metrics,
+    )
+    return tuple(
+        replace(verdict, opponent=other.version) if before.is_open else verdict
+        for before, verdict in zip(bundle.verdicts, decided, strict=True)
+    )
+
+
+def objections(version: ModelVersion, champion: ModelVersion | None) -> list[str]:
+    """What keeps a version from becoming champion, as sentences; none if nothing does.
+
+    Args:
+        version: as the registry has it.
+        champion: the present one, or None.
+    """
+    verdicts = kept_verdicts(version)
+    if verdicts is None and EXTERNAL_TAG in version.tags:
+        return ["it is external, so its gates are never decided"]
+    if verdicts is None:
+        return ["its gates were never decided; `erv publish` decides those of the candidate"]
+    if champion is None or champion.tags.get(HASH_TAG, "") == version.tags.get(HASH_TAG):
+        return [verdict.text() for verdict in verdicts if not verdict.passed]
+    number = str(champion.version)
+    present = (_outdated(v, number) if _is_outdated(v, number) else v for v in verdicts)
+    return [verdict.text() for verdict in present if not verdict.passed]
+
+
+def _is_outdated(verdict: Verdict, champion: str) -> bool:
+    return verdict.against == CHAMPION and verdict.opponent != champion
+
+
+def _outdated(verdict: Verdict, champion: str) -> Verdict:
+    """A verdict that was decided against another champion, which tells nothing about the present one."""
+    than = (
+        f"version {verdict.opponent}" if verdict.opponent else "no champion, or with one that was not noted"
+    )
+    reason = (
+        f"it was compared with {than}, and version {champion} is champion now; `erv publish` compares the"
+        " candidate of the present state with it"
+    )
+    return replace(verdict, outcome=CANT_TELL, low=None, high=None, opponent=None, reason=reason)

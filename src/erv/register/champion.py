@@ -1,0 +1,267 @@
+"""The champion's answers on the present test clips, so that a candidate can be compared with it.
+
+Those that are kept with it count if they are of the same clips, read by the same judges and decoded alike. If
+they aren't, its policy is fetched from the registry and evaluated as the candidate was, by the command that
+`dvc.lock` has for the candidate. That is no stage: which version is champion is known to the registry alone,
+and no result of the pipeline depends on it. A killed evaluation goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from erv.environment import Environment, child_environment
+from erv.errors import RegistryError
+from erv.files import sha256_of_file
+from erv.pipeline import of_these_stages, read_lock_entries, run_guarded
+from erv.policies.common.families import family_fault, read_config
+from erv.register.gates import CHAMPION, measured_otherwise
+from erv.register.register import Bundle, read_bundle, write_json
+from erv.register.versions import PATH_TAG
+from erv.settings import Settings
+from erv.tracking.opening import FLOW_VARIABLES, PARENT_VARIABLE, flow_run_id
+from erv.tracking.patience import repeated
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from erv.media.decode import DecodeRule
+
+logger = logging.getLogger(__name__)
+
+_REMEDY = "`erv promote --force --reason TEXT` decides without a comparison"
+KEPT = "champion"  # folder of a publication's run, with the answers that were made for it
+_PREDICTIONS, _METRICS = "predictions.parquet", "metrics.json"
+_OPTIONS = ("--name", "--policy", "--predictions", "--metrics")  # of evaluate, which differ for the champion
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """The champion as a candidate meets it.
+
+    Attributes:
+        version: its number.
+        predictions: its rows of predictions; none if `missing` says why.
+        metrics: content of its `metrics.json`.
+        anew: whether it was evaluated now.
+        missing: why it can't be compared; empty if it can.
+    """
+
+    version: str
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    anew: bool = False
+    missing: str = ""
+
+
+def opponent(
+    client: MlflowClient,
+    environment: Environment,
+    bundle: Bundle,
+    number: str,
+    settings: Settings,
+    *,
+    parent_run_id: str | None,
+    cancelled: Callable[[], bool],
+) -> Opponent:
+    """The champion's kept answers, or new ones if the test clips, the judges or the decoding changed.
+
+    Args:
+        client: of the registry.
+        environment: where it is evaluated.
+        bundle: the candidate.
+        number: of the version that is champion.
+        settings: for the model's name and the candidate's policy.
+        parent_run_id: the run of MLflow under which the evaluation is shown.
+        cancelled: asked while it is evaluated.
+
+    Raises:
+        RegistryError: the champion was not published by erv, or its evaluation failed.
+        MlflowException: MLflow can't be reached or refuses.
+        StageCancelledError: `cancelled` returned True.
+    """
+    from erv.evaluate.evaluate import read_predictions
+
+    environment.state.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="champion-", dir=environment.state) as name:
+        kept = _Kept(client, settings.register_.model_name, number, Path(name))
+        answers = kept.answers()
+        mine = read_predictions(bundle.folder / "predictions.parquet"), bundle.json("metrics.json")
+        if answers is None:  # an external version has none
+            why = f"the registry has no answers of version {number}, the champion"
+        elif not (why := _otherwise(bundle, mine, answers)):
+            return answers
+        entry = of_these_stages(read_lock_entries()).get(f"evaluate@{settings.register_.policy}", {})
+        copy = kept.bundle()
+        hindrance = _hindrance(bundle, copy, settings, entry)
+        if copy is None or hindrance:
+            return _missing(number, f"{why}, and can't be evaluated anew, as {hindrance}")
+        logger.warning("%s; evaluating version %s anew", why, number)
+        folder = Path(name) / "anew"
+        flow = repeated(lambda: flow_run_id(client, parent_run_id))
+        runs = {PARENT_VARIABLE: parent_run_id, FLOW_VARIABLES[0]: flow}
+        _evaluate(str(entry["cmd"]), copy, folder, environment, runs, cancelled)
+        found = replace(_read(number, folder), anew=True)
+    why = _otherwise(bundle, mine, found)
+    return _missing(number, f"{why}, also after it was evaluated anew") if why else found
+
+
+def keep_answers(client: MlflowClient, run_id: str, other: Opponent) -> None:
+    """Stores the answers of a champion that was evaluated anew, on which verdicts rest.
+
+    They lie below `champion/`, in a folder named by its version and the SHA-256 of its predictions, as far as
+    it fits a name.
+
+    Args:
+        client: of MLflow.
+        run_id: of the run that published the candidate.
+        other: the champion.
+    """
+    from erv.evaluate.evaluate import write_predictions
+
+    with tempfile.TemporaryDirectory() as name:
+        predictions = Path(name) / _PREDICTIONS
+        write_predictions(other.predictions, predictions)
+        write_json(Path(name) / _METRICS, other.metrics)
+        place = f"{KEPT}/{other.version}-{sha256_of_file(predictions)[:12]}"
+        repeated(lambda: client.log_artifacts(run_id, name, place))
+
+
+def _missing(number: str, reason: str) -> Opponent:
+    return Opponent(number, missing=f"{reason}; {_REMEDY}")
+
+
+def _otherwise(bundle: Bundle, mine: tuple[list[dict[str, Any]], dict[str, Any]], other: Opponent) -> str:
+    return measured_otherwise(bundle.verdicts, mine[0], other.predictions, mine[1], other.metrics)
+
+
+class _Kept:
+    """What the registry keeps of a version, fetched as far as it is needed: weights may be many GB.
+
+    Raises:
+        RegistryError: the version was not published by erv.
+    """
+
+    def __init__(self, client: MlflowClient, name: str, number: str, folder: Path) -> None:
+        path = client.get_model_version(name, number).tags.get(PATH_TAG)
+        if path is None:
+            raise RegistryError(
+                f"{name} version {number} is the champion but was not published by erv; "
+                "remove its alias or promote another version"
+            )
+        self._number, self._folder = number, folder
+        self._uri, self._server = f"models:/{name}/{number}/{path}", client.tracking_uri
+
+    def answers(self) -> Opponent | None:
+        """Its predictions and metrics; None if one of the files isn't there."""
+        files = {PurePosixPath(item.path).name for item in self._listed()}
+        if not {_PREDICTIONS, _METRICS} <= files:
+            return None
+        for file in (_PREDICTIONS, _METRICS):
+            fetched = self._fetched(f"{self._uri}/{file}", self._folder / "answers")
+        return _read(self._number, fetched.parent)
+
+    def bundle(self) -> Bundle | None:
+        """All of it; None if it isn't whole."""
+        fetched = self._fetched(self._uri, self._folder / "bundle")
+        try:
+            return read_bundle(fetched)
+        except RegistryError as error:
+            logger.warning("the registry's copy of version %s: %s", self._number, error)
+            return None
+
+    def _listed(self) -> list[Any]:
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        where = {"artifact_uri": self._uri, "tracking_uri": self._server}
+        try:
+            return list(repeated(lambda: mlflow.artifacts.list_artifacts(**where)))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return []
+            raise
+
+    def _fetched(self, uri: str, folder: Path) -> Path:
+        import mlflow
+
+        folder.mkdir(exist_ok=True)
+        where = {"artifact_uri": uri, "dst_path": str(folder), "tracking_uri": self._server}
+        return Path(repeated(lambda: mlflow.artifacts.download_artifacts(**where)))
+
+
+def _read(number: str, folder: Path) -> Opponent:
+    from erv.evaluate.evaluate import read_predictions
+
+    metrics = json.loads((folder / _METRICS).read_text(encoding="utf-8"))
+    return Opponent(number, read_predictions(folder / _PREDICTIONS), metrics)
+
+
+def _hindrance(bundle: Bundle, champion: Bundle | None, settings: Settings, entry: Mapping[str, Any]) -> str:
+    """Why the champion can't be evaluated as the candidate was; empty if it can."""
+    command = entry.get("cmd")
+    if not isinstance(command, str) or any(option not in shlex.split(command) for option in _OPTIONS):
+        return f"dvc.lock has no command of evaluate@{settings.register_.policy} that says how"
+    if champion is None:
+        return "the registry has no whole copy of it"
+    if _decode_rule(champion) != _decode_rule(bundle):
+        return "it sees clips that are decoded otherwise"
+    policy = champion.folder / "policy"
+    fault = family_fault(read_config(policy), "its policy", settings.policy.family)
+    return fault or ""
+
+
+def _decode_rule(bundle: Bundle) -> DecodeRule:
+    """How clips are decoded for a policy; the rest of its `serving.json` is about answering."""
+    from erv.media.decode import DecodeRule
+
+    known = {rule.name for rule in fields(DecodeRule)}
+    return DecodeRule(**{name: value for name, value in bundle.json("serving.json").items() if name in known})
+
+
+def _evaluate(
+    command: str,
+    champion: Bundle,
+    folder: Path,
+    environment: Environment,
+    runs: Mapping[str, str | None],
+    cancelled: Callable[[], bool],
+) -> None:
+    """Runs the command of the candidate's evaluation for the champion; the results are in `folder`.
+
+    `runs` are the variables that say under which runs of MLflow and Prefect it is shown.
+    """
+    folder.mkdir()
+    words = shlex.split(command)
+    values = (CHAMPION, champion.folder / "policy", folder / _PREDICTIONS, folder / _METRICS)
+    for option, value in zip(_OPTIONS, values, strict=True):
+        words[words.index(option) + 1] = str(value)
+    variables = child_environment(environment) | {name: run for name, run in runs.items() if run}
+    last = ""
+
+    def note(line: str) -> None:
+        nonlocal last
+        last = line or last
+        logger.info("evaluate@%s: %s", CHAMPION, line)
+
+    code = run_guarded(
+        words,
+        what=f"evaluate@{CHAMPION}",
+        on_line=note,
+        cancelled=cancelled,
+        environment=variables,
+        workspace=environment.workspace,
+    )
+    if code != 0:
+        reason = last.removeprefix("error: ") or f"exit code {code}"
+        raise RegistryError(
+            f"the champion can't be compared, because its evaluation on the present test clips failed:"
+            f" {reason}; `erv publish` tries again"
+        )

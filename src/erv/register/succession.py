@@ -1,0 +1,50 @@
+"""Whether a version becomes champion when it is published. What a person decided stands."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from erv.register.gates import Verdict, gate_of
+from erv.register.reign import How
+
+
+def succession(
+    number: str,
+    *,
+    same: Collection[str],
+    champion: str | None,
+    reigned: Collection[str],
+    verdicts: Sequence[Verdict],
+    before: Sequence[Verdict] | None,
+    champions: Sequence[Verdict] | None,
+) -> How | None:
+    """How a version becomes champion, None if it doesn't.
+
+    Args:
+        number: of the version.
+        same: numbers of all versions of its bundle.
+        champion: number of the present one, or None.
+        reigned: numbers of all champions so far.
+        verdicts: on the version, now.
+        before: on the version, from earlier publications; None if there were none.
+        champions: on the champion if it is a version of this bundle; None if it was never gated.
+    """
+    if champion == number:
+        return None
+    if champion not in same:
+        wins = all(verdict.passed for verdict in verdicts) and not set(reigned) & set(same)
+        return "gates" if wins else None
+    # Where it could have taken the place before, a person has chosen the other one.
+    could = before is not None and no_worse(before, champions)
+    return "serving code" if number not in reigned and not could and no_worse(verdicts, champions) else None
+
+
+def no_worse(mine: Sequence[Verdict], champions: Sequence[Verdict] | None) -> bool:
+    """Whether a version of the champion's bundle fails only gates that the champion did not pass either.
+
+    Args:
+        mine: verdicts on that version.
+        champions: those on the champion; None if it was never gated, so that it passed none.
+    """
+    failed = {gate_of(verdict) for verdict in champions or () if not verdict.passed}
+    return champions is None or all(verdict.passed or gate_of(verdict) in failed for verdict in mine)

@@ -1,0 +1,157 @@
+"""Connects a clone with servers that others run: checks them, and tells DVC where its remote is.
+
+`erv stack up` does both for the servers of a workspace of its own.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+from erv.environment import (
+    Environment,
+    connected_servers,
+    connection_lines,
+    load_environment,
+    unset_variables,
+)
+from erv.errors import ErvError, StackError, StorageError
+from erv.stack.control import deliver_waiting
+from erv.stack.dvc_remote import write_dvc_remote, write_private
+from erv.stack.reach import server_version
+
+_S3 = ("ERV_S3_ENDPOINT", "ERV_S3_ACCESS_KEY", "ERV_S3_SECRET_KEY")
+_LOCAL = Path(".dvc/config.local")
+_PROBE = ".erv-connect"
+_HEADER = "# Written by `erv connect`: the servers that it connected this clone to; keys are not kept here.\n"
+
+
+def connect(workspace: str | Path = ".") -> list[str]:
+    """Checks the servers that `ERV_*` variables name, then writes DVC's remote into `.dvc/config.local`.
+
+    Repeating it is safe. Nothing is written unless every server that is named can be used. The addresses are
+    also kept in `.erv/connected.env`, so that a shell without the variables can be told which it lacks.
+
+    Args:
+        workspace: root of the repository.
+
+    Returns:
+        What was found and done, a line for each server and one for DVC.
+
+    Raises:
+        StackError: no object store is named, a server can't be used (all of them are in the message), this
+            is no DVC repository, or git would see the keys.
+        SettingsError: a variable is not what its name says.
+    """
+    environment = load_environment(workspace)
+    _check_place(environment)
+    if not environment.has_storage:
+        if connected_servers(environment):
+            raise StackError("\n".join(_lacking(environment)))
+        missing = [name for name in _S3 if name not in environment.variables()]
+        raise StackError(
+            f"{', '.join(missing)} not set, so no object store is named; set what your team gave you and run"
+            " `erv connect` again"
+        )
+    checks = [("S3", _storage), ("MLflow", _tracking), ("Prefect", _orchestration)]
+    lines, faults = [], []
+    for name, check in checks:
+        try:
+            lines.append(f"{name:8} {check(environment)}")
+        except ErvError as error:
+            faults.append(environment.mask(str(error)))
+    if faults:
+        raise StackError(
+            "\n".join(["not connected, nothing was written:", *(f"  - {one}" for one in faults)])
+        )
+    lines.append(f"DVC      {_write_remote(environment)}")
+    write_private(
+        environment.connected_file, "\n".join([_HEADER.rstrip(), *connection_lines(environment), ""])
+    )
+    if environment.mlflow_uri:
+        deliver_waiting(environment)
+    return lines
+
+
+def _lacking(environment: Environment) -> list[str]:
+    """What a shell lacks that knows nothing of the servers of its clone, as lines to paste and complete."""
+    servers = ", ".join(f"{name} at {url}" for name, url in connected_servers(environment).items())
+    values = unset_variables(environment).items()
+    return [
+        f"this clone is connected to {servers}, and this shell lacks their variables; set them (keys as your"
+        " team gave them to you):",
+        *(f"  export {name}={shlex.quote(value) if value else '...'}" for name, value in values),
+    ]
+
+
+def _check_place(environment: Environment) -> None:
+    """Refuses a folder in which the remote can't be written, or would end up in git."""
+    root = environment.workspace
+    if not (root / ".dvc").is_dir():
+        raise StackError(f"{root}: no DVC repository (.dvc is missing); go to the top of your clone")
+    inside = _git(root, "rev-parse", "--is-inside-work-tree")
+    if inside == 0 and _git(root, "check-ignore", "--quiet", str(_LOCAL)) != 0:
+        raise StackError(
+            f"{_LOCAL} is not ignored by git, and keys would be written to it; add /config.local to"
+            " .dvc/.gitignore"
+        )
+
+
+def _git(root: Path, *arguments: str) -> int:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode
+
+
+def _storage(environment: Environment) -> str:
+    """Lists all three buckets; in DVC's, it writes, reads and deletes an empty object."""
+    from erv.storage.store import open_store
+
+    store = open_store(environment, patient=False)
+    buckets = (environment.raw_bucket, environment.dvc_bucket, environment.artifact_bucket)
+    for bucket in buckets:
+        store.list(f"s3://{bucket}/{_PROBE}")
+    found = f"{environment.s3_endpoint or 'Amazon S3'} takes the key and lists {', '.join(buckets)}"
+    dvc = environment.dvc_bucket
+    probe = f"s3://{dvc}/{_PROBE}"
+    try:
+        store.write(b"", probe)
+        store.read(probe)
+    except StorageError as error:
+        return f"{found}; {dvc} can't be written to ({_reason(error)}), so `dvc push` won't work"
+    try:
+        store.delete(probe)
+    except StorageError as error:
+        return (
+            f"{found}; {dvc} can be written and read, but nothing can be deleted there ({_reason(error)}):"
+            f" `dvc push` works, `dvc gc --cloud` won't, and an empty {_PROBE} stays there"
+        )
+    return f"{found}; {dvc} can be written to and read"
+
+
+def _reason(error: StorageError) -> str:
+    return str(error).partition("; ")[0]
+
+
+def _tracking(environment: Environment) -> str:
+    url = environment.mlflow_uri
+    if url is None:
+        return "not named (ERV_MLFLOW_URI): runs are not tracked"
+    address = f"{url.rstrip('/')}/version"
+    return f"{server_version('MLflow', url, address, environment.mlflow_headers)} at {url}"
+
+
+def _orchestration(environment: Environment) -> str:
+    url = environment.prefect_api_url
+    if url is None:
+        return "not named (ERV_PREFECT_API_URL): `erv run` needs it, `dvc repro` doesn't"
+    address = f"{url.rstrip('/')}/admin/version"
+    return f"{server_version('Prefect', url, address, environment.prefect_headers)} at {url}"
+
+
+def _write_remote(environment: Environment) -> str:
+    path = environment.workspace / _LOCAL
+    before = path.read_bytes() if path.is_file() else b""
+    write_dvc_remote(environment)
+    what = "already pointed" if path.read_bytes() == before else "now points"
+    return f"{_LOCAL} {what} at s3://{environment.dvc_bucket}; `dvc pull` fetches what dvc.lock names"

@@ -1,0 +1,128 @@
+"""The deployments of `prefect.yaml`, and whose they are on a Prefect server that several clones use.
+
+A deployment runs in the folder of the clone that made it, and its name belongs to one clone at a time.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from erv.environment import Environment
+from erv.errors import StackError
+from erv.files import parse_yaml
+from erv.stack.prefect_api import ask
+from erv.tracking.origin import machine_in
+
+FILE = "prefect.yaml"
+# The tag that says who deployed, and from which machine: `erv-deployed-by:Ann Lee (ann@box)`. `prefect.yaml`
+# sets it.
+DEPLOYED_BY = "erv-deployed-by:"
+_FOLDER_STEP = "prefect.deployments.steps.set_working_directory"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of a deployment work, and who decided that.
+
+    Attributes:
+        folder: the clone; None if something other than `erv run --deploy` made the deployment.
+        by: `Ann Lee (ann@box)` or `ann@box`; None if it isn't recorded.
+    """
+
+    folder: str | None
+    by: str | None
+
+    def is_of(self, environment: Environment) -> bool:
+        """Whether it is this clone; one without a recorded machine is known by its folder alone."""
+        return self.folder == str(environment.workspace) and self.host in (None, platform.node())
+
+    @property
+    def host(self) -> str | None:
+        """The machine; None if it isn't recorded."""
+        return machine_in(self.by) if self.by else None
+
+    def __str__(self) -> str:
+        where = self.folder or "a folder that isn't recorded"
+        return f"{where} on {self.host}, deployed by {self.by}" if self.by else where
+
+
+def declared(workspace: Path) -> list[str]:
+    """The deployments that `prefect.yaml` names, as `flow/deployment`; a flow has its function's name.
+
+    Without that file there are none: a worker may serve others.
+
+    Raises:
+        StackError: the file is damaged.
+    """
+    path = workspace / FILE
+    if not path.is_file():
+        return []
+    try:
+        items = parse_yaml(path.read_bytes())["deployments"]
+        return [f"{item['entrypoint'].rpartition(':')[2]}/{item['name']}" for item in items]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StackError(f"{path}: damaged ({' '.join(str(error).split())}); restore it from git") from None
+
+
+def elsewhere(environment: Environment) -> dict[Place, list[str]]:
+    """The deployments of `prefect.yaml` that belong to other clones on the same server, by clone.
+
+    Raises:
+        StackError: Prefect can't be reached or refuses.
+    """
+    found: dict[Place, list[str]] = {}
+    for name in declared(environment.workspace):
+        deployment = ask(environment, f"/deployments/name/{name}", missing=True)
+        if deployment is not None and not (place := _place(deployment)).is_of(environment):
+            found.setdefault(place, []).append(name)
+    return found
+
+
+def refuse_foreign(environment: Environment) -> None:
+    """Keeps a clone from taking the deployments of another without a word.
+
+    Raises:
+        StackError: another clone has them; or Prefect can't be reached.
+    """
+    if others := elsewhere(environment):
+        raise StackError(
+            f"{_sentence(others)}; nothing was deployed: take them over with `erv run --deploy --replace`, or"
+            " leave them there and use `erv run` here"
+        )
+
+
+def note_for_worker(environment: Environment) -> str | None:
+    """What to know before a worker starts: whose runs it will take; None if they are this clone's."""
+    others = elsewhere(environment)
+    if not others:
+        return None
+    return (
+        f"{_sentence(others)}; a worker here takes their runs too, and fails where it has no such folder:"
+        " `erv run --deploy --replace` has them run here"
+    )
+
+
+def worker_is_online(environment: Environment, pool: str) -> bool:
+    """Whether any worker serves the pool."""
+    workers = {"workers": {"status": {"any_": ["ONLINE"]}}}
+    return bool(ask(environment, f"/work_pools/{pool}/workers/filter", workers))
+
+
+def _sentence(others: Mapping[Place, Sequence[str]]) -> str:
+    return ", and ".join(
+        f"{' and '.join(names)} on this Prefect server {'run' if len(names) > 1 else 'runs'} in {place}"
+        for place, names in others.items()
+    )
+
+
+def _place(deployment: Mapping[str, Any]) -> Place:
+    steps = deployment.get("pull_steps") or []
+    folders = [step[_FOLDER_STEP]["directory"] for step in steps if _FOLDER_STEP in step]
+    by = [
+        tag.removeprefix(DEPLOYED_BY) for tag in deployment.get("tags") or [] if tag.startswith(DEPLOYED_BY)
+    ]
+    return Place(folders[-1] if folders else None, by[0] if by else None)

@@ -1,0 +1,70 @@
+"""Requests to a Prefect server where Prefect's own client would be too much to import."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from erv.environment import Environment, remedy_for
+from erv.errors import StackError
+
+_CLIENT = "erv"  # the name that a CSRF token is made for
+_TIMEOUT_SECONDS = 10.0
+_NO_CSRF = (404, 422)  # what a server answers that asks for no token, as Prefect's own client has it
+
+
+def ask(
+    environment: Environment, path: str, body: object = None, *, about: str = "", missing: bool = False
+) -> Any:
+    """The answer to a GET, or to a POST of `body`.
+
+    Args:
+        environment: where Prefect is, with its key.
+        path: below the address of the API, such as `/work_pools/erv`.
+        body: JSON.
+        about: what is asked, for the message of an error; by default the path.
+        missing: whether there may be no such thing.
+
+    Returns:
+        JSON, or None if the answer is empty or what may be missing is.
+
+    Raises:
+        StackError: Prefect can't be reached or refuses.
+    """
+    url = (environment.prefect_api_url or "").rstrip("/")
+    try:
+        headers = dict(environment.prefect_headers)
+        if body is not None:
+            headers |= _csrf_headers(environment, url)
+        content = _send(f"{url}{path}", headers, body)
+        return json.loads(content) if content else None
+    except urllib.error.HTTPError as error:
+        if missing and error.code == 404:
+            return None
+        remedy = remedy_for("Prefect", environment.workspace, own="see `erv stack status`")
+        raise StackError(f"Prefect at {url} answers {error.code} to {about or path}; {remedy}") from error
+    except (OSError, ValueError) as error:
+        remedy = remedy_for("Prefect", environment.workspace)
+        raise StackError(f"Prefect at {url} can't be reached ({error}); {remedy}") from error
+
+
+def _csrf_headers(environment: Environment, url: str) -> dict[str, str]:
+    try:
+        answer = _send(f"{url}/csrf-token?client={_CLIENT}", environment.prefect_headers)
+    except urllib.error.HTTPError as error:
+        if error.code in _NO_CSRF:
+            return {}
+        raise
+    return {"Prefect-Csrf-Token": json.loads(answer)["token"], "Prefect-Csrf-Client": _CLIENT}
+
+
+def _send(url: str, headers: Mapping[str, str], body: object = None) -> bytes:
+    data = None if body is None else json.dumps(body).encode()
+    sent = dict(headers) if data is None else {**headers, "Content-Type": "application/json"}
+    request = urllib.request.Request(url, data, sent)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
+        content: bytes = answer.read()
+        return content

@@ -1,0 +1,109 @@
+"""What a run changed, in lines for people: parameters, code and metrics against earlier runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from erv.environment import Environment
+from erv.tracking import lock_entries
+from erv.tracking.description import Reference
+from erv.tracking.origin import COMMIT_TAG
+
+logger = logging.getLogger(__name__)
+
+# Tags of a flow's run: digests of the test clips with their labels, and of judges and decoding.
+MEASURED_ON, MEASURED_BY = "erv.measured.clips", "erv.measured.by"
+_OTHERWISE = {MEASURED_ON: "on other test clips", MEASURED_BY: "by other judges or with other decoding"}
+_SHOWN_CHANGES = 6
+_LEAST = 5e-4  # smaller differences of a metric are shown as none
+
+
+def since(
+    environment: Environment,
+    references: Sequence[Reference],
+    values: Mapping[str, float],
+    commit: str | None,
+    measured: Mapping[str, str],
+) -> list[str]:
+    """One paragraph per earlier run; one whose metrics can't be read now is left out with a warning.
+
+    Args:
+        environment: where MLflow is.
+        references: from the description of the run.
+        values: its metrics by their names in MLflow, such as `erv/overall/EPC`; shares from 0 to 1.
+        commit: the commit that ran, or None outside of git.
+        measured: its tags that say what the metrics were measured on and by.
+    """
+    lines: list[str] = []
+    for number, reference in enumerate(references):
+        run_id = reference.run.info.run_id
+        also = [other.kind for other in references[number + 1 :] if other.run.info.run_id == run_id]
+        if run_id in (other.run.info.run_id for other in references[:number]):
+            continue
+        try:
+            before = lock_entries.server_of(environment).metrics(run_id)
+        except OSError as error:
+            logger.warning("%s can't be compared with now: %s", reference.run.info.run_name, error)
+            continue
+        lines += paragraph(reference, before, values, commit, also, measured)
+    return lines
+
+
+def paragraph(
+    reference: Reference,
+    before: Mapping[str, float],
+    values: Mapping[str, float],
+    commit: str | None,
+    also: Sequence[str] = (),
+    measured: Mapping[str, str] | None = None,
+) -> list[str]:
+    """What changed against one run: its name, then a line per parameter, the commit, a line per metric.
+
+    Metrics are compared only if the run measured them on the same clips, by the same judges.
+
+    Args:
+        reference: the run.
+        before: its metrics.
+        values: the metrics now.
+        commit: the commit now, or None.
+        also: other kinds of reference that this run is, too.
+        measured: what the metrics were measured on and by now.
+    """
+    info = reference.run.info
+    lines = [f"{reference.title(also)}, {info.run_name} ({info.run_id[:8]}):"]
+    changed = reference.changed
+    if changed is None:
+        lines.append("  parameters: unknown, that run recorded none")
+    elif not changed:
+        lines.append("  parameters: the same")
+    else:
+        lines += [f"  {change.text()}" for change in changed[:_SHOWN_CHANGES]]
+        if len(changed) > _SHOWN_CHANGES:
+            lines.append(f"  and {len(changed) - _SHOWN_CHANGES} more parameters; MLflow lists all")
+    there = reference.run.data.tags.get(COMMIT_TAG)
+    if there and commit and there != commit:
+        lines.append(f"  commit {there[:8]} → {commit[:8]}")
+    if values and (why := _otherwise(reference.run.data.tags, measured or {})):
+        lines.append(f"  metrics: not compared, {why}; `erv compare {info.run_id} .` pairs the clips")
+        return lines
+    shared = [name for name in values if name in before]
+    moved = [name for name in shared if abs(values[name] - before[name]) >= _LEAST]
+    lines += [
+        f"  {name.replace('/overall/', ' ')}: {100 * before[name]:.1f} → {100 * values[name]:.1f}"
+        f" ({100 * (values[name] - before[name]):+.1f})"
+        for name in moved
+    ]
+    if shared and not moved:
+        lines.append("  metrics: the same")
+    if values and not shared:
+        lines.append("  metrics: that run has none of the candidate")
+    return lines
+
+
+def _otherwise(tags: Mapping[str, str], measured: Mapping[str, str]) -> str:
+    """Why the metrics of a run with these tags say nothing about those of now; empty if they do."""
+    if any(tag not in tags for tag in measured):
+        return "as that run did not record its test clips"
+    different = [words for tag, words in _OTHERWISE.items() if tag in measured and tags[tag] != measured[tag]]
+    return f"as they were measured {' and '.join(different)} then" if different else ""

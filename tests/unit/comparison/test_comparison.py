@@ -1,0 +1,257 @@
+"""Two states of the pipeline side by side: commits, experiments of DVC, the workspace."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from erv.comparison.compare import Comparison, compare_sides
+from erv.comparison.differences import Difference, differing_code, differing_data
+from erv.comparison.sides import find_side
+from erv.environment import Environment
+from erv.errors import ErvError, RegistryError
+from erv.files import md5_of_file
+from erv.settings import Settings, load_settings
+from tests.conftest import ROOT
+from tests.unit.register.test_register import predictions, write_evaluation
+
+CODE = "src/erv/reward.py"
+SCHEMA = json.loads((ROOT / "src/erv/comparison/schemas/comparison.json").read_text())
+MEASURED: dict[str, Any] = {"judge": {"name": "lexical", "digest": "j"}, "decoding": {"temperature": 0.0}}
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return load_settings(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Environment:
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=tmp_path, check=True)
+    return Environment(workspace=tmp_path)
+
+
+def state(
+    workspace: Environment, right: int, *, beta: float = 0.02, code: str = "a", **evaluation: Any
+) -> None:
+    """Writes params.yaml and a dvc.lock as they are after an evaluation, its outputs in DVC's cache."""
+    folder = workspace.workspace
+    (folder / "params.yaml").write_text(f"seed: 1\ngrpo: {{beta: {beta}, steps: 2}}\n")
+    (folder / CODE).parent.mkdir(parents=True, exist_ok=True)
+    (folder / CODE).write_text(code)
+    prefix = evaluation.pop("prefix", "")
+    write_evaluation(folder / "made", predictions(right, 55, prefix=prefix), **{**MEASURED, **evaluation})
+    outs = []
+    for name in ("predictions.parquet", "metrics.json"):
+        md5 = md5_of_file(folder / "made" / name)
+        cached = folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        (folder / "made" / name).rename(cached)
+        outs.append({"path": f"eval/erv/{name}", "md5": md5})
+    deps = [{"path": CODE, "md5": md5_of_file(folder / CODE)}, {"path": "data/shards/mafw", "md5": "0" * 32}]
+    params = {"params.yaml": {"seed": 1, "grpo": {"beta": beta, "steps": 2}}}
+    entry = {"cmd": "python -m stages.evaluate", "deps": deps, "params": params, "outs": outs}
+    lock = {"schema": "2.0", "stages": {"evaluate@erv": entry}}
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+
+
+def commit(workspace: Environment) -> str:
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        command = ["git", *identity, *arguments]
+        done = subprocess.run(command, cwd=workspace.workspace, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("add", "*.yaml", "dvc.lock", CODE)
+    git("commit", "-qm", "state")
+    return git("rev-parse", "HEAD")
+
+
+def compared(workspace: Environment, settings: Settings, before: str, now: str = ".") -> Comparison:
+    sides = [find_side(target, workspace, settings) for target in (before, now)]
+    return compare_sides(*sides, workspace, settings)
+
+
+def test_a_commit_and_the_workspace(workspace: Environment, settings: Settings) -> None:
+    state(workspace, 30)
+    revision = commit(workspace)
+    state(workspace, 54, beta=0.1, code="b")
+    found = compared(workspace, settings, "main")
+    assert [change.text() for change in found.parameters] == ["grpo.beta 0.02 → 0.1"]
+    assert found.code == (Difference(CODE, ("evaluate@erv",)),)
+    assert found.data == (Difference("eval/erv/predictions.parquet", ("evaluate@erv",)),)
+    (war,) = [row for row in found.rows if row.metric == "WAR"]
+    assert (war.before, war.now, war.verdict) == (0.5, 0.9, "better")
+    assert 0.2 < war.low < 0.4 < war.high < 0.6
+    lines = found.lines()
+    assert lines[0] == f"main ({revision[:8]}) → the workspace"
+    assert "code: 1 difference" in lines
+    assert "erv: the same answers" not in lines
+    assert any(line.startswith("  WAR") and line.endswith("better") for line in lines)
+    document = json.loads(json.dumps(found.document()))
+    jsonschema.validate(document, SCHEMA)
+    assert document["metrics"][0]["metric"] == "WAR"
+    assert document["code"] == [{"path": CODE, "stages": ["evaluate@erv"]}]
+    side = {"title": f"main ({revision[:8]})", "commit": revision, "dirty": False, "remarks": []}
+    assert document["before"] == side
+
+
+@pytest.mark.parametrize("target", ["champion", "3", "0" * 32])
+def test_what_only_mlflow_knows_takes_a_server(
+    workspace: Environment, settings: Settings, target: str
+) -> None:
+    with pytest.raises(RegistryError, match="no MLflow server is named; run `erv stack up`"):
+        find_side(target, workspace, settings)
+
+
+def test_parameters_that_nothing_ran_with_are_named(workspace: Environment, settings: Settings) -> None:
+    state(workspace, 30)
+    commit(workspace)
+    (workspace.workspace / "params.yaml").write_text("seed: 2\ngrpo: {beta: 0.02, steps: 2, new: 1}\n")
+    found = compared(workspace, settings, "HEAD")
+    said = (
+        "not run with these parameters: evaluate@erv (seed 1 → 2, grpo.new absent → 1);"
+        " outputs and metrics are from before"
+    )
+    assert (found.before.remarks, found.now.remarks) == ((), (said,))
+    assert f"  the workspace: {said}" in found.lines()
+    assert found.document()["now"]["remarks"] == [said]
+    commit(workspace)  # without running
+    assert find_side("HEAD", workspace, settings).remarks == (said,)
+
+
+def test_files_that_nothing_ran_with_are_named(workspace: Environment, settings: Settings) -> None:
+    state(workspace, 30)
+    assert find_side(".", workspace, settings).remarks == ()
+    (workspace.workspace / CODE).write_text("edited")
+    said = f"not run with these files: evaluate@erv ({CODE}); outputs and metrics are from before"
+    assert find_side(".", workspace, settings).remarks == (said,)
+    (workspace.workspace / CODE).unlink()
+    assert find_side(".", workspace, settings).remarks == (said,)
+
+
+def test_stages_that_are_gone_are_not_compared(workspace: Environment, settings: Settings) -> None:
+    """DVC keeps their entries in `dvc.lock`."""
+    state(workspace, 30)
+    folder = workspace.workspace
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())
+    lock["stages"]["gone"] = {"cmd": "x", "outs": [{"path": "o/gone", "md5": "1" * 32}]}
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    (folder / "dvc.yaml").write_text("stages: {evaluate: {matrix: {policy: [erv]}, cmd: x}}\n")
+    commit(workspace)
+    assert list(find_side("HEAD", workspace, settings).lock) == ["evaluate@erv"]
+    assert compared(workspace, settings, "HEAD").data == ()
+
+
+def test_git_is_asked_before_a_registry_that_may_be_down(workspace: Environment, settings: Settings) -> None:
+    state(workspace, 30)
+    revision = commit(workspace)
+    down = replace(workspace, mlflow_uri="http://127.0.0.1:9")
+    assert find_side("main", down, settings).commit == revision
+    assert find_side(revision[:9], down, settings).commit == revision
+    subprocess.run(["git", "tag", "champion"], cwd=down.workspace, check=True)
+    for version in ("champion", "1", "models:/emotion-policy/1", "emotion-policy@best"):
+        with pytest.raises(ErvError, match="MLflow"):
+            find_side(version, down, settings)
+
+
+def reads(**deps: dict[str, str]) -> dict[str, Any]:
+    """Lock entries of stages, with the digests of what each reads."""
+    return {name: {"deps": [{"path": p, "md5": m} for p, m in read.items()]} for name, read in deps.items()}
+
+
+FILES = "src/erv/files.py"
+
+
+def test_a_dependency_is_compared_for_each_stage() -> None:
+    """After `erv run --only sft`, one file has two contents in `dvc.lock`."""
+    before = reads(sft={FILES: "1"}, evaluate={FILES: "1"})
+    (found,) = differing_code(before, reads(sft={FILES: "2"}, evaluate={FILES: "1"}))
+    assert found.text() == "src/erv/files.py (for sft)"
+    assert differing_code(before, before) == ()
+
+
+def test_a_new_stage_is_no_difference_of_what_it_reads() -> None:
+    before = reads(sft={FILES: "1"})
+    assert differing_code(before, reads(sft={FILES: "1"}, rft={FILES: "1"})) == ()
+    (found,) = differing_code(before, reads(sft={FILES: "1"}, rft={FILES: "2"}))
+    assert found.stages == ("rft",)
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("src/erv/rewards", True),
+        ("stages/sft.py", True),
+        ("requirements/results.lock", True),
+        ("mine/reward.py", True),
+        ("data/label_spaces/mafw.yaml", True),
+        ("data/prompts/mine.txt", False),
+        ("data/sources/mafw.lock.json", False),
+        ("data/judge_texts", False),
+        ("/mnt/models/humanomni", False),
+    ],
+)
+def test_everything_that_stages_read_is_compared(path: str, code: bool) -> None:
+    before, now = reads(sft={path: "1"}), reads(sft={path: "2"})
+    found = {True: differing_code(before, now), False: differing_data(before, now)}
+    assert found == {code: (Difference(path, ("sft",)),), not code: ()}
+
+
+def test_what_a_stage_wrote_is_named_once() -> None:
+    def entries(md5: str) -> dict[str, Any]:
+        wrote = {"outs": [{"path": "data/manifest/mafw.parquet", "md5": md5}]}
+        return {"ingest@mafw": wrote, **reads(leakage={"data/manifest": f"{md5}.dir"})}
+
+    found = differing_data(entries("1"), entries("2"))
+    assert found == (Difference("data/manifest/mafw.parquet", ("ingest@mafw",)),)
+
+
+def test_an_experiment_is_found_by_its_name(workspace: Environment, settings: Settings) -> None:
+    state(workspace, 30)
+    revision = commit(workspace)
+    ref = f"refs/exps/{revision[:2]}/{revision[2:]}/warm"
+    subprocess.run(["git", "update-ref", ref, revision], cwd=workspace.workspace, check=True)
+    assert find_side("warm", workspace, settings).title == f"warm ({revision[:8]})"
+    found = compared(workspace, settings, "warm")
+    assert (found.parameters, found.code, found.data) == ((), (), ())
+    assert "parameters: the same" in found.lines()
+    assert found.lines()[-1] == "erv: the same answers"
+    assert {row.verdict for row in found.rows} == {"can't tell"}
+
+
+def test_other_clips_are_left_out_and_counted(workspace: Environment, settings: Settings) -> None:
+    state(workspace, 30)
+    commit(workspace)
+    state(workspace, 30, prefix="x")
+    found = compared(workspace, settings, "HEAD")
+    assert found.rows == ()
+    assert found.remarks == ("erv: the two sides were tested on no clip in common",)
+
+
+def test_another_judge_is_no_comparison(workspace: Environment, settings: Settings) -> None:
+    state(workspace, 30)
+    commit(workspace)
+    state(workspace, 30, judge={"name": "lexical", "digest": "k"})
+    found = compared(workspace, settings, "HEAD")
+    assert found.rows == ()
+    assert "not comparable" in found.remarks[0]
+
+
+def test_what_nobody_knows_is_refused(workspace: Environment, settings: Settings) -> None:
+    with pytest.raises(RegistryError, match="'nonsense' is no model version, run id, experiment of"):
+        find_side("nonsense", workspace, settings)
+    with pytest.raises(RegistryError, match=r"the workspace: has no dvc\.lock"):
+        find_side(".", workspace, settings)
+    state(workspace, 30)
+    commit(workspace)
+    sides = [find_side(target, workspace, settings) for target in ("HEAD", ".")]
+    with pytest.raises(RegistryError, match="'rft' was not evaluated on both sides; both have erv"):
+        compare_sides(*sides, workspace, settings, ["rft"])

@@ -1,0 +1,150 @@
+"""Verdicts against the champion count for that champion alone, and are equal for versions of one bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow.entities.model_registry import ModelVersion
+
+from erv.register.against_champion import count_against, objections, taken_over
+from erv.register.gates import Verdict, unopposed
+from erv.register.register import Bundle
+from erv.register.reign import How
+from erv.register.succession import succession
+from erv.register.versions import GATES_TAG, HASH_TAG
+
+FLOOR = Verdict("WAR", minimum=0.5, low=0.7, high=0.8, outcome="pass")
+OPEN = Verdict("EPC", "champion", 0.0)
+PASSED = replace(OPEN, low=0.1, high=0.2, outcome="pass", opponent="1")
+FAILED = replace(OPEN, low=-0.2, high=-0.1, outcome="fail", opponent="1")
+HELD = Verdict("lineage", outcome="pass")
+BROKEN = Verdict("lineage", outcome="fail", reason="1 broken")
+UNCLEAR = Verdict("lineage", outcome="can't tell", reason="S3 is away")
+BUNDLE = Bundle(Path(), "b", {}, (FLOOR, OPEN))
+
+
+def version(number: str, bundle: str, *verdicts: Verdict, gated: bool = True) -> ModelVersion:
+    text = json.dumps([verdict.as_dict() for verdict in verdicts])
+    tags = {HASH_TAG: bundle, **({GATES_TAG: text} if gated else {})}
+    found = ModelVersion("m", number, 0)
+    found._tags = tags
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kept", "counts"),
+    [
+        (None, False),
+        ((FLOOR, PASSED), True),
+        ((FLOOR, FAILED), True),
+        ((FLOOR, replace(PASSED, opponent="2")), False),
+        ((FLOOR, replace(PASSED, opponent=None)), False),  # of an older erv, which noted none
+        ((FLOOR,), False),  # there was no champion then
+        ((FLOOR, replace(PASSED, minimum=-0.1)), False),  # another gate
+        ((FLOOR, replace(OPEN, outcome="can't tell", reason="S3 is away")), False),
+    ],
+)
+def test_verdicts_count_for_the_champion_that_was_met(kept: tuple[Verdict, ...] | None, counts: bool) -> None:
+    assert count_against(BUNDLE, kept, "1") is counts
+
+
+def test_without_a_gate_against_the_champion_nothing_is_to_be_decided() -> None:
+    assert count_against(replace(BUNDLE, verdicts=(FLOOR,)), None, "1")
+
+
+def test_other_serving_code_makes_no_bundle_better() -> None:
+    assert taken_over(BUNDLE, (FLOOR, FAILED, BROKEN), "2") == (FLOOR, FAILED)
+    (_, never) = taken_over(BUNDLE, None, "2")
+    assert (never.outcome, never.reason) == (
+        "can't tell",
+        "version 2, the champion, has this bundle but was never gated",
+    )
+    assert taken_over(BUNDLE, (FLOOR,), "2") == unopposed(BUNDLE.verdicts)
+
+
+def test_a_verdict_names_the_version_that_was_met() -> None:
+    assert FAILED.text() == (
+        "fail: EPC minus champion (version 1) -0.2000 to -0.1000, needs more than +0.0000"
+    )
+    assert unopposed((OPEN,))[0].text() == (
+        "pass: EPC minus champion: there was no champion to compare with, needs more than +0.0000"
+    )
+
+
+def test_gates_passed_against_another_champion_keep_a_version_from_being_promoted() -> None:
+    candidate = version("3", "b", FLOOR, PASSED)
+    assert objections(candidate, version("1", "a")) == []
+    assert objections(candidate, None) == []
+    (said,) = objections(candidate, version("2", "a"))
+    assert said.startswith("can't tell: EPC minus champion: it was compared with version 1, and version 2 is")
+    assert "`erv publish` compares the candidate" in said
+    for alone in (unopposed((OPEN,))[0], replace(PASSED, opponent=None)):
+        (said,) = objections(version("3", "b", alone), version("2", "a"))
+        assert "it was compared with no champion, or with one that was not noted" in said
+    assert objections(version("3", "a", PASSED), version("2", "a")) == [], "they have the same bundle"
+    assert objections(version("3", "b", FAILED), version("1", "a")) == [FAILED.text()]
+    (said,) = objections(version("3", "b", FAILED), version("2", "a"))
+    assert said.startswith("can't tell: EPC minus champion: it was compared with version 1, and version 2 is")
+    (never,) = objections(version("3", "b", gated=False), None)
+    assert "never decided" in never
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "before", "champions", "reigned", "how"),
+    [
+        ((PASSED, HELD), None, (PASSED, HELD), "2", "serving code"),
+        ((FAILED, HELD), None, (FAILED, HELD), "2", "serving code"),  # as the champion was forced past it
+        ((FAILED, HELD), None, None, "2", "serving code"),  # forced without any verdict
+        ((PASSED, BROKEN), None, (PASSED, HELD), "2", None),
+        ((PASSED, UNCLEAR), None, (PASSED,), "2", None),
+        ((PASSED, HELD), (PASSED, UNCLEAR), (PASSED, HELD), "2", "serving code"),  # S3 is back
+        ((PASSED, HELD), (PASSED, HELD), (PASSED, HELD), "2", None),  # a person chose version 2
+        ((PASSED, HELD), (PASSED, BROKEN), (PASSED, HELD), "32", None),  # and went back from version 3
+    ],
+)
+def test_what_takes_the_place_of_a_champion_with_the_same_bundle(
+    verdicts: tuple[Verdict, ...],
+    before: tuple[Verdict, ...] | None,
+    champions: tuple[Verdict, ...] | None,
+    reigned: str,
+    how: How | None,
+) -> None:
+    found = succession(
+        "3",
+        same={"2", "3"},
+        champion="2",
+        reigned=set(reigned),
+        verdicts=verdicts,
+        before=before,
+        champions=champions,
+    )
+    assert found == how
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "champion", "reigned", "how"),
+    [
+        ((PASSED, HELD), "1", "1", "gates"),
+        ((PASSED, HELD), None, "", "gates"),
+        ((FAILED, HELD), "1", "1", None),
+        ((PASSED, HELD), "1", "13", None),  # it was champion, and a person or a better one ended that
+        ((PASSED, HELD), "1", "12", None),  # so was a version of its bundle
+        ((PASSED, HELD), "3", "3", None),
+    ],
+)
+def test_what_becomes_champion_by_its_gates(
+    verdicts: tuple[Verdict, ...], champion: str | None, reigned: str, how: How | None
+) -> None:
+    found = succession(
+        "3",
+        same={"2", "3"},
+        champion=champion,
+        reigned=set(reigned),
+        verdicts=verdicts,
+        before=(PASSED, UNCLEAR),
+        champions=None,
+    )
+    assert found == how

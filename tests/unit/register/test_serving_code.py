@@ -1,0 +1,131 @@
+"""Which code answers for a bundle, and when it counts as another."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from erv.register import imports, serving_code
+from tests.support.paths import ROOT
+from tests.support.tiny_bundle import write_bundle, write_clip
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package that can be edited."""
+    copy = tmp_path / "tree/src/erv"
+    copy.parent.mkdir(parents=True)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "tree")
+    shutil.copytree(ROOT / "src/erv", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(serving_code, "PACKAGE", copy)
+    monkeypatch.setattr(imports, "PACKAGE", copy)
+    return copy
+
+
+def bundle(folder: Path, model_type: str = "humanomni") -> Path:
+    (folder / "policy").mkdir(parents=True, exist_ok=True)
+    (folder / "policy/config.json").write_text(json.dumps({"model_type": model_type}))
+    return folder
+
+
+COUNTS = {
+    "register/serving.py": True,
+    "register/model_content.py": True,  # which packages a version needs
+    "media/decode.py": True,
+    "verifier/model.py": True,
+    "policies/humanomni/modeling.py": True,
+    "policies/qwen_omni/modeling.py": False,
+    "register/publish.py": False,
+    "commands/run.py": False,
+    "training/sft/sft.py": False,
+}
+
+
+def test_what_counts(package: Path, tmp_path: Path) -> None:
+    files = serving_code.serving_files(bundle(tmp_path / "candidate"))
+    assert {path: package / path in files for path in COUNTS} == COUNTS
+
+
+def test_only_what_counts_makes_other_code(package: Path, tmp_path: Path) -> None:
+    candidate = bundle(tmp_path / "candidate")
+    digest = serving_code.serving_code(candidate)
+    for counts in (False, True):
+        for path in (path for path in COUNTS if COUNTS[path] is counts):
+            with (package / path).open("a") as stream:
+                stream.write("\nADDED = 1\n")
+        assert (serving_code.serving_code(candidate) != digest) is counts
+
+
+def test_data_beside_the_code_counts(package: Path, tmp_path: Path) -> None:
+    candidate = bundle(tmp_path / "candidate")
+    before = serving_code.serving_code(candidate)
+    path = package / "labels/spaces/mafw.yaml"
+    path.write_text(path.read_text() + "\n# edited\n")
+    assert serving_code.serving_code(candidate) != before
+
+
+def test_what_editors_leave_beside_the_code_does_not(package: Path, tmp_path: Path) -> None:
+    candidate = bundle(tmp_path / "candidate")
+    before = serving_code.serving_files(candidate)
+    for name in ("serving.py~", ".serving.py.swp", ".DS_Store", "serving.py.orig", "#serving.py#", "core"):
+        (package / "register" / name).write_text("left")
+        (package / "labels/spaces" / name).write_text("left")
+    assert serving_code.serving_files(candidate) == before
+    assert package / "labels/spaces/mafw.yaml" in before
+
+
+def test_an_installed_package_has_the_same_code(package: Path, tmp_path: Path) -> None:
+    candidate = bundle(tmp_path / "candidate")
+    before = serving_code.serving_files(candidate)
+    (package.parents[1] / "pyproject.toml").unlink()
+    assert serving_code.serving_files(candidate) == before
+
+
+def test_comments_and_docstrings_do_not(package: Path, tmp_path: Path) -> None:
+    candidate = bundle(tmp_path / "candidate")
+    before = serving_code.serving_code(candidate)
+    path = package / "register/serving.py"
+    text = path.read_text()
+    path.write_text(text.replace('"""Answers for single clips', '"""Says for single clips') + "# the end\n")
+    assert path.read_text() != text
+    assert serving_code.serving_code(candidate) == before
+
+
+def test_what_is_stored_is_what_counts(package: Path, tmp_path: Path) -> None:
+    candidate = bundle(tmp_path / "candidate")
+    copy = serving_code.copy_code(candidate, tmp_path / "stored")
+    stored = {path.relative_to(copy) for path in copy.rglob("*") if path.is_file()}
+    assert stored == {path.relative_to(package) for path in serving_code.serving_files(candidate)}
+    assert Path("commands/run.py") not in stored
+    assert (copy / "register/serving.py").read_bytes() == (package / "register/serving.py").read_bytes()
+
+
+def test_another_family_is_other_code(tmp_path: Path) -> None:
+    one, other = bundle(tmp_path / "one"), bundle(tmp_path / "other", "qwen_omni")
+    assert serving_code.serving_code(one) != serving_code.serving_code(other)
+
+
+def test_a_served_answer_imports_nothing_else(tmp_path: Path) -> None:
+    """What a process that answers has loaded of the package is among the files that count."""
+    (tmp_path / "bundle").mkdir()
+    write_bundle(tmp_path / "bundle")
+    write_clip(tmp_path / "clip.mp4")
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from erv.register.serving import Predictor\n"
+        "from erv.register.serving_clips import ClipInput, ServedClips\n"
+        f"predictor = Predictor(Path('{tmp_path}/bundle'), ServedClips(Path('{tmp_path}')))\n"
+        "assert predictor.predict([ClipInput('clip.mp4')])[0]['error'] is None\n"
+        "print(*[m.__file__ for n, m in sys.modules.items() if n == 'erv' or n.startswith('erv.')])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    loaded = {Path(name) for name in run.stdout.split()}
+    assert len(loaded) > 20
+    assert loaded <= serving_code.serving_files(tmp_path / "bundle")

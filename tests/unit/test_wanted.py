@@ -1,0 +1,62 @@
+"""Which stages a flow run is about, and which of them it forces."""
+
+from __future__ import annotations
+
+import pytest
+
+from erv.pipeline import PipelineError, PipelineStage, Unchanged
+from flows.wanted import Wanted
+
+
+def stage(name: str, *upstream: str) -> PipelineStage:
+    group = name.partition("@")[0]
+    needs = tuple(sorted(f"out/{up}" for up in upstream))
+    return PipelineStage(name, upstream, f"python {group}.py", needs, (f"out/{name}",))
+
+
+STAGES = (stage("make@a"), stage("make@b"), stage("join", "make@a", "make@b"), stage("last", "join"))
+ALL = frozenset(item.name for item in STAGES)
+
+
+def names(stages: tuple[PipelineStage, ...]) -> list[str]:
+    return [item.name for item in stages]
+
+
+@pytest.mark.parametrize(
+    ("targets", "only", "forced"),
+    [
+        (None, None, ALL),
+        (["join"], None, {"join"}),
+        (["make", "last"], None, {"make@a", "make@b", "last"}),
+        (None, "last", {"last"}),
+    ],
+)
+def test_only_what_was_named_is_forced(targets: list[str] | None, only: str | None, forced: set[str]) -> None:
+    assert Wanted(targets, True, only).forced(STAGES) == forced
+    assert Wanted(targets, False, only).forced(STAGES) == set()
+
+
+def test_one_stage_alone_runs_if_all_above_it_is_up_to_date() -> None:
+    wanted = Wanted(only="join")
+    needed = wanted.needed(STAGES)
+    assert names(needed) == ["make@a", "make@b", "join"]
+    assert names(wanted.to_run(needed, Unchanged(ALL, 0.0))) == ["join"]
+    with pytest.raises(
+        PipelineError, match=r"^join can't run alone: out/make@b of make@b is missing; `erv run"
+    ):
+        wanted.to_run(needed, Unchanged(frozenset({"make@a"}), 0.0))
+
+
+def test_targets_run_with_what_they_need() -> None:
+    wanted = Wanted(["join"])
+    needed = wanted.needed(STAGES)
+    assert wanted.to_run(needed, Unchanged(frozenset(), 0.0)) == needed
+
+
+def test_one_stage_alone_is_exactly_one() -> None:
+    with pytest.raises(PipelineError, match="make is 2 stages, expected one: make@a, make@b"):
+        Wanted(only="make").needed(STAGES)
+    with pytest.raises(PipelineError, match=r"no stage 'nothing' in dvc\.yaml"):
+        Wanted(only="nothing").needed(STAGES)
+    with pytest.raises(PipelineError, match="only=last and targets join: give one of the two"):
+        Wanted(["join"], only="last").needed(STAGES)
