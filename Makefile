@@ -38,9 +38,10 @@ $(VENV)/.installed: $(LOCKS) pyproject.toml
 	@command -v git >/dev/null || { echo "error: git not found; DVC needs it"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the CPU build of torch ($(TORCH_PIN)), then the rest of requirements/"
-	@# torch first: otherwise pip may pick a build that brings gigabytes of CUDA packages.
-	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH_PIN)"
-	$(BIN)/python -m pip install --quiet --no-deps $(LOCKS:%=-r %)
+	@# torch first: otherwise pip may pick a build that brings gigabytes of CUDA packages. Python compiles a module when
+	@# it is first imported; compiling all of them here takes longer than downloading, and most are never imported.
+	$(BIN)/python -m pip install --quiet --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH_PIN)"
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(LOCKS:%=-r %)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -135,6 +135,7 @@ def test_two_teachers_label_the_sentences_of_a_source(workspace: Workspace, scri
     assert workspace.summary["teachers"]["openai:far"] == {"labelled": 20, "refused": 0}
 
 
+@pytest.mark.slow
 def test_the_verifier_learns_nothing_from_an_excluded_clip(workspace: Workspace, script: Script) -> None:
     out = [Excluded("reasoning", "sample_00000000", "train", "same content as mafw/1 (test, 1.mp4)")]
     write_exclusions(out, workspace.folder / "exclusions.json")

@@ -222,6 +222,7 @@ def test_other_serving_code_undoes_no_rollback(
     assert "`erv promote 3` makes it champion" in again.lines()[-1]
 
 
+@pytest.mark.slow
 def test_no_promotion_is_lost(workspace: Environment) -> None:
     publish(workspace)
     numbers = [add_version(workspace, str(n)) for n in range(4)]

@@ -122,6 +122,7 @@ def test_the_doctor_names_schedules_without_a_run_ahead(
     assert "erv stack" not in finding.remedy
 
 
+@pytest.mark.slow
 def test_the_doctor_reads_what_the_servers_log_says_of_its_services(failing: Environment) -> None:
     """The API answers, so that no other check notices."""
 

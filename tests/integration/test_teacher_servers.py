@@ -510,6 +510,7 @@ def test_a_model_that_the_server_lacks(served: tuple[str, Path], tmp_path: Path)
         one.label(numbered(20))
 
 
+@pytest.mark.slow
 def test_a_local_model_that_says_something_else_is_corrected_and_left_out(served: tuple[str, Path]) -> None:
     one = local(served[1], max_reply_tokens=2, attempts=2)
     verdicts = one.label(list(SENTENCES)[:5])

@@ -128,6 +128,7 @@ def test_a_workspace_of_other_code_is_refused_in_words(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_nothing_can_not_be_measured(tmp_path: Path) -> None:
     for wrong in ("0", "-1", "many"):
         done = start("shards", ["--clips", wrong], tmp_path)

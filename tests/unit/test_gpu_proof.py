@@ -46,6 +46,7 @@ def test_both_sides_of_every_row_compute_the_same(monkeypatch: pytest.MonkeyPatc
         assert len(row["seconds"]) == 2
 
 
+@pytest.mark.slow
 def test_the_row_of_vllm_compares_with_what_an_engine_writes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def pairs_alike(found):
     return np.mean([one == other for one, other in zip(first, second, strict=True)])
 
 
+@pytest.mark.slow
 def test_only_the_voice_tells_the_clips_of_a_pair_apart(heard):
     _, reader, rows = heard
     for one, other in zip(rows[::2], rows[1::2], strict=True):

@@ -180,6 +180,7 @@ def interrupted(source, after):
     process.wait()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(tmp_path, caplog):
     source = tmp_path / "raw"
     write_clips(source, 60)
@@ -240,6 +241,7 @@ def test_the_key_is_what_decides_the_shards(source):
     assert key != extraction_key(rows[1:], settings())
 
 
+@pytest.mark.slow
 def test_the_faster_filter_runs_in_confined_workers_and_differs_by_at_most_one(source, tmp_path):
     rows, lock = pinned(source)
     frames = {}

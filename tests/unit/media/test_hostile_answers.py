@@ -89,6 +89,7 @@ LIVE = ["short", "huge head", "pickle", "petabyte", "void", "ready", "exception"
 TEXT: Form[Evil, str] = Form(lambda _, value: value if isinstance(value, str) else 1 / 0, lambda _: 1000)
 
 
+@pytest.mark.slow
 def test_a_forged_answer_costs_its_clip_alone(tmp_path, capfd):
     clip = tmp_path / "clip"
     clip.write_text("good")

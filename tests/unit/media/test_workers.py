@@ -64,6 +64,7 @@ def late_once(item: tuple[Path, int]) -> list[str]:
     return beside if again else []
 
 
+@pytest.mark.slow
 def test_an_item_that_was_late_is_tried_once_more_alone(tmp_path):
     items = [(tmp_path, number) for number in range(8)]
     outcomes = list(isolated(late_once, items, workers=2, seconds=3.0))

@@ -57,6 +57,7 @@ def test_each_family_is_a_folder_that_the_parameters_know() -> None:
     assert len(kinds) == len(set(kinds)), "two families read the same model_type"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_other_family_is_imported(family: str) -> None:
     program = (

@@ -39,7 +39,7 @@ print(json.dumps(sorted({owner for top in tops for owner in owners.get(top, ()) 
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_all_that_is_imported_while_answering_is_required(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     write_bundle(tmp_path / "bundle")

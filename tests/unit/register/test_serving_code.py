@@ -110,6 +110,7 @@ def test_another_family_is_other_code(tmp_path: Path) -> None:
     assert serving_code.serving_code(one) != serving_code.serving_code(other)
 
 
+@pytest.mark.slow
 def test_a_served_answer_imports_nothing_else(tmp_path: Path) -> None:
     """What a process that answers has loaded of the package is among the files that count."""
     (tmp_path / "bundle").mkdir()

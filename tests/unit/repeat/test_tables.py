@@ -100,6 +100,7 @@ def cells(table: str, policy: str) -> dict[str, str]:
     return next(dict(zip(header, line, strict=True)) for line in lines if line[0] == policy)
 
 
+@pytest.mark.slow
 def test_an_arm_that_does_not_explain_has_dashes_and_the_differences_are_the_candidates(
     workspace: Path,
 ) -> None:

@@ -459,6 +459,7 @@ def test_a_figure_that_is_not_defined_is_a_dash(predictions, evidence, tmp_path)
     assert "inconsistency – (– to –)" in html
 
 
+@pytest.mark.slow
 def test_a_data_set_with_several_emotions_has_a_table_of_sets(page, predictions, evidence):
     """They were in metrics.json alone, without an interval, a difference or a word."""
 

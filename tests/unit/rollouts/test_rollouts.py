@@ -42,6 +42,7 @@ def policy(base: Path, shards: ShardReader, tmp_path_factory: pytest.TempPathFac
     return folder / "policy"
 
 
+@pytest.mark.slow
 def test_they_are_explanations_of_the_clips_that_there_are(policy: Path, shards: ShardReader) -> None:
     wanted = [item.clip_id for item in ROWS[:3]]
     sample = functools.partial(sample_explanations, family="humanomni", runtime=RUNTIME)

@@ -23,6 +23,7 @@ def files(root):
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(corpus, tmp_path):
     write_sample(tmp_path, 0, SMALL, workers=1, skip_base=True)
     assert files(tmp_path) == files(corpus)
@@ -68,6 +69,7 @@ def test_mafw_and_dfew_are_drawn_while_the_base_checkpoint_is_trained(tmp_path, 
     assert {"mafw: 11/11 clips", "dfew: 7/7 clips", "reasoning: 11/11 clips"} <= set(lines)
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_beside_the_training_is_raised(tmp_path, monkeypatch):
     def broken(folder, plan, rng):
         raise DataError("no list can be written")

@@ -158,6 +158,7 @@ def test_faulty_files_are_refused(tmp_path, content, said):
     assert read_labelled(path) == [LabelledText("It rains.", "sadness"), LabelledText("Nothing.", None)]
 
 
+@pytest.mark.slow
 def test_no_judge_learns_from_the_texts_that_measure_it(corpus):
     with (corpus / "judge" / "texts.csv").open(newline="") as stream:
         learned = {normalize(s) for row in csv.DictReader(stream) for s in split_sentences(row["text"])}

@@ -176,6 +176,7 @@ def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(train: Train, tmp_path: Path) -> None:
     several = {"num_iterations": 2}
     whole, seen, _ = train("whole", **several)
@@ -189,6 +190,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(train: Train, tmp_pa
     assert weights(resumed) == weights(whole)
 
 
+@pytest.mark.slow
 def test_credit_changes_what_is_learned_and_passes_do_not(train: Train) -> None:
     by_sentence, seen, tables = train("sentence", max_steps=2)
     plain, _, without = train("plain", max_steps=2, credit="completion")

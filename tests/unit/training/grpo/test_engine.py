@@ -262,6 +262,7 @@ def test_the_folder_goes_with_the_connection(tmp_path: Path, answered: bool) -> 
     assert not place.exists()
 
 
+@pytest.mark.slow
 def test_a_process_removes_what_a_killed_client_leaves(policy: Policy) -> None:
     engine = start(policy)
     engine.ready()
@@ -343,6 +344,7 @@ def place(folder: Path) -> Any:  # noqa: F811
     return lambda path: write_text_folder(policy.model, policy.processor.tokenizer, path)
 
 
+@pytest.mark.slow
 def test_a_whole_run_hands_over_the_weights_of_each_step(
     folder: Path,  # noqa: F811
     tmp_path: Path,

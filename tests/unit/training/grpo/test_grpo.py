@@ -207,6 +207,7 @@ def test_a_reference_that_is_not_the_cold_start_is_refused(
         grpo._check_reference(trainer)
 
 
+@pytest.mark.slow
 def test_temperature_and_seed_reach_generation(train: Train) -> None:
     _, first = train("first", max_steps=1)
     _, again = train("again", max_steps=1)
@@ -439,6 +440,7 @@ def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
     assert files(resumed) == files(whole)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_smaller_passes(train: Train) -> None:
     """As after it ran out of memory: the same completions and, but for rounding, the same updates."""
     whole, seen = train("whole", max_steps=3)

@@ -72,6 +72,7 @@ def test_every_loss_of_trl_trains(folder: Path, tmp_path: Path, loss_type: str) 
     assert seen[0]["grad_norm"] > 0
 
 
+@pytest.mark.slow
 def test_several_updates_on_the_same_completions(folder: Path, tmp_path: Path) -> None:
     whole, seen = train(folder, tmp_path / "whole", max_steps=4, num_iterations=2)
     lengths = [metrics["completion_length"] for metrics in seen if "completion_length" in metrics]
@@ -84,6 +85,7 @@ def test_several_updates_on_the_same_completions(folder: Path, tmp_path: Path) -
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [settings().lora, LORA], ids=["full", "lora"])
 def test_activations_computed_twice_change_nothing(folder: Path, tmp_path: Path, lora: Any) -> None:
     changes: dict[str, Any] = {"max_steps": 1, "lora": lora}

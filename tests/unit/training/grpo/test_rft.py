@@ -111,6 +111,7 @@ def whole(
     return Run(settings, cold_start, rows, shards, REWARDS, out=folder / "whole")
 
 
+@pytest.mark.slow
 def test_as_many_are_sampled_and_trained_as_in_grpo(
     whole: Run, rows: list[dict[str, Any]], settings: GrpoSettings
 ) -> None:

@@ -149,6 +149,7 @@ def test_samples_come_every_so_many_steps_and_at_the_end(train: Train) -> None:
     assert all(isinstance(row["completion"], str) and row["completion"] for row in found)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_shows_the_same_samples(train: Train) -> None:
     whole, _, tables = train("whole")
     with pytest.raises(KeyboardInterrupt):
@@ -180,6 +181,7 @@ def test_a_collapse_fails_the_stage_and_keeps_what_came_before(train: Train, tmp
     assert str(again.value) == str(caught.value)
 
 
+@pytest.mark.slow
 def test_further_steps_on_the_same_completions_are_no_sign_of_collapse(train: Train) -> None:
     options: dict[str, Any] = {"num_iterations": 2, "save_steps": 2, "collapse_patience": 3}
     rewards = [("mine", until(4, 0.25), 2.0)]
@@ -209,6 +211,7 @@ def test_a_difference_in_time_is_no_collapse_and_old_checkpoints_go_again(
     assert names(tmp_path / "out-checkpoints") == ["checkpoint-5", "checkpoint-6", "checkpoint-7"]
 
 
+@pytest.mark.slow
 def test_a_policy_that_earns_all_there_is_ends_early_and_well(
     train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

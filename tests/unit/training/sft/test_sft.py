@@ -147,6 +147,7 @@ def test_it_learns_and_towers_stay(base, trained):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_how_often_a_checkpoint_is_saved_changes_neither_curves_nor_weights(
     base, rows, shards, trained, tmp_path
 ):

@@ -195,6 +195,7 @@ def test_packed_rows_have_no_padding(base: Path, shards: dict[str, ShardReader])
     assert batch["clip_index"][0].bincount().tolist() == lengths
 
 
+@pytest.mark.slow
 def test_training_on_packed_rows_learns_the_same(
     base: Path, shards: dict[str, ShardReader], plain: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
@@ -281,6 +282,7 @@ def test_adapters_are_merged_and_kept(
     assert len(load_file(tmp_path / "policy" / "adapter" / "adapter_model.safetensors")) == 2 * len(moved)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_with_adapters_goes_on(
     base: Path, shards: dict[str, ShardReader], tmp_path: Path
 ) -> None:
