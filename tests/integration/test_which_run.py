@@ -21,7 +21,7 @@ from erv.register.versions import CHALLENGER, PUBLISH_RUN_TAG
 from erv.settings import load_settings
 from erv.tracking.delivery import Delivery, Outage, deliver_spool, write_header
 from erv.tracking.description import CHAMPION, PARENT_RUN_TAG, champion_run, describe, last_run
-from erv.tracking.experiment_page import VIEW_TAG, address, set_up_page
+from erv.tracking.experiment_page import CURVES_TAG, CURVES_VIEW, VIEW_TAG, address, set_up_page
 from erv.tracking.experiments import experiment_run
 from erv.tracking.header import RunHeader
 from erv.tracking.lock_entries import (
@@ -377,6 +377,15 @@ def test_the_page_of_the_experiment_is_set_up_once(scratch: Scratch, two_runs: l
     assert "Curves of training" in tags["mlflow.note.content"]
     assert tags["mlflow.experimentKind"] == "custom_model_development"
     assert "metrics.`erv/overall/EPC`" in json.loads(tags[VIEW_TAG])["selectedColumns"]
+    curves = json.loads(tags[CURVES_TAG])
+    assert f"(#/experiments/{number}/runs?viewStateShareKey={CURVES_VIEW}&" in tags["mlflow.note.content"]
+    # Sorted by time, MLflow would show the run of the flow in place of those below it that have the curves.
+    assert (curves["searchFilter"], curves["orderByKey"]) == ("tags.`erv.stage` = 'grpo'", "metrics.`reward`")
+    for shown in (curves, json.loads(tags[VIEW_TAG])):
+        assert shown["isAccordionReordered"], "otherwise our section comes after those that MLflow adds"
+        assert {chart["metricSectionId"] for chart in shown["compareRunCharts"]} == {
+            section["uuid"] for section in shown["compareRunSections"]
+        }
 
     server.set_experiment_tag(number, "mlflow.note.content", "ours, by hand")
     set_up_page(scratch.environment, "rft")

@@ -1,7 +1,8 @@
 """How the page of our experiment opens in MLflow: with its runs, a description, columns and charts.
 
-MLflow keeps a view that is shared by a link as a tag of the experiment, and the link names it. Ours is such
-a view. What someone has changed on the page themselves stays.
+MLflow keeps a view that is shared by a link as a tag of the experiment, and the link names it. Ours are such
+views: one of the runs, one of the curves of their training. What someone has changed on the page themselves
+stays.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from erv.tracking.description import (
     NOTE_TAG,
     SEED,
 )
+from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, STARTED_BY_TAG
 
 logger = logging.getLogger(__name__)
 
-VIEW = "erv"  # the key of the view, in links
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+VIEW, CURVES_VIEW = "erv", "erv-curves"  # the keys of the views, in links
+VIEW_TAG, CURVES_TAG = (f"mlflow.sharedViewState.{key}" for key in (VIEW, CURVES_VIEW))
 # The page of an experiment with traces opens as one of chat applications otherwise, without its runs.
 ITS_KIND_TAG, ITS_KIND = "mlflow.experimentKind", "custom_model_development"
 
@@ -42,16 +44,6 @@ CURVES = (
     "loss",
     "validation_loss",
 )
-
-DESCRIPTION = f"""One run per run of the flow or experiment of DVC; those of its stages are below it.
-
-- A run is named by the policy that it makes and by the parameters in which it differs from the champion.
-  Its description lists all of them.
-- `{{policy}}/overall/EPC` and the like are metrics on test clips of all data sets together.
-- Curves of training are in the runs of the stages `sft` and `grpo@NAME`, under the same names in all of them.
-- `tags.{KIND_TAG} = '{FLOW}'` finds runs of the flow, `'{EXPERIMENT}'` those of DVC;
-  `tags.erv.candidate`, `tags.erv.fold`, `tags.erv.seed` and `tags.erv.git_commit` narrow them down.
-"""
 
 
 def set_up_page(environment: Environment, candidate: str) -> None:
@@ -70,16 +62,35 @@ def set_up_page(environment: Environment, candidate: str) -> None:
             return
         present = server.experiment_tags(number)
         wanted = {
-            NOTE_TAG: DESCRIPTION,
+            NOTE_TAG: description(curves_address(number)),
             ITS_KIND_TAG: ITS_KIND,
             VIEW_TAG: json.dumps(view(candidate)),
+            CURVES_TAG: json.dumps(curves_view()),
         }
         for tag, value in wanted.items():
-            # Our own view follows the candidate; people keep theirs under other keys.
-            if tag not in present or (tag == VIEW_TAG and present[tag] != value):
+            # Our own views follow the candidate; people keep theirs under other keys.
+            if tag not in present or (tag in (VIEW_TAG, CURVES_TAG) and present[tag] != value):
                 server.set_experiment_tag(number, tag, value)
     except OSError as error:
         logger.warning("the experiment's page in MLflow is not set up yet: %s", error)
+
+
+def description(curves: str) -> str:
+    """What the page says above its runs, in Markdown.
+
+    Args:
+        curves: address of the curves of training.
+    """
+    return f"""One run per run of the flow or experiment of DVC; those of its stages are below it.
+
+- A run is named by the policy that it makes and by the parameters in which it differs from the champion.
+  Its description lists all of them.
+- `{{policy}}/overall/EPC` and the like are metrics on test clips of all data sets together.
+- [Curves of training]({curves}) are in the runs of the stages `sft` and `grpo@NAME`, under the same names
+  in all of them.
+- `tags.{KIND_TAG} = '{FLOW}'` finds runs of the flow, `'{EXPERIMENT}'` those of DVC;
+  `tags.erv.candidate`, `tags.erv.fold`, `tags.erv.seed` and `tags.erv.git_commit` narrow them down.
+"""
 
 
 def address(base: str, number: str) -> str:
@@ -92,24 +103,48 @@ def address(base: str, number: str) -> str:
     return f"{base}/#/experiments/{number}/runs?viewStateShareKey={VIEW}"
 
 
+def curves_address(number: str) -> str:
+    """The curves of training of an experiment's runs, as a link on its own page."""
+    return f"#/experiments/{number}/runs?viewStateShareKey={CURVES_VIEW}&compareRunsMode=CHART"
+
+
 def view(candidate: str) -> dict[str, Any]:
     """Columns, order and charts of the page, in the form in which MLflow's own page shares them."""
     metrics = [f"{candidate}/overall/{metric}" for metric in METRICS]
+    columns = [
+        *_columns("attributes", ("Duration", "User")),
+        *_columns("metrics", metrics),
+        *_columns("params", (SEED, FOLD)),
+        *_columns("tags", (STARTED_BY_TAG, CHANGED_TAG + CHAMPION, CHANGED_TAG + LAST, DIRTY_TAG)),
+    ]
+    charts = [_chart("BAR", "test clips", metric) for metric in metrics]
+    return _view("", "attributes.start_time", columns, "test clips", charts)
+
+
+def curves_view() -> dict[str, Any]:
+    """The same of the runs of grpo, which are below those of the flow."""
+    columns = [
+        *_columns("attributes", ("Duration", "User")),
+        *_columns("params", (SEED, FOLD)),
+        *_columns("tags", (STARTED_BY_TAG, COMMIT_TAG, DIRTY_TAG)),
+    ]
+    charts = [_chart("LINE", "training", curve) for curve in CURVES]
+    # MLflow hides runs below that of their flow, and with them their curves, where they are sorted by time.
+    return _view("tags.`erv.stage` = 'grpo'", "metrics.`reward`", columns, "training", charts)
+
+
+def _view(
+    search: str, order: str, columns: list[str], section: str, charts: list[dict[str, Any]]
+) -> dict[str, Any]:
     return {
-        "searchFilter": "",
-        "orderByKey": "attributes.start_time",
+        "searchFilter": search,
+        "orderByKey": order,
         "orderByAsc": False,
-        "selectedColumns": [
-            *_columns("attributes", ("Duration", "User")),
-            *_columns("metrics", metrics),
-            *_columns("params", (SEED, FOLD)),
-            *_columns("tags", (CHANGED_TAG + CHAMPION, CHANGED_TAG + LAST, "erv.git_dirty")),
-        ],
-        "compareRunSections": [_section("policies"), _section("training")],
-        "compareRunCharts": [
-            *(_chart("BAR", "policies", metric) for metric in metrics),
-            *(_chart("LINE", "training", curve) for curve in CURVES),
-        ],
+        "selectedColumns": columns,
+        "compareRunSections": [_section(section)],
+        "compareRunCharts": charts,
+        # MLflow adds a section per group of metrics, and sorts all by name unless somebody has moved one.
+        "isAccordionReordered": True,
         "hideEmptyCharts": True,
     }
 
