@@ -24,7 +24,7 @@ ROOT_VARIABLE = "ERV_SERVE_ROOT"
 MAX_CLIPS = 64  # in a request; they are in memory together
 CLIP_MEMORY_MB = 2000  # what decoding a clip may take
 MAX_FETCHED_MB = 256  # of a clip that comes from S3; all of a request are on disk together
-_LONGEST_NAME = 1024
+LONGEST_NAME = 1024
 _S3 = "s3://"
 
 
@@ -199,7 +199,7 @@ def _path_of(uri: str) -> str:
 
 
 def _is_devious(name: str) -> bool:
-    return not name or len(name) > _LONGEST_NAME or "\0" in name or ".." in PurePosixPath(name).parts
+    return not name or len(name) > LONGEST_NAME or "\0" in name or ".." in PurePosixPath(name).parts
 
 
 def _bytes_of(content: Any) -> bytes:
