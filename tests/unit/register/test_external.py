@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 from erv.commands.import_ import command
 from erv.errors import ErvError, RegistryError
 from erv.export.export import export
-from erv.files import sha256_of
+from erv.files import sha256_of, temporary_name
 from erv.register.external import write_external
 from erv.register.fetched import FetchedVersion
 from erv.register.gates import Verdict
@@ -45,6 +46,16 @@ def theirs(models: Path, tmp_path: Path) -> Path:
 
 def imported(folder: Path, bundle: Path) -> Bundle:
     return write_external(folder, bundle, verifier=None, serving=SERVING)
+
+
+@pytest.fixture
+def version(theirs: Path, tmp_path: Path) -> FetchedVersion:
+    """A version, as it is on this machine once it is fetched."""
+    bundle = imported(theirs, tmp_path / "bundle")
+    record = {"model": "theirs", "bundle": bundle.hash, "stages": {}, "files": {}}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/lineage.json").write_text(json.dumps(record))
+    return FetchedVersion("theirs", "1", "a" * 64, bundle.hash, tmp_path / "model", bundle.folder, record)
 
 
 @pytest.mark.parametrize(
@@ -90,12 +101,9 @@ def test_whole_numbers_and_what_older_exports_lack_are_taken(theirs: Path, tmp_p
     assert found.json("serving.json") == serving
 
 
-def test_an_imported_version_can_be_exported_and_imported_again(theirs: Path, tmp_path: Path) -> None:
-    first = imported(theirs, tmp_path / "bundle")
-    record = {"model": "theirs", "bundle": first.hash, "stages": {}, "files": {}}
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/lineage.json").write_text(json.dumps(record))
-    version = FetchedVersion("theirs", "1", "a" * 64, first.hash, tmp_path / "model", first.folder, record)
+def test_an_imported_version_can_be_exported_and_imported_again(
+    version: FetchedVersion, tmp_path: Path
+) -> None:
     export(version, tmp_path / "exported")
     card = (tmp_path / "exported/README.md").read_text()
     assert "External: a policy of the family humanomni" in card
@@ -103,9 +111,47 @@ def test_an_imported_version_can_be_exported_and_imported_again(theirs: Path, tm
     assert "judges" not in card
     assert "what made it is not recorded" in card
     again = imported(tmp_path / "exported", tmp_path / "again")
-    assert again.json("external.json")["says"]["bundle"] == first.hash
+    assert again.json("external.json")["says"]["bundle"] == version.bundle_hash
     for part in ("policy", "verifier", "serving.json"):
-        assert sha256_of(again.folder / part) == sha256_of(first.folder / part)
+        assert sha256_of(again.folder / part) == sha256_of(version.bundle / part)
+
+
+def test_nothing_is_exported_over_what_others_wrote(
+    version: FetchedVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came into the folder after the first look was removed."""
+    mine = tmp_path / "exports/mine"
+
+    def slow(*arguments: Any) -> str:
+        mine.mkdir(parents=True)
+        (mine / "notes.txt").write_text("mine")
+        return "card"
+
+    monkeypatch.setattr("erv.export.export.model_card", slow)
+    for _ in range(2):
+        with pytest.raises(RegistryError, match="mine: has something in it already; name a new folder"):
+            export(version, mine)
+    assert [path.name for path in mine.parent.iterdir()] == ["mine"]
+    assert (mine / "notes.txt").read_text() == "mine"
+    with pytest.raises(RegistryError, match="has something in it already"):
+        export(version, mine / "notes.txt")
+
+
+def test_an_empty_folder_is_exported_to_by_any_of_its_names(
+    version: FetchedVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`erv export .` ended in a stack trace."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    monkeypatch.chdir(tmp_path / "empty")
+    dead = temporary_name(tmp_path / "empty").name.replace(f"-{os.getpid()}-", "-4194305-")
+    (tmp_path / dead).mkdir()
+    export(version, Path())
+    export(version, tmp_path / "link")
+    assert sha256_of(tmp_path / "empty") == sha256_of(tmp_path / "target")
+    assert not (tmp_path / dead).exists()
+    assert (tmp_path / "link").is_symlink()
 
 
 STAGES = {"sft": {"entry": "e", "cmd": "c", "deps": {"a.lock.json": "1"}, "outs": {}, "params": {}}}
