@@ -367,7 +367,12 @@ def test_numbers_alone_or_no_rows_are_answered(server: Server) -> None:
     for value in (7, 7.5, None, True, ["a.mp4"], {"a": 1}):
         (row,) = server.rows({"clip": value})
         assert row["error"].startswith("neither name nor content")
-    assert server.ask(b"clip,content\nsub/good.mp4,\n", kind="text/csv")[1]["predictions"][0]["error"] is None
+    table = b"clip,content\nsub/good.mp4,\n7,\n,\n"
+    for kind in ("text/csv", "text/csv; charset=utf-8"):
+        good, *others = server.ask(table, kind=kind)[1]["predictions"]
+        assert good["error"] is None
+        assert [row["error"][:9] for row in others] == ["no such f", "neither n"]
+    assert server.ask(table, kind="text/csv; charset=latin-1")[0] == 415
     assert server.ask({"dataframe_split": {"columns": ["clip"], "data": []}}) == (200, {"predictions": []})
 
 

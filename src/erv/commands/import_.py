@@ -42,7 +42,7 @@ def command(folder: Path, name: str | None, verifier: Path) -> None:
     from erv.environment import isolate, load_environment
     from erv.files import scratch_folder, sweep
     from erv.register.decoding import serving_settings
-    from erv.register.external import register_external, write_external
+    from erv.register.external import hidden, register_external, write_external
     from erv.settings import load_settings
 
     environment = load_environment()
@@ -57,4 +57,6 @@ def command(folder: Path, name: str | None, verifier: Path) -> None:
             folder, work / "candidate", verifier=verifier, serving=serving_settings(settings)
         )
         number, new = register_external(bundle, environment, model)
+    if names := hidden(folder):
+        click.echo(f"left out {', '.join(names)}: the names begin with a dot")
     click.echo(f"{model} version {number} {'registered' if new else 'was already registered'} as external")

@@ -51,7 +51,7 @@ def of_manifest(path: Path) -> Listing:
     clips = tuple(
         ListedClip(row.clip_id, row.sha256, None if row.media == "video" else _FRAMES) for row in rows
     )
-    return Listing(clips, files)
+    return Listing(clips, 0, files)
 
 
 def _rows(path: Path) -> list[ClipRow]:

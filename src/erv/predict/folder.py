@@ -73,7 +73,7 @@ def of_folder(folder: Path, allowed_roots: Sequence[str] = ()) -> Listing:
     def files(numbers: Sequence[int]) -> Iterator[Path | Unread]:
         return (_read(videos[number].path, clips[number].sha256) for number in numbers)
 
-    return Listing(clips, files, below.left_out, skipped)
+    return Listing(clips, below.left_out, files, skipped)
 
 
 def _walk(folder: Path, prefix: str, roots: Sequence[Path], seen: set[Path], below: _Below) -> None:

@@ -40,14 +40,14 @@ class Listing:
 
     Attributes:
         clips: at least one.
-        files: gives the local files of the clips with these positions, in order; may fetch them.
         left_out: files below the folder that are no videos by their ending.
+        files: gives the local files of the clips with these positions, in order; may fetch them.
         skipped: what below the folder was not looked into, and why, a text each.
     """
 
     clips: tuple[ListedClip, ...]
+    left_out: int
     files: Callable[[Sequence[int]], Iterator[Path | Unread]]
-    left_out: int = 0
     skipped: tuple[str, ...] = ()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from erv.environment import Environment
 from erv.errors import DataError, RegistryError
-from erv.files import parse_yaml, whole_folder
+from erv.files import parse_yaml, remove, whole_folder
 from erv.model_folders import check_folder
 from erv.policies.common.arm import FILE as ARM
 from erv.policies.common.families import family_of, read_config
@@ -77,8 +77,8 @@ def write_external(
         policy = work / "policy"
         copy_tree(folder, policy, "export")
         shutil.rmtree(policy / VERIFIER, ignore_errors=True)
-        for name in _BESIDE:
-            (policy / name).unlink(missing_ok=True)
+        for name in (*_BESIDE, *hidden(folder)):
+            remove(policy / name)
         copy_tree(found, work / VERIFIER, "train_erv")
         write_json(work / SERVING, serving)
         write_json(work / "gates.json", [])
@@ -86,6 +86,11 @@ def write_external(
         (work / "card.md").write_text(card, encoding="utf-8", newline="\n")
         write_manifest(work)
     return read_bundle(bundle)
+
+
+def hidden(folder: Path) -> list[str]:
+    """What of a folder is left out: entries such as `.cache`, in which downloads keep times of their own."""
+    return sorted(path.name for path in folder.glob(".*"))
 
 
 def register_external(bundle: Bundle, environment: Environment, name: str) -> tuple[str, bool]:

@@ -1,6 +1,7 @@
 """Whether a folder from elsewhere has what answering needs, so that no version fails on every clip.
 
-Weights are opened, not loaded: a safetensors file says in its header what it holds and how long it is.
+The weights of a policy are opened, not loaded, since they may need more memory than this machine has: a
+safetensors file says in its header what it holds and how long it is. A verifier is small, and loaded.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ def check_usable(policy: Path, family: str, verifier: Path) -> None:
 
     Raises:
         RegistryError: weights, tokenizers or the chat template are missing or damaged.
+        DataError: the verifier can't be loaded.
     """
+    from erv.verifier import EmotionVerifier
+
     for folder in (policy, verifier):
         _check_weights(folder)
+    EmotionVerifier.from_pretrained(verifier)
     if read_config(policy)["model_type"] not in _WITHOUT_PROCESSOR:
         _check_processor(policy, family)
 

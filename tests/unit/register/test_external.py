@@ -18,7 +18,7 @@ from erv.commands.import_ import command
 from erv.errors import ErvError, RegistryError
 from erv.export.export import export
 from erv.files import sha256_of, temporary_name
-from erv.register.external import write_external
+from erv.register.external import hidden, write_external
 from erv.register.fetched import FetchedVersion
 from erv.register.gates import Verdict
 from erv.register.record import version_record
@@ -310,6 +310,8 @@ CODE = {"auto_map": {"AutoConfig": "configuration_evil.Config"}}
         (configured("config.json", **CODE), "its config.json asks for code that is not part of transformers"),
         (configured("verifier/config.json", **CODE), "verifier: its config.json asks for code that is not"),
         (without("verifier/model.safetensors"), "verifier: has no weights"),
+        (without("verifier/verifier.json"), "verifier: "),
+        (configured("verifier/verifier.json", thresholds=[0.1]), "verifier"),
         (without("processor_config.json"), "has no processor (processor_config.json), as a released"),
         (without("tokenizer.json"), "has no tokenizer (none of merges.txt, tokenizer.json, vocab.json)"),
         (written("processor_config.json", "{"), "its processor can't be loaded"),
@@ -332,6 +334,16 @@ def test_a_folder_that_could_not_answer_is_refused(
 def test_weights_in_several_files_are_taken(theirs: Path, tmp_path: Path) -> None:
     indexed("model-00001-of-00002.safetensors")(theirs)
     assert "policy/model.safetensors.index.json" in imported(theirs, tmp_path / "bundle").files
+
+
+def test_what_a_download_keeps_beside_the_model_makes_no_other_version(theirs: Path, tmp_path: Path) -> None:
+    """`hf download` writes times there, so that the same model became another version."""
+    before = imported(theirs, tmp_path / "bundle").hash
+    (theirs / ".cache/huggingface").mkdir(parents=True)
+    (theirs / ".cache/huggingface/config.json.metadata").write_text("1764482400.0\n")
+    (theirs / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    assert imported(theirs, tmp_path / "again").hash == before
+    assert hidden(theirs) == [".cache", ".gitattributes"]
 
 
 @pytest.mark.parametrize("name", ["a/b", "a:b", "", ".hidden", "a b"])
