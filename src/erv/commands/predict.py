@@ -50,7 +50,7 @@ def command(source: Path, output: Path, model: str) -> None:
     if listing.left_out:
         click.echo(f"left out {listing.left_out} files that are no videos by the endings of their names")
     if listing.skipped:
-        click.echo(f"not looked into: {_named(listing.skipped)}")
+        click.echo(f"not looked into: {named(listing.skipped)}")
     again = f", {done.kept} of them kept from an earlier run" if done.kept else ""
     clips = "1 clip" if done.clips == 1 else f"{done.clips} clips"
     click.echo(f"{version.title} was asked about {clips}{again}")
@@ -59,7 +59,7 @@ def command(source: Path, output: Path, model: str) -> None:
     click.echo(f"wrote {shown(output)}")
 
 
-def _named(skipped: Sequence[str]) -> str:
+def named(skipped: Sequence[str]) -> str:
     """What was skipped, with its reasons; only so many that a terminal shows them."""
     more = f"; and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
     return f"{len(skipped)} of the folder ({'; '.join(skipped[:_SHOWN])}{more})"

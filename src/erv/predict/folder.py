@@ -21,7 +21,7 @@ from erv.sources.selection import is_junk, is_video
 _NOT_UTF8 = "its path is not UTF-8; rename it"
 _OUT = "a link that leads out of the folder; machine.allowed_roots can name where links may lead"
 _NOWHERE = "a link that leads nowhere; mend or remove it"
-_LISTED = "a link to a folder whose clips are listed already"
+_LISTED = "a folder whose clips are listed under another name"
 _TOO_LONG = f"its path is longer than {LONGEST_NAME} characters, which no version takes; move the folder up"
 
 
@@ -82,6 +82,7 @@ def _walk(folder: Path, prefix: str, roots: Sequence[Path], seen: set[Path], bel
     while waiting:
         folder, prefix = waiting.pop()
         if folder in seen:
+            below.skipped.append(f"{shown(prefix)}: {_LISTED}")
             continue
         seen.add(folder)
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from erv.commands.predict import named
 from erv.errors import DataError
 from erv.predict.listing import Listing, Unread, list_clips
 
@@ -57,9 +58,9 @@ def test_links_are_followed_within_the_folder_and_named_otherwise(folder: Path, 
         "secret.mp4": OUT,
     }
     assert listing.skipped == (
-        "monday/top: a link to a folder whose clips are listed already",
+        "monday/top: a folder whose clips are listed under another name",
         f"notes: {NOWHERE}",
-        "same: a link to a folder whose clips are listed already",
+        "same: a folder whose clips are listed under another name",
         f"up: {OUT}",
     )
     assert {clip.sha256 for clip in listing.clips if clip.fault} == {None}
@@ -69,11 +70,14 @@ def test_links_are_followed_within_the_folder_and_named_otherwise(folder: Path, 
 
 def test_a_linked_folder_in_an_allowed_root_is_listed_once(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "outside/back").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside/part").mkdir()
+    (tmp_path / "outside/part/b.mp4").write_bytes(b"b")
+    (folder / "a part").symlink_to(tmp_path / "outside/part")
     for name in ("linked", "twice"):
         (folder / name).symlink_to(tmp_path / "outside")
     listing = list_clips(folder, [str(tmp_path / "outside")])
-    assert [clip.name for clip in listing.clips] == ["linked/secret.mp4", "monday/a.mp4"]
-    assert [text.partition(":")[0] for text in listing.skipped] == ["linked/back", "twice"]
+    assert [clip.name for clip in listing.clips] == ["a part/b.mp4", "linked/secret.mp4", "monday/a.mp4"]
+    assert [text.partition(":")[0] for text in listing.skipped] == ["linked/back", "linked/part/", "twice"]
 
 
 def test_a_folder_may_be_a_link_itself(folder: Path, tmp_path: Path) -> None:
@@ -148,3 +152,10 @@ def test_a_folder_without_videos_says_what_it_skipped(tmp_path: Path) -> None:
 def test_neither_folder_nor_manifest(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="clips in S3 are asked about by their manifest"):
         list_clips(Path("s3://bucket/clips"))
+
+
+def test_what_was_skipped_is_counted_and_named() -> None:
+    assert named(["a: why"]) == "1 of the folder (a: why)"
+    many = named([f"{number}: why" for number in range(25)])
+    assert many.startswith("25 of the folder (0: why; 1: why; ")
+    assert many.endswith("; 19: why; and 5 more)")
