@@ -13,6 +13,7 @@ names:
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,16 @@ def sweep(cache: Path) -> None:
     those of another machine that are untouched for a week. Partial downloads of large files have other names
     and stay, so that the download can resume.
     """
-    for path in _entries(cache):
+    _sweep(_entries(cache))
+
+
+def sweep_beside(path: Path) -> None:
+    """As `sweep`, for what was to become one file or folder, written under a `temporary_name`."""
+    _sweep(path.parent.glob(f".{glob.escape(path.name)}.*"))
+
+
+def _sweep(paths: Iterable[Path]) -> None:
+    for path in paths:
         match = _NAME.fullmatch(path.name)
         if match is not None and _is_dead(path, match["machine"], int(match["process"])):
             remove(path)

@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from tests.support.serving_image import serve_command
@@ -202,6 +205,73 @@ def test_content_is_taken_as_bytes_in_python(folder: Path) -> None:
     assert isinstance(table["completion"][0], str)
 
 
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> Any:
+    """The model as another team has it: in Python, with its signature."""
+    import mlflow
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ERV_SERVE_ROOT", str(folder / "clips"))
+        return mlflow.pyfunc.load_model(str(folder / "model"))
+
+
+NEITHER = "neither name nor content"
+
+
+def test_what_is_missing_in_a_table_costs_its_row_only(loaded: Any) -> None:
+    """MLflow refused a table with a column that pandas takes for numbers: one in which nothing is there."""
+    good = "sub/good.mp4"
+    for table, said in (
+        (pd.DataFrame({"clip": [good, np.nan], "content": [np.nan, np.nan]}), [None, NEITHER]),
+        (pd.DataFrame({"clip": [good, pd.NaT, pd.NA, None]}), [None, *[NEITHER] * 3]),
+        (pd.DataFrame({"clip": pd.Categorical([good, None])}), [None, NEITHER]),
+        (pd.DataFrame({"clip": pd.array([good, pd.NA], dtype="string")}), [None, NEITHER]),
+        (pd.DataFrame({"clip": pd.Series([good, None], dtype=pd.ArrowDtype(pa.string()))}), [None, NEITHER]),
+        (pd.DataFrame({"clip": [np.nan, np.nan]}), [NEITHER, NEITHER]),
+        (pd.DataFrame({"clip": [1, 2]}), [NEITHER, NEITHER]),
+        (pd.DataFrame({"clip": [good], "label": ["anger"]}, index=[7]), [None]),
+        (pd.DataFrame({"clip": []}), []),
+    ):
+        found = loaded.predict(table)
+        assert list(found.columns) == COLUMNS
+        for error, expected in zip(found["error"], said, strict=True):
+            assert (error is None) if expected is None else error.startswith(expected)
+
+
+def test_contents_of_all_kinds_cost_their_row_only(loaded: Any, folder: Path) -> None:
+    """An array of numbers ended the whole table."""
+    content = (folder / "secret.mp4").read_bytes()
+    text = base64.encodebytes(content).decode()
+    asked = [
+        content, text, f"data:video/mp4;base64,{text}", np.bytes_(content),
+        np.frombuffer(content, dtype=np.uint8), [1, 2], b"no video", content[:500], pd.NA,
+    ]  # fmt: skip
+    found = loaded.predict(pd.DataFrame({"clip": range(len(asked)), "content": asked}))
+    assert found["clip"].tolist() == [str(number) for number in range(len(asked))]
+    assert [error is None for error in found["error"]] == [True] * 4 + [False] * 5
+    assert len(set(found["completion"][:4])) == 1
+    assert found["error"][4] == "the content is neither bytes nor a text in base64"
+    assert found["error"][8].startswith(NEITHER)
+
+
+def test_a_table_of_any_length_is_answered_in_python(loaded: Any) -> None:
+    """More than 64 rows were refused there, too, where nobody but the caller needs the memory."""
+    names = ["gone.mp4"] * 999 + [None]
+    names[70] = names[900] = "sub/good.mp4"
+    found = loaded.predict(pd.DataFrame({"clip": names}))
+    assert [number for number, error in enumerate(found["error"]) if error is None] == [70, 900]
+    assert found["clip"].tolist() == names
+    assert found["error"][999].startswith(NEITHER)
+
+
+def test_a_table_without_its_columns_is_refused(loaded: Any) -> None:
+    from erv.errors import DataError
+
+    for table in (pd.DataFrame({"video": ["a.mp4"]}), pd.DataFrame()):
+        with pytest.raises(DataError, match=NO_TABLE):
+            loaded.predict(table)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -241,7 +311,9 @@ def test_uris_lead_nowhere_else(server: Server, folder: Path) -> None:
     ):
         assert server.error(uri) == "no such file below the served folder"
     assert server.error("s3://bucket/clip.mp4") == "no such object below the served prefix"
-    assert server.error("http://127.0.0.1/clip.mp4") == "no such file below the served folder"
+    assert server.error("http://127.0.0.1/clip.mp4").startswith(
+        "clips are not read from http://; send the file"
+    )
 
 
 def test_broken_and_silent_clips_say_why(server: Server) -> None:
@@ -288,6 +360,20 @@ def test_other_requests_get_one_sentence(
     assert found == status
     assert said in answer["message"]
     assert "\n" not in answer["message"]
+
+
+def test_numbers_alone_or_no_rows_are_answered(server: Server) -> None:
+    """A column that pandas takes for numbers was refused as a whole."""
+    for value in (7, 7.5, None, True, ["a.mp4"], {"a": 1}):
+        (row,) = server.rows({"clip": value})
+        assert row["error"].startswith("neither name nor content")
+    table = b"clip,content\nsub/good.mp4,\n7,\n,\n"
+    for kind in ("text/csv", "text/csv; charset=utf-8"):
+        good, *others = server.ask(table, kind=kind)[1]["predictions"]
+        assert good["error"] is None
+        assert [row["error"][:9] for row in others] == ["no such f", "neither n"]
+    assert server.ask(table, kind="text/csv; charset=latin-1")[0] == 415
+    assert server.ask({"dataframe_split": {"columns": ["clip"], "data": []}}) == (200, {"predictions": []})
 
 
 @pytest.mark.parametrize("name", [7, None, ""])

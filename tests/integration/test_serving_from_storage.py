@@ -12,6 +12,7 @@ from erv.storage.store import open_store
 
 pytestmark = pytest.mark.integration
 
+ODD = "a%20b #1?+ü&=.mp4"
 ABSENT = "no such object below the served prefix"
 
 
@@ -20,6 +21,7 @@ def clips(stack: Environment) -> ServedClips:
     store = open_store(stack)
     bucket = stack.raw_bucket
     store.write(b"a clip", f"s3://{bucket}/served/monday/a b.mp4")
+    store.write(b"odd", f"s3://{bucket}/served/{ODD}")
     store.write(b"another", f"s3://{bucket}/served-too/b.mp4")
     store.write(b"a secret", f"s3://{bucket}/secret.mp4")
     return ServedClips(None, f"s3://{bucket}/served", store)
@@ -31,6 +33,8 @@ def ask(clips: ServedClips, uri: str, folder: Path) -> bytes:
 
 def test_an_object_below_the_prefix_is_read(clips: ServedClips, stack: Environment, tmp_path: Path) -> None:
     assert ask(clips, f"s3://{stack.raw_bucket}/served/monday/a b.mp4", tmp_path) == b"a clip"
+    # A key is taken as it is: nothing in it is decoded, or ends it.
+    assert ask(clips, f"s3://{stack.raw_bucket}/served/{ODD}", tmp_path) == b"odd"
 
 
 @pytest.mark.parametrize(

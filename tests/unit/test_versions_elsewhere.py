@@ -149,7 +149,7 @@ def test_an_export_loads_and_comes_back(version: FetchedVersion, tmp_path: Path)
         ("link", "a link that leads out of the folder"),
         ("arm", "is an arm, whose weights are elsewhere"),
         ("verifier", "has no verifier/; name a verifier's folder with --verifier"),
-        ("serving", "frames is 'many', not a whole number, so this erv"),
+        ("serving", "frames: Input should be a valid integer, found 'many', so this erv"),
         ("empty", "no policy here"),
     ],
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
+
+_SHOWN = 20
 
 
 @click.command(name="predict")
@@ -25,28 +28,38 @@ def command(source: Path, output: Path, model: str) -> None:
     """Ask a version about the clips of SOURCE, a folder of videos or a manifest (data/manifest/NAME.parquet).
 
     The version answers with its own code and weights, whose hashes are checked first. A clip that can't be
-    answered has a sentence in the column error. A killed command goes on where it stopped; the file names the
-    version in its metadata.
+    read or answered has a sentence in the column error. A killed command goes on where it stopped; the file
+    names the version in its metadata.
     """
     from erv.commands.version import resolved_version
     from erv.environment import isolate, load_environment
     from erv.files import sha256_of_text
-    from erv.predict.listing import list_clips
+    from erv.predict.listing import list_clips, shown
     from erv.predict.predict import predict
     from erv.register.fetched import fetch_version
+    from erv.settings import load_settings
 
     environment = load_environment()
     isolate(environment)
     found = resolved_version(model, environment)
-    listing = list_clips(source)
+    roots = load_settings().machine.allowed_roots if Path("params.yaml").is_file() else ()
+    listing = list_clips(source, roots)
     version = fetch_version(found, environment)
-    kept = environment.state / "predictions" / sha256_of_text(str(output.resolve()))[:16]
+    kept = environment.state / "predictions" / sha256_of_text(shown(output.resolve()))[:16]
     done = predict(version, listing, output, kept)
     if listing.left_out:
         click.echo(f"left out {listing.left_out} files that are no videos by the endings of their names")
+    if listing.skipped:
+        click.echo(f"not looked into: {named(listing.skipped)}")
     again = f", {done.kept} of them kept from an earlier run" if done.kept else ""
     clips = "1 clip" if done.clips == 1 else f"{done.clips} clips"
     click.echo(f"{version.title} was asked about {clips}{again}")
     if done.failed:
         click.echo(f"{done.failed} could not be answered; the column error says why")
-    click.echo(f"wrote {output}")
+    click.echo(f"wrote {shown(output)}")
+
+
+def named(skipped: Sequence[str]) -> str:
+    """What was skipped, with its reasons; only so many that a terminal shows them."""
+    more = f"; and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
+    return f"{len(skipped)} of the folder ({'; '.join(skipped[:_SHOWN])}{more})"

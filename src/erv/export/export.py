@@ -9,13 +9,14 @@ README.md                         the card
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from erv.errors import RegistryError
 from erv.export.card import model_card
-from erv.files import model_folder
+from erv.files import model_folder, scratch_folder, sweep_beside
 from erv.policies.common.arm import FILE as ARM
 from erv.policies.common.families import family_of, read_config
 from erv.register.external import CARD, SERVING, VERIFIER
@@ -35,8 +36,9 @@ def export(version: FetchedVersion, folder: Path, verdicts: Sequence[Verdict] | 
     Raises:
         RegistryError: the folder has something in it, or the version holds a reference to weights elsewhere.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RegistryError(f"{folder}: has something in it already; name a new folder")
+    target = folder.resolve()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise _taken(folder)
     policy = version.bundle / "policy"
     if (policy / ARM).is_file():
         raise RegistryError(
@@ -44,9 +46,23 @@ def export(version: FetchedVersion, folder: Path, verdicts: Sequence[Verdict] | 
             " of a policy that was trained here"
         )
     family = family_of(read_config(policy), policy)
-    with model_folder(folder) as work:
-        shutil.copytree(policy, work, dirs_exist_ok=True)
-        shutil.copytree(version.bundle / VERIFIER, work / VERIFIER)
-        shutil.copyfile(version.bundle / SERVING, work / SERVING)
-        shutil.copyfile(version.folder / RECORD, work / RECORD)
-        (work / CARD).write_text(model_card(version, family, verdicts), encoding="utf-8", newline="\n")
+    sweep_beside(target)
+    with scratch_folder(target, shared=True) as scratch:
+        with model_folder(scratch / target.name) as work:
+            shutil.copytree(policy, work, dirs_exist_ok=True)
+            shutil.copytree(version.bundle / VERIFIER, work / VERIFIER)
+            shutil.copyfile(version.bundle / SERVING, work / SERVING)
+            shutil.copyfile(version.folder / RECORD, work / RECORD)
+            card = model_card(version, family, verdicts)
+            (work / CARD).write_text(card, encoding="utf-8", newline="\n")
+        try:
+            # Takes the place of nothing or of an empty folder, whatever happened there meanwhile.
+            (scratch / target.name).rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise _taken(folder) from None
+
+
+def _taken(folder: Path) -> RegistryError:
+    return RegistryError(f"{folder}: has something in it already; name a new folder")

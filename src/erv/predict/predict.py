@@ -2,14 +2,15 @@
 
 Clips are answered in pieces of a fixed size, in the order of their names. A finished piece is kept in
 `.erv/predictions`, under the hash of all that decides it: the version with its code, the libraries, and the
-names and contents of its clips.
+names and contents of its clips. A piece with a clip that could not be read this time is not kept.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ import pyarrow.parquet as pq
 
 from erv.checkpoints import LIBRARIES
 from erv.determinism import code_version
+from erv.errors import EvaluationError
 from erv.files import remove, sha256_of_text, whole_file
 from erv.manifest import write_table
 from erv.predict.answering import Answering
-from erv.predict.listing import ListedClip, Listing
+from erv.predict.listing import AGAIN, ListedClip, Listing, Unread, shown
 from erv.progress import meter
 from erv.register.fetched import FetchedVersion
 from erv.register.serving_clips import MAX_CLIPS
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 SCHEMA = pa.schema(
     [
         pa.field("clip", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("sha256", pa.string()),
         pa.field("answer", pa.string()),
         pa.field("explanation", pa.string()),
         pa.field("agreement", pa.float64()),
@@ -65,9 +67,8 @@ def predict(version: FetchedVersion, listing: Listing, output: Path, kept: Path)
         kept: folder of finished pieces, of this output alone.
 
     Raises:
-        EvaluationError: the version failed.
-        DataError: a clip of a manifest can't be read as it was pinned.
-        StorageError: a clip can't be fetched.
+        EvaluationError: the version failed, or another process writes the same output.
+        StorageError: the object store can't be reached or refuses the key.
     """
     pieces = [
         range(len(listing.clips))[start : start + MAX_CLIPS]
@@ -77,35 +78,72 @@ def predict(version: FetchedVersion, listing: Listing, output: Path, kept: Path)
     tables: list[pa.Table] = []
     again = 0
     with (
+        _alone(kept, output),
         meter(f"{version.title} answers", len(listing.clips), "clips", logger) as bar,
         Answering(version, kept / "log") as answering,
     ):
         for piece, name in zip(pieces, names, strict=True):
             path = kept / name
-            if (table := _read(path)) is None:
-                table = _answered(answering, listing, piece)
-                write_table(table, path)
+            table = _read(path, [listing.clips[number].name for number in piece])
+            if table is None:
+                table, settled = _answered(answering, listing, piece)
+                if settled:
+                    write_table(table, path)
             else:
                 again += len(piece)
             tables.append(table)
             bar.update(len(piece))
-    whole = pa.concat_tables(tables)
-    with whole_file(output) as temporary:
-        pq.write_table(whole.replace_schema_metadata(_metadata(version)), temporary, compression="zstd")
-    for path in kept.iterdir():
-        if path.name not in names:
-            remove(path)
+        whole = pa.concat_tables(tables)
+        with whole_file(output) as temporary:
+            pq.write_table(whole.replace_schema_metadata(_metadata(version)), temporary, compression="zstd")
+        for path in kept.iterdir():
+            if path.name not in names:
+                remove(path)
     failed = whole.num_rows - whole.column("error").null_count
     return Predicted(whole.num_rows, failed, again)
 
 
-def _answered(answering: Answering, listing: Listing, piece: Sequence[int]) -> pa.Table:
+@contextmanager
+def _alone(kept: Path, output: Path) -> Iterator[None]:
+    """Keeps the folder of finished pieces for one process; the kernel frees it when that is killed."""
+    from filelock import FileLock, Timeout
+
+    kept.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(kept.with_name(f"{kept.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise EvaluationError(
+            f"{shown(output)}: another `erv predict` is writing it; wait for it, or name another file"
+        ) from None
+
+
+def _answered(answering: Answering, listing: Listing, piece: Sequence[int]) -> tuple[pa.Table, bool]:
+    """The rows of a piece, and whether each clip could be read, so that another run says the same."""
     asked = [number for number in piece if listing.clips[number].fault is None]
-    rows = answering.ask(list(listing.files(asked))) if asked else []
-    by_number = dict(zip(asked, rows, strict=True))
-    return pa.Table.from_pylist(
-        [_row(listing.clips[number], by_number.get(number)) for number in piece], schema=SCHEMA
+    found = dict(zip(asked, listing.files(asked), strict=True)) if asked else {}
+    unread = {number: item for number, item in found.items() if isinstance(item, Unread)}
+    paths = {number: item for number, item in found.items() if isinstance(item, Path)}
+    before = {number: _state(path) for number, path in paths.items()}
+    rows = answering.ask(list(paths.values())) if paths else []
+    said = dict(zip(paths, rows, strict=True))
+    for number, path in paths.items():
+        if before[number] is None or _state(path) != before[number]:
+            unread[number] = Unread(f"was changed while it was asked about; {AGAIN}")
+    said |= {number: {"error": item.reason} for number, item in unread.items()}
+    table = pa.Table.from_pylist(
+        [_row(listing.clips[number], said.get(number)) for number in piece], schema=SCHEMA
     )
+    return table, not unread
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced or written to; None if there is none."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def _row(clip: ListedClip, answer: dict[str, Any] | None) -> dict[str, Any]:
@@ -122,18 +160,18 @@ def _piece_name(version: FetchedVersion, clips: Sequence[ListedClip]) -> str:
     return f"{sha256_of_text(json.dumps(decides))}.parquet"
 
 
-def _read(path: Path) -> pa.Table | None:
-    """A finished piece; None if there is none, or it is damaged."""
+def _read(path: Path, names: Sequence[str]) -> pa.Table | None:
+    """A finished piece, which has these clips; None if there is none, or it is damaged."""
     if not path.is_file():
         return None
     try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError):
-        table = None
-    if table is None or table.schema.names != SCHEMA.names:
-        logger.warning("%s is damaged: its clips are answered again", path)
-        return None
-    return table.cast(SCHEMA)
+        table = pq.read_table(path).cast(SCHEMA)
+        if table.column("clip").to_pylist() == list(names):
+            return table
+    except (pa.ArrowException, OSError, ValueError):
+        pass
+    logger.warning("%s is damaged: its clips are answered again", path)
+    return None
 
 
 def _metadata(version: FetchedVersion) -> dict[str, str]:

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from erv.settings import Settings
+from erv.settings.extract import DecodingSettings
+from erv.settings.faults import describe
+from erv.settings.section import PositiveInt
+from erv.settings.validate import ClipLimits
+
+_OLDER = {"resize": "pillow"}  # older versions don't say so
+
+
+class ServingSettings(DecodingSettings):
+    """`serving.json`, by the rules of `params.yaml`."""
+
+    max_new_tokens: PositiveInt
+    limits: ClipLimits
+
+
+def fault_of(serving: Mapping[str, Any]) -> str | None:
+    """The first fault of the content of a `serving.json` from elsewhere, in one line; None if it has none."""
+    try:
+        ServingSettings.model_validate({**_OLDER, **serving}, strict=True)
+    except ValidationError as error:
+        return describe(error.errors()[0], ServingSettings)
+    return None
 
 
 def serving_settings(settings: Settings) -> dict[str, Any]:

@@ -7,33 +7,36 @@ gates, so it becomes champion only by force, with a reason.
 from __future__ import annotations
 
 import json
-import math
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from erv.environment import Environment
 from erv.errors import DataError, RegistryError
-from erv.files import whole_folder
+from erv.files import parse_yaml, remove, whole_folder
 from erv.model_folders import check_folder
 from erv.policies.common.arm import FILE as ARM
 from erv.policies.common.families import family_of, read_config
 from erv.register.card import with_verdicts
 from erv.register.claimed import claims_in, misfits
+from erv.register.decoding import fault_of
 from erv.register.explained import explained
 from erv.register.record import RECORD
 from erv.register.register import EXTERNAL, Bundle, copy_tree, read_bundle, write_json, write_manifest
 from erv.register.registration import one_version
 from erv.register.serving_code import serving_code
 from erv.register.turn import registry_turn
+from erv.register.usable import check_usable
 from erv.tracking.lock_entries import client_of
 
 # What an exported folder has beside the policy: `erv.export.export` writes them.
 VERIFIER, SERVING, CARD = "verifier", "serving.json", "README.md"
+_NO_LINKS = "`hf download NAME --local-dir FOLDER` makes a folder without links"
 _BESIDE = (SERVING, RECORD, CARD)
-_TYPES = {dict: "an object", float: "a number", int: "a whole number", str: "a text"}  # of JSON
-_LATER = ("resize",)  # older versions don't say so, and have its default
+# The header that model hubs read: YAML between two lines of dashes, at the top.
+_HEADER = re.compile(r"---[ \t]*\n(?P<yaml>(?:.*\n)*?)---[ \t]*(?:\n|\Z)")
 
 
 def write_external(
@@ -50,8 +53,8 @@ def write_external(
     Raises:
         TrainingError: there is no policy, or no family reads it.
         DataError: loading the policy or the verifier would run code.
-        RegistryError: there is no verifier, `serving.json` is not what an export has, or something leads
-            out of the folder.
+        RegistryError: there is no verifier, weights or tokenizers are missing or damaged, `serving.json` is
+            not what an export has, the card is no text, or something leads out of the folder.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; name one with a policy, such as `erv export` writes")
@@ -62,9 +65,11 @@ def write_external(
     if found is None or not found.is_dir():
         raise RegistryError(f"{folder}: has no {VERIFIER}/; name a verifier's folder with --verifier")
     check_folder(found)
+    check_usable(folder, family, found)
+    card = _card(folder, family)
     if (folder / SERVING).is_file():
-        usual, serving = serving, _json(folder / SERVING)
-        if fault := next(_faults(serving, usual), None):
+        serving = _json(folder / SERVING)
+        if fault := fault_of(serving):
             raise RegistryError(
                 f"{folder / SERVING}: {fault}, so this erv did not export it; export the version again"
             )
@@ -72,15 +77,20 @@ def write_external(
         policy = work / "policy"
         copy_tree(folder, policy, "export")
         shutil.rmtree(policy / VERIFIER, ignore_errors=True)
-        for name in _BESIDE:
-            (policy / name).unlink(missing_ok=True)
+        for name in (*_BESIDE, *hidden(folder)):
+            remove(policy / name)
         copy_tree(found, work / VERIFIER, "train_erv")
         write_json(work / SERVING, serving)
         write_json(work / "gates.json", [])
         write_json(work / EXTERNAL, _origin(folder))
-        (work / "card.md").write_text(_card(folder, family), encoding="utf-8", newline="\n")
+        (work / "card.md").write_text(card, encoding="utf-8", newline="\n")
         write_manifest(work)
     return read_bundle(bundle)
+
+
+def hidden(folder: Path) -> list[str]:
+    """What of a folder is left out: entries such as `.cache`, in which downloads keep times of their own."""
+    return sorted(path.name for path in folder.glob(".*"))
 
 
 def register_external(bundle: Bundle, environment: Environment, name: str) -> tuple[str, bool]:
@@ -112,30 +122,16 @@ def _check_closed(folder: Path) -> None:
             f"{folder}: is an arm, whose weights are elsewhere; name the folder with the weights"
         )
     for path in sorted(folder.rglob("*")):
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise RegistryError(
-                f"{path}: a link that leads out of the folder; `hf download NAME --local-dir FOLDER` makes a"
-                " folder without links"
-            )
-
-
-def _faults(found: Mapping[str, Any], usual: Mapping[str, Any], within: str = "") -> Iterator[str]:
-    """What is wrong with settings, which must have the names and types of the usual ones."""
-    yield from (f"{within}{name} is unknown" for name in sorted(found.keys() - usual.keys()))
-    for name, expected in usual.items():
-        if name not in found:
-            if name not in _LATER:
-                yield f"{within}{name} is missing"
-        elif isinstance(expected, Mapping) and isinstance(found[name], Mapping):
-            yield from _faults(found[name], expected, f"{within}{name}.")
-        elif not _fits(found[name], expected):
-            yield f"{within}{name} is {found[name]!r}, not {_TYPES[type(expected)]}"
-
-
-def _fits(value: Any, expected: Any) -> bool:
-    if isinstance(expected, float):
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is type(expected)
+        if not path.is_symlink():
+            continue
+        try:
+            real = path.resolve(strict=True)
+        except (OSError, RuntimeError):  # RuntimeError: it leads to itself
+            raise RegistryError(f"{path}: a link that leads nowhere; {_NO_LINKS}") from None
+        if not real.is_relative_to(folder.resolve()):
+            raise RegistryError(f"{path}: a link that leads out of the folder; {_NO_LINKS}")
+        if real.is_dir():  # its files would be left out
+            raise RegistryError(f"{path}: a link to a folder; {_NO_LINKS}")
 
 
 def _origin(folder: Path) -> dict[str, Any]:
@@ -156,16 +152,37 @@ def _origin(folder: Path) -> dict[str, Any]:
 
 
 def _card(folder: Path, family: str) -> str:
-    """The text of the folder's card without its header, under a sentence that says what this is."""
-    text = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
-    if text.startswith("---\n"):
-        text = text.partition("\n---\n")[2]
+    """The text of the folder's card without its header, under a sentence that says what this is.
+
+    Raises:
+        RegistryError: it is not UTF-8.
+    """
+    path = folder / CARD
+    try:
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise RegistryError(
+            f"{path}: can't be read as UTF-8 text (byte {error.start}); save it as UTF-8, or take it away"
+        ) from None
+    text = _without_header(text)
     said = (
         f"External: a policy of the family {family} that this pipeline did not make. No gate of it was"
         " decided here, and nothing that its card says was verified."
     )
     card = with_verdicts(text, None).strip()  # older exports have open gates
     return f"{said} Its card said:\n\n{card}\n" if card else f"{said}\n"
+
+
+def _without_header(text: str) -> str:
+    """A card without its header; lines of dashes that hold no YAML mapping are text."""
+    header = _HEADER.match(text)
+    if header is None:
+        return text
+    try:
+        values = parse_yaml(header["yaml"].encode())
+    except ValueError:
+        return text
+    return text[header.end() :] if values is None or isinstance(values, dict) else text
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -31,16 +31,20 @@ def model_content(bundle: Path, folder: Path) -> dict[str, Any]:
         "artifacts": {"bundle": str(bundle)},
         "code_paths": [str(copy_code(bundle, folder))],
         "pip_requirements": _requirements(bundle),
-        "signature": ModelSignature(inputs=_texts("clip", "content"), outputs=_answers()),
+        "signature": ModelSignature(inputs=_anything("clip", "content"), outputs=_answers()),
         "input_example": pd.DataFrame({"clip": ["monday/00012.mp4", "s3://clips/monday/00013.mp4"]}),
     }
 
 
-def _texts(*columns: str) -> Schema:
-    """Columns of texts, none of which must be there. Bytes in them reach the model as they are."""
-    from mlflow.types import ColSpec, Schema
+def _anything(*columns: str) -> Schema:
+    """Columns none of which must be there, and whose cells may be anything.
 
-    return Schema([ColSpec("string", column, required=False) for column in columns])
+    A cell that is none of what a clip can be costs its own row. Of columns of texts MLflow refuses the whole
+    table if pandas takes one for numbers, as where it is empty, or for categories.
+    """
+    from mlflow.types.schema import AnyType, ColSpec, Schema
+
+    return Schema([ColSpec(AnyType(), column, required=False) for column in columns])
 
 
 def _answers() -> Schema:

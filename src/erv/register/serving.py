@@ -80,12 +80,12 @@ class Predictor:
             explanation's emotional sentences that speak of the answer, by the verifier; None if the verifier
             does not know the answer. The error says why a clip can't be answered, in a sentence for the
             client; either it or the completion is None.
-
-        Raises:
-            ClipError: there are too many clips.
         """
-        if len(asked) > MAX_CLIPS:
-            raise ClipError(f"the request has {len(asked)} clips, at most {MAX_CLIPS} are answered at once")
+        pieces = (asked[start : start + MAX_CLIPS] for start in range(0, len(asked), MAX_CLIPS))
+        return [row for piece in pieces for row in self._answer(piece)]
+
+    def _answer(self, asked: Sequence[ClipInput]) -> list[dict[str, Any]]:
+        """The rows of clips that are in memory together."""
         seen = self._decode(asked)
         completions = self._completions(seen)
         return [
@@ -140,9 +140,13 @@ class Predictor:
         parsed = parse_completion(text)
         solution = f"<answer>{parsed.answer or ''}</answer>"
         agreement = self._agreement([text], [solution], dataset=["mafw"])[0]
-        row = (name, parsed.answer, parsed.explanation, agreement, text, None)
+        row = (_shown(name), parsed.answer, parsed.explanation, agreement, text, None)
         return dict(zip(COLUMNS, row, strict=True))
 
     def _failed(self, name: Any, error: ClipError) -> dict[str, Any]:
-        shown = name if isinstance(name, str) or name is None else str(name)
-        return {**dict.fromkeys(COLUMNS), "clip": shown, "error": str(error)}
+        return {**dict.fromkeys(COLUMNS), "clip": _shown(name), "error": str(error)}
+
+
+def _shown(name: Any) -> str | None:
+    """The name of a clip as a text, which may be anything if its content was sent."""
+    return name if isinstance(name, str) or name is None else str(name)

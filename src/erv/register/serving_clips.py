@@ -10,6 +10,7 @@ import base64
 import binascii
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,8 +25,12 @@ ROOT_VARIABLE = "ERV_SERVE_ROOT"
 MAX_CLIPS = 64  # in a request; they are in memory together
 CLIP_MEMORY_MB = 2000  # what decoding a clip may take
 MAX_FETCHED_MB = 256  # of a clip that comes from S3; all of a request are on disk together
-_LONGEST_NAME = 1024
+LONGEST_NAME = 1024
 _S3 = "s3://"
+_SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://|data:[^,]*,")
+_DATA_URI = re.compile(r"data:[^,]*,", re.IGNORECASE)
+_NAME = "send the file in the column content, or name it by its path, a file:// or an s3:// URI"
+_SEND = "the column clip holds paths and URIs of files; send the file itself in the column content"
 
 
 class ClipError(DataError):
@@ -38,7 +43,7 @@ class ClipInput:
 
     Attributes:
         name: path below the served folder, `file://` or `s3://` URI; if there is content, any name.
-        content: the file itself, as bytes or as base64 text.
+        content: the file itself, as bytes, as base64 text, or as a `data:` URI in base64.
     """
 
     name: Any = None
@@ -88,6 +93,10 @@ class ServedClips:
             raise ClipError(
                 "neither name nor content; the column clip holds paths below the served folder or URIs, the"
                 " column content files in base64"
+            )
+        if (scheme := _SCHEME.match(name)) and scheme["scheme"] not in ("s3", "file"):
+            raise ClipError(
+                _SEND if scheme["scheme"] is None else f"clips are not read from {scheme[0]}; {_NAME}"
             )
         if self.folder is None and self.prefix is None:
             raise ClipError(
@@ -154,7 +163,7 @@ def served_clips(variables: Mapping[str, str] = os.environ) -> ServedClips:
         if value.startswith(_S3) and prefix is None:
             prefix = value.rstrip("/")
         elif value and not value.startswith(_S3) and folder is None:
-            folder = Path(value.removeprefix("file://"))
+            folder = Path((value.startswith("file:") and _path_of(value)) or value)
             if not folder.is_dir():
                 raise RegistryError(
                     f"{ROOT_VARIABLE} is {value!r}, not a folder; name the folder of the clips, s3://bucket/prefix,"
@@ -190,16 +199,17 @@ class _Counter:
 
 
 def _path_of(uri: str) -> str:
-    """The path in a `file://` URI; empty if it names another machine."""
+    """The path in a `file://` URI; empty if it names another machine. `#` and `?` belong to the path."""
     try:
-        parts = urlsplit(uri)
+        parts = urlsplit(uri, allow_fragments=False)
     except ValueError:
         return ""
-    return unquote(parts.path) if parts.netloc in ("", "localhost") else ""
+    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    return unquote(path) if parts.netloc in ("", "localhost") else ""
 
 
 def _is_devious(name: str) -> bool:
-    return not name or len(name) > _LONGEST_NAME or "\0" in name or ".." in PurePosixPath(name).parts
+    return not name or len(name) > LONGEST_NAME or "\0" in name or ".." in PurePosixPath(name).parts
 
 
 def _bytes_of(content: Any) -> bytes:
@@ -208,6 +218,10 @@ def _bytes_of(content: Any) -> bytes:
         return bytes(content)
     if not isinstance(content, str):
         raise ClipError("the content is neither bytes nor a text in base64")
+    if head := _DATA_URI.match(content):
+        if not head[0].lower().endswith(";base64,"):
+            raise ClipError("the content is a data: URI, but not in base64")
+        content = content[head.end() :]
     try:
         return base64.b64decode("".join(content.split()), validate=True)
     except (binascii.Error, ValueError):

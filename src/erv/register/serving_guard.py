@@ -11,6 +11,7 @@ Hosts are checked by Starlette's `TrustedHostMiddleware`, sizes by its `RequestB
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ SIZE_VARIABLE = "ERV_SERVE_MAX_MB"
 USUAL_MAX_MB = 1  # enough for names; whoever lets clips be sent needs memory for many times their size
 SERVER_MODULE = "mlflow.pyfunc.scoring_server.app"
 _LONGEST_LOG = 4000
+_CSV, _JSON = b"text/csv", b"application/json"
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -124,7 +126,10 @@ def most_bytes(variables: Mapping[str, str] = os.environ) -> int:
 
 
 def _read_first(application: Application) -> Application:
-    """The application, called once the body is whole: in the middle of it, a limit would be a failure."""
+    """The application, called once the body is whole: in the middle of it, a limit would be a failure.
+
+    mlflow reads no CSV for a model whose columns may hold anything, so it gets the same table as JSON.
+    """
 
     async def call(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -133,6 +138,14 @@ def _read_first(application: Application) -> Application:
         messages = [await receive()]
         while messages[-1].get("more_body"):
             messages.append(await receive())
+        headers = dict(scope["headers"])
+        kind, *parameters = headers.get(b"content-type", b"").split(b";")
+        if kind.strip() == _CSV:
+            body = _table_of(b"".join(message.get("body", b"") for message in messages))
+            headers[b"content-type"] = b";".join([_JSON, *parameters])
+            headers[b"content-length"] = str(len(body)).encode()
+            scope = {**scope, "headers": list(headers.items())}
+            messages = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def again() -> Message:
             return messages.pop(0) if messages else await receive()
@@ -140,6 +153,17 @@ def _read_first(application: Application) -> Application:
         await application(scope, again, send)
 
     return call
+
+
+def _table_of(csv: bytes) -> bytes:
+    """A table in CSV, all of texts, as mlflow takes tables in JSON; empty if it is no table."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(io.BytesIO(csv), dtype=str)
+    except ValueError:  # also what pandas and UTF-8 raise
+        return b""
+    return b'{"dataframe_split": %s}' % table.to_json(orient="split", index=False).encode()
 
 
 class CleanAnswers:

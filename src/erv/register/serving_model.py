@@ -15,7 +15,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from erv.register.serving import COLUMNS, Predictor
-from erv.register.serving_clips import ClipError, ClipInput, served_clips
+from erv.register.serving_clips import MAX_CLIPS, ClipError, ClipInput, served_clips
 from erv.register.serving_guard import (
     NO_TABLE,
     Exchange,
@@ -54,7 +54,12 @@ class EmotionModel(PythonModel):
         exchange = exchange or Exchange()
         exchange.asked = True
         try:
-            rows = self._predictor.predict(_asked(model_input))
+            asked = _asked(model_input)
+            if in_scoring_server() and len(asked) > MAX_CLIPS:
+                raise ClipError(
+                    f"the request has {len(asked)} clips, at most {MAX_CLIPS} are answered at once"
+                )
+            rows = self._predictor.predict(asked)
         except ClipError as error:
             exchange.refusal = str(error)
             raise
@@ -75,8 +80,8 @@ def _asked(table: pd.DataFrame) -> list[ClipInput]:
 
 
 def _given(value: Any) -> Any:
-    """A cell, None if it is empty: what is missing from a row is NaN."""
-    return None if value is None or value is pd.NA or value != value else value
+    """A cell, None if it is empty: what is missing from a row is NaN, NaT or NA."""
+    return None if pd.api.types.is_scalar(value) and pd.isna(value) else value
 
 
 mlflow.models.set_model(EmotionModel())

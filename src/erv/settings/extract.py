@@ -7,14 +7,19 @@ from typing import Literal
 from erv.settings.section import PositiveInt, Section, Share
 
 
-class ExtractSettings(Section):
-    """Frames, audio and shards."""
+class DecodingSettings(Section):
+    """What a clip becomes; a version keeps these for the clips that it is asked about."""
 
     frames: PositiveInt
     size: PositiveInt
     geometry: Literal["stretch", "pad"]
     resize: Literal["pillow", "uint8"]
     sample_rate: PositiveInt
+
+
+class ExtractSettings(DecodingSettings):
+    """Frames, audio and shards."""
+
     short_folders: Literal["repeat", "black"]
     missing_audio: Literal["quarantine", "mark", "fail"]
     clip_timeout_seconds: PositiveInt

@@ -114,7 +114,7 @@ class MachineSettings(Section):
         accelerate: configuration in `infra/accelerate/` that sft and grpo run under; None for one process.
         processes: number of processes of a training stage under `accelerate`, one per GPU.
         allowed_roots: absolute folders outside the local sources that links in them may lead to. Pinning
-            checks it where a link ends. None by default.
+            checks it where a link ends. None by default. It counts for the folders of `erv predict`, too.
         feature_cache_gb: memory per process for the frozen towers' outputs, in GB.
         price_per_hour: what an hour of this machine costs, in any currency, for `erv run --dry`; None if
             nobody asks.

@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from erv.settings.section import PositiveFloat, PositiveInt, Section, Share
 
 
-class ValidateSettings(Section):
-    """Limits for the manifest and the probed media."""
+class ClipLimits(Section):
+    """What a clip must be like; a version keeps these, too."""
 
     min_seconds: PositiveFloat
     max_seconds: PositiveFloat
@@ -18,15 +18,20 @@ class ValidateSettings(Section):
     min_side: PositiveInt
     min_brightness: Annotated[float, Field(ge=0.0, le=255.0)]
     min_loudness_db: Annotated[float, Field(le=0.0)]
-    max_failed_share: Share
-    duplicates: Literal["fail", "warn"]
-    clip_timeout_seconds: PositiveInt
-    clip_memory_mb: PositiveInt
 
     @model_validator(mode="after")
-    def _ordered(self) -> ValidateSettings:
+    def _ordered(self) -> ClipLimits:
         if self.min_seconds >= self.max_seconds:
             raise ValueError(
                 f"min_seconds ({self.min_seconds}) must be smaller than max_seconds ({self.max_seconds})"
             )
         return self
+
+
+class ValidateSettings(ClipLimits):
+    """Limits for the manifest and the probed media."""
+
+    max_failed_share: Share
+    duplicates: Literal["fail", "warn"]
+    clip_timeout_seconds: PositiveInt
+    clip_memory_mb: PositiveInt

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from erv.errors import StorageError
 from erv.files import sha256_of_file, sha256_of_text, whole_file
-from erv.storage.errors import TransferError, error_code, explain, explained, retried
+from erv.storage.errors import ObjectError, TransferError, error_code, explain, explained, retried
 
 # Objects of at least this size, in bytes, leave a part behind when the connection breaks.
 RESUMED_FROM = 8 << 20
@@ -179,14 +179,14 @@ class Download:
         found = content.sha256.hexdigest()
         if self.sha256 is not None:
             if found != self.sha256:
-                raise StorageError(
+                raise ObjectError(
                     f"{self.uri}: content has changed, sha256 is {found}, expected {self.sha256}; "
                     "run `erv data pin` if the change is intended"
                 )
             return
         ours = response.get("Metadata", {}).get(DIGEST_KEY, "")
         if _SHA256.fullmatch(ours) and ours != found:
-            raise StorageError(
+            raise ObjectError(
                 f"{self.uri}: content is not what was uploaded (sha256 is {found[:12]}, the upload says"
                 f" {ours[:12]}); upload it again"
             )

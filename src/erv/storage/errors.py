@@ -31,6 +31,10 @@ class TransferError(StorageError):
     """The body of an answer was cut or arrived damaged; another attempt may succeed."""
 
 
+class ObjectError(StorageError):
+    """One object is missing, or is not what it was; others can be read."""
+
+
 def retried(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Repeats a call that ends with TransferError, a few times with growing pauses.
 
@@ -68,7 +72,8 @@ def explained(uri: str, endpoint: str, version_id: str | None = None) -> Iterato
             f"{uri}: the connection to {endpoint} broke in mid-answer; run the same command again"
         ) from error
     except (BotoCoreError, ClientError) as error:
-        raise StorageError(explain(error, uri, endpoint, version_id)) from error
+        kind = ObjectError if error_code(error) in MISSING | CHANGED else StorageError
+        raise kind(explain(error, uri, endpoint, version_id)) from error
     except S3UploadFailedError as error:
         cause = error.__context__
         raise StorageError(explain(cause or error, uri, endpoint, version_id)) from error

@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import pickle
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from erv.errors import RegistryError
+from erv.commands.import_ import command
+from erv.errors import ErvError, RegistryError
 from erv.export.export import export
-from erv.files import sha256_of
-from erv.register.external import write_external
+from erv.files import sha256_of, temporary_name
+from erv.register.external import hidden, write_external
 from erv.register.fetched import FetchedVersion
 from erv.register.gates import Verdict
 from erv.register.record import version_record
 from erv.register.register import Bundle
-from tests.support.tiny_bundle import SERVING
+from tests.support.tiny_bundle import SERVING, write_models
 
 LIMITS: dict[str, Any] = SERVING["limits"]  # type: ignore[assignment]
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_models(folder)
+    return folder
+
+
 @pytest.fixture
-def theirs(tmp_path: Path) -> Path:
-    """A folder as an export has it; nothing reads the weights that it lacks."""
+def theirs(models: Path, tmp_path: Path) -> Path:
+    """A folder as an export has it."""
     folder = tmp_path / "theirs"
-    (folder / "verifier").mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"model_type": "humanomni"}))
-    (folder / "verifier/config.json").write_text("{}")
+    shutil.copytree(models / "policy", folder)
+    shutil.copytree(models / "verifier", folder / "verifier")
     return folder
 
 
@@ -36,17 +48,38 @@ def imported(folder: Path, bundle: Path) -> Bundle:
     return write_external(folder, bundle, verifier=None, serving=SERVING)
 
 
+@pytest.fixture
+def version(theirs: Path, tmp_path: Path) -> FetchedVersion:
+    """A version, as it is on this machine once it is fetched."""
+    bundle = imported(theirs, tmp_path / "bundle")
+    record = {"model": "theirs", "bundle": bundle.hash, "stages": {}, "files": {}}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/lineage.json").write_text(json.dumps(record))
+    return FetchedVersion("theirs", "1", "a" * 64, bundle.hash, tmp_path / "model", bundle.folder, record)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"limits": {}}, "limits.min_seconds is missing"),
-        ({"limits": {**LIMITS, "min_hertz": 1.0}}, "limits.min_hertz is unknown"),
-        ({"limits": {**LIMITS, "min_fps": "5"}}, "limits.min_fps is '5', not a number"),
-        ({"limits": {**LIMITS, "min_fps": math.nan}}, "limits.min_fps is nan, not a number"),
-        ({"limits": {**LIMITS, "min_side": True}}, "limits.min_side is True, not a whole number"),
-        ({"limits": [1.0]}, "limits is [1.0], not an object"),
-        ({"frames": 2.5}, "frames is 2.5, not a whole number"),
-        ({"geometry": None}, "geometry is None, not a text"),
+        ({"limits": {}}, "limits.min_seconds: missing; add it"),
+        ({"limits": {**LIMITS, "min_hertz": 1.0}}, "limits.min_hertz: unknown parameter"),
+        ({"limits": {**LIMITS, "min_fps": "5"}}, "limits.min_fps: Input should be a valid number, found '5'"),
+        ({"limits": {**LIMITS, "min_fps": math.nan}}, "limits.min_fps: Input should be a finite number"),
+        ({"limits": {**LIMITS, "min_side": True}}, "limits.min_side: Input should be a valid integer"),
+        ({"limits": {**LIMITS, "min_loudness_db": 3.0}}, "limits.min_loudness_db: Input should be less than"),
+        (
+            {"limits": {**LIMITS, "max_seconds": 0.1}},
+            "limits: min_seconds (0.5) must be smaller than max_sec",
+        ),
+        ({"limits": [1.0]}, "limits: expected a mapping, found [1.0]"),
+        ({"frames": 2.5}, "frames: Input should be a valid integer"),
+        ({"frames": 0}, "frames: Input should be greater than 0, found 0"),
+        ({"size": -1}, "size: Input should be greater than 0, found -1"),
+        ({"sample_rate": 0}, "sample_rate: Input should be greater than 0, found 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens: Input should be greater than 0, found 0"),
+        ({"geometry": None}, "geometry: Input should be 'stretch' or 'pad', found None"),
+        ({"geometry": "nonsense"}, "geometry: Input should be 'stretch' or 'pad', found 'nonsense'"),
+        ({"resize": "nearest"}, "resize: Input should be 'pillow' or 'uint8', found 'nearest'"),
     ],
 )
 def test_settings_that_every_batch_would_fail_on_are_refused(
@@ -55,9 +88,8 @@ def test_settings_that_every_batch_would_fail_on_are_refused(
     (theirs / "serving.json").write_text(json.dumps({**SERVING, **changed}))
     with pytest.raises(RegistryError) as refused:
         imported(theirs, tmp_path / "bundle")
-    assert str(refused.value) == (
-        f"{theirs / 'serving.json'}: {said}, so this erv did not export it; export the version again"
-    )
+    assert str(refused.value).startswith(f"{theirs / 'serving.json'}: {said}")
+    assert str(refused.value).endswith(", so this erv did not export it; export the version again")
     assert not (tmp_path / "bundle").exists()
 
 
@@ -69,12 +101,9 @@ def test_whole_numbers_and_what_older_exports_lack_are_taken(theirs: Path, tmp_p
     assert found.json("serving.json") == serving
 
 
-def test_an_imported_version_can_be_exported_and_imported_again(theirs: Path, tmp_path: Path) -> None:
-    first = imported(theirs, tmp_path / "bundle")
-    record = {"model": "theirs", "bundle": first.hash, "stages": {}, "files": {}}
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/lineage.json").write_text(json.dumps(record))
-    version = FetchedVersion("theirs", "1", "a" * 64, first.hash, tmp_path / "model", first.folder, record)
+def test_an_imported_version_can_be_exported_and_imported_again(
+    version: FetchedVersion, tmp_path: Path
+) -> None:
     export(version, tmp_path / "exported")
     card = (tmp_path / "exported/README.md").read_text()
     assert "External: a policy of the family humanomni" in card
@@ -82,9 +111,47 @@ def test_an_imported_version_can_be_exported_and_imported_again(theirs: Path, tm
     assert "judges" not in card
     assert "what made it is not recorded" in card
     again = imported(tmp_path / "exported", tmp_path / "again")
-    assert again.json("external.json")["says"]["bundle"] == first.hash
+    assert again.json("external.json")["says"]["bundle"] == version.bundle_hash
     for part in ("policy", "verifier", "serving.json"):
-        assert sha256_of(again.folder / part) == sha256_of(first.folder / part)
+        assert sha256_of(again.folder / part) == sha256_of(version.bundle / part)
+
+
+def test_nothing_is_exported_over_what_others_wrote(
+    version: FetchedVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came into the folder after the first look was removed."""
+    mine = tmp_path / "exports/mine"
+
+    def slow(*arguments: Any) -> str:
+        mine.mkdir(parents=True)
+        (mine / "notes.txt").write_text("mine")
+        return "card"
+
+    monkeypatch.setattr("erv.export.export.model_card", slow)
+    for _ in range(2):
+        with pytest.raises(RegistryError, match="mine: has something in it already; name a new folder"):
+            export(version, mine)
+    assert [path.name for path in mine.parent.iterdir()] == ["mine"]
+    assert (mine / "notes.txt").read_text() == "mine"
+    with pytest.raises(RegistryError, match="has something in it already"):
+        export(version, mine / "notes.txt")
+
+
+def test_an_empty_folder_is_exported_to_by_any_of_its_names(
+    version: FetchedVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`erv export .` ended in a stack trace."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    monkeypatch.chdir(tmp_path / "empty")
+    dead = temporary_name(tmp_path / "empty").name.replace(f"-{os.getpid()}-", "-4194305-")
+    (tmp_path / dead).mkdir()
+    export(version, Path())
+    export(version, tmp_path / "link")
+    assert sha256_of(tmp_path / "empty") == sha256_of(tmp_path / "target")
+    assert not (tmp_path / dead).exists()
+    assert (tmp_path / "link").is_symlink()
 
 
 STAGES = {"sft": {"entry": "e", "cmd": "c", "deps": {"a.lock.json": "1"}, "outs": {}, "params": {}}}
@@ -141,3 +208,149 @@ def test_the_card_of_an_older_export_has_no_open_gates(theirs: Path, tmp_path: P
     )
     assert "- not decided: WAR minus champion, needs more than -0.0500" in card
     assert "open" not in card
+
+
+@pytest.mark.parametrize(
+    ("readme", "kept"),
+    [
+        ("---\ntags: []\n---\nText.\n", "Text."),
+        ("---\r\ntags: []\r\n---\r\nText.\r\n", "Text."),
+        ("\ufeff---\ntags: []\n---\nText.\n", "Text."),
+        ("---\n---\nText.\n", "Text."),
+        ("---\ntags: [a]\nText that no line ends.\n", "---\ntags: [a]\nText that no line ends."),
+        ("---\nA rule above.\n\n---\nAnd below.\n", "---\nA rule above.\n\n---\nAnd below."),
+        ("---\nkey: [\n---\nText.\n", "---\nkey: [\n---\nText."),
+    ],
+)
+def test_of_a_card_only_a_header_is_left_out(theirs: Path, tmp_path: Path, readme: str, kept: str) -> None:
+    """Of a card whose header had no end, nothing was kept."""
+    (theirs / "README.md").write_text(readme, newline="")
+    card = (imported(theirs, tmp_path / "bundle").folder / "card.md").read_text()
+    assert card.endswith(f"Its card said:\n\n{kept}\n")
+
+
+def test_a_card_of_a_header_alone_says_nothing(theirs: Path, tmp_path: Path) -> None:
+    (theirs / "README.md").write_text("---\ntags: []\n---")
+    assert "Its card said" not in (imported(theirs, tmp_path / "bundle").folder / "card.md").read_text()
+
+
+def test_a_card_that_is_no_text_is_refused(theirs: Path, tmp_path: Path) -> None:
+    """It ended in a stack trace."""
+    (theirs / "README.md").write_bytes("Müde".encode("latin-1"))
+    with pytest.raises(RegistryError, match=r"README.md: can't be read as UTF-8 text \(byte 1\); save it as"):
+        imported(theirs, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({}))
+
+
+def cut_weights(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-8])
+
+
+def indexed(shard: str, content: str | None = None) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+        text = content or json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": shard}})
+        (folder / "model.safetensors.index.json").write_text(text)
+
+    return change
+
+
+def linked(name: str, target: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).symlink_to(target)
+
+
+def written(name: str, text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(text)
+
+
+def configured(name: str, **more: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**config, **more}))
+
+    return change
+
+
+def without(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink()
+
+
+CODE = {"auto_map": {"AutoConfig": "configuration_evil.Config"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (no_weights, "has no weights (model.safetensors or model.safetensors.index.json); fetch the folder"),
+        (pickled, "its weights are a pickle (pytorch_model.bin), which can run code when it is loaded"),
+        (cut_weights, "model.safetensors: not a whole safetensors file"),
+        (
+            indexed("model-00002-of-00002.safetensors"),
+            "names model-00002-of-00002.safetensors, which is miss",
+        ),
+        (indexed("../secret.safetensors"), "names no files, or some outside the folder"),
+        (indexed("", "{"), "index.json: not an index of weights"),
+        (indexed("", "[]"), "index.json: not an index of weights"),
+        (linked("more", "/etc"), "more: a link that leads out of the folder"),
+        (linked("loop", "loop"), "loop: a link that leads nowhere"),
+        (linked("gone", "nothing"), "gone: a link that leads nowhere"),
+        (linked("inner", "verifier"), "inner: a link to a folder"),
+        (written("config.json", "{"), "config.json: not a model's configuration"),
+        (written("config.json", "[]"), "config.json: not a model's configuration (expected a JSON object)"),
+        (configured("config.json", **CODE), "its config.json asks for code that is not part of transformers"),
+        (configured("verifier/config.json", **CODE), "verifier: its config.json asks for code that is not"),
+        (without("verifier/model.safetensors"), "verifier: has no weights"),
+        (without("verifier/verifier.json"), "verifier: "),
+        (configured("verifier/verifier.json", thresholds=[0.1]), "verifier"),
+        (without("processor_config.json"), "has no processor (processor_config.json), as a released"),
+        (without("tokenizer.json"), "has no tokenizer (none of merges.txt, tokenizer.json, vocab.json)"),
+        (written("processor_config.json", "{"), "its processor can't be loaded"),
+        (without("chat_template.jinja"), "its tokenizer has no chat template, so it can't be asked"),
+    ],
+)
+def test_a_folder_that_could_not_answer_is_refused(
+    theirs: Path, tmp_path: Path, change: Callable[[Path], object], said: str
+) -> None:
+    """Most of these became versions that failed on every clip."""
+    (tmp_path / "secret.safetensors").write_bytes(b"")
+    change(theirs)
+    with pytest.raises(ErvError) as refused:
+        imported(theirs, tmp_path / "bundle")
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_weights_in_several_files_are_taken(theirs: Path, tmp_path: Path) -> None:
+    indexed("model-00001-of-00002.safetensors")(theirs)
+    assert "policy/model.safetensors.index.json" in imported(theirs, tmp_path / "bundle").files
+
+
+def test_what_a_download_keeps_beside_the_model_makes_no_other_version(theirs: Path, tmp_path: Path) -> None:
+    """`hf download` writes times there, so that the same model became another version."""
+    before = imported(theirs, tmp_path / "bundle").hash
+    (theirs / ".cache/huggingface").mkdir(parents=True)
+    (theirs / ".cache/huggingface/config.json.metadata").write_text("1764482400.0\n")
+    (theirs / ".gitattributes").write_text("*.safetensors filter=lfs\n")
+    assert imported(theirs, tmp_path / "again").hash == before
+    assert hidden(theirs) == [".cache", ".gitattributes"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "", ".hidden", "a b"])
+def test_a_name_that_mlflow_has_no_address_for_is_refused(theirs: Path, name: str) -> None:
+    result = CliRunner().invoke(command, [str(theirs), "--name", name])
+    assert result.exit_code == 2
+    assert (
+        f"expected letters, digits, `.`, `_` and `-`, the first a letter or a digit; got {name!r}"
+        in " ".join(result.output.replace("│", " ").split())
+    )
