@@ -121,7 +121,11 @@ class Place:
         write_text(yaml.safe_dump(parameters), self.folder / "params.yaml")
 
     def promote(self, number: str, **options: Any) -> str:
+        options = {"lineage": lambda number: self.lineage, **options}
         return promote(number, self.environment, load_settings(), by="test", reason="test", **options)
+
+    def rollback(self) -> str:
+        return rollback(self.environment, load_settings(), by="test", lineage=lambda number: self.lineage)
 
     def asked(self) -> list[str]:
         path = self.folder / "asked.log"
@@ -211,7 +215,7 @@ def test_other_serving_code_washes_no_gate_off(place: Place, monkeypatch: pytest
     last = reigns(client_of(place.environment), name)[-1]
     assert (last.version, last.how, list(last.forced)) == ("3", "serving code", failed)
     assert last.reason == "it has the same bundle as version 2"
-    rollback(place.environment, load_settings(), by="test")
+    place.rollback()
     with monkeypatch.context() as edited:
         edited.setattr(publishing, "serving_code", lambda bundle: "edited")
         assert place.publish().champion == "2", "what a person decided stands"
@@ -231,7 +235,7 @@ def test_a_bundle_of_before_is_compared_with_the_champion_of_now(place: Place) -
     assert any(
         text.startswith("fail: WAR minus champion (version 2)") for text in place.against_champion(back)
     )
-    rollback(place.environment, load_settings(), by="test")
+    place.rollback()
     place.candidate("", "j", 60, 60)
     again = place.publish()
     assert (again.version, again.passed, again.champion) == ("2", True, "1")

@@ -178,7 +178,7 @@ def test_of_two_versions_of_a_bundle_the_lowest_stays(workspace: Environment) ->
     copy = add_version(workspace, bundle.hash, serving_code(bundle.folder))
     other = add_version(workspace, "other")
     for version in (other, copy):
-        promote(version, workspace, settings(workspace), by="test", reason="test", force=True)
+        promote(version, workspace, settings(workspace), by="test", lineage=holds, reason="test", force=True)
     assert history(workspace) == "1,3,2"
     again = publish(workspace)
     assert (again.version, again.copies, again.new) == (first.version, (copy,), False)
@@ -213,7 +213,7 @@ def test_other_serving_code_undoes_no_rollback(
 ) -> None:
     publish(workspace)
     other = add_version(workspace, "other")
-    promote(other, workspace, settings(workspace), by="test", reason="test", force=True)
+    promote(other, workspace, settings(workspace), by="test", lineage=holds, reason="test", force=True)
     for part, answer in {"_opponent": None, "_gate": ()}.items():  # that version has no answers
         monkeypatch.setattr(publishing, part, lambda *arguments, answer=answer: answer)
     serve_by("edited", monkeypatch)
@@ -229,7 +229,13 @@ def test_no_promotion_is_lost(workspace: Environment) -> None:
         list(
             pool.map(
                 lambda number: promote(
-                    number, workspace, settings(workspace), by="test", reason="test", force=True
+                    number,
+                    workspace,
+                    settings(workspace),
+                    by="test",
+                    lineage=holds,
+                    reason="test",
+                    force=True,
                 ),
                 numbers,
             )
@@ -239,7 +245,7 @@ def test_no_promotion_is_lost(workspace: Environment) -> None:
     assert sorted(found[1:]) == sorted(numbers)
     for before in reversed(found[:-1]):
         assert f"version {before} is the champion again" in rollback(
-            workspace, settings(workspace), by="test"
+            workspace, settings(workspace), by="test", lineage=holds
         )
 
 
@@ -250,9 +256,15 @@ def test_a_publication_through_a_bad_connection(workspace: Environment, proxy: P
     proxy.cut_share = 0.1
     result = publish(through)
     promote(
-        add_version(workspace, "other"), through, settings(workspace), by="test", reason="test", force=True
+        add_version(workspace, "other"),
+        through,
+        settings(workspace),
+        by="test",
+        lineage=holds,
+        reason="test",
+        force=True,
     )
-    rollback(through, settings(workspace), by="test")
+    rollback(through, settings(workspace), by="test", lineage=holds)
     assert proxy.faults > 0
     assert (result.version, history(workspace)) == ("1", "1")
 

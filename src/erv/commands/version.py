@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 
 def _number(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    if value is None or value.isdecimal() or value == "none":
+    from erv.register.versions import is_number
+
+    if value is None or value == "none" or is_number(value):
         return value
-    raise click.BadParameter(f"expected the number of a version, or none; got {value!r}")
+    raise click.BadParameter(
+        f"expected the number of a version, without zeros in front, or none; got {value!r}"
+    )
 
 
 expected = click.option(

@@ -15,6 +15,8 @@ from erv.lineage.trace import Provenance
 from erv.register.gates import CANT_TELL, FAIL, LINEAGE, PASS, Outcome, Verdict
 from erv.settings import Settings
 
+_NAMED, _LONGEST = 2, 400  # links that a verdict names, and characters of each
+
 
 class LineageGate:
     """The gate on the lineage of versions; what it saw last of each can be shown without another look.
@@ -57,6 +59,10 @@ class LineageGate:
 
 
 def lineage_verdict(node: Node) -> Verdict:
-    """The verdict on a lineage."""
+    """The verdict on a lineage; it names the first files that are broken, or can't be checked."""
     outcome: Outcome = FAIL if broken(node) else CANT_TELL if unverifiable(node) else PASS
-    return Verdict(LINEAGE, outcome=outcome, reason=summary(node))
+    found = broken(node) or unverifiable(node)
+    # Its remedy is left out: `erv lineage` has it.
+    details = [link.detail.partition("; ")[0][:_LONGEST] for link in found[:_NAMED]]
+    more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
+    return Verdict(LINEAGE, outcome=outcome, reason="; ".join([summary(node), *details, *more]))

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 
-from erv.register.against_champion import count_against, objections, taken_over
+from erv.register.against_champion import count_against, objections, present_verdicts, taken_over, unmet
 from erv.register.gates import Verdict, unopposed
 from erv.register.register import Bundle
-from erv.register.reign import How
+from erv.register.reign import How, Reign
 from erv.register.succession import succession
-from erv.register.versions import GATES_TAG, HASH_TAG
+from erv.register.versions import EXTERNAL_TAG, GATES_TAG, HASH_TAG
 
 FLOOR = Verdict("WAR", minimum=0.5, low=0.7, high=0.8, outcome="pass")
 OPEN = Verdict("EPC", "champion", 0.0)
@@ -90,6 +90,29 @@ def test_gates_passed_against_another_champion_keep_a_version_from_being_promote
     assert said.startswith("can't tell: EPC minus champion: it was compared with version 1, and version 2 is")
     (never,) = objections(version("3", "b", gated=False), None)
     assert "never decided" in never
+
+
+def test_the_lineage_of_now_counts_instead_of_the_kept_one() -> None:
+    candidate = version("3", "b", FLOOR, HELD)
+    assert objections(candidate, None, HELD) == []
+    assert objections(candidate, None, BROKEN) == ["fail: lineage: 1 broken"]
+    assert objections(candidate, None, UNCLEAR) == ["can't tell: lineage: S3 is away"]
+    assert present_verdicts(candidate, None, BROKEN) == (FLOOR, BROKEN)
+    assert objections(version("3", "b", FLOOR, BROKEN), None, HELD) == [], "it was put back"
+
+
+def test_of_a_version_without_gates_none_is_said_to_have_failed() -> None:
+    candidate = version("3", "b", gated=False)
+    candidate._tags[EXTERNAL_TAG] = "true"
+    against = objections(candidate, None, HELD)
+    assert against == ["it is external, so its gates are never decided"]
+    assert unmet(against) == "can't become champion by its gates"
+    said = Reign("3", "2026-11-29T10:00:00Z", "ann@box", "promote", "why", tuple(against)).text()
+    assert "forced past 1 obstacle:\n    it is external" in said
+    against = objections(candidate, None, BROKEN)
+    assert against[1:] == ["fail: lineage: 1 broken"]
+    assert unmet(against) == "can't become champion by its gates"
+    assert unmet([FAILED.text(), BROKEN.text()]) == "did not pass 2 of its gates"
 
 
 @pytest.mark.parametrize(
