@@ -41,7 +41,7 @@ COMMAND = (
     "python evaluate.py --name erv --policy policy --predictions eval/erv/predictions.parquet"
     " --metrics eval/erv/metrics.json"
 )
-# What the champion answers now: "PREFIX DIGEST RIGHT" in control.txt, or that it fails.
+# What the champion answers now: "PREFIX DIGEST RIGHT CONTENT" in control.txt, or that it fails.
 EVALUATE = """
 import sys
 from pathlib import Path
@@ -52,10 +52,10 @@ given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 assert (Path(given["--policy"]) / "config.json").is_file(), "the policy itself is there"
 with Path("asked.log").open("a") as stream:
     stream.write(given["--name"] + "\\n")
-prefix, digest, right = Path("control.txt").read_text().split(" ")
+prefix, digest, right, *content = Path("control.txt").read_text().split(" ")
 if right == "fail":
     sys.exit("error: no room on the GPU")
-rows = predictions(int(right), int(right), prefix=prefix)
+rows = predictions(int(right), int(right), prefix=prefix, content="".join(content))
 panel = {"lexical": {"digest": digest, "worth": WORTH}}
 folder = Path(given["--predictions"]).parent
 settings = load_settings().evaluate.model_dump(include={"max_new_tokens", "temperature", "split"})
@@ -78,9 +78,12 @@ class Place:
         write_text("{}", self.folder / "verifier/verifier.json")
         write_text(EVALUATE, self.folder / "evaluate.py")
 
-    def candidate(self, prefix: str, digest: str, right: int, agreeing: int = 55, **serving: object) -> None:
+    def candidate(
+        self, prefix: str, digest: str, right: int, agreeing: int = 55, content: str = "", **serving: object
+    ) -> None:
         panel = {"lexical": {"digest": digest, "worth": WORTH}}
-        mine, base = predictions(right, agreeing, prefix=prefix), predictions(40, 20, prefix=prefix)
+        clips = {"prefix": prefix, "content": content}
+        mine, base = predictions(right, agreeing, **clips), predictions(40, 20, **clips)
         for policy, rows in {"erv": mine, "r1_omni": base}.items():
             folder = self.folder / "eval" / policy
             write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding=decoding())
@@ -172,6 +175,19 @@ def test_it_is_evaluated_if_the_clips_or_the_judge_changed(place: Place) -> None
     assert place.publish().new is False
     assert place.asked() == ["champion", "champion"], "against one champion gates are decided once"
     assert not list(place.environment.state.glob("champion-*")), "nothing is left behind"
+
+
+def test_it_is_evaluated_if_a_clip_holds_something_else_under_its_name(place: Place) -> None:
+    """Ids and labels alone were compared."""
+    place.candidate("", "j", 56, content="b")
+    write_text(" j 40 b", place.folder / "control.txt")
+    result = place.publish()
+    assert (place.asked(), result.anew) == (["champion"], "1")
+    assert all(text.startswith("pass: ") for text in place.against_champion(result))
+    place.candidate("", "j", 57, content="c")
+    place.lock("python evaluate.py")
+    texts = place.against_champion(place.publish())
+    assert all("the champion was not evaluated on the same clips" in text for text in texts), texts
 
 
 @pytest.mark.parametrize(

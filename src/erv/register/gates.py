@@ -366,6 +366,8 @@ def measured_otherwise(
     try:
         check_paired({CHAMPION: champion, "candidate": candidate})
     except EvaluationError:
+        if any(row.get("sha256") is None for row in champion):
+            return "the champion's answers don't say which content its clips had"
         return "the champion was not evaluated on the same clips"
     return ""
 
