@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,7 +23,7 @@ from erv.files import content_digest, write_text
 from erv.lineage.trace import Provenance
 from erv.register import publish as publishing
 from erv.register import versions as registered
-from erv.register.aliases import HISTORY_TAG, promote, rollback
+from erv.register.aliases import HISTORY_TAG, GatesUnmetError, promote, rollback
 from erv.register.gates import LINEAGE, Verdict
 from erv.register.register import read_bundle, write_candidate
 from erv.register.serving_code import serving_code
@@ -62,6 +64,17 @@ mlflow.register_model = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)  # 
 environment = load_environment(".")
 isolate(environment)
 publish(Path("candidate"), environment, load_settings(), by="test")
+"""
+PUBLISH_HERE = """
+from erv.environment import isolate, load_environment
+from erv.register.gates import LINEAGE, Verdict
+from erv.register.publish import publish
+from erv.settings import load_settings
+environment = load_environment(".")
+isolate(environment)
+lineage = lambda number: Verdict(LINEAGE, outcome="pass")
+result = publish("candidate", environment, load_settings(), by="test", lineage=lineage)
+print("\\n".join(result.lines()))
 """
 
 
@@ -205,6 +218,41 @@ def test_other_serving_code_makes_another_version(
     assert second.champion == "2", "it takes the place of the same bundle"
     assert publish(workspace).new is False
     assert versions(workspace) == ["1", "2"]
+
+
+def test_code_that_is_in_no_commit_takes_no_place_by_itself(workspace: Environment) -> None:
+    """It took that of the champion, and was served, with the next publication."""
+    tree = workspace.workspace
+    shutil.copy(ROOT / "pyproject.toml", tree)
+    shutil.copytree(ROOT / "src/erv", tree / "src/erv", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def commit() -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "add", "src"], cwd=tree, check=True)
+        subprocess.run(["git", *identity, "commit", "-qm", "code"], cwd=tree, check=True)
+
+    def published() -> str:
+        command = [sys.executable, "-c", PUBLISH_HERE]
+        variables = {**os.environ, "PYTHONPATH": str(tree / "src")}
+        done = subprocess.run(command, cwd=tree, env=variables, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    subprocess.run(["git", "init", "-q"], cwd=tree, check=True)
+    commit()
+    assert "all gates hold: it is the champion" in published()
+    with (tree / "src/erv/register/serving.py").open("a") as stream:
+        stream.write("\nADDED = 1\n")
+    said = published()
+    assert "version 2 registered; alias challenger\n" in said
+    obstacle = "fail: serving code: src/erv/register/serving.py can't be found in the commit"
+    assert obstacle in said
+    with pytest.raises(GatesUnmetError, match=f"did not pass 1 of its gates.*\n  {obstacle}"):
+        promote("2", workspace, settings(workspace), by="test", lineage=holds)
+    commit()
+    said = published()
+    assert "version 2 was already registered; alias challenger, champion\n" in said
+    assert "all gates hold: it is the champion" in said
 
 
 @pytest.mark.slow

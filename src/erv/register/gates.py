@@ -33,6 +33,7 @@ Outcome = Literal["pass", "fail", "can't tell", "open"]
 _WORST_FIRST: tuple[Outcome, ...] = (FAIL, CANT_TELL, OPEN, PASS)
 NO_CHAMPION = "there was no champion to compare with"
 LINEAGE = "lineage"  # of a version: whether every link behind it holds
+SERVING_CODE = "serving code"  # of a version: whether what answers is in a commit
 _DIGITS, _MOST_DIGITS = 4, 9  # decimals of figures in a text
 VERIFIER_F1, JUDGE_ACCURACY = INSTRUMENTS  # what measured, not what was measured
 

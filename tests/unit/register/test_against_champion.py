@@ -23,6 +23,7 @@ FAILED = replace(OPEN, low=-0.2, high=-0.1, outcome="fail", opponent="1")
 HELD = Verdict("lineage", outcome="pass")
 BROKEN = Verdict("lineage", outcome="fail", reason="1 broken")
 UNCLEAR = Verdict("lineage", outcome="can't tell", reason="S3 is away")
+LOOSE = Verdict("serving code", outcome="fail", reason="serving.py is in no commit")
 BUNDLE = Bundle(Path(), "b", {}, (FLOOR, OPEN))
 
 
@@ -124,6 +125,10 @@ def test_of_a_version_without_gates_none_is_said_to_have_failed() -> None:
         ((PASSED, BROKEN), None, (PASSED, HELD), "2", None),
         ((PASSED, UNCLEAR), None, (PASSED,), "2", None),
         ((PASSED, HELD), (PASSED, UNCLEAR), (PASSED, HELD), "2", "serving code"),  # S3 is back
+        ((PASSED, LOOSE, HELD), None, (PASSED, HELD), "2", None),
+        ((PASSED, LOOSE, HELD), None, (PASSED, LOOSE, HELD), "2", None),  # it was forced, with other code
+        ((PASSED, LOOSE, HELD), None, None, "2", None),
+        ((PASSED, HELD), (PASSED, LOOSE, HELD), (PASSED, HELD), "2", "serving code"),  # committed by now
         ((PASSED, HELD), (PASSED, HELD), (PASSED, HELD), "2", None),  # a person chose version 2
         ((PASSED, HELD), (PASSED, BROKEN), (PASSED, HELD), "32", None),  # and went back from version 3
     ],
