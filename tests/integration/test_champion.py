@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from erv.environment import Environment, isolate
 from erv.errors import RegistryError
-from erv.evaluate.evaluate import read_predictions
+from erv.evaluate.evaluate import read_predictions, write_predictions
 from erv.files import content_digest, sha256_of, write_text
 from erv.register import publish as publishing
 from erv.register.aliases import promote, rollback
@@ -24,8 +25,9 @@ from erv.register.gates import LINEAGE, Verdict
 from erv.register.publish import PublishResult, publish
 from erv.register.register import write_candidate
 from erv.register.reign import reigns
-from erv.register.versions import PUBLISH_RUN_TAG, versions
+from erv.register.versions import PUBLISH_RUN_TAG, files_uri, versions
 from erv.settings import load_settings
+from erv.storage.store import open_store
 from erv.tracking.lock_entries import client_of
 from tests.conftest import ROOT
 from tests.unit.register.test_register import (
@@ -268,6 +270,25 @@ def test_what_could_not_be_told_for_a_moment_is_decided_again(place: Place) -> N
     assert place.publish().champion == "2"
     place.lineage = Verdict(LINEAGE, outcome="fail", reason="1 broken")
     assert place.publish().passed is False
+
+
+def test_answers_that_were_changed_in_the_store_decide_nothing(place: Place) -> None:
+    """A candidate was measured against whatever the store had as the champion's answers."""
+    environment = place.environment
+    client, name = client_of(environment), load_settings().register_.model_name
+    files = files_uri(client, client.get_model_version(name, "1"))
+    path = urlsplit(files).path
+    answers = f"s3://{environment.artifact_bucket}{path}/artifacts/candidate/predictions.parquet"
+    store = open_store(environment)
+    worse = place.folder / "worse.parquet"
+    write_predictions(predictions(2, 2), worse)
+    assert store.exists(answers)
+    store.write(worse.read_bytes(), answers)
+    place.candidate("", "j", 50, 50)
+    result = place.publish()
+    assert result.champion == "1"
+    reason = "the registry has no answers of version 1, the champion, as they were registered, and can't be"
+    assert all(reason in text for text in place.against_champion(result)), place.against_champion(result)
 
 
 @pytest.mark.slow

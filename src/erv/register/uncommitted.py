@@ -1,4 +1,4 @@
-"""Whether the code that answers for a bundle is in a commit, so that people can read what a model executes."""
+"""Whether the code that answers for a bundle is in a commit, where people can read what a model executes."""
 
 from __future__ import annotations
 
