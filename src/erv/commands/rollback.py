@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from erv.commands.version import expected
+from erv.commands.version import expected, spoken_gate
 
 
 @click.command(name="rollback")
@@ -21,7 +21,6 @@ def command(reason: str, force: bool, number: str | None) -> None:
     if force and not reason:
         raise click.UsageError("--force needs a --reason")
     from erv.environment import isolate, load_environment
-    from erv.lineage.gate import LineageGate
     from erv.register.aliases import rollback
     from erv.settings import load_settings
     from erv.tracking.origin import who
@@ -32,7 +31,7 @@ def command(reason: str, force: bool, number: str | None) -> None:
         environment,
         settings,
         by=who(environment.workspace),
-        lineage=LineageGate(environment, settings),
+        lineage=spoken_gate(environment, settings),
         reason=reason,
         force=force,
         expected=number,

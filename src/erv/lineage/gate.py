@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from erv.environment import Environment
+from erv.lineage.links import Link
 from erv.lineage.model_versions import version_title
 from erv.lineage.node import Node, broken, summary, unverifiable
 from erv.lineage.trace import Provenance
@@ -62,7 +63,11 @@ def lineage_verdict(node: Node) -> Verdict:
     """The verdict on a lineage; it names the first files that are broken, or can't be checked."""
     outcome: Outcome = FAIL if broken(node) else CANT_TELL if unverifiable(node) else PASS
     found = broken(node) or unverifiable(node)
-    # Its remedy is left out: `erv lineage` has it.
-    details = [link.detail.partition("; ")[0][:_LONGEST] for link in found[:_NAMED]]
     more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
-    return Verdict(LINEAGE, outcome=outcome, reason="; ".join([summary(node), *details, *more]))
+    reason = "; ".join([summary(node), *map(_detail, found[:_NAMED]), *more])
+    return Verdict(LINEAGE, outcome=outcome, reason=reason)
+
+
+def _detail(link: Link) -> str:
+    """What is wrong with a link, without the remedy at the end, which `erv lineage` has."""
+    return f"{link.what}: {link.detail.rpartition('; ')[0] or link.detail}"[:_LONGEST]
