@@ -22,7 +22,9 @@ from pydantic import Field
 
 from erv.environment import Environment, isolate, load_environment
 from erv.errors import ErvError
+from erv.lineage.gate import LineageGate
 from erv.register import aliases
+from erv.register.against_champion import unmet
 from erv.register.review import Review, review
 from erv.settings import Settings, load_settings
 
@@ -47,10 +49,10 @@ class Approval(RunInput):
         if empty:
             return f"fill in {' and '.join(f'**{title}**' for title in empty)}."
         if self.approve and asked.against and not self.force:
-            gates = "; ".join(asked.against)
+            against = "; ".join(asked.against)
             return (
-                f"version {asked.version} did not pass {len(asked.against)} of its gates ({gates}). Tick"
-                " **Force** to promote it all the same, or untick **Approve** to leave the champion as it is."
+                f"version {asked.version} {unmet(asked.against)} ({against}). Tick **Force** to promote it"
+                " all the same, or untick **Approve** to leave the champion as it is."
             )
         return ""
 
@@ -82,8 +84,10 @@ def _until_decided(version: str, environment: Environment, settings: Settings, e
         RegistryError: no such version, or MLflow can't be reached.
     """
     lacks = reason = ""
+    lineage = LineageGate(environment, settings)
     for _ in range(ANSWERS):
-        asked = review(version, environment, settings)
+        get_run_logger().info("looking at the gates, the lineage and the files of version %s", version)
+        asked = review(version, environment, settings, lineage=lineage)
         version = asked.version  # while the run waits, an alias may move to a version that nobody looked at
         approval = _answer(asked, lacks, reason, ends)
         lacks, reason = approval.lacks(asked), approval.reason.strip()
@@ -97,6 +101,7 @@ def _until_decided(version: str, environment: Environment, settings: Settings, e
                 environment,
                 settings,
                 by=f"{approval.name.strip()} in Prefect",
+                lineage=lineage,
                 reason=reason,
                 force=approval.force,
                 expected=aliases.NOBODY if asked.champion is None else asked.champion.version,
@@ -105,7 +110,8 @@ def _until_decided(version: str, environment: Environment, settings: Settings, e
             lacks = f"{error}. Look at the present champion, and answer once more."
         except aliases.GatesUnmetError:
             lacks = (
-                "the gates of the version were decided anew meanwhile. Look at them, and answer once more."
+                "the version passed gates when you were asked that it doesn't pass any more: they were"
+                " decided anew, or its files changed. Look at them, and answer once more."
             )
         else:
             return Completed(message=said)

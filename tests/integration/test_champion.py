@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from erv.environment import Environment, isolate
 from erv.errors import RegistryError
-from erv.evaluate.evaluate import read_predictions
+from erv.evaluate.evaluate import read_predictions, write_predictions
 from erv.files import content_digest, sha256_of, write_text
 from erv.register import publish as publishing
 from erv.register.aliases import promote, rollback
@@ -24,8 +25,9 @@ from erv.register.gates import LINEAGE, Verdict
 from erv.register.publish import PublishResult, publish
 from erv.register.register import write_candidate
 from erv.register.reign import reigns
-from erv.register.versions import PUBLISH_RUN_TAG, versions
+from erv.register.versions import PUBLISH_RUN_TAG, files_uri, versions
 from erv.settings import load_settings
+from erv.storage.store import open_store
 from erv.tracking.lock_entries import client_of
 from tests.conftest import ROOT
 from tests.unit.register.test_register import (
@@ -41,7 +43,7 @@ COMMAND = (
     "python evaluate.py --name erv --policy policy --predictions eval/erv/predictions.parquet"
     " --metrics eval/erv/metrics.json"
 )
-# What the champion answers now: "PREFIX DIGEST RIGHT" in control.txt, or that it fails.
+# What the champion answers now: "PREFIX DIGEST RIGHT CONTENT" in control.txt, or that it fails.
 EVALUATE = """
 import sys
 from pathlib import Path
@@ -52,10 +54,10 @@ given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 assert (Path(given["--policy"]) / "config.json").is_file(), "the policy itself is there"
 with Path("asked.log").open("a") as stream:
     stream.write(given["--name"] + "\\n")
-prefix, digest, right = Path("control.txt").read_text().split(" ")
+prefix, digest, right, *content = Path("control.txt").read_text().split(" ")
 if right == "fail":
     sys.exit("error: no room on the GPU")
-rows = predictions(int(right), int(right), prefix=prefix)
+rows = predictions(int(right), int(right), prefix=prefix, content="".join(content))
 panel = {"lexical": {"digest": digest, "worth": WORTH}}
 folder = Path(given["--predictions"]).parent
 settings = load_settings().evaluate.model_dump(include={"max_new_tokens", "temperature", "split"})
@@ -78,9 +80,12 @@ class Place:
         write_text("{}", self.folder / "verifier/verifier.json")
         write_text(EVALUATE, self.folder / "evaluate.py")
 
-    def candidate(self, prefix: str, digest: str, right: int, agreeing: int = 55, **serving: object) -> None:
+    def candidate(
+        self, prefix: str, digest: str, right: int, agreeing: int = 55, content: str = "", **serving: object
+    ) -> None:
         panel = {"lexical": {"digest": digest, "worth": WORTH}}
-        mine, base = predictions(right, agreeing, prefix=prefix), predictions(40, 20, prefix=prefix)
+        clips = {"prefix": prefix, "content": content}
+        mine, base = predictions(right, agreeing, **clips), predictions(40, 20, **clips)
         for policy, rows in {"erv": mine, "r1_omni": base}.items():
             folder = self.folder / "eval" / policy
             write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding=decoding())
@@ -121,7 +126,11 @@ class Place:
         write_text(yaml.safe_dump(parameters), self.folder / "params.yaml")
 
     def promote(self, number: str, **options: Any) -> str:
+        options = {"lineage": lambda number: self.lineage, **options}
         return promote(number, self.environment, load_settings(), by="test", reason="test", **options)
+
+    def rollback(self) -> str:
+        return rollback(self.environment, load_settings(), by="test", lineage=lambda number: self.lineage)
 
     def asked(self) -> list[str]:
         path = self.folder / "asked.log"
@@ -170,6 +179,19 @@ def test_it_is_evaluated_if_the_clips_or_the_judge_changed(place: Place) -> None
     assert not list(place.environment.state.glob("champion-*")), "nothing is left behind"
 
 
+def test_it_is_evaluated_if_a_clip_holds_something_else_under_its_name(place: Place) -> None:
+    """Ids and labels alone were compared."""
+    place.candidate("", "j", 56, content="b")
+    write_text(" j 40 b", place.folder / "control.txt")
+    result = place.publish()
+    assert (place.asked(), result.anew) == (["champion"], "1")
+    assert all(text.startswith("pass: ") for text in place.against_champion(result))
+    place.candidate("", "j", 57, content="c")
+    place.lock("python evaluate.py")
+    texts = place.against_champion(place.publish())
+    assert all("the champion was not evaluated on the same clips" in text for text in texts), texts
+
+
 @pytest.mark.parametrize(
     ("path", "value"), [("evaluate.max_new_tokens", 77), ("validate.min_brightness", 9.5)]
 )
@@ -211,7 +233,7 @@ def test_other_serving_code_washes_no_gate_off(place: Place, monkeypatch: pytest
     last = reigns(client_of(place.environment), name)[-1]
     assert (last.version, last.how, list(last.forced)) == ("3", "serving code", failed)
     assert last.reason == "it has the same bundle as version 2"
-    rollback(place.environment, load_settings(), by="test")
+    place.rollback()
     with monkeypatch.context() as edited:
         edited.setattr(publishing, "serving_code", lambda bundle: "edited")
         assert place.publish().champion == "2", "what a person decided stands"
@@ -231,7 +253,7 @@ def test_a_bundle_of_before_is_compared_with_the_champion_of_now(place: Place) -
     assert any(
         text.startswith("fail: WAR minus champion (version 2)") for text in place.against_champion(back)
     )
-    rollback(place.environment, load_settings(), by="test")
+    place.rollback()
     place.candidate("", "j", 60, 60)
     again = place.publish()
     assert (again.version, again.passed, again.champion) == ("2", True, "1")
@@ -248,6 +270,25 @@ def test_what_could_not_be_told_for_a_moment_is_decided_again(place: Place) -> N
     assert place.publish().champion == "2"
     place.lineage = Verdict(LINEAGE, outcome="fail", reason="1 broken")
     assert place.publish().passed is False
+
+
+def test_answers_that_were_changed_in_the_store_decide_nothing(place: Place) -> None:
+    """A candidate was measured against whatever the store had as the champion's answers."""
+    environment = place.environment
+    client, name = client_of(environment), load_settings().register_.model_name
+    files = files_uri(client, client.get_model_version(name, "1"))
+    path = urlsplit(files).path
+    answers = f"s3://{environment.artifact_bucket}{path}/artifacts/candidate/predictions.parquet"
+    store = open_store(environment)
+    worse = place.folder / "worse.parquet"
+    write_predictions(predictions(2, 2), worse)
+    assert store.exists(answers)
+    store.write(worse.read_bytes(), answers)
+    place.candidate("", "j", 50, 50)
+    result = place.publish()
+    assert result.champion == "1"
+    reason = "the registry has no answers of version 1, the champion, as they were registered, and can't be"
+    assert all(reason in text for text in place.against_champion(result)), place.against_champion(result)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,19 @@ import pytest
 
 from erv.environment import Environment, isolate
 from erv.errors import RegistryError
+from erv.register import aliases
 from erv.register.aliases import (
     ChampionMovedError,
+    GatesUnmetError,
     champion_of,
     hand_over,
     make_champion,
-    promote,
-    rollback,
 )
-from erv.register.gates import Verdict
+from erv.register.gates import LINEAGE, Verdict
 from erv.register.reign import Reign, now, reigns
 from erv.register.turn import registry_turn
-from erv.register.versions import CHALLENGER, GATES_TAG
-from erv.settings import load_settings
+from erv.register.versions import CHALLENGER, EXTERNAL_TAG, GATES_TAG
+from erv.settings import Settings, load_settings
 from erv.stack.launch import prefect_environment
 from erv.tracking.lock_entries import client_of
 from flows.drift import METRIC, tell_drift
@@ -48,13 +49,22 @@ PASSED = Verdict("WAR", minimum=0.5, low=0.7, high=0.8, outcome="pass")
 FAILED = Verdict("EPC", minimum=0.5, low=0.1, high=0.2, outcome="fail")
 
 
+def holds(number: str) -> Verdict:
+    """A lineage that is not asked for here."""
+    raise AssertionError(f"no gate asks for the lineage of version {number}")
+
+
+promote, rollback = partial(aliases.promote, lineage=holds), partial(aliases.rollback, lineage=holds)
+
+
 @pytest.fixture
 def workspace(stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     """A registered model of its own: version 1 is champion, 2 passed its gates, 3 did not."""
     monkeypatch.chdir(tmp_path)
     name = f"model-{uuid.uuid4().hex[:8]}"
     text = (ROOT / "params.yaml").read_text().replace("emotion-policy", name)
-    (tmp_path / "params.yaml").write_text(text)
+    # These versions have no files.
+    (tmp_path / "params.yaml").write_text(text.replace("require_lineage: true", "require_lineage: false"))
     (tmp_path / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
     environment = replace(stack, workspace=tmp_path)
     isolate(environment)
@@ -507,6 +517,108 @@ def test_nobody_takes_the_place_of_another_champion_than_the_expected(workspace:
         in run(workspace, "rollback", "--from", "3").stderr
     )
     assert run(workspace, "promote", "2", "--from", "none").returncode == 0
+
+
+def test_a_number_with_zeros_in_front_names_no_version(workspace: Environment) -> None:
+    """MLflow takes 02 for version 2."""
+    client, name = client_of(workspace), name_of(workspace)
+    for target in ("02", "0", "\u0662"):
+        with pytest.raises(RegistryError, match=rf"{name} has no version '{target}': versions are 1, 2, 3"):
+            promote(target, workspace, load_settings(), by="ann@box")
+    assert champion_of(client, name) == "1"
+    refused = run(workspace, "promote", "2", "--from", "01")
+    assert refused.returncode == 2
+    assert "expected the number of a version, without zeros in front, or none; got '01'" in refused.stderr
+    assert champion_of(client, name) == "1"
+
+
+def test_a_rollback_without_a_champion_says_that_there_was_none(workspace: Environment) -> None:
+    """It named the last champion as the present one, though its alias was gone."""
+    client, name, settings = client_of(workspace), name_of(workspace), load_settings()
+    promote("2", workspace, settings, by="ann@box")
+    client.delete_registered_model_alias(name, "champion")
+    said = rollback(workspace, settings, by="ann@box")
+    assert said == f"{name} version 1 is the champion again; there was none, and version 2 was the last"
+    assert champion_of(client, name) == "1"
+
+
+def with_lineage(environment: Environment) -> Settings:
+    """From now on a gate asks for the lineage of versions."""
+    path = environment.workspace / "params.yaml"
+    text = path.read_text().replace("require_lineage: false", "require_lineage: true")
+    path.write_text(text)
+    return load_settings()
+
+
+def test_promote_and_rollback_look_at_the_lineage_of_now(workspace: Environment) -> None:
+    """They trusted what was decided when the version was published, or looked at nothing."""
+    client, name, settings = client_of(workspace), name_of(workspace), with_lineage(workspace)
+    gates = json.dumps([verdict.as_dict() for verdict in (PASSED, Verdict(LINEAGE, outcome="pass"))])
+    client.set_model_version_tag(name, "2", GATES_TAG, gates)
+    now_is = {
+        "fail": Verdict(LINEAGE, outcome="fail", reason="1 broken; code/erv/files.py: changed"),
+        "can't tell": Verdict(LINEAGE, outcome="can't tell", reason="S3 is away"),
+    }
+    for verdict in now_is.values():
+        with pytest.raises(GatesUnmetError, match=f"did not pass 1 of its gates.*\n  {verdict.text()}"):
+            promote("2", workspace, settings, by="ann@box", lineage=lambda number, v=verdict: v)
+        assert champion_of(client, name) == "1"
+    broken = now_is["fail"]
+    said = promote(
+        "2", workspace, settings, by="ann@box", lineage=lambda number: broken, force=True, reason="hurry"
+    )
+    assert said.endswith("; forced past 1 gate")
+    assert reigns(client, name)[-1].forced == (broken.text(),)
+    sentence = (
+        f"{name} version 1, the champion before, can't be served as it is; go back to it in spite of that"
+        f" with --force --reason TEXT\n  {broken.text()}"
+    )
+    with pytest.raises(GatesUnmetError, match=re.escape(sentence)):
+        rollback(workspace, settings, by="ann@box", lineage=lambda number: broken)
+    assert champion_of(client, name) == "2"
+    back = rollback(
+        workspace, settings, by="ann@box", lineage=lambda number: broken, force=True, reason="worse"
+    )
+    assert back.endswith("; forced past 1 gate")
+    assert (champion_of(client, name), reigns(client, name)[-1].forced) == ("1", (broken.text(),))
+
+
+def test_an_external_version_is_not_said_to_have_failed_gates(workspace: Environment) -> None:
+    client, name, settings = client_of(workspace), name_of(workspace), load_settings()
+    number = str(
+        client.create_model_version(name, "s3://erv-mlflow/none", tags={EXTERNAL_TAG: "true"}).version
+    )
+    with pytest.raises(GatesUnmetError) as refused:
+        promote(number, workspace, settings, by="ann@box")
+    assert str(refused.value) == (
+        f"{name} version {number} can't become champion by its gates; promote it in spite of that with"
+        " --force --reason TEXT\n  it is external, so its gates are never decided"
+    )
+    said = promote(number, workspace, settings, by="ann@box", force=True, reason="a partner's")
+    assert said.endswith("; forced past 1 obstacle")
+
+
+def test_the_form_shows_the_lineage_of_now(workspace: Environment, start: Start) -> None:
+    client, name = client_of(workspace), name_of(workspace)
+    gates = json.dumps([verdict.as_dict() for verdict in (PASSED, Verdict(LINEAGE, outcome="pass"))])
+    client.set_model_version_tag(name, "2", GATES_TAG, gates)
+    flow = start("2")
+    flow.wait_until_asked()
+    shown = flow.shown()
+    assert "pass: lineage" not in shown
+    assert re.search(r"fail: lineage: \d links checked, \d broken \(bundle.*s3://erv-mlflow/none", shown), (
+        shown
+    )
+    assert "It did not pass 1 of its gates. To promote it all the same, tick **Force**." in shown
+    flow.resume(name="Ann", reason="better")
+    flow.wait_until_asked(2)
+    assert "version 2 did not pass 1 of its gates (fail: lineage: " in flow.shown()
+    assert champion_of(client, name) == "1"
+    flow.resume(name="Ann", reason="better", force=True)
+    flow.wait_for("COMPLETED")
+    assert champion_of(client, name) == "2"
+    (forced,) = reigns(client, name)[-1].forced
+    assert forced.startswith("fail: lineage: ")
 
 
 def test_the_expected_champion_is_looked_up_within_the_turn(workspace: Environment) -> None:

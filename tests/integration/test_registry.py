@@ -209,7 +209,8 @@ def test_a_worse_candidate_is_kept_from_champion(
     assert f"{NAME} version 2 registered; alias challenger" in worse.stdout
     assert "kept from champion by" in worse.stdout
     assert re.search(
-        r"(fail|can't tell): WAR minus champion \(version 1\) -0\.\d+ to [+-]0\.\d+, needs more than -0\.05",
+        r"(fail|can't tell): WAR minus champion \(version 1\) -0\.\d+ to [+-]0\.\d+ \(95%\),"
+        r" needs more than -0\.05",
         worse.stdout,
     )
     assert worse.returncode == 3
@@ -304,6 +305,26 @@ def test_a_changed_bundle_is_refused(scratch: Scratch, first: str) -> None:
     path.write_text(text)
     assert result.returncode == 1
     assert "card.md does not match bundle.json" in result.stderr
+
+
+def test_a_version_is_promoted_with_the_files_that_it_has_now(scratch: Scratch, first: str) -> None:
+    """Its gates were passed when it was published; the code that it is served by was changed in S3 since."""
+    store, client = open_store(scratch.environment), client_of(scratch.environment)
+    place = Place(scratch.environment, client, client.get_model_version(NAME, "1"))
+    uri = place.of("code/erv/register/serving.py").partition("(")[2].removesuffix(")")
+    code = store.read(uri)
+    client.delete_registered_model_alias(NAME, "champion")
+    try:
+        store.write(code + b"\n", uri)
+        refused = scratch.erv("promote", "1", check=False)
+    finally:
+        store.write(code, uri)
+    assert refused.returncode == 1
+    assert "version 1 did not pass 1 of its gates; promote it in spite of that" in refused.stderr
+    named = rf"fail: lineage: \d+ links checked, 1 broken \(served files\).*{re.escape(uri)}\): changed since"
+    assert re.search(named, refused.stderr), refused.stderr
+    assert "champion" not in aliases(scratch)
+    assert "version 1 is now the champion" in scratch.erv("promote", "1").stdout
 
 
 def test_gates_of_the_shipped_parameters_are_understood(root: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,7 +23,7 @@ from erv.files import content_digest, write_text
 from erv.lineage.trace import Provenance
 from erv.register import publish as publishing
 from erv.register import versions as registered
-from erv.register.aliases import HISTORY_TAG, promote, rollback
+from erv.register.aliases import HISTORY_TAG, GatesUnmetError, promote, rollback
 from erv.register.gates import LINEAGE, Verdict
 from erv.register.register import read_bundle, write_candidate
 from erv.register.serving_code import serving_code
@@ -62,6 +64,17 @@ mlflow.register_model = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)  # 
 environment = load_environment(".")
 isolate(environment)
 publish(Path("candidate"), environment, load_settings(), by="test")
+"""
+PUBLISH_HERE = """
+from erv.environment import isolate, load_environment
+from erv.register.gates import LINEAGE, Verdict
+from erv.register.publish import publish
+from erv.settings import load_settings
+environment = load_environment(".")
+isolate(environment)
+lineage = lambda number: Verdict(LINEAGE, outcome="pass")
+result = publish("candidate", environment, load_settings(), by="test", lineage=lineage)
+print("\\n".join(result.lines()))
 """
 
 
@@ -178,7 +191,7 @@ def test_of_two_versions_of_a_bundle_the_lowest_stays(workspace: Environment) ->
     copy = add_version(workspace, bundle.hash, serving_code(bundle.folder))
     other = add_version(workspace, "other")
     for version in (other, copy):
-        promote(version, workspace, settings(workspace), by="test", reason="test", force=True)
+        promote(version, workspace, settings(workspace), by="test", lineage=holds, reason="test", force=True)
     assert history(workspace) == "1,3,2"
     again = publish(workspace)
     assert (again.version, again.copies, again.new) == (first.version, (copy,), False)
@@ -207,13 +220,48 @@ def test_other_serving_code_makes_another_version(
     assert versions(workspace) == ["1", "2"]
 
 
+def test_code_that_is_in_no_commit_takes_no_place_by_itself(workspace: Environment) -> None:
+    """It took that of the champion, and was served, with the next publication."""
+    tree = workspace.workspace
+    shutil.copy(ROOT / "pyproject.toml", tree)
+    shutil.copytree(ROOT / "src/erv", tree / "src/erv", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def commit() -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "add", "src"], cwd=tree, check=True)
+        subprocess.run(["git", *identity, "commit", "-qm", "code"], cwd=tree, check=True)
+
+    def published() -> str:
+        command = [sys.executable, "-c", PUBLISH_HERE]
+        variables = {**os.environ, "PYTHONPATH": str(tree / "src")}
+        done = subprocess.run(command, cwd=tree, env=variables, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    subprocess.run(["git", "init", "-q"], cwd=tree, check=True)
+    commit()
+    assert "all gates hold: it is the champion" in published()
+    with (tree / "src/erv/register/serving.py").open("a") as stream:
+        stream.write("\nADDED = 1\n")
+    said = published()
+    assert "version 2 registered; alias challenger\n" in said
+    obstacle = "fail: serving code: src/erv/register/serving.py can't be found in the commit"
+    assert obstacle in said
+    with pytest.raises(GatesUnmetError, match=f"did not pass 1 of its gates.*\n  {obstacle}"):
+        promote("2", workspace, settings(workspace), by="test", lineage=holds)
+    commit()
+    said = published()
+    assert "version 2 was already registered; alias challenger, champion\n" in said
+    assert "all gates hold: it is the champion" in said
+
+
 @pytest.mark.slow
 def test_other_serving_code_undoes_no_rollback(
     workspace: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(workspace)
     other = add_version(workspace, "other")
-    promote(other, workspace, settings(workspace), by="test", reason="test", force=True)
+    promote(other, workspace, settings(workspace), by="test", lineage=holds, reason="test", force=True)
     for part, answer in {"_opponent": None, "_gate": ()}.items():  # that version has no answers
         monkeypatch.setattr(publishing, part, lambda *arguments, answer=answer: answer)
     serve_by("edited", monkeypatch)
@@ -230,7 +278,13 @@ def test_no_promotion_is_lost(workspace: Environment) -> None:
         list(
             pool.map(
                 lambda number: promote(
-                    number, workspace, settings(workspace), by="test", reason="test", force=True
+                    number,
+                    workspace,
+                    settings(workspace),
+                    by="test",
+                    lineage=holds,
+                    reason="test",
+                    force=True,
                 ),
                 numbers,
             )
@@ -240,7 +294,7 @@ def test_no_promotion_is_lost(workspace: Environment) -> None:
     assert sorted(found[1:]) == sorted(numbers)
     for before in reversed(found[:-1]):
         assert f"version {before} is the champion again" in rollback(
-            workspace, settings(workspace), by="test"
+            workspace, settings(workspace), by="test", lineage=holds
         )
 
 
@@ -251,9 +305,15 @@ def test_a_publication_through_a_bad_connection(workspace: Environment, proxy: P
     proxy.cut_share = 0.1
     result = publish(through)
     promote(
-        add_version(workspace, "other"), through, settings(workspace), by="test", reason="test", force=True
+        add_version(workspace, "other"),
+        through,
+        settings(workspace),
+        by="test",
+        lineage=holds,
+        reason="test",
+        force=True,
     )
-    rollback(through, settings(workspace), by="test")
+    rollback(through, settings(workspace), by="test", lineage=holds)
     assert proxy.faults > 0
     assert (result.version, history(workspace)) == ("1", "1")
 

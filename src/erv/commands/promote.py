@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from erv.commands.version import expected
+from erv.commands.version import expected, spoken_gate
 
 
 @click.command(name="promote")
@@ -15,8 +15,8 @@ from erv.commands.version import expected
 def command(version: str, reason: str, force: bool, number: str | None) -> None:
     """Make VERSION (a number or an alias, by default the challenger) the champion.
 
-    It is refused if the version did not pass its gates, unless it is forced. Who, when and why is kept; `erv
-    champions` shows it.
+    It is refused if the version did not pass its gates, or if its files or what it was made from are not as
+    they were registered, unless it is forced. Who, when and why is kept; `erv champions` shows it.
     """
     reason = reason.strip()
     if force and not reason:
@@ -26,13 +26,14 @@ def command(version: str, reason: str, force: bool, number: str | None) -> None:
     from erv.settings import load_settings
     from erv.tracking.origin import who
 
-    environment = load_environment()
+    environment, settings = load_environment(), load_settings()
     isolate(environment)
     said = promote(
         version,
         environment,
-        load_settings(),
+        settings,
         by=who(environment.workspace),
+        lineage=spoken_gate(environment, settings),
         reason=reason,
         force=force,
         expected=number,

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import click
 
-from erv.commands.version import expected
+from erv.commands.version import expected, spoken_gate
 
 
 @click.command(name="rollback")
 @click.option("--reason", default="", metavar="TEXT", help="Why; kept with the champion's reign.")
+@click.option("--force", is_flag=True, help="Also if its files are not as registered; needs a --reason.")
 @expected
-def command(reason: str, number: str | None) -> None:
-    """Make the previous champion the champion again; later runs do not undo this."""
+def command(reason: str, force: bool, number: str | None) -> None:
+    """Make the previous champion the champion again; later runs do not undo this.
+
+    It is refused if the files of that version, or what it was made from, are not as they were registered,
+    unless it is forced.
+    """
+    reason = reason.strip()
+    if force and not reason:
+        raise click.UsageError("--force needs a --reason")
     from erv.environment import isolate, load_environment
     from erv.register.aliases import rollback
     from erv.settings import load_settings
     from erv.tracking.origin import who
 
-    environment = load_environment()
+    environment, settings = load_environment(), load_settings()
     isolate(environment)
-    click.echo(
-        rollback(environment, load_settings(), by=who(environment.workspace), reason=reason, expected=number)
+    said = rollback(
+        environment,
+        settings,
+        by=who(environment.workspace),
+        lineage=spoken_gate(environment, settings),
+        reason=reason,
+        force=force,
+        expected=number,
     )
+    click.echo(said)

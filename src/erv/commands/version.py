@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,18 @@ from erv.errors import RegistryError
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
+    from erv.register.gates import Verdict
+    from erv.settings import Settings
+
 
 def _number(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    if value is None or value.isdecimal() or value == "none":
+    from erv.register.versions import is_number
+
+    if value is None or value == "none" or is_number(value):
         return value
-    raise click.BadParameter(f"expected the number of a version, or none; got {value!r}")
+    raise click.BadParameter(
+        f"expected the number of a version, without zeros in front, or none; got {value!r}"
+    )
 
 
 expected = click.option(
@@ -27,6 +35,19 @@ expected = click.option(
     callback=_number,
     help="Only if version N is champion now; none: only if there is no champion.",
 )
+
+
+def spoken_gate(environment: Environment, settings: Settings) -> Callable[[str], Verdict]:
+    """The gate on lineage; it says when it begins, because it reads all files of a version."""
+    from erv.lineage.gate import LineageGate
+
+    gate = LineageGate(environment, settings)
+
+    def verified(number: str) -> Verdict:
+        click.echo(f"verifying the lineage and the files of version {number}", err=True)
+        return gate(number)
+
+    return verified
 
 
 def resolved_version(target: str, environment: Environment) -> ModelVersion:

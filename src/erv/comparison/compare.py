@@ -205,18 +205,25 @@ def _md5(side: Side, path: str) -> str | None:
 def _common(
     predictions: Mapping[str, list[dict[str, Any]]], policy: str, remarks: list[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """The clips that both sides answered, with the same true emotion; says how many are left out."""
-    keys = [{(row["dataset"], row["clip_id"], row["label"]) for row in rows} for rows in predictions.values()]
+    """The clips that both sides answered, with the same true emotion and content; says how many are left out.
+
+    Where a side doesn't record the content, names and emotions alone count, and that is said.
+    """
+    if any(row["sha256"] is None for rows in predictions.values() for row in rows):
+        remarks.append(f"{policy}: paired by clip ids alone, as not both sides recorded what the clips hold")
+        predictions = {name: [{**row, "sha256": None} for row in rows] for name, rows in predictions.items()}
+    keys = [set(map(_clip, rows)) for rows in predictions.values()]
     shared = keys[0] & keys[1]
     left = len(keys[0] | keys[1]) - len(shared)
     if not shared:
         raise EvaluationError("the two sides were tested on no clip in common")
     if left:
         remarks.append(f"{policy}: compared on {len(shared)} clips; {left} are not on both sides, or changed")
-    return {
-        name: [row for row in rows if (row["dataset"], row["clip_id"], row["label"]) in shared]
-        for name, rows in predictions.items()
-    }
+    return {name: [row for row in rows if _clip(row) in shared] for name, rows in predictions.items()}
+
+
+def _clip(row: Mapping[str, Any]) -> tuple[str, str, str, str | None]:
+    return row["dataset"], row["clip_id"], row["label"], row["sha256"]
 
 
 def _origin(side: Side) -> str:

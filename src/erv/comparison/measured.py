@@ -12,7 +12,7 @@ from erv.tracking.since import MEASURED_BY, MEASURED_ON
 
 
 def measured_tags(predictions: Path, metrics: Path) -> dict[str, str]:
-    """Digests of the test clips with their labels, and of judges and decoding, as tags of a run.
+    """Digests of the test clips (labels and content), and of judges and decoding, as tags of a run.
 
     Args:
         predictions: a policy's `predictions.parquet`.
@@ -21,7 +21,8 @@ def measured_tags(predictions: Path, metrics: Path) -> dict[str, str]:
     Raises:
         EvaluationError: the predictions can't be read.
     """
-    clips = sorted((row["dataset"], row["clip_id"], row["label"]) for row in read_predictions(predictions))
+    rows = read_predictions(predictions)
+    clips = sorted((row["dataset"], row["clip_id"], row["label"], row["sha256"]) for row in rows)
     known = json.loads(metrics.read_text(encoding="utf-8"))
     by = {**(measuring(known) or {}), "panel": panel_of(known)}
     return {

@@ -209,21 +209,26 @@ def difference(comparison: Mapping[str, Any], policy: str, against: str, scope: 
 
 
 def check_paired(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Raises EvaluationError unless all policies have the same clips with the same labels."""
+    """Raises EvaluationError unless all policies have the same clips: ids, labels and content."""
     if not predictions:
         raise EvaluationError("no policy to compare; run `dvc repro evaluate` first")
     first, *others = predictions
-    expected = {(row["dataset"], row["clip_id"]): row["label"] for row in predictions[first]}
+    expected = _clips(predictions[first])
     if not expected:
         raise EvaluationError(f"policy {first!r} was evaluated on no clip")
     for name in others:
-        found = {(row["dataset"], row["clip_id"]): row["label"] for row in predictions[name]}
+        found = _clips(predictions[name])
         if found != expected:
-            odd = min(set(found.items()) ^ set(expected.items()))[0]
+            odd = min(key for key in {*found, *expected} if found.get(key) != expected.get(key))
             raise EvaluationError(
                 f"policies {first!r} and {name!r} were not evaluated on the same clips (first: {odd[0]}"
                 f" {odd[1]!r}); evaluate both again"
             )
+
+
+def _clips(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[str, str | None]]:
+    """Label and content of each clip; the content is None where an older erv didn't record it."""
+    return {(row["dataset"], row["clip_id"]): (row["label"], row.get("sha256")) for row in rows}
 
 
 def in_reading(comparison: Mapping[str, Any], judge: str | None) -> Mapping[str, Any]:

@@ -40,8 +40,11 @@ SCHEMA = pa.schema(
         pa.field("judged", pa.string()),
         FIELD,
         pa.field("sentences", pa.int32(), nullable=False),
+        # The clip's content, as in the manifest; predictions of an older erv don't say.
+        pa.field("sha256", pa.string()),
     ]
 )
+_OPTIONAL = {"sha256"}
 # Only under `evaluate.samples`; one row per clip either way.
 SAMPLES = pa.field(
     "samples", pa.list_(pa.struct([pa.field("completion", pa.string()), pa.field("predicted", pa.string())]))
@@ -86,6 +89,7 @@ def judge_completions(
             "judged": headline(said),
             "verdicts": said,
             "sentences": reading.sentences,
+            "sha256": row.sha256,
         }
         for row, reading, said in zip(ordered, readings, verdicts, strict=True)
     ]
@@ -239,7 +243,7 @@ def write_predictions(predictions: Sequence[Mapping[str, Any]], path: Path) -> N
 
 
 def read_predictions(path: Path) -> list[dict[str, Any]]:
-    """Reads predictions.
+    """Reads predictions; `sha256` is None in those of an older erv.
 
     Raises:
         EvaluationError: the file is missing, damaged, or lacks a column.
@@ -253,11 +257,12 @@ def read_predictions(path: Path) -> list[dict[str, Any]]:
             f"{path}: not a readable parquet file ({error}); delete it and run `dvc repro evaluate` again"
         ) from None
     missing = [name for name in SCHEMA.names if name not in table.column_names]
-    if missing:
+    if not _OPTIONAL.issuperset(missing):
         raise EvaluationError(
             f"{path}: lacks the columns {', '.join(missing)}; it was not written by evaluate"
         )
-    return list(table.select(SCHEMA.names).to_pylist())
+    rows = table.select([name for name in SCHEMA.names if name not in missing]).to_pylist()
+    return [{**row, **dict.fromkeys(missing)} for row in rows] if missing else list(rows)
 
 
 def write_json(value: Any, path: Path) -> None:

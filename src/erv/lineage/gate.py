@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from erv.environment import Environment
+from erv.lineage.links import Link
 from erv.lineage.model_versions import version_title
 from erv.lineage.node import Node, broken, summary, unverifiable
 from erv.lineage.trace import Provenance
 from erv.register.gates import CANT_TELL, FAIL, LINEAGE, PASS, Outcome, Verdict
 from erv.settings import Settings
+
+_NAMED, _LONGEST = 2, 400  # links that a verdict names, and characters of each
 
 
 class LineageGate:
@@ -57,6 +60,14 @@ class LineageGate:
 
 
 def lineage_verdict(node: Node) -> Verdict:
-    """The verdict on a lineage."""
+    """The verdict on a lineage; it names the first files that are broken, or can't be checked."""
     outcome: Outcome = FAIL if broken(node) else CANT_TELL if unverifiable(node) else PASS
-    return Verdict(LINEAGE, outcome=outcome, reason=summary(node))
+    found = broken(node) or unverifiable(node)
+    more = [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
+    reason = "; ".join([summary(node), *map(_detail, found[:_NAMED]), *more])
+    return Verdict(LINEAGE, outcome=outcome, reason=reason)
+
+
+def _detail(link: Link) -> str:
+    """What is wrong with a link, without the remedy at the end, which `erv lineage` has."""
+    return f"{link.what}: {link.detail.rpartition('; ')[0] or link.detail}"[:_LONGEST]

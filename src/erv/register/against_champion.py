@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from erv.register.gates import (
     CANT_TELL,
     CHAMPION,
+    LINEAGE,
     NO_CHAMPION,
     PASS,
     Verdict,
     decide_against_champion,
     gate_of,
     read_verdict,
+    tells_a_verdict,
     undecided,
 )
 from erv.register.versions import EXTERNAL_TAG, GATES_TAG, HASH_TAG
@@ -87,23 +89,53 @@ def compared(bundle: Bundle, other: Opponent, settings: Settings) -> tuple[Verdi
     )
 
 
-def objections(version: ModelVersion, champion: ModelVersion | None) -> list[str]:
+def objections(
+    version: ModelVersion, champion: ModelVersion | None, lineage: Verdict | None = None
+) -> list[str]:
     """What keeps a version from becoming champion, as sentences; none if nothing does.
 
     Args:
         version: as the registry has it.
         champion: the present one, or None.
+        lineage: the verdict on its lineage of now, which counts instead of the kept one; None if no gate asks
+            for it.
     """
-    verdicts = kept_verdicts(version)
-    if verdicts is None and EXTERNAL_TAG in version.tags:
+    return _undecided(version) + [
+        verdict.text() for verdict in present_verdicts(version, champion, lineage) if not verdict.passed
+    ]
+
+
+def present_verdicts(
+    version: ModelVersion, champion: ModelVersion | None, lineage: Verdict | None
+) -> tuple[Verdict, ...]:
+    """The verdicts on a version as far as they count now; the arguments are those of `objections`."""
+    kept = tuple(verdict for verdict in kept_verdicts(version) or () if verdict.metric != LINEAGE)
+    if champion is not None and champion.tags.get(HASH_TAG, "") != version.tags.get(HASH_TAG):
+        number = str(champion.version)
+        kept = tuple(_outdated(v, number) if _is_outdated(v, number) else v for v in kept)
+    return kept if lineage is None else (*kept, lineage)
+
+
+def is_traced(version: ModelVersion, settings: Settings) -> bool:
+    """Whether the lineage of a version counts: a gate asks for it now, or did when it was published."""
+    kept = any(verdict.metric == LINEAGE for verdict in kept_verdicts(version) or ())
+    return settings.register_.require_lineage or kept
+
+
+def unmet(sentences: Sequence[str]) -> str:
+    """What objections amount to: `did not pass 2 of its gates`, or that there are none to pass."""
+    if all(map(tells_a_verdict, sentences)):
+        return f"did not pass {len(sentences)} of its gates"
+    return "can't become champion by its gates"
+
+
+def _undecided(version: ModelVersion) -> list[str]:
+    """Why a version has no verdicts; nothing if it has some."""
+    if kept_verdicts(version) is not None:
+        return []
+    if EXTERNAL_TAG in version.tags:
         return ["it is external, so its gates are never decided"]
-    if verdicts is None:
-        return ["its gates were never decided; `erv publish` decides those of the candidate"]
-    if champion is None or champion.tags.get(HASH_TAG, "") == version.tags.get(HASH_TAG):
-        return [verdict.text() for verdict in verdicts if not verdict.passed]
-    number = str(champion.version)
-    present = (_outdated(v, number) if _is_outdated(v, number) else v for v in verdicts)
-    return [verdict.text() for verdict in present if not verdict.passed]
+    return ["its gates were never decided; `erv publish` decides those of the candidate"]
 
 
 def _is_outdated(verdict: Verdict, champion: str) -> bool:

@@ -6,17 +6,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.register import reign
-from erv.register.against_champion import objections
+from erv.register.against_champion import is_traced, objections, unmet
 from erv.register.explained import explained
-from erv.register.gates import CHAMPION
+from erv.register.gates import CHAMPION, Verdict
 from erv.register.news import tell
-from erv.register.reign import Reign, gates_counted, last_noted, note, now, present_reign
+from erv.register.reign import Reign, forced_past, last_noted, note, now, present_reign
 from erv.register.turn import registry_turn
 from erv.register.versions import get_version, versions
 from erv.settings import Settings
@@ -46,17 +46,22 @@ def promote(
     settings: Settings,
     *,
     by: str,
+    lineage: Callable[[str], Verdict],
     reason: str = "",
     force: bool = False,
     expected: str | None = None,
 ) -> str:
     """Makes a version champion by hand; returns a sentence for people. Repeating it is safe.
 
+    Its lineage and its files count as they are now, not as they were when it was published.
+
     Args:
         version: its number or alias.
         environment: where MLflow is.
         settings: for the model's name.
         by: who does it.
+        lineage: verifies the lineage of a version, given its number (`erv.lineage.gate`); asked if a gate
+            asks for it.
         reason: why; kept with the reign.
         force: also if it did not pass its gates; they are then named in the reign.
         expected: the number of the champion whose place it takes, or `none`; by default any.
@@ -81,17 +86,9 @@ def promote(
         if before != number:
             _expect(name, expected, old)
         present = None if before is None else repeated(lambda: get_version(client, name, before))
-        against = objections(found, present)
+        against = objections(found, present, lineage(number) if is_traced(found, settings) else None)
         if against and not force:
-            raise GatesUnmetError(
-                "\n".join(
-                    [
-                        f"{what} did not pass {len(against)} of its gates; promote it in"
-                        " spite of them with --force --reason TEXT",
-                        *(f"  {sentence}" for sentence in against),
-                    ]
-                )
-            )
+            raise GatesUnmetError(_refusal(f"{what} {unmet(against)}; promote it", against))
         check()
         new = Reign(number, now(), by, "promote", reason, tuple(against))
         make_champion(client, name, new)
@@ -101,23 +98,35 @@ def promote(
         said = f"{what} was already the champion; since when and why is noted only now"
     elif old is not None:
         said += f"; it was {old.brief()}"
-    return f"{said}; forced past {gates_counted(len(against))}" if against else said
+    return f"{said}; forced past {forced_past(against)}" if against else said
 
 
 def rollback(
-    environment: Environment, settings: Settings, *, by: str, reason: str = "", expected: str | None = None
+    environment: Environment,
+    settings: Settings,
+    *,
+    by: str,
+    lineage: Callable[[str], Verdict],
+    reason: str = "",
+    force: bool = False,
+    expected: str | None = None,
 ) -> str:
     """Makes the previous champion that still exists the champion again; returns a sentence for people.
+
+    What it failed when it became champion doesn't count again, but its lineage and its files as they are now.
 
     Args:
         environment: where MLflow is.
         settings: for the model's name.
         by: who does it.
+        lineage: as for `promote`.
         reason: why; kept with the reign.
+        force: also if its lineage doesn't hold, or can't be verified; the reign then says so.
         expected: the number of the champion to go back from, or `none`; by default any.
 
     Raises:
         ChampionMovedError: another version than the expected one is champion.
+        GatesUnmetError: the lineage of the version to go back to doesn't hold, or can't be verified.
         RegistryError: there was none, or all of them were deleted, or MLflow can't be reached or refuses.
     """
     name = settings.register_.model_name
@@ -132,18 +141,31 @@ def rollback(
         if not way:
             deleted = f" that still exists ({_deleted(gone)})" if gone else ""
             raise RegistryError(f"{name}: there is no previous champion{deleted}; see `erv promote`")
-        present, before = history[-1], way[-1]
+        before, present = way[-1], champion_in(model)
+        found = repeated(lambda: get_version(client, name, before))
+        traced = lineage(before) if is_traced(found, settings) else None
+        against = [traced.text()] if traced is not None and not traced.passed else []
+        if against and not force:
+            start = f"{name} version {before}, the champion before, can't be served as it is; go back to it"
+            raise GatesUnmetError(_refusal(start, against))
         check()
         # The alias last: if it is interrupted before, repeating it goes back to the same version, no further.
         text = ",".join(way)
         repeated(lambda: client.set_registered_model_tag(name, HISTORY_TAG, text))
-        new = Reign(before, now(), by, "rollback", reason)
-        note(client, name, new, champion_in(model))
+        new = Reign(before, now(), by, "rollback", reason, tuple(against))
+        note(client, name, new, present)
         repeated(lambda: client.set_registered_model_alias(name, CHAMPION, before))
     tell(environment, name, new, present)
-    was = f"version {present}" if old is None else old.brief()
-    said = f"{name} version {before} is the champion again; it was {was}"
-    return f"{said}; passed over {_deleted(gone)}" if gone else said
+    was = f"it was {old.brief()}" if old else f"there was none, and version {history[-1]} was the last"
+    said = f"{name} version {before} is the champion again; {was}"
+    if gone:
+        said += f"; passed over {_deleted(gone)}"
+    return f"{said}; forced past {forced_past(against)}" if against else said
+
+
+def _refusal(start: str, against: Sequence[str]) -> str:
+    remedy = f"{start} in spite of that with --force --reason TEXT"
+    return "\n".join([remedy, *(f"  {sentence}" for sentence in against)])
 
 
 def _expect(name: str, expected: str | None, present: Reign | None) -> None:

@@ -1,9 +1,10 @@
 """The champion's answers on the present test clips, so that a candidate can be compared with it.
 
-Those that are kept with it count if they are of the same clips, read by the same judges and decoded alike. If
-they aren't, its policy is fetched from the registry and evaluated as the candidate was, by the command that
-`dvc.lock` has for the candidate. That is no stage: which version is champion is known to the registry alone,
-and no result of the pipeline depends on it. A killed evaluation goes on where it stopped.
+Those that are kept with it count if they are as they were registered, of the same clips, read by the same
+judges and decoded alike. If they aren't, its policy is fetched from the registry and evaluated as the
+candidate was, by the command that `dvc.lock` has for the candidate. That is no stage: which version is
+champion is known to the registry alone, and no result of the pipeline depends on it. A killed evaluation goes
+on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shlex
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from erv.files import sha256_of_file
 from erv.pipeline import of_these_stages, read_lock_entries, run_guarded
 from erv.policies.common.families import family_fault, read_config
 from erv.register.gates import CHAMPION, measured_otherwise
+from erv.register.record import RECORD, RECORD_TAG
 from erv.register.register import Bundle, read_bundle, write_json
 from erv.register.versions import PATH_TAG
 from erv.settings import Settings
@@ -95,7 +98,7 @@ def opponent(
         answers = kept.answers()
         mine = read_predictions(bundle.folder / "predictions.parquet"), bundle.json("metrics.json")
         if answers is None:  # an external version has none
-            why = f"the registry has no answers of version {number}, the champion"
+            why = f"the registry has no answers of version {number}, the champion, as they were registered"
         elif not (why := _otherwise(bundle, mine, answers)):
             return answers
         entry = of_these_stages(read_lock_entries()).get(f"evaluate@{settings.register_.policy}", {})
@@ -145,55 +148,91 @@ def _otherwise(bundle: Bundle, mine: tuple[list[dict[str, Any]], dict[str, Any]]
 class _Kept:
     """What the registry keeps of a version, fetched as far as it is needed: weights may be many GB.
 
+    A file that isn't as it was registered counts as missing, because verdicts would rest on it.
+
     Raises:
         RegistryError: the version was not published by erv.
     """
 
     def __init__(self, client: MlflowClient, name: str, number: str, folder: Path) -> None:
-        path = client.get_model_version(name, number).tags.get(PATH_TAG)
-        if path is None:
+        tags = client.get_model_version(name, number).tags
+        if PATH_TAG not in tags:
             raise RegistryError(
                 f"{name} version {number} is the champion but was not published by erv; "
                 "remove its alias or promote another version"
             )
-        self._number, self._folder = number, folder
-        self._uri, self._server = f"models:/{name}/{number}/{path}", client.tracking_uri
+        self._number, self._folder, self._record = number, folder, tags.get(RECORD_TAG)
+        self._model, self._path, self._server = (
+            f"models:/{name}/{number}",
+            tags[PATH_TAG],
+            client.tracking_uri,
+        )
 
     def answers(self) -> Opponent | None:
         """Its predictions and metrics; None if one of the files isn't there."""
-        files = {PurePosixPath(item.path).name for item in self._listed()}
-        if not {_PREDICTIONS, _METRICS} <= files:
+        if not {_PREDICTIONS, _METRICS} <= self._listed(self._path):
             return None
         for file in (_PREDICTIONS, _METRICS):
-            fetched = self._fetched(f"{self._uri}/{file}", self._folder / "answers")
-        return _read(self._number, fetched.parent)
+            fetched = self._fetched(f"{self._path}/{file}", self._folder / "answers")
+        return _read(self._number, fetched.parent) if self._is_registered(fetched.parent) else None
 
     def bundle(self) -> Bundle | None:
         """All of it; None if it isn't whole."""
-        fetched = self._fetched(self._uri, self._folder / "bundle")
+        fetched = self._fetched(self._path, self._folder / "bundle")
         try:
-            return read_bundle(fetched)
+            return read_bundle(fetched) if self._is_registered(fetched) else None
         except RegistryError as error:
             logger.warning("the registry's copy of version %s: %s", self._number, error)
             return None
 
-    def _listed(self) -> list[Any]:
+    def _is_registered(self, folder: Path) -> bool:
+        """Whether all files of a copy, of the bundle or of a part of it, are as they were registered."""
+        if self._record is None:  # an older erv recorded none
+            return True
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        expected = self._digests
+        changed = sorted(
+            path.relative_to(folder).as_posix()
+            for path in files
+            if sha256_of_file(path) != expected.get(f"{self._path}/{path.relative_to(folder).as_posix()}")
+        )
+        if changed:
+            logger.warning("version %s: %s changed since it was registered", self._number, changed[0])
+        return not changed
+
+    @cached_property
+    def _digests(self) -> Mapping[str, str]:
+        """SHA-256 of each file of the version; none if the record of them isn't there, or was changed."""
+        if RECORD not in self._listed(""):
+            return {}
+        path = self._fetched(RECORD, self._folder / "record")
+        if sha256_of_file(path) != self._record:
+            return {}
+        files: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["files"]
+        return files
+
+    def _listed(self, path: str) -> set[str]:
         import mlflow
         from mlflow.exceptions import MlflowException
 
-        where = {"artifact_uri": self._uri, "tracking_uri": self._server}
+        where = {"artifact_uri": f"{self._model}/{path}".rstrip("/"), "tracking_uri": self._server}
         try:
-            return list(repeated(lambda: mlflow.artifacts.list_artifacts(**where)))
+            found = repeated(lambda: mlflow.artifacts.list_artifacts(**where))
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return []
+                return set()
             raise
+        return {PurePosixPath(item.path).name for item in found}
 
-    def _fetched(self, uri: str, folder: Path) -> Path:
+    def _fetched(self, path: str, folder: Path) -> Path:
         import mlflow
 
         folder.mkdir(exist_ok=True)
-        where = {"artifact_uri": uri, "dst_path": str(folder), "tracking_uri": self._server}
+        where = {
+            "artifact_uri": f"{self._model}/{path}",
+            "dst_path": str(folder),
+            "tracking_uri": self._server,
+        }
         return Path(repeated(lambda: mlflow.artifacts.download_artifacts(**where)))
 
 

@@ -33,6 +33,8 @@ Outcome = Literal["pass", "fail", "can't tell", "open"]
 _WORST_FIRST: tuple[Outcome, ...] = (FAIL, CANT_TELL, OPEN, PASS)
 NO_CHAMPION = "there was no champion to compare with"
 LINEAGE = "lineage"  # of a version: whether every link behind it holds
+SERVING_CODE = "serving code"  # of a version: whether what answers is in a commit
+_DIGITS, _MOST_DIGITS = 4, 9  # decimals of figures in a text
 VERIFIER_F1, JUDGE_ACCURACY = INSTRUMENTS  # what measured, not what was measured
 
 
@@ -52,6 +54,8 @@ class Verdict:
         judge: whose reading counts: a judge, `majority`, `every` for all worthy judges (then the interval is
             that of the least favourable one), or None for the headline judge.
         opponent: the version it was compared with, of a gate against the champion; None if it wasn't.
+        confidence: level of the interval, such as 0.95; None without an interval of ours, or in a verdict
+            that did not record it.
     """
 
     metric: str
@@ -64,6 +68,7 @@ class Verdict:
     maximum: float | None = None
     judge: str | None = None
     opponent: str | None = None
+    confidence: float | None = None
 
     @property
     def value(self) -> float | None:
@@ -86,12 +91,15 @@ class Verdict:
         return self.metric in JUDGED
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; without `minimum`, `maximum`, `judge` and `opponent` where there is none."""
-        optional = {"minimum", "maximum", "judge", "opponent"}
+        """For JSON; without what is optional and not there, such as `maximum` or `opponent`."""
+        optional = {"minimum", "maximum", "judge", "opponent", "confidence"}
         return {key: value for key, value in asdict(self).items() if key not in optional or value is not None}
 
     def text(self) -> str:
-        """`pass: EPC minus r1_omni (judge embedding) +0.1200 to +0.3000, needs more than +0.0000`."""
+        """`pass: EPC minus r1_omni (judge embedding) +0.1200 to +0.3000 (95%), needs more than +0.0000`.
+
+        Figures have four decimals, or as many more as it takes that they don't contradict the outcome.
+        """
         what = self.metric if self.against is None else f"{self.metric} minus {self.against}"
         if self.opponent is not None:
             what += f" (version {self.opponent})"
@@ -106,20 +114,36 @@ class Verdict:
 
     @property
     def _interval(self) -> str:
-        if self.low == self.high:
-            return f"{self.low:{self._sign}.4f}"
-        return f"{self.low:{self._sign}.4f} to {self.high:{self._sign}.4f}"
+        digits = self._digits
+        ends = dict.fromkeys(f"{end:{self._sign}.{digits}f}" for end in (self.low, self.high))
+        level = "" if self.confidence is None else f" ({100 * self.confidence:g}%)"
+        return " to ".join(ends) + level
+
+    @property
+    def _bound(self) -> float | None:
+        return self.minimum if self.maximum is None else self.maximum
 
     @property
     def _needs(self) -> str:
         """What the deciding end must be; empty for a gate without a bound."""
-        bound = self.minimum if self.maximum is None else self.maximum
-        if bound is None:
+        if self._bound is None:
             return ""
-        least = f"{bound:{self._sign}.4f}"
+        least = f"{self._bound:{self._sign}.{self._digits}f}"
         if self.maximum is None:
             return f"{least} or more" if self.against is None else f"more than {least}"
         return f"{least} or less" if self.against is None else f"less than {least}"
+
+    @property
+    def _digits(self) -> int:
+        """The fewest decimals with which both ends are on the same side of the bound as in truth."""
+        ends = [end for end in (self.low, self.high) if end is not None]
+
+        def sides(digits: int) -> list[tuple[bool, bool]]:
+            bound = round(self._bound or 0.0, digits)
+            return [(round(end, digits) < bound, round(end, digits) > bound) for end in ends]
+
+        exact = sides(_MOST_DIGITS)
+        return next((n for n in range(_DIGITS, _MOST_DIGITS) if sides(n) == exact), _MOST_DIGITS)
 
 
 def read_verdict(item: Mapping[str, Any]) -> Verdict:
@@ -130,6 +154,11 @@ def read_verdict(item: Mapping[str, Any]) -> Verdict:
     outcome: Outcome = OPEN if item["passed"] is None else PASS if item["passed"] else FAIL
     end = item["value"]
     return Verdict(**kept, low=end, high=end, outcome=outcome, reason=item.get("reason", ""))
+
+
+def tells_a_verdict(sentence: str) -> bool:
+    """Whether a sentence is the text of a verdict, and not why there is none."""
+    return any(sentence.startswith(f"{outcome}: ") for outcome in _WORST_FIRST)
 
 
 def gate_of(verdict: Verdict) -> tuple[object, ...]:
@@ -206,7 +235,7 @@ def _decide(verdict: Verdict, policy: str, comparison: Mapping[str, Any]) -> Ver
             interval = read["policies"][policy][SCOPE].get(verdict.metric) or {}
         else:
             interval = difference(read, policy, verdict.against, SCOPE, verdict.metric)
-        decided.append(judged(verdict, interval))
+        decided.append(judged(verdict, interval, comparison.get("confidence")))
     return _least_favourable(decided)
 
 
@@ -338,6 +367,8 @@ def measured_otherwise(
     try:
         check_paired({CHAMPION: champion, "candidate": candidate})
     except EvaluationError:
+        if any(row.get("sha256") is None for row in champion):
+            return "the champion's answers don't say which content its clips had"
         return "the champion was not evaluated on the same clips"
     return ""
 
@@ -356,8 +387,13 @@ def undecided(verdicts: Sequence[Verdict], reason: str) -> tuple[Verdict, ...]:
     return tuple(replace(v, outcome=CANT_TELL, reason=reason) if v.is_open else v for v in verdicts)
 
 
-def judged(verdict: Verdict, interval: Mapping[str, float | None]) -> Verdict:
-    """Decides a gate by an interval; a metric that is not defined (no clip counts) can't be told."""
+def judged(
+    verdict: Verdict, interval: Mapping[str, float | None], confidence: float | None = None
+) -> Verdict:
+    """Decides a gate by an interval of a confidence level.
+
+    A metric that is not defined (no clip counts) can't be told.
+    """
     ends = [interval.get(end) for end in ("low", "high")]
     if any(end is None or end != end for end in ends):
         return replace(verdict, outcome=CANT_TELL, reason="could not be measured")
@@ -365,7 +401,7 @@ def judged(verdict: Verdict, interval: Mapping[str, float | None]) -> Verdict:
     low, high = (round(float(end), 6) for end in ends if end is not None)
     near, far = (low, high) if verdict.maximum is None else (high, low)
     outcome: Outcome = PASS if _holds(verdict, near) else CANT_TELL if _holds(verdict, far) else FAIL
-    return replace(verdict, low=low, high=high, outcome=outcome)
+    return replace(verdict, low=low, high=high, outcome=outcome, confidence=confidence)
 
 
 def _holds(verdict: Verdict, value: float) -> bool:

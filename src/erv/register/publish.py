@@ -1,10 +1,10 @@
 """Publishing a bundle: makes sure that it is registered and gated on a server, however often it is asked.
 
 A version is recognised by the hash of its bundle and the digest of the code that serves it. Each publication
-verifies its lineage and decides what its kept verdicts don't say about the present champion
-(`erv.register.against_champion`). What a person decided (`promote`, `rollback`) stands: a bundle that was
-champion once becomes champion by its gates no more, except that a new version takes the place of one with the
-same bundle.
+verifies its lineage, looks whether that code is committed (`erv.register.uncommitted`) and decides what its
+kept verdicts don't say about the present champion (`erv.register.against_champion`). What a person decided
+(`promote`, `rollback`) stands: a bundle that was champion once becomes champion by its gates no more, except
+that a new version takes the place of one with the same bundle.
 
 Processes that change the registry take turns (`registry_turn`). Where they can't see each other's lease, two
 may still register one bundle: the lowest version stays, the others go.
@@ -34,6 +34,7 @@ from erv.register.reign import How, Reign, now, reigns
 from erv.register.serving_code import serving_code
 from erv.register.succession import succession
 from erv.register.turn import registry_turn
+from erv.register.uncommitted import verdicts_on_code
 from erv.register.versions import (
     CHALLENGER,
     CODE_TAG,
@@ -214,6 +215,7 @@ def _publish(
             verdicts = taken_over(bundle, champions, champion)
         else:
             verdicts = _gate(bundle, before, champion, other, settings)
+        verdicts += verdicts_on_code(bundle.folder, environment.workspace, before)
         verdicts += _of_lineage(number, settings, lineage)
         check()
         if other is not None and other.anew and any(v.opponent == other.version for v in verdicts):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from erv.register.gates import CHAMPION
+from erv.register.gates import CHAMPION, tells_a_verdict
 from erv.register.versions import versions
 from erv.tracking.patience import repeated
 
@@ -38,7 +38,7 @@ class Reign:
         how: `gates`: it passed them all; `promote` or `rollback`: by hand; `serving code`: in place of a
             champion with the same bundle, for which other code answers; `elsewhere`: nobody noted it.
         reason: as given by hand, or which version's place it took.
-        forced: the gates that it did not pass, as sentences.
+        forced: the gates that it did not pass, or why it has none, as sentences.
         deleted: whether the version is gone by now; not part of what is kept.
     """
 
@@ -70,14 +70,15 @@ class Reign:
         line = f"{name} {self.origin()}" + (f": {self.reason}" if self.reason else "")
         lines = [_filled(line, "", width)]
         if gates := tuple(dict.fromkeys(self.forced)):
-            lines.append(f"  forced past {gates_counted(len(gates))}:")
+            lines.append(f"  forced past {forced_past(gates)}:")
             lines += [_filled(gate, "    ", width) for gate in gates]
         return "\n".join(lines)
 
 
-def gates_counted(count: int) -> str:
-    """`1 gate`, `2 gates`."""
-    return "1 gate" if count == 1 else f"{count} gates"
+def forced_past(sentences: Sequence[str]) -> str:
+    """`1 gate`, `2 gates`; `1 obstacle` where not all are verdicts, as a version may have none."""
+    word = "gate" if all(map(tells_a_verdict, sentences)) else "obstacle"
+    return f"1 {word}" if len(sentences) == 1 else f"{len(sentences)} {word}s"
 
 
 def _filled(text: str, indent: str, width: int | None) -> str:

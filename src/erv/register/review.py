@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from erv.environment import Environment
-from erv.register.against_champion import kept_verdicts, objections
+from erv.register.against_champion import is_traced, objections, present_verdicts, unmet
 from erv.register.explained import explained
+from erv.register.gates import Verdict
 from erv.register.reign import Reign, present_reign
 from erv.register.versions import get_version
 from erv.settings import Settings
@@ -22,8 +24,9 @@ class Review:
         name: of the registered model.
         version: its number.
         champion: the reign of the present champion, or None.
-        gates: a sentence per gate.
-        against: those that it did not pass, or passed against another champion than the present one.
+        gates: a sentence per gate, as it counts now.
+        against: what keeps it from becoming champion: gates that it did not pass, or passed against another
+            champion than the present one, or why it has none.
     """
 
     name: str
@@ -47,18 +50,20 @@ class Review:
         lines += [f"- {gate}" for gate in self.gates]
         lines += [f"- {gate}" for gate in self.against if gate not in self.gates]
         if self.against:
-            count = f"{len(self.against)} of its gates"
-            lines += ["", f"It did not pass {count}. To promote it all the same, tick **Force**."]
+            lines += ["", f"It {unmet(self.against)}. To promote it all the same, tick **Force**."]
         return "\n".join(lines)
 
 
-def review(version: str, environment: Environment, settings: Settings) -> Review:
-    """Looks a version up.
+def review(
+    version: str, environment: Environment, settings: Settings, *, lineage: Callable[[str], Verdict]
+) -> Review:
+    """Looks a version up, and its lineage as it is now.
 
     Args:
         version: its number or alias.
         environment: where MLflow is.
         settings: for the model's name.
+        lineage: verifies the lineage of a version, given its number.
 
     Raises:
         RegistryError: no such version, or MLflow can't be reached.
@@ -69,5 +74,7 @@ def review(version: str, environment: Environment, settings: Settings) -> Review
         found = repeated(lambda: get_version(client, name, version))
         champion = present_reign(repeated(lambda: client.get_registered_model(name)))
         present = None if champion is None else repeated(lambda: get_version(client, name, champion.version))
-    gates = tuple(verdict.text() for verdict in kept_verdicts(found) or ())
-    return Review(name, str(found.version), champion, gates, tuple(objections(found, present)))
+        traced = lineage(str(found.version)) if is_traced(found, settings) else None
+    gates = tuple(verdict.text() for verdict in present_verdicts(found, present, traced))
+    against = tuple(objections(found, present, traced))
+    return Review(name, str(found.version), champion, gates, against)

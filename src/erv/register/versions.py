@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from erv.errors import RegistryError
@@ -18,6 +19,12 @@ CODE_TAG = "erv.serving_code"  # what answers for the bundle, see `erv.register.
 PATH_TAG = "erv.bundle_path"
 GATES_TAG = "erv.register.gates"
 EXTERNAL_TAG = "erv.external"  # of a version that this pipeline did not make
+_NUMBER = re.compile(r"[1-9][0-9]*")
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is written as MLflow writes the numbers of versions: digits, no zero in front."""
+    return _NUMBER.fullmatch(text) is not None
 
 
 def versions_of(client: MlflowClient, name: str, bundle_hash: str) -> list[ModelVersion]:
@@ -49,12 +56,14 @@ def get_version(client: MlflowClient, name: str, target: str) -> ModelVersion:
     """The version with a number or an alias.
 
     Raises:
-        RegistryError: no such version.
+        RegistryError: no such version, or a number with a zero in front, which MLflow would take for another.
     """
     from mlflow.exceptions import MlflowException
 
+    if target.isdigit() and not is_number(target):
+        raise RegistryError(f"{name} has no version {target!r}: versions are 1, 2, 3, without zeros in front")
     try:
-        if target.isdigit():
+        if is_number(target):
             return client.get_model_version(name, target)
         return client.get_model_version_by_alias(name, target)
     except MlflowException as error:

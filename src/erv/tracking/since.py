@@ -12,7 +12,7 @@ from erv.tracking.origin import COMMIT_TAG
 
 logger = logging.getLogger(__name__)
 
-# Tags of a flow's run: digests of the test clips with their labels, and of judges and decoding.
+# Tags of a flow's run: digests of the test clips (labels and content), and of judges and decoding.
 MEASURED_ON, MEASURED_BY = "erv.measured.clips", "erv.measured.by"
 _OTHERWISE = {MEASURED_ON: "on other test clips", MEASURED_BY: "by other judges or with other decoding"}
 _SHOWN_CHANGES = 6

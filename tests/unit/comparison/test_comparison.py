@@ -46,8 +46,13 @@ def state(
     (folder / "params.yaml").write_text(f"seed: 1\ngrpo: {{beta: {beta}, steps: 2}}\n")
     (folder / CODE).parent.mkdir(parents=True, exist_ok=True)
     (folder / CODE).write_text(code)
-    prefix = evaluation.pop("prefix", "")
-    write_evaluation(folder / "made", predictions(right, 55, prefix=prefix), **{**MEASURED, **evaluation})
+    rows = predictions(right, 55, prefix=evaluation.pop("prefix", ""))
+    changed, recorded = evaluation.pop("changed", 0), evaluation.pop("recorded", True)
+    for row in rows:
+        row["sha256"] = row["sha256"] if recorded else None
+    for row in rows[:changed]:
+        row["sha256"] = "0" * 64
+    write_evaluation(folder / "made", rows, **{**MEASURED, **evaluation})
     outs = []
     for name in ("predictions.parquet", "metrics.json"):
         md5 = md5_of_file(folder / "made" / name)
@@ -234,6 +239,20 @@ def test_other_clips_are_left_out_and_counted(workspace: Environment, settings: 
     found = compared(workspace, settings, "HEAD")
     assert found.rows == ()
     assert found.remarks == ("erv: the two sides were tested on no clip in common",)
+
+
+def test_clips_whose_content_changed_are_left_out_and_counted(
+    workspace: Environment, settings: Settings
+) -> None:
+    state(workspace, 40)
+    before = commit(workspace)
+    state(workspace, 50, changed=7)
+    found = compared(workspace, settings, before)
+    assert found.remarks == ("erv: compared on 53 clips; 14 are not on both sides, or changed",)
+    state(workspace, 50, recorded=False)  # of an older erv
+    found = compared(workspace, settings, before)
+    assert found.remarks == ("erv: paired by clip ids alone, as not both sides recorded what the clips hold",)
+    assert found.rows
 
 
 def test_another_judge_is_no_comparison(workspace: Environment, settings: Settings) -> None:

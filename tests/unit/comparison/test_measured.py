@@ -12,8 +12,11 @@ from tests.unit.register.test_register import predictions, write_evaluation
 MEASURED: dict[str, Any] = {"judge": {"digest": "j"}, "decoding": {"split": "test"}}
 
 
-def tags(folder: Path, right: int = 50, prefix: str = "", **measured: Any) -> dict[str, str]:
-    write_evaluation(folder, predictions(right, 50, prefix=prefix), **{**MEASURED, **measured})
+def tags(
+    folder: Path, right: int = 50, prefix: str = "", content: str = "", **measured: Any
+) -> dict[str, str]:
+    rows = predictions(right, 50, prefix=prefix, content=content)
+    write_evaluation(folder, rows, **{**MEASURED, **measured})
     return measured_tags(folder / "predictions.parquet", folder / "metrics.json")
 
 
@@ -23,11 +26,10 @@ def test_answers_make_no_difference(tmp_path: Path) -> None:
 
 def test_clips_judges_and_decoding_do(tmp_path: Path) -> None:
     usual = tags(tmp_path / "usual")
-    clips = tags(tmp_path / "clips", prefix="other")
-    assert (clips[MEASURED_ON] == usual[MEASURED_ON], clips[MEASURED_BY] == usual[MEASURED_BY]) == (
-        False,
-        True,
-    )
+    for other in ({"prefix": "other"}, {"content": "other files of the same names"}):
+        clips = tags(tmp_path / "clips", **other)
+        same = (clips[MEASURED_ON] == usual[MEASURED_ON], clips[MEASURED_BY] == usual[MEASURED_BY])
+        assert same == (False, True)
     for name, measured in {
         "judge": {"judge": {"digest": "k"}},
         "decoding": {"decoding": {"split": "validation"}},

@@ -54,6 +54,7 @@ def workspace(heard, tmp_path):
             "predicted": found[row.clip_id],
             "judged": None,
             "sentences": 0,
+            "sha256": row.sha256,
             "verdicts": [{"judge": "lexical", "outcome": "silent", "emotion": None}],
         }
         for row in rows

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 
-from erv.register.against_champion import count_against, objections, taken_over
+from erv.register.against_champion import count_against, objections, present_verdicts, taken_over, unmet
 from erv.register.gates import Verdict, unopposed
 from erv.register.register import Bundle
-from erv.register.reign import How
+from erv.register.reign import How, Reign
 from erv.register.succession import succession
-from erv.register.versions import GATES_TAG, HASH_TAG
+from erv.register.versions import EXTERNAL_TAG, GATES_TAG, HASH_TAG
 
 FLOOR = Verdict("WAR", minimum=0.5, low=0.7, high=0.8, outcome="pass")
 OPEN = Verdict("EPC", "champion", 0.0)
@@ -23,6 +23,7 @@ FAILED = replace(OPEN, low=-0.2, high=-0.1, outcome="fail", opponent="1")
 HELD = Verdict("lineage", outcome="pass")
 BROKEN = Verdict("lineage", outcome="fail", reason="1 broken")
 UNCLEAR = Verdict("lineage", outcome="can't tell", reason="S3 is away")
+LOOSE = Verdict("serving code", outcome="fail", reason="serving.py is in no commit")
 BUNDLE = Bundle(Path(), "b", {}, (FLOOR, OPEN))
 
 
@@ -92,6 +93,29 @@ def test_gates_passed_against_another_champion_keep_a_version_from_being_promote
     assert "never decided" in never
 
 
+def test_the_lineage_of_now_counts_instead_of_the_kept_one() -> None:
+    candidate = version("3", "b", FLOOR, HELD)
+    assert objections(candidate, None, HELD) == []
+    assert objections(candidate, None, BROKEN) == ["fail: lineage: 1 broken"]
+    assert objections(candidate, None, UNCLEAR) == ["can't tell: lineage: S3 is away"]
+    assert present_verdicts(candidate, None, BROKEN) == (FLOOR, BROKEN)
+    assert objections(version("3", "b", FLOOR, BROKEN), None, HELD) == [], "it was put back"
+
+
+def test_of_a_version_without_gates_none_is_said_to_have_failed() -> None:
+    candidate = version("3", "b", gated=False)
+    candidate._tags[EXTERNAL_TAG] = "true"
+    against = objections(candidate, None, HELD)
+    assert against == ["it is external, so its gates are never decided"]
+    assert unmet(against) == "can't become champion by its gates"
+    said = Reign("3", "2026-11-29T10:00:00Z", "ann@box", "promote", "why", tuple(against)).text()
+    assert "forced past 1 obstacle:\n    it is external" in said
+    against = objections(candidate, None, BROKEN)
+    assert against[1:] == ["fail: lineage: 1 broken"]
+    assert unmet(against) == "can't become champion by its gates"
+    assert unmet([FAILED.text(), BROKEN.text()]) == "did not pass 2 of its gates"
+
+
 @pytest.mark.parametrize(
     ("verdicts", "before", "champions", "reigned", "how"),
     [
@@ -101,6 +125,10 @@ def test_gates_passed_against_another_champion_keep_a_version_from_being_promote
         ((PASSED, BROKEN), None, (PASSED, HELD), "2", None),
         ((PASSED, UNCLEAR), None, (PASSED,), "2", None),
         ((PASSED, HELD), (PASSED, UNCLEAR), (PASSED, HELD), "2", "serving code"),  # S3 is back
+        ((PASSED, LOOSE, HELD), None, (PASSED, HELD), "2", None),
+        ((PASSED, LOOSE, HELD), None, (PASSED, LOOSE, HELD), "2", None),  # it was forced, with other code
+        ((PASSED, LOOSE, HELD), None, None, "2", None),
+        ((PASSED, HELD), (PASSED, LOOSE, HELD), (PASSED, HELD), "2", "serving code"),  # committed by now
         ((PASSED, HELD), (PASSED, HELD), (PASSED, HELD), "2", None),  # a person chose version 2
         ((PASSED, HELD), (PASSED, BROKEN), (PASSED, HELD), "32", None),  # and went back from version 3
     ],

@@ -8,6 +8,7 @@ from erv.register.gates import (
     Verdict,
     decide,
     decide_against_champion,
+    judged,
     read_verdict,
     require_test_split,
 )
@@ -128,8 +129,8 @@ def test_less_inconsistency_than_a_policy_is_a_maximum(better_for_one):
     interval = better_for_one["judges"]["embedding"]["differences"]["erv-r1_omni"]["overall"]["inconsistency"]
     assert (found.passed, found.value) == (True, interval["high"])
     assert found.text() == (
-        f"pass: inconsistency minus r1_omni (judge embedding) {found.low:+.4f} to {found.high:+.4f},"
-        " needs less than +0.0000"
+        f"pass: inconsistency minus r1_omni (judge embedding) {found.low:+.4f} to {found.high:+.4f}"
+        " (95%), needs less than +0.0000"
     )
     # The headline judge hears no difference.
     assert not verdict_of(better_for_one, **gate).passed
@@ -225,9 +226,10 @@ def test_a_judge_that_did_not_read_is_named(better_for_one):
 
 def test_a_verdict_is_read_as_it_was_written(better_for_one):
     found = verdict_of(better_for_one, metric="WAR", minimum=0.5)
-    assert set(found.as_dict()) == {"metric", "against", "minimum", "low", "high", "outcome", "reason"}
-    judged = verdict_of(better_for_one, metric="inconsistency", maximum=0.5, judge="embedding")
-    assert read_verdict(judged.as_dict()) == judged
+    always = {"metric", "against", "minimum", "low", "high", "outcome", "reason"}
+    assert set(found.as_dict()) == {*always, "confidence"}
+    by_judge = verdict_of(better_for_one, metric="inconsistency", maximum=0.5, judge="embedding")
+    assert read_verdict(by_judge.as_dict()) == by_judge
 
 
 @pytest.mark.parametrize(
@@ -289,3 +291,37 @@ def test_a_gate_on_explanations_fails_where_a_policy_gives_none(silent, who):
     assert [gate.passed for gate in found] == [False, False, True]
     for gate in found[:2]:
         assert gate.reason == f"doesn't apply, as {who} has no figure for it (it answers without explaining)"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "interval", "text"),
+    [
+        (Verdict("WAR", minimum=0.5), (0.49996, 0.6), "can't tell: WAR 0.49996 to 0.60000, needs 0.50000 or"),
+        (Verdict("WAR", minimum=0.5), (0.49990, 0.49996), "fail: WAR 0.49990 to 0.49996, needs 0.50000 or"),
+        (
+            Verdict("WAR", maximum=0.5),
+            (0.4, 0.500004),
+            "can't tell: WAR 0.400000 to 0.500004, needs 0.500000",
+        ),
+        (Verdict("WAR", "sft", 0.0), (0.00002, 0.1), "pass: WAR minus sft +0.00002 to +0.10000, needs more"),
+        (
+            Verdict("WAR", "sft", 0.0),
+            (0.0, 0.1),
+            "can't tell: WAR minus sft +0.0000 to +0.1000, needs more than",
+        ),
+        (Verdict("WAR", minimum=0.5), (0.5, 0.6), "pass: WAR 0.5000 to 0.6000, needs 0.5000 or more"),
+    ],
+)
+def test_no_figure_contradicts_its_outcome(verdict, interval, text):
+    decided = judged(verdict, dict(zip(("low", "high"), interval, strict=True)))
+    assert decided.text().startswith(text)
+
+
+def test_a_verdict_says_at_which_confidence_it_was_decided(better_for_one):
+    gates = [GateSettings(metric="WAR", minimum=0.1), GateSettings(metric="verifier_f1", minimum=0.5)]
+    comparison = {**better_for_one, "confidence": 0.9, "verifier": {"macro_f1": 0.8, "n": 424}}
+    on_answers, on_verifier = decide(gates, "erv", comparison)
+    assert on_answers.as_dict()["confidence"] == 0.9
+    assert read_verdict(on_answers.as_dict()) == on_answers
+    assert " (90%), needs 0.1000 or more" in on_answers.text()
+    assert "confidence" not in on_verifier.as_dict(), "it has no interval of this level"

@@ -14,7 +14,7 @@ from erv.commands.publish import command
 from erv.errors import RegistryError
 from erv.evaluate.compare import compare
 from erv.evaluate.evaluate import write_predictions
-from erv.files import content_digest
+from erv.files import content_digest, sha256_of_text
 from erv.lineage.model_versions import lock_check
 from erv.pipeline import PipelineError
 from erv.register.aliases import _extended
@@ -44,8 +44,13 @@ WORTH = {
 }
 
 
-def predictions(right: int, agreeing: int, clips: int = 60, prefix: str = "") -> list[dict]:
-    """`clips` rows of which `right` are answered rightly and `agreeing` explain their answer."""
+def predictions(
+    right: int, agreeing: int, clips: int = 60, prefix: str = "", content: str = ""
+) -> list[dict]:
+    """`clips` rows of which `right` are answered rightly and `agreeing` explain their answer.
+
+    The names of the clips begin with `prefix`; another `content` is that of other files.
+    """
     rows = []
     for index in range(clips):
         label = ("anger", "sadness", "surprise")[index % 3]
@@ -61,6 +66,7 @@ def predictions(right: int, agreeing: int, clips: int = 60, prefix: str = "") ->
                 "predicted": predicted,
                 "judged": judged,
                 "sentences": 1,
+                "sha256": sha256_of_text(f"{content}{index}"),
                 "verdicts": [{"judge": "lexical", "outcome": "named", "emotion": judged}],
             }
         )

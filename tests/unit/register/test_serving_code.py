@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from erv.register import imports, serving_code
+from erv.register.gates import Verdict
+from erv.register.uncommitted import uncommitted, verdicts_on_code
 from tests.support.paths import ROOT
 from tests.support.tiny_bundle import write_bundle, write_clip
 
@@ -44,6 +46,44 @@ COUNTS = {
     "commands/run.py": False,
     "training/sft/sft.py": False,
 }
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def test_code_that_is_in_no_commit_is_named(package: Path, tmp_path: Path) -> None:
+    tree, candidate = package.parents[1], bundle(tmp_path / "candidate")
+    assert uncommitted(candidate, tree) == [], "git can't say"
+    git(tree, "init", "-q")
+    git(tree, "add", "-A")
+    git(tree, "commit", "-qm", "all")
+    with (package / "register/serving.py").open("a") as stream:
+        stream.write("\n# a comment\n")
+    with (package / "commands/run.py").open("a") as stream:
+        stream.write("\nADDED = 1\n")
+    assert uncommitted(candidate, tree) == [], "what answers runs as it was committed"
+    for path in ("media/decode.py", "labels/spaces/mafw.yaml"):
+        with (package / path).open("a") as stream:
+            stream.write("\nADDED: 1\n")
+    (package / "media/fresh.py").write_text("NEW = 1\n")
+    with (package / "media/limits.py").open("a") as stream:
+        stream.write("\nimport erv.media.fresh\n")
+    changed = [f"src/erv/{path}" for path in ("labels/spaces/mafw.yaml", "media/decode.py")]
+    changed += [f"src/erv/media/{name}.py" for name in ("fresh", "limits")]
+    assert uncommitted(candidate, tree) == changed
+    (verdict,) = verdicts_on_code(candidate, tree, None)
+    assert verdict.text() == (
+        f"fail: serving code: {', '.join(changed[:3])} and 1 more can't be found in the commit that is"
+        " checked out; commit, and `erv publish` decides again"
+    )
+    assert verdicts_on_code(candidate, tree, [Verdict("WAR")]) == (), "it was committed when it was published"
+    assert verdicts_on_code(candidate, tree, [verdict]) == (verdict,)
+    git(tree, "add", "-A")
+    git(tree, "commit", "-qm", "more")
+    assert verdicts_on_code(candidate, tree, [verdict]) == ()
+    assert uncommitted(candidate, tmp_path / "candidate") == [], "the package is no part of that workspace"
 
 
 def test_what_counts(package: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ ROW = {
     "judged": "anger",
     "verdicts": [{"judge": "lexical", "outcome": "named", "emotion": "anger"}],
     "sentences": 1,
+    "sha256": "0" * 64,
 }
 
 Entries = dict[str, dict[str, Any]]

@@ -50,6 +50,10 @@ def test_predictions_hold_a_verdict_per_judge_and_the_first_one_is_the_headline(
     write_predictions(rows, tmp_path / "predictions.parquet")
     assert read_predictions(tmp_path / "predictions.parquet") == rows
     assert pq.read_schema(tmp_path / "predictions.parquet").equals(SCHEMA)
+    assert {row["sha256"] for row in rows} == {"0" * 64}
+    older = pq.read_table(tmp_path / "predictions.parquet").drop_columns(["sha256"])
+    pq.write_table(older, tmp_path / "older.parquet")
+    assert read_predictions(tmp_path / "older.parquet") == [{**row, "sha256": None} for row in rows]
     with pytest.raises(EvaluationError, match="'1' of dfew has no completion"):
         judge_completions([clip("1")], {}, [Spoken()])
     with pytest.raises(EvaluationError, match="two judges are called 'spoken'"):
