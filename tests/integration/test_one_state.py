@@ -130,6 +130,8 @@ def test_a_connected_clone_stays_connected_unless_asked(
     waits.unlink()
     assert written(connected) == before
     assert not (connected / ".erv/stack/s3").exists()
+    told = run(connected, bare, *ERV, "stack", "status")
+    assert told.stderr.startswith(f"this clone uses S3 at {colleague.environment.s3_endpoint}, MLflow at")
     # Its own stack can be deleted without cutting DVC off from the team's.
     assert run(connected, bare, *ERV, "stack", "clean", "--yes").returncode == 0
     pulled = run(connected, bare, "-m", "dvc", "pull")
@@ -181,6 +183,18 @@ def test_another_team_is_named(colleague: Scratch, connected: Path) -> None:
     said = run(connected, variables(colleague), *ERV, "connect").stdout.splitlines()[-1]
     assert said.startswith("this clone was connected to S3 at http://s3.elsewhere, MLflow at")
     assert said.endswith("; it now uses the servers above")
+
+
+def test_a_run_does_not_point_the_remote_elsewhere(colleague: Scratch, connected: Path) -> None:
+    """In a shell that names another bucket than the clone is connected to, it did so unasked."""
+    before = written(connected)
+    said = run(connected, variables(colleague, ERV_DVC_BUCKET="erv-mlflow"), *ERV, "run", "make@a")
+    assert said.returncode == 1
+    assert (
+        f"this clone is connected to s3://{colleague.environment.dvc_bucket} at"
+        f" {colleague.environment.s3_endpoint}, but this shell names s3://erv-mlflow at" in said.stderr
+    )
+    assert written(connected) == before
 
 
 def test_the_sample_goes_into_no_bucket_of_others_unasked(colleague: Scratch, clone: Path) -> None:

@@ -64,7 +64,11 @@ def down() -> None:
 def status() -> None:
     """Print the state of each server; exit code 1 unless all are running."""
     from erv import stack
+    from erv.environment import recorded_servers
+    from erv.stack.switch import servers_text
 
+    if theirs := recorded_servers():
+        click.echo(f"this clone uses {servers_text(theirs)}, and none of these:", err=True)
     states = stack.status()
     for service in states:
         click.echo(f"{service.name:8} {service.state:10} {service.url or '-':32} {service.pid or '-'}")

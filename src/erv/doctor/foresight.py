@@ -26,12 +26,14 @@ from erv.pipeline import (
     overlap,
     read_changes,
     read_stages,
+    restorable_from_remote,
     select,
 )
 from erv.settings import Settings
+from erv.stack.reach import unreachable
 from erv.tracking.durations import Took, last_times
 
-State = Literal["runs", "follows", "from cache", "unchanged"]
+State = Literal["runs", "follows", "from cache", "from remote", "unchanged"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Foreseen:
     Attributes:
         name: the stage.
         state: `runs` for its own changes, `follows` if what it reads may become other, `from cache` if DVC
-            has its outputs, or `unchanged`.
+            has its outputs, `from remote` if DVC's remote has them, or `unchanged`.
         why: the reasons.
         seconds: how long its last run took; None if that is unknown, or nothing would run.
         elsewhere: on which other machine or device that was; empty if it was on these.
@@ -92,7 +94,9 @@ class Foresight:
             makes the run shorter.
         unknown: names of the stages that would run and have no known time.
         price_per_hour: from `machine.price_per_hour`.
-        notes: why times are unknown, and why the run would be refused; empty if nothing went wrong.
+        notes: why times are unknown or the remote wasn't asked, and why the run would be refused; empty if
+            nothing went wrong.
+        fetches: whether `erv run` restores results from the remote by itself: this shell names the store.
     """
 
     stages: tuple[Foreseen, ...]
@@ -101,15 +105,24 @@ class Foresight:
     unknown: tuple[str, ...]
     price_per_hour: float | None
     notes: tuple[str, ...] = ()
+    fetches: bool = True
 
     @property
     def price(self) -> float | None:
-        """What the stages of known time would cost one after another; None without a price per hour."""
+        """What the stages of known time would cost one after another; None without a price per hour.
+
+        The machine is paid by the hour, so stages side by side cost less, down to `least_price`.
+        """
         return None if self.price_per_hour is None else self.seconds / 3600 * self.price_per_hour
+
+    @property
+    def least_price(self) -> float | None:
+        """What they would cost if only those that wait for each other took time: of the longest chain."""
+        return None if self.price_per_hour is None else self.longest_chain / 3600 * self.price_per_hour
 
     def document(self) -> dict[str, Any]:
         """For `--json`; stages in order, times in seconds."""
-        return {**asdict(self), "price": self.price}
+        return {**asdict(self), "price": self.price, "least_price": self.least_price}
 
 
 def foresee(
@@ -138,11 +151,12 @@ def foresee(
     stages = select(everything, targets)
     forced = named(everything, targets) if force else frozenset()
     changes = read_changes(stages, environment.workspace)
+    known = _Known(changes, *_in_remote(environment, stages, changes))
     codes = _Codes(environment.workspace)
     found: dict[str, Foreseen] = {}
     for stage in stages:
         found[stage.name] = (
-            _forced(stage) if stage.name in forced else _foreseen(stage, stages, changes, found, codes)
+            _forced(stage) if stage.name in forced else _foreseen(stage, stages, known, found, codes)
         )
     refusal = ""
     if only is not None:
@@ -157,8 +171,40 @@ def foresee(
         longest_chain=_longest_chain(stages, items),
         unknown=tuple(item.name for item in items if item.works and item.seconds is None),
         price_per_hour=settings.machine.price_per_hour,
-        notes=tuple(filter(None, [refusal, trouble])),
+        notes=tuple(filter(None, [refusal, known.trouble, trouble])),
+        fetches=environment.has_storage,
     )
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What was asked of DVC.
+
+    Attributes:
+        changes: of each stage.
+        in_remote: names of the stages that the remote has the results of.
+        trouble: why the remote couldn't be asked; empty if it could.
+    """
+
+    changes: Mapping[str, StageChanges]
+    in_remote: frozenset[str]
+    trouble: str
+
+
+def _in_remote(
+    environment: Environment, stages: Sequence[PipelineStage], changes: Mapping[str, StageChanges]
+) -> tuple[frozenset[str], str]:
+    """The stages whose results are in the remote, and why it couldn't be asked."""
+    away = unreachable("S3", environment.s3_endpoint) if environment.s3_endpoint else None
+    try:
+        return (
+            (frozenset(), away)
+            if away
+            else (restorable_from_remote(stages, changes, environment.workspace), "")
+        )
+    except PipelineError as error:
+        reason = environment.mask(str(error))[:200]
+        return frozenset(), f"DVC's remote, which may have some of these results, can't be asked ({reason})"
 
 
 def _refusal(stage: PipelineStage, found: Mapping[str, Foreseen]) -> str:
@@ -202,11 +248,11 @@ def _forced(stage: PipelineStage) -> Foreseen:
 def _foreseen(
     stage: PipelineStage,
     stages: Sequence[PipelineStage],
-    changes: Mapping[str, StageChanges],
+    known: _Known,
     before: Mapping[str, Foreseen],
     codes: _Codes,
 ) -> Foreseen:
-    own = changes[stage.name]
+    own = known.changes[stage.name]
     producers = [other for other in stages if other.name in before]
     changed = [other for other in producers if before[other.name].state != "unchanged"]
     rewritten = [other for other in changed if not before[other.name].same]
@@ -219,6 +265,8 @@ def _foreseen(
     if why and not above:
         if own.in_cache and all(item.what == "output" for item in why):
             return Foreseen(stage.name, "from cache", why, same=True)
+        if stage.name in known.in_remote:
+            return Foreseen(stage.name, "from remote", why, same=True)
         if own.ran_before:
             return Foreseen(stage.name, "from cache", why)
         harmless = all(item.what == "code" and item.change == HARMLESS for item in why)

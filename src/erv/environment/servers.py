@@ -115,6 +115,18 @@ def recorded_servers(workspace: str | Path = ".", record: str = CONNECTED_FILE) 
     }
 
 
+def connected_store(workspace: str | Path = ".") -> tuple[str, str]:
+    """Address and bucket of the store that `erv connect` pointed DVC's remote at.
+
+    Raises:
+        SettingsError: the record is damaged.
+    """
+    root = Path(workspace).resolve()
+    known = _record(root, CONNECTED_FILE)
+    address = known.get(_ADDRESS_OF["S3"]) or _UNNAMED["S3"]
+    return address, known.get("ERV_DVC_BUCKET") or Environment(root).dvc_bucket
+
+
 def named_like_our_own(environment: Environment) -> tuple[str, ...]:
     """The variables of an environment that name servers of this workspace's own, used or not.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from erv.environment import (
     Environment,
     clone_state,
+    connected_store,
     load_environment,
     named_environment,
     named_like_our_own,
@@ -106,6 +107,27 @@ def check_starting(workspace: Path, names: Sequence[str], own: bool) -> None:
                 " this clone's own; run `erv connect` to use it, or unset them to start a stack of its own"
                 " (`erv stack up --own` starts one all the same)"
             )
+
+
+def check_store(environment: Environment) -> None:
+    """Refuses a store that a connected clone isn't connected to: DVC's remote would follow it unasked.
+
+    Args:
+        environment: with the store that this process names.
+
+    Raises:
+        StackError: see above.
+    """
+    if clone_state(environment.workspace) != "connected" or not environment.has_storage:
+        return
+    known = connected_store(environment.workspace)
+    named = (environment.s3_endpoint or "Amazon S3", environment.dvc_bucket)
+    if named != known:
+        raise StackError(
+            f"this clone is connected to s3://{known[1]} at {known[0]}, but this shell names s3://{named[1]}"
+            f" at {named[0]}; run `erv connect` to change to that, or correct the shell's ERV_S3_* and"
+            " ERV_DVC_BUCKET"
+        )
 
 
 def overriding_variables(workspace: str | Path = ".") -> tuple[str, ...]:
