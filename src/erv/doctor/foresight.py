@@ -7,13 +7,13 @@ they turn out the same, DVC skips what follows, so this is the most that can run
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
 from erv.accept.accept import changed_files, is_code
 from erv.accept.contents import Contents
 from erv.accept.harmless import HARMLESS
+from erv.doctor.foreseen import Foreseen, Foresight, Why
 from erv.environment import Environment, remedy_for
 from erv.pipeline import (
     ABSENT,
@@ -32,97 +32,6 @@ from erv.pipeline import (
 from erv.settings import Settings
 from erv.stack.reach import unreachable
 from erv.tracking.durations import Took, last_times
-
-State = Literal["runs", "follows", "from cache", "from remote", "unchanged"]
-
-
-@dataclass(frozen=True)
-class Why:
-    """A reason for which a stage doesn't stay as it is.
-
-    Attributes:
-        what: `parameter`, `code`, `data`, `output`, `command`, `follows`, `never ran` or `forced`.
-        name: of the parameter, file or stage; empty if there is none.
-        before, after: values of a parameter, None where it has none; hashes of a file.
-        change: how a file of code differs, or what DVC says of an output; empty otherwise.
-    """
-
-    what: str
-    name: str = ""
-    before: Any = None
-    after: Any = None
-    change: str = ""
-
-
-@dataclass(frozen=True)
-class Foreseen:
-    """What would become of a stage.
-
-    Attributes:
-        name: the stage.
-        state: `runs` for its own changes, `follows` if what it reads may become other, `from cache` if DVC
-            has its outputs, `from remote` if DVC's remote has them, or `unchanged`.
-        why: the reasons.
-        seconds: how long its last run took; None if that is unknown, or nothing would run.
-        elsewhere: on which other machine or device that was; empty if it was on these.
-        harmless: only code changed, and nothing that runs: `erv accept` would keep the result.
-        same: its outputs are, or become again, what `dvc.lock` names.
-    """
-
-    name: str
-    state: State
-    why: tuple[Why, ...] = ()
-    seconds: float | None = None
-    elsewhere: str = ""
-    harmless: bool = False
-    same: bool = False
-
-    @property
-    def works(self) -> bool:
-        """Whether its command would run."""
-        return self.state in ("runs", "follows")
-
-
-@dataclass(frozen=True)
-class Foresight:
-    """The whole run.
-
-    Attributes:
-        stages: all selected ones, each after what it depends on.
-        seconds: of all that would run, one after another, as far as it is known.
-        longest_chain: seconds of the slowest chain of stages that wait for each other: no number of workers
-            makes the run shorter.
-        unknown: names of the stages that would run and have no known time.
-        price_per_hour: from `machine.price_per_hour`.
-        notes: why times are unknown or the remote wasn't asked, and why the run would be refused; empty if
-            nothing went wrong.
-        fetches: whether `erv run` restores results from the remote by itself: this shell names the store.
-    """
-
-    stages: tuple[Foreseen, ...]
-    seconds: float
-    longest_chain: float
-    unknown: tuple[str, ...]
-    price_per_hour: float | None
-    notes: tuple[str, ...] = ()
-    fetches: bool = True
-
-    @property
-    def price(self) -> float | None:
-        """What the stages of known time would cost one after another; None without a price per hour.
-
-        The machine is paid by the hour, so stages side by side cost less, down to `least_price`.
-        """
-        return None if self.price_per_hour is None else self.seconds / 3600 * self.price_per_hour
-
-    @property
-    def least_price(self) -> float | None:
-        """What they would cost if only those that wait for each other took time: of the longest chain."""
-        return None if self.price_per_hour is None else self.longest_chain / 3600 * self.price_per_hour
-
-    def document(self) -> dict[str, Any]:
-        """For `--json`; stages in order, times in seconds."""
-        return {**asdict(self), "price": self.price, "least_price": self.least_price}
 
 
 def foresee(
@@ -195,13 +104,13 @@ def _in_remote(
     environment: Environment, stages: Sequence[PipelineStage], changes: Mapping[str, StageChanges]
 ) -> tuple[frozenset[str], str]:
     """The stages whose results are in the remote, and why it couldn't be asked."""
-    away = unreachable("S3", environment.s3_endpoint) if environment.s3_endpoint else None
+    if not any(change.outputs for change in changes.values()):
+        return frozenset(), ""
+    # DVC's client would try for minutes.
+    if environment.s3_endpoint and (away := unreachable("S3", environment.s3_endpoint)):
+        return frozenset(), away
     try:
-        return (
-            (frozenset(), away)
-            if away
-            else (restorable_from_remote(stages, changes, environment.workspace), "")
-        )
+        return restorable_from_remote(stages, changes, environment.workspace), ""
     except PipelineError as error:
         reason = environment.mask(str(error))[:200]
         return frozenset(), f"DVC's remote, which may have some of these results, can't be asked ({reason})"

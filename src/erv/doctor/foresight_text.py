@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Iterator
 
-from erv.doctor.foresight import Foreseen, Foresight, Why
+from erv.doctor.foreseen import Foreseen, Foresight, Why
 
 COLUMNS = 100
 _LONGEST_VALUE = 36

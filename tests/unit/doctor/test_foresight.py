@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from erv.commands.run import command
-from erv.doctor.foresight import Foreseen, Foresight, Why
+from erv.doctor.foreseen import Foreseen, Foresight, Why
 from erv.doctor.foresight_text import duration, lines
 from erv.errors import ErvError
 from tests.support.paths import ROOT
