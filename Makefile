@@ -58,6 +58,8 @@ demo: data  ## Sample corpus, local stack, whole pipeline; prints the results an
 	$(BIN)/erv run
 
 data: install  ## Create the sample corpus, upload it to the raw bucket and pin it
+	@# First alone: in a clone that uses servers of others it refuses, before anything is made.
+	$(BIN)/erv stack up s3
 	@# In parallel: the servers take seconds of waiting, the corpus minutes of work.
 	@$(MAKE) --no-print-directory -j 2 stack-up sample
 	$(BIN)/erv sample-data --size $(SIZE) --seed $(SEED) --upload

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from erv.doctor.doctor import Finding, examine
+from erv.doctor.doctor import examine
+from erv.doctor.finding import Finding
 from erv.environment import Environment
 
 pytestmark = pytest.mark.integration

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from erv.doctor import schedules
-from erv.doctor.doctor import Finding, examine
+from erv.doctor.doctor import examine
+from erv.doctor.finding import Finding
 from erv.environment import Environment
 from erv.stack import clean, up
 from tests.integration.prefect_api import ask

@@ -5,30 +5,40 @@ from __future__ import annotations
 import ast
 import logging
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from erv.doctor.doctor import _found_by, _stack
+from erv.doctor.clone_check import stack, variables
+from erv.doctor.doctor import _found_by
 from erv.doctor.foresight import _times
+from erv.doctor.lacks import _base
+from erv.doctor.workspace_check import sources
 from erv.environment import (
     Environment,
+    clone_state,
     command_for,
     connected_servers,
     connection_lines,
     load_environment,
+    own_environment,
     remedy_for,
+    sample_remedy,
 )
 from erv.errors import RegistryError, SettingsError, StorageError
+from erv.settings import load_settings
+from erv.settings.profile import load_profile
 from erv.storage.store import open_store
 from tests.support.paths import ROOT
 
 # What decides; and what speaks only of servers that it knows to be this workspace's own.
-DECIDES = {"src/erv/environment/environment.py", "src/erv/environment/servers.py"}
-DECIDES |= {"src/erv/doctor/doctor.py", "src/erv/commands/stack.py"}
+DECIDES = {"src/erv/environment/written.py", "src/erv/environment/servers.py"}
+DECIDES |= {"src/erv/stack/switch.py", "src/erv/commands/stack.py"}
 DECIDES |= {"src/erv/stack/control.py"}  # the header of the file that it writes
-STARTS = re.compile(r"erv stack (up|status)|stack up")
+# What starts servers, or brings the sample to where the data is.
+STARTS = re.compile(r"erv stack (up|status)|stack up|stack-up|make (data|demo)|sample-data --upload")
 
 
 @pytest.fixture
@@ -64,8 +74,12 @@ def test_a_server_of_our_own_beside_a_shared_one(shared: Path) -> None:
     (shared / ".erv").mkdir()
     (shared / ".erv/stack.env").write_text("ERV_PREFECT_API_URL=http://127.0.0.1:1/api\n")
     assert remedy_for("Prefect", own="look") == "look"
-    assert command_for("Prefect") == "erv stack up"
-    assert command_for("MLflow") == "erv connect"
+    assert remedy_for("S3") == "run `erv stack up`"
+    # `erv connect` would give up the stack, and refuse as long as no object store is named.
+    assert remedy_for("MLflow") == (
+        "check ERV_MLFLOW_URI and the server, or unset ERV_MLFLOW_*: this clone has its own stack"
+    )
+    assert {command_for(server) for server in ("S3", "MLflow", "Prefect")} == {"erv stack up"}
 
 
 @pytest.fixture
@@ -104,7 +118,7 @@ def test_a_connected_clone_is_told_which_variables_its_shell_lacks(connected: Pa
         open_store(load_environment())
     assert "this clone is connected to S3 at http://s3.example" in str(refused.value)
     assert str(refused.value).count("ERV_S3_ENDPOINT") == 1
-    (finding,) = (one for one in _found_by(_stack, load_environment()))
+    (finding,) = (one for one in _found_by(stack, load_environment()))
     assert (finding.state, finding.remedy) == ("fail", "set what `erv connect` lists")
     assert (
         "connected to S3 at http://s3.example, MLflow at http://mlflow.example, Prefect at" in finding.detail
@@ -132,9 +146,58 @@ def test_a_password_in_an_address_is_not_kept(clean: Path) -> None:
     assert "to MLflow at your team's address: set ERV_MLFLOW_URI in this shell" in remedy_for("MLflow")
 
 
-def test_a_stack_of_its_own_is_used_though_the_clone_was_connected(connected: Path) -> None:
-    (connected / ".erv/stack.env").write_text("ERV_PREFECT_API_URL=http://127.0.0.1:1/api\n")
+def test_a_connected_clone_does_not_use_the_stack_that_it_had(connected: Path) -> None:
+    """Half of its commands went to the stack that it had before."""
+    (connected / ".erv/stack.env").write_text(
+        "ERV_PREFECT_API_URL=http://127.0.0.1:1/api\nERV_S3_ACCESS_KEY=mine\nERV_S3_SECRET_KEY=mine\n"
+    )
+    assert clone_state(connected) == "connected"
+    assert load_environment().prefect_api_url is None
+    assert not load_environment().has_storage
+    assert own_environment().prefect_api_url == "http://127.0.0.1:1/api"
+    assert "this clone is connected to Prefect at http://prefect.example/api" in remedy_for("Prefect")
+    (connected / ".erv/connected.env").unlink()
+    assert clone_state(connected) == "own stack"
     assert remedy_for("Prefect") == "run `erv stack up`"
+    (connected / ".erv/stack.env").unlink()
+    assert clone_state(connected) == "neither"
+
+
+def test_a_team_without_a_server_is_not_sent_to_a_stack(
+    connected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a shell without variables it was."""
+    record = connected / ".erv/connected.env"
+    lines = [line for line in record.read_text().splitlines() if "PREFECT" not in line]
+    record.write_text("\n".join(lines))
+    assert remedy_for("Prefect") == "set ERV_PREFECT_API_URL and run `erv connect`"
+
+
+def test_a_shell_that_names_other_servers_than_the_clone_uses(
+    connected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERV_S3_ENDPOINT", "http://elsewhere.example")
+    (finding,) = _found_by(variables, load_environment())
+    assert finding.detail == "the shell's ERV_S3_ENDPOINT differ from .erv/connected.env"
+    assert "`erv connect` change what the clone uses" in finding.remedy
+
+
+def test_the_sample_is_no_remedy_where_the_data_is_everybodys(
+    connected: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have started a private stack, and put the sample into the team's bucket."""
+    shutil.copy(ROOT / "params.yaml", connected)
+    (finding,) = _found_by(sources, load_environment())
+    assert finding.remedy.startswith("take data/sources/*.lock.json from your team's commit, or pin")
+    base = {one.name: one for one in _base(load_environment(), load_settings(), load_profile("demo"), None)}
+    assert base["base policy"].remedy.startswith("take data/sources/*.lock.json from your team's commit")
+    assert sample_remedy() is None
+    (connected / ".erv/connected.env").unlink()
+    (finding,) = _found_by(sources, load_environment())
+    assert finding.remedy == "`make data`, or `erv data pin`"
+    monkeypatch.setenv("ERV_S3_ACCESS_KEY", "them")
+    monkeypatch.setenv("ERV_S3_SECRET_KEY", "hidden-1")
+    assert sample_remedy() is None, "Amazon's own"
 
 
 def test_a_copy_in_which_dvc_runs_an_experiment_is_connected_like_its_original(

@@ -11,7 +11,8 @@ def command() -> None:
 
     Use it in a clone whose S3, MLflow and Prefect servers are your team's. It starts nothing. DVC's address
     and keys go to .dvc/config.local, which git ignores. Repeat it whenever a variable changes. In a shell
-    that lacks the variables of a connected clone, it lists them.
+    that lacks the variables of a connected clone, it lists them. A stack of the clone's own must be stopped
+    and is kept, unused; `erv stack up --own` returns to it.
     """
     from erv.environment import load_environment
     from erv.stack.connect import connect

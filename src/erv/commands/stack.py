@@ -6,10 +6,10 @@ import click
 
 
 def _say_what_happens() -> None:
-    from erv.environment import load_environment
+    from erv.environment import own_environment
     from erv.stage import configure_logging
 
-    configure_logging(load_environment(process={}))
+    configure_logging(own_environment())
 
 
 @click.group(name="stack")
@@ -19,15 +19,20 @@ def command() -> None:
 
 @command.command()
 @click.argument("services", nargs=-1, type=click.Choice(["s3", "mlflow", "prefect"]))
-def up(services: tuple[str, ...]) -> None:
+@click.option("--own", is_flag=True, help="Also in place of servers of others that this clone uses.")
+def up(services: tuple[str, ...], own: bool) -> None:
     """Start the servers that are not running, all or only the named ones, and print their addresses.
 
-    The first start takes about half a minute, because MLflow and Prefect create their tables.
+    The first start takes about half a minute, because MLflow and Prefect create their tables. A clone that
+    `erv connect` has connected to servers of others keeps using those, unless you say --own.
     """
     from erv import stack
+    from erv.environment import recorded_servers
+    from erv.stack.switch import overriding_variables, servers_text
 
     _say_what_happens()
-    environment = stack.up(names=services or ("s3", "mlflow", "prefect"))
+    before = recorded_servers()
+    environment = stack.up(names=services or ("s3", "mlflow", "prefect"), own=own)
     click.echo(f"S3       {environment.s3_endpoint or '-'}")
     click.echo(f"MLflow   {environment.mlflow_uri or '-'}")
     click.echo(f"Prefect  {environment.prefect_ui_url or '-'}")
@@ -35,6 +40,14 @@ def up(services: tuple[str, ...]) -> None:
     click.echo(
         "Addresses and keys are in .erv/stack.env; your own AWS, MLflow and Prefect settings are untouched."
     )
+    if before:
+        click.echo(
+            f"This clone was connected to {servers_text(before)}; it now uses its own stack. To return to"
+            " them: `erv stack down`, then `erv connect`."
+        )
+    if names := overriding_variables():
+        override = f"{', '.join(names)} override the stack in this shell"
+        click.echo(f"warning: {override}; to use it: unset {' '.join(names)}", err=True)
 
 
 @command.command()
@@ -51,7 +64,11 @@ def down() -> None:
 def status() -> None:
     """Print the state of each server; exit code 1 unless all are running."""
     from erv import stack
+    from erv.environment import recorded_servers
+    from erv.stack.switch import servers_text
 
+    if theirs := recorded_servers():
+        click.echo(f"this clone uses {servers_text(theirs)}, and none of these:", err=True)
     states = stack.status()
     for service in states:
         click.echo(f"{service.name:8} {service.state:10} {service.url or '-':32} {service.pid or '-'}")
@@ -65,7 +82,7 @@ def key() -> None:
     from erv.environment import command_for, load_environment
     from erv.errors import StackError
 
-    environment = load_environment(process={})
+    environment = load_environment(process={})  # in a connected clone without the keys of its own stack
     if not (environment.mlflow_token and environment.prefect_auth_string):
         if command_for("MLflow") == "erv connect":
             raise StackError(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from erv.doctor import fit
 from erv.doctor.base_policy import CONFIG, base_lock, base_sizes
-from erv.doctor.doctor import Finding
+from erv.doctor.finding import Finding
 from erv.doctor.gpus import Accelerator, see_accelerator
 from erv.doctor.policy_sizes import RELEASED, nominal, our_config, sizes_of
 from erv.environment import Environment, load_environment

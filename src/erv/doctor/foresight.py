@@ -7,13 +7,13 @@ they turn out the same, DVC skips what follows, so this is the most that can run
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
 from erv.accept.accept import changed_files, is_code
 from erv.accept.contents import Contents
 from erv.accept.harmless import HARMLESS
+from erv.doctor.foreseen import Foreseen, Foresight, Why
 from erv.environment import Environment, remedy_for
 from erv.pipeline import (
     ABSENT,
@@ -26,90 +26,12 @@ from erv.pipeline import (
     overlap,
     read_changes,
     read_stages,
+    restorable_from_remote,
     select,
 )
 from erv.settings import Settings
+from erv.stack.reach import unreachable
 from erv.tracking.durations import Took, last_times
-
-State = Literal["runs", "follows", "from cache", "unchanged"]
-
-
-@dataclass(frozen=True)
-class Why:
-    """A reason for which a stage doesn't stay as it is.
-
-    Attributes:
-        what: `parameter`, `code`, `data`, `output`, `command`, `follows`, `never ran` or `forced`.
-        name: of the parameter, file or stage; empty if there is none.
-        before, after: values of a parameter, None where it has none; hashes of a file.
-        change: how a file of code differs, or what DVC says of an output; empty otherwise.
-    """
-
-    what: str
-    name: str = ""
-    before: Any = None
-    after: Any = None
-    change: str = ""
-
-
-@dataclass(frozen=True)
-class Foreseen:
-    """What would become of a stage.
-
-    Attributes:
-        name: the stage.
-        state: `runs` for its own changes, `follows` if what it reads may become other, `from cache` if DVC
-            has its outputs, or `unchanged`.
-        why: the reasons.
-        seconds: how long its last run took; None if that is unknown, or nothing would run.
-        elsewhere: on which other machine or device that was; empty if it was on these.
-        harmless: only code changed, and nothing that runs: `erv accept` would keep the result.
-        same: its outputs are, or become again, what `dvc.lock` names.
-    """
-
-    name: str
-    state: State
-    why: tuple[Why, ...] = ()
-    seconds: float | None = None
-    elsewhere: str = ""
-    harmless: bool = False
-    same: bool = False
-
-    @property
-    def works(self) -> bool:
-        """Whether its command would run."""
-        return self.state in ("runs", "follows")
-
-
-@dataclass(frozen=True)
-class Foresight:
-    """The whole run.
-
-    Attributes:
-        stages: all selected ones, each after what it depends on.
-        seconds: of all that would run, one after another, as far as it is known.
-        longest_chain: seconds of the slowest chain of stages that wait for each other: no number of workers
-            makes the run shorter.
-        unknown: names of the stages that would run and have no known time.
-        price_per_hour: from `machine.price_per_hour`.
-        notes: why times are unknown, and why the run would be refused; empty if nothing went wrong.
-    """
-
-    stages: tuple[Foreseen, ...]
-    seconds: float
-    longest_chain: float
-    unknown: tuple[str, ...]
-    price_per_hour: float | None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def price(self) -> float | None:
-        """What the stages of known time would cost one after another; None without a price per hour."""
-        return None if self.price_per_hour is None else self.seconds / 3600 * self.price_per_hour
-
-    def document(self) -> dict[str, Any]:
-        """For `--json`; stages in order, times in seconds."""
-        return {**asdict(self), "price": self.price}
 
 
 def foresee(
@@ -138,11 +60,12 @@ def foresee(
     stages = select(everything, targets)
     forced = named(everything, targets) if force else frozenset()
     changes = read_changes(stages, environment.workspace)
+    known = _Known(changes, *_in_remote(environment, stages, changes))
     codes = _Codes(environment.workspace)
     found: dict[str, Foreseen] = {}
     for stage in stages:
         found[stage.name] = (
-            _forced(stage) if stage.name in forced else _foreseen(stage, stages, changes, found, codes)
+            _forced(stage) if stage.name in forced else _foreseen(stage, stages, known, found, codes)
         )
     refusal = ""
     if only is not None:
@@ -157,8 +80,40 @@ def foresee(
         longest_chain=_longest_chain(stages, items),
         unknown=tuple(item.name for item in items if item.works and item.seconds is None),
         price_per_hour=settings.machine.price_per_hour,
-        notes=tuple(filter(None, [refusal, trouble])),
+        notes=tuple(filter(None, [refusal, known.trouble, trouble])),
+        fetches=environment.has_storage,
     )
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What was asked of DVC.
+
+    Attributes:
+        changes: of each stage.
+        in_remote: names of the stages that the remote has the results of.
+        trouble: why the remote couldn't be asked; empty if it could.
+    """
+
+    changes: Mapping[str, StageChanges]
+    in_remote: frozenset[str]
+    trouble: str
+
+
+def _in_remote(
+    environment: Environment, stages: Sequence[PipelineStage], changes: Mapping[str, StageChanges]
+) -> tuple[frozenset[str], str]:
+    """The stages whose results are in the remote, and why it couldn't be asked."""
+    if not any(change.outputs for change in changes.values()):
+        return frozenset(), ""
+    # DVC's client would try for minutes.
+    if environment.s3_endpoint and (away := unreachable("S3", environment.s3_endpoint)):
+        return frozenset(), away
+    try:
+        return restorable_from_remote(stages, changes, environment.workspace), ""
+    except PipelineError as error:
+        reason = environment.mask(str(error))[:200]
+        return frozenset(), f"DVC's remote, which may have some of these results, can't be asked ({reason})"
 
 
 def _refusal(stage: PipelineStage, found: Mapping[str, Foreseen]) -> str:
@@ -202,11 +157,11 @@ def _forced(stage: PipelineStage) -> Foreseen:
 def _foreseen(
     stage: PipelineStage,
     stages: Sequence[PipelineStage],
-    changes: Mapping[str, StageChanges],
+    known: _Known,
     before: Mapping[str, Foreseen],
     codes: _Codes,
 ) -> Foreseen:
-    own = changes[stage.name]
+    own = known.changes[stage.name]
     producers = [other for other in stages if other.name in before]
     changed = [other for other in producers if before[other.name].state != "unchanged"]
     rewritten = [other for other in changed if not before[other.name].same]
@@ -219,6 +174,8 @@ def _foreseen(
     if why and not above:
         if own.in_cache and all(item.what == "output" for item in why):
             return Foreseen(stage.name, "from cache", why, same=True)
+        if stage.name in known.in_remote:
+            return Foreseen(stage.name, "from remote", why, same=True)
         if own.ran_before:
             return Foreseen(stage.name, "from cache", why)
         harmless = all(item.what == "code" and item.change == HARMLESS for item in why)

@@ -6,33 +6,37 @@ import json
 import textwrap
 from collections.abc import Iterator
 
-from erv.doctor.foresight import Foreseen, Foresight, Why
+from erv.doctor.foreseen import Foreseen, Foresight, Why
 
 COLUMNS = 100
 _LONGEST_VALUE = 36
+# Of one stage, and of several.
 _SAID = {
-    "runs": "would run",
-    "follows": "would follow, unless what they read stays the same",
-    "from cache": "would be taken from DVC's cache",
-    "unchanged": "need nothing",
+    "runs": ("would run", "would run"),
+    "follows": (
+        "would follow, unless what it reads stays the same",
+        "would follow, unless what they read stays the same",
+    ),
+    "from cache": ("would be taken from DVC's cache", "would be taken from DVC's cache"),
+    "from remote": ("has its results in DVC's remote", "have their results in DVC's remote"),
+    "unchanged": ("needs nothing", "need nothing"),
 }
 
 
 def lines(found: Foresight) -> Iterator[str]:
-    """All lines: the stages that don't stay as they are with their reasons, then the sums."""
+    """All lines: the stages that would do something with their reasons, then the sums."""
     for item in found.stages:
-        if item.state != "unchanged":
+        if item.state not in ("unchanged", "from remote"):
             yield from _stage(item)
     counts = {state: sum(item.state == state for item in found.stages) for state in _SAID}
-    said = [f"{count} {_SAID[state]}" for state, count in counts.items() if count]
-    yield from _wrapped(f"{len(found.stages)} stages: {'; '.join(said)}")
+    said = [f"{count} {_SAID[state][count > 1]}" for state, count in counts.items() if count]
+    stages = "1 stage" if len(found.stages) == 1 else f"{len(found.stages)} stages"
+    yield from _wrapped(f"{stages}: {'; '.join(said)}")
+    yield from _fetched(found)
     if any(item.works for item in found.stages):
         yield from _wrapped(_time(found))
         if found.price is not None:
-            yield from _wrapped(
-                f"price: {found.price:.2f}, at {found.price_per_hour:g} an hour (machine.price_per_hour)"
-                + _without(found)
-            )
+            yield from _wrapped(_price(found))
     for note in found.notes:
         yield from _wrapped(note)
 
@@ -84,6 +88,28 @@ def _time(found: Foresight) -> str:
     elsewhere = "; some of it was measured elsewhere" if any(item.elsewhere for item in found.stages) else ""
     chain = f"; the longest chain takes {duration(found.longest_chain)}" if known > 1 else ""
     return f"time: {duration(found.seconds)} one after another{chain}{_without(found)}{elsewhere}"
+
+
+def _price(found: Foresight) -> str:
+    high, low = f"{found.price:.2f}", f"{found.least_price:.2f}"
+    said = (
+        high
+        if high == low
+        else f"{low} if stages run side by side wherever they can, {high} one after another"
+    )
+    return f"price: {said}, at {found.price_per_hour:g} an hour (machine.price_per_hour){_without(found)}"
+
+
+def _fetched(found: Foresight) -> Iterator[str]:
+    names = [item.name for item in found.stages if item.state == "from remote"]
+    if not names:
+        return
+    yield from _wrapped(f"in DVC's remote: {', '.join(names)}", "  ")
+    first = "`dvc pull` fetches these results first"
+    if found.fetches:
+        yield from _wrapped(f"{first}; `erv run` does so by itself", "  ")
+    else:
+        yield from _wrapped(f"{first}; `erv run` can't, as this shell names no object store", "  ")
 
 
 def _without(found: Foresight) -> str:

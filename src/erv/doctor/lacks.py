@@ -10,12 +10,13 @@ from pathlib import Path
 
 from erv.doctor import fit
 from erv.doctor.base_policy import CONFIG, base_family_fault, base_lock, base_sizes
-from erv.doctor.doctor import Finding
+from erv.doctor.finding import Finding
 from erv.doctor.gpus import Accelerator, see_accelerator
 from erv.doctor.judge_check import lacks_of_judges
 from erv.doctor.policy_sizes import PolicySizes, nominal
 from erv.doctor.preflight import teacher_faults
-from erv.environment import Environment, load_environment
+from erv.doctor.workspace_check import TAKE_PINS
+from erv.environment import Environment, load_environment, sample_remedy
 from erv.errors import ErvError
 from erv.settings import Settings
 from erv.settings.across import written_by_vllm
@@ -97,7 +98,8 @@ def _base(
 ) -> Iterator[Finding]:
     wanted = profile.policy or "a policy"
     put = "put it into policy/ of sources.base (docs/paper.md), then `erv data pin base`"
-    put = put if profile.policy else "`make data`"
+    if not profile.policy:
+        put = sample_remedy(environment.workspace) or f"{TAKE_PINS}, or {put}"
     try:
         lock = base_lock(environment)
     except ErvError as error:

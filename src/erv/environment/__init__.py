@@ -1,12 +1,10 @@
 """Which servers this workspace talks to, whose they are, and the processes that use them."""
 
 from erv.environment.environment import (
-    CONNECTED_FILE,
-    STACK_FILE,
-    STATE,
     Environment,
     load_environment,
-    read_stack_file,
+    named_environment,
+    own_environment,
 )
 from erv.environment.processes import (
     child_environment,
@@ -17,31 +15,57 @@ from erv.environment.processes import (
     silence_telemetry,
 )
 from erv.environment.servers import (
+    SAMPLE_UPLOAD,
     command_for,
     connected_servers,
+    connected_store,
     connection_lines,
     is_shared,
+    named_like_our_own,
+    recorded_servers,
     remedy_for,
+    sample_remedy,
     shared_servers,
     unset_variables,
+)
+from erv.environment.written import (
+    CONNECTED_FILE,
+    LEFT_FILE,
+    STACK_FILE,
+    STATE,
+    CloneState,
+    clone_state,
+    is_connected,
+    read_stack_file,
 )
 
 __all__ = [
     "CONNECTED_FILE",
+    "LEFT_FILE",
+    "SAMPLE_UPLOAD",
     "STACK_FILE",
     "STATE",
+    "CloneState",
     "Environment",
     "child_environment",
+    "clone_state",
     "command_for",
     "connected_servers",
+    "connected_store",
     "connection_lines",
     "hand_over_token",
+    "is_connected",
     "is_shared",
     "isolate",
     "keep_private",
     "load_environment",
+    "named_environment",
+    "named_like_our_own",
+    "own_environment",
     "read_stack_file",
+    "recorded_servers",
     "remedy_for",
+    "sample_remedy",
     "shared_servers",
     "shell_lines",
     "silence_telemetry",

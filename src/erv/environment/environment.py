@@ -1,7 +1,8 @@
 """Which servers this workspace talks to: their addresses and keys.
 
 Everything local is in one ignored folder, `.erv/`. The addresses and keys of the servers are `ERV_*`
-variables; those of the process override `.erv/stack.env`, which `erv stack up` writes.
+variables; those of the process override `.erv/stack.env`, which `erv stack up` writes. In a clone that
+`erv connect` has connected to servers of others, that file is kept and not read.
 
 pydantic-settings is left out on purpose: each `Environment(...)` would read the variables of the process,
 and python-dotenv, which reads files for it, expands `${...}` in keys, cuts values at ` #` and skips damaged
@@ -18,21 +19,23 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from erv.environment.written import (
+    CONNECTED_FILE,
+    LEFT_FILE,
+    STACK_FILE,
+    STACK_REMEDY,
+    STATE,
+    is_connected,
+    read_stack_file,
+    written_file,
+)
 from erv.errors import SettingsError
-
-STATE = ".erv"
-STACK_FILE = "stack.env"
-CONNECTED_FILE = "connected.env"
-
 
 # The keys that belong to the server at an address.
 _KEYS_OF = {
     "ERV_MLFLOW_URI": ("ERV_MLFLOW_TOKEN",),
     "ERV_PREFECT_API_URL": ("ERV_PREFECT_AUTH_STRING", "ERV_PREFECT_API_KEY", "ERV_PREFECT_UI_URL"),
 }
-
-# Where DVC says which repository a queued experiment belongs to.
-_ORIGINAL = "DVC_ROOT"
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,16 @@ class Environment:
 
     @property
     def connected_file(self) -> Path:
-        """`connected.env`, written by `erv connect`: what it connected this clone to."""
+        """`connected.env`, written by `erv connect`: what it connected this clone to.
+
+        A clone is connected as long as it is there.
+        """
         return self.state / CONNECTED_FILE
+
+    @property
+    def left_file(self) -> Path:
+        """What `connected.env` becomes when `erv stack up --own` gives the clone a stack of its own."""
+        return self.state / LEFT_FILE
 
     @property
     def has_storage(self) -> bool:
@@ -134,41 +145,8 @@ class Environment:
         }
 
 
-_REMEDY = "delete the file and run `erv stack up`"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 _NAMES = tuple(item.name for item in fields(Environment) if item.name != "workspace")
-
-
-def read_stack_file(path: Path, remedy: str = _REMEDY) -> dict[str, str]:
-    """The `KEY=VALUE` lines of a `stack.env`; empty if there is no such file.
-
-    Args:
-        path: the file.
-        remedy: what to do about a damaged one.
-
-    Raises:
-        SettingsError: the file can't be read, is not UTF-8, or a line is neither a comment nor `KEY=VALUE`.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: not UTF-8 text (byte {error.start}); {remedy}") from None
-    except OSError as error:
-        raise SettingsError(f"{path}: can't be read ({error.strerror}); {remedy}") from None
-    values: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        name, equals, value = line.partition("=")
-        if not equals or not name.isidentifier():
-            raise SettingsError(f"{path}, line {number}: expected KEY=VALUE; {remedy}")
-        if not value.isprintable():
-            raise SettingsError(f"{path}, line {number}: {name} has an unprintable character; {remedy}")
-        values[name] = value
-    return values
 
 
 def load_environment(workspace: str | Path = ".", process: Mapping[str, str] | None = None) -> Environment:
@@ -186,7 +164,36 @@ def load_environment(workspace: str | Path = ".", process: Mapping[str, str] | N
     workspace = Path(workspace).resolve()
     variables = os.environ if process is None else process
     file = written_file(workspace, STACK_FILE, variables)
-    written = read_stack_file(file)
+    written = {} if is_connected(workspace, variables) else read_stack_file(file)
+    return _environment(workspace, file, written, variables)
+
+
+def own_environment(workspace: str | Path = ".") -> Environment:
+    """That of the workspace's own servers as `erv stack up` wrote it, whatever this process names.
+
+    A clone that is connected to servers of others doesn't use them, and keeps them.
+
+    Raises:
+        SettingsError: `stack.env` is damaged, or a value is not what its name says.
+    """
+    workspace = Path(workspace).resolve()
+    file = workspace / STATE / STACK_FILE
+    return _environment(workspace, file, read_stack_file(file), {})
+
+
+def named_environment(workspace: str | Path = ".") -> Environment:
+    """What the `ERV_*` variables of this process name by themselves, without servers of our own.
+
+    Raises:
+        SettingsError: a value is not what its name says.
+    """
+    workspace = Path(workspace).resolve()
+    return _environment(workspace, workspace / STATE / STACK_FILE, {}, os.environ)
+
+
+def _environment(
+    workspace: Path, file: Path, written: dict[str, str], variables: Mapping[str, str]
+) -> Environment:
     ours = {k: v for k, v in variables.items() if k.startswith("ERV_")}
     for address, keys in _KEYS_OF.items():
         # The keys of our own servers must not reach another server that the process names.
@@ -198,18 +205,13 @@ def load_environment(workspace: str | Path = ".", process: Mapping[str, str] | N
         variable = f"ERV_{name.upper()}"
         fault = _fault(name, values.get(variable, ""))
         if fault is not None:
-            where, remedy = ("the environment", "correct it") if variable in ours else (str(file), _REMEDY)
+            where, remedy = (
+                ("the environment", "correct it") if variable in ours else (str(file), STACK_REMEDY)
+            )
             raise SettingsError(f"{where}: {variable} {fault}; {remedy}")
     known = {name: values[f"ERV_{name.upper()}"] for name in _NAMES if values.get(f"ERV_{name.upper()}")}
     ambient = known.pop("s3_ambient", "0").lower() in ("1", "true", "yes")
     return Environment(workspace, s3_ambient=ambient, **known)
-
-
-def written_file(workspace: Path, name: str, variables: Mapping[str, str]) -> Path:
-    """A file of `.erv`; in a copy in which DVC runs an experiment, that of the original."""
-    file = workspace / STATE / name
-    original = variables.get(_ORIGINAL)
-    return Path(original) / STATE / name if original and not file.exists() else file
 
 
 def _fault(name: str, value: str) -> str | None:

@@ -8,10 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from erv.environment.environment import (
+from erv.environment.environment import Environment, load_environment
+from erv.environment.written import (
     CONNECTED_FILE,
-    Environment,
-    load_environment,
+    STACK_FILE,
+    clone_state,
+    is_connected,
     read_stack_file,
     written_file,
 )
@@ -21,6 +23,9 @@ _ADDRESS_OF = {"S3": "ERV_S3_ENDPOINT", "MLflow": "ERV_MLFLOW_URI", "Prefect": "
 
 # What is said of a server whose address is not known here.
 _UNNAMED = {"S3": "Amazon S3", "MLflow": "your team's address", "Prefect": "your team's address"}
+
+# Commands that bring the sample corpus.
+MAKE_DATA, SAMPLE_UPLOAD = "make data", "erv sample-data --upload"
 
 # How the names of each server's variables begin.
 _PREFIX_OF = {"S3": "ERV_S3_", "MLflow": "ERV_MLFLOW_", "Prefect": "ERV_PREFECT_"}
@@ -32,7 +37,7 @@ def shared_servers(environment: Environment) -> tuple[str, ...]:
     Raises:
         SettingsError: `stack.env` is damaged.
     """
-    written, used = read_stack_file(environment.stack_file), environment.variables()
+    written, used = _own_addresses(environment.workspace), environment.variables()
     foreign = {
         server
         for server, variable in _ADDRESS_OF.items()
@@ -62,8 +67,12 @@ def connection_lines(environment: Environment) -> list[str]:
     ]
 
 
-def unset_variables(environment: Environment) -> dict[str, str]:
+def unset_variables(environment: Environment, record: str = CONNECTED_FILE) -> dict[str, str]:
     """The variables of the servers that this clone is connected to which are set nowhere now.
+
+    Args:
+        environment: what is set.
+        record: the file of `.erv` that names the servers.
 
     Returns:
         Their values; keys, which only whoever runs the servers can tell, are empty.
@@ -71,8 +80,7 @@ def unset_variables(environment: Environment) -> dict[str, str]:
     Raises:
         SettingsError: what `erv connect` has written is damaged.
     """
-    file = written_file(environment.workspace, CONNECTED_FILE, os.environ)
-    known = read_stack_file(file, "delete the file and run `erv connect`")
+    known = _record(environment.workspace, record)
     usual = Environment(environment.workspace).variables()
     given = {name for name, value in environment.variables().items() if usual.get(name) != value}
     return {name: value for name, value in known.items() if name not in given}
@@ -93,14 +101,62 @@ def connected_servers(environment: Environment) -> dict[str, str]:
     return servers
 
 
+def recorded_servers(workspace: str | Path = ".", record: str = CONNECTED_FILE) -> dict[str, str]:
+    """The servers that a record of `erv connect` names, with their addresses; empty if there is none.
+
+    Raises:
+        SettingsError: the record is damaged.
+    """
+    known = _record(Path(workspace).resolve(), record)
+    return {
+        server: known.get(_ADDRESS_OF[server]) or _UNNAMED[server]
+        for server in _ADDRESS_OF
+        if _ADDRESS_OF[server] in known or (server == "S3" and known)
+    }
+
+
+def connected_store(workspace: str | Path = ".") -> tuple[str, str]:
+    """Address and bucket of the store that `erv connect` pointed DVC's remote at.
+
+    Raises:
+        SettingsError: the record is damaged.
+    """
+    root = Path(workspace).resolve()
+    known = _record(root, CONNECTED_FILE)
+    address = known.get(_ADDRESS_OF["S3"]) or _UNNAMED["S3"]
+    return address, known.get("ERV_DVC_BUCKET") or Environment(root).dvc_bucket
+
+
+def named_like_our_own(environment: Environment) -> tuple[str, ...]:
+    """The variables of an environment that name servers of this workspace's own, used or not.
+
+    Raises:
+        SettingsError: `stack.env` is damaged.
+    """
+    own, named = read_stack_file(environment.stack_file), environment.variables()
+    return tuple(name for name in _ADDRESS_OF.values() if name in named and named[name] == own.get(name))
+
+
+def sample_remedy(workspace: str | Path = ".", command: str = MAKE_DATA) -> str | None:
+    """How the sample corpus gets to where it is missing; None where it would reach a bucket of others.
+
+    Args:
+        workspace: root of the repository.
+        command: `make data`, or `erv sample-data --upload`, which doesn't pin it.
+    """
+    shared = clone_state(workspace) == "connected" or is_shared("S3", workspace)
+    return None if shared else f"`{command}`"
+
+
 def command_for(server: str, workspace: str | Path = ".") -> str:
     """The command that makes a server usable here, and delivers what waits for it.
 
     Where any server is shared, nothing is started that the user didn't ask for.
     """
     environment = load_environment(workspace)
-    theirs = shared_servers(environment) or connected_servers(environment)
-    return "erv connect" if theirs and not _is_own(server, workspace) else "erv stack up"
+    state = clone_state(environment.workspace)
+    theirs = state == "connected" or (state == "neither" and shared_servers(environment))
+    return "erv connect" if theirs else "erv stack up"
 
 
 def remedy_for(server: str, workspace: str | Path = ".", own: str = "run `erv stack up`") -> str:
@@ -112,16 +168,19 @@ def remedy_for(server: str, workspace: str | Path = ".", own: str = "run `erv st
         own: what to do about one of this workspace's own.
     """
     environment = load_environment(workspace)
-    shared = shared_servers(environment)
+    state, shared = clone_state(environment.workspace), shared_servers(environment)
     if server in shared:
-        return f"check {_ADDRESS_OF[server]} and the server, then run `erv connect`"
+        check = f"check {_ADDRESS_OF[server]} and the server"
+        if state == "own stack":
+            return f"{check}, or unset {_PREFIX_OF[server]}*: this clone has its own stack"
+        return f"{check}, then run `erv connect`"
     if address := connected_servers(environment).get(server):
         needed = _to_set(environment, server)
         return (
             f"this clone is connected to {server} at {address}: set {needed} in this shell"
             " (`erv connect` lists all that it lacks)"
         )
-    if shared and not _is_own(server, workspace):
+    if state == "connected" or (state == "neither" and shared):
         return f"set {_ADDRESS_OF[server]} and run `erv connect`"
     return own
 
@@ -135,7 +194,12 @@ def _to_set(environment: Environment, server: str) -> str:
     )
 
 
-def _is_own(server: str, workspace: str | Path) -> bool:
-    environment = load_environment(workspace)
-    address = read_stack_file(environment.stack_file).get(_ADDRESS_OF[server])
-    return address is not None and environment.variables().get(_ADDRESS_OF[server]) == address
+def _own_addresses(workspace: Path) -> dict[str, str]:
+    """What `stack.env` says, if the clone uses a stack of its own."""
+    if is_connected(workspace):
+        return {}
+    return read_stack_file(written_file(workspace, STACK_FILE, os.environ))
+
+
+def _record(workspace: Path, name: str) -> dict[str, str]:
+    return read_stack_file(written_file(workspace, name, os.environ), "delete the file and run `erv connect`")

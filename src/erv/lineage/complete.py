@@ -11,6 +11,7 @@ from erv.errors import ErvError, RegistryError
 from erv.lineage.links import LinkChecker
 from erv.stack.dvc_remote import REMOTE, write_dvc_remote
 from erv.stack.stored import all_stored, default_remote
+from erv.stack.switch import check_store
 
 
 def store_outputs(
@@ -37,6 +38,7 @@ def store_outputs(
         say("no object store is configured: outputs stay here, and nobody else can verify the version")
         return
     try:
+        check_store(environment)
         write_dvc_remote(environment)
         if all_stored(environment):
             return

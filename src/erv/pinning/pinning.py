@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
+from erv.environment import SAMPLE_UPLOAD, sample_remedy
 from erv.errors import DataError
 from erv.files import sweep
 from erv.pinning.bucket_source import BucketSource
@@ -103,7 +104,8 @@ def _pin(
     listed = source.list()
     if not listed:
         ours = f"s3://erv-raw/{name}"
-        sample = " (`erv sample-data --upload`: the sample corpus)" if uri.rstrip("/") == ours else ""
+        upload = sample_remedy(command=SAMPLE_UPLOAD) if uri.rstrip("/") == ours else None
+        sample = f" ({upload}: the sample corpus)" if upload else ""
         raise DataError(
             f"source {name}: there is nothing below {uri}; correct sources.{name} in params.yaml, or put the"
             f" tree there{sample}"

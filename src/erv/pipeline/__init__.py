@@ -6,6 +6,7 @@ from erv.pipeline.changes import ABSENT, ChangedFile, ChangedParameter, StageCha
 from erv.pipeline.commit import commit_dependencies
 from erv.pipeline.dead_holders import release_dead_holders
 from erv.pipeline.graph import PipelineStage, check_definitions, named, one_stage, read_stages, select
+from erv.pipeline.in_remote import restorable_from_remote
 from erv.pipeline.leftovers import of_these_stages, overlap, set_aside
 from erv.pipeline.lock_file import PipelineError, keep_lock, lock_fault, read_lock_entries, repair_lock
 from erv.pipeline.run import (
@@ -56,6 +57,7 @@ __all__ = [
     "release_dead_holders",
     "repair_lock",
     "repro",
+    "restorable_from_remote",
     "run_guarded",
     "select",
     "set_aside",

@@ -1,6 +1,7 @@
 """Connects a clone with servers that others run: checks them, and tells DVC where its remote is.
 
-`erv stack up` does both for the servers of a workspace of its own.
+`erv stack up` does both for the servers of a workspace of its own. `erv.stack.switch` says when a clone may
+change from one to the other.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ import subprocess
 from pathlib import Path
 
 from erv.environment import (
+    CONNECTED_FILE,
+    LEFT_FILE,
     Environment,
-    connected_servers,
+    clone_state,
     connection_lines,
-    load_environment,
+    named_environment,
+    recorded_servers,
     unset_variables,
 )
 from erv.errors import ErvError, StackError, StorageError
-from erv.stack.control import deliver_waiting
+from erv.stack import switch
+from erv.stack.control import deliver_waiting, status
 from erv.stack.dvc_remote import write_dvc_remote, write_private
 from erv.stack.reach import server_version
 
@@ -31,29 +36,28 @@ def connect(workspace: str | Path = ".") -> list[str]:
     """Checks the servers that `ERV_*` variables name, then writes DVC's remote into `.dvc/config.local`.
 
     Repeating it is safe. Nothing is written unless every server that is named can be used. The addresses are
-    also kept in `.erv/connected.env`, so that a shell without the variables can be told which it lacks.
+    also kept in `.erv/connected.env`, so that a shell without the variables can be told which it lacks. From
+    then on the clone uses these servers, and no stack of its own, whose state is kept.
 
     Args:
         workspace: root of the repository.
 
     Returns:
-        What was found and done, a line for each server and one for DVC.
+        What was found and done: a line for each server, one for DVC, and one if the clone used others before.
 
     Raises:
         StackError: no object store is named, a server can't be used (all of them are in the message), this
-            is no DVC repository, or git would see the keys.
+            is no DVC repository, git would see the keys, the clone's own stack runs, or runs wait for
+            another MLflow.
         SettingsError: a variable is not what its name says.
     """
-    environment = load_environment(workspace)
+    environment = named_environment(workspace)
     _check_place(environment)
     if not environment.has_storage:
-        if connected_servers(environment):
-            raise StackError("\n".join(_lacking(environment)))
-        missing = [name for name in _S3 if name not in environment.variables()]
-        raise StackError(
-            f"{', '.join(missing)} not set, so no object store is named; set what your team gave you and run"
-            " `erv connect` again"
-        )
+        raise StackError(_nothing_named(environment))
+    running = [service.name for service in status(environment.workspace) if service.pid is not None]
+    switch.check_connecting(environment, running)
+    left = switch.left_by_connecting(environment)
     checks = [("S3", _storage), ("MLflow", _tracking), ("Prefect", _orchestration)]
     lines, faults = [], []
     for name, check in checks:
@@ -69,20 +73,33 @@ def connect(workspace: str | Path = ".") -> list[str]:
     write_private(
         environment.connected_file, "\n".join([_HEADER.rstrip(), *connection_lines(environment), ""])
     )
+    environment.left_file.unlink(missing_ok=True)
     if environment.mlflow_uri:
         deliver_waiting(environment)
-    return lines
+    return [*lines, *left]
 
 
-def _lacking(environment: Environment) -> list[str]:
-    """What a shell lacks that knows nothing of the servers of its clone, as lines to paste and complete."""
-    servers = ", ".join(f"{name} at {url}" for name, url in connected_servers(environment).items())
-    values = unset_variables(environment).items()
-    return [
-        f"this clone is connected to {servers}, and this shell lacks their variables; set them (keys as your"
-        " team gave them to you):",
-        *(f"  export {name}={shlex.quote(value) if value else '...'}" for name, value in values),
-    ]
+def _nothing_named(environment: Environment) -> str:
+    """What a shell lacks; if the clone is or was connected, as lines to paste and complete."""
+    own = clone_state(environment.workspace) == "own stack"
+    record = LEFT_FILE if own else CONNECTED_FILE
+    servers = recorded_servers(environment.workspace, record)
+    stays = "; this clone uses its own stack, and goes on doing so" if own else ""
+    if not servers:
+        missing = ", ".join(name for name in _S3 if name not in environment.variables())
+        return (
+            f"{missing} not set, so no object store is named; set what your team gave you and run"
+            f" `erv connect` again{stays}"
+        )
+    named = ", ".join(f"{name} at {url}" for name, url in servers.items())
+    values = unset_variables(environment, record).items()
+    return "\n".join(
+        [
+            f"this clone {'was' if own else 'is'} connected to {named}, and this shell lacks their variables;"
+            f" set them (keys as your team gave them to you){stays}:",
+            *(f"  export {name}={shlex.quote(value) if value else '...'}" for name, value in values),
+        ]
+    )
 
 
 def _check_place(environment: Environment) -> None:

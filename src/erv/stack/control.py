@@ -12,12 +12,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from erv.environment import Environment, keep_private, load_environment, read_stack_file, silence_telemetry
+from erv.environment import (
+    Environment,
+    clone_state,
+    keep_private,
+    own_environment,
+    read_stack_file,
+    silence_telemetry,
+)
 from erv.errors import StackError, StorageError
 from erv.stack import ports as port_choice
 from erv.stack import processes
-from erv.stack.dvc_remote import write_dvc_remote, write_private
+from erv.stack.dvc_remote import KEYS_FOLDER, write_dvc_remote, write_private
 from erv.stack.services import GRACE_SECONDS, PORTS, SERVICES, Service, build
+from erv.stack.switch import check_starting
 
 logger = logging.getLogger(__name__)
 
@@ -42,25 +50,31 @@ class ServiceStatus:
 
 
 def up(
-    workspace: str | Path = ".", names: Sequence[str] = SERVICES, patience: float = _START_SECONDS
+    workspace: str | Path = ".",
+    names: Sequence[str] = SERVICES,
+    patience: float = _START_SECONDS,
+    own: bool = False,
 ) -> Environment:
     """Starts servers that aren't running, waits until all work, creates the buckets and configures DVC.
 
     Calling it again changes nothing. If a server does not come up, all servers that this call has started are
-    stopped again.
+    stopped again. A clone that is connected to servers of others stays so, unless `own` says otherwise.
 
     Args:
         workspace: root of the repository.
         names: the servers to start, all by default; others are left alone.
         patience: seconds that a server may take to become ready.
+        own: let them take the place of servers of others that the clone is connected to.
 
     Returns:
         The environment for using the servers.
 
     Raises:
-        StackError: a server did not come up; the message has the most telling line of its log.
+        StackError: the clone uses servers of others; or a server did not come up, and the message has the
+            most telling line of its log.
     """
     workspace = Path(workspace).resolve()
+    check_starting(workspace, names, own)
     with _locked(workspace):
         try:
             return _up(workspace, names, patience)
@@ -89,8 +103,9 @@ def _up(workspace: Path, names: Sequence[str], patience: float) -> Environment:
         _write_stack_file(environment, ports)
     if "s3" in names:
         _make_buckets(environment)
+        if environment.connected_file.is_file():  # `erv connect` tells from it what a way back needs
+            environment.connected_file.replace(environment.left_file)
         write_dvc_remote(environment)
-        environment.connected_file.unlink(missing_ok=True)  # DVC's remote is our own now
     if "mlflow" in names:
         deliver_waiting(environment)
     return environment
@@ -99,7 +114,7 @@ def _up(workspace: Path, names: Sequence[str], patience: float) -> Environment:
 def down(workspace: str | Path = ".") -> list[str]:
     """Stops the servers of the workspace; returns the names of those that were running."""
     workspace = Path(workspace).resolve()
-    environment = load_environment(workspace, process={})
+    environment = own_environment(workspace)
     if not environment.stack.is_dir():
         return []
     with _locked(workspace):
@@ -107,17 +122,25 @@ def down(workspace: str | Path = ".") -> list[str]:
 
 
 def clean(workspace: str | Path = ".") -> None:
-    """Stops the servers and deletes everything they have stored; the rest of `.erv` stays."""
+    """Stops the servers and deletes everything they have stored; the rest of `.erv` stays.
+
+    In a clone that is connected to servers of others, the keys by which DVC reaches those stay, too.
+    """
     workspace = Path(workspace).resolve()
     down(workspace)
-    environment = load_environment(workspace, process={})
-    shutil.rmtree(environment.stack, ignore_errors=True)
+    environment = own_environment(workspace)
+    if clone_state(workspace) == "connected":
+        for path in environment.stack.glob("*"):
+            if path.name != KEYS_FOLDER:
+                shutil.rmtree(path, ignore_errors=True)
+    else:
+        shutil.rmtree(environment.stack, ignore_errors=True)
     environment.stack_file.unlink(missing_ok=True)
 
 
 def status(workspace: str | Path = ".") -> list[ServiceStatus]:
     """The current state of each server of the workspace."""
-    environment = load_environment(Path(workspace).resolve(), process={})
+    environment = own_environment(workspace)
     ports = _read_ports(environment)
     services = build(environment, ports)
     result = []
@@ -149,9 +172,9 @@ def _locked(workspace: Path) -> Iterator[None]:
     """Allows one start or stop at a time; a second one waits for the first and then finds the work done."""
     from filelock import FileLock, Timeout
 
-    state = load_environment(workspace, process={}).state
+    state = own_environment(workspace).state
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    keep_private(load_environment(workspace, process={}))
+    keep_private(own_environment(workspace))
     lock = FileLock(state / "stack.lock")
     try:
         lock.acquire(timeout=0)
@@ -171,7 +194,7 @@ def _locked(workspace: Path) -> Iterator[None]:
 
 def _plan(workspace: Path, names: Sequence[str]) -> tuple[Environment, dict[str, int]]:
     """Chooses ports and keys, if possible those of last time; ignores the process's own `ERV_*`."""
-    known = load_environment(workspace, process={})
+    known = own_environment(workspace)
     previous = _read_ports(known)
     held = [
         name

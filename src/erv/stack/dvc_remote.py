@@ -15,6 +15,7 @@ from erv.environment import Environment, command_for
 from erv.errors import StackError
 
 REMOTE = "erv"
+KEYS_FOLDER = "aws"  # below .erv/stack
 _PROFILE = "erv"
 _SECTION = f'remote "{REMOTE}"'
 # All that we ever write, so that one that is no longer wanted is seen.
@@ -71,7 +72,8 @@ def _section(environment: Environment) -> dict[str, str]:
 
 
 def _profile_paths(environment: Environment) -> tuple[Path, Path]:
-    return environment.stack / "aws" / "config", environment.stack / "aws" / "credentials"
+    folder = environment.stack / KEYS_FOLDER
+    return folder / "config", folder / "credentials"
 
 
 def _profile(environment: Environment) -> dict[Path, str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from erv.environment import command_for, is_shared, remedy_for
+from erv.environment import SAMPLE_UPLOAD, command_for, is_shared, remedy_for, sample_remedy
 from erv.errors import StorageError
 
 P = ParamSpec("P")
@@ -126,7 +126,8 @@ def _refusal(error: BaseException, uri: str, endpoint: str, version_id: str | No
             " now with `erv data pin`"
         )
     if code in MISSING:
-        sample = " (`erv sample-data --upload` for the sample)" if uri.startswith("s3://erv-raw/") else ""
+        upload = sample_remedy(command=SAMPLE_UPLOAD) if uri.startswith("s3://erv-raw/") else None
+        sample = f" ({upload} for the sample)" if upload else ""
         return f"{uri}: no such object at {endpoint}; upload it{sample}, or correct the address"
     if code in CHANGED:
         return f"{uri}: the object was overwritten while it was read; run the same command again"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from erv.doctor.doctor import Finding, examine
+from erv.doctor.doctor import examine
+from erv.doctor.finding import Finding
 from tests.fuzz.state import write_workspace
 
 

@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from erv.commands.run import command
-from erv.doctor.foresight import Foreseen, Foresight, Why
+from erv.doctor.foreseen import Foreseen, Foresight, Why
 from erv.doctor.foresight_text import duration, lines
 from erv.errors import ErvError
 from tests.support.paths import ROOT
@@ -315,7 +315,10 @@ def test_time_and_price(workspace: Path) -> None:
     text = list(lines(seen(2.5, 7200.0, 3600.0)))
     assert "grpo@0: runs, took 2 h 00 min last time" in text
     assert "time: 3 h 00 min one after another; the longest chain takes 2 h 00 min" in text
-    assert "price: 7.50, at 2.5 an hour (machine.price_per_hour)" in text
+    assert (
+        "price: 5.00 if stages run side by side wherever they can, 7.50 one after another, at 2.5 an hour"
+        in " ".join(" ".join(text).split())
+    )
     text = list(lines(seen(None, 65.0, None)))
     assert "time: 1 min 05 s one after another, without grpo@1, whose time is unknown" in text
     assert not any(line.startswith("price") for line in text)
@@ -326,6 +329,27 @@ def test_time_and_price(workspace: Path) -> None:
         "59 min 59 s",
         "25 h 00 min",
     ]
+
+
+def test_one_stage_is_one_stage() -> None:
+    def said(*states: str) -> str:
+        stages = tuple(Foreseen(f"grpo@{number}", state) for number, state in enumerate(states))  # type: ignore[arg-type]
+        return list(lines(Foresight(stages, 0.0, 0.0, (), None)))[-1 if "from remote" not in states else 0]
+
+    assert said("unchanged") == "1 stage: 1 needs nothing"
+    assert said("unchanged", "unchanged") == "2 stages: 2 need nothing"
+    assert said("from remote") == "1 stage: 1 has its results in DVC's remote"
+    assert "1 would follow, unless what it reads stays the same" in " ".join(
+        list(lines(Foresight((Foreseen("sft", "follows"),), 0.0, 0.0, (), None)))
+    )
+
+
+def test_the_price_of_stages_side_by_side(workspace: Path) -> None:
+    """A machine is paid by the hour, whatever number of stages it works on."""
+    found = seen(2.0, 1800.0, 1800.0)
+    assert (found.document()["price"], found.document()["least_price"]) == (2.0, 1.0)
+    single = [line for line in lines(seen(2.0, 1800.0)) if line.startswith("price")]
+    assert single == ["price: 1.00, at 2 an hour (machine.price_per_hour)"]
 
 
 def test_it_can_be_read_in_100_columns() -> None:

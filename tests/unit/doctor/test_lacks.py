@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from erv.cli import command
-from erv.doctor.doctor import Finding
+from erv.doctor.finding import Finding
 from erv.doctor.gpus import Accelerator, Gpu
 from erv.doctor.lacks import disk_bytes, examine_profile
 from erv.doctor.policy_sizes import RELEASED, nominal

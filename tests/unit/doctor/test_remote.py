@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from erv.doctor.doctor import Finding, _dvc
+from erv.doctor.finding import Finding
+from erv.doctor.remote_check import dvc
 from erv.environment import Environment
 from erv.stack.dvc_remote import write_dvc_remote
 
@@ -23,7 +24,7 @@ def amazon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 
 def found(environment: Environment) -> Finding:
-    (finding,) = _dvc(environment)
+    (finding,) = dvc(environment)
     return finding
 
 

@@ -1,0 +1,87 @@
+"""What this machine has: Python, packages, room, and how far decoders are confined."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+from erv.doctor.finding import Finding, some
+from erv.environment import Environment
+
+_ENOUGH_BYTES = 5_000_000_000
+_NEEDED_BYTES = 500_000_000
+
+
+def python(environment: Environment) -> Iterator[Finding]:
+    """The version that everything was locked with."""
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    if sys.version_info[:2] == (3, 11):
+        yield Finding("python", "ok", version)
+    else:
+        yield Finding(
+            "python", "fail", f"{version}, expected 3.11", "recreate the environment: `make install`"
+        )
+
+
+def packages(environment: Environment) -> Iterator[Finding]:
+    """Whether the installed versions are those of `requirements/`."""
+    locks = sorted((environment.workspace / "requirements").glob("*.lock"))
+    if not locks:
+        yield Finding(
+            "packages", "warn", "no requirements/*.lock here", "run this from the top of the repository"
+        )
+        return
+    lines = (
+        line.split("#")[0].split(";")[0].strip()
+        for lock in locks
+        for line in lock.read_text(encoding="utf-8").splitlines()
+    )
+    pinned = dict(line.split("==", 1) for line in lines if "==" in line and not line.startswith("-"))
+    missing, different = [], []
+    for name, wanted in sorted(pinned.items()):
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+            continue
+        # A local label such as `+cpu` names the build, not the version.
+        if found.partition("+")[0] != wanted.strip().partition("+")[0]:
+            different.append(f"{name} {found} instead of {wanted.strip()}")
+    remedy = "`make install`"
+    if missing:
+        yield Finding("packages", "fail", f"not installed: {some(missing)}", remedy)
+    if different:
+        yield Finding("packages", "warn", f"not as in requirements/: {some(different)}", remedy)
+    if not missing and not different:
+        yield Finding("packages", "ok", f"all {len(pinned)} as in requirements/")
+
+
+def disk(environment: Environment) -> Iterator[Finding]:
+    """Room for what a run writes."""
+    free = shutil.disk_usage(environment.workspace).free
+    detail = f"{free / 1e9:.1f} GB free"
+    if free < _NEEDED_BYTES:
+        yield Finding("disk", "fail", detail, "make room: stages refuse to start below 0.5 GB")
+    elif free < _ENOUGH_BYTES:
+        yield Finding("disk", "warn", detail, "make room: the demo writes about 1 GB, a real corpus far more")
+    else:
+        yield Finding("disk", "ok", detail)
+
+
+def media(environment: Environment) -> Iterator[Finding]:
+    """What a clip that exploits a decoder could still do here."""
+    from erv.media.confinement import tried
+
+    try:
+        given = tried()
+    except OSError as error:
+        yield Finding("media workers", "warn", f"can't be tried: {error}", "free some memory")
+        return
+    if given.gaps:
+        remedy = "decode only clips that you trust, or use Linux 5.13 or later on x86-64 or ARM"
+        yield Finding("media workers", "warn", f"a clip that exploits a decoder could {given.gaps}", remedy)
+        return
+    detail = f"read their clip alone, no network (Landlock {given.landlock}, seccomp)"
+    yield Finding("media workers", "ok", detail)
