@@ -14,9 +14,8 @@ from typing import Any
 
 from prefect import tags
 
-from erv.commands.publish import GATES_UNMET, LINEAGE_UNMET
 from erv.environment import load_environment
-from erv.errors import ErvError
+from erv.errors import ErvError, ExitCode
 from erv.stack.reach import require, unreachable
 from flows import console
 from flows.team import model_here, tag_of
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the flow in this process.
 
     Returns:
-        0 if it completed, 1 if it failed, 130 if it was cancelled, 3 or 4 if a requirement is not met.
+        The exit code of `erv run`, see `erv.errors.EXIT_CODES`.
     """
     parser = argparse.ArgumentParser(prog="python -m flows.run", description="Runs the train flow.")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="stage or group; all by default")
@@ -48,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ErvError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("interrupted; finished work is kept, run it again to resume", 130)
+        return _fail("interrupted; finished work is kept, run it again to resume", ExitCode.CANCELLED)
     except Exception:
         # The client of Prefect raises errors of several libraries; by then it has tried for a minute.
         if url is None or (fault := unreachable("Prefect", f"{url}/health")) is None:
@@ -58,14 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         summary = state.result()
         print(summary.text())  # noqa: T201
         if options.require_lineage and not summary.lineage_holds:
-            return _fail("the lineage of the version doesn't hold, or none was registered", LINEAGE_UNMET)
+            return _fail("the lineage of the version doesn't hold, or none was registered", ExitCode.LINEAGE)
         if options.require_gates and not summary.gates_passed:
-            return _fail("not every gate is passed, or no version was registered", GATES_UNMET)
-        return 0
-    return _fail(state.message or f"the flow ended as {state.name}", 130 if state.is_cancelled() else 1)
+            return _fail("not every gate is passed, or no version was registered", ExitCode.UNMET)
+        return ExitCode.DONE
+    ended = ExitCode.CANCELLED if state.is_cancelled() else ExitCode.ERROR
+    return _fail(state.message or f"the flow ended as {state.name}", ended)
 
 
-def _fail(message: str, code: int = 1) -> int:
+def _fail(message: str, code: ExitCode = ExitCode.ERROR) -> int:
     print(f"error: {message}", file=sys.stderr)  # noqa: T201
     return code
 

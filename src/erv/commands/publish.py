@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-GATES_UNMET, LINEAGE_UNMET = 3, 4  # exit codes
+from erv.errors import ExitCode
 
 
 @click.command(name="publish")
@@ -70,10 +70,10 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
         click.echo(line)
     if require_lineage and not (result.lineage or lineage(result.version)).passed:
         click.echo("error: the lineage of the version doesn't hold, see `erv lineage`", err=True)
-        sys.exit(LINEAGE_UNMET)
+        sys.exit(ExitCode.LINEAGE)
     if require_gates and not result.passed:
         click.echo("error: not every gate is passed", err=True)
-        sys.exit(GATES_UNMET)
+        sys.exit(ExitCode.UNMET)
 
 
 def _say(line: str) -> None:

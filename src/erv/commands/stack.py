@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from erv.errors import ExitCode
+
 
 def _say_what_happens() -> None:
     from erv.environment import load_environment
@@ -56,7 +58,7 @@ def status() -> None:
     for service in states:
         click.echo(f"{service.name:8} {service.state:10} {service.url or '-':32} {service.pid or '-'}")
     if any(service.state != "running" for service in states):
-        raise SystemExit(1)
+        raise SystemExit(ExitCode.ERROR)
 
 
 @command.command()

@@ -27,7 +27,7 @@ from erv.tracking import lock_entries
 
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
-_NUMBER = re.compile(r"[1-9]\d*")
+_NUMBER = re.compile(r"[1-9]\d{0,8}")  # the registry's numbers; the beginning of a commit may look like one
 
 
 class Provenance:
@@ -75,6 +75,8 @@ class Provenance:
             RegistryError: nothing of that name is known, or no version that is named as one; the message says
                 what was searched.
         """
+        if _NUMBER.fullmatch(target) and _COMMIT.fullmatch(target):
+            return self._number_or_commit(target)
         version = self._named_version(target)
         if version is not None:
             return self._versions.node(version)
@@ -95,6 +97,26 @@ class Provenance:
                 " a git commit, an md5, a data set or a known clip"
             )
         return node
+
+    def _number_or_commit(self, digits: str) -> Node:
+        """The version of a long number, or what ran at the commit that begins with it.
+
+        Raises:
+            RegistryError: it is both, or neither.
+        """
+        commit, model = self._runs.commit(digits), self._model()
+        version = self._versions.find(model, digits) if model else None
+        if commit is None:
+            return self._versions.node(version or self._named_version(digits))
+        others = [f"a version ({model}/{digits})"] if version else []
+        others += [f"a clip (DATASET/{digits})"] if self._is_clip(digits) else []
+        if others:
+            found = ", ".join(commit.values["commits"])
+            raise RegistryError(
+                f"{digits!r} is {' and '.join(others)}, and the beginning of the git commit {found};"
+                " say it as in the brackets, or more of the commit"
+            )
+        return commit
 
     # --- versions
 
@@ -133,6 +155,8 @@ class Provenance:
         version = self._versions.find(name, wanted)
         if version is None:
             hint = f"; for the clip say DATASET/{target}" if self._is_clip(target) else ""
+            if _COMMIT.fullmatch(target):
+                hint += f"; no run is recorded at a git commit {target}... either"
             raise RegistryError(
                 f"{name} has no version or alias {wanted!r}; `erv lineage {name}@{CHALLENGER}` shows the"
                 f" newest{hint}"
