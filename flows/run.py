@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import tags
@@ -37,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=WORKERS, help="stages in parallel (%(default)s)")
     options = parser.parse_args(arguments)
     console.leave_out_what_is_printed()
-    url = None
+    url, workspace = None, Path.cwd()
     try:
-        url = require("Prefect", load_environment().prefect_api_url)
+        url = require("Prefect", load_environment(workspace).prefect_api_url, workspace)
         with tags(tag_of(model_here())):
             state: Any = train(
                 options.targets or None, options.force, options.workers, options.only, return_state=True
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("interrupted; finished work is kept, run it again to resume", ExitCode.CANCELLED)
     except Exception:
         # The client of Prefect raises errors of several libraries; by then it has tried for a minute.
-        if url is None or (fault := unreachable("Prefect", f"{url}/health")) is None:
+        if url is None or (fault := unreachable("Prefect", f"{url}/health", workspace)) is None:
             raise
         return _fail(f"{fault}; it was lost in mid-run, finished work is kept: run the same command again")
     if state.is_completed():

@@ -68,7 +68,8 @@ def command(
     if repaired is not None:
         click.echo(repaired, err=True)
     if withdrawn is not None:
-        require("MLflow", environment.mlflow_uri)  # without the registry, every id would be unknown
+        # Without the registry, every id would be unknown.
+        require("MLflow", environment.mlflow_uri, environment.workspace)
     settings = load_settings() if Path("params.yaml").is_file() else None
     with explained(environment) if environment.mlflow_uri else nullcontext():
         provenance = Provenance(environment, settings, verify)

@@ -51,7 +51,7 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
             f"dvc.lock: no entry of {', '.join(missing[:5])}, which {candidate} comes from, so its lineage"
             " would be lost; run `dvc repro`"
         )
-    require("MLflow", environment.mlflow_uri)
+    require("MLflow", environment.mlflow_uri, environment.workspace)
     if needed:
         store_outputs(environment, entries, [stage.name for stage in needed], _say)
     lock_entries.reconcile(environment, entries)

@@ -69,7 +69,7 @@ def key() -> None:
 
     environment = load_environment(process={})
     if not (environment.mlflow_token and environment.prefect_auth_string):
-        if command_for("MLflow") == "erv connect":
+        if command_for("MLflow", environment.workspace) == "erv connect":
             raise StackError(
                 "this clone uses servers of others, whose keys only they can tell; ask your team"
             )
@@ -87,7 +87,7 @@ def env() -> None:
     for line in shell_lines(environment):
         click.echo(line)
     for server in connected_servers(environment):
-        click.echo(f"warning: {remedy_for(server)}", err=True)
+        click.echo(f"warning: {remedy_for(server, environment.workspace)}", err=True)
 
 
 @command.command()

@@ -241,7 +241,9 @@ def _tracking(environment: Environment) -> Iterator[Finding]:
         yield Finding("tracking", "warn", "no MLflow server is configured, runs are not tracked", remedy)
         return
     address = f"{environment.mlflow_uri}/version"
-    yield _server("tracking", "MLflow", environment.mlflow_uri, address, environment.mlflow_headers)
+    yield _server(
+        environment, "tracking", "MLflow", environment.mlflow_uri, address, environment.mlflow_headers
+    )
 
 
 def _orchestration(environment: Environment) -> Iterator[Finding]:
@@ -251,7 +253,7 @@ def _orchestration(environment: Environment) -> Iterator[Finding]:
         yield Finding("prefect", "warn", detail, f"{remedy}; `dvc repro` needs none")
         return
     url = environment.prefect_api_url
-    yield _server("prefect", "Prefect", url, f"{url}/admin/version", environment.prefect_headers)
+    yield _server(environment, "prefect", "Prefect", url, f"{url}/admin/version", environment.prefect_headers)
 
 
 def _schedules(environment: Environment) -> Iterator[Finding]:
@@ -260,7 +262,7 @@ def _schedules(environment: Environment) -> Iterator[Finding]:
     from erv.stack.reach import unreachable
 
     url = environment.prefect_api_url
-    if url is None or unreachable("Prefect", f"{url.rstrip('/')}/health"):
+    if url is None or unreachable("Prefect", f"{url.rstrip('/')}/health", environment.workspace):
         return  # the finding before this one has said so
     remedy = "`make install`, then `erv stack down` and `erv stack up`"
     if "Prefect" in shared_servers(environment):
@@ -290,11 +292,13 @@ def _background(environment: Environment) -> Iterator[Finding]:
         yield Finding("background", "fail" if error.count > 2 else "warn", detail, remedy)
 
 
-def _server(name: str, title: str, url: str, address: str, headers: Mapping[str, str]) -> Finding:
+def _server(
+    environment: Environment, name: str, title: str, url: str, address: str, headers: Mapping[str, str]
+) -> Finding:
     from erv.stack.reach import server_version
 
     try:
-        version = server_version(title, url, address, headers)
+        version = server_version(title, url, address, headers, environment.workspace)
     except StackError as error:
         sentence, _, remedy = str(error).partition("; ")
         return Finding(name, "fail", sentence, remedy)

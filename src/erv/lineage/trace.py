@@ -51,7 +51,7 @@ class Provenance:
         self._environment = environment
         self._settings = settings
         if environment.mlflow_uri:
-            require("MLflow", environment.mlflow_uri)
+            require("MLflow", environment.mlflow_uri, environment.workspace)
         self._client = lock_entries.client_of(environment) if environment.mlflow_uri else None
         artifacts = Artifacts(environment)
         self._stages = StageTrees(environment, verify)
@@ -150,7 +150,7 @@ class Provenance:
         if self._client is None:
             raise RegistryError(
                 f"{target!r} is a version of {name}, but no MLflow server is configured;"
-                f" {remedy_for('MLflow')}, or say DATASET/CLIP for a clip"
+                f" {remedy_for('MLflow', self._environment.workspace)}, or say DATASET/CLIP for a clip"
             )
         version = self._versions.find(name, wanted)
         if version is None:
