@@ -54,7 +54,7 @@ def write_figures(comparison: Mapping[str, Any], candidate: str, path: Path) -> 
 
 
 def _apart(figures: Mapping[str, Any], candidate: str | None) -> dict[str, Any]:
-    if candidate not in figures:
+    if candidate is None or candidate not in figures:
         return dict(figures)
     others = {policy: values for policy, values in figures.items() if policy != candidate}
     return {candidate: figures[candidate], **({"others": others} if others else {})}
