@@ -12,6 +12,7 @@ from prefect.logging import get_run_logger
 from erv import pipeline
 from erv.environment import Environment, child_environment
 from erv.pipeline import PipelineStage
+from erv.pipeline.lock_file import NAME as LOCK
 from erv.stack.outages import through_outages
 from erv.stack.stored import all_stored
 from erv.tracking import experiment_page, lock_entries
@@ -122,18 +123,22 @@ def publish_candidate(
 
 def since_before(
     environment: Environment,
-    stages: Sequence[PipelineStage],
     parent: StageRun,
     described: Description,
     comparison: dict[str, Any],
 ) -> list[str]:
     """What changed against earlier runs, in the metrics of the candidate on all clips.
 
-    The run keeps what they were measured on and by, for the runs after it.
+    The run keeps what they were measured on and by, for the runs after it, whether it evaluated or an
+    earlier one did.
     """
-    measured = _measured(stages, described.tags["erv.candidate"]) if comparison else {}
+    from erv.comparison.measured import measured_of
+
+    candidate = described.tags["erv.candidate"]
+    entries = pipeline.read_lock_entries(environment.workspace / LOCK)
+    measured = measured_of(entries, candidate, environment.workspace) if comparison else {}
     parent.set_tags(measured)
-    mine = f"{described.tags['erv.candidate']}/overall/"
+    mine = f"{candidate}/overall/"
     values = {
         f"{mine}{metric}": value
         for metric in experiment_page.METRICS
@@ -141,20 +146,6 @@ def since_before(
     }
     commit = origin_tags(environment.workspace).get(COMMIT_TAG)
     return since(environment, described.references, values, commit, measured)
-
-
-def _measured(stages: Sequence[PipelineStage], candidate: str) -> dict[str, str]:
-    from erv.comparison.measured import measured_tags
-
-    written = {
-        Path(out).name: Path(out)
-        for stage in stages
-        if stage.name == f"evaluate@{candidate}"
-        for out in stage.outputs
-    }
-    if not {"predictions.parquet", "metrics.json"} <= written.keys():
-        return {}
-    return measured_tags(written["predictions.parquet"], written["metrics.json"])
 
 
 def includes(stages: Sequence[PipelineStage], group: str) -> bool:

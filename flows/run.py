@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import tags
 
-from erv.commands.publish import GATES_UNMET, LINEAGE_UNMET
 from erv.environment import load_environment
-from erv.errors import ErvError
+from erv.errors import ErvError, ExitCode
 from erv.stack.reach import require, unreachable
 from flows import console
 from flows.team import model_here, tag_of
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the flow in this process.
 
     Returns:
-        0 if it completed, 1 if it failed, 130 if it was cancelled, 3 or 4 if a requirement is not met.
+        The exit code of `erv run`, see `erv.errors.EXIT_CODES`.
     """
     parser = argparse.ArgumentParser(prog="python -m flows.run", description="Runs the train flow.")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="stage or group; all by default")
@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=WORKERS, help="stages in parallel (%(default)s)")
     options = parser.parse_args(arguments)
     console.leave_out_what_is_printed()
-    url = None
+    url, workspace = None, Path.cwd()
     try:
-        url = require("Prefect", load_environment().prefect_api_url)
+        url = require("Prefect", load_environment(workspace).prefect_api_url, workspace)
         with tags(tag_of(model_here())):
             state: Any = train(
                 options.targets or None, options.force, options.workers, options.only, return_state=True
@@ -48,24 +48,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ErvError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("interrupted; finished work is kept, run it again to resume", 130)
+        return _fail("interrupted; finished work is kept, run it again to resume", ExitCode.CANCELLED)
     except Exception:
         # The client of Prefect raises errors of several libraries; by then it has tried for a minute.
-        if url is None or (fault := unreachable("Prefect", f"{url}/health")) is None:
+        if url is None or (fault := unreachable("Prefect", f"{url}/health", workspace)) is None:
             raise
         return _fail(f"{fault}; it was lost in mid-run, finished work is kept: run the same command again")
     if state.is_completed():
         summary = state.result()
         print(summary.text())  # noqa: T201
         if options.require_lineage and not summary.lineage_holds:
-            return _fail("the lineage of the version doesn't hold, or none was registered", LINEAGE_UNMET)
+            return _fail("the lineage of the version doesn't hold, or none was registered", ExitCode.LINEAGE)
         if options.require_gates and not summary.gates_passed:
-            return _fail("not every gate is passed, or no version was registered", GATES_UNMET)
-        return 0
-    return _fail(state.message or f"the flow ended as {state.name}", 130 if state.is_cancelled() else 1)
+            return _fail("not every gate is passed, or no version was registered", ExitCode.UNMET)
+        return ExitCode.DONE
+    ended = ExitCode.CANCELLED if state.is_cancelled() else ExitCode.ERROR
+    return _fail(state.message or f"the flow ended as {state.name}", ended)
 
 
-def _fail(message: str, code: int = 1) -> int:
+def _fail(message: str, code: ExitCode = ExitCode.ERROR) -> int:
     print(f"error: {message}", file=sys.stderr)  # noqa: T201
     return code
 

@@ -173,7 +173,7 @@ def _train(
                 copy = Path(folder) / KEPT_REPORT.name
                 copy.write_text(page, encoding="utf-8")
                 parent.log_artifact(copy, str(KEPT_REPORT.parent))
-        changed = since_before(environment, stages, parent, described, comparison)
+        changed = since_before(environment, parent, described, comparison)
     summary = Summary(
         reports,
         metrics_text(comparison),

@@ -2,9 +2,9 @@
 
 Command: `make lock`. Two files, each distribution in one of them:
 
-- `results.lock`: what may change a result; stages in `dvc.yaml` depend on it. It holds the dependencies in
-  `pyproject.toml` and all that they need, except those that `tool.erv.lock.no-results` lists.
-- `tools.lock`: the rest, which are those exceptions and the tools of development.
+- `results.lock`: what may change a result; stages in `dvc.yaml` depend on it. It holds what their code
+  imports and all that this needs, except what `tool.erv.lock.no-results` lists and what only that needs.
+- `tools.lock`: the rest: servers, what only moves, keeps or shows data, the tools of development.
 
 The editable install of this repository and pip itself are left out. Local version labels (`+cpu`) are
 dropped: an index that serves a build under its plain version refuses the labelled one.
@@ -13,12 +13,16 @@ dropped: an index that serves a build under its plain version refuses the labell
 from __future__ import annotations
 
 import tomllib
-from importlib.metadata import distributions
+from collections.abc import Mapping
+from importlib.metadata import Distribution, distributions, packages_distributions
 from pathlib import Path
 
+import yaml
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
+from erv.policies.common.families import FAMILIES
+from erv.register.imports import imported, modules_of
 from erv.register.requirements import closure
 
 ROOT = Path(__file__).parents[1]
@@ -31,30 +35,46 @@ MARKERS = {"decord": '; platform_machine == "x86_64" or platform_machine == "AMD
 _HEADER = "# Written by `make lock`; install with `make install` (torch first, CPU build).\n"
 
 
-def direct(root: Path = ROOT) -> list[Requirement]:
-    """The dependencies in `pyproject.toml` that may change a result.
+def computing(installed: Mapping[NormalizedName, Distribution], root: Path = ROOT) -> set[NormalizedName]:
+    """The canonical names of the installed distributions that may change a result.
 
     Raises:
-        ValueError: `no-results` names something that is not a dependency.
+        ValueError: `no-results` names something that would not be among them anyway.
     """
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    requirements = [Requirement(line) for line in project["project"]["dependencies"]]
-    excepted = set(project["tool"]["erv"]["lock"]["no-results"])
-    if unknown := excepted - {requirement.name for requirement in requirements}:
-        raise ValueError(f"pyproject.toml, no-results: {', '.join(sorted(unknown))} is not a dependency")
-    return [requirement for requirement in requirements if requirement.name not in excepted]
+    excepted = {canonicalize_name(name) for name in project["tool"]["erv"]["lock"]["no-results"]}
+    owners = packages_distributions()
+    # What isn't installed serves options that are not used here, such as bases in four bits.
+    start = [Requirement(name) for module in imported_by_stages() for name in owners.get(module, ())]
+    if idle := excepted - closure(start, installed):
+        raise ValueError(
+            f"pyproject.toml, no-results: no code of a stage needs {', '.join(sorted(idle))}; take it out"
+        )
+    return closure(start, installed, excepted)
+
+
+def imported_by_stages() -> set[str]:
+    """The top-level modules from elsewhere that stages import, also through the code in their `deps`."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    found: set[str] = set()
+    for stage, entry in stages.items():
+        # The families of policies are imported by name; each counts, whichever is in use.
+        within = [ROOT / dep.partition("/${")[0] for dep in entry["deps"] if dep.startswith("src/")]
+        families = [f"erv.policies.{name}" for name in FAMILIES if ROOT / "src/erv/policies" in within]
+        found |= imported([*modules_of(ROOT / f"stages/{stage}.py"), *families], within).outside
+    return found
 
 
 def main(root: Path = ROOT) -> None:
     """Writes a line `name==version` for each installed distribution to its file, sorted by name."""
     installed = {canonicalize_name(dist.metadata["Name"]): dist for dist in distributions()}
-    computing = closure(direct(root), installed)
+    results = computing(installed, root)
     lines: dict[str, list[str]] = {RESULTS: [], TOOLS: []}
     for key, dist in installed.items():
         name = dist.metadata["Name"].lower().replace("_", "-")
         if name not in LEFT_OUT:
             line = f"{name}=={dist.version.split('+')[0]}{MARKERS.get(name, '')}"
-            lines[RESULTS if key in computing else TOOLS].append(line)
+            lines[RESULTS if key in results else TOOLS].append(line)
     (root / "requirements").mkdir(exist_ok=True)
     for file, found in lines.items():
         temporary = root / f"{file}.new"

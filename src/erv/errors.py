@@ -11,7 +11,9 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Libraries that write with native code report a full disk as text: safetensors, Arrow, SQLite, DVC.
@@ -22,16 +24,87 @@ _HARDLY_ANY_BYTES = 16_000_000
 _NOTE = re.compile(r"while writing (?P<path>.+) \((?P<free>\d+) bytes free\)")
 
 
+class ExitCode(IntEnum):
+    """How a command ends; `EXIT_CODES` says what each one means."""
+
+    DONE = 0
+    ERROR = 1
+    USAGE = 2
+    UNMET = 3
+    LINEAGE = 4
+    UNCHECKED = 5
+    CANCELLED = 130
+
+
+class Ending(NamedTuple):
+    """A line of the table of exit codes.
+
+    Attributes:
+        code: the exit code.
+        command: the command, with the option that it goes with; empty for every command.
+        means: what it says.
+    """
+
+    code: ExitCode
+    command: str
+    means: str
+
+
+# The only such table: `erv lineage --help` prints lines of it, and docs/daily.md shows it all.
+EXIT_CODES = (
+    Ending(ExitCode.DONE, "", "done, and what is required holds"),
+    Ending(ExitCode.DONE, "erv lineage --withdrawn", "no version is recorded to have used any of the clips"),
+    Ending(ExitCode.ERROR, "", "an error, told in a sentence"),
+    Ending(ExitCode.ERROR, "erv run", "a stage failed, or settings are wrong"),
+    Ending(ExitCode.ERROR, "erv doctor", "something required is missing"),
+    Ending(ExitCode.ERROR, "erv stack status", "not every server is running"),
+    Ending(ExitCode.ERROR, "erv params --profile", "the parameters differ in more than the machine"),
+    Ending(ExitCode.USAGE, "", "wrong options or settings"),
+    Ending(
+        ExitCode.UNMET, "erv run --require-gates", "not every gate is passed, or no version was registered"
+    ),
+    Ending(ExitCode.UNMET, "erv publish --require-gates", "not every gate is passed"),
+    Ending(ExitCode.UNMET, "erv lineage --withdrawn", "versions used some of the clips"),
+    Ending(
+        ExitCode.LINEAGE,
+        "erv run --require-lineage",
+        "a link doesn't hold now or can't be checked, or no version was registered; comes before 3",
+    ),
+    Ending(
+        ExitCode.LINEAGE,
+        "erv publish --require-lineage",
+        "a link doesn't hold now or can't be checked; comes before 3",
+    ),
+    Ending(ExitCode.LINEAGE, "erv lineage TARGET", "a link is broken"),
+    Ending(
+        ExitCode.LINEAGE,
+        "erv lineage --withdrawn",
+        "an id is unknown, or records of a version can't be read: the answer isn't complete; comes before 3",
+    ),
+    Ending(
+        ExitCode.UNCHECKED,
+        "erv lineage TARGET --verify",
+        "nothing is broken, but something can't be checked from here",
+    ),
+    Ending(ExitCode.CANCELLED, "erv run", "cancelled"),
+)
+
+
+def exit_codes_of(command: str) -> list[Ending]:
+    """The lines that count for a command, such as `erv lineage`."""
+    return [line for line in EXIT_CODES if not line.command or f"{line.command} ".startswith(f"{command} ")]
+
+
 class ErvError(Exception):
     """Base of all errors that a user can act on."""
 
-    exit_code = 1
+    exit_code = ExitCode.ERROR
 
 
 class SettingsError(ErvError):
     """`params.yaml` or the environment is wrong; the message lists every fault found."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class DataError(ErvError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from erv.evaluate.metrics import METRICS
 from erv.evaluate.summary import write_figures
 from erv.plots.page import write_page
 from tests.support.chromium import chromium, installed
+from tests.support.finished import finish
 from tests.support.paths import ROOT
 
 PIPELINE = """
@@ -65,21 +68,68 @@ def test_plots_are_drawn_without_the_internet(repository: Path) -> None:
         assert [address for address in browser.requests if not address.startswith("file:")] == []
 
 
-def test_the_candidate_can_be_read_in_160_columns(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
-    scopes = {"overall": {metric: {"value": 0.123456} for metric in (*METRICS, "format", "words")}}
-    reading = {"policies": dict.fromkeys(("sft", "r1_omni", "erv", "zero"), scopes)}
+def write_reading(value: float, path: Path) -> None:
+    """The figures of a run in which every metric has this value."""
+    scopes = {"overall": {metric: {"value": value} for metric in (*METRICS, "format", "words")}}
+    reading = {"policies": dict.fromkeys(("sft", "r1_omni", "erv"), scopes)}
     panel = dict.fromkeys(("embedding", "lexical", "majority"), reading)
-    write_figures({**reading, "judges": panel}, "zero", repository / "figures.json")
-    with (repository / "dvc.yaml").open("a") as stream:
-        stream.write("metrics: [figures.json]\n")
-    who = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    for words in (["add", "--all"], [*who, "commit", "-qm", "figures"]):
-        subprocess.run(["git", *words], cwd=repository, check=True)
-    shown = dvc(repository, "exp", "show", "--no-pager").splitlines()
+    write_figures({**reading, "judges": panel}, "erv", path)
+
+
+# Experiment -> its change of params.yaml, and its metrics.
+EXPERIMENTS = {
+    "low": ("beta: 0.02", "beta: 0.01", 0.61234),
+    "high": ("beta: 0.02", "beta: 0.5", 0.44321),
+    "long": ("  max_steps: 80 ", "  max_steps: 160 ", 0.71234),
+    "other": ("seed: 101", "seed: 7", 0.51234),
+}
+
+
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the real pipeline and parameters, and several experiments."""
+    from dvc.repo import Repo
+
+    folder = finish(tmp_path_factory.mktemp("experiments"))
+    parameters = folder / "params.yaml"
+    before = parameters.read_text()
+    write_reading(0.5, folder / "report/figures.json")
+    with contextlib.chdir(folder), Repo(".") as repo:
+        repo.commit("report", force=True)
+        who = ["-c", "user.name=t", "-c", "user.email=t@t"]
+        for words in (["add", "--all"], [*who, "commit", "-qm", "figures"]):
+            subprocess.run(["git", *words], check=True)
+    for name, (old, new, value) in EXPERIMENTS.items():
+        parameters.write_text(before.replace(old, new, 1))
+        write_reading(value, folder / "report/figures.json")
+        (folder / "models/policy/erv/content").write_text(name)  # and an output that another stage reads
+        with contextlib.chdir(folder), Repo(".") as repo:
+            repo.experiments.save(name=name, force=True)
+    parameters.write_text(before)
+    return folder
+
+
+def documented(command: str) -> list[str]:
+    """The words of a command in docs/daily.md after `dvc`, without its comment."""
+    lines = (ROOT / "docs/daily.md").read_text(encoding="utf-8").splitlines()
+    (line,) = [line for line in lines if line.startswith(f"dvc {command} ")]
+    return shlex.split(line, comments=True)[1:]
+
+
+def test_experiments_can_be_read_in_160_columns(experiments: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the real dvc.yaml, where the figures of other policies hid which parameters differ."""
+    monkeypatch.setenv("COLUMNS", "160")
+    shown = dvc(experiments, *documented("exp show"), "--no-pager").splitlines()
     assert max(map(len, shown)) <= 160
-    (head,) = [line for line in shown if "Experiment" in line]
-    assert [f"zero.{metric}" for metric in METRICS] == head.split()[2 : 2 + len(METRICS)]
+    assert "…" not in "".join(shown), "nothing is cut"
+    (head,) = [line.split() for line in shown if "Experiment" in line]
+    metrics = [f"erv.{metric}" for metric in METRICS]
+    assert head == ["Experiment", "Created", *metrics, "seed", "grpo.max_steps", "grpo.beta"]
+    rows = {name: line for name in EXPERIMENTS for line in shown if f"[{name}]" in line}
+    for name, (_, new, value) in EXPERIMENTS.items():
+        words = rows[name].split()
+        assert words.count(str(value)) == len(metrics)
+        assert new.split()[1] in words
 
 
 @pytest.mark.parametrize(

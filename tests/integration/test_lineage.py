@@ -21,6 +21,7 @@ import pytest
 from erv.cli import main
 from erv.environment import Environment
 from erv.files import md5_of_file
+from erv.lineage.model_versions import ModelVersions
 from erv.lineage.published import Published, kept_source
 from erv.lineage.served import Place
 from erv.storage.store import Store, open_store
@@ -181,7 +182,7 @@ def test_a_lost_manifest_makes_the_answer_incomplete(
     content = store.read(uri)
     try:
         store.delete(uri)
-        found = elsewhere.document("--withdrawn", str(listed), schema="withdrawn", code=1)
+        found = elsewhere.document("--withdrawn", str(listed), schema="withdrawn", code=4)
     finally:
         store.write(content, uri)
     assert (
@@ -265,6 +266,33 @@ def test_a_data_set_a_commit_a_run_and_a_deleted_one(scratch: LineagePipeline, e
         client.restore_run(run_id)
 
 
+def test_a_number_may_be_the_beginning_of_a_commit(
+    scratch: LineagePipeline, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was called a version that doesn't exist."""
+    elsewhere.has_parameters()
+    client, environment = client_of(scratch.environment), scratch.environment
+    experiment = client.get_experiment_by_name(environment.mlflow_experiment).experiment_id
+    tags = {"erv.git_commit": f"1234567{'a' * 33}", "erv.git_dirty": "false"}
+    run_id = client.create_run(experiment, tags=tags).info.run_id
+    client.set_terminated(run_id)
+    try:
+        tree = elsewhere.document("1234567")["tree"]
+        assert (tree["kind"], tree["values"]["mlflow_runs"]) == ("commit", [run_id])
+        with monkeypatch.context() as patch:  # the registry counts versions itself, so none can be made
+            version = client.get_model_version(NAME, "1")
+            patch.setattr(ModelVersions, "find", lambda *_: version)
+            both = elsewhere.lineage("1234567")
+    finally:
+        client.delete_run(run_id)
+    assert both.returncode == 1
+    assert f"is a version ({NAME}/1234567), and the beginning of the git commit 1234567a" in both.stderr
+    neither = elsewhere.lineage("7654321")
+    assert neither.returncode == 1
+    assert f"{NAME} has no version or alias '7654321'" in neither.stderr
+    assert "no run is recorded at a git commit 7654321... either" in neither.stderr
+
+
 def test_a_run_that_kept_nothing_is_not_given_what_the_workspace_has(
     scratch: LineagePipeline, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,7 +317,7 @@ def test_a_run_that_kept_nothing_is_not_given_what_the_workspace_has(
     version = client.create_model_version(NAME, f"runs:/{imported}", imported, tags=tags).version
     monkeypatch.chdir(scratch.folder)  # whose dvc.lock has all stages
     try:
-        trees = {run: elsewhere.document(run, code=run in (finished, lost))["tree"] for run in runs}
+        trees = {run: elsewhere.document(run, code=4 * (run in (finished, lost)))["tree"] for run in runs}
     finally:
         client.delete_model_version(NAME, version)
         for run_id in (*runs, part):
@@ -429,7 +457,7 @@ def test_what_a_served_model_executes_is_verified(elsewhere: Elsewhere, store: S
         result = elsewhere.lineage(f"{NAME}/1", "--verify")
     finally:
         restore(store, before)
-    assert result.returncode == 1, result.stdout
+    assert result.returncode == 4, result.stdout
     lines = [line for line in result.stdout.splitlines() if "BROKEN: served files" in line]
     assert len(lines) == len(FAULTS)
     for path, fault in FAULTS.items():
@@ -448,7 +476,7 @@ def test_the_record_itself_is_verified(elsewhere: Elsewhere, store: Store, place
         result = elsewhere.lineage(f"{NAME}/1", "--verify")
     finally:
         restore(store, before)
-    assert result.returncode == 1, result.stdout
+    assert result.returncode == 4, result.stdout
     assert f"{place.uri}/lineage.json ({uri}): changed, expected sha256" in result.stdout
 
 
@@ -465,7 +493,7 @@ def test_the_broken_copy_of_a_bundle_is_named(elsewhere: Elsewhere, store: Store
         result = elsewhere.lineage(f"{NAME}/1")
     finally:
         store.write(before, uri)
-    assert result.returncode == 1
+    assert result.returncode == 4
     line = next(line for line in result.stdout.splitlines() if "BROKEN: bundle" in line)
     assert f"{place.uri}/artifacts/candidate" in line
     assert "card.md does not match bundle.json" in line

@@ -19,14 +19,15 @@ import yaml
 from erv.distill.table import SCHEMA as SENTENCES
 from erv.environment import Environment, isolate
 from erv.exclusions import Excluded, write_exclusions
-from erv.files import content_digest, md5_of_file, sha256_of, write_document, write_text
-from erv.manifest import ClipRow, write_manifest, write_table
+from erv.files import content_digest, md5_of_file, write_document, write_text
+from erv.manifest import ClipRow, read_table, write_manifest, write_table
 from erv.pinning import pin
 from erv.register.publish import PublishResult, publish
 from erv.register.register import write_candidate
 from erv.settings import load_settings
 from erv.shards import QUARANTINE_SCHEMA
 from erv.storage.store import open_store
+from erv.training_sets import hash_of_rows, training_rows
 from tests.conftest import ROOT
 from tests.unit.register.test_register import SERVING, WORTH, comparison_of, predictions, write_evaluation
 
@@ -149,8 +150,8 @@ def _write_outputs(train: tuple[str, ...], policy: str) -> None:
         table = pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA)
         write_table(table, Path(f"data/quarantine/{name}.parquet"))
     write_exclusions([Excluded("mafw", "t2", "train", "same content as mafw/00001")], Path(_LEFT_OUT))
-    sha256 = sha256_of(Path("data/manifest/mafw.parquet"))
-    write_document({"training_sets": {"mafw": {"manifest": sha256}}}, Path(_SETS))
+    rows_of_mafw = hash_of_rows(training_rows(read_table(Path("data/manifest/mafw.parquet"))))
+    write_document({"training_sets": {"mafw": {"rows": rows_of_mafw}}}, Path(_SETS))
     said = [("reasoning", "r1", "train"), ("reasoning", "r2", "validation"), ("rollouts", "r2", "test")]
     rows = [
         {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from erv.comparison.sides import find_side
 from erv.doctor.clone_check import stack, variables
 from erv.doctor.doctor import _found_by
 from erv.doctor.foresight import _times
@@ -27,7 +28,7 @@ from erv.environment import (
     remedy_for,
     sample_remedy,
 )
-from erv.errors import RegistryError, SettingsError, StorageError
+from erv.errors import RegistryError, SettingsError, StackError, StorageError
 from erv.settings import load_settings
 from erv.settings.profile import load_profile
 from erv.storage.store import open_store
@@ -36,6 +37,7 @@ from tests.support.paths import ROOT
 # What decides; and what speaks only of servers that it knows to be this workspace's own.
 DECIDES = {"src/erv/environment/written.py", "src/erv/environment/servers.py"}
 DECIDES |= {"src/erv/stack/switch.py", "src/erv/commands/stack.py"}
+DECIDES |= {"src/erv/errors.py"}  # the table of exit codes
 DECIDES |= {"src/erv/stack/control.py"}  # the header of the file that it writes
 # What starts servers, or brings the sample to where the data is.
 STARTS = re.compile(r"erv stack (up|status)|stack up|stack-up|make (data|demo)|sample-data --upload")
@@ -233,6 +235,44 @@ def test_the_messages_that_users_of_shared_servers_read(
     assert "so nothing is tracked; to track, set ERV_MLFLOW_URI and run `erv connect`" in caplog.text
     with pytest.raises(RegistryError, match="set ERV_MLFLOW_URI and run `erv connect`, or say DATASET/CLIP"):
         Provenance(load_environment(), None).trace("models:/erv/1")
+
+
+def test_a_remedy_is_for_the_workspace_that_is_meant(
+    connected: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """`erv compare` of another folder's workspace said what to do in the folder it was started in."""
+    from erv.stack.reach import require
+
+    elsewhere = Environment(tmp_path_factory.mktemp("elsewhere"))
+    for target in ("champion", "0" * 32):
+        with pytest.raises(RegistryError, match="no MLflow server is named; run `erv stack up`"):
+            find_side(target, elsewhere, load_settings(ROOT / "params.yaml"))
+    with pytest.raises(StackError, match="no MLflow server is configured; run `erv stack up`"):
+        require("MLflow", None, elsewhere.workspace)
+
+
+# Functions that say what to do, and their arguments with the workspace.
+ABOUT_A_WORKSPACE = {
+    **dict.fromkeys(("remedy_for", "command_for", "is_shared"), 2),
+    **dict.fromkeys(("require", "unreachable", "wait_for"), 3),
+    "server_version": 5,
+    "explain": 5,
+}
+
+
+def test_whoever_asks_for_a_remedy_names_the_workspace() -> None:
+    found = []
+    for folder in ("src", "flows"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                    continue
+                given = list(node.args)
+                given += [item for item in node.args if isinstance(item, ast.Starred)]  # name and address
+                named = any(word.arg == "workspace" for word in node.keywords)
+                if not named and len(given) < ABOUT_A_WORKSPACE.get(node.func.id, 0):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.func.id}")
+    assert found == []
 
 
 def test_no_message_decides_by_itself() -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from erv.errors import ExitCode
+
 if TYPE_CHECKING:
     from erv.doctor.finding import Finding
 
@@ -37,7 +39,7 @@ def command(profile: str | None, gpu: bool) -> None:
         click.echo(f"{_MARKS[finding.state]}  {finding.name:15} {finding.detail}{remedy}")
     if failed:
         click.echo(f"{failed} of {count} checks failed", err=True)
-        raise SystemExit(1)
+        raise SystemExit(ExitCode.ERROR)
 
 
 def _more(profile: str | None, gpu: bool) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,13 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from erv.errors import ExitCode, exit_codes_of
+
 if TYPE_CHECKING:
     from erv.lineage.trace import Provenance
 
-_BROKEN, _UNVERIFIABLE = 1, 5  # exit codes
+
+def _exit_codes() -> str:
+    lines = ["Exit codes:"]
+    for line in exit_codes_of("erv lineage"):
+        option = line.command.removeprefix("erv lineage").strip()
+        text = f"{line.code.value}  {option}{': ' * bool(option)}{line.means}"
+        lines += textwrap.wrap(text, 76, subsequent_indent="   ", break_on_hyphens=False)
+    return "\b\n" + "\n".join(lines)
 
 
-@click.command(name="lineage")
+@click.command(name="lineage", epilog=_exit_codes())
 @click.argument("target", required=False)
 @click.option(
     "--withdrawn",
@@ -40,9 +50,6 @@ def command(
 
     TARGET is a model version (models:/NAME/1, NAME@ALIAS, NAME/1, 1, champion), an MLflow or Prefect run id,
     a git commit, the md5 of an output, a data set (mafw), or a clip (mafw/00021).
-
-    Exit code 0: all well. 1: an error, a broken link, or records that can't be read. 5: with --verify, a link
-    can't be checked from here. With --withdrawn, 3: versions used the clips; 4: an id is unknown.
     """
     if (target is None) == (withdrawn is None):
         raise click.UsageError("give TARGET or --withdrawn FILE, not both")
@@ -61,7 +68,8 @@ def command(
     if repaired is not None:
         click.echo(repaired, err=True)
     if withdrawn is not None:
-        require("MLflow", environment.mlflow_uri)  # without the registry, every id would be unknown
+        # Without the registry, every id would be unknown.
+        require("MLflow", environment.mlflow_uri, environment.workspace)
     settings = load_settings() if Path("params.yaml").is_file() else None
     with explained(environment) if environment.mlflow_uri else nullcontext():
         provenance = Provenance(environment, settings, verify)
@@ -83,8 +91,8 @@ def _trace(target: str, provenance: Provenance, verify: bool, as_json: bool, htm
         write_text(page(target, node), html)
         click.echo(f"wrote {html}", err=True)
     if broken(node):
-        return _BROKEN
-    return _UNVERIFIABLE if verify and unverifiable(node) else 0
+        return ExitCode.LINEAGE
+    return ExitCode.UNCHECKED if verify and unverifiable(node) else ExitCode.DONE
 
 
 def _withdrawn(path: Path, provenance: Provenance, as_json: bool) -> int:

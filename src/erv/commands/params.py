@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from erv.errors import ExitCode
+
 
 def _chosen(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
     """Makes `--file` of a subcommand the file that it reads."""
@@ -146,5 +148,5 @@ def _compare(path: Path, name: str) -> None:
             f"{path}: {len(others)} parameters are not those of {name}; `erv params use {name}` writes them",
             err=True,
         )
-        raise SystemExit(1)
+        raise SystemExit(ExitCode.ERROR)
     click.echo(f"{path}: the setting of {name} ({chosen.title})")

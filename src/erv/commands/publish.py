@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-GATES_UNMET, LINEAGE_UNMET = 3, 4  # exit codes
+from erv.errors import ExitCode
 
 
 @click.command(name="publish")
@@ -51,7 +51,7 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
             f"dvc.lock: no entry of {', '.join(missing[:5])}, which {candidate} comes from, so its lineage"
             " would be lost; run `dvc repro`"
         )
-    require("MLflow", environment.mlflow_uri)
+    require("MLflow", environment.mlflow_uri, environment.workspace)
     if needed:
         store_outputs(environment, entries, [stage.name for stage in needed], _say)
     lock_entries.reconcile(environment, entries)
@@ -70,10 +70,10 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
         click.echo(line)
     if require_lineage and not (result.lineage or lineage(result.version)).passed:
         click.echo("error: the lineage of the version doesn't hold, see `erv lineage`", err=True)
-        sys.exit(LINEAGE_UNMET)
+        sys.exit(ExitCode.LINEAGE)
     if require_gates and not result.passed:
         click.echo("error: not every gate is passed", err=True)
-        sys.exit(GATES_UNMET)
+        sys.exit(ExitCode.UNMET)
 
 
 def _say(line: str) -> None:

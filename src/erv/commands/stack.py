@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from erv.errors import ExitCode
+
 
 def _say_what_happens() -> None:
     from erv.environment import own_environment
@@ -73,7 +75,7 @@ def status() -> None:
     for service in states:
         click.echo(f"{service.name:8} {service.state:10} {service.url or '-':32} {service.pid or '-'}")
     if any(service.state != "running" for service in states):
-        raise SystemExit(1)
+        raise SystemExit(ExitCode.ERROR)
 
 
 @command.command()
@@ -84,7 +86,7 @@ def key() -> None:
 
     environment = load_environment(process={})  # in a connected clone without the keys of its own stack
     if not (environment.mlflow_token and environment.prefect_auth_string):
-        if command_for("MLflow") == "erv connect":
+        if command_for("MLflow", environment.workspace) == "erv connect":
             raise StackError(
                 "this clone uses servers of others, whose keys only they can tell; ask your team"
             )
@@ -102,7 +104,7 @@ def env() -> None:
     for line in shell_lines(environment):
         click.echo(line)
     for server in connected_servers(environment):
-        click.echo(f"warning: {remedy_for(server)}", err=True)
+        click.echo(f"warning: {remedy_for(server, environment.workspace)}", err=True)
 
 
 @command.command()

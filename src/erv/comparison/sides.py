@@ -87,7 +87,8 @@ def find_side(target: str, environment: Environment, settings: Settings) -> Side
             title = f"{version.name} version {version.version}"
             return _of_run(run_id, environment, title)
     elif _is_version(target, settings):
-        raise RegistryError(f"{target!r} is a version, but no MLflow server is named; {remedy_for('MLflow')}")
+        remedy = remedy_for("MLflow", environment.workspace)
+        raise RegistryError(f"{target!r} is a version, but no MLflow server is named; {remedy}")
     raise RegistryError(
         f"{target!r} is no model version, run id, experiment of DVC or git revision known here;"
         " `.` is the workspace"
@@ -111,9 +112,8 @@ def _workspace(workspace: Path) -> Side:
 
 def _of_run(run_id: str, environment: Environment, title: str | None = None) -> Side:
     if not environment.mlflow_uri:
-        raise RegistryError(
-            f"{run_id} is the id of a run, but no MLflow server is named; {remedy_for('MLflow')}"
-        )
+        remedy = remedy_for("MLflow", environment.workspace)
+        raise RegistryError(f"{run_id} is the id of a run, but no MLflow server is named; {remedy}")
     run = lock_entries.server_of(environment).find_run(run_id)
     if run is None:
         raise RegistryError(f"{run_id}: no run of this id on {environment.mask(environment.mlflow_uri)}")

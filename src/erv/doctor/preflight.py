@@ -290,7 +290,8 @@ def _unreachable(environment: Environment) -> list[str]:
         "MLflow": environment.mlflow_uri and f"{environment.mlflow_uri.rstrip('/')}/health",
         "Prefect": environment.prefect_api_url and f"{environment.prefect_api_url.rstrip('/')}/health",
     }
-    return [fault for name, url in servers.items() if url and (fault := unreachable(name, url))]
+    here = environment.workspace
+    return [fault for name, url in servers.items() if url and (fault := unreachable(name, url, here))]
 
 
 def _disk(workspace: Path) -> list[str]:

@@ -41,7 +41,9 @@ def tracking(environment: Environment) -> Iterator[Finding]:
         yield Finding("tracking", "warn", "no MLflow server is configured, runs are not tracked", remedy)
         return
     address = f"{environment.mlflow_uri}/version"
-    yield _server("tracking", "MLflow", environment.mlflow_uri, address, environment.mlflow_headers)
+    yield _server(
+        environment, "tracking", "MLflow", environment.mlflow_uri, address, environment.mlflow_headers
+    )
 
 
 def orchestration(environment: Environment) -> Iterator[Finding]:
@@ -52,14 +54,16 @@ def orchestration(environment: Environment) -> Iterator[Finding]:
         yield Finding("prefect", "warn", detail, f"{remedy}; `dvc repro` needs none")
         return
     url = environment.prefect_api_url
-    yield _server("prefect", "Prefect", url, f"{url}/admin/version", environment.prefect_headers)
+    yield _server(environment, "prefect", "Prefect", url, f"{url}/admin/version", environment.prefect_headers)
 
 
-def _server(name: str, title: str, url: str, address: str, headers: Mapping[str, str]) -> Finding:
+def _server(
+    environment: Environment, name: str, title: str, url: str, address: str, headers: Mapping[str, str]
+) -> Finding:
     from erv.stack.reach import server_version
 
     try:
-        version = server_version(title, url, address, headers)
+        version = server_version(title, url, address, headers, environment.workspace)
     except StackError as error:
         sentence, _, remedy = str(error).partition("; ")
         return Finding(name, "fail", sentence, remedy)
@@ -76,7 +80,7 @@ def schedules(environment: Environment) -> Iterator[Finding]:
     from erv.stack.reach import unreachable
 
     url = environment.prefect_api_url
-    if url is None or unreachable("Prefect", f"{url.rstrip('/')}/health"):
+    if url is None or unreachable("Prefect", f"{url.rstrip('/')}/health", environment.workspace):
         return  # the finding before this one has said so
     remedy = f"`make install`, then `erv stack down` and `{command_for('Prefect', environment.workspace)}`"
     if "Prefect" in shared_servers(environment):

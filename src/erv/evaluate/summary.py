@@ -25,11 +25,11 @@ def few_figures(comparison: Mapping[str, Any], candidate: str | None = None) -> 
         candidate: the policy that comes first, and stays if there are too many.
 
     Returns:
-        Policy -> metric -> value without intervals, and `judges`: judge -> policy -> metric -> value, but for
-        the headline judge, whose reading the metrics are. Values are those of `comparison.json`: the
-        page, DVC and MLflow show the same. They are at most `MOST`, so that DVC's tables can be read. If
-        there are more, the readings of judges go first but for the majority's, then those too, then format
-        and words, then the last policies.
+        Policy -> metric -> value without intervals, the policies beside the candidate below `others`, and
+        `judges`: judge -> policy -> metric -> value, but for the headline judge, whose reading the metrics
+        are. Values are those of `comparison.json`: the page, DVC and MLflow show the same. They are at most
+        `MOST`, so that DVC's tables can be read. If there are more, the readings of judges go first but for
+        the majority's, then those too, then format and words, then the last policies.
     """
     readings = comparison.get("judges", {})
     headline = comparison.get("judge", {}).get("name", next(iter(readings), None))
@@ -40,13 +40,24 @@ def few_figures(comparison: Mapping[str, Any], candidate: str | None = None) -> 
         found = _values(comparison, metrics, policies)
         read = {name: _values(readings[name], _BY_JUDGE, policies) for name in judges if name in further}
         if _count(found) + sum(map(_count, read.values())) <= MOST:
+            found = _apart(found, candidate)
             return {**found, "judges": read} if read else found
-    return _values(comparison, METRICS, policies[: MOST // len(METRICS)])
+    return _apart(_values(comparison, METRICS, policies[: MOST // len(METRICS)]), candidate)
 
 
 def write_figures(comparison: Mapping[str, Any], candidate: str, path: Path) -> None:
-    """Writes `few_figures` as JSON, in their order: in a narrow terminal, DVC shows the first alone."""
+    """Writes `few_figures` as JSON, in their order: in a narrow terminal, DVC shows the first alone.
+
+    The others' names begin alike, so that `dvc exp show --drop` can leave them out whatever they are called.
+    """
     write_text(json.dumps(few_figures(comparison, candidate), indent=2) + "\n", path)
+
+
+def _apart(figures: Mapping[str, Any], candidate: str | None) -> dict[str, Any]:
+    if candidate is None or candidate not in figures:
+        return dict(figures)
+    others = {policy: values for policy, values in figures.items() if policy != candidate}
+    return {candidate: figures[candidate], **({"others": others} if others else {})}
 
 
 def _count(figures: Mapping[str, Mapping[str, Any]]) -> int:

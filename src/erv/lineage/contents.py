@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from erv.errors import DataError, ErvError, RegistryError
 from erv.lineage.objects import Objects
 from erv.lineage.roles import Answers, Base, Listed, Members, Sentences
+from erv.training_sets import hash_of_rows, training_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,10 +115,14 @@ class Contents:
         """Makes sure that the manifest is the one that the training stage checked its own against."""
         assert listed.training_sets is not None
         hashes = self._json(listed.training_sets)["training_sets"].get(listed.dataset) or {}
-        if hashes.get("manifest") != hashlib.sha256(self._objects.read(listed.manifest)).hexdigest():
+        if "manifest" in hashes:  # of a version from before the training clips alone were hashed
+            known, found = hashes["manifest"], hashlib.sha256(self._objects.read(listed.manifest)).hexdigest()
+        else:
+            known, found = hashes.get("rows"), hash_of_rows(training_rows(self._table(listed.manifest)))
+        if known != found:
             raise RegistryError(
                 f"the manifest of {listed.dataset} in its dvc.lock (md5 {listed.manifest}) is not the one"
-                f" that was trained on (sha256 {hashes.get('manifest')}), so what it learned from isn't known"
+                f" that was trained on (sha256 {known}), so what it learned from isn't known"
             )
 
     def _base(self, base: Base) -> Clips:
@@ -162,16 +167,21 @@ class Contents:
         return self._manifests[manifest]
 
     def _rows(self, md5: str, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._table(md5, columns).to_pylist()
+        return rows
+
+    def _table(self, md5: str, columns: tuple[str, ...] | None = None) -> pa.Table:
+        """A table, or these columns of it, which it must have."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        wanted = None if columns is None else list(columns)
         try:
-            table: pa.Table = pq.read_table(pa.BufferReader(self._objects.read(md5)), columns=list(columns))
-            rows: list[dict[str, Any]] = table.select(columns).to_pylist()
+            table: pa.Table = pq.read_table(pa.BufferReader(self._objects.read(md5)), columns=wanted)
+            return table if wanted is None else table.select(wanted)
         except (pa.ArrowException, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise RegistryError(f"md5 {md5}: not the table that a stage wrote ({reason})") from None
-        return rows
 
     def _json(self, md5: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self._objects.read(md5))

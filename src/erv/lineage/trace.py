@@ -27,7 +27,7 @@ from erv.tracking import lock_entries
 
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
-_NUMBER = re.compile(r"[1-9]\d*")
+_NUMBER = re.compile(r"[1-9]\d{0,8}")  # the registry's numbers; the beginning of a commit may look like one
 
 
 class Provenance:
@@ -51,7 +51,7 @@ class Provenance:
         self._environment = environment
         self._settings = settings
         if environment.mlflow_uri:
-            require("MLflow", environment.mlflow_uri)
+            require("MLflow", environment.mlflow_uri, environment.workspace)
         self._client = lock_entries.client_of(environment) if environment.mlflow_uri else None
         artifacts = Artifacts(environment)
         self._stages = StageTrees(environment, verify)
@@ -75,6 +75,8 @@ class Provenance:
             RegistryError: nothing of that name is known, or no version that is named as one; the message says
                 what was searched.
         """
+        if _NUMBER.fullmatch(target) and _COMMIT.fullmatch(target):
+            return self._number_or_commit(target)
         version = self._named_version(target)
         if version is not None:
             return self._versions.node(version)
@@ -95,6 +97,26 @@ class Provenance:
                 " a git commit, an md5, a data set or a known clip"
             )
         return node
+
+    def _number_or_commit(self, digits: str) -> Node:
+        """The version of a long number, or what ran at the commit that begins with it.
+
+        Raises:
+            RegistryError: it is both, or neither.
+        """
+        commit, model = self._runs.commit(digits), self._model()
+        version = self._versions.find(model, digits) if model else None
+        if commit is None:
+            return self._versions.node(version or self._named_version(digits))
+        others = [f"a version ({model}/{digits})"] if version else []
+        others += [f"a clip (DATASET/{digits})"] if self._is_clip(digits) else []
+        if others:
+            found = ", ".join(commit.values["commits"])
+            raise RegistryError(
+                f"{digits!r} is {' and '.join(others)}, and the beginning of the git commit {found};"
+                " say it as in the brackets, or more of the commit"
+            )
+        return commit
 
     # --- versions
 
@@ -128,11 +150,13 @@ class Provenance:
         if self._client is None:
             raise RegistryError(
                 f"{target!r} is a version of {name}, but no MLflow server is configured;"
-                f" {remedy_for('MLflow')}, or say DATASET/CLIP for a clip"
+                f" {remedy_for('MLflow', self._environment.workspace)}, or say DATASET/CLIP for a clip"
             )
         version = self._versions.find(name, wanted)
         if version is None:
             hint = f"; for the clip say DATASET/{target}" if self._is_clip(target) else ""
+            if _COMMIT.fullmatch(target):
+                hint += f"; no run is recorded at a git commit {target}... either"
             raise RegistryError(
                 f"{name} has no version or alias {wanted!r}; `erv lineage {name}@{CHALLENGER}` shows the"
                 f" newest{hint}"

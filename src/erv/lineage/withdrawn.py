@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from erv.errors import DataError
+from erv.errors import DataError, ExitCode
 from erv.lineage.contents import Clip
 from erv.lineage.membership import Membership, VersionRoles, clip_name, roles_document
 
 SCHEMA = "erv.withdrawn/1"
-AFFECTED, UNKNOWN, INCOMPLETE = 3, 4, 1  # exit codes
 _WIDTH = 110
 
 
@@ -41,11 +40,11 @@ class Withdrawn:
         return [item for item in self.versions if item.used]
 
     @property
-    def exit_code(self) -> int:
-        """0: none is known to have used any; 3: some did; 4: an id is unknown; 1: records can't be read."""
-        if self.unlisted or any(item.unread for item in self.versions):
-            return INCOMPLETE
-        return UNKNOWN if self.unknown else AFFECTED if self.affected else 0
+    def exit_code(self) -> ExitCode:
+        """Of `erv lineage --withdrawn`; an answer that isn't complete is none, whatever it found."""
+        if self.unknown or self.unlisted or any(item.unread for item in self.versions):
+            return ExitCode.LINEAGE
+        return ExitCode.UNMET if self.affected else ExitCode.DONE
 
     def lines(self) -> Iterator[str]:
         """The answer as text."""
@@ -80,7 +79,7 @@ class Withdrawn:
             "unknown": list(self.unknown),
             "unread": list(self.unlisted),
             "versions": [roles_document(item) for item in self.versions],
-            "exit_code": self.exit_code,
+            "exit_code": self.exit_code.value,
         }
 
     def _told(self) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from erv.errors import full_disk_text
+from erv.errors import ExitCode, full_disk_text
 from erv.pipeline.dead_holders import release_dead_holders
 from erv.pipeline.lock_file import PipelineError, keep_lock, read_lock_entries, repair_lock
 from erv.pipeline.restored import damaged_outputs, remove_damaged_objects, remove_outputs
@@ -51,7 +51,7 @@ class _NotStartedError(StageFailedError):
 class StageCancelledError(PipelineError):
     """A stage was stopped at its caller's request; none of its processes are left."""
 
-    exit_code = 130
+    exit_code = ExitCode.CANCELLED
 
 
 @dataclass(frozen=True)

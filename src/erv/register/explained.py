@@ -18,7 +18,7 @@ def explained(environment: Environment) -> Iterator[None]:
     Raises:
         RegistryError: MLflow can't be reached or refuses.
     """
-    require("MLflow", environment.mlflow_uri)
+    require("MLflow", environment.mlflow_uri, environment.workspace)
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Imported:
     outside: set[str] = field(default_factory=set)
 
 
-def imported(modules: Iterable[str]) -> Imported:
+def imported(modules: Iterable[str], within: Collection[Path] = (PACKAGE,)) -> Imported:
     """Follows the imports of modules of this package, those inside functions too.
 
     A package that is only passed through on the way to a module in it is loaded, but nothing in it is called,
@@ -34,6 +34,7 @@ def imported(modules: Iterable[str]) -> Imported:
 
     Args:
         modules: dotted names, such as `erv.register.serving_model`.
+        within: files and folders; what others import doesn't count.
     """
     found = Imported()
     used: dict[str, bool] = {}
@@ -41,6 +42,8 @@ def imported(modules: Iterable[str]) -> Imported:
     while waiting:
         module, is_used = waiting.pop()
         if used.get(module) in (True, is_used) or (file := _file_of(module)) is None:
+            continue
+        if not any(file == place or place in file.parents for place in within):
             continue
         used[module] = is_used
         found.files[module] = file
@@ -51,6 +54,12 @@ def imported(modules: Iterable[str]) -> Imported:
             elif top not in sys.stdlib_module_names:
                 found.outside.add(top)
     return found
+
+
+def modules_of(script: Path) -> set[str]:
+    """The modules of this package that a script imports, in functions too."""
+    names = set(_imports(ast.parse(script.read_bytes()), inside=True))
+    return {name for name in names if name.partition(".")[0] == PACKAGE.name}
 
 
 def _file_of(module: str) -> Path | None:

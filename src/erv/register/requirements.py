@@ -7,7 +7,7 @@ of the policy matters, which the caller names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib.metadata import Distribution, distributions, packages_distributions
 
 from packaging.requirements import Requirement
@@ -36,9 +36,16 @@ def pinned_requirements(modules: Iterable[str]) -> list[str]:
 
 
 def closure(
-    start: Iterable[Requirement], installed: Mapping[NormalizedName, Distribution]
+    start: Iterable[Requirement],
+    installed: Mapping[NormalizedName, Distribution],
+    without: Collection[NormalizedName] = (),
 ) -> set[NormalizedName]:
     """The canonical names of `start` and of all that they need, directly or not.
+
+    Args:
+        start: what is needed.
+        installed: all distributions.
+        without: those that are left out, with what only they need.
 
     Raises:
         ValueError: something that is needed is not installed.
@@ -48,7 +55,7 @@ def closure(
     while waiting:
         requirement = waiting.pop()
         key = canonicalize_name(requirement.name), frozenset(requirement.extras)
-        if key in seen:
+        if key in seen or key[0] in without:
             continue
         if key[0] not in installed:
             raise ValueError(f"{requirement.name} is needed but not installed; run `make install` first")

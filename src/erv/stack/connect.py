@@ -155,7 +155,8 @@ def _tracking(environment: Environment) -> str:
     if url is None:
         return "not named (ERV_MLFLOW_URI): runs are not tracked"
     address = f"{url.rstrip('/')}/version"
-    return f"{server_version('MLflow', url, address, environment.mlflow_headers)} at {url}"
+    found = server_version("MLflow", url, address, environment.mlflow_headers, environment.workspace)
+    return f"{found} at {url}"
 
 
 def _orchestration(environment: Environment) -> str:
@@ -163,7 +164,8 @@ def _orchestration(environment: Environment) -> str:
     if url is None:
         return "not named (ERV_PREFECT_API_URL): `erv run` needs it, `dvc repro` doesn't"
     address = f"{url.rstrip('/')}/admin/version"
-    return f"{server_version('Prefect', url, address, environment.prefect_headers)} at {url}"
+    found = server_version("Prefect", url, address, environment.prefect_headers, environment.workspace)
+    return f"{found} at {url}"
 
 
 def _write_remote(environment: Environment) -> str:

@@ -130,7 +130,7 @@ def _checked() -> Environment:
             f"{environment.workspace}: there is no pipeline here (dvc.yaml is missing); go to the root of the"
             " repository"
         )
-    require("Prefect", environment.prefect_api_url)
+    require("Prefect", environment.prefect_api_url, environment.workspace)
     (environment.stack / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect creates only one level
     return environment
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from erv.environment import Environment
@@ -27,6 +28,7 @@ def _never() -> bool:
 def wait_for(
     name: str,
     url: str,
+    workspace: str | Path = ".",
     *,
     patience: float = PATIENCE_SECONDS,
     say: Callable[[str], None] = logger.warning,
@@ -37,6 +39,7 @@ def wait_for(
     Args:
         name: `S3`, `MLflow`, `Prefect`.
         url: an address that it answers.
+        workspace: whose servers the remedy is about.
         patience: seconds to wait.
         say: takes a sentence.
         cancelled: looked at between attempts; True ends the waiting.
@@ -47,7 +50,7 @@ def wait_for(
     from funcy import retry
 
     def ask() -> None:
-        if (fault := unreachable(name, url)) and not cancelled():
+        if (fault := unreachable(name, url, workspace)) and not cancelled():
             raise StackError(fault)
 
     started = time.monotonic()
@@ -91,13 +94,13 @@ def through_outages(
 
     def wait() -> None:
         for name, url in known.items():
-            wait_for(name, url, patience=patience, say=say, cancelled=cancelled)
+            wait_for(name, url, environment.workspace, patience=patience, say=say, cancelled=cancelled)
 
     wait()
     try:
         return call()
     except ErvError as error:
-        if cancelled() or not any(unreachable(name, url) for name, url in known.items()):
+        if cancelled() or not any(unreachable(*server, environment.workspace) for server in known.items()):
             raise
         say(f"{error}; a server went away meanwhile")
     wait()

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPResponse
+from pathlib import Path
 
 from erv.environment import remedy_for
 from erv.errors import StackError
@@ -19,8 +20,11 @@ _KEY_OF = {
 }
 
 
-def unreachable(name: str, url: str) -> str | None:
-    """An error message if nothing answers at `url` within seconds; None if something does, even to refuse."""
+def unreachable(name: str, url: str, workspace: str | Path = ".") -> str | None:
+    """An error message if nothing answers at `url` within seconds; None if something does, even to refuse.
+
+    The remedy is for the servers of `workspace`.
+    """
     if not url.startswith(("http://", "https://")):
         return f"{name}: {url!r} is not an http address; correct ERV_{name.upper()}_*"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}) if _is_local(url) else _keep_proxy())
@@ -30,13 +34,16 @@ def unreachable(name: str, url: str) -> str | None:
     except urllib.error.HTTPError as error:
         if error.code < 500:
             return None
-        return f"{name} at {url} answers {error.code}; {remedy_for(name, own='see `erv stack status`')}"
+        remedy = remedy_for(name, workspace, own="see `erv stack status`")
+        return f"{name} at {url} answers {error.code}; {remedy}"
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        return f"{name} at {url} can't be reached ({reason}); {remedy_for(name)}"
+        return f"{name} at {url} can't be reached ({reason}); {remedy_for(name, workspace)}"
 
 
-def server_version(name: str, url: str, address: str, headers: Mapping[str, str]) -> str:
+def server_version(
+    name: str, url: str, address: str, headers: Mapping[str, str], workspace: str | Path = "."
+) -> str:
     """The version that a server answers with, which shows that it takes the key.
 
     Args:
@@ -44,6 +51,7 @@ def server_version(name: str, url: str, address: str, headers: Mapping[str, str]
         url: the server's address, for the message.
         address: where it says its version.
         headers: with the key, if it asks for one.
+        workspace: whose servers the remedy is about.
 
     Raises:
         StackError: it can't be reached, refuses, or answers with something else: the page of a login, say.
@@ -58,11 +66,12 @@ def server_version(name: str, url: str, address: str, headers: Mapping[str, str]
             f"{name} at {url} answers {error.code}; check its address and {_KEY_OF[name]}"
         ) from None
     except (OSError, ValueError):
-        raise StackError(f"{name} at {url} can't be reached; {remedy_for(name)}") from None
+        raise StackError(f"{name} at {url} can't be reached; {remedy_for(name, workspace)}") from None
     if _VERSION.fullmatch(said):
         return said
     raise StackError(
-        f"what answers at {url} is not {name}: expected its version, got {said}; {remedy_for(name)}"
+        f"what answers at {url} is not {name}: expected its version, got {said};"
+        f" {remedy_for(name, workspace)}"
     )
 
 
@@ -75,15 +84,15 @@ def _version(response: HTTPResponse) -> str:
     return f"{response.headers.get_content_type()} that begins with {start!r}" if start else "nothing"
 
 
-def require(name: str, url: str | None) -> str:
-    """The address of a server that must answer.
+def require(name: str, url: str | None, workspace: str | Path = ".") -> str:
+    """The address of a server that must answer; the remedy is for the servers of `workspace`.
 
     Raises:
         StackError: no server is configured, or it does not answer.
     """
     if not url:
-        raise StackError(f"no {name} server is configured; {remedy_for(name)}")
-    if fault := unreachable(name, f"{url.rstrip('/')}/health"):
+        raise StackError(f"no {name} server is configured; {remedy_for(name, workspace)}")
+    if fault := unreachable(name, f"{url.rstrip('/')}/health", workspace):
         raise StackError(fault)
     return url
 

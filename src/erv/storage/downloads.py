@@ -46,6 +46,7 @@ class Download:
         sha256: hex digest that the content must have. None if it isn't known yet: then the content is checked
             against what the server reports (its size, and its md5 or our sha256 if present).
         on_bytes: called with the size of each chunk that arrives; it may raise to stop the download.
+        workspace: whose servers a remedy is about.
     """
 
     client: Any
@@ -56,6 +57,7 @@ class Download:
     version_id: str | None = None
     sha256: str | None = None
     on_bytes: Callable[[int], None] = _nothing
+    workspace: str | Path = "."
 
     def to(self, path: Path, size: int | None = None) -> Path:
         """Reads the object into `path`, which appears only once it is complete and verified.
@@ -144,7 +146,7 @@ class Download:
 
     def _ask(self, method: Callable[..., Any], **more: Any) -> Any:
         version = {"VersionId": self.version_id} if self.version_id else {}
-        with explained(self.uri, self.endpoint, self.version_id):
+        with explained(self.uri, self.endpoint, self.version_id, self.workspace):
             return method(Bucket=self.bucket, Key=self.key, **version, **more)
 
     def _receive(
@@ -165,7 +167,7 @@ class Download:
                 f" {size / 1e6:.1f} MB; run the same command again{then}"
             ) from error
         except BotoCoreError as error:  # its own checksum of the content does not fit
-            raise TransferError(explain(error, self.uri, self.endpoint)) from error
+            raise TransferError(explain(error, self.uri, self.endpoint, workspace=self.workspace)) from error
         finally:
             body.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from erv.environment import SAMPLE_UPLOAD, command_for, is_shared, remedy_for, sample_remedy
@@ -49,13 +50,16 @@ def retried(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 @contextmanager
-def explained(uri: str, endpoint: str, version_id: str | None = None) -> Iterator[None]:
+def explained(
+    uri: str, endpoint: str, version_id: str | None = None, workspace: str | Path = "."
+) -> Iterator[None]:
     """Turns what boto3 raises in the block into a StorageError.
 
     Args:
         uri: what is requested.
         endpoint: the server, for the message.
         version_id: the requested version, if any.
+        workspace: whose servers the remedy is about.
     """
     from boto3.exceptions import S3UploadFailedError
     from botocore.exceptions import (
@@ -73,13 +77,19 @@ def explained(uri: str, endpoint: str, version_id: str | None = None) -> Iterato
         ) from error
     except (BotoCoreError, ClientError) as error:
         kind = ObjectError if error_code(error) in MISSING | CHANGED else StorageError
-        raise kind(explain(error, uri, endpoint, version_id)) from error
+        raise kind(explain(error, uri, endpoint, version_id, workspace)) from error
     except S3UploadFailedError as error:
         cause = error.__context__
-        raise StorageError(explain(cause or error, uri, endpoint, version_id)) from error
+        raise StorageError(explain(cause or error, uri, endpoint, version_id, workspace)) from error
 
 
-def explain(error: BaseException, uri: str, endpoint: str, version_id: str | None = None) -> str:
+def explain(
+    error: BaseException,
+    uri: str,
+    endpoint: str,
+    version_id: str | None = None,
+    workspace: str | Path = ".",
+) -> str:
     """One sentence for a boto3 error: what was requested from where, what is wrong, what to do."""
     from botocore.exceptions import (
         ClientError,
@@ -92,9 +102,9 @@ def explain(error: BaseException, uri: str, endpoint: str, version_id: str | Non
 
     unreachable = (EndpointConnectionError, ConnectionClosedError, HTTPClientError)
     if isinstance(error, ClientError):
-        return _refusal(error, uri, endpoint, version_id)
+        return _refusal(error, uri, endpoint, version_id, workspace)
     if isinstance(error, unreachable):
-        return f"{uri}: {endpoint} can't be reached; {remedy_for('S3')}"
+        return f"{uri}: {endpoint} can't be reached; {remedy_for('S3', workspace)}"
     if isinstance(error, NoCredentialsError | ProfileNotFound):
         return f"{uri}: no usable AWS credentials ({error}); ERV_S3_AMBIENT=1 takes them from AWS's own chain"
     return f"{uri}: {endpoint}: {' '.join(str(error).split())}"
@@ -106,7 +116,9 @@ def error_code(error: BaseException) -> str:
     return str(response.get("Error", {}).get("Code", "?"))
 
 
-def _refusal(error: BaseException, uri: str, endpoint: str, version_id: str | None) -> str:
+def _refusal(
+    error: BaseException, uri: str, endpoint: str, version_id: str | None, workspace: str | Path
+) -> str:
     code = error_code(error)
     if code in EXPIRED:
         return f"{uri}: the session token for {endpoint} has expired; renew it and ERV_S3_SESSION_TOKEN"
@@ -117,8 +129,8 @@ def _refusal(error: BaseException, uri: str, endpoint: str, version_id: str | No
         )
     if code == "NoSuchBucket":
         bucket = uri.split("/")[2]
-        ours = f"`{command_for('S3')}` creates ours"
-        what = "create it, or name another" if is_shared("S3") else ours
+        ours = f"`{command_for('S3', workspace)}` creates ours"
+        what = "create it, or name another" if is_shared("S3", workspace) else ours
         return f"{uri}: bucket {bucket!r} does not exist at {endpoint}; {what}"
     if code in MISSING and version_id:
         return (
@@ -126,7 +138,7 @@ def _refusal(error: BaseException, uri: str, endpoint: str, version_id: str | No
             " now with `erv data pin`"
         )
     if code in MISSING:
-        upload = sample_remedy(command=SAMPLE_UPLOAD) if uri.startswith("s3://erv-raw/") else None
+        upload = sample_remedy(workspace, command=SAMPLE_UPLOAD) if uri.startswith("s3://erv-raw/") else None
         sample = f" ({upload} for the sample)" if upload else ""
         return f"{uri}: no such object at {endpoint}; upload it{sample}, or correct the address"
     if code in CHANGED:

@@ -65,9 +65,10 @@ def split_uri(uri: str) -> tuple[str, str]:
 class Store:
     """One S3 server with one key. Thread-safe."""
 
-    def __init__(self, client: Any, endpoint: str) -> None:
+    def __init__(self, client: Any, endpoint: str, workspace: str | Path = ".") -> None:
         self._client = client
         self._endpoint = endpoint
+        self._workspace = workspace
         self._versioned: dict[str, bool] = {}
 
     def read(self, uri: str, version_id: str | None = None) -> bytes:
@@ -217,7 +218,17 @@ class Store:
         """
         bucket, key = split_uri(uri)
         more = {"on_bytes": on_bytes} if on_bytes else {}
-        job = Download(self._client, self._endpoint, uri, bucket, key, version_id, sha256, **more)
+        job = Download(
+            self._client,
+            self._endpoint,
+            uri,
+            bucket,
+            key,
+            version_id,
+            sha256,
+            workspace=self._workspace,
+            **more,
+        )
         return job.to(Path(path), size)
 
     def list(self, uri: str) -> builtins.list[ObjectInfo]:
@@ -314,7 +325,7 @@ class Store:
         return self._versioned[bucket]
 
     def _explained(self, uri: str, version_id: str | None = None) -> AbstractContextManager[None]:
-        return explained(uri, self._endpoint, version_id)
+        return explained(uri, self._endpoint, version_id, self._workspace)
 
 
 def open_store(environment: Environment, patient: bool = True) -> Store:
@@ -370,8 +381,9 @@ def open_store(environment: Environment, patient: bool = True) -> Store:
             **keys,
         )
     except (BotoCoreError, ValueError) as error:
-        raise StorageError(explain(error, f"s3://{environment.raw_bucket}", endpoint)) from error
-    return Store(client, endpoint)
+        fault = explain(error, f"s3://{environment.raw_bucket}", endpoint, workspace=environment.workspace)
+        raise StorageError(fault) from error
+    return Store(client, endpoint, environment.workspace)
 
 
 @functools.cache

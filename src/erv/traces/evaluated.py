@@ -105,7 +105,7 @@ def find_runs(
         StackError: no MLflow server is configured, or it can't be reached or refuses.
         EvaluationError: no run on it produced the evaluation in `dvc.lock`.
     """
-    server = require("MLflow", environment.mlflow_uri)
+    server = require("MLflow", environment.mlflow_uri, environment.workspace)
     stages, accepted = [stage_of(policy) for policy in policies], read_accepted()
     lock_entries.reconcile(environment, entries, stages)
     found = []

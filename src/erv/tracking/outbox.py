@@ -110,7 +110,7 @@ class Outbox:
             if self._down_since is not None
             else f"MLflow did not receive everything within {time.monotonic() - started:.0f} s"
         )
-        kept = f"kept in .erv/spool for the next `{command_for('MLflow')}`"
+        kept = f"kept in .erv/spool for the next `{command_for('MLflow', self._environment.workspace)}`"
         where = kept if self.spool.keep(left) else "lost"
         logger.warning("%s; %d events of %s are %s", reason, len(left), self._header.address, where)
 

@@ -46,7 +46,7 @@ def since(
         except OSError as error:
             logger.warning("%s can't be compared with now: %s", reference.run.info.run_name, error)
             continue
-        lines += paragraph(reference, before, values, commit, also, measured)
+        lines += paragraph(reference, before, values, commit, measured, also)
     return lines
 
 
@@ -55,20 +55,20 @@ def paragraph(
     before: Mapping[str, float],
     values: Mapping[str, float],
     commit: str | None,
+    measured: Mapping[str, str],
     also: Sequence[str] = (),
-    measured: Mapping[str, str] | None = None,
 ) -> list[str]:
     """What changed against one run: its name, then a line per parameter, the commit, a line per metric.
 
-    Metrics are compared only if the run measured them on the same clips, by the same judges.
+    Metrics are compared only if both are known to be measured on the same clips, by the same judges.
 
     Args:
         reference: the run.
         before: its metrics.
         values: the metrics now.
         commit: the commit now, or None.
+        measured: what the metrics were measured on and by now; nothing if that isn't known.
         also: other kinds of reference that this run is, too.
-        measured: what the metrics were measured on and by now.
     """
     info = reference.run.info
     lines = [f"{reference.title(also)}, {info.run_name} ({info.run_id[:8]}):"]
@@ -84,10 +84,10 @@ def paragraph(
     there = reference.run.data.tags.get(COMMIT_TAG)
     if there and commit and there != commit:
         lines.append(f"  commit {there[:8]} → {commit[:8]}")
-    if values and (why := _otherwise(reference.run.data.tags, measured or {})):
+    shared = [name for name in values if name in before]
+    if shared and (why := _otherwise(reference.run.data.tags, measured)):
         lines.append(f"  metrics: not compared, {why}; `erv compare {info.run_id} .` pairs the clips")
         return lines
-    shared = [name for name in values if name in before]
     moved = [name for name in shared if abs(values[name] - before[name]) >= _LEAST]
     lines += [
         f"  {name.replace('/overall/', ' ')}: {100 * before[name]:.1f} → {100 * values[name]:.1f}"
@@ -103,7 +103,9 @@ def paragraph(
 
 def _otherwise(tags: Mapping[str, str], measured: Mapping[str, str]) -> str:
     """Why the metrics of a run with these tags say nothing about those of now; empty if they do."""
-    if any(tag not in tags for tag in measured):
+    if not measured.keys() >= _OTHERWISE.keys():
+        return "as what the policy was tested on here is not recorded"
+    if not tags.keys() >= _OTHERWISE.keys():
         return "as that run did not record its test clips"
-    different = [words for tag, words in _OTHERWISE.items() if tag in measured and tags[tag] != measured[tag]]
+    different = [words for tag, words in _OTHERWISE.items() if tags[tag] != measured[tag]]
     return f"as they were measured {' and '.join(different)} then" if different else ""

@@ -5,8 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from erv.comparison.measured import measured_tags
+import pytest
+import yaml
+
+from erv.comparison.measured import measured_of, measured_tags
+from erv.environment import Environment
+from erv.tracking.description import LAST, Description, Reference
+from erv.tracking.rest import Run, RunData, RunInfo
 from erv.tracking.since import MEASURED_BY, MEASURED_ON
+from flows import results
 from tests.unit.register.test_register import predictions, write_evaluation
 
 MEASURED: dict[str, Any] = {"judge": {"digest": "j"}, "decoding": {"split": "test"}}
@@ -38,3 +45,51 @@ def test_clips_judges_and_decoding_do(tmp_path: Path) -> None:
         found = tags(tmp_path / name, **measured)
         assert found[MEASURED_ON] == usual[MEASURED_ON]
         assert found[MEASURED_BY] != usual[MEASURED_BY], name
+
+
+EVALUATED = {
+    "evaluate@erv": {
+        "cmd": "evaluate",
+        "outs": [
+            {"path": f"eval/erv/{name}", "md5": "0" * 32} for name in ("predictions.parquet", "metrics.json")
+        ],
+    }
+}
+
+
+def test_what_an_earlier_run_evaluated_is_found(tmp_path: Path) -> None:
+    wanted = tags(tmp_path / "eval/erv")
+    assert measured_of(EVALUATED, "erv", tmp_path) == wanted
+    assert measured_of(EVALUATED, "sft", tmp_path) == {}
+    (tmp_path / "eval/erv/metrics.json").unlink()
+    assert measured_of(EVALUATED, "erv", tmp_path) == {}
+
+
+class Parent:
+    """Keeps what a run is told of itself."""
+
+    def __init__(self) -> None:
+        self.tags: dict[str, str] = {}
+
+    def set_tags(self, tags: dict[str, str]) -> None:
+        self.tags.update(tags)
+
+
+def test_a_run_that_evaluated_nothing_itself_knows_what_its_figures_were_measured_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `erv run --only report`, figures on other clips were compared as if they were of the same."""
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": EVALUATED}))
+    tags(tmp_path / "eval/erv")
+    before = Run(
+        RunInfo("0" * 32, "1", "before", "FINISHED", 0, 0, ""),
+        RunData(tags=tags(tmp_path / "then", prefix="other")),
+    )
+    described = Description("now", {}, {"erv.candidate": "erv"}, (Reference(LAST, before, []),))
+    server = type("Server", (), {"metrics": lambda _self, _run: {"erv/overall/EPC": 0.5}})()
+    monkeypatch.setattr("erv.tracking.lock_entries.server_of", lambda _environment: server)
+    figures = {"policies": {"erv": {"overall": {"EPC": {"value": 0.75}}}}}
+    parent: Any = Parent()
+    lines = results.since_before(Environment(tmp_path), parent, described, figures)
+    assert "metrics: not compared, as they were measured on other test clips then" in lines[-1]
+    assert parent.tags == tags(tmp_path / "eval/erv")

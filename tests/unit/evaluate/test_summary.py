@@ -77,6 +77,6 @@ def test_there_are_never_too_many_to_read(policies, judges, numbers, read):
     found = few_figures(comparison, names[-1])
     assert count(found) == numbers <= MOST
     assert set(found.get("judges", {})) == read
-    first, *others = [name for name in found if name != "judges"]
-    assert first == names[-1], "the candidate"
-    assert others == names[: len(others)]
+    first, others = [name for name in found if name != "judges"]
+    assert (first, others) == (names[-1], "others"), "the candidate comes first"
+    assert list(found["others"]) == names[: len(found["others"])]

@@ -17,16 +17,18 @@ import numpy as np
 import pytest
 import yaml
 
+from erv.cues import write_cues
 from erv.errors import DataError
 from erv.exclusions import Excluded, read_exclusions, without, write_exclusions
 from erv.files import sha256_of_file
 from erv.leakage.fingerprints import Fingerprint, fingerprint
 from erv.leakage.leakage import Leak, exclusions, find_leaks, record, require_none, used
 from erv.leakage.similar import matches
-from erv.manifest import ClipRow, write_manifest
+from erv.manifest import ClipRow, read_table, write_manifest
 from erv.media.decode import DecodeRule, decode
 from erv.settings import LeakageSettings, RolesSettings, load_settings
 from erv.shards import Clip, ShardWriter
+from erv.training_sets import hash_of_rows, training_rows
 from tests.support.paths import ROOT
 
 SETTINGS = load_settings(ROOT / "params.yaml").leakage
@@ -296,7 +298,7 @@ def workspace(corpus: Path, clips: list[Path], tmp_path_factory: pytest.TempPath
                 rows.append(dataclasses.replace(made, sha256=sha256_of_file(path), uri=path.name))
         write_manifest(rows, folder / "manifest" / f"{name}.parquet")
         (folder / "cues").mkdir(exist_ok=True)
-        (folder / "cues" / f"{name}.parquet").write_text("no cues")
+        write_cues([], folder / "cues" / f"{name}.parquet")
     # Left over from another run, and of another fold: it must not be read.
     (folder / "manifest" / "old.parquet").write_bytes(b"no parquet")
     return folder
@@ -340,7 +342,9 @@ def test_the_stage_excludes_with_a_record(workspace: Path) -> None:
     assert "left out of training: reasoning/r1" in done.stderr
     trained = json.loads((workspace / "out" / "training_sets.json").read_text())["training_sets"]
     assert list(trained) == ["mafw", "dfew"]
-    assert trained["mafw"]["manifest"] == sha256_of_file(workspace / "manifest" / "mafw.parquet")
+    rows = training_rows(read_table(workspace / "manifest" / "mafw.parquet"))
+    assert [row["clip_id"] for row in rows] == ["m2"]
+    assert trained["mafw"]["rows"] == hash_of_rows(rows)
     (out,) = read_exclusions(workspace / "out" / "exclusions.json")
     assert (out.dataset, out.clip_id, out.split) == ("reasoning", "r1", "train")
     assert json.loads((workspace / "out" / "leakage.json").read_text())["excluded"] == 1

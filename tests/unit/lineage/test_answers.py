@@ -100,7 +100,8 @@ def withdrawn(**changed: tuple) -> Withdrawn:
         ({"used": ()}, 0),
         ({"ids": ("mafw/0",)}, 4),
         ({"used": (), "ids": ("mafw/0",)}, 4),
-        ({"unread": ("lost",), "ids": ("mafw/0",)}, 1),
+        ({"unread": ("lost",)}, 4),
+        ({"unread": ("lost",), "used": ()}, 4),
     ],
 )
 def test_exit_codes(changed: dict, code: int) -> None:

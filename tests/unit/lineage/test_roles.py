@@ -24,9 +24,10 @@ from erv.lineage.published import Published, read_version
 from erv.lineage.roles import PASSIVE, READERS, Answers, Base, Listed, Sentences, Use, parameter, uses_of
 from erv.lineage.used import used_nodes
 from erv.lineage.withdrawn import find_withdrawn
-from erv.manifest import ClipRow, write_manifest, write_table
+from erv.manifest import ClipRow, read_table, write_manifest, write_table
 from erv.register.versions import EXTERNAL_TAG, PUBLISH_RUN_TAG
 from erv.shards import QUARANTINE_SCHEMA
+from erv.training_sets import hash_of_rows, training_rows
 from tests.conftest import ROOT
 from tests.unit.register.test_register import predictions
 
@@ -185,11 +186,16 @@ def row(clip: str, split: str, dataset: str = "mafw") -> ClipRow:
     )
 
 
-def version(remote: Remote, folder: Path, *, hashed: bool = True) -> Published:
-    """A version whose tables exist: t1 to t3 are trained on, t2 is excluded and t3 in quarantine."""
+def version(remote: Remote, folder: Path, *, hashed: bool = True, by: str = "rows") -> Published:
+    """A version whose tables exist: t1 to t3 are trained on, t2 is excluded and t3 in quarantine.
+
+    The training sets have hashes by `rows`, or of the whole `manifest` as those of earlier versions.
+    """
     file = folder / "file"
     write_manifest([row("t1", "train"), row("t2", "train"), row("t3", "train"), row("v", "validation")], file)
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest() if hashed else "0" * 64
+    whole = hashlib.sha256(file.read_bytes()).hexdigest()
+    known = hash_of_rows(training_rows(read_table(file))) if by == "rows" else whole
+    sha256 = known if hashed else "0" * 64
     manifest = remote.keep(file)
     write_manifest([row("a/b", "train", "reasoning"), row("c", "validation", "reasoning")], file)
     reasoning = remote.keep(file)
@@ -199,7 +205,7 @@ def version(remote: Remote, folder: Path, *, hashed: bool = True) -> Published:
     left = {"clip_id": "t9", "dataset": "mafw", "stage": "ingest", "reason": "no label", "sha256": None}
     write_table(pa.Table.from_pylist([bad, left], schema=QUARANTINE_SCHEMA), file)
     quarantine = remote.keep(file)
-    file.write_text(json.dumps({"training_sets": {"mafw": {"manifest": sha256}}}))
+    file.write_text(json.dumps({"training_sets": {"mafw": {by: sha256}}}))
     hashes = remote.keep(file)
     said = [("reasoning", "a/b", "train"), ("rollouts", "c", "test"), ("sentences", "", "train")]
     sentences = [
@@ -249,8 +255,13 @@ def test_names_of_clips(remote: Remote, tmp_path: Path) -> None:
     assert membership.matching("t10") == set()
 
 
-def test_a_manifest_that_was_not_trained_on_gives_no_answer(remote: Remote, tmp_path: Path) -> None:
-    (found,) = Membership(remote.environment, [version(remote, tmp_path, hashed=False)]).of({("mafw", "t1")})
+@pytest.mark.parametrize("by", ["rows", "manifest"])
+def test_a_manifest_that_was_not_trained_on_gives_no_answer(remote: Remote, tmp_path: Path, by: str) -> None:
+    trained = version(remote, tmp_path, by=by)
+    (found,) = Membership(remote.environment, [trained]).of({("mafw", "t1")})
+    assert [used.stage for used in found.used] == ["grpo@erv"]
+    other = version(remote, tmp_path, by=by, hashed=False)
+    (found,) = Membership(remote.environment, [other]).of({("mafw", "t1")})
     assert found.used == ()
     assert "is not the one that was trained on" in found.unread[0]
 

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from erv.claims import CHANNELS
+from erv.cues import ClipCues, write_cues
 from erv.errors import DataError
-from erv.training_sets import check_training_sets, hash_training_sets, write_training_sets
+from erv.manifest import ClipRow, read_manifest, read_table, write_manifest
+from erv.prompts import Prompt
+from erv.shards import Clip, ShardReader, ShardWriter
+from erv.training_sets import (
+    COLUMNS,
+    Hashes,
+    check_training_sets,
+    hash_training_sets,
+    training_rows,
+    write_training_sets,
+)
 from tests.support.finished import finish
 
 SPACE = """\
@@ -23,6 +41,7 @@ labels:
 maps:
   mafw: {joy: happiness}
 """
+SPLITS = {"a": "train", "b": "test", "c": "train", "v": "validation", "z": "test"}
 
 
 @pytest.fixture(scope="module")
@@ -64,36 +83,125 @@ def test_it_changes_no_training(workspace: Path) -> None:
     assert {"grpo@r1_omni", "grpo@erv"} <= set(json.loads(dvc(workspace, "status", "--json")))
 
 
-def test_the_hashes_are_of_training_sets_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class DataSets:
+    """Two data sets, mafw and moods, each with training clips, a validation and two test clips."""
+
+    def __init__(self, folder: Path) -> None:
+        self.manifests, self.shards, self.cues = (folder / name for name in ("manifest", "shards", "cues"))
+        self.spaces = folder / "data/label_spaces"
+        for place in (self.manifests, self.cues, self.spaces):
+            place.mkdir(parents=True)
+        (self.spaces / "moods.yaml").write_text(SPACE)
+        self.written = folder / "training_sets.json"
+        self.write("mafw")
+        self.write("moods")
+
+    def write(
+        self,
+        name: str,
+        splits: Mapping[str, str] = SPLITS,
+        *,
+        shade: Mapping[str, int] = MappingProxyType({}),
+        cue: str = "smile",
+        **changed: str | None,
+    ) -> None:
+        rows = [
+            ClipRow(
+                clip, name, 1, split, "joy", "joy", None, None, "video", f"{clip}.mp4", 1, "0" * 64,
+                f"list.txt#row{number}", f"split.txt#row{number}", None,
+            )
+            for number, (clip, split) in enumerate(sorted(splits.items()))
+        ]  # fmt: skip
+        rows[0] = replace(rows[0], **changed)  # type: ignore[arg-type]
+        write_manifest(rows, self.manifests / f"{name}.parquet")
+        shutil.rmtree(self.shards / name, ignore_errors=True)
+        with ShardWriter(self.shards / name, clips_per_shard=2) as writer:
+            for clip in sorted(splits):
+                frames = np.full((2, 4, 4, 3), shade.get(clip, 7), np.uint8)
+                writer.add(Clip(clip, frames, np.ones(8, np.int16), 16000))
+        shown = {next(iter(CHANNELS)): frozenset({cue})}
+        write_cues([ClipCues(clip, shown) for clip in splits], self.cues / f"{name}.parquet")
+
+    def hashes(self, *names: str) -> Hashes:
+        return hash_training_sets(self.manifests, self.shards, self.cues, names)
+
+    def check(self, *names: str) -> Hashes:
+        return check_training_sets(self.written, self.manifests, self.shards, self.cues, names)
+
+
+@pytest.fixture
+def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSets:
     monkeypatch.chdir(tmp_path)
-    folders = ("manifest", "shards", "cues", "data/label_spaces")
-    manifests, shards, cues, spaces = (tmp_path / name for name in folders)
-    for folder in (manifests, cues, shards / "mafw", shards / "moods", spaces):
-        folder.mkdir(parents=True)
-    for name in ("mafw", "moods"):
-        (manifests / f"{name}.parquet").write_text(name)
-        (cues / f"{name}.parquet").write_text(name)
-        (shards / name / "shard-00000.parquet").write_text(name)
-    (spaces / "moods.yaml").write_text(SPACE)
-    trained = hash_training_sets(manifests, shards, cues, ["mafw"])
+    return DataSets(tmp_path)
+
+
+def test_the_hashes_are_of_training_sets_alone(sets: DataSets) -> None:
+    trained = sets.hashes("mafw")
     assert trained["mafw"]["label_space"] is None
-    write_training_sets(trained, tmp_path / "training_sets.json")
-    arguments = (tmp_path / "training_sets.json", manifests, shards, cues)
-    (shards / "moods/shard-00000.parquet").write_text("other frames")
-    assert check_training_sets(*arguments, ["mafw"]) == trained
+    write_training_sets(trained, sets.written)
+    sets.write("moods", shade={"a": 1})
+    assert sets.check("mafw") == trained
     with pytest.raises(
-        DataError, match=r"^moods: its manifest is not what .*; run `dvc repro leakage` again$"
+        DataError,
+        match=r"^moods: rows of its training clips changed since .*; run `dvc repro leakage` again$",
     ):
-        check_training_sets(*arguments, ["mafw", "moods"])
-    write_training_sets(hash_training_sets(manifests, shards, cues, ["mafw", "moods"]), arguments[0])
-    for path, what in (
-        (manifests / "moods.parquet", "manifest"),
-        (shards / "moods/shard-00000.parquet", "shards"),
-        (cues / "moods.parquet", "cues"),
-        (spaces / "moods.yaml", "label space"),
-    ):
-        before = path.read_text()
-        path.write_text(f"{before} changed")
-        with pytest.raises(DataError, match=f"^moods: its {what} is not what"):
-            check_training_sets(*arguments, ["mafw", "moods"])
-        path.write_text(before)
+        sets.check("mafw", "moods")
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        {"a": "train", "c": "train", "v": "validation"},
+        {"a": "train", "b": "test", "c": "train", "v": "validation", "x": "test", "z": "test"},
+        {"a": "train", "b": "validation", "c": "train", "z": "test"},
+    ],
+    ids=["fewer", "another", "swapped"],
+)
+def test_other_test_clips_change_nothing_that_training_reads(sets: DataSets, splits: dict[str, str]) -> None:
+    """Fewer of them trained every policy again, since manifest and shards were hashed as a whole."""
+    before = sets.hashes("mafw")
+    manifest = (sets.manifests / "mafw.parquet").read_bytes()
+    sets.write("mafw", splits, shade={"b": 1, "x": 2, "z": 3})
+    assert (sets.manifests / "mafw.parquet").read_bytes() != manifest
+    assert sets.hashes("mafw") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"label": "awe"}, "rows"),
+        ({"subtitle": "Stop!"}, "rows"),
+        ({"splits": {"a": "test", "b": "test", "c": "train"}}, "rows"),
+        ({"shade": {"a": 1}}, "shards"),
+        ({"cue": "frown"}, "cues"),
+    ],
+)
+def test_what_training_reads_changes_them(sets: DataSets, change: dict[str, Any], what: str) -> None:
+    write_training_sets(sets.hashes("moods"), sets.written)
+    sets.write("moods", **change)
+    with pytest.raises(DataError, match=rf"^moods: {what} of its training clips changed"):
+        sets.check("moods")
+
+
+def test_a_label_space_changes_them(sets: DataSets) -> None:
+    write_training_sets(sets.hashes("moods"), sets.written)
+    (sets.spaces / "moods.yaml").write_text(f"{SPACE}# changed")
+    with pytest.raises(DataError, match=r"^moods: label space of its training clips changed"):
+        sets.check("moods")
+
+
+def test_training_reads_no_other_column(sets: DataSets) -> None:
+    """Or the hashes would miss a change of it."""
+    from erv.training.grpo.grpo import build_rows
+
+    rows = read_manifest(sets.manifests / "mafw.parquet")
+    others = {item.name for item in fields(ClipRow)} - {*COLUMNS, "split"}
+    elsewhere = [replace(row, **dict.fromkeys(others, "other")) for row in rows]  # type: ignore[arg-type]
+    shards = {"mafw": ShardReader(sets.shards / "mafw")}
+    prompt = Prompt("Said: {subtitle}")
+    assert build_rows([elsewhere], shards, prompt) == build_rows([rows], shards, prompt)
+    assert [row["clip_id"] for row in build_rows([rows], shards)] == ["a", "c"]
+    assert [row["clip_id"] for row in training_rows(read_table(sets.manifests / "mafw.parquet"))] == [
+        "a",
+        "c",
+    ]

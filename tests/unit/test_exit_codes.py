@@ -1,0 +1,67 @@
+"""Exit codes: one table, which code, help and docs share."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from click.testing import CliRunner
+
+from erv.cli import command
+from erv.errors import EXIT_CODES, ExitCode, SettingsError
+from erv.pipeline import StageCancelledError
+from tests.support.paths import ROOT
+
+ENDS = {"exit", "SystemExit", "Exit"}
+
+
+def test_the_docs_have_the_table() -> None:
+    text = (ROOT / "docs/daily.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("| exit code | of | means |\n|---|---|---|\n")
+    rows = [row.strip("| ").split(" | ") for row in table.partition("\n\n")[0].splitlines()]
+    assert rows == [
+        [str(line.code.value), f"`{line.command}`" if line.command else "every command", line.means]
+        for line in EXIT_CODES
+    ]
+
+
+def test_no_other_page_lists_them() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert [page.name for page in pages if "| exit code |" in page.read_text(encoding="utf-8")] == [
+        "daily.md"
+    ]
+
+
+def test_every_code_is_explained() -> None:
+    assert {line.code for line in EXIT_CODES} == set(ExitCode)
+    assert (SettingsError.exit_code, StageCancelledError.exit_code) == (2, 130)
+
+
+def test_a_command_that_the_table_names_exists() -> None:
+    for line in EXIT_CODES:
+        words = [word for word in line.command.split()[1:] if word != "TARGET"]
+        help_text = CliRunner().invoke(command, [*(w for w in words if w[0] != "-"), "--help"])
+        assert help_text.exit_code == 0, line
+        assert all(word in help_text.output for word in words if word[0] == "-"), line
+
+
+def test_lineage_explains_its_codes() -> None:
+    said = " ".join(CliRunner().invoke(command, ["lineage", "--help"]).output.split())
+    for line in EXIT_CODES:
+        if line.command.startswith("erv lineage"):
+            option = line.command.removeprefix("erv lineage").strip()
+            assert f"{line.code.value} {option}: {line.means}" in said
+
+
+def test_no_command_ends_with_a_number_of_its_own() -> None:
+    """`erv lineage --withdrawn` ended with 1 where the rest of lineage ends with 4."""
+    found = []
+    for path in [*(ROOT / "src/erv/commands").glob("*.py"), ROOT / "flows/run.py"]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and re.split(r"\.", ast.unparse(node.func))[-1] in ENDS:
+                found += [
+                    f"{path.name}:{node.lineno}"
+                    for given in node.args
+                    if isinstance(given, ast.Constant) and isinstance(given.value, int)
+                ]
+    assert found == []
