@@ -60,13 +60,14 @@ def findings(workspace: str | Path = ".") -> Iterator[Finding]:
         environment = Environment(workspace)
     sections: list[Callable[[Environment], Iterator[Finding]]] = [
         _python,
+        _code,
         _packages,
         _disk,
         _git,
         _parameters,
         *([_variables, _stack] if usable else []),
         _storage,
-        *([_tracking, _orchestration, _schedules, _background] if usable else []),
+        *([_tracking, _orchestration, _deployments, _schedules, _background] if usable else []),
         _dvc,
         _pipeline,
         _sources,
@@ -100,6 +101,14 @@ def _python(environment: Environment) -> Iterator[Finding]:
         yield Finding(
             "python", "fail", f"{version}, expected 3.11", "recreate the environment: `make install`"
         )
+
+
+def _code(environment: Environment) -> Iterator[Finding]:
+    """An environment of another clone."""
+    from erv.stack.own_code import require_own_code
+
+    if (environment.workspace / "src" / "erv").is_dir():
+        require_own_code(environment.workspace)
 
 
 def _packages(environment: Environment) -> Iterator[Finding]:
@@ -252,6 +261,32 @@ def _orchestration(environment: Environment) -> Iterator[Finding]:
         return
     url = environment.prefect_api_url
     yield _server("prefect", "Prefect", url, f"{url}/admin/version", environment.prefect_headers)
+
+
+def _deployments(environment: Environment) -> Iterator[Finding]:
+    """Where the runs of deployments work, whether a worker takes them, and what waits in other pools."""
+    from erv.stack import deployments, other_pools, pools
+    from erv.stack.reach import unreachable
+
+    url = environment.prefect_api_url
+    if url is None or unreachable("Prefect", f"{url.rstrip('/')}/health"):
+        return  # the finding before this one has said so
+    found = deployments.deployed(environment)
+    for place, names in deployments.foreign(environment, found).items():
+        yield Finding("deployments", "ok", f"{' and '.join(names)} run in {place}")
+    if here := [one for one in found if one.place.is_of(environment)]:
+        detail = f"{' and '.join(one.name for one in here)} run here"
+        if pools.worker_is_online(environment, pools.pool_of(environment.workspace)):
+            yield Finding("deployments", "ok", f"{detail}; a worker is online")
+        else:
+            detail += "; no worker of this clone is running"
+            yield Finding("deployments", "warn", detail, "`erv run --worker`, if there are to be runs")
+        for left in other_pools.left_elsewhere(environment, here):
+            remedy = "`erv run --deploy --cancel-waiting` cancels those that wait"
+            yield from (Finding("deployments", "warn", line, remedy) for line in left.lines())
+    if note := other_pools.former_note(environment):
+        sentence, _, remedy = note.partition(": ")
+        yield Finding("deployments", "warn", sentence, remedy)
 
 
 def _schedules(environment: Environment) -> Iterator[Finding]:
