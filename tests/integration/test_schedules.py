@@ -13,6 +13,7 @@ from erv.doctor import schedules
 from erv.doctor.doctor import Finding, examine
 from erv.environment import Environment
 from erv.stack import clean, up
+from erv.stack.pools import pool_of
 from tests.integration.prefect_api import ask
 from tests.integration.scratch import Scratch, wait_until
 
@@ -46,7 +47,7 @@ def test_a_deployment_with_a_cron_schedule_gets_a_run_that_starts(
                 "flow_id": ask(stack, "/flows/", {"name": "nothing"})["id"],
                 "entrypoint": "nothing.py:nothing",
                 "path": str(scratch.folder),
-                "work_pool_name": "erv",
+                "work_pool_name": pool_of(scratch.folder),
                 "schedules": [{"schedule": {"cron": "* * * * * */5"}}],  # the sixth field: seconds
             },
         )

@@ -94,6 +94,41 @@ def wait_for(stack: Environment, run: str, *types: str) -> dict[str, Any]:
     return state_of(stack, run)
 
 
+def prefects(stack: Environment) -> dict[str, str]:
+    """What Prefect's own programs need to find the server."""
+    return {name: value for name, value in child_environment(stack).items() if name.startswith("PREFECT_")}
+
+
+def served_by_hand(stack: Environment, clone: Clone, pool: str, run: str) -> dict[str, Any]:
+    """How a run ends that Prefect's own worker takes, with the environment of a clone."""
+    worker = subprocess.Popen(
+        [clone.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--run-once"],
+        env={**clone.variables(), **prefects(stack)},
+        cwd=clone.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        return wait_for(stack, run, "COMPLETED", "FAILED", "CRASHED")
+    finally:
+        worker.terminate()
+        worker.wait(60)
+
+
+def healthy(stack: Environment, clone: Clone) -> bool:
+    """What the health check of a worker's container says."""
+    result = subprocess.run(
+        [clone.executable, ROOT / "infra/compose/worker_health.py"],
+        env={**clone.variables(), **stack.variables()},
+        cwd=clone.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in result.stderr, result.stderr
+    return result.returncode == 0
+
+
 LATER = {
     "state": {
         "type": "SCHEDULED",
@@ -143,15 +178,20 @@ def test_each_worker_runs_what_was_made_for_its_clone(
         # Only Ann's worker is online, which is no reason not to tell Bea to start hers.
         said = bea.erv("run", "--deploy", "--replace").stdout.splitlines()
         assert said[:4] == [
-            f"taken over: train/local and promote/local from {place}; a worker there gets no new runs of them",
+            f"taken over: train/local and promote/local from {place};"
+            " a worker there gets no new runs of them",
             f"1 run has begun in work pool {ann.pool!r}: what has begun ends there;"
             " until then, new runs of train/local wait",
-            f"2 runs wait in work pool {ann.pool!r}: they stay, and run in {ann.folder}, whose worker is online",
+            f"2 runs wait in work pool {ann.pool!r}: they stay, and run in {ann.folder},"
+            " whose worker is online",
             "to cancel the waiting ones: erv run --deploy --cancel-waiting",
         ]
+        assert healthy(stack, ann)
+        assert not healthy(stack, bea)
         assert said[6].startswith(f"no worker of this clone is running (work pool {bea.pool})")
         with bea.worker():
             assert not any("no worker" in line for line in bea.erv("run", "--deploy").stdout.splitlines())
+            assert healthy(stack, bea)
             new = start_run(stack)
             for run in (running, waiting, new):
                 assert wait_for(stack, run, "COMPLETED", "FAILED", "CRASHED")["type"] == "COMPLETED"
@@ -162,7 +202,7 @@ def test_each_worker_runs_what_was_made_for_its_clone(
         assert flows == [2, 1], "each in its own folder"
 
     found = [one.detail for one in examine(bea.folder) if one.name == "deployments"]
-    assert found[0] == "train/local and promote/local run here; no worker of this clone is running"
+    assert found[0].startswith("train/local and promote/local run here; ")
     assert found[1].startswith(f"1 run waits in work pool {ann.pool!r}: ")
     found = [one.detail for one in examine(ann.folder) if one.name == "deployments"]
     assert found == [
@@ -177,23 +217,49 @@ def test_each_worker_runs_what_was_made_for_its_clone(
     for name in ("last.txt", "joined.txt"):
         (bea.folder / name).unlink()
     run = start_run(stack)
-    stray = subprocess.Popen(
-        [ann.executable, "-m", "prefect", "worker", "start", "--pool", bea.pool, "--run-once"],
-        env={**ann.variables(), **child_environment(stack)},
-        cwd=ann.folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        state = wait_for(stack, run, "COMPLETED", "FAILED", "CRASHED")
-    finally:
-        stray.terminate()
-        stray.wait(60)
+    state = served_by_hand(stack, ann, bea.pool, run)
     assert state["type"] == "FAILED"
     assert state["message"].startswith(
         f"{bea.folder}: `erv` is imported from {ann.folder / 'src/erv'}, not from"
     )
     assert bea.ran() == []
+
+
+@pytest.mark.slow
+def test_the_pool_of_earlier_versions_is_left_with_a_word(
+    stack: Environment, clones: tuple[Clone, Clone]
+) -> None:
+    """It was one for all clones, and its deployments named their folders themselves."""
+    ann, _ = clones
+    if FORMER not in [pool["name"] for pool in ask(stack, "/work_pools/filter", {})]:
+        ask(stack, "/work_pools/", {"name": FORMER, "type": "process"})
+    step = {"prefect.deployments.steps.set_working_directory": {"directory": str(ann.folder)}}
+    former = {}
+    for flow, name in (("train", "local"), ("nothing", "own")):
+        former[flow] = {
+            "name": name,
+            "flow_id": ask(stack, "/flows/", {"name": flow})["id"],
+            "entrypoint": f"flows/{flow}.py:{flow}",
+            "pull_steps": [step],
+            "tags": [],
+            "work_pool_name": FORMER,
+        }
+        ask(stack, "/deployments/", former[flow])
+    run = start_run(stack)
+    try:
+        ann.erv("run", "--deploy", "--replace")  # `promote/local` may be another test's
+        ask(stack, "/deployments/", former["train"])
+        said = ann.erv("run", "--deploy").stdout.splitlines()
+        assert said[0] == f"moved to work pool {ann.pool}: a worker of 'erv' gets no new runs, so stop it"
+        assert said[1].startswith("1 run waits in work pool 'erv': it is no clone's, so no worker of this")
+        assert said[3].startswith("work pool 'erv' of earlier versions still has nothing/own, and")
+        found = [one.detail for one in examine(ann.folder) if one.name == "deployments"]
+        assert [said[1], said[3].partition(": ")[0]] == found[1:]
+        assert served_by_hand(stack, ann, FORMER, run)["type"] in ("FAILED", "CRASHED")
+        assert ann.ran() == []
+    finally:
+        command = [ann.executable, "-m", "prefect", "--no-prompt", "deployment", "delete", "nothing/own"]
+        subprocess.run(command, env={**ann.variables(), **prefects(stack)}, check=True, capture_output=True)
 
 
 def test_a_place_is_this_clone_by_folder_and_machine(stack: Environment) -> None:

@@ -109,6 +109,7 @@ def _code(environment: Environment) -> Iterator[Finding]:
 
     if (environment.workspace / "src" / "erv").is_dir():
         require_own_code(environment.workspace)
+        yield Finding("code", "ok", "the erv that runs is the one of this folder")
 
 
 def _packages(environment: Environment) -> Iterator[Finding]:
