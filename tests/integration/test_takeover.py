@@ -248,13 +248,15 @@ def test_the_pool_of_earlier_versions_is_left_with_a_word(
     run = start_run(stack)
     try:
         ann.erv("run", "--deploy", "--replace")  # `promote/local` may be another test's
-        ask(stack, "/deployments/", former["train"])
+        daily = {"schedules": [{"schedule": {"interval": 86400}}]}
+        ask(stack, "/deployments/", former["train"] | daily)
         said = ann.erv("run", "--deploy").stdout.splitlines()
         assert said[0] == f"moved to work pool {ann.pool}: a worker of 'erv' gets no new runs, so stop it"
-        assert said[1].startswith("1 run waits in work pool 'erv': it is no clone's, so no worker of this")
-        assert said[3].startswith("work pool 'erv' of earlier versions still has nothing/own, and")
+        assert said[1] == "schedules that prefect.yaml doesn't have were removed: 1"
+        assert said[2].startswith("1 run waits in work pool 'erv': it is no clone's, so no worker of this")
+        assert said[4].startswith("work pool 'erv' of earlier versions still has nothing/own, and")
         found = [one.detail for one in examine(ann.folder) if one.name == "deployments"]
-        assert [said[1], said[3].partition(": ")[0]] == found[1:]
+        assert [said[2], said[4].partition(": ")[0]] == found[1:]
         assert served_by_hand(stack, ann, FORMER, run)["type"] in ("FAILED", "CRASHED")
         assert ann.ran() == []
     finally:
