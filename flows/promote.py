@@ -27,6 +27,7 @@ from erv.register import aliases
 from erv.register.against_champion import unmet
 from erv.register.review import Review, review
 from erv.settings import Settings, load_settings
+from flows.clone import refuse_foreign_code
 
 HOURS = 168.0
 ANSWERS = 20  # nobody needs as many; a program that answers wrongly would ask for ever
@@ -68,6 +69,7 @@ def promote(version: int | str = "challenger", hours: float = HOURS) -> Any:
     environment = load_environment()
     isolate(environment)
     try:
+        refuse_foreign_code()
         settings = load_settings(environment.workspace / "params.yaml")
         return _until_decided(str(version), environment, settings, time.monotonic() + hours * 3600)
     except FlowPauseTimeout:

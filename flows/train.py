@@ -46,6 +46,7 @@ from flows.artifacts import (
     show_links,
 )
 from flows.cancellation import Cancellation
+from flows.clone import refuse_foreign_code
 from flows.drift import tell_drift
 from flows.graph import RunStage, StageReport, is_done, run_graph
 from flows.meanwhile import meanwhile
@@ -90,6 +91,7 @@ def train(
     assert context is not None
     assert context.flow_run is not None
     try:
+        refuse_foreign_code()
         with (
             pipeline.one_pipeline_at_a_time(),
             noted(context.flow_run.id),

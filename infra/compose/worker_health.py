@@ -1,8 +1,8 @@
 """Health check of the worker's container: exit code 0 while the Prefect server sees a worker online.
 
-Command: `python worker_health.py [POOL]` with `ERV_PREFECT_API_URL` and, if the server asks for it,
-`ERV_PREFECT_AUTH_STRING` set (standard library only). A worker that hangs sends no heartbeats and goes
-offline after a while; a check of its process would not notice.
+Command: `python worker_health.py` in the worker's clone, with `ERV_PREFECT_API_URL` and, if the server asks
+for it, `ERV_PREFECT_AUTH_STRING` set. It asks for the pool of that clone on this machine. A worker that hangs
+sends no heartbeats and goes offline after a while; a check of its process would not notice.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import json
 import os
-import sys
 import urllib.request
+from pathlib import Path
+
+from erv.stack.pools import pool_of
 
 _CLIENT = "worker-health"
 
@@ -44,7 +46,7 @@ def online(api_url: str, pool: str, timeout: float = 10.0, auth_string: str = ""
 if __name__ == "__main__":
     found = online(
         os.environ["ERV_PREFECT_API_URL"],
-        sys.argv[1] if len(sys.argv) > 1 else "erv",
+        pool_of(Path.cwd()),
         auth_string=os.environ.get("ERV_PREFECT_AUTH_STRING", ""),
     )
     raise SystemExit(0 if found else "no worker of the pool is online")

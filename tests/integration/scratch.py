@@ -71,6 +71,8 @@ run_stage(name, main, *options)
 class Scratch:
     """The folder, with commands to run in it."""
 
+    executable = sys.executable
+
     def __init__(self, folder: Path, stack: Environment) -> None:
         self.folder = folder
         # A bucket of its own: the run cache of another folder would restore what is to run here.
@@ -81,6 +83,8 @@ class Scratch:
         for name, text in {"dvc.yaml": PIPELINE, "work.py": WORK}.items():
             (folder / name).write_text(text)
         shutil.copy(ROOT / "params.yaml", folder)
+        for name in ("src", "flows"):  # a flow refuses the code of another folder
+            (folder / name).symlink_to(ROOT / name)
         self.control("make", "0")
         self.control("join", "0")
         subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
@@ -109,7 +113,7 @@ class Scratch:
 
     def python(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(
-            [sys.executable, *arguments],
+            [self.executable, *arguments],
             cwd=self.folder,
             env=self.variables(),
             capture_output=True,
@@ -155,7 +159,7 @@ class Background:
         self.log = scratch.folder / ".erv" / f"log-{time.monotonic_ns()}"
         self._stream = self.log.open("w")
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from erv.cli import main; main()", *arguments],
+            [scratch.executable, "-c", "from erv.cli import main; main()", *arguments],
             cwd=scratch.folder,
             env=scratch.variables(),
             stdout=self._stream,

@@ -20,7 +20,6 @@ def test_a_deployed_flow_runs_through_a_worker(
     stack: Environment, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     scratch = Scratch(tmp_path_factory.mktemp("deployment"), stack)
-    shutil.copytree(ROOT / "flows", scratch.folder / "flows", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "prefect.yaml", scratch.folder)
     assert f"their runs work in {scratch.folder}" in scratch.erv("run", "--deploy", "--replace").stdout
     worker = scratch.start("run", "--worker")

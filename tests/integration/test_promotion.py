@@ -66,6 +66,8 @@ def workspace(stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # These versions have no files.
     (tmp_path / "params.yaml").write_text(text.replace("require_lineage: true", "require_lineage: false"))
     (tmp_path / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
+    for folder in ("src", "flows"):  # a flow refuses the code of another folder
+        (tmp_path / folder).symlink_to(ROOT / folder)
     environment = replace(stack, workspace=tmp_path)
     isolate(environment)
     client = client_of(environment)

@@ -14,6 +14,7 @@ from erv.doctor.doctor import examine
 from erv.doctor.finding import Finding
 from erv.environment import Environment
 from erv.stack import clean, up
+from erv.stack.pools import pool_of
 from tests.integration.prefect_api import ask
 from tests.integration.scratch import Scratch, wait_until
 
@@ -47,7 +48,7 @@ def test_a_deployment_with_a_cron_schedule_gets_a_run_that_starts(
                 "flow_id": ask(stack, "/flows/", {"name": "nothing"})["id"],
                 "entrypoint": "nothing.py:nothing",
                 "path": str(scratch.folder),
-                "work_pool_name": "erv",
+                "work_pool_name": pool_of(scratch.folder),
                 "schedules": [{"schedule": {"cron": "* * * * * */5"}}],  # the sixth field: seconds
             },
         )

@@ -23,7 +23,14 @@ import click
     "--deploy", is_flag=True, help="Register the deployments, and who is told of news, instead of running."
 )
 @click.option("--replace", is_flag=True, help="With --deploy: take over what another clone has deployed.")
-@click.option("--worker", is_flag=True, help="Serve deployments in the foreground instead of running.")
+@click.option(
+    "--cancel-waiting",
+    is_flag=True,
+    help="With --deploy: cancel runs that wait for the workers of other clones.",
+)
+@click.option(
+    "--worker", is_flag=True, help="Serve this clone's deployments in the foreground instead of running."
+)
 def command(
     targets: tuple[str, ...],
     only: str | None,
@@ -35,6 +42,7 @@ def command(
     require_lineage: bool,
     deploy: bool,
     replace: bool,
+    cancel_waiting: bool,
     worker: bool,
 ) -> None:
     """Run the pipeline: every stage, or TARGETs (`grpo`, `grpo@erv`) and what they need.
@@ -50,11 +58,13 @@ def command(
     requirements = require_gates or require_lineage
     if (deploy or worker) and (targets or force or only or dry or requirements):
         raise click.UsageError(
-            "--deploy and --worker take no targets and, but for --workers and --replace, no other options;"
-            " give targets to `prefect deployment run`"
+            "--deploy and --worker take no targets and, but for --workers, --replace and --cancel-waiting,"
+            " no other options; give targets to `prefect deployment run`"
         )
     if replace and not deploy:
         raise click.UsageError("--replace goes with --deploy")
+    if cancel_waiting and not deploy:
+        raise click.UsageError("--cancel-waiting goes with --deploy")
     if dry and requirements:
         raise click.UsageError("--dry goes with TARGETs, --only and --force alone")
     if as_json and not dry:
@@ -65,7 +75,7 @@ def command(
     from erv.stack import launch
 
     if deploy:
-        launch.deploy(replace=replace)
+        launch.deploy(replace=replace, cancel_waiting=cancel_waiting)
     elif worker:
         launch.serve()
     else:

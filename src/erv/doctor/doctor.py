@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from erv.doctor.clone_check import stack, variables
+from erv.doctor.deployment_check import deployments, schedules
 from erv.doctor.finding import Finding
-from erv.doctor.machine_check import disk, media, packages, python
+from erv.doctor.machine_check import code, disk, media, packages, python
 from erv.doctor.remote_check import dvc
-from erv.doctor.server_check import background, orchestration, schedules, spool, storage, tracking
+from erv.doctor.server_check import background, orchestration, spool, storage, tracking
 from erv.doctor.workspace_check import git, parameters, pipeline, sources
 from erv.environment import STACK_FILE, Environment, load_environment
 from erv.errors import ErvError, SettingsError
@@ -37,13 +38,14 @@ def findings(workspace: str | Path = ".") -> Iterator[Finding]:
         environment = Environment(workspace)
     sections: list[Callable[[Environment], Iterator[Finding]]] = [
         python,
+        code,
         packages,
         disk,
         git,
         parameters,
         *([variables, stack] if usable else []),
         storage,
-        *([tracking, orchestration, schedules, background] if usable else []),
+        *([tracking, orchestration, deployments, schedules, background] if usable else []),
         dvc,
         pipeline,
         sources,

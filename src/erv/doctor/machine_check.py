@@ -25,6 +25,15 @@ def python(environment: Environment) -> Iterator[Finding]:
         )
 
 
+def code(environment: Environment) -> Iterator[Finding]:
+    """Whether what runs here is the code of this folder, and not that of another clone."""
+    from erv.stack.own_code import require_own_code
+
+    if (environment.workspace / "src" / "erv").is_dir():
+        require_own_code(environment.workspace)
+        yield Finding("code", "ok", "the erv that runs is the one of this folder")
+
+
 def packages(environment: Environment) -> Iterator[Finding]:
     """Whether the installed versions are those of `requirements/`."""
     locks = sorted((environment.workspace / "requirements").glob("*.lock"))

@@ -74,25 +74,6 @@ def _server(
     return Finding(name, "ok", f"{title} {version} at {url}")
 
 
-def schedules(environment: Environment) -> Iterator[Finding]:
-    """Deployments that are to run at certain times, and won't."""
-    from erv.doctor.schedules import silent_schedules
-    from erv.stack.reach import unreachable
-
-    url = environment.prefect_api_url
-    if url is None or unreachable("Prefect", f"{url.rstrip('/')}/health", environment.workspace):
-        return  # the finding before this one has said so
-    remedy = f"`make install`, then `erv stack down` and `{command_for('Prefect', environment.workspace)}`"
-    if "Prefect" in shared_servers(environment):
-        remedy = "have its background services restarted, with the versions in requirements/tools.lock"
-    for silent in silent_schedules(environment):
-        detail = (
-            f"{silent.name} has an active schedule, but since {silent.since:%Y-%m-%d %H:%M} UTC no run ahead:"
-            f" the scheduler of Prefect at {url} doesn't work"
-        )
-        yield Finding("schedules", "fail", detail, remedy)
-
-
 def background(environment: Environment) -> Iterator[Finding]:
     """What fails in our Prefect server without a request, so that only its log tells."""
     from erv.stack.background import service_errors

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from erv.stack.processes import since_start
+
 # The server writes the date before the time only because we ask for it: see `LOG_VARIABLES`.
 _DATE = "%Y-%m-%d %H:%M:%S"
 LOG_VARIABLES = {"PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": _DATE}
@@ -70,7 +72,7 @@ def _since_start(log: Path) -> list[str]:
             text = stream.read().decode("utf-8", errors="replace")
     except FileNotFoundError:
         return []
-    return text.rpartition("\n--- ")[2].splitlines()
+    return since_start(text).splitlines()
 
 
 def _errors(lines: list[str]) -> Iterator[tuple[str, datetime, str]]:

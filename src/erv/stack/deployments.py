@@ -1,6 +1,7 @@
 """The deployments of `prefect.yaml`, and whose they are on a Prefect server that several clones use.
 
-A deployment runs in the folder of the clone that made it, and its name belongs to one clone at a time.
+A deployment runs in the folder of the clone that made it, by a worker of that clone, and its name belongs to
+one clone at a time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from erv.environment import Environment
 from erv.errors import StackError
 from erv.files import parse_yaml
+from erv.stack.pools import folder_of, read_pool
 from erv.stack.prefect_api import ask
 from erv.tracking.origin import machine_in
 
@@ -50,6 +52,27 @@ class Place:
         return f"{where} on {self.host}, deployed by {self.by}" if self.by else where
 
 
+@dataclass(frozen=True)
+class Deployed:
+    """A deployment of `prefect.yaml` as the server has it.
+
+    Attributes:
+        name: `flow/deployment`.
+        id: Prefect's.
+        pool: the work pool that its new runs wait in; None without one.
+        place: where they work.
+        schedules: how many it has.
+        one_at_a_time: whether a new run waits until another has ended, in whichever pool.
+    """
+
+    name: str
+    id: str
+    pool: str | None
+    place: Place
+    schedules: int
+    one_at_a_time: bool
+
+
 def declared(workspace: Path) -> list[str]:
     """The deployments that `prefect.yaml` names, as `flow/deployment`; a flow has its function's name.
 
@@ -68,27 +91,46 @@ def declared(workspace: Path) -> list[str]:
         raise StackError(f"{path}: damaged ({' '.join(str(error).split())}); restore it from git") from None
 
 
-def elsewhere(environment: Environment) -> dict[Place, list[str]]:
-    """The deployments of `prefect.yaml` that belong to other clones on the same server, by clone.
+def deployed(environment: Environment) -> list[Deployed]:
+    """The deployments of `prefect.yaml` that the server has, whosever they are.
 
     Raises:
         StackError: Prefect can't be reached or refuses.
     """
-    found: dict[Place, list[str]] = {}
-    for name in declared(environment.workspace):
-        deployment = ask(environment, f"/deployments/name/{name}", missing=True)
-        if deployment is not None and not (place := _place(deployment)).is_of(environment):
-            found.setdefault(place, []).append(name)
-    return found
+    answers = [
+        (name, ask(environment, f"/deployments/name/{name}", missing=True))
+        for name in declared(environment.workspace)
+    ]
+    return [
+        Deployed(
+            name,
+            answer["id"],
+            answer.get("work_pool_name"),
+            _place(environment, answer),
+            len(answer.get("schedules") or []),
+            answer.get("global_concurrency_limit") is not None,
+        )
+        for name, answer in answers
+        if answer is not None
+    ]
 
 
-def refuse_foreign(environment: Environment) -> None:
+def foreign(environment: Environment, found: Sequence[Deployed]) -> dict[Place, list[str]]:
+    """Those that belong to other clones: their names by clone."""
+    names: dict[Place, list[str]] = {}
+    for one in found:
+        if not one.place.is_of(environment):
+            names.setdefault(one.place, []).append(one.name)
+    return names
+
+
+def refuse_foreign(environment: Environment, found: Sequence[Deployed]) -> None:
     """Keeps a clone from taking the deployments of another without a word.
 
     Raises:
-        StackError: another clone has them; or Prefect can't be reached.
+        StackError: another clone has them.
     """
-    if others := elsewhere(environment):
+    if others := foreign(environment, found):
         raise StackError(
             f"{_sentence(others)}; nothing was deployed: take them over with `erv run --deploy --replace`, or"
             " leave them there and use `erv run` here"
@@ -96,20 +138,18 @@ def refuse_foreign(environment: Environment) -> None:
 
 
 def note_for_worker(environment: Environment) -> str | None:
-    """What to know before a worker starts: whose runs it will take; None if they are this clone's."""
-    others = elsewhere(environment)
+    """What to know before a worker starts: whose runs it will not get; None if they are this clone's.
+
+    Raises:
+        StackError: Prefect can't be reached or refuses.
+    """
+    others = foreign(environment, deployed(environment))
     if not others:
         return None
     return (
-        f"{_sentence(others)}; a worker here takes their runs too, and fails where it has no such folder:"
+        f"{_sentence(others)}; a worker here gets none of their new runs:"
         " `erv run --deploy --replace` has them run here"
     )
-
-
-def worker_is_online(environment: Environment, pool: str) -> bool:
-    """Whether any worker serves the pool."""
-    workers = {"workers": {"status": {"any_": ["ONLINE"]}}}
-    return bool(ask(environment, f"/work_pools/{pool}/workers/filter", workers))
 
 
 def _sentence(others: Mapping[Place, Sequence[str]]) -> str:
@@ -119,10 +159,13 @@ def _sentence(others: Mapping[Place, Sequence[str]]) -> str:
     )
 
 
-def _place(deployment: Mapping[str, Any]) -> Place:
+def _place(environment: Environment, deployment: Mapping[str, Any]) -> Place:
     steps = deployment.get("pull_steps") or []
     folders = [step[_FOLDER_STEP]["directory"] for step in steps if _FOLDER_STEP in step]
     by = [
         tag.removeprefix(DEPLOYED_BY) for tag in deployment.get("tags") or [] if tag.startswith(DEPLOYED_BY)
     ]
-    return Place(folders[-1] if folders else None, by[0] if by else None)
+    folder = folders[-1] if folders and Path(folders[-1]).is_absolute() else None  # in earlier versions
+    if folder is None and (name := deployment.get("work_pool_name")):
+        folder = folder_of(read_pool(environment, name) or {})
+    return Place(folder, by[0] if by else None)

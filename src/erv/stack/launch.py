@@ -5,22 +5,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from erv.environment import Environment, child_environment, load_environment
 from erv.errors import StackError
 from erv.settings import load_settings
-from erv.stack import deployments
-from erv.stack.prefect_api import ask
+from erv.stack import deployments, other_pools, pools
+from erv.stack.deployments import Deployed
+from erv.stack.own_code import require_own_code
 from erv.stack.reach import require
 from erv.tracking.origin import who
 
-POOL = "erv"
 # One line per message, with the stage it comes from; Prefect's own format is more repetitive.
 _FORMATS = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s %(message)s",
@@ -62,55 +63,96 @@ def run_flow(
 
 
 def serve() -> NoReturn:
-    """Replaces this process by a Prefect worker for the pool of `prefect.yaml`.
+    """Replaces this process by a Prefect worker for the work pool of this clone.
 
     Raises:
-        StackError: no Prefect server answers.
+        StackError: no Prefect server answers, or another clone's code would run.
     """
     environment = _checked()
-    _ensure_pool(environment)
-    if note := deployments.note_for_worker(environment):
-        sys.stderr.write(f"warning: {note}\n")
-    _become([*_prefect(), "worker", "start", "--pool", POOL, "--type", "process"], environment)
+    pool = _ensure_pool(environment)
+    for note in (deployments.note_for_worker(environment), other_pools.former_note(environment)):
+        if note:
+            sys.stderr.write(f"warning: {note}\n")
+    _become([*_prefect(), "worker", "start", "--pool", pool, "--type", "process"], environment)
 
 
-def deploy(*, replace: bool = False) -> None:
+def deploy(*, replace: bool = False, cancel_waiting: bool = False) -> None:
     """Registers the deployments of `prefect.yaml` with our Prefect server, and who is told of what happens.
 
     Safe to repeat.
 
     Args:
         replace: also take over what another clone has deployed.
+        cancel_waiting: cancel the runs of the deployments that wait in other pools than this clone's.
 
     Raises:
-        StackError: no Prefect server answers, or it refuses the deployments, or they are another clone's.
+        StackError: no Prefect server answers, or it refuses the deployments, or they are another clone's, or
+            another clone's code would run.
         SettingsError: `params.yaml` has faults.
     """
     environment = _checked()
     model = load_settings(environment.workspace / "params.yaml").register_.model_name
+    before = deployments.deployed(environment)
     if not replace:
-        deployments.refuse_foreign(environment)
-    _ensure_pool(environment)
+        deployments.refuse_foreign(environment, before)
+    variables = {
+        "ERV_MODEL": model,
+        "ERV_WHO": who(environment.workspace),
+        "ERV_POOL": _ensure_pool(environment),
+    }
     # What Prefect says of it is advice for its own commands, which start a worker without our servers.
-    _call([*_prefect(), "deploy", "--all"], environment, ERV_MODEL=model, ERV_WHO=who(environment.workspace))
-    for line in _deployed(environment):
+    _call([*_prefect(), "deploy", "--all"], environment, **variables)
+    after = deployments.deployed(environment)
+    for line in (
+        *_moved(environment, before, after),
+        *_left(environment, after, cancel_waiting),
+        *_deployed(environment),
+    ):
         sys.stdout.write(f"{line}\n")
     sys.stdout.write(_call([sys.executable, "-m", "flows.notices"], environment))
 
 
-def _deployed(environment: Environment) -> list[str]:
+def _moved(environment: Environment, before: Sequence[Deployed], after: Sequence[Deployed]) -> Iterator[str]:
+    """From whom the deployments were taken, and what that changes for a worker there."""
+    for place, names in deployments.foreign(environment, before).items():
+        yield f"taken over: {' and '.join(names)} from {place}; a worker there gets no new runs of them"
+    own = pools.pool_of(environment.workspace)
+    left = {one.pool for one in before if one.place.is_of(environment)} - {None, own}
+    for pool in sorted(map(str, left)):
+        yield f"moved to work pool {own}: a worker of {pool!r} gets no new runs, so stop it"
+    # Prefect takes away those that somebody has added on its page.
+    if (gone := sum(one.schedules for one in before) - sum(one.schedules for one in after)) > 0:
+        yield f"schedules that prefect.yaml doesn't have were removed: {gone}"
+
+
+def _left(environment: Environment, found: Sequence[Deployed], cancel_waiting: bool) -> Iterator[str]:
+    """What becomes of the runs in other pools."""
+    waiting = 0
+    for left in other_pools.left_elsewhere(environment, found):
+        if cancel_waiting and left.waiting:
+            count = other_pools.cancel(environment, left)
+            yield f"cancelled: {count} of {len(left.waiting)} runs that waited in work pool {left.pool!r}"
+            left = dataclasses.replace(left, waiting=())
+        waiting += len(left.waiting)
+        yield from left.lines()
+    if waiting:
+        yield "to cancel the waiting ones: erv run --deploy --cancel-waiting"
+    if note := other_pools.former_note(environment):
+        yield note
+
+
+def _deployed(environment: Environment) -> Iterator[str]:
     """What was deployed, how to start it, and what that takes."""
     names = deployments.declared(environment.workspace)
-    lines = [
-        f"deployed {' and '.join(names)}; their runs work in {environment.workspace}",
-        # Which server the user's own `prefect` asks can't be seen here: this process has our variables.
-        f'start a run: prefect deployment run {names[0]} --watch  # after: eval "$(erv stack env)"',
-    ]
-    if not deployments.worker_is_online(environment, POOL):
-        lines.append(
-            "no worker is running, and runs wait for one; start it in another shell: erv run --worker"
+    pool = pools.pool_of(environment.workspace)
+    yield f"deployed {' and '.join(names)}; their runs work in {environment.workspace}"
+    # Which server the user's own `prefect` asks can't be seen here: this process has our variables.
+    yield f'start a run: prefect deployment run {names[0]} --watch  # after: eval "$(erv stack env)"'
+    if not pools.worker_is_online(environment, pool):
+        yield (
+            f"no worker of this clone is running (work pool {pool}), and runs wait for one; start it here in"
+            " another shell: erv run --worker"
         )
-    return lines
 
 
 def prefect_environment(environment: Environment) -> dict[str, str]:
@@ -130,15 +172,19 @@ def _checked() -> Environment:
             f"{environment.workspace}: there is no pipeline here (dvc.yaml is missing); go to the root of the"
             " repository"
         )
+    require_own_code(environment.workspace)
     require("Prefect", environment.prefect_api_url, environment.workspace)
     (environment.stack / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect creates only one level
     return environment
 
 
-def _ensure_pool(environment: Environment) -> None:
-    """Creates the pool that deployments and workers need; Prefect refuses to create one that exists."""
-    if ask(environment, f"/work_pools/{POOL}", missing=True) is None:
-        _call([*_prefect(), "work-pool", "create", POOL, "--type", "process"], environment)
+def _ensure_pool(environment: Environment) -> str:
+    """The name of this clone's pool, which deployments and workers need; creates or mends it."""
+    name = pools.pool_of(environment.workspace)
+    found = pools.read_pool(environment, name)
+    if found is None or pools.folder_of(found) != str(environment.workspace):
+        _call([sys.executable, "-m", "flows.pool"], environment)
+    return name
 
 
 def _call(command: Sequence[str], environment: Environment, **more: str) -> str:

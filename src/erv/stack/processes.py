@@ -154,13 +154,23 @@ _EXCEPTION = re.compile(r"^(\w+\.)*\w*(Error|Exception)\b.*:")
 _TELLING = re.compile(r"error|exception|fatal|panic|denied|in use|cannot|failed", re.IGNORECASE)
 
 
+# What `start` writes; Python's logging has lines that begin alike, such as "--- Logging error ---".
+_START = re.compile(r"^--- \d{4}-\d\d-\d\d \d\d:\d\d:\d\d start of \w+$", re.MULTILINE)
+
+
+def since_start(text: str) -> str:
+    """What a log has after the line of the latest start; all of it without such a line."""
+    starts = list(_START.finditer(text))
+    return text[starts[-1].end() :] if starts else text
+
+
 def last_error(log: Path) -> str:
     """The log line since the latest start that says most about a failure."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return "no log was written"
-    lines = [line.strip() for line in text.rpartition("\n--- ")[2].splitlines()[1:] if line.strip()]
+    lines = [line.strip() for line in since_start(text).splitlines() if line.strip()]
     exceptions = [line for line in lines if _EXCEPTION.match(line)]
     telling = [line for line in lines if _TELLING.search(line)]
     return (exceptions or telling or lines or ["the log is empty"])[-1][:300]

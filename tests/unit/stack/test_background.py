@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from datetime import datetime
 from pathlib import Path
 
 from erv.stack.background import service_errors
+from erv.stack.processes import last_error, start
 
 NOW = datetime(2026, 3, 2, 12, 0)
 
@@ -35,6 +38,20 @@ def test_errors_are_counted_by_service_since_the_start_and_within_the_hour(tmp_p
     assert (f"{work.first:%H:%M}", f"{work.last:%H:%M}") == ("11:55", "11:58")
     assert (other.service, other.count) == ("other", 1)
     assert "other()" in other.reason, "without a traceback, what was logged"
+
+
+def test_a_line_of_pythons_logging_is_no_start(tmp_path: Path) -> None:
+    """It begins as the line of a start does, and what came before it was lost."""
+    log = tmp_path / "prefect.log"
+    for text in (line("11:49:00", call="before"), f"{line('11:50:00') + TRACE}--- Logging error ---\nx\n"):
+        command = [sys.executable, "-c", f"print({text!r}, end='')"]
+        record = start("prefect", command, dict(os.environ), tmp_path, log, "")
+        os.waitpid(record.pid, 0)
+    (error,) = service_errors(log, NOW)
+    assert (error.service, error.reason) == ("work", "sqlite3.OperationalError: disk")
+    assert last_error(log) == "sqlite3.OperationalError: disk"
+    log.write_text("no start\nRuntimeError: first\n--- Logging error ---\nthe last line\n")
+    assert last_error(log) == "RuntimeError: first"
 
 
 def test_no_log_is_no_error(tmp_path: Path) -> None:

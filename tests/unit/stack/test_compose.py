@@ -219,6 +219,11 @@ def test_the_worker_knows_all_its_servers(services, tmp_path):
         assert services[host]["ports"][0].endswith(f":{port}"), variable
 
 
+def test_the_workers_machine_keeps_its_name(services):
+    """It is in the name of its pool and in "who started it"; a container's own name is another each time."""
+    assert services["worker"]["hostname"] == example_variables()["ERV_WORKER_HOST"] == "erv-compose"
+
+
 def test_what_a_service_logs_in_with_is_what_the_other_side_was_given(services):
     database = services["postgres"]["environment"]
     assert (
