@@ -530,7 +530,7 @@ def test_a_number_with_zeros_in_front_names_no_version(workspace: Environment) -
     assert champion_of(client, name) == "1"
     refused = run(workspace, "promote", "2", "--from", "01")
     assert refused.returncode == 2
-    assert "expected the number of a version, without zeros in front, or none; got '01'" in refused.stderr
+    assert "expected the number of a version, or none; got '01', which has zeros in front" in refused.stderr
     assert champion_of(client, name) == "1"
 
 

@@ -23,9 +23,8 @@ def _number(_context: click.Context, _parameter: click.Parameter, value: str | N
 
     if value is None or value == "none" or is_number(value):
         return value
-    raise click.BadParameter(
-        f"expected the number of a version, without zeros in front, or none; got {value!r}"
-    )
+    zeros = ", which has zeros in front" if value.isdecimal() else ""
+    raise click.BadParameter(f"expected the number of a version, or none; got {value!r}{zeros}")
 
 
 expected = click.option(
