@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from erv.environment import Environment
 from erv.tracking.lock_entries import client_of
 from tests.integration.scratch import Scratch
-from tests.support.tiny_bundle import write_models
+from tests.support.tiny_bundle import SERVING, write_models
 
 pytestmark = pytest.mark.integration
 
@@ -25,6 +26,7 @@ def test_two_imports_at_once_keep_apart(stack: Environment, tmp_path: Path) -> N
         folder = tmp_path / name
         shutil.copytree(tmp_path / "policy", folder)
         shutil.copytree(tmp_path / "verifier", folder / "verifier")
+        (folder / "serving.json").write_text(json.dumps(SERVING))
         (folder / "README.md").write_text(f"The card of {name}.\n")
         started[name] = scratch.start("import", str(folder), "--name", f"import-{name}")
     for name, command in started.items():

@@ -65,14 +65,14 @@ def write_external(
     if found is None or not found.is_dir():
         raise RegistryError(f"{folder}: has no {VERIFIER}/; name a verifier's folder with --verifier")
     check_folder(found)
-    check_usable(folder, family, found)
-    card = _card(folder, family)
     if (folder / SERVING).is_file():
         serving = _json(folder / SERVING)
         if fault := fault_of(serving):
             raise RegistryError(
                 f"{folder / SERVING}: {fault}, so this erv did not export it; export the version again"
             )
+    check_usable(folder, family, found, serving)
+    card = _card(folder, family)
     with whole_folder(bundle) as work:
         policy = work / "policy"
         copy_tree(folder, policy, "export")

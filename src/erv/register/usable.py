@@ -7,6 +7,7 @@ safetensors file says in its header what it holds and how long it is. A verifier
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,18 @@ _WITHOUT_PROCESSOR = ("qwen2_5_omni", "qwen2_5_omni_thinker")
 _FETCH = "fetch the folder again, whole"
 
 
-def check_usable(policy: Path, family: str, verifier: Path) -> None:
+def check_usable(policy: Path, family: str, verifier: Path, serving: Mapping[str, Any]) -> None:
     """Refuses a policy or a verifier that could not answer.
 
     Args:
         policy: a folder that `check_folder` took.
         family: of the policy.
         verifier: a folder that `check_folder` took.
+        serving: content of `serving.json`, in which `fault_of` found nothing.
 
     Raises:
-        RegistryError: weights, tokenizers or the chat template are missing or damaged.
+        RegistryError: weights, tokenizers or the chat template are missing or damaged, or clips are decoded
+            to another shape than the policy takes.
         DataError: the verifier can't be loaded.
     """
     from erv.verifier import EmotionVerifier
@@ -39,7 +42,7 @@ def check_usable(policy: Path, family: str, verifier: Path) -> None:
         _check_weights(folder)
     EmotionVerifier.from_pretrained(verifier)
     if read_config(policy)["model_type"] not in _WITHOUT_PROCESSOR:
-        _check_processor(policy, family)
+        _check_clips(_processor(policy, family), policy, serving)
 
 
 def _check_weights(folder: Path) -> None:
@@ -72,8 +75,8 @@ def _shards(folder: Path) -> list[str]:
     return names
 
 
-def _check_processor(policy: Path, family: str) -> None:
-    """Loads what turns clips and questions into numbers, and sees that there is a chat template."""
+def _processor(policy: Path, family: str) -> Any:
+    """What turns clips and questions into numbers; it has a tokenizer and a chat template."""
     if not (policy / "processor_config.json").is_file():
         raise RegistryError(
             f"{policy}: has no processor (processor_config.json), as a released checkpoint;"
@@ -93,3 +96,27 @@ def _check_processor(policy: Path, family: str) -> None:
         raise RegistryError(f"{policy}: has no tokenizer (none of {', '.join(files)}); {_FETCH}")
     if not getattr(tokenizer, "chat_template", None):
         raise RegistryError(f"{policy}: its tokenizer has no chat template, so it can't be asked; {_FETCH}")
+    return processor
+
+
+def _check_clips(processor: Any, policy: Path, serving: Mapping[str, Any]) -> None:
+    """Compares the shape of decoded clips with what the policy takes."""
+    import numpy as np
+
+    from erv.policies.common.clips import check_clip
+
+    frames, size = serving["frames"], serving["size"]
+    try:
+        check_clip(
+            np.broadcast_to(np.uint8(0), (frames, size, size, 3)),
+            np.zeros(1, np.int16),
+            serving["sample_rate"],
+            num_frames=processor.num_frames,
+            image_size=processor.image_size,
+            rate=processor.feature_extractor.sampling_rate,
+        )
+    except DataError as error:
+        raise RegistryError(
+            f"{policy}: clips would be decoded by its serving.json, or by params.yaml if it has none, so that"
+            f" {error}"
+        ) from None

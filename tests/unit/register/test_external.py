@@ -331,6 +331,25 @@ def test_a_folder_that_could_not_answer_is_refused(
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"frames": 8}, "frames are uint8 [8, 32, 32, 3], but this policy takes uint8 [2, 32, 32, 3]; set"),
+        ({"size": 224}, "frames are uint8 [2, 224, 224, 3], but this policy takes uint8 [2, 32, 32, 3]; set"),
+        ({"sample_rate": 8000}, "audio is sampled at 8000 Hz, but this policy takes 16000 Hz"),
+    ],
+)
+def test_clips_that_the_policy_does_not_take(
+    theirs: Path, tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    """With settings of params.yaml for another policy, every clip failed."""
+    with pytest.raises(RegistryError) as refused:
+        write_external(theirs, tmp_path / "bundle", verifier=None, serving={**SERVING, **changed})
+    assert said in str(refused.value)
+    (theirs / "serving.json").write_text(json.dumps(SERVING))
+    assert write_external(theirs, tmp_path / "bundle", verifier=None, serving={**SERVING, **changed})
+
+
 def test_weights_in_several_files_are_taken(theirs: Path, tmp_path: Path) -> None:
     indexed("model-00001-of-00002.safetensors")(theirs)
     assert "policy/model.safetensors.index.json" in imported(theirs, tmp_path / "bundle").files
