@@ -26,7 +26,7 @@ class Imported:
     outside: set[str] = field(default_factory=set)
 
 
-def imported(modules: Iterable[str], within: Collection[Path] = (PACKAGE,)) -> Imported:
+def imported(modules: Iterable[str], within: Collection[Path] | None = None) -> Imported:
     """Follows the imports of modules of this package, those inside functions too.
 
     A package that is only passed through on the way to a module in it is loaded, but nothing in it is called,
@@ -34,7 +34,7 @@ def imported(modules: Iterable[str], within: Collection[Path] = (PACKAGE,)) -> I
 
     Args:
         modules: dotted names, such as `erv.register.serving_model`.
-        within: files and folders; what others import doesn't count.
+        within: files and folders; what others import doesn't count. By default the whole package counts.
     """
     found = Imported()
     used: dict[str, bool] = {}
@@ -43,7 +43,7 @@ def imported(modules: Iterable[str], within: Collection[Path] = (PACKAGE,)) -> I
         module, is_used = waiting.pop()
         if used.get(module) in (True, is_used) or (file := _file_of(module)) is None:
             continue
-        if not any(file == place or place in file.parents for place in within):
+        if within is not None and not any(place in (file, *file.parents) for place in within):
             continue
         used[module] = is_used
         found.files[module] = file
