@@ -61,7 +61,7 @@ class Deployed:
         id: Prefect's.
         pool: the work pool that its new runs wait in; None without one.
         place: where they work.
-        schedules: how many it has.
+        schedules: how many active ones it has.
         one_at_a_time: whether a new run waits until another has ended, in whichever pool.
     """
 
@@ -107,7 +107,7 @@ def deployed(environment: Environment) -> list[Deployed]:
             answer["id"],
             answer.get("work_pool_name"),
             _place(environment, answer),
-            len(answer.get("schedules") or []),
+            sum(bool(schedule["active"]) for schedule in answer.get("schedules") or []),
             answer.get("global_concurrency_limit") is not None,
         )
         for name, answer in answers

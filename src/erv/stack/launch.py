@@ -104,7 +104,7 @@ def deploy(*, replace: bool = False, cancel_waiting: bool = False) -> None:
     _call([*_prefect(), "deploy", "--all"], environment, **variables)
     after = deployments.deployed(environment)
     for line in (
-        *_moved(environment, before, after),
+        *_moved(environment, before),
         *_left(environment, after, cancel_waiting),
         *_deployed(environment),
     ):
@@ -112,7 +112,7 @@ def deploy(*, replace: bool = False, cancel_waiting: bool = False) -> None:
     sys.stdout.write(_call([sys.executable, "-m", "flows.notices"], environment))
 
 
-def _moved(environment: Environment, before: Sequence[Deployed], after: Sequence[Deployed]) -> Iterator[str]:
+def _moved(environment: Environment, before: Sequence[Deployed]) -> Iterator[str]:
     """From whom the deployments were taken, and what that changes for a worker there."""
     for place, names in deployments.foreign(environment, before).items():
         yield f"taken over: {' and '.join(names)} from {place}; a worker there gets no new runs of them"
@@ -120,9 +120,10 @@ def _moved(environment: Environment, before: Sequence[Deployed], after: Sequence
     left = {one.pool for one in before if one.place.is_of(environment)} - {None, own}
     for pool in sorted(map(str, left)):
         yield f"moved to work pool {own}: a worker of {pool!r} gets no new runs, so stop it"
-    # Prefect takes away those that somebody has added on its page.
-    if (gone := sum(one.schedules for one in before) - sum(one.schedules for one in after)) > 0:
-        yield f"schedules that prefect.yaml doesn't have were removed: {gone}"
+    scheduled = [one.name for one in before if one.schedules and not one.place.is_of(environment)]
+    if scheduled:  # Prefect keeps them with the deployment
+        what = " and ".join(scheduled)
+        yield f"schedules of {what} start runs here from now on; Prefect's page pauses and deletes them"
 
 
 def _left(environment: Environment, found: Sequence[Deployed], cancel_waiting: bool) -> Iterator[str]:
