@@ -107,7 +107,8 @@ def _in_remote(
     if not any(change.outputs for change in changes.values()):
         return frozenset(), ""
     # DVC's client would try for minutes.
-    if environment.s3_endpoint and (away := unreachable("S3", environment.s3_endpoint), environment.workspace):
+    endpoint = environment.s3_endpoint
+    if endpoint and (away := unreachable("S3", endpoint, environment.workspace)):
         return frozenset(), away
     try:
         return restorable_from_remote(stages, changes, environment.workspace), ""
