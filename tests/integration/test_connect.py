@@ -45,10 +45,12 @@ def variables(colleague: Scratch, **changed: str) -> dict[str, str]:
     return {**colleague.variables(), **colleague.environment.variables(), **changed}
 
 
-def run(clone: Path, environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+def run(
+    clone: Path, environment: dict[str, str], *command: str, seconds: float = 120
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *command],
-        cwd=clone, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        cwd=clone, env=environment, capture_output=True, text=True, timeout=seconds, check=False,
     )  # fmt: skip
 
 

@@ -76,8 +76,7 @@ def test_what_the_remote_has_does_not_run(colleague: Scratch, fresh: Path) -> No
         "  `dvc pull` fetches these results first; `erv run` does so by itself",
     ]
     assert content(fresh) == before, "it fetches nothing"
-    # DVC, asked as `erv run` asks it, does what was said.
-    said = outcomes(run(fresh, shell, "-m", "dvc", "repro", "--pull"))
+    said = outcomes(run(fresh, shell, *ERV, "run", seconds=400))
     assert "Running stage" not in said
     assert states(fresh, shell) == dict.fromkeys(ALL, "unchanged")
 

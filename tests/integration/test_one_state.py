@@ -150,7 +150,7 @@ def test_the_way_to_a_stack_of_its_own_and_back(
     colleague: Scratch, connected: Path, bare: dict[str, str]
 ) -> None:
     try:
-        said = run(connected, variables(colleague), *ERV, "stack", "up", "--own")
+        said = run(connected, variables(colleague), *ERV, "stack", "up", "--own", seconds=300)
         assert said.returncode == 0, said.stderr
         assert "This clone was connected to S3 at" in said.stdout
         assert said.stdout.rstrip().endswith("To return to them: `erv stack down`, then `erv connect`.")
