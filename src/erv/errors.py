@@ -59,7 +59,7 @@ EXIT_CODES = (
     Ending(ExitCode.ERROR, "erv doctor", "something required is missing"),
     Ending(ExitCode.ERROR, "erv stack status", "not every server is running"),
     Ending(ExitCode.ERROR, "erv params --profile", "the parameters differ in more than the machine"),
-    Ending(ExitCode.USAGE, "", "wrong options or settings"),
+    Ending(ExitCode.USAGE, "", "wrong options; wrong settings too, except in `erv run`"),
     Ending(
         ExitCode.UNMET, "erv run --require-gates", "not every gate is passed, or no version was registered"
     ),
