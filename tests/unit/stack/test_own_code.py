@@ -26,7 +26,7 @@ def test_the_code_of_another_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StackError) as refused:
         require_own_code(tmp_path)
     assert str(refused.value).startswith(
-        f"{tmp_path}: `erv` is imported from {ROOT / 'src/erv'}, not from {tmp_path / 'src/erv'}, so this would"
+        f"{tmp_path}: `erv` is imported from {ROOT / 'src/erv'}, not from {tmp_path / 'src/erv'}, so"
     )
     (tmp_path / "src").symlink_to(ROOT / "src")
     require_own_code(tmp_path)
