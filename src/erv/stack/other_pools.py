@@ -134,7 +134,7 @@ def _left(
 
 
 def _unfinished(environment: Environment, deployments: Sequence[str]) -> Iterator[Mapping[str, Any]]:
-    """The runs of deployments that have not ended, without those that a schedule has planned for later."""
+    """The runs of deployments that have not ended."""
     if not deployments:
         return
     body: dict[str, Any] = {
