@@ -20,6 +20,10 @@ import pytest
 
 from erv.environment import Environment, isolate
 from erv.errors import RegistryError
+from erv.lineage.gate import LineageGate
+from erv.lineage.links import Link
+from erv.lineage.node import Node
+from erv.lineage.trace import Provenance
 from erv.register import aliases
 from erv.register.aliases import (
     ChampionMovedError,
@@ -583,6 +587,31 @@ def test_promote_and_rollback_look_at_the_lineage_of_now(workspace: Environment)
     )
     assert back.endswith("; forced past 1 gate")
     assert (champion_of(client, name), reigns(client, name)[-1].forced) == ("1", (broken.text(),))
+
+
+def test_sources_on_another_machine_count_as_they_did_at_registration(
+    workspace: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever promotes from another machine had to force it, though all had been verified there."""
+    client, name, settings = client_of(workspace), name_of(workspace), with_lineage(workspace)
+    gates = json.dumps([verdict.as_dict() for verdict in (PASSED, Verdict(LINEAGE, outcome="pass"))])
+    client.set_model_version_tag(name, "2", GATES_TAG, gates)
+    there = Link("data/sources/mafw.lock.json", None, "/data/mafw is not on this machine", elsewhere=True)
+    served, unread = Link("served files", True, "as registered"), Link("bundle", None, "S3 is away")
+    shown: list[Link] = []
+    monkeypatch.setattr(Provenance, "trace", lambda self, number: Node(number, links=list(shown)))
+    gate = LineageGate(workspace, settings)
+    for shown, outcome in (
+        ([there, served], "pass"),
+        ([there, unread], "can't tell"),
+        ([there, Link("served files", False, "changed")], "fail"),
+    ):
+        assert gate("2").outcome == outcome, shown
+    shown = [there, served]
+    assert "1 not verifiable from here" in gate("2").reason
+    assert gate("2").reason.endswith("; all was verified when it was registered")
+    assert gate("1").outcome == "can't tell", "it was never verified"
+    assert "is now the champion" in promote("2", workspace, settings, by="ann@box", lineage=gate)
 
 
 def test_an_external_version_is_not_said_to_have_failed_gates(workspace: Environment) -> None:

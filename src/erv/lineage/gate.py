@@ -1,12 +1,14 @@
 """The gate on lineage: a version whose data, code or runs can't be traced becomes no champion.
 
 It follows every link of a version and compares the files that are served, code included, with their record.
-Large objects of DVC's remote are only looked up: `erv lineage --verify` reads them, too.
+Large objects of DVC's remote are only looked up: `erv lineage --verify` reads them, too. Sources in a folder of
+another machine count as they did when the version was registered there: none of them is served.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from erv.environment import Environment
 from erv.lineage.links import Link
@@ -40,7 +42,24 @@ class LineageGate:
         """
         node = Provenance(self._environment, self._settings, served=True).trace(number)
         self._seen[number] = node
-        return lineage_verdict(node)
+        verdict, unseen = lineage_verdict(node), unverifiable(node)
+        if verdict.outcome == CANT_TELL and all(link.elsewhere for link in unseen) and self._held(number):
+            reason = f"{verdict.reason}; all was verified when it was registered"
+            verdict = replace(verdict, outcome=PASS, reason=reason)
+        return verdict
+
+    def _held(self, number: str) -> bool:
+        """Whether the lineage of a version was whole when its gates were decided."""
+        from erv.register.against_champion import kept_verdicts
+        from erv.register.explained import explained
+        from erv.register.versions import get_version
+        from erv.tracking.lock_entries import client_of
+        from erv.tracking.patience import repeated
+
+        client, name = client_of(self._environment), self._settings.register_.model_name
+        with explained(self._environment):
+            version = repeated(lambda: get_version(client, name, number))
+        return any(kept.metric == LINEAGE and kept.passed for kept in kept_verdicts(version) or ())
 
     def node(self, number: str, aliases: Sequence[str]) -> Node:
         """The lineage that the last verdict on a version rests on; without one, it is decided now.

@@ -23,11 +23,19 @@ SMALL_BYTES = 4_000_000  # objects up to this size are read and hashed; larger o
 
 @dataclass(frozen=True)
 class Link:
-    """A link of the lineage, checked: `ok` is None where it can't be checked from here."""
+    """A link of the lineage, checked.
+
+    Attributes:
+        what: is named by it.
+        ok: None where it can't be checked from here.
+        detail: what was seen, or why it can't be checked.
+        elsewhere: whether that is only because it is a folder of another machine.
+    """
 
     what: str
     ok: bool | None
     detail: str
+    elsewhere: bool = False
 
     def text(self) -> str:
         """`ok`, `BROKEN` or `?`, and what was checked."""
@@ -125,7 +133,7 @@ class LinkChecker:
         if not lock.uri.startswith("s3://"):
             root = Path(lock.uri.removeprefix("file://"))
             if not root.is_dir():
-                return Link(path, None, f"{root} is not on this machine")
+                return Link(path, None, f"{root} is not on this machine", elsewhere=True)
             missing = [file.path for file in lock.files if not _is_in(root, file)]
         else:
             try:
