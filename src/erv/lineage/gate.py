@@ -1,8 +1,8 @@
 """The gate on lineage: a version whose data, code or runs can't be traced becomes no champion.
 
 It follows every link of a version and compares the files that are served, code included, with their record.
-Large objects of DVC's remote are only looked up: `erv lineage --verify` reads them, too. Sources in a folder of
-another machine count as they did when the version was registered there: none of them is served.
+Large objects of DVC's remote are only looked up: `erv lineage --verify` reads them, too. Sources in a folder
+of another machine count as they did when the version was registered there: none of them is served.
 """
 
 from __future__ import annotations
