@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Option:
     kind: type = str
 
 
-class _Stopped(BaseException):
+class Stopped(BaseException):
     """SIGTERM arrived. Not an Exception, so that no `except Exception` mistakes it for a failure."""
 
 
@@ -85,7 +86,7 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
     configure_logging(environment)
     run: StageRun | None = None
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, _stop)
+    stop_on_signals()
     try:
         from erv.pipeline.process import die_with_parent, set_parent_death_signal
 
@@ -115,11 +116,11 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         sentence = environment.mask(full_disk(error) or str(error))
         _close(run, "FAILED", started, sentence)
         return _fail(address, sentence, error.exit_code)
-    except (_Stopped, KeyboardInterrupt) as stop:
+    except (Stopped, KeyboardInterrupt) as stop:
         # Whoever stopped us may soon kill us: a second signal must not interrupt the cleanup.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _close(run, "KILLED", started)
-        code = 143 if isinstance(stop, _Stopped) else 130
+        code = 143 if isinstance(stop, Stopped) else 130
         return _fail(address, "stopped before it finished; run it again to resume", code)
     except SystemExit:
         _close(run, "FAILED", started)
@@ -238,8 +239,29 @@ def _fail(address: str, sentence: str, code: int) -> int:
     return code
 
 
+def stop_on_signals() -> None:
+    """From now on SIGTERM raises Stopped, and neither it nor Ctrl-C is lost.
+
+    Python only reports what is raised in a finalizer or in a callback of a weak reference, wherever a signal
+    happens to arrive; then it is sent again a little later.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = _send_again
+
+
 def _stop(signum: int, frame: FrameType | None) -> None:
-    raise _Stopped
+    raise Stopped
+
+
+def _send_again(dropped: sys.UnraisableHookArgs) -> None:
+    signals = {Stopped: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
+    lost = signals.get(dropped.exc_type)
+    if lost is None:
+        sys.__unraisablehook__(dropped)
+        return
+    again = threading.Timer(0.05, os.kill, (os.getpid(), lost))
+    again.daemon = True
+    again.start()
 
 
 class _Masked(logging.Formatter):

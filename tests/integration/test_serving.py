@@ -212,6 +212,7 @@ def loaded(folder: Path) -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ERV_SERVE_ROOT", str(folder / "clips"))
+        patch.setattr(sys, "path", list(sys.path))  # MLflow puts the model's code there
         return mlflow.pyfunc.load_model(str(folder / "model"))
 
 

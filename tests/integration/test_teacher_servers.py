@@ -432,19 +432,14 @@ def resumed(script: Script, folder: Path, in_flight: int) -> None:
 
 
 _LABELLING = """
-import signal, sys
+import sys
 from pathlib import Path
 from erv.settings import RuntimeSettings
 from erv.settings.teachers import OpenAITeacher
 from erv.distill.teachers import build_teacher
+from erv.stage import Stopped, stop_on_signals
 
-class Stopped(BaseException):
-    pass
-
-def stop(*_):
-    raise Stopped
-
-signal.signal(signal.SIGTERM, stop)
+stop_on_signals()
 url, folder = sys.argv[1:]
 teacher = build_teacher(
     OpenAITeacher(kind="openai", model="m", base_url=url, api_key_env=None, concurrency=4),

@@ -151,7 +151,7 @@ def test_between_the_ends_nothing_can_be_told() -> None:
     ]
     assert [verdict.outcome for verdict in found] == ["pass", "can't tell", "fail"]
     low, high = round(interval["low"], 6), round(interval["high"], 6)
-    assert found[1].text() == f"can't tell: WAR {low:.4f} to {high:.4f}, needs {inside:.4f} or more"
+    assert found[1].text() == f"can't tell: WAR {low:.4f} to {high:.4f} (95%), needs {inside:.4f} or more"
 
 
 @pytest.mark.parametrize(
