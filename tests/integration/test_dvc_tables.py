@@ -116,6 +116,7 @@ def documented(command: str) -> list[str]:
     return shlex.split(line, comments=True)[1:]
 
 
+@pytest.mark.slow
 def test_experiments_can_be_read_in_160_columns(experiments: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the real dvc.yaml, where the figures of other policies hid which parameters differ."""
     monkeypatch.setenv("COLUMNS", "160")

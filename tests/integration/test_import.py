@@ -16,6 +16,7 @@ from tests.support.tiny_bundle import SERVING, write_models
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 def test_two_imports_at_once_keep_apart(stack: Environment, tmp_path: Path) -> None:
     """They wrote the same folder, and one could register what the other had put there."""
     (tmp_path / "workspace").mkdir()

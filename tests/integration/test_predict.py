@@ -76,6 +76,7 @@ def test_what_can_not_be_answered_has_a_row_and_the_rest_is_answered(
     assert output.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_clip_that_is_gone_for_a_while_is_answered_by_the_next_run(
     version: FetchedVersion, clips: Path, tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_clip_that_changes_while_it_is_asked_about(
     )
 
 
+@pytest.mark.slow
 def test_damaged_pieces_are_answered_again(version: FetchedVersion, clips: Path, tmp_path: Path) -> None:
     output, kept = tmp_path / "answers.parquet", tmp_path / "kept"
     predict(version, list_clips(clips), output, kept)
