@@ -63,7 +63,8 @@ def test_plots_are_drawn_without_the_internet(repository: Path) -> None:
     with chromium() as browser:
         browser.open(page.as_uri())
         browser.wait("document.querySelectorAll('canvas, svg.marks').length === 1")
-        assert browser.evaluate("document.querySelector('canvas').width") > 300
+        drawn = "document.querySelector('canvas, svg.marks').getBoundingClientRect()"
+        assert browser.evaluate(f"{drawn}.width") > 300
         assert browser.troubles == []
         assert [address for address in browser.requests if not address.startswith("file:")] == []
 

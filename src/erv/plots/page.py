@@ -16,7 +16,7 @@ from erv.errors import DataError
 from erv.files import write_text
 
 PAGE = Path(".dvc/tmp/plots.html")
-_VEGA_LITE = "5.21"  # the templates in .dvc/plots are written for version 5
+_VEGA_LITE = "6.4"  # the templates in .dvc/plots are written for version 6
 _SHELL = """<!DOCTYPE html>
 <html lang="en">
 <head>
