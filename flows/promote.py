@@ -86,7 +86,7 @@ def _until_decided(version: str, environment: Environment, settings: Settings, e
         RegistryError: no such version, or MLflow can't be reached.
     """
     lacks = reason = ""
-    lineage = LineageGate(environment, settings)
+    lineage = LineageGate(environment, settings, promoting=True)
     for _ in range(ANSWERS):
         get_run_logger().info("looking at the gates, the lineage and the files of version %s", version)
         asked = review(version, environment, settings, lineage=lineage)

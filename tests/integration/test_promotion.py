@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -38,7 +39,9 @@ from erv.register.turn import registry_turn
 from erv.register.versions import CHALLENGER, EXTERNAL_TAG, GATES_TAG
 from erv.settings import Settings, load_settings
 from erv.stack.launch import prefect_environment
+from erv.tracking.description import PUBLISH_RUN_TAG
 from erv.tracking.lock_entries import client_of
+from erv.tracking.origin import STARTED_BY_TAG
 from flows.drift import METRIC, tell_drift
 from flows.graph import StageReport
 from flows.team import tag_of
@@ -596,21 +599,32 @@ def test_sources_on_another_machine_count_as_they_did_at_registration(
     client, name, settings = client_of(workspace), name_of(workspace), with_lineage(workspace)
     gates = json.dumps([verdict.as_dict() for verdict in (PASSED, Verdict(LINEAGE, outcome="pass"))])
     client.set_model_version_tag(name, "2", GATES_TAG, gates)
+    experiment = client.create_experiment(f"{name}-published")
+
+    def published_on(machine: str) -> None:
+        run = client.create_run(experiment, tags={STARTED_BY_TAG: f"Ann Lee (ann@{machine})"})
+        client.set_model_version_tag(name, "2", PUBLISH_RUN_TAG, run.info.run_id)
+
     there = Link("data/sources/mafw.lock.json", None, "/data/mafw is not on this machine", elsewhere=True)
     served, unread = Link("served files", True, "as registered"), Link("bundle", None, "S3 is away")
-    shown: list[Link] = []
+    shown = [there, served]
     monkeypatch.setattr(Provenance, "trace", lambda self, number: Node(number, links=list(shown)))
-    gate = LineageGate(workspace, settings)
+    gate = LineageGate(workspace, settings, promoting=True)
+    assert gate("2").outcome == "can't tell", "nobody knows where it was published"
+    published_on(platform.node())
+    assert gate("2").outcome == "can't tell", "the folder is gone from the machine that had it"
+    published_on("box")
+    assert gate("2").outcome == "pass"
+    assert "1 not verifiable from here" in gate("2").reason
+    assert gate("2").reason.endswith("is not on this machine; box, which published it, had verified all")
+    assert LineageGate(workspace, settings)("2").outcome == "can't tell", "a publication looks now"
+    assert gate("1").outcome == "can't tell", "it was never verified"
     for shown, outcome in (
-        ([there, served], "pass"),
         ([there, unread], "can't tell"),
         ([there, Link("served files", False, "changed")], "fail"),
+        ([there, served], "pass"),
     ):
         assert gate("2").outcome == outcome, shown
-    shown = [there, served]
-    assert "1 not verifiable from here" in gate("2").reason
-    assert gate("2").reason.endswith("; all was verified when it was registered")
-    assert gate("1").outcome == "can't tell", "it was never verified"
     assert "is now the champion" in promote("2", workspace, settings, by="ann@box", lineage=gate)
 
 

@@ -40,7 +40,7 @@ def spoken_gate(environment: Environment, settings: Settings) -> Callable[[str],
     """The gate on lineage; it says when it begins, because it reads all files of a version."""
     from erv.lineage.gate import LineageGate
 
-    gate = LineageGate(environment, settings)
+    gate = LineageGate(environment, settings, promoting=True)
 
     def verified(number: str) -> Verdict:
         click.echo(f"verifying the lineage and the files of version {number}", err=True)
