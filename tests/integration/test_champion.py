@@ -81,11 +81,20 @@ class Place:
         write_text(EVALUATE, self.folder / "evaluate.py")
 
     def candidate(
-        self, prefix: str, digest: str, right: int, agreeing: int = 55, content: str = "", **serving: object
+        self,
+        prefix: str,
+        digest: str,
+        right: int,
+        agreeing: int = 55,
+        content: str | None = "",
+        **serving: object,
     ) -> None:
+        """Writes the bundle; without `content` its predictions are as those of an older erv."""
         panel = {"lexical": {"digest": digest, "worth": WORTH}}
-        clips = {"prefix": prefix, "content": content}
+        clips = {"prefix": prefix, "content": content or ""}
         mine, base = predictions(right, agreeing, **clips), predictions(40, 20, **clips)
+        if content is None:
+            mine, base = ([{**row, "sha256": None} for row in rows] for rows in (mine, base))
         for policy, rows in {"erv": mine, "r1_omni": base}.items():
             folder = self.folder / "eval" / policy
             write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding=decoding())
@@ -190,6 +199,15 @@ def test_it_is_evaluated_if_a_clip_holds_something_else_under_its_name(place: Pl
     place.lock("python evaluate.py")
     texts = place.against_champion(place.publish())
     assert all("the champion was not evaluated on the same clips" in text for text in texts), texts
+
+
+def test_it_is_not_evaluated_for_a_candidate_that_can_not_be_compared(place: Place) -> None:
+    """It was, for predictions of an older erv, which lack the content of their clips."""
+    place.candidate("", "j", 56, content=None)
+    result = place.publish()
+    assert (place.asked(), result.anew) == ([], None)
+    for text in place.against_champion(result):
+        assert "the candidate's predictions lack the content of their clips" in text
 
 
 @pytest.mark.parametrize(

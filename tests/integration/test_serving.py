@@ -239,6 +239,14 @@ def test_what_is_missing_in_a_table_costs_its_row_only(loaded: Any) -> None:
             assert (error is None) if expected is None else error.startswith(expected)
 
 
+def test_answers_have_the_index_of_the_table(loaded: Any) -> None:
+    """Part of a table got the index 0, 1, ..., so that pandas put its answers into the wrong rows."""
+    table = pd.DataFrame({"clip": ["gone.mp4", "gone.mp4", "sub/good.mp4", "a.mp4"], "use": [0, 0, 1, 1]})
+    table["error"] = loaded.predict(table[table.use == 1])["error"]
+    assert table["error"].isna().tolist() == [True, True, True, False]
+    assert loaded.predict(table[3:2]).index.empty
+
+
 def test_contents_of_all_kinds_cost_their_row_only(loaded: Any, folder: Path) -> None:
     """An array of numbers ended the whole table."""
     content = (folder / "secret.mp4").read_bytes()

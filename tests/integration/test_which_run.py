@@ -369,12 +369,24 @@ def is_below(run, parent) -> bool:
     return run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
 
 
+# As an earlier version wrote it, without a link to the curves.
+DESCRIPTION_BEFORE = """One run per run of the flow or experiment of DVC; those of its stages are below it.
+
+- A run is named by the policy that it makes and by the parameters in which it differs from the champion.
+  Its description lists all of them.
+- `{policy}/overall/EPC` and the like are metrics on test clips of all data sets together.
+- Curves of training are in the runs of the stages `sft` and `grpo@NAME`, under the same names in all of them.
+- `tags.erv.kind = 'flow'` finds runs of the flow, `'experiment'` those of DVC;
+  `tags.erv.candidate`, `tags.erv.fold`, `tags.erv.seed` and `tags.erv.git_commit` narrow them down.
+"""
+
+
 def test_the_page_of_the_experiment_is_set_up_once(scratch: Scratch, two_runs: list) -> None:
     server = server_of(scratch.environment)
     number = server.experiment_id(scratch.environment.mlflow_experiment)
     assert number is not None
     tags = server.experiment_tags(number)
-    assert "Curves of training" in tags["mlflow.note.content"]
+    assert "[Curves of GRPO](" in tags["mlflow.note.content"]
     assert tags["mlflow.experimentKind"] == "custom_model_development"
     assert "metrics.`erv/overall/EPC`" in json.loads(tags[VIEW_TAG])["selectedColumns"]
     curves = json.loads(tags[CURVES_TAG])
@@ -387,10 +399,17 @@ def test_the_page_of_the_experiment_is_set_up_once(scratch: Scratch, two_runs: l
             section["uuid"] for section in shown["compareRunSections"]
         }
 
-    server.set_experiment_tag(number, "mlflow.note.content", "ours, by hand")
-    set_up_page(scratch.environment, "rft")
-    tags = server.experiment_tags(number)
-    assert tags["mlflow.note.content"] == "ours, by hand"
+    present = tags["mlflow.note.content"]
+    for before, after in (
+        ("ours, by hand", "ours, by hand"),
+        (f"{present}And ours.", f"{present}And ours."),
+        (DESCRIPTION_BEFORE, present),
+        (f"{DESCRIPTION_BEFORE}And ours.", f"{DESCRIPTION_BEFORE}And ours."),
+    ):
+        server.set_experiment_tag(number, "mlflow.note.content", before)
+        set_up_page(scratch.environment, "rft")
+        tags = server.experiment_tags(number)
+        assert tags["mlflow.note.content"] == after
     assert "metrics.`rft/overall/EPC`" in json.loads(tags[VIEW_TAG])["selectedColumns"]
 
 

@@ -31,6 +31,8 @@ def command(source: Path, output: Path, model: str) -> None:
     read or answered has a sentence in the column error. A killed command goes on where it stopped; the file
     names the version in its metadata.
     """
+    if source.resolve() == output.resolve():
+        raise click.UsageError(f"--output {output} is the manifest that is read; name another file")
     from erv.commands.version import resolved_version
     from erv.environment import isolate, load_environment
     from erv.files import sha256_of_text

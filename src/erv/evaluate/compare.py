@@ -34,6 +34,9 @@ from erv.evaluate.outcomes import (
 from erv.evaluate.sets import answer_set_terms, explanation_set_terms
 from erv.labels import LabelSpace
 
+# What makes predictions with the content of their clips of those that were kept.
+ANEW = "run `erv run --force evaluate`"
+
 
 def compare(
     predictions: Mapping[str, Sequence[Row]],
@@ -209,10 +212,19 @@ def difference(comparison: Mapping[str, Any], policy: str, against: str, scope: 
 
 
 def check_paired(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Raises EvaluationError unless all policies have the same clips: ids, labels and content."""
+    """Raises EvaluationError unless all policies have the same clips: ids, labels and content.
+
+    Where no policy's predictions have the content, which an older erv didn't record, ids and labels count.
+    """
     if not predictions:
         raise EvaluationError("no policy to compare; run `dvc repro evaluate` first")
     first, *others = predictions
+    lacking = [name for name, rows in predictions.items() if lacks_content(rows)]
+    if len(lacking) not in (0, len(predictions)):
+        raise EvaluationError(
+            f"predictions of {', '.join(lacking)} lack the content of their clips, as an older erv wrote"
+            f" them, and those of the others have it; {ANEW}"
+        )
     expected = _clips(predictions[first])
     if not expected:
         raise EvaluationError(f"policy {first!r} was evaluated on no clip")
@@ -224,6 +236,11 @@ def check_paired(predictions: Mapping[str, Sequence[Mapping[str, Any]]]) -> None
                 f"policies {first!r} and {name!r} were not evaluated on the same clips (first: {odd[0]}"
                 f" {odd[1]!r}); evaluate both again"
             )
+
+
+def lacks_content(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether predictions don't say what their clips hold, as those of an older erv."""
+    return any(row.get("sha256") is None for row in rows)
 
 
 def _clips(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[str, str | None]]:

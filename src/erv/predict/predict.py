@@ -2,13 +2,15 @@
 
 Clips are answered in pieces of a fixed size, in the order of their names. A finished piece is kept in
 `.erv/predictions`, under the hash of all that decides it: the version with its code, the libraries, and the
-names and contents of its clips. A piece with a clip that could not be read this time is not kept.
+names and contents of its clips. A piece with a clip that could not be read this time, or for which this
+machine had too little time or memory, is not kept.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +32,10 @@ from erv.register.fetched import FetchedVersion
 from erv.register.serving_clips import MAX_CLIPS
 
 logger = logging.getLogger(__name__)
+
+# What `erv.media.workers` says of clips where another machine, or this one later, may answer. The version has
+# its own code, so that its words are all there is to go by. Signal 9 is that of a kernel without memory.
+_FOR_NOW = re.compile(r"not done within .+ s|needs more than \d+ MB|decoder process died \(signal 9\)")
 
 SCHEMA = pa.schema(
     [
@@ -85,9 +91,9 @@ def predict(version: FetchedVersion, listing: Listing, output: Path, kept: Path)
         for piece, name in zip(pieces, names, strict=True):
             path = kept / name
             table = _read(path, [listing.clips[number].name for number in piece])
-            if table is None:
+            if table is None or not _lasts(table):
                 table, settled = _answered(answering, listing, piece)
-                if settled:
+                if settled and _lasts(table):
                     write_table(table, path)
             else:
                 again += len(piece)
@@ -135,6 +141,12 @@ def _answered(answering: Answering, listing: Listing, piece: Sequence[int]) -> t
         [_row(listing.clips[number], said.get(number)) for number in piece], schema=SCHEMA
     )
     return table, not unread
+
+
+def _lasts(table: pa.Table) -> bool:
+    """Whether no answer rests on what the machine could do at the time."""
+    errors = table.column("error").drop_null().to_pylist()
+    return not any(map(_FOR_NOW.fullmatch, errors))
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

@@ -24,7 +24,7 @@ from erv.errors import RegistryError
 from erv.files import sha256_of_file
 from erv.pipeline import of_these_stages, read_lock_entries, run_guarded
 from erv.policies.common.families import family_fault, read_config
-from erv.register.gates import CHAMPION, measured_otherwise
+from erv.register.gates import CHAMPION, content_unknown, measured_otherwise
 from erv.register.record import RECORD, RECORD_TAG
 from erv.register.register import Bundle, read_bundle, write_json
 from erv.register.versions import PATH_TAG
@@ -97,6 +97,8 @@ def opponent(
         kept = _Kept(client, settings.register_.model_name, number, Path(name))
         answers = kept.answers()
         mine = read_predictions(bundle.folder / "predictions.parquet"), bundle.json("metrics.json")
+        if why := content_unknown(mine[0]):
+            return _missing(number, why)
         if answers is None:  # an external version has none
             why = f"the registry has no answers of version {number}, the champion, as they were registered"
         elif not (why := _otherwise(bundle, mine, answers)):

@@ -354,10 +354,12 @@ def measured_otherwise(
 
     The arguments are those of `decide_against_champion`.
     """
-    from erv.evaluate.compare import check_paired, measuring, panel_of
+    from erv.evaluate.compare import check_paired, lacks_content, measuring, panel_of
 
     if not any(verdict.is_open for verdict in verdicts):
         return ""
+    if why := content_unknown(candidate):
+        return why
     if candidate_metrics is not None or champion_metrics is not None:
         mine, other = measuring(candidate_metrics or {}), measuring(champion_metrics or {})
         if mine is None or mine != other:
@@ -367,10 +369,19 @@ def measured_otherwise(
     try:
         check_paired({CHAMPION: champion, "candidate": candidate})
     except EvaluationError:
-        if any(row.get("sha256") is None for row in champion):
+        if lacks_content(champion):
             return "the champion's answers don't say which content its clips had"
         return "the champion was not evaluated on the same clips"
     return ""
+
+
+def content_unknown(candidate: Sequence[Mapping[str, Any]]) -> str:
+    """Why a candidate's predictions compare with nobody's answers, also new ones; empty if they may."""
+    from erv.evaluate.compare import ANEW, lacks_content
+
+    if not lacks_content(candidate):
+        return ""
+    return f"the candidate's predictions lack the content of their clips, as an older erv wrote them: {ANEW}"
 
 
 def _by_judge(verdicts: Sequence[Verdict]) -> bool:

@@ -43,7 +43,7 @@ class EmotionModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row per clip; one that can't be answered has a sentence in `error`.
+        """One row per clip, with the input's index; one that can't be answered has a sentence in `error`.
 
         Raises:
             ClipError: the table can't be answered; a sentence for the client.
@@ -68,7 +68,7 @@ class EmotionModel(PythonModel):
             logger.exception("the model failed")
             raise
         # Not as numbers: what is missing would be NaN, which is no JSON.
-        return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+        return pd.DataFrame(rows, index=model_input.index, columns=list(COLUMNS), dtype=object)
 
 
 def _asked(table: pd.DataFrame) -> list[ClipInput]:

@@ -1,7 +1,8 @@
 """Whether a folder from elsewhere has what answering needs, so that no version fails on every clip.
 
-The weights of a policy are opened, not loaded, since they may need more memory than this machine has: a
-safetensors file says in its header what it holds and how long it is. A verifier is small, and loaded.
+The weights of a policy may need more memory than this machine has. A safetensors file says in its header what
+it holds and how long it is; this is compared with what the policy's class loads, on the device `meta`, which
+keeps no numbers. A verifier is small, and loaded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.errors import DataError, RegistryError
-from erv.model_folders import load_part
+from erv.model_folders import load_model, load_part
 from erv.policies.common.families import family_module, read_config
 
 _WEIGHTS = "model.safetensors"
@@ -34,6 +35,8 @@ def check_usable(policy: Path, family: str, verifier: Path, serving: Mapping[str
     Raises:
         RegistryError: weights, tokenizers or the chat template are missing or damaged, or clips are decoded
             to another shape than the policy takes.
+        TrainingError: the policy's weights and its configuration don't fit together. Of a released
+            checkpoint, whose names the family maps as it loads them, only the files are looked at.
         DataError: the verifier can't be loaded.
     """
     from erv.verifier import EmotionVerifier
@@ -43,6 +46,27 @@ def check_usable(policy: Path, family: str, verifier: Path, serving: Mapping[str
     EmotionVerifier.from_pretrained(verifier)
     if read_config(policy)["model_type"] not in _WITHOUT_PROCESSOR:
         _check_clips(_processor(policy, family), policy, serving)
+        _check_fit(policy)
+
+
+def _check_fit(policy: Path) -> None:
+    """Compares names and shapes of the weights with those of the policy's class, which is registered."""
+    from transformers import AutoModelForCausalLM
+
+    from erv.policies.common.loading import check_loaded
+
+    try:
+        _, info = load_model(
+            AutoModelForCausalLM,
+            policy,
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `check_loaded` reports them in one sentence
+        )
+    except (OSError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise RegistryError(f"{policy}: its weights can't be loaded ({said}); {_FETCH}") from error
+    check_loaded(policy, info, unexpected=False)
 
 
 def _check_weights(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """How the page of our experiment opens in MLflow: with its runs, a description, columns and charts.
 
 MLflow keeps a view that is shared by a link as a tag of the experiment, and the link names it. Ours are such
-views: one of the runs, one of the curves of their training. What someone has changed on the page themselves
-stays.
+views: one of the runs, one of the curves of GRPO. What someone has changed on the page themselves
+stays; a description that nobody has changed since an earlier version wrote it follows ours.
 """
 
 from __future__ import annotations
@@ -44,6 +44,16 @@ CURVES = (
     "loss",
     "validation_loss",
 )
+_ABOUT_CURVES = """\
+- [Curves of GRPO]({curves}) are those of the runs of the stage `grpo`. The cold start's are in the runs of
+  `sft`, under the same names: there, change the filter to `sft`."""
+# As earlier versions had it: what they wrote is told from what somebody has changed by being the same text.
+_ABOUT_CURVES_BEFORE = (
+    "- Curves of training are in the runs of the stages `sft` and `grpo@NAME`, under the same names in all of"
+    " them.",
+    "- [Curves of training]({curves}) are in the runs of the stages `sft` and `grpo@NAME`, under the same"
+    " names\n  in all of them.",
+)
 
 
 def set_up_page(environment: Environment, candidate: str) -> None:
@@ -61,33 +71,37 @@ def set_up_page(environment: Environment, candidate: str) -> None:
         if number is None:
             return
         present = server.experiment_tags(number)
+        curves = curves_address(number)
         wanted = {
-            NOTE_TAG: description(curves_address(number)),
+            NOTE_TAG: description(curves),
             ITS_KIND_TAG: ITS_KIND,
             VIEW_TAG: json.dumps(view(candidate)),
             CURVES_TAG: json.dumps(curves_view()),
         }
+        # Our own views follow the candidate; people keep theirs under other keys.
+        ours = {tag for tag in (VIEW_TAG, CURVES_TAG) if present.get(tag) != wanted[tag]}
+        if present.get(NOTE_TAG) in [description(curves, about) for about in _ABOUT_CURVES_BEFORE]:
+            ours.add(NOTE_TAG)
         for tag, value in wanted.items():
-            # Our own views follow the candidate; people keep theirs under other keys.
-            if tag not in present or (tag in (VIEW_TAG, CURVES_TAG) and present[tag] != value):
+            if tag not in present or tag in ours:
                 server.set_experiment_tag(number, tag, value)
     except OSError as error:
         logger.warning("the experiment's page in MLflow is not set up yet: %s", error)
 
 
-def description(curves: str) -> str:
+def description(curves: str, about_curves: str = _ABOUT_CURVES) -> str:
     """What the page says above its runs, in Markdown.
 
     Args:
-        curves: address of the curves of training.
+        curves: address of the curves of GRPO.
+        about_curves: what it says about curves, with a place for the address.
     """
     return f"""One run per run of the flow or experiment of DVC; those of its stages are below it.
 
 - A run is named by the policy that it makes and by the parameters in which it differs from the champion.
   Its description lists all of them.
 - `{{policy}}/overall/EPC` and the like are metrics on test clips of all data sets together.
-- [Curves of training]({curves}) are in the runs of the stages `sft` and `grpo@NAME`, under the same names
-  in all of them.
+{about_curves.format(curves=curves)}
 - `tags.{KIND_TAG} = '{FLOW}'` finds runs of the flow, `'{EXPERIMENT}'` those of DVC;
   `tags.erv.candidate`, `tags.erv.fold`, `tags.erv.seed` and `tags.erv.git_commit` narrow them down.
 """
@@ -104,7 +118,7 @@ def address(base: str, number: str) -> str:
 
 
 def curves_address(number: str) -> str:
-    """The curves of training of an experiment's runs, as a link on its own page."""
+    """The curves of GRPO of an experiment's runs, as a link on its own page."""
     return f"#/experiments/{number}/runs?viewStateShareKey={CURVES_VIEW}&compareRunsMode=CHART"
 
 

@@ -163,6 +163,18 @@ def test_policies_must_have_seen_the_same_clips(policies):
         compare({}, samples=100, confidence=0.95, seed=0)
 
 
+def test_predictions_without_the_content_of_clips_are_named(policies):
+    """They were said to be of other clips, though nobody can know."""
+    with_content = [{**row, "sha256": row["clip_id"]} for row in policies["erv"]]
+    asked = {"a": policies["sft"], "b": with_content, "c": policies["erv"]}
+    with pytest.raises(EvaluationError) as refused:
+        compare(asked, samples=100, confidence=0.95, seed=0)
+    assert str(refused.value) == (
+        "predictions of a, c lack the content of their clips, as an older erv wrote them, and those of the"
+        " others have it; run `erv run --force evaluate`"
+    )
+
+
 def test_table_for_the_terminal(comparison):
     rows = metrics_table(comparison)
     assert [row["policy"] for row in rows] == ["sft", "erv"]

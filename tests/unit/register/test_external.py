@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from safetensors import safe_open
 
 from erv.commands.import_ import command
 from erv.errors import ErvError, RegistryError
@@ -265,6 +266,29 @@ def indexed(shard: str, content: str | None = None) -> Callable[[Path], None]:
     return change
 
 
+def changed_weights(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Another content of a file that is whole in itself."""
+
+    def write(folder: Path) -> None:
+        from safetensors.numpy import load_file, save_file
+
+        weights = load_file(folder / name)
+        change(weights)
+        save_file(weights, folder / name, metadata={"format": "pt"})
+
+    return write
+
+
+def lacking_in_a_shard(folder: Path) -> None:
+    """An index that names a tensor, and a shard without it."""
+    shard = "model-00001-of-00001.safetensors"
+    (folder / "model.safetensors").rename(folder / shard)
+    with safe_open(folder / shard, framework="np") as weights:
+        names = dict.fromkeys(weights.keys(), shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    changed_weights(shard, lambda weights: weights.pop(CONV))(folder)
+
+
 def linked(name: str, target: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).symlink_to(target)
 
@@ -285,6 +309,7 @@ def without(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).unlink()
 
 
+CONV = "model.audio_tower.conv1.weight"
 CODE = {"auto_map": {"AutoConfig": "configuration_evil.Config"}}
 
 
@@ -293,6 +318,19 @@ CODE = {"auto_map": {"AutoConfig": "configuration_evil.Config"}}
     [
         (no_weights, "has no weights (model.safetensors or model.safetensors.index.json); fetch the folder"),
         (pickled, "its weights are a pickle (pytorch_model.bin), which can run code when it is loaded"),
+        (
+            changed_weights("model.safetensors", lambda weights: weights.pop(CONV)),
+            f"weights and configuration don't fit together (missing {CONV}); fetch both again",
+        ),
+        (
+            changed_weights("model.safetensors", lambda weights: weights.update({CONV: weights[CONV][:1]})),
+            f"weights and configuration don't fit together ({CONV} is [1, ",
+        ),
+        (lacking_in_a_shard, f"weights and configuration don't fit together (missing {CONV}); fetch both"),
+        (
+            changed_weights("verifier/model.safetensors", lambda weights: weights.pop("classifier.weight")),
+            "classifier.weight",
+        ),
         (cut_weights, "model.safetensors: not a whole safetensors file"),
         (
             indexed("model-00002-of-00002.safetensors"),

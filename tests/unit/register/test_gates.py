@@ -31,6 +31,7 @@ def rows(split="test"):
             "completion": "<answer>anger</answer>",
             "predicted": "anger",
             "judged": "anger",
+            "sha256": f"{index:064x}",
         }
         for index in range(100)
     ]
@@ -65,6 +66,20 @@ def test_against_a_champion_measured_otherwise_nothing_can_be_told(other):
     assert (found[0].outcome, found[0].value) == ("can't tell", None)
     assert found[0].reason == "the champion had a different judge or different decoding"
     assert found[1] == OPEN[1]
+
+
+def test_predictions_of_an_older_erv_are_said_to_lack_the_content():
+    """The champion was said to be evaluated on other clips, or both were paired by ids in silence."""
+    old = [{**row, "sha256": None} for row in rows()]
+    settings = {"samples": 100, "confidence": 0.95, "seed": 0}
+    for champion in (rows(), old):
+        reason = decide_against_champion(OPEN, old, champion, **settings)[0].reason
+        assert reason == (
+            "the candidate's predictions lack the content of their clips, as an older erv wrote them:"
+            " run `erv run --force evaluate`"
+        )
+    reason = decide_against_champion(OPEN, rows(), old, **settings)[0].reason
+    assert reason == "the champion's answers don't say which content its clips had"
 
 
 def test_gates_are_decided_on_test_clips_only():

@@ -1,0 +1,96 @@
+"""Which answers of `erv predict` are kept for later runs, and what it never writes over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from erv.commands.predict import command
+from erv.media.workers import isolated
+from erv.predict import predict as module
+from erv.predict.listing import list_clips
+from erv.predict.predict import predict
+from erv.register.fetched import FetchedVersion
+
+
+class Saying:
+    """A version that says the same error of every clip, or answers; a process of MLflow otherwise."""
+
+    error: str | None = None
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __enter__(self) -> Saying:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def ask(self, paths: Sequence[Path]) -> list[dict[str, Any]]:
+        return [{"completion": None if self.error else "yes", "error": self.error} for _ in paths]
+
+
+def outcome(error: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many rows of an earlier run are taken when this one says `error`."""
+    monkeypatch.setattr(module, "Answering", Saying)
+    monkeypatch.setattr(Saying, "error", error)
+    version = FetchedVersion("tiny", "1", "a" * 64, "b" * 64, tmp_path, tmp_path, {})
+    return predict(version, list_clips(tmp_path / "clips"), tmp_path / "a.parquet", tmp_path / "kept").kept
+
+
+@pytest.fixture(autouse=True)
+def clips(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/a.mp4").write_bytes(b"a")
+
+
+@pytest.mark.parametrize(
+    "error", ["not done within 30 s", "needs more than 2000 MB", "decoder process died (signal 9)"]
+)
+def test_what_the_machine_could_not_do_is_asked_again(
+    error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was kept as the answer, and repeated by every later run."""
+    assert outcome(error, tmp_path, monkeypatch) == 0
+    assert pq.read_table(tmp_path / "a.parquet").column("error").to_pylist() == [error]
+    assert outcome(None, tmp_path, monkeypatch) == 0
+    assert pq.read_table(tmp_path / "a.parquet").column("completion").to_pylist() == ["yes"]
+    assert outcome(error, tmp_path, monkeypatch) == 1
+
+
+def test_what_is_wrong_with_a_clip_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert outcome("the file is empty", tmp_path, monkeypatch) == 0
+    assert outcome(None, tmp_path, monkeypatch) == 1
+
+
+def test_an_earlier_erv_s_kept_error_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(module, "_lasts", lambda table: True)
+        assert outcome("not done within 30 s", tmp_path, before) == 0
+    assert outcome(None, tmp_path, monkeypatch) == 0
+
+
+def test_the_words_are_those_of_the_workers() -> None:
+    (late,) = isolated(time.sleep, [60.0], workers=1, seconds=0.2)
+    (large,) = isolated(bytes, [2_000_000_000], workers=1, seconds=60.0, memory_mb=200)
+    for item in (late, large):
+        assert module._FOR_NOW.fullmatch(str(item.failure)), item.failure
+
+
+def test_a_manifest_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its place was taken by the answers."""
+    (tmp_path / "mafw.parquet").write_bytes(b"manifest")
+    (tmp_path / "link.parquet").symlink_to("mafw.parquet")
+    monkeypatch.chdir(tmp_path)
+    for output in ("mafw.parquet", "link.parquet", str(tmp_path / "clips/../mafw.parquet")):
+        result = CliRunner().invoke(command, ["mafw.parquet", "--output", output])
+        assert result.exit_code == 2
+        assert f"--output {output} is the manifest that is read; name another file" in result.output
+    assert (tmp_path / "mafw.parquet").read_bytes() == b"manifest"
