@@ -40,9 +40,10 @@ from erv.claims import cues_in
 from erv.cues import read_cues
 from erv.errors import SettingsError
 from erv.evaluate.metrics import explanation_metrics, read_completion
-from erv.exclusions import read_exclusions, without
-from erv.files import write_text
+from erv.exclusions import Excluded, without
+from erv.files import read_document, write_text
 from erv.labels import LabelSpace
+from erv.lineage.excluded import left_out
 from erv.manifest import ClipRow, read_manifests
 from erv.policies import load_policy
 from erv.policies.common.generate import generate_completions
@@ -70,7 +71,9 @@ class Bench:
         self._settings: Settings = settings_demanded(workspace)
         self._changes = {key: yaml.safe_load(value) for key, _, value in changes}
         names = self._settings.roles.train
-        excluded = read_exclusions(workspace / "data/exclusions.json")
+        # The record has validation clips, too, which no training reads.
+        record = read_document(workspace / "data/leakage.json", "leakage")
+        excluded = [Excluded(*clip) for clip in left_out(record)]
         manifests = read_manifests(workspace / "data/manifest", names)
         self._clips = {name: without(rows, excluded) for name, rows in manifests.items()}
         self._shards = {name: ShardReader(workspace / "data/shards" / name) for name in names}

@@ -45,7 +45,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
 
     leaks = find_leaks(clips, fingerprint_of, settings.leakage)
     found = record(clips, leaks, settings.leakage)
-    write_exclusions(exclusions(leaks, settings.leakage), arguments.exclusions)
+    write_exclusions(exclusions(leaks, settings.leakage, roles), arguments.exclusions)
     hashes = hash_training_sets(arguments.manifests, arguments.shards, arguments.cues, roles.train)
     write_training_sets(hashes, arguments.training_sets)
     write_document(found, arguments.record)

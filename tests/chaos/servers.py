@@ -44,16 +44,16 @@ def faulty_storage(place: Place, fault: str, command: str) -> None:
     what = f"S3: {fault}, during {command}"
     environment = place.environment
     proxy = Proxy(str(environment.s3_endpoint), seed=place.random.randrange(1 << 30))
-    extra = {"ERV_S3_ENDPOINT": proxy.endpoint}
     before = _versions(place)
     place.ledger.add(place.scene, "faults")
     try:
-        with _fault(proxy, fault):
-            place.allow(_run(place, command, extra), what)
+        # A clone with its own stack takes no other store from a variable.
+        with _named(place, proxy.endpoint), _fault(proxy, fault):
+            place.allow(_run(place, command), what)
     finally:
         proxy.close()
     place.nothing_runs(what)
-    place.require(_run(place, command, {}), f"{what}, afterwards")
+    place.require(_run(place, command), f"{what}, afterwards")
     if len(_versions(place)) > len(before):
         place.ledger.damage(place.scene, "duplicated", f"{what}: another version of the same bundle")
     place.check(what)
@@ -78,16 +78,28 @@ def _fault(proxy: Proxy, fault: str) -> Iterator[None]:
     yield
 
 
-def _run(place: Place, command: str, extra: dict[str, str]):
+@contextmanager
+def _named(place: Place, endpoint: str) -> Iterator[None]:
+    """Names another address of the own S3 in `stack.env`, as if the server had moved there."""
+    file = place.environment.stack_file
+    written = file.read_text()
+    file.write_text(written.replace(str(place.environment.s3_endpoint), endpoint))
+    try:
+        yield
+    finally:
+        file.write_text(written)
+
+
+def _run(place: Place, command: str):
     if command == "pull":
         # A colleague's machine: the lock is there, the outputs are not.
         shutil.rmtree(place.path / ".dvc/cache", ignore_errors=True)
         shutil.rmtree(place.path / "data/shards", ignore_errors=True)
         shutil.rmtree(place.path / "models/policy", ignore_errors=True)
-        return place.erv("run", "sft", "extract", "grpo", extra=extra)
+        return place.erv("run", "sft", "extract", "grpo")
     if command == "stage":
-        return place.stage("extract@mafw", extra=extra)
-    return place.erv(*command.split(), extra=extra)
+        return place.stage("extract@mafw")
+    return place.erv(*command.split())
 
 
 def _versions(place: Place) -> list[str]:

@@ -137,7 +137,7 @@ def test_two_teachers_label_the_sentences_of_a_source(workspace: Workspace, scri
 
 @pytest.mark.slow
 def test_the_verifier_learns_nothing_from_an_excluded_clip(workspace: Workspace, script: Script) -> None:
-    out = [Excluded("reasoning", "sample_00000000", "train", "same content as mafw/1 (test, 1.mp4)")]
+    out = [Excluded("reasoning", "sample_00000000")]
     write_exclusions(out, workspace.folder / "exclusions.json")
     script.answer = lambda sentence, *_: says(json.dumps({"labels": list(SENTENCES[sentence])}))
     done = workspace.run(workspace.endpoint)

@@ -118,7 +118,7 @@ def facts(document: dict[str, Any], number: str) -> list[str]:
     ("clip", "first"),
     [
         ("mafw/t1", ["learned from it (grpo@erv)"]),
-        ("mafw/t2", ["not learned (grpo@erv): it, excluded: same content as mafw/00001"]),
+        ("mafw/t2", ["not learned (grpo@erv): it, excluded: same content as mafw/00001 (test, u)"]),
         ("mafw/t3", ["not learned (grpo@erv): it, in quarantine: no sound"]),
         ("mafw/v1", ["did not use it"]),
         ("mafw/00001", ["was tested on it (evaluate@erv)"]),

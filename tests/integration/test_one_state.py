@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from erv.environment import clone_state, load_environment, own_environment
+from erv.errors import RegistryError
+from erv.lineage.complete import store_outputs
 from erv.stack import clean
 from erv.storage.store import open_store
 from tests.integration.scratch import Scratch
@@ -195,6 +198,30 @@ def test_a_run_does_not_point_the_remote_elsewhere(colleague: Scratch, connected
         f" {colleague.environment.s3_endpoint}, but this shell names s3://erv-mlflow at" in said.stderr
     )
     assert written(connected) == before
+
+
+def test_nor_does_it_in_a_clone_with_its_own_stack(colleague: Scratch) -> None:
+    """It exited with 0, and later `dvc push` went to the other bucket, too."""
+    before = written(colleague.folder)
+    other = {**colleague.variables(), "ERV_DVC_BUCKET": "erv-mlflow"}
+    said = run(colleague.folder, other, *ERV, "run", "make@a")
+    assert said.returncode == 1
+    assert (
+        "this clone uses its own stack, but ERV_DVC_BUCKET=erv-mlflow names another store than"
+        " .erv/stack.env; unset ERV_DVC_BUCKET where this was started, or run `erv connect` to use servers of"
+        " others" in said.stderr
+    )
+    assert written(colleague.folder) == before
+
+
+def test_nor_does_a_publication(colleague: Scratch) -> None:
+    before = written(colleague.folder)
+    elsewhere = replace(colleague.environment, s3_endpoint="http://127.0.0.1:9")
+    with pytest.raises(
+        RegistryError, match=r"^nothing was registered, .+: this clone uses its own stack, but"
+    ):
+        store_outputs(elsewhere, {}, (), print)
+    assert written(colleague.folder) == before
 
 
 def test_the_sample_goes_into_no_bucket_of_others_unasked(colleague: Scratch, clone: Path) -> None:

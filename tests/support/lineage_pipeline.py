@@ -47,13 +47,14 @@ stages:
 BASE = "data/sources/base.lock.json"
 _LEFT_OUT = "data/exclusions.json"
 _SETS = "data/training_sets.json"
+_LEAKAGE = "data/leakage.json"
 # Stage -> what it reads, the parameters that its entry keeps, what it writes.
 STAGES: dict[str, tuple[list[str], dict[str, Any], list[str]]] = {
     "ingest@mafw": ([], {}, ["data/manifest/mafw.parquet"]),
     "ingest@reasoning": ([], {}, ["data/manifest/reasoning.parquet"]),
     "extract@mafw": (["data/manifest/mafw.parquet"], {}, ["data/quarantine/mafw.parquet"]),
     "extract@reasoning": (["data/manifest/reasoning.parquet"], {}, ["data/quarantine/reasoning.parquet"]),
-    "leakage": (["data/manifest"], {}, [_LEFT_OUT, _SETS]),
+    "leakage": (["data/manifest"], {}, [_LEFT_OUT, _SETS, _LEAKAGE]),
     "sft": (
         [_LEFT_OUT, "data/manifest/reasoning.parquet", BASE],
         {"seed": 101, "sft": {"max_steps": 400}},
@@ -149,7 +150,10 @@ def _write_outputs(train: tuple[str, ...], policy: str) -> None:
     for name, rows in {"mafw": [bad], "reasoning": []}.items():
         table = pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA)
         write_table(table, Path(f"data/quarantine/{name}.parquet"))
-    write_exclusions([Excluded("mafw", "t2", "train", "same content as mafw/00001")], Path(_LEFT_OUT))
+    write_exclusions([Excluded("mafw", "t2")], Path(_LEFT_OUT))
+    twin = {"twin": "mafw/00001", "twin_use": "test", "twin_uri": "u", "alike": "same content"}
+    record = {"action": "exclude", "found": [{"clip": "mafw/t2", **twin}]}
+    write_document(record, Path(_LEAKAGE))
     rows_of_mafw = hash_of_rows(training_rows(read_table(Path("data/manifest/mafw.parquet"))))
     write_document({"training_sets": {"mafw": {"rows": rows_of_mafw}}}, Path(_SETS))
     said = [("reasoning", "r1", "train"), ("reasoning", "r2", "validation"), ("rollouts", "r2", "test")]

@@ -26,6 +26,7 @@ from erv.environment.servers import (
     remedy_for,
     sample_remedy,
     shared_servers,
+    unlike_our_store,
     unset_variables,
 )
 from erv.environment.written import (
@@ -69,5 +70,6 @@ __all__ = [
     "shared_servers",
     "shell_lines",
     "silence_telemetry",
+    "unlike_our_store",
     "unset_variables",
 ]

@@ -27,6 +27,9 @@ _UNNAMED = {"S3": "Amazon S3", "MLflow": "your team's address", "Prefect": "your
 # Commands that bring the sample corpus.
 MAKE_DATA, SAMPLE_UPLOAD = "make data", "erv sample-data --upload"
 
+# The variables that say where objects go.
+_STORE = ("ERV_S3_ENDPOINT", "ERV_RAW_BUCKET", "ERV_DVC_BUCKET", "ERV_ARTIFACT_BUCKET")
+
 # How the names of each server's variables begin.
 _PREFIX_OF = {"S3": "ERV_S3_", "MLflow": "ERV_MLFLOW_", "Prefect": "ERV_PREFECT_"}
 
@@ -125,6 +128,25 @@ def connected_store(workspace: str | Path = ".") -> tuple[str, str]:
     known = _record(root, CONNECTED_FILE)
     address = known.get(_ADDRESS_OF["S3"]) or _UNNAMED["S3"]
     return address, known.get("ERV_DVC_BUCKET") or Environment(root).dvc_bucket
+
+
+def unlike_our_store(environment: Environment) -> dict[str, str]:
+    """The variables by which an environment names another store than that of the clone's own stack.
+
+    Empty in a clone that has no S3 of its own: it is connected, or its stack is MLflow and Prefect alone.
+
+    Returns:
+        Their values in the environment, by name; empty for Amazon's own address.
+
+    Raises:
+        SettingsError: `stack.env` is damaged.
+    """
+    written = _own_addresses(environment.workspace)
+    if _ADDRESS_OF["S3"] not in written:
+        return {}
+    own = {**Environment(environment.workspace).variables(), **written}
+    used = environment.variables()
+    return {name: used.get(name, "") for name in _STORE if used.get(name) != own.get(name)}
 
 
 def named_like_our_own(environment: Environment) -> tuple[str, ...]:

@@ -56,10 +56,6 @@ class Leak:
             return f"same frames ({self.frames:.3f}), no sound to compare"
         return f"same frames ({self.frames:.3f}) and sound ({self.sound:.2f})"
 
-    def because(self) -> str:
-        """Which clip this one equals, and in what."""
-        return f"{self.alike} as {_place(self.twin, self.twin_use)}"
-
     def text(self) -> str:
         """The pair in one line."""
         return f"{_place(self.clip, self.use)} = {_place(self.twin, self.twin_use)}: {self.alike}"
@@ -176,7 +172,7 @@ def record(
         "clips": {use: len(clips[use]) for use in USES},
         "same_content": sum(leak.frames is None for leak in leaks),
         "same_look": sum(leak.frames is not None for leak in leaks),
-        "excluded": len(exclusions(leaks, settings)),
+        "excluded": len(leaks) if settings.action == "exclude" else 0,
         "found": [
             {
                 "clip": f"{leak.clip.dataset}/{leak.clip.clip_id}",
@@ -192,11 +188,16 @@ def record(
     }
 
 
-def exclusions(leaks: Sequence[Leak], settings: LeakageSettings) -> list[Excluded]:
-    """The clips to leave out of training and tuning; none unless `leakage.action` is exclude."""
+def exclusions(leaks: Sequence[Leak], settings: LeakageSettings, roles: RolesSettings) -> list[Excluded]:
+    """The clips that training leaves out; none unless `leakage.action` is exclude.
+
+    Of validation clips, training reads those of the cold start alone. Others are only in the record, so that
+    new test clips which equal them train nothing again.
+    """
     if settings.action != "exclude":
         return []
-    return [Excluded(leak.clip.dataset, leak.clip.clip_id, leak.clip.split, leak.because()) for leak in leaks]
+    read = [leak.clip for leak in leaks if leak.use == "train" or leak.clip.dataset == roles.cold_start]
+    return [Excluded(clip.dataset, clip.clip_id) for clip in read]
 
 
 def require_none(leaks: Sequence[Leak], settings: LeakageSettings) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from erv.exclusions import read_exclusions
 from erv.files import read_document, read_parquet
+from erv.lineage.excluded import left_out
 
-EXCLUSIONS = Path("data/exclusions.json")
+LEAKAGE = Path("data/leakage.json")
 
 
 def manifest_rows(target: str, datasets: Sequence[str]) -> list[dict[str, Any]]:
@@ -47,12 +47,8 @@ def facts(row: dict[str, Any], policies: Sequence[str]) -> list[str]:
     ]
     for path in sorted(Path("data/quarantine").glob(f"{dataset}.parquet")):
         found += [f"in quarantine: {bad['reason']}" for bad in _rows(path, clip_id)]
-    if EXCLUSIONS.is_file():
-        found += [
-            f"left out of training and tuning: {item.because}"
-            for item in read_exclusions(EXCLUSIONS)
-            if (item.dataset, item.clip_id) == (dataset, clip_id)
-        ]
+    if LEAKAGE.is_file() and (because := left_out(read_document(LEAKAGE, "leakage")).get((dataset, clip_id))):
+        found.append(f"left out of training and tuning: {because}")
     for path in (Path("eval") / policy / "predictions.parquet" for policy in sorted(policies)):
         if not path.is_file():
             continue

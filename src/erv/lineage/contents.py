@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from erv.errors import DataError, ErvError, RegistryError
+from erv.lineage.excluded import left_out
 from erv.lineage.objects import Objects
 from erv.lineage.roles import Answers, Base, Listed, Members, Sentences
 from erv.training_sets import hash_of_rows, training_rows
@@ -22,6 +23,7 @@ Clip = tuple[str, str]  # data set, clip id
 
 TRAINED_ON = "trained_on.csv"  # at the top of the source `base`
 _COLUMNS = ("model", "dataset", "clip_id")
+_LIKE_ANOTHER = "the same as a clip of another split"  # where no record tells which
 _ROLLOUTS = "rollouts"  # the source of sampled explanations in the sentences
 
 
@@ -97,11 +99,7 @@ class Contents:
     def _listed(self, listed: Listed) -> Clips:
         if listed.training_sets is not None:
             self._check(listed)
-        out: dict[str, str] = {}
-        if listed.exclusions is not None:
-            for item in self._json(listed.exclusions)["excluded"]:
-                if item["dataset"] == listed.dataset:
-                    out[item["clip_id"]] = f"excluded: {item['because']}"
+        out = self._excluded(listed)
         if listed.quarantine is not None:
             for row in self._rows(listed.quarantine, ("clip_id", "reason")):
                 out[row["clip_id"]] = f"in quarantine: {row['reason']}"
@@ -110,6 +108,22 @@ class Contents:
             frozenset((listed.dataset, clip) for clip in clips if clip not in out),
             {(listed.dataset, clip): out[clip] for clip in sorted(clips & out.keys())},
         )
+
+    def _excluded(self, listed: Listed) -> dict[str, str]:
+        if listed.exclusions is None:
+            return {}
+        items = [
+            item for item in self._json(listed.exclusions)["excluded"] if item["dataset"] == listed.dataset
+        ]
+        # A list of before gives the reasons itself.
+        recorded = listed.leakage is not None and any("because" not in item for item in items)
+        reasons = left_out(self._json(str(listed.leakage))) if recorded else {}
+        found = {}
+        for item in items:
+            clip = item["clip_id"]
+            because = item.get("because") or reasons.get((listed.dataset, clip), _LIKE_ANOTHER)
+            found[clip] = f"excluded: {because}"
+        return found
 
     def _check(self, listed: Listed) -> None:
         """Makes sure that the manifest is the one that the training stage checked its own against."""

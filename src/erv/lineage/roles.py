@@ -25,6 +25,7 @@ PASSIVE = frozenset(
 MANIFESTS = "data/manifest"
 QUARANTINES = "data/quarantine"
 _EXCLUSIONS = "data/exclusions.json"
+_LEAKAGE = "data/leakage.json"
 _TRAINING_SETS = "data/training_sets.json"
 BASE = "base"  # the stage of what was learned before
 _BASE_LOCK = "base.lock.json"
@@ -43,6 +44,7 @@ class Listed:
             the clips count as used.
         training_sets: hashes that the manifest must have been trained under; None if the stage depends on the
             manifest itself.
+        leakage: why these very clips are excluded; None if that isn't known.
     """
 
     manifest: str
@@ -51,6 +53,7 @@ class Listed:
     exclusions: str | None = None
     quarantine: str | None = None
     training_sets: str | None = None
+    leakage: str | None = None
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,9 @@ def _sft(walk: _Walk, name: str) -> None:
             dataset = PurePosixPath(path).stem
             for split in ("train", "validation"):
                 quarantine = _quarantine(walk.lock, dataset, md5)
-                listed = Listed(md5, dataset, split, deps.get(_EXCLUSIONS), quarantine)
+                excluded = deps.get(_EXCLUSIONS)
+                leakage = _leakage(walk.lock, excluded)
+                listed = Listed(md5, dataset, split, excluded, quarantine, leakage=leakage)
                 walk.note(_ROLE_OF[split], name, listed)
 
 
@@ -225,7 +230,13 @@ def _grpo(walk: _Walk, name: str) -> None:
             continue
         manifest, quarantine = known[dataset]
         listed = Listed(
-            manifest, dataset, "train", deps.get(_EXCLUSIONS), quarantine, deps.get(_TRAINING_SETS)
+            manifest,
+            dataset,
+            "train",
+            deps.get(_EXCLUSIONS),
+            quarantine,
+            deps.get(_TRAINING_SETS),
+            _leakage(walk.lock, deps.get(_EXCLUSIONS)),
         )
         walk.note(LEARNED, name, listed)
 
@@ -281,6 +292,15 @@ def _quarantine(lock: Locked, dataset: str, manifest: str) -> str | None:
     for maker in sorted(producers(lock, f"{QUARANTINES}/{dataset}.parquet")):
         if _items(lock[maker], "deps").get(f"{MANIFESTS}/{dataset}.parquet") == manifest:
             return _items(lock[maker], "outs").get(f"{QUARANTINES}/{dataset}.parquet")
+    return None
+
+
+def _leakage(lock: Locked, exclusions: str | None) -> str | None:
+    """The MD5 of the record that `leakage` wrote with these exclusions; None if it wrote others."""
+    for maker in sorted(producers(lock, _EXCLUSIONS)):
+        outs = _items(lock[maker], "outs")
+        if outs.get(_EXCLUSIONS) == exclusions:
+            return outs.get(_LEAKAGE)
     return None
 
 

@@ -20,6 +20,7 @@ from erv.environment import (
     own_environment,
     recorded_servers,
     shared_servers,
+    unlike_our_store,
 )
 from erv.errors import StackError
 
@@ -110,16 +111,27 @@ def check_starting(workspace: Path, names: Sequence[str], own: bool) -> None:
 
 
 def check_store(environment: Environment) -> None:
-    """Refuses a store that a connected clone isn't connected to: DVC's remote would follow it unasked.
+    """Refuses a store that this clone doesn't use: DVC's remote would follow it unasked, and stay there.
 
     Args:
         environment: with the store that this process names.
 
     Raises:
-        StackError: see above.
+        StackError: it isn't the one that the clone is connected to, or not that of the clone's own stack.
     """
-    if clone_state(environment.workspace) != "connected" or not environment.has_storage:
+    if not environment.has_storage:
         return
+    if clone_state(environment.workspace) == "connected":
+        _check_connected_store(environment)
+    elif others := unlike_our_store(environment):
+        said = environment.mask(", ".join(f"{name}={value}" for name, value in others.items()))
+        raise StackError(
+            f"this clone uses its own stack, but {said} names another store than .erv/stack.env; unset"
+            f" {' '.join(others)} where this was started, or run `erv connect` to use servers of others"
+        )
+
+
+def _check_connected_store(environment: Environment) -> None:
     known = connected_store(environment.workspace)
     named = (environment.s3_endpoint or "Amazon S3", environment.dvc_bucket)
     if named != known:

@@ -24,6 +24,7 @@ from erv.files import sha256_of_file
 from erv.leakage.fingerprints import Fingerprint, fingerprint
 from erv.leakage.leakage import Leak, exclusions, find_leaks, record, require_none, used
 from erv.leakage.similar import matches
+from erv.lineage.excluded import left_out
 from erv.manifest import ClipRow, read_table, write_manifest
 from erv.media.decode import DecodeRule, decode
 from erv.settings import LeakageSettings, RolesSettings, load_settings
@@ -172,14 +173,59 @@ def test_the_error_names_both_clips_their_files_and_the_switch() -> None:
 def test_only_exclude_leaves_out_and_never_a_test_clip(tmp_path: Path) -> None:
     rows = [row("mafw/1", "test", "a"), row("dfew/1", "train", "a"), row("dfew/2", "train")]
     found = leaks_of(*rows)
-    assert exclusions(found, SETTINGS) == []
+    assert exclusions(found, SETTINGS, ROLES) == []
     excluding = SETTINGS.model_copy(update={"action": "exclude"})
-    out = exclusions(found, excluding)
+    out = exclusions(found, excluding, ROLES)
     assert record(used({"mafw": rows[:1], "dfew": rows[1:]}, ROLES), found, excluding)["excluded"] == 1
     write_exclusions(out, tmp_path / "exclusions.json")
     kept = read_exclusions(tmp_path / "exclusions.json")
-    assert kept == [Excluded("dfew", "1", "train", "same content as mafw/1 (test, s3://raw/mafw/1.mp4)")]
+    assert kept == [Excluded("dfew", "1")]
     assert without(rows, kept) == [rows[0], rows[2]]
+
+
+def test_other_test_clips_leave_what_training_depends_on_as_it_is(tmp_path: Path) -> None:
+    """The list named the twin and its address, and so every training ran again."""
+    excluding = SETTINGS.model_copy(update={"action": "exclude"})
+    trained = [row("dfew/1", "train", "a"), row("mafw/2", "train", "b"), row("mafw/3", "validation", "c")]
+    tests = [
+        [row("mafw/1", "test", "a", "s3://raw/mafw/1.mp4"), row("mafw/9", "test", "b")],
+        [row("mafw/1", "test", "a", "s3://moved/mafw/1.mp4"), row("mafw/9", "test", "b")],
+        # Its twin is another clip, and a clip that is only tuned on has one, too.
+        [row("dfew/8", "test", "a"), row("mafw/9", "test", "b"), row("dfew/7", "test", "c")],
+    ]
+    written, records = [], []
+    for tested in tests:
+        leaks = leaks_of(*trained, *tested)
+        write_exclusions(exclusions(leaks, excluding, ROLES), tmp_path / "exclusions.json")
+        written.append((tmp_path / "exclusions.json").read_text())
+        records.append(record(used({"mafw": [*trained, *tested]}, ROLES), leaks, excluding))
+    assert written[0] == written[1] == written[2]
+    assert read_exclusions(tmp_path / "exclusions.json") == [Excluded("dfew", "1"), Excluded("mafw", "2")]
+    assert [found["excluded"] for found in records] == [2, 2, 3]
+    assert [left_out(found)["dfew", "1"] for found in records] == [
+        "same content as mafw/1 (test, s3://raw/mafw/1.mp4)",
+        "same content as mafw/1 (test, s3://moved/mafw/1.mp4)",
+        "same content as dfew/8 (test, s3://raw/dfew/8.mp4)",
+    ]
+    assert left_out(records[2])["mafw", "3"] == "same content as dfew/7 (test, s3://raw/dfew/7.mp4)"
+
+
+def test_validation_clips_of_the_cold_start_are_left_out_of_training() -> None:
+    roles = RolesSettings(cold_start="reasoning", train=("reasoning",), test=("mafw",))
+    clips = used(
+        {"reasoning": [row("reasoning/1", "validation", "a")], "mafw": [row("mafw/1", "test", "a")]}, roles
+    )
+    found = find_leaks(clips, lambda _: None, SETTINGS)
+    excluding = SETTINGS.model_copy(update={"action": "exclude"})
+    assert exclusions(found, excluding, roles) == [Excluded("reasoning", "1")]
+
+
+def test_a_list_of_before_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "exclusions.json"
+    path.write_text(
+        '{"excluded": [{"dataset": "dfew", "clip_id": "1", "split": "train", "because": "like x"}]}'
+    )
+    assert read_exclusions(path) == [Excluded("dfew", "1")]
 
 
 def test_a_list_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -346,7 +392,7 @@ def test_the_stage_excludes_with_a_record(workspace: Path) -> None:
     assert [row["clip_id"] for row in rows] == ["m2"]
     assert trained["mafw"]["rows"] == hash_of_rows(rows)
     (out,) = read_exclusions(workspace / "out" / "exclusions.json")
-    assert (out.dataset, out.clip_id, out.split) == ("reasoning", "r1", "train")
+    assert out == Excluded("reasoning", "r1")
     assert json.loads((workspace / "out" / "leakage.json").read_text())["excluded"] == 1
 
 

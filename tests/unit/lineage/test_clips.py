@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from erv.exclusions import Excluded, write_exclusions
+from erv.files import write_document
 from erv.lineage import clips
 from erv.manifest import ClipRow, write_manifest
 
@@ -119,7 +119,12 @@ def test_data_sets_and_policies_that_are_not_asked_for_are_not_read() -> None:
 
 def test_a_clip_that_training_leaves_out_says_so() -> None:
     because = "same content as films/v/3 (test, s3://raw/v/3.mp4)"
-    write_exclusions([Excluded("mafw", "00019", "train", because)], Path("data/exclusions.json"))
+    twin = {"twin": "films/v/3", "twin_use": "test", "twin_uri": "s3://raw/v/3.mp4", "alike": "same content"}
+    record = {"action": "exclude", "found": [{"clip": "mafw/00019", **twin}]}
+    write_document(record, Path("data/leakage.json"))
     row = clips.manifest_rows("mafw/00019", DATASETS)[0]
     assert clips.facts(row, ())[4:] == [f"left out of training and tuning: {because}"]
+    write_document({**record, "action": "warn"}, Path("data/leakage.json"))
+    assert clips.facts(row, ())[4:] == []
+    write_document(record, Path("data/leakage.json"))
     assert len(clips.facts(clips.manifest_rows("v/3", DATASETS)[0], ())) == 3

@@ -46,6 +46,7 @@ def lock(**changed: Any) -> dict[str, dict[str, Any]]:
         "ingest@mafw": entry({}, {"data/manifest/mafw.parquet": "m1"}),
         "ingest@reasoning": entry({}, {"data/manifest/reasoning.parquet": "r1"}),
         "extract@mafw": entry({"data/manifest/mafw.parquet": "m1"}, {"data/quarantine/mafw.parquet": "q1"}),
+        "leakage": entry({}, {"data/exclusions.json": "x1", "data/leakage.json": "l1"}),
         "sft": entry(
             {"data/manifest/reasoning.parquet": "r1", "data/exclusions.json": "x1", **base},
             {"models/policy/sft": "s.dir"},
@@ -90,12 +91,12 @@ def test_the_stages_of_a_version() -> None:
     assert set(uses) == {
         Use("learned", "base", Base("base", "policy", path)),
         Use("learned", "base", Base("base", "encoder", path)),
-        Use("learned", "sft", Listed("r1", "reasoning", "train", "x1")),
-        Use("tuned", "sft", Listed("r1", "reasoning", "validation", "x1")),
+        Use("learned", "sft", Listed("r1", "reasoning", "train", "x1", leakage="l1")),
+        Use("tuned", "sft", Listed("r1", "reasoning", "validation", "x1", leakage="l1")),
         Use("learned", "train_erv", Sentences("t1", "train", "reasoning")),
         Use("tuned", "train_erv", Sentences("t1", "validation", "reasoning")),
         Use("tested", "train_erv", Sentences("t1", "test", "reasoning")),
-        Use("learned", "grpo@erv", Listed("m1", "mafw", "train", "x1", "q1", "h1")),
+        Use("learned", "grpo@erv", Listed("m1", "mafw", "train", "x1", "q1", "h1", "l1")),
         Use("tested", "evaluate@erv", Answers("p1")),
     }
 
@@ -186,7 +187,20 @@ def row(clip: str, split: str, dataset: str = "mafw") -> ClipRow:
     )
 
 
-def version(remote: Remote, folder: Path, *, hashed: bool = True, by: str = "rows") -> Published:
+TWIN = {"twin": "x", "twin_use": "test", "twin_uri": "x.mp4", "alike": "same content"}
+RECORD = {"action": "exclude", "found": [{"clip": "mafw/t2", **TWIN}]}
+OLD = {"dataset": "mafw", "clip_id": "t2", "split": "train", "because": "same content as x, said in the list"}
+
+
+def version(
+    remote: Remote,
+    folder: Path,
+    *,
+    hashed: bool = True,
+    by: str = "rows",
+    excluded: dict[str, str] | None = None,
+    recorded: dict[str, Any] = RECORD,
+) -> Published:
     """A version whose tables exist: t1 to t3 are trained on, t2 is excluded and t3 in quarantine.
 
     The training sets have hashes by `rows`, or of the whole `manifest` as those of earlier versions.
@@ -199,8 +213,13 @@ def version(remote: Remote, folder: Path, *, hashed: bool = True, by: str = "row
     manifest = remote.keep(file)
     write_manifest([row("a/b", "train", "reasoning"), row("c", "validation", "reasoning")], file)
     reasoning = remote.keep(file)
-    write_exclusions([Excluded("mafw", "t2", "train", "same content as x")], file)
+    if excluded is None:
+        write_exclusions([Excluded("mafw", "t2")], file)
+    else:
+        file.write_text(json.dumps({"excluded": [excluded]}))
     exclusions = remote.keep(file)
+    file.write_text(json.dumps(recorded))
+    leakage = remote.keep(file)
     bad = {"clip_id": "t3", "dataset": "mafw", "stage": "extract", "reason": "no sound", "sha256": None}
     left = {"clip_id": "t9", "dataset": "mafw", "stage": "ingest", "reason": "no label", "sha256": None}
     write_table(pa.Table.from_pylist([bad, left], schema=QUARANTINE_SCHEMA), file)
@@ -219,7 +238,7 @@ def version(remote: Remote, folder: Path, *, hashed: bool = True, by: str = "row
     known = json.dumps(lock())
     for name, md5 in {
         "m1": manifest, "r1": reasoning, "x1": exclusions, "q1": quarantine, "h1": hashes, "t1": table,
-        "p1": answers,
+        "p1": answers, "l1": leakage,
     }.items():  # fmt: skip
         known = known.replace(f'"{name}"', f'"{md5}"')
     return Published("m", "1", (), {}, json.loads(known))
@@ -229,7 +248,7 @@ def version(remote: Remote, folder: Path, *, hashed: bool = True, by: str = "row
     ("clip", "used", "left_out"),
     [
         (("mafw", "t1"), [("learned", "grpo@erv")], []),
-        (("mafw", "t2"), [], ["excluded: same content as x"]),
+        (("mafw", "t2"), [], ["excluded: same content as x (test, x.mp4)"]),
         (("mafw", "t3"), [], ["in quarantine: no sound"]),
         (("mafw", "v"), [], []),
         (("mafw", "00002"), [("tested", "evaluate@erv")], []),
@@ -244,6 +263,26 @@ def test_roles_of_clips(
     assert [(item.role, item.stage) for item in found.used] == used
     assert all(item.clips == (clip,) for item in found.used)
     assert [item.because for item in found.left_out] == left_out
+
+
+def reason(remote: Remote, version: Published) -> str:
+    (found,) = Membership(remote.environment, [version]).of({("mafw", "t2")})
+    (item,) = found.left_out
+    return item.because
+
+
+def test_reasons_in_a_list_of_before(remote: Remote, tmp_path: Path) -> None:
+    old = version(remote, tmp_path, excluded=OLD)
+    assert reason(remote, old) == "excluded: same content as x, said in the list"
+
+
+def test_a_reason_that_no_record_tells(remote: Remote, tmp_path: Path) -> None:
+    unknown = "excluded: the same as a clip of another split"
+    assert reason(remote, version(remote, tmp_path, recorded={**RECORD, "found": []})) == unknown
+    other = version(remote, tmp_path)
+    outs = other.lock["leakage"]["outs"]
+    outs[0]["md5"] = "another list"  # `leakage` ran again, and left out others
+    assert reason(remote, other) == unknown
 
 
 def test_names_of_clips(remote: Remote, tmp_path: Path) -> None:

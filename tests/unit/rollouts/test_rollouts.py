@@ -78,7 +78,7 @@ def test_the_stage_leaves_excluded_clips_out_and_repeats_itself(
     settings = load_settings(root / "params.yaml").model_copy(update={"rollouts": rollouts})
     write_clips(tmp_path)
     write_manifest(ROWS, tmp_path / "manifest.parquet")
-    write_exclusions([Excluded("reasoning", ROWS[0].clip_id, "train", "why")], tmp_path / "exclusions.json")
+    write_exclusions([Excluded("reasoning", ROWS[0].clip_id)], tmp_path / "exclusions.json")
     arguments = Namespace(
         policy=base,
         manifest=tmp_path / "manifest.parquet",
