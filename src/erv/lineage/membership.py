@@ -99,6 +99,12 @@ class Membership:
         """Sentences about manifests that can't be read, so that their clips are not among the known ones."""
         return self._known[1]
 
+    @property
+    def unread(self) -> list[str]:
+        """Sentences about all records that can't be read: what is not found may be in one of them."""
+        versions = (f"{r.version.title}: {why}" for r in self.of(frozenset()) for why in r.unread)
+        return [*self.unlisted, *versions]
+
     @cached_property
     def data_sets(self) -> set[str]:
         """The names of the data sets that any version names."""
