@@ -27,10 +27,10 @@ FILES = {
 PARTS = {"list.txt", "clips.zip", "clips/1.mp4", "clips/2.mp4", "frames/00001"}
 
 
-def verdict(lock: Lock, environment: Environment, folder: Path) -> Link:
+def verdict(lock: Lock, environment: Environment, folder: Path, deep: bool = False) -> Link:
     path = folder / "raw.lock.json"
     lock.save(path)
-    return LinkChecker(environment).source("raw.lock.json", md5_of_file(path), path)
+    return LinkChecker(environment, deep).source("raw.lock.json", md5_of_file(path), path)
 
 
 @pytest.fixture
@@ -96,6 +96,88 @@ def test_a_folder_of_frames_that_lost_one(
     lock = pin("raw", prefix, store, selection=FRAMES, cache=tmp_path / "cache")
     store.delete(f"{prefix}/frames/00001/2.jpg")
     assert verdict(lock, stack, tmp_path).detail == f"1 of 5 files of {lock.uri}: frames/00001"
+
+
+# Other content of the same size, which only reading finds.
+SWAPPED = {
+    "list.txt": ("list.txt", b"2 anger"),
+    "clips.zip": ("clips.zip", zip_of({"clips/1.mp4": b"one", "clips/2.mp4": b"2nd"})),
+    "frames/00001": ("frames/00001/2.jpg", b"forged"),
+}
+
+
+@pytest.mark.parametrize("changed", SWAPPED)
+def test_content_that_changed_in_a_folder_is_found_when_it_is_read(
+    tree: Path, stack: Environment, tmp_path: Path, changed: str
+) -> None:
+    lock = pin("raw", str(tree), None, selection=FRAMES)
+    whole = verdict(lock, stack, tmp_path, deep=True)
+    assert (whole.ok, whole.detail) == (True, f"5 files of {lock.uri} read, hashes equal")
+    name, content = SWAPPED[changed]
+    assert len(content) == len(FILES[name])
+    (tree / name).write_bytes(content)
+    assert verdict(lock, stack, tmp_path).ok is True
+    broken = verdict(lock, stack, tmp_path, deep=True)
+    assert broken.ok is False
+    assert broken.detail.startswith(f"1 of 5 files of {lock.uri}: {changed} (sha256 ")
+
+
+@pytest.mark.parametrize("changed", SWAPPED)
+def test_content_that_changed_in_a_bucket_without_versions_is_found_when_it_is_read(
+    store: Store, stack: Environment, tmp_path: Path, changed: str
+) -> None:
+    store.ensure_bucket("verification-plain")
+    uri = f"s3://verification-plain/{changed.replace('/', '-')}"
+    for name, content in FILES.items():
+        store.write(content, f"{uri}/{name}")
+    lock = pin("raw", uri, store, selection=FRAMES, cache=tmp_path / "cache")
+    whole = verdict(lock, stack, tmp_path, deep=True)
+    assert (whole.ok, whole.detail) == (True, f"5 files of {uri} read, hashes equal")
+    name, content = SWAPPED[changed]
+    store.write(content, f"{uri}/{name}")
+    assert verdict(lock, stack, tmp_path).ok is True
+    broken = verdict(lock, stack, tmp_path, deep=True)
+    assert broken.ok is False
+    assert broken.detail.startswith(f"1 of 5 files of {uri}: {changed} (sha256 ")
+
+
+def test_pinned_versions_are_read_when_newer_ones_exist(
+    prefix: str, store: Store, stack: Environment, tmp_path: Path
+) -> None:
+    lock = pin("raw", prefix, store, selection=FRAMES, cache=tmp_path / "cache")
+    store.write(b"2 anger", f"{prefix}/list.txt")
+    found = verdict(lock, stack, tmp_path, deep=True)
+    expected = f"5 files of {lock.uri} read in their pinned versions, hashes equal"
+    assert (found.ok, found.detail) == (True, expected)
+
+
+def test_every_missing_and_changed_file_counts_and_the_first_are_named(
+    stack: Environment, tmp_path: Path
+) -> None:
+    root = tmp_path / "raw"
+    root.mkdir()
+    for number in range(6):
+        (root / f"{number}.mp4").write_bytes(b"clip %d" % number)
+    lock = pin("raw", str(root), None)
+    (root / "4.mp4").unlink()
+    for number in range(4):
+        (root / f"{number}.mp4").write_bytes(b"CLIP %d" % number)
+    detail = verdict(lock, stack, tmp_path, deep=True).detail
+    assert detail.startswith(f"5 of 6 files of {root}: 0.mp4 (sha256 ")
+    assert "2.mp4 (sha256 " in detail
+    assert " and 2 more; " in detail
+
+
+def test_a_source_that_can_not_be_read_is_not_called_whole(
+    tree: Path, stack: Environment, tmp_path: Path
+) -> None:
+    lock = pin("raw", str(tree), None, selection=FRAMES)
+    frame = tree / "frames/00001/2.jpg"
+    frame.unlink()
+    frame.symlink_to("/proc/self/mem")  # opens, but reading its first byte is an error
+    found = verdict(lock, stack, tmp_path, deep=True)
+    assert found.ok is None
+    assert found.detail.startswith(f"not every file of {lock.uri} was read: ")
 
 
 def test_a_lock_that_is_another_one(tree: Path, stack: Environment, tmp_path: Path) -> None:

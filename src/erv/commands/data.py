@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from erv.commands.shown import progress_shown
 
 if TYPE_CHECKING:
     from erv.settings.ingest import ReaderSettings
@@ -46,7 +45,7 @@ def pin(names: tuple[str, ...], params: Path) -> None:
     for name, uri in chosen.items():
         path, journal = LOCKS / f"{name}.lock.json", PINS / f"{name}.jsonl"
         previous = _previous(path)
-        with _progress():
+        with progress_shown():
             lock = pin_source(
                 name,
                 uri,
@@ -109,20 +108,3 @@ def _summary(lock: Lock) -> str:
         skipped = f"{lock.skipped['files']} files ({lock.skipped['bytes'] / 1e6:.1f} MB)"
         parts.append(f"{skipped} skipped, not needed by its reader")
     return ", ".join(parts)
-
-
-@contextmanager
-def _progress() -> Iterator[None]:
-    """Shows the progress of a long pin on stderr."""
-    logger, handler = logging.getLogger("erv"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    before, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
-        logger.propagate = propagate

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from erv.commands.shown import progress_shown
 from erv.errors import ExitCode, exit_codes_of
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def _exit_codes() -> str:
 @click.option(
     "--verify",
     is_flag=True,
-    help="Read and hash everything, large objects and each file of a served version, its code included.",
+    help="Read and hash everything: large objects, the files of pinned sources, and each file of a served"
+    " version, its code included.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; docs/lineage.md has its schema.")
 @click.option(
@@ -82,7 +84,8 @@ def command(
 def _trace(target: str, provenance: Provenance, verify: bool, as_json: bool, html: Path | None) -> int:
     from erv.lineage.node import answer, broken, summary, unverifiable
 
-    node = provenance.trace(target)
+    with progress_shown() if verify else nullcontext():
+        node = provenance.trace(target)
     _show([*node.lines(), summary(node)], answer(target, node), as_json)
     if html is not None:
         from erv.files import write_text

@@ -27,6 +27,10 @@ _LIKE_ANOTHER = "the same as a clip of another split"  # where no record tells w
 _ROLLOUTS = "rollouts"  # the source of sampled explanations in the sentences
 
 
+class NotRecordedError(RegistryError):
+    """Nobody wrote down which clips those are, so no record is lost."""
+
+
 @dataclass(frozen=True)
 class Clips:
     """The clips of a use.
@@ -59,9 +63,10 @@ class Contents:
         """The clips that a use is about.
 
         Raises:
+            NotRecordedError: the lock of a base checkpoint names no list of clips, or wasn't kept.
             RegistryError: a table is missing, damaged, or not the one that the stage read.
-            StorageError: the object store can't be read.
-            DataError: a base checkpoint's list of clips is malformed.
+            StorageError: the object store can't be read, or a base checkpoint's list has changed in it.
+            DataError: a base checkpoint's list of clips is missing, has changed, or is malformed.
         """
         if members not in self._clips:
             try:
@@ -147,7 +152,7 @@ class Contents:
 
         content = self._source(base.lock, base.path)
         if content is None:
-            raise RegistryError(
+            raise NotRecordedError(
                 f"{base.path} (md5 {base.lock}): no copy of this hash was kept with a publication"
             )
         with TemporaryDirectory() as folder:
@@ -155,21 +160,13 @@ class Contents:
             path.write_bytes(content)
             lock = Lock.load(path)
             if TRAINED_ON not in lock:
-                raise RegistryError(
+                raise NotRecordedError(
                     f"{lock.uri} has no {TRAINED_ON}, so what its {base.model} learned from isn't known"
                 )
-            text = lock.fetch(store_for([lock.uri]), TRAINED_ON, Path(folder) / "cache").read_text(
-                "utf-8-sig"
-            )
-        reader = csv.DictReader(io.StringIO(text))
-        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(
-                f"{lock.uri_of(TRAINED_ON)}: lacks the columns {', '.join(missing)};"
-                f" expected {', '.join(_COLUMNS)}"
-            )
+            found = lock.fetch(store_for([lock.uri]), TRAINED_ON, Path(folder) / "cache").read_bytes()
+        rows = _trained_on(found, lock.uri_of(TRAINED_ON))
         return Clips(
-            frozenset((row["dataset"], row["clip_id"]) for row in reader if row["model"] == base.model)
+            frozenset((row["dataset"], row["clip_id"]) for row in rows if row["model"] == base.model)
         )
 
     def _splits(self, manifest: str) -> dict[str, frozenset[str]]:
@@ -200,3 +197,23 @@ class Contents:
     def _json(self, md5: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self._objects.read(md5))
         return found
+
+
+def _trained_on(content: bytes, what: str) -> list[dict[str, str]]:
+    """The rows of a base checkpoint's list of clips; raises DataError if it is malformed."""
+    remedy = f"expected UTF-8 and the columns {', '.join(_COLUMNS)}; correct it and pin the base again"
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(f"{what}: lacks the columns {', '.join(missing)}; {remedy}")
+        rows = []
+        for row in reader:
+            if None in (row[name] for name in _COLUMNS):
+                raise DataError(f"{what}: line {reader.line_num} lacks values; {remedy}")
+            rows.append(row)
+        return rows
+    except UnicodeDecodeError as error:
+        raise DataError(f"{what}: not UTF-8 text (byte {error.start}); {remedy}") from None
+    except csv.Error as error:
+        raise DataError(f"{what}: not a table ({error}); {remedy}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from erv.storage.store import Store
 
 SMALL_BYTES = 4_000_000  # objects up to this size are read and hashed; larger ones are only looked up
+_NAMED = 3  # faulty files of a source that a link names
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,14 @@ class LinkChecker:
 
     Args:
         environment: where the store is.
-        deep: read and hash large objects too.
+        deep: read and hash large objects too, and every file of pinned sources.
     """
 
     def __init__(self, environment: Environment, deep: bool = False) -> None:
         self._environment = environment
         self._deep = deep
         self._checked: dict[str, Link] = {}
-        self._sources: dict[tuple[str, str | None], list[str]] = {}
+        self._sources: dict[tuple[str, str | None], Link] = {}
 
     @cached_property
     def _store(self) -> Store:
@@ -115,7 +117,9 @@ class LinkChecker:
         return self._store.read(object_uri(self._environment, md5))
 
     def source(self, path: str, md5: str | None, lock_file: Path | None) -> Link:
-        """Verifies a pinned source: its lock is the one that was used, and each of its objects exists.
+        """Verifies a pinned source: its lock is the one that was used, and each of its files exists.
+
+        If `deep`, each file also has the pinned content.
 
         Args:
             path: of the lock, as in `dvc.lock`.
@@ -129,23 +133,45 @@ class LinkChecker:
             return Link(path, None, "the lock is missing here; restore it from git")
         if md5_of_file(lock_file) != md5:
             return Link(path, None, f"the lock here differs from {md5}; restore it from git")
-        lock = Lock.load(lock_file)
-        if not lock.uri.startswith("s3://"):
-            root = Path(lock.uri.removeprefix("file://"))
+        if (path, md5) not in self._sources:
+            self._sources[path, md5] = self._pinned(path, Lock.load(lock_file))
+        return self._sources[path, md5]
+
+    def _pinned(self, path: str, lock: Lock) -> Link:
+        """Looks for the files of a source, and reads them if that is asked for."""
+        from erv.sources.fetching import is_remote, local_root
+
+        if is_remote(lock.uri):
+            try:
+                missing = self._missing(lock)
+            except ErvError as error:
+                return Link(path, None, str(error))
+        else:
+            root = local_root(lock.uri)
             if not root.is_dir():
                 return Link(path, None, f"{root} is not on this machine", elsewhere=True)
             missing = [file.path for file in lock.files if not _is_in(root, file)]
-        else:
-            try:
-                if (path, md5) not in self._sources:
-                    self._sources[path, md5] = self._missing(lock)
-                missing = self._sources[path, md5]
-            except ErvError as error:
-                return Link(path, None, str(error))
+        if self._deep:
+            return self._read_whole(path, lock, missing)
         if missing:
             return Link(path, False, f"{len(missing)} of {len(lock.files)} files of {lock.uri}: {missing[0]}")
-        versions = " in their pinned versions" if any(file.version_id for file in lock.files) else ""
-        return Link(path, True, f"{len(lock.files)} files of {lock.uri} present{versions}")
+        return Link(path, True, f"{len(lock.files)} files of {lock.uri} present{_versions(lock)}")
+
+    def _read_whole(self, path: str, lock: Lock, missing: Sequence[str]) -> Link:
+        from erv.lineage.pinned import read_content
+
+        lost = set(missing)
+        content = read_content(lock, [f for f in lock.files if f.path not in lost], lambda: self._store)
+        faults = {**dict.fromkeys(missing, "missing"), **content.faults}
+        if faults:
+            named = ", ".join(f"{name} ({faults[name]})" for name in sorted(faults)[:_NAMED])
+            more = f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+            others = f"; others can't be read: {content.unread}" if content.unread else ""
+            detail = f"{len(faults)} of {len(lock.files)} files of {lock.uri}: {named}{more}{others}"
+            return Link(path, False, f"{detail}; put back what was pinned")
+        if content.unread:
+            return Link(path, None, f"not every file of {lock.uri} was read: {content.unread}")
+        return Link(path, True, f"{len(lock.files)} files of {lock.uri} read{_versions(lock)}, hashes equal")
 
     def _missing(self, lock: Lock) -> list[str]:
         from erv.sources.frame_folders import is_frame
@@ -172,8 +198,12 @@ class LinkChecker:
         return [file.path for file in lock.files if not there(file)]
 
 
+def _versions(lock: Lock) -> str:
+    return " in their pinned versions" if any(file.version_id for file in lock.files) else ""
+
+
 def _is_in(root: Path, file: SourceFile) -> bool:
-    """Whether a local source still has a file of the right size; content is verified when it is read."""
+    """Whether a local source still has a file of the right size; its content is another question."""
     if file.archive:  # its zip is listed too
         return (root / file.archive).is_file()
     if file.frames:

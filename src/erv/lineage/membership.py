@@ -10,11 +10,11 @@ from functools import cached_property
 from typing import Any
 
 from erv.environment import Environment
-from erv.errors import ErvError, StorageError
-from erv.lineage.contents import Clip, Clips, Contents
+from erv.errors import ErvError
+from erv.lineage.contents import Clip, Clips, Contents, NotRecordedError
 from erv.lineage.objects import Objects
 from erv.lineage.published import Published, kept_source
-from erv.lineage.roles import BASE, ROLES, Use, data_sets_of, uses_of
+from erv.lineage.roles import ROLES, Use, data_sets_of, uses_of
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,12 @@ class Membership:
         """Sentences about manifests that can't be read, so that their clips are not among the known ones."""
         return self._known[1]
 
+    @property
+    def unread(self) -> list[str]:
+        """Sentences about all records that can't be read: what is not found may be in one of them."""
+        versions = (f"{r.version.title}: {why}" for r in self.of(frozenset()) for why in r.unread)
+        return [*self.unlisted, *versions]
+
     @cached_property
     def data_sets(self) -> set[str]:
         """The names of the data sets that any version names."""
@@ -145,10 +151,11 @@ class Membership:
         for use in sorted(uses, key=lambda use: (ROLES.index(use.role), use.stage)):
             try:
                 clips = self._contents.clips(use.members)
-            except ErvError as error:
-                # Nobody has to say what a released checkpoint learned from; a lost record is another matter.
-                nobodys = use.stage == BASE and not isinstance(error, StorageError)
-                (unknown if nobodys else unread).append(f"{use.stage}: {error}")
+            except NotRecordedError as error:  # nobody has to say what a released checkpoint learned from
+                unknown.append(f"{use.stage}: {error}")
+                continue
+            except ErvError as error:  # a record that is named and lost is another matter
+                unread.append(f"{use.stage}: {error}")
                 continue
             used += _used(use, clips, wanted, dataset)
             left_out += _left_out(use, clips, wanted, dataset)

@@ -38,10 +38,10 @@ class StageTrees:
             return node
         seen.add(name)
         accepted = self._accepted(locks)
-        runs = self._runs_of(entry, accepted)
+        runs, unread = self._runs_of(entry, accepted)
         node.facts += [str(step) for step in behind(entry_hash(entry), accepted)]
         ids = ", ".join(run.info.run_id for run in runs)
-        node.facts.append(f"MLflow run {ids}" if runs else "no MLflow run on this server")
+        node.facts.append(f"MLflow run {ids}" if runs else unread or "no MLflow run on this server")
         known = parameters(entry)
         origin = origin_values(runs[0].data.tags if runs else {})
         node.values = {
@@ -77,11 +77,13 @@ class StageTrees:
         folders = [folder for folder in (locks, Path()) if folder is not None]
         return tuple(record for folder in folders for record in read_accepted(folder))
 
-    def _runs_of(self, entry: Mapping[str, Any], accepted: Sequence[Acceptance]) -> list[Run]:
+    def _runs_of(self, entry: Mapping[str, Any], accepted: Sequence[Acceptance]) -> tuple[list[Run], str]:
+        """The newest runs of an entry, and why they can't be looked up: an outage breaks no lineage."""
         try:
-            return find_runs(self._environment, entry, accepted)[:3]
-        except OSError:  # an outage: the tree is then without runs, and says so
-            return []
+            return find_runs(self._environment, entry, accepted)[:3], ""
+        except OSError as error:
+            reason = self._environment.mask(" ".join(str(error).split()))[:200]
+            return [], f"its MLflow runs can't be looked up now: {reason}"
 
 
 def _wrapped(head: str, text: str) -> list[str]:

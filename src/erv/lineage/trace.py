@@ -94,7 +94,7 @@ class Provenance:
         if node is None:
             raise RegistryError(
                 f"{target!r} is not a version or alias of {self._model() or 'a registered model'}, a run id,"
-                " a git commit, an md5, a data set or a known clip"
+                f" a git commit, an md5, a data set or a known clip{self._unread()}"
             )
         return node
 
@@ -231,7 +231,9 @@ class Provenance:
         downstream = below(lock, names)
         facts = [f"downstream of {', '.join(names)}: {', '.join(sorted(downstream))}"] if downstream else []
         outputs = {out for out in outputs_of(lock, names) if path in (None, out[0])}
-        return facts + [f"in {v.model} version {v.number}" for v in self._versions.made_from(outputs)]
+        facts += [f"in {v.model} version {v.number}" for v in self._versions.made_from(outputs)]
+        unread = [v for v in self._versions.published if v.problem and outputs]
+        return facts + [f"may be in {v.model} version {v.number} too: {v.problem}" for v in unread]
 
     # --- clips and data sets
 
@@ -300,9 +302,15 @@ class Provenance:
             server = self._environment.mask(self._environment.mlflow_uri or "no MLflow server")
             raise RegistryError(
                 f"{target}: not {what} that is recorded on this server ({server}, experiment"
-                f" {self._environment.mlflow_experiment}) or in dvc.lock"
+                f" {self._environment.mlflow_experiment}) or in dvc.lock{self._unread()}"
             )
         return node
+
+    def _unread(self) -> str:
+        """The end of a sentence about what is not found, if some records can't be read."""
+        unread = self.membership.unread
+        more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+        return f"; it may be in records that can't be read: {unread[0]}{more}" if unread else ""
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ objects are read in one go, because checking for a part costs more than reading 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -82,6 +83,22 @@ class Download:
             raise StorageError(
                 f"{error.filename or path}: {error.strerror or error}; fix it and run the same command again"
             ) from error
+
+    def digest(self) -> str:
+        """The SHA-256 of the object, 64 hexadecimal digits, without keeping its content.
+
+        Raises:
+            StorageError: the object can't be read, or the connection broke.
+        """
+        return retried(self._digest)
+
+    def _digest(self) -> str:
+        content = _Content()
+        response = self._ask(self.client.get_object)
+        with Path(os.devnull).open("wb") as nowhere:
+            self._receive(response, nowhere, content, response["ContentLength"], "")
+        self._check_size(content, response)
+        return content.sha256.hexdigest()
 
     def _head(self) -> Mapping[str, Any] | None:
         """Size and etag; None if refused: a refused HEAD has no error message, a refused GET has one."""
@@ -173,11 +190,7 @@ class Download:
 
     def _verify(self, content: _Content, response: Mapping[str, Any]) -> None:
         """Compares the content with the pinned hash, or else with what the server reports."""
-        if content.size != response["ContentLength"]:
-            raise TransferError(
-                f"{self.uri}: {content.size} of {response['ContentLength']} bytes arrived; "
-                "run the same command again"
-            )
+        self._check_size(content, response)
         found = content.sha256.hexdigest()
         if self.sha256 is not None:
             if found != self.sha256:
@@ -198,6 +211,13 @@ class Download:
         if etag and not encrypted and etag.group(1) != content.md5.hexdigest():
             raise TransferError(
                 f"{self.uri}: arrived damaged (md5 is {content.md5.hexdigest()}, expected {etag.group(1)}); "
+                "run the same command again"
+            )
+
+    def _check_size(self, content: _Content, response: Mapping[str, Any]) -> None:
+        if content.size != response["ContentLength"]:
+            raise TransferError(
+                f"{self.uri}: {content.size} of {response['ContentLength']} bytes arrived; "
                 "run the same command again"
             )
 

@@ -231,6 +231,27 @@ class Store:
         )
         return job.to(Path(path), size)
 
+    def sha256(
+        self, uri: str, version_id: str | None = None, on_bytes: Callable[[int], None] | None = None
+    ) -> str:
+        """The SHA-256 of an object's content, 64 hexadecimal digits; it is streamed and kept nowhere.
+
+        Args:
+            uri: of the object.
+            version_id: the version to read; the newest if omitted.
+            on_bytes: called with the size of each chunk that arrives; it may raise to stop.
+
+        Raises:
+            ObjectError: there is no such object or version.
+            StorageError: the object can't be read, or the connection broke.
+        """
+        bucket, key = split_uri(uri)
+        more: dict[str, Any] = {"on_bytes": on_bytes} if on_bytes else {}
+        job = Download(
+            self._client, self._endpoint, uri, bucket, key, version_id, workspace=self._workspace, **more
+        )
+        return job.digest()
+
     def list(self, uri: str) -> builtins.list[ObjectInfo]:
         """The objects below a folder `s3://bucket/prefix`, sorted by key; empty if there are none.
 
