@@ -40,7 +40,7 @@ class Approval(RunInput):
     name: str = Field(min_length=1, title="Your name", description="Kept with the champion's reign.")
     reason: str = Field(min_length=1, title="Reason", description="Why, or why not.")
     approve: bool = Field(default=True, title="Approve", description="Off: the champion stays.")
-    force: bool = Field(default=False, title="Force", description="Also past gates that it did not pass.")
+    force: bool = Field(default=False, title="Force", description="Also past the gates named above.")
 
     def lacks(self, asked: Review) -> str:
         """What the person has to fill in or tick, as a sentence; empty if nothing."""
@@ -106,14 +106,15 @@ def _until_decided(version: str, environment: Environment, settings: Settings, e
                 lineage=lineage,
                 reason=reason,
                 force=approval.force,
+                shown=asked.against,
                 expected=aliases.NOBODY if asked.champion is None else asked.champion.version,
             )
         except aliases.ChampionMovedError as error:
             lacks = f"{error}. Look at the present champion, and answer once more."
         except aliases.GatesUnmetError:
             lacks = (
-                "the version passed gates when you were asked that it doesn't pass any more: they were"
-                " decided anew, or its files changed. Look at them, and answer once more."
+                f"something keeps version {version} from becoming champion that you were not shown: gates"
+                " were decided anew, or its files changed. Look at what is shown now, and answer once more."
             )
         else:
             return Completed(message=said)

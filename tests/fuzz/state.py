@@ -158,6 +158,7 @@ def write_workspace(folder: Path) -> Path:
     for path in ("params.yaml", "dvc.yaml", ".dvc/config"):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, folder / path)
+    (folder / "src").symlink_to(ROOT / "src")  # the code of another folder is refused
     (folder / ".dvc/config.local").write_text(
         "['remote \"erv\"']\n    url = s3://erv-dvc\n    verify = True\n"
     )

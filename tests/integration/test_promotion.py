@@ -666,6 +666,26 @@ def test_the_form_shows_the_lineage_of_now(workspace: Environment, start: Start)
     assert forced.startswith("fail: lineage: ")
 
 
+def test_force_covers_no_more_than_the_form_showed(workspace: Environment, start: Start) -> None:
+    """A file that was changed after the form was shown was forced past, too, though nobody had seen it."""
+    client, name = client_of(workspace), name_of(workspace)
+    flow = start("3")
+    flow.wait_until_asked()
+    late = Verdict(LINEAGE, outcome="fail", reason="a file was changed meanwhile")
+    gates = json.dumps([verdict.as_dict() for verdict in (PASSED, FAILED, late)])
+    client.set_model_version_tag(name, "3", GATES_TAG, gates)  # from now on, its lineage counts
+    flow.resume(name="Ann", reason="better", force=True)
+    flow.wait_until_asked(2)
+    assert champion_of(client, name) == "1"
+    shown = flow.shown()
+    assert "something keeps version 3 from becoming champion that you were not shown" in shown
+    assert re.search(r"- fail: lineage: \d links checked, \d broken", shown)
+    flow.resume(name="Ann", reason="better", force=True)
+    flow.wait_for("COMPLETED")
+    assert champion_of(client, name) == "3"
+    assert [gate[:13] for gate in reigns(client, name)[-1].forced] == ["fail: EPC 0.1", "fail: lineage"]
+
+
 def test_the_expected_champion_is_looked_up_within_the_turn(workspace: Environment) -> None:
     """Looked up before, a colleague who has the turn would be overtaken."""
     name, settings = name_of(workspace), load_settings()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from erv.environment import Environment, isolate
 from erv.errors import RegistryError
@@ -26,6 +29,7 @@ from erv.register import versions as registered
 from erv.register.aliases import HISTORY_TAG, GatesUnmetError, promote, rollback
 from erv.register.gates import LINEAGE, Verdict
 from erv.register.register import read_bundle, write_candidate
+from erv.register.reign import reigns
 from erv.register.serving_code import serving_code
 from erv.register.turn import registry_turn
 from erv.settings import Settings, load_settings
@@ -154,6 +158,7 @@ def add_version(environment: Environment, bundle_hash: str, code: str = "other")
 
 @pytest.mark.slow
 def test_two_publications_at_once_make_one_version(workspace: Environment) -> None:
+    (workspace.workspace / "src").symlink_to(ROOT / "src")  # the code of another folder is refused
     params = workspace.workspace / "params.yaml"  # nothing of this workspace is in DVC's remote
     params.write_text(params.read_text().replace("require_lineage: true", "require_lineage: false"))
     # Two processes, because MLflow keeps the run that is open in a variable of the process.
@@ -226,10 +231,18 @@ def test_code_that_is_in_no_commit_takes_no_place_by_itself(workspace: Environme
     shutil.copy(ROOT / "pyproject.toml", tree)
     shutil.copytree(ROOT / "src/erv", tree / "src/erv", ignore=shutil.ignore_patterns("__pycache__"))
 
-    def commit() -> None:
+    def git(*words: str) -> str:
         identity = ("-c", "user.name=a", "-c", "user.email=a@b")
-        subprocess.run(["git", "add", "src"], cwd=tree, check=True)
-        subprocess.run(["git", *identity, "commit", "-qm", "code"], cwd=tree, check=True)
+        return subprocess.run(
+            ["git", *identity, *words], cwd=tree, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def head() -> str:
+        return git("rev-parse", "HEAD")
+
+    def commit() -> None:
+        git("add", "src")
+        git("commit", "-qm", "code")
 
     def published() -> str:
         command = [sys.executable, "-c", PUBLISH_HERE]
@@ -241,6 +254,7 @@ def test_code_that_is_in_no_commit_takes_no_place_by_itself(workspace: Environme
     subprocess.run(["git", "init", "-q"], cwd=tree, check=True)
     commit()
     assert "all gates hold: it is the champion" in published()
+    first = head()
     with (tree / "src/erv/register/serving.py").open("a") as stream:
         stream.write("\nADDED = 1\n")
     said = published()
@@ -249,10 +263,30 @@ def test_code_that_is_in_no_commit_takes_no_place_by_itself(workspace: Environme
     assert obstacle in said
     with pytest.raises(GatesUnmetError, match=f"did not pass 1 of its gates.*\n  {obstacle}"):
         promote("2", workspace, settings(workspace), by="test", lineage=holds)
+    client, name = client_of(workspace), settings(workspace).register_.model_name
+
+    def commit_of(number: str) -> str | None:
+        tags: dict[str, str] = client.get_model_version(name, number).tags
+        return tags.get(registered.CODE_COMMIT_TAG)
+
+    assert (commit_of("1"), commit_of("2")) == (first, None)
+    schema = json.loads((ROOT / "src/erv/register/schemas/version.json").read_text())
+    for number, recorded in (("1", first), ("2", None)):
+        record = mlflow.artifacts.load_dict(f"models:/{name}/{number}/lineage.json")
+        assert record["serving_commit"] == recorded
+        Draft202012Validator(schema).validate(record)
     commit()
     said = published()
     assert "version 2 was already registered; alias challenger, champion\n" in said
     assert "all gates hold: it is the champion" in said
+    assert commit_of("2") == head() != first, "it is in no other"
+    assert [reign.commit for reign in reigns(client, name)] == [first, head()]
+    trace = Provenance(workspace, settings(workspace)).trace("champion")
+    assert trace.values["serving_commit"] == head()
+    assert any(re.fullmatch(rf"serving code [0-9a-f]{{64}}, in git commit {head()}", f) for f in trace.facts)
+    git("commit", "--allow-empty", "-qm", "more")
+    published()
+    assert commit_of("2") != head(), "the commit that was found first stays"
 
 
 @pytest.mark.slow

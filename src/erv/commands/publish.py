@@ -34,11 +34,13 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
     from erv.lineage.gate import LineageGate
     from erv.register.publish import publish
     from erv.settings import load_settings
+    from erv.stack.own_code import require_own_code
     from erv.stack.reach import require
     from erv.tracking import lock_entries
     from erv.tracking.origin import who
 
     environment = load_environment()
+    require_own_code(environment.workspace)  # a version is stored with it
     isolate(environment)
     settings = load_settings()
     repaired = pipeline.repair_lock()

@@ -25,6 +25,7 @@ from erv.lineage.stages import StageTrees
 from erv.pipeline import PipelineError
 from erv.register.gates import read_verdict
 from erv.register.versions import (
+    CODE_COMMIT_TAG,
     CODE_TAG,
     EXTERNAL_TAG,
     GATES_TAG,
@@ -128,7 +129,11 @@ class ModelVersions:
             kind="version",
         )
         if CODE_TAG in tags:
-            node.facts.append(f"serving code {tags[CODE_TAG]}")
+            commit = tags.get(CODE_COMMIT_TAG)
+            node.facts.append(
+                f"serving code {tags[CODE_TAG]}, "
+                + (f"in git commit {commit}" if commit else "in no known commit")
+            )
         origin = self._origin(tags.get(PUBLISH_RUN_TAG), node)
         node.facts += origin_facts(origin)
         if "erv.parent_run" in tags:
@@ -141,6 +146,7 @@ class ModelVersions:
             "aliases": mine,
             "bundle": tags.get(HASH_TAG),
             "serving_code": tags.get(CODE_TAG),
+            "serving_commit": tags.get(CODE_COMMIT_TAG),
             "publish_run": tags.get(PUBLISH_RUN_TAG),
             "flow_run": tags.get("erv.parent_run"),
             **origin,

@@ -7,7 +7,7 @@ compared with it, so it has the champion's verdicts: other serving code makes no
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -127,6 +127,20 @@ def unmet(sentences: Sequence[str]) -> str:
     if all(map(tells_a_verdict, sentences)):
         return f"did not pass {len(sentences)} of its gates"
     return "can't become champion by its gates"
+
+
+def unseen(against: Sequence[str], shown: Collection[str]) -> list[str]:
+    """The objections that a person, who was shown others, doesn't know.
+
+    Why a lineage can't be told is the text of an outage, which is another each time; it counts as known.
+    """
+    known = set(map(_gist, shown))
+    return [sentence for sentence in against if _gist(sentence) not in known]
+
+
+def _gist(sentence: str) -> str:
+    untold = f"{CANT_TELL}: {LINEAGE}: "
+    return untold if sentence.startswith(untold) else sentence
 
 
 def _undecided(version: ModelVersion) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.register import reign
-from erv.register.against_champion import is_traced, objections, unmet
+from erv.register.against_champion import is_traced, objections, unmet, unseen
 from erv.register.explained import explained
 from erv.register.gates import CHAMPION, Verdict
 from erv.register.news import tell
@@ -37,7 +37,7 @@ class ChampionMovedError(RegistryError):
 
 
 class GatesUnmetError(RegistryError):
-    """A version did not pass its gates, and nobody forced it past them."""
+    """A version did not pass its gates, and nobody forced it past them, or past others than these."""
 
 
 def promote(
@@ -49,6 +49,7 @@ def promote(
     lineage: Callable[[str], Verdict],
     reason: str = "",
     force: bool = False,
+    shown: Collection[str] | None = None,
     expected: str | None = None,
 ) -> str:
     """Makes a version champion by hand; returns a sentence for people. Repeating it is safe.
@@ -64,12 +65,14 @@ def promote(
             asks for it.
         reason: why; kept with the reign.
         force: also if it did not pass its gates; they are then named in the reign.
+        shown: the objections that a person saw before forcing it (`erv.register.review`); any other still
+            refuses the version. By default, it is forced past all.
         expected: the number of the champion whose place it takes, or `none`; by default any.
 
     Raises:
         ChampionMovedError: neither the expected version nor this one is champion.
         GatesUnmetError: it did not pass its gates, or passed them against another champion than the present
-            one.
+            one; if it is forced, there is an objection that was not shown.
         RegistryError: no such version, or MLflow can't be reached or refuses.
     """
     name = settings.register_.model_name
@@ -87,7 +90,8 @@ def promote(
             _expect(name, expected, old)
         present = None if before is None else repeated(lambda: get_version(client, name, before))
         against = objections(found, present, lineage(number) if is_traced(found, settings) else None)
-        if against and not force:
+        past = [] if not force else against if shown is None else shown
+        if unseen(against, past):
             raise GatesUnmetError(_refusal(f"{what} {unmet(against)}; promote it", against))
         check()
         new = Reign(number, now(), by, "promote", reason, tuple(against))

@@ -34,9 +34,10 @@ from erv.register.reign import How, Reign, now, reigns
 from erv.register.serving_code import serving_code
 from erv.register.succession import succession
 from erv.register.turn import registry_turn
-from erv.register.uncommitted import verdicts_on_code
+from erv.register.uncommitted import committed_code
 from erv.register.versions import (
     CHALLENGER,
+    CODE_COMMIT_TAG,
     CODE_TAG,
     GATES_TAG,
     HASH_TAG,
@@ -202,6 +203,11 @@ def _publish(
     crowned: Reign | None = None
     with registry_turn(environment, name) as check:
         client = client_of(environment)
+        if serving_code(bundle.folder) != code:
+            raise RegistryError(
+                "the code that answers for the candidate was edited while it was published; run the same"
+                " command again"
+            )
         close_killed(client, environment, name)
         version, new, copies = one_version(client, bundle, code, name, environment, parent_run_id, check)
         number = str(version.version)
@@ -215,11 +221,14 @@ def _publish(
             verdicts = taken_over(bundle, champions, champion)
         else:
             verdicts = _gate(bundle, before, champion, other, settings)
-        verdicts += verdicts_on_code(bundle.folder, environment.workspace, before)
+        committed = committed_code(bundle.folder, environment.workspace)
+        verdicts += committed.verdicts(before)
         verdicts += _of_lineage(number, settings, lineage)
         check()
         if other is not None and other.anew and any(v.opponent == other.version for v in verdicts):
             keep_answers(client, version.tags[PUBLISH_RUN_TAG], other)
+        if (commit := committed.commit) is not None and CODE_COMMIT_TAG not in version.tags:
+            repeated(lambda: client.set_model_version_tag(name, number, CODE_COMMIT_TAG, commit))
         text = json.dumps([verdict.as_dict() for verdict in verdicts])
         repeated(lambda: client.set_model_version_tag(name, number, GATES_TAG, text))
         if new:  # people may have written another description since

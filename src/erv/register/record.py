@@ -15,6 +15,7 @@ from erv.errors import RegistryError
 from erv.files import sha256_of_file
 from erv.pipeline import of_these_stages, read_lock_entries
 from erv.register.register import EXTERNAL, Bundle
+from erv.register.versions import CODE_COMMIT_TAG
 from erv.tracking.lock_entries import entry_hash
 from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, STARTED_BY_TAG
 from erv.tracking.patience import repeated
@@ -47,7 +48,7 @@ def version_record(
         files: SHA-256 of each file of the model in the artifact store, by path.
         run_id: the run that registers it.
         parent_run_id: the flow's run, if there is one.
-        origin: the tags of `erv.tracking.opening.origin_tags`.
+        origin: the tags of `erv.tracking.origin.origin_tags`, and that of a commit that has the code.
     """
     dirty = origin.get(DIRTY_TAG)
     entries = {} if bundle.is_external else of_these_stages(read_lock_entries())
@@ -56,6 +57,7 @@ def version_record(
         "model": name,
         "bundle": bundle.hash,
         "serving_code": code,
+        "serving_commit": origin.get(CODE_COMMIT_TAG),
         "run": run_id,
         "flow_run": parent_run_id,
         "commit": origin.get(COMMIT_TAG),

@@ -23,7 +23,16 @@ from erv.register.card import with_verdicts
 from erv.register.model_content import model_content
 from erv.register.record import RECORD, RECORD_TAG, stored_files, version_record
 from erv.register.register import Bundle
-from erv.register.versions import CODE_TAG, EXTERNAL_TAG, HASH_TAG, PATH_TAG, PUBLISH_RUN_TAG, versions_of
+from erv.register.uncommitted import committed_code
+from erv.register.versions import (
+    CODE_COMMIT_TAG,
+    CODE_TAG,
+    EXTERNAL_TAG,
+    HASH_TAG,
+    PATH_TAG,
+    PUBLISH_RUN_TAG,
+    versions_of,
+)
 from erv.tracking.description import PARENT_RUN_TAG
 from erv.tracking.header import RunHeader
 from erv.tracking.lineage_events import publication
@@ -164,6 +173,8 @@ def _register(
     if flow := flow_run_id(client, parent_run_id):
         tags[FLOW_TAG] = flow
     origin = origin_tags(environment.workspace)
+    if (commit := committed_code(bundle.folder, environment.workspace).commit) is not None:
+        origin[CODE_COMMIT_TAG] = commit
     tags |= origin
     experiment = mlflow.set_experiment(environment.mlflow_experiment)
     with (
@@ -185,6 +196,7 @@ def _register(
             tags={
                 HASH_TAG: bundle.hash,
                 CODE_TAG: code,
+                **({CODE_COMMIT_TAG: commit} if commit is not None else {}),
                 PATH_TAG: f"artifacts/{bundle.folder.name}",
                 PUBLISH_RUN_TAG: run.info.run_id,
                 RECORD_TAG: record,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from erv.register.gates import CHAMPION, tells_a_verdict
-from erv.register.versions import versions
+from erv.register.versions import CODE_COMMIT_TAG, versions
 from erv.tracking.patience import repeated
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Reign:
         reason: as given by hand, or which version's place it took.
         forced: the gates that it did not pass, or why it has none, as sentences.
         deleted: whether the version is gone by now; not part of what is kept.
+        commit: a commit that has the code which the version answers with, from the version; empty if none is
+            known. Not part of what is kept either.
     """
 
     version: str
@@ -49,6 +51,7 @@ class Reign:
     reason: str = ""
     forced: tuple[str, ...] = ()
     deleted: bool = False
+    commit: str = ""
 
     def origin(self) -> str:
         """`since 2026-11-29T10:00:00Z, promote by ann@box`."""
@@ -69,6 +72,8 @@ class Reign:
             return _filled(f"{name.rstrip(',')}, {UNNOTED}", "", width)
         line = f"{name} {self.origin()}" + (f": {self.reason}" if self.reason else "")
         lines = [_filled(line, "", width)]
+        if self.commit:
+            lines.append(f"  answers with the code of git commit {self.commit}")
         if gates := tuple(dict.fromkeys(self.forced)):
             lines.append(f"  forced past {forced_past(gates)}:")
             lines += [_filled(gate, "    ", width) for gate in gates]
@@ -154,8 +159,15 @@ def reigns(client: MlflowClient, name: str) -> list[Reign]:
     found, present = list(_noted(model).values()), present_reign(model)
     if present is not None and present not in found[-1:]:
         found.append(present)
-    there = {str(version.version) for version in repeated(lambda: versions(client, name))}
-    return [replace(reign, deleted=reign.version not in there) for reign in found]
+    there = {str(version.version): version.tags for version in repeated(lambda: versions(client, name))}
+    return [
+        replace(
+            reign,
+            deleted=reign.version not in there,
+            commit=there.get(reign.version, {}).get(CODE_COMMIT_TAG, ""),
+        )
+        for reign in found
+    ]
 
 
 def present_reign(model: RegisteredModel) -> Reign | None:

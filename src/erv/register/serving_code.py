@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from erv.files import sha256_of_file, sha256_of_text
 from erv.policies.common.families import family_of, read_config
@@ -57,14 +57,22 @@ def _data() -> set[Path]:
 
     In a working tree that is what would be packaged: editors and desktops leave other files beside the code.
     """
-    project = PACKAGE.parents[1] / "pyproject.toml"
-    if project.is_file():
-        tool = tomllib.loads(project.read_text(encoding="utf-8"))["tool"]
-        patterns = tool["setuptools"]["package-data"][PACKAGE.name]
-    else:  # installed, so there is nothing else
-        patterns = ["**/*"]
-    found = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    found = {path for pattern in _patterns() for path in PACKAGE.glob(pattern)}
     return {path for path in found if path.is_file() and path.suffix not in (".py", ".pyc")}
+
+
+def is_data(path: PurePath) -> bool:
+    """Whether a file of this path in the package would be one of its files of data; it need not be there."""
+    return path.suffix not in (".py", ".pyc") and any(path.match(pattern) for pattern in _patterns())
+
+
+def _patterns() -> list[str]:
+    project = PACKAGE.parents[1] / "pyproject.toml"
+    if not project.is_file():  # installed, so there is nothing else
+        return ["**/*"]
+    tool = tomllib.loads(project.read_text(encoding="utf-8"))["tool"]
+    patterns: list[str] = tool["setuptools"]["package-data"][PACKAGE.name]
+    return patterns
 
 
 def _digest(path: Path) -> str:

@@ -3,61 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
-from erv.register.gates import FAIL, SERVING_CODE, Verdict
-from erv.register.serving_code import serving_files
+from erv.register import imports
+from erv.register.gates import CANT_TELL, FAIL, SERVING_CODE, Verdict
+from erv.register.head import GitError, Head, read_head
+from erv.register.serving_code import is_data, serving_files
 from erv.syntax import what_runs
-from erv.tracking.origin import git
 
 _NAMED = 3
 
 
-def verdicts_on_code(bundle: Path, workspace: Path, kept: Sequence[Verdict] | None) -> tuple[Verdict, ...]:
-    """A verdict that keeps a version from becoming champion, if its code is in no commit; else nothing.
+@dataclass(frozen=True)
+class Committed:
+    """Where the code that answers for a bundle can be read.
 
-    Args:
-        bundle: its folder.
-        workspace: the repository that is published from.
-        kept: the verdicts of an earlier publication, None if there was none. The code of a version never
-            changes: what was committed then needs no other look.
+    Attributes:
+        commit: the one that has all of it; None if none was found.
+        changed: the files that run otherwise than the commit that is checked out has them, or aren't there.
+        unknown: why git can't say; empty if it can.
     """
-    if kept is not None and not any(verdict.metric == SERVING_CODE for verdict in kept):
-        return ()
-    if not (changed := uncommitted(bundle, workspace)):
-        return ()
-    more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
-    reason = (
-        f"{', '.join(changed[:_NAMED])}{more} can't be found in the commit that is checked out; commit, and"
-        " `erv publish` decides again"
-    )
-    return (Verdict(SERVING_CODE, outcome=FAIL, reason=reason),)
+
+    commit: str | None = None
+    changed: tuple[str, ...] = ()
+    unknown: str = ""
+
+    def verdicts(self, kept: Sequence[Verdict] | None) -> tuple[Verdict, ...]:
+        """A verdict that keeps a version from becoming champion, if its code is in no commit; else nothing.
+
+        Args:
+            kept: the verdicts of an earlier publication, None if there was none. The code of a version never
+                changes: what was committed then needs no other look.
+        """
+        if kept is not None and not any(verdict.metric == SERVING_CODE for verdict in kept):
+            return ()
+        if self.unknown:
+            reason = f"{self.unknown}; put that right, and `erv publish` decides again"
+            return (Verdict(SERVING_CODE, outcome=CANT_TELL, reason=reason),)
+        if not self.changed:
+            return ()
+        more = f" and {len(self.changed) - _NAMED} more" if len(self.changed) > _NAMED else ""
+        reason = (
+            f"{', '.join(self.changed[:_NAMED])}{more} can't be found in the commit that is checked out;"
+            " commit, and `erv publish` decides again"
+        )
+        return (Verdict(SERVING_CODE, outcome=FAIL, reason=reason),)
 
 
-def uncommitted(bundle: Path, workspace: Path) -> list[str]:
-    """The files of code or data that answer for a bundle and run otherwise than git's HEAD has them.
+def committed_code(bundle: Path, workspace: Path) -> Committed:
+    """Compares the code and data that answer for a bundle with the commit that is checked out.
 
-    Comments, docstrings and formatting don't count. Where the package is no part of the workspace, or git
-    can't say, there are none.
+    Their content decides, whatever git ignores or was told not to look at. Comments, docstrings and
+    formatting don't count. Where the package is no part of the workspace, nothing is compared.
 
     Args:
         bundle: its folder.
         workspace: the repository; paths are relative to it.
     """
-    root = workspace.resolve()
-    files = [path.resolve() for path in serving_files(bundle)]
-    paths = sorted(path.relative_to(root).as_posix() for path in files if path.is_relative_to(root))
-    if not paths:
-        return []
-    changed = git(root, "diff", "--name-only", "--relative", "-z", "HEAD", "--", *paths) or ""
-    new = git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *paths) or ""
-    found = [path for path in changed.split("\0") if path and _runs_otherwise(root, path)]
-    return sorted([*found, *filter(None, new.split("\0"))])
+    root, package = workspace.resolve(), imports.PACKAGE.resolve()
+    if not package.is_relative_to(root):
+        return Committed()
+    # A module that is a link counts by its own name: what it leads to may be in no commit.
+    here = package.relative_to(root)
+    paths = sorted((here / path.relative_to(imports.PACKAGE)).as_posix() for path in serving_files(bundle))
+    try:
+        head = read_head(root)
+        changed = [path for path in paths if not head.has(path) and _runs_otherwise(head, path)]
+    except GitError as error:
+        return Committed(unknown=str(error))
+    changed = sorted([*changed, *_lost_data(head, here, paths)])
+    return Committed(commit=None if changed else head.commit, changed=tuple(changed))
 
 
-def _runs_otherwise(root: Path, path: str) -> bool:
-    """Whether a file does something else than in git's HEAD."""
-    committed = git(root, "show", f"HEAD:./{path}")
+def _lost_data(head: Head, package: Path, paths: Sequence[str]) -> list[str]:
+    """The files of data that the commit has beside the modules which answer, and the folder lacks."""
+    folders = {PurePosixPath(path).parent for path in paths if path.endswith(".py")} - {
+        PurePosixPath(package)
+    }
+    committed = [PurePosixPath(path) for path in head.blobs]
+    return [
+        str(path)
+        for path in committed
+        if not folders.isdisjoint(path.parents) and not (head.folder / path).exists()
+        if is_data(path.relative_to(package))
+    ]
+
+
+def _runs_otherwise(head: Head, path: str) -> bool:
+    """Whether a file does something else than in the commit, or isn't in it."""
+    committed = head.read(path)
     if committed is None or not path.endswith(".py"):
         return True
-    return what_runs(committed.encode("utf-8")) != what_runs((root / path).read_bytes())
+    try:
+        before = what_runs(committed)
+    except (SyntaxError, ValueError):  # what is no Python runs otherwise than what is
+        return True
+    return before != what_runs((head.folder / path).read_bytes())

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CHALLENGER = "challenger"  # the alias of the version that was published last
 HASH_TAG = "erv.bundle_hash"
 CODE_TAG = "erv.serving_code"  # what answers for the bundle, see `erv.register.serving_code`
+CODE_COMMIT_TAG = "erv.serving_commit"  # a commit that has this code
 PATH_TAG = "erv.bundle_path"
 GATES_TAG = "erv.register.gates"
 EXTERNAL_TAG = "erv.external"  # of a version that this pipeline did not make

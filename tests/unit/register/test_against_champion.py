@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 
-from erv.register.against_champion import count_against, objections, present_verdicts, taken_over, unmet
+from erv.register.against_champion import (
+    count_against,
+    objections,
+    present_verdicts,
+    taken_over,
+    unmet,
+    unseen,
+)
 from erv.register.gates import Verdict, unopposed
 from erv.register.register import Bundle
 from erv.register.reign import How, Reign
@@ -176,3 +183,14 @@ def test_what_becomes_champion_by_its_gates(
         champions=None,
     )
     assert found == how
+
+
+def test_what_a_person_was_not_shown_is_unseen() -> None:
+    epc, lineage = "fail: EPC 0.1000, needs 0.5000 or more", "fail: lineage: 1 broken; code/a.py: changed"
+    away = "can't tell: lineage: S3 is away (<object at {}>)"
+    assert unseen([epc, lineage], [epc]) == [lineage]
+    assert unseen([epc, lineage], [lineage, epc]) == []
+    assert unseen([lineage.replace("a.py", "b.py")], [lineage]) != [], "another file"
+    assert unseen([epc.replace("0.1", "0.2")], [epc]) != [], "decided anew"
+    assert unseen([away.format("0x1")], [away.format("0x2")]) == []
+    assert unseen([lineage], [away]) == [lineage]

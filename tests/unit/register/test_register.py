@@ -334,6 +334,7 @@ def test_a_lock_without_the_stages_before_register_publishes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("src").symlink_to(ROOT / "src")  # the code of another folder is refused
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
     Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())

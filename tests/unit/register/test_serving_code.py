@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from erv.register import imports, serving_code
+from erv.register import head, imports, serving_code
 from erv.register.gates import Verdict
-from erv.register.uncommitted import uncommitted, verdicts_on_code
+from erv.register.uncommitted import Committed, committed_code
 from tests.support.paths import ROOT
 from tests.support.tiny_bundle import write_bundle, write_clip
 
@@ -48,17 +48,36 @@ COUNTS = {
 }
 
 
-def git(folder: Path, *arguments: str) -> None:
+def git(folder: Path, *arguments: str) -> str:
     identity = ("-c", "user.name=a", "-c", "user.email=a@b")
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
 
 
-def test_code_that_is_in_no_commit_is_named(package: Path, tmp_path: Path) -> None:
-    tree, candidate = package.parents[1], bundle(tmp_path / "candidate")
-    assert uncommitted(candidate, tree) == [], "git can't say"
-    git(tree, "init", "-q")
-    git(tree, "add", "-A")
-    git(tree, "commit", "-qm", "all")
+@pytest.fixture
+def tree(package: Path) -> Path:
+    """The folder of the package, all of it in a commit."""
+    folder = package.parents[1]
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "all")
+    return folder
+
+
+def uncommitted(candidate: Path, tree: Path) -> list[str]:
+    found = committed_code(candidate, tree)
+    assert not found.unknown
+    assert (found.commit is None) == bool(found.changed)
+    return list(found.changed)
+
+
+def test_code_that_is_in_no_commit_is_named(package: Path, tree: Path, tmp_path: Path) -> None:
+    candidate = bundle(tmp_path / "candidate")
+    first = committed_code(candidate, tree)
+    assert first == Committed(commit=git(tree, "rev-parse", "HEAD"))
+    assert first.verdicts(None) == ()
     with (package / "register/serving.py").open("a") as stream:
         stream.write("\n# a comment\n")
     with (package / "commands/run.py").open("a") as stream:
@@ -73,17 +92,97 @@ def test_code_that_is_in_no_commit_is_named(package: Path, tmp_path: Path) -> No
     changed = [f"src/erv/{path}" for path in ("labels/spaces/mafw.yaml", "media/decode.py")]
     changed += [f"src/erv/media/{name}.py" for name in ("fresh", "limits")]
     assert uncommitted(candidate, tree) == changed
-    (verdict,) = verdicts_on_code(candidate, tree, None)
+    found = committed_code(candidate, tree)
+    (verdict,) = found.verdicts(None)
     assert verdict.text() == (
         f"fail: serving code: {', '.join(changed[:3])} and 1 more can't be found in the commit that is"
         " checked out; commit, and `erv publish` decides again"
     )
-    assert verdicts_on_code(candidate, tree, [Verdict("WAR")]) == (), "it was committed when it was published"
-    assert verdicts_on_code(candidate, tree, [verdict]) == (verdict,)
+    assert found.verdicts([Verdict("WAR")]) == (), "it was committed when it was published"
+    assert found.verdicts([verdict]) == (verdict,)
     git(tree, "add", "-A")
     git(tree, "commit", "-qm", "more")
-    assert verdicts_on_code(candidate, tree, [verdict]) == ()
-    assert uncommitted(candidate, tmp_path / "candidate") == [], "the package is no part of that workspace"
+    assert committed_code(candidate, tree) == Committed(commit=git(tree, "rev-parse", "HEAD"))
+    assert committed_code(candidate, tmp_path / "candidate") == Committed(), "it is no part of that workspace"
+
+
+FRESH, LIMITS = "src/erv/media/fresh.py", "src/erv/media/limits.py"
+
+
+@pytest.mark.parametrize("place", [".git/info/exclude", ".gitignore"])
+def test_code_that_git_ignores_is_in_no_commit(tree: Path, tmp_path: Path, place: str) -> None:
+    """A module that was ignored, and imported by a committed one, was served."""
+    with (tree / LIMITS).open("a") as stream:
+        stream.write("\nimport erv.media.fresh\n")
+    git(tree, "commit", "-aqm", "the import alone")
+    with (tree / place).open("a") as stream:
+        stream.write("fresh.py\n")
+    (tree / FRESH).write_text("NEW = 1\n")
+    assert uncommitted(bundle(tmp_path / "candidate"), tree) == [FRESH]
+    (tree / FRESH).unlink()
+    (tmp_path / "fresh.py").write_text("NEW = 1\n")
+    (tree / FRESH).symlink_to(tmp_path / "fresh.py")
+    assert uncommitted(bundle(tmp_path / "candidate"), tree) == [FRESH], "a link out of the folder"
+    git(tree, "add", "-f", FRESH)
+    git(tree, "commit", "-qm", "the link")
+    assert uncommitted(bundle(tmp_path / "candidate"), tree) == [FRESH], "a link is not what it leads to"
+
+
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_an_edit_that_git_was_told_to_overlook_is_seen(tree: Path, tmp_path: Path, flag: str) -> None:
+    git(tree, "update-index", flag, LIMITS)
+    with (tree / LIMITS).open("a") as stream:
+        stream.write("\nADDED = 1\n")
+    assert git(tree, "status", "--porcelain") == ""
+    assert uncommitted(bundle(tmp_path / "candidate"), tree) == [LIMITS]
+
+
+def test_data_that_only_the_commit_has_is_missed(tree: Path, tmp_path: Path) -> None:
+    (tree / "src/erv/labels/spaces/mafw.yaml").unlink()
+    assert uncommitted(bundle(tmp_path / "candidate"), tree) == ["src/erv/labels/spaces/mafw.yaml"]
+
+
+def test_an_object_that_replaces_the_committed_one_is_not_it(tree: Path, tmp_path: Path) -> None:
+    with (tree / LIMITS).open("a") as stream:
+        stream.write("\nADDED = 1\n")
+    edited = git(tree, "hash-object", "-w", LIMITS)
+    git(tree, "replace", git(tree, "rev-parse", f"HEAD:{LIMITS}"), edited)
+    assert uncommitted(bundle(tmp_path / "candidate"), tree) == [LIMITS]
+
+
+def test_a_gate_that_git_can_not_answer_is_not_passed(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command of git that failed counted as one that found nothing."""
+    tree, candidate = package.parents[1], bundle(tmp_path / "candidate")
+
+    def said() -> str:
+        found = committed_code(candidate, tree)
+        assert found.commit is None
+        (verdict,) = found.verdicts(None)
+        assert found.verdicts([verdict]) == (verdict,)
+        assert not verdict.passed
+        return verdict.text()
+
+    assert said().startswith("can't tell: serving code: `git rev-parse` failed: fatal: not a git repository")
+    assert said().endswith("; put that right, and `erv publish` decides again")
+    git(tree, "init", "-q")
+    assert said().startswith("can't tell: serving code: `git rev-parse` failed: ")
+    git(tree, "add", "-A")
+    git(tree, "commit", "-qm", "all")
+    assert committed_code(candidate, tree).commit
+    with monkeypatch.context() as owned:
+        owned.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        assert "dubious ownership" in said()
+    with monkeypatch.context() as none:
+        none.setenv("PATH", str(tmp_path))
+        assert said().startswith("can't tell: serving code: `git rev-parse` can't be run: No such file")
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow/git").write_text("#!/bin/sh\nexec sleep 30\n")
+    (tmp_path / "slow/git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'slow'}:/usr/bin:/bin")
+    monkeypatch.setattr(head, "_SECONDS", 0.2)
+    assert said().startswith("can't tell: serving code: `git rev-parse` didn't end within 0.2 s")
 
 
 def test_what_counts(package: Path, tmp_path: Path) -> None:

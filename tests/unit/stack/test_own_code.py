@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 import flows
+from erv.commands import import_, publish
 from erv.commands.run import command
 from erv.errors import StackError
 from erv.stack.own_code import require_own_code
@@ -41,6 +44,21 @@ def test_erv_run_refuses_it_before_anything_else(tmp_path: Path, monkeypatch: py
         error = CliRunner().invoke(command, words).exception
         assert isinstance(error, StackError)
         assert "would mix two code bases" in str(error)
+
+
+@pytest.mark.parametrize("registers", [publish.command, import_.command])
+def test_no_command_registers_the_code_of_another_clone(
+    registers: click.Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`erv publish` stored it as that of the commit which is checked out in this clone."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "folder").mkdir()
+    words = ["folder"] if registers is import_.command else []
+    error = CliRunner().invoke(registers, words).exception
+    assert isinstance(error, StackError), error
+    assert "would mix two code bases" in str(error)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "params.yaml"]
 
 
 def test_runs_are_cancelled_only_where_deployments_are_made() -> None:
