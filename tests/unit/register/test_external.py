@@ -279,14 +279,21 @@ def changed_weights(name: str, change: Callable[[dict[str, Any]], object]) -> Ca
     return write
 
 
+SHARD = "model-00001-of-00001.safetensors"
+
+
+def sharded(folder: Path) -> None:
+    """The same weights with an index."""
+    (folder / "model.safetensors").rename(folder / SHARD)
+    with safe_open(folder / SHARD, framework="np") as weights:
+        names = dict.fromkeys(weights.keys(), SHARD)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+
+
 def lacking_in_a_shard(folder: Path) -> None:
     """An index that names a tensor, and a shard without it."""
-    shard = "model-00001-of-00001.safetensors"
-    (folder / "model.safetensors").rename(folder / shard)
-    with safe_open(folder / shard, framework="np") as weights:
-        names = dict.fromkeys(weights.keys(), shard)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
-    changed_weights(shard, lambda weights: weights.pop(CONV))(folder)
+    sharded(folder)
+    changed_weights(SHARD, lambda weights: weights.pop(CONV))(folder)
 
 
 def linked(name: str, target: str) -> Callable[[Path], None]:
@@ -389,7 +396,7 @@ def test_clips_that_the_policy_does_not_take(
 
 
 def test_weights_in_several_files_are_taken(theirs: Path, tmp_path: Path) -> None:
-    indexed("model-00001-of-00002.safetensors")(theirs)
+    sharded(theirs)
     assert "policy/model.safetensors.index.json" in imported(theirs, tmp_path / "bundle").files
 
 
