@@ -422,6 +422,7 @@ def test_everything_of_a_version_verifies_on_a_machine_that_never_ran_the_pipeli
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "code included, as registered" in result.stdout
+    assert "read in their pinned versions, hashes equal" in result.stdout  # the files of the base
     assert "0 broken, 0 not verifiable from here" in result.stdout
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from erv.lineage.links import Link, LinkChecker
 from erv.pinning import pin
 from erv.sources import Lock, Selection
 from erv.storage.store import Store, open_store
+from tests.integration.proxy import Proxy
 from tests.support.zips import zip_of
 
 pytestmark = pytest.mark.integration
@@ -178,6 +180,26 @@ def test_a_source_that_can_not_be_read_is_not_called_whole(
     found = verdict(lock, stack, tmp_path, deep=True)
     assert found.ok is None
     assert found.detail.startswith(f"not every file of {lock.uri} was read: ")
+
+
+@pytest.mark.slow
+def test_an_outage_while_files_are_read_is_no_change_of_theirs(
+    prefix: str, store: Store, stack: Environment, tmp_path: Path
+) -> None:
+    store.write(bytes(12 << 20), f"{prefix}/large.mp4")
+    lock = pin("raw", prefix, store, selection=FRAMES, cache=tmp_path / "cache")
+    proxy = Proxy(str(stack.s3_endpoint))
+    try:
+        behind = replace(stack, s3_endpoint=proxy.endpoint)
+        proxy.cut_after = 6 << 20
+        found = verdict(lock, behind, tmp_path, deep=True)
+        proxy.cut_after = None
+        again = verdict(lock, behind, tmp_path, deep=True)
+    finally:
+        proxy.close()
+    assert found.ok is None
+    assert found.detail.startswith(f"not every file of {prefix} was read: {prefix}/")
+    assert again.ok is True
 
 
 def test_a_lock_that_is_another_one(tree: Path, stack: Environment, tmp_path: Path) -> None:

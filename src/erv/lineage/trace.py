@@ -246,6 +246,7 @@ class Provenance:
         if not found and not here:
             return None
         node.values = {"clips": ["/".join(clip) for clip in sorted(found)]}
+        node.links = [Link("records", None, sentence) for sentence in self.membership.unlisted]
         node.children = [*used_nodes(self.membership.of(found), clips_of=found), *here]
         return node
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from erv.environment import Environment
 from erv.errors import RegistryError
+from erv.files import md5_of_file
 from erv.lineage.published import Published
 from erv.lineage.stages import StageTrees
 from erv.lineage.trace import Provenance
@@ -49,6 +52,24 @@ def test_a_manifest_that_is_lost_may_hold_a_clip_that_is_not_found(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RegistryError, match=f"can't be read: manifest of mafw: md5 {LOST}"):
         provenance(tmp_path, Published("m", "1", (), {}, ingest("mafw", LOST))).trace("mafw/1")
+
+
+def test_a_clip_that_is_found_may_be_in_a_lost_manifest_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = tmp_path / "manifest.parquet"
+    pq.write_table(pa.table({"clip_id": ["1"], "split": ["train"]}), table)
+    md5 = md5_of_file(table)
+    cached = tmp_path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    cached.parent.mkdir(parents=True)
+    table.rename(cached)
+    lock = {**ingest("dfew", md5), **ingest("mafw", LOST)}
+    node = provenance(tmp_path, Published("m", "1", (), {}, lock)).trace("dfew/1")
+    assert node.values == {"clips": ["dfew/1"]}
+    (link,) = node.links
+    assert (link.what, link.ok) == ("records", None)
+    assert link.detail.startswith(f"manifest of mafw: md5 {LOST}")
 
 
 def test_versions_that_may_be_made_from_an_output_are_named(
