@@ -222,7 +222,7 @@ def _publish(
         else:
             verdicts = _gate(bundle, before, champion, other, settings)
         committed = committed_code(bundle.folder, environment.workspace)
-        verdicts += committed.verdicts(before)
+        verdicts += committed.verdicts(version.tags.get(CODE_COMMIT_TAG))
         verdicts += _of_lineage(number, settings, lineage)
         check()
         if other is not None and other.anew and any(v.opponent == other.version for v in verdicts):

@@ -29,14 +29,14 @@ class Committed:
     changed: tuple[str, ...] = ()
     unknown: str = ""
 
-    def verdicts(self, kept: Sequence[Verdict] | None) -> tuple[Verdict, ...]:
+    def verdicts(self, known: str | None) -> tuple[Verdict, ...]:
         """A verdict that keeps a version from becoming champion, if its code is in no commit; else nothing.
 
         Args:
-            kept: the verdicts of an earlier publication, None if there was none. The code of a version never
-                changes: what was committed then needs no other look.
+            known: a commit in which an earlier publication found it, or None. The code of a version never
+                changes, so it needs no other look then.
         """
-        if kept is not None and not any(verdict.metric == SERVING_CODE for verdict in kept):
+        if known is not None:
             return ()
         if self.unknown:
             reason = f"{self.unknown}; put that right, and `erv publish` decides again"
