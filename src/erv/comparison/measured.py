@@ -36,7 +36,7 @@ def measured_of(entries: Mapping[str, Mapping[str, Any]], policy: str, workspace
 
 
 def measured_tags(predictions: Path, metrics: Path) -> dict[str, str]:
-    """Digests of the test clips (labels and content), and of judges and decoding, as tags of a run.
+    """Digests of the test clips (labels and content), and of judges, decoding and code, as tags of a run.
 
     Args:
         predictions: a policy's `predictions.parquet`.
@@ -48,7 +48,8 @@ def measured_tags(predictions: Path, metrics: Path) -> dict[str, str]:
     rows = read_predictions(predictions)
     clips = sorted((row["dataset"], row["clip_id"], row["label"], row["sha256"]) for row in rows)
     known = json.loads(metrics.read_text(encoding="utf-8"))
-    by = {**(measuring(known) or {}), "panel": panel_of(known)}
+    figures = known.get("code", {}).get("figures")
+    by = {**(measuring(known) or {}), "panel": panel_of(known), "figures": figures}
     return {
         MEASURED_ON: sha256_of_text(json.dumps(clips)),
         MEASURED_BY: sha256_of_text(json.dumps(by, sort_keys=True)),

@@ -16,7 +16,11 @@ from erv.tracking.since import MEASURED_BY, MEASURED_ON
 from flows import results
 from tests.unit.register.test_register import predictions, write_evaluation
 
-MEASURED: dict[str, Any] = {"judge": {"digest": "j"}, "decoding": {"split": "test"}}
+MEASURED: dict[str, Any] = {
+    "judge": {"digest": "j"},
+    "decoding": {"split": "test"},
+    "code": {"reading": "r", "figures": "f"},
+}
 
 
 def tags(
@@ -41,6 +45,8 @@ def test_clips_judges_and_decoding_do(tmp_path: Path) -> None:
         "judge": {"judge": {"digest": "k"}},
         "decoding": {"decoding": {"split": "validation"}},
         "panel": {"judges": {"lexical": {"digest": "l"}}},
+        "code that reads": {"code": {"reading": "s", "figures": "f"}},
+        "code that counts": {"code": {"reading": "r", "figures": "g"}},
     }.items():
         found = tags(tmp_path / name, **measured)
         assert found[MEASURED_ON] == usual[MEASURED_ON]
