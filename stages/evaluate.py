@@ -34,6 +34,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.determinism import seed_everything
     from erv.evaluate.applicable import without_explanations
     from erv.evaluate.categories import categories, noteworthy, require_pooled, unheard_by
+    from erv.evaluate.code import code_digests
     from erv.evaluate.evaluate import (
         OVERALL,
         judge_completions,
@@ -94,6 +95,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             figures["unheard"] = missed
     unreadable = panel["unreadable"]
     about = {**panel, **({} if explains else {"explains": False}), "decoding": decoding}
+    about["code"] = code_digests(roles.test)
     if sampled:
         about["sampled"] = sampled
     if noteworthy(known):

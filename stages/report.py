@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from erv.settings import Settings
 from erv.stage import Arguments, Option, StageRun, run_stage
@@ -70,6 +70,13 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     run.log_artifact(arguments.html)
     run.log_artifact(arguments.clips, "clips")
     run.log_artifact(arguments.comparison)
+    log_figures(comparison, arguments.evaluations, settings.register_.policy, run)
+
+
+def log_figures(comparison: dict[str, Any], evaluations: Path, candidate: str, run: StageRun) -> None:
+    """Logs the figures of all policies, and what those of the candidate were measured on and by."""
+    from erv.evaluate.measured import measured_tags
+
     for policy, scopes in comparison["policies"].items():
         run.log_results(
             {
@@ -79,6 +86,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
                 if item["value"] is not None
             }
         )
+    if candidate in comparison["policies"]:
+        folder = evaluations / candidate
+        run.set_measured(measured_tags(folder / "predictions.parquet", folder / "metrics.json"))
 
 
 def _sentence_readers(sources: Path, settings: Settings) -> dict[str, SentenceReader]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from erv.evaluate.code import code_digests
 from erv.manifest import write_manifest
 from erv.pinning import pin
 from tests.integration.scratch import wait_until
@@ -124,3 +126,4 @@ def test_a_kill_in_the_middle_changes_no_byte(tmp_path: Path) -> None:
     assert f"{2 * before} of 10 completions kept from an earlier run" in killed.finish()
     assert set(whole.outputs()) == {"predictions.parquet", "metrics.json"}
     assert killed.outputs() == whole.outputs()
+    assert json.loads(whole.outputs()["metrics.json"])["code"] == code_digests(["mafw"])

@@ -17,10 +17,19 @@ import pytest
 from erv.comparison.sides import find_side
 from erv.environment import Environment, hand_over_token
 from erv.errors import RegistryError
+from erv.evaluate.measured import measured_tags
 from erv.register.versions import CHALLENGER, PUBLISH_RUN_TAG
 from erv.settings import load_settings
 from erv.tracking.delivery import Delivery, Outage, deliver_spool, write_header
-from erv.tracking.description import CHAMPION, PARENT_RUN_TAG, champion_run, describe, last_run
+from erv.tracking.description import (
+    CHAMPION,
+    LAST,
+    PARENT_RUN_TAG,
+    Reference,
+    champion_run,
+    describe,
+    last_run,
+)
 from erv.tracking.experiment_page import CURVES_TAG, CURVES_VIEW, VIEW_TAG, address, set_up_page
 from erv.tracking.experiments import experiment_run
 from erv.tracking.header import RunHeader
@@ -37,9 +46,11 @@ from erv.tracking.opening import open_run
 from erv.tracking.origin import user, who
 from erv.tracking.outbox import Status
 from erv.tracking.rest import Run
+from erv.tracking.since import since
 from erv.tracking.system_metrics import system_metrics
 from tests.conftest import ROOT
 from tests.integration.scratch import Scratch, wait_until
+from tests.unit.register.test_register import predictions, write_evaluation
 
 pytestmark = pytest.mark.integration
 
@@ -243,6 +254,29 @@ def test_an_experiment_ends_with_its_last_stage_and_has_its_figures(in_experimen
     assert server.get_run(first.info.run_id).info.status == "FAILED"
     stage("FINISHED", {})  # of `dvc exp run --keep-going`
     assert server.get_run(first.info.run_id).info.status == "FAILED"
+
+
+def test_figures_are_compared_with_those_of_an_experiment(in_experiment: Environment) -> None:
+    """Only a flow said what its figures were measured on, so those of experiments were never compared."""
+    folder = in_experiment.workspace / "eval"
+
+    def measured(right: int, prefix: str = "") -> dict[str, str]:
+        write_evaluation(
+            folder, predictions(right, 50, prefix=prefix), judge={"digest": "j"}, decoding={"n": 1}
+        )
+        return measured_tags(folder / "predictions.parquet", folder / "metrics.json")
+
+    metric = "erv/overall/EPC"
+    run = open_run(in_experiment, "report", "report")
+    run.log_results({metric: 0.5})
+    run.set_measured(measured(40))
+    run.close("FINISHED")
+    before = server_of(in_experiment).get_run(opened(in_experiment))
+    reference = Reference(LAST, before, [])
+    lines = since(in_experiment, [reference], {metric: 0.6}, None, measured(50))
+    assert lines[-1] == "  erv EPC: 50.0 → 60.0 (+10.0)"
+    lines = since(in_experiment, [reference], {metric: 0.6}, None, measured(50, "other"))
+    assert "measured on other test clips" in lines[-1]
 
 
 def test_an_experiment_ends_with_a_killed_stage(in_experiment: Environment) -> None:

@@ -37,6 +37,7 @@ JUDGING = (
     "src/erv/settings/chat.py",
     "src/erv/settings/judges.py",
     "src/erv/sources",
+    "src/erv/syntax.py",
     "src/erv/verifier",
     "stages/evaluate.py",
 )

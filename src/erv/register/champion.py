@@ -74,7 +74,7 @@ def opponent(
     parent_run_id: str | None,
     cancelled: Callable[[], bool],
 ) -> Opponent:
-    """The champion's kept answers, or new ones if the test clips, the judges or the decoding changed.
+    """The champion's kept answers, or new ones if the test clips, the judges, their code or decoding changed.
 
     Args:
         client: of the registry.

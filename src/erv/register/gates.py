@@ -354,7 +354,7 @@ def measured_otherwise(
 
     The arguments are those of `decide_against_champion`.
     """
-    from erv.evaluate.compare import check_paired, lacks_content, measuring, panel_of
+    from erv.evaluate.compare import READING_CODE, check_paired, lacks_content, measuring, panel_of
 
     if not any(verdict.is_open for verdict in verdicts):
         return ""
@@ -362,7 +362,11 @@ def measured_otherwise(
         return why
     if candidate_metrics is not None or champion_metrics is not None:
         mine, other = measuring(candidate_metrics or {}), measuring(champion_metrics or {})
-        if mine is None or mine != other:
+        if mine is None or other is None:
+            return "the champion had a different judge or different decoding"
+        if mine != other:
+            if all(mine[part] == other[part] for part in mine if part != READING_CODE):
+                return "the champion's answers were read by other code"
             return "the champion had a different judge or different decoding"
         if _by_judge(verdicts) and panel_of(candidate_metrics or {}) != panel_of(champion_metrics or {}):
             return "the champion was read by a different panel of judges"

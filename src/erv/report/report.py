@@ -55,7 +55,7 @@ def build_comparison(
             raise EvaluationError(f"policy {policy!r} has predictions but no metrics; evaluate it again")
     evaluations = {policy: evidence.evaluations[policy] for policy in predictions}
     if evaluations:
-        check_measured_alike(evaluations)
+        check_measured_alike(evaluations, of_one_state=True)
     result = compare(
         predictions,
         samples=settings.bootstrap_samples,

@@ -1,9 +1,10 @@
 """Events of a run and their delivery to MLflow: at once, later, or from the spool after the process ended.
 
 An event is a JSON object with a `kind`: `metrics`, `params`, `tags`, `artifact`, `text`, `dataset`, `end`;
-and `experiment_metrics` and `experiment_end`, which go to the run that contains this one. Each carries the
-time at which it happened, so that a late delivery gives the same curves. Delivering an event twice does no
-harm: MLflow ignores equal metrics and parameters, artifacts are overwritten, and a run is found by its key.
+and `experiment_metrics`, `experiment_tags` and `experiment_end`, which go to the run that contains this one.
+Each carries the time at which it happened, so that a late delivery gives the same curves. Delivering an event
+twice does no harm: MLflow ignores equal metrics and parameters, artifacts are overwritten, and a run is found
+by its key.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ EVENTS = "events.jsonl"
 HEADER = "run.json"
 BAD = "bad"
 
-EXPERIMENT_METRICS, EXPERIMENT_END = "experiment_metrics", "experiment_end"
+EXPERIMENT_METRICS, EXPERIMENT_TAGS, EXPERIMENT_END = (
+    "experiment_metrics",
+    "experiment_tags",
+    "experiment_end",
+)
 
 _METRICS_PER_CALL = 1000
 _ENTRIES_PER_CALL = 100
@@ -161,6 +166,8 @@ class Delivery:
                 self._server.end_run(run_id, event["status"], event["time"])
             case "experiment_metrics":
                 self._send_metrics(event["run"], group)
+            case "experiment_tags":
+                self._send_entries(event["run"], "tags", event["values"])
             case "experiment_end":
                 # A stage that failed has ended it: with `--keep-going`, others follow.
                 if self._server.get_run(event["run"]).info.status == RUNNING:

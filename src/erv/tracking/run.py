@@ -13,7 +13,7 @@ from typing import Any
 
 from erv.environment import Environment
 from erv.files import content_digest
-from erv.tracking.delivery import EXPERIMENT_METRICS, end_of_experiment
+from erv.tracking.delivery import EXPERIMENT_METRICS, EXPERIMENT_TAGS, end_of_experiment
 from erv.tracking.header import RunHeader
 from erv.tracking.lineage_events import SILENT, Events
 from erv.tracking.names import entry_name, flatten
@@ -66,6 +66,18 @@ class StageRun:
         if self._header.experiment is not None:
             numbers = {entry_name(name): float(value) for name, value in values.items()}
             event = {"kind": EXPERIMENT_METRICS, "run": self._header.experiment, "values": numbers, "step": 0}
+            self._outbox.add(event)
+
+    def set_measured(self, tags: Mapping[str, str]) -> None:
+        """Tells the experiment of DVC, if it is in one, what those figures were measured on and by.
+
+        A flow tells its own run.
+
+        Args:
+            tags: from `erv.evaluate.measured`.
+        """
+        if self._header.experiment is not None:
+            event = {"kind": EXPERIMENT_TAGS, "run": self._header.experiment, "values": dict(tags)}
             self._outbox.add(event)
 
     def log_params(self, values: Mapping[str, Any]) -> None:

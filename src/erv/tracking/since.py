@@ -12,9 +12,13 @@ from erv.tracking.origin import COMMIT_TAG
 
 logger = logging.getLogger(__name__)
 
-# Tags of a flow's run: digests of the test clips (labels and content), and of judges and decoding.
+# Tags of a run that contains others: digests of the test clips (labels and content), and of judges, decoding
+# and the code that measures.
 MEASURED_ON, MEASURED_BY = "erv.measured.clips", "erv.measured.by"
-_OTHERWISE = {MEASURED_ON: "on other test clips", MEASURED_BY: "by other judges or with other decoding"}
+_OTHERWISE = {
+    MEASURED_ON: "on other test clips",
+    MEASURED_BY: "by other judges or code, or with other decoding",
+}
 _SHOWN_CHANGES = 6
 _LEAST = 5e-4  # smaller differences of a metric are shown as none
 

@@ -52,7 +52,8 @@ def state(
         row["sha256"] = row["sha256"] if recorded else None
     for row in rows[:changed]:
         row["sha256"] = "0" * 64
-    write_evaluation(folder / "made", rows, **{**MEASURED, **evaluation})
+    by = {"code": evaluation.pop("measured_by", {})}
+    write_evaluation(folder / "made", rows, **{**MEASURED, **by, **evaluation})
     outs = []
     for name in ("predictions.parquet", "metrics.json"):
         md5 = md5_of_file(folder / "made" / name)
@@ -262,6 +263,16 @@ def test_another_judge_is_no_comparison(workspace: Environment, settings: Settin
     found = compared(workspace, settings, "HEAD")
     assert found.rows == ()
     assert "not comparable" in found.remarks[0]
+
+
+def test_answers_that_other_code_read_are_no_comparison(workspace: Environment, settings: Settings) -> None:
+    state(workspace, 30, measured_by={"reading": "r", "figures": "f"})
+    commit(workspace)
+    state(workspace, 30, measured_by={"reading": "s", "figures": "f"})
+    found = compared(workspace, settings, "HEAD")
+    assert found.rows == ()
+    assert "not comparable" in found.remarks[0]
+    assert "differ in their code that reads answers" in found.remarks[0]
 
 
 def test_what_nobody_knows_is_refused(workspace: Environment, settings: Settings) -> None:

@@ -8,15 +8,21 @@ from typing import Any
 import pytest
 import yaml
 
-from erv.comparison.measured import measured_of, measured_tags
+import stages.report
+from erv.comparison.measured import measured_of
 from erv.environment import Environment
+from erv.evaluate.measured import measured_tags
 from erv.tracking.description import LAST, Description, Reference
 from erv.tracking.rest import Run, RunData, RunInfo
 from erv.tracking.since import MEASURED_BY, MEASURED_ON
 from flows import results
 from tests.unit.register.test_register import predictions, write_evaluation
 
-MEASURED: dict[str, Any] = {"judge": {"digest": "j"}, "decoding": {"split": "test"}}
+MEASURED: dict[str, Any] = {
+    "judge": {"digest": "j"},
+    "decoding": {"split": "test"},
+    "code": {"reading": "r", "figures": "f"},
+}
 
 
 def tags(
@@ -41,6 +47,8 @@ def test_clips_judges_and_decoding_do(tmp_path: Path) -> None:
         "judge": {"judge": {"digest": "k"}},
         "decoding": {"decoding": {"split": "validation"}},
         "panel": {"judges": {"lexical": {"digest": "l"}}},
+        "code that reads": {"code": {"reading": "s", "figures": "f"}},
+        "code that counts": {"code": {"reading": "r", "figures": "g"}},
     }.items():
         found = tags(tmp_path / name, **measured)
         assert found[MEASURED_ON] == usual[MEASURED_ON]
@@ -66,13 +74,18 @@ def test_what_an_earlier_run_evaluated_is_found(tmp_path: Path) -> None:
 
 
 class Parent:
-    """Keeps what a run is told of itself."""
+    """Keeps what a run is told of itself, or of the experiment that contains it."""
 
     def __init__(self) -> None:
         self.tags: dict[str, str] = {}
 
     def set_tags(self, tags: dict[str, str]) -> None:
         self.tags.update(tags)
+
+    set_measured = set_tags
+
+    def log_results(self, values: dict[str, float]) -> None:
+        self.values = values
 
 
 def test_a_run_that_evaluated_nothing_itself_knows_what_its_figures_were_measured_on(
@@ -93,3 +106,15 @@ def test_a_run_that_evaluated_nothing_itself_knows_what_its_figures_were_measure
     lines = results.since_before(Environment(tmp_path), parent, described, figures)
     assert "metrics: not compared, as they were measured on other test clips then" in lines[-1]
     assert parent.tags == tags(tmp_path / "eval/erv")
+
+
+def test_the_report_says_what_the_figures_of_an_experiment_were_measured_on(tmp_path: Path) -> None:
+    """No flow does: their figures were never compared."""
+    wanted = tags(tmp_path / "erv")
+    figures = {"policies": {"erv": {"overall": {"EPC": {"value": 0.75}}}}}
+    run: Any = Parent()
+    stages.report.log_figures(figures, tmp_path, "erv", run)
+    assert (run.values, run.tags) == ({"erv/overall/EPC": 0.75}, wanted)
+    other: Any = Parent()
+    stages.report.log_figures(figures, tmp_path, "rft", other)
+    assert other.tags == {}, "the candidate is not among those that are compared"

@@ -82,6 +82,17 @@ def test_predictions_of_an_older_erv_are_said_to_lack_the_content():
     assert reason == "the champion's answers don't say which content its clips had"
 
 
+def test_a_champion_whose_answers_other_code_read_is_not_compared():
+    """They counted as read by the same judge, as a judge's digest says nothing of its code."""
+    mine = {**METRICS, "code": {"reading": "r", "figures": "f"}}
+    for other in ({**METRICS, "code": {"reading": "s", "figures": "f"}}, METRICS):
+        found = verdicts(candidate_metrics=mine, champion_metrics=other)
+        assert (found[0].outcome, found[0].value) == ("can't tell", None)
+        assert found[0].reason == "the champion's answers were read by other code"
+    counted = {**mine, "code": {"reading": "r", "figures": "g"}}  # anew, from the kept readings
+    assert verdicts(candidate_metrics=mine, champion_metrics=counted)[0].passed
+
+
 def test_gates_are_decided_on_test_clips_only():
     require_test_split(rows())
     for wrong, name in (([*rows(), *rows("validation")], "test, validation"), ([], "none")):

@@ -176,6 +176,13 @@ def test_policies_measured_differently_are_not_compared(predictions, evidence, c
         )
 
 
+def test_a_change_of_code_that_was_accepted_keeps_no_policy_from_the_report(predictions, evidence):
+    """DVC evaluates all policies again unless `erv accept` said that the change makes no difference."""
+    anew = {**evidence.evaluations["erv"], "code": {"reading": "r", "figures": "f"}}
+    found = replace(evidence, evaluations={**evidence.evaluations, "erv": anew})
+    assert "erv" in build_comparison(predictions, found, SETTINGS, seed=0)["order"]
+
+
 def test_real_data_get_no_note_on_planted_contradictions(predictions, evidence, page):
     real = Evidence(evidence.evaluations, evidence.verifier, evidence.sentences, evidence.data)
     _, html = page(predictions, real)

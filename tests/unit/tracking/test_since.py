@@ -50,7 +50,10 @@ def test_figures_on_other_clips_or_by_other_judges_are_not_compared() -> None:
     reasons = {
         ("1", "2"): "the same",
         ("9", "2"): "not compared, as they were measured on other test clips then; ",
-        ("1", "9"): "not compared, as they were measured by other judges or with other decoding then; ",
+        (
+            "1",
+            "9",
+        ): "not compared, as they were measured by other judges or code, or with other decoding then; ",
     }
     for (clips, judges), reason in reasons.items():
         run = replace(RUN, data=RunData(tags={MEASURED_ON: clips, MEASURED_BY: judges}))

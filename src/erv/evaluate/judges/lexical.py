@@ -34,7 +34,8 @@ class LexicalJudge:
         name: `lexical`.
         texts: all texts that it was trained on.
         weights: none.
-        digest: sha256 of architecture, threshold and texts with labels; equal for equal judges only.
+        digest: sha256 of architecture, threshold and texts with labels; equal for equal judges only. Its code
+            has a digest of its own, see `erv.evaluate.code`.
     """
 
     name = "lexical"
