@@ -49,8 +49,11 @@ def run_flow(
 
     Raises:
         StackError: no Prefect server answers.
+        SettingsError: `params.yaml` has faults.
     """
-    environment = _checked()
+    environment = _clone()
+    load_settings(environment.workspace / "params.yaml")  # the flow would end as any failed one
+    _require_prefect(environment)
     switches = {
         "--force": force,
         "--require-gates": require_gates,
@@ -68,7 +71,8 @@ def serve() -> NoReturn:
     Raises:
         StackError: no Prefect server answers, or another clone's code would run.
     """
-    environment = _checked()
+    environment = _clone()
+    _require_prefect(environment)
     pool = _ensure_pool(environment)
     for note in (deployments.note_for_worker(environment), other_pools.former_note(environment)):
         if note:
@@ -90,8 +94,9 @@ def deploy(*, replace: bool = False, cancel_waiting: bool = False) -> None:
             another clone's code would run.
         SettingsError: `params.yaml` has faults.
     """
-    environment = _checked()
+    environment = _clone()
     model = load_settings(environment.workspace / "params.yaml").register_.model_name
+    _require_prefect(environment)
     before = deployments.deployed(environment)
     if not replace:
         deployments.refuse_foreign(environment, before)
@@ -166,7 +171,7 @@ def prefect_environment(environment: Environment) -> dict[str, str]:
     return variables
 
 
-def _checked() -> Environment:
+def _clone() -> Environment:
     environment = load_environment()
     if not (environment.workspace / "dvc.yaml").is_file():
         raise StackError(
@@ -174,9 +179,12 @@ def _checked() -> Environment:
             " repository"
         )
     require_own_code(environment.workspace)
+    return environment
+
+
+def _require_prefect(environment: Environment) -> None:
     require("Prefect", environment.prefect_api_url, environment.workspace)
     (environment.stack / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect creates only one level
-    return environment
 
 
 def _ensure_pool(environment: Environment) -> str:
