@@ -22,6 +22,8 @@ from erv.stack.own_code import require_own_code
 from erv.stack.reach import require
 from erv.tracking.origin import who
 
+TRAIN = "train/local"  # the deployment of the train flow in `prefect.yaml`
+
 # One line per message, with the stage it comes from; Prefect's own format is more repetitive.
 _FORMATS = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s %(message)s",
@@ -80,12 +82,13 @@ def serve() -> NoReturn:
     _become([*_prefect(), "worker", "start", "--pool", pool, "--type", "process"], environment)
 
 
-def deploy(*, replace: bool = False, cancel_waiting: bool = False) -> None:
+def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting: bool = False) -> None:
     """Registers the deployments of `prefect.yaml` with our Prefect server, and who is told of what happens.
 
     Safe to repeat.
 
     Args:
+        workers: how many stages a run of the train flow has side by side; as `prefect.yaml` says by default.
         replace: also take over what another clone has deployed.
         cancel_waiting: cancel the runs of the deployments that wait in other pools than this clone's.
 
@@ -106,7 +109,8 @@ def deploy(*, replace: bool = False, cancel_waiting: bool = False) -> None:
         "ERV_POOL": _ensure_pool(environment),
     }
     # What Prefect says of it is advice for its own commands, which start a worker without our servers.
-    _call([*_prefect(), "deploy", "--all"], environment, **variables)
+    for choice in _choices(environment, workers):
+        _call([*_prefect(), "deploy", *choice], environment, **variables)
     after = deployments.deployed(environment)
     for line in (
         *_moved(environment, before),
@@ -115,6 +119,16 @@ def deploy(*, replace: bool = False, cancel_waiting: bool = False) -> None:
     ):
         sys.stdout.write(f"{line}\n")
     sys.stdout.write(_call([sys.executable, "-m", "flows.notices"], environment))
+
+
+def _choices(environment: Environment, workers: int | None) -> Iterator[list[str]]:
+    """What to deploy, per call of `prefect deploy`: it takes parameters only for one deployment at a time."""
+    if workers is None:
+        yield ["--all"]
+        return
+    for name in deployments.declared(environment.workspace):
+        parameters = ["--param", f"workers={workers}"] if name == TRAIN else []
+        yield ["--name", name, *parameters]
 
 
 def _moved(environment: Environment, before: Sequence[Deployed]) -> Iterator[str]:
