@@ -17,7 +17,7 @@ from erv.stack.outages import through_outages
 from erv.stack.stored import all_stored
 from erv.tracking import experiment_page, lock_entries
 from erv.tracking.description import Description
-from erv.tracking.origin import COMMIT_TAG, origin_tags
+from erv.tracking.origin import COMMIT_TAG
 from erv.tracking.run import StageRun
 from erv.tracking.since import since
 from flows.cancellation import Cancellation
@@ -144,7 +144,7 @@ def since_before(
         for metric in experiment_page.METRICS
         if (value := flat_metrics(comparison).get(f"{mine}{metric}")) is not None
     }
-    commit = origin_tags(environment.workspace).get(COMMIT_TAG)
+    commit = parent.tags.get(COMMIT_TAG)  # HEAD may have moved since
     return since(environment, described.references, values, commit, measured)
 
 

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.targets or None, options.force, options.workers, options.only, return_state=True
             )
     except ErvError as error:
-        return _fail(str(error))
+        return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; finished work is kept, run it again to resume", ExitCode.CANCELLED)
     except Exception:

@@ -44,6 +44,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.rewards.known import unknown_emotions
     from erv.shards import ShardReader
     from erv.training.common.ranks import is_main
+    from erv.training.grpo.engine.lacks import vllm_version
     from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
     from erv.training.grpo.rft import train_rft
     from erv.training_sets import check_training_sets
@@ -81,6 +82,9 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             logger.warning("%s", gap)
         for sentence in unknown_emotions(verifier.labels, train, reading):
             logger.warning("%s", sentence)
+    by_vllm = grpo.generation == "vllm" and variant.method == "grpo"
+    # It is in an environment of its own, so the key has no version of it among those of our libraries.
+    vllm = vllm_version(Path(settings.machine.grpo.vllm_python)) if by_vllm else None
     checkpoints = checkpoint_folder(
         f"grpo@{arguments.variant}",
         training_sets=hashes,
@@ -91,6 +95,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         variant=variant,
         seed=settings.seed,
         runtime=settings.runtime,
+        vllm=vllm,
         reward_code=reward_files(named),
     )
     ours = checkpoints / settings.machine.layout

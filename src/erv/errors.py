@@ -55,11 +55,11 @@ EXIT_CODES = (
     Ending(ExitCode.DONE, "", "done, and what is required holds"),
     Ending(ExitCode.DONE, "erv lineage --withdrawn", "no version is recorded to have used any of the clips"),
     Ending(ExitCode.ERROR, "", "an error, told in a sentence"),
-    Ending(ExitCode.ERROR, "erv run", "a stage failed, or settings are wrong"),
-    Ending(ExitCode.ERROR, "erv doctor", "something required is missing"),
+    Ending(ExitCode.ERROR, "erv run", "a stage failed"),
+    Ending(ExitCode.ERROR, "erv doctor", "something required is missing or wrong, settings too"),
     Ending(ExitCode.ERROR, "erv stack status", "not every server is running"),
     Ending(ExitCode.ERROR, "erv params --profile", "the parameters differ in more than the machine"),
-    Ending(ExitCode.USAGE, "", "wrong options; wrong settings too, except in `erv run`"),
+    Ending(ExitCode.USAGE, "", "wrong options, or wrong settings"),
     Ending(
         ExitCode.UNMET, "erv run --require-gates", "not every gate is passed, or no version was registered"
     ),

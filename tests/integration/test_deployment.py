@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from typing import Any
 
 import pytest
 
@@ -43,3 +44,28 @@ def test_a_deployed_flow_runs_through_a_worker(
         worker.process.send_signal(signal.SIGINT)
         worker.process.wait(30)
         worker.end()
+
+
+def test_the_deployment_has_the_workers_that_are_asked_for(
+    stack: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """They were accepted and ignored: `prefect deploy --all` takes no parameters."""
+    scratch = Scratch(tmp_path_factory.mktemp("workers"), stack)
+    shutil.copy(ROOT / "prefect.yaml", scratch.folder)
+
+    def deployed(*words: str) -> dict[str, dict[str, Any]]:
+        scratch.erv("run", "--deploy", "--replace", *words)
+        found = {name: ask(stack, f"/deployments/name/{name}") for name in ("train/local", "promote/local")}
+        same = ("entrypoint", "tags", "description", "work_pool_name", "pull_steps", "parameters")
+        return {name: {key: item[key] for key in same} for name, item in found.items()}
+
+    plain = deployed()
+    assert plain["train/local"]["parameters"] == {"workers": 2}, "as prefect.yaml says"
+    chosen = deployed("--workers", "7")
+    assert chosen["train/local"].pop("parameters") == {"workers": 7}
+    plain["train/local"].pop("parameters")
+    assert chosen == plain, "and nothing else is different"
+    assert (
+        "goes with a run or with --deploy"
+        in scratch.erv("run", "--worker", "--workers", "7", check=False).stderr
+    )

@@ -100,6 +100,27 @@ def test_a_run_says_what_it_is(scratch: Scratch, two_runs: list) -> None:
     assert first.data.tags["erv.git_dirty"] == "false"
 
 
+def test_the_commit_is_that_of_the_start(
+    stack: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The summary named the HEAD at the end, which nothing had run at; the tag has the one at the start."""
+    scratch = Scratch(tmp_path_factory.mktemp("moved"), stack)
+    commit(scratch)
+    scratch.erv("run")
+    scratch.control("make", "2")
+    commit(scratch)
+    run = scratch.start("run")
+    try:
+        run.wait_for("begins")
+        change_seed(scratch, 8)
+        commit(scratch)
+        assert run.process.wait(120) == 0, run.text()
+    finally:
+        run.end()
+    second, first = (run.data.tags["erv.git_commit"] for run in scratch.runs()["train"])
+    assert f"  commit {first[:8]} → {second[:8]}" in run.text()
+
+
 def test_the_last_finished_run_is_found(scratch: Scratch, two_runs: list) -> None:
     found = last_run(scratch.environment, who(scratch.folder))
     assert found is not None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from erv.pipeline import read_stages, select
+from erv.settings.grpo import GrpoSettings
 from tests.support.paths import ROOT
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -68,6 +69,21 @@ def test_controls_run_for_the_policies_that_are_named(tmp_path: Path) -> None:
     stages = {stage.name: stage for stage in read_stages(tmp_path)}
     assert "evaluate@erv" in stages["controls@erv"].upstream
     assert "controls@erv" in stages["report"].upstream
+
+
+@pytest.mark.parametrize("generation", get_args(GrpoSettings.model_fields["generation"].annotation))
+def test_grpo_depends_on_the_versions_of_what_writes_its_completions(generation: str, tmp_path: Path) -> None:
+    """A new version of vLLM ran nothing again."""
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["grpo"]["generation"] = generation
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / ".dvc").mkdir()
+    (trained,) = [stage for stage in read_stages(tmp_path) if stage.name == "grpo@erv"]
+    read = [path for path in trained.dependencies if path.startswith("requirements/")]
+    assert read == ["requirements/results.lock", f"requirements/{generation}.txt"]
+    assert all((ROOT / path).is_file() for path in read)
 
 
 def test_every_output_is_cached() -> None:

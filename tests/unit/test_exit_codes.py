@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
-from erv.cli import command
+from erv.cli import command, main
 from erv.errors import EXIT_CODES, ExitCode, SettingsError
 from erv.pipeline import StageCancelledError
 from tests.support.paths import ROOT
@@ -65,3 +67,31 @@ def test_no_command_ends_with_a_number_of_its_own() -> None:
                     if isinstance(given, ast.Constant) and isinstance(given.value, int)
                 ]
     assert found == []
+
+
+@pytest.mark.parametrize("fault", ["seed", "ERV_S3_ENDPOINT"])
+@pytest.mark.parametrize("words", ["run", "run --dry", "run --deploy", "publish", "champions", "doctor"])
+def test_wrong_settings_end_commands_as_the_table_says(
+    words: str,
+    fault: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`erv run` ended with 1 for a parameter and with 2 for an address."""
+    for name in ("src", "flows", "dvc.yaml", "prefect.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    params = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    if fault == "seed":
+        params = params.replace("seed: 101 ", "seed: -5 ")
+    else:
+        monkeypatch.setenv(fault, "http://localhost:0")
+    (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    of_it = ("", f"erv {words}")  # its own line comes first
+    line = next(line for line in EXIT_CODES if "wrong" in line.means and line.command in of_it)
+    assert ended.value.code == line.code
+    said = capsys.readouterr()
+    assert fault in said.err + said.out

@@ -143,6 +143,8 @@ DECIDES = {
     "flows/train.py": (),
     "requirements/tools.lock": (),
     "requirements/results.lock": ALL,
+    "requirements/transformers.txt": ("grpo",),
+    "requirements/vllm.txt": (),
 }
 
 

@@ -31,7 +31,7 @@ from erv.pipeline.lock_file import Entries
 from erv.tracking.lock_entries import entry_hash
 from erv.tracking.origin import person
 
-VERSIONS = "requirements/results.lock"  # of the libraries that compute
+VERSIONS = "requirements"  # of the libraries that compute
 _CODE = (PACKAGE, "stages", "data/label_spaces", VERSIONS)  # a test compares it with `code_of`
 
 

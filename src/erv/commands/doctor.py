@@ -20,7 +20,7 @@ _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 @click.option("--profile", default=None, metavar="NAME", help="Also show what is missing for this profile.")
 @click.option("--gpu", is_flag=True, help="Run and measure one GRPO step at the real shapes.")
 def command(profile: str | None, gpu: bool) -> None:
-    """Check versions, disk, servers, remote and pins; exit code 1 if something required is missing.
+    """Check versions, disk, servers, remote and pins; exit code 1 if something required is missing or wrong.
 
     With --profile (demo, paper-0.5b, paper-7b), also check GPU, memory, packages, checkpoints, data and disk
     for that profile. --gpu takes minutes; with --profile it needs no checkpoint.

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 import click
+from click.core import ParameterSource
 
 
 @click.command(name="run")
@@ -13,7 +14,11 @@ import click
 @click.option("--only", metavar="STAGE", help="Run this stage alone; what it reads must be up to date.")
 @click.option("--force", is_flag=True, help="Run the TARGETs, or else all stages, even if nothing changed.")
 @click.option(
-    "--workers", default=2, show_default=True, type=click.IntRange(1, 32), help="Stages to run in parallel."
+    "--workers",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 32),
+    help="Stages to run in parallel; with --deploy, in runs of train/local.",
 )
 @click.option("--dry", is_flag=True, help="Say what would run, why, for how long and at what price.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry: as JSON.")
@@ -58,9 +63,13 @@ def command(
     requirements = require_gates or require_lineage
     if (deploy or worker) and (targets or force or only or dry or requirements):
         raise click.UsageError(
-            "--deploy and --worker take no targets and, but for --workers, --replace and --cancel-waiting,"
-            " no other options; give targets to `prefect deployment run`"
+            "--deploy takes --workers, --replace and --cancel-waiting, --worker no other option, and neither"
+            " takes targets; give targets to `prefect deployment run`"
         )
+    source = click.get_current_context().get_parameter_source("workers")
+    given = source not in (None, ParameterSource.DEFAULT)
+    if worker and given:
+        raise click.UsageError("--workers goes with a run or with --deploy, which --worker then serves")
     if replace and not deploy:
         raise click.UsageError("--replace goes with --deploy")
     if cancel_waiting and not deploy:
@@ -75,7 +84,7 @@ def command(
     from erv.stack import launch
 
     if deploy:
-        launch.deploy(replace=replace, cancel_waiting=cancel_waiting)
+        launch.deploy(workers=workers if given else None, replace=replace, cancel_waiting=cancel_waiting)
     elif worker:
         launch.serve()
     else:

@@ -22,6 +22,8 @@ from erv.stack.own_code import require_own_code
 from erv.stack.reach import require
 from erv.tracking.origin import who
 
+TRAIN = "train/local"  # the deployment of the train flow in `prefect.yaml`
+
 # One line per message, with the stage it comes from; Prefect's own format is more repetitive.
 _FORMATS = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s %(message)s",
@@ -49,8 +51,11 @@ def run_flow(
 
     Raises:
         StackError: no Prefect server answers.
+        SettingsError: `params.yaml` has faults.
     """
-    environment = _checked()
+    environment = _clone()
+    load_settings(environment.workspace / "params.yaml")  # the flow would end as any failed one
+    _require_prefect(environment)
     switches = {
         "--force": force,
         "--require-gates": require_gates,
@@ -68,7 +73,8 @@ def serve() -> NoReturn:
     Raises:
         StackError: no Prefect server answers, or another clone's code would run.
     """
-    environment = _checked()
+    environment = _clone()
+    _require_prefect(environment)
     pool = _ensure_pool(environment)
     for note in (deployments.note_for_worker(environment), other_pools.former_note(environment)):
         if note:
@@ -76,12 +82,13 @@ def serve() -> NoReturn:
     _become([*_prefect(), "worker", "start", "--pool", pool, "--type", "process"], environment)
 
 
-def deploy(*, replace: bool = False, cancel_waiting: bool = False) -> None:
+def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting: bool = False) -> None:
     """Registers the deployments of `prefect.yaml` with our Prefect server, and who is told of what happens.
 
     Safe to repeat.
 
     Args:
+        workers: how many stages a run of the train flow has side by side; as `prefect.yaml` says by default.
         replace: also take over what another clone has deployed.
         cancel_waiting: cancel the runs of the deployments that wait in other pools than this clone's.
 
@@ -90,8 +97,9 @@ def deploy(*, replace: bool = False, cancel_waiting: bool = False) -> None:
             another clone's code would run.
         SettingsError: `params.yaml` has faults.
     """
-    environment = _checked()
+    environment = _clone()
     model = load_settings(environment.workspace / "params.yaml").register_.model_name
+    _require_prefect(environment)
     before = deployments.deployed(environment)
     if not replace:
         deployments.refuse_foreign(environment, before)
@@ -101,7 +109,8 @@ def deploy(*, replace: bool = False, cancel_waiting: bool = False) -> None:
         "ERV_POOL": _ensure_pool(environment),
     }
     # What Prefect says of it is advice for its own commands, which start a worker without our servers.
-    _call([*_prefect(), "deploy", "--all"], environment, **variables)
+    for choice in _choices(environment, workers):
+        _call([*_prefect(), "deploy", *choice], environment, **variables)
     after = deployments.deployed(environment)
     for line in (
         *_moved(environment, before),
@@ -110,6 +119,16 @@ def deploy(*, replace: bool = False, cancel_waiting: bool = False) -> None:
     ):
         sys.stdout.write(f"{line}\n")
     sys.stdout.write(_call([sys.executable, "-m", "flows.notices"], environment))
+
+
+def _choices(environment: Environment, workers: int | None) -> Iterator[list[str]]:
+    """What to deploy, per call of `prefect deploy`: it takes parameters only for one deployment at a time."""
+    if workers is None:
+        yield ["--all"]
+        return
+    for name in deployments.declared(environment.workspace):
+        parameters = ["--param", f"workers={workers}"] if name == TRAIN else []
+        yield ["--name", name, *parameters]
 
 
 def _moved(environment: Environment, before: Sequence[Deployed]) -> Iterator[str]:
@@ -166,7 +185,7 @@ def prefect_environment(environment: Environment) -> dict[str, str]:
     return variables
 
 
-def _checked() -> Environment:
+def _clone() -> Environment:
     environment = load_environment()
     if not (environment.workspace / "dvc.yaml").is_file():
         raise StackError(
@@ -174,9 +193,12 @@ def _checked() -> Environment:
             " repository"
         )
     require_own_code(environment.workspace)
+    return environment
+
+
+def _require_prefect(environment: Environment) -> None:
     require("Prefect", environment.prefect_api_url, environment.workspace)
     (environment.stack / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect creates only one level
-    return environment
 
 
 def _ensure_pool(environment: Environment) -> str:

@@ -42,6 +42,11 @@ class StageRun:
         return self._header.run_id
 
     @property
+    def tags(self) -> Mapping[str, str]:
+        """The tags that it was opened with, such as the commit at that time."""
+        return self._header.tags
+
+    @property
     def active(self) -> bool:
         """Whether a tracking server is configured."""
         return self._outbox.active

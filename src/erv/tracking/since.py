@@ -36,7 +36,7 @@ def since(
         environment: where MLflow is.
         references: from the description of the run.
         values: its metrics by their names in MLflow, such as `erv/overall/EPC`; shares from 0 to 1.
-        commit: the commit that ran, or None outside of git.
+        commit: that of HEAD when the run started, or None outside of git.
         measured: its tags that say what the metrics were measured on and by.
     """
     lines: list[str] = []
@@ -70,7 +70,7 @@ def paragraph(
         reference: the run.
         before: its metrics.
         values: the metrics now.
-        commit: the commit now, or None.
+        commit: the commit of the run, or None.
         measured: what the metrics were measured on and by now; nothing if that isn't known.
         also: other kinds of reference that this run is, too.
     """

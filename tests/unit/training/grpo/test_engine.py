@@ -15,12 +15,15 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+import stages.grpo
+from erv.checkpoints import checkpoint_folder
 from erv.doctor import fit, lacks, preflight
 from erv.environment import Environment
 from erv.errors import SettingsError, TrainingError
@@ -519,6 +522,51 @@ def test_another_version_of_vllm_is_refused(tmp_path: Path) -> None:
         "fail",
         f"{python} has vLLM 0.1.0, expected {pinned}; grpo.generation is vllm",
     )
+
+
+class _Keyed(Exception):
+    """Ends the stage once it has asked for its checkpoints."""
+
+
+def test_the_key_of_checkpoints_has_the_vllm_that_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A half-done training went on with another version."""
+    for read in (
+        "erv.policies.common.families.check_family",
+        "erv.training_sets.check_training_sets",
+        "erv.shards.ShardReader",
+        "erv.verifier.model.load_for_training",
+        "erv.exclusions.read_exclusions",
+        "erv.policies.common.policy.stored_prompt",
+        "erv.training.grpo.grpo.build_rows",
+        "erv.rewards.build_rewards",
+    ):
+        monkeypatch.setattr(read, MagicMock())
+    monkeypatch.setattr("erv.manifest.read_manifests", lambda *_: {})
+    python = tmp_path / "python"
+
+    def key(variant: str, version: str, generation: str = "vllm") -> Path:
+        python.write_text(f"#!/bin/sh\necho {version}\n")
+        python.chmod(0o755)
+        raw = training("r1_omni", "rft")
+        raw["grpo"]["generation"] = generation
+        raw["machine"]["grpo"]["vllm_python"] = str(python)
+
+        def keyed(stage: str, **inputs: Any) -> Path:
+            plain = {n: v for n, v in inputs.items() if not isinstance(v, MagicMock | Path)}
+            raise _Keyed(checkpoint_folder(stage, **plain))
+
+        monkeypatch.setattr("erv.checkpoints.checkpoint_folder", keyed)
+        arguments = MagicMock(variant=variant, exclusions=tmp_path, cold_start=tmp_path, verifier=tmp_path)
+        with pytest.raises(_Keyed) as caught:
+            stages.grpo.main(arguments, parse_settings(raw), MagicMock())
+        return Path(caught.value.args[0])
+
+    assert key("r1_omni", "0.1.0") != key("r1_omni", "0.2.0")
+    assert key("r1_omni", "0.1.0") == key("r1_omni", "0.1.0")
+    assert key("r1_omni", "0.1.0", "transformers") == key("r1_omni", "0.2.0", "transformers")
+    assert key("rft", "0.1.0") == key("rft", "0.2.0"), "it writes with transformers"
 
 
 def test_the_doctor_says_what_is_missing(tmp_path: Path) -> None:
