@@ -61,7 +61,8 @@ rows = predictions(int(right), int(right), prefix=prefix, content="".join(conten
 panel = {"lexical": {"digest": digest, "worth": WORTH}}
 folder = Path(given["--predictions"]).parent
 settings = load_settings().evaluate.model_dump(include={"max_new_tokens", "temperature", "split"})
-write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding=settings)
+by = {"judge": {"digest": digest}, "judges": panel, "code": {"reading": "now", "figures": "now"}}
+write_evaluation(folder, rows, **by, decoding=settings)
 """
 
 
@@ -87,6 +88,7 @@ class Place:
         right: int,
         agreeing: int = 55,
         content: str | None = "",
+        code: str = "now",
         **serving: object,
     ) -> None:
         """Writes the bundle; without `content` its predictions are as those of an older erv."""
@@ -97,7 +99,8 @@ class Place:
             mine, base = ([{**row, "sha256": None} for row in rows] for rows in (mine, base))
         for policy, rows in {"erv": mine, "r1_omni": base}.items():
             folder = self.folder / "eval" / policy
-            write_evaluation(folder, rows, judge={"digest": digest}, judges=panel, decoding=decoding())
+            by = {"judge": {"digest": digest}, "judges": panel, "code": {"reading": code, "figures": code}}
+            write_evaluation(folder, rows, **by, decoding=decoding())
         compared = comparison_of(sft=base, r1_omni=base, erv=mine)
         write_text(json.dumps(compared), self.folder / "comparison.json")
         shutil.rmtree(self.folder / "candidate", ignore_errors=True)
@@ -186,6 +189,20 @@ def test_it_is_evaluated_if_the_clips_or_the_judge_changed(place: Place) -> None
     assert place.publish().new is False
     assert place.asked() == ["champion", "champion"], "against one champion gates are decided once"
     assert not list(place.environment.state.glob("champion-*")), "nothing is left behind"
+
+
+def test_it_is_evaluated_if_other_code_read_its_answers(place: Place) -> None:
+    """After an edit of a judge, its kept readings counted as of the same judge."""
+    place.candidate("", "j", 56, code="then")
+    write_text(" j 40", place.folder / "control.txt")
+    # No evaluation of now is like the candidate's.
+    lines = place.against_champion(place.publish())
+    assert all("other code, also after it was evaluated anew" in text for text in lines)
+    place.promote("2", force=True)
+    place.candidate("", "j", 57)
+    result = place.publish()
+    assert result.anew == "2"
+    assert all(text.startswith("pass: ") for text in place.against_champion(result))
 
 
 def test_it_is_evaluated_if_a_clip_holds_something_else_under_its_name(place: Place) -> None:
