@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -132,6 +133,33 @@ def test_experiments_can_be_read_in_160_columns(experiments: Path, monkeypatch: 
         words = rows[name].split()
         assert words.count(str(value)) == len(metrics)
         assert new.split()[1] in words
+
+
+@pytest.mark.slow
+def test_long_names_are_whole_where_the_docs_say_so(
+    experiments: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The docs promised four parameters, and two long ones shrank to `…`."""
+    monkeypatch.setenv("COLUMNS", "160")
+    parameters = experiments / "params.yaml"
+    before = parameters.read_text()
+    text = before.replace("max_completion_length: 80", "max_completion_length: 90", 1)
+    weighed = text.replace("      explanation: 1.0", "      explanation: 0.5", 1)
+    assert weighed != text != before
+    parameters.write_text(weighed)
+    try:
+        command = documented("exp show")
+        assert "…" in dvc(experiments, *command, "--no-pager")
+        for way in ([], ["--csv"]):  # without a terminal, as before `| less -S`
+            shown = dvc(experiments, *command, *way)
+            assert "…" not in shown
+            assert {"grpo.max_completion_length", "variants.erv.rewards.explanation"} <= set(
+                re.split(r"[\s,]+", shown)
+            )
+    finally:
+        parameters.write_text(before)
+    said = (ROOT / "docs/daily.md").read_text(encoding="utf-8")
+    assert "`| less -S`" in said
 
 
 @pytest.mark.parametrize(
