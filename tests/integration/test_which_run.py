@@ -112,7 +112,7 @@ def test_the_commit_is_that_of_the_start(
     run = scratch.start("run")
     try:
         run.wait_for("begins")
-        change_seed(scratch, 8)
+        (scratch.folder / "notes.txt").write_text("what no stage reads\n")
         commit(scratch)
         assert run.process.wait(120) == 0, run.text()
     finally:
