@@ -191,6 +191,7 @@ def test_it_is_evaluated_if_the_clips_or_the_judge_changed(place: Place) -> None
     assert not list(place.environment.state.glob("champion-*")), "nothing is left behind"
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_if_other_code_read_its_answers(place: Place) -> None:
     """After an edit of a judge, its kept readings counted as of the same judge."""
     place.candidate("", "j", 56, code="then")
@@ -218,6 +219,7 @@ def test_it_is_evaluated_if_a_clip_holds_something_else_under_its_name(place: Pl
     assert all("the champion was not evaluated on the same clips" in text for text in texts), texts
 
 
+@pytest.mark.slow
 def test_it_is_not_evaluated_for_a_candidate_that_can_not_be_compared(place: Place) -> None:
     """It was, for predictions of an older erv, which lack the content of their clips."""
     place.candidate("", "j", 56, content=None)

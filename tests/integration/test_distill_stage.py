@@ -147,6 +147,7 @@ def test_the_verifier_learns_nothing_from_an_excluded_clip(workspace: Workspace,
     assert "sample_00000000" not in {row["clip_id"] for row in rows}
 
 
+@pytest.mark.slow
 def test_sampled_explanations_are_labelled_too(workspace: Workspace, script: Script) -> None:
     write_rollouts([("c", TEXTS[0]), ("c", None)], workspace.folder / "rollouts" / "sft.parquet")
     workspace.params["rollouts"]["policies"] = ["sft"]

@@ -66,6 +66,7 @@ def outcomes(said: subprocess.CompletedProcess[str]) -> str:
     return said.stdout
 
 
+@pytest.mark.slow
 def test_what_the_remote_has_does_not_run(colleague: Scratch, fresh: Path) -> None:
     shell, before = variables(colleague), content(fresh)
     assert states(fresh, shell) == dict.fromkeys(ALL, "from remote")

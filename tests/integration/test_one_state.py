@@ -149,6 +149,7 @@ def test_a_shell_that_names_servers_of_others_starts_no_stack(colleague: Scratch
     assert written(clone) == dict.fromkeys(FILES)
 
 
+@pytest.mark.slow
 def test_the_way_to_a_stack_of_its_own_and_back(
     colleague: Scratch, connected: Path, bare: dict[str, str]
 ) -> None:

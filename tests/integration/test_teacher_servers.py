@@ -514,6 +514,7 @@ def test_a_local_model_that_says_something_else_is_corrected_and_left_out(served
     assert (one.usage.requests, one.usage.retried_replies, one.usage.reply_tokens) == (10, 5, 20)
 
 
+@pytest.mark.slow
 def test_a_sentence_that_is_too_long_for_a_local_model(served: tuple[str, Path]) -> None:
     with pytest.raises(DataError, match=r"text 'word word .*…' makes a prompt of \d+ tokens, .* 1024;"):
         local(served[1]).label(["Fine.", "word " * 2000])

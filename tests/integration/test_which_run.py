@@ -100,6 +100,7 @@ def test_a_run_says_what_it_is(scratch: Scratch, two_runs: list) -> None:
     assert first.data.tags["erv.git_dirty"] == "false"
 
 
+@pytest.mark.slow
 def test_the_commit_is_that_of_the_start(
     stack: Environment, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

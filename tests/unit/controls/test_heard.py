@@ -108,6 +108,7 @@ def test_only_the_voice_tells_the_clips_of_a_pair_apart(heard):
         assert (one.label, other.label) == PAIR
 
 
+@pytest.mark.slow
 def test_it_is_answered_from_sound(heard):
     found = answers(heard)
     assert right(heard, found) >= 0.9

@@ -388,6 +388,7 @@ def test_a_whole_run_hands_over_the_weights_of_each_step(
     assert seen[0]["grad_norm"] > 0
 
 
+@pytest.mark.slow
 def test_the_loss_is_weighted_by_the_truncated_ratio(
     folder: Path,  # noqa: F811
     tmp_path: Path,
