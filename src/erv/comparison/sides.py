@@ -212,7 +212,7 @@ def _of_commit(target: str, commit: str, workspace: Path) -> Side:
 
 
 def _with_its_files(side: Side, workspace: Path) -> Side:
-    """A state with a remark on the files of its commit that its results weren't made with, if git has it here."""
+    """A state with a remark on files of its commit that its results weren't made with, if git has it here."""
     if side.commit is None or _commit(side.commit, workspace) is None:
         return side
     other = other_committed_files(side.lock, workspace, side.commit)
