@@ -106,7 +106,7 @@ def four_bit_copy(policy: Policy, settings: LoraSettings, device: torch.device, 
 
 
 def four_bit_fault(version: str | None, workspace: Path = Path()) -> str | None:
-    """What is wrong with a version of bitsandbytes (None: not installed), with the remedy; None if nothing."""
+    """What is wrong with a version of bitsandbytes (None: there is none), with the remedy; or None."""
     fault = version_fault("bitsandbytes", version, workspace / FOUR_BITS)
     return fault and f"{fault}; install it with `pip install -r {FOUR_BITS}`, or set lora.quantize: none"
 
