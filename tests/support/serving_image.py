@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 
 from tests.support.paths import ROOT
 
@@ -22,3 +23,12 @@ def serve_command() -> list[str]:
     """The command that the container runs."""
     (command,) = (text for name, text in instructions() if name == "CMD")
     return [str(word) for word in json.loads(command)]
+
+
+def documented_run() -> list[str]:
+    """The words of `docker run ...` in the comment at the top."""
+    comment = "\n".join(
+        line[1:].strip() for line in DOCKERFILE.read_text().splitlines() if line.startswith("#")
+    )
+    (command,) = re.findall(r"^docker run (?:.*\\\n)*.*", comment, re.M)
+    return shlex.split(command.replace("\\\n", " "))

@@ -1,4 +1,4 @@
-"""The image that serves a version. test_serving.py runs its command; no container is built here."""
+"""The image that serves a version, as it is written; tests/container builds and runs it."""
 
 from __future__ import annotations
 
