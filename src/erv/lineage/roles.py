@@ -29,6 +29,7 @@ _LEAKAGE = "data/leakage.json"
 _TRAINING_SETS = "data/training_sets.json"
 BASE = "base"  # the stage of what was learned before
 _BASE_LOCK = "base.lock.json"
+MODELS = POLICY, ENCODER = ("policy", "encoder")  # in a base checkpoint
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Base:
 
     Attributes:
         lock: MD5 of the lock of its source.
-        model: policy or encoder.
+        model: one of `MODELS`.
         path: of the lock in the workspace.
     """
 
@@ -137,7 +138,7 @@ def uses_of(lock: Locked, written: Sequence[str] | None = None) -> Told:
     if register is None:
         return Told([], [], ["its dvc.lock has no entry of register"])
     walk.follow(register)
-    if not walk.seen and not walk.lost:
+    if not walk.seen:
         walk.unknown.append(
             "no stage of its dvc.lock wrote its models, so what they learned from isn't known"
         )
@@ -231,7 +232,7 @@ class _Walk:
 
 def _sft(walk: _Walk, name: str) -> None:
     entry = walk.lock[name]
-    walk.base(name, "policy")
+    walk.base(name, POLICY)
     if parameter(entry, "sft.max_steps") == 0:  # the base is taken as it is
         return
     deps = _items(entry, "deps")
@@ -269,7 +270,7 @@ def _grpo(walk: _Walk, name: str) -> None:
 
 def _train_erv(walk: _Walk, name: str) -> None:
     entry = walk.lock[name]
-    walk.base(name, "encoder")
+    walk.base(name, ENCODER)
     for path, md5 in _items(entry, "deps").items():
         if PurePosixPath(path).suffix != ".parquet":
             continue
