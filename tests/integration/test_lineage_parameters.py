@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from erv.commands.lineage import command
 from erv.environment import Environment
+from erv.lineage.entries import bundle_in
+from erv.lineage.served import Place
 from erv.storage.store import open_store
 from erv.tracking.lock_entries import client_of
 from tests.support.lineage_pipeline import NAME, PIPELINE, LineagePipeline
@@ -58,8 +60,6 @@ def test_withdrawn_clips_of_it_affect_the_version(elsewhere: Path) -> None:
 
 def test_its_record_has_every_stage_that_it_came_from(scratch: LineagePipeline) -> None:
     (version,) = client_of(scratch.environment).search_model_versions(f"name='{NAME}'")
-    from erv.lineage.served import Place
-
     uri = Place(scratch.environment, client_of(scratch.environment), version).of("lineage.json")
     where = uri.partition("(")[2].rstrip(")")
     stages = json.loads(open_store(scratch.environment).read(where))["stages"]
@@ -81,8 +81,6 @@ def test_what_a_run_before_it_left_in_the_lock_is_no_part_of_it(scratch: Lineage
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     try:
         with contextlib.chdir(scratch.folder):
-            from erv.lineage.entries import bundle_in
-
             assert "ingest@old" not in bundle_in(Path())
             assert "ingest@mafw" in bundle_in(Path())
     finally:

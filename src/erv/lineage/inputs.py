@@ -61,7 +61,7 @@ def is_source(path: str) -> bool:
 
 def _compared(lock: Locked, item: Input) -> Iterator[Link]:
     if item.as_written is None:
-        yield Link(item.path, None, f"outputs of {_named(item.makers)} in it can't be listed to compare them")
+        yield Link(item.path, None, f"whether outputs of {_named(item.makers)} make it up can't be told here")
         return
     dependency = {"path": item.path, "md5": item.md5}
     if links := differing(lock, set(item.makers), dependency):

@@ -168,7 +168,8 @@ class _Entries:
         for chosen in _choices(sorted(known)):
             if digest_of_files(read.path, _together(known[maker] for maker in chosen)) == read.md5:
                 return replace(read, makers=chosen, as_written=True)
-        return replace(read, makers=tuple(sorted(known)), as_written=False if known else None)
+        told = known and 2 ** len(known) <= _MOST_TRIES
+        return replace(read, makers=tuple(sorted(known)), as_written=False if told else None)
 
     def _writers(self, path: str) -> dict[str, list[Item]]:
         """The outputs by stage that are `path`, or lie in it or around it."""
