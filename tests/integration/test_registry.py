@@ -122,19 +122,6 @@ def test_the_same_bundle_is_registered_once(scratch: Scratch, first: str) -> Non
     assert len(client_of(scratch.environment).search_model_versions(f"name = '{NAME}'")) == 1
 
 
-def test_parameters_of_now_that_did_not_make_the_candidate_are_named(scratch: Scratch, first: str) -> None:
-    path = scratch.folder / "params.yaml"
-    before = path.read_text()
-    path.write_text(before.replace("bootstrap_samples: 2000", "bootstrap_samples: 2001"))
-    try:
-        said = scratch.erv("publish").stderr
-    finally:
-        path.write_text(before)
-    assert "models/candidate: not run with these parameters: register (register.bootstrap_samples" in said
-    assert "its lineage follows dvc.lock" in said
-    assert "not run with" not in scratch.erv("publish").stderr
-
-
 def test_a_version_answers_for_a_clip(
     scratch: Scratch, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,11 +55,11 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
             f"dvc.lock: no entry of {', '.join(missing[:5])}, which {candidate} comes from, so its lineage"
             " would be lost; run `dvc repro`"
         )
-    require("MLflow", environment.mlflow_uri, environment.workspace)
     origin = pipeline.of_bundle(entries)
     now = as_texts(parse(read(environment.workspace)))
     for sentence in [*gone_stages(origin), *other_parameters(origin, now)]:
         _say(f"{candidate}: {sentence}; its lineage follows dvc.lock")
+    require("MLflow", environment.mlflow_uri, environment.workspace)
     if needed:
         store_outputs(environment, entries, list(origin), _say)
     lock_entries.reconcile(environment, entries)
