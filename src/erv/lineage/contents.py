@@ -223,7 +223,7 @@ def _trained_on(content: bytes, what: str) -> list[dict[str, str]]:
         raise DataError(f"{what}: not a table ({error}); {remedy}") from None
 
 
-def _fault(row: Mapping[str | None, Any]) -> str:
+def _fault(row: Mapping[Any, Any]) -> str:
     """What is mistyped in a row, whose clip would else be found for no model; empty if nothing is."""
     if None in row:
         return f"more values than columns (from {row[None][0]!r} on); quote a value that has a comma"
