@@ -7,14 +7,13 @@ DVC's cache has no code, so the old content is looked for in git: the commit who
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from erv.pipeline import PipelineError
+from erv.pipeline import PipelineError, digest_of_files
 
 Files = Mapping[str, bytes]  # content by workspace path
 
@@ -133,15 +132,7 @@ def digest_of(path: str, files: Files) -> str | None:
 
 
 def _digest(path: str, md5s: Mapping[str, str]) -> str | None:
-    """As `erv.files.content_digest`, from hashes by workspace path."""
-    if path in md5s:
-        return md5s[path]
-    if not md5s:
-        return None
-    entries = [{"md5": md5s[name], "relpath": name.removeprefix(f"{path}/")} for name in md5s]
-    entries.sort(key=lambda entry: entry["relpath"])
-    listing = json.dumps(entries, sort_keys=True).encode("utf-8")
-    return hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir"
+    return digest_of_files(path, md5s) if md5s else None
 
 
 def _md5(content: bytes) -> str:

@@ -28,10 +28,12 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
     programs: the candidate is published in either case.
     """
     from erv import pipeline
+    from erv.comparison.unrun import gone_stages, other_parameters
     from erv.environment import isolate, load_environment
     from erv.errors import RegistryError
     from erv.lineage.complete import store_outputs
     from erv.lineage.gate import LineageGate
+    from erv.parameters import as_texts, parse, read
     from erv.register.publish import publish
     from erv.settings import load_settings
     from erv.stack.own_code import require_own_code
@@ -53,9 +55,13 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
             f"dvc.lock: no entry of {', '.join(missing[:5])}, which {candidate} comes from, so its lineage"
             " would be lost; run `dvc repro`"
         )
+    origin = pipeline.of_bundle(entries)
+    now = as_texts(parse(read(environment.workspace)))
+    for sentence in [*gone_stages(origin), *other_parameters(origin, now)]:
+        _say(f"{candidate}: {sentence}; its lineage follows dvc.lock")
     require("MLflow", environment.mlflow_uri, environment.workspace)
     if needed:
-        store_outputs(environment, entries, [stage.name for stage in needed], _say)
+        store_outputs(environment, entries, list(origin), _say)
     lock_entries.reconcile(environment, entries)
     made = entries.get("register")
     lineage = LineageGate(environment, settings)

@@ -11,6 +11,7 @@ from erv.accept.accept import is_code
 from erv.accept.contents import Contents, Files, digest_of
 from erv.lineage.entries import Locked, producers
 from erv.parameters import PARAMETERS, Change, as_texts, changes, flat
+from erv.pipeline import of_these_stages
 
 _SHOWN = 3
 
@@ -26,6 +27,17 @@ def other_parameters(lock: Locked, parameters: Mapping[str, str]) -> Iterator[st
     found = dict.fromkeys(change.text() for items in differing.values() for change in items)
     if found:
         yield _sentence([name for name, items in differing.items() if items], "parameters", list(found))
+
+
+def gone_stages(lock: Locked, folder: Path = Path()) -> Iterator[str]:
+    """A sentence on the stages that `dvc.yaml` no longer has; nothing if there are none.
+
+    Args:
+        lock: the lock entries of something.
+        folder: with `dvc.yaml` and `params.yaml`.
+    """
+    if gone := sorted(lock.keys() - of_these_stages(lock, folder).keys()):
+        yield f"made by stages that are no longer in dvc.yaml: {', '.join(gone)}"
 
 
 def other_files(lock: Locked, workspace: Path) -> Iterator[str]:

@@ -49,11 +49,18 @@ def store_outputs(
     if default_remote(environment.workspace / ".dvc") != REMOTE:
         return
     checker = LinkChecker(environment)
+    present = pipeline.of_these_stages(entries, environment.workspace)
     for name in needed:
         for out in entries[name].get("outs") or []:
             link = checker.output(out["path"], out.get("md5"))
             if link.ok is not True and "md5" in out:
+                # DVC pushes nothing of a stage that it doesn't know.
+                remedy = (
+                    f"run `dvc repro {name}`, or `dvc push` where it was made"
+                    if name in present
+                    else "put that stage back into dvc.yaml and params.yaml, then publish again"
+                )
                 raise RegistryError(
                     f"nothing was registered, as DVC's remote still lacks {out['path']} of {name} after"
-                    f" a push ({link.detail}); run `dvc repro {name}`, or `dvc push` where it was made"
+                    f" a push ({link.detail}); {remedy}"
                 )

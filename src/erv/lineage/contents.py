@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from erv.errors import DataError, ErvError, RegistryError
 from erv.lineage.excluded import left_out
 from erv.lineage.objects import Objects
-from erv.lineage.roles import Answers, Base, Listed, Members, Sentences
+from erv.lineage.roles import MODELS, Answers, Base, Listed, Members, Sentences
 from erv.training_sets import hash_of_rows, training_rows
 
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ class Contents:
 
 def _trained_on(content: bytes, what: str) -> list[dict[str, str]]:
     """The rows of a base checkpoint's list of clips; raises DataError if it is malformed."""
-    remedy = f"expected UTF-8 and the columns {', '.join(_COLUMNS)}; correct it and pin the base again"
+    again = "correct it and pin the base again"
+    remedy = f"expected UTF-8 and the columns {', '.join(_COLUMNS)}; {again}"
     try:
         reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
@@ -211,9 +213,39 @@ def _trained_on(content: bytes, what: str) -> list[dict[str, str]]:
         for row in reader:
             if None in (row[name] for name in _COLUMNS):
                 raise DataError(f"{what}: line {reader.line_num} lacks values; {remedy}")
+            if fault := _fault(row):
+                raise DataError(f"{what}: line {reader.line_num}: {fault}; {again}")
             rows.append(row)
         return rows
     except UnicodeDecodeError as error:
         raise DataError(f"{what}: not UTF-8 text (byte {error.start}); {remedy}") from None
     except csv.Error as error:
         raise DataError(f"{what}: not a table ({error}); {remedy}") from None
+
+
+def _fault(row: Mapping[Any, Any]) -> str:
+    """What is mistyped in a row, whose clip would else be found for no model; empty if nothing is."""
+    if None in row:
+        return f"more values than columns (from {row[None][0]!r} on); quote a value that has a comma"
+    if row["model"] not in MODELS:
+        return f"model {row['model']!r}, expected {' or '.join(MODELS)}"
+    if form := _no_data_set(row["dataset"]):
+        return f"dataset {row['dataset']!r}, {form}"
+    clip = row["clip_id"]
+    if not clip or clip != clip.strip() or not clip.isprintable():
+        return f"clip_id {clip!r}, expected an id without spaces around it"
+    return ""
+
+
+@functools.lru_cache(maxsize=64)  # a list has thousands of rows and a few data sets
+def _no_data_set(name: str) -> str:
+    """Why data sets can't have this name; empty if they can."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from erv.settings.ingest import DatasetName
+
+    try:
+        TypeAdapter(DatasetName).validate_python(name)
+    except ValidationError as error:
+        return str(error.errors()[0]["ctx"]["error"])
+    return ""

@@ -8,14 +8,19 @@ from typing import Any
 
 from erv.accept.accept import is_code
 from erv.lineage.links import Link
-from erv.pipeline import of_these_stages, overlap, read_lock_entries
+from erv.pipeline import in_use, of_bundle, overlap, read_lock_entries
 
 Locked = Mapping[str, Mapping[str, Any]]
 
 
 def entries_in(folder: Path) -> Locked:
-    """The lock entries of a folder, without those of stages that its `dvc.yaml` no longer has."""
-    return of_these_stages(read_lock_entries(folder / "dvc.lock"), folder)
+    """The lock entries of a folder, without what stages left over that are no longer in its `dvc.yaml`."""
+    return in_use(read_lock_entries(folder / "dvc.lock"), folder)
+
+
+def bundle_in(folder: Path) -> Locked:
+    """The lock entries of a folder that its candidate bundle came from."""
+    return of_bundle(read_lock_entries(folder / "dvc.lock"))
 
 
 def producers(lock: Locked, path: str) -> set[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from erv.environment import Environment
 from erv.errors import ErvError
 from erv.lineage.objects import object_uri, push_remedy, replace_remedy
+from erv.pipeline import Files
 
 if TYPE_CHECKING:
     from erv.sources import Lock, SourceFile
@@ -57,6 +58,7 @@ class LinkChecker:
         self._environment = environment
         self._deep = deep
         self._checked: dict[str, Link] = {}
+        self._listed: dict[str, Files | None] = {}
         self._sources: dict[tuple[str, str | None], Link] = {}
 
     @cached_property
@@ -86,6 +88,20 @@ class LinkChecker:
             self._checked[md5] = Link(path, ok, detail)
         known = self._checked[md5]
         return Link(path, known.ok, known.detail)
+
+    def listing(self, md5: str) -> Files | None:
+        """Hash by path of the files in a folder that DVC tracks; None if that can't be read."""
+        if md5 not in self._listed:
+            self._listed[md5] = self._list(md5)
+        return self._listed[md5]
+
+    def _list(self, md5: str) -> Files | None:
+        if not self._environment.has_storage:
+            return None
+        try:
+            return {item["relpath"]: item["md5"] for item in json.loads(self._read(md5))}
+        except (ErvError, ValueError, KeyError, TypeError):  # the link of the output says what is wrong
+            return None
 
     def _object(self, md5: str) -> tuple[bool, str]:
         size = self._remote.get(md5)

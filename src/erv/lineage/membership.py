@@ -65,7 +65,7 @@ class Membership:
 
     def __init__(self, environment: Environment, versions: Sequence[Published]) -> None:
         self.versions = versions
-        self._uses = {version: uses_of(version.lock) for version in versions}
+        self._told = {version: uses_of(version.lock, version.written) for version in versions}
         self._contents = Contents(
             Objects(environment), lambda md5, path: kept_source(environment, versions, md5, path)
         )
@@ -126,7 +126,7 @@ class Membership:
                 found |= self._contents.known(manifest, dataset, quarantine)
             except ErvError as error:
                 unlisted.append(f"manifest of {dataset}: {error}")
-        for members in {use.members for uses, _ in self._uses.values() for use in uses}:
+        for members in {use.members for told in self._told.values() for use in told.uses}:
             with contextlib.suppress(ErvError):  # `of` says so for every version that has it
                 found |= self._contents.clips(members).used
         return found, unlisted
@@ -143,12 +143,12 @@ class Membership:
             return VersionRoles(version, (), (), (version.unrecorded,), ())
         if version.problem:
             return VersionRoles(version, (), (), (), (version.problem,))
-        uses, told = self._uses[version]
+        told = self._told[version]
         used: list[Used] = []
         left_out: list[LeftOut] = []
-        unread: list[str] = []
-        unknown = list(told)
-        for use in sorted(uses, key=lambda use: (ROLES.index(use.role), use.stage)):
+        unread = list(told.lost)
+        unknown = list(told.unknown)
+        for use in sorted(told.uses, key=lambda use: (ROLES.index(use.role), use.stage)):
             try:
                 clips = self._contents.clips(use.members)
             except NotRecordedError as error:  # nobody has to say what a released checkpoint learned from

@@ -13,7 +13,7 @@ from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.files import content_digest
 from erv.lineage.artifacts import Artifacts
-from erv.lineage.entries import entries_in, outputs_of
+from erv.lineage.entries import bundle_in, outputs_of
 from erv.lineage.imported import IMPORTED, claims_of
 from erv.lineage.links import Link
 from erv.lineage.membership import Membership, VersionRoles, clips_counted, roles_counts
@@ -22,7 +22,7 @@ from erv.lineage.origin import origin_facts, origin_values
 from erv.lineage.published import Published, read_published, read_version
 from erv.lineage.served import Place, bundle_link, served_links
 from erv.lineage.stages import StageTrees
-from erv.pipeline import PipelineError
+from erv.pipeline import PipelineError, registered
 from erv.register.gates import read_verdict
 from erv.register.versions import (
     CODE_COMMIT_TAG,
@@ -158,11 +158,11 @@ class ModelVersions:
             bundle = self._files(version, node, folder)
             locks = self._artifacts.pipeline_of(tags.get(PUBLISH_RUN_TAG), folder)
             try:
-                lock = entries_in(locks) if locks else {}
+                lock = bundle_in(locks) if locks else {}
                 lacks = "no entry of register in it" if lock else "not kept with the publication"
             except PipelineError as error:
                 lock, lacks = {}, str(error).partition(": ")[2].partition(";")[0]
-            producer = next((n for n in lock if n.partition("@")[0] == "register"), None)
+            producer = registered(lock)
             if EXTERNAL_TAG in tags:
                 node.facts.append(IMPORTED)
                 if bundle is not None:

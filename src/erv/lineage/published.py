@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from erv.environment import Environment
 from erv.errors import StorageError
 from erv.files import md5_of_file
-from erv.lineage.entries import Locked, entries_in
-from erv.pipeline import PipelineError
+from erv.lineage.entries import Locked, bundle_in
+from erv.pipeline import PipelineError, written_paths
 from erv.register.versions import EXTERNAL_TAG, HASH_TAG, PUBLISH_RUN_TAG
 from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, PIPELINE_FILES, server_of
 from erv.tracking.rest import Refused
@@ -34,7 +34,9 @@ class Published:
         number: of the version.
         aliases: that point to it.
         tags: of the version.
-        lock: the entries of its `dvc.lock`; empty if `problem` or `unrecorded` says why there are none.
+        lock: the entries of its `dvc.lock` that it came from; empty if `problem` or `unrecorded` says why
+            there are none.
+        written: what the stages of the `dvc.yaml` beside it write; None if nobody knows.
         problem: why its pipeline files can't be read; empty if they can.
         unrecorded: why it never had any; empty if it had.
     """
@@ -44,6 +46,7 @@ class Published:
     aliases: tuple[str, ...]
     tags: Mapping[str, str] = field(hash=False)
     lock: Locked = field(default_factory=dict, hash=False)
+    written: tuple[str, ...] | None = field(default=None, hash=False)
     problem: str = ""
     unrecorded: str = ""
 
@@ -156,12 +159,11 @@ def read_version(environment: Environment, version: Any, aliases: Mapping[str, A
         return replace(found, unrecorded="what it learned from, as it is external")
     if found.run_id is None:
         return replace(found, unrecorded="what it learned from, as it was not published by erv")
-    lock, problem = _lock(environment, found.run_id)
-    return replace(found, lock=lock, problem=problem)
+    return _with_lock(found, environment, found.run_id)
 
 
-def _lock(environment: Environment, run_id: str) -> tuple[Locked, str]:
-    """The lock entries that were kept with a publication, and why there are none."""
+def _with_lock(found: Published, environment: Environment, run_id: str) -> Published:
+    """A version with the lock entries that were kept with its publication, or why there are none."""
     server = server_of(environment)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -170,8 +172,10 @@ def _lock(environment: Environment, run_id: str) -> tuple[Locked, str]:
             for path in kept:
                 if PurePosixPath(path).name in PIPELINE_FILES:
                     (folder / PurePosixPath(path).name).write_bytes(server.read_artifact(run_id, path))
-            lock = entries_in(folder)
+            lock, written = bundle_in(folder), written_paths(folder)
         except (OSError, PipelineError) as error:
             text = environment.mask(" ".join(str(error).replace(f"{folder}/", "").split()))
-            return {}, f"the pipeline files kept with run {run_id} can't be read: {text[:300]}"
-    return lock, "" if lock else f"no dvc.lock was kept with run {run_id}"
+            problem = f"the pipeline files kept with run {run_id} can't be read: {text[:300]}"
+            return replace(found, problem=problem)
+    problem = "" if lock else f"no dvc.lock was kept with run {run_id}"
+    return replace(found, lock=lock, written=written, problem=problem)

@@ -8,12 +8,14 @@ that a model learned.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from erv.lineage.entries import Locked, producers
+from erv.lineage.inputs import input_links
+from erv.pipeline import MANIFESTS, QUARANTINES, inputs_of, registered
 
 LEARNED, TUNED, TESTED = ROLES = ("learned", "tuned", "tested")
 # Roles that the splits of a data set or of the verifier's sentences have.
@@ -22,13 +24,12 @@ _ROLE_OF = {"train": LEARNED, "validation": TUNED, "test": TESTED}
 PASSIVE = frozenset(
     {"ingest", "validate", "extract", "leakage", "evaluate", "controls", "grounding", "report", "register"}
 )
-MANIFESTS = "data/manifest"
-QUARANTINES = "data/quarantine"
 _EXCLUSIONS = "data/exclusions.json"
 _LEAKAGE = "data/leakage.json"
 _TRAINING_SETS = "data/training_sets.json"
 BASE = "base"  # the stage of what was learned before
 _BASE_LOCK = "base.lock.json"
+MODELS = POLICY, ENCODER = ("policy", "encoder")  # in a base checkpoint
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Base:
 
     Attributes:
         lock: MD5 of the lock of its source.
-        model: policy or encoder.
+        model: one of `MODELS`.
         path: of the lock in the workspace.
     """
 
@@ -111,23 +112,38 @@ class Use:
     members: Members
 
 
-def uses_of(lock: Locked) -> tuple[list[Use], list[str]]:
-    """The uses that a version made of clips, and sentences about what its entries don't tell.
+class Told(NamedTuple):
+    """What lock entries tell.
+
+    Attributes:
+        uses: that a version made of clips.
+        unknown: sentences about what was never recorded.
+        lost: sentences about what the entries name and don't have: the uses are then not all.
+    """
+
+    uses: list[Use]
+    unknown: list[str]
+    lost: list[str]
+
+
+def uses_of(lock: Locked, written: Sequence[str] | None = None) -> Told:
+    """The uses that a version made of clips.
 
     Args:
         lock: the entries that were kept with the version.
+        written: what the stages of its `dvc.yaml` write, see `erv.lineage.inputs`.
     """
-    walk = _Walk(lock)
-    register = next((name for name in lock if _group(name) == "register"), None)
+    walk = _Walk(lock, written)
+    register = registered(lock)
     if register is None:
-        return [], ["its dvc.lock has no entry of register"]
+        return Told([], [], ["its dvc.lock has no entry of register"])
     walk.follow(register)
     if not walk.seen:
         walk.unknown.append(
             "no stage of its dvc.lock wrote its models, so what they learned from isn't known"
         )
     walk.evaluation(register)
-    return walk.uses, walk.unknown
+    return Told(walk.uses, walk.unknown, walk.lost)
 
 
 def data_sets_of(lock: Locked) -> dict[str, tuple[str, str | None]]:
@@ -157,16 +173,24 @@ def parameter(entry: Mapping[str, Any], name: str) -> Any:
 class _Walk:
     """From `register` up to everything that its models learned from."""
 
-    def __init__(self, lock: Locked) -> None:
+    def __init__(self, lock: Locked, written: Sequence[str] | None) -> None:
         self.lock = lock
+        self._written = written
         self.uses: list[Use] = []
         self.unknown: list[str] = []
+        self.lost: list[str] = []
         self.seen: set[str] = set()
 
     def follow(self, name: str) -> None:
         """Notes what the stages that `name` reads learned from, and goes on from each of them."""
-        for path in _items(self.lock[name], "deps"):
-            for maker in sorted(producers(self.lock, path)):
+        inputs = inputs_of(self.lock, name)
+        # Of data stages and evaluations, what the entries name by hash is read, whoever wrote it.
+        deciding = [item for item in inputs if not item.makers or not {*map(_group, item.makers)} <= PASSIVE]
+        for link in input_links(self.lock, name, deciding, self._written):
+            if link.ok is False:
+                self.lost.append(f"{name}: {link.what} {link.detail.rpartition('; ')[0]}")
+        for item in inputs:
+            for maker in item.makers:
                 if maker in self.seen or _group(maker) in PASSIVE:
                     continue
                 self.seen.add(maker)
@@ -179,11 +203,14 @@ class _Walk:
 
     def evaluation(self, register: str) -> None:
         """Notes the clips that the registered policy was tested on."""
-        deps = _items(self.lock[register], "deps")
-        policies = {p for p in deps if any(_group(m) in _TRAINERS for m in producers(self.lock, p))}
+        policies = {
+            (item.path, item.md5)
+            for item in inputs_of(self.lock, register)
+            if any(_group(maker) in _TRAINERS for maker in item.makers)
+        }
         found = False
         for name, entry in self.lock.items():
-            if _group(name) != "evaluate" or not policies & _items(entry, "deps").keys():
+            if _group(name) != "evaluate" or not policies & _items(entry, "deps").items():
                 continue
             for path, md5 in _items(entry, "outs").items():
                 if PurePosixPath(path).suffix == ".parquet":
@@ -205,7 +232,7 @@ class _Walk:
 
 def _sft(walk: _Walk, name: str) -> None:
     entry = walk.lock[name]
-    walk.base(name, "policy")
+    walk.base(name, POLICY)
     if parameter(entry, "sft.max_steps") == 0:  # the base is taken as it is
         return
     deps = _items(entry, "deps")
@@ -226,7 +253,7 @@ def _grpo(walk: _Walk, name: str) -> None:
     known = data_sets_of(walk.lock)
     for dataset in parameter(entry, "roles.train") or ():
         if dataset not in known:
-            walk.unknown.append(f"{name} learned from {dataset}, of which its dvc.lock has no manifest")
+            walk.lost.append(f"{name} learned from {dataset}, of which its dvc.lock has no manifest")
             continue
         manifest, quarantine = known[dataset]
         listed = Listed(
@@ -243,7 +270,7 @@ def _grpo(walk: _Walk, name: str) -> None:
 
 def _train_erv(walk: _Walk, name: str) -> None:
     entry = walk.lock[name]
-    walk.base(name, "encoder")
+    walk.base(name, ENCODER)
     for path, md5 in _items(entry, "deps").items():
         if PurePosixPath(path).suffix != ".parquet":
             continue

@@ -10,7 +10,7 @@ from typing import Any
 
 from erv.environment import Environment
 from erv.lineage.artifacts import Artifacts
-from erv.lineage.entries import Locked, consumers, entries_in
+from erv.lineage.entries import Locked, bundle_in, consumers, entries_in
 from erv.lineage.imported import IMPORTED
 from erv.lineage.links import Link
 from erv.lineage.node import Node
@@ -24,7 +24,8 @@ from erv.tracking.rest import Refused, Run
 
 _MOST_RUNS = 1000
 PARENT_TAG = "mlflow.parentRunId"
-_WHOLE = (FLOW, EXPERIMENT, "publish")  # kinds of runs that stand for several stages
+_PUBLISH = "publish"
+_WHOLE = (FLOW, EXPERIMENT, _PUBLISH)  # kinds of runs that stand for several stages
 
 
 class Runs:
@@ -69,7 +70,8 @@ class Runs:
         node = _node(run)
         with tempfile.TemporaryDirectory() as folder:
             locks, unread = self._kept(run, folder)
-            lock, accepted = entries_in(locks or Path()), read_accepted(locks or Path())
+            entries = bundle_in if run.data.tags.get(KIND_TAG) == _PUBLISH else entries_in
+            lock, accepted = entries(locks or Path()), read_accepted(locks or Path())
             digest = run.data.tags.get(lock_entries.ENTRY_TAG)
             mine = [name for name, entry in lock.items() if digest in _digests(entry, accepted)]
             if digest and not mine:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from erv.environment import Environment
-from erv.lineage.entries import Locked, differing, external_sources, lock_of_source, producers
+from erv.lineage.entries import Locked, external_sources, lock_of_source
+from erv.lineage.inputs import given_facts, input_links, is_source
 from erv.lineage.links import LinkChecker
 from erv.lineage.node import ABOVE, Node
 from erv.lineage.origin import origin_facts, origin_values, own_parameters, parameters
-from erv.pipeline import Acceptance, behind, read_accepted
+from erv.pipeline import Acceptance, behind, inputs_of, read_accepted, written_paths
 from erv.tracking.lock_entries import entry_hash, find_runs
 from erv.tracking.rest import Run
 
@@ -55,20 +56,15 @@ class StageTrees:
         }
         node.facts += origin_facts(origin)
         node.facts += _wrapped("parameters ", own_parameters(name, known))
-        node.facts += external_sources(lock, name)
+        inputs = inputs_of(lock, name, self._links.listing)
+        node.facts += [*external_sources(lock, name), *given_facts(lock, name, inputs)]
         for out in entry.get("outs") or []:
             node.links.append(self._links.output(out["path"], out.get("md5")))
-        above: set[str] = set()
-        for dependency in entry.get("deps") or []:
-            path = dependency["path"]
-            made_by = producers(lock, path)
-            above |= made_by
-            if path.endswith(".lock.json") and not made_by:
-                node.links.append(
-                    self._links.source(path, dependency.get("md5"), lock_of_source(path, locks))
-                )
-            elif len(made_by) == 1:
-                node.links += differing(lock, made_by, dependency)
+        node.links += input_links(lock, name, inputs, written_paths(locks or Path()))
+        for item in inputs:
+            if is_source(item.path) and not item.makers:
+                node.links.append(self._links.source(item.path, item.md5, lock_of_source(item.path, locks)))
+        above = {maker for item in inputs for maker in item.makers}
         node.children = [self.node(lock, up, locks, seen) for up in sorted(above)]
         return node
 

@@ -15,10 +15,10 @@ from erv.lineage.links import Link
 from erv.lineage.membership import Membership
 from erv.lineage.model_versions import ModelVersions
 from erv.lineage.node import Node
-from erv.lineage.roles import MANIFESTS
 from erv.lineage.runs import Runs, is_flow_run
 from erv.lineage.stages import StageTrees
 from erv.lineage.used import used_nodes
+from erv.pipeline import MANIFESTS
 from erv.register.gates import CHAMPION
 from erv.register.versions import CHALLENGER
 from erv.settings import Settings

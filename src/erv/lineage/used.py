@@ -38,7 +38,8 @@ def _node(roles: VersionRoles, clips: Set[Clip] | None) -> Node:
             name = clip_name(left_out.clip) if several else "it"
             node.facts.append(f"not {left_out.role} ({left_out.stage}): {name}, {left_out.because}")
     if not node.facts and not roles.unread and not roles.version.unrecorded:
-        node.facts.append("did not use it")
+        # Of what isn't recorded, nobody can say that it didn't.
+        node.facts.append("no recorded use of it" if roles.unknown else "did not use it")
     node.facts += [f"not recorded: {sentence}" for sentence in roles.unknown]
     node.links = [Link("roles", None, sentence) for sentence in roles.unread]
     document = roles_document(roles)

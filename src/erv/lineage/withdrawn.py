@@ -64,6 +64,9 @@ class Withdrawn:
             yield from _wrapped(f"not recorded: {sentence}: ", titles, indent="")
         if self.unknown:
             yield from _wrapped("unknown: ", self.unknown, indent="")
+        if silent := [item for item in self.versions if item.unknown and not item.used]:
+            title = ", ".join(f"{item.version.model}/{item.version.number}" for item in silent)
+            yield from _wrapped("may have used them, as not all is recorded: ", [title], indent="")
         touched = len({clip for item in self.affected for used in item.used for clip in used.clips})
         yield (
             f"{len(self.affected)} of {len(self.versions)} versions used {touched} of {len(self.clips)}"

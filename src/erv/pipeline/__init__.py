@@ -2,12 +2,26 @@
 
 from erv.pipeline.accepted import ACCEPTED, Acceptance, AcceptedFile, add_accepted, behind, read_accepted
 from erv.pipeline.alone import check_inputs, late_inputs
+from erv.pipeline.ancestry import (
+    MANIFESTS,
+    QUARANTINES,
+    Files,
+    Input,
+    Listing,
+    ancestors,
+    digest_of_files,
+    in_use,
+    inputs_of,
+    named_in_parameters,
+    of_bundle,
+    registered,
+)
 from erv.pipeline.changes import ABSENT, ChangedFile, ChangedParameter, StageChanges, read_changes
 from erv.pipeline.commit import commit_dependencies
 from erv.pipeline.dead_holders import release_dead_holders
 from erv.pipeline.graph import PipelineStage, check_definitions, named, one_stage, read_stages, select
 from erv.pipeline.in_remote import restorable_from_remote
-from erv.pipeline.leftovers import of_these_stages, overlap, set_aside
+from erv.pipeline.leftovers import of_these_stages, overlap, set_aside, written_paths
 from erv.pipeline.lock_file import PipelineError, keep_lock, lock_fault, read_lock_entries, repair_lock
 from erv.pipeline.run import (
     StageCancelledError,
@@ -24,10 +38,15 @@ from erv.pipeline.unchanged import Unchanged, ask_unchanged
 __all__ = [
     "ABSENT",
     "ACCEPTED",
+    "MANIFESTS",
+    "QUARANTINES",
     "Acceptance",
     "AcceptedFile",
     "ChangedFile",
     "ChangedParameter",
+    "Files",
+    "Input",
+    "Listing",
     "PipelineError",
     "PipelineStage",
     "StageCancelledError",
@@ -36,16 +55,22 @@ __all__ = [
     "StageResult",
     "Unchanged",
     "add_accepted",
+    "ancestors",
     "ask_unchanged",
     "behind",
     "check_definitions",
     "check_inputs",
     "commit_dependencies",
+    "digest_of_files",
     "dvc_command",
+    "in_use",
+    "inputs_of",
     "keep_lock",
     "late_inputs",
     "lock_fault",
     "named",
+    "named_in_parameters",
+    "of_bundle",
     "of_these_stages",
     "one_pipeline_at_a_time",
     "one_stage",
@@ -55,6 +80,7 @@ __all__ = [
     "read_changes",
     "read_lock_entries",
     "read_stages",
+    "registered",
     "release_dead_holders",
     "repair_lock",
     "repro",
@@ -62,4 +88,5 @@ __all__ = [
     "run_guarded",
     "select",
     "set_aside",
+    "written_paths",
 ]

@@ -8,6 +8,7 @@ restores them from its cache when a stage writes them again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from erv.files import parse_yaml
 from erv.pipeline.graph import PipelineStage
 
 FOLDER = Path(".erv/set-aside")
+_ANY = re.compile(r"\$\{[^}]*\}")
 _ITEM = re.compile(r"\$\{item\.\w+\}")
 _PARAMETER = re.compile(r"\$\{([\w.]+)\}")
 
@@ -129,16 +131,36 @@ def _resolved(value: Any, params: Mapping[str, Any]) -> list[Any]:
     return list(found)
 
 
+def written_paths(folder: Path) -> tuple[str, ...] | None:
+    """What the stages of a `dvc.yaml` write, with a star for what parameters decide.
+
+    Args:
+        folder: with the `dvc.yaml`; None is returned if it can't be read.
+    """
+    try:
+        return _written((folder / "dvc.yaml").read_bytes())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+@functools.lru_cache(maxsize=8)  # asked for at every stage of a lineage
+def _written(content: bytes) -> tuple[str, ...]:
+    return tuple(_ANY.sub("*", path) for path in _paths(content))
+
+
 def _patterns(workspace: Path) -> list[str]:
     """The outputs of matrix stages, with a star for the item."""
-    definitions = parse_yaml((workspace / "dvc.yaml").read_bytes())["stages"]
+    paths = _paths((workspace / "dvc.yaml").read_bytes())
+    return [_ITEM.sub("*", path) for path in paths if _ITEM.search(path)]
+
+
+def _paths(content: bytes) -> list[str]:
     return [
-        _ITEM.sub("*", path)
-        for definition in definitions.values()
+        str(path)
+        for definition in parse_yaml(content)["stages"].values()
         for kind in ("outs", "metrics", "plots")
         for item in definition.get(kind) or []
         for path in ([item] if isinstance(item, str) else item)
-        if _ITEM.search(path)
     ]
 
 

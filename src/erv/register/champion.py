@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from erv.environment import Environment, child_environment
 from erv.errors import RegistryError
 from erv.files import sha256_of_file
-from erv.pipeline import of_these_stages, read_lock_entries, run_guarded
+from erv.pipeline import in_use, read_lock_entries, run_guarded
 from erv.policies.common.families import family_fault, read_config
 from erv.register.gates import CHAMPION, content_unknown, measured_otherwise
 from erv.register.record import RECORD, RECORD_TAG
@@ -103,7 +103,7 @@ def opponent(
             why = f"the registry has no answers of version {number}, the champion, as they were registered"
         elif not (why := _otherwise(bundle, mine, answers)):
             return answers
-        entry = of_these_stages(read_lock_entries()).get(f"evaluate@{settings.register_.policy}", {})
+        entry = in_use(read_lock_entries()).get(f"evaluate@{settings.register_.policy}", {})
         copy = kept.bundle()
         hindrance = _hindrance(bundle, copy, settings, entry)
         if copy is None or hindrance:

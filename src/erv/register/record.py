@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from erv.errors import RegistryError
 from erv.files import sha256_of_file
-from erv.pipeline import of_these_stages, read_lock_entries
+from erv.pipeline import of_bundle, read_lock_entries
 from erv.register.register import EXTERNAL, Bundle
 from erv.register.versions import CODE_COMMIT_TAG
 from erv.tracking.lock_entries import entry_hash
@@ -51,7 +51,7 @@ def version_record(
         origin: the tags of `erv.tracking.origin.origin_tags`, and that of a commit that has the code.
     """
     dirty = origin.get(DIRTY_TAG)
-    entries = {} if bundle.is_external else of_these_stages(read_lock_entries())
+    entries = {} if bundle.is_external else of_bundle(read_lock_entries())
     document = {
         "schema": SCHEMA,
         "model": name,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.environment import Environment
-from erv.pipeline import of_these_stages, read_lock_entries
+from erv.pipeline import in_use, read_lock_entries
 from erv.stack.dvc_remote import REMOTE, read_dvc_config
 from erv.storage.store import Store, open_store
 
@@ -35,7 +35,7 @@ def all_stored(environment: Environment) -> bool:
         objects, runs = Path(str(repo.cache.local.path)), Path(str(repo.cache.legacy.path)) / _RUNS
     store = open_store(environment)
     remote = _listing(store, environment, _OBJECTS)
-    locked = of_these_stages(read_lock_entries(environment.workspace / "dvc.lock"), environment.workspace)
+    locked = in_use(read_lock_entries(environment.workspace / "dvc.lock"), environment.workspace)
     try:
         wanted = {path: size for entry in locked.values() for path, size in _needed(entry, objects)}
     except (OSError, ValueError, LookupError, TypeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from erv.files import md5_of_file
 from erv.lineage.contents import TRAINED_ON
 from erv.lineage.membership import Membership
 from erv.lineage.published import Published
+from erv.lineage.used import used_nodes
 from erv.lineage.withdrawn import Withdrawn, find_withdrawn
 from erv.pinning import pin
 
@@ -85,6 +87,16 @@ def test_a_base_whose_folder_is_not_here(tmp_path: Path) -> None:
         ("model,clip_id\npolicy,t2\n", "lacks the columns dataset"),
         (f"{RECORD}policy,mafw\n", "line 3 lacks values"),
         ("model,dataset,clip_id\npolicy,mafw,\xe9\n", "not UTF-8 text"),
+        (f"{RECORD}Policy,mafw,t1\n", "trained_on.csv: line 3: model 'Policy', expected policy or encoder"),
+        (f"{RECORD}policy ,mafw,t1\n", "line 3: model 'policy ', expected policy or encoder"),
+        (f"{RECORD}vision,mafw,t1\n", "line 3: model 'vision', expected policy or encoder"),
+        ("model,dataset,clip_id\nboth,mafw,t1\n", "line 2: model 'both', expected policy or encoder"),
+        (f"{RECORD},mafw,t1\n", "line 3: model '', expected policy or encoder"),
+        (f"{RECORD}policy, mafw,t1\n", "line 3: dataset ' mafw', expected lower-case letters"),
+        (f"{RECORD}policy,MAFW,t1\n", "line 3: dataset 'MAFW', expected lower-case letters"),
+        (f"{RECORD}policy,mafw, t1\n", "line 3: clip_id ' t1', expected an id without spaces"),
+        (f"{RECORD}policy,mafw,\n", "line 3: clip_id '', expected an id"),
+        (f"{RECORD}policy,mafw,t0,t1\n", "line 3: more values than columns (from 't1' on)"),
         (f'model,dataset,clip_id\npolicy,mafw,"{"x" * 200_000}"\n', "not a table (field larger than"),
     ],
 )
@@ -93,6 +105,22 @@ def test_a_record_that_is_no_record(tmp_path: Path, record: str, fault: str) -> 
     (base / TRAINED_ON).write_bytes(record.encode("latin-1"))
     pin("base", str(base), None).save(tmp_path / BASE)
     unread(asked(environment), fault)
+
+
+def test_a_version_of_an_unrecorded_base_is_not_said_to_have_used_nothing(tmp_path: Path) -> None:
+    found = asked(workspace(tmp_path, None)[0])
+    (node,) = used_nodes(found.versions, {("mafw", "t1")})
+    assert "did not use it" not in node.facts
+    assert node.facts[0] == "no recorded use of it"
+    assert any(fact.startswith("not recorded: base: ") for fact in node.facts)
+    assert "may have used them, as not all is recorded: m/1" in found.lines()
+
+
+def test_a_version_whose_records_are_whole_did_not_use_it(tmp_path: Path) -> None:
+    found = asked(workspace(tmp_path, RECORD)[0])
+    found = dataclasses.replace(found, versions=(dataclasses.replace(found.versions[0], unknown=()),))
+    assert used_nodes(found.versions, {("mafw", "t1")})[0].facts == ["did not use it"]
+    assert not [line for line in found.lines() if line.startswith("may have")]
 
 
 def unread(found: Withdrawn, why: str) -> None:

@@ -85,9 +85,9 @@ def lock(**changed: Any) -> dict[str, dict[str, Any]]:
 
 
 def test_the_stages_of_a_version() -> None:
-    uses, unknown = uses_of(lock())
+    uses, unknown, lost = uses_of(lock())
     path = "data/sources/base.lock.json"
-    assert unknown == []
+    assert (unknown, lost) == ([], [])
     assert set(uses) == {
         Use("learned", "base", Base("base", "policy", path)),
         Use("learned", "base", Base("base", "encoder", path)),
@@ -105,7 +105,7 @@ def test_what_takes_no_step_learns_nothing() -> None:
     still = lock()
     still["sft"]["params"]["params.yaml"] = {"sft": {"max_steps": 0}}
     still["train_erv"]["params"]["params.yaml"] = {"train_erv.max_steps": 0}
-    roles = {(use.role, use.stage) for use in uses_of(still)[0]}
+    roles = {(use.role, use.stage) for use in uses_of(still).uses}
     assert {"sft"} & {stage for _, stage in roles} == set()
     assert ("learned", "train_erv") not in roles
     assert ("tested", "train_erv") in roles
@@ -113,8 +113,8 @@ def test_what_takes_no_step_learns_nothing() -> None:
 
 def test_a_quarantine_of_another_manifest_does_not_count() -> None:
     other = entry({"data/manifest/mafw.parquet": "m0"}, {"data/quarantine/mafw.parquet": "q0"})
-    uses, _ = uses_of(lock(**{"extract@mafw": other}))
-    (members,) = [use.members for use in uses if use.stage == "grpo@erv"]
+    told = uses_of(lock(**{"extract@mafw": other}))
+    (members,) = [use.members for use in told.uses if use.stage == "grpo@erv"]
     assert isinstance(members, Listed)
     assert members.quarantine is None
 
@@ -122,8 +122,6 @@ def test_a_quarantine_of_another_manifest_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"register": None}, "its dvc.lock has no entry of register"),
-        ({"ingest@mafw": None}, "grpo@erv learned from mafw, of which its dvc.lock has no manifest"),
         ({"evaluate@erv": None}, "no evaluation of its policy"),
         (
             {"merge": entry({}, {"models/policy/erv": "e.dir"}), "grpo@erv": None},
@@ -143,7 +141,45 @@ def test_a_quarantine_of_another_manifest_does_not_count() -> None:
     ],
 )
 def test_what_is_not_recorded_is_said(changed: dict[str, Any], sentence: str) -> None:
-    assert any(sentence in said for said in uses_of(lock(**changed))[1])
+    assert any(sentence in said for said in uses_of(lock(**changed)).unknown)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"register": None}, "its dvc.lock has no entry of register"),
+        ({"ingest@mafw": None}, "grpo@erv learned from mafw, of which its dvc.lock has no manifest"),
+        (
+            {"sft": None},
+            "grpo@erv: models/policy/sft read as s.dir, and no entry of dvc.lock says who wrote it",
+        ),
+        (
+            {"sft": entry({}, {"models/policy/sft": "other.dir"}, **{"sft.max_steps": 400})},
+            "grpo@erv: models/policy/sft read as s.dir, but sft wrote other.dir",
+        ),
+        (
+            {"train_erv": entry({}, {"models/verifier": "other.dir"}, **{"train_erv.max_steps": 400})},
+            "register: models/verifier read as v.dir, but train_erv wrote other.dir",
+        ),
+    ],
+)
+def test_what_its_entries_name_and_lack_is_lost(changed: dict[str, Any], sentence: str) -> None:
+    written = ("data/manifest/*.parquet", "models/policy/*", "models/policy/sft", "models/verifier")
+    assert sentence in uses_of(lock(**changed), written).lost
+
+
+def test_an_evaluation_of_another_policy_does_not_count() -> None:
+    """`evaluate@erv` ran before the policy was trained again."""
+    other = entry({"models/policy/erv": "before.dir"}, {"eval/erv/predictions.parquet": "p0"})
+    told = uses_of(lock(**{"evaluate@erv": other}))
+    assert not [use for use in told.uses if use.stage == "evaluate@erv"]
+    assert any("no evaluation of its policy" in sentence for sentence in told.unknown)
+
+
+def test_who_wrote_something_else_taught_nothing() -> None:
+    """An arm of an earlier run had the name of a variant of today."""
+    arm = entry({"models/theirs": "t.dir"}, {"models/policy/erv": "theirs.dir"})
+    assert uses_of(lock(**{"arms@erv": arm})) == uses_of(lock())
 
 
 def test_every_stage_of_the_pipeline_is_known() -> None:
