@@ -12,7 +12,7 @@ from erv.errors import EvaluationError
 from erv.report.origin import Fact, with_origin
 from erv.settings import Settings
 from erv.sources.lock import LOCKS
-from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, committed_on, origin_tags, who
+from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, committed_on, who
 from flows.summary import REPORT
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def report_with_origin(
     settings: Settings,
     published: PublishResult | None,
     addresses: Mapping[str, str],
+    started: Mapping[str, str],
     logger: Log,
 ) -> str:
     """The page that the stage `report` wrote, with its origin.
@@ -38,10 +39,11 @@ def report_with_origin(
         settings: its parameters.
         published: the version, if one was published.
         addresses: where to look, by name, as in the summary.
+        started: tags of the run's start, from `erv.tracking.origin.origin_tags`; HEAD may have moved since.
         logger: takes a warning if the page has no room for its origin.
     """
     facts = [
-        *_code(environment),
+        *_code(environment, started),
         Fact("seed", str(settings.seed)),
         *_data(environment, settings),
         *_version(published),
@@ -55,8 +57,7 @@ def report_with_origin(
         return page
 
 
-def _code(environment: Environment) -> Iterator[Fact]:
-    tags = origin_tags(environment.workspace)
+def _code(environment: Environment, tags: Mapping[str, str]) -> Iterator[Fact]:
     yield Fact("made", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by {who(environment.workspace)}")
     changes = ", with uncommitted changes" if tags.get(DIRTY_TAG) == "true" else ""
     yield Fact("commit", f"{tags[COMMIT_TAG]}{changes}" if COMMIT_TAG in tags else "not in a git repository")

@@ -168,7 +168,7 @@ def _train(
             addresses = show_links(environment, parent.run_id, flow_run_id, reported)
             show_artifacts(reports, comparison, runs)
         if comparison and REPORT.is_file():
-            page = origin.report_with_origin(environment, settings, published, addresses, logger)
+            page = origin.report_with_origin(environment, settings, published, addresses, parent.tags, logger)
             with tempfile.TemporaryDirectory() as folder:
                 copy = Path(folder) / KEPT_REPORT.name
                 copy.write_text(page, encoding="utf-8")

@@ -44,7 +44,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         return fingerprint(reader.get(row.clip_id)) if row.clip_id in reader else None
 
     leaks = find_leaks(clips, fingerprint_of, settings.leakage)
-    found = record(clips, leaks, settings.leakage)
+    found = record(clips, leaks, settings.leakage, roles)
     write_exclusions(exclusions(leaks, settings.leakage, roles), arguments.exclusions)
     hashes = hash_training_sets(arguments.manifests, arguments.shards, arguments.cues, roles.train)
     write_training_sets(hashes, arguments.training_sets)
@@ -59,7 +59,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         ", ".join(f"{count} clips to {_VERBS[use]}" for use, count in found["clips"].items()),
         len(leaks),
     )
-    require_none(leaks, settings.leakage)
+    require_none(leaks, settings.leakage, roles)
 
 
 _VERBS = {"train": "train on", "validation": "tune on", "test": "test on"}

@@ -6,7 +6,12 @@ import ast
 
 _WITH_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _WITH_STATEMENTS = ast.stmt | ast.excepthandler | ast.match_case
-_READS_DOCSTRINGS = frozenset({"__doc__", "getdoc", "getsource", "getsourcelines", "model_json_schema"})
+_READS_DOCSTRINGS = frozenset(
+    {
+        *("__doc__", "getdoc", "render_doc", "model_json_schema"),
+        *("getsource", "getsourcelines", "getcomments", "findsource"),
+    }
+)
 
 
 def reads_docstrings(tree: ast.AST) -> bool:
@@ -14,6 +19,7 @@ def reads_docstrings(tree: ast.AST) -> bool:
     return any(
         (isinstance(node, ast.Name) and node.id in _READS_DOCSTRINGS)
         or (isinstance(node, ast.Attribute) and node.attr in _READS_DOCSTRINGS)
+        or (isinstance(node, ast.Constant) and node.value == "__doc__")  # getattr
         for node in ast.walk(tree)
     )
 

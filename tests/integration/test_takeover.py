@@ -195,6 +195,8 @@ def test_each_worker_runs_what_was_made_for_its_clone(
             " whose worker is online",
             "to cancel the waiting ones: erv run --deploy --cancel-waiting",
         ]
+        kept = ask(stack, "/deployments/name/train/local")["schedules"]
+        assert [(one["schedule"]["cron"], one["active"]) for one in kept] == [("0 3 1 1 *", True)]
         prefect(stack, bea, "deployment", "schedule", "clear", "--accept-yes", "train/local")
         assert healthy(stack, ann)
         assert not healthy(stack, bea)

@@ -145,6 +145,8 @@ DECIDES = {
     "requirements/results.lock": ALL,
     "requirements/transformers.txt": ("grpo",),
     "requirements/vllm.txt": (),
+    "requirements/lora-none.txt": ("sft", "grpo"),
+    "requirements/lora-nf4.txt": (),
 }
 
 

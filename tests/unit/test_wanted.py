@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from erv.pipeline import PipelineError, PipelineStage, Unchanged
@@ -45,6 +47,22 @@ def test_one_stage_alone_runs_if_all_above_it_is_up_to_date() -> None:
         PipelineError, match=r"^join can't run alone: out/make@b of make@b is missing; `erv run"
     ):
         wanted.to_run(needed, Unchanged(frozenset({"make@a"}), 0.0))
+
+
+def test_one_stage_alone_names_what_lies_further_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wanted = Wanted(only="last")
+    needed = wanted.needed(STAGES)
+    for path in (path for stage in needed for path in stage.outputs):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    outs = next(stage.outputs[0] for stage in needed if stage.name == "join")
+    with pytest.raises(
+        PipelineError, match=f"{outs} of join may be out of date, as make@b isn't up to date;"
+    ):
+        wanted.to_run(needed, Unchanged(frozenset({"make@a"}), 0.0))
+    with pytest.raises(PipelineError, match=f"{outs} of join is out of date;"):
+        wanted.to_run(needed, Unchanged(frozenset({"make@a", "make@b"}), 0.0))
 
 
 def test_targets_run_with_what_they_need() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,16 @@ class Contents:
         names = sorted(map(Path, ignore.find(fs, str(place)))) if ignore else []
         return {name.relative_to(self._root).as_posix(): name.read_bytes() for name in names}
 
+    def at(self, commit: str, path: str) -> Files:
+        """The files of a dependency in a commit; nothing if it has none.
+
+        Raises:
+            PipelineError: git doesn't know the commit.
+        """
+        blobs = self._blobs(commit, path)
+        contents = self._read(set(blobs.values()))
+        return {name: contents[blob] for name, blob in blobs.items()}
+
     def when(self, path: str, md5: str) -> Files | None:
         """The files of a dependency when it had a hash; None if no commit holds them.
 
@@ -63,9 +73,8 @@ class Contents:
             raise PipelineError(f"{error}; run this from the top of the repository") from None
 
     def _search(self, path: str, md5: str) -> Files | None:
-        ignored = self._ignored()
         for commit in self._commits(path):
-            blobs = {name: blob for name, blob in self._tree(commit, path) if not ignored(name)}
+            blobs = self._blobs(commit, path)
             contents = self._read(set(blobs.values()) - self._md5s.keys())
             self._md5s.update({blob: _md5(content) for blob, content in contents.items()})
             if _digest(path, {name: self._md5s[blob] for name, blob in blobs.items()}) == md5:
@@ -73,9 +82,14 @@ class Contents:
                 return {name: contents[blob] for name, blob in blobs.items()}
         return None
 
-    def _ignored(self) -> Callable[[str], bool]:
+    def _blobs(self, commit: str, path: str) -> dict[str, str]:
+        """The blobs of a dependency in a commit by workspace path, without files that DVC leaves out."""
         _, ignore = self._dvc
-        return lambda name: bool(ignore.is_ignored_file(str(self._root / name)))
+        return {
+            name: blob
+            for name, blob in self._tree(commit, path)
+            if not ignore.is_ignored_file(str(self._root / name))
+        }
 
     def _commits(self, path: str) -> list[str]:
         """All commits that changed a path, on any branch, newest first."""

@@ -214,7 +214,7 @@ def _common(
         predictions = {name: [{**row, "sha256": None} for row in rows] for name, rows in predictions.items()}
     keys = [set(map(_clip, rows)) for rows in predictions.values()]
     shared = keys[0] & keys[1]
-    left = len(keys[0] | keys[1]) - len(shared)
+    left = len({key[:2] for key in keys[0] | keys[1]} - {key[:2] for key in shared})
     if not shared:
         raise EvaluationError("the two sides were tested on no clip in common")
     if left:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from erv.comparison.unrun import other_files, other_parameters
+from erv.comparison.unrun import other_committed_files, other_files, other_parameters
 from erv.environment import Environment, remedy_for
 from erv.errors import RegistryError
 from erv.lineage.artifacts import Artifacts
@@ -127,7 +127,8 @@ def _of_run(run_id: str, environment: Environment, title: str | None = None) -> 
             raise RegistryError(
                 f"{run_id}: {artifacts.unread or 'it keeps no dvc.lock; give the run of a flow'}"
             )
-        return _of_files(title or _named(run), kept, *_origin(run))
+        side = _of_files(title or _named(run), kept, *_origin(run))
+    return side if side.dirty is not False else _with_its_files(side, environment.workspace)
 
 
 def _of_experiment(run: Run, environment: Environment) -> Side:
@@ -207,4 +208,12 @@ def _of_commit(target: str, commit: str, workspace: Path) -> Side:
             if content is not None:
                 (folder / file).write_text(content, encoding="utf-8")
         title = f"commit {commit[:8]}" if commit.startswith(target) else f"{target} ({commit[:8]})"
-        return _of_files(title, folder, commit, False)
+        return _with_its_files(_of_files(title, folder, commit, False), workspace)
+
+
+def _with_its_files(side: Side, workspace: Path) -> Side:
+    """A state with a remark on files of its commit that its results weren't made with, if git has it here."""
+    if side.commit is None or _commit(side.commit, workspace) is None:
+        return side
+    other = other_committed_files(side.lock, workspace, side.commit)
+    return replace(side, remarks=(*side.remarks, *other))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from erv.accept.accept import is_code
-from erv.accept.contents import Contents, digest_of
+from erv.accept.contents import Contents, Files, digest_of
 from erv.lineage.entries import Locked, producers
 from erv.parameters import PARAMETERS, Change, as_texts, changes, flat
 
@@ -39,27 +40,42 @@ def other_files(lock: Locked, workspace: Path) -> Iterator[str]:
     Raises:
         PipelineError: DVC can't say which files of a folder count.
     """
-    contents, known = Contents(workspace), dict[str, str]()
+    contents = Contents(workspace)
+    yield from _other(lock, workspace, contents.now, lambda path: (workspace / path).is_file())
+
+
+def other_committed_files(lock: Locked, workspace: Path, commit: str) -> Iterator[str]:
+    """The same sentence about the files that a commit has beside its lock entries.
+
+    Args:
+        lock: the lock entries.
+        workspace: the top of the repository.
+        commit: one that this repository has.
+
+    Raises:
+        PipelineError: git or DVC can't say which files of a folder count.
+    """
+    contents = Contents(workspace)
+    files = functools.cache(functools.partial(contents.at, commit))
+    yield from _other(lock, workspace, files, lambda path: path in files(path))
+
+
+def _other(
+    lock: Locked, workspace: Path, files: Callable[[str], Files], is_file: Callable[[str], bool]
+) -> Iterator[str]:
+    """A sentence on the stages that ran with other files than `files` gives for their dependencies."""
+    digest = functools.cache(lambda path: digest_of(path, files(path)))
     differing: dict[str, list[str]] = {}
     for name, entry in lock.items():
         for item in entry.get("deps") or []:
             path = item["path"]
-            if not _is_read_again(lock, workspace, path):
+            if not (workspace / path).resolve().is_relative_to(workspace.resolve()) or producers(lock, path):
                 continue
-            if path not in known:
-                known[path] = digest_of(path, contents.now(path)) or ""
-            if known[path] != item.get("md5"):
+            if (is_code(path) or is_file(path)) and digest(path) != item.get("md5"):
                 differing.setdefault(name, []).append(path)
     if differing:
         paths = dict.fromkeys(path for items in differing.values() for path in items)
         yield _sentence(list(differing), "files", list(paths))
-
-
-def _is_read_again(lock: Locked, workspace: Path, path: str) -> bool:
-    place = workspace / path
-    if not place.resolve().is_relative_to(workspace.resolve()) or producers(lock, path):
-        return False
-    return is_code(path) or place.is_file()
 
 
 def _parameters(entry: Mapping[str, Any], parameters: Mapping[str, str]) -> list[Change]:

@@ -21,6 +21,7 @@ from erv.pipeline import (
     PipelineError,
     PipelineStage,
     StageChanges,
+    late_inputs,
     named,
     one_stage,
     overlap,
@@ -69,8 +70,8 @@ def foresee(
         )
     refusal = ""
     if only is not None:
-        stages = (one_stage(stages, only),)
-        refusal = _refusal(stages[0], found)
+        needed, stages = stages, (one_stage(stages, only),)
+        refusal = _refusal(stages[0], needed, found)
     working = [stage.name for stage in stages if found[stage.name].works]
     times, trouble = _times(environment, working, settings.runtime.device)
     items = tuple(_timed(found[stage.name], times) for stage in stages)
@@ -117,13 +118,15 @@ def _in_remote(
         return frozenset(), f"DVC's remote, which may have some of these results, can't be asked ({reason})"
 
 
-def _refusal(stage: PipelineStage, found: Mapping[str, Foreseen]) -> str:
-    """Why a stage can't run alone; empty if it can: what it reads must be up to date and in place."""
-    late = [name for name in stage.upstream if found[name].state != "unchanged"]
+def _refusal(stage: PipelineStage, needed: Sequence[PipelineStage], found: Mapping[str, Foreseen]) -> str:
+    """Why a stage can't run alone; empty if it can: all that it needs must be up to date and in place."""
+    late = late_inputs(stage, needed, [name for name, item in found.items() if item.state == "unchanged"])
     if not late:
         return ""
+    names = dict.fromkeys(name for causes in late.values() for name in causes)
     what = f"what it reads of {', '.join(late)} isn't up to date"
-    return f"`--only` would be refused: {what}; run `erv run {stage.name}`"
+    cause = "" if set(names) == set(late) else f", because of {', '.join(names)}"
+    return f"`--only` would be refused: {what}{cause}; run `erv run {stage.name}`"
 
 
 def _timed(item: Foreseen, times: Mapping[str, Took]) -> Foreseen:

@@ -55,7 +55,7 @@ def examine_profile(
         *doubts,
         *_base(environment, settings, profile, sizes),
         *_gpus(settings, sizes, origin, verifier, accelerator or see_accelerator()),
-        *_packages(settings),
+        *_packages(settings, environment.workspace),
         *_engine(environment, settings),
         *_data(environment, settings, profile),
         *_teachers(environment, settings),
@@ -213,11 +213,15 @@ def _sequence(settings: Settings, sizes: PolicySizes, origin: str) -> Iterator[F
         yield Finding("sequence", "ok", f"{row}; {origin}")
 
 
-def _packages(settings: Settings) -> Iterator[Finding]:
+def _packages(settings: Settings, workspace: Path) -> Iterator[Finding]:
+    four_bits = [
+        f"{stage}.lora.quantize is nf4"
+        for stage, lora in (("sft", settings.sft.lora), ("grpo", settings.grpo.lora))
+        if lora.quantize == "nf4"
+    ]
+    if four_bits:
+        yield _four_bits(" and ".join(four_bits), workspace)
     wanted = {}
-    for stage, lora in (("sft", settings.sft.lora), ("grpo", settings.grpo.lora)):
-        if lora.quantize == "nf4":
-            wanted["bitsandbytes"] = f"{stage}.lora.quantize is nf4"
     if settings.machine.accelerate in ("zero2", "zero3"):
         wanted["deepspeed"] = f"machine.accelerate is {settings.machine.accelerate}"
     if settings.machine.extract.dask is not None:
@@ -231,14 +235,27 @@ def _packages(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"package {package}", "ok", f"{metadata.version(package)}; {reason}")
 
 
+def _four_bits(reason: str, workspace: Path) -> Finding:
+    from erv.training.common.adapters import four_bit_fault
+    from erv.training.common.pins import installed_version
+
+    version = installed_version("bitsandbytes")
+    fault = four_bit_fault(version, workspace)
+    if fault is None:
+        return Finding("package bitsandbytes", "ok", f"{version}; {reason}")
+    what, _, remedy = fault.partition("; ")
+    return Finding("package bitsandbytes", "fail", f"{what}; {reason}", remedy)
+
+
 def _engine(environment: Environment, settings: Settings) -> Iterator[Finding]:
     if not written_by_vllm(settings):
         return
-    from erv.training.grpo.engine.lacks import INSTALL, version_fault, vllm_version
+    from erv.training.common.pins import version_fault
+    from erv.training.grpo.engine.lacks import INSTALL, REQUIREMENTS, vllm_version
 
     python = environment.workspace / settings.machine.grpo.vllm_python
     version = vllm_version(python)
-    fault = version_fault(version, environment.workspace)
+    fault = version_fault("vllm", version, environment.workspace / REQUIREMENTS)
     if fault is not None:
         yield Finding("vLLM", "fail", f"{python} has {fault}; grpo.generation is vllm", f"`{INSTALL}`")
     else:

@@ -164,7 +164,10 @@ def _rounded(value: float | None) -> float | None:
 
 
 def record(
-    clips: Mapping[str, Sequence[ClipRow]], leaks: Sequence[Leak], settings: LeakageSettings
+    clips: Mapping[str, Sequence[ClipRow]],
+    leaks: Sequence[Leak],
+    settings: LeakageSettings,
+    roles: RolesSettings,
 ) -> dict[str, Any]:
     """What was compared and found, as a document."""
     return {
@@ -172,7 +175,8 @@ def record(
         "clips": {use: len(clips[use]) for use in USES},
         "same_content": sum(leak.frames is None for leak in leaks),
         "same_look": sum(leak.frames is not None for leak in leaks),
-        "excluded": len(leaks) if settings.action == "exclude" else 0,
+        "excluded": len(exclusions(leaks, settings, roles)),
+        "unread": len(leaks) - len(_read(leaks, roles)),
         "found": [
             {
                 "clip": f"{leak.clip.dataset}/{leak.clip.clip_id}",
@@ -196,11 +200,15 @@ def exclusions(leaks: Sequence[Leak], settings: LeakageSettings, roles: RolesSet
     """
     if settings.action != "exclude":
         return []
-    read = [leak.clip for leak in leaks if leak.use == "train" or leak.clip.dataset == roles.cold_start]
-    return [Excluded(clip.dataset, clip.clip_id) for clip in read]
+    return [Excluded(leak.clip.dataset, leak.clip.clip_id) for leak in _read(leaks, roles)]
 
 
-def require_none(leaks: Sequence[Leak], settings: LeakageSettings) -> None:
+def _read(leaks: Sequence[Leak], roles: RolesSettings) -> list[Leak]:
+    """Those whose clips a training reads."""
+    return [leak for leak in leaks if leak.use == "train" or leak.clip.dataset == roles.cold_start]
+
+
+def require_none(leaks: Sequence[Leak], settings: LeakageSettings, roles: RolesSettings) -> None:
     """Acts on `leakage.action`: warns, or raises an error that names the clips of both sides.
 
     Raises:
@@ -209,7 +217,8 @@ def require_none(leaks: Sequence[Leak], settings: LeakageSettings) -> None:
     if not leaks:
         return
     if settings.action == "exclude":
-        logger.warning("left out of training: %s", _listed(leaks))
+        if read := _read(leaks, roles):
+            logger.warning("left out of training: %s", _listed(read))
         return
     one = len(leaks) == 1
     said = (

@@ -1,7 +1,7 @@
 """The DVC pipeline: its graph, one stage of it at a time, and what came of it. Knows nothing of Prefect."""
 
 from erv.pipeline.accepted import ACCEPTED, Acceptance, AcceptedFile, add_accepted, behind, read_accepted
-from erv.pipeline.alone import check_inputs
+from erv.pipeline.alone import check_inputs, late_inputs
 from erv.pipeline.changes import ABSENT, ChangedFile, ChangedParameter, StageChanges, read_changes
 from erv.pipeline.commit import commit_dependencies
 from erv.pipeline.dead_holders import release_dead_holders
@@ -43,6 +43,7 @@ __all__ = [
     "commit_dependencies",
     "dvc_command",
     "keep_lock",
+    "late_inputs",
     "lock_fault",
     "named",
     "of_these_stages",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from erv.pipeline.graph import PipelineStage
@@ -24,18 +24,40 @@ def check_inputs(
     Raises:
         PipelineError: an input is missing or out of date; the message names each with its stage.
     """
-    faults = [
-        f"{output} of {other.name} is {'out of date' if (Path(workspace) / output).exists() else 'missing'}"
-        for other in needed
-        if other.name in stage.upstream and other.name not in unchanged.names
-        for output in other.outputs
-        if _reads(stage, output)
-    ]
+    faults = []
+    for name, late in late_inputs(stage, needed, unchanged.names).items():
+        (other,) = [item for item in needed if item.name == name]
+        for output in filter(lambda output: _reads(stage, output), other.outputs):
+            if not (Path(workspace) / output).exists():
+                faults.append(f"{output} of {name} is missing")
+            elif late == [name]:
+                faults.append(f"{output} of {name} is out of date")
+            else:
+                faults.append(f"{output} of {name} may be out of date, as {', '.join(late)} isn't up to date")
     if faults:
         raise PipelineError(
             f"{stage.name} can't run alone: {'; '.join(faults)}; `erv run {stage.name}` brings that up to"
             " date, `dvc pull` fetches what was made elsewhere"
         )
+
+
+def late_inputs(
+    stage: PipelineStage, needed: Sequence[PipelineStage], unchanged: Collection[str]
+) -> dict[str, list[str]]:
+    """The stages that a stage reads from and that aren't up to date, each with those that keep it from that.
+
+    Args:
+        stage: the stage that is to run alone.
+        needed: it and all that it needs, from `select`: each after all that it depends on.
+        unchanged: the names of stages that need nothing themselves.
+    """
+    late: dict[str, list[str]] = {}
+    for other in needed:
+        above = [name for upstream in other.upstream for name in late.get(upstream, ())]
+        own = [] if other.name in unchanged or above else [other.name]
+        if found := list(dict.fromkeys([*above, *own])):
+            late[other.name] = found
+    return {name: late[name] for name in stage.upstream if name in late}
 
 
 def _reads(stage: PipelineStage, output: str) -> bool:

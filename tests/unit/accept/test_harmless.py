@@ -59,11 +59,15 @@ def test_what_runs_is_code(old: str, new: str) -> None:
     assert change(CODE_BEFORE, CODE_BEFORE.replace(old, new)) == CODE
 
 
-def test_docstrings_count_where_they_are_read() -> None:
+@pytest.mark.parametrize("read", ["__doc__", 'getattr(f, "__doc__")', "pydoc.render_doc(f)"])
+def test_docstrings_count_where_they_are_read(read: str) -> None:
     """A question to a model could be built from one."""
-    before = '"""Say what you see."""\nPROMPT = __doc__\n'
+    before = f'"""Say what you see."""\nPROMPT = {read}\n'
     assert change(before, before.replace("see", "hear")) == CODE
     assert change(before, before + "# a comment\n") == HARMLESS
+
+
+def test_docstrings_count_in_a_schema() -> None:
     schema = 'class Answer(Base):\n    """How sure."""\n\n\nFORM = Answer.model_json_schema()\n'
     assert change(schema, schema.replace("sure", "certain")) == CODE
 

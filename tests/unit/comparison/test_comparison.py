@@ -143,6 +143,19 @@ def test_files_that_nothing_ran_with_are_named(workspace: Environment, settings:
     assert find_side(".", workspace, settings).remarks == (said,)
 
 
+def test_a_commit_whose_code_nothing_ran_with_says_so(workspace: Environment, settings: Settings) -> None:
+    """Code is committed before it runs, so `erv compare HEAD~1 HEAD` finds one `dvc.lock` twice."""
+    state(workspace, 30)
+    commit(workspace)
+    (workspace.workspace / CODE).write_text("edited")
+    commit(workspace)
+    (workspace.workspace / CODE).write_text("edited again")  # what is here now doesn't matter
+    said = f"not run with these files: evaluate@erv ({CODE}); outputs and metrics are from before"
+    found = compared(workspace, settings, "HEAD~1", "HEAD")
+    assert (found.before.remarks, found.now.remarks) == ((), (said,))
+    assert found.code == ()
+
+
 def test_stages_that_are_gone_are_not_compared(workspace: Environment, settings: Settings) -> None:
     """DVC keeps their entries in `dvc.lock`."""
     state(workspace, 30)
@@ -249,7 +262,7 @@ def test_clips_whose_content_changed_are_left_out_and_counted(
     before = commit(workspace)
     state(workspace, 50, changed=7)
     found = compared(workspace, settings, before)
-    assert found.remarks == ("erv: compared on 53 clips; 14 are not on both sides, or changed",)
+    assert found.remarks == ("erv: compared on 53 clips; 7 are not on both sides, or changed",)
     state(workspace, 50, recorded=False)  # of an older erv
     found = compared(workspace, settings, before)
     assert found.remarks == ("erv: paired by clip ids alone, as not both sides recorded what the clips hold",)

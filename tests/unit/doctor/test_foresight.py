@@ -286,6 +286,18 @@ def test_one_stage_alone(workspace: Path) -> None:
     assert "make is 2 stages, expected one" in str(dry("--only", "make").exception)
 
 
+def test_one_stage_alone_is_refused_for_what_lies_further_up(workspace: Path) -> None:
+    """As `erv run --only` refuses: DVC would put that output back, and then compare what follows it."""
+    made = next(
+        out["path"] for out in yaml.safe_load(Path("dvc.lock").read_text())["stages"]["make@a"]["outs"]
+    )
+    shutil.rmtree(made) if Path(made).is_dir() else Path(made).unlink()
+    said = (
+        "`--only` would be refused: what it reads of join isn't up to date, because of make@a; run `erv run"
+    )
+    assert said in dry("--only", "last").output
+
+
 def test_where_a_time_was_measured_is_said() -> None:
     found = seen(None, 65.0, 4.0)
     moved = replace(found, stages=(replace(found.stages[0], elsewhere="on gpu-box"), found.stages[1]))

@@ -159,7 +159,7 @@ def test_a_clip_is_named_once_with_the_test_clip_before_the_validation_clip() ->
 def test_the_error_names_both_clips_their_files_and_the_switch() -> None:
     found = leaks_of(row("reasoning/s1", "train", "a"), row("mafw/00019", "test", "a"))
     with pytest.raises(DataError) as caught:
-        require_none(found, SETTINGS)
+        require_none(found, SETTINGS, ROLES)
     assert str(caught.value) == (
         "1 clip is in two splits: reasoning/s1 (train, s3://raw/reasoning/s1.mp4) = mafw/00019 (test,"
         " s3://raw/mafw/00019.mp4): same content; data/leakage.json lists all. Take one of each pair out of"
@@ -167,7 +167,7 @@ def test_the_error_names_both_clips_their_files_and_the_switch() -> None:
         " trained or tuned on, or to warn"
     )
     for action in ("warn", "exclude"):
-        require_none(found, SETTINGS.model_copy(update={"action": action}))
+        require_none(found, SETTINGS.model_copy(update={"action": action}), ROLES)
 
 
 def test_only_exclude_leaves_out_and_never_a_test_clip(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_only_exclude_leaves_out_and_never_a_test_clip(tmp_path: Path) -> None:
     assert exclusions(found, SETTINGS, ROLES) == []
     excluding = SETTINGS.model_copy(update={"action": "exclude"})
     out = exclusions(found, excluding, ROLES)
-    assert record(used({"mafw": rows[:1], "dfew": rows[1:]}, ROLES), found, excluding)["excluded"] == 1
+    assert record(used({"mafw": rows[:1], "dfew": rows[1:]}, ROLES), found, excluding, ROLES)["excluded"] == 1
     write_exclusions(out, tmp_path / "exclusions.json")
     kept = read_exclusions(tmp_path / "exclusions.json")
     assert kept == [Excluded("dfew", "1")]
@@ -198,10 +198,11 @@ def test_other_test_clips_leave_what_training_depends_on_as_it_is(tmp_path: Path
         leaks = leaks_of(*trained, *tested)
         write_exclusions(exclusions(leaks, excluding, ROLES), tmp_path / "exclusions.json")
         written.append((tmp_path / "exclusions.json").read_text())
-        records.append(record(used({"mafw": [*trained, *tested]}, ROLES), leaks, excluding))
+        records.append(record(used({"mafw": [*trained, *tested]}, ROLES), leaks, excluding, ROLES))
     assert written[0] == written[1] == written[2]
     assert read_exclusions(tmp_path / "exclusions.json") == [Excluded("dfew", "1"), Excluded("mafw", "2")]
-    assert [found["excluded"] for found in records] == [2, 2, 3]
+    # As many as are in the list; a clip that could be tuned on, and isn't, is counted apart.
+    assert [(found["excluded"], found["unread"]) for found in records] == [(2, 0), (2, 0), (2, 1)]
     assert [left_out(found)["dfew", "1"] for found in records] == [
         "same content as mafw/1 (test, s3://raw/mafw/1.mp4)",
         "same content as mafw/1 (test, s3://moved/mafw/1.mp4)",

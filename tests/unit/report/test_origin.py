@@ -60,6 +60,9 @@ def test_the_day_of_a_file_is_that_of_its_commit_while_it_is_as_committed(tmp_pa
     assert committed_on(tmp_path, Path("b.json")) is None
 
 
+STARTED = {"erv.git_commit": "c0ffee", "erv.git_dirty": "true"}
+
+
 def test_a_kept_page_without_room_for_it_is_logged_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -70,13 +73,16 @@ def test_a_kept_page_without_room_for_it_is_logged_as_it_is(
 
     def page(text: str) -> str:
         Path("report/report.html").write_text(text)
-        return report_with_origin(Environment(tmp_path), settings, None, addresses, logging.getLogger("it"))
+        return report_with_origin(
+            Environment(tmp_path), settings, None, addresses, STARTED, logging.getLogger("it")
+        )
 
     assert page("<main>old</main>") == "<main>old</main>"
     assert "has no place for its origin" in caplog.text
     caplog.clear()
     told = page(f"<main>{MARK}</main>")
     assert "none was registered" in told
+    assert "c0ffee, with uncommitted changes" in told  # of the start; there is no repository by now
     assert 'href="http://mlflow.example/report.html"' in told
     assert "/here/report.html" not in told
     assert caplog.text == ""

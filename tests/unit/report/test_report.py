@@ -196,7 +196,11 @@ def test_real_data_get_no_note_on_planted_contradictions(predictions, evidence, 
 
 @pytest.mark.parametrize(
     ("excluded", "says"),
-    [(1, "1 left out of training and tuning."), (0, "none was left out, so the figures are too good.")],
+    [
+        ((1, 0), "1 left out of training and tuning."),
+        ((0, 0), "none was left out, so the figures are too good."),
+        ((0, 1), "1 to tune on that nothing was tuned on."),
+    ],
 )
 def test_clips_in_two_splits_are_on_the_page(predictions, evidence, excluded, says, page):
     pair = {"clip": "reasoning/s<1>", "use": "train", "twin": "mafw/00019", "twin_use": "test"}
@@ -204,7 +208,8 @@ def test_clips_in_two_splits_are_on_the_page(predictions, evidence, excluded, sa
         "clips": {"train": 9, "validation": 2, "test": 3},
         "same_content": 1,
         "same_look": 0,
-        "excluded": excluded,
+        "excluded": excluded[0],
+        "unread": excluded[1],
         "found": [{**pair, "alike": "same content"}],
     }
     _, html = page(predictions, replace(evidence, leakage=leakage))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tempfile
 from pathlib import Path
@@ -14,6 +13,9 @@ from erv.errors import TrainingError
 from erv.model_folders import load_adapter, load_model
 from erv.policies import Policy
 from erv.settings import LoraSettings
+from erv.training.common.pins import installed_version, version_fault
+
+FOUR_BITS = Path("requirements/lora-nf4.txt")  # the only place that names the version
 
 
 def lora_config(model: Any, settings: LoraSettings) -> Any:
@@ -70,18 +72,15 @@ def four_bit_copy(policy: Policy, settings: LoraSettings, device: torch.device, 
         dtype: the type that the copy computes in.
 
     Raises:
-        TrainingError: there is no GPU, or bitsandbytes is not installed.
+        TrainingError: there is no GPU, or not the bitsandbytes of `requirements/lora-nf4.txt`.
     """
     if device.type != "cuda":
         raise TrainingError(
             f"lora.quantize is {settings.quantize}, which needs a GPU (runtime.device is {device.type});"
             " set it to none"
         )
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise TrainingError(
-            f"lora.quantize is {settings.quantize}, which needs bitsandbytes; install it"
-            " (pip install bitsandbytes), or set it to none"
-        )
+    if fault := four_bit_fault(installed_version("bitsandbytes")):
+        raise TrainingError(f"lora.quantize is {settings.quantize}, but this machine has {fault}")
     from transformers import BitsAndBytesConfig
 
     language = {id(module) for module in policy.model.get_decoder().modules()}
@@ -104,6 +103,12 @@ def four_bit_copy(policy: Policy, settings: LoraSettings, device: torch.device, 
         )
     model.freeze_towers()
     return Policy(model=model.eval(), processor=policy.processor)
+
+
+def four_bit_fault(version: str | None, workspace: Path = Path()) -> str | None:
+    """What is wrong with a version of bitsandbytes (None: there is none), with the remedy; or None."""
+    fault = version_fault("bitsandbytes", version, workspace / FOUR_BITS)
+    return fault and f"{fault}; install it with `pip install -r {FOUR_BITS}`, or set lora.quantize: none"
 
 
 def prepare_for_lora(

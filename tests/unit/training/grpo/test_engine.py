@@ -39,7 +39,7 @@ from erv.training.grpo.engine import client
 from erv.training.grpo.engine import start as starting
 from erv.training.grpo.engine.agreement import agreement
 from erv.training.grpo.engine.client import EngineClient, Sampling
-from erv.training.grpo.engine.lacks import INSTALL, version_fault, vllm_fault, vllm_version
+from erv.training.grpo.engine.lacks import INSTALL, vllm_fault, vllm_version
 from erv.training.grpo.engine.prompts import check_embeds, embedded_prompts
 from erv.training.grpo.engine.text_model import text_weights, write_text_folder
 from erv.training.grpo.engine.worker import load_all, serve
@@ -505,15 +505,10 @@ def test_another_version_of_vllm_is_refused(tmp_path: Path) -> None:
     root = Path(__file__).parents[4]
     shutil.copy(root / "requirements" / "vllm.txt", tmp_path / "requirements")
     pinned = (root / "requirements" / "vllm.txt").read_text(encoding="utf-8").split("vllm==")[1].strip()
-    assert version_fault(pinned, tmp_path) is None
-    assert version_fault(f"{pinned}+cu129", tmp_path) is None
-    assert version_fault("0.1.0", tmp_path) == f"vLLM 0.1.0, expected {pinned}"
-    assert version_fault(f"{pinned}1", tmp_path) is not None
-    assert "which names the expected version, isn't here" in str(version_fault(pinned, tmp_path / "none"))
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 0.1.0\n")
     python.chmod(0o755)
-    assert f"has vLLM 0.1.0, expected {pinned}; install it with" in str(vllm_fault(python, tmp_path))
+    assert f"has vllm 0.1.0, expected {pinned}; install it with" in str(vllm_fault(python, tmp_path))
     raw = load_settings().model_dump(by_alias=True, mode="json")
     raw["runtime"]["device"] = "auto"
     raw["grpo"] |= {"generation": "vllm", "greedy_rollout": False}
@@ -521,7 +516,7 @@ def test_another_version_of_vllm_is_refused(tmp_path: Path) -> None:
     (finding,) = lacks._engine(Environment(tmp_path), parse_settings(raw))
     assert (finding.state, finding.detail) == (
         "fail",
-        f"{python} has vLLM 0.1.0, expected {pinned}; grpo.generation is vllm",
+        f"{python} has vllm 0.1.0, expected {pinned}; grpo.generation is vllm",
     )
 
 
@@ -579,7 +574,7 @@ def test_the_doctor_says_what_is_missing(tmp_path: Path) -> None:
     assert (finding.name, finding.state, finding.remedy) == ("vLLM", "fail", f"`{INSTALL}`")
     stage = PipelineStage("grpo@erv", (), "", (), ())
     (fault,) = preflight._engine(Environment(tmp_path), chosen, [stage])
-    assert "has no vLLM; install it with" in fault
+    assert "has no vllm; install it with" in fault
     assert preflight._engine(Environment(tmp_path), load_settings(), [stage]) == []
     assert preflight.gpu_faults(chosen, None, ()) == (
         ["grpo.generation: vllm: needs a GPU, and this run has none"],
@@ -597,7 +592,7 @@ def test_without_vllm_or_a_gpu_one_sentence_says_so(tmp_path: Path, monkeypatch:
     fault = vllm_fault(tmp_path / "python")
     assert fault is not None
     assert fault.endswith(
-        "has no vLLM; install it with `python -m venv .venv-vllm && .venv-vllm/bin/pip install -r"
+        "has no vllm; install it with `python -m venv .venv-vllm && .venv-vllm/bin/pip install -r"
         " requirements/vllm.txt`, or set grpo.generation: transformers"
     )
     assert (Path(__file__).parents[4] / "requirements" / "vllm.txt").is_file()
