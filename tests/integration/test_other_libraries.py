@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 
@@ -17,22 +16,21 @@ pytestmark = pytest.mark.integration
 
 
 def test_plain_dvc_refuses_or_says_so_in_mlflow_and_lineage(
-    stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stack: Environment, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It computed with the old torch, and wrote the hash of the new pins into dvc.lock."""
-    scratch = Scratch(tmp_path, stack)
-    (tmp_path / "requirements").mkdir()
-    (tmp_path / "requirements/results.lock").write_text("torch==0.0.1\n")
+    scratch = Scratch(tmp_path_factory.mktemp("libraries"), stack)
+    folder = scratch.folder
+    (folder / "requirements").mkdir()
+    (folder / "requirements/results.lock").write_text("torch==0.0.1\n")
     differs = f"torch {version('torch')} instead of 0.0.1"
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder)
     refused = scratch.python("-m", "dvc", "repro", "make@a", check=False)
     assert refused.returncode != 0
-    assert (
-        "error: make@a: the installed libraries are not those of requirements/results.lock, with which"
-        in (refused.stderr)
-    )
+    said = "error: make@a: the installed libraries are not those of requirements/results.lock, with which"
+    assert said in refused.stderr
     assert differs in refused.stderr
-    assert not (tmp_path / "made/a.txt").exists()
+    assert not (folder / "made/a.txt").exists()
     assert "make@a" not in read_lock_entries()
 
     monkeypatch.setenv("ERV_OTHER_LIBRARIES", "accept")

@@ -48,8 +48,9 @@ def remote_without_keys(environment: Environment) -> str | None:
     Raises:
         StackError: `.dvc/config.local` is damaged.
     """
-    written = read_dvc_config(environment.workspace / ".dvc" / "config.local").get(_SECTION, {})
-    if environment.has_storage or "url" not in written:
+    folder = environment.workspace / ".dvc"
+    written = read_dvc_config(folder / "config.local").get(_SECTION, {})
+    if environment.has_storage or "url" not in written or default_remote(folder) != REMOTE:
         return None
     address = written.get("endpointurl") or "Amazon S3"
     return (
