@@ -27,6 +27,7 @@ from erv.register import aliases
 from erv.register.against_champion import unmet
 from erv.register.review import Review, review
 from erv.settings import Settings, load_settings
+from erv.stack.one_origin import check_servers
 from flows.clone import refuse_foreign_code
 
 HOURS = 168.0
@@ -70,6 +71,7 @@ def promote(version: int | str = "challenger", hours: float = HOURS) -> Any:
     isolate(environment)
     try:
         refuse_foreign_code()
+        check_servers(environment, ("S3", "MLflow"))
         settings = load_settings(environment.workspace / "params.yaml")
         return _until_decided(str(version), environment, settings, time.monotonic() + hours * 3600)
     except FlowPauseTimeout:

@@ -13,6 +13,7 @@ from erv import pipeline
 from erv.environment import Environment, child_environment
 from erv.pipeline import PipelineStage
 from erv.pipeline.lock_file import NAME as LOCK
+from erv.stack.dvc_remote import stores
 from erv.stack.outages import through_outages
 from erv.stack.stored import all_stored
 from erv.tracking import experiment_page, lock_entries
@@ -55,7 +56,7 @@ def store_outputs(
     """
     if cancellation.asked() or not all(is_done(report) for report in reports):
         return
-    if not environment.has_storage:
+    if not stores(environment):
         get_run_logger().warning("no object store is configured: outputs stay on this machine")
         return
 

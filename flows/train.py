@@ -28,7 +28,6 @@ from erv.parameters import parse, read
 from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult, Unchanged
 from erv.stack.dvc_remote import write_dvc_remote
 from erv.stack.outages import through_outages
-from erv.stack.switch import check_store
 from erv.tracking import experiment_page, lock_entries
 from erv.tracking.description import FLOW, KIND_TAG, NOTE_TAG, Description, describe
 from erv.tracking.opening import open_run
@@ -128,7 +127,6 @@ def _train(
             ", ".join(map(str, moved)),
         )
     # DVC reads its remote from a file: what ERV_S3_* says now counts for it too.
-    check_store(environment)
     write_dvc_remote(environment)
     forced = wanted.forced(everything)
     logger.info("asking DVC which stages are up to date")

@@ -135,7 +135,10 @@ def test_the_page_s_story_is_told(
     told = {part.split("\n")[0]: part for part in parts}
     assert "grpo@erv" in told["erv run --dry"]
     assert "variants.erv.rewards.explanation" in told["erv run --dry"]
-    assert "explanation 0.5" in told["erv compare champion ."] + told["erv compare HEAD quarter"]
+    # Each by itself: the champion is the first run, and the workspace has the half weight.
+    weight = "variants.erv.rewards.explanation"
+    assert re.search(rf"{re.escape(weight)} 1(\.0)? → 0\.5$", told["erv compare champion ."], re.M)
+    assert re.search(rf"{re.escape(weight)} 0\.5 → 0\.25$", told["erv compare HEAD quarter"], re.M)
     versions = json.loads(told["erv compare 1 2 --policy erv --json"].split("\n", 1)[1])
     assert versions["schema"] == "erv.compare/1"
     champions = workspace.run("erv", "champions").stdout

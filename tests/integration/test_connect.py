@@ -109,8 +109,8 @@ def test_another_shell_of_a_connected_clone_is_told_what_it_lacks(colleague: Scr
     said = run(clone, bare, *ERV, "run")
     assert said.returncode == 1
     assert (
-        f"this clone is connected to Prefect at {own.prefect_api_url}: set ERV_PREFECT_API_URL="
-        in said.stderr
+        f"error: this clone is connected to S3 at {own.s3_endpoint}, MLflow at {own.mlflow_uri}, Prefect at"
+        f" {own.prefect_api_url}: set ERV_S3_ENDPOINT=" in said.stderr
     )
     doctor = run(clone, bare, *ERV, "doctor")
     assert "-> set what `erv connect` lists" in doctor.stdout

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from erv.doctor.preflight import check
 from erv.environment import clone_state, load_environment, own_environment
 from erv.errors import RegistryError
 from erv.lineage.complete import store_outputs
+from erv.pipeline import PipelineError
 from erv.stack import clean
 from erv.storage.store import open_store
 from tests.integration.scratch import Scratch
@@ -195,8 +197,9 @@ def test_a_run_does_not_point_the_remote_elsewhere(colleague: Scratch, connected
     said = run(connected, variables(colleague, ERV_DVC_BUCKET="erv-mlflow"), *ERV, "run", "make@a")
     assert said.returncode == 1
     assert (
-        f"this clone is connected to s3://{colleague.environment.dvc_bucket} at"
-        f" {colleague.environment.s3_endpoint}, but this shell names s3://erv-mlflow at" in said.stderr
+        "this clone is connected to the servers in .erv/connected.env, but this shell names others:"
+        f" ERV_DVC_BUCKET is erv-mlflow, there {colleague.environment.dvc_bucket}; set ERV_DVC_BUCKET as"
+        " there, or run `erv connect` to change to those" in said.stderr
     )
     assert written(connected) == before
 
@@ -208,9 +211,9 @@ def test_nor_does_it_in_a_clone_with_its_own_stack(colleague: Scratch) -> None:
     said = run(colleague.folder, other, *ERV, "run", "make@a")
     assert said.returncode == 1
     assert (
-        "this clone uses its own stack, but ERV_DVC_BUCKET=erv-mlflow names another store than"
-        " .erv/stack.env; unset ERV_DVC_BUCKET where this was started, or run `erv connect` to use servers of"
-        " others" in said.stderr
+        "this clone uses its own stack, in .erv/stack.env, but this shell names other servers: ERV_DVC_BUCKET"
+        f" is erv-mlflow, there {colleague.environment.dvc_bucket}; unset ERV_DVC_BUCKET where this was"
+        " started, or run `erv connect` to use servers of others" in said.stderr
     )
     assert written(colleague.folder) == before
 
@@ -219,10 +222,85 @@ def test_nor_does_a_publication(colleague: Scratch) -> None:
     before = written(colleague.folder)
     elsewhere = replace(colleague.environment, s3_endpoint="http://127.0.0.1:9")
     with pytest.raises(
-        RegistryError, match=r"^nothing was registered, .+: this clone uses its own stack, but"
+        RegistryError, match=r"^nothing was registered, .+: this clone uses its own stack, in"
     ):
         store_outputs(elsewhere, {}, (), print)
     assert written(colleague.folder) == before
+
+
+def test_commands_take_no_registry_of_another_origin(colleague: Scratch, own: Path) -> None:
+    """After `eval "$(erv stack env)"` elsewhere, `erv rollback` here changed the champion there."""
+    other = {**colleague.variables(), "ERV_MLFLOW_URI": colleague.environment.mlflow_uri or ""}
+    for command in (["rollback"], ["promote", "1"], ["publish"], ["import", "folder"], ["traces"], ["run"]):
+        said = refused(run(own, other, *ERV, *command))
+        assert said == (
+            "this clone uses its own stack, in .erv/stack.env, but this shell names other servers:"
+            f" ERV_MLFLOW_URI is {colleague.environment.mlflow_uri}, there not set; unset ERV_MLFLOW_URI"
+            " where this was started, or run `erv connect` to use servers of others"
+        ), command
+
+
+def test_nothing_is_registered_from_a_shell_without_the_store(colleague: Scratch, connected: Path) -> None:
+    """A version was registered whose outputs no colleague could read."""
+    named = {name: value for name, value in variables(colleague).items() if not name.startswith("ERV_S3_")}
+    team = load_environment(connected, process=named)
+    said: list[str] = []
+    with pytest.raises(
+        RegistryError, match=r"^nothing was registered, .+: this clone is connected to S3 at http"
+    ):
+        store_outputs(team, {}, (), said.append)
+    for command in (["publish"], ["rollback"], ["run"]):
+        assert refused(run(connected, named, *ERV, *command)).startswith(
+            f"this clone is connected to S3 at {colleague.environment.s3_endpoint}: set ERV_S3_ENDPOINT="
+        ), command
+    # No record of `erv connect`, but DVC's remote and its keys.
+    (connected / ".erv/connected.env").unlink()
+    with pytest.raises(RegistryError, match=r"DVC's remote is s3://.+, but no ERV_S3_"):
+        store_outputs(team, {}, (), said.append)
+    with pytest.raises(PipelineError, match=r"DVC's remote is s3://.+, but no ERV_S3_"):
+        check(team, [])
+    assert said == []
+    # A clone that never had a store says so, and goes on.
+    (connected / ".dvc/config.local").unlink()
+    store_outputs(team, {}, (), said.append)
+    assert said == [
+        "no object store is configured: outputs stay here, and nobody else can verify the version"
+    ]
+
+
+def test_outputs_go_to_a_remote_of_the_user_s_own(
+    colleague: Scratch, connected: Path, bare: dict[str, str]
+) -> None:
+    assert run(connected, bare, "-m", "dvc", "pull").returncode == 0
+    for name in (".erv/connected.env", ".dvc/config.local"):
+        (connected / name).unlink()
+    remote = connected.parent / "remote"
+    assert (
+        run(connected, bare, "-m", "dvc", "remote", "add", "--local", "-d", "mine", str(remote)).returncode
+        == 0
+    )
+    store_outputs(load_environment(connected, process={}), {}, (), print)
+    assert list(remote.glob("files/md5/*/*"))
+
+
+def test_a_stage_does_not_go_untracked_for_hours(
+    colleague: Scratch, connected: Path, bare: dict[str, str]
+) -> None:
+    """In a shell without the team's variables, it trained and left no curve."""
+    uri = colleague.environment.mlflow_uri
+    assert run(connected, bare, "-m", "dvc", "pull").returncode == 0
+    said = run(connected, bare, "-m", "dvc", "repro", "--force", "--single-item", "last")
+    assert said.returncode != 0
+    assert "INFO begins" not in said.stderr
+    assert (
+        f"error: last: this clone is connected to MLflow at {uri}: set ERV_MLFLOW_URI={uri} and"
+        in said.stderr
+    )
+    unnamed = {name: value for name, value in variables(colleague).items() if "MLFLOW_URI" not in name}
+    with pytest.raises(PipelineError, match="this clone is connected to MLflow at http"):
+        check(load_environment(connected, process=unnamed), [])
+    said = run(connected, variables(colleague), "-m", "dvc", "repro", "--force", "--single-item", "last")
+    assert "INFO begins" in said.stderr, said.stderr
 
 
 def test_the_sample_goes_into_no_bucket_of_others_unasked(colleague: Scratch, clone: Path) -> None:

@@ -232,7 +232,10 @@ def test_promotion_and_rollback_by_hand_stand(
     assert aliases(scratch)["champion"] == "1"
     forced = scratch.erv("promote", "2", "--force", "--reason", "better on calls").stdout
     assert re.search(r"version 2 is now the champion; it was version 1, since \S+Z, .+; forced past", forced)
+    registry = f"registry: MLflow at {scratch.environment.mlflow_uri}"
+    assert forced.splitlines()[-1] == registry
     back = scratch.erv("rollback", "--reason", "worse after all").stdout
+    assert back.splitlines()[-1] == registry
     assert "version 1 is the champion again; it was version 2, since" in back
     listed = scratch.erv("champions").stdout.split("\nversion ")
     began, second, *more = (" ".join(part.split()) for part in listed)  # long lines are broken

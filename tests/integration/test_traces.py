@@ -218,5 +218,11 @@ def test_an_evaluation_without_its_run(scratch: Scratch, monkeypatch: pytest.Mon
 def test_no_server(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ERV_MLFLOW_URI", "")
     assert "no MLflow server is configured; run `erv stack up`" in refused(scratch, "erv")
-    monkeypatch.setenv("ERV_MLFLOW_URI", "http://127.0.0.1:1")
-    assert "MLflow at http://127.0.0.1:1/health can't be reached" in refused(scratch, "erv")
+    monkeypatch.delenv("ERV_MLFLOW_URI")
+    file = scratch.environment.stack_file
+    before = file.read_text()
+    file.write_text(before.replace(str(scratch.environment.mlflow_uri), "http://127.0.0.1:1"))
+    try:
+        assert "MLflow at http://127.0.0.1:1/health can't be reached" in refused(scratch, "erv")
+    finally:
+        file.write_text(before)

@@ -239,7 +239,8 @@ def test_stage_that_never_reached_mlflow_is_delivered_later(
     stack: Environment, client, tmp_path: Path
 ) -> None:
     workspace = make_workspace(stack, tmp_path)
-    process = start_stage(workspace, "bad", ERV_MLFLOW_URI="http://127.0.0.1:9")
+    lose_mlflow(workspace, stack)
+    process = start_stage(workspace, "bad")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     lines = errors.splitlines()
@@ -391,9 +392,8 @@ def test_a_full_spool_stops_no_stage(stack: Environment, client, tmp_path: Path)
     assert [(item.path, item.file_size) for item in client.list_artifacts(found.info.run_id)] == [
         ("large", 300_000)
     ]
-    down = on_small_disk(
-        spool, 64, "stage.py", "--variant", "files", cwd=workspace, ERV_MLFLOW_URI="http://127.0.0.1:9"
-    )
+    lose_mlflow(workspace, stack)
+    down = on_small_disk(spool, 64, "stage.py", "--variant", "files", cwd=workspace)
     assert down.returncode == 0, down.stderr
     assert "Traceback" not in down.stderr
 
@@ -426,6 +426,12 @@ def make_workspace(stack: Environment, folder: Path) -> Path:
     (folder / ".erv" / "stack.env").write_text(stack.stack_file.read_text())
     (folder / "params.yaml").write_text((stack.workspace / "params.yaml").read_text())
     return folder
+
+
+def lose_mlflow(workspace: Path, stack: Environment) -> None:
+    """From now on, nothing answers where the workspace's MLflow was."""
+    file = workspace / ".erv/stack.env"
+    file.write_text(file.read_text().replace(str(stack.mlflow_uri), "http://127.0.0.1:9"))
 
 
 def test_spool_holds_no_secret(stack: Environment, tmp_path: Path) -> None:

@@ -181,7 +181,24 @@ def test_a_shell_that_names_other_servers_than_the_clone_uses(
     monkeypatch.setenv("ERV_S3_ENDPOINT", "http://elsewhere.example")
     (finding,) = _found_by(variables, load_environment())
     assert finding.detail == "the shell's ERV_S3_ENDPOINT differ from .erv/connected.env"
+    assert finding.state == "warn", "without keys it names no store"
     assert "`erv connect` change what the clone uses" in finding.remedy
+    monkeypatch.delenv("ERV_S3_ENDPOINT")
+    monkeypatch.setenv("ERV_MLFLOW_URI", "http://elsewhere.example")
+    (finding,) = _found_by(variables, load_environment())
+    assert finding.state == "fail"
+    assert finding.detail.startswith(
+        "the shell's ERV_MLFLOW_URI differ from .erv/connected.env, so runs, pub"
+    )
+
+
+def test_a_shell_that_names_servers_beside_the_own_stack(shared: Path) -> None:
+    """It was a warning, and `erv publish` put a version into the other registry."""
+    (shared / ".erv").mkdir()
+    (shared / ".erv/stack.env").write_text("ERV_MLFLOW_URI=http://127.0.0.1:1\n")
+    (finding,) = _found_by(variables, load_environment())
+    assert finding.state == "fail"
+    assert finding.remedy == "`unset ERV_MLFLOW_URI`, or `erv connect` to use servers of others"
 
 
 def test_the_sample_is_no_remedy_where_the_data_is_everybodys(

@@ -44,10 +44,12 @@ def command(folder: Path, name: str | None, verifier: Path) -> None:
     from erv.register.decoding import serving_settings
     from erv.register.external import hidden, register_external, write_external
     from erv.settings import load_settings
+    from erv.stack.one_origin import check_servers
     from erv.stack.own_code import require_own_code
 
     environment = load_environment()
     require_own_code(environment.workspace)  # a version is stored with it
+    check_servers(environment, ("S3", "MLflow"))
     isolate(environment)
     settings = load_settings()
     model = name or settings.register_.model_name

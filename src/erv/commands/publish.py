@@ -31,11 +31,13 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
     from erv.comparison.unrun import gone_stages, other_parameters
     from erv.environment import isolate, load_environment
     from erv.errors import RegistryError
+    from erv.libraries import require_locked
     from erv.lineage.complete import store_outputs
     from erv.lineage.gate import LineageGate
     from erv.parameters import as_texts, parse, read
     from erv.register.publish import publish
     from erv.settings import load_settings
+    from erv.stack.one_origin import check_servers
     from erv.stack.own_code import require_own_code
     from erv.stack.reach import require
     from erv.tracking import lock_entries
@@ -43,6 +45,8 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
 
     environment = load_environment()
     require_own_code(environment.workspace)  # a version is stored with it
+    check_servers(environment, ("S3", "MLflow"))
+    require_locked(environment.workspace)  # it may evaluate the champion
     isolate(environment)
     settings = load_settings()
     repaired = pipeline.repair_lock()

@@ -53,11 +53,13 @@ def run(
     from pathlib import Path
 
     from erv.environment import load_environment
+    from erv.libraries import require_locked
     from erv.pipeline import PipelineError
     from erv.repeat import experiments
     from erv.repeat.parameters import digest, of_workspace
     from erv.repeat.plan import plan
     from erv.settings import load_settings
+    from erv.stack.one_origin import check_servers
 
     settings = load_settings(Path("params.yaml"))
     repeats = plan(
@@ -67,6 +69,9 @@ def run(
         digest(of_workspace(Path.cwd())),
     )
     environment = load_environment()
+    if not dry:  # each run would be refused by itself
+        check_servers(environment, ("MLflow",))
+        require_locked(environment.workspace)
     known = experiments.finished(environment.workspace)
     done = {} if again else known
     waiting = experiments.queued(environment.workspace)

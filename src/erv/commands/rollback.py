@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from erv.commands.version import expected, spoken_gate
+from erv.commands.version import echo_registry, expected, spoken_gate
 
 
 @click.command(name="rollback")
@@ -23,9 +23,11 @@ def command(reason: str, force: bool, number: str | None) -> None:
     from erv.environment import isolate, load_environment
     from erv.register.aliases import rollback
     from erv.settings import load_settings
+    from erv.stack.one_origin import check_servers
     from erv.tracking.origin import who
 
     environment, settings = load_environment(), load_settings()
+    check_servers(environment, ("S3", "MLflow"))
     isolate(environment)
     said = rollback(
         environment,
@@ -37,3 +39,4 @@ def command(reason: str, force: bool, number: str | None) -> None:
         expected=number,
     )
     click.echo(said)
+    echo_registry(environment)

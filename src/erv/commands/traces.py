@@ -32,12 +32,14 @@ def command(policies: tuple[str, ...], only: tuple[str, ...], limit: int | None)
     from erv.errors import EvaluationError
     from erv.progress import meter
     from erv.settings import load_settings
+    from erv.stack.one_origin import check_servers
     from erv.stage import configure_logging
     from erv.traces.choice import choose
     from erv.traces.evaluated import find_runs, read_evaluation
     from erv.traces.writing import TraceWriter
 
     environment = load_environment()
+    check_servers(environment, ("MLflow",))
     isolate(environment)
     configure_logging(environment)
     known = load_settings().compare.policies

@@ -36,6 +36,11 @@ expected = click.option(
 )
 
 
+def echo_registry(environment: Environment) -> None:
+    """Names the registry that a command has changed."""
+    click.echo(f"registry: MLflow at {environment.mask(environment.mlflow_uri or 'no address')}")
+
+
 def spoken_gate(environment: Environment, settings: Settings) -> Callable[[str], Verdict]:
     """The gate on lineage; it says when it begins, because it reads all files of a version."""
     from erv.lineage.gate import LineageGate

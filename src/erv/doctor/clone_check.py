@@ -16,6 +16,7 @@ from erv.environment import (
     read_stack_file,
     remedy_for,
     shared_servers,
+    unlike_our_servers,
 )
 
 
@@ -27,11 +28,18 @@ def variables(environment: Environment) -> Iterator[Finding]:
         remedy = f"set them as in .erv/{CONNECTED_FILE}, or let `erv connect` change what the clone uses"
     else:
         record, name, remedy = environment.stack_file, STACK_FILE, ""
+    refused = unlike_our_servers(environment)
     known = read_stack_file(record)
     other = [n for n, value in known.items() if value and n in os.environ and os.environ[n] != value]
+    other = [*dict.fromkeys([*refused, *other])]
     if other:
-        remedy = remedy or f"the shell wins; if you don't want that: `unset {' '.join(other)}`"
-        yield Finding("variables", "warn", f"the shell's {some(other)} differ from .erv/{name}", remedy)
+        remedy = remedy or f"`unset {' '.join(other)}`" + (
+            ", or `erv connect` to use servers of others" if refused else ": the shell wins"
+        )
+        detail = f"the shell's {some(other)} differ from .erv/{name}"
+        if refused:
+            detail += ", so runs, publications and promotions are refused"
+        yield Finding("variables", "fail" if refused else "warn", detail, remedy)
 
 
 def stack(environment: Environment) -> Iterator[Finding]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 
 from erv.doctor.finding import Finding, some
 from erv.environment import Environment
+from erv.libraries import ACCEPT, INSTALL, LOCK, MISSING, VARIABLE, installed_unlike
 
 _ENOUGH_BYTES = 5_000_000_000
 _NEEDED_BYTES = 500_000_000
@@ -42,29 +43,19 @@ def packages(environment: Environment) -> Iterator[Finding]:
             "packages", "warn", "no requirements/*.lock here", "run this from the top of the repository"
         )
         return
-    lines = (
-        line.split("#")[0].split(";")[0].strip()
-        for lock in locks
-        for line in lock.read_text(encoding="utf-8").splitlines()
-    )
-    pinned = dict(line.split("==", 1) for line in lines if "==" in line and not line.startswith("-"))
-    missing, different = [], []
-    for name, wanted in sorted(pinned.items()):
-        try:
-            found = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            missing.append(name)
-            continue
-        # A local label such as `+cpu` names the build, not the version.
-        if found.partition("+")[0] != wanted.strip().partition("+")[0]:
-            different.append(f"{name} {found} instead of {wanted.strip()}")
-    remedy = "`make install`"
-    if missing:
-        yield Finding("packages", "fail", f"not installed: {some(missing)}", remedy)
-    if different:
-        yield Finding("packages", "warn", f"not as in requirements/: {some(different)}", remedy)
-    if not missing and not different:
-        yield Finding("packages", "ok", f"all {len(pinned)} as in requirements/")
+    unlike = [text for lock in locks for text in installed_unlike(lock)]
+    if not unlike:
+        yield Finding("packages", "ok", "all as in requirements/")
+        return
+    computing = bool(installed_unlike(environment.workspace / LOCK))
+    accepted = computing and os.environ.get(VARIABLE) == ACCEPT
+    missing = any(text.endswith(MISSING) for text in unlike)
+    detail = f"not as in requirements/: {some(unlike)}"
+    if accepted:
+        detail += f"; {VARIABLE}={ACCEPT} lets stages run, and their MLflow runs say it"
+    elif computing:
+        detail += "; no stage runs with these"
+    yield Finding("packages", "fail" if missing or (computing and not accepted) else "warn", detail, INSTALL)
 
 
 def disk(environment: Environment) -> Iterator[Finding]:

@@ -13,12 +13,15 @@ from erv.doctor.gpus import Gpu, installed_gpus
 from erv.doctor.judge_check import judge_faults
 from erv.doctor.policy_sizes import PolicySizes
 from erv.environment import Environment
-from erv.errors import DataError, StorageError
+from erv.errors import DataError, StackError, StorageError
 from erv.files import read_document
 from erv.labels import label_space_faults
+from erv.libraries import require_locked
 from erv.pipeline import PipelineError, PipelineStage
 from erv.settings import Settings, load_settings
 from erv.settings.across import written_by_vllm
+from erv.stack.dvc_remote import remote_without_keys
+from erv.stack.one_origin import server_fault
 from erv.stack.reach import unreachable
 
 NEEDED_BYTES = 1_000_000_000
@@ -39,6 +42,7 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
     settings = load_settings(environment.workspace / "params.yaml")
     faults = [
         *_unplaced(settings, stages),
+        *_libraries(environment.workspace),
         *_missing_files(environment.workspace, settings, stages),
         *label_space_faults(environment.workspace, settings.datasets),
         *teacher_faults(environment.workspace, settings, stages),
@@ -46,6 +50,7 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
         *_unfitting(environment, settings, stages),
         *_engine(environment, settings, stages),
         *_judges(environment, settings, stages),
+        *_servers(environment),
         *_store(environment),
         *_unreachable(environment),
         *_disk(environment.workspace),
@@ -270,6 +275,23 @@ def _comes_from(path: str, written: set[str]) -> bool:
     return any(
         path == output or path.startswith(f"{output}/") or output.startswith(f"{path}/") for output in written
     )
+
+
+def _libraries(workspace: Path) -> list[str]:
+    """Whether what is installed is what results are recorded with; each stage would refuse by itself."""
+    try:
+        accepted = require_locked(workspace)
+    except StackError as error:
+        return [str(error)]
+    if accepted:
+        logger.warning("other libraries than those of requirements/ are accepted: %s", accepted)
+    return []
+
+
+def _servers(environment: Environment) -> list[str]:
+    """Whether the servers are those of the clone, and all of them are named."""
+    fault = server_fault(environment) or remote_without_keys(environment)
+    return [] if fault is None else [fault]
 
 
 def _store(environment: Environment) -> list[str]:

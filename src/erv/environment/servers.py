@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,6 +22,8 @@ from erv.environment.written import (
 # The variable that names each server.
 _ADDRESS_OF = {"S3": "ERV_S3_ENDPOINT", "MLflow": "ERV_MLFLOW_URI", "Prefect": "ERV_PREFECT_API_URL"}
 
+SERVERS = tuple(_ADDRESS_OF)
+
 # What is said of a server whose address is not known here.
 _UNNAMED = {"S3": "Amazon S3", "MLflow": "your team's address", "Prefect": "your team's address"}
 
@@ -29,6 +32,9 @@ MAKE_DATA, SAMPLE_UPLOAD = "make data", "erv sample-data --upload"
 
 # The variables that say where objects go.
 _STORE = ("ERV_S3_ENDPOINT", "ERV_RAW_BUCKET", "ERV_DVC_BUCKET", "ERV_ARTIFACT_BUCKET")
+
+# Those that say which servers keep runs, versions and flow runs.
+_SERVICES = ("ERV_MLFLOW_URI", "ERV_PREFECT_API_URL")
 
 # How the names of each server's variables begin.
 _PREFIX_OF = {"S3": "ERV_S3_", "MLflow": "ERV_MLFLOW_", "Prefect": "ERV_PREFECT_"}
@@ -118,35 +124,60 @@ def recorded_servers(workspace: str | Path = ".", record: str = CONNECTED_FILE) 
     }
 
 
-def connected_store(workspace: str | Path = ".") -> tuple[str, str]:
-    """Address and bucket of the store that `erv connect` pointed DVC's remote at.
+def unlike_our_servers(environment: Environment) -> dict[str, tuple[str, str]]:
+    """The variables by which an environment names other servers than those that the clone uses.
 
-    Raises:
-        SettingsError: the record is damaged.
-    """
-    root = Path(workspace).resolve()
-    known = _record(root, CONNECTED_FILE)
-    address = known.get(_ADDRESS_OF["S3"]) or _UNNAMED["S3"]
-    return address, known.get("ERV_DVC_BUCKET") or Environment(root).dvc_bucket
-
-
-def unlike_our_store(environment: Environment) -> dict[str, str]:
-    """The variables by which an environment names another store than that of the clone's own stack.
-
-    Empty in a clone that has no S3 of its own: it is connected, or its stack is MLflow and Prefect alone.
+    Those are the servers of its own stack, or those that it is connected to. A stack without an S3 goes with
+    any server of others that it lacks. A clone with neither takes all.
 
     Returns:
-        Their values in the environment, by name; empty for Amazon's own address.
+        By name, the values in the environment and in the file that says what the clone uses; empty for
+        Amazon's own address, and for what is not named there.
 
     Raises:
-        SettingsError: `stack.env` is damaged.
+        SettingsError: that file is damaged.
     """
-    written = _own_addresses(environment.workspace)
-    if _ADDRESS_OF["S3"] not in written:
+    root = environment.workspace
+    connected = is_connected(root)
+    written = _record(root, CONNECTED_FILE) if connected else _own_addresses(root)
+    if not written:
         return {}
-    own = {**Environment(environment.workspace).variables(), **written}
-    used = environment.variables()
-    return {name: used.get(name, "") for name in _STORE if used.get(name) != own.get(name)}
+    whole = connected or _ADDRESS_OF["S3"] in written
+    usual, used = Environment(root).variables(), environment.variables()
+    stores = _STORE if whole and environment.has_storage else ()
+    # A server that this process doesn't name is lacking at most.
+    others = [name for name in _SERVICES if name in used and (whole or name in written)]
+    pairs = {name: (used.get(name, ""), {**usual, **written}.get(name, "")) for name in (*stores, *others)}
+    # Of an address with a password in it, nothing but its name is written down.
+    unknown = {name for name in pairs if connected and name in written and not written[name]}
+    return {
+        name: pair
+        for name, pair in pairs.items()
+        if name not in unknown and pair[0].rstrip("/") != pair[1].rstrip("/")
+    }
+
+
+def lacking_remedy(environment: Environment, needed: Collection[str] = SERVERS) -> str | None:
+    """Which servers this clone is connected to that this process doesn't name, and what to set.
+
+    Args:
+        environment: what is set.
+        needed: the servers that count.
+
+    Returns:
+        A sentence; None if none is lacking, as where the clone is not connected.
+
+    Raises:
+        SettingsError: what `erv connect` has written is damaged.
+    """
+    lacking = {name: url for name, url in connected_servers(environment).items() if name in needed}
+    if not lacking:
+        return None
+    where = ", ".join(f"{name} at {url}" for name, url in lacking.items())
+    return (
+        f"this clone is connected to {where}: set {_to_set(environment, lacking)} in this shell"
+        " (`erv connect` lists all that it lacks)"
+    )
 
 
 def named_like_our_own(environment: Environment) -> tuple[str, ...]:
@@ -196,23 +227,19 @@ def remedy_for(server: str, workspace: str | Path = ".", own: str = "run `erv st
         if state == "own stack":
             return f"{check}, or unset {_PREFIX_OF[server]}*: this clone has its own stack"
         return f"{check}, then run `erv connect`"
-    if address := connected_servers(environment).get(server):
-        needed = _to_set(environment, server)
-        return (
-            f"this clone is connected to {server} at {address}: set {needed} in this shell"
-            " (`erv connect` lists all that it lacks)"
-        )
+    if lacking := lacking_remedy(environment, (server,)):
+        return lacking
     if state == "connected" or (state == "neither" and shared):
         return f"set {_ADDRESS_OF[server]} and run `erv connect`"
     return own
 
 
-def _to_set(environment: Environment, server: str) -> str:
-    """The variables of a server that this shell lacks; whose value isn't written down, by name alone."""
+def _to_set(environment: Environment, servers: Collection[str]) -> str:
+    """The variables of servers that this shell lacks; whose value isn't written down, by name alone."""
     return " and ".join(
         f"{name}={shlex.quote(value)}" if value else name
         for name, value in unset_variables(environment).items()
-        if name.startswith(_PREFIX_OF[server])
+        if name.startswith(tuple(_PREFIX_OF[server] for server in servers))
     )
 
 

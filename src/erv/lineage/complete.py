@@ -7,11 +7,17 @@ from typing import Any
 
 from erv import pipeline
 from erv.environment import Environment, child_environment
-from erv.errors import ErvError, RegistryError
+from erv.errors import ErvError, RegistryError, StackError
 from erv.lineage.links import LinkChecker
-from erv.stack.dvc_remote import REMOTE, write_dvc_remote
-from erv.stack.stored import all_stored, default_remote
-from erv.stack.switch import check_store
+from erv.stack.dvc_remote import (
+    REMOTE,
+    default_remote,
+    remote_without_keys,
+    stores,
+    write_dvc_remote,
+)
+from erv.stack.one_origin import check_servers
+from erv.stack.stored import all_stored
 
 
 def store_outputs(
@@ -26,19 +32,22 @@ def store_outputs(
     isn't ours, nothing is looked up.
 
     Args:
-        environment: where the remote is; without an object store, nothing is done but to say so.
+        environment: where the remote is; if no object store is named anywhere, nothing is done but to say so.
         entries: of `dvc.lock`, by stage.
         needed: the stages whose outputs the version is made of.
         say: takes a sentence.
 
     Raises:
-        RegistryError: the remote can't be reached or refuses, or still lacks an output.
+        RegistryError: the remote can't be reached or refuses, or still lacks an output; or the clone has a
+            store that this process doesn't name.
     """
-    if not environment.has_storage:
-        say("no object store is configured: outputs stay here, and nobody else can verify the version")
-        return
     try:
-        check_store(environment)
+        check_servers(environment, ("S3",))
+        if fault := remote_without_keys(environment):
+            raise StackError(fault)
+        if not stores(environment):
+            say("no object store is configured: outputs stay here, and nobody else can verify the version")
+            return
         write_dvc_remote(environment)
         if all_stored(environment):
             return

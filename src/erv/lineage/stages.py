@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.environment import Environment
+from erv.libraries import LOCK, TAG
 from erv.lineage.entries import Locked, external_sources, lock_of_source
 from erv.lineage.inputs import given_facts, input_links, is_source
 from erv.lineage.links import LinkChecker
@@ -44,7 +45,8 @@ class StageTrees:
         ids = ", ".join(run.info.run_id for run in runs)
         node.facts.append(f"MLflow run {ids}" if runs else unread or "no MLflow run on this server")
         known = parameters(entry)
-        origin = origin_values(runs[0].data.tags if runs else {})
+        tags = runs[0].data.tags if runs else {}
+        origin = origin_values(tags)
         node.values = {
             "stage": name,
             "lock_entry": entry_hash(entry),
@@ -55,6 +57,7 @@ class StageTrees:
             "outputs": {out["path"]: out.get("md5") for out in entry.get("outs") or []},
         }
         node.facts += origin_facts(origin)
+        node.facts += _wrapped(f"ran with other libraries than those of {LOCK}: ", tags.get(TAG, ""))
         node.facts += _wrapped("parameters ", own_parameters(name, known))
         inputs = inputs_of(lock, name, self._links.listing)
         node.facts += [*external_sources(lock, name), *given_facts(lock, name, inputs)]

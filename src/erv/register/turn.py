@@ -2,7 +2,7 @@
 
 Processes of this workspace take turns by a lock file, those elsewhere by a lease in the object store that
 holds MLflow's artifacts. Both are free again when their holder is killed: the file at once, the lease after a
-minute.
+minute. Where no store is named, a warning says that nobody elsewhere is kept out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 # The user's own server may have no such bucket, refuse our key, or know no conditional writes.
 _NO_LEASES = {*MISSING, *WRONG_KEY, "NoSuchBucket", "NotImplemented", "InvalidArgument", "InvalidRequest"}
+_ALONE = "no lease can be kept: %s; make sure that nobody on another machine publishes or promotes now"
 
 
 @contextmanager
@@ -68,7 +69,9 @@ def registry_turn(
             except StorageError as error:
                 if error_code(error.__cause__ or error) not in _NO_LEASES:
                     raise
-                logger.warning("no lease can be kept: %s; make sure that nobody else publishes now", error)
+                logger.warning(_ALONE, error)
+        else:
+            logger.warning(_ALONE, "no object store is named (ERV_S3_*)")
         yield check
 
 

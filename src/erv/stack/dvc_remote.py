@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from erv.environment import Environment, command_for
+from erv.environment import Environment, command_for, remedy_for
 from erv.errors import StackError
 
 REMOTE = "erv"
@@ -38,6 +38,42 @@ def write_dvc_remote(environment: Environment) -> None:
         write_private(path, text)
     _update(folder / "config.local", _section(environment))
     _verify_default(folder)
+
+
+def remote_without_keys(environment: Environment) -> str | None:
+    """A sentence if DVC's remote is our store, as `.dvc/config.local` says, and this process can't use that.
+
+    A plain `dvc push` could: the keys are in that file. None if nothing is written there, or all is well.
+
+    Raises:
+        StackError: `.dvc/config.local` is damaged.
+    """
+    folder = environment.workspace / ".dvc"
+    written = read_dvc_config(folder / "config.local").get(_SECTION, {})
+    if environment.has_storage or "url" not in written or default_remote(folder) != REMOTE:
+        return None
+    address = written.get("endpointurl") or "Amazon S3"
+    return (
+        f"DVC's remote is {written['url']} at {address}, as .dvc/config.local says, but no ERV_S3_* variables"
+        f" name a store, so outputs would stay here; {remedy_for('S3', environment.workspace)}"
+    )
+
+
+def stores(environment: Environment) -> bool:
+    """Whether a push has somewhere to go: our store, or a default remote of the user's own."""
+    return environment.has_storage or default_remote(environment.workspace / ".dvc") not in (None, REMOTE)
+
+
+def default_remote(folder: Path) -> str | None:
+    """The remote that a plain `dvc push` uses; None if there is none.
+
+    Args:
+        folder: `.dvc`.
+    """
+    names = [
+        read_dvc_config(folder / name).get("core", {}).get("remote") for name in ("config.local", "config")
+    ]
+    return next((str(name) for name in names if name), None)
 
 
 def stale_settings(environment: Environment) -> tuple[str, ...]:

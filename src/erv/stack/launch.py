@@ -18,6 +18,7 @@ from erv.errors import StackError
 from erv.settings import load_settings
 from erv.stack import deployments, other_pools, pools
 from erv.stack.deployments import Deployed
+from erv.stack.one_origin import check_servers
 from erv.stack.own_code import require_own_code
 from erv.stack.reach import require
 from erv.tracking.origin import who
@@ -193,6 +194,7 @@ def _clone() -> Environment:
             " repository"
         )
     require_own_code(environment.workspace)
+    check_servers(environment)
     return environment
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from erv.environment import Environment
 from erv.pipeline import in_use, read_lock_entries
-from erv.stack.dvc_remote import REMOTE, read_dvc_config
+from erv.stack.dvc_remote import REMOTE, default_remote
 from erv.storage.store import Store, open_store
 
 _OBJECTS, _RUNS = "files/md5", "runs"
@@ -44,18 +44,6 @@ def all_stored(environment: Environment) -> bool:
         return False
     kept = {path.relative_to(runs).as_posix() for path in runs.rglob("*") if path.is_file()}
     return kept <= _listing(store, environment, _RUNS).keys()
-
-
-def default_remote(folder: Path) -> str | None:
-    """The remote that a plain `dvc push` uses; None if there is none.
-
-    Args:
-        folder: `.dvc`.
-    """
-    names = [
-        read_dvc_config(folder / name).get("core", {}).get("remote") for name in ("config.local", "config")
-    ]
-    return next((str(name) for name in names if name), None)
 
 
 def _listing(store: Store, environment: Environment, prefix: str) -> dict[str, int]:

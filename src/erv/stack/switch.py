@@ -2,7 +2,8 @@
 
 A clone is in exactly one state (`erv.environment.clone_state`). `erv connect` and `erv stack up --own` change
 it. Both refuse where something would be lost or reach the wrong server: while servers of its own run, or
-while runs wait for the MLflow that it leaves.
+while runs wait for the MLflow that it leaves. `erv.stack.one_origin` keeps commands to the servers of
+that state.
 """
 
 from __future__ import annotations
@@ -13,14 +14,12 @@ from pathlib import Path
 from erv.environment import (
     Environment,
     clone_state,
-    connected_store,
     load_environment,
     named_environment,
     named_like_our_own,
     own_environment,
     recorded_servers,
     shared_servers,
-    unlike_our_store,
 )
 from erv.errors import StackError
 
@@ -108,38 +107,6 @@ def check_starting(workspace: Path, names: Sequence[str], own: bool) -> None:
                 " this clone's own; run `erv connect` to use it, or unset them to start a stack of its own"
                 " (`erv stack up --own` starts one all the same)"
             )
-
-
-def check_store(environment: Environment) -> None:
-    """Refuses a store that this clone doesn't use: DVC's remote would follow it unasked, and stay there.
-
-    Args:
-        environment: with the store that this process names.
-
-    Raises:
-        StackError: it isn't the one that the clone is connected to, or not that of the clone's own stack.
-    """
-    if not environment.has_storage:
-        return
-    if clone_state(environment.workspace) == "connected":
-        _check_connected_store(environment)
-    elif others := unlike_our_store(environment):
-        said = environment.mask(", ".join(f"{name}={value}" for name, value in others.items()))
-        raise StackError(
-            f"this clone uses its own stack, but {said} names another store than .erv/stack.env; unset"
-            f" {' '.join(others)} where this was started, or run `erv connect` to use servers of others"
-        )
-
-
-def _check_connected_store(environment: Environment) -> None:
-    known = connected_store(environment.workspace)
-    named = (environment.s3_endpoint or "Amazon S3", environment.dvc_bucket)
-    if named != known:
-        raise StackError(
-            f"this clone is connected to s3://{known[1]} at {known[0]}, but this shell names s3://{named[1]}"
-            f" at {named[0]}; run `erv connect` to change to that, or correct the shell's ERV_S3_* and"
-            " ERV_DVC_BUCKET"
-        )
 
 
 def overriding_variables(workspace: str | Path = ".") -> tuple[str, ...]:
