@@ -18,6 +18,7 @@ from erv.errors import RegistryError
 from erv.export.card import model_card
 from erv.files import model_folder, scratch_folder, sweep_beside
 from erv.policies.common.arm import FILE as ARM
+from erv.policies.common.arm import stated_arm
 from erv.policies.common.families import family_of, read_config
 from erv.register.external import CARD, SERVING, VERIFIER
 from erv.register.fetched import FetchedVersion
@@ -40,7 +41,7 @@ def export(version: FetchedVersion, folder: Path, verdicts: Sequence[Verdict] | 
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise _taken(folder)
     policy = version.bundle / "policy"
-    if (policy / ARM).is_file():
+    if stated_arm(policy).folder is not None:  # one without a folder answers without thinking
         raise RegistryError(
             f"{version.title}: its policy is an arm, whose weights are elsewhere ({ARM}); export a version"
             " of a policy that was trained here"

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from erv.checkpoints import LIBRARIES
 from erv.determinism import code_version
-from erv.errors import EvaluationError
+from erv.errors import DataError, EvaluationError
 from erv.files import remove, sha256_of_text, whole_file
 from erv.manifest import write_table
 from erv.predict.answering import Answering
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 # What `erv.media.workers` says of clips where another machine, or this one later, may answer. The version has
 # its own code, so that its words are all there is to go by. Signal 9 is that of a kernel without memory.
 _FOR_NOW = re.compile(r"not done within .+ s|needs more than \d+ MB|decoder process died \(signal 9\)")
+_MODEL = "erv.model"  # in the metadata of every file that is written here
 
 SCHEMA = pa.schema(
     [
@@ -107,6 +108,25 @@ def predict(version: FetchedVersion, listing: Listing, output: Path, kept: Path)
                 remove(path)
     failed = whole.num_rows - whole.column("error").null_count
     return Predicted(whole.num_rows, failed, again)
+
+
+def require_own_file(output: Path) -> None:
+    """Refuses to write over a file that no `predict` wrote.
+
+    Raises:
+        DataError: there is such a file.
+    """
+    if not output.exists():
+        return
+    try:
+        written = pq.read_schema(output).metadata or {}
+    except (pa.ArrowException, OSError):
+        written = {}
+    if _MODEL.encode() not in written:
+        raise DataError(
+            f"{shown(output)}: is there already, and `erv predict` did not write it; name another file, or"
+            " move this one away"
+        )
 
 
 @contextmanager
@@ -188,7 +208,7 @@ def _read(path: Path, names: Sequence[str]) -> pa.Table | None:
 
 def _metadata(version: FetchedVersion) -> dict[str, str]:
     return {
-        "erv.model": version.name,
+        _MODEL: version.name,
         "erv.version": version.number,
         "erv.bundle": version.bundle_hash,
         "erv.lineage_sha256": version.record,

@@ -18,6 +18,7 @@ from erv.errors import DataError, RegistryError
 from erv.files import parse_yaml, remove, whole_folder
 from erv.model_folders import check_folder
 from erv.policies.common.arm import FILE as ARM
+from erv.policies.common.arm import Arm, stated_arm
 from erv.policies.common.families import family_of, read_config
 from erv.register.card import with_verdicts
 from erv.register.claimed import claims_in, misfits
@@ -117,9 +118,15 @@ def register_external(bundle: Bundle, environment: Environment, name: str) -> tu
 
 def _check_closed(folder: Path) -> None:
     """Refuses what would bring files from outside the folder into the version."""
-    if (folder / ARM).is_file():
+    arm = stated_arm(folder)
+    if arm.folder is not None:
         raise RegistryError(
             f"{folder}: is an arm, whose weights are elsewhere; name the folder with the weights"
+        )
+    if arm not in (Arm(), Arm(thinks=False)):
+        raise RegistryError(
+            f"{folder / ARM}: expected whether the policy thinks and nothing else, as training writes it;"
+            " fetch the folder again"
         )
     for path in sorted(folder.rglob("*")):
         if not path.is_symlink():

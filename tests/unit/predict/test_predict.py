@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -15,7 +16,7 @@ from erv.commands.predict import command
 from erv.media.workers import isolated
 from erv.predict import predict as module
 from erv.predict.listing import list_clips
-from erv.predict.predict import predict
+from erv.predict.predict import predict, require_own_file
 from erv.register.fetched import FetchedVersion
 
 
@@ -94,3 +95,23 @@ def test_a_manifest_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.Monke
         assert result.exit_code == 2
         assert f"--output {output} is the manifest that is read; name another file" in result.output
     assert (tmp_path / "mafw.parquet").read_bytes() == b"manifest"
+
+
+def test_only_what_predict_wrote_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any other file was replaced without a word: another manifest, or a table of somebody's work."""
+    other, notes = tmp_path / "dfew.parquet", tmp_path / "notes.txt"
+    pq.write_table(pa.table({"clip_id": ["1"]}), other)
+    notes.write_text("of hours")
+    before = other.read_bytes()
+    (tmp_path / "link.parquet").symlink_to("dfew.parquet")
+    for output in (other, notes, tmp_path / "link.parquet"):
+        result = CliRunner().invoke(command, [str(tmp_path / "clips"), "--output", str(output)])
+        assert str(result.exception) == (
+            f"{output}: is there already, and `erv predict` did not write it; name another file, or move this"
+            " one away"
+        )
+    assert other.read_bytes() == before
+    assert notes.read_text() == "of hours"
+    outcome(None, tmp_path, monkeypatch)
+    require_own_file(tmp_path / "a.parquet")
+    require_own_file(tmp_path / "new.parquet")

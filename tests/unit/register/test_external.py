@@ -19,6 +19,9 @@ from erv.commands.import_ import command
 from erv.errors import ErvError, RegistryError
 from erv.export.export import export
 from erv.files import sha256_of, temporary_name
+from erv.policies import load_policy
+from erv.policies.common.arm import Arm, read_arm, write_arm
+from erv.prompts import DIRECT_BEGINNING
 from erv.register.external import hidden, write_external
 from erv.register.fetched import FetchedVersion
 from erv.register.gates import Verdict
@@ -115,6 +118,46 @@ def test_an_imported_version_can_be_exported_and_imported_again(
     assert again.json("external.json")["says"]["bundle"] == version.bundle_hash
     for part in ("policy", "verifier", "serving.json"):
         assert sha256_of(again.folder / part) == sha256_of(version.bundle / part)
+
+
+def test_a_policy_that_does_not_think_goes_out_and_comes_back(theirs: Path, tmp_path: Path) -> None:
+    """Its `arm.json` leads nowhere else, but both said that its weights were elsewhere."""
+    write_arm(Arm(thinks=False), theirs)
+    bundle = imported(theirs, tmp_path / "bundle")
+    (tmp_path / "lineage.json").write_text(json.dumps({"model": "theirs", "stages": {}, "files": {}}))
+    version = FetchedVersion("theirs", "1", "a" * 64, bundle.hash, tmp_path, bundle.folder, {})
+    export(version, tmp_path / "exported")
+    assert load_policy(tmp_path / "exported").begins == DIRECT_BEGINNING
+    (tmp_path / "exported/lineage.json").unlink()
+    again = imported(tmp_path / "exported", tmp_path / "again")
+    assert sha256_of(again.folder / "policy") == sha256_of(theirs_without_verifier(theirs))
+    assert read_arm(again.folder / "policy") == Arm(thinks=False)
+
+
+def theirs_without_verifier(folder: Path) -> Path:
+    shutil.rmtree(folder / "verifier")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arm", [{"thinks": "no"}, {"thinks": False, "sizes": "all"}, {"thinks": False, "digest": "a" * 64}]
+)
+def test_an_arm_that_would_fail_on_every_clip_is_refused(
+    theirs: Path, tmp_path: Path, arm: dict[str, Any]
+) -> None:
+    (theirs / "arm.json").write_text(json.dumps(arm))
+    with pytest.raises(
+        RegistryError, match=r"arm\.json: expected whether the policy thinks and nothing else"
+    ):
+        imported(theirs, tmp_path / "bundle")
+
+
+def test_a_version_whose_weights_are_elsewhere_is_not_exported(
+    version: FetchedVersion, tmp_path: Path
+) -> None:
+    write_arm(Arm(folder="/gone", digest="a" * 64, sizes={"model.safetensors": 1}), version.bundle / "policy")
+    with pytest.raises(RegistryError, match=r"its policy is an arm, whose weights are elsewhere"):
+        export(version, tmp_path / "exported")
 
 
 def test_nothing_is_exported_over_what_others_wrote(
