@@ -2,7 +2,8 @@
 
 config.json, weights, tokenizer   the policy, at the top
 verifier/                         the verifier
-serving.json                      how clips are decoded
+serving.json                      how clips are decoded, and what the policy was tested with
+label_spaces/                     of data sets that it was tested with, if they don't come with erv
 lineage.json                      what made the version, by hashes
 README.md                         the card
 """
@@ -24,6 +25,7 @@ from erv.register.external import CARD, SERVING, VERIFIER
 from erv.register.fetched import FetchedVersion
 from erv.register.gates import Verdict
 from erv.register.record import RECORD
+from erv.register.tested import SPACES
 
 
 def export(version: FetchedVersion, folder: Path, verdicts: Sequence[Verdict] | None = None) -> None:
@@ -53,6 +55,8 @@ def export(version: FetchedVersion, folder: Path, verdicts: Sequence[Verdict] | 
             shutil.copytree(policy, work, dirs_exist_ok=True)
             shutil.copytree(version.bundle / VERIFIER, work / VERIFIER)
             shutil.copyfile(version.bundle / SERVING, work / SERVING)
+            if (version.bundle / SPACES).is_dir():
+                shutil.copytree(version.bundle / SPACES, work / SPACES)
             shutil.copyfile(version.folder / RECORD, work / RECORD)
             card = model_card(version, family, verdicts)
             (work / CARD).write_text(card, encoding="utf-8", newline="\n")

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from erv.commands.predict import command
 from erv.media.workers import isolated
 from erv.predict import predict as module
-from erv.predict.listing import list_clips
+from erv.predict.listing import ListedClip, list_clips
 from erv.predict.predict import predict, require_own_file
 from erv.register.fetched import FetchedVersion
 
@@ -34,7 +34,7 @@ class Saying:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def ask(self, paths: Sequence[Path]) -> list[dict[str, Any]]:
+    def ask(self, paths: Sequence[Path], clips: Sequence[ListedClip]) -> list[dict[str, Any]]:
         return [{"completion": None if self.error else "yes", "error": self.error} for _ in paths]
 
 
