@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from erv.commands.predict import command
+from erv.errors import EvaluationError
 from erv.media.workers import isolated
 from erv.predict import predict as module
 from erv.predict.listing import ListedClip, list_clips
@@ -95,6 +98,49 @@ def test_a_manifest_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.Monke
         assert result.exit_code == 2
         assert f"--output {output} is the manifest that is read; name another file" in result.output
     assert (tmp_path / "mafw.parquet").read_bytes() == b"manifest"
+
+
+def test_another_subtitle_is_another_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or an answer to another question would be taken from an earlier run."""
+    heard: list[tuple[str | None, str | None]] = []
+
+    def ask(self: Saying, paths: Sequence[Path], clips: Sequence[ListedClip]) -> list[dict[str, Any]]:
+        heard.extend((clip.dataset, clip.subtitle) for clip in clips)
+        return [{"completion": "yes", "error": None} for _ in paths]
+
+    monkeypatch.setattr(module, "Answering", Saying)
+    monkeypatch.setattr(Saying, "ask", ask)
+    version = FetchedVersion("tiny", "1", "a" * 64, "b" * 64, tmp_path, tmp_path, {})
+    listing = list_clips(tmp_path / "clips")
+    for subtitle, kept in (("You came!", 0), ("You came!", 1), ("Go!", 0)):
+        clips = tuple(replace(clip, dataset="mafw", subtitle=subtitle) for clip in listing.clips)
+        found = predict(version, replace(listing, clips=clips), tmp_path / "a.parquet", tmp_path / "kept")
+        assert found.kept == kept
+    assert heard == [("mafw", "You came!"), ("mafw", "Go!")]
+
+
+@pytest.mark.parametrize("takes", [("clip", "content"), ("clip", "content", "dataset", "subtitle")])
+def test_a_version_whose_code_leaves_lines_out_is_not_asked(
+    takes: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older erv's code asks without them, whatever this one tells it."""
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types.schema import AnyType, ColSpec, Schema
+
+    (tmp_path / "policy").mkdir()
+    content = {"instruction": "One of {labels}?\n{subtitle}"}
+    (tmp_path / "policy/processor_config.json").write_text(json.dumps(content))
+    schema = Schema([ColSpec(AnyType(), name, required=False) for name in takes])
+    Model(signature=ModelSignature(inputs=schema)).save(str(tmp_path / "MLmodel"))
+    if "subtitle" in takes:
+        assert outcome(None, tmp_path, monkeypatch) == 0
+        return
+    with pytest.raises(EvaluationError) as refused:
+        outcome(None, tmp_path, monkeypatch)
+    assert str(refused.value) == (
+        "tiny version 1: its question has {labels} and {subtitle}, which the erv that published it leaves"
+        " out; run `dvc repro register` and `erv publish`, and ask the new version"
+    )
 
 
 def test_only_what_predict_wrote_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,83 @@ def test_an_imported_version_can_be_exported_and_imported_again(
         assert sha256_of(again.folder / part) == sha256_of(version.bundle / part)
 
 
+OWN = "name: team\nlabels:\n  - {id: 0, name: delight}\nmaps: {mafw: {delight: happiness}}\n"
+
+
+def lists_emotions(folder: Path) -> None:
+    """Changes the question of a policy to one that lists the emotions of a data set."""
+    path = folder / "processor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "instruction": "One of {labels}?"}))
+
+
+def test_label_spaces_go_out_and_come_back(theirs: Path, tmp_path: Path) -> None:
+    lists_emotions(theirs)
+    serving = {
+        **SERVING,
+        "missing_audio": "mark",
+        "datasets": {"mafw": None, "team": "label_spaces/team.yaml"},
+    }
+    (theirs / "serving.json").write_text(json.dumps(serving))
+    (theirs / "label_spaces").mkdir()
+    (theirs / "label_spaces/team.yaml").write_text(OWN)
+    bundle = imported(theirs, tmp_path / "bundle")
+    assert bundle.json("serving.json") == serving
+    assert (bundle.folder / "label_spaces/team.yaml").read_text() == OWN
+    assert not (bundle.folder / "policy/label_spaces").exists()
+    (tmp_path / "lineage.json").write_text(json.dumps({"model": "theirs", "stages": {}, "files": {}}))
+    version = FetchedVersion("theirs", "1", "a" * 64, bundle.hash, tmp_path, bundle.folder, {})
+    export(version, tmp_path / "exported")
+    assert (tmp_path / "exported/label_spaces/team.yaml").read_text() == OWN
+
+
+@pytest.mark.parametrize(
+    ("datasets", "space", "said"),
+    [
+        ({}, OWN, "datasets: Dictionary should have at least 1 item"),
+        ({"../team": "label_spaces/../team.yaml"}, OWN, "datasets.../team"),
+        ({"team": None}, OWN, "datasets.team is None, expected 'label_spaces/team.yaml', the file in the"),
+        (
+            {"team": "/etc/hostname"},
+            OWN,
+            "datasets.team is '/etc/hostname', expected 'label_spaces/team.yaml'",
+        ),
+        ({"team": "label_spaces/team.yaml"}, None, "label space 'team' not found"),
+        ({"team": "label_spaces/team.yaml"}, "name: team\n", "label_spaces/team.yaml: lacks 'labels'"),
+        (
+            {"team": "label_spaces/team.yaml"},
+            "name: team\nlabels: [{id: 0, name: delight}]\n",
+            "label spaces 'team' and 'mafw' have no map to each other",
+        ),
+        (
+            None,
+            OWN,
+            "does not say with which data sets the policy was tested (datasets), and its question lists",
+        ),
+    ],
+)
+def test_label_spaces_that_can_not_be_asked_are_refused(
+    theirs: Path, tmp_path: Path, datasets: dict[str, Any] | None, space: str | None, said: str
+) -> None:
+    lists_emotions(theirs)
+    serving = {**SERVING, **({} if datasets is None else {"datasets": datasets})}
+    (theirs / "serving.json").write_text(json.dumps(serving))
+    if space is not None:
+        (theirs / "label_spaces").mkdir()
+        (theirs / "label_spaces/team.yaml").write_text(space)
+    with pytest.raises(ErvError) as refused:
+        imported(theirs, tmp_path / "bundle")
+    assert said in str(refused.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_folder_that_says_nothing_gets_the_test_sets_of_the_workspace(theirs: Path, tmp_path: Path) -> None:
+    lists_emotions(theirs)
+    bundle = write_external(
+        theirs, tmp_path / "bundle", verifier=None, serving=SERVING, datasets=("mafw", "dfew")
+    )
+    assert bundle.json("serving.json") == {**SERVING, "datasets": {"dfew": None, "mafw": None}}
+
+
 def test_a_policy_that_does_not_think_goes_out_and_comes_back(theirs: Path, tmp_path: Path) -> None:
     """Its `arm.json` leads nowhere else, but both said that its weights were elsewhere."""
     write_arm(Arm(thinks=False), theirs)
