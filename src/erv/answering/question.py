@@ -60,7 +60,7 @@ class Question:
                 f" {', '.join(tested)}; name one of them in the column dataset"
             )
         chosen = tested[0] if dataset is None else dataset
-        if chosen not in tested:
+        if not isinstance(chosen, str) or chosen not in tested:  # a cell may be anything, an array too
             raise DataError(
                 "the question of this version lists the emotions of a data set, and it was tested with"
                 f" {', '.join(tested)}, not with {str(dataset)[:50]!r}; name one of those in the column"

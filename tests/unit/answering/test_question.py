@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from erv.answering.question import LONGEST_SUBTITLE, Question
@@ -44,6 +45,7 @@ def test_it_is_asked_as_evaluation_asks(
         (TWO, "ravdess", None, "tested with dfew, mafw, not with 'ravdess'; name one of those in the column"),
         (ONE, "mafw", None, "tested with dfew, not with 'mafw'"),
         (ONE, 7, None, "tested with dfew, not with '7'"),
+        (ONE, np.array(["dfew", "mafw"]), None, "tested with dfew, not with"),
         ({}, None, None, "the version does not say which it was tested with; run `dvc repro register` and"),
         ({}, "mafw", None, "the version does not say which it was tested with"),
         (ONE, None, 7, "the subtitle is not a text; the column subtitle holds what is said in the clip"),
