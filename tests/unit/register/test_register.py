@@ -133,10 +133,9 @@ def test_a_bundle_says_what_it_was_tested_with_and_has_spaces_of_one_s_own(
     own.parent.mkdir(parents=True)
     own.write_text("uses: mafw\n")
     monkeypatch.chdir(tmp_path / "work")
-    rows = [
-        {**row, "dataset": "team"} if row["clip_id"].endswith("0") else row for row in predictions(54, 55)
-    ]
-    write_evaluation(tmp_path / "eval/erv", rows)
+    for name, rows in {"erv": predictions(54, 55), "r1_omni": predictions(50, 20)}.items():
+        some = [{**row, "dataset": "team"} if row["clip_id"].endswith("0") else row for row in rows]
+        write_evaluation(tmp_path / "eval" / name, some)
     bundle = write(tmp_path / "bundle", inputs)
     spaces = {"mafw": None, "team": "label_spaces/team.yaml"}
     assert bundle.json("serving.json")["datasets"] == spaces
