@@ -152,7 +152,7 @@ def test_label_spaces_go_out_and_come_back(theirs: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("datasets", "space", "said"),
     [
-        ({}, OWN, "datasets: Dictionary should have at least 1 item"),
+        ({}, OWN, "datasets: expected at least 1, found a mapping"),
         ({"../team": "label_spaces/../team.yaml"}, OWN, "datasets.../team"),
         ({"team": None}, OWN, "datasets.team is None, expected 'label_spaces/team.yaml', the file in the"),
         (
