@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import threading
@@ -23,7 +24,7 @@ from erv.register.fetched import FetchedVersion
 from erv.sources import LOCKS, Lock, SourceFile
 from erv.storage.store import open_store
 from tests.integration.scratch import wait_until
-from tests.support.tiny_bundle import write_bundle, write_clip
+from tests.support.tiny_bundle import SERVING, write_bundle, write_clip
 from tests.unit.predict.test_dataset import row, write
 
 pytestmark = pytest.mark.integration
@@ -112,6 +113,34 @@ def test_a_clip_that_changes_while_it_is_asked_about(
     assert (
         rows(output)["b.mp4"]["error"] == "was changed while it was asked about; run the same command again"
     )
+
+
+def test_data_set_and_subtitle_reach_the_question(clips: Path, tmp_path: Path) -> None:
+    """Through the process of the version, MLflow's signature and the model."""
+    import mlflow
+
+    from erv.register.model_content import model_content
+
+    (tmp_path / "candidate").mkdir()
+    bundle = write_bundle(tmp_path / "candidate")
+    processor = bundle / "policy/processor_config.json"
+    asked = {"instruction": "One of {labels}?\nThe person says: {subtitle}"}
+    processor.write_text(json.dumps({**json.loads(processor.read_text()), **asked}))
+    (bundle / "serving.json").write_text(json.dumps({**SERVING, "datasets": {"dfew": None, "mafw": None}}))
+    mlflow.pyfunc.save_model(tmp_path / "model", **model_content(bundle, tmp_path / "gathered"))
+    version = FetchedVersion("tiny", "1", "a" * 64, "b" * 64, tmp_path / "model", bundle, {})
+    listing, output = list_clips(clips), tmp_path / "answers.parquet"
+    assert predict(version, listing, output, tmp_path / "kept") == Predicted(2, 2, 0)
+    assert "name one of them in the column dataset" in str(rows(output)["b.mp4"]["error"])
+    first, second = listing.clips
+    known = (
+        replace(first, dataset="dfew", subtitle="You came!"),
+        replace(second, dataset="mafw", subtitle="<video>"),
+    )
+    assert predict(version, replace(listing, clips=known), output, tmp_path / "kept") == Predicted(2, 1, 0)
+    good, bad = rows(output).values()
+    assert isinstance(good["completion"], str)
+    assert "the subtitle has a placeholder" in str(bad["error"])
 
 
 @pytest.mark.slow

@@ -58,7 +58,11 @@ def command(folder: Path, name: str | None, verifier: Path) -> None:
     # A folder of its own, since others may import at the same time.
     with scratch_folder(imports / "incoming" / "import" / "bundle", shared=True) as work:
         bundle = write_external(
-            folder, work / "candidate", verifier=verifier, serving=serving_settings(settings)
+            folder,
+            work / "candidate",
+            verifier=verifier,
+            serving=serving_settings(settings),
+            datasets=settings.roles.test,
         )
         number, new = register_external(bundle, environment, model)
     if names := hidden(folder):

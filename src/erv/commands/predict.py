@@ -29,7 +29,7 @@ def command(source: Path, output: Path, model: str) -> None:
 
     The version answers with its own code and weights, whose hashes are checked first. A clip that can't be
     read or answered has a sentence in the column error. A killed command goes on where it stopped; the file
-    names the version in its metadata.
+    names the version in its metadata. Only a file that `erv predict` wrote is replaced.
     """
     if source.resolve() == output.resolve():
         raise click.UsageError(f"--output {output} is the manifest that is read; name another file")
@@ -37,10 +37,11 @@ def command(source: Path, output: Path, model: str) -> None:
     from erv.environment import isolate, load_environment
     from erv.files import sha256_of_text
     from erv.predict.listing import list_clips, shown
-    from erv.predict.predict import predict
+    from erv.predict.predict import predict, require_own_file
     from erv.register.fetched import fetch_version
     from erv.settings import load_settings
 
+    require_own_file(output)
     environment = load_environment()
     isolate(environment)
     found = resolved_version(model, environment)

@@ -42,7 +42,8 @@ def model_card(version: FetchedVersion, family: str, verdicts: Sequence[Verdict]
             "```",
             "",
             "`verifier/` holds the verifier, `serving.json` how a clip is decoded before the policy sees it,"
-            " and which clips are refused. `erv import FOLDER` registers the folder as an external version.",
+            " which clips are refused, and which data sets the policy was tested with."
+            " `erv import FOLDER` registers the folder as an external version.",
             "",
             "## Origin",
             "",

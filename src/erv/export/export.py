@@ -2,7 +2,8 @@
 
 config.json, weights, tokenizer   the policy, at the top
 verifier/                         the verifier
-serving.json                      how clips are decoded
+serving.json                      how clips are decoded, and what the policy was tested with
+label_spaces/                     of data sets that it was tested with, if they don't come with erv
 lineage.json                      what made the version, by hashes
 README.md                         the card
 """
@@ -18,11 +19,13 @@ from erv.errors import RegistryError
 from erv.export.card import model_card
 from erv.files import model_folder, scratch_folder, sweep_beside
 from erv.policies.common.arm import FILE as ARM
+from erv.policies.common.arm import stated_arm
 from erv.policies.common.families import family_of, read_config
 from erv.register.external import CARD, SERVING, VERIFIER
 from erv.register.fetched import FetchedVersion
 from erv.register.gates import Verdict
 from erv.register.record import RECORD
+from erv.register.tested import SPACES
 
 
 def export(version: FetchedVersion, folder: Path, verdicts: Sequence[Verdict] | None = None) -> None:
@@ -40,7 +43,7 @@ def export(version: FetchedVersion, folder: Path, verdicts: Sequence[Verdict] | 
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise _taken(folder)
     policy = version.bundle / "policy"
-    if (policy / ARM).is_file():
+    if stated_arm(policy).folder is not None:  # one without a folder answers without thinking
         raise RegistryError(
             f"{version.title}: its policy is an arm, whose weights are elsewhere ({ARM}); export a version"
             " of a policy that was trained here"
@@ -52,6 +55,8 @@ def export(version: FetchedVersion, folder: Path, verdicts: Sequence[Verdict] | 
             shutil.copytree(policy, work, dirs_exist_ok=True)
             shutil.copytree(version.bundle / VERIFIER, work / VERIFIER)
             shutil.copyfile(version.bundle / SERVING, work / SERVING)
+            if (version.bundle / SPACES).is_dir():
+                shutil.copytree(version.bundle / SPACES, work / SPACES)
             shutil.copyfile(version.folder / RECORD, work / RECORD)
             card = model_card(version, family, verdicts)
             (work / CARD).write_text(card, encoding="utf-8", newline="\n")

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from erv.errors import EvaluationError
 from erv.files import remove
+from erv.predict.listing import ListedClip
 from erv.register.fetched import FetchedVersion
 from erv.register.serving_clips import ROOT_VARIABLE
 
@@ -36,11 +37,12 @@ class Answering:
     def __enter__(self) -> Self:
         return self
 
-    def ask(self, paths: Sequence[Path]) -> list[dict[str, Any]]:
+    def ask(self, paths: Sequence[Path], clips: Sequence[ListedClip]) -> list[dict[str, Any]]:
         """What the version says about clips, one row each.
 
         Args:
             paths: absolute, without links.
+            clips: what is known of the same clips.
 
         Raises:
             EvaluationError: the process failed, or the version is too old to answer clip by clip.
@@ -49,8 +51,13 @@ class Answering:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            # Below the root of the file system, which is the served folder here.
-            process.stdin.write(json.dumps([path.as_posix().removeprefix("/") for path in paths]) + "\n")
+            table = {
+                # Below the root of the file system, which is the served folder here.
+                "clip": [path.as_posix().removeprefix("/") for path in paths],
+                "dataset": [clip.dataset for clip in clips],
+                "subtitle": [clip.subtitle for clip in clips],
+            }
+            process.stdin.write(json.dumps(table) + "\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except BrokenPipeError:

@@ -1,6 +1,6 @@
 """Answers for another process, with the code of a version: run by its path, never imported.
 
-Usage: python -P child.py MODEL. Reads a JSON list of paths per line, and writes a JSON list of rows per line.
+Usage: python -P child.py MODEL. Reads a JSON object of columns per line, writes a JSON list of rows per line.
 `PYTHONPATH` begins with the code of the version, so that it answers and not the erv that is installed.
 """
 
@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
         sys.exit("the code of the version was not loaded")
     model = mlflow.pyfunc.load_model(str(folder))
     for line in sys.stdin:
-        table = model.predict(pd.DataFrame({"clip": json.loads(line)}))
+        table = model.predict(pd.DataFrame(json.loads(line), dtype=object))
         rows = table.astype(object).where(table.notna(), None).to_dict("records")
         answers.write(json.dumps(rows) + "\n")
         answers.flush()

@@ -49,7 +49,14 @@ def of_manifest(path: Path) -> Listing:
             )
 
     clips = tuple(
-        ListedClip(row.clip_id, row.sha256, None if row.media == "video" else _FRAMES) for row in rows
+        ListedClip(
+            row.clip_id,
+            row.sha256,
+            None if row.media == "video" else _FRAMES,
+            dataset=row.dataset,
+            subtitle=row.subtitle,
+        )
+        for row in rows
     )
     return Listing(clips, 0, files)
 

@@ -20,11 +20,15 @@ class ListedClip:
         name: its id, or its path below the folder, as `shown`.
         sha256: of its content; None if that can't be read.
         fault: why it can't be asked about; None if it can.
+        dataset: its data set; None if it is not from one.
+        subtitle: what is said in it, if the data set says so.
     """
 
     name: str
     sha256: str | None
     fault: str | None = None
+    dataset: str | None = None
+    subtitle: str | None = None
 
 
 @dataclass(frozen=True)

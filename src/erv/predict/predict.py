@@ -2,8 +2,8 @@
 
 Clips are answered in pieces of a fixed size, in the order of their names. A finished piece is kept in
 `.erv/predictions`, under the hash of all that decides it: the version with its code, the libraries, and the
-names and contents of its clips. A piece with a clip that could not be read this time, or for which this
-machine had too little time or memory, is not kept.
+names and contents of its clips with what their data set says of them. A piece with a clip that could not be
+read this time, or for which this machine had too little time or memory, is not kept.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 
 from erv.checkpoints import LIBRARIES
 from erv.determinism import code_version
-from erv.errors import EvaluationError
+from erv.errors import DataError, EvaluationError
 from erv.files import remove, sha256_of_text, whole_file
 from erv.manifest import write_table
+from erv.policies.common.policy import stored_prompt
 from erv.predict.answering import Answering
 from erv.predict.listing import AGAIN, ListedClip, Listing, Unread, shown
 from erv.progress import meter
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 # What `erv.media.workers` says of clips where another machine, or this one later, may answer. The version has
 # its own code, so that its words are all there is to go by. Signal 9 is that of a kernel without memory.
 _FOR_NOW = re.compile(r"not done within .+ s|needs more than \d+ MB|decoder process died \(signal 9\)")
+_MODEL = "erv.model"  # in the metadata of every file that is written here
 
 SCHEMA = pa.schema(
     [
@@ -73,9 +75,11 @@ def predict(version: FetchedVersion, listing: Listing, output: Path, kept: Path)
         kept: folder of finished pieces, of this output alone.
 
     Raises:
-        EvaluationError: the version failed, or another process writes the same output.
+        EvaluationError: the version failed, would be asked another question than when it was evaluated, or
+            another process writes the same output.
         StorageError: the object store can't be reached or refuses the key.
     """
+    _require_question(version)
     pieces = [
         range(len(listing.clips))[start : start + MAX_CLIPS]
         for start in range(0, len(listing.clips), MAX_CLIPS)
@@ -109,6 +113,39 @@ def predict(version: FetchedVersion, listing: Listing, output: Path, kept: Path)
     return Predicted(whole.num_rows, failed, again)
 
 
+def _require_question(version: FetchedVersion) -> None:
+    """Refuses a version whose code leaves out the lines of its question that belong to one clip."""
+    fields = [f"{{{name}}}" for name in sorted(stored_prompt(version.bundle / "policy").fields)]
+    if not fields:
+        return
+    from mlflow.models import Model
+
+    if "subtitle" not in Model.load(str(version.folder)).get_input_schema().input_names():
+        raise EvaluationError(
+            f"{version.title}: its question has {' and '.join(fields)}, which the erv that published it"
+            " leaves out; run `dvc repro register` and `erv publish`, and ask the new version"
+        )
+
+
+def require_own_file(output: Path) -> None:
+    """Refuses to write over a file that no `predict` wrote.
+
+    Raises:
+        DataError: there is such a file.
+    """
+    if not output.exists():
+        return
+    try:
+        written = pq.read_schema(output).metadata or {}
+    except (pa.ArrowException, OSError):
+        written = {}
+    if _MODEL.encode() not in written:
+        raise DataError(
+            f"{shown(output)}: is there already, and `erv predict` did not write it; name another file, or"
+            " move this one away"
+        )
+
+
 @contextmanager
 def _alone(kept: Path, output: Path) -> Iterator[None]:
     """Keeps the folder of finished pieces for one process; the kernel frees it when that is killed."""
@@ -131,7 +168,7 @@ def _answered(answering: Answering, listing: Listing, piece: Sequence[int]) -> t
     unread = {number: item for number, item in found.items() if isinstance(item, Unread)}
     paths = {number: item for number, item in found.items() if isinstance(item, Path)}
     before = {number: _state(path) for number, path in paths.items()}
-    rows = answering.ask(list(paths.values())) if paths else []
+    rows = answering.ask(list(paths.values()), [listing.clips[number] for number in paths]) if paths else []
     said = dict(zip(paths, rows, strict=True))
     for number, path in paths.items():
         if before[number] is None or _state(path) != before[number]:
@@ -168,7 +205,7 @@ def _row(clip: ListedClip, answer: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _piece_name(version: FetchedVersion, clips: Sequence[ListedClip]) -> str:
-    decides = [version.record, code_version((), LIBRARIES), [[c.name, c.sha256, c.fault] for c in clips]]
+    decides = [version.record, code_version((), LIBRARIES), [astuple(clip) for clip in clips]]
     return f"{sha256_of_text(json.dumps(decides))}.parquet"
 
 
@@ -188,7 +225,7 @@ def _read(path: Path, names: Sequence[str]) -> pa.Table | None:
 
 def _metadata(version: FetchedVersion) -> dict[str, str]:
     return {
-        "erv.model": version.name,
+        _MODEL: version.name,
         "erv.version": version.number,
         "erv.bundle": version.bundle_hash,
         "erv.lineage_sha256": version.record,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from erv.settings import Settings
-from erv.settings.extract import DecodingSettings
+from erv.settings.extract import DecodingSettings, MissingAudio
 from erv.settings.faults import describe
+from erv.settings.ingest import DatasetName
 from erv.settings.section import PositiveInt
 from erv.settings.validate import ClipLimits
 
-_OLDER = {"resize": "pillow"}  # older versions don't say so
+_OLDER = {"resize": "pillow"}  # older versions don't say so, nor what is None below
 
 
 class ServingSettings(DecodingSettings):
@@ -21,6 +22,9 @@ class ServingSettings(DecodingSettings):
 
     max_new_tokens: PositiveInt
     limits: ClipLimits
+    missing_audio: MissingAudio | None = None
+    # The data sets that the policy was tested with; of each its label space, see `erv.register.tested`.
+    datasets: Annotated[dict[DatasetName, str | None], Field(min_length=1)] | None = None
 
 
 def fault_of(serving: Mapping[str, Any]) -> str | None:
@@ -33,13 +37,14 @@ def fault_of(serving: Mapping[str, Any]) -> str | None:
 
 
 def serving_settings(settings: Settings) -> dict[str, Any]:
-    """The content of `serving.json`, see `erv.register.serving.Predictor`."""
+    """The content of `serving.json` but for `datasets`, see `erv.register.serving.Predictor`."""
     return {
         "frames": settings.extract.frames,
         "size": settings.extract.size,
         "geometry": settings.extract.geometry,
         "resize": settings.extract.resize,
         "sample_rate": settings.extract.sample_rate,
+        "missing_audio": settings.extract.missing_audio,
         "max_new_tokens": settings.evaluate.max_new_tokens,
         "limits": {  # see `erv.validate.bounds`
             "min_seconds": settings.validate_.min_seconds,

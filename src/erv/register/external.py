@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from erv.errors import DataError, RegistryError
 from erv.files import parse_yaml, remove, whole_folder
 from erv.model_folders import check_folder
 from erv.policies.common.arm import FILE as ARM
+from erv.policies.common.arm import Arm, stated_arm
 from erv.policies.common.families import family_of, read_config
+from erv.policies.common.policy import stored_prompt
 from erv.register.card import with_verdicts
 from erv.register.claimed import claims_in, misfits
 from erv.register.decoding import fault_of
@@ -27,6 +29,7 @@ from erv.register.record import RECORD
 from erv.register.register import EXTERNAL, Bundle, copy_tree, read_bundle, write_json, write_manifest
 from erv.register.registration import one_version
 from erv.register.serving_code import serving_code
+from erv.register.tested import SPACES, store_spaces, take_spaces
 from erv.register.turn import registry_turn
 from erv.register.usable import check_usable
 from erv.tracking.lock_entries import client_of
@@ -40,7 +43,12 @@ _HEADER = re.compile(r"---[ \t]*\n(?P<yaml>(?:.*\n)*?)---[ \t]*(?:\n|\Z)")
 
 
 def write_external(
-    folder: Path, bundle: Path, *, verifier: Path | None, serving: Mapping[str, Any]
+    folder: Path,
+    bundle: Path,
+    *,
+    verifier: Path | None,
+    serving: Mapping[str, Any],
+    datasets: Sequence[str] = (),
 ) -> Bundle:
     """Writes the bundle of a folder from elsewhere. Equal folders give equal bytes.
 
@@ -48,13 +56,15 @@ def write_external(
         folder: an exported version, or any folder with a policy; nothing in it is run.
         bundle: the folder to write; it is replaced as a whole.
         verifier: a verifier's folder, used if `folder` has none.
-        serving: content of `serving.json`, used if `folder` has none.
+        serving: content of `serving.json` but for `datasets`, used if `folder` has none.
+        datasets: what such a folder's policy will be tested with; their label spaces are the workspace's.
 
     Raises:
         TrainingError: there is no policy, or no family reads it.
         DataError: loading the policy or the verifier would run code.
         RegistryError: there is no verifier, weights or tokenizers are missing or damaged, `serving.json` is
-            not what an export has, the card is no text, or something leads out of the folder.
+            not what an export has or says too little for the policy's question, the card is no text, or
+            something leads out of the folder.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; name one with a policy, such as `erv export` writes")
@@ -65,21 +75,28 @@ def write_external(
     if found is None or not found.is_dir():
         raise RegistryError(f"{folder}: has no {VERIFIER}/; name a verifier's folder with --verifier")
     check_folder(found)
-    if (folder / SERVING).is_file():
+    exported = (folder / SERVING).is_file()
+    if exported:
         serving = _json(folder / SERVING)
         if fault := fault_of(serving):
             raise RegistryError(
                 f"{folder / SERVING}: {fault}, so this erv did not export it; export the version again"
             )
+        _check_question(folder, serving)
     check_usable(folder, family, found, serving)
     card = _card(folder, family)
     with whole_folder(bundle) as work:
         policy = work / "policy"
         copy_tree(folder, policy, "export")
-        shutil.rmtree(policy / VERIFIER, ignore_errors=True)
+        for name in (VERIFIER, SPACES):
+            shutil.rmtree(policy / name, ignore_errors=True)
         for name in (*_BESIDE, *hidden(folder)):
             remove(policy / name)
         copy_tree(found, work / VERIFIER, "train_erv")
+        if exported:
+            take_spaces(folder, serving.get("datasets") or {}, work)
+        elif datasets:
+            serving = {**serving, "datasets": store_spaces(datasets, work)}
         write_json(work / SERVING, serving)
         write_json(work / "gates.json", [])
         write_json(work / EXTERNAL, _origin(folder))
@@ -117,9 +134,15 @@ def register_external(bundle: Bundle, environment: Environment, name: str) -> tu
 
 def _check_closed(folder: Path) -> None:
     """Refuses what would bring files from outside the folder into the version."""
-    if (folder / ARM).is_file():
+    arm = stated_arm(folder)
+    if arm.folder is not None:
         raise RegistryError(
             f"{folder}: is an arm, whose weights are elsewhere; name the folder with the weights"
+        )
+    if arm not in (Arm(), Arm(thinks=False)):
+        raise RegistryError(
+            f"{folder / ARM}: expected whether the policy thinks and nothing else, as training writes it;"
+            " fetch the folder again"
         )
     for path in sorted(folder.rglob("*")):
         if not path.is_symlink():
@@ -132,6 +155,16 @@ def _check_closed(folder: Path) -> None:
             raise RegistryError(f"{path}: a link that leads out of the folder; {_NO_LINKS}")
         if real.is_dir():  # its files would be left out
             raise RegistryError(f"{path}: a link to a folder; {_NO_LINKS}")
+
+
+def _check_question(folder: Path, serving: Mapping[str, Any]) -> None:
+    """Refuses a policy whose question lists emotions, if nobody knows which."""
+    if "labels" in stored_prompt(folder).fields and not serving.get("datasets"):
+        raise RegistryError(
+            f"{folder / SERVING}: does not say with which data sets the policy was tested (datasets), and its"
+            " question lists their emotions; export it from a version that says so, or take the file away:"
+            " those of roles.test count then"
+        )
 
 
 def _origin(folder: Path) -> dict[str, Any]:

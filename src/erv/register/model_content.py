@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erv.policies.common.families import family_of, read_config
+from erv.policies.common.policy import stored_prompt
 from erv.register.requirements import pinned_requirements
 from erv.register.serving import COLUMNS
+from erv.register.serving_clips import INPUTS
 from erv.register.serving_code import copy_code
 
 if TYPE_CHECKING:
@@ -31,9 +34,21 @@ def model_content(bundle: Path, folder: Path) -> dict[str, Any]:
         "artifacts": {"bundle": str(bundle)},
         "code_paths": [str(copy_code(bundle, folder))],
         "pip_requirements": _requirements(bundle),
-        "signature": ModelSignature(inputs=_anything("clip", "content"), outputs=_answers()),
-        "input_example": pd.DataFrame({"clip": ["monday/00012.mp4", "s3://clips/monday/00013.mp4"]}),
+        "signature": ModelSignature(inputs=_anything(*INPUTS), outputs=_answers()),
+        "input_example": pd.DataFrame(_example(bundle)),
     }
+
+
+def _example(bundle: Path) -> dict[str, list[str | None]]:
+    """Two rows with what the question of the bundle's policy needs."""
+    columns: dict[str, list[str | None]] = {"clip": ["monday/00012.mp4", "s3://clips/monday/00013.mp4"]}
+    fields = stored_prompt(bundle / "policy").fields
+    tested = json.loads((bundle / "serving.json").read_text(encoding="utf-8")).get("datasets") or {}
+    if "labels" in fields and tested:
+        columns["dataset"] = [min(tested)] * 2
+    if "subtitle" in fields:
+        columns["subtitle"] = ["I never thought that you would come!", None]
+    return columns
 
 
 def _anything(*columns: str) -> Schema:

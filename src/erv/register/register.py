@@ -4,7 +4,8 @@ policy/ verifier/        the models, as `from_pretrained` folders (safetensors, 
 metrics.json             of the policy alone; comparison.json with the others, on the same clips
 predictions.parquet      what a later candidate is compared with
 gates.json card.md       verdicts, and the card for people
-serving.json             how a clip is decoded before the policy sees it
+serving.json             how a clip is decoded before the policy sees it, and what the policy was tested with
+label_spaces/            of the data sets that it was tested with, those that don't come with erv
 bundle.json              SHA-256 of every file, and the hash of them all: the bundle's name in the registry
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 from erv.errors import RegistryError
 from erv.files import PICKLES, sha256_of_file, sha256_of_text, whole_folder
 from erv.register.gates import CHAMPION, SCOPE, Verdict, decide, read_verdict, require_test_split
+from erv.register.tested import store_spaces
 from erv.settings import RegisterSettings
 
 MANIFEST = "bundle.json"
@@ -64,13 +66,15 @@ def write_candidate(
         verifier: the verifier's folder.
         evaluations: a folder per policy, with its `metrics.json` and `predictions.parquet`.
         comparison: the report's `comparison.json`.
-        serving: what `erv.register.serving` needs to decode a clip as it was decoded for training.
+        serving: what `erv.register.serving` needs to decode a clip as it was decoded for training; the data
+            sets of the evaluation are added.
         settings: the `register` section.
         seed: of the draws for the intervals of gates.
 
     Raises:
         RegistryError: an input is missing, holds a file that runs code when loaded, or was not measured on
             the test split, or the comparison doesn't say how good verifier and judge are.
+        DataError: a data set's label space is missing or contradicts itself.
     """
     from erv.evaluate.evaluate import read_predictions
 
@@ -83,10 +87,12 @@ def write_candidate(
         copy_tree(verifier, work / "verifier", "train_erv")
         _copy(evaluation / "metrics.json", work / "metrics.json", "evaluate")
         _copy(evaluation / "predictions.parquet", work / "predictions.parquet", "evaluate")
-        require_test_split(read_predictions(work / "predictions.parquet"))
+        predictions = read_predictions(work / "predictions.parquet")
+        require_test_split(predictions)
         _copy(comparison, work / "comparison.json", "report")
         write_json(work / "gates.json", [verdict.as_dict() for verdict in verdicts])
-        write_json(work / "serving.json", dict(serving))
+        datasets = store_spaces((row["dataset"] for row in predictions), work)
+        write_json(work / "serving.json", {**serving, "datasets": datasets})
         card = _card(settings, compared, verdicts, work, quality)
         (work / "card.md").write_text(card, encoding="utf-8")
         write_manifest(work)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from erv.errors import RegistryError
+from erv.answering.question import Question, has_other_places
+from erv.answering.spaces import spaces_of
+from erv.errors import DataError, RegistryError
 from erv.register.serving_clips import MAX_CLIPS, ClipError, ClipInput, ServedClips
 
 if TYPE_CHECKING:
     from erv.media.decode import Decoded
     from erv.policies import Policy
+    from erv.verifier import EmotionVerifier
 
 COLUMNS = ("clip", "answer", "explanation", "agreement", "completion", "error")
 BATCH = 8  # clips that the policy answers together
@@ -23,7 +26,8 @@ BATCH = 8  # clips that the policy answers together
 class Predictor:
     """The policy and the verifier of a bundle, ready to answer; each is loaded when it is first needed.
 
-    Clips are decoded exactly as they were for training.
+    Clips are decoded exactly as they were for training, and the policy is asked what it was asked about such
+    clips when it was evaluated.
 
     Args:
         bundle: folder that `register` wrote.
@@ -31,7 +35,7 @@ class Predictor:
         device: torch device.
 
     Raises:
-        RegistryError: the folder holds no bundle, or one of an older version.
+        RegistryError: the folder holds no bundle, or one of another version of erv.
     """
 
     def __init__(self, bundle: str | Path, clips: ServedClips, device: str = "cpu") -> None:
@@ -45,15 +49,19 @@ class Predictor:
         try:
             self._max_new_tokens = int(serving.pop("max_new_tokens"))
             self._limits = serving.pop("limits")
+            # Bundles of an older erv don't say.
+            self._missing_audio = serving.pop("missing_audio", None)
+            datasets = serving.pop("datasets", None)
             self._rule = DecodeRule(**serving)
         except (KeyError, TypeError) as error:
             raise RegistryError(
                 f"{bundle}/serving.json: not of this version of erv ({error}); run `dvc repro register` again"
             ) from None
+        self._spaces = spaces_of(self._bundle, datasets)
 
     def load(self) -> None:
         """Loads policy and verifier now."""
-        _ = self._policy, self._agreement
+        _ = self._policy, self._verifier, self._question
 
     @functools.cached_property
     def _policy(self) -> Policy:
@@ -62,64 +70,99 @@ class Predictor:
         return load_policy(self._bundle / "policy", device=self._device)
 
     @functools.cached_property
-    def _agreement(self) -> Callable[..., list[float | None]]:
-        from erv.rewards import NO_SHAPING, explanation_reward
+    def _verifier(self) -> EmotionVerifier:
         from erv.verifier import EmotionVerifier
 
-        verifier = EmotionVerifier.from_pretrained(self._bundle / "verifier")
-        return explanation_reward(verifier, shaping=NO_SHAPING)  # the plain share
+        return EmotionVerifier.from_pretrained(self._bundle / "verifier")
+
+    @functools.cached_property
+    def _question(self) -> Question:
+        from erv.policies.common.policy import stored_prompt
+
+        return Question(stored_prompt(self._bundle / "policy"), self._spaces)
 
     def predict(self, asked: Sequence[ClipInput]) -> list[dict[str, Any]]:
         """Answers for clips, greedily decoded.
 
         Args:
-            asked: video files with sound.
+            asked: video files, and what is known about them.
 
         Returns:
-            Per clip the `COLUMNS`, `clip` being its name, as asked. Agreement is the share of the
-            explanation's emotional sentences that speak of the answer, by the verifier; None if the verifier
-            does not know the answer. The error says why a clip can't be answered, in a sentence for the
-            client; either it or the completion is None.
+            Per clip the `COLUMNS`, `clip` being its name, as asked. For agreement see
+            `erv.answering.agreement`; the answer is looked up in the label space of the row's data set if the
+            version was tested with it, and otherwise in those of all that it was tested with, by name. It is
+            None for a policy that answers without thinking. The error says why a clip can't be answered, in a
+            sentence for the client; either it or the completion is None.
         """
         pieces = (asked[start : start + MAX_CLIPS] for start in range(0, len(asked), MAX_CLIPS))
         return [row for piece in pieces for row in self._answer(piece)]
 
     def _answer(self, asked: Sequence[ClipInput]) -> list[dict[str, Any]]:
         """The rows of clips that are in memory together."""
-        seen = self._decode(asked)
-        completions = self._completions(seen)
+        questions = [self._asked_about(item) for item in asked]
+        seen = self._decode(asked, questions)
+        completions = self._completions(seen, questions)
         return [
             self._failed(item.name, found)
             if isinstance(found, ClipError)
-            else self._answered(item.name, completions[str(number)])
+            else self._answered(item, completions[str(number)])
             for number, (item, found) in enumerate(zip(asked, seen, strict=True))
         ]
 
-    def _decode(self, asked: Sequence[ClipInput]) -> list[Decoded | ClipError]:
-        """Per clip what was decoded, or why it can't be."""
+    def _asked_about(self, item: ClipInput) -> str | ClipError | None:
+        """What the policy is asked about a clip, None for what it is asked about all; or why it can't be."""
+        try:
+            question = self._question.about(item.dataset, item.subtitle)
+        except DataError as error:
+            return ClipError(str(error))
+        if question is not None and has_other_places(self._policy, question):
+            return ClipError(
+                "the subtitle has a placeholder for frames or sound, such as <video>; take it out"
+            )
+        return question
+
+    def _decode(
+        self, asked: Sequence[ClipInput], questions: Sequence[str | ClipError | None]
+    ) -> list[Decoded | ClipError]:
+        """Per clip what was decoded, or why it can't be answered."""
         from erv.register.serving_media import decoded_clips
 
-        found: list[Decoded | ClipError | None] = [None] * len(asked)
+        found: list[Decoded | ClipError | None] = [
+            question if isinstance(question, ClipError) else None for question in questions
+        ]
         paths: dict[int, Path] = {}
         with tempfile.TemporaryDirectory(prefix="erv-clips-") as temporary:
             for number, item in enumerate(asked):
+                if found[number] is not None:
+                    continue
                 try:
                     paths[number] = self._clips.file_of(item, number, Path(temporary))
                 except ClipError as error:
                     found[number] = error
-            clips = decoded_clips(list(paths.values()), self._rule, self._limits) if paths else ()
-            for number, clip in zip(paths, clips, strict=True):
+            clips = decoded_clips(list(paths.values()), self._rule, self._limits, self._missing_audio)
+            for number, clip in zip(paths, clips if paths else (), strict=True):
                 found[number] = clip
         return [item for item in found if item is not None]
 
-    def _completions(self, seen: Sequence[Decoded | ClipError]) -> dict[str, str]:
+    def _completions(
+        self, seen: Sequence[Decoded | ClipError], questions: Sequence[str | ClipError | None]
+    ) -> dict[str, str]:
         """What the policy says about the clips that could be decoded, by their number."""
+        import numpy as np
+
         from erv.shards import Clip
 
+        none = np.zeros(0, np.int16)  # as extract writes it
         clips = [
-            Clip(str(number), item.frames, item.audio, self._rule.sample_rate)
+            Clip(
+                str(number),
+                item.frames,
+                none if item.audio is None else item.audio,
+                self._rule.sample_rate,
+                has_audio=item.audio is not None,
+            )
             for number, item in enumerate(seen)
-            if not isinstance(item, ClipError) and item.audio is not None
+            if not isinstance(item, ClipError)
         ]
         if not clips:
             return {}
@@ -132,16 +175,26 @@ class Predictor:
             max_new_tokens=self._max_new_tokens,
             temperature=0.0,
             seed=0,
+            asked={str(n): question for n, question in enumerate(questions) if isinstance(question, str)},
         )
 
-    def _answered(self, name: Any, text: str) -> dict[str, Any]:
+    def _answered(self, item: ClipInput, text: str) -> dict[str, Any]:
         from erv.prompts import parse_completion
 
         parsed = parse_completion(text)
-        solution = f"<answer>{parsed.answer or ''}</answer>"
-        agreement = self._agreement([text], [solution], dataset=["mafw"])[0]
-        row = (_shown(name), parsed.answer, parsed.explanation, agreement, text, None)
+        agreeing = self._agreement(text, parsed.answer, item.dataset)
+        row = (_shown(item.name), parsed.answer, parsed.explanation, agreeing, text, None)
         return dict(zip(COLUMNS, row, strict=True))
+
+    def _agreement(self, text: str, answer: str | None, dataset: Any) -> float | None:
+        from erv.answering.agreement import agreement
+
+        if self._policy.begins:  # it is given an empty explanation
+            return None
+        own = self._spaces.get(dataset) if isinstance(dataset, str) else None
+        # A version that doesn't say what it was tested with: the space of the verifier.
+        spaces = [own] if own is not None else [*self._spaces.values()] or ["mafw"]
+        return agreement(self._verifier, text, answer, spaces)
 
     def _failed(self, name: Any, error: ClipError) -> dict[str, Any]:
         return {**dict.fromkeys(COLUMNS), "clip": _shown(name), "error": str(error)}

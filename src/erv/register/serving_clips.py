@@ -22,6 +22,7 @@ from erv.errors import DataError, RegistryError, StorageError
 logger = logging.getLogger(__name__)
 
 ROOT_VARIABLE = "ERV_SERVE_ROOT"
+INPUTS = ("clip", "content", "dataset", "subtitle")  # columns of a request, in the order of `ClipInput`
 MAX_CLIPS = 64  # in a request; they are in memory together
 CLIP_MEMORY_MB = 2000  # what decoding a clip may take
 MAX_FETCHED_MB = 256  # of a clip that comes from S3; all of a request are on disk together
@@ -39,15 +40,19 @@ class ClipError(DataError):
 
 @dataclass(frozen=True)
 class ClipInput:
-    """A row of a request; at least one of the two.
+    """A row of a request; at least a name or content.
 
     Attributes:
         name: path below the served folder, `file://` or `s3://` URI; if there is content, any name.
         content: the file itself, as bytes, as base64 text, or as a `data:` URI in base64.
+        dataset: the data set that the clip is like, by name; see `erv.answering.question`.
+        subtitle: what is said in the clip.
     """
 
     name: Any = None
     content: Any = None
+    dataset: Any = None
+    subtitle: Any = None
 
 
 class Downloads(Protocol):

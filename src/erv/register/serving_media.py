@@ -37,7 +37,7 @@ class Seen:
 
 
 def decoded_clips(
-    paths: Sequence[Path], rule: DecodeRule, limits: Mapping[str, Any]
+    paths: Sequence[Path], rule: DecodeRule, limits: Mapping[str, Any], missing_audio: str | None
 ) -> Iterator[Decoded | ClipError]:
     """Decodes clips exactly as they were for training, if they pass the checks of the stage validate.
 
@@ -45,9 +45,11 @@ def decoded_clips(
         paths: video files.
         rule: how they are decoded.
         limits: see `erv.validate.bounds.bounds`.
+        missing_audio: `extract.missing_audio` when the version was made, None if it doesn't say; only under
+            `mark` it has seen clips without sound.
 
     Yields:
-        Per file the clip, which has sound, or why it can't be answered, without the path.
+        Per file the clip, or why it can't be answered, without the path.
     """
     outcomes = isolated(
         see,
@@ -65,7 +67,7 @@ def decoded_clips(
             if outcome.result is None:
                 yield ClipError(str(outcome.failure).replace(str(path), "the file"))
             else:
-                yield _checked(outcome.result, limits)
+                yield _checked(outcome.result, limits, missing_audio)
 
 
 def see(task: DecodeTask) -> Seen:
@@ -74,13 +76,24 @@ def see(task: DecodeTask) -> Seen:
     return Seen(probe, decode_item(task) if probe.decodable else None)
 
 
-def _checked(seen: Seen, limits: Mapping[str, Any]) -> Decoded | ClipError:
+def _checked(seen: Seen, limits: Mapping[str, Any], missing_audio: str | None) -> Decoded | ClipError:
     if seen.decoded is None:
         return ClipError(str(seen.probe.fault))
-    if seen.decoded.audio is None:
-        return ClipError("no sound track; the policy was trained on clips with sound")
+    if seen.decoded.audio is None and missing_audio != "mark":
+        return ClipError(_no_sound(missing_audio))
     fault = missed_bound(seen.probe, limits)
     return seen.decoded if fault is None else ClipError(fault)
+
+
+def _no_sound(missing_audio: str | None) -> str:
+    if missing_audio is None:
+        return (
+            "no sound track; this version does not say that it was made with such clips, so it answers none"
+        )
+    return (
+        "no sound track; clips without sound were left out when this version was made (extract.missing_audio:"
+        f" {missing_audio}), so it answers none"
+    )
 
 
 def _seen_of(task: DecodeTask, value: Any) -> Seen:

@@ -1,8 +1,8 @@
 """The MLflow model of a published version, as code: MLflow runs this file when it loads the model.
 
 Input: a table with the column `clip` (paths below what `ERV_SERVE_ROOT` names, or URIs), `content` (bytes, or
-base64 text), or both. Output: see `erv.register.serving.Predictor.predict`. docs/serving.md says how to serve
-it.
+base64 text), or both, and what a question may need, `dataset` and `subtitle`. Output: see
+`erv.register.serving.Predictor.predict`. docs/serving.md says how to serve it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from erv.register.serving import COLUMNS, Predictor
-from erv.register.serving_clips import MAX_CLIPS, ClipError, ClipInput, served_clips
+from erv.register.serving_clips import INPUTS, MAX_CLIPS, ClipError, ClipInput, served_clips
 from erv.register.serving_guard import (
     NO_TABLE,
     Exchange,
@@ -72,11 +72,10 @@ class EmotionModel(PythonModel):
 
 
 def _asked(table: pd.DataFrame) -> list[ClipInput]:
-    columns = [list(table[name]) if name in table else None for name in ("clip", "content")]
-    if columns == [None, None]:
+    if "clip" not in table and "content" not in table:
         raise ClipError(NO_TABLE)
-    names, contents = (column or [None] * len(table) for column in columns)
-    return [ClipInput(_given(name), _given(content)) for name, content in zip(names, contents, strict=True)]
+    cells = [list(table[name]) if name in table else [None] * len(table) for name in INPUTS]
+    return [ClipInput(*map(_given, row)) for row in zip(*cells, strict=True)]
 
 
 def _given(value: Any) -> Any:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from erv.settings.section import PositiveInt, Section, Share
 
+MissingAudio = Literal["quarantine", "mark", "fail"]
+
 
 class DecodingSettings(Section):
     """What a clip becomes; a version keeps these for the clips that it is asked about."""
@@ -21,7 +23,7 @@ class ExtractSettings(DecodingSettings):
     """Frames, audio and shards."""
 
     short_folders: Literal["repeat", "black"]
-    missing_audio: Literal["quarantine", "mark", "fail"]
+    missing_audio: MissingAudio
     clip_timeout_seconds: PositiveInt
     clip_memory_mb: PositiveInt
     clips_per_shard: PositiveInt

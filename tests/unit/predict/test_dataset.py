@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from erv.errors import DataError
-from erv.manifest import SCHEMA, ClipRow
+from erv.manifest import SCHEMA, ClipRow, read_manifest, write_manifest
 from erv.predict.listing import Unread, list_clips
 from erv.sources import LOCKS, Lock, SourceFile
 
@@ -58,6 +58,20 @@ def test_a_clip_that_is_gone_or_changed_costs_its_row_only(manifest: Path) -> No
     assert good == Path("source", NAMES[1]).resolve()
     assert isinstance(changed, Unread)
     assert "content has changed since it was pinned" in changed.reason
+
+
+def test_data_set_and_subtitle_are_listed_with_each_clip(manifest: Path) -> None:
+    """They were dropped, so that a version was asked another question than when it was evaluated."""
+    rows = [
+        replace(item, subtitle="You came!") if item.clip_id == NAMES[0] else item
+        for item in read_manifest(manifest)
+    ]
+    write_manifest(rows, manifest)
+    assert [(clip.dataset, clip.subtitle) for clip in list_clips(manifest).clips] == [
+        ("mafw", "You came!"),
+        ("mafw", None),
+        ("mafw", None),
+    ]
 
 
 def test_a_source_that_is_gone_ends_at_once(manifest: Path) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from erv.commands.predict import command
+from erv.errors import EvaluationError
 from erv.media.workers import isolated
 from erv.predict import predict as module
-from erv.predict.listing import list_clips
-from erv.predict.predict import predict
+from erv.predict.listing import ListedClip, list_clips
+from erv.predict.predict import predict, require_own_file
 from erv.register.fetched import FetchedVersion
 
 
@@ -33,7 +37,7 @@ class Saying:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def ask(self, paths: Sequence[Path]) -> list[dict[str, Any]]:
+    def ask(self, paths: Sequence[Path], clips: Sequence[ListedClip]) -> list[dict[str, Any]]:
         return [{"completion": None if self.error else "yes", "error": self.error} for _ in paths]
 
 
@@ -94,3 +98,66 @@ def test_a_manifest_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.Monke
         assert result.exit_code == 2
         assert f"--output {output} is the manifest that is read; name another file" in result.output
     assert (tmp_path / "mafw.parquet").read_bytes() == b"manifest"
+
+
+def test_another_subtitle_is_another_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or an answer to another question would be taken from an earlier run."""
+    heard: list[tuple[str | None, str | None]] = []
+
+    def ask(self: Saying, paths: Sequence[Path], clips: Sequence[ListedClip]) -> list[dict[str, Any]]:
+        heard.extend((clip.dataset, clip.subtitle) for clip in clips)
+        return [{"completion": "yes", "error": None} for _ in paths]
+
+    monkeypatch.setattr(module, "Answering", Saying)
+    monkeypatch.setattr(Saying, "ask", ask)
+    version = FetchedVersion("tiny", "1", "a" * 64, "b" * 64, tmp_path, tmp_path, {})
+    listing = list_clips(tmp_path / "clips")
+    for subtitle, kept in (("You came!", 0), ("You came!", 1), ("Go!", 0)):
+        clips = tuple(replace(clip, dataset="mafw", subtitle=subtitle) for clip in listing.clips)
+        found = predict(version, replace(listing, clips=clips), tmp_path / "a.parquet", tmp_path / "kept")
+        assert found.kept == kept
+    assert heard == [("mafw", "You came!"), ("mafw", "Go!")]
+
+
+@pytest.mark.parametrize("takes", [("clip", "content"), ("clip", "content", "dataset", "subtitle")])
+def test_a_version_whose_code_leaves_lines_out_is_not_asked(
+    takes: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older erv's code asks without them, whatever this one tells it."""
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types.schema import AnyType, ColSpec, Schema
+
+    (tmp_path / "policy").mkdir()
+    content = {"instruction": "One of {labels}?\n{subtitle}"}
+    (tmp_path / "policy/processor_config.json").write_text(json.dumps(content))
+    schema = Schema([ColSpec(AnyType(), name, required=False) for name in takes])
+    Model(signature=ModelSignature(inputs=schema)).save(str(tmp_path / "MLmodel"))
+    if "subtitle" in takes:
+        assert outcome(None, tmp_path, monkeypatch) == 0
+        return
+    with pytest.raises(EvaluationError) as refused:
+        outcome(None, tmp_path, monkeypatch)
+    assert str(refused.value) == (
+        "tiny version 1: its question has {labels} and {subtitle}, which the erv that published it leaves"
+        " out; run `dvc repro register` and `erv publish`, and ask the new version"
+    )
+
+
+def test_only_what_predict_wrote_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any other file was replaced without a word: another manifest, or a table of somebody's work."""
+    other, notes = tmp_path / "dfew.parquet", tmp_path / "notes.txt"
+    pq.write_table(pa.table({"clip_id": ["1"]}), other)
+    notes.write_text("of hours")
+    before = other.read_bytes()
+    (tmp_path / "link.parquet").symlink_to("dfew.parquet")
+    for output in (other, notes, tmp_path / "link.parquet"):
+        result = CliRunner().invoke(command, [str(tmp_path / "clips"), "--output", str(output)])
+        assert str(result.exception) == (
+            f"{output}: is there already, and `erv predict` did not write it; name another file, or move this"
+            " one away"
+        )
+    assert other.read_bytes() == before
+    assert notes.read_text() == "of hours"
+    outcome(None, tmp_path, monkeypatch)
+    require_own_file(tmp_path / "a.parquet")
+    require_own_file(tmp_path / "new.parquet")

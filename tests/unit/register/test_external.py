@@ -19,6 +19,9 @@ from erv.commands.import_ import command
 from erv.errors import ErvError, RegistryError
 from erv.export.export import export
 from erv.files import sha256_of, temporary_name
+from erv.policies import load_policy
+from erv.policies.common.arm import Arm, read_arm, write_arm
+from erv.prompts import DIRECT_BEGINNING
 from erv.register.external import hidden, write_external
 from erv.register.fetched import FetchedVersion
 from erv.register.gates import Verdict
@@ -115,6 +118,123 @@ def test_an_imported_version_can_be_exported_and_imported_again(
     assert again.json("external.json")["says"]["bundle"] == version.bundle_hash
     for part in ("policy", "verifier", "serving.json"):
         assert sha256_of(again.folder / part) == sha256_of(version.bundle / part)
+
+
+OWN = "name: team\nlabels:\n  - {id: 0, name: delight}\nmaps: {mafw: {delight: happiness}}\n"
+
+
+def lists_emotions(folder: Path) -> None:
+    """Changes the question of a policy to one that lists the emotions of a data set."""
+    path = folder / "processor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "instruction": "One of {labels}?"}))
+
+
+def test_label_spaces_go_out_and_come_back(theirs: Path, tmp_path: Path) -> None:
+    lists_emotions(theirs)
+    serving = {
+        **SERVING,
+        "missing_audio": "mark",
+        "datasets": {"mafw": None, "team": "label_spaces/team.yaml"},
+    }
+    (theirs / "serving.json").write_text(json.dumps(serving))
+    (theirs / "label_spaces").mkdir()
+    (theirs / "label_spaces/team.yaml").write_text(OWN)
+    bundle = imported(theirs, tmp_path / "bundle")
+    assert bundle.json("serving.json") == serving
+    assert (bundle.folder / "label_spaces/team.yaml").read_text() == OWN
+    assert not (bundle.folder / "policy/label_spaces").exists()
+    (tmp_path / "lineage.json").write_text(json.dumps({"model": "theirs", "stages": {}, "files": {}}))
+    version = FetchedVersion("theirs", "1", "a" * 64, bundle.hash, tmp_path, bundle.folder, {})
+    export(version, tmp_path / "exported")
+    assert (tmp_path / "exported/label_spaces/team.yaml").read_text() == OWN
+
+
+@pytest.mark.parametrize(
+    ("datasets", "space", "said"),
+    [
+        ({}, OWN, "datasets: expected at least 1, found a mapping"),
+        ({"../team": "label_spaces/../team.yaml"}, OWN, "datasets.../team"),
+        ({"team": None}, OWN, "datasets.team is None, expected 'label_spaces/team.yaml', the file in the"),
+        (
+            {"team": "/etc/hostname"},
+            OWN,
+            "datasets.team is '/etc/hostname', expected 'label_spaces/team.yaml'",
+        ),
+        ({"team": "label_spaces/team.yaml"}, None, "label space 'team' not found"),
+        ({"team": "label_spaces/team.yaml"}, "name: team\n", "label_spaces/team.yaml: lacks 'labels'"),
+        (
+            {"team": "label_spaces/team.yaml"},
+            "name: team\nlabels: [{id: 0, name: delight}]\n",
+            "label spaces 'team' and 'mafw' have no map to each other",
+        ),
+        (
+            None,
+            OWN,
+            "does not say with which data sets the policy was tested (datasets), and its question lists",
+        ),
+    ],
+)
+def test_label_spaces_that_can_not_be_asked_are_refused(
+    theirs: Path, tmp_path: Path, datasets: dict[str, Any] | None, space: str | None, said: str
+) -> None:
+    lists_emotions(theirs)
+    serving = {**SERVING, **({} if datasets is None else {"datasets": datasets})}
+    (theirs / "serving.json").write_text(json.dumps(serving))
+    if space is not None:
+        (theirs / "label_spaces").mkdir()
+        (theirs / "label_spaces/team.yaml").write_text(space)
+    with pytest.raises(ErvError) as refused:
+        imported(theirs, tmp_path / "bundle")
+    assert said in str(refused.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_folder_that_says_nothing_gets_the_test_sets_of_the_workspace(theirs: Path, tmp_path: Path) -> None:
+    lists_emotions(theirs)
+    bundle = write_external(
+        theirs, tmp_path / "bundle", verifier=None, serving=SERVING, datasets=("mafw", "dfew")
+    )
+    assert bundle.json("serving.json") == {**SERVING, "datasets": {"dfew": None, "mafw": None}}
+
+
+def test_a_policy_that_does_not_think_goes_out_and_comes_back(theirs: Path, tmp_path: Path) -> None:
+    """Its `arm.json` leads nowhere else, but both said that its weights were elsewhere."""
+    write_arm(Arm(thinks=False), theirs)
+    bundle = imported(theirs, tmp_path / "bundle")
+    (tmp_path / "lineage.json").write_text(json.dumps({"model": "theirs", "stages": {}, "files": {}}))
+    version = FetchedVersion("theirs", "1", "a" * 64, bundle.hash, tmp_path, bundle.folder, {})
+    export(version, tmp_path / "exported")
+    assert load_policy(tmp_path / "exported").begins == DIRECT_BEGINNING
+    (tmp_path / "exported/lineage.json").unlink()
+    again = imported(tmp_path / "exported", tmp_path / "again")
+    assert sha256_of(again.folder / "policy") == sha256_of(theirs_without_verifier(theirs))
+    assert read_arm(again.folder / "policy") == Arm(thinks=False)
+
+
+def theirs_without_verifier(folder: Path) -> Path:
+    shutil.rmtree(folder / "verifier")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arm", [{"thinks": "no"}, {"thinks": False, "sizes": "all"}, {"thinks": False, "digest": "a" * 64}]
+)
+def test_an_arm_that_would_fail_on_every_clip_is_refused(
+    theirs: Path, tmp_path: Path, arm: dict[str, Any]
+) -> None:
+    (theirs / "arm.json").write_text(json.dumps(arm))
+    with pytest.raises(
+        RegistryError, match=r"arm\.json: expected whether the policy thinks and nothing else"
+    ):
+        imported(theirs, tmp_path / "bundle")
+
+
+def test_a_version_whose_weights_are_elsewhere_is_not_exported(
+    version: FetchedVersion, tmp_path: Path
+) -> None:
+    write_arm(Arm(folder="/gone", digest="a" * 64, sizes={"model.safetensors": 1}), version.bundle / "policy")
+    with pytest.raises(RegistryError, match=r"its policy is an arm, whose weights are elsewhere"):
+        export(version, tmp_path / "exported")
 
 
 def test_nothing_is_exported_over_what_others_wrote(

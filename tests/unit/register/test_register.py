@@ -124,6 +124,24 @@ def test_equal_inputs_give_equal_bundles(tmp_path: Path, inputs: dict[str, Path]
     assert write(tmp_path / "two", inputs).hash != one.hash
 
 
+def test_a_bundle_says_what_it_was_tested_with_and_has_spaces_of_one_s_own(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing said whose emotions a question lists, so a served version was asked without them."""
+    assert write(tmp_path / "bundle", inputs).json("serving.json") == {**SERVING, "datasets": {"mafw": None}}
+    own = tmp_path / "work/data/label_spaces/team.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("uses: mafw\n")
+    monkeypatch.chdir(tmp_path / "work")
+    for name, rows in {"erv": predictions(54, 55), "r1_omni": predictions(50, 20)}.items():
+        some = [{**row, "dataset": "team"} if row["clip_id"].endswith("0") else row for row in rows]
+        write_evaluation(tmp_path / "eval" / name, some)
+    bundle = write(tmp_path / "bundle", inputs)
+    spaces = {"mafw": None, "team": "label_spaces/team.yaml"}
+    assert bundle.json("serving.json")["datasets"] == spaces
+    assert (bundle.folder / "label_spaces/team.yaml").read_text() == "uses: mafw\n"
+
+
 def test_verdicts_are_written_and_the_champion_is_left_open(tmp_path: Path, inputs: dict[str, Path]) -> None:
     verdicts = write(tmp_path / "bundle", inputs).verdicts
     assert [v.outcome for v in verdicts] == ["pass", "pass", "open"]

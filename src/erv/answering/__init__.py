@@ -1,0 +1,1 @@
+"""What a version says about clips: its policy answers, its verifier reads the explanation."""
