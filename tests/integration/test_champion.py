@@ -335,12 +335,12 @@ def test_verdicts_of_another_confidence_are_decided_again(place: Place) -> None:
         {"metric": "WAR", "against": "champion", "minimum": -0.05},
     ]
     place.parameters("register.gates", gates)
-    place.candidate("", "j", 50, 50)
+    place.candidate("", "j", 45)
     first = place.publish()
     (text,) = place.against_champion(first)
     assert "(95%)" in text
     place.parameters("register.confidence", 0.8)
-    place.candidate("", "j", 50, 50)
+    place.candidate("", "j", 45)
     again = place.publish()
     assert (first.version, again.version, again.new) == ("2", "2", False)
     (text,) = place.against_champion(again)
