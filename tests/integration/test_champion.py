@@ -24,7 +24,7 @@ from erv.register.decoding import serving_settings
 from erv.register.gates import LINEAGE, Verdict
 from erv.register.publish import PublishResult, publish
 from erv.register.register import write_candidate
-from erv.register.reign import reigns
+from erv.register.reign import TAG_PREFIX, reigns
 from erv.register.versions import PUBLISH_RUN_TAG, files_uri, versions
 from erv.settings import load_settings
 from erv.storage.store import open_store
@@ -296,6 +296,58 @@ def test_a_bundle_of_before_is_compared_with_the_champion_of_now(place: Place) -
     assert (again.version, again.passed, again.champion) == ("2", True, "1")
     assert "`erv promote 2` makes it champion" in again.lines()[-1]
     assert "version 2 is now the champion" in place.promote("2")
+
+
+def test_a_bundle_whose_version_was_deleted_comes_back_by_no_gate(place: Place) -> None:
+    """Its new version was crowned, and the rollback undone: versions were told apart by numbers alone."""
+    client, name = client_of(place.environment), load_settings().register_.model_name
+    place.candidate("", "j", 60, 60)
+    assert place.publish().champion == "2"
+    place.rollback()
+    client.delete_model_version(name, "2")
+    again = place.publish()
+    assert (again.version, again.new, again.passed, again.champion) == ("3", True, True, "1")
+    assert "this bundle was champion before, and what was decided since stands" in again.lines()[-1]
+    assert [reign.bundle != "" for reign in reigns(client, name)] == [True, True, True]
+    # As an older erv noted them.
+    model = client.get_registered_model(name)
+    for tag in [tag for tag in model.tags if tag.startswith(TAG_PREFIX)]:
+        noted = json.loads(model.tags[tag])
+        bare = {key: value for key, value in noted.items() if key not in ("bundle", "code")}
+        client.set_registered_model_tag(name, tag, json.dumps(bare))
+    place.candidate("", "j", 60, 59)  # never champion, but who knows what version 2 had
+    other = place.publish()
+    assert (other.version, other.passed, other.champion) == ("4", True, "1")
+    assert other.lines()[-1] == (
+        "all gates hold, but this bundle may have been champion before, as version 2, of which only the"
+        " number is known, and what was decided since stands: `erv promote 4` makes it champion"
+    )
+    bundles = [reign.bundle for reign in reigns(client, name)]
+    client.delete_model_version(name, "1")
+    assert [reign.bundle for reign in reigns(client, name)] == bundles, "noted while it was there"
+    assert bundles[1] == ""
+
+
+def test_verdicts_of_another_confidence_are_decided_again(place: Place) -> None:
+    """They stood where all gates are on instruments or the champion: such a bundle stays the same."""
+    gates = [
+        {"metric": "verifier_f1", "minimum": 0.1},
+        {"metric": "WAR", "against": "champion", "minimum": -0.05},
+    ]
+    place.parameters("register.gates", gates)
+    place.candidate("", "j", 45)
+    first = place.publish()
+    (text,) = place.against_champion(first)
+    assert "(95%)" in text
+    place.parameters("register.confidence", 0.8)
+    place.candidate("", "j", 45)
+    again = place.publish()
+    assert (first.version, again.version, again.new) == ("2", "2", False)
+    (text,) = place.against_champion(again)
+    assert "(80%)" in text
+    narrower = [verdict for verdict in again.verdicts if verdict.against == "champion"]
+    place.parameters("register.bootstrap_samples", 100)
+    assert [v for v in place.publish().verdicts if v.against == "champion"] != narrower
 
 
 @pytest.mark.slow

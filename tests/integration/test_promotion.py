@@ -445,6 +445,62 @@ def test_a_promotion_that_was_killed_before_its_note_is_noted_when_repeated(work
         promote("3", workspace, load_settings(), by="ann@box")
 
 
+def interrupted(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_rollback_that_was_interrupted_before_its_alias_counts_once(
+    workspace: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeated, it was there twice, with a champion by other means in between."""
+    client, name, settings = client_of(workspace), name_of(workspace), load_settings()
+    promote("2", workspace, settings, by="ann@box", reason="better")
+    began = [BEGAN, ("2", "promote", "better")]
+    for how in ("rollback", "promote"):  # the same again, or what else leads to that version
+        with monkeypatch.context() as killed:
+            killed.setattr(type(client), "set_registered_model_alias", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                rollback(workspace, settings, by="ann@box", reason="worse")
+        assert champion_of(client, name) == "2"
+        assert reign_of(workspace) == began, "it has not begun"
+        again = rollback if how == "rollback" else partial(promote, "1")
+        said = again(workspace, settings, by="bea@box", reason="worse")
+        assert re.search(r"it was version 2, since \S+Z, promote by ann@box$", said)
+        assert champion_of(client, name) == "1"
+        began = [*began, ("1", how, "worse")]
+        assert reign_of(workspace) == began
+        assert reigns(client, name)[-1].by == "bea@box"
+        promote("2", workspace, settings, by="ann@box", reason="better")
+        began = [*began, ("2", "promote", "better")]
+    rollback(workspace, settings, by="ann@box", reason="worse")
+    client.set_registered_model_alias(name, "champion", "2")  # by other means indeed
+    rollback(workspace, settings, by="ann@box", reason="worse")
+    back = ("1", "rollback", "worse")
+    assert reign_of(workspace) == [*began, back, ("2", "elsewhere", ""), back]
+
+
+def test_a_rollback_that_was_interrupted_after_its_alias_goes_no_further(
+    workspace: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, name, settings = client_of(workspace), name_of(workspace), load_settings()
+    promote("2", workspace, settings, by="ann@box")
+    promote("3", workspace, settings, by="ann@box", reason="hurry", force=True)
+    with monkeypatch.context() as killed:
+        killed.setattr(aliases, "complete", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(workspace, settings, by="ann@box", reason="worse")
+    known = reign_of(workspace)
+    assert known[-1] == ("2", "rollback", "worse")
+    said = rollback(workspace, settings, by="ann@box")
+    assert re.fullmatch(
+        rf"{name} version 2 is the champion again already, since \S+Z, rollback by ann@box, by a command that"
+        " was interrupted; run it again to go further back",
+        said,
+    )
+    assert (champion_of(client, name), reign_of(workspace)) == ("2", known)
+    assert "version 1 is the champion again" in rollback(workspace, settings, by="ann@box")
+
+
 def test_the_reign_of_a_deleted_version_is_kept_and_rollback_passes_it_over(workspace: Environment) -> None:
     client, name, settings = client_of(workspace), name_of(workspace), load_settings()
     promote("2", workspace, settings, by="ann@box", reason="better on calls")
@@ -595,29 +651,37 @@ def test_promote_and_rollback_look_at_the_lineage_of_now(workspace: Environment)
 def test_sources_on_another_machine_count_as_they_did_at_registration(
     workspace: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever promotes from another machine had to force it, though all had been verified there."""
-    client, name, settings = client_of(workspace), name_of(workspace), with_lineage(workspace)
-    gates = json.dumps([verdict.as_dict() for verdict in (PASSED, Verdict(LINEAGE, outcome="pass"))])
-    client.set_model_version_tag(name, "2", GATES_TAG, gates)
-    experiment = client.create_experiment(f"{name}-published")
+    """Whoever promotes from another machine had to force it, though all had been verified there.
 
-    def published_on(machine: str) -> None:
-        run = client.create_run(experiment, tags={STARTED_BY_TAG: f"Ann Lee (ann@{machine})"})
-        client.set_model_version_tag(name, "2", PUBLISH_RUN_TAG, run.info.run_id)
+    The machine that published it first was named, also if another one had verified it.
+    """
+    client, name, settings = client_of(workspace), name_of(workspace), with_lineage(workspace)
+    experiment = client.create_experiment(f"{name}-published")
+    run = client.create_run(experiment, tags={STARTED_BY_TAG: "Ann Lee (ann@first)"})
+    client.set_model_version_tag(name, "2", PUBLISH_RUN_TAG, run.info.run_id)
+
+    def verified_on(machine: str | None) -> None:
+        verdicts = (PASSED, Verdict(LINEAGE, outcome="pass", machine=machine))
+        gates = json.dumps([verdict.as_dict() for verdict in verdicts])
+        client.set_model_version_tag(name, "2", GATES_TAG, gates)
 
     there = Link("data/sources/mafw.lock.json", None, "/data/mafw is not on this machine", elsewhere=True)
     served, unread = Link("served files", True, "as registered"), Link("bundle", None, "S3 is away")
     shown = [there, served]
     monkeypatch.setattr(Provenance, "trace", lambda self, number: Node(number, links=list(shown)))
     gate = LineageGate(workspace, settings, promoting=True)
-    assert gate("2").outcome == "can't tell", "nobody knows where it was published"
-    published_on(platform.node())
+    verified_on(None)
+    assert gate("2").outcome == "can't tell", "nobody knows where it was verified"
+    verified_on(platform.node())
     assert gate("2").outcome == "can't tell", "the folder is gone from the machine that had it"
-    published_on("box")
+    verified_on("box")
     assert gate("2").outcome == "pass"
     assert "1 not verifiable from here" in gate("2").reason
-    assert gate("2").reason.endswith("is not on this machine; box, which published it, had verified all")
-    assert LineageGate(workspace, settings)("2").outcome == "can't tell", "a publication looks now"
+    assert gate("2").reason.endswith(
+        "is not on this machine; all was verified on box when it was published there"
+    )
+    published = LineageGate(workspace, settings)("2")
+    assert (published.outcome, published.machine) == ("can't tell", platform.node()), "it looks now"
     assert gate("1").outcome == "can't tell", "it was never verified"
     for shown, outcome in (
         ([there, unread], "can't tell"),

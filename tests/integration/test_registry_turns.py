@@ -69,6 +69,10 @@ environment = load_environment(".")
 isolate(environment)
 publish(Path("candidate"), environment, load_settings(), by="test")
 """
+CARDLESS = PUBLISHER.replace(
+    "mlflow.register_model = lambda *a, **k: ",
+    "register = mlflow.register_model\nmlflow.register_model = lambda *a, **k: register(*a, **k) and ",
+)
 PUBLISH_HERE = """
 from erv.environment import isolate, load_environment
 from erv.register.gates import LINEAGE, Verdict
@@ -302,6 +306,58 @@ def test_other_serving_code_undoes_no_rollback(
     again = publish(workspace)
     assert (again.version, again.champion) == ("3", other)
     assert "`erv promote 3` makes it champion" in again.lines()[-1]
+
+
+def test_other_serving_code_undoes_no_rollback_from_a_version_that_was_deleted(
+    workspace: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under its new number, it had never been champion."""
+    publish(workspace)
+    serve_by("edited", monkeypatch)
+    assert publish(workspace).champion == "2"
+    rollback(workspace, settings(workspace), by="test", lineage=holds)
+    client_of(workspace).delete_model_version(settings(workspace).register_.model_name, "2")
+    again = publish(workspace)
+    assert (again.version, again.new, again.champion) == ("3", True, "1")
+
+
+def description(environment: Environment) -> str:
+    name = settings(environment).register_.model_name
+    return str(client_of(environment).get_model_version(name, "1").description)
+
+
+def test_the_description_has_the_verdicts_of_now(workspace: Environment) -> None:
+    """It had those of the first publication for ever."""
+    away = Verdict(LINEAGE, outcome="can't tell", reason="S3 is\n- away")
+    folder = workspace.workspace / "candidate"
+    publishing.publish(
+        folder, workspace, settings(workspace), by="test", lineage=lambda number: replace(away)
+    )
+    card = (folder / "card.md").read_text()
+    assert "- can't tell: lineage: S3 is - away\n\n## Limits" in description(workspace)
+    named = settings(workspace).register_.model_name
+    noted = description(workspace).replace("## Limits\n", "Ann: good on calls.\n\n## Limits\n")
+    client_of(workspace).update_model_version(named, "1", noted)
+    result = publish(workspace)
+    gates = "".join(f"- {verdict.text()}\n" for verdict in result.verdicts)
+    assert result.passed
+    before, _, after = card.partition("## Gates\n\n")
+    limits = after[after.index("## Limits") :]
+    assert description(workspace) == f"{before}## Gates\n\n{gates}\nAnn: good on calls.\n\n{limits}"
+    client_of(workspace).update_model_version(named, "1", "Ann's own words")
+    publish(workspace)
+    assert description(workspace) == "Ann's own words"
+
+
+def test_a_version_whose_publisher_was_killed_gets_its_card(workspace: Environment) -> None:
+    killed = subprocess.run([sys.executable, "-c", CARDLESS], cwd=workspace.workspace, check=False)
+    assert killed.returncode == -9
+    assert versions(workspace) == ["1"]
+    open_store(workspace).delete(lease_uri(workspace))  # or we would wait a minute for it to expire
+    result = publish(workspace)
+    assert not result.new
+    gates = "".join(f"- {verdict.text()}\n" for verdict in result.verdicts)
+    assert f"\n## Gates\n\n{gates}\n## Limits\n" in description(workspace)
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 It follows every link of a version and compares the files that are served, code included, with their record.
 Large objects of DVC's remote are only looked up: `erv lineage --verify` reads them, too. Where a version is
-promoted, sources in a folder of the machine that published it count as they did there: they aren't served.
+promoted, sources in a folder of the machine on which a publication found its lineage whole count as they did
+there: they aren't served.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from erv.lineage.node import Node, broken, summary, unverifiable
 from erv.lineage.trace import Provenance
 from erv.register.gates import CANT_TELL, FAIL, LINEAGE, PASS, Outcome, Verdict
 from erv.settings import Settings
-from erv.tracking.description import PUBLISH_RUN_TAG
-from erv.tracking.origin import STARTED_BY_TAG, machine_in
 
 _NAMED, _LONGEST = 2, 400  # links that a verdict names, and characters of each
 
@@ -30,8 +29,8 @@ class LineageGate:
     Args:
         environment: where registry and store are.
         settings: for the model's name.
-        promoting: whether folders of the machine that published a version count as they did there, on another
-            machine.
+        promoting: whether folders of the machine on which a version was published with a whole lineage count
+            as they did there, on another machine.
     """
 
     def __init__(self, environment: Environment, settings: Settings, promoting: bool = False) -> None:
@@ -48,15 +47,19 @@ class LineageGate:
         """
         node = Provenance(self._environment, self._settings, served=True).trace(number)
         self._seen[number] = node
-        verdict, unseen = lineage_verdict(node), unverifiable(node)
+        verdict, unseen = replace(lineage_verdict(node), machine=platform.node()), unverifiable(node)
         is_elsewhere = self._promoting and all(link.elsewhere for link in unseen)
         if verdict.outcome == CANT_TELL and is_elsewhere and (machine := self._verified_on(number)):
-            reason = f"{verdict.reason}; {machine}, which published it, had verified all"
+            reason = f"{verdict.reason}; all was verified on {machine} when it was published there"
             verdict = replace(verdict, outcome=PASS, reason=reason)
         return verdict
 
     def _verified_on(self, number: str) -> str | None:
-        """The other machine that published a version and found its lineage whole; None if there is none."""
+        """The other machine on which the last publication of a version found its lineage whole, or None.
+
+        An older erv did not note which that was. It may have been this one, which had the folder then, so it
+        counts as none.
+        """
         from erv.register.against_champion import kept_verdicts
         from erv.register.explained import explained
         from erv.register.versions import get_version
@@ -65,13 +68,9 @@ class LineageGate:
 
         client, name = client_of(self._environment), self._settings.register_.model_name
         with explained(self._environment):
-            version = repeated(lambda: get_version(client, name, number))
-            held = any(kept.metric == LINEAGE and kept.passed for kept in kept_verdicts(version) or ())
-            if not held or PUBLISH_RUN_TAG not in version.tags:
-                return None
-            run = repeated(lambda: client.get_run(version.tags[PUBLISH_RUN_TAG]))
-        machine = machine_in(run.data.tags.get(STARTED_BY_TAG, ""))
-        return machine if machine not in ("", platform.node()) else None
+            kept = kept_verdicts(repeated(lambda: get_version(client, name, number))) or ()
+        held = next((v.machine for v in kept if v.metric == LINEAGE and v.passed), None)
+        return held if held != platform.node() else None
 
     def node(self, number: str, aliases: Sequence[str]) -> Node:
         """The lineage that the last verdict on a version rests on; without one, it is decided now.

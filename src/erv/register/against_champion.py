@@ -1,7 +1,8 @@
 """Verdicts on the gates against the champion: who it was, and whether they still count.
 
-They are decided again as soon as another version is champion. A version of the champion's own bundle can't be
-compared with it, so it has the champion's verdicts: other serving code makes no bundle better.
+They are decided again as soon as another version is champion, or the confidence or the draws of their
+intervals are set otherwise. A version of the champion's own bundle can't be compared with it, so it has the
+champion's verdicts: other serving code makes no bundle better.
 """
 
 from __future__ import annotations
@@ -40,10 +41,25 @@ def kept_verdicts(version: ModelVersion) -> tuple[Verdict, ...] | None:
     return None if text is None else tuple(map(read_verdict, json.loads(text)))
 
 
-def count_against(bundle: Bundle, kept: Sequence[Verdict] | None, champion: str) -> bool:
-    """Whether kept verdicts say how a bundle compares with this champion."""
-    compared = {gate_of(v): v.opponent for v in kept or ()}
-    return all(compared.get(gate_of(v)) == champion for v in bundle.verdicts if v.is_open)
+def count_against(bundle: Bundle, kept: Sequence[Verdict] | None, champion: str, settings: Settings) -> bool:
+    """Whether kept verdicts say how a bundle compares with this champion, by the settings of now.
+
+    Those that did not record by which settings they were decided don't.
+    """
+    known = {gate_of(verdict): verdict for verdict in kept or ()}
+    mine = [known.get(gate_of(verdict)) for verdict in bundle.verdicts if verdict.is_open]
+    return all(verdict is not None and verdict == _met(verdict, champion, settings) for verdict in mine)
+
+
+def _met(verdict: Verdict, champion: str, settings: Settings) -> Verdict:
+    """A verdict with the champion that was met, and the settings by which it was decided."""
+    return replace(
+        verdict,
+        opponent=champion,
+        confidence=settings.register_.confidence,
+        samples=settings.register_.bootstrap_samples,
+        seed=settings.seed,
+    )
 
 
 def taken_over(bundle: Bundle, kept: Sequence[Verdict] | None, whose: str) -> tuple[Verdict, ...]:
@@ -84,7 +100,7 @@ def compared(bundle: Bundle, other: Opponent, settings: Settings) -> tuple[Verdi
         champion_metrics=other.metrics,
     )
     return tuple(
-        replace(verdict, opponent=other.version) if before.is_open else verdict
+        _met(verdict, other.version, settings) if before.is_open else verdict
         for before, verdict in zip(bundle.verdicts, decided, strict=True)
     )
 

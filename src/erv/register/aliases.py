@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from erv.environment import Environment
@@ -16,7 +17,7 @@ from erv.register.against_champion import is_traced, objections, unmet, unseen
 from erv.register.explained import explained
 from erv.register.gates import CHAMPION, Verdict
 from erv.register.news import tell
-from erv.register.reign import Reign, forced_past, last_noted, note, now, present_reign
+from erv.register.reign import Reign, complete, forced_past, last_noted, note, now, present_reign
 from erv.register.turn import registry_turn
 from erv.register.versions import get_version, versions
 from erv.settings import Settings
@@ -94,6 +95,7 @@ def promote(
         if unseen(against, past):
             raise GatesUnmetError(_refusal(f"{what} {unmet(against)}; promote it", against))
         check()
+        complete(client, name)
         new = Reign(number, now(), by, "promote", reason, tuple(against))
         make_champion(client, name, new)
     tell(environment, name, new, before)
@@ -117,7 +119,8 @@ def rollback(
 ) -> str:
     """Makes the previous champion that still exists the champion again; returns a sentence for people.
 
-    What it failed when it became champion doesn't count again, but its lineage and its files as they are now.
+    Repeating it after an interruption goes back to the same version, no further. What that failed when it
+    became champion doesn't count again, but its lineage and its files as they are now.
 
     Args:
         environment: where MLflow is.
@@ -139,6 +142,8 @@ def rollback(
         model = repeated(lambda: client.get_registered_model(name))
         old = present_reign(model)
         _expect(name, expected, old)
+        if old is not None and old.pending:
+            return _finished(client, environment, name, old)
         history = _history(model)
         there = {str(version.version) for version in repeated(lambda: versions(client, name))}
         way, gone = _way_back(history, there)
@@ -153,18 +158,29 @@ def rollback(
             start = f"{name} version {before}, the champion before, can't be served as it is; go back to it"
             raise GatesUnmetError(_refusal(start, against))
         check()
-        # The alias last: if it is interrupted before, repeating it goes back to the same version, no further.
+        # The alias comes after the note, which is pending until then, so that a repetition knows its reign.
         text = ",".join(way)
         repeated(lambda: client.set_registered_model_tag(name, HISTORY_TAG, text))
         new = Reign(before, now(), by, "rollback", reason, tuple(against))
-        note(client, name, new, present)
+        note(client, name, replace(new, pending=True), present)
         repeated(lambda: client.set_registered_model_alias(name, CHAMPION, before))
+        complete(client, name)
     tell(environment, name, new, present)
     was = f"it was {old.brief()}" if old else f"there was none, and version {history[-1]} was the last"
     said = f"{name} version {before} is the champion again; {was}"
     if gone:
         said += f"; passed over {_deleted(gone)}"
     return f"{said}; forced past {forced_past(against)}" if against else said
+
+
+def _finished(client: MlflowClient, environment: Environment, name: str, reign: Reign) -> str:
+    """Ends a rollback that was interrupted after the alias was set; returns a sentence for people."""
+    complete(client, name)
+    tell(environment, name, reign, None)
+    return (
+        f"{name} version {reign.version} is the champion again already, {reign.origin()}, by a command that"
+        " was interrupted; run it again to go further back"
+    )
 
 
 def _refusal(start: str, against: Sequence[str]) -> str:

@@ -20,5 +20,6 @@ def with_verdicts(card: str, verdicts: Sequence[Verdict] | None) -> str:
     """
     if verdicts is None:
         return _UNDECIDED.sub(r"- not decided: \g<gate>\g<needs>", card)
-    lines = "".join(f"- {verdict.text()}\n" for verdict in verdicts)
+    # Each in one line, so that the whole list is replaced when gates are decided again.
+    lines = "".join(f"- {' '.join(verdict.text().split())}\n" for verdict in verdicts)
     return _GATES.sub(lambda _: f"## Gates\n\n{lines}", card, count=1)

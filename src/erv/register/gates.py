@@ -54,8 +54,11 @@ class Verdict:
         judge: whose reading counts: a judge, `majority`, `every` for all worthy judges (then the interval is
             that of the least favourable one), or None for the headline judge.
         opponent: the version it was compared with, of a gate against the champion; None if it wasn't.
-        confidence: level of the interval, such as 0.95; None without an interval of ours, or in a verdict
-            that did not record it.
+        confidence: level of the interval, such as 0.95, or of a gate against the champion that could not be
+            measured; None without an interval of ours, or in a verdict that did not record it.
+        samples, seed: of the bootstrap draws of a gate against the champion; None of others, or if they were
+            not recorded.
+        machine: the one on which a lineage was looked at; None of others, or if it was not recorded.
     """
 
     metric: str
@@ -69,6 +72,9 @@ class Verdict:
     judge: str | None = None
     opponent: str | None = None
     confidence: float | None = None
+    samples: int | None = None
+    seed: int | None = None
+    machine: str | None = None
 
     @property
     def value(self) -> float | None:
@@ -92,7 +98,7 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; without what is optional and not there, such as `maximum` or `opponent`."""
-        optional = {"minimum", "maximum", "judge", "opponent", "confidence"}
+        optional = {"minimum", "maximum", "judge", "opponent", "confidence", "samples", "seed", "machine"}
         return {key: value for key, value in asdict(self).items() if key not in optional or value is not None}
 
     def text(self) -> str:

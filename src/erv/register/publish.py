@@ -3,8 +3,8 @@
 A version is recognised by the hash of its bundle and the digest of the code that serves it. Each publication
 verifies its lineage, looks whether that code is committed (`erv.register.uncommitted`) and decides what its
 kept verdicts don't say about the present champion (`erv.register.against_champion`). What a person decided
-(`promote`, `rollback`) stands: a bundle that was champion once becomes champion by its gates no more, except
-that a new version takes the place of one with the same bundle.
+(`promote`, `rollback`) stands: a bundle that was champion once becomes champion by its gates no more, also if
+its version was deleted, except that a new version takes the place of one with the same bundle.
 
 Processes that change the registry take turns (`registry_turn`). Where they can't see each other's lease, two
 may still register one bundle: the lowest version stays, the others go.
@@ -23,14 +23,13 @@ from erv.files import content_digest
 from erv.pipeline import read_lock_entries
 from erv.register.against_champion import compared, count_against, kept_verdicts, taken_over
 from erv.register.aliases import champion_in, champion_of, make_champion
-from erv.register.card import with_verdicts
 from erv.register.champion import Opponent, keep_answers, opponent
 from erv.register.explained import explained
 from erv.register.gates import CANT_TELL, CHAMPION, LINEAGE, Verdict, unopposed
 from erv.register.news import tell
 from erv.register.register import Bundle, read_bundle
-from erv.register.registration import close_killed, one_version
-from erv.register.reign import How, Reign, now, reigns
+from erv.register.registration import close_killed, describe, one_version
+from erv.register.reign import How, Reign, complete, now, reigns
 from erv.register.serving_code import serving_code
 from erv.register.succession import succession
 from erv.register.turn import registry_turn
@@ -70,6 +69,8 @@ class PublishResult:
         copies: versions of the same bundle that another process registered at the same time; deleted.
         siblings: versions of the same bundle that are served by other code.
         anew: the champion that was evaluated on the present test clips to compare with it, or None.
+        unrecorded: champions that were deleted before their bundle was noted, if that alone keeps it from
+            becoming champion: they may have had this bundle.
     """
 
     name: str
@@ -81,6 +82,7 @@ class PublishResult:
     copies: tuple[str, ...] = ()
     siblings: tuple[str, ...] = ()
     anew: str | None = None
+    unrecorded: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -114,10 +116,17 @@ class PublishResult:
         else:
             lines.append(f"champion is version {self.champion}" if self.champion else "there is no champion")
             lines.append(
-                "all gates hold, but this bundle was champion before, and what was decided since stands: `erv"
+                f"all gates hold, but this bundle {self._reigned}, and what was decided since stands: `erv"
                 f" promote {self.version}` makes it champion"
             )
         return lines
+
+    @property
+    def _reigned(self) -> str:
+        if not self.unrecorded:
+            return "was champion before"
+        numbers = ", ".join(self.unrecorded)
+        return f"may have been champion before, as version {numbers}, of which only the number is known"
 
 
 def publish(
@@ -180,7 +189,7 @@ def _opponent(
     if champion is None or champion in {str(version.version) for version in same}:
         return None
     mine = next((version for version in same if version.tags.get(CODE_TAG) == code), None)
-    if mine is not None and count_against(bundle, kept_verdicts(mine), champion):
+    if mine is not None and count_against(bundle, kept_verdicts(mine), champion, settings):
         return None
     return opponent(
         client, environment, bundle, champion, settings, parent_run_id=parent_run_id, cancelled=cancelled
@@ -212,7 +221,8 @@ def _publish(
         version, new, copies = one_version(client, bundle, code, name, environment, parent_run_id, check)
         number = str(version.version)
         same = {str(v.version): v for v in versions_of(client, name, bundle.hash)}
-        champion = champion_of(client, name)
+        complete(client, name)
+        champion, reigned = champion_of(client, name), reigns(client, name)
         # The candidate of the present state, also one that was registered before.
         repeated(lambda: client.set_registered_model_alias(name, CHALLENGER, number))
         before = kept_verdicts(version)
@@ -231,14 +241,14 @@ def _publish(
             repeated(lambda: client.set_model_version_tag(name, number, CODE_COMMIT_TAG, commit))
         text = json.dumps([verdict.as_dict() for verdict in verdicts])
         repeated(lambda: client.set_model_version_tag(name, number, GATES_TAG, text))
-        if new:  # people may have written another description since
-            card = with_verdicts((bundle.folder / "card.md").read_text(encoding="utf-8"), verdicts)
-            repeated(lambda: client.update_model_version(name, number, card))
+        describe(client, bundle, name, number, verdicts)
         how = succession(
             number,
+            bundle=bundle.hash,
+            code=code,
             same=same,
             champion=champion,
-            reigned={reign.version for reign in reigns(client, name)},
+            reigned=reigned,
             verdicts=verdicts,
             before=before,
             champions=champions,
@@ -252,7 +262,14 @@ def _publish(
     mine = tuple(sorted(alias for alias, owner in model.aliases.items() if str(owner) == number))
     siblings = tuple(other_number for other_number in same if other_number != number)
     anew = other.version if other is not None and other.anew else None
-    return PublishResult(name, number, mine, verdicts, new, champion_in(model), copies, siblings, anew)
+    unknown = () if any(r.bundle == bundle.hash for r in reigned) else _unrecorded(reigned)
+    return PublishResult(
+        name, number, mine, verdicts, new, champion_in(model), copies, siblings, anew, unknown
+    )
+
+
+def _unrecorded(reigned: Sequence[Reign]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(reign.version for reign in reigned if not reign.bundle))
 
 
 def _reign(number: str, how: How, by: str, verdicts: Sequence[Verdict], champion: str | None) -> Reign:
@@ -293,7 +310,7 @@ def _gate(
     """The verdicts of a bundle, where no version of it is champion."""
     if champion is None:
         return unopposed(bundle.verdicts)
-    if count_against(bundle, kept, champion):
+    if count_against(bundle, kept, champion, settings):
         return taken_over(bundle, kept, champion)
     if other is None or other.version != champion:
         raise _ChampionChangedError(

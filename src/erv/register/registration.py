@@ -11,7 +11,7 @@ import logging
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from erv.errors import RegistryError
 from erv.files import content_digest, sha256_of_text
 from erv.register.aliases import hand_over
 from erv.register.card import with_verdicts
+from erv.register.gates import Verdict
 from erv.register.model_content import model_content
 from erv.register.record import RECORD, RECORD_TAG, stored_files, version_record
 from erv.register.register import Bundle
@@ -81,13 +82,30 @@ def one_version(
 
     first, *copies = repeated(attempt)
     new = first.tags.get(PUBLISH_RUN_TAG) in runs
-    if new:
-        card = with_verdicts((bundle.folder / "card.md").read_text(encoding="utf-8"), None)
-        repeated(lambda: client.update_model_version(name, first.version, card))
+    if not first.description:  # also of a version whose publisher was killed
+        describe(client, bundle, name, str(first.version), None)
     for copy in copies:
         check()
         _replace(client, name, str(copy.version), str(first.version))
     return first, new, tuple(str(copy.version) for copy in copies)
+
+
+def describe(
+    client: MlflowClient, bundle: Bundle, name: str, number: str, verdicts: Sequence[Verdict] | None
+) -> None:
+    """Writes the verdicts on a version into its description: the card, or what people made of it.
+
+    Args:
+        client: of the registry.
+        bundle: of the version; it has the card.
+        name: of the registered model.
+        number: of the version.
+        verdicts: on its gates; None if they were never decided.
+    """
+    found = repeated(lambda: client.get_model_version(name, number)).description
+    text = with_verdicts(found or (bundle.folder / "card.md").read_text(encoding="utf-8"), verdicts)
+    if text != found:
+        repeated(lambda: client.update_model_version(name, number, text))
 
 
 def _replace(client: MlflowClient, name: str, copy: str, number: str) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from erv.register.gates import CHAMPION, tells_a_verdict
-from erv.register.versions import CODE_COMMIT_TAG, versions
+from erv.register.versions import CODE_COMMIT_TAG, CODE_TAG, HASH_TAG, versions
 from erv.tracking.patience import repeated
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TAG_PREFIX = "erv.reign."  # then its place among all reigns
 _TAG_LIMIT = 4900  # longest tag value that every MLflow store accepts
 UNNOTED = "by other means than erv, or by a command that was interrupted"
+NONE = "none"  # bundle or code of a version that has none, as one that erv did not register
 How = Literal["gates", "promote", "rollback", "serving code", "elsewhere"]
 
 
@@ -39,6 +40,9 @@ class Reign:
             champion with the same bundle, for which other code answers; `elsewhere`: nobody noted it.
         reason: as given by hand, or which version's place it took.
         forced: the gates that it did not pass, or why it has none, as sentences.
+        bundle: hash of its bundle; empty if it was deleted before that was noted.
+        code: digest of the code that answers for it; empty likewise.
+        pending: whether it was noted before it began. If it never began, it counts as not there.
         deleted: whether the version is gone by now; not part of what is kept.
         commit: a commit that has the code which the version answers with, from the version; empty if none is
             known. Not part of what is kept either.
@@ -50,8 +54,20 @@ class Reign:
     how: How = "elsewhere"
     reason: str = ""
     forced: tuple[str, ...] = ()
+    bundle: str = ""
+    code: str = ""
+    pending: bool = False
     deleted: bool = False
     commit: str = ""
+
+    def may_be_of(self, bundle: str, code: str | None = None) -> bool:
+        """Whether its version had a bundle, or may have had it, as nothing says which it had.
+
+        Args:
+            bundle: hash of the bundle.
+            code: digest of the code that answers for it; by default, any code counts.
+        """
+        return self.bundle in ("", bundle) and (code is None or self.code in ("", code))
 
     def origin(self) -> str:
         """`since 2026-11-29T10:00:00Z, promote by ann@box`."""
@@ -108,7 +124,9 @@ def now() -> str:
 def note(client: MlflowClient, name: str, new: Reign, before: str | None) -> None:
     """Adds a reign, and one before it if the champion was changed by other means since the last.
 
-    A change that is repeated after an interruption counts once. The caller has the registry's turn.
+    A change that is repeated after an interruption counts once: if the alias was set first, as the version is
+    champion already, and if it is set last, as the reign before is `pending` and never began. The caller has
+    the registry's turn.
 
     Args:
         client: of the registry.
@@ -117,13 +135,41 @@ def note(client: MlflowClient, name: str, new: Reign, before: str | None) -> Non
         before: the version that was champion before this change, or None.
     """
     model = repeated(lambda: client.get_registered_model(name))
-    noted, last = _noted(model), last_noted(model)
+    noted = _begun(model, before)  # the alias may be the new version's by now
+    last = _last(noted)
     if before == last == new.version:
         return
     missed = [] if before in (None, last, new.version) else [Reign(str(before))]
     first = 1 + max((int(tag.removeprefix(TAG_PREFIX)) for tag in noted), default=-1)
+    there = _tags_of_versions(client, name)
     for place, reign in enumerate([*missed, new], first):
-        _write(client, name, f"{TAG_PREFIX}{place:05d}", reign)
+        _write(client, name, f"{TAG_PREFIX}{place:05d}", _identified(reign, there))
+
+
+def complete(client: MlflowClient, name: str) -> None:
+    """Adds to the notes what they lack: that a reign has begun, and what an older erv did not keep.
+
+    Bundle and code can be looked up only as long as the version exists. The caller has the registry's turn.
+    """
+    there = _tags_of_versions(client, name)
+    for tag, reign in _noted(repeated(lambda: client.get_registered_model(name))).items():
+        whole = replace(_identified(reign, there), pending=False)
+        if whole != reign:
+            _write(client, name, tag, whole)
+
+
+def _tags_of_versions(client: MlflowClient, name: str) -> dict[str, Mapping[str, str]]:
+    """The tags of the versions that exist, by number."""
+    return {str(version.version): version.tags for version in repeated(lambda: versions(client, name))}
+
+
+def _identified(reign: Reign, there: Mapping[str, Mapping[str, str]]) -> Reign:
+    """A reign with bundle and code of its version, as far as that still exists."""
+    tags = there.get(reign.version)
+    if tags is None:
+        return reign
+    bundle, code = (reign.bundle or tags.get(HASH_TAG, NONE)), (reign.code or tags.get(CODE_TAG, NONE))
+    return replace(reign, bundle=bundle, code=code)
 
 
 def _write(client: MlflowClient, name: str, tag: str, reign: Reign) -> None:
@@ -159,10 +205,10 @@ def reigns(client: MlflowClient, name: str) -> list[Reign]:
     found, present = list(_noted(model).values()), present_reign(model)
     if present is not None and present not in found[-1:]:
         found.append(present)
-    there = {str(version.version): version.tags for version in repeated(lambda: versions(client, name))}
+    there = _tags_of_versions(client, name)
     return [
         replace(
-            reign,
+            _identified(reign, there),
             deleted=reign.version not in there,
             commit=there.get(reign.version, {}).get(CODE_COMMIT_TAG, ""),
         )
@@ -180,7 +226,11 @@ def present_reign(model: RegisteredModel) -> Reign | None:
 
 def last_noted(model: RegisteredModel) -> str | None:
     """The version whose reign was noted last, or None."""
-    return next((reign.version for reign in reversed(_noted(model).values())), None)
+    return _last(_noted(model))
+
+
+def _last(noted: Mapping[str, Reign]) -> str | None:
+    return next((reign.version for reign in reversed(list(noted.values()))), None)
 
 
 def hand_over(client: MlflowClient, name: str, copy: str, number: str) -> None:
@@ -191,9 +241,15 @@ def hand_over(client: MlflowClient, name: str, copy: str, number: str) -> None:
 
 
 def _noted(model: RegisteredModel) -> dict[str, Reign]:
-    """The reigns that were noted, by tag, the first one first."""
+    """The reigns that were noted, by tag, the first one first, without one that never began."""
+    return _begun(model, str(model.aliases.get(CHAMPION)))
+
+
+def _begun(model: RegisteredModel, champion: str | None) -> dict[str, Reign]:
+    """The same where another version was, or is, champion than the alias says."""
     tags = sorted(tag for tag in model.tags if tag.startswith(TAG_PREFIX))
-    return {tag: _reign(json.loads(model.tags[tag])) for tag in tags}
+    found = {tag: _reign(json.loads(model.tags[tag])) for tag in tags}
+    return {tag: reign for tag, reign in found.items() if not reign.pending or reign.version == champion}
 
 
 def _reign(content: dict[str, Any]) -> Reign:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from erv.register.gates import SERVING_CODE, Verdict, gate_of
-from erv.register.reign import How
+from erv.register.reign import How, Reign
 
 
 def succession(
     number: str,
     *,
+    bundle: str,
+    code: str,
     same: Collection[str],
     champion: str | None,
-    reigned: Collection[str],
+    reigned: Collection[Reign],
     verdicts: Sequence[Verdict],
     before: Sequence[Verdict] | None,
     champions: Sequence[Verdict] | None,
@@ -22,9 +24,12 @@ def succession(
 
     Args:
         number: of the version.
+        bundle: hash of its bundle.
+        code: digest of the code that answers for it.
         same: numbers of all versions of its bundle.
         champion: number of the present one, or None.
-        reigned: numbers of all champions so far.
+        reigned: the reigns of all champions so far. What had this bundle and this code counts whatever its
+            number, as it may have been deleted; so does what was deleted without a note of its bundle.
         verdicts: on the version, now.
         before: on the version, from earlier publications; None if there were none.
         champions: on the champion if it is a version of this bundle; None if it was never gated.
@@ -32,11 +37,12 @@ def succession(
     if champion == number:
         return None
     if champion not in same:
-        wins = all(verdict.passed for verdict in verdicts) and not set(reigned) & set(same)
-        return "gates" if wins else None
+        wins = all(verdict.passed for verdict in verdicts)
+        return "gates" if wins and not any(reign.may_be_of(bundle) for reign in reigned) else None
     # Where it could have taken the place before, a person has chosen the other one.
-    could = before is not None and no_worse(before, champions)
-    return "serving code" if number not in reigned and not could and no_worse(verdicts, champions) else None
+    chosen = before is not None and no_worse(before, champions)
+    ended = any(reign.may_be_of(bundle, code) for reign in reigned)
+    return "serving code" if not (ended or chosen) and no_worse(verdicts, champions) else None
 
 
 def no_worse(mine: Sequence[Verdict], champions: Sequence[Verdict] | None) -> bool:

@@ -19,9 +19,11 @@ from erv.register.against_champion import (
 )
 from erv.register.gates import Verdict, unopposed
 from erv.register.register import Bundle
-from erv.register.reign import How, Reign
+from erv.register.reign import NONE, How, Reign
 from erv.register.succession import succession
 from erv.register.versions import EXTERNAL_TAG, GATES_TAG, HASH_TAG
+from erv.settings import load_settings
+from tests.conftest import ROOT
 
 FLOOR = Verdict("WAR", minimum=0.5, low=0.7, high=0.8, outcome="pass")
 OPEN = Verdict("EPC", "champion", 0.0)
@@ -32,6 +34,19 @@ BROKEN = Verdict("lineage", outcome="fail", reason="1 broken")
 UNCLEAR = Verdict("lineage", outcome="can't tell", reason="S3 is away")
 LOOSE = Verdict("serving code", outcome="fail", reason="serving.py is in no commit")
 BUNDLE = Bundle(Path(), "b", {}, (FLOOR, OPEN))
+SETTINGS = load_settings(ROOT / "params.yaml")
+BY = {
+    "confidence": SETTINGS.register_.confidence,
+    "samples": SETTINGS.register_.bootstrap_samples,
+    "seed": SETTINGS.seed,
+}
+MET, LOST, UNMEASURED = (
+    replace(verdict, **BY)  # type: ignore[arg-type]
+    for verdict in (PASSED, FAILED, replace(OPEN, outcome="can't tell", opponent="1"))
+)
+# What is known of champions: bundle and code that answers.
+A = Reign("1", bundle="a", code="x")
+B2, B3 = Reign("2", bundle="b", code="x"), Reign("3", bundle="b", code="y")
 
 
 def version(number: str, bundle: str, *verdicts: Verdict, gated: bool = True) -> ModelVersion:
@@ -46,21 +61,28 @@ def version(number: str, bundle: str, *verdicts: Verdict, gated: bool = True) ->
     ("kept", "counts"),
     [
         (None, False),
-        ((FLOOR, PASSED), True),
-        ((FLOOR, FAILED), True),
-        ((FLOOR, replace(PASSED, opponent="2")), False),
-        ((FLOOR, replace(PASSED, opponent=None)), False),  # of an older erv, which noted none
+        ((FLOOR, MET), True),
+        ((FLOOR, LOST), True),
+        ((FLOOR, UNMEASURED), True),
+        ((FLOOR, replace(MET, opponent="2")), False),
+        ((FLOOR, replace(MET, opponent=None)), False),  # of an older erv, which noted none
         ((FLOOR,), False),  # there was no champion then
-        ((FLOOR, replace(PASSED, minimum=-0.1)), False),  # another gate
+        ((FLOOR, replace(MET, minimum=-0.1)), False),  # another gate
+        ((FLOOR, replace(MET, confidence=0.9)), False),
+        ((FLOOR, replace(UNMEASURED, confidence=0.9)), False),
+        ((FLOOR, replace(MET, samples=100)), False),
+        ((FLOOR, replace(MET, seed=SETTINGS.seed + 1)), False),
+        ((FLOOR, replace(MET, samples=None, seed=None)), False),  # of an older erv, which noted no draws
         ((FLOOR, replace(OPEN, outcome="can't tell", reason="S3 is away")), False),
     ],
 )
 def test_verdicts_count_for_the_champion_that_was_met(kept: tuple[Verdict, ...] | None, counts: bool) -> None:
-    assert count_against(BUNDLE, kept, "1") is counts
+    """Those of another confidence stood where no other gate changed the bundle with it."""
+    assert count_against(BUNDLE, kept, "1", SETTINGS) is counts
 
 
 def test_without_a_gate_against_the_champion_nothing_is_to_be_decided() -> None:
-    assert count_against(replace(BUNDLE, verdicts=(FLOOR,)), None, "1")
+    assert count_against(replace(BUNDLE, verdicts=(FLOOR,)), None, "1", SETTINGS)
 
 
 def test_other_serving_code_makes_no_bundle_better() -> None:
@@ -126,32 +148,44 @@ def test_of_a_version_without_gates_none_is_said_to_have_failed() -> None:
 @pytest.mark.parametrize(
     ("verdicts", "before", "champions", "reigned", "how"),
     [
-        ((PASSED, HELD), None, (PASSED, HELD), "2", "serving code"),
-        ((FAILED, HELD), None, (FAILED, HELD), "2", "serving code"),  # as the champion was forced past it
-        ((FAILED, HELD), None, None, "2", "serving code"),  # forced without any verdict
-        ((PASSED, BROKEN), None, (PASSED, HELD), "2", None),
-        ((PASSED, UNCLEAR), None, (PASSED,), "2", None),
-        ((PASSED, HELD), (PASSED, UNCLEAR), (PASSED, HELD), "2", "serving code"),  # S3 is back
-        ((PASSED, LOOSE, HELD), None, (PASSED, HELD), "2", None),
-        ((PASSED, LOOSE, HELD), None, (PASSED, LOOSE, HELD), "2", None),  # it was forced, with other code
-        ((PASSED, LOOSE, HELD), None, None, "2", None),
-        ((PASSED, HELD), (PASSED, LOOSE, HELD), (PASSED, HELD), "2", "serving code"),  # committed by now
-        ((PASSED, HELD), (PASSED, HELD), (PASSED, HELD), "2", None),  # a person chose version 2
-        ((PASSED, HELD), (PASSED, BROKEN), (PASSED, HELD), "32", None),  # and went back from version 3
+        ((PASSED, HELD), None, (PASSED, HELD), [B2], "serving code"),
+        ((FAILED, HELD), None, (FAILED, HELD), [B2], "serving code"),  # as the champion was forced past it
+        ((FAILED, HELD), None, None, [B2], "serving code"),  # forced without any verdict
+        ((PASSED, BROKEN), None, (PASSED, HELD), [B2], None),
+        ((PASSED, UNCLEAR), None, (PASSED,), [B2], None),
+        ((PASSED, HELD), (PASSED, UNCLEAR), (PASSED, HELD), [B2], "serving code"),  # S3 is back
+        ((PASSED, LOOSE, HELD), None, (PASSED, HELD), [B2], None),
+        ((PASSED, LOOSE, HELD), None, (PASSED, LOOSE, HELD), [B2], None),  # it was forced, with other code
+        ((PASSED, LOOSE, HELD), None, None, [B2], None),
+        ((PASSED, HELD), (PASSED, LOOSE, HELD), (PASSED, HELD), [B2], "serving code"),  # committed by now
+        ((PASSED, HELD), (PASSED, HELD), (PASSED, HELD), [B2], None),  # a person chose version 2
+        (
+            (PASSED, HELD),
+            (PASSED, BROKEN),
+            (PASSED, HELD),
+            [B2, B3, B2],
+            None,
+        ),  # and went back from version 3
+        # The same, but version 3 was deleted, and is registered again.
+        ((PASSED, HELD), None, (PASSED, HELD), [B2, replace(B3, version="9"), B2], None),
+        ((PASSED, HELD), None, (PASSED, HELD), [B2, Reign("9"), B2], None),  # nothing else is known of it
+        ((PASSED, HELD), None, (PASSED, HELD), [B2, replace(A, version="9"), B2], "serving code"),
     ],
 )
 def test_what_takes_the_place_of_a_champion_with_the_same_bundle(
     verdicts: tuple[Verdict, ...],
     before: tuple[Verdict, ...] | None,
     champions: tuple[Verdict, ...] | None,
-    reigned: str,
+    reigned: list[Reign],
     how: How | None,
 ) -> None:
     found = succession(
         "3",
+        bundle="b",
+        code="y",
         same={"2", "3"},
         champion="2",
-        reigned=set(reigned),
+        reigned=reigned,
         verdicts=verdicts,
         before=before,
         champions=champions,
@@ -162,22 +196,27 @@ def test_what_takes_the_place_of_a_champion_with_the_same_bundle(
 @pytest.mark.parametrize(
     ("verdicts", "champion", "reigned", "how"),
     [
-        ((PASSED, HELD), "1", "1", "gates"),
-        ((PASSED, HELD), None, "", "gates"),
-        ((FAILED, HELD), "1", "1", None),
-        ((PASSED, HELD), "1", "13", None),  # it was champion, and a person or a better one ended that
-        ((PASSED, HELD), "1", "12", None),  # so was a version of its bundle
-        ((PASSED, HELD), "3", "3", None),
+        ((PASSED, HELD), "1", [A], "gates"),
+        ((PASSED, HELD), None, [], "gates"),
+        ((FAILED, HELD), "1", [A], None),
+        ((PASSED, HELD), "1", [A, B3], None),  # it was champion, and a person or a better one ended that
+        ((PASSED, HELD), "1", [A, B2], None),  # so was a version of its bundle
+        ((PASSED, HELD), "1", [A, replace(B2, version="9")], None),  # also if that was deleted
+        ((PASSED, HELD), "1", [A, Reign("9")], None),  # it may have been of this bundle
+        ((PASSED, HELD), "1", [A, Reign("9", bundle=NONE, code=NONE)], "gates"),  # it was of none
+        ((PASSED, HELD), "3", [B3], None),
     ],
 )
 def test_what_becomes_champion_by_its_gates(
-    verdicts: tuple[Verdict, ...], champion: str | None, reigned: str, how: How | None
+    verdicts: tuple[Verdict, ...], champion: str | None, reigned: list[Reign], how: How | None
 ) -> None:
     found = succession(
         "3",
+        bundle="b",
+        code="y",
         same={"2", "3"},
         champion=champion,
-        reigned=set(reigned),
+        reigned=reigned,
         verdicts=verdicts,
         before=(PASSED, UNCLEAR),
         champions=None,
