@@ -21,6 +21,11 @@ from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
+# So tiny policies earn nothing, which would end their training after ten steps.
+LONGER = {
+    "machine": {"grpo": {"save_steps": 4}},
+    "grpo": {"max_steps": 24, "collapse_patience": None},
+}
 STAGES = 21  # what the matrices of dvc.yaml expand to
 
 
@@ -154,6 +159,7 @@ def test_a_stage_trains_in_two_processes_and_reports_once(trained: Workspace) ->
         "cold-start": "models/policy/sft",
         "verifier": "models/verifier",
         "policy": str(output),
+        "curves": str(output.parent / "two.csv"),
     }
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     try:
@@ -234,7 +240,7 @@ def _shows_every_arm(
 
 @pytest.mark.slow
 def test_kill_in_grpo_leaves_no_orphan_and_the_next_run_resumes(trained: Workspace) -> None:
-    trained.set_params({"machine": {"grpo": {"save_steps": 4}}, "grpo": {"max_steps": 24}})
+    trained.set_params(LONGER)
     before = trained.lock()
     flow = trained.start("erv", "run")
     log = Path(trained.log[-1])
@@ -260,10 +266,9 @@ def test_dvc_repro_alone_in_another_clone_gives_the_same_hashes(
 ) -> None:
     other = clone(tmp_path_factory.mktemp("plain"), foreign)
     # The state that the kill test leaves: trained in one go here, in two parts there.
-    steps = {"machine": {"grpo": {"save_steps": 4}}, "grpo": {"max_steps": 24}}
-    other.set_params(steps)
+    other.set_params(LONGER)
     try:
-        trained.set_params(steps)
+        trained.set_params(LONGER)
         trained.run("dvc", "repro")
         other.run("erv", "stack", "up")
         other.run("erv", "sample-data", "--size", "tiny", "--upload")

@@ -81,9 +81,29 @@ def test_grpo_depends_on_the_versions_of_what_writes_its_completions(generation:
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     (tmp_path / ".dvc").mkdir()
     (trained,) = [stage for stage in read_stages(tmp_path) if stage.name == "grpo@erv"]
-    read = [path for path in trained.dependencies if path.startswith("requirements/")]
-    assert read == ["requirements/results.lock", f"requirements/{generation}.txt"]
-    assert all((ROOT / path).is_file() for path in read)
+    read = {path for path in trained.dependencies if path.startswith("requirements/")}
+    assert read == {
+        "requirements/results.lock",
+        "requirements/lora-none.txt",
+        f"requirements/{generation}.txt",
+    }
+
+
+def test_training_depends_on_the_version_of_what_rounds_its_weights(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["sft"]["lora"] |= {"enabled": True, "quantize": "nf4"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / ".dvc").mkdir()
+    read = {stage.name: set(stage.dependencies) for stage in read_stages(tmp_path)}
+    files = {"requirements/lora-none.txt", "requirements/lora-nf4.txt"}
+    found = {name: paths & files for name, paths in read.items() if paths & files}
+    assert found == {
+        "sft": {"requirements/lora-nf4.txt"},
+        "grpo@erv": {"requirements/lora-none.txt"},
+        "grpo@r1_omni": {"requirements/lora-none.txt"},
+    }
 
 
 def test_every_output_is_cached() -> None:
