@@ -28,7 +28,7 @@ def colleague(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> S
     """A workspace whose outputs are in the shared remote, and committed."""
     scratch = Scratch(tmp_path_factory.mktemp("colleague"), stack)
     scratch.python("-m", "dvc", "repro", "-q")
-    scratch.python("-m", "dvc", "push", "-q")
+    scratch.python("-m", "dvc", "push")
     (scratch.folder / ".gitignore").write_text("/.erv/\n")
     git(scratch.folder, "add", "--all")
     git(scratch.folder, "commit", "-qm", "run")
