@@ -256,7 +256,7 @@ def test_kill_in_grpo_leaves_no_orphan_and_the_next_run_resumes(trained: Workspa
     assert {"extract@mafw", "sft", "train_erv"} <= _stages(output, "unchanged")
     after = trained.lock()
     assert after["sft"] == before["sft"]
-    assert after["grpo@erv"]["params"]["params.yaml"]["grpo.max_steps"] == 24
+    assert after["grpo@erv"]["params"]["params.yaml"]["grpo"]["max_steps"] == 24
     assert "up to date" in trained.run("dvc", "repro").stdout
 
 
