@@ -71,10 +71,10 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def container(image: str, clips: Path) -> Iterator[str]:
     """The id of a running container, which answers."""
-    words = [
-        word.replace("/srv/clips", str(clips)).replace(":5001:5001", "::5001") for word in documented_run()
-    ]
-    container = said(engine(), "run", "--detach", *words[2:-1], image)
+    # A free port, and what is left of it is looked at.
+    given = [word for word in documented_run()[2:-1] if word != "--rm"]
+    words = [word.replace("/srv/clips", str(clips)).replace(":5001:5001", "::5001") for word in given]
+    container = said(engine(), "run", "--detach", *words, image)
     try:
         wait(container)
         yield container
@@ -88,7 +88,10 @@ def address(container: str) -> str:
 
 def wait(container: str) -> None:
     until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until:
+    while (
+        time.monotonic() < until
+        and said(engine(), "inspect", "--format={{.State.Running}}", container) == "true"
+    ):
         try:
             urllib.request.urlopen(f"{address(container)}/ping", timeout=5)
             return
@@ -140,3 +143,9 @@ def test_what_is_installed_is_what_the_version_pins(container: str) -> None:
         "print([n for n, v in pins.items() if m.version(n).partition('+')[0] != v])"
     )
     assert said(engine(), "exec", container, "python", "-c", script) == "[]"
+
+
+def test_it_ends_when_it_is_told(container: str) -> None:
+    """Comes last. A container that doesn't listen is killed, with 137."""
+    said(engine(), "stop", "--time=60", container)
+    assert said(engine(), "inspect", "--format={{.State.ExitCode}}", container) != "137"
