@@ -113,7 +113,7 @@ def ask(container: str, *clips: str) -> list[dict[str, Any]]:
 def test_a_container_answers_clips_of_its_folder(container: str) -> None:
     good, absent = ask(container, "good.mp4", "absent.mp4")
     assert good["error"] is None
-    assert good["completion"]
+    assert isinstance(good["completion"], str)  # so tiny a policy may say nothing
     assert absent["error"] == "no such file below the served folder"
 
 

@@ -89,7 +89,7 @@ def _official(folder: Path) -> list[ListSet]:
     root = folder / "dfew"
     trees.write_dfew(root, _SHARE)
     reader = {"reader": "dfew", "media": "original"}
-    sets.append(_set("dfew", "dfew", reader, root, rb"^\D*(\d+)", lambda text: str(int(text))))
+    sets.append(_set("dfew", "dfew", reader, root, rb"^\D*(\d+)", lambda text: text.lstrip("0") or "0"))
     return sets
 
 
