@@ -15,6 +15,7 @@ _LINES = re.compile(r"\r\n|\n|\r")  # splitlines() also cuts at characters that 
 _CLIP = r"(\d{5})\.(?i:mp4)"
 _PLAIN = re.compile(rf"{_CLIP}[ \t]+(\S+)")
 _CHINESE = re.compile(r"[一-鿿]")
+_LOST = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,8 @@ def canonical(raw: str, space: LabelSpace) -> str | None:
 def _decoded(content: bytes, path: str) -> tuple[str, bool]:
     """The text, and whether it is in UTF-8.
 
-    Bytes that are valid in both encodings are UTF-8 if that gives Chinese, or if GB18030 gives no Chinese
-    where the list has it, in the third column.
+    Bytes that are valid in both encodings are UTF-8 if that gives Chinese or the character that stands for
+    lost ones, or if GB18030 gives no Chinese where the list has it, in the third column.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{path}: not GB18030 but UTF-16; fetch the official file again")
@@ -128,7 +129,10 @@ def _decoded(content: bytes, path: str) -> tuple[str, bool]:
     except UnicodeDecodeError:
         unicode = None  # the usual case: it is GB18030
     if unicode is not None and (
-        unicode.isascii() or content.startswith(codecs.BOM_UTF8) or _CHINESE.search(unicode)
+        unicode.isascii()
+        or content.startswith(codecs.BOM_UTF8)
+        or _LOST in unicode
+        or _CHINESE.search(unicode)
     ):
         return unicode, not unicode.isascii()
     try:

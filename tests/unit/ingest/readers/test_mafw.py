@@ -420,6 +420,18 @@ def test_captions_in_the_wrong_encoding_are_counted_with_their_clips(tree, engli
     assert f"1 captions are damaged: {clip[:5]} ({what}: " in check.found
 
 
+def test_a_list_that_was_read_as_ascii_and_saved_again_is_not_read_as_gb18030(tree):
+    """Lost characters in UTF-8 are valid GB18030, with Chinese in its columns."""
+    path = tree / LISTS / "single/with_caption/set_1/train.txt"
+    lines = path.read_bytes().decode("gb18030").split("\r\n")
+    clip, label, chinese, _ = lines[0].split("\t")
+    lines[0] = "\t".join([clip, label, chinese, "The eyes – wide."])
+    path.write_bytes("\r\n".join(lines).encode("gb18030").decode("ascii", errors="replace").encode())
+    result = read(tree)
+    assert clip[:5] in failed(result)["text_encoding"].clips
+    assert not any("锟" in (row.caption or "") for row in result.rows)
+
+
 @pytest.mark.parametrize("listing", ["no_caption", "with_caption"])
 def test_a_label_that_differs_between_the_two_kinds_of_list_is_refused(tree, listing):
     folder = tree / LISTS / "single/with_caption"
