@@ -17,6 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 _FOREIGN = ("AWS_", "MLFLOW_", "PREFECT_", "ERV_", "DVC_")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _environment_of_a_module() -> Iterator[None]:
+    """What the fixtures of a module change in the environment is gone after it."""
+    before = dict(os.environ)
+    yield
+    _restore(before)
+
+
 @pytest.fixture(autouse=True)
 def _no_foreign_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test sees the user's servers; what a test changes in the environment is gone after it."""
@@ -26,9 +34,13 @@ def _no_foreign_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             monkeypatch.delenv(name)
     clean = dict(os.environ)
     yield
-    for name in [name for name in os.environ if name not in clean]:
+    _restore(clean)
+
+
+def _restore(variables: dict[str, str]) -> None:
+    for name in [name for name in os.environ if name not in variables]:
         del os.environ[name]
-    os.environ.update(clean)
+    os.environ.update(variables)
 
 
 @pytest.fixture(autouse=True)
