@@ -1,0 +1,193 @@
+"""The plan of a study: what is read, what is refused, and which answers fit it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erv.errors import DataError
+from erv.files import sha256_of_file, write_text
+from erv.study.contents import Extension, document
+from erv.study.plan import Study, read_key, read_study
+from tests.support.small_study import item, plan, write_small_study
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return read_study(write_small_study(tmp_path / "small"))
+
+
+def test_a_plan_is_read_with_the_hash_of_its_bytes(study: Study) -> None:
+    assert study.sha256 == sha256_of_file(study.folder / "study.json")
+    assert (study.name, study.languages, study.kinds) == ("small", ("en",), ("pair", "rating"))
+    assert study.consent == {"en": ("You may stop at any time.",)}
+    assert study.clip_file("clip1") == study.folder / "media" / "clip1.mp4"
+
+
+def test_what_is_written_again_has_the_same_bytes(study: Study) -> None:
+    text = (study.folder / "study.json").read_text()
+    assert document(study._plan) == text
+
+
+def test_a_slot_sees_its_pairs_in_its_own_order(study: Study) -> None:
+    assert [said.code for said in study.shown("r001", "item1")] == ["AAAA", "BBBB"]
+    assert [said.code for said in study.shown("r002", "item1")] == ["BBBB", "AAAA"]
+    assert [said.code for said in study.shown("r002", "item2")] == ["AAAA", "BBBB"]
+
+
+def test_the_key_names_the_policies(study: Study) -> None:
+    key = read_key(study)
+    assert key.policy_of("item1", "BBBB") == "erv"
+    with pytest.raises(DataError, match="no code 'ZZZZ' of item 'item1'"):
+        key.policy_of("item1", "ZZZZ")
+
+
+def test_a_key_of_another_plan_is_refused(study: Study) -> None:
+    path = study.folder / "key.json"
+    write_text(path.read_text().replace(study.sha256, "0" * 64), path)
+    with pytest.raises(DataError, match=re.escape(f"{path}: is the key of another plan")):
+        read_key(study)
+
+
+PAIR = {"emotion": "anger", "preferred": "AAAA"}
+RATING = {"emotion": "anger", "ratings": {"emotion": 1, "own_answer": 5, "true": 3, "fluent": 2}}
+
+
+@pytest.mark.parametrize("value", [PAIR, {**PAIR, "preferred": "tie"}])
+def test_an_answer_to_a_pair(study: Study, value: dict[str, Any]) -> None:
+    assert study.check("item1", value) == value
+
+
+def test_an_answer_to_a_rating(study: Study) -> None:
+    assert study.check("item3", RATING) == RATING
+
+
+@pytest.mark.parametrize(
+    ("item_id", "value", "sentence"),
+    [
+        ("item1", None, "expected an answer with emotion and preferred"),
+        ("item1", RATING, "expected an answer with emotion and preferred"),
+        ("item1", {**PAIR, "more": 1}, "expected an answer with emotion and preferred"),
+        ("item1", {**PAIR, "emotion": "joy"}, "emotion is none of anger, happiness, sadness"),
+        ("item1", {**PAIR, "emotion": ["anger"]}, "emotion is none of"),
+        ("item1", {**PAIR, "preferred": "CCCC"}, "preferred is none of AAAA, BBBB, tie"),
+        ("item1", {**PAIR, "preferred": ["AAAA"]}, "preferred is none of"),
+        ("item3", PAIR, "expected an answer with emotion and ratings"),
+        ("item3", {"emotion": "anger", "ratings": {"true": 3}}, "expected ratings of emotion, own_answer"),
+        ("item3", {**RATING, "ratings": {**RATING["ratings"], "true": 6}}, "true is no whole number"),
+        ("item3", {**RATING, "ratings": {**RATING["ratings"], "true": True}}, "true is no whole number"),
+        ("item9", PAIR, "has no item 'item9'"),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_refused(
+    study: Study, item_id: str, value: Any, sentence: str
+) -> None:
+    with pytest.raises(DataError, match=re.escape(sentence)):
+        study.check(item_id, value)
+
+
+def test_what_is_expected_decides_whether_a_check_is_passed(study: Study) -> None:
+    assert study.item("item1").passes(PAIR) is None
+    assert study.item("item4").passes(PAIR) is False
+    assert study.item("item4").passes({**PAIR, "preferred": "BBBB"}) is True
+    assert study.item("item5").passes(RATING) is False
+    assert study.item("item5").passes({**RATING, "ratings": {**RATING["ratings"], "true": 2}}) is True
+
+
+def _change(content: dict[str, Any], where: str) -> None:
+    items = content["items"]
+    if where == "version":
+        content["version"] = 2
+    elif where == "unknown":
+        content["policies"] = ["sft"]
+    elif where == "twice":
+        items.append(items[0])
+    elif where == "clip":
+        content["media"].pop("clip2")
+    elif where == "codes":
+        items[1]["explanations"][1]["code"] = "AAAA"
+    elif where == "one of a pair":
+        items[1]["explanations"].pop()
+    elif where == "expects":
+        items[4]["expected"]["preferred"] = "ZZZZ"
+    elif where == "rates":
+        items[5]["expected"]["ratings"] = {"true": [6]}
+    elif where == "main expects":
+        items[1] = item("item1", "clip1", expected={"preferred": "AAAA", "ratings": None})
+    elif where == "words":
+        del content["texts"]["en"]["questions"]["ratings.true"]
+    elif where == "slot":
+        content["seats"]["assignments"]["r001"] = ["item1", "item1"]
+    elif where == "swap":
+        content["seats"]["swapped"]["r003"] = ["item1"]
+    elif where == "path":
+        items[1]["clip_id"] = "../../key"
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("version", "has version 2, expected 1"),
+        ("unknown", "policies: Extra inputs are not permitted"),
+        ("twice", "item item0 is there twice"),
+        ("clip", "item item2 is about a clip that has no file"),
+        ("codes", "a pair has 2 explanations with codes of their own"),
+        ("one of a pair", "a pair has 2 explanations"),
+        ("expects", "expects what nobody can prefer"),
+        ("rates", "expects ratings outside 1..5"),
+        ("main expects", "main and what is expected don't go together"),
+        ("words", "the texts in 'en' have no words for 'ratings.true'"),
+        ("slot", "slot 'r001' must list items of the plan, each once"),
+        ("swap", "slot 'r003' swaps explanations of items that it isn't asked"),
+        ("path", "clip_id: String should match"),
+    ],
+)
+def test_a_damaged_plan_is_refused(study: Study, where: str, sentence: str) -> None:
+    path, content = study.folder / "study.json", plan()
+    _change(content, where)
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=re.escape(sentence)) as caught:
+        read_study(study.folder)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
+def test_what_is_no_plan_is_refused(study: Study, content: bytes) -> None:
+    (study.folder / "study.json").write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(str(study.folder / "study.json"))):
+        read_study(study.folder)
+
+
+def test_a_missing_plan_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="run `erv study prepare none`"):
+        read_study(tmp_path / "none")
+
+
+def _extend(study: Study, slot: str = "r003", sha256: str | None = None) -> None:
+    seats = {"assignments": {slot: ["item2"]}, "swapped": {slot: ["item2"]}}
+    extension = Extension.model_validate_json(json.dumps({"study": sha256 or study.sha256, "seats": seats}))
+    write_text(document(extension), study.folder / "extension-1.json")
+
+
+def test_an_extension_adds_raters_and_leaves_the_hash(study: Study) -> None:
+    _extend(study)
+    extended = read_study(study.folder)
+    assert extended.sha256 == study.sha256
+    assert list(extended.assignments) == ["r001", "r002", "r003"]
+    assert [said.code for said in extended.shown("r003", "item2")] == ["BBBB", "AAAA"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [({"slot": "r001"}, "slot 'r001' is there already"), ({"sha256": "0" * 64}, "extends another plan")],
+)
+def test_an_extension_that_does_not_fit_is_refused(
+    study: Study, change: dict[str, str], sentence: str
+) -> None:
+    _extend(study, **change)
+    with pytest.raises(DataError, match=re.escape(sentence)):
+        read_study(study.folder)
