@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -57,14 +57,26 @@ class Database:
     Args:
         base: the open database.
         study: the plan; it is noted with its hash when it is new.
+        name_rater: gives a new rater a pseudonym that no other has.
+        clock: milliseconds since 1970.
     """
 
-    def __init__(self, base: Answerbase, study: Study) -> None:
+    def __init__(
+        self,
+        base: Answerbase,
+        study: Study,
+        *,
+        name_rater: Callable[[], str] = pseudonym,
+        clock: Callable[[], int] = now,
+    ) -> None:
         self._base, self.study = base, study
+        self._name_rater, self._clock = name_rater, clock
         with base.writing() as connection:
             known = sa.select(studies.c.study).where(studies.c.study == study.sha256)
             if connection.scalar(known) is None:
-                connection.execute(studies.insert().values(study=study.sha256, name=study.name, at_ms=now()))
+                connection.execute(
+                    studies.insert().values(study=study.sha256, name=study.name, at_ms=self._clock())
+                )
 
     @classmethod
     def open(cls, url: str, study: Study) -> Database:
@@ -89,7 +101,7 @@ class Database:
             panel: name of the panel whose members all come with the same token; each is told apart by the id
                 that the panel gives in the address. None: each invitation is for one person.
         """
-        at_ms = now()
+        at_ms = self._clock()
         made = [
             Invitation(
                 f"i{secrets.token_hex(5)}", secrets.token_urlsafe(24), at_ms + round(days * 86_400_000)
@@ -129,7 +141,7 @@ class Database:
                     f" `erv study status {self.study.name}` lists them"
                 )
             if not is_withdrawn(connection, name):
-                connection.execute(withdrawals.insert().values(withdrawn=name, at_ms=now()))
+                connection.execute(withdrawals.insert().values(withdrawn=name, at_ms=self._clock()))
 
     def enter(self, token: str, participant: str | None = None) -> Rater:
         """Lets somebody in: the first time with the next free slot, later as the same rater.
@@ -161,16 +173,23 @@ class Database:
             known = connection.execute(mine).one_or_none()
             if known is not None:
                 return rater_of(connection, self.study, known)
-            if row.expires_ms < now():  # who began before may finish
+            if row.expires_ms < self._clock():  # who began before may finish
                 raise NotInvitedError("This invitation has expired; ask who sent it for a new one.")
-            return seat(connection, self.study, row.invitation, participant)
+            return seat(
+                connection,
+                self.study,
+                row.invitation,
+                participant,
+                name=self._name_rater(),
+                at_ms=self._clock(),
+            )
 
     def session(self, rater: Rater) -> str:
         """A new secret by which a browser is known again as this rater. Only its hash is kept."""
         secret = secrets.token_urlsafe(24)
         with self._base.writing() as connection:
             connection.execute(
-                sessions.insert().values(session_hash=hash_of(secret), rater=rater.id, at_ms=now())
+                sessions.insert().values(session_hash=hash_of(secret), rater=rater.id, at_ms=self._clock())
             )
         return secret
 
@@ -198,7 +217,9 @@ class Database:
             raise DataError(f"study {self.study.name}: has no texts in {language!r}")
         with self._base.writing() as connection:
             if connection.scalar(sa.select(consents.c.rater).where(consents.c.rater == rater.id)) is None:
-                connection.execute(consents.insert().values(rater=rater.id, language=language, at_ms=now()))
+                connection.execute(
+                    consents.insert().values(rater=rater.id, language=language, at_ms=self._clock())
+                )
 
     def consented(self, rater: Rater) -> str | None:
         """The language in which a rater agreed, or None."""
@@ -254,7 +275,7 @@ class Database:
                     value=text,
                     turn=sum(row.item == item for row in given.rows),
                     shown_ms=round(1000 * shown_seconds),
-                    at_ms=now() if at_ms is None else at_ms,
+                    at_ms=self._clock() if at_ms is None else at_ms,
                     key=key,
                 )
             )
@@ -296,7 +317,7 @@ class Database:
                     undoes=last.number,
                     turn=last.turn,
                     shown_ms=0,
-                    at_ms=now(),
+                    at_ms=self._clock(),
                     key=key,
                 )
             )
@@ -327,7 +348,7 @@ class Database:
                 raise RefusedError(f"{len(left)} items are still open.")
             panel = self.study.panel
             code = panel.completion_code if panel is not None else secrets.token_hex(4).upper()
-            connection.execute(completions.insert().values(rater=rater.id, code=code, at_ms=now()))
+            connection.execute(completions.insert().values(rater=rater.id, code=code, at_ms=self._clock()))
         return code
 
     def is_complete(self, rater: Rater) -> bool:
@@ -344,11 +365,15 @@ class Database:
                 raters.c.participant == participant,
             )
             row = connection.execute(query).one_or_none()
-            name = row.rater if row is not None else pseudonym()
+            name = row.rater if row is not None else self._name_rater()
             if row is None:
                 connection.execute(
                     raters.insert().values(
-                        rater=name, study=self.study.sha256, turn=0, participant=participant, at_ms=now()
+                        rater=name,
+                        study=self.study.sha256,
+                        turn=0,
+                        participant=participant,
+                        at_ms=self._clock(),
                     )
                 )
         return Rater(name, None, tuple(item.id for item in self.study.items), None)

@@ -60,7 +60,9 @@ class Invitation:
     expires_ms: int
 
 
-def seat(connection: Connection, study: Study, invitation: str, participant: str | None) -> Rater:
+def seat(
+    connection: Connection, study: Study, invitation: str, participant: str | None, *, name: str, at_ms: int
+) -> Rater:
     """Gives the first free slot to a new rater; raises StudyFullError if there is none."""
     taken: dict[str, list[Any]] = {}
     query = sa.select(raters).where(raters.c.study == study.sha256, raters.c.slot.is_not(None))
@@ -70,7 +72,6 @@ def seat(connection: Connection, study: Study, invitation: str, participant: str
         before = taken.get(slot, [])
         if before and not is_given_up(connection, before[-1]):
             continue
-        name = pseudonym()
         connection.execute(
             raters.insert().values(
                 rater=name,
@@ -79,7 +80,7 @@ def seat(connection: Connection, study: Study, invitation: str, participant: str
                 slot=slot,
                 turn=len(before),
                 participant=participant,
-                at_ms=now(),
+                at_ms=at_ms,
             )
         )
         return rater_of(

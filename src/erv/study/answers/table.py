@@ -143,6 +143,11 @@ def read_answers(study: Study) -> list[Answer]:
     return found
 
 
+def read_slots(study: Study) -> dict[str, str | None]:
+    """The slot of each rater in the table; None of those who answered in another program."""
+    return {row["rater"]: row["slot"] for row in _read(study.folder / FILE)}
+
+
 def _read(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
