@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 
 import click
 
 from erv import __version__
+from erv.commands.lazy import LazyGroup
 from erv.errors import ErvError, SettingsError, full_disk
 
 # Command name -> module of `erv.commands` that defines the click command `command`. In the order of use.
@@ -28,6 +27,7 @@ COMMANDS = {
     "traces": "traces",
     "lineage": "lineage",
     "compare": "compare",
+    "study": "study",
     "predict": "predict",
     "export": "export",
     "import": "import_",
@@ -39,30 +39,9 @@ COMMANDS = {
 FORMER = {"register": "publish"}
 
 
-class LazyGroup(click.Group):
-    """A group that imports each command on demand, so that `--help` and errors appear at once."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The available commands, in the order of `COMMANDS`."""
-        return [name for name, module in COMMANDS.items() if _exists(module)]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports a command; returns None if there is none of that name."""
-        if cmd_name in FORMER:
-            click.echo(f"erv {cmd_name} is now called erv {FORMER[cmd_name]}", err=True)
-            cmd_name = FORMER[cmd_name]
-        module = COMMANDS.get(cmd_name)
-        if module is None or not _exists(module):
-            return None
-        command: click.Command = importlib.import_module(f"erv.commands.{module}").command
-        return command
-
-
-def _exists(module: str) -> bool:
-    return importlib.util.find_spec(f"erv.commands.{module}") is not None
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, modules=COMMANDS, former=FORMER, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="erv")
 @click.pass_context
 def command(context: click.Context) -> None:

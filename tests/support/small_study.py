@@ -64,7 +64,8 @@ def plan(name: str = "small") -> dict[str, Any]:
             "preference": 0.6,
             "confidence": 0.95,
             "power": 0.8,
-            "intraclass": 0.2,
+            "clip_correlation": 0.2,
+            "rater_correlation": 0.0,
             "expected_power": 0.05,
         },
         "items": items,
@@ -97,7 +98,14 @@ def write_small_study(folder: Path, content: dict[str, Any] | None = None) -> Pa
         for entry in checked.items
     }
     policies = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("sft", "erv")}
-    key = {"version": 1, "study": sha256_of_text(text), "seed": 1, "policies": policies, "items": items}
+    key = {
+        "version": 1,
+        "study": sha256_of_text(text),
+        "seed": 1,
+        "policies": policies,
+        "left_out": {},
+        "items": items,
+    }
     write_text(document(Key.model_validate_json(_json(key))), folder / "key.json")
     return folder
 

@@ -29,6 +29,7 @@ WITHOUT_STAGES = {
     "rollouts": "rollouts.policies names no policy",
     "controls": "controls.policies names no policy",
     "arms": "arms names no policy",
+    "study": "people are asked outside the pipeline, by `erv study`",
 }
 
 

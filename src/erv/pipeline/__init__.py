@@ -16,7 +16,7 @@ from erv.pipeline.ancestry import (
     of_bundle,
     registered,
 )
-from erv.pipeline.changes import ABSENT, ChangedFile, ChangedParameter, StageChanges, read_changes
+from erv.pipeline.changes import ABSENT, ChangedFile, ChangedParameter, StageChanges, quiet_dvc, read_changes
 from erv.pipeline.commit import commit_dependencies
 from erv.pipeline.dead_holders import release_dead_holders
 from erv.pipeline.graph import PipelineStage, check_definitions, named, one_stage, read_stages, select
@@ -76,6 +76,7 @@ __all__ = [
     "one_stage",
     "overlap",
     "push",
+    "quiet_dvc",
     "read_accepted",
     "read_changes",
     "read_lock_entries",

@@ -33,6 +33,7 @@ def faults(settings: Settings) -> list[str]:
         _means,
         _adapters,
         _engine,
+        _study,
     )
     return [fault for check in checks for fault in check(settings)]
 
@@ -273,3 +274,11 @@ def _engine(settings: Settings) -> Iterator[str]:
         )
     if settings.runtime.device == "cpu":
         yield f"grpo.generation is vllm, which needs a GPU, and runtime.device cpu; set device: cuda, {back}"
+
+
+def _study(settings: Settings) -> Iterator[str]:
+    """People are asked about policies that are evaluated."""
+    for name in settings.study.policies:
+        if name not in settings.compare.policies:
+            known = ", ".join(settings.compare.policies)
+            yield f"study.policies names {name!r}, expected some of compare.policies: {known}"

@@ -34,6 +34,7 @@ from erv.settings.runtime import RuntimeSettings
 from erv.settings.section import Section
 from erv.settings.sft import SftSettings
 from erv.settings.sources import SourcesSettings
+from erv.settings.study import StudySettings
 from erv.settings.train_erv import TrainErvSettings
 from erv.settings.validate import ValidateSettings
 from erv.settings.variants import VariantSettings
@@ -66,6 +67,7 @@ class Settings(Section):
     grounding: GroundingSettings
     report: ReportSettings
     register_: Annotated[RegisterSettings, Field(alias="register")]
+    study: StudySettings
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Settings:

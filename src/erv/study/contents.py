@@ -155,7 +155,8 @@ class Design(Part):
         preference: the share of preferences to tell from a half.
         confidence: 1 - the probability of seeing a difference that isn't there.
         power: the probability of seeing a preference as large as `preference`.
-        intraclass: correlation of answers to the same clip.
+        clip_correlation: of two raters' answers about one clip, as assumed.
+        rater_correlation: of one rater's answers about two clips, as assumed.
         expected_power: the power that this overlap has, by the same formula.
     """
 
@@ -164,7 +165,8 @@ class Design(Part):
     preference: float
     confidence: float
     power: float
-    intraclass: float
+    clip_correlation: float
+    rater_correlation: float
     expected_power: float
 
 
@@ -228,8 +230,8 @@ class KeyItem(Part):
         dataset: data set of the clip.
         clip_id: the clip's own id.
         label: its label, in the data set's space.
-        policies: code -> policy; of an attention check or a gold item also what is no policy's, as
-            `erv:check`, `erv:instruction` or `POLICY@DATASET/CLIP` for an explanation of another clip.
+        policies: code -> policy; of an attention check or a gold item also what is no policy's:
+            `erv:instruction`, or `POLICY@DATASET/CLIP` for an explanation of another clip.
         stratum: how the clip was drawn, such as `anger/disagree`.
     """
 
@@ -248,6 +250,7 @@ class Key(Part):
         study: SHA-256 of the plan that it belongs to.
         seed: of everything random in the plan.
         policies: those that are compared, each with the SHA-256 of its predictions.
+        left_out: how many clips were left out, by reason.
         items: by item id.
     """
 
@@ -255,6 +258,7 @@ class Key(Part):
     study: Digest
     seed: int
     policies: dict[str, Digest]
+    left_out: dict[str, int]
     items: dict[Id, KeyItem]
 
     def policy_of(self, item_id: str, code: str) -> str:

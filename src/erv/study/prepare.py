@@ -1,0 +1,76 @@
+"""Makes a study from evaluated policies: plan, key and clips, the same bytes from the same inputs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from erv.errors import DataError, SettingsError
+from erv.files import scratch_folder, sha256_of_text, write_text
+from erv.pipeline import read_lock_entries
+from erv.settings import Settings
+from erv.study.contents import KEY
+from erv.study.evaluated import read_evaluations
+from erv.study.making import Making
+from erv.study.pinning import pin
+from erv.study.plan import MEDIA, PLAN, STUDIES
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that was made.
+
+    Attributes:
+        folder: `studies/NAME`.
+        sha256: of its plan.
+        new: whether it was not there before.
+        said: what to tell about it, a sentence each.
+    """
+
+    folder: Path
+    sha256: str
+    new: bool
+    said: tuple[str, ...]
+
+
+def prepare(name: str, settings: Settings) -> Prepared:
+    """Makes the study and pins it.
+
+    Args:
+        name: of the study and of its folder.
+        settings: all of them; `study` says what is made.
+
+    Raises:
+        SettingsError: the section `study` asks for what the evaluations can't give.
+        EvaluationError: a policy was not evaluated here as `dvc.lock` says.
+        DataError: there is another study of this name; a clip can't be fetched; DVC refuses.
+    """
+    if not _NAME.fullmatch(name):
+        raise SettingsError(
+            f"a study can't be called {name!r}; take at most 64 lower-case letters, digits, - and _"
+        )
+    folder = STUDIES / name
+    if folder.exists() and not (folder / PLAN).is_file():
+        raise DataError(
+            f"{folder}: is there without {PLAN}; `dvc pull {folder / PLAN}.dvc`, or take another name"
+        )
+    making = Making.of(name, settings, read_evaluations(settings, read_lock_entries()))
+    with scratch_folder(folder) as work:
+        (work / MEDIA).mkdir()
+        made = making.make(work / MEDIA)
+        write_text(made.plan, work / PLAN)
+        write_text(made.key, work / KEY)
+        sha256 = sha256_of_text(made.plan)
+        new = not folder.exists()
+        if new:
+            work.replace(folder)
+        elif (folder / PLAN).read_bytes() != made.plan.encode():
+            raise DataError(
+                f"{folder / PLAN}: is a study already, and what eval/ and params.yaml give now is another"
+                " one. Answers belong to one plan: give the new study another name"
+            )
+    pin([folder / PLAN, folder / KEY, folder / MEDIA])
+    return Prepared(folder, sha256, new, tuple(made.said))
