@@ -1,0 +1,52 @@
+"""Which raters failed checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from erv.study.analysis.people import People
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Whose answers are left out.
+
+    Attributes:
+        failed_attention: attention checks that a rater may fail.
+        gold_share: share of the gold items that a rater must answer as expected.
+    """
+
+    failed_attention: int = 0
+    gold_share: float = 0.5
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the report."""
+        return {"failed_attention": self.failed_attention, "gold_share": self.gold_share}
+
+
+def checks_of(people: People, rules: Rules) -> dict[str, Any]:
+    """What raters said where the answer is known.
+
+    Returns:
+        `rules`, `raters`: rater -> `attention` and `gold` (each `asked` and `failed`) and `passed`; `failed`:
+        those that did not pass, sorted.
+    """
+    raters: dict[str, Any] = {}
+    for rater in people.raters:
+        found = {}
+        for role in ("attention", "gold"):
+            mine = [one.passed for one in people.checks if (one.rater, one.role) == (rater, role)]
+            found[role] = {"asked": len(mine), "failed": mine.count(False)}
+        gold = found["gold"]
+        right = gold["asked"] - gold["failed"]
+        passed = (
+            found["attention"]["failed"] <= rules.failed_attention
+            and right >= rules.gold_share * gold["asked"]
+        )
+        raters[rater] = {**found, "passed": passed}
+    return {
+        "rules": rules.as_dict(),
+        "raters": raters,
+        "failed": [rater for rater, found in raters.items() if not found["passed"]],
+    }

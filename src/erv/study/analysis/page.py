@@ -1,0 +1,195 @@
+"""The report as one page that needs no network; equal documents give equal bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from erv.evaluate.intervals import Interval
+from erv.figures.drawing import stylesheet
+from erv.report.names import titles
+from erv.study.analysis.charts import Line, interval_chart
+from erv.study.analysis.instruments import OTHERS, VERIFIER
+from erv.study.plan import HIGHEST, LOWEST, RATINGS
+
+FEW_RATERS = 5  # below this, an interval says little about other people
+_RATED = {
+    "emotion": "agrees with the emotion shown",
+    "own_answer": "agrees with its own answer",
+    "true": "true of what is seen and heard",
+    "fluent": "fluent",
+}
+_ASKED = {"emotion": "the emotion that raters see", "preferred": "which explanation is preferred"} | {
+    f"ratings.{name}": f"rating: {text}" for name, text in _RATED.items()
+}
+_DASH = "–"
+
+
+def page_of(found: Mapping[str, Any]) -> str:
+    """The page.
+
+    Args:
+        found: the document of `erv.study.analysis.report.measure`.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("erv.study.analysis"), PackageLoader("erv.report")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = _percent
+    environment.filters["span"] = span
+    names = titles(found["policies"])
+    environment.filters["minus"] = lambda pair: " minus ".join(names[name] for name in _sides(pair, names))
+    environment.filters["over"] = lambda pair: " over ".join(names[name] for name in _sides(pair, names))
+    counted = found["passed"] if found["passed"]["answers"] else found["everyone"]
+    return (
+        environment.get_template("report.html.j2").render(
+            found=found,
+            counted=counted,
+            everyone=found["everyone"],
+            left_out=bool(found["checks"]["failed"]) and bool(found["passed"]["answers"]),
+            all_failed=not found["passed"]["answers"],
+            names=names,
+            rated=_RATED,
+            asked=_ASKED,
+            verdicts=verdicts(counted, names),
+            charts=_charts(counted, names),
+            few=counted["raters"] < FEW_RATERS,
+            level=f"{100 * found['confidence']:g}%",
+            palette=stylesheet(),
+            verifier=VERIFIER,
+            others=OTHERS,
+            dash=_DASH,
+        )
+        + "\n"
+    )
+
+
+def verdicts(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What pairs say in words, the policy that is preferred more often first.
+
+    Returns:
+        For each pair `preferred_policy`, `other_policy`, their names `winner` and `loser`, `share` (of
+        preferences for the winner; value, low, high), `sure` (whether the interval lies above a half), and
+        the counts `preferred`, `opposed`, `ties`, `clips`, `raters`, `answers`.
+    """
+    found = []
+    for pair, item in figures["preference"]["pairs"].items():
+        later, earlier = _sides(pair, names)
+        share, counts = item["share"], (item["preferred"], item["opposed"])
+        if (share["value"] or 0.0) < 0.5:
+            later, earlier, counts = earlier, later, counts[::-1]
+            share = _turned(share)
+        found.append(
+            {
+                "preferred_policy": later,
+                "other_policy": earlier,
+                "winner": names[later],
+                "loser": names[earlier],
+                "share": share,
+                "sure": share["low"] is not None and share["low"] > 0.5,
+                "preferred": counts[0],
+                "opposed": counts[1],
+                **{name: item[name] for name in ("ties", "clips", "raters", "answers")},
+            }
+        )
+    return found
+
+
+def span(interval: Interval, digits: int = 0, scale: float = 100.0, sign: str = "") -> str:
+    """A figure with its interval, `58 (51 to 64)`; a dash if there is none."""
+    if interval["value"] is None:
+        return _DASH
+    value, low, high = (f"{scale * float(interval[end] or 0.0):{sign}.{digits}f}" for end in _ENDS)
+    return f"{value} ({low} to {high})"
+
+
+_ENDS = ("value", "low", "high")
+
+
+def _charts(figures: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Markup]:
+    found: dict[str, Markup] = {}
+    lines = [
+        Line(
+            f"{item['preferred_policy']} over {item['other_policy']}",
+            _scaled(item["share"], 100),
+            "good" if item["sure"] else "p0",
+            span(item["share"]),
+        )
+        for item in verdicts(figures, names)
+    ]
+    quarters = [0, 25, 50, 75, 100]
+    if lines:
+        found["preference"] = interval_chart(
+            lines,
+            title="Preferences of people, by pair of policies",
+            ends=(0, 100),
+            ticks=quarters,
+            even=50,
+            unit="percent of preferences",
+        )
+    trusted = [
+        Line(name, _scaled(item["preference"]["same"], 100), _tint(name), span(item["preference"]["same"]))
+        for name, item in figures["instruments"].items()
+    ]
+    if trusted and figures["preference"]["pairs"]:
+        found["instruments"] = interval_chart(
+            trusted,
+            title="Agreement of judges and verifier with the preferences of people",
+            ends=(0, 100),
+            ticks=quarters,
+            even=50,
+            unit="percent of preferences that are the same",
+        )
+    if rated := figures["ratings"]["policies"]:
+        found["ratings"] = interval_chart(
+            [
+                Line(
+                    f"{policy}: {name}",
+                    rated[policy][name],
+                    f"p{place % 5}",
+                    span(rated[policy][name], 2, 1),
+                )
+                for name in RATINGS
+                for place, policy in enumerate(rated)
+            ],
+            title="Mean ratings of explanations",
+            ends=(LOWEST, HIGHEST),
+            ticks=list(range(LOWEST, HIGHEST + 1)),
+            even=None,
+            unit=f"{LOWEST} not at all, {HIGHEST} fully",
+        )
+    return found
+
+
+def _tint(name: str) -> str:
+    return {VERIFIER: "p2", OTHERS: "p1"}.get(name, "p0")
+
+
+def _sides(pair: str, names: Mapping[str, str]) -> tuple[str, str]:
+    """The policies of `later-earlier`; their names may have hyphens."""
+    return next(
+        (later, earlier)
+        for later in names
+        for earlier in names
+        if later != earlier and pair == f"{later}-{earlier}"
+    )
+
+
+def _turned(share: Interval) -> Interval:
+    value, low, high = (1 - float(share[end] or 0.0) for end in _ENDS)
+    return {"value": round(value, 6), "low": round(high, 6), "high": round(low, 6)}
+
+
+def _scaled(interval: Interval, scale: float) -> Interval:
+    return {end: None if value is None else scale * value for end, value in interval.items()}
+
+
+def _percent(value: float | None) -> str:
+    return _DASH if value is None else f"{100 * value:.0f}"

@@ -1,0 +1,151 @@
+"""How far a study is: who was invited, who answers, what is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from erv.study.answers.connection import Answerbase
+from erv.study.answers.tables import (
+    UNDO,
+    answers,
+    completions,
+    invitations,
+    raters,
+    studies,
+    withdrawals,
+)
+from erv.study.plan import Study
+
+
+@dataclass(frozen=True)
+class RaterState:
+    """A rater.
+
+    Attributes:
+        id: the pseudonym.
+        invitation: id of the invitation; None if imported.
+        slot: None if imported.
+        answered, asked: numbers of items.
+        finished, withdrawn: whether.
+    """
+
+    id: str
+    invitation: str | None
+    slot: str | None
+    answered: int
+    asked: int
+    finished: bool
+    withdrawn: bool
+
+    @property
+    def word(self) -> str:
+        """Its state in a word."""
+        if self.finished:
+            return "finished"
+        return "withdrawn" if self.withdrawn else "imported" if self.slot is None else "under way"
+
+
+@dataclass(frozen=True)
+class InvitationState:
+    """An invitation.
+
+    Attributes:
+        id: names it.
+        panel: of whose members; None for one person.
+        raters: how many came with it.
+        expires_ms: when it ends, milliseconds since 1970.
+        withdrawn: whether it was withdrawn.
+    """
+
+    id: str
+    panel: str | None
+    raters: int
+    expires_ms: int
+    withdrawn: bool
+
+
+@dataclass(frozen=True)
+class State:
+    """A study's progress.
+
+    Attributes:
+        study: SHA-256 of the plan.
+        invitations: in the order in which they were made.
+        raters: in the order in which they came.
+        answers: answers that count, per main item.
+        free: slots that nobody has taken, or that were given up.
+        elsewhere: answers to other plans of the same name.
+    """
+
+    study: str
+    invitations: tuple[InvitationState, ...]
+    raters: tuple[RaterState, ...]
+    answers: dict[str, int]
+    free: tuple[str, ...]
+    elsewhere: int
+
+
+def state_of(base: Answerbase, study: Study) -> State:
+    """Looks at a study in the database, which it may not know yet."""
+    mine = raters.c.study == study.sha256
+    with base.reading() as connection:
+        came = connection.execute(
+            sa.select(raters).where(mine).order_by(raters.c.at_ms, raters.c.rater)
+        ).all()
+        invited = connection.execute(
+            sa.select(invitations)
+            .where(invitations.c.study == study.sha256)
+            .order_by(invitations.c.at_ms, invitations.c.invitation)
+        ).all()
+        log = connection.execute(sa.select(answers).where(answers.c.study == study.sha256)).all()
+        withdrawn = set(connection.scalars(sa.select(withdrawals.c.withdrawn)))
+        finished = set(connection.scalars(sa.select(completions.c.rater)))
+        others = (
+            sa.select(sa.func.count())
+            .select_from(answers.join(studies, studies.c.study == answers.c.study))
+            .where(studies.c.name == study.name, studies.c.study != study.sha256, answers.c.kind != UNDO)
+        )
+        elsewhere = int(connection.scalar(others) or 0)
+    undone = {row.undoes for row in log if row.kind == UNDO}
+    given = [row for row in log if row.kind != UNDO and row.number not in undone]
+
+    def gone(row: Any) -> bool:
+        return row.rater in withdrawn or row.invitation in withdrawn
+
+    states = tuple(
+        RaterState(
+            row.rater,
+            row.invitation,
+            row.slot,
+            sum(answer.rater == row.rater for answer in given),
+            len(study.items if row.slot is None else study.assignments.get(row.slot, ())),
+            row.rater in finished,
+            gone(row),
+        )
+        for row in came
+    )
+    held = {row.slot for row in states if row.finished or not row.withdrawn}
+    return State(
+        study.sha256,
+        tuple(
+            InvitationState(
+                row.invitation,
+                row.panel,
+                sum(one.invitation == row.invitation for one in came),
+                row.expires_ms,
+                row.invitation in withdrawn,
+            )
+            for row in invited
+        ),
+        states,
+        {
+            item.id: sum(answer.item == item.id for answer in given)
+            for item in study.items
+            if item.role == "main"
+        },
+        tuple(slot for slot in study.assignments if slot not in held),
+        elsewhere,
+    )

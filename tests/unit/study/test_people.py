@@ -1,0 +1,196 @@
+"""The report finds what was planted, and says what it can't know."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from erv.errors import DataError, SettingsError
+from erv.study.analysis.checks import Rules
+from erv.study.analysis.draws import Draws
+from erv.study.analysis.instruments import OTHERS, Scores
+from erv.study.analysis.page import page_of, span
+from erv.study.analysis.report import Level, measure, write_report
+from erv.study.answers.connection import Answerbase
+from erv.study.answers.database import Database
+from erv.study.answers.table import write_answers
+from erv.study.plan import Study, read_key, read_study
+from erv.study.simulation import Model, simulate
+from tests.support.large_study import write_large_study
+
+LEVEL = Level(confidence=0.95, samples=100, seed=7)
+
+
+def answered(folder: Path, model: Model, *, raters: int, seed: int = 1) -> Study:
+    """A study whose raters have answered by a model."""
+    study = read_study(folder)
+    base = Answerbase(f"sqlite:///{folder.parent}/{folder.name}.db")
+    simulate(base, study, read_key(study), model, raters=raters, seed=seed)
+    write_answers(Database(base, study).log(), study)
+    base.close()
+    return study
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model({"sft": 0.0, "erv": 1.0}, ties=0.15, alpha=0.5, careless=0.2)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, model: Model) -> Study:
+    folder = write_large_study(tmp_path_factory.mktemp("studies") / "planted", clips=40, raters=12)
+    return answered(folder, model, raters=12)
+
+
+@pytest.fixture(scope="module")
+def found(study: Study) -> dict:
+    return measure(study, oracles(study), LEVEL, Rules())
+
+
+def oracles(study: Study) -> dict[str, Scores]:
+    """A judge that always prefers `erv`, one that always prefers `sft`, and one that says nothing."""
+    texts = [
+        (policy, (about.dataset, about.clip_id))
+        for about in read_key(study).items.values()
+        for policy in ("sft", "erv")
+    ]
+    right = {text: float(text[0] == "erv") for text in texts}
+    wrong = {text: 1 - value for text, value in right.items()}
+    nothing = dict.fromkeys(texts, None)
+    return {
+        "right": Scores(right, right),
+        "wrong": Scores(wrong, wrong),
+        "silent": Scores(nothing, nothing),
+    }
+
+
+def test_the_planted_preference_and_alpha_are_found(found: dict, model: Model) -> None:
+    passed = found["passed"]
+    share = passed["preference"]["pairs"]["sft-erv"]["share"]
+    assert share["low"] < model.share("sft", "erv") < share["high"] < 0.5
+    strengths = passed["preference"]["strengths"]
+    apart = np.log(1 / model.share("sft", "erv") - 1)  # of odds with ties as halves
+    assert 2 * strengths["erv"]["low"] < apart < 2 * strengths["erv"]["high"]
+    assert strengths["erv"]["value"] == pytest.approx(-strengths["sft"]["value"], abs=1e-5)
+    alpha = passed["reliability"]["emotion"]["alpha"]
+    assert alpha["low"] < model.alpha < alpha["high"]
+    rated = passed["ratings"]["differences"]["sft-erv"]["true"]
+    assert rated["low"] < -1.0 + 0.2 < rated["high"] + 0.4
+
+
+def test_who_answers_at_random_fails_and_what_that_changes_is_told(found: dict, model: Model) -> None:
+    failed = found["checks"]["failed"]
+    assert 0 < len(failed) < 8
+    assert found["everyone"]["raters"] == 12 == found["passed"]["raters"] + len(failed)
+    seconds = found["times"]["raters"]
+    passed = [time["median"] for rater, time in seconds.items() if rater not in failed]
+    assert max(seconds[rater]["median"] for rater in failed) < min(passed)
+    shares = [
+        found[who]["preference"]["pairs"]["sft-erv"]["share"]["value"] for who in ("passed", "everyone")
+    ]
+    assert abs(shares[0] - 0.5) > abs(shares[1] - 0.5)  # chance draws to the middle
+    alphas = [found[who]["reliability"]["emotion"]["alpha"]["value"] for who in ("passed", "everyone")]
+    assert alphas[0] > alphas[1]
+
+
+def test_judges_are_compared_with_people(found: dict) -> None:
+    by_name = found["passed"]["instruments"]
+    right, wrong, silent = (by_name[name]["preference"] for name in ("right", "wrong", "silent"))
+    assert right["same"]["low"] > 0.5 > wrong["same"]["high"]
+    assert right["same"]["value"] == pytest.approx(1 - wrong["same"]["value"], abs=1e-5)
+    assert right["decided"] == right["answers"] == silent["answers"]
+    assert (silent["decided"], silent["same"]["value"]) == (0, None)
+    assert by_name["right"]["ratings"]["emotion"]["tau"]["low"] > 0
+    assert by_name["wrong"]["ratings"]["own_answer"]["tau"]["high"] < 0
+    assert by_name["silent"]["ratings"]["emotion"] == {
+        "explanations": 0,
+        "tau": {"value": None, "low": None, "high": None},
+    }
+    others = by_name[OTHERS]["preference"]
+    assert others["same"]["low"] > 0.5
+    assert others["decided"] < others["answers"]
+
+
+def test_equal_answers_give_equal_bytes(found: dict, study: Study, tmp_path: Path, model: Model) -> None:
+    page = write_report(found, study)
+    again = answered(write_large_study(tmp_path / "planted", clips=40, raters=12), model, raters=12)
+    other = write_report(measure(again, oracles(again), LEVEL, Rules()), again)
+    for name in ("report.html", "report.json"):
+        assert (page.parent / name).read_bytes() == (other.parent / name).read_bytes()
+    assert (study.folder / "answers.parquet").read_bytes() == (again.folder / "answers.parquet").read_bytes()
+    assert json.loads((page.parent / "report.json").read_text()) == found
+
+
+def test_the_page_says_it_in_words(found: dict) -> None:
+    page = page_of(found)
+    assert "People prefer <strong>ERV (+ explanation reward)</strong> to <strong>Cold start</strong>" in page
+    assert f"Without the {len(found['checks']['failed'])} raters that failed checks" in page
+    assert "script" not in page
+    assert "nan" not in page.lower().replace("dominant", "")
+    everyone = {**found, "checks": {**found["checks"], "failed": []}}
+    assert "that failed checks" not in page_of(everyone)
+
+
+def test_no_preference_is_no_finding(tmp_path: Path) -> None:
+    folder = write_large_study(tmp_path / "even", clips=20, raters=8, ratings=False)
+    model = Model({"sft": 0.0, "erv": 0.0}, ties=0.2)
+    found = measure(answered(folder, model, raters=8), {}, LEVEL, Rules())
+    share = found["passed"]["preference"]["pairs"]["sft-erv"]["share"]
+    assert share["low"] < 0.5 < share["high"]
+    assert found["passed"]["ratings"] == {"policies": {}, "differences": {}}
+    page = page_of(found)
+    assert "Can&#39;t tell whether" in page or "Can't tell whether" in page
+    assert "<h2>Ratings</h2>" not in page
+
+
+def test_a_few_answers_that_say_the_same_are_no_proof() -> None:
+    draws = Draws(["a", "b"], list(range(4)), samples=200, seed=1, confidence=0.95)
+    found = draws.share([1.0] * 8, ["a", "b"] * 4, [0, 0, 1, 1, 2, 2, 3, 3])
+    assert found["value"] == found["high"] == 1.0
+    assert found["low"] < 0.6
+    assert draws.share([], [], []) == {"value": None, "low": None, "high": None}
+
+
+def test_raters_count_as_clusters() -> None:
+    """What one of three raters says differs from what the others say: the interval is that of three."""
+    raters, clips = ["a", "b", "c"] * 60, [clip for clip in range(60) for _ in range(3)]
+    draws = Draws(["a", "b", "c"], list(range(60)), samples=400, seed=1, confidence=0.95)
+    apart = draws.mean([1.0 if rater == "a" else 3.0 for rater in raters], raters, clips)
+    together = draws.mean(
+        [1.0 if (clip + ord(r)) % 3 else 3.0 for clip, r in zip(clips, raters, strict=True)], raters, clips
+    )
+    assert apart["high"] - apart["low"] > 1.0 > 2 * (together["high"] - together["low"])
+
+
+def test_what_can_t_be_reported(study: Study, tmp_path: Path) -> None:
+    folder = write_large_study(tmp_path / "unanswered", clips=3, raters=2, overlap=1)
+    base = Answerbase(f"sqlite:///{tmp_path}/empty.db")
+    unanswered = read_study(folder)
+    write_answers(Database(base, unanswered).log(), unanswered)
+    base.close()
+    with pytest.raises(DataError, match="nobody has answered a main item of study unanswered yet"):
+        measure(unanswered, {}, LEVEL, Rules())
+
+
+@pytest.mark.parametrize(
+    ("model", "raters", "message"),
+    [
+        (Model({"sft": 0.0}), 1, "expected one for each policy of the study: erv, sft"),
+        (Model({"sft": 0.0, "erv": 1.0}, alpha=1.5), 1, "alpha is 1.5, expected 0 to 1"),
+        (Model({"sft": 0.0, "erv": 1.0}), 3, "has 2 slots, which is fewer than 3 raters"),
+    ],
+)
+def test_models_that_don_t_fit(tmp_path: Path, model: Model, raters: int, message: str) -> None:
+    study = read_study(write_large_study(tmp_path / "small", clips=2, raters=2, overlap=1))
+    base = Answerbase(f"sqlite:///{tmp_path}/small.db")
+    with pytest.raises(SettingsError, match=message):
+        simulate(base, study, read_key(study), model, raters=raters, seed=1)
+    base.close()
+
+
+def test_figures_in_words() -> None:
+    assert span({"value": 0.583, "low": 0.5, "high": 0.66}) == "58 (50 to 66)"
+    assert span({"value": None, "low": None, "high": None}) == "–"
