@@ -1,0 +1,42 @@
+"""`erv study invite`: addresses for raters."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(name="invite")
+@click.argument("name")
+@click.option("--count", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Invitations.")
+@click.option(
+    "--days", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, help="They hold."
+)
+@click.option(
+    "--panel",
+    type=click.Choice(["prolific", "other"]),
+    help="One address for all members of a panel, who bring their ids.",
+)
+@click.option(
+    "--url", default="http://127.0.0.1:5050", show_default=True, help="Where raters open the study."
+)
+def command(name: str, count: int, days: float, panel: str | None, url: str) -> None:
+    """Make invitations to the study NAME and print their addresses, which can't be shown again.
+
+    Each is for one person. With --panel, one address is for all members of a panel; enter it there as
+    printed, and the panel fills in who comes.
+    """
+    from erv.environment import load_environment
+    from erv.study.answers.links import link
+    from erv.study.answers.opened import opened
+
+    with opened(name, load_environment().workspace) as (study, _, database):
+        made = database.invite(1 if panel else count, days=days, panel=panel)
+    for one in made:
+        click.echo(f"{one.id}  {link(url, one.token, panel)}")
+    slots = len(study.assignments)
+    click.echo(f"{len(made)} for {slots} slots; keep the addresses, only hashes are stored", err=True)
+    if panel and study.panel is None:
+        click.echo(
+            f"warning: study {name} was prepared without study.panel, so raters get a code of their own each",
+            err=True,
+        )
