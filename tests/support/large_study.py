@@ -67,7 +67,7 @@ def write_large_study(
             for policy in policies:
                 add(clip, [policy])
     for clip in range(clips, clips + checks):
-        add(clip, [policies[0], "erv:check"], "attention", policies[0])
+        add(clip, [policies[0], "erv:instruction"], "attention", policies[0])
     seats: dict[str, list[str]] = {f"r{place:03d}": [] for place in range(raters)}
     turn = itertools.cycle(seats)
     main = [item["id"] for item in items if item["role"] == "main"]
@@ -94,5 +94,6 @@ def write_large_study(
     write_text(text, folder / "study.json")
     known = digests or {name: hashlib.sha256(name.encode()).hexdigest() for name in policies}
     key = {"version": 1, "study": sha256_of_text(text), "seed": 1, "policies": known, "items": about}
+    key["left_out"] = {}
     write_text(document(Key.model_validate_json(json.dumps(key))), folder / "key.json")
     return folder

@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "study_serve",
     "status": "study_status",
     "export": "study_export",
+    "import": "study_import",
     "report": "study_report",
     "simulate": "study_simulate",
 }

@@ -162,7 +162,8 @@ def people_of(study: Study, key: Key, answers: Sequence[Answer], slots: dict[str
         if item.role != "main":
             continue
         clip = (about.dataset, about.clip_id)
-        times.append(Timed(answer.rater, item.kind, answer.shown_seconds))
+        if answer.shown_seconds or slots[answer.rater] is not None:  # else another program didn't say
+            times.append(Timed(answer.rater, item.kind, answer.shown_seconds))
         seen.append(Seen(answer.rater, item.id, clip, answer.value["emotion"]))
         if item.kind == "rating":
             policy = key.policy_of(item.id, item.explanations[0].code)

@@ -1,0 +1,66 @@
+"""`erv study report`: what people say, and which judge agrees with them."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(name="report")
+@click.argument("name")
+@click.option(
+    "--without-judges", is_flag=True, help="Leave out how far judges and verifier agree with people."
+)
+@click.option(
+    "--failed-attention",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Attention checks that a rater may fail.",
+)
+@click.option(
+    "--gold-share",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Share of the gold items that a rater must answer as expected.",
+)
+def command(name: str, without_judges: bool, failed_attention: int, gold_share: float) -> None:
+    """Report the study NAME from its table of answers: studies/NAME/report, a page and a JSON document.
+
+    Preferences and ratings with intervals, how far raters agree with each other, failed checks and what
+    leaving such raters out changes, and how far people agree with each judge and with the verifier. Gates on
+    the metric `preference` read it. Intervals are those of the section `register`.
+    """
+    from pathlib import Path
+
+    from erv.settings import load_settings
+    from erv.study.analysis.checks import Rules
+    from erv.study.analysis.instruments import read_evaluations, scores_of_judges, scores_of_verifier
+    from erv.study.analysis.page import verdicts
+    from erv.study.analysis.report import PASSED, Level, measure, write_report
+    from erv.study.pinning import pin
+    from erv.study.plan import STUDIES, read_key, read_study
+
+    settings = load_settings()
+    study = read_study(STUDIES / name)
+    instruments = {}
+    if not without_judges:
+        rows = read_evaluations(read_key(study), Path("eval"))
+        instruments = {
+            **scores_of_judges(rows),
+            "verifier": scores_of_verifier(rows, Path("models/verifier")),
+        }
+    level = Level(settings.register_.confidence, settings.register_.bootstrap_samples, settings.seed)
+    found = measure(study, instruments, level, Rules(failed_attention, gold_share))
+    page = write_report(found, study)
+    pin([page.parent])
+    for item in verdicts(found[PASSED], {policy: policy for policy in found["policies"]}):
+        share = {end: 100 * (item["share"][end] or 0.0) for end in ("value", "low", "high")}
+        word = "preferred to" if item["sure"] else "can't be told from"
+        click.echo(
+            f"{item['winner']} {word} {item['loser']}: {share['value']:.0f}% of {item['answers']} preferences"
+            f" ({share['low']:.0f} to {share['high']:.0f}), {item['raters']} raters"
+        )
+    if failed := found["checks"]["failed"]:
+        click.echo(f"left out, as they failed checks: {', '.join(failed)}")
+    click.echo(page)

@@ -1,0 +1,46 @@
+"""`erv study status`: how far a study is."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(name="status")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(name: str, as_json: bool) -> None:
+    """Say who was invited to the study NAME, who has answered how much, and which places are free."""
+    import json
+    from dataclasses import asdict
+
+    from erv.environment import load_environment
+    from erv.study.answers.opened import opened
+    from erv.study.answers.state import state_of
+
+    with opened(name, load_environment().workspace) as (study, base, database):
+        state = state_of(base, study)
+        where = database.name
+    if as_json:
+        click.echo(json.dumps(asdict(state), indent=1))
+        return
+    finished = sum(rater.finished for rater in state.raters)
+    counts = state.answers.values()
+    click.echo(f"plan {study.sha256[:12]}, answers in {where}")
+    click.echo(
+        f"{finished} of {len(study.assignments)} slots finished, {len(state.free)} free;"
+        f" {sum(counts)} answers to {len(counts)} main items,"
+        f" {min(counts, default=0)} to {max(counts, default=0)} each"
+    )
+    for rater in state.raters:
+        click.echo(
+            f"  {rater.id}  {rater.slot or '-':8} {rater.answered:3} of {rater.asked:3}  {rater.word}"
+            f"{f'  ({rater.invitation})' if rater.invitation else ''}"
+        )
+    for invited in state.invitations:
+        if not invited.raters or invited.panel or invited.withdrawn:
+            word = "withdrawn" if invited.withdrawn else f"{invited.raters} came"
+            click.echo(f"  {invited.id}  {invited.panel or 'one person'}  {word}")
+    if state.elsewhere:
+        click.echo(
+            f"warning: {state.elsewhere} answers in this database are to other plans called {name}", err=True
+        )

@@ -1,0 +1,201 @@
+"""Other programs: what they are given, and that their answers become the same answers here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from erv.errors import DataError
+from erv.study.answers.database import Database, RefusedError
+from erv.study.exchange import read_project, write_project
+from erv.study.plan import Study, read_study
+from tests.support.small_study import write_small_study
+
+PAIR = {"emotion": "anger", "preferred": "BBBB"}
+TIE = {"emotion": "sadness", "preferred": "tie"}
+RATING = {"emotion": "anger", "ratings": {"emotion": 4, "own_answer": 5, "true": 2, "fluent": 1}}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return read_study(write_small_study(tmp_path / "small"))
+
+
+@pytest.fixture
+def database(tmp_path: Path, study: Study):
+    opened = Database.open(f"sqlite:///{tmp_path}/answers.db", study)
+    rater = opened.enter(opened.invite()[0].token)
+    opened.add(rater, "item1", PAIR, 3.25, "some-key-1")
+    opened.add(rater, "item2", PAIR, 1.0, "some-key-2")
+    opened.undo(rater)
+    opened.add(rater, "item2", TIE, 2.5, "some-key-3")
+    opened.add(rater, "item3", RATING, 7.5, "some-key-4")
+    yield opened
+    opened.close()
+
+
+def take(database: Database, given: list) -> list[bool]:
+    return [
+        database.add(
+            database.imported(one.who), one.item, one.value, one.shown_seconds, one.key, at_ms=one.at_ms
+        )
+        for one in given
+    ]
+
+
+def test_potato_gets_two_projects_and_gives_the_same_answers_back(
+    study: Study, database: Database, tmp_path: Path
+) -> None:
+    said = write_project("potato", study, database.log(), tmp_path / "out")
+    assert "pairs/config.yaml and ratings/config.yaml" in said
+    config = yaml.safe_load((tmp_path / "out/pairs/config.yaml").read_text())
+    assert [scheme["name"] for scheme in config["annotation_schemes"]] == ["emotion", "preferred"]
+    assert config["data_files"] == ["items.jsonl"]
+    lines = [json.loads(line) for line in (tmp_path / "out/pairs/items.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == ["item0", "item1", "item2", "item4"]
+    for field in config["instance_display"]["fields"]:
+        assert field["key"] in lines[0]
+    assert (tmp_path / "out/pairs" / lines[0]["clip"]).read_bytes() == b"clip0"
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert b"sft" not in written
+    assert b"real" not in written
+    given = read_project("potato", study, tmp_path / "out")
+    assert {one.item: one.value for one in given} == {"item1": PAIR, "item2": TIE, "item3": RATING}
+    assert take(database, given) == [True] * 3
+    assert take(database, read_project("potato", study, tmp_path / "out/pairs")) == [False] * 2
+
+
+def test_label_studio_gets_an_interface_and_gives_the_same_answers_back(
+    study: Study, database: Database, tmp_path: Path
+) -> None:
+    write_project("label-studio", study, database.log(), tmp_path / "out")
+    view = ElementTree.fromstring((tmp_path / "out/pairs.xml").read_text())
+    tasks = json.loads((tmp_path / "out/pairs.json").read_text())
+    names = {element.get("name") for element in view.iter() if element.get("value", "").startswith("$")}
+    assert names == {"clip", "first", "second", "first_answer", "second_answer"}
+    assert all(
+        {element.get("value", "")[1:] for element in view.iter("Text")} <= set(task["data"]) for task in tasks
+    )
+    aliases = [choice.get("alias") for choice in view.iter("Choice")]
+    assert aliases == ["anger", "happiness", "sadness", "first", "second", "tie"]
+    assert tasks[0]["data"]["clip"] == "/data/local-files/?d=media/clip0.mp4"
+    for name in ("pairs", "ratings"):
+        given = read_project("label-studio", study, tmp_path / f"out/{name}_answers.json")
+        assert take(database, given) == [True] * len(given)
+        assert take(database, given) == [False] * len(given)
+    new = [row for row in database.log() if row["slot"] is None]
+    old = [row for row in database.log() if row["slot"] is not None and row["kind"] != "undo"]
+    assert {(row["item"], row["value"], row["shown_ms"]) for row in new} == {
+        (row["item"], row["value"], row["shown_ms"]) for row in old if row["key"] != "some-key-2"
+    }
+    assert all(abs(row["at_ms"] - old[0]["at_ms"]) < 60_000 for row in new)
+
+
+def test_an_export_of_label_studio_as_it_is(study: Study, tmp_path: Path) -> None:
+    task = {
+        "id": 17,
+        "data": {"id": "item1", "study": study.sha256},
+        "annotations": [
+            {
+                "id": 1001,
+                "completed_by": {"id": 7, "email": "one@lab.example"},
+                "created_at": "2026-03-09T22:16:08.728353Z",
+                "lead_time": 4.288,
+                "was_cancelled": False,
+                "result": [
+                    {
+                        "from_name": "emotion",
+                        "to_name": "clip",
+                        "type": "choices",
+                        "value": {"choices": ["anger"]},
+                    },
+                    {
+                        "from_name": "preferred",
+                        "to_name": "clip",
+                        "type": "choices",
+                        "value": {"choices": ["second"]},
+                    },
+                ],
+            },
+            {"id": 1002, "completed_by": 8, "was_cancelled": True, "result": []},
+        ],
+    }
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps([task]))
+    (one,) = read_project("label-studio", study, path)
+    assert (one.who, one.item, one.value, one.key) == ("label-studio:7", "item1", PAIR, "label-studio:1001")
+    assert (one.shown_seconds, one.at_ms) == (4.288, 1773094568728)
+
+    def refused(message: str, **change: object) -> None:
+        path.write_text(json.dumps([{**task, **change}]))
+        with pytest.raises(DataError, match=message):
+            read_project("label-studio", study, path)
+
+    annotation = task["annotations"][0]
+    refused("is of another study", data={"id": "item1", "study": "0"})
+    refused("has no item 'item9'", data={"id": "item9", "study": study.sha256})
+    refused("export as JSON, not as JSON-MIN", annotations=None)
+    refused(
+        "annotation 1001: emotion is none of|annotation 1001: item item1: emotion is none of",
+        annotations=[{**annotation, "result": annotation["result"][1:]}],
+    )
+    refused("preferred is None", annotations=[{**annotation, "result": annotation["result"][:1]}])
+    refused("so it is nobody's", annotations=[{**annotation, "completed_by": None}])
+    refused("created_at is 'soon'", annotations=[{**annotation, "created_at": "soon"}])
+    path.write_text("{")
+    with pytest.raises(DataError, match="can't be read as JSON"):
+        read_project("label-studio", study, path)
+
+
+def test_what_potato_did_not_write(study: Study, tmp_path: Path) -> None:
+    state = tmp_path / "out/someone/user_state.json"
+    state.parent.mkdir(parents=True)
+    labels = [
+        [{"schema": "emotion", "name": "anger"}, "true"],
+        [{"schema": "preferred", "name": "second"}, "true"],
+    ]
+
+    def refused(message: str, content: object) -> None:
+        state.write_text(json.dumps(content))
+        with pytest.raises(DataError, match=message):
+            read_project("potato", study, tmp_path / "out")
+
+    def stated(labels: object, item: str = "item1") -> dict:
+        return {"user_id": "someone", "instance_id_to_label_to_value": {item: labels}}
+
+    refused("not Potato's state of a user", {"user_id": "someone"})
+    refused("expected a list of labels", stated([["emotion", "anger"]]))
+    refused(
+        "has two choices for emotion", stated([*labels, [{"schema": "emotion", "name": "sadness"}, "true"]])
+    )
+    refused("item item1: emotion is none of", stated(labels[1:]))
+    refused("has no item 'item9'", stated(labels, "item9"))
+    refused("emotion is no whole number from 1 to 5", stated(labels[:1], "item3"))
+    with pytest.raises(DataError, match=r"has no user_state\.json"):
+        read_project("potato", study, tmp_path / "nowhere")
+
+
+def test_an_answer_that_changed_there_is_not_taken_in_silence(
+    study: Study, database: Database, tmp_path: Path
+) -> None:
+    write_project("potato", study, database.log(), tmp_path / "out")
+    take(database, read_project("potato", study, tmp_path / "out"))
+    (state,) = (tmp_path / "out/ratings").rglob("user_state.json")
+    state.write_text(state.read_text().replace('"name": "4"', '"name": "3"'))
+    with pytest.raises(RefusedError, match="Another answer was sent with the key"):
+        take(database, read_project("potato", study, tmp_path / "out/ratings"))
+
+
+def test_nothing_is_written_over(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").write_text("")
+    with pytest.raises(DataError, match="is not empty"):
+        write_project("potato", study, [], tmp_path / "out")
+    (study.folder / "media/clip3.mp4").unlink()
+    with pytest.raises(DataError, match=r"clip3\.mp4: not found; `dvc checkout"):
+        write_project("label-studio", study, [], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
