@@ -23,10 +23,16 @@ from tests.support.reports import verdict
 EMOTIONS = ("anger", "happiness", "sadness", "surprise")
 POLICIES = ("sft", "r1_omni", "erv")
 SEEN = {
-    "anger": "The brows are drawn together and the voice is loud and harsh.",
-    "happiness": "A broad smile spreads over the face and the voice is bright and lively.",
-    "sadness": "The corners of the mouth pull down and the words come slowly and low.",
-    "surprise": "Both brows shoot up, the jaw drops, and the pitch rises steeply at the end.",
+    "anger": "The brows are drawn together and lowered.",
+    "happiness": "A broad smile spreads over the face.",
+    "sadness": "The corners of the mouth pull down.",
+    "surprise": "Both brows shoot up and the jaw drops.",
+}
+HEARD = {
+    "anger": "The voice is loud and harsh, as if ready to shout.",
+    "happiness": "The tone is bright and lively, as if hearing good news.",
+    "sadness": "The words come slowly and low, close to tears.",
+    "surprise": "The pitch rises steeply at the end of the sentence.",
 }
 STUDY: dict[str, Any] = {
     "policies": ["sft", "erv"],
@@ -61,13 +67,17 @@ def prediction(policy: str, clip_id: str, sha256: str) -> dict[str, Any]:
     label = emotion_of(number)
     answer = label if policy != "sft" or number % 3 else EMOTIONS[(number + 1) % 4]
     heard = EMOTIONS[(number + 2) % 4] if number % 5 == 0 else answer
-    style = {"sft": "It is clear.", "r1_omni": "Look closely.", "erv": "All of it fits."}[policy]
+    said = {
+        "sft": f"{HEARD[answer]} {SEEN[answer]}",
+        "r1_omni": f"{SEEN[answer]} The wall behind is plain.",
+        "erv": f"{SEEN[answer]} {HEARD[answer]}",
+    }
     return {
         "dataset": "mafw",
         "clip_id": clip_id,
         "split": "test",
         "label": label,
-        "completion": f"<think>{SEEN[answer]} {style}</think>\n<answer>{answer}</answer>",
+        "completion": f"<think>{said[policy]}</think>\n<answer>{answer}</answer>",
         "predicted": answer,
         "judged": answer,
         "sentences": 2,

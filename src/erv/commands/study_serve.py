@@ -41,7 +41,7 @@ def command(name: str, port: int, hosts: tuple[str, ...], https: bool) -> None:
         )
 
         def announce(address: str) -> None:
-            click.echo(f"study {name}: {len(study.assignments)} seats, answers in {database.name}")
+            click.echo(f"study {name}: {len(study.assignments)} slots, answers in {database.name}")
             click.echo(f"serving {address}; invitations: erv study invite {name} --url {address}")
 
         run(app, port=port, announce=announce)

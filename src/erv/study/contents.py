@@ -211,7 +211,7 @@ class Design(Part):
 
 
 class Seats(Part):
-    """Seats for raters: each slot is asked a list of items.
+    """Slots for raters, each with the items that it is asked.
 
     Attributes:
         assignments: slot -> ids of its items, in the order in which they are asked.

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Form, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import RedirectResponse, Response
 
 from erv.errors import DataError
@@ -41,7 +41,7 @@ class AnswerForm(BaseModel):
 
     item: str
     key: str
-    seconds: float
+    seconds: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
     preferred: str | None = None
     rating_emotion: int | None = None
     rating_own_answer: int | None = None
@@ -84,7 +84,7 @@ class Taken:
         request: Request,
         item: Annotated[str, Form()],
         emotion: Annotated[str, Form()],
-        seconds: Annotated[float, Form()],
+        seconds: Annotated[float, Form(ge=0.0, allow_inf_nan=False)],
     ) -> Response:
         """Takes the emotion that a rater sees, before any explanation is shown."""
         here = self._at(request, item)
