@@ -16,6 +16,8 @@ from click.testing import CliRunner
 from erv.cli import command
 from erv.errors import DataError, ErvError, EvaluationError, SettingsError
 from erv.settings import load_settings
+from erv.study.answers.opened import opened
+from erv.study.contents import RATINGS
 from erv.study.extend import extend, lacking
 from erv.study.media import check_media
 from erv.study.plan import Study, read_key, read_study
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_workspace(tmp_path_factory.mktemp("study") / "workspace")
+    return write_workspace(tmp_path_factory.mktemp("study") / "workspace", clips=18)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def study(prepared: Path) -> Study:
 
 def test_it_says_what_it_made(prepared: Path, study: Study) -> None:
     said = (prepared / "said.txt").read_text()
-    assert "policies: sft, erv; 8 of 24 clips" in said
+    assert "policies: sft, erv; 8 of 18 clips" in said
     assert "3 raters per pair, as study.overlap says: 8 clips x 3 raters" in said
     assert f"wrote studies/first, plan {study.sha256}" in said
 
@@ -142,8 +144,8 @@ def test_a_clip_that_cannot_be_shown_is_replaced_and_named(workspace: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "error", "sentence"),
     [
-        ({"clips": 25}, SettingsError, "study.clips is 25, but only 24 clips"),
-        ({"clips": 24}, SettingsError, "study.gold asks for 2 items, but 0 are possible"),
+        ({"clips": 19}, SettingsError, "study.clips is 19, but only 18 clips"),
+        ({"clips": 18}, SettingsError, "study.gold asks for 2 items, but 0 are possible"),
         ({"overlap": None}, SettingsError, "8 clips are too few to tell a preference of 0.6"),
         ({"languages": ["en", "fr"]}, SettingsError, "study.languages names 'fr'"),
         (
@@ -181,6 +183,32 @@ def test_a_changed_clip_is_noticed(copy: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(DataError, match=re.escape(f"{path}: not the clip that the plan names")):
         check_media(study.folder / "media", study.media)
+
+
+def test_answers_that_are_not_to_count_get_slots(copy: Path) -> None:
+    study = read_study(Path("studies/first"))
+    with opened("first", copy) as (_, _, database):
+        rater = database.enter(database.invite()[0].token)
+        for number, item_id in enumerate(rater.items):
+            item = study.item(item_id)
+            value: dict[str, object] = {"emotion": "anger", "preferred": "tie"}
+            if item.kind == "rating":
+                value = {"emotion": "anger", "ratings": dict.fromkeys(RATINGS, 3)}
+            database.add(rater, item_id, value, 1.0, f"key-number-{number}")
+        database.complete(rater)
+    run = CliRunner()
+    nothing = run.invoke(command, ["study", "extend", "first"])
+    assert isinstance(nothing.exception, DataError)
+    assert "no item lacks raters" in str(nothing.exception)
+    done = run.invoke(command, ["study", "extend", "first", "--without", rater.id], catch_exceptions=False)
+    mains = {item for item in rater.items if study.item(item).role == "main"}
+    assert f"more slots for {len(mains)} items" in done.output
+    extended = read_study(study.folder)
+    assert extended.sha256 == study.sha256
+    new = set(extended.assignments) - set(study.assignments)
+    assert mains <= {item for slot in new for item in extended.assignments[slot]}
+    unknown = run.invoke(command, ["study", "extend", "first", "--without", "nobody"])
+    assert "has no rater 'nobody'" in str(unknown.exception)
 
 
 def test_raters_who_dropped_out_are_replaced(copy: Path) -> None:

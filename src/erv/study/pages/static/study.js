@@ -42,8 +42,8 @@ async function send(form) {
   const seconds = form.querySelector("input[name=seconds]");
   if (seconds) seconds.value = ((performance.now() - began) / 1000).toFixed(3);
   const pending = { path: form.getAttribute("action"), fields: [...new FormData(form)] };
-  // Kept in the browser as well, in case it is closed before the server has it.
-  localStorage.setItem(PENDING, JSON.stringify(pending));
+  // Answers are kept in the browser as well, in case it is closed before the server has them.
+  if (form.querySelector("input[name=item]")) localStorage.setItem(PENDING, JSON.stringify(pending));
   const fault = await deliver(pending);
   localStorage.removeItem(PENDING);
   show("sending", false);
@@ -108,9 +108,10 @@ function onKey(event) {
   if (event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
   const control = event.target.closest("button, a, summary");
   const key = event.key.toLowerCase();
-  if (key === " " && clip && !control) {
+  // On a choice that isn't taken, the space bar takes it, as everywhere.
+  if (key === " " && clip && !control && !event.target.matches("input:not(:checked)")) {
     event.preventDefault();
-    if (event.target === clip || clip.paused || !clip.ended) void (clip.paused ? clip.play() : clip.pause());
+    void (clip.paused ? clip.play() : clip.pause());
   } else if (key === "enter" && main && !control) {
     event.preventDefault();
     if (!main.querySelector("button").disabled) main.requestSubmit();
