@@ -45,10 +45,12 @@ def command(name: str, without_judges: bool, failed_attention: int, gold_share: 
     study = read_study(STUDIES / name)
     instruments = {}
     if not without_judges:
+        from erv.verifier import EmotionVerifier
+
         rows = read_evaluations(read_key(study), Path("eval"))
         instruments = {
             **scores_of_judges(rows),
-            "verifier": scores_of_verifier(rows, Path("models/verifier")),
+            "verifier": scores_of_verifier(rows, EmotionVerifier.from_pretrained("models/verifier")),
         }
     level = Level(settings.register_.confidence, settings.register_.bootstrap_samples, settings.seed)
     found = measure(study, instruments, level, Rules(failed_attention, gold_share))
