@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.files import sha256_of_text, write_text
-from erv.study.contents import Key, Plan, document
+from erv.study.contents import PAGE_WORDS, Key, Plan, document
 from erv.study.plan import MEDIA, RATINGS
 
 EMOTIONS = ("anger", "happiness", "sadness")
@@ -47,6 +47,7 @@ def plan(name: str = "small") -> dict[str, Any]:
         "instructions": ["Watch the clip."],
         "emotions": {label: label for label in EMOTIONS},
         "questions": {question: f"{question}?" for question in QUESTIONS},
+        "page": {word: f"{word}." for word in PAGE_WORDS},
     }
     order = [entry["id"] for entry in items]
     return {
@@ -60,6 +61,8 @@ def plan(name: str = "small") -> dict[str, Any]:
         "panel": {"completion_code": "DONE-1234", "return_link": "https://panel.example/back"},
         "design": {
             "overlap": 2,
+            "rating_overlap": 2,
+            "items_per_rater": 3,
             "pairs": 2,
             "preference": 0.6,
             "confidence": 0.95,

@@ -33,6 +33,7 @@ DOCUMENTS = [
         "docs/policies.md",
         "docs/security.md",
         "docs/serving.md",
+        "docs/studies.md",
         "docs/training.md",
         "docs/verifier.md",
     )

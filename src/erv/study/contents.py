@@ -16,6 +16,40 @@ KEY = "key.json"
 # What a rating item asks, each from 1 (not at all) to 5 (fully).
 RATINGS = ("emotion", "own_answer", "true", "fluent")
 LOWEST, HIGHEST = 1, 5
+# Words on the pages, beside questions and emotions.
+PAGE_WORDS = (
+    "title",
+    "consent",
+    "agree",
+    "decline",
+    "declined",
+    "instructions",
+    "begin",
+    "practice",
+    "progress",
+    "play_first",
+    "cannot_play",
+    "chosen",
+    "continue",
+    "next",
+    "first",
+    "second",
+    "tie",
+    "explanation",
+    "answer",
+    "no_answer",
+    "scale",
+    "undo",
+    "keys",
+    "sending",
+    "finished",
+    "finished_how",
+    "finish",
+    "thanks",
+    "thanks_how",
+    "code",
+    "back",
+)
 
 Kind = Literal["pair", "rating"]
 Role = Literal["main", "practice", "attention", "gold"]
@@ -126,12 +160,14 @@ class Texts(Part):
         instructions: paragraphs before the first item.
         emotions: shown name by label.
         questions: wording by question: `emotion`, `preferred` and, as `ratings.NAME`, what is rated.
+        page: the other words on the pages, `PAGE_WORDS`.
     """
 
     consent: Annotated[tuple[str, ...], Field(min_length=1)]
     instructions: Annotated[tuple[str, ...], Field(min_length=1)]
     emotions: dict[str, str]
     questions: dict[str, str]
+    page: dict[str, str]
 
 
 class Panel(Part):
@@ -150,7 +186,9 @@ class Design(Part):
     """How the number of raters per item came about; see `erv.study.power`.
 
     Attributes:
-        overlap: how many raters are asked about each main item.
+        overlap: how many raters are asked about each main pair.
+        rating_overlap: how many raters are asked about each main rating.
+        items_per_rater: main items of a rater, at most.
         pairs: distinct main pairs, between all policies.
         preference: the share of preferences to tell from a half.
         confidence: 1 - the probability of seeing a difference that isn't there.
@@ -161,6 +199,8 @@ class Design(Part):
     """
 
     overlap: Annotated[int, Field(ge=1)]
+    rating_overlap: Annotated[int, Field(ge=1)]
+    items_per_rater: Annotated[int, Field(ge=1)]
     pairs: int
     preference: float
     confidence: float
@@ -171,7 +211,7 @@ class Design(Part):
 
 
 class Seats(Part):
-    """Seats for raters: each slot is asked a list of items.
+    """Slots for raters, each with the items that it is asked.
 
     Attributes:
         assignments: slot -> ids of its items, in the order in which they are asked.
@@ -211,7 +251,10 @@ class Plan(Part):
         if "rating" in self.kinds:
             asked |= {f"ratings.{name}" for name in RATINGS}
         for language, texts in self.texts.items():
-            if lacking := sorted({*self.emotions} - set(texts.emotions) | asked - set(texts.questions)):
+            words = set(PAGE_WORDS) - set(texts.page)
+            if lacking := sorted(
+                {*self.emotions} - set(texts.emotions) | asked - set(texts.questions) | words
+            ):
                 raise ValueError(f"the texts in {language!r} have no words for {lacking[0]!r}")
         return self
 

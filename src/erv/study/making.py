@@ -130,6 +130,8 @@ class Making:
             panel=None if panel is None else Panel(**panel.model_dump()),
             design=Design(
                 overlap=self.overlap.raters,
+                rating_overlap=study.rating_overlap,
+                items_per_rater=study.items_per_rater,
                 pairs=sum(item.role == "main" and item.kind == "pair" for item in items),
                 preference=power.preference,
                 confidence=power.confidence,

@@ -1,7 +1,7 @@
 """Who is asked what: a balanced design that can be extended.
 
-Every seat is asked about a clip once at most among the main items, as its own emotion is asked before any
-explanation is shown. Clip by clip, the items of a clip go to the seats that have the fewest items so far.
+Every slot is asked about a clip once at most among the main items, as its own emotion is asked before any
+explanation is shown. Clip by clip, the items of a clip go to the slots that have the fewest items so far.
 Loads then never differ by more than one, whatever the order of the clips.
 """
 
@@ -22,18 +22,18 @@ def assign(
     *,
     before: Mapping[str, Sequence[str]] | None = None,
 ) -> Seats:
-    """Makes seats.
+    """Fills slots.
 
     Args:
         items: all of the study.
         wanted: main item id -> how many more raters are to be asked about it.
-        per_rater: main items of a seat, at most.
+        per_rater: main items of a slot, at most.
         chance: of the study.
-        before: the seats that there are; new ones are numbered after them.
+        before: the slots that there are; new ones are numbered after them.
 
     Returns:
-        New seats only: practice first, then main items with checks and gold items among them, in an order of
-        the seat's own. Which explanation of a pair is shown first changes from one seat to the next.
+        New slots only: practice first, then main items with checks and gold items among them, in an order of
+        the slot's own. Which explanation of a pair is shown first changes from one slot to the next.
     """
     before = before or {}
     by_id = {item.id: item for item in items}
@@ -70,7 +70,7 @@ def _swapped(
     before: Mapping[str, Sequence[str]],
     chance: Chance,
 ) -> dict[str, tuple[str, ...]]:
-    """Of each seat, the pairs that are shown the other way round: every second seat of a pair."""
+    """Of each slot, the pairs that are shown the other way round: every second slot of a pair."""
     times: dict[str, int] = {}
     for ids in before.values():
         for item_id in ids:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from erv.errors import SettingsError
 from erv.files import parse_yaml
-from erv.study.contents import RATINGS, Kind, Texts
+from erv.study.contents import PAGE_WORDS, RATINGS, Kind, Texts
 
 SHIPPED = Path(__file__).with_name("texts")
 QUESTIONS = ("emotion", "preferred", *(f"ratings.{name}" for name in RATINGS))
@@ -24,6 +24,7 @@ class Wording(BaseModel):
         questions: wording by question, for all of `QUESTIONS`.
         checks: the explanation of an attention check, by kind of item.
         emotions: shown name by label. A compound label is shown as its parts if it isn't there.
+        page: the other words on the pages, all of `PAGE_WORDS`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +34,7 @@ class Wording(BaseModel):
     questions: dict[str, str]
     checks: dict[Kind, str]
     emotions: dict[str, str]
+    page: dict[str, str]
 
     def texts(self, emotions: Sequence[str], between: str = " + ") -> Texts:
         """What a plan holds of it.
@@ -53,6 +55,7 @@ class Wording(BaseModel):
             instructions=self.instructions,
             emotions=shown,
             questions={name: self.questions[name] for name in QUESTIONS},
+            page={name: self.page[name] for name in PAGE_WORDS},
         )
 
 
@@ -83,10 +86,14 @@ def read_wording(language: str, folder: str | None) -> tuple[Wording, Path]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise SettingsError(f"{path}: {where}: {first['msg']}; see src/erv/study/texts/en.yaml") from None
-    if lacking := [name for name in QUESTIONS if not wording.questions.get(name)]:
-        raise SettingsError(f"{path}: questions lacks {lacking[0]}; see src/erv/study/texts/en.yaml")
-    if lacking := [kind for kind in ("pair", "rating") if not wording.checks.get(kind)]:
-        raise SettingsError(f"{path}: checks lacks {lacking[0]}; see src/erv/study/texts/en.yaml")
+    checks = {str(kind): text for kind, text in wording.checks.items()}
+    for part, wanted, words in (
+        ("questions", QUESTIONS, wording.questions),
+        ("checks", ("pair", "rating"), checks),
+        ("page", PAGE_WORDS, wording.page),
+    ):
+        if lacking := [name for name in wanted if not words.get(name)]:
+            raise SettingsError(f"{path}: {part} lacks {lacking[0]}; see src/erv/study/texts/en.yaml")
     return wording, path
 
 

@@ -39,6 +39,7 @@ from erv.study.answers.tables import (
     invitations,
     raters,
     sessions,
+    sights,
     studies,
     withdrawals,
 )
@@ -280,6 +281,47 @@ class Database:
                 )
             )
         return True
+
+    def see(self, rater: Rater, item: str, emotion: str, shown_seconds: float) -> None:
+        """Notes the emotion that a rater sees in an item's clip; only then may explanations be shown.
+
+        The first choice counts: whoever has seen the explanations can't change it.
+
+        Args:
+            rater: who looks.
+            item: id of the item.
+            emotion: one of the study's.
+            shown_seconds: how long the clip was shown until then.
+
+        Raises:
+            RefusedError: the item is not this rater's, or the study is finished.
+            DataError: the emotion or the time is none.
+        """
+        if item not in rater.items:
+            raise RefusedError(f"Item {item} is not one of yours.")
+        if emotion not in self.study.emotions:
+            raise DataError(f"item {item}: emotion is none of {', '.join(self.study.emotions)}")
+        if not isinstance(shown_seconds, int | float) or not 0 <= shown_seconds <= _LONGEST_SECONDS:
+            raise DataError(f"item {item}: was shown for {shown_seconds!r} seconds, expected 0 to a week")
+        mine = sa.select(sights.c.item).where(sights.c.rater == rater.id, sights.c.item == item)
+        with self._base.writing() as connection:
+            if connection.scalar(mine) is None:
+                self._check_open(connection, rater)
+                shown_ms = round(1000 * shown_seconds)
+                connection.execute(
+                    sights.insert().values(
+                        rater=rater.id, item=item, emotion=emotion, shown_ms=shown_ms, at_ms=self._clock()
+                    )
+                )
+
+    def seen(self, rater: Rater, item: str) -> tuple[str, float] | None:
+        """The emotion that a rater saw in an item's clip, and after how many seconds; None if still open."""
+        mine = sa.select(sights.c.emotion, sights.c.shown_ms).where(
+            sights.c.rater == rater.id, sights.c.item == item
+        )
+        with self._base.reading() as connection:
+            row = connection.execute(mine).one_or_none()
+        return None if row is None else (str(row.emotion), row.shown_ms / 1000)
 
     def undo(self, rater: Rater, key: str | None = None) -> str | None:
         """Takes back the rater's last answer, which stays in the database, by a row of its own.

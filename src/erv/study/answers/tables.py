@@ -103,6 +103,17 @@ answers = Table(
     sqlite_autoincrement=True,  # a number is never given twice
 )
 
+# Which emotion a rater chose before the explanations of an item were shown; it can't be changed after that.
+sights = Table(
+    "sights",
+    metadata,
+    Column("rater", String(16), ForeignKey("raters.rater"), primary_key=True),
+    Column("item", String(32), primary_key=True),
+    Column("emotion", String(64), nullable=False),
+    Column("shown_ms", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 completions = Table(
     "completions",
     metadata,

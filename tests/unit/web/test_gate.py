@@ -12,7 +12,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from erv.stack.gate import guarded
+from erv.web.gate import guarded
 
 KEY = "secret"
 ADDRESS = "http://127.0.0.1:5000"
@@ -123,3 +123,17 @@ def test_websockets(client: TestClient) -> None:
     for headers in ({**BEARER, "Origin": "http://evil.example"}, {}):
         with pytest.raises(WebSocketDisconnect), client.websocket_connect(address, headers=headers):
             pass
+
+
+def test_who_has_no_key_is_told_where_it_is() -> None:
+    app = guarded(APP, ["127.0.0.1"], KEY, realm="a place", remedy="see the door", open_paths=["/data"])
+    client = TestClient(app, base_url=ADDRESS)
+    assert client.get("/data").status_code == 200
+    answer = client.get("/health")
+    assert answer.text == "a key is needed: see the door"
+    assert answer.headers["WWW-Authenticate"] == 'Basic realm="a place", charset="UTF-8"'
+
+
+def test_a_refused_name_never_reaches_the_server() -> None:
+    answer = TestClient(guarded(APP, ["127.0.0.1"]), base_url=ADDRESS).get("/data", headers={"Host": "evil"})
+    assert (answer.status_code, answer.text) == (400, "the Host header is not a name of this server")

@@ -1,0 +1,1 @@
+"""The pages on which raters answer a study."""

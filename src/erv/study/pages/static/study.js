@@ -1,0 +1,132 @@
+// The pages of a study: plays the clip, chooses by keys, and sends answers until the server has them.
+"use strict";
+
+const PENDING = "erv-study-pending";
+const WAITS = [500, 1000, 2000, 4000]; // milliseconds between attempts; the last one again and again
+const clip = document.getElementById("clip");
+const main = document.querySelector("form[data-main]");
+const began = performance.now();
+let busy = false;
+
+const show = (id, shown, text) => {
+  const element = document.getElementById(id);
+  if (!element) return;
+  if (text !== undefined) element.textContent = text;
+  element.hidden = !shown;
+};
+const pause = (time) => new Promise((done) => setTimeout(done, time));
+
+// Sends a form until the server answers. A server that is being restarted costs some seconds, not the answer.
+async function deliver(pending) {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      const answer = await fetch(pending.path, {
+        method: "POST",
+        body: new URLSearchParams(pending.fields),
+        headers: { Accept: "application/json" },
+        cache: "no-store",
+      });
+      if (answer.ok) return null;
+      if (answer.status < 500) return (await answer.json()).error;
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error; // fetch's name for a server that can't be reached
+    }
+    show("sending", true);
+    await pause(WAITS[Math.min(attempt, WAITS.length - 1)]);
+  }
+}
+
+async function send(form) {
+  if (busy) return;
+  busy = true;
+  const seconds = form.querySelector("input[name=seconds]");
+  if (seconds) seconds.value = ((performance.now() - began) / 1000).toFixed(3);
+  const pending = { path: form.getAttribute("action"), fields: [...new FormData(form)] };
+  // Kept in the browser as well, in case it is closed before the server has it.
+  localStorage.setItem(PENDING, JSON.stringify(pending));
+  const fault = await deliver(pending);
+  localStorage.removeItem(PENDING);
+  show("sending", false);
+  if (fault && fault.code !== "stale") {
+    show("refused", true, fault.message);
+    busy = false;
+  } else {
+    location.replace("/");
+  }
+}
+
+// What an earlier page could not send any more. The server takes it once, and refuses what is out of date.
+async function sendPending() {
+  const kept = localStorage.getItem(PENDING);
+  if (kept === null || !(main || document.getElementById("undo"))) return;
+  busy = true;
+  const fault = await deliver(JSON.parse(kept));
+  localStorage.removeItem(PENDING);
+  busy = false;
+  if (!fault) location.replace("/");
+}
+
+// The share of the clip that was played, whatever the order.
+function playedShare() {
+  let played = 0;
+  for (let part = 0; part < clip.played.length; part += 1) played += clip.played.end(part) - clip.played.start(part);
+  return clip.duration ? played / clip.duration : 0;
+}
+
+function waitForClip() {
+  const questions = document.querySelector("[data-after-clip]");
+  const watched = `erv-study-watched-${clip.dataset.item}`;
+  clip.addEventListener("error", () => show("broken", true));
+  if (clip.error) show("broken", true);
+  if (!questions || sessionStorage.getItem(watched)) return;
+  const button = main.querySelector("button");
+  questions.disabled = button.disabled = true;
+  show("first", true);
+  clip.addEventListener("ended", () => {
+    if (playedShare() < 0.8) return;
+    sessionStorage.setItem(watched, "yes");
+    questions.disabled = button.disabled = false;
+    show("first", false);
+  });
+}
+
+// The choices that a digit or letter means: those of the first question without an answer.
+function choose(key) {
+  for (const fieldset of main.querySelectorAll("fieldset:not(:disabled)")) {
+    const wanted = fieldset.querySelector(`input[data-key="${CSS.escape(key)}"]`);
+    const open = !fieldset.querySelector("input:checked") || main.querySelectorAll("fieldset").length === 1;
+    if (wanted && open) {
+      wanted.checked = true;
+      wanted.focus();
+      return true;
+    }
+  }
+  return false;
+}
+
+function onKey(event) {
+  if (event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+  const control = event.target.closest("button, a, summary");
+  const key = event.key.toLowerCase();
+  if (key === " " && clip && !control) {
+    event.preventDefault();
+    if (event.target === clip || clip.paused || !clip.ended) void (clip.paused ? clip.play() : clip.pause());
+  } else if (key === "enter" && main && !control) {
+    event.preventDefault();
+    if (!main.querySelector("button").disabled) main.requestSubmit();
+  } else if (key === "u" && document.getElementById("undo")) {
+    document.getElementById("undo").requestSubmit();
+  } else if (main && choose(key)) {
+    event.preventDefault();
+  }
+}
+
+for (const form of document.querySelectorAll("form.sent")) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    void send(form);
+  });
+}
+document.addEventListener("keydown", onKey);
+if (clip) waitForClip();
+void sendPending();
