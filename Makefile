@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-container test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+.PHONY: help install demo sample test test-slow test-container test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-answers bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ bench-validate: install  ## Time of validate's look into a clip, quickly and in 
 
 bench-shards: install  ## Time to read a clip from shards, in order and shuffled, by size of row groups
 	$(BIN)/python benchmarks/shards.py
+
+bench-answers: install  ## A thousand answers of raters while their writer is killed, on SQLite and PostgreSQL
+	$(BIN)/python -m benchmarks.answers
 
 bench-compare: install  ## Time of comparing four policies on 12,000 clips, against the plain way
 	$(BIN)/python benchmarks/compare.py

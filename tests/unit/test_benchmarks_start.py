@@ -15,6 +15,7 @@ SLOW = pytest.mark.slow
 
 # Script, whether it is started with `-m`, options; OUT is a path for the results. Slow: over five seconds.
 SMALL = [
+    pytest.param("answers", True, "--answers 20 --kills 1 --databases sqlite --results OUT", marks=SLOW),
     pytest.param("compare", False, "--clips 60 --rounds 1 --results OUT", marks=SLOW),
     pytest.param("corpus", False, "--size tiny", marks=SLOW),
     pytest.param("extract", False, "--clips 2 --rounds 1 --results OUT", marks=SLOW),

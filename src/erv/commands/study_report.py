@@ -24,7 +24,10 @@ import click
     show_default=True,
     help="Share of the gold items that a rater must answer as expected.",
 )
-def command(name: str, without_judges: bool, failed_attention: int, gold_share: float) -> None:
+@click.option("--without", multiple=True, metavar="RATER", help="Leave this rater out; may be repeated.")
+def command(
+    name: str, without_judges: bool, failed_attention: int, gold_share: float, without: tuple[str, ...]
+) -> None:
     """Report the study NAME from its table of answers: studies/NAME/report, a page and a JSON document.
 
     Preferences and ratings with intervals, how far raters agree with each other, failed checks and what
@@ -45,13 +48,15 @@ def command(name: str, without_judges: bool, failed_attention: int, gold_share: 
     study = read_study(STUDIES / name)
     instruments = {}
     if not without_judges:
+        from erv.verifier import EmotionVerifier
+
         rows = read_evaluations(read_key(study), Path("eval"))
         instruments = {
             **scores_of_judges(rows),
-            "verifier": scores_of_verifier(rows, Path("models/verifier")),
+            "verifier": scores_of_verifier(rows, EmotionVerifier.from_pretrained("models/verifier")),
         }
     level = Level(settings.register_.confidence, settings.register_.bootstrap_samples, settings.seed)
-    found = measure(study, instruments, level, Rules(failed_attention, gold_share))
+    found = measure(study, instruments, level, Rules(failed_attention, gold_share, without))
     page = write_report(found, study)
     pin([page.parent])
     for item in verdicts(found[PASSED], {policy: policy for policy in found["policies"]}):
@@ -62,5 +67,5 @@ def command(name: str, without_judges: bool, failed_attention: int, gold_share: 
             f" ({share['low']:.0f} to {share['high']:.0f}), {item['raters']} raters"
         )
     if failed := found["checks"]["failed"]:
-        click.echo(f"left out, as they failed checks: {', '.join(failed)}")
+        click.echo(f"left out: {', '.join(failed)}")
     click.echo(page)

@@ -7,6 +7,9 @@ alike are no evidence that one is better.
 A gate on what judges read may name one, or hold for every judge that has shown its worth. A judge that hasn't
 counts in no gate: neither by name, nor as the headline judge, nor with its vote in a majority.
 
+A gate on what people prefer (`preference`) waits for the report of a study; `erv.register.people` decides it
+when the candidate is published.
+
 A gate is passed if the whole interval is on the right side of its bound, failed if all of it is on the wrong
 side, and can't be told in between or where nothing could be measured. A champion passes all of them. The
 intervals have settings of their own (`register.confidence`, `register.bootstrap_samples`), so that no change
@@ -21,7 +24,7 @@ from typing import Any, Final, Literal
 
 from erv.errors import EvaluationError, RegistryError
 from erv.settings import GateSettings
-from erv.settings.register import EVERY, INSTRUMENTS, JUDGED
+from erv.settings.register import EVERY, INSTRUMENTS, JUDGED, PREFERENCE
 
 CHAMPION = "champion"
 SCOPE = "overall"
@@ -32,6 +35,7 @@ OPEN: Final = "open"
 Outcome = Literal["pass", "fail", "can't tell", "open"]
 _WORST_FIRST: tuple[Outcome, ...] = (FAIL, CANT_TELL, OPEN, PASS)
 NO_CHAMPION = "there was no champion to compare with"
+NOT_PUBLISHED = "people's preferences are looked up when the candidate is published"
 LINEAGE = "lineage"  # of a version: whether every link behind it holds
 SERVING_CODE = "serving code"  # of a version: whether what answers is in a commit
 _DIGITS, _MOST_DIGITS = 4, 9  # decimals of figures in a text
@@ -59,6 +63,7 @@ class Verdict:
         samples, seed: of the bootstrap draws of a gate against the champion; None of others, or if they were
             not recorded.
         machine: the one on which a lineage was looked at; None of others, or if it was not recorded.
+        study: whose raters decide a gate on what people prefer; None of others.
     """
 
     metric: str
@@ -75,6 +80,7 @@ class Verdict:
     samples: int | None = None
     seed: int | None = None
     machine: str | None = None
+    study: str | None = None
 
     @property
     def value(self) -> float | None:
@@ -99,6 +105,7 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """For JSON; without what is optional and not there, such as `maximum` or `opponent`."""
         optional = {"minimum", "maximum", "judge", "opponent", "confidence", "samples", "seed", "machine"}
+        optional |= {"study"}
         return {key: value for key, value in asdict(self).items() if key not in optional or value is not None}
 
     def text(self) -> str:
@@ -107,6 +114,8 @@ class Verdict:
         Figures have four decimals, or as many more as it takes that they don't contradict the outcome.
         """
         what = self.metric if self.against is None else f"{self.metric} minus {self.against}"
+        if self.study is not None:
+            what = f"{self.metric} over {self.against} (study {self.study})"
         if self.opponent is not None:
             what += f" (version {self.opponent})"
         if self.judge is not None:
@@ -169,7 +178,7 @@ def tells_a_verdict(sentence: str) -> bool:
 
 def gate_of(verdict: Verdict) -> tuple[object, ...]:
     """Which gate a verdict is on: equal for verdicts on the same one."""
-    return verdict.metric, verdict.against, verdict.minimum, verdict.maximum, verdict.judge
+    return verdict.metric, verdict.against, verdict.minimum, verdict.maximum, verdict.judge, verdict.study
 
 
 def require_test_split(predictions: Sequence[Mapping[str, Any]]) -> None:
@@ -193,12 +202,16 @@ def decide(gates: Sequence[GateSettings], policy: str, comparison: Mapping[str, 
         known = ", ".join(comparison.get("policies", {})) or "none"
         raise RegistryError(f"register.policy is {policy!r}, but the comparison has only: {known}")
     opened = [
-        Verdict(gate.metric, gate.against, gate.minimum, maximum=gate.maximum, judge=gate.judge)
+        Verdict(
+            gate.metric, gate.against, gate.minimum, maximum=gate.maximum, judge=gate.judge, study=gate.study
+        )
         for gate in gates
     ]
     return tuple(
         verdict
         if verdict.against == CHAMPION
+        else replace(verdict, outcome=CANT_TELL, reason=NOT_PUBLISHED)
+        if verdict.metric == PREFERENCE
         else _of_instrument(verdict, comparison)
         if verdict.metric in INSTRUMENTS
         else _decide(verdict, policy, comparison)

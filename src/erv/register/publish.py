@@ -27,6 +27,7 @@ from erv.register.champion import Opponent, keep_answers, opponent
 from erv.register.explained import explained
 from erv.register.gates import CANT_TELL, CHAMPION, LINEAGE, Verdict, unopposed
 from erv.register.news import tell
+from erv.register.people import decided_by_people
 from erv.register.register import Bundle, read_bundle
 from erv.register.registration import close_killed, describe, one_version
 from erv.register.reign import How, Reign, complete, now, reigns
@@ -231,6 +232,7 @@ def _publish(
             verdicts = taken_over(bundle, champions, champion)
         else:
             verdicts = _gate(bundle, before, champion, other, settings)
+        verdicts = decided_by_people(verdicts, bundle, settings)
         committed = committed_code(bundle.folder, environment.workspace)
         verdicts += committed.verdicts(version.tags.get(CODE_COMMIT_TAG))
         verdicts += _of_lineage(number, settings, lineage)

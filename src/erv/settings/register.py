@@ -6,20 +6,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from erv.settings.section import NAME_OF_A_MODEL, Section
+from erv.settings.section import NAME_OF_A_MODEL, Section, of_form
 
 JUDGED = ("EEA", "EPC", "FCR", "inconsistency", "inconsistency_all")
 LOWER_IS_BETTER = ("inconsistency", "inconsistency_all", "repetitive")
 NEITHER_IS_BETTER = ("words", "sentences")  # counts; every other metric is a share, in 0..1
 INSTRUMENTS = ("verifier_f1", "judge_accuracy")  # what measures, of which no policy has its own
 EVERY, MAJORITY = "every", "majority"  # what a gate may name beside a judge of the panel
+PREFERENCE = "preference"  # of people, in a study
 
 
 class GateSettings(Section):
     """A condition for `champion`, on an end of an interval: that which speaks against the candidate.
 
     With a minimum it is the lower end, with a maximum the upper one, and the metric must reach it. With
-    `against` it is that of the paired difference, which must be beyond it.
+    `against` it is that of the paired difference, which must be beyond it. `preference` is of people, in a
+    study: the share of their preferences for the candidate minus the share for the policy `against`.
     """
 
     metric: Literal[
@@ -36,11 +38,16 @@ class GateSettings(Section):
         "sentences",
         "verifier_f1",
         "judge_accuracy",
+        "preference",
     ]
     minimum: float | None = None
     maximum: float | None = None
     against: str | None = None
     judge: str | None = None
+    study: (
+        Annotated[str, of_form(r"[a-z0-9][a-z0-9_-]{0,63}", "the name of a study, a folder of studies/")]
+        | None
+    ) = None
 
     @model_validator(mode="after")
     def _fits(self) -> GateSettings:
@@ -64,6 +71,16 @@ class GateSettings(Section):
             raise ValueError(
                 f"gate on {self.metric}: no judge decides it, so leave out judge; judges decide"
                 f" {', '.join(JUDGED)}"
+            )
+        if (self.metric == PREFERENCE) != (self.study is not None):
+            raise ValueError(
+                f"gate on {self.metric}: a study goes with {PREFERENCE}, and that needs one; name a folder of"
+                " studies/"
+            )
+        if self.metric == PREFERENCE and self.against in (None, "champion"):
+            raise ValueError(
+                f"gate on {PREFERENCE}: people compared the candidate with policies of the study, so name one"
+                " of them in against"
             )
         return self
 

@@ -96,6 +96,17 @@ def test_who_answers_at_random_fails_and_what_that_changes_is_told(found: dict, 
     assert alphas[0] > alphas[1]
 
 
+def test_a_rater_can_be_left_out_by_hand(found: dict, study: Study) -> None:
+    gone = next(rater for rater, one in found["checks"]["raters"].items() if one["passed"])
+    level = Level(confidence=0.95, samples=100, seed=7)
+    without = measure(study, {}, level, Rules(without=(gone,)))
+    assert gone in without["checks"]["failed"]
+    assert without["passed"]["raters"] == found["passed"]["raters"] - 1
+    assert f"Left out by hand: {gone}." in page_of(without)
+    with pytest.raises(DataError, match="rater 'nobody' has no answer in the table"):
+        measure(study, {}, level, Rules(without=("nobody",)))
+
+
 def test_judges_are_compared_with_people(found: dict) -> None:
     by_name = found["passed"]["instruments"]
     right, wrong, silent = (by_name[name]["preference"] for name in ("right", "wrong", "silent"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from erv.errors import DataError
 from erv.study.analysis.people import People
 
 
@@ -15,14 +16,20 @@ class Rules:
     Attributes:
         failed_attention: attention checks that a rater may fail.
         gold_share: share of the gold items that a rater must answer as expected.
+        without: raters who don't count whatever they answered, by their pseudonyms.
     """
 
     failed_attention: int = 0
     gold_share: float = 0.5
+    without: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For the report."""
-        return {"failed_attention": self.failed_attention, "gold_share": self.gold_share}
+        return {
+            "failed_attention": self.failed_attention,
+            "gold_share": self.gold_share,
+            "without": sorted(self.without),
+        }
 
 
 def checks_of(people: People, rules: Rules) -> dict[str, Any]:
@@ -30,8 +37,15 @@ def checks_of(people: People, rules: Rules) -> dict[str, Any]:
 
     Returns:
         `rules`, `raters`: rater -> `attention` and `gold` (each `asked` and `failed`) and `passed`; `failed`:
-        those that did not pass, sorted.
+        those that did not pass, sorted, with those that don't count by the rules.
+
+    Raises:
+        DataError: a rater who is not to count has answered nothing.
     """
+    if unknown := sorted(set(rules.without) - set(people.raters)):
+        raise DataError(
+            f"rater {unknown[0]!r} has no answer in the table; expected some of {', '.join(people.raters)}"
+        )
     raters: dict[str, Any] = {}
     for rater in people.raters:
         found = {}
@@ -43,6 +57,7 @@ def checks_of(people: People, rules: Rules) -> dict[str, Any]:
         passed = (
             found["attention"]["failed"] <= rules.failed_attention
             and right >= rules.gold_share * gold["asked"]
+            and rater not in rules.without
         )
         raters[rater] = {**found, "passed": passed}
     return {

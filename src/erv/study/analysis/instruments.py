@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from erv.evaluate.intervals import undefined
 from erv.study.analysis.draws import Draws
 from erv.study.analysis.people import Clip, People
 from erv.study.plan import Key
+
+if TYPE_CHECKING:
+    from erv.verifier.protocol import Verifier
 
 VERIFIER, OTHERS = "verifier", "other raters"
 # What is rated -> which score of an instrument it is compared with.
@@ -88,12 +91,10 @@ def scores_of_judges(rows: Mapping[Text, Mapping[str, Any]]) -> dict[str, Scores
     return found
 
 
-def scores_of_verifier(rows: Mapping[Text, Mapping[str, Any]], folder: Path) -> Scores:
-    """What the verifier in a folder says."""
+def scores_of_verifier(rows: Mapping[Text, Mapping[str, Any]], verifier: Verifier) -> Scores:
+    """What a verifier says."""
     from erv.answering.agreement import agreement
-    from erv.verifier import EmotionVerifier
 
-    verifier = EmotionVerifier.from_pretrained(folder)
     fits: dict[Text, float | None] = {}
     agrees: dict[Text, float | None] = {}
     for text, row in rows.items():

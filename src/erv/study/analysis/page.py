@@ -9,12 +9,12 @@ from markupsafe import Markup
 
 from erv.evaluate.intervals import Interval
 from erv.figures.drawing import stylesheet
+from erv.register.people import LEAST_RATERS
 from erv.report.names import titles
 from erv.study.analysis.charts import Line, interval_chart
 from erv.study.analysis.instruments import OTHERS, VERIFIER
 from erv.study.plan import HIGHEST, LOWEST, RATINGS
 
-FEW_RATERS = 5  # below this, an interval says little about other people
 _RATED = {
     "emotion": "agrees with the emotion shown",
     "own_answer": "agrees with its own answer",
@@ -60,7 +60,7 @@ def page_of(found: Mapping[str, Any]) -> str:
             asked=_ASKED,
             verdicts=verdicts(counted, names),
             charts=_charts(counted, names),
-            few=counted["raters"] < FEW_RATERS,
+            few=counted["raters"] < LEAST_RATERS,
             level=f"{100 * found['confidence']:g}%",
             palette=stylesheet(),
             verifier=VERIFIER,

@@ -9,6 +9,7 @@ from typing import Any
 
 from erv.errors import DataError
 from erv.files import sha256_of_file, write_document
+from erv.register.people import VERSION
 from erv.study.analysis.checks import Rules, checks_of
 from erv.study.analysis.draws import Draws
 from erv.study.analysis.instruments import Scores, agreement_with
@@ -19,7 +20,6 @@ from erv.study.analysis.said import emotions_of, ratings_of, times_of
 from erv.study.answers.table import FILE, Answer, read_answers, read_slots
 from erv.study.plan import Key, Study, read_key
 
-VERSION = 1
 FOLDER, DOCUMENT, PAGE = "report", "report.json", "report.html"
 PASSED, EVERYONE = "passed", "everyone"
 
