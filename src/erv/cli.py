@@ -28,6 +28,7 @@ COMMANDS = {
     "traces": "traces",
     "lineage": "lineage",
     "compare": "compare",
+    "explain": "explain",
     "predict": "predict",
     "export": "export",
     "import": "import_",
