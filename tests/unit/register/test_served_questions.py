@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from erv.answering.clips import ClipInput, ServedClips
+from erv.answering.predictor import Predictor
 from erv.errors import DataError
 from erv.labels import LabelSpace
 from erv.policies.common import generate
 from erv.prompts import Prompt, format_completion, read_prompt
 from erv.register.model_content import model_content
-from erv.register.serving import Predictor
-from erv.register.serving_clips import ClipInput, ServedClips
 from tests.support.tiny_bundle import SERVING, write_bundle, write_clip
 
 SHIPPED = read_prompt("data/prompts/labels.txt")

@@ -22,9 +22,9 @@ ANSWERING = """
 import importlib.metadata, json, sys
 from pathlib import Path
 
-from erv.register.serving import Predictor
-from erv.register.serving_clips import ClipInput, ServedClips
-from erv.register.serving_media import see
+from erv.answering.predictor import Predictor
+from erv.answering.clips import ClipInput, ServedClips
+from erv.answering.media import see
 from erv.media.decode import decode_task, loader
 
 folder = Path(sys.argv[1])
