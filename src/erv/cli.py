@@ -29,6 +29,7 @@ COMMANDS = {
     "lineage": "lineage",
     "compare": "compare",
     "predict": "predict",
+    "serve": "serve",
     "export": "export",
     "import": "import_",
     "promote": "promote",
