@@ -74,6 +74,8 @@ def _refused(place: tuple[int | str, ...], kind: str, message: str, model: type[
     # Names of variants of a union stand among the places.
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
     said = message.removeprefix("Value error, ")
+    if kind == "missing":
+        said = "is missing"
     if kind == "extra_forbidden":
         said = "there is no such field here"
         if len(place) == 1:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from erv.answering.requests import Request
 from erv.serve.bodies import file_in, is_data_uri
@@ -68,11 +68,16 @@ class AudioPart(_Strict):
 Part = Annotated[TextPart | VideoPart | AudioPart, Field(discriminator="type")]
 
 
+def _parts(content: Any) -> Any:
+    """A content that is a text alone, as a list of parts."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
 class Message(_Strict):
     """What the user says; there is one message, because the model remembers nothing."""
 
     role: Literal["user"]
-    content: str | list[Part]
+    content: Annotated[list[Part], BeforeValidator(_parts)]
     name: str | None = None
 
 
@@ -123,15 +128,14 @@ class ChatRequest(_Strict):
         Raises:
             Refused: 400, there is not exactly one clip, more than one sound, or a file is no base64.
         """
-        content = self.messages[0].content
-        parts = [] if isinstance(content, str) else list(enumerate(content))
+        parts = list(enumerate(self.messages[0].content))
         clips = [(n, part) for n, part in parts if isinstance(part, VideoPart)]
         sounds = [(n, part) for n, part in parts if isinstance(part, AudioPart)]
         where = "messages[0].content"
         if len(clips) != 1:
             raise Refused(
                 400,
-                f"{where} has {len(clips)} parts of the type video_url, expected 1: the clip that is explained",
+                f"{where} has {len(clips)} parts of the type video_url, expected 1",
                 param=where,
             )
         if len(sounds) > 1:
