@@ -107,6 +107,12 @@ class Child:
             self._pipe.send_bytes(json.dumps(content).encode())
 
 
+def _device(wanted: str) -> str:
+    from erv.determinism import resolve_device
+
+    return str(resolve_device(wanted))
+
+
 def main(options: dict[str, Any]) -> None:
     """Loads the model and answers.
 
@@ -115,14 +121,13 @@ def main(options: dict[str, Any]) -> None:
     """
     from erv.answering.clips import served_clips
     from erv.answering.predictor import Predictor
-    from erv.determinism import resolve_device
     from erv.errors import ErvError
 
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     pipe = Connection(options["pipe"])
     try:
-        device = str(resolve_device(options["device"]))
-        predictor = Predictor(Path(options["bundle"]), served_clips(), device, options["dtype"])
+        predictor = Predictor(Path(options["bundle"]), served_clips(), dtype=options["dtype"])
+        predictor.device = _device(options["device"])  # after the quick checks: this imports torch
         predictor.load()
     except ErvError as error:
         pipe.send_bytes(json.dumps({"kind": "refused", "sentence": str(error)}).encode())

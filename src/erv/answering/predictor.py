@@ -41,6 +41,8 @@ class Predictor:
         dtype: of the policy's weights, "float32", "bfloat16" or "float16".
 
     Attributes:
+        device: torch device; counts until the policy is loaded.
+        dtype: of the policy's weights; likewise.
         max_new_tokens: a completion that has not ended by then is cut.
         rule: how clips are decoded.
         limits: see `erv.validate.bounds.bounds`.
@@ -57,7 +59,7 @@ class Predictor:
         from erv.media.decode import DecodeRule
 
         self._bundle, self.clips = Path(bundle), clips
-        self._device, self._dtype = device, dtype
+        self.device, self.dtype = device, dtype
         try:
             serving = json.loads((self._bundle / "serving.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -84,7 +86,7 @@ class Predictor:
         """What answers."""
         from erv.policies import load_policy
 
-        return load_policy(self._bundle / "policy", device=self._device, dtype=self._dtype)
+        return load_policy(self._bundle / "policy", device=self.device, dtype=self.dtype)
 
     @functools.cached_property
     def verifier(self) -> EmotionVerifier:

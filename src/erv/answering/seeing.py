@@ -111,7 +111,8 @@ def _heard(path: Path, rate: int) -> np.ndarray:
     )
     try:
         with open_container(path, form) as container:
-            voice = voice_of(container, None)
+            track = voice_of(container, None)
+            voice = None if track is None else int(track.index)  # nothing of it can be read after closing
             seconds = None if container.duration is None else container.duration / av.time_base
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError("the sound can't be read; send wav, mp3, flac, ogg or mp4") from error
@@ -119,7 +120,7 @@ def _heard(path: Path, rate: int) -> np.ndarray:
         raise MediaError("the file of sound has no sound track")
     if seconds is not None and seconds > MAX_SECONDS:
         raise MediaError(f"the sound has {seconds:.0f} s, at most {MAX_SECONDS:g} s are heard")
-    heard = read_sound(path, form, voice.index, rate, None)
+    heard = read_sound(path, form, voice, rate, None)
     if heard is None:
         raise MediaError("the file of sound has no samples")
     return heard[: round(MAX_SECONDS * rate)]

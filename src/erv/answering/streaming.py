@@ -21,6 +21,7 @@ from erv.answering.question import LONGEST_SUBTITLE, has_other_places
 from erv.answering.reading import Growing
 from erv.answering.requests import Request
 from erv.answering.seeing import seen_clip
+from erv.answering.showing import shown
 from erv.sentences import normalize
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class Streaming:
                 item.tell(Error(str(error), "clip"))
         for item, _ in asked:
             item.tell(Started())
+            if item.request.show:
+                item.tell(shown(item.seen, self._predictor.rule.sample_rate))
         if asked:
             self._run(asked)
 

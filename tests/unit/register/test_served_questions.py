@@ -184,6 +184,6 @@ def test_a_fault_of_the_model_is_no_fault_of_a_row(
     def broken(*_: Any, **__: Any) -> list[int]:
         raise DataError("/srv/model: its chat template can't be rendered")
 
-    monkeypatch.setattr(predictor._policy.processor, "prompt_ids", broken)
+    monkeypatch.setattr(predictor.policy.processor, "prompt_ids", broken)
     with pytest.raises(DataError, match="chat template"):
         predictor.predict([ClipInput("good.mp4")])

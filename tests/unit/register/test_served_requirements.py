@@ -31,8 +31,8 @@ folder = Path(sys.argv[1])
 predictor = Predictor(folder / "bundle", ServedClips(folder))
 (row,) = predictor.predict([ClipInput("clip.mp4")])
 assert row["error"] is None, row
-loader(predictor._rule)()
-see(decode_task(folder / "clip.mp4", predictor._rule))
+loader(predictor.rule)()
+see(decode_task(folder / "clip.mp4", predictor.rule))
 owners = importlib.metadata.packages_distributions()
 tops = {name.partition(".")[0] for name in sys.modules}
 print(json.dumps(sorted({owner for top in tops for owner in owners.get(top, ()) if owner != "erv"})))

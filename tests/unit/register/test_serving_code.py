@@ -36,6 +36,9 @@ def bundle(folder: Path, model_type: str = "humanomni") -> Path:
 
 COUNTS = {
     "answering/predictor.py": True,
+    "answering/agreement.py": True,
+    "answering/streaming.py": False,  # what streams is this workspace's code
+    "answering/process.py": False,
     "register/model_content.py": True,  # which packages a version needs
     "media/decode.py": True,
     "verifier/model.py": True,
