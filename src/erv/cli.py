@@ -30,6 +30,7 @@ COMMANDS = {
     "compare": "compare",
     "explain": "explain",
     "predict": "predict",
+    "serve": "serve",
     "export": "export",
     "import": "import_",
     "promote": "promote",

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from starlette.routing import Mount
 from starlette.types import ASGIApp
 
-from erv.stack.gate import guarded
+from erv.web.gate import guarded
 
 _LOCAL = "127.0.0.1,localhost"
 
@@ -46,7 +46,8 @@ def mlflow_app() -> ASGIApp:
     from mlflow.server.handlers import initialize_backend_stores
 
     initialize_backend_stores(store, store, root)
-    return guarded(app, key=os.environ["ERV_MLFLOW_TOKEN"])
+    key = os.environ["ERV_MLFLOW_TOKEN"]
+    return guarded(app, key=key, realm="MLflow of this workspace", remedy="see `erv stack key`")
 
 
 def prefect_app(hosts: Sequence[str], services: bool) -> ASGIApp:

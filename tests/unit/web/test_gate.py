@@ -12,7 +12,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from erv.stack.gate import guarded
+from erv.web.gate import guarded
 
 KEY = "secret"
 ADDRESS = "http://127.0.0.1:5000"
@@ -21,6 +21,10 @@ BEARER = {"Authorization": f"Bearer {KEY}"}
 
 async def answer(request: Request) -> PlainTextResponse:
     return PlainTextResponse("data")
+
+
+async def who(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(request.user.display_name)
 
 
 async def echo(websocket: WebSocket) -> None:
@@ -33,6 +37,7 @@ APP = Starlette(
     routes=[
         Route("/data", answer, methods=["GET", "POST"]),
         Route("/health", answer),
+        Route("/who", who),
         WebSocketRoute("/socket", echo),
     ]
 )
@@ -70,9 +75,17 @@ def test_key(client: TestClient, headers: dict[str, str], status: int) -> None:
     assert client.get("/data", headers=headers).status_code == status
 
 
-def test_an_empty_key_lets_nobody_in() -> None:
+@pytest.mark.parametrize("key", ["", (), ("secret", "")])
+def test_an_empty_key_lets_nobody_in(key: str | tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="empty"):
-        guarded(APP, ["127.0.0.1"], "")
+        guarded(APP, ["127.0.0.1"], key)
+
+
+def test_one_of_several_keys() -> None:
+    client = TestClient(guarded(APP, ["127.0.0.1"], ["first", "second"]), base_url=ADDRESS)
+    for key, said in [("first", "key 1"), ("second", "key 2"), ("firstsecond", "a key"), ("third", "a key")]:
+        answer = client.get("/who", headers={"Authorization": f"Bearer {key}"})
+        assert answer.text.startswith(said)
 
 
 def test_health_needs_no_key_and_nothing_below_it_is_open(client: TestClient) -> None:
@@ -123,3 +136,17 @@ def test_websockets(client: TestClient) -> None:
     for headers in ({**BEARER, "Origin": "http://evil.example"}, {}):
         with pytest.raises(WebSocketDisconnect), client.websocket_connect(address, headers=headers):
             pass
+
+
+def test_who_has_no_key_is_told_where_it_is() -> None:
+    app = guarded(APP, ["127.0.0.1"], KEY, realm="a place", remedy="see the door", open_paths=["/data"])
+    client = TestClient(app, base_url=ADDRESS)
+    assert client.get("/data").status_code == 200
+    answer = client.get("/health")
+    assert answer.text == "a key is needed: see the door"
+    assert answer.headers["WWW-Authenticate"] == 'Basic realm="a place", charset="UTF-8"'
+
+
+def test_a_refused_name_never_reaches_the_server() -> None:
+    answer = TestClient(guarded(APP, ["127.0.0.1"]), base_url=ADDRESS).get("/data", headers={"Host": "evil"})
+    assert (answer.status_code, answer.text) == (400, "the Host header is not a name of this server")
