@@ -32,9 +32,7 @@ _STEPS = 300
 _LEARNED = 0.02  # loss
 
 
-def write_talking_bundle(
-    folder: Path, clips: dict[str, Path], *, frames: int = 2, size: int = 32
-) -> Path:
+def write_talking_bundle(folder: Path, clips: dict[str, Path], *, frames: int = 2, size: int = 32) -> Path:
     """Writes policy, verifier and `serving.json`.
 
     Args:

@@ -111,7 +111,7 @@ class Asking:
             yield _line({"kind": "error", "sentence": str(error), "code": "version"})
             return
         number = new_id()
-        title = None if asked.blind else loaded.opened.title
+        title = None if asked.blind else loaded.title
         yield _line({"kind": "answering", "id": number, "version": title, "notice": loaded.opened.notice})
         async for line in self._answer(http, asked, loaded, ticket, number):
             yield line

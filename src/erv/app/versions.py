@@ -29,8 +29,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A version that answers."""
+    """A version that answers; `title` is that of its choice."""
 
+    title: str
     opened: Opened
     answerer: Answerer
 
@@ -84,7 +85,7 @@ class Versions:
             if choice is None:
                 raise RegistryError(f"there is no version {version!r} to choose; load the page again")
             opened = choice.open()
-            loaded = Loaded(opened, self._start(opened))
+            loaded = Loaded(choice.title, opened, self._start(opened))
             with self._lock:
                 self._loaded[version] = loaded
         self._make_room()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from erv.app.versions import Choice
+    from erv.app.versions import Choice, Versions
     from erv.environment import Environment
 
 KEY_VARIABLE = "ERV_APP_KEY"
@@ -52,6 +52,7 @@ def command(
     if context.invoked_subcommand is not None:
         return
     import os
+    import threading
     from functools import partial
 
     from erv.answering.clips import ROOT_VARIABLE, served_clips
@@ -93,6 +94,7 @@ def command(
         remedy=f"it is in {KEY_VARIABLE} of whoever runs this server",
         allow=FEATURES,
     )
+    threading.Thread(target=_load, args=(versions, first.id), name="load", daemon=True).start()
     try:
         run(
             guarded,
@@ -102,6 +104,16 @@ def command(
         )
     finally:
         versions.close()
+
+
+def _load(versions: Versions, version: str) -> None:
+    """Loads the version that is asked first, so that nobody waits for that."""
+    from erv.errors import ErvError
+
+    try:
+        versions.get(version)
+    except ErvError as error:  # whoever asks it is told again
+        click.echo(f"can't be loaded yet: {error}", err=True)
 
 
 @command.command(name="export")

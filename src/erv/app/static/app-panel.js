@@ -118,7 +118,7 @@ export class Panel {
       bar.max = 1;
       bar.value = share;
       bar.setAttribute("aria-hidden", "true");
-      const number = text("span", share > 0 && share < 0.01 ? "< 1 %" : `${Math.round(share * 100)} %`, "share");
+      const number = text("span", share > 0 && share < 0.01 ? "< 1%" : `${Math.round(share * 100)}%`, "share");
       line.append(text("span", name), bar, number);
       return line;
     }));
