@@ -44,6 +44,10 @@ class _Pair(_Sent):
     versions: list[str] = Field(min_length=2, max_length=2)
 
 
+class _Version(_Sent):
+    version: str
+
+
 class _Sides(_Sent):
     sides: list[str] = Field(min_length=1, max_length=2)
 
@@ -75,6 +79,7 @@ class App:
                 Route("/", self._page),
                 Route("/live", self._live),
                 Route("/clips/{name:path}", self._clip),
+                Route("/open", self._open, methods=["POST"]),
                 Route("/explain", self._explain, methods=["POST"]),
                 Route("/pair", self._pair, methods=["POST"]),
                 Route("/reveal", self._reveal, methods=["POST"]),
@@ -109,6 +114,15 @@ class App:
             return FileResponse(await asyncio.to_thread(file_of, self._clips, http.path_params["name"]))
         except ClipError as error:
             raise Refused(404, str(error)) from None
+
+    async def _open(self, http: Request) -> Response:
+        """Answers once a version is loaded."""
+        sent = await _read(http, _Version)
+        try:
+            loaded = await asyncio.to_thread(self._versions.get, sent.version)
+        except ErvError as error:
+            raise Refused(503, str(error)) from None
+        return JSONResponse({"title": loaded.title})
 
     async def _explain(self, http: Request) -> Response:
         asked = await wanted(http, self._memory)

@@ -87,13 +87,15 @@ class Feedback:
 
         suffix = Path(name).suffix.lower()
         suffix = suffix if suffix[1:].isalnum() and len(suffix) <= 6 else ".mp4"
-        kept = f"{sha256(content).hexdigest()}{suffix}"
-        path = self.folder / CLIPS / kept
-        if not path.is_file():
-            path.parent.mkdir(exist_ok=True, mode=0o700)
-            with whole_file(path) as temporary:
+        digest, clips = sha256(content).hexdigest(), self.folder / CLIPS
+        with self._lock:
+            if found := sorted(clips.glob(f"{digest}.*")):  # the same clip under another name
+                return found[0].name
+            clips.mkdir(exist_ok=True, mode=0o700)
+            path = clips / f"{digest}{suffix}"
+            with whole_file(path, durable=True) as temporary:
                 temporary.write_bytes(content)
-        return kept
+        return path.name
 
     def _tell(self) -> bool:
         if self._send is None:

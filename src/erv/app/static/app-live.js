@@ -1,6 +1,6 @@
 // Explains camera and microphone as it goes: a window after the other, each with its delay.
 
-import { explain } from "./app-stream.js";
+import { explain, post } from "./app-stream.js";
 import { Panel, seconds } from "./app-panel.js";
 import { close, openCamera, record } from "./app-recorder.js";
 
@@ -19,10 +19,20 @@ at("ask").addEventListener("submit", async (event) => {
   }
   at("camera").srcObject = stream;
   at("camera").play();
-  running = new AbortController();
+  const now = running = new AbortController();
   skipped = 0;
   busy(true);
-  watch(running.signal);
+  state("Loading the version");
+  try {
+    await post("/open", { version: at("version").value });
+  } catch (error) {
+    end();
+    fault(error.message);
+    return;
+  }
+  if (now.signal.aborted) return;
+  state("Watching and listening");
+  watch(now.signal);
 });
 
 at("cancel").addEventListener("click", end);

@@ -205,6 +205,7 @@ export class Panel {
 
   followTime() {
     const time = this.part(".time");
+    time.hidden = !this.video;
     time.addEventListener("input", () => {
       const video = this.video;
       if (video && Number.isFinite(video.duration)) video.currentTime = (time.value / 1000) * video.duration;
