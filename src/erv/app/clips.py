@@ -40,6 +40,8 @@ def _videos(folder: Path) -> Iterator[str]:
         folders.sort()
         for file in sorted(files):
             if is_video(file) and not is_junk(file):
-                name = os.path.relpath(Path(place) / file, folder)
-                if name.isprintable():  # a name that is not UTF-8 can't be asked for
+                path = Path(place) / file
+                name = os.path.relpath(path, folder)
+                # A name that is not UTF-8 can't be asked for, nor what a link names elsewhere.
+                if name.isprintable() and path.resolve().is_relative_to(folder):
                     yield name

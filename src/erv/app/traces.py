@@ -22,7 +22,7 @@ from erv.tracking.patience import patient_requests, repeated
 if TYPE_CHECKING:
     from mlflow.entities import Assessment, Span, TraceInfo
 
-EXPERIMENT = "feedback"
+EXPERIMENT = " feedback"  # after the name of the workspace's experiment
 _SOURCE = "erv app"
 _NAME = "explain"
 
@@ -56,16 +56,16 @@ def send(environment: Environment, line: Mapping[str, Any]) -> None:
 def _experiment(environment: Environment) -> str:
     from mlflow.exceptions import MlflowException
 
-    client = client_of(environment)
-    found = repeated(lambda: client.get_experiment_by_name(EXPERIMENT))
+    client, name = client_of(environment), f"{environment.mlflow_experiment}{EXPERIMENT}"
+    found = repeated(lambda: client.get_experiment_by_name(name))
     if found is not None:
         return str(found.experiment_id)
     try:
-        return str(client.create_experiment(EXPERIMENT))
+        return str(client.create_experiment(name))
     except MlflowException as error:  # another process was faster
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        return str(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+        return str(client.get_experiment_by_name(name).experiment_id)
 
 
 def _nanoseconds(line: Mapping[str, Any]) -> int:

@@ -26,15 +26,26 @@ def served(tmp_path: Path) -> ServedClips:
 
 
 def test_videos_are_listed_by_name(served: ServedClips, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert listed(served) == ["1 ü#?.webm", "b/2.mp4", "out.mp4"]
+    assert listed(served) == ["1 ü#?.webm", "b/2.mp4"]
     assert listed(ServedClips()) == []
     monkeypatch.setattr(clips, "MOST", 1)
     assert len(listed(served)) == 1
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret.mp4", "out.mp4", "up/secret.mp4", "/etc/passwd", "b", "gone.mp4", "s3://a/b", "file:///etc/passwd", ""]
-)  # fmt: skip
+    "name",
+    [
+        "../secret.mp4",
+        "out.mp4",
+        "up/secret.mp4",
+        "/etc/passwd",
+        "b",
+        "gone.mp4",
+        "s3://a/b",
+        "file:///etc/passwd",
+        "",
+    ],
+)
 def test_nothing_else_is_read(served: ServedClips, name: str) -> None:
     assert file_of(served, "b/2.mp4").read_bytes() == b"b/2.mp4"
     with pytest.raises(ClipError):
