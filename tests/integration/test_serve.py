@@ -152,9 +152,9 @@ def wav_of(path: Path) -> bytes:
     return wav(heard)
 
 
-def tone(pitch: float) -> bytes:
+def tone(pitch: float, loudness: float) -> bytes:
     """A second of a tone, in Hz."""
-    return wav((9000 * np.sin(2 * np.pi * pitch * np.arange(16000) / 16000)).astype(np.int16))
+    return wav((loudness * np.sin(2 * np.pi * pitch * np.arange(16000) / 16000)).astype(np.int16))
 
 
 def wav(heard: np.ndarray) -> bytes:
@@ -238,19 +238,35 @@ def test_models(sdk: openai.OpenAI) -> None:
 
 
 def test_sound_of_a_part_is_heard_instead_of_the_clip_s_own(sdk: openai.OpenAI, folder: Path) -> None:
-    clip = folder / "clips/anger.mp4"
+    def ask(clip: str, *parts: dict[str, Any]) -> tuple[str, dict[str, float]]:
+        answer = sdk.chat.completions.create(model="talking", messages=asked(folder / clip, *parts))
+        return str(answer.choices[0].message.content), answer.model_extra["erv"]["scores"]
 
-    def scores(*parts: dict[str, Any]) -> dict[str, Any]:
-        # The same tokens are asked about each, so that the scores tell what was heard.
-        answer = sdk.chat.completions.create(model="talking", messages=asked(clip, *parts))
-        return {"text": answer.choices[0].message.content, **answer.model_extra["erv"]["scores"]}
+    own = audio_part(wav_of(folder / "clips/anger.mp4"))
+    assert ask("clips/anger.mp4", own) == ask("clips/anger.mp4")
+    # The checks of clips hear the sound that was sent, and not the clip's own.
+    with pytest.raises(openai.BadRequestError, match="not_silent"):
+        ask("clips/anger.mp4", audio_part(wav(np.zeros(16000, np.int16))))
+    with pytest.raises(openai.BadRequestError, match="no sound track"):
+        ask("clips/silent.mp4")
+    assert ask("clips/silent.mp4", own)[0]
 
-    own = scores()
-    assert scores(audio_part(wav_of(clip))) == own
-    assert own != scores(audio_part(tone(200))) != scores(audio_part(tone(2000))) != own
-    silent = folder / "clips/silent.mp4"
-    answer = sdk.chat.completions.create(model="talking", messages=asked(silent, audio_part(tone(200))))
-    assert answer.choices[0].message.content
+
+def test_what_is_heard_can_be_shown(client: httpx.Client, folder: Path) -> None:
+    def heard(**more: bytes) -> list[float]:
+        files = {"content": (folder / "clips/anger.mp4").read_bytes(), **more}
+        answer = client.post(
+            "/explain", files=files, data={"show": "true"}, headers={"Accept": "text/event-stream"}
+        )
+        (seen,) = [event for event in events_of(answer.text) if event["kind"] == "seen"]
+        assert len(seen["frames"]) == 2
+        return list(seen["waveform"])
+
+    own = heard()
+    assert heard(audio=wav_of(folder / "clips/anger.mp4")) == own
+    loud, low = heard(audio=tone(200, 9000)), heard(audio=tone(200, 3000))
+    assert max(low) < 0.5 * max(loud)
+    assert loud != own
 
 
 # --- /explain
@@ -303,7 +319,7 @@ def test_an_explanation_as_it_is_written(client: httpx.Client) -> None:
         ({"clip": "broken.mp4"}, ""),
         ({"clip": "silent.mp4"}, "no sound track"),
         ({"content": base64.b64encode(b"#EXTM3U\n/etc/passwd").decode()}, "container can't be read"),
-        ({"content": "no base64"}, "content: not in base64"),
+        ({"content": "not base64!"}, "content: not in base64"),
         ({"clip": "anger.mp4", "max_new_tokens": 5000}, "expected 1 to 96"),
         ({"clip": "anger.mp4", "prompt": "<video> what?"}, "placeholder"),
         ({"clip": "anger.mp4", "prompt": "x" * 5000}, "longer than"),

@@ -23,6 +23,7 @@ class ExplainRequest(BaseModel):
     subtitle: str | None = Field(None, description="what is said in the clip")
     prompt: str | None = Field(None, description="asked in place of the version's own question")
     max_new_tokens: int | None = Field(None, ge=1, description="a longer answer is cut")
+    show: bool = Field(False, description="in a stream, also send frames and waveform as the model gets them")
 
     @model_validator(mode="after")
     def _one_clip(self) -> ExplainRequest:
