@@ -28,6 +28,7 @@ COMMANDS = {
     "traces": "traces",
     "lineage": "lineage",
     "compare": "compare",
+    "explain": "explain",
     "predict": "predict",
     "serve": "serve",
     "export": "export",

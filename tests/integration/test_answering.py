@@ -275,7 +275,7 @@ def test_requests_wait_with_their_place_and_share_batches(answerer: Answerer, fo
     assert found[1][-1].code == "clip"
     assert all(events[-1].completion == COMPLETIONS["anger"] for events in found[2:])
     assert (answerer.waiting, answerer.answering) == (0, 0)
-    assert not list(Path(answerer._folder.name).glob("erv-clips-*")), "nothing of the requests stays"
+    assert not list(answerer._scratch.path.glob("erv-clips-*")), "nothing of the requests stays"
 
 
 def test_a_cancelled_request_ends_soon(answerer: Answerer) -> None:
@@ -302,7 +302,7 @@ def test_clients_from_many_threads(answerer: Answerer) -> None:
 
 def test_a_process_that_dies_says_so_to_all(folder: Path) -> None:
     with Answerer(folder / "bundle", root=str(folder / "clips"), device="cpu") as answerer:
-        place = Path(answerer._folder.name)
+        place = answerer._scratch.path
         tickets = [answerer.submit(Request(clip="anger.mp4")) for _ in range(2)]
         os.kill(answerer._process.pid, signal.SIGKILL)
         for ticket in tickets:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import queue
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -123,6 +124,7 @@ def main(options: dict[str, Any]) -> None:
     from erv.answering.predictor import Predictor
     from erv.errors import ErvError
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     pipe = Connection(options["pipe"])
     try:

@@ -14,7 +14,6 @@ import queue
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -25,6 +24,7 @@ from typing import Any, Self
 from erv.answering.clips import ROOT_VARIABLE
 from erv.answering.events import LAST, Error, Event, Queued, Started, event_of
 from erv.answering.requests import Request
+from erv.answering.scratch import Scratch
 from erv.errors import ErvError, EvaluationError, RegistryError
 
 _BOOTSTRAP = (
@@ -120,9 +120,8 @@ class Answerer:
         self._tickets: dict[int, Ticket] = {}
         self._waiting: list[int] = []
         self._fault: str | None = None
-        # Its temporary files: what is left after a crash goes with the folder.
-        self._folder = tempfile.TemporaryDirectory(prefix="erv-answering-", ignore_cleanup_errors=True)
-        self._log = log or Path(self._folder.name) / "log"
+        self._scratch = Scratch()  # for its temporary files
+        self._log = log or self._scratch.path / "log"
         options = {
             "bundle": str(Path(bundle).resolve()),
             "device": device,
@@ -194,7 +193,7 @@ class Answerer:
         if self._receiver.ident is not None:
             self._receiver.join()
         self._pipe.close()
-        self._folder.cleanup()
+        self._scratch.close()
 
     def __enter__(self) -> Self:
         return self
@@ -207,7 +206,7 @@ class Answerer:
     def _start(self, options: dict[str, Any], root: str | None) -> tuple[subprocess.Popen[bytes], Connection]:
         ours, theirs = socket.socketpair()
         variables = {name: value for name, value in os.environ.items() if name != ROOT_VARIABLE}
-        variables["TMPDIR"] = self._folder.name
+        variables["TMPDIR"] = str(self._scratch.path)
         if root is not None:
             variables[ROOT_VARIABLE] = root
         self._log.parent.mkdir(parents=True, exist_ok=True)
