@@ -4,9 +4,9 @@
     python -m benchmarks.serving --bundle models/candidate --rounds 3
 
 Both sides are the real server with the same bundle, one with `--batch 8`, the other with `--batch 1`, and
-take turns. 1, 8 and 32 clients send clips and read the answer as a stream; each asks again once it has its answer.
-Then more clients come than the queue has places. Without `--bundle`, a policy with random weights answers,
-see `serving_policy.py`.
+take turns. 1, 8 and 32 clients send clips and read the answer as a stream; each asks again once it has its
+answer. Then more clients come than the queue has places. Without `--bundle`, a policy with random weights
+answers, see `serving_policy.py`.
 """
 
 from __future__ import annotations
