@@ -55,12 +55,14 @@ def test_the_champion_is_followed(scratch: Scratch, tmp_path: Path) -> None:
         threads = [threading.Thread(target=ask) for _ in range(2)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: bool(answers), 120)
-        champion(scratch, "49 50", "2")
-        wait_until(lambda: answers[-1][1] == f"{NAME}/2", 240)
-        stop.set()
-        for thread in threads:
-            thread.join()
+        try:
+            wait_until(lambda: bool(answers), 240)
+            champion(scratch, "49 50", "2")
+            wait_until(lambda: answers[-1][1] == f"{NAME}/2", 300)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
         assert {status for status, _ in answers} == {200}
         assert {name for _, name in answers} == {f"{NAME}/1", f"{NAME}/2"}
         models = httpx.get(f"{running.address}/v1/models", trust_env=False).json()["data"]
