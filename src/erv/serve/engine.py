@@ -81,7 +81,7 @@ class Engine:
         self._reading = 0
         self._old: list[Serving] = []
         self._newest = source.newest()
-        version = source.fetch()
+        version = self._fetch()
         self._serving = Serving(version, start(version))
         self._looked = time.monotonic()
         self._failed: tuple[str, float] | None = None  # a version that can't be loaded, and until when
@@ -157,6 +157,12 @@ class Engine:
         for one in self._all():
             one.answerer.close()
 
+    def _fetch(self) -> Version:
+        version = self._source.fetch()
+        if version.notice is not None:
+            logger.warning("%s", version.notice)
+        return version
+
     def _all(self) -> list[Serving]:
         return [self._serving, *self._old]
 
@@ -209,7 +215,7 @@ class Engine:
             return
         logger.warning("loading %s", newest)
         try:
-            version = self._source.fetch()
+            version = self._fetch()
             answerer = self._start(version)
         except ErvError as error:
             self._failed = (newest, time.monotonic() + _AGAIN_SECONDS)

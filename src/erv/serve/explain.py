@@ -24,8 +24,8 @@ from erv.web.errors import Refused
 _FORM = "multipart/form-data"
 _FILES = ("content", "audio")
 _EVENTS = {
-    "description": "With `Accept: text/event-stream`: first `model`, then `queued`, `started`, `token`,"
-    " `sentence` and `answer` as they come, and at the end `done` or `error`.",
+    "description": "With `Accept: text/event-stream`: first `model`, then `queued`, `started`, `seen` (with"
+    " `show`), `token`, `sentence` and `answer` as they come, and at the end `done` or `error`.",
     "model": Explanation,
     "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
 }
@@ -100,6 +100,7 @@ def _asked(body: ExplainRequest, content: bytes | None, audio: bytes | None) -> 
         subtitle=body.subtitle,
         prompt=body.prompt,
         max_new_tokens=body.max_new_tokens,
+        show=body.show,
     )
 
 

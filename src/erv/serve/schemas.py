@@ -23,6 +23,7 @@ class ExplainRequest(BaseModel):
     subtitle: str | None = Field(None, description="what is said in the clip")
     prompt: str | None = Field(None, description="asked in place of the version's own question")
     max_new_tokens: int | None = Field(None, ge=1, description="a longer answer is cut")
+    show: bool = Field(False, description="in a stream, also send frames and waveform as the model gets them")
 
     @model_validator(mode="after")
     def _one_clip(self) -> ExplainRequest:
@@ -32,56 +33,56 @@ class ExplainRequest(BaseModel):
 
 
 class ServedVersion(BaseModel):
-    """What answered: `id` is NAME/VERSION, `bundle` the hash of its bundle."""
+    """What answered."""
 
-    id: str
-    name: str
-    version: str
-    bundle: str
+    id: str = Field(description="NAME/VERSION")
+    name: str = Field(description="of the registered model, or of the folder")
+    version: str = Field(description="its number; empty for a bundle in a folder")
+    bundle: str = Field(description="the hash of its bundle")
 
 
 class SaidSentence(BaseModel):
-    """A sentence of the explanation, with the verifier's probability of each emotion and what it reads.
+    """A sentence of the explanation."""
 
-    `agrees` says whether it speaks of the answer; null if it says nothing of emotions, or that isn't known.
-    """
-
-    index: int
+    index: int = Field(description="its number, from 0")
     text: str
-    scores: dict[str, float]
-    labels: list[str]
-    agrees: bool | None
+    scores: dict[str, float] = Field(description="the verifier's probability of each emotion")
+    labels: list[str] = Field(description="emotions that the verifier reads in it, at most two")
+    agrees: bool | None = Field(
+        description="whether it speaks of the answer; null if it says nothing of emotions, or that isn't known"
+    )
 
 
 class Tokens(BaseModel):
-    """Tokens that were read and written."""
+    """Tokens of the policy."""
 
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int = Field(description="read, those of frames and sound included")
+    completion_tokens: int = Field(description="written")
 
 
 class Times(BaseModel):
-    """Seconds since the request reached the model; `decode` is how long decoding the clip took."""
+    """Seconds since the request reached the model."""
 
-    decode: float
+    decode: float = Field(description="how long decoding the clip took")
     first_token: float | None
     total: float
 
 
 class Explanation(BaseModel):
-    """An explained clip. `scores` are the policy's probabilities of each emotion as the answer; the sum is 1.
-
-    `agreement` is the share of emotional sentences that speak of the answer, by the verifier.
-    """
+    """An explained clip."""
 
     model: ServedVersion
-    answer: str | None
-    scores: dict[str, float]
+    answer: str | None = Field(description="the emotion; null if the policy gave none")
+    scores: dict[str, float] = Field(
+        description="how probable the policy finds each emotion as its answer, after its explanation; sum 1"
+    )
     explanation: str | None
-    completion: str
-    agreement: float | None
+    completion: str = Field(description="all that the policy wrote, with its tags")
+    agreement: float | None = Field(
+        description="share of the emotional sentences that speak of the answer, by the verifier"
+    )
     sentences: list[SaidSentence]
-    ended: Literal["stop", "length"]
+    ended: Literal["stop", "length"] = Field(description="by itself, or cut")
     usage: Tokens
     seconds: Times
     tokens_per_second: float

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request as HttpRequest
 
-from erv.answering.events import Answer, Done, Error, Event
+from erv.answering.events import LAST, Answer, Done, Error, Event
 from erv.answering.process import QueueFull, Ticket
 from erv.answering.requests import Request
 from erv.answering.told import ClientLeft, told
@@ -90,16 +90,21 @@ class Service:
             ClientLeft: the connection was closed.
             Refused: 504, it took too long.
         """
+        ended = False
         try:
             async with contextlib.aclosing(told(taken.ticket, taken.http, self._seconds)) as events:
                 async for event in events:
+                    ended = isinstance(event, LAST)
                     if isinstance(event, Done):
                         self._metrics.answered(event)
                         self._pace.add(event.seconds.total)
                     yield event
-        except (ClientLeft, asyncio.CancelledError, GeneratorExit):
-            self._metrics.left()
+        except Refused:
+            ended = True
             raise
+        finally:
+            if not ended:  # however that shows: the connection, or whoever read these events, is gone
+                self._metrics.left()
 
     async def answer(self, taken: Taken) -> tuple[Answer, Done]:
         """The whole answer.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from erv.environment import Environment
-from erv.errors import RegistryError
-from erv.files import sha256_of
+from erv.register.opened import Opened, opened_folder, opened_version
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -26,6 +24,7 @@ class Version:
         digest: the hash of the bundle.
         created: when the version was registered, in seconds since 1970; 0 for a bundle in a folder.
         bundle: the folder.
+        notice: what the operator is to know of its answers; None if there is nothing.
     """
 
     name: str
@@ -33,6 +32,7 @@ class Version:
     digest: str
     created: int
     bundle: Path
+    notice: str | None = None
 
     @property
     def id(self) -> str:
@@ -86,9 +86,8 @@ class RegistrySource:
         from erv.register.fetched import fetch_version
 
         found = self._resolve()
-        fetched = fetch_version(found, self._environment)
-        created = int(found.creation_timestamp or 0) // 1000
-        return Version(fetched.name, fetched.number, fetched.bundle_hash, created, fetched.bundle)
+        opened = opened_version(fetch_version(found, self._environment))
+        return _version(opened, int(found.creation_timestamp or 0) // 1000)
 
 
 class FolderSource:
@@ -96,20 +95,9 @@ class FolderSource:
 
     Args:
         folder: that `register` wrote.
-
-    Raises:
-        RegistryError: it is no bundle.
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "serving.json"
-        try:
-            json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise RegistryError(
-                f"{folder} is no bundle: it has no serving.json that can be read; name the folder that `dvc"
-                " repro register` wrote"
-            ) from None
         self._folder = folder.resolve()
 
     def newest(self) -> str:
@@ -117,5 +105,13 @@ class FolderSource:
         return str(self._folder)
 
     def fetch(self) -> Version:
-        """The bundle as it is; its hash is that of its files."""
-        return Version(self._folder.name, "", sha256_of(self._folder), 0, self._folder)
+        """The bundle as it is.
+
+        Raises:
+            RegistryError: it is no bundle.
+        """
+        return _version(opened_folder(self._folder), 0)
+
+
+def _version(opened: Opened, created: int) -> Version:
+    return Version(opened.name, opened.number, opened.digest, created, opened.folder, opened.notice)

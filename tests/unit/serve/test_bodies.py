@@ -33,7 +33,7 @@ def text(said: str) -> dict[str, str]:
     [
         (chat(CLIP), Request(content=FILM)),
         (chat(NAMED), Request(clip="monday/1.mp4")),
-        (chat(text("What is felt?"), CLIP, AUDIO), Request(content=FILM, audio=SOUND, prompt="What is felt?")),
+        (chat(text("What?"), CLIP, AUDIO), Request(content=FILM, audio=SOUND, prompt="What?")),
         (chat(text("a"), NAMED, text("b")), Request(clip="monday/1.mp4", prompt="a\nb")),
         (chat(CLIP, max_tokens=5), Request(content=FILM, max_new_tokens=5)),
         (chat(CLIP, max_completion_tokens=5), Request(content=FILM, max_new_tokens=5)),

@@ -21,11 +21,9 @@ def test_a_bundle_in_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_bundle(tmp_path: Path) -> None:
+    source = FolderSource(tmp_path)
     with pytest.raises(RegistryError, match="is no bundle"):
-        FolderSource(tmp_path)
-    (tmp_path / "serving.json").write_text("{")
-    with pytest.raises(RegistryError, match="is no bundle"):
-        FolderSource(tmp_path)
+        source.fetch()
 
 
 def test_names_for_clients() -> None:
