@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-container test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-answers bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock
+.PHONY: help install demo sample test test-slow test-container test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-answers bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock bench-serving
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,6 +117,9 @@ bench-grpo-step: install  ## A GRPO step of the demo's own policy against the st
 
 bench-evaluate: install  ## Answering the demo's test clips, against one clip at a time; after make demo
 	$(BIN)/python -m benchmarks.evaluate
+
+bench-serving: install  ## `erv serve` under load: in batches against one at a time, and the time to the first token
+	$(BIN)/python -m benchmarks.serving
 
 profile-grpo: install  ## Where the time of a GRPO step of the demo's own policy goes, by part and operator; after make demo
 	$(BIN)/python -m benchmarks.grpo_profile

@@ -56,6 +56,7 @@ EXIT_CODES = (
     Ending(ExitCode.DONE, "erv lineage --withdrawn", "no version is recorded to have used any of the clips"),
     Ending(ExitCode.ERROR, "", "an error, told in a sentence"),
     Ending(ExitCode.ERROR, "erv run", "a stage failed"),
+    Ending(ExitCode.ERROR, "erv explain", "a clip can't be answered; the others are"),
     Ending(ExitCode.ERROR, "erv doctor", "something required is missing or wrong, settings too"),
     Ending(ExitCode.ERROR, "erv stack status", "not every server is running"),
     Ending(ExitCode.ERROR, "erv params --profile", "the parameters differ in more than the machine"),

@@ -179,7 +179,7 @@ def test_what_is_required_of_the_lineage_is_looked_up_now(scratch: Scratch, firs
     """Also where no gate asks for it: a stored verdict would be missing, or out of date."""
     store, client = open_store(scratch.environment), client_of(scratch.environment)
     place = Place(scratch.environment, client, client.get_model_version_by_alias(NAME, "challenger"))
-    uri = place.of("code/erv/register/serving.py").partition("(")[2].removesuffix(")")
+    uri = place.of("code/erv/answering/predictor.py").partition("(")[2].removesuffix(")")
     parameters, code = scratch.folder / "params.yaml", store.read(uri)
     before = parameters.read_text()
     try:
@@ -314,7 +314,7 @@ def test_a_version_is_promoted_with_the_files_that_it_has_now(scratch: Scratch, 
     """Its gates were passed when it was published; the code that it is served by was changed in S3 since."""
     store, client = open_store(scratch.environment), client_of(scratch.environment)
     place = Place(scratch.environment, client, client.get_model_version(NAME, "1"))
-    uri = place.of("code/erv/register/serving.py").partition("(")[2].removesuffix(")")
+    uri = place.of("code/erv/answering/predictor.py").partition("(")[2].removesuffix(")")
     code = store.read(uri)
     client.delete_registered_model_alias(NAME, "champion")
     try:

@@ -259,11 +259,11 @@ def test_code_that_is_in_no_commit_takes_no_place_by_itself(workspace: Environme
     commit()
     assert "all gates hold: it is the champion" in published()
     first = head()
-    with (tree / "src/erv/register/serving.py").open("a") as stream:
+    with (tree / "src/erv/answering/predictor.py").open("a") as stream:
         stream.write("\nADDED = 1\n")
     said = published()
     assert "version 2 registered; alias challenger\n" in said
-    obstacle = "fail: serving code: src/erv/register/serving.py can't be found in the commit"
+    obstacle = "fail: serving code: src/erv/answering/predictor.py can't be found in the commit"
     assert obstacle in said
     with pytest.raises(GatesUnmetError, match=f"did not pass 1 of its gates.*\n  {obstacle}"):
         promote("2", workspace, settings(workspace), by="test", lineage=holds)

@@ -458,8 +458,8 @@ def test_without_a_folder_or_without_the_guard_nothing_is_answered(
     ],
 )
 def test_a_root_that_is_none_is_an_error_at_once(folder: Path, root: str, said: str) -> None:
+    from erv.answering.clips import served_clips
     from erv.errors import RegistryError
-    from erv.register.serving_clips import served_clips
 
     with pytest.raises(RegistryError, match=said):
         served_clips({"ERV_SERVE_ROOT": root.format(folder=folder)})

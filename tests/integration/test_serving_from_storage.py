@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from erv.answering.clips import ClipError, ClipInput, ServedClips, served_clips
 from erv.environment import Environment
-from erv.register.serving_clips import ClipError, ClipInput, ServedClips, served_clips
 from erv.storage.store import open_store
 
 pytestmark = pytest.mark.integration
@@ -63,7 +63,7 @@ def test_nothing_else_is_read(clips: ServedClips, stack: Environment, tmp_path: 
 def test_an_object_that_is_too_large_is_not_read(
     clips: ServedClips, stack: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("erv.register.serving_clips.MAX_FETCHED_MB", 0)
+    monkeypatch.setattr("erv.answering.clips.MAX_FETCHED_MB", 0)
     with pytest.raises(ClipError, match="larger than 0 MB"):
         ask(clips, f"s3://{stack.raw_bucket}/served/monday/a b.mp4", tmp_path)
     assert not list(tmp_path.iterdir())

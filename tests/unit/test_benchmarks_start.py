@@ -23,6 +23,7 @@ SMALL = [
     pytest.param("gpu_proof", True, "--device cpu --size tiny --rounds 1 --out OUT", marks=SLOW),
     pytest.param("grpo", True, "--size tiny --steps 1 --group 2 --out OUT", marks=SLOW),
     pytest.param("grpo_profile", True, "--size tiny --steps 1", marks=SLOW),
+    pytest.param("serving", True, "--size tiny --tokens 4 --clients 1 2 --each 1 --results OUT", marks=SLOW),
     pytest.param("shards", False, "--clips 4 --size 64 --rounds 1 --results OUT"),
     pytest.param("validate", False, "--clips 1 --rounds 1 --results OUT"),
     pytest.param("validate", False, "--clips 1 --rounds 1 --profile", marks=SLOW),
@@ -50,6 +51,8 @@ PARTS = {
     "grpo_ways",
     "grpo_worker",
     "operators",
+    "serving_clients",
+    "serving_policy",
     "validate_split",
     "workspace",
 }

@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from erv.answering.clips import ROOT_VARIABLE
 from erv.errors import EvaluationError
 from erv.files import remove
 from erv.predict.listing import ListedClip
 from erv.register.fetched import FetchedVersion
-from erv.register.serving_clips import ROOT_VARIABLE
 
 _CHILD = Path(__file__).with_name("child.py")
 _END_SECONDS = 10.0

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from erv.answering.clips import LONGEST_NAME
 from erv.errors import DataError
 from erv.files import sha256_of_file
 from erv.predict.listing import AGAIN, ListedClip, Listing, Unread, shown
-from erv.register.serving_clips import LONGEST_NAME
 from erv.sources.selection import is_junk, is_video
 
 _NOT_UTF8 = "its path is not UTF-8; rename it"

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from erv.answering.clips import MAX_CLIPS
 from erv.checkpoints import LIBRARIES
 from erv.determinism import code_version
 from erv.errors import DataError, EvaluationError
@@ -30,7 +31,6 @@ from erv.predict.answering import Answering
 from erv.predict.listing import AGAIN, ListedClip, Listing, Unread, shown
 from erv.progress import meter
 from erv.register.fetched import FetchedVersion
-from erv.register.serving_clips import MAX_CLIPS
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +64,9 @@ class Predicted:
 def predict(version: FetchedVersion, listing: Listing, output: Path, kept: Path) -> Predicted:
     """Writes a row per clip, in the order of their names.
 
-    The columns are those of `SCHEMA`, see `erv.register.serving.Predictor.predict`; its metadata names model,
-    version, bundle and the SHA-256 of the version's `lineage.json`. Equal clips and equal versions give equal
-    bytes.
+    The columns are those of `SCHEMA`, see `erv.answering.predictor.Predictor.predict`; its metadata names
+    model, version, bundle and the SHA-256 of the version's `lineage.json`. Equal clips and equal versions
+    give equal bytes.
 
     Args:
         version: what answers.

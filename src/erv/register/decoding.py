@@ -37,7 +37,7 @@ def fault_of(serving: Mapping[str, Any]) -> str | None:
 
 
 def serving_settings(settings: Settings) -> dict[str, Any]:
-    """The content of `serving.json` but for `datasets`, see `erv.register.serving.Predictor`."""
+    """The content of `serving.json` but for `datasets`, see `erv.answering.predictor.Predictor`."""
     return {
         "frames": settings.extract.frames,
         "size": settings.extract.size,

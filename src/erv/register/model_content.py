@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from erv.answering.clips import INPUTS
+from erv.answering.predictor import COLUMNS
 from erv.policies.common.families import family_of, read_config
 from erv.policies.common.policy import stored_prompt
 from erv.register.requirements import pinned_requirements
-from erv.register.serving import COLUMNS
-from erv.register.serving_clips import INPUTS
 from erv.register.serving_code import copy_code
 
 if TYPE_CHECKING:

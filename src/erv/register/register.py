@@ -66,8 +66,8 @@ def write_candidate(
         verifier: the verifier's folder.
         evaluations: a folder per policy, with its `metrics.json` and `predictions.parquet`.
         comparison: the report's `comparison.json`.
-        serving: what `erv.register.serving` needs to decode a clip as it was decoded for training; the data
-            sets of the evaluation are added.
+        serving: what `erv.answering.predictor` needs to decode a clip as it was decoded for training; the
+            data sets of the evaluation are added.
         settings: the `register` section.
         seed: of the draws for the intervals of gates.
 

@@ -2,7 +2,7 @@
 
 Input: a table with the column `clip` (paths below what `ERV_SERVE_ROOT` names, or URIs), `content` (bytes, or
 base64 text), or both, and what a question may need, `dataset` and `subtitle`. Output: see
-`erv.register.serving.Predictor.predict`. docs/serving.md says how to serve it.
+`erv.answering.predictor.Predictor.predict`. docs/serving.md says how to serve it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from erv.register.serving import COLUMNS, Predictor
-from erv.register.serving_clips import INPUTS, MAX_CLIPS, ClipError, ClipInput, served_clips
+from erv.answering.clips import INPUTS, MAX_CLIPS, ClipError, ClipInput, served_clips
+from erv.answering.predictor import COLUMNS, Predictor
 from erv.register.serving_guard import (
     NO_TABLE,
     Exchange,

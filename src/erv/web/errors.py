@@ -74,6 +74,16 @@ def refusal(conn: HTTPConnection, status: int, sentence: str) -> Response:
     return JSONResponse(_content(status, sentence), status)
 
 
+def answer_refused(conn: HTTPConnection, error: Refused) -> Response:
+    """The answer that a `Refused` becomes."""
+    if wants_page(conn):
+        response = refusal(conn, error.status_code, error.detail)
+    else:
+        response = JSONResponse(error.as_dict(), error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
 def wants_page(conn: HTTPConnection) -> bool:
     """Whether a browser opens the address, rather than a script or a program."""
     opens = conn.headers.get("sec-fetch-mode", "navigate") == "navigate"
@@ -95,11 +105,7 @@ def answer_errors(app: Starlette) -> None:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     if isinstance(error, Refused):
-        response = (
-            refusal(request, error.status_code, error.detail)
-            if wants_page(request)
-            else JSONResponse(error.as_dict(), error.status_code)
-        )
+        return answer_refused(request, error)
     elif isinstance(error, HTTPException):  # Starlette's own, whose details are single words
         sentence = _SENTENCES.get(error.status_code, HTTPStatus(error.status_code).phrase)
         response = refusal(request, error.status_code, sentence)

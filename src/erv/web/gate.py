@@ -46,7 +46,7 @@ def in_plain_text(_: HTTPConnection, status: int, sentence: str) -> Response:
 def guarded(
     app: ASGIApp,
     hosts: Collection[str] = (),
-    key: str | None = None,
+    key: str | Collection[str] | None = None,
     *,
     open_paths: Collection[str] = (HEALTH,),
     realm: str = "erv",
@@ -58,7 +58,8 @@ def guarded(
     Args:
         app: the server.
         hosts: the names it answers by, without ports; with none, it is left to `app` to check them.
-        key: what every request must bring, except to `open_paths`; None leaves that to `app`.
+        key: what every request must bring, except to `open_paths`, or several of which it must bring one;
+            None leaves that to `app`. The user of a request is then called `key 1`, `key 2`, and so on.
         open_paths: exact paths that need no key.
         realm: what a browser says when it asks for the key.
         remedy: where the user finds the key; ends the sentence for requests without it.
@@ -68,9 +69,10 @@ def guarded(
         ValueError: the key is empty, and everybody would be let in.
     """
     if key is not None:
-        if not key:
+        keys = [key] if isinstance(key, str) else list(key)
+        if not keys or not all(keys):
             raise ValueError("the key of a server is empty")
-        backend = _OneKey(key, frozenset(open_paths), f"a key is needed: {remedy}")
+        backend = _Keys(keys, frozenset(open_paths), f"a key is needed: {remedy}")
         app = AuthenticationMiddleware(app, backend, _asking(realm, refusal))
     app = OwnPagesOnly(app, refusal)
     return OwnNamesOnly(app, hosts, refusal) if hosts else app
@@ -145,16 +147,20 @@ async def _refuse(refusal: Refusal, status: int, sentence: str, request: tuple[S
     await refusal(HTTPConnection(scope), status, sentence)(scope, receive, send)
 
 
-class _OneKey(AuthenticationBackend):
-    def __init__(self, key: str, open_paths: Collection[str], sentence: str) -> None:
-        self._key, self._open_paths, self._sentence = key.encode(), open_paths, sentence
+class _Keys(AuthenticationBackend):
+    def __init__(self, keys: Collection[str], open_paths: Collection[str], sentence: str) -> None:
+        self._keys = [key.encode() for key in keys]
+        self._open_paths, self._sentence = open_paths, sentence
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         if conn.scope["type"] == "http" and conn.scope["path"] in self._open_paths:
             return None
-        if not hmac.compare_digest(_brought(conn.headers.get("authorization", "")), self._key):
+        brought = _brought(conn.headers.get("authorization", ""))
+        # All are compared, so that the time doesn't tell which.
+        fitting = [number for number, key in enumerate(self._keys, 1) if hmac.compare_digest(brought, key)]
+        if not fitting:
             raise AuthenticationError(self._sentence)
-        return AuthCredentials(["authenticated"]), SimpleUser("erv")
+        return AuthCredentials(["authenticated"]), SimpleUser(f"key {fitting[0]}")
 
 
 def _brought(header: str) -> bytes:

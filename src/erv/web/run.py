@@ -40,12 +40,12 @@ def hosts_of(host: str, further: Collection[str] = ()) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*_LOCAL_NAMES, *own, *further)))
 
 
-def require_key(host: str, key: str | None, variable: str) -> None:
+def require_key(host: str, key: str | Collection[str] | None, variable: str) -> None:
     """Refuses to listen where other machines can ask, without a key.
 
     Args:
         host: the address to listen on.
-        key: of the server.
+        key: of the server, or several.
         variable: of the environment, from which the key comes.
 
     Raises:

@@ -18,7 +18,7 @@ def site(
     *,
     hosts: Collection[str],
     most_bytes: int,
-    key: str | None = None,
+    key: str | Collection[str] | None = None,
     open_paths: Collection[str] = (HEALTH,),
     realm: str = "erv",
     remedy: str = "bring it as a bearer token or as a password",

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from erv.answering.clips import ClipInput, ServedClips
+from erv.answering.predictor import Predictor
 from erv.errors import DataError
 from erv.labels import LabelSpace
 from erv.policies.common import generate
 from erv.prompts import Prompt, format_completion, read_prompt
 from erv.register.model_content import model_content
-from erv.register.serving import Predictor
-from erv.register.serving_clips import ClipInput, ServedClips
 from tests.support.tiny_bundle import SERVING, write_bundle, write_clip
 
 SHIPPED = read_prompt("data/prompts/labels.txt")
@@ -184,6 +184,6 @@ def test_a_fault_of_the_model_is_no_fault_of_a_row(
     def broken(*_: Any, **__: Any) -> list[int]:
         raise DataError("/srv/model: its chat template can't be rendered")
 
-    monkeypatch.setattr(predictor._policy.processor, "prompt_ids", broken)
+    monkeypatch.setattr(predictor.policy.processor, "prompt_ids", broken)
     with pytest.raises(DataError, match="chat template"):
         predictor.predict([ClipInput("good.mp4")])

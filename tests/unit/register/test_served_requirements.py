@@ -22,17 +22,17 @@ ANSWERING = """
 import importlib.metadata, json, sys
 from pathlib import Path
 
-from erv.register.serving import Predictor
-from erv.register.serving_clips import ClipInput, ServedClips
-from erv.register.serving_media import see
+from erv.answering.predictor import Predictor
+from erv.answering.clips import ClipInput, ServedClips
+from erv.answering.media import see
 from erv.media.decode import decode_task, loader
 
 folder = Path(sys.argv[1])
 predictor = Predictor(folder / "bundle", ServedClips(folder))
 (row,) = predictor.predict([ClipInput("clip.mp4")])
 assert row["error"] is None, row
-loader(predictor._rule)()
-see(decode_task(folder / "clip.mp4", predictor._rule))
+loader(predictor.rule)()
+see(decode_task(folder / "clip.mp4", predictor.rule))
 owners = importlib.metadata.packages_distributions()
 tops = {name.partition(".")[0] for name in sys.modules}
 print(json.dumps(sorted({owner for top in tops for owner in owners.get(top, ()) if owner != "erv"})))

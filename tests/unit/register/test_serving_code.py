@@ -35,7 +35,10 @@ def bundle(folder: Path, model_type: str = "humanomni") -> Path:
 
 
 COUNTS = {
-    "register/serving.py": True,
+    "answering/predictor.py": True,
+    "answering/agreement.py": True,
+    "answering/streaming.py": False,  # what streams is this workspace's code
+    "answering/process.py": False,
     "register/model_content.py": True,  # which packages a version needs
     "media/decode.py": True,
     "verifier/model.py": True,
@@ -77,7 +80,7 @@ def test_code_that_is_in_no_commit_is_named(package: Path, tree: Path, tmp_path:
     first = committed_code(candidate, tree)
     assert first == Committed(commit=git(tree, "rev-parse", "HEAD"))
     assert first.verdicts(None) == ()
-    with (package / "register/serving.py").open("a") as stream:
+    with (package / "answering/predictor.py").open("a") as stream:
         stream.write("\n# a comment\n")
     with (package / "commands/run.py").open("a") as stream:
         stream.write("\nADDED = 1\n")
@@ -225,7 +228,7 @@ def test_an_installed_package_has_the_same_code(package: Path, tmp_path: Path) -
 def test_comments_and_docstrings_do_not(package: Path, tmp_path: Path) -> None:
     candidate = bundle(tmp_path / "candidate")
     before = serving_code.serving_code(candidate)
-    path = package / "register/serving.py"
+    path = package / "answering/predictor.py"
     text = path.read_text()
     path.write_text(text.replace('"""Answers for single clips', '"""Says for single clips') + "# the end\n")
     assert path.read_text() != text
@@ -238,7 +241,7 @@ def test_what_is_stored_is_what_counts(package: Path, tmp_path: Path) -> None:
     stored = {path.relative_to(copy) for path in copy.rglob("*") if path.is_file()}
     assert stored == {path.relative_to(package) for path in serving_code.serving_files(candidate)}
     assert Path("commands/run.py") not in stored
-    assert (copy / "register/serving.py").read_bytes() == (package / "register/serving.py").read_bytes()
+    assert (copy / "answering/predictor.py").read_bytes() == (package / "answering/predictor.py").read_bytes()
 
 
 def test_another_family_is_other_code(tmp_path: Path) -> None:
@@ -254,8 +257,8 @@ def test_a_served_answer_imports_nothing_else(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4")
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from erv.register.serving import Predictor\n"
-        "from erv.register.serving_clips import ClipInput, ServedClips\n"
+        "from erv.answering.predictor import Predictor\n"
+        "from erv.answering.clips import ClipInput, ServedClips\n"
         f"predictor = Predictor(Path('{tmp_path}/bundle'), ServedClips(Path('{tmp_path}')))\n"
         "assert predictor.predict([ClipInput('clip.mp4')])[0]['error'] is None\n"
         "print(*[m.__file__ for n, m in sys.modules.items() if n == 'erv' or n.startswith('erv.')])\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from erv.register.serving_clips import ROOT_VARIABLE
+from erv.answering.clips import ROOT_VARIABLE
 from tests.support.paths import ROOT
 from tests.support.serving_image import instructions
 

@@ -23,6 +23,10 @@ async def answer(request: Request) -> PlainTextResponse:
     return PlainTextResponse("data")
 
 
+async def who(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(request.user.display_name)
+
+
 async def echo(websocket: WebSocket) -> None:
     await websocket.accept()
     await websocket.send_text("data")
@@ -33,6 +37,7 @@ APP = Starlette(
     routes=[
         Route("/data", answer, methods=["GET", "POST"]),
         Route("/health", answer),
+        Route("/who", who),
         WebSocketRoute("/socket", echo),
     ]
 )
@@ -70,9 +75,17 @@ def test_key(client: TestClient, headers: dict[str, str], status: int) -> None:
     assert client.get("/data", headers=headers).status_code == status
 
 
-def test_an_empty_key_lets_nobody_in() -> None:
+@pytest.mark.parametrize("key", ["", (), ("secret", "")])
+def test_an_empty_key_lets_nobody_in(key: str | tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="empty"):
-        guarded(APP, ["127.0.0.1"], "")
+        guarded(APP, ["127.0.0.1"], key)
+
+
+def test_one_of_several_keys() -> None:
+    client = TestClient(guarded(APP, ["127.0.0.1"], ["first", "second"]), base_url=ADDRESS)
+    for key, said in [("first", "key 1"), ("second", "key 2"), ("firstsecond", "a key"), ("third", "a key")]:
+        answer = client.get("/who", headers={"Authorization": f"Bearer {key}"})
+        assert answer.text.startswith(said)
 
 
 def test_health_needs_no_key_and_nothing_below_it_is_open(client: TestClient) -> None:

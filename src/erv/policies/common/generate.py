@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
@@ -81,6 +82,7 @@ def generate(
     max_new_tokens: int,
     temperature: float = 0.0,
     drawn: LogitsProcessor | None = None,
+    further: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[str]:
     """The completions of one batch.
 
@@ -92,6 +94,7 @@ def generate(
         max_new_tokens: a completion that has not ended by then is cut.
         temperature: 0 for greedy decoding, above 0 for sampling with torch's generator.
         drawn: chooses each token instead, by leaving only one; with temperature 0.
+        further: other arguments of transformers' `generate`, such as a streamer.
 
     Returns:
         The text of each completion, with its tags but without the end token.
@@ -116,9 +119,14 @@ def generate(
             **features,
             generation_config=settings,
             logits_processor=LogitsProcessorList([] if drawn is None else [drawn]),
+            **further,
         )
-    texts = tokenizer.batch_decode(generated[:, length:], skip_special_tokens=True)
-    return [f"{policy.begins}{text}".strip() for text in texts]
+    return [text_of(policy, row) for row in generated[:, length:]]
+
+
+def text_of(policy: Policy, tokens: Sequence[int] | torch.Tensor) -> str:
+    """The completion with these token ids, with its tags but without the end token."""
+    return f"{policy.begins}{policy.processor.tokenizer.decode(tokens, skip_special_tokens=True)}".strip()
 
 
 def _batch(

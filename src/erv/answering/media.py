@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from erv.answering.clips import CLIP_MEMORY_MB, ClipError
 from erv.media.answers import AnswerError, Form, record_of
 from erv.media.decode import (
     DECODED,
@@ -20,7 +21,6 @@ from erv.media.decode import (
     loader,
 )
 from erv.media.workers import isolated
-from erv.register.serving_clips import CLIP_MEMORY_MB, ClipError
 from erv.validate.bounds import missed_bound
 from erv.validate.probes import Probe
 from erv.validate.video_probe import probe_video
@@ -60,14 +60,14 @@ def decoded_clips(
         expected=(MediaError,),
         prepare=loader(rule),
         confined=True,
-        form=_SEEN,
+        form=SEEN,
     )
     with contextlib.closing(outcomes):
         for path, outcome in zip(paths, outcomes, strict=True):
             if outcome.result is None:
                 yield ClipError(str(outcome.failure).replace(str(path), "the file"))
             else:
-                yield _checked(outcome.result, limits, missing_audio)
+                yield checked(outcome.result, limits, missing_audio)
 
 
 def see(task: DecodeTask) -> Seen:
@@ -76,7 +76,8 @@ def see(task: DecodeTask) -> Seen:
     return Seen(probe, decode_item(task) if probe.decodable else None)
 
 
-def _checked(seen: Seen, limits: Mapping[str, Any], missing_audio: str | None) -> Decoded | ClipError:
+def checked(seen: Seen, limits: Mapping[str, Any], missing_audio: str | None) -> Decoded | ClipError:
+    """The clip if it passes the checks, or why it can't be answered; see `decoded_clips`."""
     if seen.decoded is None:
         return ClipError(str(seen.probe.fault))
     if seen.decoded.audio is None and missing_audio != "mark":
@@ -105,4 +106,4 @@ def _seen_of(task: DecodeTask, value: Any) -> Seen:
 
 
 # What `see` may answer.
-_SEEN: Form[DecodeTask, Seen] = Form(_seen_of, DECODED.most_bytes)
+SEEN: Form[DecodeTask, Seen] = Form(_seen_of, DECODED.most_bytes)

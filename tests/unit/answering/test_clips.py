@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from erv.answering.clips import ClipError, ClipInput, ServedClips, served_clips
 from erv.errors import RegistryError
-from erv.register.serving_clips import ClipError, ClipInput, ServedClips, served_clips
 
 
 @pytest.fixture

@@ -1,0 +1,322 @@
+"""Streamed answers: the text that MLflow's model gives, sentence by sentence, from a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from erv.answering import showing
+from erv.answering.clips import ClipInput, ServedClips
+from erv.answering.events import Answer, Done, Error, Event, Queued, Seen, Sentence, Started, Token
+from erv.answering.predictor import Predictor
+from erv.answering.process import Answerer, QueueFull
+from erv.answering.requests import Request
+from erv.answering.streaming import Streaming
+from erv.errors import EvaluationError
+from erv.media.decode import Decoded
+from tests.support.talking_bundle import COMPLETIONS, SAID, write_talking_bundle
+from tests.support.tiny_bundle import write_clip
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("answering")
+    (folder / "clips").mkdir()
+    clips = {
+        emotion: write_clip(folder / f"clips/{emotion}.mp4", seed=seed) for seed, emotion in enumerate(SAID)
+    }
+    write_clip(folder / "clips/silent.mp4", sound=False)
+    (folder / "clips/broken.mp4").write_bytes(b"\x00\x00\x00\x18ftypmp42" + bytes(200))
+    write_talking_bundle(folder / "bundle", clips)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(folder: Path) -> Predictor:
+    return Predictor(folder / "bundle", ServedClips((folder / "clips").resolve()))
+
+
+def streamed(
+    predictor: Predictor, *requests: Request, cancelled: Callable[[int, list[Event]], bool] | None = None
+) -> list[list[Event]]:
+    """The events of requests that are answered together."""
+    streaming = Streaming(predictor)
+    said: list[list[Event]] = [[] for _ in requests]
+
+    def stops(row: int) -> Callable[[], bool]:
+        return lambda: cancelled is not None and cancelled(row, said[row])
+
+    ready = [streaming.prepare(request, said[row].append, stops(row)) for row, request in enumerate(requests)]
+    streaming.answer([item for item in ready if item is not None])
+    return said
+
+
+def of_kind(events: Sequence[Event], kind: type[Event]) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+@pytest.mark.parametrize("emotion", SAID)
+def test_alone_it_says_what_mlflow_s_model_says(predictor: Predictor, emotion: str) -> None:
+    (row,) = predictor.predict([ClipInput(f"{emotion}.mp4")])
+    assert row["completion"] == COMPLETIONS[emotion]
+    (events,) = streamed(predictor, Request(clip=f"{emotion}.mp4"))
+    assert isinstance(events[0], Started)
+    assert "".join(event.text for event in of_kind(events, Token)) == row["completion"]
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert {name: getattr(done, name) for name in ("answer", "explanation", "completion", "agreement")} == {
+        name: row[name] for name in ("answer", "explanation", "completion", "agreement")
+    }
+    assert done.ended == "stop"
+    assert done.usage.completion_tokens >= len(of_kind(events, Token))
+    assert done.seconds.first_token is not None
+    assert done.seconds.decode <= done.seconds.first_token <= done.seconds.total
+
+
+def test_sentences_come_before_the_rest_is_written(predictor: Predictor) -> None:
+    (events,) = streamed(predictor, Request(clip="anger.mp4"))
+    said = of_kind(events, Sentence)
+    assert [(one.index, one.text) for one in said] == list(enumerate(text for text, _ in SAID["anger"]))
+    assert [one.labels for one in said] == [(emotion,) for _, emotion in SAID["anger"]]
+    assert all(one.agrees is None for one in said), "the answer isn't known yet"
+    first = events.index(said[0])
+    assert sum(isinstance(event, Token) for event in events[first:]) > 10
+    assert [one.agrees for one in events[-1].sentences] == [True, True, False, True]
+    assert [one.scores for one in events[-1].sentences] == [one.scores for one in said]
+    verifier = predictor.verifier
+    for one in said:
+        (row,) = verifier.predict([one.text]).tolist()
+        assert one.scores == pytest.approx(dict(zip(verifier.labels, row, strict=True)), abs=1e-5)
+
+
+def test_scenery_neither_agrees_nor_disagrees(predictor: Predictor) -> None:
+    (events,) = streamed(predictor, Request(clip="happiness.mp4"))
+    assert [one.agrees for one in events[-1].sentences] == [True, True, None, True]
+    assert events[-1].agreement == 1.0
+
+
+def test_what_was_seen_is_shown_if_asked_for(predictor: Predictor) -> None:
+    (events,) = streamed(predictor, Request(clip="anger.mp4", show=True))
+    (seen,) = of_kind(events, Seen)
+    assert isinstance(events[0], Started)
+    assert events[1] is seen
+    assert len(seen.frames) == 2
+    assert max(seen.waveform) > 0.2
+    assert 0.9 < seen.seconds < 1.2
+
+
+def test_sound_of_its_own_is_heard_instead(predictor: Predictor, tmp_path: Path) -> None:
+    """With the sound of the other clip, the other words are a little more likely; silence is refused."""
+    import wave
+
+    def wav(samples: np.ndarray) -> bytes:
+        with wave.open(str(tmp_path / "sound.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16000)
+            file.writeframes(samples.tobytes())
+        return (tmp_path / "sound.wav").read_bytes()
+
+    heard = predictor.decode([ClipInput("happiness.mp4")], [None])[0].audio
+    given, silent, film = streamed(
+        predictor,
+        Request(clip="silent.mp4", audio=wav(heard), show=True),
+        Request(clip="anger.mp4", audio=wav(np.zeros(16000, np.int16))),
+        Request(clip="silent.mp4", audio=(predictor.clips.folder / "anger.mp4").read_bytes(), show=True),
+    )
+    loudest = predictor.decode([ClipInput("anger.mp4")], [None])[0].audio
+    assert (
+        of_kind(given, Seen)[0].waveform
+        == showing.shown(Decoded(np.zeros((1, 8, 8, 3), "u1"), heard), 16000).waveform
+    )
+    assert silent[-1].sentence.startswith("not_silent: found -120")
+    assert (
+        of_kind(film, Seen)[0].waveform
+        == showing.shown(Decoded(np.zeros((1, 8, 8, 3), "u1"), loudest), 16000).waveform
+    )
+
+
+def test_together_each_gets_its_own(predictor: Predictor) -> None:
+    found = streamed(predictor, *(Request(clip=f"{emotion}.mp4") for emotion in (*SAID, *SAID)))
+    for emotion, events in zip((*SAID, *SAID), found, strict=True):
+        assert events[-1].completion == COMPLETIONS[emotion]
+
+
+def test_scores_are_the_policy_s_probabilities(predictor: Predictor) -> None:
+    """Against a pass over clip, question, explanation and answer as a whole, also beside a longer row."""
+    import torch
+
+    from erv.policies.common.generate import encode
+
+    policy = predictor.policy
+    tokenizer, processor = policy.processor.tokenizer, policy.processor
+    names = ["anger", "happiness", "disappointment"]
+    for request, other in (("anger", None), ("anger", "happiness"), ("happiness", "anger")):
+        asked = [Request(clip=f"{request}.mp4")]
+        asked += [Request(clip=f"{other}.mp4", subtitle="x", prompt="Who? " * 30)] if other else []
+        events = streamed(predictor, *asked)[0]
+        (answer,) = of_kind(events, Answer)
+        assert sum(answer.scores.values()) == pytest.approx(1.0, abs=1e-4)
+        assert max(answer.scores, key=answer.scores.__getitem__) == answer.text == request
+        seen = predictor.decode([ClipInput(f"{request}.mp4")], [None])[0]
+        features = encode(policy, [predictor.clip("0", seen)])
+        logs = {}
+        for name in names:
+            said = f"{COMPLETIONS[request].partition('<answer>')[0]}<answer>{name}</answer>"
+            prompt, rest = processor.prompt_ids(), tokenizer(said)["input_ids"]
+            ids = torch.tensor([prompt + rest])
+            with torch.inference_mode():
+                logits = policy.model(input_ids=ids, **features, **processor.question_inputs()).logits
+            steps = torch.log_softmax(logits[0, :-1], -1).gather(1, ids[0, 1:, None])[:, 0]
+            count = len(tokenizer(f"{name}</answer>")["input_ids"])
+            logs[name] = steps[-count:].sum().item()
+        for name in names[1:]:
+            expected = torch.tensor(logs[name] - logs[names[0]]).exp().item()
+            assert answer.scores[name] / answer.scores[names[0]] == pytest.approx(
+                expected, rel=0.05, abs=2e-4
+            )
+
+
+def test_a_cancelled_row_stops_and_the_others_go_on(predictor: Predictor) -> None:
+    def cancelled(row: int, said: list[Event]) -> bool:
+        return row == 0 and len(said) > 5
+
+    first, second = streamed(
+        predictor, Request(clip="anger.mp4"), Request(clip="happiness.mp4"), cancelled=cancelled
+    )
+    assert first[-1] == Error("cancelled", "cancelled")
+    assert len(first) < 10
+    assert second[-1].completion == COMPLETIONS["happiness"]
+
+
+def test_a_limit_of_tokens_cuts_one_row_only(predictor: Predictor) -> None:
+    first, second = streamed(
+        predictor, Request(clip="anger.mp4", max_new_tokens=15), Request(clip="happiness.mp4")
+    )
+    done = first[-1]
+    assert (done.ended, done.usage.completion_tokens, done.answer) == ("length", 15, None)
+    assert COMPLETIONS["anger"].startswith(done.completion)
+    assert next(one.text for one in done.sentences) == SAID["anger"][0][0]
+    assert done.agreement is None
+    assert second[-1].completion == COMPLETIONS["happiness"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (Request(clip="broken.mp4"), "container can't be read"),
+        (Request(clip="gone.mp4"), "no such file below the served folder"),
+        (Request(), "neither name nor content"),
+        (Request(clip="silent.mp4"), "no sound track"),
+        (Request(clip="anger.mp4", max_new_tokens=97), "max_new_tokens is 97, expected 1 to 96"),
+        (Request(clip="anger.mp4", max_new_tokens=0), "max_new_tokens is 0"),
+        (Request(clip="anger.mp4", prompt=" "), "the prompt is empty"),
+        (Request(clip="anger.mp4", prompt="<video>?"), "a placeholder for frames or sound"),
+        (Request(clip="anger.mp4", audio=b"no sound"), "begins like no known video format"),
+    ],
+)
+def test_what_can_not_be_answered_costs_itself_only(
+    predictor: Predictor, request_: Request, said: str
+) -> None:
+    bad, good = streamed(predictor, request_, Request(clip="anger.mp4"))
+    assert isinstance(bad[-1], Error)
+    assert bad[-1].code == "clip"
+    assert said in bad[-1].sentence
+    assert good[-1].completion == COMPLETIONS["anger"]
+
+
+def test_a_model_that_fails_with_others_is_asked_alone(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from erv.policies.common import generate
+
+    real = generate.generate
+
+    def short(policy: Any, features: Any, prompts: Any, *rest: Any, **options: Any) -> list[str]:
+        if len(prompts) > 1:
+            raise RuntimeError("out of memory")
+        return real(policy, features, prompts, *rest, **options)
+
+    monkeypatch.setattr(generate, "generate", short)
+    found = streamed(predictor, *(Request(clip=f"{emotion}.mp4") for emotion in SAID))
+    assert [events[-1].completion for events in found] == list(COMPLETIONS.values())
+    monkeypatch.setattr(generate, "generate", None)
+    (events,) = streamed(predictor, Request(clip="anger.mp4"))
+    assert events[-1] == Error("the model failed; the log says why", "failed")
+
+
+@pytest.fixture(scope="module")
+def answerer(folder: Path) -> Iterator[Answerer]:
+    with Answerer(folder / "bundle", root=str(folder / "clips"), device="cpu", batch=4, queue=6) as answerer:
+        yield answerer
+
+
+def test_requests_wait_with_their_place_and_share_batches(answerer: Answerer, folder: Path) -> None:
+    content = (folder / "clips/happiness.mp4").read_bytes()
+    tickets = [answerer.submit(Request(content=content)), answerer.submit(Request(clip="broken.mp4"))]
+    tickets += [answerer.submit(Request(clip="anger.mp4")) for _ in range(4)]
+    with pytest.raises(QueueFull, match="6 requests wait already; ask again later"):
+        tickets.extend(answerer.submit(Request(clip="anger.mp4")) for _ in range(9))
+    found = [list(ticket.events(120)) for ticket in tickets]
+    assert found[0][0] == Queued(0)
+    assert found[3][0] == Queued(3)
+    places = [event.place for event in of_kind(found[5], Queued)]
+    assert places == sorted(places, reverse=True)
+    assert found[0][-1].completion == COMPLETIONS["happiness"]
+    assert found[1][-1].code == "clip"
+    assert all(events[-1].completion == COMPLETIONS["anger"] for events in found[2:])
+    assert (answerer.waiting, answerer.answering) == (0, 0)
+    assert not list(answerer._scratch.path.glob("erv-clips-*")), "nothing of the requests stays"
+
+
+def test_a_cancelled_request_ends_soon(answerer: Answerer) -> None:
+    tickets = [answerer.submit(Request(clip="anger.mp4")) for _ in range(5)]
+    tickets[-1].cancel()
+    assert list(tickets[-1].events(120))[-1] == Error("cancelled", "cancelled")
+    assert all(list(ticket.events(120))[-1].completion for ticket in tickets[:-1])
+    tickets[0].cancel()  # it has ended
+
+
+def test_clients_from_many_threads(answerer: Answerer) -> None:
+    ends: list[Event] = []
+
+    def ask() -> None:
+        ends.append(list(answerer.submit(Request(clip="happiness.mp4")).events(120))[-1])
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [end.completion for end in ends] == [COMPLETIONS["happiness"]] * 6
+
+
+def test_a_process_that_dies_says_so_to_all(folder: Path) -> None:
+    with Answerer(folder / "bundle", root=str(folder / "clips"), device="cpu") as answerer:
+        place = answerer._scratch.path
+        tickets = [answerer.submit(Request(clip="anger.mp4")) for _ in range(2)]
+        os.kill(answerer._process.pid, signal.SIGKILL)
+        for ticket in tickets:
+            end = list(ticket.events(60))[-1]
+            assert end == Error("the process of the model has ended; the log says why", "died")
+        assert not answerer.alive
+        with pytest.raises(EvaluationError, match=r"was killed \(signal 9\)"):
+            answerer.submit(Request(clip="anger.mp4"))
+    assert not place.exists()
+
+
+def test_closing_ends_what_waits(folder: Path) -> None:
+    answerer = Answerer(folder / "bundle", root=str(folder / "clips"), device="cpu")
+    ticket = answerer.submit(Request(clip="anger.mp4"))
+    answerer.close()
+    assert list(ticket.events(60))[-1] == Error("the server is closing", "died")
+    assert answerer._process.returncode is not None

@@ -1,0 +1,692 @@
+"""`erv serve` with a real model in its process, over HTTP: what it answers, refuses, and survives."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import os
+import signal
+import threading
+import time
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from erv.answering.process import Answerer
+from erv.serve.app import OPEN_PATHS, application
+from erv.serve.engine import Engine
+from erv.serve.rates import Buckets
+from erv.serve.versions import FolderSource, Source, Version
+from erv.web.run import hosts_of
+from erv.web.site import site
+from tests.support.browser import chromium, visit
+from tests.support.talking_bundle import COMPLETIONS, SAID, write_talking_bundle
+from tests.support.tiny_bundle import write_clip
+from tests.support.websites import program, website
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+KEY = "key-of-the-tests-0001"  # not-a-secret
+AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
+
+
+@dataclass
+class Served:
+    """A running server, and what is behind it."""
+
+    address: str
+    engine: Engine
+    folder: Path
+
+    def client(self, **headers: str) -> httpx.Client:
+        return httpx.Client(
+            base_url=self.address, headers={**AUTHORIZED, **headers}, trust_env=False, timeout=120
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """The value of each metric, of those with labels the sum."""
+        found: dict[str, float] = {}
+        with self.client() as client:
+            for family in text_string_to_metric_families(client.get("/metrics").text):
+                for sample in family.samples:
+                    found[sample.name] = found.get(sample.name, 0.0) + sample.value
+        return found
+
+    def kill_model(self) -> None:
+        os.kill(self.engine._serving.answerer._process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle `talking`, the folder `clips` that may be read, and a clip outside."""
+    folder = tmp_path_factory.mktemp("serve")
+    clips = folder / "clips"
+    clips.mkdir()
+    known = {emotion: write_clip(clips / f"{emotion}.mp4", seed=seed) for seed, emotion in enumerate(SAID)}
+    write_talking_bundle(folder / "talking", known)
+    write_clip(clips / "silent.mp4", sound=False)
+    write_clip(folder / "outside.mp4")
+    (clips / "broken.mp4").write_bytes(b"\x00\x00\x00\x18ftypmp42" + bytes(200))
+    return folder
+
+
+@contextmanager
+def serving(folder: Path, source: Source | None = None, **options: Any) -> Iterator[Served]:
+    batch, queue = options.get("batch", 8), options.get("queue", 32)
+
+    def start(version: Version) -> Answerer:
+        return Answerer(
+            version.bundle, root=str(folder / "clips"), device="cpu", batch=batch, queue=queue, decoders=2
+        )
+
+    source = source or FolderSource(folder / "talking")
+    engine = Engine(source, start, queue=queue, every=options.get("every", 0.0))
+    try:
+        app = application(
+            engine,
+            batch=batch,
+            seconds=options.get("seconds", 600.0),
+            buckets=options.get("buckets", Buckets(1e6, 1000)),
+        )
+        guarded = site(app, hosts=hosts_of("127.0.0.1"), most_bytes=1 << 20, key=[KEY], open_paths=OPEN_PATHS)
+        with website(guarded) as address:
+            yield Served(address, engine, folder)
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[Served]:
+    with serving(folder) as served:
+        yield served
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[httpx.Client]:
+    with served.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def sdk(served: Served) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{served.address}/v1", api_key=KEY, max_retries=0)
+
+
+def content_of(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def asked(path: Path, *more: dict[str, Any]) -> list[dict[str, Any]]:
+    """Messages about a clip that is sent."""
+    url = f"data:video/mp4;base64,{content_of(path)}"
+    return [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": url}}, *more]}]
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    """The events of a stream, whose names are those in their data."""
+    found = []
+    for block in text.strip().split("\n\n"):
+        name, data = block.split("\n")
+        event = json.loads(data.removeprefix("data: "))
+        assert name == f"event: {event['kind']}"
+        found.append(event)
+    return found
+
+
+def wav_of(path: Path) -> bytes:
+    """The sound of a clip as it is heard."""
+    from erv.media.decode import DecodeRule, decode
+
+    heard = decode(path, DecodeRule(frames=2, size=32, geometry="stretch", sample_rate=16000)).audio
+    assert heard is not None
+    return wav(heard)
+
+
+def tone(pitch: float, loudness: float) -> bytes:
+    """A second of a tone, in Hz."""
+    return wav((loudness * np.sin(2 * np.pi * pitch * np.arange(16000) / 16000)).astype(np.int16))
+
+
+def wav(heard: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    with wave.open(stream, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16000)
+        sound.writeframes(heard.tobytes())
+    return stream.getvalue()
+
+
+def audio_part(content: bytes) -> dict[str, Any]:
+    return {
+        "type": "input_audio",
+        "input_audio": {"data": base64.b64encode(content).decode(), "format": "wav"},
+    }
+
+
+# --- OpenAI's client
+
+
+def test_openai_s_client_in_one_piece(sdk: openai.OpenAI, folder: Path) -> None:
+    for emotion in SAID:
+        answer = sdk.chat.completions.create(model="talking", messages=asked(folder / f"clips/{emotion}.mp4"))
+        (choice,) = answer.choices
+        assert choice.message.content == COMPLETIONS[emotion]
+        assert choice.finish_reason == "stop"
+        assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+        verdict = answer.model_extra["erv"]
+        assert verdict["answer"] == emotion
+        assert [one["text"] for one in verdict["sentences"]] == [text for text, _ in SAID[emotion]]
+        assert max(verdict["scores"], key=verdict["scores"].get) == emotion
+
+
+def test_openai_s_client_as_it_is_written(sdk: openai.OpenAI, folder: Path) -> None:
+    stream = sdk.chat.completions.create(
+        model="talking",
+        messages=asked(folder / "clips/anger.mp4"),
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    pieces = list(stream)
+    assert "".join(p.choices[0].delta.content or "" for p in pieces if p.choices) == COMPLETIONS["anger"]
+    assert len(pieces) > 20
+    assert [p.choices[0].finish_reason for p in pieces if p.choices][-2:] == [None, "stop"]
+    assert pieces[-2].model_extra["erv"]["agreement"] == 0.75
+    assert not pieces[-1].choices
+    assert pieces[-1].usage.completion_tokens > 20
+    assert len({piece.id for piece in pieces}) == 1
+
+
+def test_openai_s_client_names_a_clip_below_the_root(sdk: openai.OpenAI) -> None:
+    content = [{"type": "video_url", "video_url": {"url": "anger.mp4"}}]
+    answer = sdk.chat.completions.create(
+        model="talking", messages=[{"role": "user", "content": content}], max_tokens=5
+    )
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.completion_tokens == 5
+    assert COMPLETIONS["anger"].startswith(answer.choices[0].message.content)
+
+
+def test_openai_s_client_gets_its_own_errors(sdk: openai.OpenAI, folder: Path) -> None:
+    messages = asked(folder / "clips/anger.mp4")
+    with pytest.raises(openai.NotFoundError, match="there is talking"):
+        sdk.chat.completions.create(model="other", messages=messages)
+    with pytest.raises(openai.BadRequestError, match="no sound track"):
+        sdk.chat.completions.create(model="talking", messages=asked(folder / "clips/silent.mp4"))
+    with pytest.raises(openai.BadRequestError, match="no sound track"):
+        sdk.chat.completions.create(model="talking", messages=asked(folder / "clips/silent.mp4"), stream=True)
+    with pytest.raises(openai.BadRequestError, match="no such field") as refused:
+        sdk.chat.completions.create(model="talking", messages=messages, extra_body={"tempo": 1})
+    assert refused.value.param == "tempo"
+    other = openai.OpenAI(base_url=sdk.base_url, api_key="another-key-00000000", max_retries=0)
+    with pytest.raises(openai.AuthenticationError, match="a key is needed"):
+        other.models.list()
+
+
+def test_models(sdk: openai.OpenAI) -> None:
+    assert [model.id for model in sdk.models.list()] == ["talking"]
+
+
+def test_sound_of_a_part_is_heard_instead_of_the_clip_s_own(sdk: openai.OpenAI, folder: Path) -> None:
+    def ask(clip: str, *parts: dict[str, Any]) -> tuple[str, dict[str, float]]:
+        answer = sdk.chat.completions.create(model="talking", messages=asked(folder / clip, *parts))
+        return str(answer.choices[0].message.content), answer.model_extra["erv"]["scores"]
+
+    own = audio_part(wav_of(folder / "clips/anger.mp4"))
+    assert ask("clips/anger.mp4", own) == ask("clips/anger.mp4")
+    # The checks of clips hear the sound that was sent, and not the clip's own.
+    with pytest.raises(openai.BadRequestError, match="not_silent"):
+        ask("clips/anger.mp4", audio_part(wav(np.zeros(16000, np.int16))))
+    with pytest.raises(openai.BadRequestError, match="no sound track"):
+        ask("clips/silent.mp4")
+    assert ask("clips/silent.mp4", own)[0]
+
+
+def test_what_is_heard_can_be_shown(client: httpx.Client, folder: Path) -> None:
+    def heard(**more: bytes) -> list[float]:
+        files = {"content": (folder / "clips/anger.mp4").read_bytes(), **more}
+        answer = client.post(
+            "/explain", files=files, data={"show": "true"}, headers={"Accept": "text/event-stream"}
+        )
+        (seen,) = [event for event in events_of(answer.text) if event["kind"] == "seen"]
+        assert len(seen["frames"]) == 2
+        return list(seen["waveform"])
+
+    own = heard()
+    assert heard(audio=wav_of(folder / "clips/anger.mp4")) == own
+    loud, low = heard(audio=tone(200, 9000)), heard(audio=tone(200, 3000))
+    assert max(low) < 0.5 * max(loud)
+    assert loud != own
+
+
+# --- /explain
+
+
+@pytest.mark.parametrize("how", ["json", "form", "name", "data"])
+def test_an_explanation_in_one_piece(client: httpx.Client, folder: Path, how: str) -> None:
+    clip = folder / "clips/anger.mp4"
+    sent: dict[str, dict[str, Any]] = {
+        "json": {"json": {"content": content_of(clip)}},
+        "form": {"files": {"content": clip.read_bytes()}, "data": {"dataset": "mafw"}},
+        "name": {"json": {"clip": "anger.mp4"}},
+        "data": {"json": {"content": f"data:video/mp4;base64,{content_of(clip)}"}},
+    }
+    answer = client.post("/explain", **sent[how])
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    assert said["completion"] == COMPLETIONS["anger"]
+    assert said["answer"] == "anger"
+    assert said["agreement"] == 0.75
+    assert [one["agrees"] for one in said["sentences"]] == [True, True, False, True]
+    assert sum(said["scores"].values()) == pytest.approx(1, abs=1e-4)
+    assert said["model"]["id"] == "talking"
+    assert len(said["model"]["bundle"]) == 64
+    assert said["seconds"]["first_token"] <= said["seconds"]["total"]
+    assert said["tokens_per_second"] > 0
+
+
+def test_an_explanation_as_it_is_written(client: httpx.Client) -> None:
+    answer = client.post("/explain", json={"clip": "anger.mp4"}, headers={"Accept": "text/event-stream"})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = events_of(answer.text)
+    kinds = [event["kind"] for event in events]
+    assert kinds[:3] == ["model", "queued", "started"]
+    assert kinds[-2:] == ["answer", "done"]
+    assert "".join(event["text"] for event in events if event["kind"] == "token") == COMPLETIONS["anger"]
+    assert kinds.index("sentence") < len(kinds) - 1 - kinds[::-1].index("token"), "before the text ends"
+    whole = client.post("/explain", json={"clip": "anger.mp4"}).json()
+    done = events[-1]
+    for name in ("answer", "explanation", "completion", "agreement", "sentences", "ended", "usage"):
+        assert done[name] == whole[name]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"clip": "../outside.mp4"}, "no such file below the served folder"),
+        ({"clip": "/etc/passwd"}, "not by an absolute one"),
+        ({"clip": "http://127.0.0.1/x.mp4"}, "clips are not read from http://"),
+        ({"clip": "broken.mp4"}, ""),
+        ({"clip": "silent.mp4"}, "no sound track"),
+        ({"content": base64.b64encode(b"#EXTM3U\n/etc/passwd").decode()}, "container can't be read"),
+        ({"content": "not base64!"}, "content: not in base64"),
+        ({"clip": "anger.mp4", "max_new_tokens": 5000}, "expected 1 to 96"),
+        ({"clip": "anger.mp4", "prompt": "<video> what?"}, "placeholder"),
+        ({"clip": "anger.mp4", "prompt": "x" * 5000}, "longer than"),
+        ({"clip": "anger.mp4", "audio": base64.b64encode(b"no sound").decode()}, ""),
+        ({"clip": "anger.mp4", "colour": "red"}, "colour: there is no such field here"),
+        ({}, "one of the two"),
+    ],
+    ids=str,
+)
+def test_what_is_refused_says_why(
+    served: Served, client: httpx.Client, body: dict[str, Any], said: str
+) -> None:
+    answer = client.post("/explain", json=body)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert said in error["message"]
+    assert error["message"]
+    for secret in (str(served.folder), "Traceback", ".py", "/tmp"):
+        assert secret not in answer.text
+    assert client.post("/explain", json={"clip": "anger.mp4"}).status_code == 200
+
+
+def test_bodies_that_are_no_question(client: httpx.Client) -> None:
+    in_json = {"Content-Type": "application/json"}
+    for content in (b"{", b"[" * 100_000, b"\xff", b""):
+        assert client.post("/explain", content=content, headers=in_json).status_code == 400
+    assert client.post("/explain", content=b"x").status_code == 415
+    forms: list[dict[str, Any]] = [
+        {"files": [("content", b"a"), ("content", b"b")]},
+        {"files": {"content": b""}},
+        {"files": {"clip": b"a"}},
+        {"files": {"other": b"a"}},
+        {"data": {"content": "text"}, "files": {"audio": b"x"}},
+    ]
+    for form in forms:
+        assert client.post("/explain", **form).status_code == 400
+    too_large = client.post("/explain", files={"content": bytes(2 << 20)})
+    assert too_large.status_code == 413
+    message = too_large.json()["error"]["message"]
+    assert message == "the request is larger than 1 MiB, the most that is taken here"
+
+
+def test_nothing_is_left_on_disk(served: Served, client: httpx.Client, folder: Path) -> None:
+    client.post("/explain", files={"content": (folder / "clips/anger.mp4").read_bytes()})
+    client.post("/explain", files={"content": b"broken"})
+    answering = served.engine._serving.answerer._scratch.path
+    assert {path.name for path in answering.iterdir()} <= {"log"}
+
+
+# --- who may ask
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"Authorization": "Bearer wrong-key-00000000"}, 401),
+        ({**AUTHORIZED, "Origin": "http://evil.example"}, 403),
+        ({**AUTHORIZED, "Host": "evil.example"}, 400),
+    ],
+    ids=str,
+)
+def test_who_is_not_answered(served: Served, headers: dict[str, str], status: int) -> None:
+    with httpx.Client(base_url=served.address, trust_env=False) as client:
+        for request in (
+            "POST /explain", "POST /v1/chat/completions", "GET /v1/models", "GET /metrics", "GET /docs",
+            "GET /openapi.json", "GET /",
+        ):  # fmt: skip
+            method, path = request.split()
+            answer = client.request(method, path, headers=headers)
+            assert answer.status_code == status, path
+            assert "talking" not in answer.text
+
+
+def test_states_need_no_key(served: Served) -> None:
+    with httpx.Client(base_url=served.address, trust_env=False) as client:
+        assert client.get("/health").json() == {"status": "ok"}
+        assert client.get("/ready").json() == {"ready": True}
+
+
+def test_a_client_that_asks_too_often(folder: Path) -> None:
+    with serving(folder, buckets=Buckets(60, 2)) as served, served.client() as client:
+        said = [client.post("/explain", json={}) for _ in range(3)]
+        assert [answer.status_code for answer in said] == [400, 400, 429]
+        assert said[2].headers["Retry-After"] == "1"
+        assert said[2].json()["error"]["code"] == "rate_limit_exceeded"
+        assert client.get("/v1/models").status_code == 200, "reading is free"
+        assert served.metrics()["erv_rate_limited_total"] == 1
+
+
+# --- many at once
+
+
+def test_waiting_requests_share_batches_and_each_gets_its_own(served: Served) -> None:
+    before = served.metrics()["erv_answers_total"]
+    found: dict[int, str] = {}
+
+    def ask(number: int) -> None:
+        with served.client() as client:
+            emotion = list(SAID)[number % 2]
+            found[number] = client.post("/explain", json={"clip": f"{emotion}.mp4"}).json()["completion"]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: COMPLETIONS[list(SAID)[number % 2]] for number in range(24)}
+    assert served.metrics()["erv_answers_total"] == before + 24
+
+
+def test_a_full_queue_refuses_and_a_waiting_request_knows_its_place(folder: Path) -> None:
+    with serving(folder, batch=1, queue=3) as served:
+        statuses: list[int] = []
+        places: list[int] = []
+        guard = threading.Lock()
+
+        def ask() -> None:
+            with served.client(Accept="text/event-stream") as client:
+                answer = client.post("/explain", json={"clip": "anger.mp4"})
+                with guard:
+                    statuses.append(answer.status_code)
+                    if answer.status_code == 429:
+                        assert int(answer.headers["Retry-After"]) >= 1
+                        assert answer.json()["error"]["code"] == "queue_full"
+                    else:
+                        events = events_of(answer.text)
+                        assert events[-1]["kind"] == "done"
+                        own = [event["place"] for event in events if event["kind"] == "queued"]
+                        assert own == sorted(own, reverse=True)
+                        places.extend(own)
+
+        threads = [threading.Thread(target=ask) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(statuses) == {200, 429}
+        assert 0 < max(places) <= 2
+        assert served.metrics()["erv_waiting"] == 0
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+def test_clients_that_leave_are_not_answered(folder: Path, accept: str) -> None:
+    with serving(folder, batch=1) as served:
+        answers: list[httpx.Response] = []
+
+        def ask() -> None:
+            with served.client() as client:
+                answers.append(client.post("/explain", json={"clip": "anger.mp4"}))
+
+        others = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in others:
+            thread.start()
+        wait_for(lambda: served.engine.waiting + served.engine.answering == 3)
+        host = served.address.removeprefix("http://")
+        connection = http.client.HTTPConnection(host)
+        headers = {**AUTHORIZED, "Content-Type": "application/json", "Accept": accept}
+        connection.request("POST", "/explain", json.dumps({"clip": "anger.mp4"}), headers)
+        wait_for(lambda: served.engine.waiting + served.engine.answering > len(others) - len(answers))
+        connection.close()
+        wait_for(lambda: served.metrics()["erv_clients_left_total"] == 1)
+        for thread in others:
+            thread.join()
+        assert [answer.status_code for answer in answers] == [200] * 3
+        wait_for(lambda: served.engine.waiting + served.engine.answering == 0)
+        assert served.metrics()["erv_answers_total"] == 3
+
+
+def test_what_takes_too_long_is_given_up(folder: Path) -> None:
+    with serving(folder, seconds=0.05) as served, served.client() as client:
+        answer = client.post("/explain", json={"clip": "anger.mp4"})
+        assert answer.status_code == 504
+        assert answer.json()["error"]["code"] == "timeout"
+        stream = client.post("/explain", json={"clip": "anger.mp4"}, headers={"Accept": "text/event-stream"})
+        assert events_of(stream.text)[-1] == {
+            "kind": "error",
+            "sentence": "not answered within 0.05 s, so it was given up",
+            "code": "timeout",
+        }
+        wait_for(lambda: served.engine.answering == served.engine.waiting == 0)
+
+
+# --- faults and changes
+
+
+def wait_for(condition: Any, seconds: float = 300.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_model_that_dies_costs_its_requests_one_error_each(folder: Path) -> None:
+    with serving(folder, batch=1) as served:
+        answers: list[httpx.Response] = []
+
+        def ask(stream: bool) -> None:
+            with served.client(**({"Accept": "text/event-stream"} if stream else {})) as client:
+                answers.append(client.post("/explain", json={"clip": "anger.mp4"}))
+
+        threads = [threading.Thread(target=ask, args=(number % 2 == 0,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: served.engine.waiting + served.engine.answering == 4)
+        served.kill_model()
+        for thread in threads:
+            thread.join()
+        for answer in answers:
+            if answer.status_code == 200:
+                assert events_of(answer.text)[-1]["code"] == "died"
+            else:
+                assert answer.status_code == 503
+                assert answer.json()["error"]["code"] == "model_died"
+                assert answer.headers["Retry-After"]
+        with served.client() as client:
+            refused = client.post("/explain", json={"clip": "anger.mp4"})
+            assert (refused.status_code, client.get("/ready").status_code) in ((503, 503), (200, 200))
+            wait_for(lambda: client.get("/ready").status_code == 200)
+            answer = client.post("/explain", json={"clip": "anger.mp4"})
+            assert answer.json()["completion"] == COMPLETIONS["anger"]
+        assert served.metrics()["erv_restarts_total"] == 1
+
+
+class Moving:
+    """A source whose folder can be changed, as an alias of the registry is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def newest(self) -> str:
+        return str(self.folder)
+
+    def fetch(self) -> Version:
+        return FolderSource(self.folder).fetch()
+
+
+def test_another_version_takes_over_and_no_request_is_lost(folder: Path) -> None:
+    import shutil
+
+    second = folder / "second"
+    shutil.copytree(folder / "talking", second)
+    source = Moving(folder / "talking")
+    with serving(folder, source, every=0.1) as served:
+        stop = threading.Event()
+        answers: list[tuple[int, str]] = []
+
+        def ask() -> None:
+            with served.client() as client:
+                while not stop.is_set():
+                    answer = client.post("/explain", json={"clip": "anger.mp4"})
+                    answers.append((answer.status_code, answer.json().get("model", {}).get("id", "")))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            wait_for(lambda: len(answers) > 4)
+            first = served.engine._serving.answerer
+            source.folder = second
+            wait_for(lambda: served.engine.version.name == "second")
+            seen = len(answers)
+            wait_for(lambda: len(answers) > seen + 8)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert {status for status, _ in answers} == {200}
+        assert {name for _, name in answers} == {"talking", "second"}
+        assert answers[-1][1] == "second"
+        wait_for(lambda: not first.alive)
+        assert served.metrics()["erv_reloads_total"] == 1
+
+        # One that can't be loaded changes nothing.
+        broken = folder / "broken"
+        broken.mkdir()
+        (broken / "serving.json").write_text("{}")
+        source.folder = broken
+        wait_for(lambda: served.metrics()["erv_failed_reloads_total"] == 1)
+        with served.client() as client:
+            assert client.post("/explain", json={"clip": "anger.mp4"}).json()["model"]["id"] == "second"
+
+
+# --- the page and the command
+
+
+def test_the_page(served: Served, tmp_path: Path) -> None:
+    with chromium() as browser:
+        for dark in (False, True):
+            with visit(browser, served.address, "/", password=KEY, dark=dark) as seen:
+                assert seen.page.url.endswith("/docs")
+                for summary in seen.page.locator("summary").all():
+                    summary.click()
+                text = seen.page.inner_text("main")
+                for part in (
+                    "/explain",
+                    "/v1/chat/completions",
+                    "max_new_tokens",
+                    "sentences[].agrees",
+                    "required",
+                ):
+                    assert part in text
+                seen.require_accessible()
+                seen.pictures(tmp_path, "dark" if dark else "light")
+                assert [said for said in seen.troubles if "401" not in said] == []
+                assert seen.foreign == []
+
+
+def test_the_command(folder: Path, tmp_path: Path) -> None:
+    arguments = ["serve", "--bundle", str(folder / "talking"), "--port", "0", "--device", "cpu"]
+    variables = {
+        "ERV_SERVE_KEY": KEY,
+        "ERV_SERVE_ROOT": str(folder / "clips"),
+        "ERV_SERVE_HOSTS": "a.example",
+    }
+    with program(arguments, tmp_path / "log", folder=tmp_path, more=variables) as running:
+        with httpx.Client(
+            base_url=running.address, headers=AUTHORIZED, trust_env=False, timeout=60
+        ) as client:
+            assert client.get("/v1/models", headers={"Host": "a.example"}).status_code == 200
+            assert client.post("/explain", json={"clip": "anger.mp4"}).json()["answer"] == "anger"
+        for process in Path("/proc").iterdir():
+            if process.name.isdecimal() and _parent(process) == running.process.pid:
+                assert KEY.encode() not in (process / "environ").read_bytes(), "the model needs no key"
+        assert running.end() == 0
+    said = (tmp_path / "log").read_text()
+    assert said.startswith(f"talking answers at {running.address}\n")
+    assert KEY not in said
+
+
+def _parent(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "code", "said"),
+    [
+        (["--host", "0.0.0.0"], {}, 2, "0.0.0.0 can be reached from other machines, and there is no key"),
+        (["--host", "models.example"], {}, 2, "is not an IP address"),
+        ([], {"ERV_SERVE_KEY": "short"}, 2, "at least 16"),
+        ([], {"ERV_SERVE_HOSTS": "a.*.example"}, 2, "can't be the name of a host"),
+        ([], {"ERV_SERVE_ROOT": "/nowhere"}, 1, "ERV_SERVE_ROOT is '/nowhere', not a folder"),
+        (["--bundle", "."], {}, 1, "is no bundle"),
+    ],
+    ids=str,
+)
+def test_a_command_that_cannot_serve(
+    folder: Path, tmp_path: Path, arguments: list[str], variables: dict[str, str], code: int, said: str
+) -> None:
+    import subprocess
+    import sys
+
+    bundle = [] if "--bundle" in arguments else ["--bundle", str(folder / "talking")]
+    command = [sys.executable, "-c", "from erv.cli import main; main()", "serve", "--port", "0"]
+    done = subprocess.run(
+        [*command, *bundle, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
