@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright: pages of our own servers as people see and use them."""
+"""Chromium, as Debian has it, or Chrome, driven by Playwright: pages of our own servers as people see and use them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+_PROGRAMS = ("chromium", "google-chrome")
 WIDTHS = {1280: 800, 390: 844}  # pixels of CSS: the width of a screen and its height
 _WAIT_MS = 30_000
 _FLAGS = [
@@ -30,7 +31,7 @@ def chromium(*flags: str) -> Iterator[Browser]:
     Raises:
         AssertionError: this machine has none.
     """
-    program = shutil.which("chromium")
+    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     assert program is not None, "no Chromium on this machine; `apt-get install -y chromium`"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=[*_FLAGS, *flags])
