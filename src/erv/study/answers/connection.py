@@ -33,8 +33,8 @@ class Answerbase:
     """An open database whose tables are those of this erv.
 
     Args:
-        url: `sqlite:///FILE` or `postgresql://USER:<PASSWORD>@HOST/DATABASE`. The tables are made if there are
-            none; a new SQLite file can be read by its owner alone.
+        url: `sqlite:///FILE` or `postgresql://USER:<PASSWORD>@HOST/DATABASE`. The tables are made if there
+            are none; a new SQLite file can be read by its owner alone.
 
     Raises:
         StackError: the URL is of another kind, the database can't be reached, or another erv made its tables.
