@@ -70,6 +70,14 @@ def take(page: Any, name: str) -> None:
     print(f"{path}: {path.stat().st_size // 1000} kB")
 
 
+def seek(page: Any, share: float) -> None:
+    """Shows the picture at a share of the clip's length, once it is there."""
+    page.wait_for_function("document.getElementById('clip').readyState >= 2")
+    page.locator("#clip").evaluate("(clip, share) => { clip.currentTime = share * clip.duration; }", share)
+    page.wait_for_function("(clip => !clip.seeking && clip.readyState >= 2)(document.getElementById('clip'))")
+    page.wait_for_timeout(1500)  # until the browser has hidden that it was loading
+
+
 def answer(page: Any) -> str:
     """Watches the clip and says that it shows anger; returns the kind of question that follows."""
     page.keyboard.press("Space")
@@ -101,12 +109,12 @@ def main() -> None:
             page.wait_for_selector("form[action='/emotion']")
             page.wait_for_load_state("load")
             if "emotion" in missing:
-                page.locator("#clip").evaluate("clip => { clip.currentTime = clip.duration / 2; }")
+                seek(page, 0.5)
                 take(page, "study-emotion")
-                page.locator("#clip").evaluate("clip => { clip.currentTime = 0; }")
+                seek(page, 0.0)
                 missing.discard("emotion")
             kind = answer(page)
-            page.locator("#clip").evaluate("clip => { clip.currentTime = clip.duration / 2; }")
+            seek(page, 0.5)
             for key in "1" if kind == "pair" else "4532":
                 page.keyboard.press(key)
             if kind in missing:
