@@ -105,7 +105,8 @@ def test_a_rater_does_ten_pairs_by_the_keyboard_alone(
             go_on(page)
         assert page.locator("form[action='/finish']").count() == 1
         seen.require_accessible()
-        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")  # pressed twice by accident: the study goes on
+        page.get_by_role("button", name="Finish").press("Enter")
         page.wait_for_selector("#code")
         assert page.locator("#code").inner_text() == "C1A2B3"
         assert (
@@ -354,7 +355,10 @@ def test_ratings_in_german_on_a_phone(browser: Browser, tmp_path: Path) -> None:
             page = seen.page
             agree(page)
             assert see(page) == "rating"
-            for name, value in (("emotion", 4), ("own_answer", 5), ("true", 3)):
+            page.locator("input[name=rating_emotion][value='4']").focus()
+            page.keyboard.press("Space")  # on a choice it takes it, and doesn't play the clip
+            assert page.locator("#clip").evaluate("clip => clip.paused")
+            for name, value in (("own_answer", 5), ("true", 3)):
                 page.locator(f"label.choice:has(input[name=rating_{name}][value='{value}'])").click()
             page.get_by_role("button", name="Weiter").click()  # one is open: the browser says so
             assert page.locator("input[name=rating_fluent]:invalid").count() == 5

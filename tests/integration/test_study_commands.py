@@ -127,11 +127,11 @@ def test_other_programs_and_back(scratch: Scratch, answered: Study) -> None:
     said = scratch.erv(
         "study", "import", "pilot", "there/pairs_answers.json", "--from", "label-studio"
     ).stdout
-    assert said == "15 answers of 3 raters, 15 new\n"
+    assert said == "11 answers of 3 raters, 11 new\n"
     again = scratch.erv(
         "study", "import", "pilot", "there/pairs_answers.json", "--from", "label-studio"
     ).stdout
-    assert again == "15 answers of 3 raters, 0 new\n"
+    assert again == "11 answers of 3 raters, 0 new\n"
     wrong = scratch.erv("study", "export", "pilot", "--to", "potato", check=False)
     assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
 

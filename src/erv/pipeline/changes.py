@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from erv.pipeline.graph import PipelineStage
+from erv.pipeline.graph import PipelineStage, named_stages
 from erv.pipeline.lock_file import NAME, PipelineError, lock_fault, read_lock_entries
 from erv.pipeline.put_back import hash_once_back, touches
 
@@ -98,7 +98,7 @@ def read_changes(stages: Sequence[PipelineStage], workspace: str | Path = ".") -
     wanted = {stage.name for stage in stages}
     try:
         with quiet_dvc(), Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
-            items = {item.name: item for item in repo.index.stages if item.name in wanted}
+            items = {item.name: item for item in named_stages(repo) if item.name in wanted}
             found = {
                 name: _changes(item) if name in locked else StageChanges(name, never_ran=True)
                 for name, item in ((stage.name, items[stage.name]) for stage in stages)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.pipeline.changes import quiet_dvc
+from erv.pipeline.graph import named_stages
 from erv.pipeline.lock_file import NAME, Entries, PipelineError, keep_lock, lock_fault
 
 Hashes = Mapping[str, Mapping[str, str]]
@@ -37,7 +38,7 @@ def commit_dependencies(
     keep_lock(root)
     try:
         with quiet_dvc(), Repo(str(root), _wait_for_lock=True) as repo, repo.lock:
-            items = [item for item in repo.index.stages if item.name in wanted]
+            items = [item for item in named_stages(repo) if item.name in wanted]
             for item in items:
                 _take(item, wanted[item.name])
             before_writing({item.name: dict(to_single_stage_lockfile(item)) for item in items})

@@ -72,11 +72,11 @@ def read_stages(workspace: str | Path = ".") -> tuple[PipelineStage, ...]:
     check_definitions(root)
     try:
         with Repo(str(root)) as repo:
-            graph = repo.index.graph
+            graph, named = repo.index.graph, named_stages(repo)
             found = {
                 stage.name: PipelineStage(
                     name=stage.name,
-                    upstream=tuple(sorted(up.name for up in graph.successors(stage))),
+                    upstream=tuple(sorted(up.name for up in graph.successors(stage) if up in named)),
                     command=str(stage.cmd),
                     dependencies=tuple(sorted({_relative(dep, root) for dep in stage.deps if dep.fs_path})),
                     outputs=tuple(sorted(_relative(out, root) for out in stage.outs)),
@@ -89,13 +89,23 @@ def read_stages(workspace: str | Path = ".") -> tuple[PipelineStage, ...]:
                         )
                     ),
                 )
-                for stage in graph.nodes
+                for stage in named
             }
     except ConfigError as error:
         raise PipelineError(f".dvc: {_one_line(str(error))}; see `erv doctor`") from error
     except DvcException as error:
         raise PipelineError(lock_fault(root) or f"{FILE}: {_one_line(str(error))}") from error
     return tuple(_sorted(found))
+
+
+def named_stages(repo: Any) -> list[Any]:
+    """The stages in `dvc.yaml` of a `dvc.repo.Repo`, as DVC has them.
+
+    To DVC a `.dvc` file is a stage, too, but one without a name: it pins data that no stage makes.
+    """
+    from dvc.stage import PipelineStage as Named
+
+    return [stage for stage in repo.index.stages if isinstance(stage, Named)]
 
 
 def select(stages: Sequence[PipelineStage], targets: Iterable[str] | None) -> tuple[PipelineStage, ...]:

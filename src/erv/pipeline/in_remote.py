@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.pipeline.changes import StageChanges, quiet_dvc
-from erv.pipeline.graph import PipelineStage
+from erv.pipeline.graph import PipelineStage, named_stages
 from erv.pipeline.lock_file import PipelineError
 from erv.pipeline.put_back import hash_once_back, touches
 
@@ -39,7 +39,7 @@ def restorable_from_remote(
     with quiet_dvc(), Repo(str(Path(workspace).resolve()), _wait_for_lock=True) as repo, repo.lock:
         if not repo.config["core"].get("remote"):
             return frozenset()
-        items = {item.name: item for item in repo.index.stages}
+        items = {item.name: item for item in named_stages(repo)}
         try:
             remote = _Remote(repo.cloud.get_remote_odb(), [items[name] for name in candidates])
         except Exception as error:  # of DVC, of the library of its kind of store, or of the network

@@ -70,6 +70,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         git(folder, "config", f"user.{key}", value)
     with contextlib.chdir(folder):
         Repo.init(".").close()
+        Path("pinned.txt").write_text("no stage makes this\n")
+        with Repo(".") as repo:
+            repo.add("pinned.txt")
         for text in ("# before\n", FILES[FILE], "# after\n"):
             Path(FILE).write_text(text)
             git(folder, "add", "-A")

@@ -47,6 +47,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "params.yaml").write_text("text: same\n")
     dvc(folder, "init", "--no-scm", "-q")
+    (folder / "pinned.txt").write_text("no stage makes this\n")
+    dvc(folder, "add", "-q", "pinned.txt")
     dvc(folder, "repro", "-q")
     return folder
 

@@ -33,8 +33,8 @@ class Answerbase:
     """An open database whose tables are those of this erv.
 
     Args:
-        url: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/DATABASE`. The tables are made if there are
-            none; a new SQLite file can be read by its owner alone.
+        url: `sqlite:///FILE` or `postgresql://USER:<PASSWORD>@HOST/DATABASE`. The tables are made if there
+            are none; a new SQLite file can be read by its owner alone.
 
     Raises:
         StackError: the URL is of another kind, the database can't be reached, or another erv made its tables.
@@ -108,12 +108,12 @@ def _parse(url: str) -> URL:
         # The text may hold a password.
         raise StackError(
             f"{VARIABLE}: not the address of a database, expected sqlite:///FILE or"
-            " postgresql://USER:PASSWORD@HOST/DATABASE"
+            " postgresql://USER:<PASSWORD>@HOST/DATABASE"
         ) from None
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise StackError(
             f"{VARIABLE}: {parsed.get_backend_name()} is not supported; expected sqlite:///FILE or"
-            " postgresql://USER:PASSWORD@HOST/DATABASE"
+            " postgresql://USER:<PASSWORD>@HOST/DATABASE"
         )
     return parsed
 

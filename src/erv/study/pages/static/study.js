@@ -112,7 +112,8 @@ function onKey(event) {
   if (key === " " && clip && !control && !event.target.matches("input:not(:checked)")) {
     event.preventDefault();
     void (clip.paused ? clip.play() : clip.pause());
-  } else if (key === "enter" && main && !control) {
+  } else if (key === "enter" && main && main.querySelector("fieldset") && !control) {
+    // Not where nothing is asked: a key that was pressed twice must not finish the study.
     event.preventDefault();
     if (!main.querySelector("button").disabled) main.requestSubmit();
   } else if (key === "u" && document.getElementById("undo")) {
