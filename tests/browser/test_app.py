@@ -223,7 +223,7 @@ def test_two_versions_side_by_side_and_blind(
         page.check("#compare")
         page.check("#blind")
         page.check("#keep")
-        page.on("response", answers.append)
+        page.on("response", lambda answer: answers.append(answer))  # Playwright marks its handlers
         page.click("#go")
         expect(page.locator("#judge")).to_be_visible(timeout=LONG_MS)
         assert page.locator(".panel .who").all_inner_texts() == ["A", "B"]
