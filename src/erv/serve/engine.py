@@ -211,12 +211,13 @@ class Engine:
         self.counts.restarts += 1
         dead.answerer.close()
 
-    def _put(self, serving: Serving) -> bool:
-        """Lets a process answer from now on; False if that ends instead, because all do."""
+    def _put(self, serving: Serving, old: Serving | None = None) -> bool:
+        """Lets a process answer from now on, and the old one finish; False if all are to end instead."""
         with self._lock:
             closing = self._closing.is_set()
             if not closing:
                 self._serving = serving
+                self._old += [] if old is None else [old]
         if closing:
             serving.answerer.close()
         return not closing
@@ -239,11 +240,8 @@ class Engine:
             self.counts.failed_reloads += 1
             logger.error("%s goes on: %s can't be served: %s", self.version.id, newest, error)
             return
-        before = self._serving
-        if not self._put(Serving(version, answerer)):
+        if not self._put(Serving(version, answerer), old=self._serving):
             return
-        with self._lock:
-            self._old.append(before)
         self._newest, self._failed = newest, None
         self._started = time.monotonic()
         self.counts.reloads += 1
