@@ -56,6 +56,7 @@ $(PLOTS): src/erv/plots/page.py | $(VENV)/.installed
 
 demo: data  ## Sample corpus, local stack, whole pipeline; prints the results and the addresses
 	$(BIN)/erv run
+	@echo 'Explain clips in the browser: $(BIN)/erv app'
 
 data: install  ## Create the sample corpus, upload it to the raw bucket and pin it
 	@# First alone: in a clone that uses servers of others it refuses, before anything is made.

@@ -31,6 +31,7 @@ COMMANDS = {
     "explain": "explain",
     "predict": "predict",
     "serve": "serve",
+    "app": "app",
     "export": "export",
     "import": "import_",
     "promote": "promote",

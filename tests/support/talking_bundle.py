@@ -32,22 +32,24 @@ _STEPS = 300
 _LEARNED = 0.02  # loss
 
 
-def write_talking_bundle(folder: Path, clips: dict[str, Path]) -> Path:
+def write_talking_bundle(folder: Path, clips: dict[str, Path], *, frames: int = 2, size: int = 32) -> Path:
     """Writes policy, verifier and `serving.json`.
 
     Args:
         folder: is made.
         clips: a clip per emotion of `SAID`.
+        frames: that the policy sees.
+        size: of a frame, in pixels; a multiple of 32.
     """
     folder.mkdir(parents=True)
-    serving = {**SERVING, "max_new_tokens": 96, "datasets": {"mafw": None}}
+    serving = {**SERVING, "frames": frames, "size": size, "max_new_tokens": 96, "datasets": {"mafw": None}}
     (folder / "serving.json").write_text(json.dumps(serving))
-    _write_policy(folder / "policy", clips)
+    _write_policy(folder / "policy", clips, frames, size)
     _write_verifier(folder / "verifier")
     return folder
 
 
-def _write_policy(folder: Path, clips: dict[str, Path]) -> None:
+def _write_policy(folder: Path, clips: dict[str, Path], frames: int, size: int) -> None:
     import torch
 
     from erv.media.decode import DecodeRule, decode
@@ -57,15 +59,13 @@ def _write_policy(folder: Path, clips: dict[str, Path]) -> None:
     from erv.shards import Clip
 
     sizes = TinySizes(
-        image_size=32, num_frames=2, vision_width=16, vision_layers=1, audio_width=16, audio_layers=1,
+        image_size=size, num_frames=frames, vision_width=16, vision_layers=1, audio_width=16, audio_layers=1,
         window_seconds=1, hidden=64, layers=2, heads=2, mlp=128, gate_width=16, vocabulary=500,
     )  # fmt: skip
     names = [*SAID, "sadness", "surprise", "disgust", "disappointment"]
     texts = [*COMPLETIONS.values(), *(f"<answer>{name}</answer>" for name in names)] * 4
     policy = Policy(*build_tiny_policy(texts, seed=0, sizes=sizes))
-    rule = DecodeRule(
-        **{name: SERVING[name] for name in ("frames", "size", "geometry", "sample_rate")}  # type: ignore[arg-type]
-    )
+    rule = DecodeRule(frames, size, "stretch", 16000)
     seen = {emotion: decode(path, rule) for emotion, path in clips.items()}
     shown = [Clip(emotion, item.frames, item.audio, 16000) for emotion, item in seen.items()]
     features = encode(policy, shown)
@@ -131,3 +131,15 @@ def _write_verifier(folder: Path) -> None:
     verifier = EmotionVerifier(model, tokenizer, labels=names, thresholds=[0.3] * len(names))
     folder.mkdir()
     verifier.save_pretrained(folder)
+
+
+def write_face_clips(folder: Path) -> dict[str, Path]:
+    """A clip of a drawn face for each emotion of `SAID`, as in the sample corpus."""
+    from erv.sample.clips import draw_cues, render_clip, stream
+
+    found = {}
+    for emotion in SAID:
+        cues = draw_cues(emotion, emotion, stream(3, "talking", emotion))
+        found[emotion] = folder / f"{emotion}.mp4"
+        found[emotion].write_bytes(render_clip(cues, stream(3, "talking", emotion)))
+    return found

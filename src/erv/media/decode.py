@@ -49,6 +49,7 @@ __all__ = [
 Geometry = Literal["stretch", "pad"]
 ShortFolders = Literal["repeat", "black"]
 _BATCH_BYTES = 64 * 2**20
+_UNMEASURED = "Failed to measure duration/frame-count"  # decord's words
 _PAD_COLOR = (127, 127, 127)  # int(0.5 * 255), the mean of the image processor
 
 
@@ -264,7 +265,10 @@ def _video_frames(path: Path, rule: DecodeRule, header: Header, found: Survey) -
         raise MediaError(f"truncated: {found.packets} of {header.frames} frames")
     if found.seekable and (rule.geometry == "stretch" or header.ratio in (None, 1.0)):
         taken = _frames_by_parts(path, rule, header, found)
-        return _frames_by_number(path, rule, header, found.times) if taken is None else taken
+        if taken is None:
+            taken = _frames_by_number(path, rule, header, found.times)
+        if taken is not None:
+            return taken
     return _frames_in_order(path, rule, header, found.packets, found.times)
 
 
@@ -284,8 +288,11 @@ def _frames_by_parts(path: Path, rule: DecodeRule, header: Header, found: Survey
     return None if squares is None else np.stack([squares[index] for index in indices])
 
 
-def _frames_by_number(path: Path, rule: DecodeRule, header: Header, times: Times | None) -> np.ndarray:
-    """uint8 [T, size, size, 3] of a video in which decord can seek."""
+def _frames_by_number(path: Path, rule: DecodeRule, header: Header, times: Times | None) -> np.ndarray | None:
+    """uint8 [T, size, size, 3] of a video in which decord can seek; None if it can't tell how long that is.
+
+    So it is with recordings of a browser that states no rate, if their pictures come irregularly.
+    """
     import decord
     from PIL import Image
 
@@ -307,6 +314,8 @@ def _frames_by_number(path: Path, rule: DecodeRule, header: Header, times: Times
                 image = Image.frombuffer("RGB", pixels.shape[1::-1], pixels, "raw", "RGB", 0, 1)
                 squares[index] = _square(image, rule.size, rule.geometry, rule.resize)
     except (RuntimeError, ValueError, IndexError, OSError, decord.DECORDError) as error:
+        if _UNMEASURED in str(error):
+            return None
         raise MediaError(f"video can't be decoded: {short_reason(error, path)}") from error
     return np.stack([squares[index] for index in indices])
 

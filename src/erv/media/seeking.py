@@ -9,8 +9,9 @@ returns a wrong picture:
 - if the first picture is not a key frame, because pictures before the first key frame are counted but not
   decoded.
 
-It does raise an error if it has no decoder (AV1), or if a Matroska file has no duration (a browser's
-recording). So decord is used only where it is known to be right. Everything else is decoded from the start
+It does raise an error if it has no decoder (AV1), or if a Matroska file has no duration, or states no rate
+while its pictures come irregularly (both are recordings of browsers). So decord is used only where it is
+known to be right. Everything else is decoded from the start
 (`erv.media.sequential`).
 """
 

@@ -16,11 +16,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from erv.answering.events import Answer, Done, Error, Event, Queued, Started, Token
 from erv.answering.requests import Request
+from erv.answering.told import ClientLeft
 from erv.serve.bodies import read_json
 from erv.serve.chat_request import ChatRequest
 from erv.serve.schemas import body_of, verdict
 from erv.serve.service import Service, Taken, refused
-from erv.serve.told import ClientLeft
 from erv.serve.versions import Version
 from erv.web.errors import Refused
 

@@ -14,11 +14,11 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from erv.answering.requests import Request
+from erv.answering.told import ClientLeft
 from erv.serve.bodies import READ_SECONDS, file_in, fitting, late, read_json
 from erv.serve.chat import EVENT_STREAM
 from erv.serve.schemas import ExplainRequest, Explanation, body_of, explanation
 from erv.serve.service import Service, Taken
-from erv.serve.told import ClientLeft
 from erv.web.errors import Refused
 
 _FORM = "multipart/form-data"

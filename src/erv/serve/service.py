@@ -12,11 +12,11 @@ from starlette.requests import Request as HttpRequest
 from erv.answering.events import LAST, Answer, Done, Error, Event
 from erv.answering.process import QueueFull, Ticket
 from erv.answering.requests import Request
+from erv.answering.told import ClientLeft, told
 from erv.errors import EvaluationError
 from erv.serve.engine import Engine, Unavailable
 from erv.serve.metrics import Metrics
 from erv.serve.rates import Pace
-from erv.serve.told import ClientLeft, told
 from erv.serve.versions import Version
 from erv.web.errors import Refused
 

@@ -1,3 +1,4 @@
+import io
 import re
 import struct
 from fractions import Fraction
@@ -373,6 +374,38 @@ def test_decord_finds_pictures_where_every_key_frame_is_a_fresh_start(tmp_path):
         path.write_bytes(numbered_clip(gop=10, **given))
         found = survey(path, read_header(path))
         assert (found.packets, found.seekable) == (50, True)
+
+
+def test_a_browser_s_recording_with_irregular_pictures_is_decoded_in_order(tmp_path):
+    """decord refuses it: "Failed to measure duration/frame-count due to broken metadata"."""
+    import av
+    import decord
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="webm") as container:
+        video = container.add_stream("libvpx")
+        video.width = video.height = 64
+        video.pix_fmt = "yuv420p"
+        video.time_base = video.codec_context.time_base = Fraction(1, 1000)
+        for place, milliseconds in enumerate((5, 600, 1700, 2900)):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 60 * place + 30, np.uint8))
+            frame.pts, frame.time_base = milliseconds, Fraction(1, 1000)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+    content = buffer.getvalue()
+    start = content.index(b"\x23\xe3\x83")  # the rate, which browsers leave out
+    rest = (content[start + 3] & 127) + 2
+    content = content[:start] + bytes([0xEC, 0x80 | rest]) + bytes(rest) + content[start + 2 + rest :]
+    path = tmp_path / "1.webm"
+    path.write_bytes(content)
+    with pytest.raises(decord.DECORDError, match="Failed to measure"):
+        decord.VideoReader(str(path))
+    assert survey(path, read_header(path)).seekable
+    found = decode(path, DecodeRule(4, 64, "stretch", 16000)).frames.mean(axis=(1, 2, 3))
+    assert found == pytest.approx([30, 90, 150, 210], abs=70), (
+        "times decide which picture stands for which part"
+    )
+    assert found[0] < found[-1]
 
 
 def test_what_decord_makes_of_an_open_group_of_pictures(tmp_path):

@@ -1,0 +1,1 @@
+"""A page on which people let versions explain clips, and say what they think of it."""

@@ -1,0 +1,157 @@
+"""The application of `erv app`: its pages, and the addresses that their scripts ask."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+
+from erv.answering.clips import ClipError, ServedClips
+from erv.app.asking import LINES, Asking, wanted
+from erv.app.clips import file_of, listed
+from erv.app.feedback import LONGEST, Feedback, Opinion
+from erv.app.given import Memory
+from erv.app.versions import Choice, Versions
+from erv.errors import ErvError
+from erv.web.errors import Refused
+from erv.web.gate import HEALTH
+from erv.web.pages import STATIC, Pages, Static
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+FEATURES = ("camera", "microphone")  # that the pages ask the user for
+
+
+class _Sent(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Opinion(_Sent):
+    id: str
+    thumb: Literal["up", "down"] | None = None
+    emotion: str | None = Field(default=None, min_length=1, max_length=100)
+    explanation: str | None = Field(default=None, min_length=1, max_length=LONGEST)
+    preferred: bool | None = None
+    beside: str | None = None
+
+
+class _Pair(_Sent):
+    versions: list[str] = Field(min_length=2, max_length=2)
+
+
+class _Version(_Sent):
+    version: str
+
+
+class _Sides(_Sent):
+    sides: list[str] = Field(min_length=1, max_length=2)
+
+
+class App:
+    """What the addresses do.
+
+    Args:
+        versions: that can be asked.
+        feedback: keeps what people say.
+        clips: the served folder.
+        seconds: within which a clip must be answered.
+        most_mb: the largest file that a page may send.
+    """
+
+    def __init__(
+        self, versions: Versions, feedback: Feedback, clips: ServedClips, *, seconds: float, most_mb: int
+    ) -> None:
+        self._versions, self._feedback, self._clips, self._most_mb = versions, feedback, clips, most_mb
+        self._memory = Memory()
+        self._asking = Asking(versions, self._memory, feedback, clips, seconds)
+        self._pages = Pages("erv.app")
+
+    def starlette(self) -> Starlette:
+        """The application, to be put behind `erv.web.site.site`."""
+        return Starlette(
+            routes=[
+                Route(HEALTH, self._health),
+                Route("/", self._page),
+                Route("/live", self._live),
+                Route("/clips/{name:path}", self._clip),
+                Route("/open", self._open, methods=["POST"]),
+                Route("/explain", self._explain, methods=["POST"]),
+                Route("/pair", self._pair, methods=["POST"]),
+                Route("/reveal", self._reveal, methods=["POST"]),
+                Route("/feedback", self._opinion, methods=["POST"]),
+                Mount(STATIC, Static(["erv.app"])),
+            ]
+        )
+
+    async def _health(self, _: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def _page(self, _: Request) -> Response:
+        clips = await asyncio.to_thread(listed, self._clips)
+        choices = await self._choices()
+        return self._pages.page(
+            "app/explain.html.j2", choices=choices, clips=clips, most_mb=self._most_mb, at="explain"
+        )
+
+    async def _live(self, _: Request) -> Response:
+        choices = await self._choices()
+        return self._pages.page("app/live.html.j2", choices=choices, most_mb=self._most_mb, at="live")
+
+    async def _choices(self) -> list[Choice]:
+        try:
+            found = await asyncio.to_thread(self._versions.choices)
+        except ErvError as error:
+            raise Refused(503, str(error)) from None
+        return list(found)
+
+    async def _clip(self, http: Request) -> Response:
+        try:
+            return FileResponse(await asyncio.to_thread(file_of, self._clips, http.path_params["name"]))
+        except ClipError as error:
+            raise Refused(404, str(error)) from None
+
+    async def _open(self, http: Request) -> Response:
+        """Answers once a version is loaded."""
+        sent = await _read(http, _Version)
+        try:
+            loaded = await asyncio.to_thread(self._versions.get, sent.version)
+        except ErvError as error:
+            raise Refused(503, str(error)) from None
+        return JSONResponse({"title": loaded.title})
+
+    async def _explain(self, http: Request) -> Response:
+        asked = await wanted(http, self._memory)
+        return StreamingResponse(self._asking.lines(http, asked), media_type=LINES)
+
+    async def _pair(self, http: Request) -> Response:
+        sent = await _read(http, _Pair)
+        return JSONResponse({"sides": self._memory.pair(sent.versions)})
+
+    async def _reveal(self, http: Request) -> Response:
+        sent = await _read(http, _Sides)
+        titles = {choice.id: choice.title for choice in await self._choices()}
+        versions = [self._memory.version_of(side) for side in sent.sides]
+        return JSONResponse({"titles": [None if one is None else titles.get(one, one) for one in versions]})
+
+    async def _opinion(self, http: Request) -> Response:
+        sent = await _read(http, _Opinion)
+        given = self._memory.given(sent.id)
+        if given is None:
+            raise Refused(404, "this answer is not remembered any more; let the clip be explained again")
+        said = Opinion(sent.thumb, sent.emotion, sent.explanation, sent.preferred, sent.beside)
+        traced = await asyncio.to_thread(self._feedback.add, given, said)
+        return JSONResponse({"kept": given.kept is not None, "traced": traced})
+
+
+async def _read(http: Request, model: type[_Model]) -> _Model:
+    try:
+        return model.model_validate_json(await http.body())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or None
+        raise Refused(400, f"{place or 'the body'}: {first['msg']}", param=place) from None

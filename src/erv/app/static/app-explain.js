@@ -1,0 +1,180 @@
+// The page for one clip: choose it, choose who explains it, watch, judge.
+
+import { explain, post } from "./app-stream.js";
+import { Panel, seconds } from "./app-panel.js";
+import { close, openCamera, record } from "./app-recorder.js";
+
+const at = (id) => document.getElementById(id);
+const form = at("ask"), video = at("clip");
+let file = null; // what is chosen: a Blob with a name, or null
+let panels = [];
+let running = null; // an AbortController while versions answer
+let sides = null; // tokens of a blind pair
+
+// The clip
+
+function source() { return form.elements.source.value; }
+
+function show(blob, name) {
+  if (video.src) URL.revokeObjectURL(video.src);
+  file = blob ? { blob, name } : null;
+  if (blob) video.src = URL.createObjectURL(blob);
+  video.hidden = !blob;
+  at("nothing").hidden = Boolean(blob);
+}
+
+function showServed(name) {
+  file = null;
+  video.hidden = !name;
+  at("nothing").hidden = Boolean(name);
+  if (name) video.src = `/clips/${name.split("/").map(encodeURIComponent).join("/")}`;
+  else video.removeAttribute("src");
+}
+
+for (const radio of form.elements.source) {
+  radio.addEventListener("change", () => {
+    for (const part of document.querySelectorAll(".source")) part.hidden = part.dataset.source !== source();
+    fault("");
+    if (source() === "served") showServed(at("served").value);
+    else if (source() === "file" && at("file").files[0]) show(at("file").files[0], at("file").files[0].name);
+    else show(null);
+  });
+}
+at("file").addEventListener("change", () => show(at("file").files[0] ?? null, at("file").files[0]?.name));
+at("served")?.addEventListener("change", () => showServed(at("served").value));
+
+form.addEventListener("dragover", (event) => { event.preventDefault(); form.classList.add("dropping"); });
+form.addEventListener("dragleave", () => form.classList.remove("dropping"));
+form.addEventListener("drop", (event) => {
+  event.preventDefault();
+  form.classList.remove("dropping");
+  if (!event.dataTransfer.files.length) return;
+  form.elements.source.value = "file";
+  at("file").files = event.dataTransfer.files;
+  at("file").dispatchEvent(new Event("change"));
+  for (const part of document.querySelectorAll(".source")) part.hidden = part.dataset.source !== "file";
+});
+
+let stream = null, stop = null, clock = null;
+at("record").addEventListener("click", async () => {
+  fault("");
+  if (stop) {
+    clearInterval(clock);
+    const blob = await stop();
+    close(stream);
+    stop = stream = null;
+    video.srcObject = null;
+    video.muted = false;
+    at("record").textContent = "Record again";
+    show(blob, "recording.webm");
+    return;
+  }
+  try {
+    stream = await openCamera();
+  } catch (error) {
+    fault(error.message);
+    return;
+  }
+  show(null);
+  video.srcObject = stream;
+  video.muted = true;
+  video.hidden = false;
+  at("nothing").hidden = true;
+  video.play();
+  stop = record(stream);
+  const begun = Date.now();
+  at("record").textContent = "Stop recording";
+  clock = setInterval(() => { at("recorded").textContent = seconds((Date.now() - begun) / 1000); }, 200);
+});
+
+// Who explains it
+
+at("compare")?.addEventListener("change", () => { at("beside").hidden = !at("compare").checked; });
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  fault("");
+  const served = source() === "served" ? at("served").value : null;
+  if (stop) return fault("stop the recording first");
+  if (!served && !file) return fault("choose a clip first");
+  const most = Number(form.getAttribute("data-most-mb")); // form.dataset is the field of that name
+  if (file && file.blob.size > most * 2 ** 20) {
+    return fault(`the clip has ${Math.ceil(file.blob.size / 2 ** 20)} MiB, at most ${most} MiB are taken; cut it`);
+  }
+  const compared = at("compare")?.checked;
+  const blind = compared && at("blind").checked;
+  const versions = compared ? [at("version").value, at("other").value] : [at("version").value];
+  sides = null;
+  if (blind) {
+    try {
+      sides = (await post("/pair", { versions })).sides;
+    } catch (error) {
+      return fault(error.message);
+    }
+  }
+  begin(versions, served, file);
+});
+
+async function begin(versions, served, clip) {
+  panels.forEach((panel) => panel.remove());
+  at("judge").hidden = true;
+  at("judged").textContent = "";
+  document.querySelectorAll(".prefer").forEach((button) => { button.disabled = false; });
+  const names = sides ? ["A", "B"] : versions.map((version) => titleOf(version));
+  panels = names.map((name) => new Panel(name, video));
+  at("answers").replaceChildren(...panels.map((panel) => panel.root));
+  running = new AbortController();
+  busy(true);
+  at("answers").scrollIntoView({ block: "nearest" });
+  await Promise.all(panels.map((panel, number) => {
+    const asked = new URLSearchParams(sides ? { side: sides[number] } : { version: versions[number] });
+    if (served) asked.set("clip", served);
+    else asked.set("name", clip.name);
+    for (const id of ["dataset", "subtitle"]) if (at(id).value.trim()) asked.set(id, at(id).value.trim());
+    if (at("keep").checked) asked.set("keep", "1");
+    return explain(asked, served ? null : clip.blob, running.signal, (event) => panel.tell(event));
+  }));
+  running = null;
+  busy(false);
+  at("news").textContent = panels.map((panel) => panel.summary()).join(". ");
+  at("judge").hidden = panels.length < 2 || panels.some((panel) => !panel.done);
+}
+
+at("cancel").addEventListener("click", () => running?.abort());
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") running?.abort(); });
+window.addEventListener("pagehide", () => { running?.abort(); close(stream); });
+
+for (const button of document.querySelectorAll(".prefer")) {
+  button.addEventListener("click", async () => {
+    const chosen = button.value === "" ? null : Number(button.value);
+    await Promise.all(panels.map((panel, number) => panel.say({
+      preferred: chosen === null ? null : chosen === number,
+      beside: panels[1 - number].id,
+    })));
+    document.querySelectorAll(".prefer").forEach((one) => { one.disabled = true; });
+    at("judged").textContent = "Saved.";
+    if (sides) {
+      try {
+        const { titles } = await post("/reveal", { sides });
+        panels.forEach((panel, number) => panel.rename(`${"AB"[number]}: ${titles[number] ?? "unknown"}`));
+        at("judged").textContent = `Saved. A is ${titles[0]}, B is ${titles[1]}.`;
+      } catch (error) {
+        at("judged").textContent = error.message;
+      }
+    }
+  });
+}
+
+function titleOf(version) { return [...at("version").options].find((option) => option.value === version).text; }
+
+function busy(now) {
+  at("go").disabled = now;
+  at("cancel").hidden = !now;
+  if (now) at("cancel").focus();
+  else at("go").focus();
+}
+
+function fault(sentence) {
+  at("fault").textContent = sentence ? sentence.charAt(0).toUpperCase() + sentence.slice(1) + "." : "";
+  at("fault").hidden = !sentence;
+}

@@ -1,0 +1,68 @@
+"""Feedback as traces on a real MLflow server: written once, complete, and told again when it changes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from erv.app.feedback import Feedback, Opinion, latest
+from erv.app.traces import EXPERIMENT, send, trace_id_of
+from erv.environment import Environment
+from erv.errors import StackError
+from erv.tracking.lock_entries import client_of
+from tests.unit.app.test_feedback import GIVEN
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def environment(stack: Environment, tmp_path: Path) -> Environment:
+    return dataclasses.replace(stack, workspace=tmp_path, mlflow_experiment=tmp_path.name)
+
+
+def traces(environment: Environment) -> list:
+    client = client_of(environment)
+    experiment = client.get_experiment_by_name(f"{environment.mlflow_experiment}{EXPERIMENT}")
+    return list(client.search_traces(locations=[experiment.experiment_id], include_spans=True))
+
+
+def test_an_answer_has_one_trace_with_what_was_said(environment: Environment, tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path / "app", partial(send, environment))
+    assert feedback.add(GIVEN, Opinion("up", preferred=True, beside="a2"))
+    assert feedback.add(
+        replace(GIVEN, id="a2"), Opinion("down", emotion="fear", explanation="He steps back.")
+    )
+    for line in latest(tmp_path / "app"):
+        send(environment, line)  # as after an answer of MLflow that was lost
+    found = {trace.info.trace_id: trace for trace in traces(environment)}
+    first, second = latest(tmp_path / "app")
+    assert set(found) == {trace_id_of(first), trace_id_of(second)}
+
+    def said(trace_id: str) -> dict:
+        return {
+            one.name: (one.value, str(one.source.source_type)) for one in found[trace_id].info.assessments
+        }
+
+    assert said(trace_id_of(first)) == {"helpful": (True, "HUMAN"), "preferred": (True, "HUMAN")}
+    assert said(trace_id_of(second)) == {
+        "helpful": (False, "HUMAN"),
+        "truth": ("fear", "HUMAN"),
+        "explanation": ("He steps back.", "HUMAN"),
+    }
+    trace = found[trace_id_of(first)]
+    assert trace.info.tags["erv.bundle"] == GIVEN.version.digest
+    (span,) = trace.data.spans
+    assert span.outputs == GIVEN.done.completion
+
+
+def test_an_mlflow_that_is_away_is_told_later(environment: Environment, tmp_path: Path) -> None:
+    away = dataclasses.replace(environment, mlflow_uri="http://127.0.0.1:9")
+    assert not Feedback(tmp_path / "app", partial(send, away)).add(GIVEN, Opinion("up"))
+    with pytest.raises(StackError, match=r"MLflow at http://127\.0\.0\.1:9"):
+        send(away, latest(tmp_path / "app")[0])
+    assert Feedback(tmp_path / "app", partial(send, environment)).tell()
+    assert len(traces(environment)) == 1

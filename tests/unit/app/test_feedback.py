@@ -1,0 +1,155 @@
+"""What people say is never lost, and becomes a data set that the reader of reasoning sets takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erv.answering.events import Done, Seconds, Usage
+from erv.app.export import Exported, export
+from erv.app.feedback import JOURNAL, Feedback, Opinion, latest
+from erv.app.given import Given
+from erv.errors import DataError, StackError
+from erv.ingest.ingest import ingest
+from erv.ingest.readers.by_name import selection_of
+from erv.pinning import pin
+from erv.register.opened import Opened
+from erv.settings import IngestSettings
+from tests.support.tiny_bundle import write_clip
+
+DONE = Done(
+    "anger", "He shouts.", "<think>He shouts.</think>\n<answer>anger</answer>", 1.0, (), "stop",
+    Usage(5, 5), Seconds(0.1, 0.2, 0.3), 9.0,
+)  # fmt: skip
+GIVEN = Given("a1", Opened("tiny", "3", "b" * 64, Path("bundle")), "my clip.mp4", "c" * 64, None, None, DONE)
+
+
+def said(folder: Path) -> list[dict[str, Any]]:
+    return [line["said"] for line in latest(folder)]
+
+
+def test_the_last_word_about_an_answer_counts(tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path / "app")
+    for opinion in (Opinion("up"), Opinion("down", emotion="fear")):
+        assert not feedback.add(GIVEN, opinion), "there is no MLflow"
+    feedback.add(replace(GIVEN, id="a2"), Opinion("up"))
+    assert [one["thumb"] for one in said(tmp_path / "app")] == ["down", "up"]
+    assert len((tmp_path / "app" / JOURNAL).read_text().splitlines()) == 3
+    assert (tmp_path / "app").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "app" / JOURNAL).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_line_that_a_crash_cut_off_costs_no_other(tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path)
+    feedback.add(GIVEN, Opinion("up"))
+    with (tmp_path / JOURNAL).open("a") as stream:
+        stream.write('{"at": "2026-')
+    assert len(said(tmp_path)) == 1
+    feedback.add(replace(GIVEN, id="a2"), Opinion("down"))
+    assert [one["thumb"] for one in said(tmp_path)] == ["up", "down"]
+    damaged = (tmp_path / JOURNAL).read_text().replace('{"at"', '{"at', 1)
+    (tmp_path / JOURNAL).write_text(damaged)
+    with pytest.raises(DataError, match="line 1: damaged"):
+        latest(tmp_path)
+
+
+def test_mlflow_is_told_once_and_what_it_missed_later(tmp_path: Path) -> None:
+    told: list[str] = []
+    away = True
+
+    def send(line: Mapping[str, Any]) -> None:
+        if away:
+            raise StackError("MLflow is away")
+        told.append(line["answer"]["id"])
+
+    feedback = Feedback(tmp_path, send)
+    assert not feedback.add(GIVEN, Opinion("up"))
+    away = False
+    assert feedback.add(replace(GIVEN, id="a2"), Opinion("up"))
+    assert told == ["a1", "a2"]
+    assert Feedback(tmp_path, send).tell()
+    assert told == ["a1", "a2"]
+
+
+def test_kept_clips_have_names_of_their_content(tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path)
+    names = [feedback.keep(name, b"film") for name in ("a.MP4", "../../b.webm", "c.e/../x", "d")]
+    names += [feedback.keep("b.webm", b"other"), feedback.keep("c.sh;ell", b"third")]
+    assert [Path(name).suffix for name in names] == [".mp4"] * 4 + [".webm", ".mp4"]
+    assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == sorted(set(names))
+
+
+APPROVED = Opinion("up")
+CORRECTED = Opinion("down", emotion="fear", explanation="His hands shake, and he steps back.")
+
+
+def test_an_export_is_read_as_a_reasoning_set(tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path / "app")
+    kept = []
+    for seed in range(3):
+        content = write_clip(tmp_path / "clip.mp4", seed=seed).read_bytes()
+        kept.append(feedback.keep("clip.mp4", content))
+    opinions = [
+        (kept[0], APPROVED),
+        (kept[1], CORRECTED),
+        (kept[2], Opinion("up")),
+        (kept[2], Opinion(preferred=True)),
+        (None, APPROVED),
+        (kept[2], Opinion("down")),
+        (kept[2], Opinion("down", emotion="fear")),
+    ]
+    for number, (clip, opinion) in enumerate(opinions):
+        given = replace(
+            GIVEN, id=f"a{number}", kept=clip, subtitle="You, “here”?\nNo!" if number < 2 else None
+        )
+        feedback.add(given, opinion)
+    output = tmp_path / "round-2"
+    assert export(tmp_path / "app", output) == Exported(3, without_clip=1, without_text=2)
+    first = {path.name: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert export(tmp_path / "app", tmp_path / "again") == Exported(3, 1, 2)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "again").rglob("*") if p.is_file()} == first
+
+    reader = IngestSettings(
+        fold=1, validation_share=0.0, expect="full", max_excluded_share=0.0,
+        readers={"reasoning": {"reader": "reasoning"}},
+    )  # fmt: skip
+    lock = pin("reasoning", str(output), None, selection=selection_of(reader.readers["reasoning"]))
+    rows = {row.clip_id: row for row in ingest("reasoning", lock, None, reader, seed=0).rows}
+    assert sorted(rows) == sorted(Path(name).stem for name in kept)
+    assert rows[Path(kept[0]).stem].completion == DONE.completion
+    corrected = rows[Path(kept[1]).stem]
+    assert (corrected.label, corrected.subtitle) == ("fear", "You, “here”? No!")
+    assert corrected.completion == (
+        "<think>His hands shake, and he steps back.</think>\n<answer>fear</answer>"
+    )
+
+
+def test_nothing_is_written_over_or_half(tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path / "app")
+    with pytest.raises(
+        DataError, match="no feedback to export: 0 answers whose clip was not kept, 0 without"
+    ):
+        export(tmp_path / "app", tmp_path / "out")
+    name = feedback.keep("a.mp4", b"film")
+    feedback.add(replace(GIVEN, kept=name), APPROVED)
+    (tmp_path / "app/clips" / name).unlink()
+    with pytest.raises(DataError, match="a kept clip is gone"):
+        export(tmp_path / "app", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("of hours")
+    with pytest.raises(DataError, match="is there already"):
+        export(tmp_path / "app", tmp_path / "out")
+
+
+def test_the_journal_is_plain(tmp_path: Path) -> None:
+    Feedback(tmp_path).add(GIVEN, CORRECTED)
+    (line,) = [json.loads(text) for text in (tmp_path / JOURNAL).read_text().splitlines()]
+    assert line["version"] == {"name": "tiny", "number": "3", "bundle": "b" * 64}
+    assert line["clip"] == {"name": "my clip.mp4", "sha256": "c" * 64, "kept": None, "subtitle": None}
+    assert line["said"]["explanation"] == CORRECTED.explanation
