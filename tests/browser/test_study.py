@@ -355,7 +355,10 @@ def test_ratings_in_german_on_a_phone(browser: Browser, tmp_path: Path) -> None:
             page = seen.page
             agree(page)
             assert see(page) == "rating"
-            for name, value in (("emotion", 4), ("own_answer", 5), ("true", 3)):
+            page.locator("input[name=rating_emotion][value='4']").focus()
+            page.keyboard.press("Space")  # on a choice it takes it, and doesn't play the clip
+            assert page.locator("#clip").evaluate("clip => clip.paused")
+            for name, value in (("own_answer", 5), ("true", 3)):
                 page.locator(f"label.choice:has(input[name=rating_{name}][value='{value}'])").click()
             page.get_by_role("button", name="Weiter").click()  # one is open: the browser says so
             assert page.locator("input[name=rating_fluent]:invalid").count() == 5
