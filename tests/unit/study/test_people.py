@@ -21,7 +21,7 @@ from erv.study.plan import Study, read_key, read_study
 from erv.study.simulation import Model, simulate
 from tests.support.large_study import write_large_study
 
-LEVEL = Level(confidence=0.95, samples=100, seed=7)
+LEVEL = Level(confidence=0.95, samples=60, seed=7)
 
 
 def answered(folder: Path, model: Model, *, raters: int, seed: int = 1) -> Study:
