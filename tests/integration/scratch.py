@@ -187,7 +187,7 @@ class Background:
     def end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
         self._stream.close()
 
 

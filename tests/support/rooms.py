@@ -17,6 +17,7 @@ AROUND = {
     "commands",  # start stages
     "doctor",  # checks before a stage runs
     "environment",  # addresses and keys
+    "event_loop.py",  # how a stop signal ends what waits for servers
     "errors.py",  # messages; a clip's reason for quarantine is written where it is raised
     "lineage",  # reads what stages wrote
     "pipeline",  # starts and stops processes

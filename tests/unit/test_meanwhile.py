@@ -35,7 +35,7 @@ def test_an_error_of_the_block_stops_the_task() -> None:
 
     def interrupted() -> None:
         with meanwhile(task):
-            assert running.wait(5)
+            assert running.wait(60)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

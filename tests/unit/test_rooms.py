@@ -131,6 +131,7 @@ DECIDES = {
     "src/erv/errors.py": (),
     "src/erv/progress.py": (),
     "src/erv/collector.py": (),
+    "src/erv/event_loop.py": (),
     "src/erv/environment/environment.py": (),
     "src/erv/storage/store.py": (),
     "src/erv/pinning/journal.py": (),

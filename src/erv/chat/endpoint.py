@@ -11,10 +11,10 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from erv.chat.budget import Budget, BudgetSpentError, Tokens
@@ -28,6 +28,7 @@ from erv.chat.requests import (
     note_response,
 )
 from erv.errors import SettingsError
+from erv.event_loop import run_to_end
 from erv.progress import meter
 from erv.settings import chat
 
@@ -105,7 +106,7 @@ class ChatEndpoint:
                     known[text] = answer
             self._cached += len(known)
             if missing:
-                _run(self._ask_all(missing, questions, cache, known))
+                run_to_end(self._ask_all(missing, questions, cache, known))
         return [known[text] for text in texts]
 
     def prompt_tokens(self, text: str, questions: Questions[Answer]) -> int | None:
@@ -272,34 +273,6 @@ def _key(settings: chat.ChatEndpoint, environ: Mapping[str, str]) -> str | None:
             " that no key has; put only the key into it"
         )
     return key
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Runs to the end, or until a signal handler raises, which asyncio would only log from a callback."""
-    stops: list[BaseException] = []
-
-    async def watched() -> None:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-        def handle(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-            error = context.get("exception")
-            if error is None or isinstance(error, Exception):
-                loop.default_exception_handler(context)
-            else:
-                stops.append(error)
-                if task is not None:
-                    task.cancel()
-
-        loop.set_exception_handler(handle)
-        await work
-
-    try:
-        asyncio.run(watched())
-    except asyncio.CancelledError:
-        if not stops:
-            raise
-    if stops:
-        raise stops[0]
 
 
 def _answered(known: Mapping[str, object]) -> int:

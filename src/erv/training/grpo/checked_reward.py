@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import math
 from collections.abc import Callable
 from typing import Any
 
 from erv.errors import ErvError, TrainingError
+from erv.event_loop import run_to_end
 from erv.rewards.credit import Credit, CreditingReward
 
 
@@ -47,7 +47,7 @@ class CheckedReward:
         try:
             values = self._read(completions, columns)
             if inspect.isawaitable(values):
-                values = asyncio.run(_await(values))
+                values = run_to_end(_await(values))
             values = values.tolist() if hasattr(values, "tolist") else list(values)
         except ErvError:
             raise
