@@ -42,7 +42,7 @@ def tell_drift(
                 continue
             drifted.append(report.name)
             text = (
-                f"{report.name} warned of drift {warnings} times while it trained; its log says of what,"
+                f"{report.name} warned of drift {_times(warnings)} while it trained; its log says of what,"
                 f" MLflow run {run_id} has the curves"
             )
             resource = {"prefect.resource.id": f"erv.stage.{report.name}", MODEL_LABEL: model}
@@ -50,3 +50,7 @@ def tell_drift(
         except (OSError, StackError) as error:
             get_run_logger().warning("drift of %s can't be told now: %s", report.name, error)
     return drifted
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -55,6 +55,7 @@ from flows.summary import (
     REPORT,
     Summary,
     flat_metrics,
+    how_many,
     metrics_text,
     read_comparison,
     stage_table,
@@ -132,7 +133,7 @@ def _train(
     logger.info("asking DVC which stages are up to date")
     unchanged = _ask_unchanged(environment, needed, forced, cancellation)
     stages = wanted.to_run(needed, unchanged)
-    logger.info("%d stages, up to %d side by side", len(stages), workers)
+    logger.info("%s", how_many(len(stages), workers))
 
     described = describe(
         environment,

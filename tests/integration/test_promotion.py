@@ -288,6 +288,16 @@ def test_a_program_approves_as_the_page_says(workspace: Environment, start: Star
     assert reigns(client_of(workspace), name_of(workspace))[-1].by == "Ann in Prefect"
 
 
+def test_nobody_is_asked_about_the_champion(workspace: Environment, start: Start) -> None:
+    """The form said "version 1 is to become champion; the present one: version 1", and waited."""
+    done = start("champion").wait_for("COMPLETED", "FAILED", "PAUSED")
+    assert done["state"]["type"] == "COMPLETED"
+    assert re.fullmatch(
+        rf"{name_of(workspace)} version 1 \(champion\) is already the champion, .*; nothing was changed",
+        done["state"]["message"],
+    )
+
+
 @pytest.mark.slow
 def test_a_person_declines(workspace: Environment, start: Start) -> None:
     flow = start("2")
