@@ -8,12 +8,11 @@ from prefect.logging import get_run_logger
 
 from erv.environment import Environment
 from erv.errors import StackError
-from erv.stack.prefect_events import emit
+from erv.stack.prefect_events import MODEL_LABEL, emit
 from erv.tracking.lock_entries import server_of
 from flows.graph import StageReport
 
 EVENT = "erv.drift"
-MODEL_LABEL = "erv.model"  # of the event: the registered model that is trained
 METRIC = "drift_warnings"  # of a training's run; `erv.training.grpo.drift` says what counts
 
 

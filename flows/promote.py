@@ -30,6 +30,7 @@ from erv.register.review import Review, review
 from erv.settings import Settings, load_settings
 from erv.stack.one_origin import check_servers
 from flows.clone import refuse_foreign_code
+from flows.console import leave_out_tracebacks_of_ended_runs
 
 HOURS = 168.0
 ANSWERS = 20  # nobody needs as many; a program that answers wrongly would ask for ever
@@ -70,6 +71,7 @@ def promote(version: int | str = "challenger", hours: float = HOURS) -> Any:
     """
     environment = load_environment()
     isolate(environment)
+    leave_out_tracebacks_of_ended_runs()
     try:
         refuse_foreign_code()
         check_servers(environment, ("S3", "MLflow"))

@@ -90,6 +90,7 @@ def train(
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
+    console.leave_out_tracebacks_of_ended_runs()
     try:
         refuse_foreign_code()
         with (
@@ -100,6 +101,10 @@ def train(
             return _train(context.flow_run.id, Wanted(targets, force, only), workers, cancellation)
     except StageCancelledError as error:
         return Cancelled(message=str(error))
+    except KeyboardInterrupt:  # Prefect would call it a crash, and everybody would be told
+        if context.flow_run.deployment_id is not None:
+            raise  # somebody stopped the worker, who need not be the one who waits for the run
+        return Cancelled(message=console.INTERRUPTED)
     except ErvError as error:
         return Failed(message=str(error))
 

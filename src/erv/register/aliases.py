@@ -196,7 +196,7 @@ def _named(name: str, version: str, number: str) -> str:
 
 
 def _already(model: RegisteredModel, number: str, what: str) -> str | None:
-    """Not for one whose reign nobody noted: a killed command changed the alias alone, so it is promoted anew."""
+    """None for one whose reign nobody noted: a killed command changed the alias alone; promote it anew."""
     old = present_reign(model)
     if old is None or not champion_in(model) == number == last_noted(model):
         return None
