@@ -121,7 +121,7 @@ def served_by_hand(stack: Environment, clone: Clone, pool: str, run: str) -> dic
         worker.wait(60)
 
 
-def told(stack: Environment, events: dict[str, Any], before: str) -> list[str]:
+def said_of(stack: Environment, events: dict[str, Any], before: str) -> list[str]:
     """What the events say that concern deployments of a folder."""
     found = ask(stack, "/events/filter", {"filter": events})["events"]
     return [one["payload"]["text"] for one in found if one["payload"]["before"]["folder"] == before]
@@ -202,8 +202,8 @@ def test_each_worker_runs_what_was_made_for_its_clone(
             "to cancel the waiting ones: erv run --deploy --cancel-waiting",
         ]
         taken = {"event": {"name": ["erv.takeover"]}, "resource": {"id": ["erv.deployments.emotion-policy"]}}
-        wait_until(lambda: told(stack, taken, str(ann.folder)))
-        (text,) = told(stack, taken, str(ann.folder))
+        wait_until(lambda: said_of(stack, taken, str(ann.folder)))
+        (text,) = said_of(stack, taken, str(ann.folder))
         assert text.startswith(
             f"{who(bea.folder)} has taken over train/local and promote/local from {place}: new runs work in"
             f" {bea.folder} on "
