@@ -121,6 +121,12 @@ def served_by_hand(stack: Environment, clone: Clone, pool: str, run: str) -> dic
         worker.wait(60)
 
 
+def said_of(stack: Environment, events: dict[str, Any], before: str) -> list[str]:
+    """What the events say that concern deployments of a folder."""
+    found = ask(stack, "/events/filter", {"filter": events})["events"]
+    return [one["payload"]["text"] for one in found if one["payload"]["before"]["folder"] == before]
+
+
 def healthy(stack: Environment, clone: Clone) -> bool:
     """What the health check of a worker's container says."""
     result = subprocess.run(
@@ -195,6 +201,13 @@ def test_each_worker_runs_what_was_made_for_its_clone(
             " whose worker is online",
             "to cancel the waiting ones: erv run --deploy --cancel-waiting",
         ]
+        taken = {"event": {"name": ["erv.takeover"]}, "resource": {"id": ["erv.deployments.emotion-policy"]}}
+        wait_until(lambda: said_of(stack, taken, str(ann.folder)))
+        (text,) = said_of(stack, taken, str(ann.folder))
+        assert text.startswith(
+            f"{who(bea.folder)} has taken over train/local and promote/local from {place}: new runs work in"
+            f" {bea.folder} on "
+        )
         kept = ask(stack, "/deployments/name/train/local")["schedules"]
         assert [(one["schedule"]["cron"], one["active"]) for one in kept] == [("0 3 1 1 *", True)]
         prefect(stack, bea, "deployment", "schedule", "clear", "--accept-yes", "train/local")

@@ -21,6 +21,7 @@ from erv.stack.deployments import Deployed
 from erv.stack.one_origin import check_servers
 from erv.stack.own_code import require_own_code
 from erv.stack.reach import require
+from erv.stack.takeover import takeovers, tell
 from erv.tracking.origin import who
 
 TRAIN = "train/local"  # the deployment of the train flow in `prefect.yaml`
@@ -86,7 +87,7 @@ def serve() -> NoReturn:
 def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting: bool = False) -> None:
     """Registers the deployments of `prefect.yaml` with our Prefect server, and who is told of what happens.
 
-    Safe to repeat.
+    Safe to repeat. Whoever had the deployments before is told by the automations of their model.
 
     Args:
         workers: how many stages a run of the train flow has side by side; as `prefect.yaml` says by default.
@@ -120,6 +121,9 @@ def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting:
     ):
         sys.stdout.write(f"{line}\n")
     sys.stdout.write(_call([sys.executable, "-m", "flows.notices"], environment))
+    for taken in takeovers(environment, before, model):  # by the automations that there are by now
+        if warning := tell(environment, taken, variables["ERV_WHO"]):
+            sys.stderr.write(f"warning: {warning}\n")
 
 
 def _choices(environment: Environment, workers: int | None) -> Iterator[list[str]]:
