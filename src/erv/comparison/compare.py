@@ -227,8 +227,8 @@ def _clip(row: Mapping[str, Any]) -> tuple[str, str, str, str | None]:
 
 
 def _origin(side: Side) -> str:
-    if side.commit is None:
-        return ""
+    if side.commit is None or (side.commit[:8] in side.title and not side.dirty):
+        return ""  # it is told already
     return f"commit {side.commit[:8]}" + (" with uncommitted changes" if side.dirty else "")
 
 
