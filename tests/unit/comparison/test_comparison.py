@@ -280,6 +280,20 @@ def test_a_commit_that_the_title_names_is_told_once(workspace: Environment, sett
     assert f"  the workspace: commit {revision[:8]} with uncommitted changes" in lines
 
 
+def test_a_metric_that_one_side_lacks_is_shown(workspace: Environment, settings: Settings) -> None:
+    """Inconsistency is a share of the right answers; without one it had no row."""
+    state(workspace, 0)
+    commit(workspace)
+    state(workspace, 40)
+    found = compared(workspace, settings, "HEAD")
+    (row,) = [row for row in found.rows if row.metric == "inconsistency"]
+    assert (row.before, row.low, row.high, row.verdict) == (None, None, None, "can't tell")
+    assert row.now is not None
+    (line,) = [line for line in found.lines() if line.startswith("  inconsistency")]
+    assert line.split() == ["inconsistency", "none", "→", f"{100 * row.now:.1f}", "can't", "tell"]
+    jsonschema.validate(json.loads(json.dumps(found.document())), SCHEMA)
+
+
 def test_other_clips_are_left_out_and_counted(workspace: Environment, settings: Settings) -> None:
     state(workspace, 30)
     commit(workspace)
