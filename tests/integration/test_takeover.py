@@ -235,7 +235,7 @@ def test_each_worker_runs_what_was_made_for_its_clone(
         f" {who(bea.folder)}"
     ]
     said = bea.erv("run", "--deploy", "--cancel-waiting").stdout.splitlines()
-    assert said[0] == f"cancelled: 1 of 1 runs that waited in work pool {ann.pool!r}"
+    assert said[0] == f"cancelled: the run that waited in work pool {ann.pool!r}"
     assert state_of(stack, later)["type"] == "CANCELLED"
 
     # A worker that is not `erv run --worker` of the clone: it has the environment of another one.
@@ -276,7 +276,9 @@ def test_the_pool_of_earlier_versions_is_left_with_a_word(
         ask(stack, "/deployments/", former["train"])
         said = ann.erv("run", "--deploy").stdout.splitlines()
         assert said[0] == f"moved to work pool {ann.pool}: a worker of 'erv' gets no new runs, so stop it"
-        assert said[1].startswith("1 run waits in work pool 'erv': it is no clone's, so no worker of this")
+        assert said[1].startswith(
+            "1 run waits in work pool 'erv': the pool is no clone's, so no worker of this"
+        )
         assert said[3].startswith("work pool 'erv' of earlier versions still has nothing/own, and")
         found = [one.detail for one in examine(ann.folder) if one.name == "deployments"]
         assert [said[1], said[3].partition(": ")[0]] == found[1:]

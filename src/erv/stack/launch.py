@@ -155,13 +155,12 @@ def _left(environment: Environment, found: Sequence[Deployed], cancel_waiting: b
     waiting = 0
     for left in other_pools.left_elsewhere(environment, found):
         if cancel_waiting and left.waiting:
-            count = other_pools.cancel(environment, left)
-            yield f"cancelled: {count} of {len(left.waiting)} runs that waited in work pool {left.pool!r}"
+            yield left.cancelled(other_pools.cancel(environment, left))
             left = dataclasses.replace(left, waiting=())
         waiting += len(left.waiting)
         yield from left.lines()
     if waiting:
-        yield "to cancel the waiting ones: erv run --deploy --cancel-waiting"
+        yield f"to cancel {'it' if waiting == 1 else 'the waiting ones'}: erv run --deploy --cancel-waiting"
     if note := other_pools.former_note(environment):
         yield note
 
@@ -175,8 +174,8 @@ def _deployed(environment: Environment) -> Iterator[str]:
     yield f'start a run: prefect deployment run {names[0]} --watch  # after: eval "$(erv stack env)"'
     if not pools.worker_is_online(environment, pool):
         yield (
-            f"no worker of this clone is running (work pool {pool}), and runs wait for one; start it here in"
-            " another shell: erv run --worker"
+            f"no worker of this clone is running (work pool {pool}): runs will wait until one is started"
+            " here, in another shell: erv run --worker"
         )
 
 

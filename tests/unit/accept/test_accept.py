@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -203,7 +205,10 @@ def test_code_needs_a_reason_which_is_recorded(workspace: Path) -> None:
     records = {record.stage: record for record in read_accepted()}
     assert records.keys() == LAST
     record = records["last@a"]
-    assert (record.who, record.reason) == ("Ada", "an import that is not used")
+    assert (record.who, record.reason) == (
+        f"Ada ({getpass.getuser()}@{platform.node()})",
+        "an import that is not used",
+    )
     assert [(file.path, file.change) for file in record.files] == [("stages/last.py", "code")]
     assert record.before == old
     assert record.after == entry_hash(read_lock_entries()["last@a"])
