@@ -24,6 +24,7 @@ from pydantic import Field
 from erv.environment import Environment, isolate, load_environment
 from erv.errors import ErvError
 from erv.lineage.gate import LineageGate
+from erv.lineage.withdrawal import WithdrawalGate
 from erv.register import aliases
 from erv.register.against_champion import unmet
 from erv.register.review import Review, review
@@ -92,11 +93,12 @@ def _until_decided(version: str, environment: Environment, settings: Settings, e
     """
     lacks = reason = ""
     lineage = LineageGate(environment, settings, promoting=True)
+    withdrawn = WithdrawalGate(environment, settings)
     for _ in range(ANSWERS):
         if said := aliases.already(version, environment, settings):
             return Completed(message=f"{said}; nothing was changed")
         get_run_logger().info("looking at the gates, the lineage and the files of version %s", version)
-        asked = review(version, environment, settings, lineage=lineage)
+        asked = review(version, environment, settings, lineage=lineage, withdrawn=withdrawn)
         version = asked.version  # while the run waits, an alias may move to a version that nobody looked at
         approval = _answer(asked, lacks, reason, ends)
         lacks, reason = approval.lacks(asked), approval.reason.strip()
@@ -111,6 +113,7 @@ def _until_decided(version: str, environment: Environment, settings: Settings, e
                 settings,
                 by=f"{approval.name.strip()} in Prefect",
                 lineage=lineage,
+                withdrawn=withdrawn,
                 reason=reason,
                 force=approval.force,
                 shown=asked.against,

@@ -33,8 +33,9 @@ from erv.register.aliases import (
     hand_over,
     make_champion,
 )
-from erv.register.gates import LINEAGE, Verdict
+from erv.register.gates import LINEAGE, WITHDRAWN, Verdict
 from erv.register.reign import Reign, now, reigns
+from erv.register.review import review
 from erv.register.turn import registry_turn
 from erv.register.versions import CHALLENGER, EXTERNAL_TAG, GATES_TAG
 from erv.settings import Settings, load_settings
@@ -592,7 +593,11 @@ def test_nobody_takes_the_place_of_another_champion_than_the_expected(workspace:
     assert run(workspace, "promote", "2", "--from", "3").returncode == 0
     assert champion_of(client, name) == "2"
     again = run(workspace, "promote", "2", "--from", "3")
-    assert (again.returncode, again.stderr) == (0, ""), "an answer may have been lost on the way"
+    assert (again.returncode, champion_of(client, name)) == (1, "2")
+    assert "expected version 3 as champion, but the champion is version 2, since" in again.stderr
+    again = run(workspace, "promote", "2", "--from", "2")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "version 2 is already the champion" in again.stdout
     assert run(workspace, "rollback", "--from", "2").returncode == 0
     assert champion_of(client, name) == "3"
     refused = run(workspace, "rollback", "--from", "2")
@@ -603,6 +608,28 @@ def test_nobody_takes_the_place_of_another_champion_than_the_expected(workspace:
         in run(workspace, "rollback", "--from", "3").stderr
     )
     assert run(workspace, "promote", "2", "--from", "none").returncode == 0
+
+
+def test_a_withdrawn_clip_keeps_versions_from_the_place_of_the_champion(workspace: Environment) -> None:
+    """A rollback brought back what had learned from it, without a word."""
+    client, name, settings = client_of(workspace), name_of(workspace), load_settings()
+    found = Verdict(WITHDRAWN, outcome="fail", reason="it learned from mafw/00063")
+
+    def withdrawn(number: str) -> tuple[Verdict, ...]:
+        return (found,) if number == "1" else ()
+
+    promote("2", workspace, settings, by="ann@box", withdrawn=withdrawn)
+    again = rf"{name} version 1, the champion before, should not be served; .*\n  {found.text()}"
+    with pytest.raises(GatesUnmetError, match=again):
+        rollback(workspace, settings, by="ann@box", withdrawn=withdrawn)
+    with pytest.raises(GatesUnmetError, match=found.text()):
+        promote("1", workspace, settings, by="ann@box", withdrawn=withdrawn)
+    shown = review("1", workspace, settings, lineage=holds, withdrawn=withdrawn)
+    assert shown.against[-1] == found.text()
+    assert champion_of(client, name) == "2"
+    said = rollback(workspace, settings, by="ann@box", reason="now", force=True, withdrawn=withdrawn)
+    assert "forced past" in said
+    assert list(reigns(client, name)[-1].forced) == [found.text()]
 
 
 def test_a_number_with_zeros_in_front_names_no_version(workspace: Environment) -> None:
