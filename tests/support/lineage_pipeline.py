@@ -20,6 +20,7 @@ from erv.distill.table import SCHEMA as SENTENCES
 from erv.environment import Environment, isolate
 from erv.exclusions import Excluded, write_exclusions
 from erv.files import content_digest, md5_of_file, write_document, write_text
+from erv.lineage.made import run_cache_key
 from erv.manifest import ClipRow, read_table, write_manifest, write_table
 from erv.pinning import pin
 from erv.register.publish import PublishResult, publish
@@ -27,6 +28,7 @@ from erv.register.register import write_candidate
 from erv.settings import load_settings
 from erv.shards import QUARANTINE_SCHEMA
 from erv.storage.store import open_store
+from erv.tracking.lock_entries import entry_hash
 from erv.training_sets import hash_of_rows, training_rows
 from tests.conftest import ROOT
 from tests.unit.register.test_register import SERVING, WORTH, comparison_of, predictions, write_evaluation
@@ -110,6 +112,7 @@ class LineagePipeline:
                     lock[stage]["params"] = {"params.yaml": params}
                 for out in outs:
                     self._push(Path(out))
+                self._keep_run(lock[stage])
             text = yaml.safe_dump({"schema": "2.0", "stages": lock}, sort_keys=False)
             write_text(text, Path("dvc.lock"))
 
@@ -131,6 +134,12 @@ class LineagePipeline:
             files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
             entries = [{"md5": md5_of_file(files[name]), "relpath": name} for name in sorted(files)]
             self._keep(json.dumps(entries, sort_keys=True).encode(), content_digest(path))
+
+    def _keep_run(self, entry: dict[str, Any]) -> None:
+        """As `dvc push --run-cache` leaves what a run of DVC has made."""
+        key = run_cache_key(entry)
+        place = f"s3://{self.environment.dvc_bucket}/runs/{key[:2]}/{key}/{entry_hash(entry)}"
+        self._store.write(yaml.safe_dump(entry).encode(), place)
 
     def _keep(self, content: bytes, md5: str) -> None:
         bucket = self.environment.dvc_bucket
