@@ -30,7 +30,8 @@ def leave_out_tracebacks_of_ended_runs() -> None:
 
     It is the traceback of Prefect's own calls, and of no use to who gave a wrong parameter, say.
     """
-    logging.getLogger("prefect.engine").addFilter(_no_ended_run)
+    for name in ("prefect.flow_runs", "prefect.engine"):  # the second if no worker has heard of the state
+        logging.getLogger(name).addFilter(_no_ended_run)
 
 
 def _not_printed(record: logging.LogRecord) -> bool:

@@ -15,6 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from prefect.automations import CallWebhook
 from prefect.engine import handle_engine_signals
 from prefect.exceptions import FailedRun
+from prefect.logging.loggers import flow_run_logger
 
 from erv.environment import Environment
 from erv.stack.deployments import Deployed, Place
@@ -85,22 +86,27 @@ def test_whoever_is_replaced_is_told_by_whom_and_where_runs_work_now(tmp_path: P
 
 
 @pytest.fixture
-def engine_log(caplog: pytest.LogCaptureFixture) -> Iterator[logging.Logger]:
-    logger = logging.getLogger("prefect.engine")
-    logger.addHandler(caplog.handler)
-    yield logger
-    logger.removeHandler(caplog.handler)
-    for one in list(logger.filters):
-        logger.removeFilter(one)
+def prefect_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What Prefect's engine logs of a flow run, as a worker's run shows it."""
+    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.engine")]
+    for logger in loggers:
+        logger.addHandler(caplog.handler)
+    yield caplog
+    for logger in loggers:
+        logger.removeHandler(caplog.handler)
+        logger.removeFilter(console._no_ended_run)
 
 
-def test_a_worker_prints_no_traceback_of_a_failed_state(
-    engine_log: logging.Logger, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_worker_prints_no_traceback_of_a_failed_state(prefect_log: pytest.LogCaptureFixture) -> None:
+    def engine(error: Exception) -> None:
+        """Ends as `python -m prefect.engine`, whose `run_flow` logs an error before."""
+        flow_run_logger(flow_run_id=uuid4()).error("Engine execution exited", exc_info=error)
+        with pytest.raises(SystemExit), handle_engine_signals(uuid4()):
+            raise error
+
     console.leave_out_tracebacks_of_ended_runs()
-    with pytest.raises(SystemExit), handle_engine_signals(uuid4()):
-        raise FailedRun("no stage 'reprot' in dvc.yaml")
-    assert caplog.text == ""
-    with pytest.raises(SystemExit), handle_engine_signals(uuid4()):
-        raise ValueError("a bug")
-    assert "ValueError: a bug" in caplog.text
+    engine(FailedRun("no stage 'reprot' in dvc.yaml"))
+    assert prefect_log.text == ""
+    engine(ValueError("a bug"))
+    for said in ("Engine execution exited", "exited with unexpected exception", "ValueError: a bug"):
+        assert said in prefect_log.text
