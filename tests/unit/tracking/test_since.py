@@ -45,6 +45,17 @@ def test_nothing_changed_is_said_too() -> None:
     assert lines[1:] == ["  parameters: the same", "  metrics: the same"]
 
 
+def test_data_that_differ_are_named_also_if_nothing_else_does() -> None:
+    """After a clip was withdrawn, the change of the figures looked like the effect of a parameter."""
+    reference = Reference(LAST, RUN, [])
+    lines = paragraph(reference, {EPC: 0.5}, {EPC: 0.6}, "a" * 40, ALIKE, data="data that differ: mafw")
+    assert lines[1:] == [
+        "  parameters: the same",
+        "  data that differ: mafw",
+        "  erv EPC: 50.0 → 60.0 (+10.0)",
+    ]
+
+
 def test_a_metric_that_becomes_defined_is_told() -> None:
     """Of no answer that is right, none contradicts itself: the metric was missing, and so was its change."""
     reference, metric = Reference(LAST, RUN, []), "erv/overall/inconsistency"
