@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from erv.environment import Environment
 from erv.tracking import lock_entries
-from erv.tracking.description import Reference
+from erv.tracking.description import EXPERIMENT, KIND_TAG, Reference
 from erv.tracking.origin import COMMIT_TAG
 from erv.tracking.rest import Run
 
@@ -104,7 +104,10 @@ def paragraph(
     if shared and not moved:
         lines.append("  metrics: the same")
     if values and not shared:
-        lines.append("  metrics: that run has none of the candidate")
+        # That of an experiment lacks them if DVC took the report from its cache, where they are.
+        kept = reference.run.data.tags.get(KIND_TAG) == EXPERIMENT
+        where = f"; `erv compare {info.run_id} .` pairs the clips" if kept else ""
+        lines.append(f"  metrics: that run has none of the candidate{where}")
     return lines
 
 
