@@ -1,7 +1,8 @@
 """The promote flow: a version becomes champion once a person has approved it in Prefect.
 
 `prefect deployment run promote/local -p version=4` starts it through a worker. The run pauses and shows the
-version's gates; "Resume" opens the form. Prefect's own server knows no users, so who approves signs by name.
+version's gates; "Resume" opens the form. If the version is champion already, the run ends at once. Prefect's
+own server knows no users, so who approves signs by name.
 An answer that lacks something, or that a new champion has overtaken, is asked for again.
 """
 
@@ -23,12 +24,14 @@ from pydantic import Field
 from erv.environment import Environment, isolate, load_environment
 from erv.errors import ErvError
 from erv.lineage.gate import LineageGate
+from erv.lineage.withdrawal import WithdrawalGate
 from erv.register import aliases
 from erv.register.against_champion import unmet
 from erv.register.review import Review, review
 from erv.settings import Settings, load_settings
 from erv.stack.one_origin import check_servers
 from flows.clone import refuse_foreign_code
+from flows.console import leave_out_tracebacks_of_ended_runs
 
 HOURS = 168.0
 ANSWERS = 20  # nobody needs as many; a program that answers wrongly would ask for ever
@@ -69,6 +72,7 @@ def promote(version: int | str = "challenger", hours: float = HOURS) -> Any:
     """
     environment = load_environment()
     isolate(environment)
+    leave_out_tracebacks_of_ended_runs()
     try:
         refuse_foreign_code()
         check_servers(environment, ("S3", "MLflow"))
@@ -89,9 +93,12 @@ def _until_decided(version: str, environment: Environment, settings: Settings, e
     """
     lacks = reason = ""
     lineage = LineageGate(environment, settings, promoting=True)
+    withdrawn = WithdrawalGate(environment, settings)
     for _ in range(ANSWERS):
+        if said := aliases.already(version, environment, settings):
+            return Completed(message=f"{said}; nothing was changed")
         get_run_logger().info("looking at the gates, the lineage and the files of version %s", version)
-        asked = review(version, environment, settings, lineage=lineage)
+        asked = review(version, environment, settings, lineage=lineage, withdrawn=withdrawn)
         version = asked.version  # while the run waits, an alias may move to a version that nobody looked at
         approval = _answer(asked, lacks, reason, ends)
         lacks, reason = approval.lacks(asked), approval.reason.strip()
@@ -106,6 +113,7 @@ def _until_decided(version: str, environment: Environment, settings: Settings, e
                 settings,
                 by=f"{approval.name.strip()} in Prefect",
                 lineage=lineage,
+                withdrawn=withdrawn,
                 reason=reason,
                 force=approval.force,
                 shown=asked.against,

@@ -93,6 +93,7 @@ def publish_candidate(
         return None, [], False
     from erv.lineage.gate import LineageGate, lineage_verdict
     from erv.lineage.node import brief
+    from erv.lineage.withdrawal import WithdrawalGate
     from erv.register.publish import publish
 
     logger, lineage = get_run_logger(), LineageGate(environment, settings)
@@ -112,6 +113,7 @@ def publish_candidate(
             parent_run_id=parent.run_id,
             by=by,
             lineage=verified,
+            withdrawn=WithdrawalGate(environment, settings),
             cancelled=cancellation.asked,
         ),
         mlflow=True,

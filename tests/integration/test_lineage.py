@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from erv.files import md5_of_file
 from erv.lineage.model_versions import ModelVersions
 from erv.lineage.published import Published, kept_source
 from erv.lineage.served import Place
+from erv.lineage.withdrawal import LIST, WithdrawalGate
+from erv.settings import load_settings
 from erv.storage.store import Store, open_store
 from erv.tracking.lock_entries import client_of
 from erv.tracking.origin import who
@@ -170,6 +172,19 @@ def test_exit_codes_of_withdrawn_clips(elsewhere: Elsewhere, tmp_path: Path, con
     listed = tmp_path / "list.txt"
     listed.write_text(content)
     assert elsewhere.lineage("--withdrawn", str(listed)).returncode == code
+
+
+def test_a_version_that_learned_from_a_withdrawn_clip_becomes_no_champion(
+    scratch: LineagePipeline, elsewhere: Elsewhere
+) -> None:
+    elsewhere.has_parameters()
+    (elsewhere.folder / "data").mkdir()
+    (elsewhere.folder / LIST).write_text("mafw/t1\n")
+    gate = WithdrawalGate(replace(scratch.environment, workspace=elsewhere.folder), load_settings())
+    assert gate("2") == ()
+    assert [verdict.text() for verdict in gate("1")] == [
+        "fail: withdrawn clips: data/withdrawn.txt has clips that it learned from mafw/t1 (grpo@erv)"
+    ]
 
 
 def test_a_lost_manifest_makes_the_answer_incomplete(

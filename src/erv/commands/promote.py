@@ -22,6 +22,7 @@ def command(version: str, reason: str, force: bool, number: str | None) -> None:
     if force and not reason:
         raise click.UsageError("--force needs a --reason")
     from erv.environment import isolate, load_environment
+    from erv.lineage.withdrawal import WithdrawalGate
     from erv.register.aliases import promote
     from erv.settings import load_settings
     from erv.stack.one_origin import check_servers
@@ -36,6 +37,7 @@ def command(version: str, reason: str, force: bool, number: str | None) -> None:
         settings,
         by=who(environment.workspace),
         lineage=spoken_gate(environment, settings),
+        withdrawn=WithdrawalGate(environment, settings),
         reason=reason,
         force=force,
         expected=number,

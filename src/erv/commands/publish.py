@@ -34,6 +34,7 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
     from erv.libraries import require_locked
     from erv.lineage.complete import store_outputs
     from erv.lineage.gate import LineageGate
+    from erv.lineage.withdrawal import WithdrawalGate
     from erv.parameters import as_texts, parse, read
     from erv.register.publish import publish
     from erv.settings import load_settings
@@ -77,6 +78,7 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
         parent_run_id=lock_entries.containing_run(environment, made) if made else None,
         by=who(environment.workspace),
         lineage=lineage,
+        withdrawn=WithdrawalGate(environment, settings),
     )
     for line in result.lines():
         click.echo(line)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from erv.comparison.unrun import other_committed_files, other_files, other_parameters
+from erv.comparison.unrun import other_committed_files, other_data, other_files, other_parameters
 from erv.environment import Environment, remedy_for
 from erv.errors import RegistryError
 from erv.lineage.artifacts import Artifacts
@@ -177,7 +177,8 @@ def _of_files(title: str, folder: Path, commit: str | None, dirty: bool | None) 
     lock = entries_in(folder)
     if not lock:
         raise RegistryError(f"{title}: has no {LOCK}, so nothing ran there; run `erv run`")
-    return Side(title, parameters, lock, commit, dirty, tuple(other_parameters(lock, parameters)))
+    remarks = (*other_parameters(lock, parameters), *other_data(lock))
+    return Side(title, parameters, lock, commit, dirty, remarks)
 
 
 def _experiment(name: str, workspace: Path) -> str | None:

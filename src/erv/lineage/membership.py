@@ -79,6 +79,10 @@ class Membership:
         """
         return [self._of(version, wanted, dataset) for version in self.versions]
 
+    def of_version(self, version: Published) -> VersionRoles:
+        """All that one version did with clips."""
+        return self._of(version, None, None)
+
     def matching(self, name: str) -> set[Clip]:
         """The clips that a name means: `mafw/00019`, or `00019` in every data set that has it.
 

@@ -18,6 +18,7 @@ from erv.register.gates import (
     LINEAGE,
     NO_CHAMPION,
     PASS,
+    WITHDRAWN,
     Verdict,
     decide_against_champion,
     gate_of,
@@ -106,7 +107,10 @@ def compared(bundle: Bundle, other: Opponent, settings: Settings) -> tuple[Verdi
 
 
 def objections(
-    version: ModelVersion, champion: ModelVersion | None, lineage: Verdict | None = None
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    lineage: Verdict | None = None,
+    withdrawn: Sequence[Verdict] = (),
 ) -> list[str]:
     """What keeps a version from becoming champion, as sentences; none if nothing does.
 
@@ -115,21 +119,25 @@ def objections(
         champion: the present one, or None.
         lineage: the verdict on its lineage of now, which counts instead of the kept one; None if no gate asks
             for it.
+        withdrawn: what the list of withdrawn clips has against it now, which counts instead of what was kept.
     """
-    return _undecided(version) + [
-        verdict.text() for verdict in present_verdicts(version, champion, lineage) if not verdict.passed
-    ]
+    verdicts = present_verdicts(version, champion, lineage, withdrawn)
+    return _undecided(version) + [verdict.text() for verdict in verdicts if not verdict.passed]
 
 
 def present_verdicts(
-    version: ModelVersion, champion: ModelVersion | None, lineage: Verdict | None
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    lineage: Verdict | None,
+    withdrawn: Sequence[Verdict] = (),
 ) -> tuple[Verdict, ...]:
     """The verdicts on a version as far as they count now; the arguments are those of `objections`."""
-    kept = tuple(verdict for verdict in kept_verdicts(version) or () if verdict.metric != LINEAGE)
+    now = (LINEAGE, WITHDRAWN)
+    kept = tuple(verdict for verdict in kept_verdicts(version) or () if verdict.metric not in now)
     if champion is not None and champion.tags.get(HASH_TAG, "") != version.tags.get(HASH_TAG):
         number = str(champion.version)
         kept = tuple(_outdated(v, number) if _is_outdated(v, number) else v for v in kept)
-    return kept if lineage is None else (*kept, lineage)
+    return (*kept, *([] if lineage is None else [lineage]), *withdrawn)
 
 
 def is_traced(version: ModelVersion, settings: Settings) -> bool:

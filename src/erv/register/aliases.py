@@ -15,7 +15,7 @@ from erv.errors import RegistryError
 from erv.register import reign
 from erv.register.against_champion import is_traced, objections, unmet, unseen
 from erv.register.explained import explained
-from erv.register.gates import CHAMPION, Verdict
+from erv.register.gates import CHAMPION, Verdict, nothing_withdrawn
 from erv.register.news import tell
 from erv.register.reign import Reign, complete, forced_past, last_noted, note, now, present_reign
 from erv.register.turn import registry_turn
@@ -48,6 +48,7 @@ def promote(
     *,
     by: str,
     lineage: Callable[[str], Verdict],
+    withdrawn: Callable[[str], Sequence[Verdict]] = nothing_withdrawn,
     reason: str = "",
     force: bool = False,
     shown: Collection[str] | None = None,
@@ -64,6 +65,7 @@ def promote(
         by: who does it.
         lineage: verifies the lineage of a version, given its number (`erv.lineage.gate`); asked if a gate
             asks for it.
+        withdrawn: what the list of withdrawn clips has against a version (`erv.lineage.withdrawal`).
         reason: why; kept with the reign.
         force: also if it did not pass its gates; they are then named in the reign.
         shown: the objections that a person saw before forcing it (`erv.register.review`); any other still
@@ -71,7 +73,8 @@ def promote(
         expected: the number of the champion whose place it takes, or `none`; by default any.
 
     Raises:
-        ChampionMovedError: neither the expected version nor this one is champion.
+        ChampionMovedError: another version than the expected one is champion. That this one is doesn't matter
+            if its reign isn't noted, as after a killed command, which this call then completes.
         GatesUnmetError: it did not pass its gates, or passed them against another champion than the present
             one; if it is forced, there is an objection that was not shown.
         RegistryError: no such version, or MLflow can't be reached or refuses.
@@ -83,14 +86,15 @@ def promote(
         number = str(found.version)
         model = repeated(lambda: client.get_registered_model(name))
         before, old = champion_in(model), present_reign(model)
-        what = f"{name} version {number}" + ("" if version == number else f" ({version})")
+        what = _named(name, version, number)
         # One whose reign nobody noted is promoted anew: a killed command may have changed the alias alone.
-        if old is not None and before == number == last_noted(model):
-            return f"{what} is already the champion, {old.origin()}"
-        if before != number:
+        if before != number or number == last_noted(model):
             _expect(name, expected, old)
+        if said := _already(model, number, what):
+            return said
         present = None if before is None else repeated(lambda: get_version(client, name, before))
-        against = objections(found, present, lineage(number) if is_traced(found, settings) else None)
+        traced = lineage(number) if is_traced(found, settings) else None
+        against = objections(found, present, traced, withdrawn(number))
         past = [] if not force else against if shown is None else shown
         if unseen(against, past):
             raise GatesUnmetError(_refusal(f"{what} {unmet(against)}; promote it", against))
@@ -107,12 +111,32 @@ def promote(
     return f"{said}; forced past {forced_past(against)}" if against else said
 
 
+def already(version: str, environment: Environment, settings: Settings) -> str | None:
+    """A sentence for people if a version is champion, so that there is nothing to promote; None if it isn't.
+
+    Args:
+        version: its number or alias.
+        environment: where MLflow is.
+        settings: for the model's name.
+
+    Raises:
+        RegistryError: no such version, or MLflow can't be reached.
+    """
+    name = settings.register_.model_name
+    with explained(environment):
+        client = client_of(environment)
+        number = str(repeated(lambda: get_version(client, name, version)).version)
+        model = repeated(lambda: client.get_registered_model(name))
+    return _already(model, number, _named(name, version, number))
+
+
 def rollback(
     environment: Environment,
     settings: Settings,
     *,
     by: str,
     lineage: Callable[[str], Verdict],
+    withdrawn: Callable[[str], Sequence[Verdict]] = nothing_withdrawn,
     reason: str = "",
     force: bool = False,
     expected: str | None = None,
@@ -120,20 +144,23 @@ def rollback(
     """Makes the previous champion that still exists the champion again; returns a sentence for people.
 
     Repeating it after an interruption goes back to the same version, no further. What that failed when it
-    became champion doesn't count again, but its lineage and its files as they are now.
+    became champion doesn't count again, but its lineage, its files and the list of withdrawn clips of now.
 
     Args:
         environment: where MLflow is.
         settings: for the model's name.
         by: who does it.
         lineage: as for `promote`.
+        withdrawn: as for `promote`.
         reason: why; kept with the reign.
-        force: also if its lineage doesn't hold, or can't be verified; the reign then says so.
+        force: also if its lineage doesn't hold or can't be verified, or if it used withdrawn clips; the reign
+            then says so.
         expected: the number of the champion to go back from, or `none`; by default any.
 
     Raises:
         ChampionMovedError: another version than the expected one is champion.
-        GatesUnmetError: the lineage of the version to go back to doesn't hold, or can't be verified.
+        GatesUnmetError: the lineage of the version to go back to doesn't hold or can't be verified, or it
+            used withdrawn clips.
         RegistryError: there was none, or all of them were deleted, or MLflow can't be reached or refuses.
     """
     name = settings.register_.model_name
@@ -153,9 +180,11 @@ def rollback(
         before, present = way[-1], champion_in(model)
         found = repeated(lambda: get_version(client, name, before))
         traced = lineage(before) if is_traced(found, settings) else None
-        against = [traced.text()] if traced is not None and not traced.passed else []
+        doubts = [] if traced is None or traced.passed else [traced]
+        against = [verdict.text() for verdict in (*doubts, *withdrawn(before))]
         if against and not force:
-            start = f"{name} version {before}, the champion before, can't be served as it is; go back to it"
+            why = "can't be served as it is" if doubts else "should not be served"
+            start = f"{name} version {before}, the champion before, {why}; go back to it"
             raise GatesUnmetError(_refusal(start, against))
         check()
         # The alias comes after the note, which is pending until then, so that a repetition knows its reign.
@@ -171,6 +200,18 @@ def rollback(
     if gone:
         said += f"; passed over {_deleted(gone)}"
     return f"{said}; forced past {forced_past(against)}" if against else said
+
+
+def _named(name: str, version: str, number: str) -> str:
+    return f"{name} version {number}" + ("" if version == number else f" ({version})")
+
+
+def _already(model: RegisteredModel, number: str, what: str) -> str | None:
+    """None for one whose reign nobody noted: a killed command changed the alias alone; promote it anew."""
+    old = present_reign(model)
+    if old is None or not champion_in(model) == number == last_noted(model):
+        return None
+    return f"{what} is already the champion, {old.origin()}"
 
 
 def _finished(client: MlflowClient, environment: Environment, name: str, reign: Reign) -> str:

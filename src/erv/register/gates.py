@@ -38,6 +38,7 @@ NO_CHAMPION = "there was no champion to compare with"
 NOT_PUBLISHED = "people's preferences are looked up when the candidate is published"
 LINEAGE = "lineage"  # of a version: whether every link behind it holds
 SERVING_CODE = "serving code"  # of a version: whether what answers is in a commit
+WITHDRAWN = "withdrawn clips"  # of a version: whether it learned from one, or was tuned on it
 _DIGITS, _MOST_DIGITS = 4, 9  # decimals of figures in a text
 VERIFIER_F1, JUDGE_ACCURACY = INSTRUMENTS  # what measured, not what was measured
 
@@ -169,6 +170,11 @@ def read_verdict(item: Mapping[str, Any]) -> Verdict:
     outcome: Outcome = OPEN if item["passed"] is None else PASS if item["passed"] else FAIL
     end = item["value"]
     return Verdict(**kept, low=end, high=end, outcome=outcome, reason=item.get("reason", ""))
+
+
+def nothing_withdrawn(_number: str) -> Sequence[Verdict]:
+    """What a list of withdrawn clips has against a version, where nobody keeps one."""
+    return ()
 
 
 def tells_a_verdict(sentence: str) -> bool:

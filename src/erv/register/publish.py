@@ -25,7 +25,7 @@ from erv.register.against_champion import compared, count_against, kept_verdicts
 from erv.register.aliases import champion_in, champion_of, make_champion
 from erv.register.champion import Opponent, keep_answers, opponent
 from erv.register.explained import explained
-from erv.register.gates import CANT_TELL, CHAMPION, LINEAGE, Verdict, unopposed
+from erv.register.gates import CANT_TELL, CHAMPION, LINEAGE, Verdict, nothing_withdrawn, unopposed
 from erv.register.news import tell
 from erv.register.people import decided_by_people
 from erv.register.register import Bundle, read_bundle
@@ -138,6 +138,7 @@ def publish(
     *,
     by: str,
     lineage: Callable[[str], Verdict] | None = None,
+    withdrawn: Callable[[str], Sequence[Verdict]] = nothing_withdrawn,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> PublishResult:
     """Makes sure that a bundle is registered and gated.
@@ -150,6 +151,7 @@ def publish(
         by: who publishes; noted if the version becomes champion.
         lineage: verifies the lineage of a version, given its number (`erv.lineage.gate`); without it, a
             version becomes no champion if `register.require_lineage` is set.
+        withdrawn: what the list of withdrawn clips has against a version (`erv.lineage.withdrawal`).
         cancelled: asked while the champion is evaluated.
 
     Raises:
@@ -165,7 +167,8 @@ def publish(
     def attempt() -> PublishResult:
         # Before our turn: the champion may have to be evaluated, and others would wait for hours.
         other = _opponent(bundle, code, environment, settings, parent_run_id, cancelled)
-        return _publish(bundle, code, other, environment, settings, parent_run_id, by=by, lineage=lineage)
+        gates = lineage, withdrawn
+        return _publish(bundle, code, other, environment, settings, parent_run_id, by, *gates)
 
     from funcy import retry
 
@@ -204,9 +207,9 @@ def _publish(
     environment: Environment,
     settings: Settings,
     parent_run_id: str | None,
-    *,
     by: str,
     lineage: Callable[[str], Verdict] | None,
+    withdrawn: Callable[[str], Sequence[Verdict]],
 ) -> PublishResult:
     """Registers and gates a bundle in this process's turn."""
     name = settings.register_.model_name
@@ -235,7 +238,7 @@ def _publish(
         verdicts = decided_by_people(verdicts, bundle, settings)
         committed = committed_code(bundle.folder, environment.workspace)
         verdicts += committed.verdicts(version.tags.get(CODE_COMMIT_TAG))
-        verdicts += _of_lineage(number, settings, lineage)
+        verdicts += (*_of_lineage(number, settings, lineage), *withdrawn(number))
         check()
         if other is not None and other.anew and any(v.opponent == other.version for v in verdicts):
             keep_answers(client, version.tags[PUBLISH_RUN_TAG], other)

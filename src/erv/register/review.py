@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from erv.environment import Environment
 from erv.register.against_champion import is_traced, objections, present_verdicts, unmet
 from erv.register.explained import explained
-from erv.register.gates import Verdict
+from erv.register.gates import Verdict, nothing_withdrawn
 from erv.register.reign import Reign, present_reign
 from erv.register.versions import get_version
 from erv.settings import Settings
@@ -55,7 +55,12 @@ class Review:
 
 
 def review(
-    version: str, environment: Environment, settings: Settings, *, lineage: Callable[[str], Verdict]
+    version: str,
+    environment: Environment,
+    settings: Settings,
+    *,
+    lineage: Callable[[str], Verdict],
+    withdrawn: Callable[[str], Sequence[Verdict]] = nothing_withdrawn,
 ) -> Review:
     """Looks a version up, and its lineage as it is now.
 
@@ -64,6 +69,7 @@ def review(
         environment: where MLflow is.
         settings: for the model's name.
         lineage: verifies the lineage of a version, given its number.
+        withdrawn: what the list of withdrawn clips has against it.
 
     Raises:
         RegistryError: no such version, or MLflow can't be reached.
@@ -75,6 +81,7 @@ def review(
         champion = present_reign(repeated(lambda: client.get_registered_model(name)))
         present = None if champion is None else repeated(lambda: get_version(client, name, champion.version))
         traced = lineage(str(found.version)) if is_traced(found, settings) else None
-    gates = tuple(verdict.text() for verdict in present_verdicts(found, present, traced))
-    against = tuple(objections(found, present, traced))
+        listed = withdrawn(str(found.version))
+    gates = tuple(verdict.text() for verdict in present_verdicts(found, present, traced, listed))
+    against = tuple(objections(found, present, traced, listed))
     return Review(name, str(found.version), champion, gates, against)

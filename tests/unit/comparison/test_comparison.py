@@ -156,6 +156,32 @@ def test_a_commit_whose_code_nothing_ran_with_says_so(workspace: Environment, se
     assert found.code == ()
 
 
+def test_an_evaluation_of_an_earlier_policy_says_so(workspace: Environment, settings: Settings) -> None:
+    """The answers are the same, as nothing has asked the new policy yet."""
+    state(workspace, 30)
+    path = workspace.workspace / "dvc.lock"
+    document = yaml.safe_load(path.read_text())
+    entries = document["stages"]
+    entries["evaluate@erv"]["deps"].append({"path": "models/policy/erv", "md5": f"{1:032x}.dir"})
+    entries["grpo@erv"] = {
+        **entries["evaluate@erv"],
+        "deps": [],
+        "outs": [{"path": "models/policy/erv", "md5": f"{1:032x}.dir"}],
+    }
+    path.write_text(yaml.safe_dump(document))
+    commit(workspace)
+    entries["grpo@erv"]["outs"][0]["md5"] = f"{2:032x}.dir"
+    path.write_text(yaml.safe_dump(document))
+    said = (
+        "not run with these data and models: evaluate@erv (models/policy/erv); outputs and metrics are from"
+        " before"
+    )
+    found = compared(workspace, settings, "HEAD")
+    assert (found.before.remarks, found.now.remarks) == ((), (said,))
+    commit(workspace)
+    assert find_side("HEAD", workspace, settings).remarks == (said,)
+
+
 def test_stages_that_are_gone_are_not_compared(workspace: Environment, settings: Settings) -> None:
     """DVC keeps their entries in `dvc.lock`."""
     state(workspace, 30)

@@ -224,6 +224,17 @@ def test_what_becomes_champion_by_its_gates(
     assert found == how
 
 
+def test_only_the_withdrawn_clips_of_now_count() -> None:
+    """When it was published, others were withdrawn."""
+    kept = Verdict("withdrawn clips", outcome="fail", reason="it learned from mafw/1")
+    found = version("3", "b", PASSED, kept)
+    assert objections(found, version("1", "a"), HELD) == []
+    now = replace(kept, reason="it learned from mafw/2")
+    assert objections(found, version("1", "a"), HELD, [now]) == [
+        "fail: withdrawn clips: it learned from mafw/2"
+    ]
+
+
 def test_what_a_person_was_not_shown_is_unseen() -> None:
     epc, lineage = "fail: EPC 0.1000, needs 0.5000 or more", "fail: lineage: 1 broken; code/a.py: changed"
     away = "can't tell: lineage: S3 is away (<object at {}>)"

@@ -1,0 +1,70 @@
+"""What a list of withdrawn clips has against a version."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from erv.environment import Environment
+from erv.errors import DataError
+from erv.lineage.membership import Used, VersionRoles
+from erv.lineage.published import Published
+from erv.lineage.withdrawal import LIST, WithdrawalGate, withdrawal_verdicts
+from erv.settings import load_settings
+from tests.conftest import ROOT
+
+ROLES = VersionRoles(
+    Published("emotion-policy", "3", (), {}),
+    (
+        Used("learned", "sft", (("mafw", "1"), ("mafw", "2"))),
+        Used("learned", "grpo@erv", (("dfew", "1"), ("mafw", "1"))),
+        Used("tuned", "sft", (("mafw", "3"),)),
+        Used("tested", "evaluate@erv", (("mafw", "9"),)),
+    ),
+    (),
+    (),
+    (),
+)
+
+
+@pytest.mark.parametrize(
+    ("ids", "sentence"),
+    [
+        (["mafw/2"], "learned from mafw/2 (sft)"),
+        (["mafw/1"], "learned from mafw/1 (sft); learned from mafw/1 (grpo@erv)"),
+        (["1"], "learned from mafw/1 (sft); learned from dfew/1, mafw/1 (grpo@erv)"),
+        (["mafw/3", "mafw/9"], "was tuned on mafw/3 (sft)"),
+    ],
+)
+def test_a_clip_that_stays_in_a_version_speaks_against_it(ids: list[str], sentence: str) -> None:
+    (verdict,) = withdrawal_verdicts(ROLES, ids)
+    assert verdict.text() == f"fail: withdrawn clips: data/withdrawn.txt has clips that it {sentence}"
+
+
+@pytest.mark.parametrize("name", ["mafw/9", "mafw/4", "dfew/2"])
+def test_another_clip_or_one_of_the_test_set_does_not(name: str) -> None:
+    assert withdrawal_verdicts(ROLES, [name]) == ()
+
+
+def test_many_clips_are_counted() -> None:
+    clips = tuple(("mafw", str(number)) for number in range(12))
+    (verdict,) = withdrawal_verdicts(
+        replace(ROLES, used=(Used("learned", "sft", clips),)), map("/".join, clips)
+    )
+    assert "mafw/3, mafw/4 and 7 more (sft)" in verdict.reason
+
+
+def test_what_can_not_be_read_may_have_used_them() -> None:
+    (verdict,) = withdrawal_verdicts(replace(ROLES, unread=("sft: gone",)), ["mafw/4"])
+    assert verdict.text() == "can't tell: withdrawn clips: sft: gone"
+
+
+def test_a_list_without_a_clip_is_an_error_and_none_is_no_list(tmp_path: Path) -> None:
+    gate = WithdrawalGate(Environment(tmp_path), load_settings(ROOT / "params.yaml"))
+    assert gate("1") == ()
+    (tmp_path / LIST).parent.mkdir()
+    (tmp_path / LIST).write_text("\n")
+    with pytest.raises(DataError, match="has no clip id"):
+        gate("1")
