@@ -130,11 +130,12 @@ def since_before(
     described: Description,
     comparison: dict[str, Any],
 ) -> list[str]:
-    """What changed against earlier runs, in the metrics of the candidate on all clips.
+    """What changed against earlier runs, in data and in the metrics of the candidate on all clips.
 
     The run keeps what they were measured on and by, for the runs after it, whether it evaluated or an
     earlier one did.
     """
+    from erv.comparison.changed_data import data_since
     from erv.comparison.measured import measured_of
 
     candidate = described.tags["erv.candidate"]
@@ -146,7 +147,8 @@ def since_before(
     if all(value is None for value in values.values()):
         values = {}
     commit = parent.tags.get(COMMIT_TAG)  # HEAD may have moved since
-    return since(environment, described.references, values, commit, measured)
+    data = functools.partial(data_since, environment=environment)
+    return since(environment, described.references, values, commit, measured, data)
 
 
 def includes(stages: Sequence[PipelineStage], group: str) -> bool:

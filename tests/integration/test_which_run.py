@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from erv.comparison.changed_data import data_since
 from erv.comparison.sides import find_side
 from erv.environment import Environment, hand_over_token
 from erv.errors import RegistryError
@@ -363,6 +364,21 @@ def test_versions_and_runs_are_sides_of_a_comparison(elsewhere: Environment) -> 
         find_side(bare, elsewhere, settings)
     with pytest.raises(RegistryError, match="'nonsense' is no model version"):
         find_side("nonsense", elsewhere, settings)
+
+
+def test_the_data_of_a_run_are_those_that_it_keeps(elsewhere: Environment) -> None:
+    run = server_of(elsewhere).get_run(keep_pipeline(elsewhere, 7, {}))
+    for file in ("dvc.lock", "dvc.yaml", "params.yaml"):
+        shutil.copy(elsewhere.workspace / "a run" / file, elsewhere.workspace)
+    assert data_since(run, elsewhere) == ""
+    path = elsewhere.workspace / "dvc.lock"
+    lock = json.loads(path.read_text())
+    lock["stages"]["evaluate@erv"]["deps"] = [{"path": "data/prompts/mine.txt", "md5": "2" * 32}]
+    path.write_text(json.dumps(lock))
+    assert data_since(run, elsewhere) == "data that differ: data/prompts/mine.txt"
+    bare = Delivery(elsewhere).open(RunHeader("n" * 32, "experiment", 1_000_000))
+    said = data_since(server_of(elsewhere).get_run(bare), elsewhere)
+    assert said == f"data: not compared, as that run keeps no dvc.lock; see `erv compare {bare} .`"
 
 
 def test_a_champion_without_a_flow_is_compared_with(elsewhere: Environment) -> None:

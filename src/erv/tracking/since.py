@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from erv.environment import Environment
 from erv.tracking import lock_entries
-from erv.tracking.description import Reference
+from erv.tracking.description import EXPERIMENT, KIND_TAG, Reference
 from erv.tracking.origin import COMMIT_TAG
+from erv.tracking.rest import Run
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def since(
     values: Mapping[str, float | None],
     commit: str | None,
     measured: Mapping[str, str],
+    data: Callable[[Run], str] = lambda _: "",
 ) -> list[str]:
     """One paragraph per earlier run; one whose metrics can't be read now is left out with a warning.
 
@@ -39,6 +41,7 @@ def since(
             one that is not defined.
         commit: that of HEAD when the run started, or None outside of git.
         measured: its tags that say what the metrics were measured on and by.
+        data: a sentence on the data that differ from those of a run, empty if none do.
     """
     lines: list[str] = []
     for number, reference in enumerate(references):
@@ -51,7 +54,7 @@ def since(
         except OSError as error:
             logger.warning("%s can't be compared with now: %s", reference.run.info.run_name, error)
             continue
-        lines += paragraph(reference, before, values, commit, measured, also)
+        lines += paragraph(reference, before, values, commit, measured, also, data(reference.run))
     return lines
 
 
@@ -62,8 +65,9 @@ def paragraph(
     commit: str | None,
     measured: Mapping[str, str],
     also: Sequence[str] = (),
+    data: str = "",
 ) -> list[str]:
-    """What changed against one run: its name, then a line per parameter, the commit, a line per metric.
+    """What changed against one run: its name, a line per parameter, data, the commit, a line per metric.
 
     Metrics are compared only if both are known to be measured on the same clips, by the same judges.
 
@@ -74,6 +78,7 @@ def paragraph(
         commit: the commit of the run, or None.
         measured: what the metrics were measured on and by now; nothing if that isn't known.
         also: other kinds of reference that this run is, too.
+        data: a sentence on the data that differ; empty if none do.
     """
     info = reference.run.info
     lines = [f"{reference.title(also)}, {info.run_name} ({info.run_id[:8]}):"]
@@ -86,6 +91,7 @@ def paragraph(
         lines += [f"  {change.text()}" for change in changed[:_SHOWN_CHANGES]]
         if len(changed) > _SHOWN_CHANGES:
             lines.append(f"  and {len(changed) - _SHOWN_CHANGES} more parameters; MLflow lists all")
+    lines += [f"  {data}"] if data else []
     there = reference.run.data.tags.get(COMMIT_TAG)
     if there and commit and there != commit:
         lines.append(f"  commit {there[:8]} → {commit[:8]}")
@@ -98,7 +104,10 @@ def paragraph(
     if shared and not moved:
         lines.append("  metrics: the same")
     if values and not shared:
-        lines.append("  metrics: that run has none of the candidate")
+        # That of an experiment lacks them if DVC took the report from its cache, where they are.
+        kept = reference.run.data.tags.get(KIND_TAG) == EXPERIMENT
+        where = f"; `erv compare {info.run_id} .` pairs the clips" if kept else ""
+        lines.append(f"  metrics: that run has none of the candidate{where}")
     return lines
 
 

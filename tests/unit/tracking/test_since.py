@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from erv.parameters import Change
-from erv.tracking.description import CHAMPION, LAST, Reference
+from erv.tracking.description import CHAMPION, EXPERIMENT, KIND_TAG, LAST, Reference
 from erv.tracking.rest import Run, RunData, RunInfo
 from erv.tracking.since import MEASURED_BY, MEASURED_ON, paragraph
 
@@ -43,6 +43,17 @@ def test_whose_run_the_last_one_was_is_said() -> None:
 def test_nothing_changed_is_said_too() -> None:
     lines = paragraph(Reference(LAST, RUN, []), {EPC: 0.5}, {EPC: 0.5}, "a" * 40, ALIKE)
     assert lines[1:] == ["  parameters: the same", "  metrics: the same"]
+
+
+def test_data_that_differ_are_named_also_if_nothing_else_does() -> None:
+    """After a clip was withdrawn, the change of the figures looked like the effect of a parameter."""
+    reference = Reference(LAST, RUN, [])
+    lines = paragraph(reference, {EPC: 0.5}, {EPC: 0.6}, "a" * 40, ALIKE, data="data that differ: mafw")
+    assert lines[1:] == [
+        "  parameters: the same",
+        "  data that differ: mafw",
+        "  erv EPC: 50.0 → 60.0 (+10.0)",
+    ]
 
 
 def test_a_metric_that_becomes_defined_is_told() -> None:
@@ -93,6 +104,15 @@ def test_what_is_not_known_is_said() -> None:
     ]
     lines = paragraph(Reference(LAST, RUN, []), {"dfew/clips": 9.0}, {EPC: 0.5}, None, ALIKE)
     assert lines[1:] == ["  parameters: the same", "  metrics: that run has none of the candidate"]
+
+
+def test_an_experiment_without_figures_can_be_compared_all_the_same() -> None:
+    """DVC took its report from the cache, so nothing logged them."""
+    run = replace(RUN, data=RunData(tags={KIND_TAG: EXPERIMENT}))
+    lines = paragraph(Reference(LAST, run, []), {}, {EPC: 0.5}, None, ALIKE)
+    assert lines[-1] == (
+        "  metrics: that run has none of the candidate; `erv compare 0123456789abcdef .` pairs the clips"
+    )
 
 
 def test_a_long_list_is_cut() -> None:
