@@ -37,9 +37,14 @@ def write_bundle(folder: Path, size: str, tokens: int) -> int:
     sizes = TinySizes(image_size=32, num_frames=2, window_seconds=1, vocabulary=500, **width)
     model, processor = build_tiny_policy(texts, seed=0, sizes=sizes)
     tokenizer = processor.tokenizer
-    silent = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    with torch.no_grad():  # other tokens have positive logits among them, so these are never chosen
-        model.get_output_embeddings().weight[sorted(silent)] = 0.0
+    # Letters alone, so that each token is text. Some of them have a positive logit, so no other is chosen.
+    silent = [
+        token
+        for token in range(model.get_output_embeddings().weight.shape[0])
+        if token in tokenizer.added_tokens_decoder or not tokenizer.decode([token]).strip().isalpha()
+    ]
+    with torch.no_grad():
+        model.get_output_embeddings().weight[silent] = 0.0
     Policy(model, processor).save(folder / "policy")
     names = LabelSpace.load("mafw").names
     words = train_wordpiece(texts, 200, max_length=64)

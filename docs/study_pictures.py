@@ -4,7 +4,8 @@
     .venv/bin/python docs/study_pictures.py NAME [WORKSPACE]
 
 NAME is a study with pairs and ratings in WORKSPACE, by default the current folder. It is copied, so its
-answers stay as they are. Writes study-emotion.png, study-pair.png and study-phone.png into docs/pictures/.
+answers stay as they are. Writes study-emotion.png, study-pair.png, study-phone.png and, of simulated raters,
+study-report.png into docs/pictures/.
 Look at them before you commit them.
 """
 
@@ -89,6 +90,25 @@ def answer(page: Any) -> str:
     return "pair" if page.locator("input[name=preferred]").count() else "rating"
 
 
+def take_report(browser: Any, name: str, workspace: Path) -> None:
+    """Lets simulated raters answer the study, and shows the top of the report."""
+    from erv.study.analysis.report import FOLDER as REPORT
+    from erv.study.analysis.report import PAGE, Level
+    from erv.study.plan import STUDIES, read_key, read_study
+    from erv.study.rehearsal import rehearse
+    from erv.study.simulation import Model
+
+    study = read_study(workspace / STUDIES / name)
+    policies = sorted(read_key(study).policies, key=lambda policy: policy == "erv")
+    model = Model({policy: 0.7 * place for place, policy in enumerate(policies)}, careless=0.1)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / name
+        rehearse(study, copy, model, raters=None, seed=1, level=Level(0.95, 2000, 1))
+        page = browser.new_page(viewport={"width": 1120, "height": 960})
+        page.goto((copy / REPORT / PAGE).as_uri())
+        take(page, "study-report")
+
+
 def main() -> None:
     """Takes them all."""
     from playwright.sync_api import sync_playwright
@@ -127,6 +147,7 @@ def main() -> None:
             before = page.locator("#clip").get_attribute("data-item")
             page.keyboard.press("Enter")
             page.wait_for_function("was => document.getElementById('clip')?.dataset.item !== was", arg=before)
+        take_report(browser, name, workspace)
         browser.close()
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from prefect.exceptions import CancelledRun, FailedRun
+
+INTERRUPTED = "interrupted; finished work is kept, run it again to resume"
 PRINTED = {"erv_printed": True}  # `extra` of a record that the command prints by itself
 
 
@@ -22,8 +25,20 @@ def leave_out_empty_failures() -> None:
     logging.getLogger("prefect.task_runs").addFilter(_has_its_exception)
 
 
+def leave_out_tracebacks_of_ended_runs() -> None:
+    """Drops what a worker says of a flow that returned its failed state, after a line with that state.
+
+    It is the traceback of Prefect's own calls, and of no use to who gave a wrong parameter, say.
+    """
+    logging.getLogger("prefect.engine").addFilter(_no_ended_run)
+
+
 def _not_printed(record: logging.LogRecord) -> bool:
     return not getattr(record, "erv_printed", False)
+
+
+def _no_ended_run(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or not isinstance(record.exc_info[1], FailedRun | CancelledRun)
 
 
 def _has_its_exception(record: logging.LogRecord) -> bool:

@@ -8,12 +8,11 @@ from prefect.logging import get_run_logger
 
 from erv.environment import Environment
 from erv.errors import StackError
-from erv.stack.prefect_events import emit
+from erv.stack.prefect_events import MODEL_LABEL, emit
 from erv.tracking.lock_entries import server_of
 from flows.graph import StageReport
 
 EVENT = "erv.drift"
-MODEL_LABEL = "erv.model"  # of the event: the registered model that is trained
 METRIC = "drift_warnings"  # of a training's run; `erv.training.grpo.drift` says what counts
 
 
@@ -42,7 +41,7 @@ def tell_drift(
                 continue
             drifted.append(report.name)
             text = (
-                f"{report.name} warned of drift {warnings} times while it trained; its log says of what,"
+                f"{report.name} warned of drift {_times(warnings)} while it trained; its log says of what,"
                 f" MLflow run {run_id} has the curves"
             )
             resource = {"prefect.resource.id": f"erv.stage.{report.name}", MODEL_LABEL: model}
@@ -50,3 +49,7 @@ def tell_drift(
         except (OSError, StackError) as error:
             get_run_logger().warning("drift of %s can't be told now: %s", report.name, error)
     return drifted
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

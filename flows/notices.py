@@ -1,4 +1,4 @@
-"""Automations of Prefect that tell people of failed runs, new champions and drift in training.
+"""Automations of Prefect that tell people of failed runs, new champions, drift in training and takeovers.
 
     ERV_NOTIFY_URL=https://hooks.example/... erv run --deploy
 
@@ -23,34 +23,70 @@ from pydantic import SecretStr
 from erv.environment import load_environment
 from erv.errors import ErvError
 from erv.register.news import EVENT as CHAMPION
-from erv.stack.deployments import declared
+from erv.stack.deployments import DEPLOYED_BY, declared
+from erv.stack.prefect_events import MODEL_LABEL
+from erv.stack.takeover import EVENT as TAKEN_OVER
 from flows.drift import EVENT as DRIFT
-from flows.drift import MODEL_LABEL
-from flows.team import block_of, model_here, tag_of
+from flows.team import RUN_BY, block_of, model_here, tag_of
 
-FAILED, CROWNED, DRIFTED = "a run failed", "a new champion", "training drifts"
+FAILED, CROWNED, DRIFTED, MOVED = (
+    "a run failed",
+    "a new champion",
+    "training drifts",
+    "deployments are taken over",
+)
+# Whose run it is and where it works: by its tag, or that of its deployment and the work pool of the clone.
+_WHOSE = "".join(
+    f'{{% for tag in flow_run.tags if tag.startswith("{start}") %}}{words}'
+    f"{{{{ tag[{len(start)}:] }}}}{{% endfor %}}"
+    for start, words in {RUN_BY: " of ", DEPLOYED_BY: " deployed by "}.items()
+)
 _FAILURE = (
-    '{{ flow.name ~ " (" ~ flow_run.name ~ ") " ~ flow_run.state.name ~ ": "'
-    ' ~ (flow_run.state.message or "") ~ "\\n" ~ (flow_run | ui_url) }}'
+    f"{{{{ flow.name }}}} ({{{{ flow_run.name }}}}){_WHOSE}"
+    '{{ " in work pool " ~ work_pool.name if work_pool.name else "" }}'
+    ' {{ flow_run.state.name }}: {{ flow_run.state.message or "" }}\n{{ flow_run | ui_url }}'
 )
 _SAID = "{{ event.payload.text }}"
 
 
 def main() -> int:
     """Makes sure that the automations are there; says so."""
-    url = load_environment().notify_url
-    if url is None:
-        print("ERV_NOTIFY_URL is not set, so nobody is told of failures and new champions")  # noqa: T201
-        return 0
     try:
-        model = model_here()
+        url, model = load_environment().notify_url, model_here()
     except ErvError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
+    if url is None:
+        print(without_address(model, set_up(model)))  # noqa: T201
+        return 0
     flows = sorted({name.partition("/")[0] for name in declared(Path())})  # those of `erv run` too
     for name in furnish(url, model, flows):
         print(f"automation {name!r} posts to ERV_NOTIFY_URL")  # noqa: T201
     return 0
+
+
+def set_up(model: str) -> list[str]:
+    """The names of the automations of a model that post: those that are there, and not paused."""
+    names = [f"{model}: {news}" for news in (FAILED, CROWNED, DRIFTED, MOVED)]
+    with get_client(sync_client=True) as client:
+        return [
+            name for name in names if any(one.enabled for one in client.read_automations_by_name(name=name))
+        ]
+
+
+def without_address(model: str, names: list[str]) -> str:
+    """What to know where ERV_NOTIFY_URL is not set.
+
+    Args:
+        model: the registered model.
+        names: of its automations that post.
+    """
+    if not names:
+        return f"ERV_NOTIFY_URL is not set, so nobody is told of failures and new champions of {model}"
+    return (
+        "ERV_NOTIFY_URL is not set, so who is told stays as it is: what was set up before goes on posting to"
+        f" the address of then ({', '.join(map(repr, names))}); Prefect's page pauses and deletes it"
+    )
 
 
 def furnish(url: str, model: str, flows: list[str]) -> list[str]:
@@ -85,6 +121,7 @@ def furnish(url: str, model: str, flows: list[str]) -> list[str]:
         ),
         _automation(f"{model}: {CROWNED}", _on(CHAMPION, {"prefect.resource.name": model}), block, _SAID),
         _automation(f"{model}: {DRIFTED}", _on(DRIFT, {MODEL_LABEL: model}), block, _SAID),
+        _automation(f"{model}: {MOVED}", _on(TAKEN_OVER, {MODEL_LABEL: model}), block, _SAID),
     ]
     for automation in automations:
         _keep(automation)
@@ -97,8 +134,7 @@ def _on(event: str, match: dict[str, str]) -> EventTrigger:
 
 
 def _automation(name: str, trigger: EventTrigger, block: UUID, text: str) -> Automation:
-    inner = text.removeprefix("{{").removesuffix("}}").strip()
-    payload = '{"text": {{ (' + inner + ") | tojson }}}"
+    payload = "{% set said %}" + text + '{% endset %}{"text": {{ said | tojson }}}'
     return Automation(
         name=name, trigger=trigger, actions=[CallWebhook(block_document_id=block, payload=payload)]
     )

@@ -1,7 +1,8 @@
 """The promote flow: a version becomes champion once a person has approved it in Prefect.
 
 `prefect deployment run promote/local -p version=4` starts it through a worker. The run pauses and shows the
-version's gates; "Resume" opens the form. Prefect's own server knows no users, so who approves signs by name.
+version's gates; "Resume" opens the form. If the version is champion already, the run ends at once. Prefect's
+own server knows no users, so who approves signs by name.
 An answer that lacks something, or that a new champion has overtaken, is asked for again.
 """
 
@@ -30,6 +31,7 @@ from erv.register.review import Review, review
 from erv.settings import Settings, load_settings
 from erv.stack.one_origin import check_servers
 from flows.clone import refuse_foreign_code
+from flows.console import leave_out_tracebacks_of_ended_runs
 
 HOURS = 168.0
 ANSWERS = 20  # nobody needs as many; a program that answers wrongly would ask for ever
@@ -70,6 +72,7 @@ def promote(version: int | str = "challenger", hours: float = HOURS) -> Any:
     """
     environment = load_environment()
     isolate(environment)
+    leave_out_tracebacks_of_ended_runs()
     try:
         refuse_foreign_code()
         check_servers(environment, ("S3", "MLflow"))
@@ -92,6 +95,8 @@ def _until_decided(version: str, environment: Environment, settings: Settings, e
     lineage = LineageGate(environment, settings, promoting=True)
     withdrawn = WithdrawalGate(environment, settings)
     for _ in range(ANSWERS):
+        if said := aliases.already(version, environment, settings):
+            return Completed(message=f"{said}; nothing was changed")
         get_run_logger().info("looking at the gates, the lineage and the files of version %s", version)
         asked = review(version, environment, settings, lineage=lineage, withdrawn=withdrawn)
         version = asked.version  # while the run waits, an alias may move to a version that nobody looked at

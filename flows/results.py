@@ -141,12 +141,10 @@ def since_before(
     entries = pipeline.read_lock_entries(environment.workspace / LOCK)
     measured = measured_of(entries, candidate, environment.workspace) if comparison else {}
     parent.set_tags(measured)
-    mine = f"{candidate}/overall/"
-    values = {
-        f"{mine}{metric}": value
-        for metric in experiment_page.METRICS
-        if (value := flat_metrics(comparison).get(f"{mine}{metric}")) is not None
-    }
+    mine, found = f"{candidate}/overall/", flat_metrics(comparison)
+    values = {f"{mine}{metric}": found.get(f"{mine}{metric}") for metric in experiment_page.METRICS}
+    if all(value is None for value in values.values()):
+        values = {}
     commit = parent.tags.get(COMMIT_TAG)  # HEAD may have moved since
     return since(environment, described.references, values, commit, measured)
 

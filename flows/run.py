@@ -18,9 +18,11 @@ from prefect import tags
 from erv.environment import load_environment
 from erv.errors import ErvError, ExitCode
 from erv.stack.reach import require, unreachable
+from erv.tracking.origin import who
 from flows import console
-from flows.team import model_here, tag_of
+from flows.team import model_here, run_by, tag_of
 from flows.train import WORKERS, train
+from flows.wanted import Wanted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,14 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     url, workspace = None, Path.cwd()
     try:
         url = require("Prefect", load_environment(workspace).prefect_api_url, workspace)
-        with tags(tag_of(model_here())):
+        Wanted(options.targets or None, options.force, options.only).check()
+        with tags(tag_of(model_here()), run_by(who(workspace), workspace)):
             state: Any = train(
                 options.targets or None, options.force, options.workers, options.only, return_state=True
             )
     except ErvError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted; finished work is kept, run it again to resume", ExitCode.CANCELLED)
+        return _fail(console.INTERRUPTED, ExitCode.CANCELLED)
     except Exception:
         # The client of Prefect raises errors of several libraries; by then it has tried for a minute.
         if url is None or (fault := unreachable("Prefect", f"{url}/health", workspace)) is None:

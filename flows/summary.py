@@ -63,8 +63,16 @@ def stage_table(reports: Sequence[StageReport]) -> str:
     lines = [f"{report.name:<{width}}  {report.outcome:<9}  {_took(report)}".rstrip() for report in reports]
     counts = {o: sum(r.outcome == o for r in reports) for o in dict.fromkeys(r.outcome for r in reports)}
     total = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-    count = "1 stage" if len(reports) == 1 else f"{len(reports)} stages"
-    return "\n".join([*lines, f"{count}: {total}"])
+    return "\n".join([*lines, f"{_stages(len(reports))}: {total}"])
+
+
+def how_many(count: int, workers: int) -> str:
+    """How many stages a run goes through, and how many of them at a time."""
+    return _stages(count) if min(count, workers) < 2 else f"{_stages(count)}, up to {workers} side by side"
+
+
+def _stages(count: int) -> str:
+    return "1 stage" if count == 1 else f"{count} stages"
 
 
 def _took(report: StageReport) -> str:

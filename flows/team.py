@@ -10,6 +10,9 @@ from pathlib import Path
 
 from erv.files import sha256_of_text
 from erv.settings import load_settings
+from erv.stack.deployments import MODEL_TAG
+
+RUN_BY = "erv-run-by:"
 
 
 def model_here() -> str:
@@ -23,7 +26,17 @@ def model_here() -> str:
 
 def tag_of(model: str) -> str:
     """The tag of a model's flow runs; `prefect.yaml` gives it to those of deployments."""
-    return f"erv-model:{model}"
+    return f"{MODEL_TAG}{model}"
+
+
+def run_by(who: str, workspace: Path) -> str:
+    """The tag of a flow run from a terminal, by which its failure says whose it is and where.
+
+    Args:
+        who: from `erv.tracking.origin.who`.
+        workspace: the clone.
+    """
+    return f"{RUN_BY}{who} in {workspace}"
 
 
 def block_of(model: str) -> str:

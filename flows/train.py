@@ -55,6 +55,7 @@ from flows.summary import (
     REPORT,
     Summary,
     flat_metrics,
+    how_many,
     metrics_text,
     read_comparison,
     stage_table,
@@ -89,6 +90,7 @@ def train(
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
+    console.leave_out_tracebacks_of_ended_runs()
     try:
         refuse_foreign_code()
         with (
@@ -99,6 +101,10 @@ def train(
             return _train(context.flow_run.id, Wanted(targets, force, only), workers, cancellation)
     except StageCancelledError as error:
         return Cancelled(message=str(error))
+    except KeyboardInterrupt:  # Prefect would call it a crash, and everybody would be told
+        if context.flow_run.deployment_id is not None:
+            raise  # somebody stopped the worker, who need not be the one who waits for the run
+        return Cancelled(message=console.INTERRUPTED)
     except ErvError as error:
         return Failed(message=str(error))
 
@@ -132,7 +138,7 @@ def _train(
     logger.info("asking DVC which stages are up to date")
     unchanged = _ask_unchanged(environment, needed, forced, cancellation)
     stages = wanted.to_run(needed, unchanged)
-    logger.info("%d stages, up to %d side by side", len(stages), workers)
+    logger.info("%s", how_many(len(stages), workers))
 
     described = describe(
         environment,

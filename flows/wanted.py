@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from erv import pipeline
-from erv.pipeline import PipelineError, PipelineStage, Unchanged
+from erv.pipeline import PipelineError, PipelineStage, TargetError, Unchanged
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,33 @@ class Wanted:
         """What was asked for; nothing for all stages."""
         return [self.only] if self.only is not None else self.targets or []
 
+    def check(self) -> None:
+        """Refuses names that mean no stage before a flow begins, whose failure everybody would be told of.
+
+        Any other fault is left to the flow: DVC may just be writing dvc.lock, which the flow mends or says.
+
+        Raises:
+            TargetError: as `needed`.
+        """
+        if not self.names:
+            return
+        try:
+            self.needed(pipeline.read_stages())
+        except TargetError:
+            raise
+        except PipelineError:
+            return
+
     def needed(self, everything: Sequence[PipelineStage]) -> tuple[PipelineStage, ...]:
         """What was named and all that it needs, in the order of `everything`.
 
         Raises:
-            PipelineError: a name means no stage, `only` means several, or there are targets beside it.
+            TargetError: a name means no stage, `only` means several, or there are targets beside it.
         """
         if self.only is None:
             return pipeline.select(everything, self.targets)
         if self.targets:
-            raise PipelineError(
-                f"only={self.only} and targets {', '.join(self.targets)}: give one of the two"
-            )
+            raise TargetError(f"only={self.only} and targets {', '.join(self.targets)}: give one of the two")
         return pipeline.select(everything, [pipeline.one_stage(everything, self.only).name])
 
     def forced(self, everything: Sequence[PipelineStage]) -> frozenset[str]:

@@ -58,7 +58,11 @@ EXIT_CODES = (
     Ending(ExitCode.ERROR, "erv run", "a stage failed"),
     Ending(ExitCode.ERROR, "erv explain", "a clip can't be answered; the others are"),
     Ending(ExitCode.ERROR, "erv doctor", "something required is missing or wrong, settings too"),
-    Ending(ExitCode.ERROR, "erv stack status", "not every server is running"),
+    Ending(
+        ExitCode.ERROR,
+        "erv stack status",
+        "not every server is running; in a connected clone, one that it uses doesn't answer",
+    ),
     Ending(ExitCode.ERROR, "erv params --profile", "the parameters differ in more than the machine"),
     Ending(ExitCode.USAGE, "", "wrong options, or wrong settings"),
     Ending(

@@ -40,6 +40,10 @@ def test_a_deployed_flow_runs_through_a_worker(
         result = scratch.python("-m", "prefect", "deployment", "run", "train/local", "--watch", check=False)
         assert result.returncode == 1
         assert "clip 7 of the scratch set is broken" in worker.text()
+        wrong = ("deployment", "run", "train/local", "-p", 'only="reprot"', "--watch")
+        assert scratch.python("-m", "prefect", *wrong, check=False).returncode == 1
+        assert "no stage 'reprot' in dvc.yaml" in worker.text()
+        assert "Traceback" not in worker.text()
     finally:
         worker.process.send_signal(signal.SIGINT)
         worker.process.wait(30)

@@ -118,6 +118,21 @@ def documented(command: str) -> list[str]:
     return shlex.split(line, comments=True)[1:]
 
 
+def test_columns_of_a_queue_are_dropped() -> None:
+    """DVC shows them once an experiment was queued; they took the room of the parameters."""
+    from dvc.commands.experiments.show import show_experiments
+    from dvc.compare import TabularData
+
+    *_, pattern = documented("exp show")
+    columns = ["Experiment", "rev", "typ", "Created", "parent", "State", "Executor", "erv.WAR", "seed"]
+    table = TabularData(columns)
+    for words in ("main 1 baseline now - - - 0.5 1", "low 2 branch_base now - Success Dvc-task 0.6 2"):
+        table.append(words.split())
+    headers = {"metrics": ["erv.WAR"], "params": ["seed"], "deps": []}
+    show_experiments(table, headers, drop=[pattern], csv=True)
+    assert " ".join(table.keys()) == "Experiment rev typ Created parent erv.WAR seed"
+
+
 @pytest.mark.slow
 def test_experiments_can_be_read_in_160_columns(experiments: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the real dvc.yaml, where the figures of other policies hid which parameters differ."""

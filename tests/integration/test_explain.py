@@ -49,6 +49,7 @@ def test_programs_get_a_line_per_clip(folder: Path, tmp_path: Path) -> None:
         assert row["completion"] == COMPLETIONS[emotion]
         for name in ("answer", "explanation", "completion", "agreement"):
             assert item[name] == row[name]
+    assert max(angry["scores"], key=angry["scores"].get) == "anger"
     assert [one["agrees"] for one in angry["sentences"]] == [True, True, False, True]
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "explain.log"]
 

@@ -213,6 +213,8 @@ def test_a_stage_alone_is_refused_if_what_it_reads_is_not_up_to_date(scratch: Sc
     assert "error: last can't run alone: joined.txt of join is out of date;" in stale.stderr
     assert (scratch.folder / "dvc.lock").read_bytes() == before, "nothing ran"
     several = scratch.erv("run", "--only", "make", check=False)
+    assert several.returncode == 2
+    assert "runs/flow-run/" not in several.stderr, "a flow that fails is told to the whole team"
     assert "error: make is 2 stages, expected one: make@a, make@b" in several.stderr
 
 

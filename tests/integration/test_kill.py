@@ -8,6 +8,7 @@ import time
 import pytest
 
 from erv.environment import Environment
+from erv.tracking.origin import who
 from tests.integration.prefect_api import ask
 from tests.integration.scratch import Background, Scratch, wait_until
 
@@ -69,11 +70,18 @@ def test_kill_minus_nine(scratch: Scratch, running: Background) -> None:
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, -signal.SIGTERM, marks=pytest.mark.slow)],
 )
 def test_signals(scratch: Scratch, running: Background, signum: int, code: int) -> None:
+    flow_run_id = running.flow_run_id()
     running.process.send_signal(signum)
     assert running.process.wait(30) == code
     nothing_is_left(scratch)
     runs = scratch.runs()
     assert runs["train"][0].info.status == runs["make@a"][0].info.status == "KILLED"
+    if signum == signal.SIGINT:  # a crash is told to the whole team
+        assert state_of(scratch, flow_run_id) == "CANCELLED"
+        assert "error: interrupted; finished work is kept" in running.text()
+        assert "Traceback" not in running.text()
+        tags = ask(scratch.environment, f"/flow_runs/{flow_run_id}")["tags"]
+        assert f"erv-run-by:{who(scratch.folder)} in {scratch.folder}" in tags
 
 
 @pytest.mark.slow

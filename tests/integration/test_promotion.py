@@ -39,13 +39,15 @@ from erv.register.review import review
 from erv.register.turn import registry_turn
 from erv.register.versions import CHALLENGER, EXTERNAL_TAG, GATES_TAG
 from erv.settings import Settings, load_settings
+from erv.stack.deployments import Place
 from erv.stack.launch import prefect_environment
+from erv.stack.takeover import Takeover, tell
 from erv.tracking.description import PUBLISH_RUN_TAG
 from erv.tracking.lock_entries import client_of
 from erv.tracking.origin import STARTED_BY_TAG
 from flows.drift import METRIC, tell_drift
 from flows.graph import StageReport
-from flows.team import tag_of
+from flows.team import run_by, tag_of
 from tests.conftest import ROOT
 from tests.integration.prefect_api import ask
 from tests.integration.scratch import wait_until
@@ -104,7 +106,8 @@ class Flow:
         variables["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"
         self.log = environment.workspace / f"{self.tag}.log"
         named = tag_of(name_of(environment))
-        program = f"from prefect import tags\nwith tags('{self.tag}', '{named}'):\n    {code}"
+        whose = run_by("Ann Lee (ann@box)", Path("/home/ann/erv"))
+        program = f"from prefect import tags\nwith tags('{self.tag}', '{named}', '{whose}'):\n    {code}"
         self._stream = self.log.open("w")
         self.process = subprocess.Popen(
             [sys.executable, "-c", program],
@@ -289,6 +292,16 @@ def test_a_program_approves_as_the_page_says(workspace: Environment, start: Star
     assert reigns(client_of(workspace), name_of(workspace))[-1].by == "Ann in Prefect"
 
 
+def test_nobody_is_asked_about_the_champion(workspace: Environment, start: Start) -> None:
+    """The form said "version 1 is to become champion; the present one: version 1", and waited."""
+    done = start("champion").wait_for("COMPLETED", "FAILED", "PAUSED")
+    assert done["state"]["type"] == "COMPLETED"
+    assert re.fullmatch(
+        rf"{name_of(workspace)} version 1 \(champion\) is already the champion, .*; nothing was changed",
+        done["state"]["message"],
+    )
+
+
 @pytest.mark.slow
 def test_a_person_declines(workspace: Environment, start: Start) -> None:
     flow = start("2")
@@ -331,9 +344,12 @@ def test_people_are_told(told: tuple[Environment, Receiver]) -> None:
     environment, receiver = told
     said = furnish(environment)
     assert said == furnish(environment), "repeating it makes nothing new"
-    assert said.count("posts to ERV_NOTIFY_URL") == 3
+    assert said.count("posts to ERV_NOTIFY_URL") == 4
     assert receiver.url not in said
-    assert len(ask(environment, "/automations/filter", {})) == 3
+    assert len(ask(environment, "/automations/filter", {})) == 4
+    silent = furnish(replace(environment, notify_url=None))
+    assert "what was set up before goes on posting" in silent
+    assert f"'{name_of(environment)}: a run failed', " in silent
     # Another team sets up its own news on the same server, for another model.
     elsewhere, theirs = environment.workspace / "elsewhere", Receiver()
     elsewhere.mkdir()
@@ -341,13 +357,15 @@ def test_people_are_told(told: tuple[Environment, Receiver]) -> None:
         text = (environment.workspace / file).read_text()
         (elsewhere / file).write_text(text.replace(name_of(environment), "their_model"))
     furnish(replace(environment, workspace=elsewhere, notify_url=theirs.url))
-    assert len(ask(environment, "/automations/filter", {})) == 6
+    assert len(ask(environment, "/automations/filter", {})) == 8
 
     name, settings = name_of(environment), load_settings()
     promote("3", environment, settings, by="ann@box", reason='"better"', force=True)
     rollback(environment, settings, by="bea@box")
     with pytest.raises(RegistryError):
         promote("3", environment, settings, by="ann@box")
+    taken = Takeover(name, ("train/local",), Place("/home/ann/erv", "Ann Lee (ann@box)"))
+    assert tell(environment, taken, "Bea (bea@box)") is None
     failing = (
         "from prefect import flow\n"
         "    @flow(name='train')\n    def train(): raise ValueError('no \"disk\" left')\n"
@@ -356,7 +374,7 @@ def test_people_are_told(told: tuple[Environment, Receiver]) -> None:
     other = failing.replace("'train'", "'other'").replace("disk", "other disk")
     flows = [Flow(environment, code) for code in (other, failing)]
     try:
-        wait_until(lambda: len(receiver.posts) >= 3, seconds=120.0)
+        wait_until(lambda: len(receiver.posts) >= 4, seconds=120.0)
     finally:
         for flow in flows:
             flow.process.wait(120)
@@ -369,7 +387,10 @@ def test_people_are_told(told: tuple[Environment, Receiver]) -> None:
     assert crowned.endswith("the champion before was version 1")
     (back,) = [text for text in texts if "rollback by bea@box" in text]
     assert back.endswith("the champion before was version 3")
+    (moved,) = [text for text in texts if text.startswith("Bea (bea@box) has taken over train/local from ")]
+    assert "/home/ann/erv on box, deployed by Ann Lee (ann@box): new runs work in " in moved
     (failed,) = [text for text in texts if text.startswith("train (")]
+    assert " of Ann Lee (ann@box) in /home/ann/erv Failed: " in failed
     assert 'no "disk" left' in failed
     assert "/runs/flow-run/" in failed
     assert not any("other disk" in text for text in texts)

@@ -106,7 +106,7 @@ def test_each_long_step_is_named_before_it_begins(scratch: Scratch, first: str) 
     steps = [
         "reading pipeline and pins, and checking settings, judges, disk and servers",
         "asking DVC which stages are up to date",
-        "1 stages, up to 2 side by side",
+        "1 stage",
         f"storing the outputs in s3://{scratch.environment.dvc_bucket}",
         "registering the candidate, and deciding its gates",
         "verifying the lineage of version 1",

@@ -121,6 +121,12 @@ def served_by_hand(stack: Environment, clone: Clone, pool: str, run: str) -> dic
         worker.wait(60)
 
 
+def said_of(stack: Environment, events: dict[str, Any], before: str) -> list[str]:
+    """What the events say that concern deployments of a folder."""
+    found = ask(stack, "/events/filter", {"filter": events})["events"]
+    return [one["payload"]["text"] for one in found if one["payload"]["before"]["folder"] == before]
+
+
 def healthy(stack: Environment, clone: Clone) -> bool:
     """What the health check of a worker's container says."""
     result = subprocess.run(
@@ -195,6 +201,13 @@ def test_each_worker_runs_what_was_made_for_its_clone(
             " whose worker is online",
             "to cancel the waiting ones: erv run --deploy --cancel-waiting",
         ]
+        taken = {"event": {"name": ["erv.takeover"]}, "resource": {"id": ["erv.deployments.emotion-policy"]}}
+        wait_until(lambda: said_of(stack, taken, str(ann.folder)))
+        (text,) = said_of(stack, taken, str(ann.folder))
+        assert text.startswith(
+            f"{who(bea.folder)} has taken over train/local and promote/local from {place}: new runs work in"
+            f" {bea.folder} on "
+        )
         kept = ask(stack, "/deployments/name/train/local")["schedules"]
         assert [(one["schedule"]["cron"], one["active"]) for one in kept] == [("0 3 1 1 *", True)]
         prefect(stack, bea, "deployment", "schedule", "clear", "--accept-yes", "train/local")
@@ -222,7 +235,7 @@ def test_each_worker_runs_what_was_made_for_its_clone(
         f" {who(bea.folder)}"
     ]
     said = bea.erv("run", "--deploy", "--cancel-waiting").stdout.splitlines()
-    assert said[0] == f"cancelled: 1 of 1 runs that waited in work pool {ann.pool!r}"
+    assert said[0] == f"cancelled: the run that waited in work pool {ann.pool!r}"
     assert state_of(stack, later)["type"] == "CANCELLED"
 
     # A worker that is not `erv run --worker` of the clone: it has the environment of another one.
@@ -263,7 +276,9 @@ def test_the_pool_of_earlier_versions_is_left_with_a_word(
         ask(stack, "/deployments/", former["train"])
         said = ann.erv("run", "--deploy").stdout.splitlines()
         assert said[0] == f"moved to work pool {ann.pool}: a worker of 'erv' gets no new runs, so stop it"
-        assert said[1].startswith("1 run waits in work pool 'erv': it is no clone's, so no worker of this")
+        assert said[1].startswith(
+            "1 run waits in work pool 'erv': the pool is no clone's, so no worker of this"
+        )
         assert said[3].startswith("work pool 'erv' of earlier versions still has nothing/own, and")
         found = [one.detail for one in examine(ann.folder) if one.name == "deployments"]
         assert [said[1], said[3].partition(": ")[0]] == found[1:]

@@ -18,6 +18,7 @@ from erv.comparison.sides import find_side
 from erv.environment import Environment, hand_over_token
 from erv.errors import RegistryError
 from erv.evaluate.measured import measured_tags
+from erv.lineage.trace import Provenance
 from erv.register.versions import CHALLENGER, PUBLISH_RUN_TAG
 from erv.settings import load_settings
 from erv.tracking.delivery import Delivery, Outage, deliver_spool, write_header
@@ -348,12 +349,15 @@ def test_versions_and_runs_are_sides_of_a_comparison(elsewhere: Environment) -> 
     run_id = keep_pipeline(elsewhere, 7, {"erv.git_commit": "c" * 40, "erv.git_dirty": "true"})
     stage = Delivery(elsewhere).open(RunHeader("s" * 32, "sft", 1_000_000, {PARENT_TAG: run_id}))
     register(elsewhere, model, run_id, {PUBLISH_RUN_TAG: run_id})
-    for target in (run_id, stage, "champion", f"models:/{model}/1"):
+    for target in (run_id, run_id[:8], stage, stage[:12], "champion", f"models:/{model}/1"):
         side = find_side(target, elsewhere, settings)
         assert (dict(side.parameters), list(side.lock), side.remarks) == ({"seed": "7"}, ["evaluate@erv"], ())
     assert find_side("1", elsewhere, settings).title == f"{model} version 1"
     side = find_side(run_id, elsewhere, settings)
     assert (side.title, side.commit, side.dirty) == (f"run a run ({run_id[:8]})", "c" * 40, True)
+    assert run_id in Provenance(elsewhere, settings).trace(run_id[:8]).title
+    with pytest.raises(RegistryError, match="is no model version, run id"):
+        find_side(run_id[:7], elsewhere, settings)
     bare = Delivery(elsewhere).open(RunHeader("b" * 32, "sft", 1_000_000))
     with pytest.raises(RegistryError, match=r"it keeps no dvc\.lock"):
         find_side(bare, elsewhere, settings)
@@ -396,6 +400,7 @@ def test_the_run_of_an_experiment_is_compared_where_git_has_it(in_experiment: En
     finish()
     side = find_side(run_id, in_experiment, settings)
     assert (list(side.lock), side.parameters["seed"]) == (["sft"], "101")
+    assert (side.title.count("("), side.title[-10:]) == (1, f"({run_id[:8]})")
     path = folder / "params.yaml"
     path.write_text(re.sub(r"(?m)^seed: \d+", "seed: 8", path.read_text()))
     finish()

@@ -1,4 +1,4 @@
-"""Chromium, as Debian has it, or Chrome, driven by Playwright: pages of our own servers as people see and use them."""
+"""Chromium or Chrome, driven by Playwright: pages of our own servers as people see and use them."""
 
 from __future__ import annotations
 

@@ -357,6 +357,8 @@ def test_nothing_else_unpickles_or_renders_outside_the_sandbox() -> None:
     assert {path for path, name in calls if name in jinja} <= {
         "lineage/page.py",
         "report/page.py",
+        "study/analysis/page.py",
+        "web/pages.py",
         "validate/data_docs.py",
         "environment/environment.py",
         "environment/servers.py",

@@ -252,6 +252,8 @@ def test_the_messages_that_users_of_shared_servers_read(
     assert "so nothing is tracked; to track, set ERV_MLFLOW_URI and run `erv connect`" in caplog.text
     with pytest.raises(RegistryError, match="set ERV_MLFLOW_URI and run `erv connect`, or say DATASET/CLIP"):
         Provenance(load_environment(), None).trace("models:/erv/1")
+    with pytest.raises(RegistryError, match=r"set ERV_MLFLOW_URI and run `erv connect`$"):
+        Provenance(load_environment(), None).version("models:/erv/1")  # only a version is wanted: no clip
 
 
 def test_a_remedy_is_for_the_workspace_that_is_meant(

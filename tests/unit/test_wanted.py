@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from erv.pipeline import PipelineError, PipelineStage, Unchanged
+from erv.errors import ExitCode
+from erv.pipeline import PipelineError, PipelineStage, TargetError, Unchanged
 from flows.wanted import Wanted
 
 
@@ -78,3 +79,18 @@ def test_one_stage_alone_is_exactly_one() -> None:
         Wanted(only="nothing").needed(STAGES)
     with pytest.raises(PipelineError, match="only=last and targets join: give one of the two"):
         Wanted(["join"], only="last").needed(STAGES)
+
+
+@pytest.mark.parametrize("wanted", [Wanted(["nosuch"]), Wanted(only="nosuch"), Wanted(["make"], only="make")])
+def test_a_wrong_name_is_refused_as_a_wrong_option_before_the_flow(
+    wanted: Wanted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flow began, failed with exit code 1, and the team was told."""
+    monkeypatch.chdir(tmp_path)
+    Wanted().check()
+    wanted.check()  # no pipeline here: the flow says so
+    monkeypatch.setattr("erv.pipeline.read_stages", lambda: STAGES)
+    with pytest.raises(TargetError) as refused:
+        wanted.check()
+    assert refused.value.exit_code == ExitCode.USAGE
+    Wanted(["make"]).check()

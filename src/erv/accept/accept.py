@@ -29,7 +29,7 @@ from erv.pipeline import (
 )
 from erv.pipeline.lock_file import Entries
 from erv.tracking.lock_entries import entry_hash
-from erv.tracking.origin import person
+from erv.tracking.origin import who
 
 VERSIONS = "requirements"  # of the libraries that compute
 _CODE = (PACKAGE, "stages", "data/label_spaces", VERSIONS)  # a test compares it with `code_of`
@@ -107,7 +107,7 @@ def keep(proposals: Sequence[Proposal], reason: str = "", workspace: Path = Path
         )
     before = read_lock_entries(workspace / "dvc.lock")
     when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    who = person(workspace)
+    by = who(workspace)
     records: list[Acceptance] = []
 
     def record(after: Entries) -> None:
@@ -115,7 +115,7 @@ def keep(proposals: Sequence[Proposal], reason: str = "", workspace: Path = Path
         for item in proposals:
             hashes = entry_hash(before[item.stage]), entry_hash(after[item.stage])
             why = "" if item.harmless else " ".join(reason.split())
-            records.append(Acceptance(item.stage, *hashes, when, who, why, item.files))
+            records.append(Acceptance(item.stage, *hashes, when, by, why, item.files))
         add_accepted(records, workspace)
 
     if proposals:

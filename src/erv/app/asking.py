@@ -111,8 +111,8 @@ class Asking:
             yield _line({"kind": "error", "sentence": str(error), "code": "version"})
             return
         number = new_id()
-        title = None if asked.blind else loaded.title
-        yield _line({"kind": "answering", "id": number, "version": title, "notice": loaded.opened.notice})
+        known = {"version": loaded.title, "notice": loaded.opened.notice}
+        yield _line({"kind": "answering", "id": number, **(dict.fromkeys(known) if asked.blind else known)})
         async for line in self._answer(http, asked, loaded, ticket, number):
             yield line
 

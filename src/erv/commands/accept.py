@@ -54,7 +54,8 @@ def command(targets: tuple[str, ...], everything: bool, reason: str) -> None:
     if not records:
         click.echo("nothing to keep: no result is out of date for its code alone")
         return
-    click.echo(f"{len(records)} results kept; commit dvc.lock and {pipeline.ACCEPTED} with the code")
+    count = "1 result" if len(records) == 1 else f"{len(records)} results"
+    click.echo(f"{count} kept; commit dvc.lock and {pipeline.ACCEPTED} with the code")
 
 
 def _show(proposals: Sequence[Proposal]) -> None:
@@ -62,12 +63,36 @@ def _show(proposals: Sequence[Proposal]) -> None:
         click.echo(f"{item.stage}: {item.verdict}")
         for file in item.files:
             click.echo(f"  {file.path}: {file.change}")
-    harmless = sum(item.harmless for item in proposals)
-    open_ = sum(not item.refusals for item in proposals) - harmless
     if not proposals:
         click.echo("every stage is up to date by itself: there is nothing to keep")
         return
     click.echo(
-        f"{len(proposals)} stages would run again by themselves: `erv accept --all` keeps {harmless}, with a"
-        f" --reason {open_} more"
+        offer(
+            sum(item.harmless for item in proposals),
+            sum(not item.refusals for item in proposals),
+            len(proposals),
+        )
     )
+
+
+def offer(harmless: int, able: int, count: int) -> str:
+    """What `erv accept --all` can do, as a sentence.
+
+    Args:
+        harmless: how many results can be kept as they are.
+        able: how many can be kept at all.
+        count: how many stages would run again by themselves.
+    """
+    stages = (
+        "1 stage would run again by itself" if count == 1 else f"{count} stages would run again by themselves"
+    )
+    if not able:
+        return (
+            f"{stages}, and no result of theirs can be kept"
+            if count > 1
+            else f"{stages}, and its result can't be kept"
+        )
+    if not harmless:
+        return f"{stages}: `erv accept --all --reason TEXT` keeps {able}"
+    more = f", and {able - harmless} more with --reason TEXT" if able > harmless else ""
+    return f"{stages}: `erv accept --all` keeps {harmless}{more}"

@@ -15,8 +15,8 @@ import click
 def command(before: str, now: str, policies: tuple[str, ...], as_json: bool) -> None:
     """Say what differs from A to B: parameters, code, data, and metrics, paired clip by clip.
 
-    A and B are model versions (champion, 3, NAME@ALIAS, models:/NAME/3), ids of MLflow runs, experiments of
-    DVC, git revisions, or `.`, the workspace as it is, which is B if left out.
+    A and B are model versions (champion, 3, NAME@ALIAS, models:/NAME/3), ids of MLflow runs or their first 8
+    digits, experiments of DVC, git revisions, or `.`, the workspace as it is, which is B if left out.
     """
     from erv.comparison.compare import compare_sides
     from erv.comparison.sides import find_side

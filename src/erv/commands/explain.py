@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def command(
     and are red, by the verifier. This erv's code answers; `erv predict` asks a version with its own, and
     keeps the answers. If a clip can't be answered, the others are, and the exit code is 1.
     """
-    from erv.answering.events import Done, Error
+    from erv.answering.events import Answer, Done, Error
     from erv.answering.requests import Request
     from erv.environment import isolate, load_environment
     from erv.errors import ExitCode
@@ -73,19 +74,23 @@ def command(
         told = Told(name, terminal=terminal, write=lambda text: click.echo(text, nl=False))
         if not as_json:
             told.begin()
+        scores: Mapping[str, float] = {}
         for event in asked.events:
+            if isinstance(event, Answer):
+                scores = event.scores
             if not as_json:
                 told.tell(event)
             elif isinstance(event, (Done, Error)):
                 head = {"clip": name, "model": opened.name, "version": opened.number, "bundle": opened.digest}
-                click.echo(json.dumps({**head, **_said(event)}))
+                click.echo(json.dumps({**head, **_said(event, scores)}))
             failed += isinstance(event, Error)
     if failed:
         click.get_current_context().exit(ExitCode.ERROR)
 
 
-def _said(event: Any) -> dict[str, Any]:
-    """The last event of a clip as JSON has it: its fields, or `error` and `code`."""
+def _said(event: Any, scores: Mapping[str, float]) -> dict[str, Any]:
+    """The last event of a clip as JSON has it: its fields and the answer's scores, or `error` and `code`."""
     content: dict[str, Any] = event.as_dict()
-    kind = content.pop("kind")
-    return {"error": content["sentence"], "code": content["code"]} if kind == "error" else content
+    if content.pop("kind") == "error":
+        return {"error": content["sentence"], "code": content["code"]}
+    return {"answer": content.pop("answer"), "scores": dict(scores), **content}

@@ -54,8 +54,9 @@ def command(
 ) -> None:
     """Show where TARGET came from and what was made from it, and check the links.
 
-    TARGET is a model version (models:/NAME/1, NAME@ALIAS, NAME/1, 1, champion), an MLflow run id, the id of a
-    train run in Prefect, a git commit, the md5 of an output, a data set (mafw), or a clip (mafw/00021).
+    TARGET is a model version (models:/NAME/1, NAME@ALIAS, NAME/1, 1, champion), the id of an MLflow run or
+    its first 8 digits, the id of a train run in Prefect, a git commit, the md5 of an output, a data set
+    (mafw), or a clip (mafw/00021).
     """
     if (target is None) == (withdrawn is None):
         raise click.UsageError("give TARGET or --withdrawn FILE, not both")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -87,13 +88,16 @@ def command(
         source = FolderSource(bundle)
     else:
         source = RegistrySource(partial(resolved_version, model, environment), environment)
-    root = ROOT_VARIABLE
 
     def start(version: Version) -> Answerer:
-        import os
-
         return Answerer(
-            version.bundle, root=os.environ.get(root), device=device, dtype=dtype, batch=batch, queue=queue
+            version.bundle,
+            root=os.environ.get(ROOT_VARIABLE),
+            device=device,
+            dtype=dtype,
+            batch=batch,
+            queue=queue,
+            log=environment.state / "serve" / f"{version.id.replace('/', '-')}.log",
         )
 
     engine = Engine(source, start, queue=queue, every=look_every)

@@ -64,14 +64,22 @@ def down() -> None:
 
 @command.command()
 def status() -> None:
-    """Print the state of each server; exit code 1 unless all are running."""
-    from erv import stack
-    from erv.environment import recorded_servers
-    from erv.stack.switch import servers_text
+    """Print the state of each server; exit code 1 unless all are running.
 
-    if theirs := recorded_servers():
-        click.echo(f"this clone uses {servers_text(theirs)}, and none of these:", err=True)
+    In a clone that `erv connect` has connected to servers of others, these count: exit code 1 if one that can
+    be asked doesn't answer.
+    """
+    from erv import stack
+    from erv.stack.theirs import connected_status
+
     states = stack.status()
+    if theirs := list(connected_status()):
+        click.echo("this clone is connected to servers of others, and runs none of its own", err=True)
+        for server in theirs:
+            click.echo(f"{server.name:8} {server.state:10} {server.url}")
+        if any(server.state == "away" for server in theirs):
+            raise SystemExit(ExitCode.ERROR)
+        return
     for service in states:
         click.echo(f"{service.name:8} {service.state:10} {service.url or '-':32} {service.pid or '-'}")
     if any(service.state != "running" for service in states):

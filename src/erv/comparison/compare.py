@@ -29,17 +29,17 @@ class Row:
     """A metric of one policy on both sides, over the clips that both were tested on; shares from 0 to 1.
 
     Attributes:
-        before, now: the values.
-        low, high: interval of `now` minus `before`.
+        before, now: the values; one of them is None if the metric is not defined there.
+        low, high: interval of `now` minus `before`; None if one of them is.
         verdict: `better`, `worse` or `can't tell`, corrected over the metrics of the policy.
     """
 
     policy: str
     metric: str
-    before: float
-    now: float
-    low: float
-    high: float
+    before: float | None
+    now: float | None
+    low: float | None
+    high: float | None
     verdict: str
 
 
@@ -78,7 +78,7 @@ class Comparison:
                 continue
             lines += ["", f"{policy}, in percent, with the interval of the difference:"]
             lines += [_metric_line(row) for row in self.rows if row.policy == policy]
-        if any(row.verdict == "can't tell" and (row.low > 0 or row.high < 0) for row in self.rows):
+        if any(_is_corrected(row) for row in self.rows):
             lines.append(_CORRECTED)
         if unchanged:
             lines += ["", f"{', '.join(unchanged)}: the same answers"]
@@ -177,7 +177,7 @@ def _metrics(
             words[metric]["verdict"],
         )
         for metric in METRICS
-        if metric in ends and ends[metric]["value"] is not None
+        if metric in ends and any(values[name][metric]["value"] is not None for name in sides)
     ]
 
 
@@ -227,8 +227,8 @@ def _clip(row: Mapping[str, Any]) -> tuple[str, str, str, str | None]:
 
 
 def _origin(side: Side) -> str:
-    if side.commit is None:
-        return ""
+    if side.commit is None or (side.commit[:8] in side.title and not side.dirty):
+        return ""  # it is told already
     return f"commit {side.commit[:8]}" + (" with uncommitted changes" if side.dirty else "")
 
 
@@ -249,7 +249,17 @@ def _listed(title: str, items: Sequence[str]) -> list[str]:
     return [f"{title}: {count}", *(f"  {item}" for item in items[:_SHOWN]), *more]
 
 
+def _is_corrected(row: Row) -> bool:
+    """Whether the interval lacks 0 and the verdict decides nothing all the same."""
+    if row.low is None or row.high is None:
+        return False
+    return row.verdict == "can't tell" and (row.low > 0 or row.high < 0)
+
+
 def _metric_line(row: Row) -> str:
+    if row.before is None or row.now is None or row.low is None or row.high is None:
+        texts = ["none" if value is None else f"{100 * value:.1f}" for value in (row.before, row.now)]
+        return f"  {row.metric:<14} {texts[0]:>5} → {texts[1]:>5}  {'':<24} {row.verdict}"
     gain = 100 * (row.now - row.before)
     interval = f"{gain:+.1f} ({100 * row.low:+.1f} to {100 * row.high:+.1f})"
     return f"  {row.metric:<14} {100 * row.before:5.1f} → {100 * row.now:5.1f}  {interval:<24} {row.verdict}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from erv.comparison.unrun import other_committed_files, other_files, other_parameters
+from erv.comparison.unrun import other_committed_files, other_data, other_files, other_parameters
 from erv.environment import Environment, remedy_for
 from erv.errors import RegistryError
 from erv.lineage.artifacts import Artifacts
@@ -26,11 +26,13 @@ from erv.tracking.experiments import BASELINE_TAG, NAME_TAG
 from erv.tracking.lock_entries import PARENT_TAG
 from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, git
 from erv.tracking.rest import Run
+from erv.tracking.run_ids import SHOWN, run_beginning
 
 WORKSPACE = "."
 _RUN = re.compile(r"[0-9a-f]{32}")
 _NUMBER = re.compile(r"[1-9]\d{0,5}")  # a longer one may be the beginning of a commit
-_EXPERIMENTS = "refs/exps"  # where DVC keeps its experiments
+_EXPERIMENTS = "refs/exps"  # where DVC keeps its experiments, by the commit that each is based on
+_EXPERIMENT = re.compile(rf"{_EXPERIMENTS}/(?P<first>[0-9a-f]{{2}})/(?P<rest>[0-9a-f]{{38}})/(?P<name>[^/]+)")
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ def find_side(target: str, environment: Environment, settings: Settings) -> Side
     """Finds a state. What can't be a version is looked for in git before the registry is asked.
 
     Args:
-        target: a model version (`models:/NAME/1`, `NAME@ALIAS`, `3`, `champion`), the id of an MLflow run, an
-            experiment of DVC, a git revision, or `.` for the workspace as it is.
+        target: a model version (`models:/NAME/1`, `NAME@ALIAS`, `3`, `champion`), the id of an MLflow run or
+            its first 8 digits, an experiment of DVC, a git revision, or `.` for the workspace as it is.
         environment: where registry and runs are.
         settings: for the model's name.
 
@@ -73,8 +75,11 @@ def find_side(target: str, environment: Environment, settings: Settings) -> Side
     if not _is_version(target, settings):
         commit = _commit(_experiment(target, environment.workspace) or target, environment.workspace)
         if commit is not None:
-            return _of_commit(target, commit, environment.workspace)
+            title = f"commit {commit[:8]}" if commit.startswith(target) else f"{target} ({commit[:8]})"
+            return _of_commit(title, commit, environment.workspace)
     if environment.mlflow_uri is not None:
+        if (run := run_beginning(environment, target)) is not None:
+            return _of_run(run.info.run_id, environment)
         version = Provenance(environment, settings).version(target)
         if version is not None:
             if EXTERNAL_TAG in version.tags:
@@ -158,7 +163,7 @@ def _parent(run: Run, environment: Environment) -> Run | None:
 
 
 def _named(run: Run) -> str:
-    return f"run {run.info.run_name} ({run.info.run_id[:8]})"
+    return f"run {run.info.run_name} ({run.info.run_id[:SHOWN]})"
 
 
 def _origin(run: Run) -> tuple[str | None, bool | None]:
@@ -172,7 +177,8 @@ def _of_files(title: str, folder: Path, commit: str | None, dirty: bool | None) 
     lock = entries_in(folder)
     if not lock:
         raise RegistryError(f"{title}: has no {LOCK}, so nothing ran there; run `erv run`")
-    return Side(title, parameters, lock, commit, dirty, tuple(other_parameters(lock, parameters)))
+    remarks = (*other_parameters(lock, parameters), *other_data(lock))
+    return Side(title, parameters, lock, commit, dirty, remarks)
 
 
 def _experiment(name: str, workspace: Path) -> str | None:
@@ -185,11 +191,15 @@ def _experiment(name: str, workspace: Path) -> str | None:
     found = {}
     for line in listed.splitlines():
         revision, _, ref = line.partition(" ")
-        if ref.rpartition("/")[2] == name and not ref.startswith(f"{_EXPERIMENTS}/exec/"):
-            found[ref] = revision
+        if (parts := _EXPERIMENT.fullmatch(ref)) and parts["name"] == name:
+            found[revision] = parts["first"] + parts["rest"]
     if len(found) > 1:
-        raise RegistryError(f"{name}: {len(found)} experiments have this name; give a revision: {found}")
-    return next(iter(found.values()), None)
+        each = ", ".join(f"{revision[:8]} (of {baseline[:8]})" for revision, baseline in found.items())
+        raise RegistryError(
+            f"{name}: {len(found)} experiments on different commits have this name; say which by its own"
+            f" revision: {each}"
+        )
+    return next(iter(found), None)
 
 
 def _commit(revision: str, workspace: Path) -> str | None:
@@ -200,14 +210,13 @@ def _commit(revision: str, workspace: Path) -> str | None:
     ).strip() or None
 
 
-def _of_commit(target: str, commit: str, workspace: Path) -> Side:
+def _of_commit(title: str, commit: str, workspace: Path) -> Side:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for file in (LOCK, PARAMETERS, PIPELINE):
             content = git(workspace, "show", f"{commit}:./{file}")
             if content is not None:
                 (folder / file).write_text(content, encoding="utf-8")
-        title = f"commit {commit[:8]}" if commit.startswith(target) else f"{target} ({commit[:8]})"
         return _with_its_files(_of_files(title, folder, commit, False), workspace)
 
 

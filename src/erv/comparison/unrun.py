@@ -11,7 +11,7 @@ from erv.accept.accept import is_code
 from erv.accept.contents import Contents, Files, digest_of
 from erv.lineage.entries import Locked, producers
 from erv.parameters import PARAMETERS, Change, as_texts, changes, flat
-from erv.pipeline import of_these_stages
+from erv.pipeline import inputs_of, of_these_stages
 
 _SHOWN = 3
 
@@ -27,6 +27,19 @@ def other_parameters(lock: Locked, parameters: Mapping[str, str]) -> Iterator[st
     found = dict.fromkeys(change.text() for items in differing.values() for change in items)
     if found:
         yield _sentence([name for name, items in differing.items() if items], "parameters", list(found))
+
+
+def other_data(lock: Locked) -> Iterator[str]:
+    """A sentence on the stages that read what other stages have made anew since; nothing if there are none.
+
+    Args:
+        lock: the lock entries of something, without those of stages that are gone.
+    """
+    differing = {
+        name: [item.path for item in inputs_of(lock, name) if item.as_written is False] for name in lock
+    }
+    if paths := dict.fromkeys(path for items in differing.values() for path in items):
+        yield _sentence([name for name, items in differing.items() if items], "data and models", list(paths))
 
 
 def gone_stages(lock: Locked, folder: Path = Path()) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
@@ -19,6 +20,8 @@ from erv.sources.lock import Lock
 
 CONFIG = "policy/config.json"
 _COUNTED = Path(".erv/sizes")
+
+logger = logging.getLogger(__name__)
 
 
 def base_lock(environment: Environment) -> Lock | None:
@@ -103,6 +106,7 @@ def _kept_sizes(config: Mapping[str, Any], name: str, folder: Path) -> PolicySiz
     try:
         return PolicySizes(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):  # not there, or damaged
+        logger.info("counting the parameters of %s, kept in %s from then on", name, _COUNTED)
         sizes = sizes_of(config, name)
     if sizes is not None:
         write_document(asdict(sizes), path)

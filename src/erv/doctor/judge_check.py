@@ -43,7 +43,7 @@ def judge_faults(
         settings: all parameters.
         locks: of the sources `judge` and `base`.
         store: needed if one of them is in S3.
-        log: called with a line on the quality of each measured judge.
+        log: called with a line on the quality of each measured judge, and before what may take minutes.
 
     Raises:
         StorageError: the store can't be read.
@@ -56,7 +56,7 @@ def judge_faults(
         if lacking[judge.name] or judge.kind not in MEASURED:
             continue
         try:
-            described = described_judge(judge, settings, workspace, locks, store)
+            described = described_judge(judge, settings, workspace, locks, store, log)
             log(f"judge {judge.name}: {judge_quality(described)}")
             require_quality(described, settings.evaluate, settings.roles.test)
             gap = unmeasured(described, settings.roles.test)
@@ -81,6 +81,7 @@ def described_judge(
     workspace: Path,
     locks: tuple[Lock, Lock],
     store: ObjectStore | None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """What a judge says of itself, with its worth.
 
@@ -93,6 +94,7 @@ def described_judge(
         workspace: top of the repository.
         locks: of the sources `judge` and `base`.
         store: needed if one of them is in S3.
+        log: called with a line before it is measured.
 
     Raises:
         DataError: a source can't be read.
@@ -114,6 +116,10 @@ def described_judge(
             return kept
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # missing or damaged
         pass
+    log(
+        f"judge {judge.name}: fetching what it is made of and judging the texts of {LABELLED}, which may take"
+        f" minutes; what it finds is kept in {FOLDER}"
+    )
     labelled = read_labelled(workspace / LABELLED, settings.roles.test)
     with _built(judge, settings, workspace, locks, store) as built:
         described = {**built.describe(), "worth": measure_worth(built, labelled)}

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from erv.doctor.finding import Finding
 from erv.environment import Environment, command_for, remedy_for, shared_servers
 from erv.errors import StackError, StorageError
+
+if TYPE_CHECKING:
+    from erv.stack.background import ServiceError
 
 
 def storage(environment: Environment) -> Iterator[Finding]:
@@ -82,14 +86,18 @@ def background(environment: Environment) -> Iterator[Finding]:
         return
     log = environment.stack / "logs" / "prefect.log"
     for error in service_errors(log, datetime.now()):
-        detail = (
-            f"Prefect's service {error.service} failed {error.count} times in the last hour, first at"
-            f" {error.first:%H:%M} and last at {error.last:%H:%M}: {error.reason}"
-        )
+        detail = f"Prefect's service {error.service} failed {_how_often(error)}: {error.reason}"
         start = command_for("Prefect", environment.workspace)
         remedy = f"`make install`, then `erv stack down` and `{start}`; the log is {log}"
         # Once or twice may be a busy disk.
         yield Finding("background", "fail" if error.count > 2 else "warn", detail, remedy)
+
+
+def _how_often(error: ServiceError) -> str:
+    if error.count == 1:
+        return f"once in the last hour, at {error.last:%H:%M}"
+    times = f"{error.count} times in the last hour"
+    return f"{times}, first at {error.first:%H:%M} and last at {error.last:%H:%M}"
 
 
 def spool(environment: Environment) -> Iterator[Finding]:
@@ -98,6 +106,7 @@ def spool(environment: Environment) -> Iterator[Finding]:
 
     count = waiting(environment)
     if count:
-        detail = f"{count} runs of finished stages are not yet complete in MLflow"
-        remedy = f"`{command_for('MLflow', environment.workspace)}` delivers them"
+        runs = "1 run of a finished stage is" if count == 1 else f"{count} runs of finished stages are"
+        detail = f"{runs} not yet complete in MLflow"
+        remedy = f"`{command_for('MLflow', environment.workspace)}` delivers {'it' if count == 1 else 'them'}"
         yield Finding("spool", "warn", detail, remedy)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from erv.environment import Environment
 from erv.errors import ErvError
+from erv.lineage.made import unmade
 from erv.lineage.objects import object_uri, push_remedy, replace_remedy
 from erv.pipeline import Files
 
@@ -73,6 +74,17 @@ class LinkChecker:
         prefix = "files/md5/"
         listing = self._store.list(f"s3://{self._environment.dvc_bucket}/{prefix.rstrip('/')}")
         return {info.key.removeprefix(prefix).replace("/", ""): info.size for info in listing}
+
+    def made(self, name: str, entry: Mapping[str, Any]) -> list[Link]:
+        """A link that can't be checked, if neither DVC's run cache here nor that of the remote has an entry.
+
+        Args:
+            name: of the stage.
+            entry: of `dvc.lock`, which no run in MLflow made.
+        """
+        store = self._store if self._environment.has_storage else None
+        reason = unmade(name, entry, self._environment, store)
+        return [] if reason is None else [Link(f"lock entry of {name}", None, reason)]
 
     def output(self, path: str, md5: str | None) -> Link:
         """Verifies a file or folder that DVC tracks."""

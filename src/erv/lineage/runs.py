@@ -21,6 +21,7 @@ from erv.tracking import lock_entries
 from erv.tracking.description import EXPERIMENT, FLOW, KIND_TAG
 from erv.tracking.origin import COMMIT_TAG, FLOW_TAG
 from erv.tracking.rest import Refused, Run
+from erv.tracking.run_ids import run_beginning
 
 _MOST_RUNS = 1000
 PARENT_TAG = "mlflow.parentRunId"
@@ -67,6 +68,19 @@ class Runs:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
+        return self._of(run)
+
+    def beginning(self, digits: str) -> Node | None:
+        """The lineage of the run whose id begins with these 8 or more digits; None if none does.
+
+        Raises:
+            RegistryError: several do.
+            OSError: MLflow can't be reached, or refuses.
+        """
+        run = run_beginning(self._environment, digits)
+        return None if run is None else self._of(run)
+
+    def _of(self, run: Run) -> Node:
         node = _node(run)
         with tempfile.TemporaryDirectory() as folder:
             locks, unread = self._kept(run, folder)

@@ -70,8 +70,8 @@ class Provenance:
 
         Args:
             target: a model version (`models:/emotion-policy/3`, `emotion-policy@champion`, `3`, `champion`),
-                an MLflow or Prefect flow run id, a git commit, the md5 of an output, a data set, or a clip
-                (`mafw/00019`, or `00019` alone).
+                an MLflow run's id or its first 8 digits, a Prefect flow run's id, a git commit, the md5 of an
+                output, a data set, or a clip (`mafw/00019`, or `00019` alone).
 
         Raises:
             RegistryError: nothing of that name is known, or no version that is named as one; the message says
@@ -93,6 +93,7 @@ class Provenance:
         node = self._data_set(target) or self._clip(target)
         if node is None and _COMMIT.fullmatch(target):
             node = self._runs.commit(target)
+        node = node or self._runs.beginning(target)
         if node is None:
             raise RegistryError(
                 f"{target!r} is not a version or alias of {self._model() or 'a registered model'}, a run id,"
@@ -101,7 +102,7 @@ class Provenance:
         return node
 
     def _number_or_commit(self, digits: str) -> Node:
-        """The version of a long number, or what ran at the commit that begins with it.
+        """The version of a long number, or what ran at the commit that begins with it, or such a run.
 
         Raises:
             RegistryError: it is both, or neither.
@@ -109,7 +110,8 @@ class Provenance:
         commit, model = self._runs.commit(digits), self._model()
         version = self._versions.find(model, digits) if model else None
         if commit is None:
-            return self._versions.node(version or self._named_version(digits))
+            run = None if version or self._is_clip(digits) else self._runs.beginning(digits)
+            return run or self._versions.node(version or self._named_version(digits))
         others = [f"a version ({model}/{digits})"] if version else []
         others += [f"a clip (DATASET/{digits})"] if self._is_clip(digits) else []
         if others:
@@ -128,10 +130,14 @@ class Provenance:
         Raises:
             RegistryError: it names one, but there is no such version.
         """
-        return self._named_version(target) or self._alias(target)
+        return self._named_version(target, alone=True) or self._alias(target)
 
-    def _named_version(self, target: str) -> Any | None:
+    def _named_version(self, target: str, *, alone: bool = False) -> Any | None:
         """The version that a target names as one; None if it is something else.
+
+        Args:
+            target: what may be one.
+            alone: whether only a version is wanted; otherwise an error says what else was meant, perhaps.
 
         Raises:
             RegistryError: there is no such version; nothing else of that name is shown instead.
@@ -140,24 +146,25 @@ class Provenance:
             name, wanted = _split(target.removeprefix("models:/"))
             if not name:
                 raise RegistryError(f"{target!r}: expected models:/NAME/VERSION or models:/NAME@ALIAS")
-            return self._version(name, wanted, target)
+            return self._version(name, wanted, target, alone)
         if _NUMBER.fullmatch(target) or target in (CHAMPION, CHALLENGER):
-            return self._version(self._require_model(target), target, target)
+            return self._version(self._require_model(target), target, target, alone)
         name, wanted = _split(target)
         if name and (name == self._model() or name in self._versions.models()):
-            return self._version(name, wanted, target)
+            return self._version(name, wanted, target, alone)
         return None
 
-    def _version(self, name: str, wanted: str, target: str) -> Any:
+    def _version(self, name: str, wanted: str, target: str, alone: bool) -> Any:
         if self._client is None:
+            clip = "" if alone else ", or say DATASET/CLIP for a clip"
             raise RegistryError(
                 f"{target!r} is a version of {name}, but no MLflow server is configured;"
-                f" {remedy_for('MLflow', self._environment.workspace)}, or say DATASET/CLIP for a clip"
+                f" {remedy_for('MLflow', self._environment.workspace)}{clip}"
             )
         version = self._versions.find(name, wanted)
         if version is None:
-            hint = f"; for the clip say DATASET/{target}" if self._is_clip(target) else ""
-            if _COMMIT.fullmatch(target):
+            hint = f"; for the clip say DATASET/{target}" if not alone and self._is_clip(target) else ""
+            if not alone and _COMMIT.fullmatch(target):
                 hint += f"; no run is recorded at a git commit {target}... either"
             raise RegistryError(
                 f"{name} has no version or alias {wanted!r}; `erv lineage {name}@{CHALLENGER}` shows the"

@@ -19,7 +19,15 @@ from erv.pipeline.ancestry import (
 from erv.pipeline.changes import ABSENT, ChangedFile, ChangedParameter, StageChanges, quiet_dvc, read_changes
 from erv.pipeline.commit import commit_dependencies
 from erv.pipeline.dead_holders import release_dead_holders
-from erv.pipeline.graph import PipelineStage, check_definitions, named, one_stage, read_stages, select
+from erv.pipeline.graph import (
+    PipelineStage,
+    TargetError,
+    check_definitions,
+    named,
+    one_stage,
+    read_stages,
+    select,
+)
 from erv.pipeline.in_remote import restorable_from_remote
 from erv.pipeline.leftovers import of_these_stages, overlap, set_aside, written_paths
 from erv.pipeline.lock_file import PipelineError, keep_lock, lock_fault, read_lock_entries, repair_lock
@@ -53,6 +61,7 @@ __all__ = [
     "StageChanges",
     "StageFailedError",
     "StageResult",
+    "TargetError",
     "Unchanged",
     "add_accepted",
     "ancestors",

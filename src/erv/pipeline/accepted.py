@@ -37,7 +37,7 @@ class Acceptance:
         before: `erv.tracking.lock_entries.entry_hash` of the entry as it was.
         after: that of the entry that took its place.
         when: UTC, to the second, ISO 8601.
-        who: as git names who commits.
+        who: `Ann Lee (ann@box)` (`erv.tracking.origin.who`).
         reason: as given; empty if no change of the code could matter.
         files: what changed.
     """

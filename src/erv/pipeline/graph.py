@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from erv.errors import ExitCode
 from erv.files import parse_yaml
 from erv.pipeline.lock_file import PipelineError, lock_fault
 
 FILE = "dvc.yaml"
+
+
+class TargetError(PipelineError):
+    """What was asked for by name is no stage, or not the one stage that it has to be."""
+
+    exit_code = ExitCode.USAGE
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ def select(stages: Sequence[PipelineStage], targets: Iterable[str] | None) -> tu
         targets: full names (`grpo@erv`) or groups (`grpo`); None or nothing means every stage.
 
     Raises:
-        PipelineError: a target names no stage.
+        TargetError: a target names no stage.
     """
     by_name = {stage.name: stage for stage in stages}
     pending = list(named(stages, targets))
@@ -137,14 +144,14 @@ def named(stages: Sequence[PipelineStage], targets: Iterable[str] | None) -> fro
         targets: full names (`grpo@erv`) or groups (`grpo`); None or nothing means every stage.
 
     Raises:
-        PipelineError: a target names no stage.
+        TargetError: a target names no stage.
     """
     found: set[str] = set()
     for target in targets or ():
         matches = {stage.name for stage in stages if target in (stage.name, stage.group)}
         if not matches:
             names = ", ".join(stage.name for stage in stages)
-            raise PipelineError(f"no stage {target!r} in dvc.yaml, expected one of {names}")
+            raise TargetError(f"no stage {target!r} in dvc.yaml, expected one of {names}")
         found |= matches
     return frozenset(found or (stage.name for stage in stages))
 
@@ -153,11 +160,11 @@ def one_stage(stages: Sequence[PipelineStage], target: str) -> PipelineStage:
     """The single stage that `target` names.
 
     Raises:
-        PipelineError: it names no stage, or several.
+        TargetError: it names no stage, or several.
     """
     names = named(stages, [target])
     if len(names) > 1:
-        raise PipelineError(f"{target} is {len(names)} stages, expected one: {', '.join(sorted(names))}")
+        raise TargetError(f"{target} is {len(names)} stages, expected one: {', '.join(sorted(names))}")
     return next(stage for stage in stages if stage.name in names)
 
 

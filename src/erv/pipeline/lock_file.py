@@ -28,6 +28,13 @@ DAMAGED = Path(".erv/locks/dvc.lock.damaged")
 
 Entries = dict[str, dict[str, Any]]
 
+# Two results can't be merged line by line: an entry could say what no run has made.
+_UNMERGED = "git has not merged two results in it"
+_CHOOSE = (
+    f"take one side with `git checkout --ours {NAME}` or `git checkout --theirs {NAME}`, then"
+    f" `git add {NAME}`; `erv run` makes or fetches the rest"
+)
+_MARKER = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
@@ -75,9 +82,12 @@ def repair_lock(workspace: str | Path = ".") -> str | None:
         A sentence for the user if the file was restored.
 
     Raises:
-        PipelineError: it is damaged, and there is no good copy, in git either.
+        PipelineError: it is damaged, and there is no good copy, in git either; or git has not merged two
+            results in it, and only the user can choose.
     """
     root = Path(workspace)
+    if _is_unmerged(root):
+        raise PipelineError(f"{NAME}: {_UNMERGED}; {_CHOOSE}")
     if _fault(root) is None:
         keep_lock(root)
         return None
@@ -140,6 +150,8 @@ def _parse(content: bytes) -> Entries:
     """
     if not content.strip():
         raise ValueError("empty")
+    if _MARKER.search(content):
+        raise ValueError(_UNMERGED)
     document: Any = parse_yaml(content)
     if not isinstance(document, dict) or not isinstance(document.get("stages", {}), dict):
         raise ValueError("not a mapping with stages")
@@ -250,7 +262,17 @@ def _nobody_writes(root: Path) -> Iterator[None]:
         raise PipelineError(f"{NAME}: can't be locked ({' '.join(str(error).split())})") from error
 
 
+def _is_unmerged(root: Path) -> bool:
+    """Whether both sides of a merge are in the file, or git waits for one of them to be taken."""
+    content = _read(root / NAME)
+    return content is not None and (
+        _MARKER.search(content) is not None or bool(_git(root, "ls-files", "--unmerged", "--", NAME))
+    )
+
+
 def _remedy(path: Path) -> str:
+    if _MARKER.search(_read(path) or b""):
+        return _CHOOSE
     if path.name == NAME and _good_copy(path.parent) is not None:
         return "`erv run` restores it"
     return (

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import click
 
-from erv.answering.events import Done, Error, Event, Sentence, Token
+from erv.answering.events import Answer, Done, Error, Event, Sentence, Token
 from erv.prompts import TAGS
 
 _NARROWEST = 20
@@ -31,6 +31,7 @@ class Told:
         self._name, self._terminal, self._write = name, terminal, write
         size = shutil.get_terminal_size()
         self._width, self._height = max(_NARROWEST, size.columns - 1), size.lines
+        self._scores: Mapping[str, float] = {}
         self._completion = ""
         self._shown = ""
         self._rows = 0  # below the line with the clip's name
@@ -45,9 +46,11 @@ class Told:
         if isinstance(event, Token) and self._terminal:
             self._completion += event.text
             self._go_on(_without_tags(self._completion))
+        elif isinstance(event, Answer):
+            self._scores = event.scores
         elif isinstance(event, Done):
             self._clear()
-            for line in summary(event):
+            for line in summary(event, self._scores):
                 self._write(f"{line}\n")
         elif isinstance(event, Error):
             self._clear()
@@ -78,8 +81,8 @@ class Told:
         self._shown = ""
 
 
-def summary(done: Done) -> Iterator[str]:
-    """The lines about a clip that was answered."""
+def summary(done: Done, scores: Mapping[str, float]) -> Iterator[str]:
+    """The lines about a clip that was answered; `scores` are those of its answer."""
     for said in done.sentences:
         yield _sentence(said)
     if done.explanation is None and done.completion:
@@ -87,7 +90,9 @@ def summary(done: Done) -> Iterator[str]:
     if done.answer is None:
         yield f"  {click.style('no answer', fg='yellow')}{_cut(done)}"
     else:
-        yield f"  {click.style(done.answer, bold=True)}{_agreement(done)}{_cut(done)}"
+        best = max(scores, key=lambda name: scores[name], default=None)
+        sure = "" if best is None else f" ({best} {scores[best]:.0%})"
+        yield f"  {click.style(done.answer, bold=True)}{sure}{_agreement(done)}{_cut(done)}"
     first = (
         "" if done.seconds.first_token is None else f"first words after {done.seconds.first_token:.2f} s, "
     )

@@ -86,12 +86,12 @@ def promote(
         number = str(found.version)
         model = repeated(lambda: client.get_registered_model(name))
         before, old = champion_in(model), present_reign(model)
-        what = f"{name} version {number}" + ("" if version == number else f" ({version})")
+        what = _named(name, version, number)
         # One whose reign nobody noted is promoted anew: a killed command may have changed the alias alone.
         if before != number or number == last_noted(model):
             _expect(name, expected, old)
-        if old is not None and before == number == last_noted(model):
-            return f"{what} is already the champion, {old.origin()}"
+        if said := _already(model, number, what):
+            return said
         present = None if before is None else repeated(lambda: get_version(client, name, before))
         traced = lineage(number) if is_traced(found, settings) else None
         against = objections(found, present, traced, withdrawn(number))
@@ -109,6 +109,25 @@ def promote(
     elif old is not None:
         said += f"; it was {old.brief()}"
     return f"{said}; forced past {forced_past(against)}" if against else said
+
+
+def already(version: str, environment: Environment, settings: Settings) -> str | None:
+    """A sentence for people if a version is champion, so that there is nothing to promote; None if it isn't.
+
+    Args:
+        version: its number or alias.
+        environment: where MLflow is.
+        settings: for the model's name.
+
+    Raises:
+        RegistryError: no such version, or MLflow can't be reached.
+    """
+    name = settings.register_.model_name
+    with explained(environment):
+        client = client_of(environment)
+        number = str(repeated(lambda: get_version(client, name, version)).version)
+        model = repeated(lambda: client.get_registered_model(name))
+    return _already(model, number, _named(name, version, number))
 
 
 def rollback(
@@ -181,6 +200,18 @@ def rollback(
     if gone:
         said += f"; passed over {_deleted(gone)}"
     return f"{said}; forced past {forced_past(against)}" if against else said
+
+
+def _named(name: str, version: str, number: str) -> str:
+    return f"{name} version {number}" + ("" if version == number else f" ({version})")
+
+
+def _already(model: RegisteredModel, number: str, what: str) -> str | None:
+    """None for one whose reign nobody noted: a killed command changed the alias alone; promote it anew."""
+    old = present_reign(model)
+    if old is None or not champion_in(model) == number == last_noted(model):
+        return None
+    return f"{what} is already the champion, {old.origin()}"
 
 
 def _finished(client: MlflowClient, environment: Environment, name: str, reign: Reign) -> str:

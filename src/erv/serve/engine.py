@@ -17,6 +17,7 @@ from erv.serve.versions import Source, Version
 logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.2
+_END_SECONDS = 5.0
 _LONGEST_PAUSE = 60.0  # between two starts of a process that can't be started
 _AGAIN_SECONDS = 600.0  # until a version that could not be loaded is tried again
 
@@ -151,10 +152,16 @@ class Engine:
                 serving.taking -= 1
 
     def close(self) -> None:
-        """Ends all processes; requests without an answer get an error."""
+        """Ends all processes; requests without an answer get an error.
+
+        One that is just being started is not waited for: it ends as soon as it has loaded its model, at the
+        latest with this process.
+        """
         self._closing.set()
-        self._thread.join()
-        for one in self._all():
+        self._thread.join(_END_SECONDS)
+        with self._lock:
+            serving = self._all()
+        for one in serving:
             one.answerer.close()
 
     def _fetch(self) -> Version:
@@ -199,10 +206,21 @@ class Engine:
         except ErvError as error:
             logger.error("%s can't be started again: %s", dead.version.id, error)
             return
-        with self._lock:
-            self._serving = Serving(dead.version, answerer)
+        if not self._put(Serving(dead.version, answerer)):
+            return
         self.counts.restarts += 1
         dead.answerer.close()
+
+    def _put(self, serving: Serving, old: Serving | None = None) -> bool:
+        """Lets a process answer from now on, and the old one finish; False if all are to end instead."""
+        with self._lock:
+            closing = self._closing.is_set()
+            if not closing:
+                self._serving = serving
+                self._old += [] if old is None else [old]
+        if closing:
+            serving.answerer.close()
+        return not closing
 
     def _look(self) -> None:
         self._looked = time.monotonic()
@@ -222,9 +240,8 @@ class Engine:
             self.counts.failed_reloads += 1
             logger.error("%s goes on: %s can't be served: %s", self.version.id, newest, error)
             return
-        with self._lock:
-            self._old.append(self._serving)
-            self._serving = Serving(version, answerer)
+        if not self._put(Serving(version, answerer), old=self._serving):
+            return
         self._newest, self._failed = newest, None
         self._started = time.monotonic()
         self.counts.reloads += 1

@@ -49,7 +49,7 @@ class SaidSentence(BaseModel):
     scores: dict[str, float] = Field(description="the verifier's probability of each emotion")
     labels: list[str] = Field(description="emotions that the verifier reads in it, at most two")
     agrees: bool | None = Field(
-        description="whether it speaks of the answer; null if it says nothing of emotions, or that isn't known"
+        description="whether it speaks of the answer; null if it says nothing of emotions, or nobody knows"
     )
 
 

@@ -88,8 +88,8 @@ def _nothing_named(environment: Environment) -> str:
     if not servers:
         missing = ", ".join(name for name in _S3 if name not in environment.variables())
         return (
-            f"{missing} not set, so no object store is named; set what your team gave you and run"
-            f" `erv connect` again{stays}"
+            f"{missing} not set, so no object store is named; set what your team gave you, then run"
+            f" `erv connect`{stays}"
         )
     named = ", ".join(f"{name} at {url}" for name, url in servers.items())
     values = unset_variables(environment, record).items()

@@ -23,6 +23,7 @@ FILE = "prefect.yaml"
 # The tag that says who deployed, and from which machine: `erv-deployed-by:Ann Lee (ann@box)`. `prefect.yaml`
 # sets it.
 DEPLOYED_BY = "erv-deployed-by:"
+MODEL_TAG = "erv-model:"  # the tag that says of which registered model the runs are; `prefect.yaml` sets it
 _FOLDER_STEP = "prefect.deployments.steps.set_working_directory"
 
 
@@ -63,6 +64,7 @@ class Deployed:
         place: where they work.
         schedules: how many active ones it has.
         one_at_a_time: whether a new run waits until another has ended, in whichever pool.
+        model: the registered model; None if it isn't recorded.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Deployed:
     place: Place
     schedules: int
     one_at_a_time: bool
+    model: str | None
 
 
 def declared(workspace: Path) -> list[str]:
@@ -109,6 +112,7 @@ def deployed(environment: Environment) -> list[Deployed]:
             _place(environment, answer),
             sum(bool(schedule["active"]) for schedule in answer.get("schedules") or []),
             answer.get("global_concurrency_limit") is not None,
+            _tagged(answer, MODEL_TAG),
         )
         for name, answer in answers
         if answer is not None
@@ -162,10 +166,13 @@ def _sentence(others: Mapping[Place, Sequence[str]]) -> str:
 def _place(environment: Environment, deployment: Mapping[str, Any]) -> Place:
     steps = deployment.get("pull_steps") or []
     folders = [step[_FOLDER_STEP]["directory"] for step in steps if _FOLDER_STEP in step]
-    by = [
-        tag.removeprefix(DEPLOYED_BY) for tag in deployment.get("tags") or [] if tag.startswith(DEPLOYED_BY)
-    ]
     folder = folders[-1] if folders and Path(folders[-1]).is_absolute() else None  # in earlier versions
     if folder is None and (name := deployment.get("work_pool_name")):
         folder = folder_of(read_pool(environment, name) or {})
-    return Place(folder, by[0] if by else None)
+    return Place(folder, _tagged(deployment, DEPLOYED_BY))
+
+
+def _tagged(deployment: Mapping[str, Any], start: str) -> str | None:
+    """What the first tag says that begins so."""
+    tags: list[str] = deployment.get("tags") or []
+    return next((tag.removeprefix(start) for tag in tags if tag.startswith(start)), None)

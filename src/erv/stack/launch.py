@@ -21,6 +21,7 @@ from erv.stack.deployments import Deployed
 from erv.stack.one_origin import check_servers
 from erv.stack.own_code import require_own_code
 from erv.stack.reach import require
+from erv.stack.takeover import takeovers, tell
 from erv.tracking.origin import who
 
 TRAIN = "train/local"  # the deployment of the train flow in `prefect.yaml`
@@ -86,7 +87,7 @@ def serve() -> NoReturn:
 def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting: bool = False) -> None:
     """Registers the deployments of `prefect.yaml` with our Prefect server, and who is told of what happens.
 
-    Safe to repeat.
+    Safe to repeat. Whoever had the deployments before is told by the automations of their model.
 
     Args:
         workers: how many stages a run of the train flow has side by side; as `prefect.yaml` says by default.
@@ -120,6 +121,9 @@ def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting:
     ):
         sys.stdout.write(f"{line}\n")
     sys.stdout.write(_call([sys.executable, "-m", "flows.notices"], environment))
+    for taken in takeovers(environment, before, model):  # by the automations that there are by now
+        if warning := tell(environment, taken, variables["ERV_WHO"]):
+            sys.stderr.write(f"warning: {warning}\n")
 
 
 def _choices(environment: Environment, workers: int | None) -> Iterator[list[str]]:
@@ -151,13 +155,12 @@ def _left(environment: Environment, found: Sequence[Deployed], cancel_waiting: b
     waiting = 0
     for left in other_pools.left_elsewhere(environment, found):
         if cancel_waiting and left.waiting:
-            count = other_pools.cancel(environment, left)
-            yield f"cancelled: {count} of {len(left.waiting)} runs that waited in work pool {left.pool!r}"
+            yield left.cancelled(other_pools.cancel(environment, left))
             left = dataclasses.replace(left, waiting=())
         waiting += len(left.waiting)
         yield from left.lines()
     if waiting:
-        yield "to cancel the waiting ones: erv run --deploy --cancel-waiting"
+        yield f"to cancel {'it' if waiting == 1 else 'the waiting ones'}: erv run --deploy --cancel-waiting"
     if note := other_pools.former_note(environment):
         yield note
 
@@ -171,8 +174,8 @@ def _deployed(environment: Environment) -> Iterator[str]:
     yield f'start a run: prefect deployment run {names[0]} --watch  # after: eval "$(erv stack env)"'
     if not pools.worker_is_online(environment, pool):
         yield (
-            f"no worker of this clone is running (work pool {pool}), and runs wait for one; start it here in"
-            " another shell: erv run --worker"
+            f"no worker of this clone is running (work pool {pool}): runs will wait until one is started"
+            " here, in another shell: erv run --worker"
         )
 
 

@@ -50,11 +50,31 @@ class Left:
             runs = "1 run waits" if len(self.waiting) == 1 else f"{len(self.waiting)} runs wait"
             yield f"{runs} in work pool {self.pool!r}: {self._future()}"
 
+    def cancelled(self, count: int) -> str:
+        """What `cancel` did, in a sentence.
+
+        Args:
+            count: what it returned.
+        """
+        where = f"in work pool {self.pool!r}"
+        if len(self.waiting) > 1:
+            return f"cancelled: {count} of {len(self.waiting)} runs that waited {where}"
+        return (
+            f"cancelled: the run that waited {where}"
+            if count
+            else f"not cancelled: the run {where} has begun"
+        )
+
     def _future(self) -> str:
+        one = len(self.waiting) == 1
         if self.folder is None:
-            return "it is no clone's, so no worker of this version takes them, and any other fails with them"
+            them = "it" if one else "them"
+            return (
+                f"the pool is no clone's, so no worker of this version takes {them}, and any other fails with"
+                f" {them}"
+            )
         worker = "whose worker is online" if self.served else "once a worker is started there"
-        return f"they stay, and run in {self.folder}, {worker}"
+        return f"{'it stays, and runs' if one else 'they stay, and run'} in {self.folder}, {worker}"
 
 
 def left_elsewhere(environment: Environment, found: Sequence[Deployed]) -> list[Left]:

@@ -10,6 +10,8 @@ from typing import Any
 from erv.environment import Environment
 from erv.stack.prefect_api import ask
 
+MODEL_LABEL = "erv.model"  # of a resource: the registered model whose people are told
+
 
 def emit(
     environment: Environment, event: str, resource: Mapping[str, str], payload: Mapping[str, Any]

@@ -46,11 +46,6 @@ def machine_in(who: str) -> str:
     return who.rpartition("@")[2].removesuffix(")")
 
 
-def person(workspace: Path) -> str:
-    """The same without the place: the name that git has, or else the login."""
-    return _git_name(workspace) or user()
-
-
 def _git_name(workspace: Path) -> str:
     """Git's `user.name` in one line; empty without one.
 

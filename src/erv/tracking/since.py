@@ -26,7 +26,7 @@ _LEAST = 5e-4  # smaller differences of a metric are shown as none
 def since(
     environment: Environment,
     references: Sequence[Reference],
-    values: Mapping[str, float],
+    values: Mapping[str, float | None],
     commit: str | None,
     measured: Mapping[str, str],
 ) -> list[str]:
@@ -35,7 +35,8 @@ def since(
     Args:
         environment: where MLflow is.
         references: from the description of the run.
-        values: its metrics by their names in MLflow, such as `erv/overall/EPC`; shares from 0 to 1.
+        values: its metrics by their names in MLflow, such as `erv/overall/EPC`; shares from 0 to 1, None for
+            one that is not defined.
         commit: that of HEAD when the run started, or None outside of git.
         measured: its tags that say what the metrics were measured on and by.
     """
@@ -57,7 +58,7 @@ def since(
 def paragraph(
     reference: Reference,
     before: Mapping[str, float],
-    values: Mapping[str, float],
+    values: Mapping[str, float | None],
     commit: str | None,
     measured: Mapping[str, str],
     also: Sequence[str] = (),
@@ -69,7 +70,7 @@ def paragraph(
     Args:
         reference: the run.
         before: its metrics.
-        values: the metrics now.
+        values: the metrics now; None for one that is not defined.
         commit: the commit of the run, or None.
         measured: what the metrics were measured on and by now; nothing if that isn't known.
         also: other kinds of reference that this run is, too.
@@ -92,17 +93,26 @@ def paragraph(
     if shared and (why := _otherwise(reference.run.data.tags, measured)):
         lines.append(f"  metrics: not compared, {why}; `erv compare {info.run_id} .` pairs the clips")
         return lines
-    moved = [name for name in shared if abs(values[name] - before[name]) >= _LEAST]
-    lines += [
-        f"  {name.replace('/overall/', ' ')}: {100 * before[name]:.1f} → {100 * values[name]:.1f}"
-        f" ({100 * (values[name] - before[name]):+.1f})"
-        for name in moved
-    ]
+    moved = [line for name, now in values.items() if (line := _moved(name, before.get(name), now))]
+    lines += moved if shared else []
     if shared and not moved:
         lines.append("  metrics: the same")
     if values and not shared:
         lines.append("  metrics: that run has none of the candidate")
     return lines
+
+
+def _moved(name: str, before: float | None, now: float | None) -> str:
+    """How a metric changed, which may be defined on one side only; empty if it is the same."""
+    gain = ""
+    if before is not None and now is not None:
+        if abs(now - before) < _LEAST:
+            return ""
+        gain = f" ({100 * (now - before):+.1f})"
+    elif before is now:
+        return ""
+    texts = ["none" if value is None else f"{100 * value:.1f}" for value in (before, now)]
+    return f"  {name.replace('/overall/', ' ')}: {texts[0]} → {texts[1]}{gain}"
 
 
 def _otherwise(tags: Mapping[str, str], measured: Mapping[str, str]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +15,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from erv.accept.accept import VERSIONS, is_code
-from erv.commands.accept import command
+from erv.commands.accept import command, offer
 from erv.determinism import code_of
 from erv.errors import ErvError
 from erv.pipeline import behind, read_accepted, read_changes, read_lock_entries, read_stages
@@ -143,10 +145,24 @@ def test_it_shows_and_writes_nothing(workspace: Path) -> None:
                 f"  {FILE}: {harmless}",
             )
         ),
-        "3 stages would run again by themselves: `erv accept --all` keeps 1, with a --reason 2 more",
+        "3 stages would run again by themselves: `erv accept --all` keeps 1, and 2 more with --reason TEXT",
     ]
     assert Path("dvc.lock").read_bytes() == before
     assert not Path("accepted.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("harmless", "able", "count", "said"),
+    [
+        (1, 1, 1, "1 stage would run again by itself: `erv accept --all` keeps 1"),
+        (2, 2, 3, "3 stages would run again by themselves: `erv accept --all` keeps 2"),
+        (0, 1, 1, "1 stage would run again by itself: `erv accept --all --reason TEXT` keeps 1"),
+        (0, 0, 1, "1 stage would run again by itself, and its result can't be kept"),
+        (0, 0, 2, "2 stages would run again by themselves, and no result of theirs can be kept"),
+    ],
+)
+def test_the_offer_names_nothing_that_is_not_there(harmless: int, able: int, count: int, said: str) -> None:
+    assert offer(harmless, able, count) == said
 
 
 def test_harmless_changes_are_kept_and_touch_no_output(workspace: Path) -> None:
@@ -189,7 +205,10 @@ def test_code_needs_a_reason_which_is_recorded(workspace: Path) -> None:
     records = {record.stage: record for record in read_accepted()}
     assert records.keys() == LAST
     record = records["last@a"]
-    assert (record.who, record.reason) == ("Ada", "an import that is not used")
+    assert (record.who, record.reason) == (
+        f"Ada ({getpass.getuser()}@{platform.node()})",
+        "an import that is not used",
+    )
     assert [(file.path, file.change) for file in record.files] == [("stages/last.py", "code")]
     assert record.before == old
     assert record.after == entry_hash(read_lock_entries()["last@a"])

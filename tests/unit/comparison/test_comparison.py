@@ -156,6 +156,32 @@ def test_a_commit_whose_code_nothing_ran_with_says_so(workspace: Environment, se
     assert found.code == ()
 
 
+def test_an_evaluation_of_an_earlier_policy_says_so(workspace: Environment, settings: Settings) -> None:
+    """The answers are the same, as nothing has asked the new policy yet."""
+    state(workspace, 30)
+    path = workspace.workspace / "dvc.lock"
+    document = yaml.safe_load(path.read_text())
+    entries = document["stages"]
+    entries["evaluate@erv"]["deps"].append({"path": "models/policy/erv", "md5": f"{1:032x}.dir"})
+    entries["grpo@erv"] = {
+        **entries["evaluate@erv"],
+        "deps": [],
+        "outs": [{"path": "models/policy/erv", "md5": f"{1:032x}.dir"}],
+    }
+    path.write_text(yaml.safe_dump(document))
+    commit(workspace)
+    entries["grpo@erv"]["outs"][0]["md5"] = f"{2:032x}.dir"
+    path.write_text(yaml.safe_dump(document))
+    said = (
+        "not run with these data and models: evaluate@erv (models/policy/erv); outputs and metrics are from"
+        " before"
+    )
+    found = compared(workspace, settings, "HEAD")
+    assert (found.before.remarks, found.now.remarks) == ((), (said,))
+    commit(workspace)
+    assert find_side("HEAD", workspace, settings).remarks == (said,)
+
+
 def test_stages_that_are_gone_are_not_compared(workspace: Environment, settings: Settings) -> None:
     """DVC keeps their entries in `dvc.lock`."""
     state(workspace, 30)
@@ -244,6 +270,54 @@ def test_an_experiment_is_found_by_its_name(workspace: Environment, settings: Se
     assert "parameters: the same" in found.lines()
     assert found.lines()[-1] == "erv: the same answers"
     assert {row.verdict for row in found.rows} == {"can't tell"}
+
+
+def test_a_name_of_several_experiments_is_told_with_their_revisions(
+    workspace: Environment, settings: Settings
+) -> None:
+    """It was a dictionary of Python, with whole hashes."""
+    state(workspace, 30)
+    found = {}
+    for beta in (0.02, 0.03):
+        state(workspace, 30, beta=beta)
+        baseline = commit(workspace)
+        state(workspace, 30, beta=beta + 1)
+        found[baseline] = commit(workspace)
+        ref = f"refs/exps/{baseline[:2]}/{baseline[2:]}/warm"
+        subprocess.run(["git", "update-ref", ref, found[baseline]], cwd=workspace.workspace, check=True)
+    with pytest.raises(RegistryError) as caught:
+        find_side("warm", workspace, settings)
+    said = str(caught.value)
+    assert said.startswith("warm: 2 experiments on different commits have this name; say which by its own")
+    for baseline, revision in found.items():
+        assert f"{revision[:8]} (of {baseline[:8]})" in said
+        side = find_side(revision[:8], workspace, settings)
+        assert side.commit == revision
+    assert "{" not in said
+
+
+def test_a_commit_that_the_title_names_is_told_once(workspace: Environment, settings: Settings) -> None:
+    state(workspace, 30)
+    revision = commit(workspace)
+    text = "\n".join(compared(workspace, settings, "HEAD", revision[:10]).lines())
+    assert text.startswith(f"HEAD ({revision[:8]}) → commit {revision[:8]}\n\n")
+    side = replace(find_side(".", workspace, settings), commit=revision, dirty=True)
+    lines = compare_sides(side, side, workspace, settings).lines()
+    assert f"  the workspace: commit {revision[:8]} with uncommitted changes" in lines
+
+
+def test_a_metric_that_one_side_lacks_is_shown(workspace: Environment, settings: Settings) -> None:
+    """Inconsistency is a share of the right answers; without one it had no row."""
+    state(workspace, 0)
+    commit(workspace)
+    state(workspace, 40)
+    found = compared(workspace, settings, "HEAD")
+    (row,) = [row for row in found.rows if row.metric == "inconsistency"]
+    assert (row.before, row.low, row.high, row.verdict) == (None, None, None, "can't tell")
+    assert row.now is not None
+    (line,) = [line for line in found.lines() if line.startswith("  inconsistency")]
+    assert line.split() == ["inconsistency", "none", "→", f"{100 * row.now:.1f}", "can't", "tell"]
+    jsonschema.validate(json.loads(json.dumps(found.document())), SCHEMA)
 
 
 def test_other_clips_are_left_out_and_counted(workspace: Environment, settings: Settings) -> None:

@@ -56,11 +56,18 @@ def test_a_judge_is_made_again_only_if_something_changed(
     kept = tmp_path / ".erv/judges"
 
     def described(count: int = 20) -> dict[str, Any]:
-        return described_judge(Settings(kind="lexical"), settings, tmp_path, sources(count), None)
+        return described_judge(
+            Settings(kind="lexical"), settings, tmp_path, sources(count), None, said.append
+        )
 
+    said: list[str] = []
     first = described()
     assert first["worth"]["accuracy"] == 1.0
+    assert [line.partition(",")[0] for line in said] == [
+        "judge lexical: fetching what it is made of and judging the texts of data/judge_texts/policies.csv"
+    ]
     assert (described(), len(trained)) == (first, 1)
+    assert len(said) == 1, "what is kept takes no time"
     described(21)
     assert len(trained) == 2
     for content in ('{"worth": ', "{}", '{"worth": {"texts": 2}}', '{"worth": null}'):

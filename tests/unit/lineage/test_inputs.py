@@ -19,10 +19,14 @@ MANIFEST = "data/manifest/dfew.parquet"
 
 
 def tree(workspace: Path, lock: dict[str, Any], name: str) -> Node:
-    """The tree of a stage; no store is asked for its outputs."""
+    """The tree of a stage; no store is asked for its outputs, and no run made its entries."""
     found = StageTrees(Environment(workspace)).node(lock, name, workspace, set())
     for node in found.walk():
-        node.links = [link for link in node.links if link.detail != "no object store is configured"]
+        node.links = [
+            link
+            for link in node.links
+            if link.detail != "no object store is configured" and not link.what.startswith("lock entry of ")
+        ]
     return found
 
 

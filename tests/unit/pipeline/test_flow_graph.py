@@ -1,6 +1,6 @@
 from erv.pipeline import PipelineStage
 from flows.graph import StageReport, held_up, most_urgent_first
-from flows.summary import stage_table
+from flows.summary import how_many, stage_table
 
 
 def stage(name, *upstream):
@@ -29,6 +29,12 @@ def test_the_longest_chain_goes_first():
 def test_a_selection_ignores_what_is_not_in_it():
     stages = [stage("a"), stage("c", "b")]
     assert most_urgent_first(stages) == stages
+
+
+def test_one_stage_is_not_side_by_side_with_another():
+    assert how_many(1, 2) == "1 stage"
+    assert how_many(5, 1) == "5 stages"
+    assert how_many(5, 2) == "5 stages, up to 2 side by side"
 
 
 def test_the_summary_names_the_failed_stages_that_one_needs():

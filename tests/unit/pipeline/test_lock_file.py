@@ -14,6 +14,7 @@ import pytest
 from erv import pipeline
 from erv.pipeline import PipelineError, keep_lock, lock_fault, read_lock_entries, repair_lock
 from erv.pipeline.lock_file import DAMAGED, KEPT
+from tests.support.paths import ROOT
 
 STAGES = 4
 PIPELINE = """
@@ -265,3 +266,53 @@ def test_a_lock_that_another_stage_just_writes_is_waited_for(tmp_path: Path, sha
         assert writer.stdout is not None
         assert writer.stdout.readline() == "writing\n"
         assert list(read_lock_entries(tmp_path / "dvc.lock")) == list("abcd")
+
+
+@pytest.fixture
+def merging(tmp_path: Path) -> Path:
+    """A repository with our `.gitattributes`, in which a merge of two people's results has begun."""
+
+    def commit(change: str) -> None:
+        (tmp_path / "dvc.lock").write_text(content.replace(*change.split(" -> ")) if change else content)
+        git(tmp_path, "add", "-A")
+        git(tmp_path, "-c", "user.name=A", "-c", "user.email=a@b.c", "commit", "-qm", change or "first")
+
+    content = "schema: '2.0'\nstages:\n" + "".join(
+        ENTRY.format(name=name) for name in ("one", "two", "three")
+    )
+    shutil.copy(ROOT / ".gitattributes", tmp_path)
+    git(tmp_path, "init", "-q", "-b", "main")
+    commit("")
+    git(tmp_path, "checkout", "-qb", "theirs")
+    commit("  one: ->   one:\n    # theirs")
+    git(tmp_path, "checkout", "-q", "main")
+    commit("  three: ->   three:\n    # ours")
+    subprocess.run(["git", "merge", "-q", "theirs"], cwd=tmp_path, capture_output=True, check=False)
+    return tmp_path
+
+
+def test_two_results_are_not_merged_line_by_line(merging: Path) -> None:
+    """Their changes don't touch, so without `.gitattributes` git would merge them into a third result."""
+    text = (merging / "dvc.lock").read_text()
+    assert "# ours" in text
+    assert "# theirs" not in text
+    with pytest.raises(PipelineError, match=r"git has not merged two results in it; take one side with"):
+        repair_lock(merging)
+    assert not (merging / ".erv").exists()
+
+    git(merging, "checkout", "--theirs", "dvc.lock")
+    git(merging, "add", "dvc.lock")
+    assert repair_lock(merging) is None
+
+
+def test_a_lock_with_both_sides_of_a_merge_is_left_alone(tmp_path: Path) -> None:
+    entry = ENTRY.format(name="one")
+    (tmp_path / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n{entry}")
+    keep_lock(tmp_path)
+    both = f"schema: '2.0'\nstages:\n<<<<<<< HEAD\n{entry}=======\n{entry}>>>>>>> theirs\n"
+    (tmp_path / "dvc.lock").write_text(both)
+    with pytest.raises(PipelineError, match="git has not merged"):
+        repair_lock(tmp_path)
+    assert (tmp_path / "dvc.lock").read_text() == both
+    with pytest.raises(PipelineError, match="take one side with `git checkout --ours"):
+        read_lock_entries(tmp_path / "dvc.lock")

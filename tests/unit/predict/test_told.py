@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from erv.answering.events import Done, Error, Event, Seconds, Sentence, Started, Token, Usage
+from erv.answering.events import Answer, Done, Error, Event, Seconds, Sentence, Started, Token, Usage
 from erv.predict import told
 from erv.predict.told import Told
 
@@ -84,6 +84,12 @@ def test_a_terminal_shows_the_words_as_they_come_and_then_their_verdict(
 def test_what_a_small_terminal_can_not_take_back_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     after = shown([Token(TEXT), done()], terminal=True, monkeypatch=monkeypatch, size=(30, 3))
     assert screen(after) == ["a.mp4", "  He shouts. He smiles. It ra", "  ins.", "  anger", "", *SUMMARY[1:]]
+
+
+def test_how_sure_the_policy_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [Answer("anger", {"fear": 0.3, "anger": 0.699}), done()]
+    lines = screen(shown(events, terminal=True, monkeypatch=monkeypatch, size=(80, 24)))
+    assert "  anger (anger 70%): 1 of 2 sentences about emotions speak of it" in lines
 
 
 def test_elsewhere_nothing_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from erv.study.plan import Study, read_key, read_study
 from erv.study.simulation import Model, simulate
 from tests.support.large_study import write_large_study
 
-LEVEL = Level(confidence=0.95, samples=100, seed=7)
+LEVEL = Level(confidence=0.95, samples=60, seed=7)
 
 
 def answered(folder: Path, model: Model, *, raters: int, seed: int = 1) -> Study:
@@ -98,7 +98,7 @@ def test_who_answers_at_random_fails_and_what_that_changes_is_told(found: dict, 
 
 def test_a_rater_can_be_left_out_by_hand(found: dict, study: Study) -> None:
     gone = next(rater for rater, one in found["checks"]["raters"].items() if one["passed"])
-    level = Level(confidence=0.95, samples=100, seed=7)
+    level = Level(confidence=0.95, samples=20, seed=7)
     without = measure(study, {}, level, Rules(without=(gone,)))
     assert gone in without["checks"]["failed"]
     assert without["passed"]["raters"] == found["passed"]["raters"] - 1

@@ -45,6 +45,17 @@ def test_nothing_changed_is_said_too() -> None:
     assert lines[1:] == ["  parameters: the same", "  metrics: the same"]
 
 
+def test_a_metric_that_becomes_defined_is_told() -> None:
+    """Of no answer that is right, none contradicts itself: the metric was missing, and so was its change."""
+    reference, metric = Reference(LAST, RUN, []), "erv/overall/inconsistency"
+    lines = paragraph(reference, {EPC: 0.5}, {EPC: 0.5, metric: 0.6}, None, ALIKE)
+    assert lines[2:] == ["  erv inconsistency: none → 60.0"]
+    lines = paragraph(reference, {EPC: 0.5, metric: 0.6}, {EPC: 0.5, metric: None}, None, ALIKE)
+    assert lines[2:] == ["  erv inconsistency: 60.0 → none"]
+    lines = paragraph(reference, {EPC: 0.5}, {EPC: 0.5, metric: None}, None, ALIKE)
+    assert lines[2:] == ["  metrics: the same"]
+
+
 def test_figures_on_other_clips_or_by_other_judges_are_not_compared() -> None:
     """They were "the same", where a third of the test clips was gone."""
     reasons = {

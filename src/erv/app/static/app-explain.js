@@ -97,7 +97,7 @@ form.addEventListener("submit", async (event) => {
   const served = source() === "served" ? at("served").value : null;
   if (stop) return fault("stop the recording first");
   if (!served && !file) return fault("choose a clip first");
-  const most = Number(form.dataset.mostMb);
+  const most = Number(form.getAttribute("data-most-mb")); // form.dataset is the field of that name
   if (file && file.blob.size > most * 2 ** 20) {
     return fault(`the clip has ${Math.ceil(file.blob.size / 2 ** 20)} MiB, at most ${most} MiB are taken; cut it`);
   }

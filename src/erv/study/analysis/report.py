@@ -64,7 +64,9 @@ def measure(study: Study, instruments: Mapping[str, Scores], level: Level, rules
             f" when somebody has (`erv study status {study.name}`)"
         )
     checks = checks_of(people, rules)
+    everyone = _figures(people, study, key, instruments, level)
     kept = people.without(checks["failed"])
+    passed = _figures(kept, study, key, instruments, level) if checks["failed"] else everyone
     return {
         "version": VERSION,
         "study": study.name,
@@ -79,8 +81,8 @@ def measure(study: Study, instruments: Mapping[str, Scores], level: Level, rules
         "per_item": _per_item(study, answers),
         "checks": checks,
         "times": times_of(people),
-        PASSED: _figures(kept, study, key, instruments, level),
-        EVERYONE: _figures(people, study, key, instruments, level),
+        PASSED: passed,
+        EVERYONE: everyone,
     }
 
 
