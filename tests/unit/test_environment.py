@@ -13,6 +13,7 @@ from erv.environment import (
     Environment,
     child_environment,
     isolate,
+    lines_for_others,
     load_environment,
     read_stack_file,
     shell_lines,
@@ -140,6 +141,21 @@ def test_shell_lines_are_shell(tmp_path: Path) -> None:
     )
     said = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True).stdout.strip()
     assert said == f"none|a'b $c|http://127.0.0.1:2|{tmp_path}/with space/.erv/stack/prefect"
+
+
+def test_a_colleague_is_handed_what_servers_ask_for_and_nothing_of_this_clone(tmp_path: Path) -> None:
+    mine = replace(
+        FULL, workspace=tmp_path / "mine", notify_url="https://hooks.example/T0", s3_secret_key="a'b"
+    )
+    script = "\n".join([*lines_for_others(mine), "env"])
+    said = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True, env={}).stdout
+    theirs = dict(line.partition("=")[::2] for line in said.splitlines() if line.startswith("ERV_"))
+    assert load_environment(tmp_path / "theirs", process=theirs) == replace(
+        mine, workspace=tmp_path / "theirs", notify_url=None
+    )
+    assert str(tmp_path) not in script
+    assert "#   ssh -N -L 1:127.0.0.1:1 -L 2:127.0.0.1:2" in script
+    assert lines_for_others(Environment(tmp_path)) == []
 
 
 def test_secrets_are_masked_everywhere() -> None:

@@ -22,8 +22,8 @@ _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 def command(profile: str | None, gpu: bool) -> None:
     """Check versions, disk, servers, remote and pins; exit code 1 if something required is missing or wrong.
 
-    With --profile (demo, paper-0.5b, paper-7b), also check GPU, memory, packages, checkpoints, data and disk
-    for that profile. --gpu takes minutes; with --profile it needs no checkpoint.
+    With --profile (demo, tiny, paper-0.5b, paper-7b), also check GPU, memory, packages, checkpoints, data and
+    disk for that profile. --gpu takes minutes; with --profile it needs no checkpoint.
     """
     from erv.doctor.doctor import findings
 

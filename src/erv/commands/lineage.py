@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from erv.lineage.trace import Provenance
 
 
+# One link more is checked by `--verify`, by the gate and at the end of a run.
+UNREAD = "the files that are served were not compared with their record; --verify does"
+
+
 def _exit_codes() -> str:
     lines = ["Exit codes:"]
     for line in exit_codes_of("erv lineage"):
@@ -51,8 +55,8 @@ def command(
     """Show where TARGET came from and what was made from it, and check the links.
 
     TARGET is a model version (models:/NAME/1, NAME@ALIAS, NAME/1, 1, champion), the id of an MLflow run or
-    its first 8 digits, a Prefect run id, a git commit, the md5 of an output, a data set (mafw), or a clip
-    (mafw/00021).
+    its first 8 digits, the id of a train run in Prefect, a git commit, the md5 of an output, a data set
+    (mafw), or a clip (mafw/00021).
     """
     if (target is None) == (withdrawn is None):
         raise click.UsageError("give TARGET or --withdrawn FILE, not both")
@@ -87,7 +91,8 @@ def _trace(target: str, provenance: Provenance, verify: bool, as_json: bool, htm
 
     with progress_shown() if verify else nullcontext():
         node = provenance.trace(target)
-    _show([*node.lines(), summary(node)], answer(target, node), as_json)
+    rest = [UNREAD] if node.kind == "version" and node.links and not verify else []
+    _show([*node.lines(), summary(node), *rest], answer(target, node), as_json)
     if html is not None:
         from erv.files import write_text
         from erv.lineage.page import page

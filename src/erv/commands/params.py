@@ -39,7 +39,7 @@ _file = click.option(
 def command(context: click.Context, path: Path, profile: str | None) -> None:
     """Check params.yaml and print every fault at once (the same as `erv params check`).
 
-    A profile is a named set of parameters of the whole pipeline: demo (shipped), paper-0.5b, paper-7b.
+    A profile is a named set of parameters of the whole pipeline: demo (shipped), tiny, paper-0.5b, paper-7b.
     """
     context.obj = path
     if context.invoked_subcommand is not None:

@@ -15,8 +15,9 @@ from erv.commands.version import echo_registry, expected, spoken_gate
 def command(version: str, reason: str, force: bool, number: str | None) -> None:
     """Make VERSION (a number or an alias, by default the challenger) the champion.
 
-    It is refused if the version did not pass its gates, or if its files or what it was made from are not as
-    they were registered, unless it is forced. Who, when and why is kept; `erv champions` shows it.
+    It is refused if the version did not pass its gates, if its files or what it was made from are not as they
+    were registered, or if it learned from a clip that data/withdrawn.txt names, unless it is forced. Who,
+    when and why is kept; `erv champions` shows it.
     """
     reason = reason.strip()
     if force and not reason:

@@ -9,13 +9,13 @@ from erv.commands.version import echo_registry, expected, spoken_gate
 
 @click.command(name="rollback")
 @click.option("--reason", default="", metavar="TEXT", help="Why; kept with the champion's reign.")
-@click.option("--force", is_flag=True, help="Also if its files are not as registered; needs a --reason.")
+@click.option("--force", is_flag=True, help="Also in spite of what refuses it; needs a --reason.")
 @expected
 def command(reason: str, force: bool, number: str | None) -> None:
     """Make the previous champion the champion again; later runs do not undo this.
 
-    It is refused if the files of that version, or what it was made from, are not as they were registered,
-    unless it is forced.
+    It is refused if the files of that version, or what it was made from, are not as they were registered, or
+    if it learned from a clip that data/withdrawn.txt names, unless it is forced.
     """
     reason = reason.strip()
     if force and not reason:

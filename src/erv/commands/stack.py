@@ -88,7 +88,10 @@ def status() -> None:
 
 @command.command()
 def key() -> None:
-    """Print what the pages of MLflow and Prefect ask for; keep it to yourself."""
+    """Print what the pages of MLflow and Prefect ask for.
+
+    Give it only to people who may change everything there; `erv stack env --for-others` prints all they need.
+    """
     from erv.environment import command_for, load_environment
     from erv.errors import StackError
 
@@ -104,12 +107,27 @@ def key() -> None:
 
 
 @command.command()
-def env() -> None:
+@click.option(
+    "--for-others",
+    is_flag=True,
+    help="Instead, the ERV_* lines that a colleague needs before `erv connect`, keys included.",
+)
+def env(for_others: bool) -> None:
     """Print shell lines that point this shell's tools at our servers: eval "$(erv stack env)"."""
-    from erv.environment import connected_servers, load_environment, remedy_for, shell_lines
+    from erv.environment import (
+        connected_servers,
+        lines_for_others,
+        load_environment,
+        remedy_for,
+        shell_lines,
+    )
+    from erv.errors import StackError
 
     environment = load_environment()
-    for line in shell_lines(environment):
+    lines = lines_for_others(environment) if for_others else shell_lines(environment)
+    if for_others and not lines:
+        raise StackError("this clone names no servers to share; run `erv stack up`")
+    for line in lines:
         click.echo(line)
     for server in connected_servers(environment):
         click.echo(f"warning: {remedy_for(server, environment.workspace)}", err=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from erv.doctor.finding import Finding, some
 from erv.environment import Environment, sample_remedy
 from erv.errors import DataError, ErvError, SettingsError
+from erv.tracking.origin import uncommitted
 
 # Where servers are shared, the pins are, too; a sample of one's own would replace everybody's data.
 TAKE_PINS = "take data/sources/*.lock.json from your team's commit, or pin the trees with `erv data pin`"
@@ -21,10 +22,12 @@ def git(environment: Environment) -> Iterator[Finding]:
             "git", "fail", "no commit here", "`git init && git add . && git commit`: DVC and runs refer to it"
         )
         return
-    changes = _output(["git", "-C", str(environment.workspace), "status", "--porcelain"]) or ""
-    changed = [line[3:] for line in changes.splitlines() if line[3:] != "dvc.lock"]
-    detail = f"commit {commit}, " + (_differ(len(changed)) if changed else "clean")
-    yield Finding("git", "ok", detail)
+    changed = uncommitted(environment.workspace)
+    if changed is None:
+        state = "and git can't say what differs from it"
+    else:
+        state = _differ(len(changed)) if changed else "clean"
+    yield Finding("git", "ok", f"commit {commit}, {state}")
 
 
 def _differ(count: int) -> str:

@@ -6,6 +6,7 @@ from erv.environment.environment import (
     named_environment,
     own_environment,
 )
+from erv.environment.handed import lines_for_others
 from erv.environment.processes import (
     child_environment,
     hand_over_token,
@@ -61,6 +62,7 @@ __all__ = [
     "isolate",
     "keep_private",
     "lacking_remedy",
+    "lines_for_others",
     "load_environment",
     "named_environment",
     "named_like_our_own",

@@ -25,6 +25,8 @@ from erv.settings import Settings
 from erv.stack.reach import require
 from erv.tracking import lock_entries
 
+# Those of `promote` have no run in MLflow.
+FLOW_RUN = "a run of the flow `train` (`erv champions` has what `promote` decided)"
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _NUMBER = re.compile(r"[1-9]\d{0,8}")  # the registry's numbers; the beginning of a commit may look like one
@@ -81,7 +83,7 @@ class Provenance:
         if version is not None:
             return self._versions.node(version)
         if is_flow_run(target):
-            return self._found(self._runs.flow(target.lower()), target, "a run of Prefect")
+            return self._found(self._runs.flow(target.lower()), target, FLOW_RUN)
         if _MD5.fullmatch(target):
             return self._runs.run(target) or self._content(target)
         if re.fullmatch(r"[0-9a-f]{40}", target):

@@ -16,6 +16,7 @@ from erv.errors import RegistryError, StorageError
 from erv.storage.errors import MISSING, WRONG_KEY, error_code
 from erv.storage.lease import PATIENCE_SECONDS, LeaseHeldError, leased
 from erv.storage.store import open_store
+from erv.tracking.origin import who
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def registry_turn(
         check: Callable[[], None] = _nothing
         if environment.has_storage:
             uri = f"s3://{environment.artifact_bucket}/.leases/{name}"
-            lease = leased(open_store(environment), uri, patience=patience)
+            me = who(environment.workspace)
+            lease = leased(open_store(environment), uri, patience=patience, who=me)
             try:
                 check = stack.enter_context(lease).renew
             except LeaseHeldError as error:

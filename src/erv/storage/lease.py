@@ -44,11 +44,17 @@ class Lease:
         store: where it is kept.
         uri: of its object.
         expiry: seconds without a renewal after which others may take it.
+        who: whom others are told of while this process holds it; empty for the process alone.
     """
 
-    def __init__(self, store: Store, uri: str, expiry: float = EXPIRY_SECONDS) -> None:
+    def __init__(self, store: Store, uri: str, expiry: float = EXPIRY_SECONDS, who: str = "") -> None:
         self._store, self._uri, self._expiry = store, uri, expiry
-        self._holder = {"host": platform.node(), "process": os.getpid(), "nonce": uuid.uuid4().hex}
+        self._holder = {
+            "host": platform.node(),
+            "process": os.getpid(),
+            "nonce": uuid.uuid4().hex,
+            "who": who,
+        }
         self._renewals = 0
         self._etag: str | None = None
         self._guard = threading.Lock()
@@ -115,7 +121,12 @@ class Lease:
 
 @contextmanager
 def leased(
-    store: Store, uri: str, *, patience: float = PATIENCE_SECONDS, expiry: float = EXPIRY_SECONDS
+    store: Store,
+    uri: str,
+    *,
+    patience: float = PATIENCE_SECONDS,
+    expiry: float = EXPIRY_SECONDS,
+    who: str = "",
 ) -> Iterator[Lease]:
     """Holds a lease during the block; waits for it if another process holds it.
 
@@ -124,6 +135,7 @@ def leased(
         uri: of its object.
         patience: seconds to wait.
         expiry: seconds after which the lease of a killed process is free.
+        who: as of `Lease`.
 
     Raises:
         LeaseHeldError: another process held it all the time.
@@ -131,7 +143,7 @@ def leased(
     """
     from funcy import retry
 
-    lease = Lease(store, uri, expiry)
+    lease = Lease(store, uri, expiry, who)
     try:
         lease.take()
     except LeaseHeldError as held:
@@ -145,8 +157,10 @@ def leased(
 
 
 def _holder_of(content: bytes) -> str:
+    """`process 71 of Ann Lee (ann@box)`; `process 71 on box` of one that doesn't say who, as an older erv."""
     try:
         holder = json.loads(content)
-        return f"process {holder['process']} on {holder['host']}"
-    except (ValueError, KeyError, TypeError):
+        who = " ".join(str(holder.get("who", "")).split())
+        return f"process {holder['process']} " + (f"of {who}" if who else f"on {holder['host']}")
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "an unknown process"

@@ -97,11 +97,23 @@ def _git_tags(workspace: Path) -> dict[str, str]:
         return {}
     commit = commit.strip()
     tags = {COMMIT_TAG: commit, "mlflow.source.git.commit": commit}
-    changes = git(workspace, "status", "--porcelain", "--untracked-files=normal")
-    if changes is not None:
-        read = _read_by_stages(workspace)
-        tags[DIRTY_TAG] = str(any(_counts(line, read) for line in changes.splitlines())).lower()
+    changed = uncommitted(workspace)
+    if changed is not None:
+        tags[DIRTY_TAG] = str(bool(changed)).lower()
     return tags
+
+
+def uncommitted(workspace: Path) -> list[str] | None:
+    """The files and new folders in which the tree differs from its commit, as `origin_tags` says.
+
+    Returns:
+        Their paths as git names them, of renamed ones both; None if git can't say.
+    """
+    changes = git(workspace, "status", "--porcelain", "--untracked-files=normal")
+    if changes is None:
+        return None
+    read = _read_by_stages(workspace)
+    return [line[3:].strip('"') for line in changes.splitlines() if _counts(line, read)]
 
 
 def _counts(line: str, read: set[str]) -> bool:

@@ -51,7 +51,7 @@ def test_another_clip_or_one_of_the_test_set_does_not(name: str) -> None:
 def test_many_clips_are_counted() -> None:
     clips = tuple(("mafw", str(number)) for number in range(12))
     (verdict,) = withdrawal_verdicts(
-        replace(ROLES, used=(Used("learned", "sft", clips),)), map("/".join, clips)
+        replace(ROLES, used=(Used("learned", "sft", clips),)), ["/".join(clip) for clip in clips]
     )
     assert "mafw/3, mafw/4 and 7 more (sft)" in verdict.reason
 

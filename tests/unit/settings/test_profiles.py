@@ -165,3 +165,9 @@ def test_commands(params: Path) -> None:
     assert invoke(*file, "--profile", "demo", "use", "demo")[0] == 2
     assert invoke("check", *file)[1] == f"{params}: no faults\n"
     assert "seed: " in invoke("--file", "none.yaml", "show", *file, "seed")[1]
+
+
+@pytest.mark.parametrize("name", ["params", "doctor"])
+def test_help_lists_all_profiles(name: str) -> None:
+    said = CliRunner().invoke(command, [name, "--help"]).output
+    assert [profile for profile in names() if profile not in said] == []

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from erv.doctor import workspace_check
+from erv.environment import Environment
 from erv.lineage.origin import origin_values
 from erv.tracking import origin
 from erv.tracking.origin import COMMIT_TAG, DIRTY_TAG, origin_tags, user, who
@@ -50,6 +52,10 @@ def test_what_can_decide_results_counts(folder: Path, name: str, dirty: str) -> 
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text("1")
     assert origin_tags(folder)[DIRTY_TAG] == dirty
+    (found,) = workspace_check.git(Environment(folder))
+    assert found.detail.endswith("1 file differs from it" if dirty == "true" else "clean"), (
+        "as `erv doctor` says"
+    )
 
 
 def test_nothing_is_said_if_git_cant_say(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
