@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -145,9 +146,9 @@ def test_the_page_s_story_is_told(
     assert "the test set is to be replaced" in champions
     assert "worse on children" in champions
     assert any("rollback" in text for text in receiver.texts())
-    rows = pq.read_table(workspace.path / "answers.parquet").to_pylist()
+    rows = pq.read_table(Path(workspace.environment["HOME"]) / "answers.parquet").to_pylist()
     assert [row["error"] for row in rows] == [None]
-    assert (workspace.path / "champion-folder/config.json").is_file()
+    assert (Path(workspace.environment["HOME"]) / "champion-folder/config.json").is_file()
 
 
 def test_nothing_is_left_running(session: tuple[Workspace, list[tuple[str, int]], str]) -> None:

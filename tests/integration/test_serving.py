@@ -92,6 +92,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundle = folder / "candidate"
     bundle.mkdir()
     mlflow.pyfunc.save_model(folder / "model", **model_content(write_bundle(bundle), folder / "gathered"))
+    # As a published version has it, once it was downloaded.
+    (folder / "model/registered_model_meta").write_text("model_name: emotion-policy\nmodel_version: '2'\n")
+    (folder / "model/lineage.json").write_text('{"model": "emotion-policy", "bundle": "1f0c"}')
     clips = folder / "clips"
     (clips / "sub").mkdir(parents=True)
     write_clip(folder / "secret.mp4")
@@ -169,6 +172,10 @@ def test_a_clip_below_the_folder_is_answered(server: Server, folder: Path) -> No
     assert {row["completion"] for row in rows} == {rows[0]["completion"]}
     table = b"clip\nsub/good.mp4\nsub/good.mp4\n"
     assert len(server.ask(table, kind="text/csv")[1]["predictions"]) == 2
+
+
+def test_the_log_names_the_version(server: Server) -> None:
+    assert server.log.read_text().count("serving emotion-policy version 2 (bundle 1f0c)") == 1
 
 
 def test_a_clip_may_come_with_the_request(server: Server, folder: Path) -> None:

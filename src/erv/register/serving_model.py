@@ -8,6 +8,7 @@ base64 text), or both, and what a question may need, `dataset` and `subtitle`. O
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -16,6 +17,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from erv.answering.clips import INPUTS, MAX_CLIPS, ClipError, ClipInput, served_clips
 from erv.answering.predictor import COLUMNS, Predictor
+from erv.register.served_version import say_what_is_served
 from erv.register.serving_guard import (
     NO_TABLE,
     Exchange,
@@ -39,6 +41,8 @@ class EmotionModel(PythonModel):
         if in_scoring_server():
             guard_scoring_server()
             self._predictor.load()
+            bundle = Path(context.artifacts["bundle"])
+            say_what_is_served(bundle.parent.parent)  # MLflow has it in `artifacts`
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
