@@ -56,7 +56,12 @@ $(PLOTS): src/erv/plots/page.py | $(VENV)/.installed
 
 demo: data  ## Sample corpus, local stack, whole pipeline; prints the results and the addresses
 	$(BIN)/erv run
-@echo @echo 'next (first: . $(BIN)/activate)' @echo ' erv app a page where the champion explains your clips as it writes' @echo ' erv study prepare first && erv study serve first people say which explanations are right' @echo ' erv serve the same for programs; docs/studies.md and docs/serving.md have more' 'Explain in browser: $(BIN)/erv app'
+	@echo
+	@echo 'next (first: . $(BIN)/activate)'
+	@echo '  erv app                   a page where the champion explains your clips as it writes'
+	@echo '  erv study prepare first   then erv study invite first --count 3, and erv study serve first:'
+	@echo '                            pages where people say which explanations are right'
+	@echo '  erv serve                 the same for programs; docs/studies.md and docs/serving.md have more'
 
 data: install  ## Create the sample corpus, upload it to the raw bucket and pin it
 	@# First alone: in a clone that uses servers of others it refuses, before anything is made.
