@@ -14,9 +14,11 @@ import sys
 from pathlib import Path
 from uuid import UUID
 
+from httpx import HTTPError
 from prefect.automations import Automation, CallWebhook, EventTrigger, Posture, ResourceSpecification
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
 from prefect.types import SecretDict
 from pydantic import SecretStr
 
@@ -57,7 +59,11 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     if url is None:
-        print(without_address(model, set_up(model)))  # noqa: T201
+        try:
+            print(without_address(model, set_up(model)))  # noqa: T201
+        except (PrefectException, HTTPError) as error:
+            reason = " ".join(str(error).split())[:200]
+            print(f"ERV_NOTIFY_URL is not set; what was set up before can't be asked for: {reason}")  # noqa: T201
         return 0
     flows = sorted({name.partition("/")[0] for name in declared(Path())})  # those of `erv run` too
     for name in furnish(url, model, flows):
@@ -85,7 +91,8 @@ def without_address(model: str, names: list[str]) -> str:
         return f"ERV_NOTIFY_URL is not set, so nobody is told of failures and new champions of {model}"
     return (
         "ERV_NOTIFY_URL is not set, so who is told stays as it is: what was set up before goes on posting to"
-        f" the address of then ({', '.join(map(repr, names))}); Prefect's page pauses and deletes it"
+        f" the address given at the time ({', '.join(map(repr, names))}); Prefect's page pauses and deletes"
+        " it"
     )
 
 

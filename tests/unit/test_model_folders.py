@@ -361,6 +361,7 @@ def test_nothing_else_unpickles_or_renders_outside_the_sandbox() -> None:
         "web/pages.py",
         "validate/data_docs.py",
         "environment/environment.py",
+        "environment/handed.py",
         "environment/servers.py",
         "doctor/doctor.py",
     }

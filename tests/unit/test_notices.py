@@ -61,7 +61,7 @@ def test_without_an_address_it_is_said_what_goes_on() -> None:
     assert notices.without_address("m", []).endswith("so nobody is told of failures and new champions of m")
     said = notices.without_address("m", ["m: a run failed", "m: a new champion"])
     assert "nobody" not in said
-    assert "goes on posting to the address of then ('m: a run failed', 'm: a new champion')" in said
+    assert "goes on posting to the address given at the time ('m: a run failed', 'm: a new champion')" in said
 
 
 def test_whoever_is_replaced_is_told_by_whom_and_where_runs_work_now(tmp_path: Path) -> None:

@@ -72,7 +72,6 @@ def status() -> None:
     from erv import stack
     from erv.stack.theirs import connected_status
 
-    states = stack.status()
     if theirs := list(connected_status()):
         click.echo("this clone is connected to servers of others, and runs none of its own", err=True)
         for server in theirs:
@@ -80,6 +79,7 @@ def status() -> None:
         if any(server.state == "away" for server in theirs):
             raise SystemExit(ExitCode.ERROR)
         return
+    states = stack.status()
     for service in states:
         click.echo(f"{service.name:8} {service.state:10} {service.url or '-':32} {service.pid or '-'}")
     if any(service.state != "running" for service in states):

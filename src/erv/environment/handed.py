@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import platform
 import shlex
 from dataclasses import replace
@@ -38,7 +37,7 @@ def lines_for_others(environment: Environment) -> list[str]:
     )
     if ports:
         tunnels = " ".join(f"-L {port}:127.0.0.1:{port}" for port in ports)
-        here = f"{getpass.getuser()}@{platform.node()}"
+        here = f"YOU@{platform.node()}"
         lines += [
             "# The servers listen on this machine alone. On another one, leave this running first:",
             f"#   ssh -N {tunnels} {here}",

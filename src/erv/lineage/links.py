@@ -75,15 +75,18 @@ class LinkChecker:
         listing = self._store.list(f"s3://{self._environment.dvc_bucket}/{prefix.rstrip('/')}")
         return {info.key.removeprefix(prefix).replace("/", ""): info.size for info in listing}
 
-    def made(self, name: str, entry: Mapping[str, Any]) -> list[Link]:
+    def made(self, name: str, entry: Mapping[str, Any], unread: str = "") -> list[Link]:
         """A link that can't be checked, if neither DVC's run cache here nor that of the remote has an entry.
 
         Args:
             name: of the stage.
             entry: of `dvc.lock`, which no run in MLflow made.
+            unread: why MLflow couldn't be asked; empty if it could.
         """
         store = self._store if self._environment.has_storage else None
         reason = unmade(name, entry, self._environment, store)
+        if reason and unread:
+            reason = f"DVC's run cache doesn't have it, and {unread}"
         return [] if reason is None else [Link(f"lock entry of {name}", None, reason)]
 
     def output(self, path: str, md5: str | None) -> Link:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +23,17 @@ if TYPE_CHECKING:
 
 _RUNS = "runs"
 _LEFT_OUT = ("size", "nfiles")  # of what DVC hashes
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 def run_cache_key(entry: Mapping[str, Any]) -> str:
     """The folder of DVC's run cache that has the runs with these dependencies and parameters.
 
-    As `dvc.stage.cache` computes it: SHA-256 over the entry as JSON, with the outputs' paths alone.
+    As `dvc.stage.cache` computes it: SHA-256 over the entry as JSON, with the outputs' paths alone. DVC reads
+    numbers as YAML 1.2 has them (`2e-05`), which our reader takes for texts.
     """
     content = {**entry, "outs": [out["path"] for out in entry.get("outs") or []]}
-    return hashlib.sha256(json.dumps(_without_sizes(content), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_as_dvc_has_it(content), sort_keys=True).encode()).hexdigest()
 
 
 def unmade(name: str, entry: Mapping[str, Any], environment: Environment, store: Store | None) -> str | None:
@@ -56,9 +59,13 @@ def unmade(name: str, entry: Mapping[str, Any], environment: Environment, store:
 
 def _kept(entry: Mapping[str, Any], environment: Environment, store: Store | None) -> Iterator[bytes]:
     key = run_cache_key(entry)
-    folder = f"{_RUNS}/{key[:2]}/{key}"
-    for path in sorted((environment.workspace / ".dvc/cache" / folder).glob("*")):
-        yield path.read_bytes()
+    here, folder = environment.workspace / ".dvc/cache" / _RUNS, f"{_RUNS}/{key[:2]}/{key}"
+    # Then all others: where DVC and we read a value differently, the key is another.
+    for path in (*sorted(here.glob(f"{key[:2]}/{key}/*")), *sorted(here.glob("*/*/*"))):
+        try:
+            yield path.read_bytes()
+        except OSError:  # DVC moves its temporary files away
+            continue
     if store is not None:
         for info in store.list(f"s3://{environment.dvc_bucket}/{folder}"):
             yield store.read(f"s3://{environment.dvc_bucket}/{info.key}")
@@ -66,15 +73,15 @@ def _kept(entry: Mapping[str, Any], environment: Environment, store: Store | Non
 
 def _is(content: bytes, digest: str) -> bool:
     try:
-        entry = parse_yaml(content)
-    except ValueError:  # DVC deletes a damaged one when it meets it
+        return bool(entry_hash(parse_yaml(content)) == digest)
+    except (ValueError, LookupError, TypeError, AttributeError):  # DVC deletes a damaged one when it meets it
         return False
-    return isinstance(entry, dict) and entry_hash(entry) == digest
 
 
-def _without_sizes(content: Any) -> Any:
+def _as_dvc_has_it(content: Any) -> Any:
+    """Without sizes, and with numbers where YAML 1.2 has them."""
     if isinstance(content, Mapping):
-        return {str(key): _without_sizes(value) for key, value in content.items() if key not in _LEFT_OUT}
+        return {str(key): _as_dvc_has_it(value) for key, value in content.items() if key not in _LEFT_OUT}
     if isinstance(content, list | tuple):
-        return [_without_sizes(item) for item in content]
-    return content
+        return [_as_dvc_has_it(item) for item in content]
+    return float(content) if isinstance(content, str) and _NUMBER.fullmatch(content) else content

@@ -44,8 +44,8 @@ class StageTrees:
         node.facts += [str(step) for step in behind(entry_hash(entry), accepted)]
         ids = ", ".join(run.info.run_id for run in runs)
         node.facts.append(f"MLflow run {ids}" if runs else unread or "no MLflow run on this server")
-        if not (runs or unread or behind(entry_hash(entry), accepted)):
-            node.links += self._links.made(name, entry)
+        if not (runs or behind(entry_hash(entry), accepted)):
+            node.links += self._links.made(name, entry, unread)
         known = parameters(entry)
         tags = runs[0].data.tags if runs else {}
         origin = origin_values(tags)

@@ -29,32 +29,34 @@ class WithdrawalGate:
     Args:
         environment: where registry and store are, and the workspace with the list.
         settings: for the model's name.
+
+    Raises:
+        DataError: the list can't be read. It is read here, before anything is registered.
     """
 
     def __init__(self, environment: Environment, settings: Settings) -> None:
         self._environment = environment
         self._name = settings.register_.model_name
+        path = environment.workspace / LIST
+        self._ids = read_ids(path, empty=True) if path.is_file() else []
 
     def __call__(self, number: str) -> tuple[Verdict, ...]:
         """A verdict that isn't passed, or none.
 
         Raises:
-            DataError: there is a list that can't be read, or that names no clip.
             RegistryError: MLflow can't be reached or refuses.
         """
         from erv.register.explained import explained
         from erv.tracking.lock_entries import client_of
 
-        path = self._environment.workspace / LIST
-        if not path.is_file():
+        if not self._ids:
             return ()
-        ids = read_ids(path)
         with explained(self._environment):
             versions = read_published(self._environment, client_of(self._environment))
             mine = next((v for v in versions if (v.model, v.number) == (self._name, number)), None)
-            if mine is None:  # of a model whose versions are all of others: nobody wrote down what they used
+            if mine is None:  # erv published no version of this model, so nothing is recorded
                 return ()
-            return withdrawal_verdicts(Membership(self._environment, versions).of_version(mine), ids)
+            return withdrawal_verdicts(Membership(self._environment, versions).of_version(mine), self._ids)
 
 
 def withdrawal_verdicts(roles: VersionRoles, ids: Collection[str]) -> tuple[Verdict, ...]:

@@ -94,8 +94,12 @@ class Withdrawn:
         return found
 
 
-def read_ids(path: Path) -> list[str]:
-    """The clip ids of a list: one per line, each once, blank lines left out.
+def read_ids(path: Path, *, empty: bool = False) -> list[str]:
+    """The clip ids of a list: one per line, each once, without blank lines and what follows a `#`.
+
+    Args:
+        path: of the list.
+        empty: whether it may have none.
 
     Raises:
         DataError: the file is missing, not UTF-8, or has no id.
@@ -106,8 +110,9 @@ def read_ids(path: Path) -> list[str]:
         raise DataError(f"{path}: not found; expected a text file with a clip id per line") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not found:
+    ids = (line.partition("#")[0].strip() for line in lines)
+    found = list(dict.fromkeys(name for name in ids if name))
+    if not (found or empty):
         raise DataError(f"{path}: has no clip id; write one per line, such as mafw/00019")
     return found
 

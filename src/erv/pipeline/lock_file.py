@@ -31,8 +31,8 @@ Entries = dict[str, dict[str, Any]]
 # Two results can't be merged line by line: an entry could say what no run has made.
 _UNMERGED = "git has not merged two results in it"
 _CHOOSE = (
-    f"take one side with `git checkout --ours {NAME}` or `git checkout --theirs {NAME}`, then"
-    f" `git add {NAME}`; `erv run` makes or fetches the rest"
+    f"take one side with `git checkout --ours {NAME}` or `git checkout --theirs {NAME}` (in a rebase, yours"
+    f" are theirs) and `git add {NAME}`, and let `erv run` make or fetch the rest"
 )
 _MARKER = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -69,6 +69,8 @@ def read_lock_entries(path: str | Path = NAME) -> Entries:
 def lock_fault(workspace: str | Path = ".") -> str | None:
     """What is wrong with the workspace's `dvc.lock`, with the remedy, in one sentence; None if nothing is."""
     root = Path(workspace)
+    if _is_unmerged(root):
+        return f"{NAME}: {_UNMERGED}; {_CHOOSE}"
     fault = _fault(root)
     return None if fault is None else f"{NAME}: {fault}; {_remedy(root / NAME)}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from erv.register.gates import SERVING_CODE, Verdict, gate_of
+from erv.register.gates import SERVING_CODE, WITHDRAWN, Verdict, gate_of
 from erv.register.reign import How, Reign
 
 
@@ -48,13 +48,14 @@ def succession(
 def no_worse(mine: Sequence[Verdict], champions: Sequence[Verdict] | None) -> bool:
     """Whether a version of the champion's bundle fails only gates that the champion did not pass either.
 
-    Code that is in no commit is never excused: that of the champion was other code.
+    Code that is in no commit is never excused: that of the champion was other code. Nor are withdrawn clips:
+    the champion became one before they were.
 
     Args:
         mine: verdicts on that version.
         champions: those on the champion; None if it was never gated, so that it passed none.
     """
-    if any(verdict.metric == SERVING_CODE and not verdict.passed for verdict in mine):
+    if any(verdict.metric in (SERVING_CODE, WITHDRAWN) and not verdict.passed for verdict in mine):
         return False
     failed = {gate_of(verdict) for verdict in champions or () if not verdict.passed}
     return champions is None or all(verdict.passed or gate_of(verdict) in failed for verdict in mine)

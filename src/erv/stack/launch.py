@@ -120,10 +120,12 @@ def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting:
         *_deployed(environment),
     ):
         sys.stdout.write(f"{line}\n")
-    sys.stdout.write(_call([sys.executable, "-m", "flows.notices"], environment))
-    for taken in takeovers(environment, before, model):  # by the automations that there are by now
-        if warning := tell(environment, taken, variables["ERV_WHO"]):
-            sys.stderr.write(f"warning: {warning}\n")
+    try:
+        sys.stdout.write(_call([sys.executable, "-m", "flows.notices"], environment))
+    finally:  # by the automations that there are by now; a repetition takes nothing over
+        for taken in takeovers(environment, before, model):
+            if warning := tell(environment, taken, variables["ERV_WHO"]):
+                sys.stderr.write(f"warning: {warning}\n")
 
 
 def _choices(environment: Environment, workers: int | None) -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from erv.environment import Environment
-from erv.lineage.made import unmade
+from erv.lineage.made import run_cache_key, unmade
 from erv.pipeline import read_lock_entries
 
 PIPELINE = """
@@ -19,11 +19,12 @@ stages:
   train:
     cmd: mkdir -p model && echo ${a} ${b} > model/weights
     deps: [data.txt]
-    params: [a, b]
+    params: [a, b, rate]
     outs: [model]
   evaluate:
     cmd: cp model/weights eval.txt
     deps: [model]
+    params: [word]
     outs: [eval.txt]
 """
 
@@ -34,7 +35,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "data.txt").write_text("clips\n")
     for command in (["init", "-q", "--no-scm"], ["repro", "-q"]):
-        (folder / "params.yaml").write_text("a: 1\nb: 1\n")
+        (folder / "params.yaml").write_text('a: 1\nb: 1\nrate: 2.0e-5\nword: "yes"\n')
         subprocess.run([sys.executable, "-m", "dvc", *command], cwd=folder, check=True, capture_output=True)
     return folder
 
@@ -59,6 +60,12 @@ def test_an_entry_of_two_peoples_lines_was_not(workspace: Path, part: str) -> No
     assert reason is not None
     assert "no run in MLflow and none in DVC's run cache made it" in reason
     assert reason.endswith("run `erv run --force train`")
+
+
+def test_the_key_is_that_of_dvc(workspace: Path) -> None:
+    """Also with a small number, which DVC writes as `2e-05`; the key finds runs in the remote."""
+    key = run_cache_key(read_lock_entries(workspace / "dvc.lock")["train"])
+    assert (workspace / ".dvc/cache/runs" / key[:2] / key).is_dir()
 
 
 def test_a_damaged_file_of_the_cache_proves_nothing(workspace: Path) -> None:

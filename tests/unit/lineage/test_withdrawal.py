@@ -61,10 +61,12 @@ def test_what_can_not_be_read_may_have_used_them() -> None:
     assert verdict.text() == "can't tell: withdrawn clips: sft: gone"
 
 
-def test_a_list_without_a_clip_is_an_error_and_none_is_no_list(tmp_path: Path) -> None:
-    gate = WithdrawalGate(Environment(tmp_path), load_settings(ROOT / "params.yaml"))
-    assert gate("1") == ()
+def test_without_a_clip_nothing_is_withdrawn_and_a_damaged_list_is_refused_at_once(tmp_path: Path) -> None:
+    settings = load_settings(ROOT / "params.yaml")
+    assert WithdrawalGate(Environment(tmp_path), settings)("1") == ()
     (tmp_path / LIST).parent.mkdir()
-    (tmp_path / LIST).write_text("\n")
-    with pytest.raises(DataError, match="has no clip id"):
-        gate("1")
+    (tmp_path / LIST).write_text("\n# mafw/00019 came back\n")
+    assert WithdrawalGate(Environment(tmp_path), settings)("1") == ()
+    (tmp_path / LIST).write_bytes(b"mafw/\xff\n")
+    with pytest.raises(DataError, match="not UTF-8 text"):
+        WithdrawalGate(Environment(tmp_path), settings)

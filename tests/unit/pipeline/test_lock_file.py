@@ -299,6 +299,7 @@ def test_two_results_are_not_merged_line_by_line(merging: Path) -> None:
     with pytest.raises(PipelineError, match=r"git has not merged two results in it; take one side with"):
         repair_lock(merging)
     assert not (merging / ".erv").exists()
+    assert "git has not merged two results" in str(lock_fault(merging))
 
     git(merging, "checkout", "--theirs", "dvc.lock")
     git(merging, "add", "dvc.lock")

@@ -326,7 +326,9 @@ def test_a_resumed_run_knows_how_it_began(tmp_path: Path, caplog: pytest.LogCapt
     second.load(tmp_path)
     with caplog.at_level(logging.WARNING):
         steps(second, "He is in rage. He is in rage.", 15, 25)
-    assert [record.getMessage() for record in caplog.records] == [
+    # On a busy machine the meter speaks, too.
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert said == [
         "grpo step 21: explanations repeat their own sentences: explanations/repeated was 0.00 at first,"
         " 0.30 in the last 10 steps"
     ]
