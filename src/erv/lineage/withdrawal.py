@@ -77,6 +77,8 @@ def withdrawal_verdicts(roles: VersionRoles, ids: Collection[str]) -> tuple[Verd
         return (Verdict(WITHDRAWN, outcome=FAIL, reason=f"{LIST} has clips that it {'; '.join(found)}"),)
     if roles.unread:
         return (Verdict(WITHDRAWN, outcome=CANT_TELL, reason="; ".join(roles.unread)),)
+    if roles.version.unrecorded:
+        return (Verdict(WITHDRAWN, outcome=CANT_TELL, reason=f"not recorded: {roles.version.unrecorded}"),)
     return ()
 
 

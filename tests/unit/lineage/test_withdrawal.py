@@ -61,6 +61,14 @@ def test_what_can_not_be_read_may_have_used_them() -> None:
     assert verdict.text() == "can't tell: withdrawn clips: sft: gone"
 
 
+def test_what_nobody_recorded_may_have_used_them() -> None:
+    """An imported version has no records of its training."""
+    version = replace(ROLES.version, unrecorded="what it learned from, as it is external")
+    (verdict,) = withdrawal_verdicts(replace(ROLES, version=version, used=()), ["mafw/4"])
+    expected = "can't tell: withdrawn clips: not recorded: what it learned from, as it is external"
+    assert verdict.text() == expected
+
+
 def test_without_a_clip_nothing_is_withdrawn_and_a_damaged_list_is_refused_at_once(tmp_path: Path) -> None:
     settings = load_settings(ROOT / "params.yaml")
     assert WithdrawalGate(Environment(tmp_path), settings)("1") == ()
