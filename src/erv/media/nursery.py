@@ -48,8 +48,8 @@ _BOOTSTRAP = (
 class Nursery:
     """Starts workers by forking; use as a context manager, or call `close`. Any thread may ask.
 
-    Its process and all workers end with the thread that started it, that is how Linux tells of a parent's
-    death: the one that first asked, or that asked when it had to be started again.
+    Its process and all workers end with the thread that started it, which to Linux is the parent: the one
+    that asked first, or that asked when it had to be started again.
 
     Args:
         prepare: a module-level function that imports what decoding needs, see `erv.media.workers.isolated`.
