@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from erv.answering import showing
-from erv.answering.clips import ClipInput, ServedClips
+from erv.answering.clips import ROOT_VARIABLE, ClipInput, ServedClips
 from erv.answering.events import Answer, Done, Error, Event, Queued, Seen, Sentence, Started, Token
 from erv.answering.predictor import Predictor
 from erv.answering.process import Answerer, QueueFull
@@ -21,6 +22,7 @@ from erv.answering.requests import Request
 from erv.answering.streaming import Streaming
 from erv.errors import EvaluationError
 from erv.media.decode import Decoded
+from erv.media.nursery import can_fork
 from tests.support.talking_bundle import COMPLETIONS, SAID, write_talking_bundle
 from tests.support.tiny_bundle import write_clip
 
@@ -298,6 +300,28 @@ def test_clients_from_many_threads(answerer: Answerer) -> None:
     for thread in threads:
         thread.join()
     assert [end.completion for end in ends] == [COMPLETIONS["happiness"]] * 6
+
+
+@pytest.mark.skipif(not can_fork(), reason="workers can't be forked on this system")
+def test_decoders_are_forked_by_one_process_whose_end_costs_no_request(answerer: Answerer) -> None:
+    def forking() -> psutil.Process:
+        (found,) = psutil.Process(answerer._process.pid).children()
+        return found
+
+    before = forking()
+    assert list(answerer.submit(Request(clip="anger.mp4")).events(120))[-1].completion == COMPLETIONS["anger"]
+    assert forking() == before
+    assert before.children() == [], "no process of a clip is left"
+    assert ROOT_VARIABLE in psutil.Process(answerer._process.pid).environ()
+    assert ROOT_VARIABLE not in before.environ()
+    before.kill()
+    tickets = [answerer.submit(Request(clip="happiness.mp4")) for _ in range(4)]
+    for ticket in tickets:
+        assert list(ticket.events(120))[-1].completion == COMPLETIONS["happiness"]
+    assert forking() != before
+    assert "the process that forks media workers was killed (signal 9); started again" in (
+        answerer._log.read_text(encoding="utf-8")
+    )
 
 
 def test_a_process_that_dies_says_so_to_all(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """The process that holds a model and answers; started by `erv.answering.process`.
 
-It takes messages from its parent: a head as JSON, followed by the files that it announces. Clips are decoded
-in some threads, each in a sandboxed process of its own, while the main thread lets the policy answer those
-that are ready, as many together as wait. It ends when the parent does.
+It takes messages from its parent: a head as JSON, followed by the files that it announces. Some threads have
+clips decoded, each in a sandboxed process of its own (`erv.media.nursery`), while the main thread lets the
+policy answer those that are ready, as many together as wait. It ends when the parent does.
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ def main(options: dict[str, Any]) -> None:
     """
     from erv.answering.clips import served_clips
     from erv.answering.predictor import Predictor
+    from erv.answering.seeing import nursery_for
     from erv.errors import ErvError
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
@@ -129,6 +130,9 @@ def main(options: dict[str, Any]) -> None:
     pipe = Connection(options["pipe"])
     try:
         predictor = Predictor(Path(options["bundle"]), served_clips(), dtype=options["dtype"])
+        nursery = nursery_for(predictor.rule)
+        nursery.begin()  # it imports the decoders while the model loads
+        predictor.start = nursery.start
         predictor.device = _device(options["device"])  # after the quick checks: this imports torch
         predictor.load()
     except ErvError as error:

@@ -20,6 +20,7 @@ from erv.media.decode import (
     decode_task,
     loader,
 )
+from erv.media.worker_process import Start, start_alone
 from erv.media.workers import isolated
 from erv.validate.bounds import missed_bound
 from erv.validate.probes import Probe
@@ -37,7 +38,11 @@ class Seen:
 
 
 def decoded_clips(
-    paths: Sequence[Path], rule: DecodeRule, limits: Mapping[str, Any], missing_audio: str | None
+    paths: Sequence[Path],
+    rule: DecodeRule,
+    limits: Mapping[str, Any],
+    missing_audio: str | None,
+    start: Start = start_alone,
 ) -> Iterator[Decoded | ClipError]:
     """Decodes clips exactly as they were for training, if they pass the checks of the stage validate.
 
@@ -47,6 +52,7 @@ def decoded_clips(
         limits: see `erv.validate.bounds.bounds`.
         missing_audio: `extract.missing_audio` when the version was made, None if it doesn't say; only under
             `mark` it has seen clips without sound.
+        start: how the process that decodes is started.
 
     Yields:
         Per file the clip, or why it can't be answered, without the path.
@@ -61,6 +67,7 @@ def decoded_clips(
         prepare=loader(rule),
         confined=True,
         form=SEEN,
+        start=start,
     )
     with contextlib.closing(outcomes):
         for path, outcome in zip(paths, outcomes, strict=True):

@@ -20,6 +20,7 @@ from erv.errors import DataError, RegistryError
 if TYPE_CHECKING:
     from erv.answering.agreement import Agreement
     from erv.media.decode import Decoded
+    from erv.media.worker_process import Start
     from erv.policies import Policy
     from erv.shards import Clip
     from erv.verifier import EmotionVerifier
@@ -48,6 +49,7 @@ class Predictor:
         limits: see `erv.validate.bounds.bounds`.
         missing_audio: see `erv.answering.media.decoded_clips`.
         clips: where clips may be read.
+        start: how a process that decodes clips is started.
 
     Raises:
         RegistryError: the folder holds no bundle, or one of another version of erv.
@@ -57,7 +59,9 @@ class Predictor:
         self, bundle: str | Path, clips: ServedClips, device: str = "cpu", dtype: str = "float32"
     ) -> None:
         from erv.media.decode import DecodeRule
+        from erv.media.worker_process import start_alone
 
+        self.start: Start = start_alone
         self._bundle, self.clips = Path(bundle), clips
         self.device, self.dtype = device, dtype
         try:
@@ -159,7 +163,9 @@ class Predictor:
                     paths[number] = self.clips.file_of(item, number, Path(temporary))
                 except ClipError as error:
                     found[number] = error
-            clips = decoded_clips(list(paths.values()), self.rule, self.limits, self.missing_audio)
+            clips = decoded_clips(
+                list(paths.values()), self.rule, self.limits, self.missing_audio, self.start
+            )
             for number, clip in zip(paths, clips if paths else (), strict=True):
                 found[number] = clip
         return [item for item in found if item is not None]

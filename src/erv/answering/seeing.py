@@ -14,8 +14,9 @@ from erv.answering.clips import CLIP_MEMORY_MB, ClipError
 from erv.answering.media import CLIP_SECONDS, SEEN, Seen, checked, see
 from erv.answering.requests import Request
 from erv.media.containers import container_of, open_container
-from erv.media.decode import Decoded, DecodeTask, MediaError, loader
+from erv.media.decode import Decoded, DecodeRule, DecodeTask, MediaError, loader
 from erv.media.limits import MAX_SECONDS
+from erv.media.nursery import Nursery
 from erv.media.sound import read_sound
 from erv.media.tracks import voice_of
 from erv.media.workers import isolated
@@ -34,6 +35,11 @@ _SOUND = {
     b"fLaC": "flac",
 }
 _FULL_SCALE = 32768.0
+
+
+def nursery_for(rule: DecodeRule) -> Nursery:
+    """What starts the processes that decode clips for `seen_clip`."""
+    return Nursery(loader(rule), (see, see_with_sound))
 
 
 def seen_clip(predictor: Predictor, request: Request) -> Decoded:
@@ -88,6 +94,7 @@ def _with_sound(predictor: Predictor, request: Request, audio: bytes) -> Decoded
             prepare=loader(predictor.rule),
             confined=True,
             form=SEEN,
+            start=predictor.start,
         )
         with contextlib.closing(outcomes):
             outcome = next(outcomes)

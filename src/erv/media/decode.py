@@ -227,6 +227,7 @@ def load_decoders() -> None:
     """Imports what `decode` needs, before any clip's time limit starts."""
     import av.subtitles.stream  # noqa: F401  # PyAV imports it when it opens the first file
     import decord  # noqa: F401
+    import numpy.ma  # noqa: F401  # `np.unique` imports it
     import PIL.Image
 
     PIL.Image.preinit()

@@ -5,6 +5,9 @@ such children, and a plain child imports only what decoding needs, not its paren
 it as pickles; its answers are plain values and arrays (`erv.media.answers`), which are read directly into
 place.
 
+Starting Python and importing the decoders takes longer than decoding a short clip. Who needs a fresh process
+per clip lets one that has them imported fork it (`erv.media.nursery`); the rest is the same.
+
 Its environment holds nothing but what Python and its libraries need, in particular no keys of the object
 store.
 """
@@ -29,7 +32,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from erv.media.answers import LONGEST_HEAD, AnswerError, Packed, pack, unpack
 from erv.media.confinement import confine
@@ -57,6 +60,34 @@ _BOOTSTRAP = (
 )
 
 
+class Started(Protocol):
+    """A process that was started; these do what those of `subprocess.Popen` do."""
+
+    pid: int
+
+    def kill(self) -> None:
+        """Kills it, unless it was waited for."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, negative for a signal; raises subprocess.TimeoutExpired."""
+
+
+# Starts a worker process, which gets this end of its pipe.
+Start = Callable[[socket.socket], Started]
+
+
+def start_alone(theirs: socket.socket) -> Started:
+    """Starts a worker as a program of its own; raises OSError if the system can't."""
+    arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
+    # Our own interpreter and our own code: nothing of the outside is in the arguments.
+    return subprocess.Popen(
+        [sys.executable, "-c", _BOOTSTRAP, *arguments],
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        env=environment(),
+    )
+
+
 class Worker:
     """A process, the pipe to it, and the items it was given.
 
@@ -76,17 +107,15 @@ class Worker:
         memory_mb: int | None,
         *,
         confined: bool = False,
+        start: Start = start_alone,
     ) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            arguments = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
-            # Our own interpreter and our own code: nothing of the outside is in the arguments.
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _BOOTSTRAP, *arguments],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=_environment(),
-            )
+            try:
+                self.process = start(theirs)
+            except BaseException:
+                ours.close()
+                raise
         self.pipe = Connection(ours.detach())
         self.queue: deque[int] = deque()
         self.ready = False
@@ -204,7 +233,7 @@ def serve(descriptor: int, parent: int) -> None:
         return
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The variables of a worker."""
     names, prefixes = _KEPT_VARIABLES
     kept = {name: value for name, value in os.environ.items() if name in names or name.startswith(prefixes)}

@@ -28,7 +28,7 @@ from typing import Any, Generic, TypeVar
 from erv.media.answers import AnswerError, Form, clean, plain, record_of
 from erv.media.confinement import Confinement
 from erv.media.handed import can_hand_over
-from erv.media.worker_process import Worker
+from erv.media.worker_process import Start, Worker, start_alone
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ def isolated(
     prepare: Callable[[], None] | None = None,
     confined: bool = False,
     form: Form[Item, Result] | None = None,
+    start: Start = start_alone,
 ) -> Generator[Outcome[Item, Result], None, None]:
     """Applies `function` to items in worker processes.
 
@@ -82,6 +83,7 @@ def isolated(
         confined: whether workers may read only the files of their items, which are then
             `erv.media.handed.HasFiles`. What the function needs must be imported by `prepare`, or installed.
         form: what a result may be, by default any plain value. Any other answer counts as a worker that died.
+        start: how a worker process is started; see `erv.media.nursery` for a faster way.
 
     Yields:
         One outcome per item, in the order of the items.
@@ -92,7 +94,7 @@ def isolated(
         OSError: a file of an item can't be opened.
     """
     crew: _Crew[Item, Result] = _Crew(
-        function, prepare, seconds, memory_mb, expected, confined, form or plain()
+        function, prepare, seconds, memory_mb, expected, confined, form or plain(), start
     )
     source = enumerate(items)
     due = 0
@@ -124,6 +126,7 @@ class _Crew(Generic[Item, Result]):
         expected: tuple[type[Exception], ...],
         confined: bool,
         form: Form[Item, Result],
+        start: Start,
     ) -> None:
         self.waiting: dict[int, Item] = {}
         self.done: dict[int, Outcome[Item, Result]] = {}
@@ -132,6 +135,7 @@ class _Crew(Generic[Item, Result]):
         self._seconds, self._memory_mb, self._form = seconds, memory_mb, form
         self._expected = {f"{kind.__module__}:{kind.__qualname__}" for kind in expected}
         self._confined, self._warned = confined, False
+        self._start = start
         self._pool: list[Worker] = []
         self._untouched: deque[int] = deque()  # given to a worker that died before it started them
         self._again: deque[int] = deque()  # to be tried alone
@@ -147,7 +151,9 @@ class _Crew(Generic[Item, Result]):
             worker.stop()
 
     def _new(self) -> Worker:
-        return Worker(self._function, self._prepare, self._memory_mb, confined=self._confined)
+        return Worker(
+            self._function, self._prepare, self._memory_mb, confined=self._confined, start=self._start
+        )
 
     def fill(self, source: Iterator[tuple[int, Item]]) -> None:
         """Gives every worker an item, then a second one; none while an item waits to be tried alone."""

@@ -15,6 +15,7 @@ from erv.doctor.doctor import examine
 from erv.media.confinement import Confinement, tried
 from erv.media.workers import isolated
 from tests.support.media import Task
+from tests.support.starting import WAYS, starting
 
 GIVEN = tried()
 
@@ -59,28 +60,33 @@ def secrets(task: Task) -> list[str]:
     return sorted(name for name in os.environ if "SECRET" in name or name.startswith(("ERV_", "AWS_")))
 
 
-def only(function, files, **given):
-    (outcome,) = isolated(function, [Task(files)], workers=1, seconds=30, confined=True, **given)
+def only(function, files, way="alone", prepare=None):
+    with starting(way, function, prepare=prepare) as start:
+        (outcome,) = isolated(
+            function, [Task(files)], workers=1, seconds=30, confined=True, prepare=prepare, start=start
+        )
     assert outcome.failure is None
     return outcome.result
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Landlock is Linux's")
-def test_a_worker_reads_its_clip_alone(tmp_path, monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_worker_reads_its_clip_alone(tmp_path, monkeypatch, way):
     other, clip = tmp_path / "other", tmp_path / "clip"
     other.write_text("secret")
     clip.write_text("clip")
     monkeypatch.setenv("PYTHON_TEST_OTHER", str(other))
-    said = only(read_other, (clip,))
+    said = only(read_other, (clip,), way)
     assert said == "clip " + " ".join(["refused" if GIVEN.files else "done"] * 4)
 
 
-def test_a_worker_has_no_network_and_starts_no_program(tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_worker_has_no_network_and_starts_no_program(tmp_path, way):
     (tmp_path / "clip").write_text("clip")
     if not GIVEN.network:
         assert "network" in GIVEN.gaps
         return
-    assert only(reach_out, (tmp_path / "clip",)) == "refused refused refused refused"
+    assert only(reach_out, (tmp_path / "clip",), way) == "refused refused refused refused"
 
 
 def load_libraries() -> None:
@@ -93,29 +99,35 @@ def load_libraries() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Landlock is Linux's")
-def test_a_worker_has_a_single_thread_and_no_keys(tmp_path, monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_worker_has_a_single_thread_and_no_keys(tmp_path, monkeypatch, way):
     (tmp_path / "clip").write_text("clip")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     monkeypatch.setenv("ERV_S3_SECRET_KEY", "x")
-    assert only(secrets, (tmp_path / "clip",), prepare=load_libraries) == []
+    assert only(secrets, (tmp_path / "clip",), way, prepare=load_libraries) == []
 
 
-def test_an_item_may_have_many_files(tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+def test_an_item_may_have_many_files(tmp_path, way):
     files = tuple(tmp_path / f"{number:03d}" for number in range(450))
     for file in files:
         file.write_text(file.name)
-    assert only(joined, files) == "".join(file.name for file in files)
+    assert only(joined, files, way) == "".join(file.name for file in files)
 
 
 def joined(task: Task) -> str:
     return "".join(file.read_text() for file in task.files)
 
 
-def test_a_file_that_is_larger_than_the_memory_of_an_item(tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_file_that_is_larger_than_the_memory_of_an_item(tmp_path, way):
     with (tmp_path / "clip").open("wb") as file:
         file.truncate(60_000_000)
     task = Task((tmp_path / "clip",))
-    (outcome,) = isolated(secrets, [task], workers=1, seconds=30, memory_mb=50, confined=True)
+    with starting(way, secrets) as start:
+        (outcome,) = isolated(
+            secrets, [task], workers=1, seconds=30, memory_mb=50, confined=True, start=start
+        )
     assert outcome.failure == "needs more than 50 MB"
 
 
@@ -247,6 +259,30 @@ def test_no_call_reaches_other_processes_or_the_system(user):
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert found.pop("thread") == 0
+    assert {name: code for name, code in found.items() if code != errno.EPERM} == {}
+
+
+def call_out(task: Task) -> dict[str, int]:
+    """What the kernel says to the calls above, of which `P` is the process that started the worker."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    at = ["x86_64", "aarch64"].index(platform.machine())
+    found = {}
+    for name, call in REACH_OUT.items():
+        ctypes.set_errno(0)
+        values = (os.getppid() if value == "P" else value for value in (call[at], *call[2:]))
+        result = libc.syscall(*(ctypes.c_long(value) for value in values))
+        found[name] = ctypes.get_errno() if result == -1 else 0
+    return found
+
+
+@pytest.mark.skipif(not GIVEN.network, reason="no seccomp filter for this system")
+@pytest.mark.parametrize("way", WAYS)
+def test_no_call_of_a_worker_reaches_who_started_it(tmp_path, way):
+    (tmp_path / "clip").write_text("clip")
+    found = only(call_out, (tmp_path / "clip",), way)
     assert {name: code for name, code in found.items() if code != errno.EPERM} == {}
 
 

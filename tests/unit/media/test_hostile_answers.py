@@ -17,6 +17,7 @@ from erv.media.answers import AnswerError, Form, array_of, pack, record_of, unpa
 from erv.media.decode import DECODED, DecodeRule, DecodeTask
 from erv.media.workers import isolated
 from erv.validate.probes import Probe
+from tests.support.starting import WAYS, starting
 
 RULE = DecodeRule(frames=2, size=4, geometry="stretch", sample_rate=16000)
 
@@ -90,11 +91,13 @@ TEXT: Form[Evil, str] = Form(lambda _, value: value if isinstance(value, str) el
 
 
 @pytest.mark.slow
-def test_a_forged_answer_costs_its_clip_alone(tmp_path, capfd):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_forged_answer_costs_its_clip_alone(tmp_path, capfd, way):
     clip = tmp_path / "clip"
     clip.write_text("good")
     items = [Evil((clip,), how) for evil in LIVE for how in (evil, "good")]
-    outcomes = list(isolated(obey, items, workers=2, seconds=2.0, confined=True, form=TEXT))
+    with starting(way, obey) as start:
+        outcomes = list(isolated(obey, items, workers=2, seconds=2.0, confined=True, form=TEXT, start=start))
     assert [outcome.item for outcome in outcomes] == items
     for outcome in outcomes:
         if outcome.item.how == "good":
@@ -130,11 +133,13 @@ def test_no_answer_is_refused_before_memory_is_taken(name):
         unpack(ANSWERS[name][4:], 1000, lambda size: np.empty(min(size, 1000), np.uint8))
 
 
-def test_answers_that_nobody_asked_for_end_the_worker(tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+def test_answers_that_nobody_asked_for_end_the_worker(tmp_path, way):
     clip = tmp_path / "clip"
     clip.write_text("good")
     items = [Evil((clip,), "unasked"), *[Evil((clip,), "good")] * 3]
-    outcomes = list(isolated(obey, items, workers=1, seconds=2.0, confined=True, form=TEXT))
+    with starting(way, obey) as start:
+        outcomes = list(isolated(obey, items, workers=1, seconds=2.0, confined=True, form=TEXT, start=start))
     assert [outcome.result for outcome in outcomes] == ["good"] * 4
 
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from erv.media.workers import _AHEAD, isolated
+from tests.support.starting import WAYS, starting
 
 
 def misbehave(item: int) -> int:
@@ -26,10 +27,13 @@ def misbehave(item: int) -> int:
     return item * item
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_a_worker_that_crashes_or_hangs_costs_one_item(workers):
+@pytest.mark.parametrize(("workers", "way"), [(1, "alone"), (3, "alone"), (1, "forked"), (3, "forked")])
+def test_a_worker_that_crashes_or_hangs_costs_one_item(workers, way):
     started = time.monotonic()
-    outcomes = list(isolated(misbehave, range(14), workers=workers, seconds=2.0, expected=(ValueError,)))
+    with starting(way, misbehave) as start:
+        outcomes = list(
+            isolated(misbehave, range(14), workers=workers, seconds=2.0, expected=(ValueError,), start=start)
+        )
     assert time.monotonic() - started < 300  # half of what the hang would take
     assert [outcome.item for outcome in outcomes] == list(range(14))
     failures = {outcome.item: outcome.failure for outcome in outcomes if outcome.failure}
@@ -103,10 +107,12 @@ def hungry(item: tuple[str, int]) -> int:
     return 1
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("how", ["heap", "shared"])
-def test_an_item_that_needs_too_much_memory_fails_alone(how):
+def test_an_item_that_needs_too_much_memory_fails_alone(how, way):
     items = [("heap", 10), (how, 600), ("heap", 100), ("heap", 20)]
-    outcomes = list(isolated(hungry, items, workers=2, seconds=60, memory_mb=300))
+    with starting(way, hungry) as start:
+        outcomes = list(isolated(hungry, items, workers=2, seconds=60, memory_mb=300, start=start))
     assert [outcome.failure for outcome in outcomes] == [None, "needs more than 300 MB", None, None]
     assert [outcome.result for outcome in outcomes] == [1, None, 1, 1]
 
@@ -126,9 +132,10 @@ def use_and_free(item: int) -> int:
     return os.getpid() if filled[item] else 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_worker_that_keeps_memory_is_replaced_in_time(workers):
-    outcomes = list(isolated(leak, range(9), workers=workers, seconds=60, memory_mb=700))
+@pytest.mark.parametrize(("workers", "way"), [(1, "alone"), (2, "alone"), (1, "forked")])
+def test_a_worker_that_keeps_memory_is_replaced_in_time(workers, way):
+    with starting(way, leak) as start:
+        outcomes = list(isolated(leak, range(9), workers=workers, seconds=60, memory_mb=700, start=start))
     assert [outcome.item for outcome in outcomes] == list(range(9))
     assert [outcome.failure for outcome in outcomes] == [None] * 9
     # 256 MB are kept after three items; one more may be given before that is seen.
@@ -166,9 +173,11 @@ def kill_the_idle(item: tuple[Path, int]) -> int:
     return victim
 
 
-def test_a_worker_that_dies_between_items_costs_none_and_is_replaced(tmp_path, caplog):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_worker_that_dies_between_items_costs_none_and_is_replaced(tmp_path, caplog, way):
     items = [(tmp_path, number) for number in range(60)]
-    outcomes = list(isolated(kill_the_idle, items, workers=2, seconds=60))
+    with starting(way, kill_the_idle) as start:
+        outcomes = list(isolated(kill_the_idle, items, workers=2, seconds=60, start=start))
     assert [(outcome.item, outcome.failure) for outcome in outcomes] == [(item, None) for item in items]
     victim = outcomes[0].result
     results = [outcome.result for outcome in outcomes[1:]]
@@ -272,27 +281,35 @@ def test_a_worker_that_cannot_start_ends_the_run():
         list(isolated(was_prepared, [0], workers=1, seconds=5.0, prepare=fail_to_start))
 
 
-def test_no_process_is_left_behind():
+@pytest.mark.parametrize("way", WAYS)
+def test_no_process_is_left_behind(way):
     before = set(psutil.Process().children(recursive=True))
-    outcomes = isolated(pid, range(100), workers=2, seconds=30)
-    next(outcomes)
-    assert set(psutil.Process().children(recursive=True)) - before
-    outcomes.close()
+    with starting(way, pid) as start:
+        outcomes = isolated(pid, range(100), workers=2, seconds=30, start=start)
+        next(outcomes)
+        assert set(psutil.Process().children(recursive=True)) - before
+        outcomes.close()
+        assert len(set(psutil.Process().children(recursive=True)) - before) == (way == "forked")
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
-def test_workers_die_with_their_parent(tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+def test_workers_die_with_their_parent(way):
     """`kill -9` of the parent while its worker is busy."""
     import subprocess
     import sys
 
     script = (
         "from erv.media.workers import isolated; from tests.unit.media.test_workers import misbehave\n"
-        "list(isolated(misbehave, [4], workers=1, seconds=600))"
+        "from tests.support.starting import starting\n"
+        f"with starting({way!r}, misbehave) as start:\n"
+        "    list(isolated(misbehave, [4], workers=1, seconds=600, start=start))"
     )
+    expected = ["alone", "forked"].index(way) + 1
     parent = subprocess.Popen([sys.executable, "-c", script])
     deadline = time.monotonic() + 60
-    while not (children := psutil.Process(parent.pid).children()) and time.monotonic() < deadline:
+    while len(children := psutil.Process(parent.pid).children(recursive=True)) < expected:
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(1)
     parent.kill()
