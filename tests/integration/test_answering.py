@@ -221,6 +221,8 @@ def test_a_limit_of_tokens_cuts_one_row_only(predictor: Predictor) -> None:
         (Request(clip="anger.mp4", max_new_tokens=0), "max_new_tokens is 0"),
         (Request(clip="anger.mp4", prompt=" "), "the prompt is empty"),
         (Request(clip="anger.mp4", prompt="<video>?"), "a placeholder for frames or sound"),
+        (Request(clip="anger.mp4", prompt="what? \ud83d"), "the prompt has half a character"),
+        (Request(clip="anger.mp4", subtitle="what? \ud83d"), "the subtitle has half a character"),
         (Request(clip="anger.mp4", audio=b"no sound"), "begins like no known video format"),
     ],
 )
@@ -252,6 +254,43 @@ def test_a_model_that_fails_with_others_is_asked_alone(
     monkeypatch.setattr(generate, "generate", None)
     (events,) = streamed(predictor, Request(clip="anger.mp4"))
     assert events[-1] == Error("the model failed; the log says why", "failed")
+
+
+@pytest.mark.parametrize("place", ["has_other_places", "shown", "prompt_ids"])
+def test_a_request_that_can_not_be_asked_costs_itself_only(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """It ended the process, and with it the requests of all others."""
+    from erv.answering import streaming
+
+    def failing(real: Callable[..., Any], fails: Callable[..., bool]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            if fails(*given):
+                raise TypeError("nobody thought of this")
+            return real(*given, **named)
+
+        return call
+
+    if place == "prompt_ids":
+        processor = predictor.policy.processor
+        fails = failing(processor.prompt_ids, lambda text=None: text == "Who?" and asking)
+        monkeypatch.setattr(processor, place, fails)
+        asking = False
+        real = streaming._Rows.generate
+
+        def generate(rows: Any) -> None:
+            nonlocal asking
+            asking = True
+            real(rows)
+
+        monkeypatch.setattr(streaming._Rows, "generate", generate)
+    else:
+        monkeypatch.setattr(streaming, place, failing(getattr(streaming, place), lambda *_: True))
+    bad, good = streamed(
+        predictor, Request(clip="happiness.mp4", prompt="Who?", show=True), Request(clip="anger.mp4")
+    )
+    assert bad[-1] == Error("the model failed; the log says why", "failed")
+    assert good[-1].completion == COMPLETIONS["anger"]
 
 
 @pytest.fixture(scope="module")

@@ -363,6 +363,33 @@ def test_bodies_that_are_no_question(client: httpx.Client) -> None:
     assert message == "the request is larger than 1 MiB, the most that is taken here"
 
 
+CUT = "what? \ud83d"  # half of an emoji, which JSON can name and UTF-8 can't
+
+
+@pytest.mark.parametrize("where", ["prompt", "text", "dataset", "clip", "model", "a name", "subtitle"])
+def test_half_a_character_costs_nobody_the_model(served: Served, client: httpx.Client, where: str) -> None:
+    """It ended the process, so that all others got 503."""
+    bodies: dict[str, tuple[str, dict[str, Any]]] = {
+        name: ("/explain", {"clip": "anger.mp4", key: CUT})
+        for name, key in (
+            ("prompt", "prompt"), ("dataset", "dataset"), ("clip", "clip"), ("subtitle", "subtitle"),
+            ("a name", CUT),
+        )
+    }  # fmt: skip
+    for name, text, model in (("text", CUT, "talking"), ("model", "What?", CUT)):
+        parts = [{"type": "video_url", "video_url": {"url": "anger.mp4"}}, {"type": "text", "text": text}]
+        body = {"model": model, "messages": [{"role": "user", "content": parts}]}
+        bodies[name] = ("/v1/chat/completions", body)
+    path, body = bodies[where]
+    before = served.engine._serving.answerer._process.pid
+    in_json = {"Content-Type": "application/json"}
+    answer = client.post(path, content=json.dumps(body), headers=in_json)
+    assert answer.status_code == 400
+    assert "half a character" in answer.json()["error"]["message"]
+    assert client.post("/explain", json={"clip": "anger.mp4"}).status_code == 200
+    assert served.engine._serving.answerer._process.pid == before
+
+
 def test_nothing_is_left_on_disk(served: Served, client: httpx.Client, folder: Path) -> None:
     client.post("/explain", files={"content": (folder / "clips/anger.mp4").read_bytes()})
     client.post("/explain", files={"content": b"broken"})

@@ -14,6 +14,7 @@ import os
 import queue
 import signal
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -68,7 +69,15 @@ class Child:
             with contextlib.suppress(queue.Empty):
                 while len(batch) < self._batch:
                     batch.append(self._ready.get_nowait())
+            self._answer(batch)
+
+    def _answer(self, batch: Sequence[Ready]) -> None:
+        try:
             self._streaming.answer(batch)
+        except Exception:  # this process holds the model of all clients, so no request may end it
+            logger.exception("a batch could not be answered")
+            for item in batch:
+                item.tell(Error(FAILED, "failed"))  # not heard by those that have their last event
 
     def _receive(self) -> None:
         try:
