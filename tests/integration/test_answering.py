@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from erv.answering import showing
 from erv.answering.clips import ClipInput, ServedClips
 from erv.answering.events import Answer, Done, Error, Event, Queued, Seen, Sentence, Started, Token
 from erv.answering.predictor import Predictor
-from erv.answering.process import Answerer, QueueFull
+from erv.answering.process import Answerer, QueueFull, Ticket
 from erv.answering.requests import Request
 from erv.answering.streaming import Streaming
 from erv.errors import EvaluationError
@@ -55,7 +56,10 @@ def streamed(
     def stops(row: int) -> Callable[[], bool]:
         return lambda: cancelled is not None and cancelled(row, said[row])
 
-    ready = [streaming.prepare(request, said[row].append, stops(row)) for row, request in enumerate(requests)]
+    ready = [
+        streaming.prepare(request, said[row].append, stops(row), time.monotonic())
+        for row, request in enumerate(requests)
+    ]
     streaming.answer([item for item in ready if item is not None])
     return said
 
@@ -323,6 +327,65 @@ def test_a_cancelled_request_ends_soon(answerer: Answerer) -> None:
     assert list(tickets[-1].events(120))[-1] == Error("cancelled", "cancelled")
     assert all(list(ticket.events(120))[-1].completion for ticket in tickets[:-1])
     tickets[0].cancel()  # it has ended
+
+
+@pytest.fixture(scope="module")
+def single(folder: Path) -> Iterator[Answerer]:
+    """One request at a time."""
+    with Answerer(
+        folder / "bundle", root=str(folder / "clips"), device="cpu", batch=1, queue=8, decoders=1
+    ) as answerer:
+        yield answerer
+
+
+def test_a_request_that_is_cancelled_while_it_waits_leaves_its_place(single: Answerer) -> None:
+    """It kept the place until those before it had ended, and its clip was decoded for nobody."""
+    first, *others, last = [single.submit(Request(clip="anger.mp4")) for _ in range(8)]
+    for ticket in others:
+        ticket.cancel()
+    for ticket in others:
+        assert list(ticket.events(120))[-1] == Error("cancelled", "cancelled")
+    assert single.waiting + single.answering == 2, "the first one has not been answered yet"
+    more = [single.submit(Request(clip="happiness.mp4")) for _ in range(6)]
+    places = [event.place for event in of_kind(list(last.events(120)), Queued)]
+    assert places == sorted(places, reverse=True)
+    assert (places[0], places[-1]) == (7, 0)
+    assert list(first.events(120))[-1].completion == COMPLETIONS["anger"]
+    assert all(list(one.events(120))[-1].completion == COMPLETIONS["happiness"] for one in more)
+
+
+def test_what_is_cancelled_is_not_decoded(predictor: Predictor) -> None:
+    said: list[Event] = []
+    for name in ("gone.mp4", "anger.mp4"):
+        assert Streaming(predictor).prepare(Request(clip=name), said.append, lambda: True, 0.0) is None
+    assert said == [Error("cancelled", "cancelled")] * 2
+
+
+def test_cancelling_waits_for_no_clip_that_is_being_sent(single: Answerer) -> None:
+    """It is called by the loop that answers all clients."""
+    tickets: list[Ticket] = []
+
+    def leave() -> None:
+        tickets.append(single.submit(Request(content=bytes(8 << 20))))
+        tickets[0].cancel()
+
+    os.kill(single._process.pid, signal.SIGSTOP)
+    try:
+        leaving = threading.Thread(target=leave, daemon=True)
+        leaving.start()
+        leaving.join(30)
+        assert not leaving.is_alive()
+    finally:
+        os.kill(single._process.pid, signal.SIGCONT)
+    assert list(tickets[0].events(120))[-1] == Error("cancelled", "cancelled")
+
+
+def test_the_seconds_begin_when_a_request_arrives(single: Answerer) -> None:
+    """The time until a thread took it for decoding was missing."""
+    tickets = [single.submit(Request(clip="anger.mp4")) for _ in range(8)]
+    (*_, last) = tickets[-1].events(120)
+    assert last.seconds.first_token > 3 * last.seconds.decode, "seven others are decoded and answered before"
+    assert last.seconds.total > last.seconds.first_token
 
 
 def test_clients_from_many_threads(answerer: Answerer) -> None:

@@ -69,21 +69,34 @@ class Streaming:
         self._predictor = predictor
 
     def prepare(
-        self, request: Request, tell: Callable[[Event], None], cancelled: Callable[[], bool]
+        self,
+        request: Request,
+        tell: Callable[[Event], None],
+        cancelled: Callable[[], bool],
+        received: float,
     ) -> Ready | None:
         """Decodes the clip of a request, in a process of its own; any thread may call this.
+
+        Args:
+            request: what is asked.
+            tell: takes its events.
+            cancelled: whether nobody waits for it any more; then nothing is decoded.
+            received: when it came, in seconds of the monotonic clock.
 
         Returns:
             None if it can't be answered; `tell` got the reason.
         """
-        received = time.monotonic()
+        if cancelled():
+            tell(Error(CANCELLED, "cancelled"))
+            return None
+        begun = time.monotonic()
         try:
             self._check(request)
             seen = seen_clip(self._predictor, request)
         except ClipError as error:
             tell(Error(str(error), "clip"))
             return None
-        return Ready(request, seen, received, time.monotonic() - received, tell, cancelled)
+        return Ready(request, seen, received, time.monotonic() - begun, tell, cancelled)
 
     def answer(self, batch: Sequence[Ready]) -> None:
         """Answers requests together; each is told its own events, of which the last is `done` or `error`.
