@@ -13,7 +13,7 @@ import time
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from erv.answering.process import Answerer
+from erv.answering.events import Done
+from erv.answering.process import Answerer, QueueFull
+from erv.answering.requests import Request
+from erv.serve import chat_request
 from erv.serve.app import OPEN_PATHS, application
-from erv.serve.engine import Engine
+from erv.serve.engine import Engine, Serving
 from erv.serve.rates import Buckets
 from erv.serve.versions import FolderSource, Source, Version
 from erv.web.run import hosts_of
@@ -232,6 +235,63 @@ def test_openai_s_client_gets_its_own_errors(sdk: openai.OpenAI, folder: Path) -
     other = openai.OpenAI(base_url=sdk.base_url, api_key="x" * 20, max_retries=0)
     with pytest.raises(openai.AuthenticationError, match="a key is needed"):
         other.models.list()
+
+
+def test_a_named_version_is_not_answered_by_another(
+    served: Served, sdk: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes its place between the look at the name and the handing over."""
+    engine = served.engine
+    before = engine._serving
+    real = Engine._submit
+
+    def at(number: str) -> None:
+        engine._serving = Serving(replace(before.version, number=number), before.answerer)
+
+    def late(engine: Engine, request: Request) -> Any:
+        at("4")
+        return real(engine, request)
+
+    monkeypatch.setattr(Engine, "_submit", late)
+    content = [{"type": "video_url", "video_url": {"url": "anger.mp4"}}]
+    messages = [{"role": "user", "content": content}]
+    try:
+        for stream in (False, True):
+            at("3")
+            with pytest.raises(openai.NotFoundError, match="there is talking and talking/4"):
+                sdk.chat.completions.create(model="talking/3", messages=messages, stream=stream)
+        at("3")
+        assert sdk.chat.completions.create(model="talking", messages=messages).model == "talking/4"
+    finally:
+        engine._serving = before
+    wait_for(lambda: engine.waiting + engine.answering == 0)
+
+
+def test_others_are_answered_while_a_clip_is_decoded_from_base64(
+    served: Served, sdk: openai.OpenAI, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """45 MiB took the loop that answers all clients two seconds."""
+    begun, answered = threading.Event(), threading.Event()
+    real = chat_request.file_in
+
+    def slow(text: str, param: str) -> bytes:
+        begun.set()
+        assert answered.wait(20)
+        return real(text, param)
+
+    monkeypatch.setattr(chat_request, "file_in", slow)
+    found: list[Any] = []
+    messages = asked(folder / "clips/anger.mp4")
+    asking = threading.Thread(
+        target=lambda: found.append(sdk.chat.completions.create(model="talking", messages=messages))
+    )
+    asking.start()
+    assert begun.wait(60)
+    with served.client() as client:
+        assert client.get("/health", timeout=15).json() == {"status": "ok"}
+    answered.set()
+    asking.join()
+    assert found[0].choices[0].message.content == COMPLETIONS["anger"]
 
 
 def test_models(sdk: openai.OpenAI) -> None:
@@ -489,6 +549,33 @@ def test_a_full_queue_refuses_and_a_waiting_request_knows_its_place(folder: Path
         assert set(statuses) == {200, 429}
         assert 0 < max(places) <= 2
         assert served.metrics()["erv_waiting"] == 0
+
+
+def test_a_request_has_one_place(folder: Path) -> None:
+    """While it was handed over it counted as read and as waiting, so that half a queue was full."""
+    with serving(folder, queue=2) as served:
+        engine = served.engine
+        with stopped(engine._serving.answerer._process.pid):
+            with engine.place() as place:
+                ticket, version = place.submit(Request(clip="anger.mp4"))
+                assert version.name == "talking"
+                with engine.place(), pytest.raises(QueueFull, match="2 requests wait already"):
+                    engine.place().__enter__()
+            with engine.place(), pytest.raises(QueueFull):
+                engine.place().__enter__()
+        assert isinstance(list(ticket.events(120))[-1], Done)
+        with engine.place(), engine.place(), pytest.raises(QueueFull):
+            engine.place().__enter__()
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that does nothing until the end of the block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])

@@ -28,16 +28,40 @@ class Unavailable(ErvError):
 
 @dataclass(eq=False)
 class Serving:
-    """A version and the process that answers for it; `taking` counts the threads that hand it a request."""
+    """A version and the process that answers for it."""
 
     version: Version
     answerer: Answerer
-    taking: int = 0
 
     @property
     def idle(self) -> bool:
         """Whether it has nothing to do."""
-        return not self.taking and not self.answerer.waiting and not self.answerer.answering
+        return not self.answerer.waiting and not self.answerer.answering
+
+
+class Place:
+    """A place in the queue, kept for a request that is still being read; see `Engine.place`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine: Engine | None = engine
+
+    def submit(self, request: Request) -> tuple[Ticket, Version]:
+        """Gives the place to the request, which then waits there; with the version that answers it.
+
+        Raises:
+            QueueFull: too many wait.
+            Unavailable: no process answers at the moment.
+        """
+        assert self._engine is not None
+        with self._engine._lock:
+            found = self._engine._submit(request)
+            self._leave()
+        return found
+
+    def _leave(self) -> None:
+        if self._engine is not None:
+            self._engine._reading -= 1
+            self._engine = None
 
 
 @dataclass
@@ -114,10 +138,10 @@ class Engine:
             return sum(one.answerer.answering for one in self._all())
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """Keeps a place for a request that is still being read, until the end of the block.
+    def place(self) -> Iterator[Place]:
+        """Keeps a place for a request that is still being read, until it is submitted or the block ends.
 
-        Requests that are read or wait have their clips in memory, so both count.
+        Requests that are read or wait have their clips in memory, so both count, and none counts twice.
 
         Raises:
             QueueFull: there is none.
@@ -127,29 +151,19 @@ class Engine:
             if self._reading + waiting >= self._queue:
                 raise QueueFull(f"{self._reading + waiting} requests wait already; ask again later")
             self._reading += 1
+        place = Place(self)
         try:
-            yield
+            yield place
         finally:
             with self._lock:
-                self._reading -= 1
+                place._leave()
 
-    def submit(self, request: Request) -> tuple[Ticket, Version]:
-        """Takes on a request; with the version that answers it.
-
-        Raises:
-            QueueFull: too many wait.
-            Unavailable: no process answers at the moment.
-        """
-        with self._lock:
-            serving = self._serving
-            if not serving.answerer.alive:
-                raise Unavailable("the process of the model has ended and is being replaced; ask again soon")
-            serving.taking += 1  # it is not closed before it has the request
-        try:
-            return serving.answerer.submit(request), serving.version
-        finally:
-            with self._lock:
-                serving.taking -= 1
+    def _submit(self, request: Request) -> tuple[Ticket, Version]:
+        """For `Place`, with the lock: a process that has a request isn't closed as one that is idle."""
+        serving = self._serving
+        if not serving.answerer.alive:
+            raise Unavailable("the process of the model has ended and is being replaced; ask again soon")
+        return serving.answerer.submit(request), serving.version
 
     def close(self) -> None:
         """Ends all processes; requests without an answer get an error.
