@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from erv.answering import showing
+from erv.answering import seeing, showing
 from erv.answering.clips import ClipInput, ServedClips
 from erv.answering.events import Answer, Done, Error, Event, Queued, Seen, Sentence, Started, Token
 from erv.answering.predictor import Predictor
@@ -21,7 +21,7 @@ from erv.answering.process import Answerer, QueueFull, Ticket
 from erv.answering.requests import Request
 from erv.answering.streaming import Streaming
 from erv.errors import EvaluationError
-from erv.media.decode import Decoded
+from erv.media.decode import Decoded, MediaError
 from tests.support.talking_bundle import COMPLETIONS, SAID, write_talking_bundle
 from tests.support.tiny_bundle import write_clip
 
@@ -149,6 +149,34 @@ def test_sound_of_its_own_is_heard_instead(predictor: Predictor, tmp_path: Path)
     )
 
 
+def test_sound_of_unknown_length_is_not_cut_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recording of a browser doesn't say how long it is."""
+    import av
+
+    path = tmp_path / "sound"
+    with path.open("wb") as file, av.open(Unseekable(file), "w", format="webm") as container:
+        stream = container.add_stream("libopus", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.full((1, 48000), 900, np.int16), format="s16", layout="mono")
+        frame.sample_rate = 16000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    with av.open(str(path)) as container:
+        assert container.duration is None
+    monkeypatch.setattr(seeing, "MAX_SECONDS", 4.0)
+    assert len(seeing._heard(path, 16000)) == pytest.approx(48000, abs=1600)
+    monkeypatch.setattr(seeing, "MAX_SECONDS", 2.0)
+    with pytest.raises(MediaError, match=r"the sound has 3\.\d s, at most 2 s are heard"):
+        seeing._heard(path, 16000)
+
+
+class Unseekable:
+    """A file as a pipe is one."""
+
+    def __init__(self, file: Any) -> None:
+        self.write = file.write
+
+
 def test_together_each_gets_its_own(predictor: Predictor) -> None:
     found = streamed(predictor, *(Request(clip=f"{emotion}.mp4") for emotion in (*SAID, *SAID)))
     for emotion, events in zip((*SAID, *SAID), found, strict=True):
@@ -227,7 +255,10 @@ def test_a_limit_of_tokens_cuts_one_row_only(predictor: Predictor) -> None:
         (Request(clip="anger.mp4", prompt="<video>?"), "a placeholder for frames or sound"),
         (Request(clip="anger.mp4", prompt="what? \ud83d"), "the prompt has half a character"),
         (Request(clip="anger.mp4", subtitle="what? \ud83d"), "the subtitle has half a character"),
-        (Request(clip="anger.mp4", audio=b"no sound"), "begins like no known video format"),
+        (Request(clip="anger.mp4", prompt="Who?", subtitle="No!"), "the subtitle has no place in a prompt"),
+        (Request(clip="anger.mp4", audio=b"no sound"), "the sound can't be read; send wav, mp3, flac, ogg"),
+        (Request(clip="anger.mp4", audio=b"\xff\xf1sound"), "the sound can't be read; send wav, mp3, flac"),
+        (Request(clip="anger.mp4", audio=b"#EXTM3U\n/etc/passwd"), "the sound can't be read; send wav, mp3"),
     ],
 )
 def test_what_can_not_be_answered_costs_itself_only(

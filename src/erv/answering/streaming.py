@@ -149,6 +149,11 @@ class Streaming:
         prompt = request.prompt
         if prompt is not None and (not prompt.strip() or len(prompt) > LONGEST_PROMPT):
             raise ClipError(f"the prompt is empty, or longer than {LONGEST_PROMPT} characters")
+        if prompt is not None and request.subtitle is not None:
+            raise ClipError(
+                "the subtitle has no place in a prompt of your own; say it in the prompt, or leave one of the"
+                " two out"
+            )
         for name in ("clip", "dataset", "subtitle", "prompt"):
             text = getattr(request, name)
             if text is not None and not is_whole(text):
