@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import socket
 import threading
 import time
 import wave
@@ -15,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -605,6 +607,24 @@ def test_clients_that_leave_are_not_answered(folder: Path, accept: str) -> None:
         assert served.metrics()["erv_answers_total"] == 3
 
 
+def test_clients_that_leave_before_their_answer_begins(folder: Path) -> None:
+    """They leave while their requests are read and handed over."""
+    body = json.dumps({"clip": "anger.mp4"}).encode()
+    with serving(folder, batch=1) as served:
+        place = httpx.URL(served.address)
+        with stopped(served.engine._serving.answerer._process.pid):
+            for left, accept in enumerate(("text/event-stream", "application/json") * 2, 1):
+                head = (
+                    f"POST /explain HTTP/1.1\r\nHost: {place.netloc.decode()}\r\nAccept: {accept}\r\n"
+                    f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+                    f"Content-Length: {len(body)}\r\n"
+                )
+                with socket.create_connection((place.host, place.port)) as connection:
+                    connection.sendall(f"{head}\r\n".encode() + body)
+                wait_for(lambda left=left: served.metrics()["erv_clients_left_total"] == left)
+        wait_for(lambda: served.engine.waiting + served.engine.answering == 0)
+
+
 def test_what_takes_too_long_is_given_up(folder: Path) -> None:
     with serving(folder, seconds=0.05) as served, served.client() as client:
         answer = client.post("/explain", json={"clip": "anger.mp4"})
@@ -718,6 +738,66 @@ def test_another_version_takes_over_and_no_request_is_lost(folder: Path) -> None
         wait_for(lambda: served.metrics()["erv_failed_reloads_total"] == 1)
         with served.client() as client:
             assert client.post("/explain", json={"clip": "anger.mp4"}).json()["model"]["id"] == "second"
+
+
+class Slow(Moving):
+    """A source that brings another version slowly, or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.first = folder
+        self.fault: OSError | None = None
+        self.fetched, self.go_on = threading.Event(), threading.Event()
+        self.times = 0
+
+    def fetch(self) -> Version:
+        if self.folder != self.first:
+            self.times += 1
+            self.fetched.set()
+            assert self.go_on.wait(900)
+            if self.fault is not None:
+                raise self.fault
+        return super().fetch()
+
+
+@pytest.mark.timeout(1800)  # three models are loaded
+def test_what_happens_while_another_version_is_brought(folder: Path) -> None:
+    import shutil
+
+    shutil.copytree(folder / "talking", folder / "third")
+    source = Slow(folder / "talking")
+    with serving(folder, source, every=0.1) as served, served.client() as client:
+        # A process that died meanwhile was not replaced.
+        source.folder = folder / "third"
+        assert source.fetched.wait(60)
+        served.kill_model()
+        wait_for(lambda: client.get("/ready").status_code == 503)
+        wait_for(lambda: client.get("/ready").status_code == 200)
+        assert client.post("/explain", json={"clip": "anger.mp4"}).json()["model"]["id"] == "talking"
+        assert served.metrics()["erv_restarts_total"] == 1
+
+        # A full disk was no failure, and it was brought again at each look.
+        source.fault = OSError(28, "No space left on device")
+        source.go_on.set()
+        wait_for(lambda: served.metrics()["erv_failed_reloads_total"] == 1)
+        time.sleep(1)
+        assert source.times == 1
+        assert client.post("/explain", json={"clip": "anger.mp4"}).json()["model"]["id"] == "talking"
+
+        # One that dies while the other is put in its place doesn't come back.
+        source.fault = None
+        assert served.engine._failed is not None
+        served.engine._failed = (served.engine._failed[0], 0.0)
+        wait_for(lambda: served.engine.version.name == "third", 900)
+        answerer = served.engine._serving.answerer
+        dead = Serving(served.engine.version, answerer)
+        closed: list[bool] = []
+        late = SimpleNamespace(close=lambda: closed.append(True))
+        assert not served.engine._put(Serving(served.engine.version, cast("Answerer", late)), dead)
+        assert closed
+        assert served.engine._serving.answerer is answerer
+        assert client.post("/explain", json={"clip": "anger.mp4"}).json()["model"]["id"] == "third"
+        assert served.metrics()["erv_reloads_total"] == 1
 
 
 # --- the page and the command

@@ -84,6 +84,7 @@ class Engine:
 
     A thread looks whether the source names another version. That one is loaded beside the present one, so
     both need memory for a while; then new requests go to it, and the old process ends with its last request.
+    Until then the present one goes on, and is replaced if it dies.
 
     Args:
         source: names and brings versions.
@@ -112,6 +113,7 @@ class Engine:
         self._failed: tuple[str, float] | None = None  # a version that can't be loaded, and until when
         self._started, self._pause = time.monotonic(), _TICK_SECONDS
         self._closing = threading.Event()
+        self._loader = threading.Thread()  # of the version that is being loaded
         self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
         self._thread.start()
 
@@ -193,7 +195,8 @@ class Engine:
                 self._end_old()
                 if not self._serving.answerer.alive:
                     self._replace_dead()
-                if self._every and time.monotonic() - self._looked >= self._every:
+                late = self._every and time.monotonic() - self._looked >= self._every
+                if late and not self._loader.is_alive():
                     self._look()
             except Exception:  # the thread must not end
                 logger.exception("the version that is served could not be looked after")
@@ -220,21 +223,27 @@ class Engine:
         except ErvError as error:
             logger.error("%s can't be started again: %s", dead.version.id, error)
             return
-        if not self._put(Serving(dead.version, answerer)):
-            return
-        self.counts.restarts += 1
-        dead.answerer.close()
+        if self._put(Serving(dead.version, answerer), dead):
+            self.counts.restarts += 1
 
-    def _put(self, serving: Serving, old: Serving | None = None) -> bool:
-        """Lets a process answer from now on, and the old one finish; False if all are to end instead."""
+    def _put(self, serving: Serving, dead: Serving | None = None) -> bool:
+        """Lets a process answer from now on, and the one before finish.
+
+        Args:
+            serving: the process.
+            dead: the one that it replaces; None for another version, whatever answers.
+
+        Returns:
+            False if it was closed instead: all are to end, or another version took the place of the dead one.
+        """
         with self._lock:
-            closing = self._closing.is_set()
-            if not closing:
+            wanted = not self._closing.is_set() and dead in (None, self._serving)
+            if wanted:
+                self._old.append(self._serving)
                 self._serving = serving
-                self._old += [] if old is None else [old]
-        if closing:
+        if not wanted:
             serving.answerer.close()
-        return not closing
+        return wanted
 
     def _look(self) -> None:
         self._looked = time.monotonic()
@@ -245,16 +254,22 @@ class Engine:
             return
         if newest == self._newest or (self._failed and self._failed[0] == newest and not self._again()):
             return
+        # Beside this thread, which meanwhile replaces the present process if it dies.
+        self._loader = threading.Thread(target=self._load, args=(newest,), name="loading", daemon=True)
+        self._loader.start()
+
+    def _load(self, newest: str) -> None:
         logger.warning("loading %s", newest)
         try:
             version = self._fetch()
             answerer = self._start(version)
-        except ErvError as error:
+        except Exception as error:  # the disk may be full, too
             self._failed = (newest, time.monotonic() + _AGAIN_SECONDS)
             self.counts.failed_reloads += 1
-            logger.error("%s goes on: %s can't be served: %s", self.version.id, newest, error)
+            trace = None if isinstance(error, ErvError) else error
+            logger.error("%s goes on: %s can't be served: %s", self.version.id, newest, error, exc_info=trace)
             return
-        if not self._put(Serving(version, answerer), old=self._serving):
+        if not self._put(Serving(version, answerer)):
             return
         self._newest, self._failed = newest, None
         self._started = time.monotonic()
