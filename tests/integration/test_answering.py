@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,15 @@ import numpy as np
 import psutil
 import pytest
 
-from erv.answering import showing
+from erv.answering import seeing, showing
 from erv.answering.clips import ROOT_VARIABLE, ClipInput, ServedClips
 from erv.answering.events import Answer, Done, Error, Event, Queued, Seen, Sentence, Started, Token
 from erv.answering.predictor import Predictor
-from erv.answering.process import Answerer, QueueFull
+from erv.answering.process import Answerer, QueueFull, Ticket
 from erv.answering.requests import Request
 from erv.answering.streaming import Streaming
 from erv.errors import EvaluationError
-from erv.media.decode import Decoded
+from erv.media.decode import Decoded, MediaError
 from erv.media.nursery import can_fork
 from tests.support.talking_bundle import COMPLETIONS, SAID, write_talking_bundle
 from tests.support.tiny_bundle import write_clip
@@ -57,7 +58,10 @@ def streamed(
     def stops(row: int) -> Callable[[], bool]:
         return lambda: cancelled is not None and cancelled(row, said[row])
 
-    ready = [streaming.prepare(request, said[row].append, stops(row)) for row, request in enumerate(requests)]
+    ready = [
+        streaming.prepare(request, said[row].append, stops(row), time.monotonic())
+        for row, request in enumerate(requests)
+    ]
     streaming.answer([item for item in ready if item is not None])
     return said
 
@@ -147,6 +151,34 @@ def test_sound_of_its_own_is_heard_instead(predictor: Predictor, tmp_path: Path)
     )
 
 
+def test_sound_of_unknown_length_is_not_cut_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recording of a browser doesn't say how long it is."""
+    import av
+
+    path = tmp_path / "sound"
+    with path.open("wb") as file, av.open(Unseekable(file), "w", format="webm") as container:
+        stream = container.add_stream("libopus", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.full((1, 48000), 900, np.int16), format="s16", layout="mono")
+        frame.sample_rate = 16000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    with av.open(str(path)) as container:
+        assert container.duration is None
+    monkeypatch.setattr(seeing, "MAX_SECONDS", 4.0)
+    assert len(seeing._heard(path, 16000)) == pytest.approx(48000, abs=1600)
+    monkeypatch.setattr(seeing, "MAX_SECONDS", 2.0)
+    with pytest.raises(MediaError, match=r"the sound has 3\.\d s, at most 2 s are heard"):
+        seeing._heard(path, 16000)
+
+
+class Unseekable:
+    """A file as a pipe is one."""
+
+    def __init__(self, file: Any) -> None:
+        self.write = file.write
+
+
 def test_together_each_gets_its_own(predictor: Predictor) -> None:
     found = streamed(predictor, *(Request(clip=f"{emotion}.mp4") for emotion in (*SAID, *SAID)))
     for emotion, events in zip((*SAID, *SAID), found, strict=True):
@@ -223,7 +255,12 @@ def test_a_limit_of_tokens_cuts_one_row_only(predictor: Predictor) -> None:
         (Request(clip="anger.mp4", max_new_tokens=0), "max_new_tokens is 0"),
         (Request(clip="anger.mp4", prompt=" "), "the prompt is empty"),
         (Request(clip="anger.mp4", prompt="<video>?"), "a placeholder for frames or sound"),
-        (Request(clip="anger.mp4", audio=b"no sound"), "begins like no known video format"),
+        (Request(clip="anger.mp4", prompt="what? \ud83d"), "the prompt has half a character"),
+        (Request(clip="anger.mp4", subtitle="what? \ud83d"), "the subtitle has half a character"),
+        (Request(clip="anger.mp4", prompt="Who?", subtitle="No!"), "the subtitle has no place in a prompt"),
+        (Request(clip="anger.mp4", audio=b"no sound"), "the sound can't be read; send wav, mp3, flac, ogg"),
+        (Request(clip="anger.mp4", audio=b"\xff\xf1sound"), "the sound can't be read; send wav, mp3, flac"),
+        (Request(clip="anger.mp4", audio=b"#EXTM3U\n/etc/passwd"), "the sound can't be read; send wav, mp3"),
     ],
 )
 def test_what_can_not_be_answered_costs_itself_only(
@@ -256,6 +293,43 @@ def test_a_model_that_fails_with_others_is_asked_alone(
     assert events[-1] == Error("the model failed; the log says why", "failed")
 
 
+@pytest.mark.parametrize("place", ["has_other_places", "shown", "prompt_ids"])
+def test_a_request_that_can_not_be_asked_costs_itself_only(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """It ended the process, and with it the requests of all others."""
+    from erv.answering import streaming
+
+    def failing(real: Callable[..., Any], fails: Callable[..., bool]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            if fails(*given):
+                raise TypeError("nobody thought of this")
+            return real(*given, **named)
+
+        return call
+
+    if place == "prompt_ids":
+        processor = predictor.policy.processor
+        fails = failing(processor.prompt_ids, lambda text=None: text == "Who?" and asking)
+        monkeypatch.setattr(processor, place, fails)
+        asking = False
+        real = streaming._Rows.generate
+
+        def generate(rows: Any) -> None:
+            nonlocal asking
+            asking = True
+            real(rows)
+
+        monkeypatch.setattr(streaming._Rows, "generate", generate)
+    else:
+        monkeypatch.setattr(streaming, place, failing(getattr(streaming, place), lambda *_: True))
+    bad, good = streamed(
+        predictor, Request(clip="happiness.mp4", prompt="Who?", show=True), Request(clip="anger.mp4")
+    )
+    assert bad[-1] == Error("the model failed; the log says why", "failed")
+    assert good[-1].completion == COMPLETIONS["anger"]
+
+
 @pytest.fixture(scope="module")
 def answerer(folder: Path) -> Iterator[Answerer]:
     with Answerer(folder / "bundle", root=str(folder / "clips"), device="cpu", batch=4, queue=6) as answerer:
@@ -286,6 +360,65 @@ def test_a_cancelled_request_ends_soon(answerer: Answerer) -> None:
     assert list(tickets[-1].events(120))[-1] == Error("cancelled", "cancelled")
     assert all(list(ticket.events(120))[-1].completion for ticket in tickets[:-1])
     tickets[0].cancel()  # it has ended
+
+
+@pytest.fixture(scope="module")
+def single(folder: Path) -> Iterator[Answerer]:
+    """One request at a time."""
+    with Answerer(
+        folder / "bundle", root=str(folder / "clips"), device="cpu", batch=1, queue=8, decoders=1
+    ) as answerer:
+        yield answerer
+
+
+def test_a_request_that_is_cancelled_while_it_waits_leaves_its_place(single: Answerer) -> None:
+    """It kept the place until those before it had ended, and its clip was decoded for nobody."""
+    first, *others, last = [single.submit(Request(clip="anger.mp4")) for _ in range(8)]
+    for ticket in others:
+        ticket.cancel()
+    for ticket in others:
+        assert list(ticket.events(120))[-1] == Error("cancelled", "cancelled")
+    assert single.waiting + single.answering == 2, "the first one has not been answered yet"
+    more = [single.submit(Request(clip="happiness.mp4")) for _ in range(6)]
+    places = [event.place for event in of_kind(list(last.events(120)), Queued)]
+    assert places == sorted(places, reverse=True)
+    assert (places[0], places[-1]) == (7, 0)
+    assert list(first.events(120))[-1].completion == COMPLETIONS["anger"]
+    assert all(list(one.events(120))[-1].completion == COMPLETIONS["happiness"] for one in more)
+
+
+def test_what_is_cancelled_is_not_decoded(predictor: Predictor) -> None:
+    said: list[Event] = []
+    for name in ("gone.mp4", "anger.mp4"):
+        assert Streaming(predictor).prepare(Request(clip=name), said.append, lambda: True, 0.0) is None
+    assert said == [Error("cancelled", "cancelled")] * 2
+
+
+def test_cancelling_waits_for_no_clip_that_is_being_sent(single: Answerer) -> None:
+    """It is called by the loop that answers all clients."""
+    tickets: list[Ticket] = []
+
+    def leave() -> None:
+        tickets.append(single.submit(Request(content=bytes(8 << 20))))
+        tickets[0].cancel()
+
+    os.kill(single._process.pid, signal.SIGSTOP)
+    try:
+        leaving = threading.Thread(target=leave, daemon=True)
+        leaving.start()
+        leaving.join(30)
+        assert not leaving.is_alive()
+    finally:
+        os.kill(single._process.pid, signal.SIGCONT)
+    assert list(tickets[0].events(120))[-1] == Error("cancelled", "cancelled")
+
+
+def test_the_seconds_begin_when_a_request_arrives(single: Answerer) -> None:
+    """The time until a thread took it for decoding was missing."""
+    tickets = [single.submit(Request(clip="anger.mp4")) for _ in range(8)]
+    (*_, last) = tickets[-1].events(120)
+    assert last.seconds.first_token > 3 * last.seconds.decode, "seven others are decoded and answered before"
+    assert last.seconds.total > last.seconds.first_token
 
 
 def test_clients_from_many_threads(answerer: Answerer) -> None:

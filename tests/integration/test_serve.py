@@ -8,14 +8,16 @@ import io
 import json
 import os
 import signal
+import socket
 import threading
 import time
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -23,9 +25,12 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from erv.answering.process import Answerer
+from erv.answering.events import Done
+from erv.answering.process import Answerer, QueueFull
+from erv.answering.requests import Request
+from erv.serve import chat_request
 from erv.serve.app import OPEN_PATHS, application
-from erv.serve.engine import Engine
+from erv.serve.engine import Engine, Serving
 from erv.serve.rates import Buckets
 from erv.serve.versions import FolderSource, Source, Version
 from erv.web.run import hosts_of
@@ -234,6 +239,63 @@ def test_openai_s_client_gets_its_own_errors(sdk: openai.OpenAI, folder: Path) -
         other.models.list()
 
 
+def test_a_named_version_is_not_answered_by_another(
+    served: Served, sdk: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes its place between the look at the name and the handing over."""
+    engine = served.engine
+    before = engine._serving
+    real = Engine._submit
+
+    def at(number: str) -> None:
+        engine._serving = Serving(replace(before.version, number=number), before.answerer)
+
+    def late(engine: Engine, request: Request) -> Any:
+        at("4")
+        return real(engine, request)
+
+    monkeypatch.setattr(Engine, "_submit", late)
+    content = [{"type": "video_url", "video_url": {"url": "anger.mp4"}}]
+    messages = [{"role": "user", "content": content}]
+    try:
+        for stream in (False, True):
+            at("3")
+            with pytest.raises(openai.NotFoundError, match="there is talking and talking/4"):
+                sdk.chat.completions.create(model="talking/3", messages=messages, stream=stream)
+        at("3")
+        assert sdk.chat.completions.create(model="talking", messages=messages).model == "talking/4"
+    finally:
+        engine._serving = before
+    wait_for(lambda: engine.waiting + engine.answering == 0)
+
+
+def test_others_are_answered_while_a_clip_is_decoded_from_base64(
+    served: Served, sdk: openai.OpenAI, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """45 MiB took the loop that answers all clients two seconds."""
+    begun, answered = threading.Event(), threading.Event()
+    real = chat_request.file_in
+
+    def slow(text: str, param: str) -> bytes:
+        begun.set()
+        assert answered.wait(20)
+        return real(text, param)
+
+    monkeypatch.setattr(chat_request, "file_in", slow)
+    found: list[Any] = []
+    messages = asked(folder / "clips/anger.mp4")
+    asking = threading.Thread(
+        target=lambda: found.append(sdk.chat.completions.create(model="talking", messages=messages))
+    )
+    asking.start()
+    assert begun.wait(60)
+    with served.client() as client:
+        assert client.get("/health", timeout=15).json() == {"status": "ok"}
+    answered.set()
+    asking.join()
+    assert found[0].choices[0].message.content == COMPLETIONS["anger"]
+
+
 def test_models(sdk: openai.OpenAI) -> None:
     assert [model.id for model in sdk.models.list()] == ["talking"]
 
@@ -363,6 +425,33 @@ def test_bodies_that_are_no_question(client: httpx.Client) -> None:
     assert message == "the request is larger than 1 MiB, the most that is taken here"
 
 
+CUT = "what? \ud83d"  # half of an emoji, which JSON can name and UTF-8 can't
+
+
+@pytest.mark.parametrize("where", ["prompt", "text", "dataset", "clip", "model", "a name", "subtitle"])
+def test_half_a_character_costs_nobody_the_model(served: Served, client: httpx.Client, where: str) -> None:
+    """It ended the process, so that all others got 503."""
+    bodies: dict[str, tuple[str, dict[str, Any]]] = {
+        name: ("/explain", {"clip": "anger.mp4", key: CUT})
+        for name, key in (
+            ("prompt", "prompt"), ("dataset", "dataset"), ("clip", "clip"), ("subtitle", "subtitle"),
+            ("a name", CUT),
+        )
+    }  # fmt: skip
+    for name, text, model in (("text", CUT, "talking"), ("model", "What?", CUT)):
+        parts = [{"type": "video_url", "video_url": {"url": "anger.mp4"}}, {"type": "text", "text": text}]
+        body = {"model": model, "messages": [{"role": "user", "content": parts}]}
+        bodies[name] = ("/v1/chat/completions", body)
+    path, body = bodies[where]
+    before = served.engine._serving.answerer._process.pid
+    in_json = {"Content-Type": "application/json"}
+    answer = client.post(path, content=json.dumps(body), headers=in_json)
+    assert answer.status_code == 400
+    assert "half a character" in answer.json()["error"]["message"]
+    assert client.post("/explain", json={"clip": "anger.mp4"}).status_code == 200
+    assert served.engine._serving.answerer._process.pid == before
+
+
 def test_nothing_is_left_on_disk(served: Served, client: httpx.Client, folder: Path) -> None:
     client.post("/explain", files={"content": (folder / "clips/anger.mp4").read_bytes()})
     client.post("/explain", files={"content": b"broken"})
@@ -464,6 +553,33 @@ def test_a_full_queue_refuses_and_a_waiting_request_knows_its_place(folder: Path
         assert served.metrics()["erv_waiting"] == 0
 
 
+def test_a_request_has_one_place(folder: Path) -> None:
+    """While it was handed over it counted as read and as waiting, so that half a queue was full."""
+    with serving(folder, queue=2) as served:
+        engine = served.engine
+        with stopped(engine._serving.answerer._process.pid):
+            with engine.place() as place:
+                ticket, version = place.submit(Request(clip="anger.mp4"))
+                assert version.name == "talking"
+                with engine.place(), pytest.raises(QueueFull, match="2 requests wait already"):
+                    engine.place().__enter__()
+            with engine.place(), pytest.raises(QueueFull):
+                engine.place().__enter__()
+        assert isinstance(list(ticket.events(120))[-1], Done)
+        with engine.place(), engine.place(), pytest.raises(QueueFull):
+            engine.place().__enter__()
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that does nothing until the end of the block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
 def test_clients_that_leave_are_not_answered(folder: Path, accept: str) -> None:
     with serving(folder, batch=1) as served:
@@ -489,6 +605,24 @@ def test_clients_that_leave_are_not_answered(folder: Path, accept: str) -> None:
         assert [answer.status_code for answer in answers] == [200] * 3
         wait_for(lambda: served.engine.waiting + served.engine.answering == 0)
         assert served.metrics()["erv_answers_total"] == 3
+
+
+def test_clients_that_leave_before_their_answer_begins(folder: Path) -> None:
+    """They leave while their requests are read and handed over."""
+    body = json.dumps({"clip": "anger.mp4"}).encode()
+    with serving(folder, batch=1) as served:
+        place = httpx.URL(served.address)
+        with stopped(served.engine._serving.answerer._process.pid):
+            for left, accept in enumerate(("text/event-stream", "application/json") * 2, 1):
+                head = (
+                    f"POST /explain HTTP/1.1\r\nHost: {place.netloc.decode()}\r\nAccept: {accept}\r\n"
+                    f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+                    f"Content-Length: {len(body)}\r\n"
+                )
+                with socket.create_connection((place.host, place.port)) as connection:
+                    connection.sendall(f"{head}\r\n".encode() + body)
+                wait_for(lambda left=left: served.metrics()["erv_clients_left_total"] == left)
+        wait_for(lambda: served.engine.waiting + served.engine.answering == 0)
 
 
 def test_what_takes_too_long_is_given_up(folder: Path) -> None:
@@ -604,6 +738,66 @@ def test_another_version_takes_over_and_no_request_is_lost(folder: Path) -> None
         wait_for(lambda: served.metrics()["erv_failed_reloads_total"] == 1)
         with served.client() as client:
             assert client.post("/explain", json={"clip": "anger.mp4"}).json()["model"]["id"] == "second"
+
+
+class Slow(Moving):
+    """A source that brings another version slowly, or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.first = folder
+        self.fault: OSError | None = None
+        self.fetched, self.go_on = threading.Event(), threading.Event()
+        self.times = 0
+
+    def fetch(self) -> Version:
+        if self.folder != self.first:
+            self.times += 1
+            self.fetched.set()
+            assert self.go_on.wait(900)
+            if self.fault is not None:
+                raise self.fault
+        return super().fetch()
+
+
+@pytest.mark.timeout(1800)  # three models are loaded
+def test_what_happens_while_another_version_is_brought(folder: Path) -> None:
+    import shutil
+
+    shutil.copytree(folder / "talking", folder / "third")
+    source = Slow(folder / "talking")
+    with serving(folder, source, every=0.1) as served, served.client() as client:
+        # A process that died meanwhile was not replaced.
+        source.folder = folder / "third"
+        assert source.fetched.wait(60)
+        served.kill_model()
+        wait_for(lambda: client.get("/ready").status_code == 503)
+        wait_for(lambda: client.get("/ready").status_code == 200)
+        assert client.post("/explain", json={"clip": "anger.mp4"}).json()["model"]["id"] == "talking"
+        assert served.metrics()["erv_restarts_total"] == 1
+
+        # A full disk was no failure, and it was brought again at each look.
+        source.fault = OSError(28, "No space left on device")
+        source.go_on.set()
+        wait_for(lambda: served.metrics()["erv_failed_reloads_total"] == 1)
+        time.sleep(1)
+        assert source.times == 1
+        assert client.post("/explain", json={"clip": "anger.mp4"}).json()["model"]["id"] == "talking"
+
+        # One that dies while the other is put in its place doesn't come back.
+        source.fault = None
+        assert served.engine._failed is not None
+        served.engine._failed = (served.engine._failed[0], 0.0)
+        wait_for(lambda: served.engine.version.name == "third", 900)
+        answerer = served.engine._serving.answerer
+        dead = Serving(served.engine.version, answerer)
+        closed: list[bool] = []
+        late = SimpleNamespace(close=lambda: closed.append(True))
+        assert not served.engine._put(Serving(served.engine.version, cast("Answerer", late)), dead)
+        assert closed
+        assert served.engine._serving.answerer is answerer
+        assert client.post("/explain", json={"clip": "anger.mp4"}).json()["model"]["id"] == "third"
+        assert served.metrics()["erv_reloads_total"] == 1
 
 
 # --- the page and the command

@@ -7,13 +7,13 @@ policy answer those that are ready, as many together as wait. It ends when the p
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-import queue
 import signal
 import threading
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from erv.answering.events import LAST, Error, Event
 from erv.answering.requests import Request, request_of
-from erv.answering.streaming import FAILED, Ready, Streaming
+from erv.answering.streaming import CANCELLED, FAILED, Ready, Streaming
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +33,20 @@ class Asked:
 
     Attributes:
         number: by which the parent knows it.
-        request: what is asked.
+        request: what is asked; an empty one after `cancel`.
+        received: when it came, in seconds of the monotonic clock.
         cancelled: set once nobody waits for it.
     """
 
     number: int
     request: Request
+    received: float
     cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def cancel(self) -> None:
+        """Notes that nobody waits for it, and lets go of its files."""
+        self.cancelled.set()
+        self.request = Request()
 
 
 class Child:
@@ -56,7 +63,8 @@ class Child:
         self._pipe, self._streaming, self._batch = pipe, streaming, batch
         self._sending = threading.Lock()
         self._asked: dict[int, Asked] = {}
-        self._ready: queue.SimpleQueue[Ready] = queue.SimpleQueue()
+        self._ready: dict[int, Ready] = {}  # by number, in the order in which they were decoded
+        self._changed = threading.Condition()  # guards `_ready`
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
 
     def run(self) -> NoReturn:
@@ -64,39 +72,60 @@ class Child:
         self._send({"kind": "ready"})
         threading.Thread(target=self._receive, name="receive", daemon=True).start()
         while True:
-            batch = [self._ready.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(batch) < self._batch:
-                    batch.append(self._ready.get_nowait())
+            self._answer(self._next())
+
+    def _next(self) -> list[Ready]:
+        """The requests that are answered now; waits until there is one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready)
+            return [self._ready.pop(number) for number in list(self._ready)[: self._batch]]
+
+    def _answer(self, batch: Sequence[Ready]) -> None:
+        try:
             self._streaming.answer(batch)
+        except Exception:  # this process holds the model of all clients, so no request may end it
+            logger.exception("a batch could not be answered")
+            for item in batch:
+                item.tell(Error(FAILED, "failed"))  # not heard by those that have their last event
 
     def _receive(self) -> None:
         try:
             while True:
                 head: dict[str, Any] = json.loads(self._pipe.recv_bytes())
+                received = time.monotonic()
                 if head.get("cancel") is not None:
-                    if (asked := self._asked.get(head["cancel"])) is not None:
-                        asked.cancelled.set()
+                    self._cancel(head["cancel"])
                     continue
                 files = [self._pipe.recv_bytes() if there else None for there in head["has"]]
-                asked = Asked(head["number"], request_of(head, *files))
+                asked = Asked(head["number"], request_of(head, *files), received)
                 self._asked[asked.number] = asked
                 self._decoders.submit(self._prepare, asked)
         except (EOFError, OSError):
             os._exit(0)  # nobody hears what is being said, and a generation can't be left otherwise
+
+    def _cancel(self, number: int) -> None:
+        """Drops a request at once, wherever it is; a batch goes on without it at the next token."""
+        if (asked := self._asked.get(number)) is None:
+            return
+        asked.cancel()
+        with self._changed:
+            self._ready.pop(number, None)
+        self._tell(number, Error(CANCELLED, "cancelled"))
 
     def _prepare(self, asked: Asked) -> None:
         def tell(event: Event) -> None:
             self._tell(asked.number, event)
 
         try:
-            ready = self._streaming.prepare(asked.request, tell, asked.cancelled.is_set)
+            ready = self._streaming.prepare(asked.request, tell, asked.cancelled.is_set, asked.received)
         except Exception:
             logger.exception("a clip could not be prepared")
             tell(Error(FAILED, "failed"))
         else:
-            if ready is not None:
-                self._ready.put(ready)
+            with self._changed:
+                if ready is not None and not asked.cancelled.is_set():
+                    self._ready[asked.number] = ready
+                    self._changed.notify()
 
     def _tell(self, number: int, event: Event) -> None:
         if isinstance(event, LAST):

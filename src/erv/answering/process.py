@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
@@ -46,7 +46,7 @@ class Ticket:
 
     def __init__(self, answerer: Answerer, number: int) -> None:
         self._answerer, self._number = answerer, number
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events: SimpleQueue[Event] = SimpleQueue()
         self._place: int | None = None
         self._ended = False
 
@@ -62,13 +62,16 @@ class Ticket:
         while not self._ended:
             try:
                 event = self._events.get(timeout=timeout)
-            except queue.Empty:
+            except Empty:
                 raise TimeoutError from None
             self._ended = isinstance(event, LAST)
             yield event
 
     def cancel(self) -> None:
-        """Says that nobody waits for the answer; the last event then comes soon. Others are not delayed."""
+        """Says that nobody waits for the answer; the last event then comes soon.
+
+        Neither this call nor others wait for that, and the request leaves its place.
+        """
         self._answerer._cancel(self._number)
 
     def _tell(self, event: Event) -> None:
@@ -115,7 +118,7 @@ class Answerer:
             raise ValueError(f"batch is {batch} and queue is {queue}, expected at least 1 each")
         self._queue = queue
         self._lock = threading.Lock()
-        self._sending = threading.Lock()
+        self._outgoing: SimpleQueue[Sequence[bytes] | None] = SimpleQueue()
         self._numbers = iter(range(sys.maxsize))
         self._tickets: dict[int, Ticket] = {}
         self._waiting: list[int] = []
@@ -129,14 +132,18 @@ class Answerer:
             "batch": batch,
             "decoders": decoders or min(4, os.cpu_count() or 1),
         }
-        self._receiver = threading.Thread(target=self._receive, name="answers", daemon=True)
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("answers", self._receive), ("requests", self._deliver))
+        ]
         self._process, self._pipe = self._start(options, root)
         try:
             self._wait_until_loaded()
         except BaseException:
             self.close()
             raise
-        self._receiver.start()
+        for thread in self._threads:
+            thread.start()
 
     @property
     def alive(self) -> bool:
@@ -161,7 +168,7 @@ class Answerer:
             return len(self._tickets) - len(self._waiting)
 
     def submit(self, request: Request) -> Ticket:
-        """Takes on a request; any thread may call this.
+        """Takes on a request; any thread may call this. It waits for nothing: others send it to the process.
 
         Raises:
             QueueFull: too many wait.
@@ -173,15 +180,16 @@ class Answerer:
             if len(self._waiting) >= self._queue:
                 raise QueueFull(f"{len(self._waiting)} requests wait already; ask again later")
             number = next(self._numbers)
+            self._outgoing.put(request.packed(number))
             ticket = self._tickets[number] = Ticket(self, number)
             ticket._tell_place(len(self._waiting))
             self._waiting.append(number)
-        self._send(*request.packed(number))
         return ticket
 
     def close(self) -> None:
         """Ends the process; requests without an answer get an `error`."""
         self._end(_CLOSED, _CLOSED)
+        self._outgoing.put(None)
         # Closing alone would not end a read of another thread, nor tell the process.
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._pipe.fileno())) as connection:
             connection.shutdown(socket.SHUT_RDWR)
@@ -190,8 +198,9 @@ class Answerer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._receiver.ident is not None:
-            self._receiver.join()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
         self._pipe.close()
         self._scratch.close()
 
@@ -256,15 +265,14 @@ class Answerer:
         with self._lock:
             if number not in self._tickets:
                 return
-        self._send(json.dumps({"cancel": number}).encode())
+        self._outgoing.put([json.dumps({"cancel": number}).encode()])
 
-    def _send(self, *messages: bytes) -> None:
-        try:
-            with self._sending:
+    def _deliver(self) -> None:
+        """Sends what is to be said to the process, in order; large clips take a while."""
+        with contextlib.suppress(OSError):  # it has ended, which `_receive` finds out too
+            while (messages := self._outgoing.get()) is not None:
                 for message in messages:
                     self._pipe.send_bytes(message)
-        except OSError:  # it has ended, which `_receive` finds out too
-            pass
 
     def _end(self, fault: str, said: str) -> None:
         with self._lock:

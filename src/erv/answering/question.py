@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from erv.policies import Policy
 
 LONGEST_SUBTITLE = 4000  # characters; a longer one would cost the memory of a whole batch
+HALVED = "half a character, as of an emoji that was cut; send whole ones"  # see `is_whole`
 
 
 class Question:
@@ -78,9 +79,22 @@ def has_other_places(policy: Policy, question: str) -> bool:
     return usual != found
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text has no half of a character (a surrogate), which JSON can name and no tokenizer takes."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _said(subtitle: Any) -> str | None:
     if subtitle is not None and not isinstance(subtitle, str):
         raise DataError("the subtitle is not a text; the column subtitle holds what is said in the clip")
     if subtitle is not None and len(subtitle) > LONGEST_SUBTITLE:
         raise DataError(f"the subtitle is longer than {LONGEST_SUBTITLE} characters; shorten it")
+    if subtitle is not None and not is_whole(subtitle):
+        raise DataError(f"the subtitle has {HALVED}")
     return subtitle

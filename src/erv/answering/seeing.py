@@ -35,6 +35,7 @@ _SOUND = {
     b"fLaC": "flac",
 }
 _FULL_SCALE = 32768.0
+_ROUNDING = 0.1  # seconds by which what is decoded and what a file tells may differ
 
 
 def nursery_for(rule: DecodeRule) -> Nursery:
@@ -113,21 +114,26 @@ def _heard(path: Path, rate: int) -> np.ndarray:
 
     with path.open("rb") as stream:
         head = stream.read(4)
-    form = next((name for start, name in _SOUND.items() if head.startswith(start)), None) or container_of(
-        path
-    )
+    form = next((name for start, name in _SOUND.items() if head.startswith(start)), None)
     try:
+        form = form or container_of(path)
         with open_container(path, form) as container:
             track = voice_of(container, None)
             voice = None if track is None else int(track.index)  # nothing of it can be read after closing
             seconds = None if container.duration is None else container.duration / av.time_base
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (av.FFmpegError, MediaError, OSError, ValueError) as error:
         raise MediaError("the sound can't be read; send wav, mp3, flac, ogg or mp4") from error
     if voice is None:
         raise MediaError("the file of sound has no sound track")
-    if seconds is not None and seconds > MAX_SECONDS:
-        raise MediaError(f"the sound has {seconds:.0f} s, at most {MAX_SECONDS:g} s are heard")
+    _require_heard(seconds)
     heard = read_sound(path, form, voice, rate, None)
     if heard is None:
         raise MediaError("the file of sound has no samples")
+    _require_heard(len(heard) / rate)  # not every file tells how long it is
     return heard[: round(MAX_SECONDS * rate)]
+
+
+def _require_heard(seconds: float | None) -> None:
+    """Refuses sound that would have to be cut; None: nobody knows how long it is."""
+    if seconds is not None and seconds > MAX_SECONDS + _ROUNDING:
+        raise MediaError(f"the sound has {seconds:.1f} s, at most {MAX_SECONDS:g} s are heard")

@@ -29,7 +29,7 @@ def shown(seen: Decoded, rate: int) -> Seen:
     count = len(seen.frames)
     chosen = sorted({round(place * (count - 1) / max(1, MOST_FRAMES - 1)) for place in range(MOST_FRAMES)})
     frames = tuple(_jpeg(seen.frames[index]) for index in chosen)
-    if seen.audio is None:
+    if seen.audio is None or not len(seen.audio):
         return Seen(frames, (), 0.0)
     return Seen(frames, _loudest(seen.audio), round(len(seen.audio) / rate, 3))
 

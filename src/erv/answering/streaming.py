@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from erv.answering.clips import ClipError
 from erv.answering.events import Answer, Done, Error, Event, Seconds, Sentence, Started, Token, Usage
 from erv.answering.predictor import Predictor
-from erv.answering.question import LONGEST_SUBTITLE, has_other_places
+from erv.answering.question import HALVED, LONGEST_SUBTITLE, has_other_places, is_whole
 from erv.answering.reading import Growing
 from erv.answering.requests import Request
 from erv.answering.seeing import seen_clip
@@ -69,21 +69,34 @@ class Streaming:
         self._predictor = predictor
 
     def prepare(
-        self, request: Request, tell: Callable[[Event], None], cancelled: Callable[[], bool]
+        self,
+        request: Request,
+        tell: Callable[[Event], None],
+        cancelled: Callable[[], bool],
+        received: float,
     ) -> Ready | None:
         """Decodes the clip of a request, in a process of its own; any thread may call this.
+
+        Args:
+            request: what is asked.
+            tell: takes its events.
+            cancelled: whether nobody waits for it any more; then nothing is decoded.
+            received: when it came, in seconds of the monotonic clock.
 
         Returns:
             None if it can't be answered; `tell` got the reason.
         """
-        received = time.monotonic()
+        if cancelled():
+            tell(Error(CANCELLED, "cancelled"))
+            return None
+        begun = time.monotonic()
         try:
             self._check(request)
             seen = seen_clip(self._predictor, request)
         except ClipError as error:
             tell(Error(str(error), "clip"))
             return None
-        return Ready(request, seen, received, time.monotonic() - received, tell, cancelled)
+        return Ready(request, seen, received, time.monotonic() - begun, tell, cancelled)
 
     def answer(self, batch: Sequence[Ready]) -> None:
         """Answers requests together; each is told its own events, of which the last is `done` or `error`.
@@ -97,13 +110,19 @@ class Streaming:
                 item.tell(Error(CANCELLED, "cancelled"))
                 continue
             try:
-                asked.append((item, self._question(item.request)))
+                question = self._question(item.request)
+                seen = shown(item.seen, self._predictor.rule.sample_rate) if item.request.show else None
             except ClipError as error:
                 item.tell(Error(str(error), "clip"))
-        for item, _ in asked:
+                continue
+            except Exception:  # whatever it is costs the others nothing
+                logger.exception("a request could not be asked")
+                item.tell(Error(FAILED, "failed"))
+                continue
             item.tell(Started())
-            if item.request.show:
-                item.tell(shown(item.seen, self._predictor.rule.sample_rate))
+            if seen is not None:
+                item.tell(seen)
+            asked.append((item, question))
         if asked:
             self._run(asked)
 
@@ -130,6 +149,15 @@ class Streaming:
         prompt = request.prompt
         if prompt is not None and (not prompt.strip() or len(prompt) > LONGEST_PROMPT):
             raise ClipError(f"the prompt is empty, or longer than {LONGEST_PROMPT} characters")
+        if prompt is not None and request.subtitle is not None:
+            raise ClipError(
+                "the subtitle has no place in a prompt of your own; say it in the prompt, or leave one of the"
+                " two out"
+            )
+        for name in ("clip", "dataset", "subtitle", "prompt"):
+            text = getattr(request, name)
+            if text is not None and not is_whole(text):
+                raise ClipError(f"the {name} has {HALVED}")
 
     def _question(self, request: Request) -> str | None:
         """What the policy is asked, None for what it is asked about every clip; raises ClipError."""
@@ -161,16 +189,10 @@ class _Rows:
         asked: Sequence[tuple[Ready, str | None]],
         names: Callable[[str | None, str], tuple[str, ...]],
     ) -> None:
-        from erv.shards import hears
-
         self._predictor, self._names = predictor, names
         self._batch = batch = [item for item, _ in asked]
-        self._clips = [predictor.clip(str(number), item.seen) for number, item in enumerate(batch)]
-        processor = predictor.policy.processor
-        self._prompts: list[list[int]] = [
-            processor.prompt_ids(question, audio=hears(clip))
-            for (_, question), clip in zip(asked, self._clips, strict=True)
-        ]
+        self._questions = [question for _, question in asked]
+        self._prompts: list[list[int]] = []
         self._limits = [item.request.max_new_tokens or predictor.max_new_tokens for item in batch]
         self._growing = [Growing() for _ in batch]
         self._sentences: list[list[Sentence]] = [[] for _ in batch]
@@ -189,14 +211,20 @@ class _Rows:
 
         from erv.answering.watching import Watcher
         from erv.policies.common.generate import encode, generate
+        from erv.shards import hears
 
         policy = self._predictor.policy
+        clips = [self._predictor.clip(str(number), item.seen) for number, item in enumerate(self._batch)]
+        self._prompts = [
+            policy.processor.prompt_ids(question, audio=hears(clip))
+            for question, clip in zip(self._questions, clips, strict=True)
+        ]
         tokenizer = policy.processor.tokenizer
         self._watcher = Watcher(self._limits, tokenizer.eos_token_id, self._is_cancelled, self._on_tokens)
         self._cache: DynamicCache = DynamicCache(config=policy.model.config)
         generate(
             policy,
-            encode(policy, self._clips),
+            encode(policy, clips),
             self._prompts,
             policy.processor.question_inputs(),
             max_new_tokens=max(self._limits),

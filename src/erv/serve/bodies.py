@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
+from erv.answering.question import HALVED, is_whole
 from erv.web.errors import Refused
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -56,9 +57,24 @@ async def read_json(request: Request, model: type[_Model]) -> _Model:
 def _parsed(body: bytes, model: type[_Model]) -> _Model:
     try:
         content = json.loads(body)
+        _require_whole(content)
     except (ValueError, RecursionError):  # also what isn't UTF-8
         raise Refused(400, "the body is not JSON") from None
     return fitting(content, model)
+
+
+def _require_whole(content: Any, place: str = "") -> None:
+    """Refuses texts with half a character, which JSON can name and nothing that follows can write."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            _require_whole(name, place)
+            _require_whole(value, f"{place}.{name}".lstrip("."))
+    elif isinstance(content, list):
+        for number, value in enumerate(content):
+            _require_whole(value, f"{place}[{number}]")
+    elif isinstance(content, str) and not is_whole(content):
+        said = f"{place}: has {HALVED}" if place else f"the body has {HALVED}"
+        raise Refused(400, said, param=place or None)
 
 
 def fitting(content: Any, model: type[_Model]) -> _Model:

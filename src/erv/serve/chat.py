@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -60,10 +61,15 @@ def chat_routes(service: Service) -> APIRouter:
             body = await read_json(http, ChatRequest)
             _require_model(body.model, service.engine.version)
             asked.append(body)
-            return body.asked()
+            return await asyncio.to_thread(body.asked)  # a clip in base64 takes a while
 
         taken = await service.take(http, read)
         (body,) = asked
+        try:
+            _require_model(body.model, taken.version)  # another may have taken its place meanwhile
+        except Refused:
+            taken.ticket.cancel()
+            raise
         head = _head(taken.version)
         if not body.stream:
             return JSONResponse(await _whole(service, taken, head))

@@ -28,16 +28,40 @@ class Unavailable(ErvError):
 
 @dataclass(eq=False)
 class Serving:
-    """A version and the process that answers for it; `taking` counts the threads that hand it a request."""
+    """A version and the process that answers for it."""
 
     version: Version
     answerer: Answerer
-    taking: int = 0
 
     @property
     def idle(self) -> bool:
         """Whether it has nothing to do."""
-        return not self.taking and not self.answerer.waiting and not self.answerer.answering
+        return not self.answerer.waiting and not self.answerer.answering
+
+
+class Place:
+    """A place in the queue, kept for a request that is still being read; see `Engine.place`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine: Engine | None = engine
+
+    def submit(self, request: Request) -> tuple[Ticket, Version]:
+        """Gives the place to the request, which then waits there; with the version that answers it.
+
+        Raises:
+            QueueFull: too many wait.
+            Unavailable: no process answers at the moment.
+        """
+        assert self._engine is not None
+        with self._engine._lock:
+            found = self._engine._submit(request)
+            self._leave()
+        return found
+
+    def _leave(self) -> None:
+        if self._engine is not None:
+            self._engine._reading -= 1
+            self._engine = None
 
 
 @dataclass
@@ -60,6 +84,7 @@ class Engine:
 
     A thread looks whether the source names another version. That one is loaded beside the present one, so
     both need memory for a while; then new requests go to it, and the old process ends with its last request.
+    Until then the present one goes on, and is replaced if it dies.
 
     Args:
         source: names and brings versions.
@@ -88,6 +113,7 @@ class Engine:
         self._failed: tuple[str, float] | None = None  # a version that can't be loaded, and until when
         self._started, self._pause = time.monotonic(), _TICK_SECONDS
         self._closing = threading.Event()
+        self._loader = threading.Thread()  # of the version that is being loaded
         self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
         self._thread.start()
 
@@ -114,10 +140,10 @@ class Engine:
             return sum(one.answerer.answering for one in self._all())
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """Keeps a place for a request that is still being read, until the end of the block.
+    def place(self) -> Iterator[Place]:
+        """Keeps a place for a request that is still being read, until it is submitted or the block ends.
 
-        Requests that are read or wait have their clips in memory, so both count.
+        Requests that are read or wait have their clips in memory, so both count, and none counts twice.
 
         Raises:
             QueueFull: there is none.
@@ -127,29 +153,19 @@ class Engine:
             if self._reading + waiting >= self._queue:
                 raise QueueFull(f"{self._reading + waiting} requests wait already; ask again later")
             self._reading += 1
+        place = Place(self)
         try:
-            yield
+            yield place
         finally:
             with self._lock:
-                self._reading -= 1
+                place._leave()
 
-    def submit(self, request: Request) -> tuple[Ticket, Version]:
-        """Takes on a request; with the version that answers it.
-
-        Raises:
-            QueueFull: too many wait.
-            Unavailable: no process answers at the moment.
-        """
-        with self._lock:
-            serving = self._serving
-            if not serving.answerer.alive:
-                raise Unavailable("the process of the model has ended and is being replaced; ask again soon")
-            serving.taking += 1  # it is not closed before it has the request
-        try:
-            return serving.answerer.submit(request), serving.version
-        finally:
-            with self._lock:
-                serving.taking -= 1
+    def _submit(self, request: Request) -> tuple[Ticket, Version]:
+        """For `Place`, with the lock: a process that has a request isn't closed as one that is idle."""
+        serving = self._serving
+        if not serving.answerer.alive:
+            raise Unavailable("the process of the model has ended and is being replaced; ask again soon")
+        return serving.answerer.submit(request), serving.version
 
     def close(self) -> None:
         """Ends all processes; requests without an answer get an error.
@@ -179,7 +195,8 @@ class Engine:
                 self._end_old()
                 if not self._serving.answerer.alive:
                     self._replace_dead()
-                if self._every and time.monotonic() - self._looked >= self._every:
+                late = self._every and time.monotonic() - self._looked >= self._every
+                if late and not self._loader.is_alive():
                     self._look()
             except Exception:  # the thread must not end
                 logger.exception("the version that is served could not be looked after")
@@ -206,21 +223,27 @@ class Engine:
         except ErvError as error:
             logger.error("%s can't be started again: %s", dead.version.id, error)
             return
-        if not self._put(Serving(dead.version, answerer)):
-            return
-        self.counts.restarts += 1
-        dead.answerer.close()
+        if self._put(Serving(dead.version, answerer), dead):
+            self.counts.restarts += 1
 
-    def _put(self, serving: Serving, old: Serving | None = None) -> bool:
-        """Lets a process answer from now on, and the old one finish; False if all are to end instead."""
+    def _put(self, serving: Serving, dead: Serving | None = None) -> bool:
+        """Lets a process answer from now on, and the one before finish.
+
+        Args:
+            serving: the process.
+            dead: the one that it replaces; None for another version, whatever answers.
+
+        Returns:
+            False if it was closed instead: all are to end, or another version took the place of the dead one.
+        """
         with self._lock:
-            closing = self._closing.is_set()
-            if not closing:
+            wanted = not self._closing.is_set() and dead in (None, self._serving)
+            if wanted:
+                self._old.append(self._serving)
                 self._serving = serving
-                self._old += [] if old is None else [old]
-        if closing:
+        if not wanted:
             serving.answerer.close()
-        return not closing
+        return wanted
 
     def _look(self) -> None:
         self._looked = time.monotonic()
@@ -231,16 +254,22 @@ class Engine:
             return
         if newest == self._newest or (self._failed and self._failed[0] == newest and not self._again()):
             return
+        # Beside this thread, which meanwhile replaces the present process if it dies.
+        self._loader = threading.Thread(target=self._load, args=(newest,), name="loading", daemon=True)
+        self._loader.start()
+
+    def _load(self, newest: str) -> None:
         logger.warning("loading %s", newest)
         try:
             version = self._fetch()
             answerer = self._start(version)
-        except ErvError as error:
+        except Exception as error:  # the disk may be full, too
             self._failed = (newest, time.monotonic() + _AGAIN_SECONDS)
             self.counts.failed_reloads += 1
-            logger.error("%s goes on: %s can't be served: %s", self.version.id, newest, error)
+            trace = None if isinstance(error, ErvError) else error
+            logger.error("%s goes on: %s can't be served: %s", self.version.id, newest, error, exc_info=trace)
             return
-        if not self._put(Serving(version, answerer), old=self._serving):
+        if not self._put(Serving(version, answerer)):
             return
         self._newest, self._failed = newest, None
         self._started = time.monotonic()

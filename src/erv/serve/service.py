@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
@@ -65,10 +64,8 @@ class Service:
             Refused: 429, too many wait; 503, no process answers at the moment; or what `read` raises.
         """
         try:
-            with self.engine.place():
-                request = await read()
-                # Sending a clip to the process takes a while.
-                ticket, version = await asyncio.to_thread(self.engine.submit, request)
+            with self.engine.place() as place:
+                ticket, version = place.submit(await read())
         except QueueFull as error:
             after = str(self._pace.until_free(self.engine.waiting))
             raise Refused(

@@ -50,6 +50,7 @@ def test_it_is_asked_as_evaluation_asks(
         ({}, "mafw", None, "the version does not say which it was tested with"),
         (ONE, None, 7, "the subtitle is not a text; the column subtitle holds what is said in the clip"),
         (ONE, None, "a" * (LONGEST_SUBTITLE + 1), "the subtitle is longer than 4000 characters; shorten it"),
+        (ONE, None, "what? \ud83d", "the subtitle has half a character, as of an emoji that was cut; send"),
     ],
 )
 def test_what_can_not_be_asked_as_in_evaluation_is_not_asked(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from erv.answering.requests import Request
-from erv.serve.bodies import file_in, fitting, is_data_uri
+from erv.serve.bodies import _parsed, file_in, fitting, is_data_uri
 from erv.serve.chat_request import ChatRequest
 from erv.serve.schemas import ExplainRequest
 from erv.web.errors import Refused
@@ -125,3 +125,25 @@ def test_files() -> None:
             file_in(sent, "x")
     assert is_data_uri("data:video/mp4;base64,AAAA")
     assert not is_data_uri("data.mp4")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (rb'{"messages": [{"content": "a\ud83d"}]}', "messages[0].content"),
+        (rb'{"model": {"\udc00": 1}}', "model"),
+        (rb'["\ud83d"]', "[0]"),
+        (b'"\xed\xa0\xbd"', None),
+    ],
+)
+def test_half_a_character_is_refused_by_its_place(body: bytes, param: str | None) -> None:
+    with pytest.raises(Refused, match="half a character, as of an emoji that was cut") as refused:
+        _parsed(body, ExplainRequest)
+    assert refused.value.param == param
+
+
+def test_whole_characters_pass_and_deep_bodies_are_none() -> None:
+    assert _parsed(rb'{"clip": "\ud83d\ude00.mp4"}', ExplainRequest).clip == "\U0001f600.mp4"
+    for depth in (400, 900, 5000, 100_000):
+        with pytest.raises(Refused):
+            _parsed(b"[" * depth + b"]" * depth, ExplainRequest)
