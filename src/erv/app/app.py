@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal, TypeVar
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from typing import Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
+from starlette.types import Send
 
 from erv.answering.clips import ClipError, ServedClips
 from erv.app.asking import LINES, Asking, wanted
 from erv.app.clips import file_of, listed
 from erv.app.feedback import LONGEST, Feedback, Opinion
 from erv.app.given import Memory
-from erv.app.versions import Choice, Versions
+from erv.app.versions import Choice, NoVersion, Versions
 from erv.errors import ErvError
 from erv.web.errors import Refused
 from erv.web.gate import HEALTH
 from erv.web.pages import STATIC, Pages, Static
 
+logger = logging.getLogger(__name__)
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
+_NOT_LISTED = "the versions can't be listed now; the server's log says why"
+_NOT_LOADED = "this version can't be loaded now; the server's log says why"
 FEATURES = ("camera", "microphone")  # that the pages ask the user for
 
 
@@ -106,7 +114,8 @@ class App:
         try:
             found = await asyncio.to_thread(self._versions.choices)
         except ErvError as error:
-            raise Refused(503, str(error)) from None
+            logger.error("the versions can't be listed: %s", error)
+            raise Refused(503, _NOT_LISTED) from None
         return list(found)
 
     async def _clip(self, http: Request) -> Response:
@@ -120,13 +129,16 @@ class App:
         sent = await _read(http, _Version)
         try:
             loaded = await asyncio.to_thread(self._versions.get, sent.version)
+        except NoVersion as error:
+            raise Refused(404, str(error)) from None
         except ErvError as error:
-            raise Refused(503, str(error)) from None
+            logger.error("version %s can't be loaded: %s", sent.version, error)
+            raise Refused(503, _NOT_LOADED) from None
         return JSONResponse({"title": loaded.title})
 
     async def _explain(self, http: Request) -> Response:
         asked = await wanted(http, self._memory)
-        return StreamingResponse(self._asking.lines(http, asked), media_type=LINES)
+        return _Lines(self._asking.lines(http, asked), media_type=LINES)
 
     async def _pair(self, http: Request) -> Response:
         sent = await _read(http, _Pair)
@@ -135,8 +147,9 @@ class App:
     async def _reveal(self, http: Request) -> Response:
         sent = await _read(http, _Sides)
         titles = {choice.id: choice.title for choice in await self._choices()}
-        versions = [self._memory.version_of(side) for side in sent.sides]
-        return JSONResponse({"titles": [None if one is None else titles.get(one, one) for one in versions]})
+        sides = [self._memory.side_of(side) for side in sent.sides]
+        shown = [None if one is None else titles.get(one.version, one.version) for one in sides]
+        return JSONResponse({"titles": shown})
 
     async def _opinion(self, http: Request) -> Response:
         sent = await _read(http, _Opinion)
@@ -146,6 +159,14 @@ class App:
         said = Opinion(sent.thumb, sent.emotion, sent.explanation, sent.preferred, sent.beside)
         traced = await asyncio.to_thread(self._feedback.add, given, said)
         return JSONResponse({"kept": given.kept is not None, "traced": traced})
+
+
+class _Lines(StreamingResponse):
+    """Ends what writes the lines when the client leaves, rather than when its memory is collected."""
+
+    async def stream_response(self, send: Send) -> None:
+        async with contextlib.aclosing(cast("AsyncGenerator[bytes]", self.body_iterator)):
+            await super().stream_response(send)
 
 
 async def _read(http: Request, model: type[_Model]) -> _Model:

@@ -105,8 +105,10 @@ def test_the_sides_of_a_pair_can_not_be_foreseen() -> None:
     first = set()
     for _ in range(40):
         sides = memory.pair(["1", "2"])
-        assert {memory.version_of(side) for side in sides} == {"1", "2"}
+        known = [memory.side_of(side) for side in sides]
+        assert {one.version for one in known if one} == {"1", "2"}
+        assert {one.pair for one in known if one} == {("1", "2")}, "the order tells nothing"
         assert not any(side in ("1", "2") for side in sides)
-        first.add(memory.version_of(sides[0]))
+        first.add(known[0].version if known[0] else None)
     assert first == {"1", "2"}
-    assert memory.version_of("1") is None
+    assert memory.side_of("1") is None

@@ -157,8 +157,14 @@ export class Panel {
     const cancelled = event.code === "cancelled";
     this.state(cancelled ? "Cancelled" : "Not answered", cancelled ? "" : "bad");
     this.part(".explanation").classList.remove("writing");
-    if (cancelled) return;
-    this.part(".trouble").textContent = capital(event.sentence);
+    if (!cancelled) this.trouble(event.sentence);
+  }
+
+  /** Comes before `done`, if the clip was to be kept. */
+  on_not_kept(event) { this.trouble(event.sentence); }
+
+  trouble(sentence) {
+    this.part(".trouble").textContent = capital(sentence);
     this.part(".trouble").hidden = false;
   }
 
