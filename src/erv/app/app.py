@@ -17,9 +17,9 @@ from starlette.types import Send
 
 from erv.answering.clips import ClipError, ServedClips
 from erv.app.asking import LINES, Asking, wanted
-from erv.app.clips import file_of, listed
+from erv.app.clips import file_of, listed, media_type_of
 from erv.app.feedback import LONGEST, Feedback, Opinion
-from erv.app.given import Memory
+from erv.app.given import Given, Memory
 from erv.app.versions import Choice, NoVersion, Versions
 from erv.errors import ErvError
 from erv.web.errors import Refused
@@ -32,6 +32,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 _NOT_LISTED = "the versions can't be listed now; the server's log says why"
 _NOT_LOADED = "this version can't be loaded now; the server's log says why"
+_LONGEST_ID = 100  # characters
+_FORGOTTEN = "is not remembered any more; let the clip be explained again"
 FEATURES = ("camera", "microphone")  # that the pages ask the user for
 
 
@@ -40,12 +42,12 @@ class _Sent(BaseModel):
 
 
 class _Opinion(_Sent):
-    id: str
+    id: str = Field(max_length=_LONGEST_ID)
     thumb: Literal["up", "down"] | None = None
     emotion: str | None = Field(default=None, min_length=1, max_length=100)
     explanation: str | None = Field(default=None, min_length=1, max_length=LONGEST)
     preferred: bool | None = None
-    beside: str | None = None
+    beside: str | None = Field(default=None, max_length=_LONGEST_ID)
 
 
 class _Pair(_Sent):
@@ -119,10 +121,12 @@ class App:
         return list(found)
 
     async def _clip(self, http: Request) -> Response:
+        name = http.path_params["name"]
         try:
-            return FileResponse(await asyncio.to_thread(file_of, self._clips, http.path_params["name"]))
+            path = await asyncio.to_thread(file_of, self._clips, name)
         except ClipError as error:
             raise Refused(404, str(error)) from None
+        return FileResponse(path, media_type=media_type_of(name))
 
     async def _open(self, http: Request) -> Response:
         """Answers once a version is loaded."""
@@ -155,10 +159,17 @@ class App:
         sent = await _read(http, _Opinion)
         given = self._memory.given(sent.id)
         if given is None:
-            raise Refused(404, "this answer is not remembered any more; let the clip be explained again")
+            raise Refused(404, f"this answer {_FORGOTTEN}", param="id")
+        if sent.beside is not None and not self._is_beside(sent.beside, given):
+            raise Refused(404, f"the answer beside this one {_FORGOTTEN}", param="beside")
         said = Opinion(sent.thumb, sent.emotion, sent.explanation, sent.preferred, sent.beside)
         traced = await asyncio.to_thread(self._feedback.add, given, said)
         return JSONResponse({"kept": given.kept is not None, "traced": traced})
+
+    def _is_beside(self, other: str, given: Given) -> bool:
+        """Whether an id is that of another answer about the same clip."""
+        beside = self._memory.given(other)
+        return beside is not None and other != given.id and beside.sha256 == given.sha256
 
 
 class _Lines(StreamingResponse):

@@ -19,7 +19,7 @@ from erv.answering.events import Done, Error, Seconds, Usage
 from erv.answering.process import Ticket
 from erv.answering.requests import Request
 from erv.app.app import App
-from erv.app.feedback import Feedback
+from erv.app.feedback import Feedback, latest
 from erv.app.versions import Choice, Versions
 from erv.errors import EvaluationError, RegistryError
 from erv.register.opened import Opened
@@ -230,3 +230,31 @@ def test_a_clip_that_can_not_be_kept_is_named_beside_its_answer(place: Place) ->
     said = place.lines("version=1&clip=a.mp4&keep=1", b"")
     assert [line["kind"] for line in said] == ["answering", "done"]
     assert [path.read_bytes() for path in (place.folder / "app/clips").iterdir()] == [b"another film"]
+
+
+def test_only_another_answer_about_the_same_clip_is_beside_one(place: Place) -> None:
+    first, second, other = (
+        place.lines(query, content)[-2]["id"]
+        for query, content in (("version=1", b"film"), ("version=2", b"film"), ("version=1", b"another"))
+    )
+    for beside in (other, first, "unknown"):
+        sent = {"id": first, "preferred": True, "beside": beside}
+        answer = httpx.post(f"{place.address}/feedback", json=sent)
+        assert answer.status_code == 404
+        assert "the answer beside this one is not remembered" in answer.json()["error"]["message"]
+    sent = {"id": first, "preferred": True, "beside": "x" * 10_000}
+    assert httpx.post(f"{place.address}/feedback", json=sent).status_code == 400
+    assert latest(place.folder / "app") == []
+    sent = {"id": first, "preferred": True, "beside": second}
+    assert httpx.post(f"{place.address}/feedback", json=sent).status_code == 200
+    assert [line["said"]["beside"] for line in latest(place.folder / "app")] == [second]
+
+
+def test_half_a_character_is_refused(place: Place) -> None:
+    answer = place.lines("version=1")[-2]["id"]
+    sent = f'{{"id": "{answer}", "explanation": "\\ud83d"}}'.encode()
+    assert httpx.post(f"{place.address}/feedback", content=sent).status_code == 400
+    assert latest(place.folder / "app") == []
+    assert place.lines("version=1&subtitle=%ED%A0%BD")[-1]["kind"] == "done"
+    (request,) = place.processes["1"].asked[1:]
+    assert (request.subtitle or "").encode()
