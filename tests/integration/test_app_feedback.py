@@ -59,6 +59,45 @@ def test_an_answer_has_one_trace_with_what_was_said(environment: Environment, tm
     assert span.outputs == GIVEN.done.completion
 
 
+def test_what_is_said_later_replaces_what_was_said(environment: Environment, tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path / "app", partial(send, environment))
+
+    def known() -> dict:
+        (trace,) = traces(environment)
+        found = [(one.name, one.value) for one in trace.info.assessments if one.valid is not False]
+        assert len(found) == len(dict(found)), f"told twice: {found}"
+        return dict(found)
+
+    for opinion, said in (
+        (Opinion("up"), {"helpful": True}),
+        (Opinion("down", emotion="fear"), {"helpful": False, "truth": "fear"}),
+        (Opinion("down", emotion="disgust"), {"helpful": False, "truth": "disgust"}),
+        (Opinion(preferred=False), {"preferred": False}),
+        (Opinion(), {}),
+    ):
+        feedback.add(replace(GIVEN, id="later"), opinion)
+        assert known() == said
+
+
+def test_what_others_say_in_mlflow_stays(environment: Environment, tmp_path: Path) -> None:
+    from mlflow.entities import AssessmentSource, AssessmentSourceType
+    from mlflow.entities import Feedback as Assessed
+    from mlflow.tracing.client import TracingClient
+
+    feedback = Feedback(tmp_path / "app", partial(send, environment))
+    feedback.add(replace(GIVEN, id="others"), Opinion("up"))
+    (trace,) = traces(environment)
+    ann = AssessmentSource(AssessmentSourceType.HUMAN, "ann")
+    TracingClient(environment.mlflow_uri).log_assessment(
+        trace.info.trace_id, Assessed(name="helpful", value=False, source=ann)
+    )
+    feedback.add(replace(GIVEN, id="others"), Opinion())
+    (trace,) = traces(environment)
+    assert [(one.name, one.value, one.source.source_id) for one in trace.info.assessments] == [
+        ("helpful", False, "ann")
+    ]
+
+
 def test_an_mlflow_that_is_away_is_told_later(environment: Environment, tmp_path: Path) -> None:
     away = dataclasses.replace(environment, mlflow_uri="http://127.0.0.1:9")
     assert not Feedback(tmp_path / "app", partial(send, away)).add(GIVEN, Opinion("up"))
