@@ -163,8 +163,8 @@ class App:
         if sent.beside is not None and not self._is_beside(sent.beside, given):
             raise Refused(404, f"the answer beside this one {_FORGOTTEN}", param="beside")
         said = Opinion(sent.thumb, sent.emotion, sent.explanation, sent.preferred, sent.beside)
-        traced = await asyncio.to_thread(self._feedback.add, given, said)
-        return JSONResponse({"kept": given.kept is not None, "traced": traced})
+        await asyncio.to_thread(self._feedback.add, given, said)
+        return JSONResponse({"kept": given.kept is not None})
 
     def _is_beside(self, other: str, given: Given) -> bool:
         """Whether an id is that of another answer about the same clip."""

@@ -14,6 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from erv.app.feedback import LineRefused
 from erv.environment import Environment
 from erv.errors import StackError
 from erv.tracking.lock_entries import client_of
@@ -36,9 +37,10 @@ def send(environment: Environment, line: Mapping[str, Any]) -> None:
     """Writes the trace of a line of the journal, see `erv.app.feedback`; takes back what isn't said any more.
 
     Raises:
-        StackError: MLflow can't be reached, or refuses.
+        LineRefused: MLflow answers, and doesn't take it.
+        StackError: MLflow can't be reached, or lets nobody in.
     """
-    from mlflow.exceptions import MlflowException
+    from mlflow.exceptions import MlflowException, RestException
     from mlflow.tracing.client import TracingClient
 
     try:
@@ -54,7 +56,8 @@ def send(environment: Environment, line: Mapping[str, Any]) -> None:
     except (MlflowException, NotImplementedError, OSError) as error:
         server = environment.mask(environment.mlflow_uri or "")
         reason = environment.mask(" ".join(str(error).split()))[:300]
-        raise StackError(f"MLflow at {server}: {reason}") from error
+        kind = LineRefused if isinstance(error, RestException) else StackError
+        raise kind(f"MLflow at {server}: {reason}") from error
 
 
 def _experiment(environment: Environment) -> str:

@@ -82,8 +82,7 @@ def command(
     first = versions.choices()[0]
     told = partial(send, environment) if environment.mlflow_uri else None
     feedback = Feedback(_folder(environment), told)
-    if told is not None:
-        feedback.tell()
+    feedback.keep_telling()
     app = App(versions, feedback, clips, seconds=seconds, most_mb=max_mb)
     guarded = site(
         app.starlette(),
