@@ -22,6 +22,7 @@ from erv.answering.told import ClientLeft, told
 from erv.app.clips import file_of
 from erv.app.feedback import Feedback
 from erv.app.given import Given, Memory, new_id
+from erv.app.names import name_of
 from erv.app.versions import Loaded, NoVersion, Versions
 from erv.errors import ErvError
 from erv.files import sha256_of_file
@@ -170,7 +171,9 @@ class Asking:
 
     def _remember(self, asked: Wanted, taken: _Taken, number: str, done: Done) -> Given:
         kept = self._kept(asked, taken.digest) if asked.keep else None
-        given = Given(number, taken.loaded.opened, asked.name, taken.digest, kept, asked.subtitle, done)
+        opened = taken.loaded.opened
+        name = name_of(opened.folder, asked.dataset, done.answer)
+        given = Given(number, opened, asked.name, taken.digest, kept, asked.subtitle, done, name)
         self._memory.remember(given)
         return given
 

@@ -193,6 +193,7 @@ def _line(given: Given, opinion: Opinion) -> dict[str, Any]:
         "answer": {
             "id": given.id,
             "emotion": done.answer,
+            "name": given.name,
             "explanation": done.explanation,
             "completion": done.completion,
             "agreement": done.agreement,

@@ -26,6 +26,7 @@ class Given:
         kept: name of the kept file; None if the user didn't say keep.
         subtitle: what is said in the clip, as the user wrote it.
         done: the answer.
+        name: canonical name of the emotion that it names, see `erv.app.names`; None if it is unknown.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Given:
     kept: str | None
     subtitle: str | None
     done: Done
+    name: str | None = None
 
 
 @dataclass(frozen=True)

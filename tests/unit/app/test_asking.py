@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class Process:
         self.tickets: list[Ticket] = []
         self.cancelled: list[int] = []
         self.before_done: Callable[[], object] = lambda: None
-        self.answers = True
+        self.answers, self.done = True, DONE
 
     def submit(self, request: Request) -> Ticket:
         self.asked.append(request)
@@ -52,7 +53,7 @@ class Process:
         self.tickets.append(ticket)
         if self.answers:
             self.before_done()
-            ticket._tell(DONE)
+            ticket._tell(self.done)
         return ticket
 
     def _cancel(self, number: int) -> None:
@@ -75,6 +76,9 @@ class Place:
         self.broken: set[str] = set()
         self.listed = True
         self.feedback = Feedback(folder / "app")
+        for bundle in ("first", "second"):
+            (folder / bundle).mkdir()
+            (folder / bundle / "serving.json").write_text('{"datasets": {"mafw": null}}')
         (folder / "clips").mkdir()
         (folder / "clips/a.mp4").write_bytes(b"film")
         self.versions = Versions(self._choices, self._start)  # type: ignore[arg-type]
@@ -248,6 +252,18 @@ def test_only_another_answer_about_the_same_clip_is_beside_one(place: Place) -> 
     sent = {"id": first, "preferred": True, "beside": second}
     assert httpx.post(f"{place.address}/feedback", json=sent).status_code == 200
     assert [line["said"]["beside"] for line in latest(place.folder / "app")] == [second]
+
+
+def test_the_journal_has_the_name_that_an_answer_means(place: Place) -> None:
+    process = place.processes["1"]
+    for text, name in (("Angry.", "anger"), ("perplexed", None)):
+        process.done = replace(DONE, answer=text)
+        answer = place.lines("version=1")[-2]["id"]
+        httpx.post(f"{place.address}/feedback", json={"id": answer, "thumb": "up"})
+        assert (
+            latest(place.folder / "app")[-1]["answer"] | {"emotion": text, "name": name}
+            == (latest(place.folder / "app")[-1]["answer"])
+        )
 
 
 def test_half_a_character_is_refused(place: Place) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from erv.answering.events import Done, Seconds, Usage
-from erv.app.export import Exported, export
+from erv.app.export import TABLE, Exported, export
 from erv.app.feedback import JOURNAL, SENT, Feedback, LineRefused, Opinion, latest, read_lines
 from erv.app.given import Given
 from erv.errors import DataError, StackError
@@ -161,7 +161,7 @@ def test_an_export_is_read_as_a_reasoning_set(tmp_path: Path) -> None:
         (kept[0], APPROVED),
         (kept[1], CORRECTED),
         (kept[2], Opinion("up")),
-        (kept[2], Opinion(preferred=True)),
+        (kept[0], Opinion(preferred=True)),
         (None, APPROVED),
         (kept[2], Opinion("down")),
         (kept[2], Opinion("down", emotion="fear")),
@@ -172,9 +172,9 @@ def test_an_export_is_read_as_a_reasoning_set(tmp_path: Path) -> None:
         )
         feedback.add(given, opinion)
     output = tmp_path / "round-2"
-    assert export(tmp_path / "app", output) == Exported(3, without_clip=1, without_text=2)
+    assert export(tmp_path / "app", output) == Exported(3, without_clip=1, without_text=3)
     first = {path.name: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    assert export(tmp_path / "app", tmp_path / "again") == Exported(3, 1, 2)
+    assert export(tmp_path / "app", tmp_path / "again") == Exported(3, 1, 3)
     assert {p.name: p.read_bytes() for p in (tmp_path / "again").rglob("*") if p.is_file()} == first
 
     reader = IngestSettings(
@@ -190,6 +190,28 @@ def test_an_export_is_read_as_a_reasoning_set(tmp_path: Path) -> None:
     assert corrected.completion == (
         "<think>His hands shake, and he steps back.</think>\n<answer>fear</answer>"
     )
+
+
+def test_the_better_one_of_two_wrong_answers_is_no_example(tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path / "app")
+    name = feedback.keep("a.mp4", b"film")
+    feedback.add(replace(GIVEN, kept=name), Opinion(preferred=True, beside="a2"))
+    feedback.add(replace(GIVEN, id="a2", kept=name), Opinion(preferred=False, beside="a1"))
+    with pytest.raises(DataError, match="0 answers whose clip was not kept, 2 without approval"):
+        export(tmp_path / "app", tmp_path / "out")
+
+
+def test_an_emotion_that_the_answer_names_in_other_words_corrects_nothing(tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path / "app")
+    name = feedback.keep("a.mp4", b"film")
+    angry = replace(GIVEN, kept=name, name="anger", done=replace(DONE, answer="Angry."))
+    feedback.add(angry, Opinion("up", emotion="anger"))
+    assert export(tmp_path / "app", tmp_path / "out").rows == 1
+    table = (tmp_path / "out" / TABLE).read_text()
+    assert f"{name},anger,,He shouts." in table
+    feedback.add(angry, Opinion("up", emotion="fear"))
+    with pytest.raises(DataError, match="no feedback to export"):
+        export(tmp_path / "app", tmp_path / "again")
 
 
 def test_nothing_is_written_over_or_half(tmp_path: Path) -> None:
