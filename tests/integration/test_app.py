@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from erv.app.feedback import SENT, Feedback, Opinion
 from tests.support.websites import program
+from tests.unit.app.test_feedback import GIVEN
 
 pytestmark = pytest.mark.integration
 
@@ -52,6 +55,19 @@ def test_an_empty_key_is_none(bundle: Path, tmp_path: Path) -> None:
     with program(arguments, tmp_path / "log", folder=tmp_path, more={"ERV_APP_KEY": ""}) as served:
         assert httpx.get(served.address, trust_env=False).status_code == 200
         assert served.end() == 0
+
+
+def test_it_starts_and_ends_without_waiting_for_mlflow(bundle: Path, tmp_path: Path) -> None:
+    Feedback(tmp_path / ".erv/app").add(GIVEN, Opinion("up"))
+    arguments = ["app", "--bundle", str(bundle), "--port", "0", "--device", "cpu"]
+    before = time.monotonic()
+    # Nothing listens there: MLflow's client gives up after more than a minute.
+    away = {"ERV_MLFLOW_URI": "http://127.0.0.1:9"}
+    with program(arguments, tmp_path / "log", folder=tmp_path, more=away) as served:
+        assert httpx.get(served.address, trust_env=False).status_code == 200
+        assert served.end() == 0
+    assert time.monotonic() - before < 50
+    assert not (tmp_path / ".erv/app" / SENT).exists()
 
 
 @pytest.mark.parametrize(
