@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,34 @@ LISTEN = """() => {
     return answer;
   };
 }"""
+# Makes the browser ask for camera and microphone until `allow()`, and keeps what it opened.
+ASK_FIRST = """() => {
+  const devices = navigator.mediaDevices, real = devices.getUserMedia.bind(devices), waiting = [];
+  window.opened = [];
+  window.allow = () => waiting.splice(0).forEach((go) => go());
+  window.asked = 0;
+  devices.getUserMedia = async (...what) => {
+    window.asked += 1;
+    await new Promise((resolve) => waiting.push(resolve));
+    const stream = await real(...what);
+    window.opened.push(stream);
+    return stream;
+  };
+}"""
+LEFT_ON = "window.opened.flatMap((one) => one.getTracks()).filter((one) => one.readyState === 'live').length"
+# Keeps requests to an address until `send()`, and counts all requests by their address.
+HOLD = """(held) => {
+  const real = window.fetch, waiting = [];
+  window.counts = {};
+  window.send = () => { held = null; waiting.splice(0).forEach((go) => go()); };
+  window.fetch = async (address, ...more) => {
+    const path = String(address).split("?")[0];
+    window.counts[path] = (window.counts[path] ?? 0) + 1;
+    if (path === held && window.counts[path] === 1) await new Promise((resolve) => waiting.push(resolve));
+    return real(address, ...more);
+  };
+}"""
+SUBMIT_TWICE = "for (const _ of [1, 2]) document.getElementById('ask').requestSubmit()"
 ANGER = " ".join(text for text, _ in SAID["anger"])
 
 
@@ -86,6 +114,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     clips = write_face_clips(folder / "clips")
     write_talking_bundle(folder / "first", clips, frames=8, size=64)
     shutil.copytree(folder / "first", folder / "second")
+    shutil.copy(clips["anger"], folder / "clips/two  spaces.mp4")
     write_clip(folder / "clips/no sound.mp4", sound=False)
     write_clip(folder / "clips/silent.mp4", loudness=0.0)
     (folder / "clips/broken.mp4").write_bytes(b"\x00\x00\x00\x18ftypmp42" + bytes(200))
@@ -122,6 +151,14 @@ def seen(browser: Browser, place: Place) -> Iterator[Visit]:
 
 def state(page: Page, text: str, number: int = 0) -> None:
     expect(page.locator(".panel .state").nth(number)).to_have_text(text, timeout=LONG_MS)
+
+
+def until(page: Page, holds: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if holds():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("waited in vain")
 
 
 def test_a_good_clip(seen: Visit, place: Place, tmp_path: Path) -> None:
@@ -240,25 +277,111 @@ def test_two_versions_side_by_side_and_blind(
         assert len(told) == 3
         assert "happiness" in told[1]
         assert not any(name in text for text in told for name in ("/first", "/second", '"first"', '"second"'))
+        first, second = (
+            [json.loads(line)["kind"] for line in text.splitlines()[:2]]
+            for text in told
+            if "answering" in text
+        )
+        assert first == second, "one side alone was told that its version is being loaded"
         seen.require_accessible()
+        assert seen.troubles == []
+        page.route("**/feedback", lambda route: route.fulfill(status=503, json={}))
+        page.click(".prefer >> nth=1")
+        expect(page.locator("#judged")).to_have_text("Not saved; choose again.")
+        assert page.locator(".panel .who").all_inner_texts() == ["A", "B"]
+        page.unroute("**/feedback")
+        seen.troubles.clear()
         page.click(".prefer >> nth=1")
         expect(page.locator("#judged")).to_contain_text("B is")
         names = page.locator(".panel .who").all_inner_texts()
-        assert sorted(name.rpartition("/")[2] for name in names) == ["first", "second"]
+        assert sorted(name.rpartition(": ")[2] for name in names) == ["first", "second"]
         seen.pictures(tmp_path, "compared")
         seen.require_accessible()
         assert seen.troubles == []
-    lines = place.journal[before:]
+        lines = place.journal[before:]
+        page.click(".thumb[value=up] >> nth=1")  # to be the better one is no approval
+        expect(page.locator(".said >> nth=1")).to_have_text("Saved, with the clip.")
+        until(page, lambda: len(place.journal) == before + 3)
     assert len(lines) == 2
     preferred = {line["version"]["name"]: line["said"]["preferred"] for line in lines}
-    assert preferred[names[1].rpartition("/")[2]] is True
-    assert preferred[names[0].rpartition("/")[2]] is False
+    assert preferred[names[1].rpartition(": ")[2]] is True
+    assert preferred[names[0].rpartition(": ")[2]] is False
     assert {line["said"]["beside"] for line in lines} == {line["answer"]["id"] for line in lines}
     assert place.kept == [lines[0]["clip"]["kept"]]
     monkeypatch.chdir(place.folder)
     done = CliRunner().invoke(command, ["export", str(tmp_path / "round-2")])
     assert done.output.splitlines()[-1].startswith("wrote 1 clips with their explanations to ")
     assert "happiness" in (tmp_path / "round-2/EMER.csv").read_text()
+
+
+def test_asked_twice_in_a_row_a_pair_is_asked_once(seen: Visit, place: Place) -> None:
+    page = seen.page
+    page.set_input_files("#file", place.clips / "anger.mp4")
+    page.check("#compare")
+    page.check("#blind")
+    page.evaluate(HOLD, "/pair")
+    page.evaluate(SUBMIT_TWICE)
+    expect(page.locator("#cancel")).to_be_visible()
+    page.evaluate("window.send()")
+    expect(page.locator("#judge")).to_be_visible(timeout=LONG_MS)
+    assert page.evaluate("window.counts") == {"/pair": 1, "/explain": 2}
+
+
+def test_a_pair_that_is_cancelled_before_it_is_asked(seen: Visit, place: Place) -> None:
+    page = seen.page
+    page.set_input_files("#file", place.clips / "anger.mp4")
+    page.check("#compare")
+    page.check("#blind")
+    page.evaluate(HOLD, "/pair")
+    page.click("#go")
+    page.click("#cancel")
+    page.evaluate("window.send()")
+    expect(page.locator("#go")).to_be_enabled()
+    assert page.evaluate("window.counts") == {"/pair": 1}, "it was taken back before it was asked"
+
+
+def test_the_last_thumb_counts_also_if_the_first_is_slow(seen: Visit, place: Place) -> None:
+    page, before = seen.page, len(place.journal)
+    page.set_input_files("#file", place.clips / "anger.mp4")
+    page.click("#go")
+    state(page, "Done")
+    page.evaluate(HOLD, "/feedback")
+    page.click(".thumb[value=up]")
+    page.click(".thumb[value=down]")
+    page.wait_for_timeout(500)
+    page.evaluate("window.send()")
+    until(page, lambda: len(place.journal) == before + 2)
+    assert [line["said"]["thumb"] for line in place.journal[before:]] == ["up", "down"]
+
+
+def test_a_clip_whose_name_has_two_spaces_can_be_picked(seen: Visit) -> None:
+    page = seen.page
+    page.check("input[value=served]")
+    page.select_option("#served", value="two  spaces.mp4")
+    expect(page.locator("#clip")).to_have_js_property("readyState", 4, timeout=LONG_MS)
+    page.click("#go")
+    state(page, "Done")
+
+
+def test_a_clip_that_can_not_be_kept(seen: Visit, place: Place) -> None:
+    page, clips = seen.page, place.folder / ".erv/app/clips"
+    aside = clips.with_name("aside")
+    if clips.exists():
+        clips.rename(aside)
+    clips.write_text("no folder")
+    try:
+        page.set_input_files("#file", place.clips / "anger.mp4")
+        page.check("#keep")
+        page.click("#go")
+        state(page, "Done")
+        expect(page.locator(".trouble")).to_contain_text("The clip could not be kept")
+        expect(page.locator(".answer")).to_have_text("anger")
+        page.click(".thumb[value=up]")
+        expect(page.locator(".said")).to_have_text("Saved. The clip was not kept.")
+    finally:
+        clips.unlink()
+        if aside.exists():
+            aside.rename(clips)
 
 
 def test_thumbs_and_a_correction_by_keyboard_alone(seen: Visit, place: Place) -> None:
@@ -294,10 +417,7 @@ def test_thumbs_and_a_correction_by_keyboard_alone(seen: Visit, place: Place) ->
     go_to(".opinion .primary")
     page.keyboard.press("Enter")
     expect(page.locator(".said")).to_have_text("Saved. The clip was not kept.")
-    for _ in range(100):
-        if len(place.journal) == before + 2:
-            break
-        page.wait_for_timeout(50)
+    until(page, lambda: len(place.journal) == before + 2)
     said = place.journal[-1]["said"]
     assert said == {
         "thumb": "down",
@@ -318,6 +438,61 @@ def test_a_recording(seen: Visit) -> None:
     page.click("#go")
     state(page, "Done")
     assert page.locator(".frames img").count() == 8
+
+
+def test_a_recording_opens_one_camera_and_closes_it(seen: Visit) -> None:
+    page = seen.page
+    page.check("input[value=record]")
+    page.evaluate(ASK_FIRST)
+    page.evaluate("for (const _ of [1, 2]) document.getElementById('record').click()")
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.asked") == 1
+    page.evaluate("window.allow()")
+    expect(page.locator("#record")).to_have_text("Stop recording")
+    page.wait_for_timeout(1000)
+    page.click("#record")
+    expect(page.locator("#record")).to_have_text("Record again")
+    assert page.evaluate(LEFT_ON) == 0
+    page.click("#record")
+    page.check("input[value=file]")  # before the browser allows it
+    page.evaluate("window.allow()")
+    page.wait_for_function("window.opened.length === 2")
+    page.wait_for_function(f"{LEFT_ON} === 0")
+
+
+def test_live_opens_one_camera_and_closes_it(browser: Browser, place: Place) -> None:
+    with visit(browser, place.address, "/live") as seen:
+        page = seen.page
+        page.evaluate(ASK_FIRST)
+        page.evaluate(SUBMIT_TWICE)
+        page.wait_for_timeout(300)
+        assert page.evaluate("window.asked") == 1
+        page.click("#cancel")  # before the browser allows it
+        page.evaluate("window.allow()")
+        page.wait_for_function("window.opened.length === 1")
+        page.wait_for_function(f"{LEFT_ON} === 0")
+        expect(page.locator("#state")).to_have_text("Stopped")
+        page.click("#go")
+        page.wait_for_function("window.asked === 2")
+        page.evaluate("window.allow()")
+        expect(page.locator("#state")).to_have_text("Watching and listening", timeout=LONG_MS)
+        page.click("#cancel")
+        assert page.evaluate(LEFT_ON) == 0
+        assert seen.troubles == []
+
+
+def test_live_ends_in_a_sentence_when_the_camera_is_gone(browser: Browser, place: Place) -> None:
+    with visit(browser, place.address, "/live") as seen:
+        page = seen.page
+        page.select_option("#window", "2")
+        page.click("#go")
+        expect(page.locator("#state")).to_have_text("Watching and listening", timeout=LONG_MS)
+        page.evaluate("document.getElementById('camera').srcObject.getVideoTracks()[0].stop()")
+        said = "The camera or the microphone is gone; connect it and start again."
+        expect(page.locator("#fault")).to_have_text(said)
+        expect(page.locator("#state")).to_have_text("Stopped")
+        expect(page.locator("#go")).to_be_enabled()
+        assert seen.troubles == []
 
 
 def test_live(browser: Browser, place: Place, tmp_path: Path) -> None:
@@ -347,6 +522,8 @@ def test_doors(place: Place) -> None:
             assert client.post(path, headers={"Origin": "http://evil.example"}).status_code == 403
         for name in ("..%2fsecret.mp4", "%2e%2e/log", "%2fetc%2fpasswd", "gone.mp4"):
             assert client.get(f"/clips/{name}").status_code == 404
+        (place.clips / "labels.csv").write_text("anger.mp4,anger")
+        assert client.get("/clips/labels.csv").status_code == 404
         assert client.get("/clips/anger.mp4").headers["content-type"] == "video/mp4"
         policy = client.get("/").headers
         assert "script-src 'self'" in policy["content-security-policy"]

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal, TypeVar
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from typing import Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
+from starlette.types import Send
 
 from erv.answering.clips import ClipError, ServedClips
 from erv.app.asking import LINES, Asking, wanted
-from erv.app.clips import file_of, listed
+from erv.app.clips import file_of, listed, media_type_of
 from erv.app.feedback import LONGEST, Feedback, Opinion
-from erv.app.given import Memory
-from erv.app.versions import Choice, Versions
+from erv.app.given import Given, Memory
+from erv.app.versions import Choice, NoVersion, Versions
 from erv.errors import ErvError
 from erv.web.errors import Refused
 from erv.web.gate import HEALTH
 from erv.web.pages import STATIC, Pages, Static
 
+logger = logging.getLogger(__name__)
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
+_NOT_LISTED = "the versions can't be listed now; the server's log says why"
+_NOT_LOADED = "this version can't be loaded now; the server's log says why"
+_LONGEST_ID = 100  # characters
+_FORGOTTEN = "is not remembered any more; let the clip be explained again"
 FEATURES = ("camera", "microphone")  # that the pages ask the user for
 
 
@@ -32,12 +42,12 @@ class _Sent(BaseModel):
 
 
 class _Opinion(_Sent):
-    id: str
+    id: str = Field(max_length=_LONGEST_ID)
     thumb: Literal["up", "down"] | None = None
     emotion: str | None = Field(default=None, min_length=1, max_length=100)
     explanation: str | None = Field(default=None, min_length=1, max_length=LONGEST)
     preferred: bool | None = None
-    beside: str | None = None
+    beside: str | None = Field(default=None, max_length=_LONGEST_ID)
 
 
 class _Pair(_Sent):
@@ -106,27 +116,33 @@ class App:
         try:
             found = await asyncio.to_thread(self._versions.choices)
         except ErvError as error:
-            raise Refused(503, str(error)) from None
+            logger.error("the versions can't be listed: %s", error)
+            raise Refused(503, _NOT_LISTED) from None
         return list(found)
 
     async def _clip(self, http: Request) -> Response:
+        name = http.path_params["name"]
         try:
-            return FileResponse(await asyncio.to_thread(file_of, self._clips, http.path_params["name"]))
+            path = await asyncio.to_thread(file_of, self._clips, name)
         except ClipError as error:
             raise Refused(404, str(error)) from None
+        return FileResponse(path, media_type=media_type_of(name))
 
     async def _open(self, http: Request) -> Response:
         """Answers once a version is loaded."""
         sent = await _read(http, _Version)
         try:
             loaded = await asyncio.to_thread(self._versions.get, sent.version)
+        except NoVersion as error:
+            raise Refused(404, str(error)) from None
         except ErvError as error:
-            raise Refused(503, str(error)) from None
+            logger.error("version %s can't be loaded: %s", sent.version, error)
+            raise Refused(503, _NOT_LOADED) from None
         return JSONResponse({"title": loaded.title})
 
     async def _explain(self, http: Request) -> Response:
         asked = await wanted(http, self._memory)
-        return StreamingResponse(self._asking.lines(http, asked), media_type=LINES)
+        return _Lines(self._asking.lines(http, asked), media_type=LINES)
 
     async def _pair(self, http: Request) -> Response:
         sent = await _read(http, _Pair)
@@ -135,17 +151,33 @@ class App:
     async def _reveal(self, http: Request) -> Response:
         sent = await _read(http, _Sides)
         titles = {choice.id: choice.title for choice in await self._choices()}
-        versions = [self._memory.version_of(side) for side in sent.sides]
-        return JSONResponse({"titles": [None if one is None else titles.get(one, one) for one in versions]})
+        sides = [self._memory.side_of(side) for side in sent.sides]
+        shown = [None if one is None else titles.get(one.version, one.version) for one in sides]
+        return JSONResponse({"titles": shown})
 
     async def _opinion(self, http: Request) -> Response:
         sent = await _read(http, _Opinion)
         given = self._memory.given(sent.id)
         if given is None:
-            raise Refused(404, "this answer is not remembered any more; let the clip be explained again")
+            raise Refused(404, f"this answer {_FORGOTTEN}", param="id")
+        if sent.beside is not None and not self._is_beside(sent.beside, given):
+            raise Refused(404, f"the answer beside this one {_FORGOTTEN}", param="beside")
         said = Opinion(sent.thumb, sent.emotion, sent.explanation, sent.preferred, sent.beside)
-        traced = await asyncio.to_thread(self._feedback.add, given, said)
-        return JSONResponse({"kept": given.kept is not None, "traced": traced})
+        await asyncio.to_thread(self._feedback.add, given, said)
+        return JSONResponse({"kept": given.kept is not None})
+
+    def _is_beside(self, other: str, given: Given) -> bool:
+        """Whether an id is that of another answer about the same clip."""
+        beside = self._memory.given(other)
+        return beside is not None and other != given.id and beside.sha256 == given.sha256
+
+
+class _Lines(StreamingResponse):
+    """Ends what writes the lines when the client leaves, rather than when its memory is collected."""
+
+    async def stream_response(self, send: Send) -> None:
+        async with contextlib.aclosing(cast("AsyncGenerator[bytes]", self.body_iterator)):
+            await super().stream_response(send)
 
 
 async def _read(http: Request, model: type[_Model]) -> _Model:

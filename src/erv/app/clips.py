@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,20 +29,28 @@ def file_of(clips: ServedClips, name: str) -> Path:
     """The file of a clip below the served folder.
 
     Raises:
-        ClipError: it is not one that may be read.
+        ClipError: it is not one that may be read, or no video by its name: of other files, lists say whose
+            faces these are, and pages would run as ours.
     """
-    if "://" in name:
+    if "://" in name or not is_video(name) or is_junk(name):
         raise ClipError("no such file below the served folder")
     return clips.file_of(ClipInput(name), 0, Path("unused"))
+
+
+def media_type_of(name: str) -> str:
+    """What a clip is sent as: a video, whatever a link of that name leads to."""
+    found, _ = mimetypes.guess_type(name)
+    return found if found is not None and found.startswith("video/") else "application/octet-stream"
 
 
 def _videos(folder: Path) -> Iterator[str]:
     for place, folders, files in os.walk(folder):
         folders.sort()
         for file in sorted(files):
-            if is_video(file) and not is_junk(file):
-                path = Path(place) / file
-                name = os.path.relpath(path, folder)
-                # A name that is not UTF-8 can't be asked for, nor what a link names elsewhere.
-                if name.isprintable() and path.resolve().is_relative_to(folder):
-                    yield name
+            path = Path(place) / file
+            name = os.path.relpath(path, folder)
+            if not is_video(name) or is_junk(name):
+                continue
+            # A name that is not UTF-8 can't be asked for, nor what a link names elsewhere.
+            if name.isprintable() and path.resolve().is_relative_to(folder):
+                yield name

@@ -1,8 +1,9 @@
 """Feedback as a reasoning set for the next round: clips with the explanations that people stand behind.
 
 The folder has the layout of EMER v1 (`EMER.csv` and the clips), which the reader `reasoning` reads. A row is
-an answer whose clip was kept, and that somebody approved (thumb up, or preferred) or corrected; corrections
-replace what the policy said. Where two answers about a clip remain, the one that was judged last counts.
+an answer whose clip was kept, and that somebody approved (thumb up) or corrected; corrections replace what
+the policy said. To be the better one of two is no approval, as both may be wrong. Where two answers about a
+clip remain, the one that was judged last counts.
 """
 
 from __future__ import annotations
@@ -82,8 +83,9 @@ def _stood_behind(line: dict[str, Any]) -> tuple[str, str] | None:
     Whoever corrects the emotion alone doesn't stand behind an explanation that led to another.
     """
     said, answer = line["said"], line["answer"]
-    approved = said["thumb"] == "up" or (said["preferred"] is True and said["thumb"] is None)
-    corrected = said["emotion"] is not None and said["emotion"] != answer["emotion"]
+    approved = said["thumb"] == "up"
+    # Journals of an older erv have no name.
+    corrected = said["emotion"] not in (None, answer["emotion"], answer.get("name"))
     emotion = said["emotion"] or (answer["emotion"] if approved or said["explanation"] else None)
     explanation = said["explanation"] or (answer["explanation"] if approved and not corrected else None)
     return None if not emotion or not explanation else (emotion, explanation)

@@ -1,9 +1,9 @@
 """What people say about answers: kept in a journal at once, and written to MLflow as traces.
 
 The journal (`feedback.jsonl`) is the record. Each line has the answer with what was said of it, complete in
-itself; a later line about the same answer replaces what was said before. MLflow gets it too: a trace per
-answer with human assessments. What MLflow could not be told is told with the next feedback, or at the next
-start: `sent.jsonl` has what it knows.
+itself; a later line about the same answer replaces what was said before. MLflow gets it too, in the
+background: a trace per answer with human assessments. What MLflow could not be told is told with the next
+feedback, or at the next start: `sent.jsonl` has what it knows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from erv.app.given import Given
-from erv.errors import DataError, ErvError
+from erv.errors import DataError, ErvError, StackError
 from erv.files import sha256_of_text
 
 logger = logging.getLogger(__name__)
@@ -49,35 +49,49 @@ class Opinion:
     beside: str | None = None
 
 
+class LineRefused(StackError):
+    """MLflow answers, and doesn't take this line."""
+
+
 class Feedback:
     """The journal of a workspace; any thread may use it.
 
     Args:
         folder: of journal and kept clips; only this user can read it.
-        send: tells MLflow a line; raises ErvError. None if there is no MLflow.
+        send: tells MLflow a line; raises LineRefused, or another ErvError if MLflow takes none at the moment.
+            None if there is no MLflow.
     """
 
     def __init__(self, folder: Path, send: Callable[[Mapping[str, Any]], None] | None = None) -> None:
         self.folder, self._send = folder, send
-        self._lock = threading.Lock()
+        # Nobody who says or keeps something waits for MLflow, which may take minutes to be away.
+        self._journal, self._clips, self._telling = threading.Lock(), threading.Lock(), threading.Lock()
+        self._news = threading.Event()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
 
-    def add(self, given: Given, opinion: Opinion) -> bool:
-        """Keeps an opinion; it is on the disk when this returns.
-
-        Returns:
-            Whether MLflow has it too.
-        """
+    def add(self, given: Given, opinion: Opinion) -> None:
+        """Keeps an opinion; it is on the disk when this returns."""
         line = _line(given, opinion)
-        with self._lock:
+        with self._journal:
             _append(self.folder / JOURNAL, line)
-            return self._tell()
+        self._news.set()
+
+    def keep_telling(self) -> None:
+        """Tells MLflow in the background, now and after each opinion, while this process runs."""
+        if self._send is not None:
+            threading.Thread(target=self._tell_on, name="feedback", daemon=True).start()
 
     def tell(self) -> bool:
-        """Tells MLflow what it doesn't know yet; whether it knows all now."""
-        with self._lock:
-            return self._tell()
+        """Tells MLflow what it doesn't know yet; whether it knows all now.
+
+        Raises:
+            DataError: a line of the journal is damaged.
+        """
+        if self._send is None:
+            return False
+        with self._telling:
+            return self._tell(self._send)
 
     def keep(self, name: str, content: bytes) -> str:
         """Keeps the file of a clip; returns the name of the kept file: its content's hash and its ending."""
@@ -88,7 +102,7 @@ class Feedback:
         suffix = Path(name).suffix.lower()
         suffix = suffix if suffix[1:].isalnum() and len(suffix) <= 6 else ".mp4"
         digest, clips = sha256(content).hexdigest(), self.folder / CLIPS
-        with self._lock:
+        with self._clips:
             if found := sorted(clips.glob(f"{digest}.*")):  # the same clip under another name
                 return found[0].name
             clips.mkdir(exist_ok=True, mode=0o700)
@@ -97,21 +111,39 @@ class Feedback:
                 temporary.write_bytes(content)
         return path.name
 
-    def _tell(self) -> bool:
-        if self._send is None:
-            return False
+    def _tell_on(self) -> None:
+        while True:
+            self._news.clear()
+            try:
+                self.tell()
+            except DataError as error:
+                logger.error("MLflow isn't told of feedback: %s", error)
+            except Exception:  # the thread must not end
+                logger.exception("MLflow could not be told of feedback")
+            self._news.wait()
+
+    def _tell(self, send: Callable[[Mapping[str, Any]], None]) -> bool:
+        """As `tell`. Only the last line about an answer counts, so an older one is never told after it."""
+        with self._journal:
+            lines = latest(self.folder)
         sent = {str(line["line"]) for line in read_lines(self.folder / SENT)}
-        for line in read_lines(self.folder / JOURNAL):
+        whole = True
+        for line in lines:
             name = sha256_of_text(json.dumps(line, sort_keys=True))
             if name in sent:
                 continue
             try:
-                self._send(line)
+                send(line)
+            except LineRefused as error:
+                what = f"{line['clip']['name']!r} of {line['at']}"
+                logger.error("feedback about %s is kept, but MLflow doesn't take it: %s", what, error)
+                whole = False
+                continue
             except ErvError as error:
                 logger.warning("feedback is kept, but MLflow doesn't have it yet: %s", error)
                 return False
             _append(self.folder / SENT, {"line": name})
-        return True
+        return whole
 
 
 def latest(folder: Path) -> list[dict[str, Any]]:
@@ -161,6 +193,7 @@ def _line(given: Given, opinion: Opinion) -> dict[str, Any]:
         "answer": {
             "id": given.id,
             "emotion": done.answer,
+            "name": given.name,
             "explanation": done.explanation,
             "completion": done.completion,
             "agreement": done.agreement,

@@ -26,6 +26,7 @@ class Given:
         kept: name of the kept file; None if the user didn't say keep.
         subtitle: what is said in the clip, as the user wrote it.
         done: the answer.
+        name: canonical name of the emotion that it names, see `erv.app.names`; None if it is unknown.
     """
 
     id: str
@@ -35,6 +36,15 @@ class Given:
     kept: str | None
     subtitle: str | None
     done: Done
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Side:
+    """A side of a blind pair: its version, and those of both sides in the order in which they were named."""
+
+    version: str
+    pair: tuple[str, ...]
 
 
 class Memory:
@@ -43,7 +53,7 @@ class Memory:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._given: OrderedDict[str, Given] = OrderedDict()
-        self._versions: OrderedDict[str, str] = OrderedDict()
+        self._sides: OrderedDict[str, Side] = OrderedDict()
 
     def remember(self, given: Given) -> None:
         """Keeps an answer."""
@@ -62,16 +72,17 @@ class Memory:
         shuffled = list(versions)
         secrets.SystemRandom().shuffle(shuffled)
         tokens = [secrets.token_urlsafe(12) for _ in shuffled]
+        sides = [Side(version, tuple(versions)) for version in shuffled]
         with self._lock:
-            self._versions.update(zip(tokens, shuffled, strict=True))
-            while len(self._versions) > _MOST:
-                self._versions.popitem(last=False)
+            self._sides.update(zip(tokens, sides, strict=True))
+            while len(self._sides) > _MOST:
+                self._sides.popitem(last=False)
         return tokens
 
-    def version_of(self, token: str) -> str | None:
-        """The version that a token stands for; None if it is not known any more."""
+    def side_of(self, token: str) -> Side | None:
+        """The side that a token stands for; None if it is not known any more."""
         with self._lock:
-            return self._versions.get(token)
+            return self._sides.get(token)
 
 
 def new_id() -> str:

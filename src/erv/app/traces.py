@@ -1,7 +1,7 @@
 """Feedback as traces in MLflow: one per answer, with what people said of it as their assessments.
 
-The id of a trace follows from its answer, and those of its assessments from it, so that telling MLflow again
-adds nothing.
+The id of a trace follows from its answer, and those of its assessments from it and their names, so that
+telling MLflow again adds nothing, and what somebody says later replaces what was said before.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from erv.app.feedback import LineRefused
 from erv.environment import Environment
 from erv.errors import StackError
 from erv.tracking.lock_entries import client_of
@@ -33,12 +34,13 @@ def trace_id_of(line: Mapping[str, Any]) -> str:
 
 
 def send(environment: Environment, line: Mapping[str, Any]) -> None:
-    """Writes the trace of a line of the journal, see `erv.app.feedback`.
+    """Writes the trace of a line of the journal, see `erv.app.feedback`; takes back what isn't said any more.
 
     Raises:
-        StackError: MLflow can't be reached, or refuses.
+        LineRefused: MLflow answers, and doesn't take it.
+        StackError: MLflow can't be reached, or lets nobody in.
     """
-    from mlflow.exceptions import MlflowException
+    from mlflow.exceptions import MlflowException, RestException
     from mlflow.tracing.client import TracingClient
 
     try:
@@ -46,11 +48,16 @@ def send(environment: Environment, line: Mapping[str, Any]) -> None:
             experiment = _experiment(environment)
             client = TracingClient(environment.mlflow_uri)
             repeated(partial(client.log_spans, experiment, [_span(line)]))
-            repeated(partial(client.start_trace, _info(line, experiment)))
+            info = _info(line, experiment)
+            repeated(partial(client.start_trace, info))
+            # MLflow adds assessments to a trace that it has, and never takes one away.
+            for name in _withdrawn(repeated(partial(client.get_trace_info, info.trace_id)), info):
+                repeated(partial(client.delete_assessment, info.trace_id, name))
     except (MlflowException, NotImplementedError, OSError) as error:
         server = environment.mask(environment.mlflow_uri or "")
         reason = environment.mask(" ".join(str(error).split()))[:300]
-        raise StackError(f"MLflow at {server}: {reason}") from error
+        kind = LineRefused if isinstance(error, RestException) else StackError
+        raise kind(f"MLflow at {server}: {reason}") from error
 
 
 def _experiment(environment: Environment) -> str:
@@ -139,6 +146,16 @@ def _assessments(line: Mapping[str, Any]) -> list[Assessment]:
         if value is not None:
             found.append(Expectation(name=name, value=value, source=human, trace_id=trace_id))
     for assessment in found:
-        content = f"{trace_id} {line['at']} {assessment.name}"
+        content = f"{trace_id} {assessment.name}"
         assessment.assessment_id = f"a-{hashlib.sha256(content.encode()).hexdigest()[:32]}"
     return found
+
+
+def _withdrawn(known: TraceInfo, told: TraceInfo) -> list[str]:
+    """Ids of assessments of ours that MLflow has, and that are not said any more."""
+    said = {one.assessment_id for one in told.assessments}
+    return [
+        one.assessment_id
+        for one in known.assessments
+        if one.source.source_id == _SOURCE and one.assessment_id not in said
+    ]

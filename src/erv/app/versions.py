@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from erv.answering.process import Answerer
@@ -27,13 +28,23 @@ class Choice:
     open: Callable[[], Opened]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Loaded:
-    """A version that answers; `title` is that of its choice."""
+    """A version that answers; `title` is that of its choice, `users` counts those that are asking it."""
 
     title: str
     opened: Opened
     answerer: Answerer
+    users: int = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody asks it, and it has nothing to do."""
+        return not self.users and not self.answerer.waiting and not self.answerer.answering
+
+
+class NoVersion(RegistryError):
+    """There is no version of that name to choose; the message is for the page."""
 
 
 class Versions:
@@ -43,7 +54,7 @@ class Versions:
         choices: what can be chosen now, the usual one first. Raises ErvError if that can't be told.
         start: starts the process of a bundle. Raises ErvError.
         most: versions that are loaded at once, at least 2, since two can be compared. The one that was asked
-            the longest ago makes room.
+            the longest ago makes room. While so many are being asked, one more stays until the first is done.
     """
 
     def __init__(
@@ -70,12 +81,31 @@ class Versions:
             return found is not None and found.answerer.alive
 
     def get(self, version: str) -> Loaded:
-        """A version, loaded if it isn't; that takes a while.
+        """Loads a version if it isn't, which takes a while; raises as `using`.
+
+        It may make room for another at any time. To ask it, use `using`.
+        """
+        with self.using(version) as loaded:
+            return loaded
+
+    @contextlib.contextmanager
+    def using(self, version: str) -> Iterator[Loaded]:
+        """A version, loaded if it isn't, which isn't closed before the end of the block.
 
         Raises:
-            RegistryError: there is no such version.
+            NoVersion: there is no such version.
             ErvError: it can't be loaded.
         """
+        loaded = self._taken(version)
+        try:
+            yield loaded
+        finally:
+            with self._lock:
+                loaded.users -= 1
+            self._make_room()
+
+    def _taken(self, version: str) -> Loaded:
+        """A version that is in use from now on."""
         with self._lock:
             one_by_one = self._loading.setdefault(version, threading.Lock())
         with one_by_one:
@@ -83,9 +113,9 @@ class Versions:
                 return found
             choice = next((one for one in self._choices() if one.id == version), None)
             if choice is None:
-                raise RegistryError(f"there is no version {version!r} to choose; load the page again")
+                raise NoVersion(f"there is no version {version!r} to choose; load the page again")
             opened = choice.open()
-            loaded = Loaded(choice.title, opened, self._start(opened))
+            loaded = Loaded(choice.title, opened, self._start(opened), users=1)
             with self._lock:
                 self._loaded[version] = loaded
         self._make_room()
@@ -99,12 +129,14 @@ class Versions:
             one.answerer.close()
 
     def _known(self, version: str) -> Loaded | None:
+        """A version that is loaded, in use from now on."""
         with self._lock:
             found = self._loaded.get(version)
             if found is None:
                 return None
             if found.answerer.alive:
                 self._loaded.move_to_end(version)
+                found.users += 1
                 return found
             del self._loaded[version]
         found.answerer.close()  # it died
@@ -112,11 +144,8 @@ class Versions:
 
     def _make_room(self) -> None:
         with self._lock:
-            idle = [
-                name
-                for name, one in self._loaded.items()
-                if not one.answerer.waiting and not one.answerer.answering
-            ]
+            # Not the one that was asked last: it may have been loaded for somebody who asks it next.
+            idle = [name for name, one in list(self._loaded.items())[:-1] if one.idle]
             surplus = idle[: max(0, len(self._loaded) - self._most)]
             ending = [self._loaded.pop(name) for name in surplus]
         for one in ending:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from erv.environment import Environment
 
 KEY_VARIABLE = "ERV_APP_KEY"
+HOSTS_VARIABLE = "ERV_APP_HOSTS"
 
 
 @click.group(name="app", invoke_without_command=True)
@@ -46,8 +47,9 @@ def command(
 ) -> None:  # fmt: skip
     """Open a page where a version explains clips as it writes: uploaded, picked, recorded or live.
 
-    Clips can be picked from ERV_SERVE_ROOT. ERV_APP_KEY is the key that the page asks for; without one, only
-    this machine is answered. It serves until Ctrl-C.
+    Clips can be picked from ERV_SERVE_ROOT. ERV_APP_KEY has the key that the page asks for, or several with
+    commas between them; without one, only this machine is answered. ERV_APP_HOSTS names further names of this
+    machine. It serves until Ctrl-C.
     """
     if context.invoked_subcommand is not None:
         return
@@ -63,12 +65,13 @@ def command(
     from erv.app.versions import Versions
     from erv.environment import isolate, load_environment
     from erv.register.opened import Opened
+    from erv.web.keys import further_hosts, take_keys
     from erv.web.run import hosts_of, require_key, run
     from erv.web.site import site
 
-    key = os.environ.pop(KEY_VARIABLE, None)  # processes of ours don't need it
-    require_key(host, key, KEY_VARIABLE)
-    hosts = hosts_of(host)
+    keys = take_keys(KEY_VARIABLE)
+    require_key(host, keys, KEY_VARIABLE)
+    hosts = hosts_of(host, further_hosts(HOSTS_VARIABLE))
     environment = load_environment()
     isolate(environment)
     clips = served_clips()
@@ -82,14 +85,13 @@ def command(
     first = versions.choices()[0]
     told = partial(send, environment) if environment.mlflow_uri else None
     feedback = Feedback(_folder(environment), told)
-    if told is not None:
-        feedback.tell()
+    feedback.keep_telling()
     app = App(versions, feedback, clips, seconds=seconds, most_mb=max_mb)
     guarded = site(
         app.starlette(),
         hosts=hosts,
         most_bytes=max_mb << 20,
-        key=key,
+        key=keys or None,
         realm="erv app",
         remedy=f"it is in {KEY_VARIABLE} of whoever runs this server",
         allow=FEATURES,
@@ -141,12 +143,13 @@ def _folder(environment: Environment) -> Path:
 def _bundles(folders: Sequence[Path]) -> list[Choice]:
     from functools import partial
 
+    from erv.app.titles import titles_of
     from erv.app.versions import Choice
     from erv.register.opened import opened_folder
 
     return [
-        Choice(str(number), str(folder), partial(opened_folder, folder))
-        for number, folder in enumerate(folders, 1)
+        Choice(str(number), title, partial(opened_folder, folder))
+        for number, (folder, title) in enumerate(zip(folders, titles_of(folders), strict=True), 1)
     ]
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import click
 
+KEY_VARIABLE = "ERV_SERVE_KEY"
+HOSTS_VARIABLE = "ERV_SERVE_HOSTS"
+
 
 @click.command(name="serve")
 @click.option(
@@ -71,15 +74,15 @@ def command(
     from erv.environment import isolate, load_environment
     from erv.serve.app import OPEN_PATHS, application
     from erv.serve.engine import Engine
-    from erv.serve.keys import KEY_VARIABLE, further_hosts, take_keys
     from erv.serve.rates import Buckets
     from erv.serve.versions import FolderSource, RegistrySource, Source, Version
+    from erv.web.keys import further_hosts, take_keys
     from erv.web.run import hosts_of, require_key, run
     from erv.web.site import site
 
-    keys = take_keys()
+    keys = take_keys(KEY_VARIABLE)
     require_key(host, keys, KEY_VARIABLE)
-    hosts = hosts_of(host, further_hosts())
+    hosts = hosts_of(host, further_hosts(HOSTS_VARIABLE))
     environment = load_environment()
     isolate(environment)
     served_clips()

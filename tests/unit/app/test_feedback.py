@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,8 @@ from typing import Any
 import pytest
 
 from erv.answering.events import Done, Seconds, Usage
-from erv.app.export import Exported, export
-from erv.app.feedback import JOURNAL, Feedback, Opinion, latest
+from erv.app.export import TABLE, Exported, export
+from erv.app.feedback import JOURNAL, SENT, Feedback, LineRefused, Opinion, latest, read_lines
 from erv.app.given import Given
 from erv.errors import DataError, StackError
 from erv.ingest.ingest import ingest
@@ -29,6 +31,13 @@ DONE = Done(
 GIVEN = Given("a1", Opened("tiny", "3", "b" * 64, Path("bundle")), "my clip.mp4", "c" * 64, None, None, DONE)
 
 
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
 def said(folder: Path) -> list[dict[str, Any]]:
     return [line["said"] for line in latest(folder)]
 
@@ -36,7 +45,8 @@ def said(folder: Path) -> list[dict[str, Any]]:
 def test_the_last_word_about_an_answer_counts(tmp_path: Path) -> None:
     feedback = Feedback(tmp_path / "app")
     for opinion in (Opinion("up"), Opinion("down", emotion="fear")):
-        assert not feedback.add(GIVEN, opinion), "there is no MLflow"
+        feedback.add(GIVEN, opinion)
+    assert not feedback.tell(), "there is no MLflow"
     feedback.add(replace(GIVEN, id="a2"), Opinion("up"))
     assert [one["thumb"] for one in said(tmp_path / "app")] == ["down", "up"]
     assert len((tmp_path / "app" / JOURNAL).read_text().splitlines()) == 3
@@ -68,12 +78,65 @@ def test_mlflow_is_told_once_and_what_it_missed_later(tmp_path: Path) -> None:
         told.append(line["answer"]["id"])
 
     feedback = Feedback(tmp_path, send)
-    assert not feedback.add(GIVEN, Opinion("up"))
+    feedback.add(GIVEN, Opinion("up"))
+    assert not feedback.tell()
     away = False
-    assert feedback.add(replace(GIVEN, id="a2"), Opinion("up"))
+    feedback.add(replace(GIVEN, id="a2"), Opinion("up"))
+    assert feedback.tell()
     assert told == ["a1", "a2"]
     assert Feedback(tmp_path, send).tell()
     assert told == ["a1", "a2"]
+
+
+def test_nobody_waits_for_mlflow(tmp_path: Path) -> None:
+    asked, answers, told = threading.Event(), threading.Event(), threading.Event()
+
+    def send(_: Mapping[str, Any]) -> None:
+        asked.set()
+        assert answers.wait(30)
+        told.set()
+
+    feedback = Feedback(tmp_path, send)
+    feedback.keep_telling()
+    feedback.add(GIVEN, Opinion("up"))
+    assert asked.wait(30), "it is told in the background"
+    feedback.add(replace(GIVEN, id="a2"), Opinion("up"))
+    assert feedback.keep("b.mp4", b"film")
+    assert len(said(tmp_path)) == 2
+    assert not told.is_set()
+    answers.set()
+    until(lambda: (tmp_path / SENT).exists() and len(list(read_lines(tmp_path / SENT))) == 2)
+
+
+def test_a_line_that_mlflow_refuses_keeps_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    def send(line: Mapping[str, Any]) -> None:
+        if line["answer"]["id"] == "a1":
+            raise LineRefused("MLflow says no")
+        told.append(line["said"]["thumb"])
+
+    feedback = Feedback(tmp_path, send)
+    feedback.add(GIVEN, Opinion("up"))
+    for thumb in ("up", "down"):
+        feedback.add(replace(GIVEN, id="a2"), Opinion(thumb))  # type: ignore[arg-type]
+    assert not feedback.tell()
+    assert told == ["down"], "what was said before is not told after it"
+    assert "'my clip.mp4'" in caplog.text
+    assert "MLflow says no" in caplog.text
+
+
+def test_a_damaged_journal_is_named_and_ends_no_thread(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = threading.Event()
+    feedback = Feedback(tmp_path, lambda _: told.set())
+    (tmp_path / JOURNAL).write_text("{\n")
+    feedback.keep_telling()
+    until(lambda: "line 1: damaged" in caplog.text)
+    (tmp_path / JOURNAL).unlink()
+    feedback.add(GIVEN, Opinion("up"))
+    assert told.wait(30)
 
 
 def test_kept_clips_have_names_of_their_content(tmp_path: Path) -> None:
@@ -98,7 +161,7 @@ def test_an_export_is_read_as_a_reasoning_set(tmp_path: Path) -> None:
         (kept[0], APPROVED),
         (kept[1], CORRECTED),
         (kept[2], Opinion("up")),
-        (kept[2], Opinion(preferred=True)),
+        (kept[0], Opinion(preferred=True)),
         (None, APPROVED),
         (kept[2], Opinion("down")),
         (kept[2], Opinion("down", emotion="fear")),
@@ -109,9 +172,9 @@ def test_an_export_is_read_as_a_reasoning_set(tmp_path: Path) -> None:
         )
         feedback.add(given, opinion)
     output = tmp_path / "round-2"
-    assert export(tmp_path / "app", output) == Exported(3, without_clip=1, without_text=2)
+    assert export(tmp_path / "app", output) == Exported(3, without_clip=1, without_text=3)
     first = {path.name: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    assert export(tmp_path / "app", tmp_path / "again") == Exported(3, 1, 2)
+    assert export(tmp_path / "app", tmp_path / "again") == Exported(3, 1, 3)
     assert {p.name: p.read_bytes() for p in (tmp_path / "again").rglob("*") if p.is_file()} == first
 
     reader = IngestSettings(
@@ -127,6 +190,28 @@ def test_an_export_is_read_as_a_reasoning_set(tmp_path: Path) -> None:
     assert corrected.completion == (
         "<think>His hands shake, and he steps back.</think>\n<answer>fear</answer>"
     )
+
+
+def test_the_better_one_of_two_wrong_answers_is_no_example(tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path / "app")
+    name = feedback.keep("a.mp4", b"film")
+    feedback.add(replace(GIVEN, kept=name), Opinion(preferred=True, beside="a2"))
+    feedback.add(replace(GIVEN, id="a2", kept=name), Opinion(preferred=False, beside="a1"))
+    with pytest.raises(DataError, match="0 answers whose clip was not kept, 2 without approval"):
+        export(tmp_path / "app", tmp_path / "out")
+
+
+def test_an_emotion_that_the_answer_names_in_other_words_corrects_nothing(tmp_path: Path) -> None:
+    feedback = Feedback(tmp_path / "app")
+    name = feedback.keep("a.mp4", b"film")
+    angry = replace(GIVEN, kept=name, name="anger", done=replace(DONE, answer="Angry."))
+    feedback.add(angry, Opinion("up", emotion="anger"))
+    assert export(tmp_path / "app", tmp_path / "out").rows == 1
+    table = (tmp_path / "out" / TABLE).read_text()
+    assert f"{name},anger,,He shouts." in table
+    feedback.add(angry, Opinion("up", emotion="fear"))
+    with pytest.raises(DataError, match="no feedback to export"):
+        export(tmp_path / "app", tmp_path / "again")
 
 
 def test_nothing_is_written_over_or_half(tmp_path: Path) -> None:

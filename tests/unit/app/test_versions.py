@@ -59,6 +59,32 @@ def test_a_version_is_started_once_and_the_oldest_idle_one_makes_room() -> None:
     assert all(process.closed for process in shelf.processes.values())
 
 
+def test_a_third_stays_while_two_answer_until_one_of_them_is_done() -> None:
+    shelf = Shelf()
+    versions = shelf.versions("1", "2", "3")
+    for name in ("1", "2"):
+        versions.get(name)
+        shelf.processes[name].answering = 1
+    assert versions.get("3").answerer.alive
+    assert not any(process.closed for process in shelf.processes.values())
+    shelf.processes["1"].answering = 0
+    with versions.using("3"):
+        pass
+    assert [name for name, process in shelf.processes.items() if process.closed] == ["1"]
+
+
+def test_one_that_somebody_is_about_to_ask_is_not_closed() -> None:
+    shelf = Shelf()
+    versions = shelf.versions("1", "2", "3", "4")
+    with versions.using("1") as first, versions.using("2"):
+        versions.get("3")
+        versions.get("4")
+        assert not first.answerer.closed  # type: ignore[attr-defined]
+        assert shelf.processes["3"].closed, "nobody asks it"
+    assert sum(not process.closed for process in shelf.processes.values()) == 2
+    assert not shelf.processes["4"].closed, "it was asked last"
+
+
 def test_one_that_died_is_started_again() -> None:
     shelf = Shelf()
     versions = shelf.versions("1")
@@ -79,8 +105,10 @@ def test_the_sides_of_a_pair_can_not_be_foreseen() -> None:
     first = set()
     for _ in range(40):
         sides = memory.pair(["1", "2"])
-        assert {memory.version_of(side) for side in sides} == {"1", "2"}
+        known = [memory.side_of(side) for side in sides]
+        assert {one.version for one in known if one} == {"1", "2"}
+        assert {one.pair for one in known if one} == {("1", "2")}, "the order tells nothing"
         assert not any(side in ("1", "2") for side in sides)
-        first.add(memory.version_of(sides[0]))
+        first.add(known[0].version if known[0] else None)
     assert first == {"1", "2"}
-    assert memory.version_of("1") is None
+    assert memory.side_of("1") is None

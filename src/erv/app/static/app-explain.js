@@ -58,34 +58,49 @@ form.addEventListener("drop", (event) => {
 let stream = null, stop = null, clock = null;
 at("record").addEventListener("click", async () => {
   fault("");
-  if (stop) {
-    clearInterval(clock);
-    const blob = await stop();
-    close(stream);
-    stop = stream = null;
-    video.srcObject = null;
-    video.muted = false;
-    at("record").textContent = "Record again";
-    show(blob, "recording.webm");
-    return;
-  }
+  // A second click while the browser asks would open another camera, which nothing would close.
+  at("record").disabled = true;
   try {
-    stream = await openCamera();
+    await (stop ? endRecording() : beginRecording());
   } catch (error) {
+    close(stream);
+    stream = null;
     fault(error.message);
+  }
+  at("record").disabled = false;
+  at("record").focus();
+});
+
+async function beginRecording() {
+  stream = await openCamera();
+  if (source() !== "record") { // changed while the browser asked
+    close(stream);
+    stream = null;
     return;
   }
+  const ends = record(stream);
   show(null);
   video.srcObject = stream;
   video.muted = true;
   video.hidden = false;
   at("nothing").hidden = true;
   video.play();
-  stop = record(stream);
+  stop = ends;
   const begun = Date.now();
   at("record").textContent = "Stop recording";
   clock = setInterval(() => { at("recorded").textContent = seconds((Date.now() - begun) / 1000); }, 200);
-});
+}
+
+async function endRecording() {
+  clearInterval(clock);
+  const blob = await stop();
+  close(stream);
+  stop = stream = null;
+  video.srcObject = null;
+  video.muted = false;
+  at("record").textContent = "Record again";
+  show(blob, "recording.webm");
+}
 
 // Who explains it
 
@@ -94,6 +109,7 @@ at("compare")?.addEventListener("change", () => { at("beside").hidden = !at("com
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   fault("");
+  if (running) return;
   const served = source() === "served" ? at("served").value : null;
   if (stop) return fault("stop the recording first");
   if (!served && !file) return fault("choose a clip first");
@@ -104,18 +120,21 @@ form.addEventListener("submit", async (event) => {
   const compared = at("compare")?.checked;
   const blind = compared && at("blind").checked;
   const versions = compared ? [at("version").value, at("other").value] : [at("version").value];
+  const now = running = new AbortController();
+  const clip = file;
+  busy(true);
   sides = null;
-  if (blind) {
-    try {
-      sides = (await post("/pair", { versions })).sides;
-    } catch (error) {
-      return fault(error.message);
-    }
+  try {
+    if (blind) sides = (await post("/pair", { versions })).sides;
+    if (!now.signal.aborted) await begin(versions, served, clip, now.signal);
+  } catch (error) {
+    fault(error.message);
   }
-  begin(versions, served, file);
+  running = null;
+  busy(false);
 });
 
-async function begin(versions, served, clip) {
+async function begin(versions, served, clip, signal) {
   panels.forEach((panel) => panel.remove());
   at("judge").hidden = true;
   at("judged").textContent = "";
@@ -123,8 +142,6 @@ async function begin(versions, served, clip) {
   const names = sides ? ["A", "B"] : versions.map((version) => titleOf(version));
   panels = names.map((name) => new Panel(name, video));
   at("answers").replaceChildren(...panels.map((panel) => panel.root));
-  running = new AbortController();
-  busy(true);
   at("answers").scrollIntoView({ block: "nearest" });
   await Promise.all(panels.map((panel, number) => {
     const asked = new URLSearchParams(sides ? { side: sides[number] } : { version: versions[number] });
@@ -132,10 +149,8 @@ async function begin(versions, served, clip) {
     else asked.set("name", clip.name);
     for (const id of ["dataset", "subtitle"]) if (at(id).value.trim()) asked.set(id, at(id).value.trim());
     if (at("keep").checked) asked.set("keep", "1");
-    return explain(asked, served ? null : clip.blob, running.signal, (event) => panel.tell(event));
+    return explain(asked, served ? null : clip.blob, signal, (event) => panel.tell(event));
   }));
-  running = null;
-  busy(false);
   at("news").textContent = panels.map((panel) => panel.summary()).join(". ");
   at("judge").hidden = panels.length < 2 || panels.some((panel) => !panel.done);
 }
@@ -147,11 +162,17 @@ window.addEventListener("pagehide", () => { running?.abort(); close(stream); });
 for (const button of document.querySelectorAll(".prefer")) {
   button.addEventListener("click", async () => {
     const chosen = button.value === "" ? null : Number(button.value);
-    await Promise.all(panels.map((panel, number) => panel.say({
+    const buttons = document.querySelectorAll(".prefer");
+    buttons.forEach((one) => { one.disabled = true; });
+    const saved = await Promise.all(panels.map((panel, number) => panel.say({
       preferred: chosen === null ? null : chosen === number,
       beside: panels[1 - number].id,
     })));
-    document.querySelectorAll(".prefer").forEach((one) => { one.disabled = true; });
+    if (!saved.every(Boolean)) {
+      buttons.forEach((one) => { one.disabled = false; });
+      at("judged").textContent = "Not saved; choose again.";
+      return;
+    }
     at("judged").textContent = "Saved.";
     if (sides) {
       try {

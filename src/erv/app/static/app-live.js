@@ -6,33 +6,34 @@ import { close, openCamera, record } from "./app-recorder.js";
 
 const MOST = 10; // explanations that stay on the page
 const at = (id) => document.getElementById(id);
-let stream = null, running = null, panels = [], skipped = 0;
+let running = null, panels = [], skipped = 0; // running: an AbortController, with the camera's stream
 
 at("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
   fault("");
-  try {
-    stream = await openCamera();
-  } catch (error) {
-    fault(error.message);
-    return;
-  }
-  at("camera").srcObject = stream;
-  at("camera").play();
+  if (running) return;
   const now = running = new AbortController();
   skipped = 0;
   busy(true);
-  state("Loading the version");
   try {
+    state("Waiting for camera and microphone");
+    const stream = await openCamera();
+    if (now.signal.aborted) {
+      close(stream); // stopped while the browser asked
+      return;
+    }
+    now.stream = at("camera").srcObject = stream;
+    at("camera").play();
+    state("Loading the version");
     await post("/open", { version: at("version").value });
+    if (now.signal.aborted) return;
+    state("Watching and listening");
+    await watch(now);
   } catch (error) {
+    if (now.signal.aborted) return;
     end();
     fault(error.message);
-    return;
   }
-  if (now.signal.aborted) return;
-  state("Watching and listening");
-  watch(now.signal);
 });
 
 at("cancel").addEventListener("click", end);
@@ -40,7 +41,7 @@ document.addEventListener("keydown", (event) => { if (event.key === "Escape") en
 window.addEventListener("pagehide", end);
 
 /** Records window after window; asks about the newest whenever nothing else is being answered. */
-async function watch(signal) {
+async function watch({ stream, signal }) {
   const span = Number(at("window").value) * 1000;
   let asking = false;
   while (!signal.aborted) {
@@ -88,8 +89,8 @@ function pause(time, signal) {
 function end() {
   if (!running) return;
   running.abort();
+  close(running.stream);
   running = null;
-  close(stream);
   at("camera").srcObject = null;
   state("Stopped");
   busy(false);

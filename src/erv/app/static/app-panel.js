@@ -22,6 +22,7 @@ export class Panel {
     this.sentences = [];
     this.done = null;
     this.id = null;
+    this.saying = Promise.resolve(true); // what was said last, once it is saved
     this.waveform = [];
     this.urls = [];
     this.rename(who);
@@ -157,8 +158,14 @@ export class Panel {
     const cancelled = event.code === "cancelled";
     this.state(cancelled ? "Cancelled" : "Not answered", cancelled ? "" : "bad");
     this.part(".explanation").classList.remove("writing");
-    if (cancelled) return;
-    this.part(".trouble").textContent = capital(event.sentence);
+    if (!cancelled) this.trouble(event.sentence);
+  }
+
+  /** Comes before `done`, if the clip was to be kept. */
+  on_not_kept(event) { this.trouble(event.sentence); }
+
+  trouble(sentence) {
+    this.part(".trouble").textContent = capital(sentence);
     this.part(".trouble").hidden = false;
   }
 
@@ -237,8 +244,8 @@ export class Panel {
     });
   }
 
-  /** Sends all that was said about this answer. */
-  async say(more = {}) {
+  /** Sends all that was said about this answer, after what was said before; gives whether it was saved. */
+  say(more = {}) {
     const chosen = this.part('.thumb[aria-pressed="true"]');
     this.opinion = { ...this.opinion, ...more };
     const opinion = {
@@ -248,12 +255,19 @@ export class Panel {
       explanation: this.part(".better").value.trim() || null,
       ...this.opinion,
     };
+    this.saying = this.saying.then(() => this.send(opinion));
+    return this.saying;
+  }
+
+  async send(opinion) {
     const said = this.part(".said");
     try {
       const answer = await post("/feedback", opinion);
       said.textContent = answer.kept ? "Saved, with the clip." : "Saved. The clip was not kept.";
+      return true;
     } catch (error) {
       said.textContent = `Not saved: ${error.message}`;
+      return false;
     }
   }
 }

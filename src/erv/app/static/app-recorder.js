@@ -13,8 +13,11 @@ export async function openCamera() {
   }
 }
 
-/** Records until the returned `stop` is called, which gives the recording as a Blob. */
+/** Records until the returned `stop` is called, which gives the recording as a Blob; throws if a device is gone. */
 export function record(stream) {
+  if (stream.getTracks().some((track) => track.readyState === "ended")) {
+    throw new Error("the camera or the microphone is gone; connect it and start again");
+  }
   const kinds = ["video/webm;codecs=vp8,opus", "video/webm", "video/mp4"];
   const recorder = new MediaRecorder(stream, { mimeType: kinds.find((kind) => MediaRecorder.isTypeSupported(kind)) });
   const pieces = [];
