@@ -39,7 +39,7 @@ def command(
     from erv.settings import load_settings
     from erv.study.analysis.checks import Rules
     from erv.study.analysis.instruments import read_evaluations, scores_of_judges, scores_of_verifier
-    from erv.study.analysis.page import verdicts
+    from erv.study.analysis.page import sentence, verdicts
     from erv.study.analysis.report import PASSED, Level, measure, write_report
     from erv.study.pinning import pin
     from erv.study.plan import STUDIES, read_key, read_study
@@ -60,12 +60,7 @@ def command(
     page = write_report(found, study)
     pin([page.parent])
     for item in verdicts(found[PASSED], {policy: policy for policy in found["policies"]}):
-        share = {end: 100 * (item["share"][end] or 0.0) for end in ("value", "low", "high")}
-        word = "preferred to" if item["sure"] else "can't be told from"
-        click.echo(
-            f"{item['winner']} {word} {item['loser']}: {share['value']:.0f}% of {item['answers']} preferences"
-            f" ({share['low']:.0f} to {share['high']:.0f}), {item['raters']} raters"
-        )
+        click.echo(sentence(item))
     if failed := found["checks"]["failed"]:
         click.echo(f"left out: {', '.join(failed)}")
     click.echo(page)
