@@ -42,10 +42,10 @@ def command(
     from erv.study.analysis.page import sentence, verdicts
     from erv.study.analysis.report import PASSED, Level, measure, write_report
     from erv.study.pinning import pin
-    from erv.study.plan import STUDIES, read_key, read_study
+    from erv.study.plan import folder_of, read_key, read_study
 
     settings = load_settings()
-    study = read_study(STUDIES / name)
+    study = read_study(folder_of(name))
     instruments = {}
     if not without_judges:
         from erv.verifier import EmotionVerifier

@@ -53,7 +53,8 @@ PAGE_WORDS = (
 
 Kind = Literal["pair", "rating"]
 Role = Literal["main", "practice", "attention", "gold"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Code = Annotated[str, Field(pattern=r"^[0-9A-Z]{4,16}$")]
 Id = Annotated[str, Field(pattern=r"^[0-9a-z]{4,32}$")]
 Slot = Annotated[str, Field(pattern=r"^[0-9a-z]{2,16}$")]

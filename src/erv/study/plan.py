@@ -9,18 +9,20 @@ are.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from erv.errors import DataError
+from erv.errors import DataError, SettingsError
 from erv.files import sha256_of_text
 from erv.study.contents import (
     HIGHEST,
     KEY,
     LOWEST,
+    NAME,
     RATINGS,
     VERSION,
     Design,
@@ -44,7 +46,6 @@ __all__ = [
     "MEDIA",
     "PLAN",
     "RATINGS",
-    "STUDIES",
     "TIE",
     "Design",
     "Expected",
@@ -57,6 +58,7 @@ __all__ = [
     "Study",
     "Texts",
     "extension_files",
+    "folder_of",
     "read_key",
     "read_study",
 ]
@@ -203,6 +205,20 @@ class Study:
             if type(number) is not int or not LOWEST <= number <= HIGHEST:
                 raise DataError(f"item {item_id}: {name} is no whole number from {LOWEST} to {HIGHEST}")
         return {"emotion": emotion, "ratings": {name: said[name] for name in RATINGS}}
+
+
+def folder_of(name: str) -> Path:
+    """The folder of the study of this name, below the working folder.
+
+    Raises:
+        SettingsError: it is no name: a path would lead elsewhere.
+    """
+    if not re.fullmatch(NAME, name):
+        raise SettingsError(
+            f"a study can't be called {name!r}; take at most 64 lower-case letters, digits, - and _, and give"
+            f" the name alone, such as first for {STUDIES}/first"
+        )
+    return STUDIES / name
 
 
 def read_study(folder: Path) -> Study:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from erv.errors import DataError, SettingsError
+from erv.errors import DataError
 from erv.files import scratch_folder, sha256_of_text, write_text
 from erv.pipeline import read_lock_entries
 from erv.settings import Settings
@@ -14,9 +13,7 @@ from erv.study.contents import KEY
 from erv.study.evaluated import read_evaluations
 from erv.study.making import Making
 from erv.study.pinning import pin
-from erv.study.plan import MEDIA, PLAN, STUDIES
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+from erv.study.plan import MEDIA, PLAN, folder_of
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,7 @@ def prepare(name: str, settings: Settings) -> Prepared:
         EvaluationError: a policy was not evaluated here as `dvc.lock` says.
         DataError: there is another study of this name; a clip can't be fetched; DVC refuses.
     """
-    if not _NAME.fullmatch(name):
-        raise SettingsError(
-            f"a study can't be called {name!r}; take at most 64 lower-case letters, digits, - and _"
-        )
-    folder = STUDIES / name
+    folder = folder_of(name)
     if folder.exists() and not (folder / PLAN).is_file():
         raise DataError(
             f"{folder}: is there without {PLAN}; `dvc pull {folder / PLAN}.dvc`, or take another name"
