@@ -124,14 +124,24 @@ def test_other_programs_and_back(scratch: Scratch, answered: Study) -> None:
         "set up a project"
         in scratch.erv("study", "export", "pilot", "--to", "label-studio", "--folder", "there").stdout
     )
-    said = scratch.erv(
-        "study", "import", "pilot", "there/pairs_answers.json", "--from", "label-studio"
-    ).stdout
-    assert said == "11 answers of 3 raters, 11 new\n"
-    again = scratch.erv(
-        "study", "import", "pilot", "there/pairs_answers.json", "--from", "label-studio"
-    ).stdout
-    assert again == "11 answers of 3 raters, 0 new\n"
+    there = scratch.folder / "there/pairs_answers.json"
+    imported = ("study", "import", "pilot", str(there), "--from", "label-studio")
+    assert scratch.erv(*imported).stdout == (
+        "0 answers of 0 raters, 0 new\n11 left out: of this study's own raters, which export wrote there\n"
+    )
+    tasks = json.loads(there.read_text())
+    for place, task in enumerate(tasks):
+        (one, *_) = task["annotations"]
+        one |= {"completed_by": 7, "id": 1000 + place}
+    there.write_text(json.dumps(tasks))
+    own = f"{11 - len(tasks)} left out: of this study's own raters, which export wrote there\n"
+    assert scratch.erv(*imported).stdout == f"{len(tasks)} answers of 1 rater, {len(tasks)} new\n{own}"
+    assert scratch.erv(*imported).stdout == f"{len(tasks)} answers of 1 rater, 0 new\n{own}"
+    tasks[0]["annotations"][0]["result"][0]["value"]["choices"] = ["fear"]
+    there.write_text(json.dumps(tasks))
+    refused = scratch.erv(*imported, check=False)
+    assert (refused.returncode, "--changed replace takes the new answer" in refused.stderr) == (1, True)
+    assert "1 changed there: taken instead" in scratch.erv(*imported, "--changed", "replace").stdout
     wrong = scratch.erv("study", "export", "pilot", "--to", "potato", check=False)
     assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
 
