@@ -89,7 +89,11 @@ class State:
 
 
 def state_of(base: Answerbase, study: Study) -> State:
-    """Looks at a study in the database, which it may not know yet."""
+    """Looks at a study in the database, which it may not know yet.
+
+    Raises:
+        DataError: a rater has a slot that no file of the study has.
+    """
     mine = raters.c.study == study.sha256
     with base.reading() as connection:
         came = connection.execute(
@@ -121,7 +125,7 @@ def state_of(base: Answerbase, study: Study) -> State:
             row.invitation,
             row.slot,
             sum(answer.rater == row.rater for answer in given),
-            len(study.items if row.slot is None else study.assignments.get(row.slot, ())),
+            len(study.items if row.slot is None else study.asked(row.slot)),
             row.rater in finished,
             gone(row),
         )
