@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from erv.errors import DataError, StackError
 from erv.study.answers.connection import Answerbase, database_url
 from erv.study.answers.database import Database, NotInvitedError, RefusedError, StudyFullError
+from erv.study.answers.links import PANELS, link, participant_in
 from erv.study.answers.state import state_of
 from erv.study.answers.table import SCHEMA, read_answers, write_answers
 from erv.study.exchange.given import Given
@@ -158,6 +160,15 @@ def test_members_of_a_panel_share_a_token(database: Database) -> None:
     assert (database.consented(first), database.consented(second)) == (None, "en")
 
 
+@pytest.mark.parametrize("panel", sorted(PANELS))
+def test_an_address_in_which_nothing_was_filled_in_lets_nobody_in(database: Database, panel: str) -> None:
+    (invitation,) = database.invite(panel=panel)
+    query = dict(parse_qsl(urlsplit(link("https://study.example", invitation.token, panel)).query))
+    assert query["token"] == invitation.token
+    with pytest.raises(RefusedError, match="lacks your id"):
+        database.enter(query["token"], participant_in(query))
+
+
 def test_nothing_secret_is_kept_and_the_file_is_private(database: Database, tmp_path: Path) -> None:
     (invitation,) = database.invite()
     rater = database.enter(invitation.token)
@@ -212,6 +223,7 @@ def test_another_erv_s_tables_are_refused(tmp_path: Path, database: Database, st
         ("not a url: secret", "not the address of a database"),
         ("mysql://me:secret@host/x", "mysql is not supported"),
         ("sqlite://", "SQLite needs a file"),
+        ("postgresql://127.0.0.1:1/x?user=me&password=secret", r"^postgresql://127.0.0.1:1/x: .*make sure"),
         ("postgresql://me:secret@127.0.0.1:1/x", r"me:\*\*\*@127.0.0.1:1/x: .*make sure that the database"),
     ],
 )
