@@ -49,7 +49,10 @@ PAGE_WORDS = (
     "thanks_how",
     "code",
     "back",
+    "number",
 )
+# That plans of before lack: they stay readable, and their pages leave these out.
+LATER_WORDS = frozenset({"number"})
 
 Kind = Literal["pair", "rating"]
 Role = Literal["main", "practice", "attention", "gold"]
@@ -252,7 +255,7 @@ class Plan(Part):
         if "rating" in self.kinds:
             asked |= {f"ratings.{name}" for name in RATINGS}
         for language, texts in self.texts.items():
-            words = set(PAGE_WORDS) - set(texts.page)
+            words = set(PAGE_WORDS) - LATER_WORDS - set(texts.page)
             if lacking := sorted(
                 {*self.emotions} - set(texts.emotions) | asked - set(texts.questions) | words
             ):
