@@ -13,26 +13,27 @@ import click
 @click.option(
     "--failed-attention",
     type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Attention checks that a rater may fail.",
+    help="Attention checks that a rater may fail; study.rules if left out.",
 )
 @click.option(
     "--gold-share",
     type=click.FloatRange(0, 1),
-    default=0.5,
-    show_default=True,
-    help="Share of the gold items that a rater must answer as expected.",
+    help="Share of the gold items that a rater must answer as expected; study.rules if left out.",
 )
 @click.option("--without", multiple=True, metavar="RATER", help="Leave this rater out; may be repeated.")
 def command(
-    name: str, without_judges: bool, failed_attention: int, gold_share: float, without: tuple[str, ...]
+    name: str,
+    without_judges: bool,
+    failed_attention: int | None,
+    gold_share: float | None,
+    without: tuple[str, ...],
 ) -> None:
     """Report the study NAME from its table of answers: studies/NAME/report, a page and a JSON document.
 
     Preferences and ratings with intervals, how far raters agree with each other, failed checks and what
     leaving such raters out changes, and how far people agree with each judge and with the verifier. Gates on
-    the metric `preference` read it. Intervals are those of the section `register`.
+    the metric `preference` read it, if raters were left out by study.rules of params.yaml, and not by options
+    here. Intervals are those of the section `register`.
     """
     from pathlib import Path
 
@@ -56,7 +57,14 @@ def command(
             "verifier": scores_of_verifier(rows, EmotionVerifier.from_pretrained("models/verifier")),
         }
     level = Level(settings.register_.confidence, settings.register_.bootstrap_samples, settings.seed)
-    found = measure(study, instruments, level, Rules(failed_attention, gold_share, without))
+    known = settings.study.rules
+    rules = Rules(
+        known.failed_attention if failed_attention is None else failed_attention,
+        known.gold_share if gold_share is None else gold_share,
+        without,
+        known.without,
+    )
+    found = measure(study, instruments, level, rules)
     page = write_report(found, study)
     pin([page.parent])
     for item in verdicts(found[PASSED], {policy: policy for policy in found["policies"]}):
