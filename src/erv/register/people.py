@@ -82,8 +82,8 @@ def _in_words(rules: Mapping[str, Any], left_out: int) -> str:
     by_hand = f", without {', '.join(rules['without'])}" if rules["without"] else ""
     raters = "rater" if left_out == 1 else "raters"
     return (
-        f"{left_out} {raters} left out by study.rules (attention checks failed: {rules['failed_attention']} at"
-        f" most, gold items as expected: {100 * rules['gold_share']:g}%{by_hand})"
+        f"{left_out} {raters} left out by study.rules (attention checks failed: {rules['failed_attention']}"
+        f" at most, gold items as expected: {100 * rules['gold_share']:g}%{by_hand})"
     )
 
 
