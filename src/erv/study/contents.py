@@ -190,7 +190,7 @@ class Design(Part):
     """How the number of raters per item came about; see `erv.study.power`.
 
     Attributes:
-        overlap: how many raters are asked about each main pair.
+        overlap: how many raters are asked about each main pair; means nothing in a study without pairs.
         rating_overlap: how many raters are asked about each main rating.
         items_per_rater: main items of a rater, at most.
         pairs: distinct main pairs, between all policies.

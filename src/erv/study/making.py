@@ -190,4 +190,6 @@ def _overlap(settings: StudySettings, policies: int) -> Overlap:
     comparisons = max(1, policies * (policies - 1) // 2)
     # As if a rater were asked nothing but pairs, which is the most that the answers can depend on each other.
     per_rater = settings.items_per_rater / comparisons
-    return overlap(settings.power, settings.clips, per_rater, settings.overlap)
+    # Without pairs there is no preference to tell, for which clips could be too few.
+    raters = settings.overlap if "pair" in settings.kinds else settings.overlap or 1
+    return overlap(settings.power, settings.clips, per_rater, raters)

@@ -166,6 +166,14 @@ def test_what_cannot_be_made_leaves_nothing(
     assert not Path("studies").exists() or not list(Path("studies").iterdir())
 
 
+def test_a_study_without_pairs_needs_no_power(workspace: Path) -> None:
+    change_study(workspace, kinds=["rating"], overlap=None, clips=5)
+    made = prepare("first", load_settings())
+    study = read_study(made.folder)
+    assert {item.kind for item in study.items} == {"rating"}
+    assert not any("per pair" in sentence for sentence in made.said)
+
+
 def test_predictions_that_dvc_does_not_know_are_refused(workspace: Path) -> None:
     shutil.copy("eval/r1_omni/predictions.parquet", "eval/erv/predictions.parquet")
     with pytest.raises(EvaluationError, match=r"eval/erv/predictions.parquet: not the predictions"):
