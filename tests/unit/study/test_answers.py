@@ -152,6 +152,8 @@ def test_members_of_a_panel_share_a_token(database: Database) -> None:
     second = database.enter(invitation.token, "5f00bb")
     assert (first.slot, second.slot, first.panel) == ("r001", "r002", "prolific")
     assert database.enter(invitation.token, "5f00aa") == first
+    came = state_of(database._base, database.study).raters
+    assert {rater.participant: rater.id for rater in came} == {"5f00aa": first.id, "5f00bb": second.id}
     for participant in (None, "", "a b", "x" * 129):
         with pytest.raises(RefusedError, match="lacks your id"):
             database.enter(invitation.token, participant)

@@ -27,6 +27,7 @@ class RaterState:
     Attributes:
         id: the pseudonym.
         invitation: id of the invitation; None if imported.
+        participant: who it is to the panel, or to the program that answers came from; None without either.
         slot: None if imported.
         answered, asked: numbers of items.
         finished, withdrawn: whether.
@@ -34,6 +35,7 @@ class RaterState:
 
     id: str
     invitation: str | None
+    participant: str | None
     slot: str | None
     answered: int
     asked: int
@@ -123,6 +125,7 @@ def state_of(base: Answerbase, study: Study) -> State:
         RaterState(
             row.rater,
             row.invitation,
+            row.participant,
             row.slot,
             sum(answer.rater == row.rater for answer in given),
             len(study.items if row.slot is None else study.asked(row.slot)),
