@@ -146,6 +146,23 @@ def test_the_page_says_it_in_words(found: dict) -> None:
     assert "that failed checks" not in page_of(everyone)
 
 
+def test_answers_per_item_are_told_by_kind(found: dict) -> None:
+    """A plan that wants fewer ratings than preferences looked short when it was complete."""
+    changed = {
+        "pair": {"fewest": 5, "most": 5, "wanted": 5},
+        "rating": {"fewest": 3, "most": 3, "wanted": 3},
+    }
+    assert found["per_item"] == {kind: {"fewest": 3, "most": 3, "wanted": 2} for kind in ("pair", "rating")}
+    page = page_of({**found, "per_item": changed})
+    assert "pair 5 to 5, of 5 that the plan wants; rating 3 to 3, of 3 that the plan wants." in page
+
+
+def test_what_an_interval_is_about_is_said_beside_it(found: dict) -> None:
+    page = page_of(found)
+    assert page.count("over other clips with these raters") == 2  # of alpha and of tau
+    assert "except where a table says otherwise" in page
+
+
 def test_no_preference_is_no_finding(tmp_path: Path) -> None:
     folder = write_large_study(tmp_path / "even", clips=20, raters=8, ratings=False)
     model = Model({"sft": 0.0, "erv": 0.0}, ties=0.2)
