@@ -98,6 +98,24 @@ def test_from_answers_to_the_report(scratch: Scratch, answered: Study) -> None:
     assert ignored.returncode == 0  # DVC has it, git has the pointer
 
 
+def test_who_is_left_out_is_said_by_the_parameters(scratch: Scratch, answered: Study) -> None:
+    scratch.erv("study", "export", "pilot")
+    params = scratch.folder / "params.yaml"
+    before, path = params.read_text(), scratch.folder / "studies/pilot/report/report.json"
+    rater = Database.open(database_url(scratch.folder), answered).log()[0]["rater"]
+    # The second one is of another study.
+    params.write_text(before.replace("    without: [] ", f"    without: [{rater}, r0123456789] "))
+
+    def rules(*options: str) -> dict[str, object]:
+        scratch.erv("study", "report", "pilot", "--without-judges", *options)
+        return dict(json.loads(path.read_text())["checks"]["rules"])
+
+    assert rules() == {"failed_attention": 0, "gold_share": 0.5, "without": [rater]}
+    assert rules("--gold-share", "0.2")["gold_share"] == 0.2
+    params.write_text(before)
+    assert rules()["without"] == []
+
+
 def test_answers_become_assessments_by_people(scratch: Scratch, answered: Study) -> None:
     said = scratch.erv("study", "export", "pilot", "--to", "mlflow").stdout
     # Eight preferences and eight ratings per policy, with an emotion each; a rating has four values.

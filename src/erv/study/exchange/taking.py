@@ -17,13 +17,13 @@ from sqlalchemy.engine import Connection
 from erv.errors import DataError
 from erv.study.answers.connection import Answerbase
 from erv.study.answers.raters import is_withdrawn, now, pseudonym
+from erv.study.answers.rows import Given as Rows
 from erv.study.answers.rows import answer_row, given_by, undo_row
 from erv.study.answers.tables import raters
 from erv.study.exchange.given import Given, key_of
 from erv.study.plan import Study
 
 Changed = Literal["refuse", "keep", "replace"]
-CHANGED: tuple[Changed, ...] = ("refuse", "keep", "replace")
 
 
 @dataclass
@@ -81,6 +81,7 @@ def take(
         names = {row.rater for row in known}
         people = {row.participant: row.rater for row in known if row.slot is None}
         withdrawn = {who for who, rater in people.items() if is_withdrawn(connection, rater)}
+        before = {rater: given_by(connection, rater) for rater in people.values()}
         for one in given:
             if one.user in names:
                 taken.own += 1
@@ -91,7 +92,8 @@ def take(
                     people[one.who] = name_rater()
                     connection.execute(_rater_row(study, people[one.who], one.who, clock()))
                 taken.people.add(one.who)
-                _keep(connection, study, people[one.who], one, changed, clock(), taken)
+                rater = people[one.who]
+                _keep(connection, study, rater, before.get(rater), one, changed, clock(), taken)
     return taken
 
 
@@ -107,12 +109,18 @@ def _check_once(given: Sequence[Given]) -> None:
 
 
 def _keep(
-    connection: Connection, study: Study, rater: str, one: Given, changed: Changed, at_ms: int, taken: Taken
+    connection: Connection,
+    study: Study,
+    rater: str,
+    before: Rows | None,
+    one: Given,
+    changed: Changed,
+    at_ms: int,
+    taken: Taken,
 ) -> None:
     text = json.dumps(study.check(one.item, one.value), sort_keys=True)
-    before = given_by(connection, rater)
-    rows = [row for row in before.rows if row.item == one.item]
-    stands = next((row for row in rows if row.number not in before.undone), None)
+    rows = [row for row in before.rows if row.item == one.item] if before else []
+    stands = next((row for row in rows if before and row.number not in before.undone), None)
     if stands is not None:
         if stands.value == text:
             taken.known += 1

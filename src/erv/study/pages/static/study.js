@@ -95,15 +95,14 @@ async function send(form) {
 // What an earlier page could not send any more. The server takes it once, and refuses what is out of date.
 async function sendPending() {
   if (!visit || !(main || document.getElementById("undo"))) return;
-  busy = true;
   const kept = await orNothing(waiting());
-  if (kept) {
-    const { settled, fault } = await deliver(kept);
-    if (settled) await orNothing(forget());
-    show("sending", false);
-    if (!fault) location.replace("/");
-  }
+  if (!kept || busy) return;
+  busy = true;
+  const { settled, fault } = await deliver(kept);
+  if (settled) await orNothing(forget());
+  show("sending", false);
   busy = false;
+  if (!fault) location.replace("/");
 }
 
 // The share of the clip that was played, whatever the order.
