@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         clips=10,
         kinds=["pair"],
         items_per_rater=10,
-        overlap=12,
+        overlap=30,  # so many raters come in this module
         panel=PANEL,
         **COUNTS,
     )
